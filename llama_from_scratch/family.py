@@ -1,0 +1,102 @@
+"""Every published text Llama as a row of data, and a tiny twin of each generation that runs anywhere.
+
+A row holds what was released: the sizes that `Llama` is built from, the date, the training tokens and where it was
+described. Between two generations only numbers change, which is why `forward` needs no `if`. Notebook 15 reads this
+table as a story; the exact parameter counts are asserted in its test.
+
+Sources: arXiv:2302.13971 (Llama 1), arXiv:2307.09288 (Llama 2), arXiv:2407.21783 (Llama 3 and 3.1), and the model cards.
+"""
+
+import dataclasses
+from types import MappingProxyType
+
+from llama_from_scratch.config import LayerSpec, LlamaConfig, RopeScaling, nearest, record
+
+
+@record
+class Release:
+    """One published model. `n_tokens`: training tokens as published, None where no figure was given for this size."""
+
+    name: str
+    generation: str
+    released: str
+    n_tokens: float | None
+    config: LlamaConfig
+
+
+def ffn_dim(dim: int, *, multiple_of: int, multiplier: float | None = None) -> int:
+    """Feed-forward width by Meta's rule: two thirds of 4 dim, times the multiplier, rounded up to `multiple_of`.
+
+    Both products are truncated to an int in this order; another order gives another width for some sizes.
+    """
+    width = int(2 * (4 * dim) / 3)
+    if multiplier is not None:
+        width = int(multiplier * width)
+    return -(-width // multiple_of) * multiple_of
+
+
+def _scaling(factor: float) -> RopeScaling:
+    return RopeScaling(factor=factor, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8192)
+
+
+# What all sizes of a generation share.
+_LLAMA_1 = dict(vocab_size=32000, max_seq_len=2048, norm_eps=1e-6, rope_theta=1e4)
+_LLAMA_2 = dict(vocab_size=32000, max_seq_len=4096, norm_eps=1e-5, rope_theta=1e4)
+_LLAMA_3 = dict(vocab_size=128256, max_seq_len=8192, norm_eps=1e-5, rope_theta=5e5)
+_LLAMA_3_1 = _LLAMA_3 | dict(max_seq_len=131072, rope_scaling=_scaling(8.0))
+_LLAMA_3_2 = _LLAMA_3 | dict(max_seq_len=131072, rope_scaling=_scaling(32.0), is_tied=True)
+
+# name: generation, released, tokens, shared, dim, layers, heads, kv heads, ffn multiplier, multiple of
+_ROWS = {
+    "llama-1-7b": ("llama-1", "2023-02-24", 1.0e12, _LLAMA_1, 4096, 32, 32, 32, None, 256),
+    "llama-1-13b": ("llama-1", "2023-02-24", 1.0e12, _LLAMA_1, 5120, 40, 40, 40, None, 256),
+    "llama-1-33b": ("llama-1", "2023-02-24", 1.4e12, _LLAMA_1, 6656, 60, 52, 52, None, 256),
+    "llama-1-65b": ("llama-1", "2023-02-24", 1.4e12, _LLAMA_1, 8192, 80, 64, 64, None, 256),
+    "llama-2-7b": ("llama-2", "2023-07-18", 2.0e12, _LLAMA_2, 4096, 32, 32, 32, None, 256),
+    "llama-2-13b": ("llama-2", "2023-07-18", 2.0e12, _LLAMA_2, 5120, 40, 40, 40, None, 256),
+    "llama-2-70b": ("llama-2", "2023-07-18", 2.0e12, _LLAMA_2, 8192, 80, 64, 8, 1.3, 4096),
+    "llama-3-8b": ("llama-3", "2024-04-18", 15e12, _LLAMA_3, 4096, 32, 32, 8, 1.3, 1024),
+    "llama-3-70b": ("llama-3", "2024-04-18", 15e12, _LLAMA_3, 8192, 80, 64, 8, 1.3, 4096),
+    "llama-3.1-8b": ("llama-3.1", "2024-07-23", 15e12, _LLAMA_3_1, 4096, 32, 32, 8, 1.3, 1024),
+    "llama-3.1-70b": ("llama-3.1", "2024-07-23", 15e12, _LLAMA_3_1, 8192, 80, 64, 8, 1.3, 4096),
+    "llama-3.1-405b": ("llama-3.1", "2024-07-23", 15e12, _LLAMA_3_1, 16384, 126, 128, 8, 1.2, 4096),
+    "llama-3.2-1b": ("llama-3.2", "2024-09-25", 9e12, _LLAMA_3_2, 2048, 16, 32, 8, 1.5, 256),
+    "llama-3.2-3b": ("llama-3.2", "2024-09-25", 9e12, _LLAMA_3_2, 3072, 28, 24, 8, 1.0, 256),
+    "llama-3.3-70b": ("llama-3.3", "2024-12-06", 15e12, _LLAMA_3_1, 8192, 80, 64, 8, 1.3, 4096),
+}
+
+
+def _release(name: str) -> Release:
+    generation, released, n_tokens, shared, dim, n_layers, n_heads, n_kv_heads, multiplier, multiple_of = _ROWS[name]
+    config = LlamaConfig(
+        dim=dim, n_heads=n_heads, n_kv_heads=n_kv_heads, layers=(LayerSpec(),) * n_layers,
+        ffn_dim=ffn_dim(dim, multiple_of=multiple_of, multiplier=multiplier), **shared,
+    )
+    return Release(name=name, generation=generation, released=released, n_tokens=n_tokens, config=config)
+
+
+FAMILY = MappingProxyType({name: _release(name) for name in _ROWS})
+GENERATIONS = tuple(dict.fromkeys(release.generation for release in FAMILY.values()))
+
+
+def config(name: str) -> LlamaConfig:
+    """The config of a published model, such as `config("llama-3.1-8b")`. Raises ValueError naming the nearest one."""
+    if name not in FAMILY:
+        raise ValueError(f"no published Llama is called {name!r}; {nearest(name, FAMILY)}")
+    return FAMILY[name].config
+
+
+def tiny(generation: str) -> LlamaConfig:
+    """A twin of a generation small enough for any laptop: its own arithmetic and proportions, a thousandth of its width.
+
+    Kept from the generation: theta, RoPE scaling, epsilon, tying, context length, and whether key/value heads are shared
+    (Llama 2 shares them only at 70B, so its twin does not). Raises ValueError naming the nearest generation.
+    """
+    if generation not in GENERATIONS:
+        raise ValueError(f"no generation is called {generation!r}; {nearest(generation, GENERATIONS)}")
+    first = next(release.config for release in FAMILY.values() if release.generation == generation)
+    is_grouped = first.n_kv_heads < first.n_heads
+    return dataclasses.replace(
+        first, dim=64, n_heads=4, n_kv_heads=2 if is_grouped else 4, ffn_dim=ffn_dim(64, multiple_of=32),
+        vocab_size=512, layers=(LayerSpec(),) * 4,
+    )

@@ -1,0 +1,53 @@
+import math
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from llama_from_scratch.model.norm import RMSNorm
+
+
+def make(dim=8, eps=1e-5, dtype=torch.float32):
+    norm = RMSNorm(dim, eps=eps).to(dtype)
+    torch.nn.init.normal_(norm.weight, mean=1.0, std=0.3)
+    return norm
+
+
+def test_norm_equals_the_formula_written_as_a_loop():
+    torch.manual_seed(0)
+    norm, x = make(), torch.randn(2, 3, 8)
+    for b in range(2):
+        for t in range(3):
+            values = x[b, t].tolist()
+            size = math.sqrt(sum(v * v for v in values) / 8 + 1e-5)
+            expected = torch.tensor([v / size * w for v, w in zip(values, norm.weight.tolist())])
+            torch.testing.assert_close(norm(x)[b, t], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_scaling_the_input_leaves_the_output_unchanged_when_eps_is_negligible():
+    torch.manual_seed(0)
+    norm, x = make(eps=1e-12), torch.randn(4, 8)
+    torch.testing.assert_close(norm(100 * x), norm(x))
+
+
+def test_eps_keeps_a_zero_token_at_zero():
+    assert torch.equal(make()(torch.zeros(1, 8)), torch.zeros(1, 8))
+
+
+def test_output_and_gradients_equal_torch_rms_norm():
+    torch.manual_seed(0)
+    norm, x = make(), torch.randn(5, 8, requires_grad=True)
+    fake_loss = torch.randn(5, 8)
+    ours = torch.autograd.grad((norm(x) * fake_loss).sum(), [x, norm.weight])
+    theirs = torch.autograd.grad((F.rms_norm(x, (8,), norm.weight, 1e-5) * fake_loss).sum(), [x, norm.weight])
+    torch.testing.assert_close(norm(x), F.rms_norm(x, (8,), norm.weight, 1e-5))
+    torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_is_normalised_in_fp32_and_cast_before_the_weight(dtype):
+    torch.manual_seed(0)
+    norm, x = make(64, dtype=dtype), (300 * torch.randn(50, 64)).to(dtype)  # 300^2 overflows fp16
+    wide = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + 1e-5)
+    assert torch.equal(norm(x), wide.to(dtype) * norm.weight)
+    assert not torch.equal(norm(x), (wide * norm.weight.float()).to(dtype)), "the other order must be told apart"

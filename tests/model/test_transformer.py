@@ -1,0 +1,206 @@
+import dataclasses
+
+import pytest
+import torch
+import transformers
+
+from llama_from_scratch import family
+from llama_from_scratch.config import LayerSpec
+from llama_from_scratch.model import attention as attention_module
+from llama_from_scratch.model.transformer import Llama
+
+FAR = torch.tensor([[0, 1, 2, 3, 50, 700, 8191, 8192, 20_000, 60_000, 99_999, 131_071]])  # shows RoPE scaling
+
+
+def loud(config):
+    """A model whose weights are large enough for every part to matter to the logits."""
+    torch.manual_seed(0)
+    model = Llama(config)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.normal_(1.0, 0.3) if weight.ndim == 1 else weight.normal_(std=1.0 / weight.shape[1] ** 0.5)
+    return model
+
+
+def hugging_face_name(name):
+    for ours, theirs in {
+        "tok_embeddings": "model.embed_tokens", "layers.": "model.layers.", "attention_norm": "input_layernorm",
+        "ffn_norm": "post_attention_layernorm", "feed_forward.w_": "mlp.", "attention.w": "self_attn.",
+        "gate.weight": "gate_proj.weight", "up.weight": "up_proj.weight", "down.weight": "down_proj.weight",
+        "self_attn.q.": "self_attn.q_proj.", "self_attn.k.": "self_attn.k_proj.", "self_attn.v.": "self_attn.v_proj.",
+        "self_attn.o.": "self_attn.o_proj.", "output": "lm_head",
+    }.items():
+        name = name.replace(ours, theirs)
+    return "model.norm.weight" if name == "norm.weight" else name
+
+
+def hugging_face_layout(name, weight, head_dim):
+    """Their RoPE pairs channel r with r + K/2: rows 0, 2, 4, ... of each head come first, then rows 1, 3, 5, ..."""
+    if not name.endswith(("wq.weight", "wk.weight")):
+        return weight
+    return weight.view(-1, head_dim // 2, 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+
+
+def twin_of(model):
+    """The same model in transformers, built from our config and weights."""
+    config = model.config
+    scaling = config.rope_scaling
+    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+    if scaling is not None:
+        rope |= {"rope_type": "llama3", "factor": scaling.factor, "low_freq_factor": scaling.low_freq_factor,
+                 "high_freq_factor": scaling.high_freq_factor,
+                 "original_max_position_embeddings": scaling.original_max_seq_len}
+    twin = transformers.LlamaForCausalLM(transformers.LlamaConfig(
+        hidden_size=config.dim, intermediate_size=config.ffn_dim, num_hidden_layers=config.n_layers,
+        num_attention_heads=config.n_heads, num_key_value_heads=config.n_kv_heads, vocab_size=config.vocab_size,
+        max_position_embeddings=config.max_seq_len, rms_norm_eps=config.norm_eps, rope_parameters=rope,
+        tie_word_embeddings=config.is_tied, attn_implementation="eager"))
+    weights = {hugging_face_name(n): hugging_face_layout(n, w.detach(), config.head_dim) for n, w in model.named_parameters()}
+    if config.is_tied:
+        weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    twin.load_state_dict(weights, strict=True)
+    return twin
+
+
+def difference(model, twin):
+    """Largest gap of logits and gradients at near and far positions, in units of the largest value compared."""
+    torch.manual_seed(1)
+    ids = torch.randint(0, model.config.vocab_size, (2, FAR.shape[1]))
+    far = FAR * model.config.max_seq_len // 131_072
+    ours, theirs = model(ids, positions=far), twin(ids, position_ids=far).logits
+    fake_loss = torch.randn_like(ours)
+    model.zero_grad(), twin.zero_grad()
+    (ours * fake_loss).mean().backward(), (theirs * fake_loss).mean().backward()
+    gaps = [(ours - theirs).abs().max() / theirs.abs().max()]
+    their_grads = {n: p.grad for n, p in twin.named_parameters()}
+    for name, weight in model.named_parameters():
+        expected = their_grads[hugging_face_name(name)]
+        ours = hugging_face_layout(name, weight.grad, model.config.head_dim)
+        gaps.append((ours - expected).abs().max() / expected.abs().max())
+    return max(gaps).item()
+
+
+@pytest.mark.parametrize("generation", family.GENERATIONS)
+def test_logits_and_every_gradient_equal_transformers(generation):
+    model = loud(dataclasses.replace(family.tiny(generation), n_kv_heads=2))
+    assert difference(model, twin_of(model)) < 1e-5
+
+
+def test_logits_equal_transformers_for_multi_head_and_multi_query_attention():
+    for n_kv_heads in (1, 4):
+        model = loud(dataclasses.replace(family.tiny("llama-3"), n_kv_heads=n_kv_heads))
+        assert difference(model, twin_of(model)) < 1e-5
+
+
+def _tiled(q, k, *, v, visible):
+    tile = q.shape[2] // k.shape[2]
+    return _attention(q, k.repeat(1, 1, tile, 1), v=v.repeat(1, 1, tile, 1), visible=visible)
+
+
+_attention = attention_module.attention
+
+
+@pytest.mark.parametrize(
+    "mutation", ["theta", "scaling", "scaling factor", "eps", "rope layout", "kv heads tiled", "gate and up"])
+def test_parity_fails_when_a_part_is_broken(mutation, monkeypatch):
+    model = loud(dataclasses.replace(family.tiny("llama-3.1"), norm_eps=1e-3))
+    twin = twin_of(model)
+    if mutation == "theta":
+        model.rope._config = dataclasses.replace(model.config, rope_theta=4e5)
+        model.to("cpu")
+    elif mutation == "scaling":
+        model.rope._config = dataclasses.replace(model.config, rope_scaling=None)
+        model.to("cpu")
+    elif mutation == "scaling factor":
+        scaling = dataclasses.replace(model.config.rope_scaling, factor=32.0)
+        model.rope._config = dataclasses.replace(model.config, rope_scaling=scaling)
+        model.to("cpu")
+    elif mutation == "eps":
+        for block in model.layers:
+            block.ffn_norm.eps = block.attention_norm.eps = 1e-4
+    elif mutation == "rope layout":
+        def halves(x, rotation):
+            a, b = x.chunk(2, -1)
+            turned = torch.complex(a, b) * rotation[:, :, None]
+            return torch.cat([turned.real, turned.imag], -1)
+        monkeypatch.setattr(attention_module, "apply_rope", halves)
+    elif mutation == "kv heads tiled":
+        monkeypatch.setattr(attention_module, "attention", _tiled)
+    elif mutation == "gate and up":
+        for block in model.layers:
+            block.feed_forward.w_gate, block.feed_forward.w_up = block.feed_forward.w_up, block.feed_forward.w_gate
+    torch.manual_seed(1)
+    ids = torch.randint(0, 512, (2, FAR.shape[1]))
+    gap = (model(ids, positions=FAR) - twin(ids, position_ids=FAR).logits).abs().max().item()
+    assert gap > 1e-3, f"parity does not notice a wrong {mutation}: logits moved by {gap}"
+
+
+def test_bf16_logits_stay_near_the_fp32_ones_at_far_positions():
+    model = loud(family.tiny("llama-3.1"))
+    ids = torch.randint(0, 512, (1, 12), generator=torch.Generator().manual_seed(1))
+    exact = model(ids, positions=FAR)
+    rounded = model.bfloat16()(ids, positions=FAR)
+    assert rounded.dtype == torch.float32, "logits are raised to fp32 after the head"
+    assert (rounded - exact).abs().mean() < 0.03 * exact.abs().mean()
+
+
+def test_batched_equals_one_by_one():
+    model = loud(family.tiny("llama-3"))
+    ids = torch.randint(0, 512, (3, 10), generator=torch.Generator().manual_seed(1))
+    batched = model(ids)
+    for b in range(3):
+        torch.testing.assert_close(batched[b : b + 1], model(ids[b : b + 1]), rtol=1e-5, atol=1e-5)
+
+
+def test_packed_documents_equal_separate_ones_forward_and_backward():
+    model = loud(family.tiny("llama-3"))
+    generator = torch.Generator().manual_seed(1)
+    first, second = torch.randint(0, 512, (1, 5), generator=generator), torch.randint(0, 512, (1, 8), generator=generator)
+    positions = torch.cat([torch.arange(5), torch.arange(8)])[None]
+    documents = torch.tensor([[0] * 5 + [1] * 8])
+
+    def grads(loss):
+        return torch.autograd.grad(loss, list(model.parameters()))
+
+    packed = model(torch.cat([first, second], 1), positions=positions, documents=documents)
+    separate = torch.cat([model(first), model(second)], 1)
+    torch.testing.assert_close(packed, separate, rtol=1e-5, atol=1e-5)
+    for got, expected in zip(grads(packed.square().mean()), grads(separate.square().mean())):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+    leaky = model(torch.cat([first, second], 1), positions=positions)
+    assert not torch.allclose(leaky[:, 5:], separate[:, 5:], atol=1e-2), "without document numbers the second reads the first"
+
+
+def test_a_layer_without_rope_does_not_know_the_order_of_what_came_before():
+    config = dataclasses.replace(family.tiny("llama-3"), layers=(LayerSpec(has_rope=False),))
+    model = loud(config)
+    ids = torch.tensor([[1, 2, 3, 4]])
+    swapped = torch.tensor([[3, 1, 2, 4]])
+    torch.testing.assert_close(model(ids)[:, -1], model(swapped)[:, -1], rtol=1e-5, atol=1e-5)
+    rotary = loud(dataclasses.replace(config, layers=(LayerSpec(),)))
+    assert not torch.allclose(rotary(ids)[:, -1], rotary(swapped)[:, -1], atol=1e-2)
+
+
+def test_a_tied_head_is_the_embedding_itself():
+    model = Llama(family.tiny("llama-3.2"))
+    assert model.output.weight is model.tok_embeddings.weight
+
+
+def test_the_first_logits_are_near_uniform():
+    torch.manual_seed(0)
+    model = Llama(family.tiny("llama-3"))
+    ids = torch.randint(0, 512, (4, 32))
+    loss = torch.nn.functional.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+    assert loss.item() == pytest.approx(torch.tensor(512.0).log().item(), abs=0.05)
+
+
+def test_a_sequence_longer_than_the_model_was_made_for_is_refused():
+    model = Llama(dataclasses.replace(family.tiny("llama-1"), max_seq_len=8))
+    with pytest.raises(ValueError, match="made for 8 tokens; got 9"):
+        model(torch.zeros(1, 9, dtype=torch.int64))
+
+
+def test_an_id_outside_the_vocabulary_is_refused():
+    model = Llama(family.tiny("llama-1"))
+    with pytest.raises(IndexError):
+        model(torch.tensor([[512]]))

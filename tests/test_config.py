@@ -1,0 +1,68 @@
+import dataclasses
+import json
+
+import pytest
+
+from llama_from_scratch import family
+from llama_from_scratch.config import LayerSpec, LlamaConfig, RopeScaling
+
+SMALL = dict(dim=64, n_heads=4, n_kv_heads=2, ffn_dim=96, vocab_size=100, max_seq_len=32, norm_eps=1e-5,
+             rope_theta=1e4, layers=(LayerSpec(),) * 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(n_head=4), r"no field 'n_head'; did you mean 'n_heads'\?"),
+        (dict(kv_heads=4), r"no field 'kv_heads'; did you mean 'n_kv_heads'\?"),
+        (dict(n_kv_heads=3), "n_kv_heads must divide n_heads; got n_heads=4, n_kv_heads=3"),
+        (dict(n_heads=6, n_kv_heads=6), "n_heads must divide it; got dim=64, n_heads=6"),
+        (dict(dim=60), "dim / n_heads must be even; got 60 / 4 = 15"),
+        (dict(dim=0), "LlamaConfig.dim must be an int above 0; got 0"),
+        (dict(vocab_size=10.5), "vocab_size must be an int above 0; got 10.5"),
+        (dict(n_heads=True), "n_heads must be an int above 0; got True"),
+        (dict(norm_eps=-1e-5), "norm_eps must be a number above 0"),
+        (dict(layers=()), "one LayerSpec per layer"),
+        (dict(layers=4), "one LayerSpec per layer"),
+    ],
+)
+def test_a_config_that_cannot_work_is_refused_with_the_rule_and_the_value(change, message):
+    with pytest.raises(ValueError, match=message):
+        LlamaConfig(**SMALL | change)
+
+
+def test_a_missing_field_is_named():
+    with pytest.raises(ValueError, match="LlamaConfig needs rope_theta; got only"):
+        LlamaConfig(**{k: v for k, v in SMALL.items() if k != "rope_theta"})
+
+
+def test_nested_records_refuse_unknown_keys_too():
+    plain = LlamaConfig(**SMALL).to_dict()
+    with pytest.raises(ValueError, match=r"LayerSpec has no field 'chunk'; did you mean 'chunk_size'\?"):
+        LlamaConfig.from_dict(plain | {"layers": [{"chunk": 8}]})
+    with pytest.raises(ValueError, match="RopeScaling has no field 'type'"):
+        LlamaConfig.from_dict(plain | {"rope_scaling": {"type": "llama3"}})
+    with pytest.raises(ValueError, match="low_freq_factor <= high_freq_factor"):
+        RopeScaling(factor=8.0, low_freq_factor=4.0, high_freq_factor=1.0, original_max_seq_len=8192)
+    with pytest.raises(ValueError, match="chunk_size must be an int above 0; got -1"):
+        LayerSpec(chunk_size=-1)
+
+
+def test_configs_are_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        LlamaConfig(**SMALL).dim = 128
+
+
+@pytest.mark.parametrize("name", family.FAMILY)
+def test_every_published_config_survives_json(name):
+    config = family.config(name)
+    assert LlamaConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_flops_count_two_per_weight_that_multiplies_and_the_attention_over_the_context():
+    config = LlamaConfig(**SMALL)
+    per_layer = 64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96
+    assert config.flops_per_token(0) == 2 * (2 * per_layer + 100 * 64)
+    assert config.flops_per_token(10) - config.flops_per_token(0) == 2 * 2 * 2 * 64 * 10
+    tied = dataclasses.replace(config, is_tied=True)
+    assert tied.flops_per_token(7) == config.flops_per_token(7)
