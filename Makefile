@@ -1,0 +1,15 @@
+# Short names for the commands; on a machine without make, type what stands behind them.
+.PHONY: lab test notebooks check
+
+lab:
+	python3 start.py
+
+test:
+	python3 start.py test
+
+notebooks:
+	.venv/bin/python -m llama_from_scratch.lessons.notebook run
+
+check:
+	.venv/bin/ruff check .
+	.venv/bin/python -m llama_from_scratch.lessons.notebook check

@@ -1,0 +1,366 @@
+"""Sets this project up in `.venv` and opens the course, or runs every test. Needs only Python and pip.
+
+    python3 start.py                     open JupyterLab at the tour of the course
+    python3 start.py test [pytest ...]   run every test, all notebooks included
+    python3 start.py --help
+
+The first run installs; later ones see that nothing changed and add a second or less. This file keeps to a syntax that
+any Python 3 can read, so that an old one can say what it is instead of stumbling.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import threading
+import webbrowser
+
+ROOT = os.path.dirname(os.path.abspath(__file__))
+VENV = os.path.join(ROOT, ".venv")
+STAMP = os.path.join(VENV, "llama-set-up.json")
+UNFINISHED = os.path.join(VENV, "llama-unfinished")
+
+OLDEST_PYTHON = (3, 11)
+TORCH = "2.13.0"
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+LAB_EXTRAS = ("notebooks",)
+TEST_EXTRAS = ("notebooks", "test")
+
+GB = 10**9
+PLAIN_NEED = 3 * GB  # a finished environment takes 1.7 GB; pip needs room to unpack
+CUDA_NEED = 10 * GB
+CUDA_DOWNLOAD = "2.7 GB"  # the sum of the wheels that PyTorch 2.13.0 asks for on Linux
+
+CELL_TIMEOUT_S = 300
+
+
+class CannotStart(Exception):
+    """What is missing on this machine, and its cure."""
+
+
+def say(text):
+    print(text, flush=True)
+
+
+# --- what this machine has -------------------------------------------------------------------------------------------
+
+
+def check_python(version):
+    if tuple(version[:2]) < OLDEST_PYTHON:
+        raise CannotStart(
+            f"This needs Python {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer, this is {version[0]}.{version[1]}.\n"
+            "Install a newer one (https://www.python.org/downloads, or your system's packages) and start with it, "
+            "for example: python3.12 start.py"
+        )
+
+
+def check_modules(find):
+    for name in ("venv", "ensurepip"):
+        if not find(name):
+            raise CannotStart(
+                f"This Python has no module {name!r}, which makes environments.\n"
+                f"On Debian and Ubuntu: sudo apt install python3-venv (or python3.{sys.version_info[1]}-venv). "
+                "Elsewhere: install Python from https://www.python.org/downloads."
+            )
+
+
+def has_module(name):
+    try:
+        __import__(name)
+    except ImportError:
+        return False
+    return True
+
+
+def check_disk(free, need):
+    if free < need:
+        other = f"Or leave CUDA out, which needs {PLAIN_NEED / GB:.0f} GB: python3 start.py --cpu"
+        raise CannotStart(
+            f"The set-up needs {need / GB:.0f} GB of free disk space in {ROOT}, there are {free / GB:.1f} GB.\n"
+            "Make room, or move this folder to a larger disk. " + (other if need > PLAIN_NEED else "")
+        )
+
+
+def explain_pip(words, version):
+    """What pip's error output means for the reader, and the cure."""
+    lost = ("NewConnectionError", "ConnectTimeout", "Read timed out", "name resolution", "ProxyError", "SSLError")
+    if any(sign in words for sign in lost):
+        return (
+            "pip could not reach its package index: no network, or a proxy in between.\n"
+            "Connect and start again; what was downloaded is kept. Behind a proxy: set HTTPS_PROXY (and PIP_CERT)."
+        )
+    if "No space left on device" in words or "Errno 28" in words:
+        return "The disk is full. Make room (the temporary folder counts too: set TMPDIR elsewhere) and start again."
+    if "No matching distribution found for torch=" in words:
+        return (
+            f"PyTorch {TORCH} has no package for Python {version[0]}.{version[1]} "
+            f"on {platform.system()} {platform.machine()}; a Python can be too new for it.\n"
+            "Start with another one, for example: python3.12 start.py"
+        )
+    return "pip failed; its own words are above. Start again once that is mended."
+
+
+# --- the environment -------------------------------------------------------------------------------------------------
+
+
+def venv_python(folder=VENV, system=os.name):
+    return os.path.join(folder, "Scripts", "python.exe") if system == "nt" else os.path.join(folder, "bin", "python")
+
+
+def digest(pyproject_text, version):
+    """Changes when the environment must be brought up to date: other requirements, another Python, another torch."""
+    parts = (pyproject_text, f"{version[0]}.{version[1]}", TORCH)
+    return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()
+
+
+def read_stamp(path=STAMP):
+    try:
+        with open(path, encoding="utf-8") as file:
+            stamp = json.load(file)
+        return {"digest": str(stamp["digest"]), "extras": list(stamp["extras"]), "is_cpu": bool(stamp["is_cpu"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {"digest": "", "extras": [], "is_cpu": False}
+
+
+def is_up_to_date(stamp, want):
+    has_torch = stamp["is_cpu"] or not want["is_cpu"]
+    return stamp["digest"] == want["digest"] and set(want["extras"]) <= set(stamp["extras"]) and has_torch
+
+
+def merge(stamp, want):
+    """What to install so that neither a lab that follows a test, nor the reverse, takes anything away."""
+    extras = sorted(set(stamp["extras"]) | set(want["extras"]))
+    return {"digest": want["digest"], "extras": extras, "is_cpu": stamp["is_cpu"] or want["is_cpu"]}
+
+
+def write_stamp(stamp, path=STAMP):
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        json.dump(stamp, file)
+    os.replace(path + ".new", path)
+
+
+def runs(python):
+    """True if the interpreter of the environment starts, has pip, and is of the version that is asked for now."""
+    code = "import sys, importlib.util as u; print(*sys.version_info[:2], u.find_spec('pip') is not None)"
+    try:
+        done = subprocess.run([python, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.stdout.split() == f"{sys.version_info[0]} {sys.version_info[1]} True".encode().split()
+
+
+def empty(folder, keep):
+    """Removes what is in `folder` except the file `keep`, so that a kill on the way leaves the mark in place."""
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if path == keep:
+            continue
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        else:
+            os.remove(path)
+
+
+def make_venv():
+    """A working `.venv`, made anew if a set-up was killed in it or its Python no longer runs."""
+    is_broken = os.path.exists(VENV) and (os.path.exists(UNFINISHED) or not runs(venv_python()))
+    if is_broken and os.path.realpath(sys.prefix) == os.path.realpath(VENV):
+        raise CannotStart("The environment in .venv is broken and in use. Leave it (deactivate) and start again.")
+    os.makedirs(VENV, exist_ok=True)
+    with open(UNFINISHED, "w"):
+        pass
+    if is_broken:
+        say("The environment in .venv is unfinished or broken; making it anew.")
+        empty(VENV, keep=UNFINISHED)
+    if not os.path.exists(venv_python()):
+        say("Making the environment .venv")
+        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
+
+
+def pip_install(*arguments):
+    """Runs pip; its progress goes to the terminal, its errors too, and are explained if it fails."""
+    command = [venv_python(), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
+    pip = subprocess.Popen(command + list(arguments), cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    words = []
+
+    def echo():
+        for line in pip.stderr:
+            words.append(line.decode("utf-8", "replace"))
+            sys.stderr.write(words[-1])
+            sys.stderr.flush()
+
+    reader = threading.Thread(target=echo)
+    reader.start()
+    status = pip.wait()
+    reader.join()
+    if status:
+        # pip resolves and downloads everything before it touches the environment; only then can it be half made.
+        if "OSError" not in "".join(words):
+            os.remove(UNFINISHED)
+        raise CannotStart(explain_pip("".join(words), sys.version_info))
+
+
+def brings_cuda():
+    """True if pip would now install NVIDIA's libraries along with PyTorch, as its plain Linux wheels ask for."""
+    report = os.path.join(VENV, "llama-report.json")
+    pip_install("--quiet", "--dry-run", "--report", report, "torch==" + TORCH)
+    with open(report, encoding="utf-8") as file:
+        names = [item["metadata"]["name"] for item in json.load(file)["install"]]
+    os.remove(report)
+    return any(name.startswith("nvidia-") for name in names)
+
+
+def torch_build():
+    """The build of PyTorch in the environment: "" without one, else "cpu" or "cuda"."""
+    code = "import torch; print('cuda' if torch.version.cuda else 'cpu')"
+    done = subprocess.run([venv_python(), "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    return done.stdout.decode().strip()
+
+
+def install_torch(is_cpu):
+    """PyTorch alone and first: it is the one large download, and its pin decides what the rest may be."""
+    free = shutil.disk_usage(VENV).free
+    if is_cpu and sys.platform.startswith("linux"):
+        if torch_build() == "cpu":
+            return
+        check_disk(free, PLAIN_NEED)
+        say(f"Downloading PyTorch {TORCH} for the CPU (about 0.2 GB) from {CPU_INDEX}")
+        try:
+            # The plain version would be satisfied by a CUDA build that is already here.
+            pip_install(f"torch=={TORCH}+cpu", "--no-deps", "--index-url", CPU_INDEX)
+        except CannotStart as problem:
+            raise CannotStart(f"{problem}\nThis was the download from {CPU_INDEX}.") from problem
+        return
+    if brings_cuda():
+        check_disk(free, CUDA_NEED)
+        say(
+            f"Downloading PyTorch {TORCH} with NVIDIA's CUDA libraries: {CUDA_DOWNLOAD}, and more than twice that on disk.\n"
+            "Without an NVIDIA GPU: stop with Ctrl-C and run `python3 start.py --cpu`, which takes 0.2 GB."
+        )
+    else:
+        check_disk(free, PLAIN_NEED)
+        say("Installing PyTorch " + TORCH)
+    pip_install("torch==" + TORCH)
+
+
+def set_up(extras, is_cpu):
+    with open(os.path.join(ROOT, "pyproject.toml"), encoding="utf-8") as file:
+        want = {"digest": digest(file.read(), sys.version_info), "extras": list(extras), "is_cpu": is_cpu}
+    stamp = read_stamp()
+    if is_up_to_date(stamp, want) and not os.path.exists(UNFINISHED) and runs(venv_python()):
+        return
+    check_modules(has_module)
+    make_venv()
+    want = merge(read_stamp(), want)
+    install_torch(is_cpu)
+    say("Installing the course and what it needs (about 0.3 GB)")
+    pip_install("torch==" + TORCH, "-e", ".[{}]".format(",".join(want["extras"])))
+    write_stamp(want)
+    os.remove(UNFINISHED)
+
+
+def teach_git():
+    """Lets `git diff` show notebooks as text; the course's .gitattributes names the driver."""
+    if not os.path.exists(os.path.join(ROOT, ".git")) or not shutil.which("git"):
+        return
+    python = os.path.relpath(venv_python(), ROOT).replace(os.sep, "/")
+    # By file and without its folder on the path: importing the package would load PyTorch for each notebook.
+    command = python + " -P llama_from_scratch/lessons/notebook.py show"
+    subprocess.run(["git", "config", "diff.ipynb.textconv", command], cwd=ROOT, stderr=subprocess.DEVNULL)
+
+
+def activated():
+    """This process's environment variables, with `.venv` in front, for terminals opened in JupyterLab."""
+    path = os.pathsep.join((os.path.dirname(venv_python()), os.environ.get("PATH", "")))
+    return dict(os.environ, VIRTUAL_ENV=VENV, PATH=path)
+
+
+# --- the two commands ------------------------------------------------------------------------------------------------
+
+
+def has_browser():
+    try:
+        webbrowser.get()
+    except webbrowser.Error:
+        return False
+    return True
+
+
+def lab_command(has_browser, is_root):
+    command = [venv_python(), "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", "--ServerApp.root_dir=" + ROOT]
+    command.append("--LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb")
+    return command + ["--no-browser"] * (not has_browser) + ["--allow-root"] * is_root
+
+
+def lab(is_quiet):
+    is_root = hasattr(os, "geteuid") and os.geteuid() == 0
+    if is_quiet or not has_browser():
+        say("JupyterLab starts. Open the address with `token=` below in a browser; stop with Ctrl-C.")
+    else:
+        say("JupyterLab starts and opens in your browser. Stop with Ctrl-C.")
+    command = lab_command(not is_quiet and has_browser(), is_root)
+    return wait_for(subprocess.Popen(command, cwd=ROOT, env=activated()))
+
+
+def test_command(arguments):
+    """pytest over units and notebooks in one run, hence with one summary; a path among `arguments` replaces both."""
+    is_chosen = any(os.path.exists(os.path.join(ROOT, word.split("::")[0])) for word in arguments)
+    command = [venv_python(), "-m", "pytest"] + ([] if is_chosen else ["tests", "notebooks"])
+    command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_S}"]
+    # A notebook's cells share a kernel, so a file stays with one worker.
+    return [*command, "-n", str(n_workers(os.cpu_count() or 1)), "--dist", "loadfile", *arguments]
+
+
+def n_workers(n_cores):
+    return min(4, max(2, n_cores // 2))
+
+
+def test(arguments):
+    # Workers that each start a thread per core slow each other down.
+    environment = dict(activated(), OMP_NUM_THREADS="1")
+    return wait_for(subprocess.Popen(test_command(arguments), cwd=ROOT, env=environment))
+
+
+def wait_for(process):
+    """The child's exit status; Ctrl-C reaches the child as well, which then ends in its own way."""
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            continue
+
+
+def parse(argv):
+    usage = "python3 start.py [--cpu] [--no-browser]\n       python3 start.py test [--cpu] [pytest arguments]"
+    parser = argparse.ArgumentParser(usage=usage, description=__doc__.splitlines()[0])
+    parser.add_argument("--cpu", action="store_true", help="on Linux, take PyTorch's CPU build (smaller by 2.5 GB)")
+    parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening it")
+    is_test = argv[:1] == ["test"]
+    options, rest = parser.parse_known_args(argv[1:] if is_test else argv)
+    if rest and not is_test:
+        parser.error(f"unknown: {' '.join(rest)}; the commands are nothing at all, or test")
+    return is_test, options, rest
+
+
+def main(argv):
+    try:
+        check_python(sys.version_info)
+        is_test, options, rest = parse(argv)
+        set_up(TEST_EXTRAS if is_test else LAB_EXTRAS, options.cpu)
+        teach_git()
+        return test(rest) if is_test else lab(options.no_browser)
+    except CannotStart as problem:
+        sys.stderr.write(f"\nCannot start: {problem}\n")
+    except subprocess.CalledProcessError as problem:
+        sys.stderr.write(f"\nCannot start: this command failed: {' '.join(problem.cmd)}\n")
+    except KeyboardInterrupt:
+        sys.stderr.write("\nStopped. Start again to go on.\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
