@@ -120,7 +120,8 @@ class LlamaConfig:
             raise ValueError("LlamaConfig.layers must be a tuple with one LayerSpec per layer, "
                              f"such as (LayerSpec(),) * 4; got {self.layers!r}")
         if self.dim % self.n_heads:
-            raise ValueError(f"the heads share dim equally, so n_heads must divide it; got dim={self.dim}, n_heads={self.n_heads}")
+            raise ValueError("the heads share dim equally, so n_heads must divide it; "
+                             f"got dim={self.dim}, n_heads={self.n_heads}")
         if self.n_heads % self.n_kv_heads:
             raise ValueError("each key/value head serves the same number of query heads, so n_kv_heads must divide n_heads; "
                              f"got n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}")
