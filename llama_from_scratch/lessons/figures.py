@@ -1,0 +1,68 @@
+"""One look for every picture of the course: large type, units on the axes, colours that colour-blind readers can tell apart.
+
+White ground, so that a figure reads the same in a light and in a dark notebook. The palette is that of Okabe and Ito
+(2008), in an order whose brightness differs from one to the next; heat maps use viridis, signed ones a blue-orange map.
+"""
+
+import io
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from cycler import cycler
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#222222")
+COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, YELLOW)
+SIGNED = LinearSegmentedColormap.from_list("signed", (BLUE, "#FFFFFF", RED))
+
+
+def style() -> None:
+    """Sets the look of plots and of printed tensors for this kernel. Every notebook calls it once, at its top."""
+    plt.rcParams.update({
+        "figure.figsize": (7, 3.6), "figure.dpi": 100, "figure.facecolor": "white", "figure.constrained_layout.use": True,
+        "axes.prop_cycle": cycler(color=COLOURS), "axes.spines.top": False, "axes.spines.right": False,
+        "axes.titlesize": 13, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.labelsize": 12,
+        "xtick.labelsize": 11, "ytick.labelsize": 11, "legend.fontsize": 11, "legend.frameon": False,
+        "lines.linewidth": 2.2, "image.cmap": "viridis", "image.interpolation": "nearest",
+    })
+    torch.set_printoptions(precision=3, sci_mode=False)
+
+
+def grid(
+    values: torch.Tensor | np.ndarray, *, title: str, x: str, y: str, labels: str | None = None, signed: bool = False,
+    x_ticks: Sequence[str] | None = None, y_ticks: Sequence[str] | None = None, size: tuple[float, float] | None = None,
+) -> Figure:
+    """A heat map of a matrix (rows, columns) with named axes.
+
+    `labels`: a number format such as ".2f" to write each value into its cell, for small matrices. `signed`: zero is white.
+    """
+    values = np.asarray(torch.as_tensor(values).detach().float())
+    fig, ax = plt.subplots(figsize=size or (1.6 + 0.45 * values.shape[1], 1.2 + 0.45 * values.shape[0]))
+    top = np.abs(values[np.isfinite(values)]).max() if signed else None
+    image = ax.imshow(values, cmap=SIGNED if signed else None, vmin=-top if signed else None, vmax=top, aspect="equal")
+    for (row, column), value in np.ndenumerate(values) if labels else ():
+        red, green, blue, _ = image.cmap(image.norm(value))
+        is_bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.55
+        ax.text(column, row, format(value, labels), ha="center", va="center", color="black" if is_bright else "white")
+    ax.set(title=title, xlabel=x, ylabel=y)
+    for axis, ticks in ((ax.xaxis, x_ticks), (ax.yaxis, y_ticks)):
+        if ticks is not None:
+            axis.set_ticks(range(len(ticks)), ticks)
+    if x_ticks is not None and max(map(len, x_ticks)) > 2:
+        ax.tick_params(axis="x", rotation=60)
+    if not labels:
+        fig.colorbar(image, ax=ax, shrink=0.8)
+    ax.spines[:].set_visible(False)
+    return fig
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a PNG file, without the date and the program's version, and the figure closed."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    plt.close(figure)
+    return buffer.getvalue()
