@@ -1,0 +1,20 @@
+"""Every Llama, step by step: a course in notebooks and the small, exact library behind it.
+
+`llama_from_scratch.load(folder)` gives the model and the tokenizer of a checkpoint. Importing this package costs next to
+nothing: each part is loaded where it is used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llama_from_scratch.checkpoint.native import load as load
+
+__all__ = ["load"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load":
+        from llama_from_scratch.checkpoint.native import load
+
+        return load
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
