@@ -107,8 +107,12 @@ def explain_pip(words, version):
 # --- the environment -------------------------------------------------------------------------------------------------
 
 
-def venv_python(folder=VENV, system=os.name):
+def venv_python(folder, system):
     return os.path.join(folder, "Scripts", "python.exe") if system == "nt" else os.path.join(folder, "bin", "python")
+
+
+def python():
+    return venv_python(VENV, os.name)
 
 
 def digest(pyproject_text, version):
@@ -117,7 +121,7 @@ def digest(pyproject_text, version):
     return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()
 
 
-def read_stamp(path=STAMP):
+def read_stamp(path):
     try:
         with open(path, encoding="utf-8") as file:
             stamp = json.load(file)
@@ -137,17 +141,17 @@ def merge(stamp, want):
     return {"digest": want["digest"], "extras": extras, "is_cpu": stamp["is_cpu"] or want["is_cpu"]}
 
 
-def write_stamp(stamp, path=STAMP):
+def write_stamp(stamp, path):
     with open(path + ".new", "w", encoding="utf-8") as file:
         json.dump(stamp, file)
     os.replace(path + ".new", path)
 
 
-def runs(python):
+def runs(program):
     """True if the interpreter of the environment starts, has pip, and is of the version that is asked for now."""
     code = "import sys, importlib.util as u; print(*sys.version_info[:2], u.find_spec('pip') is not None)"
     try:
-        done = subprocess.run([python, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
+        done = subprocess.run([program, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return False
     return done.stdout.split() == f"{sys.version_info[0]} {sys.version_info[1]} True".encode().split()
@@ -167,7 +171,7 @@ def empty(folder, keep):
 
 def make_venv():
     """A working `.venv`, made anew if a set-up was killed in it or its Python no longer runs."""
-    is_broken = os.path.exists(VENV) and (os.path.exists(UNFINISHED) or not runs(venv_python()))
+    is_broken = os.path.exists(VENV) and (os.path.exists(UNFINISHED) or not runs(python()))
     if is_broken and os.path.realpath(sys.prefix) == os.path.realpath(VENV):
         raise CannotStart("The environment in .venv is broken and in use. Leave it (deactivate) and start again.")
     os.makedirs(VENV, exist_ok=True)
@@ -176,14 +180,14 @@ def make_venv():
     if is_broken:
         say("The environment in .venv is unfinished or broken; making it anew.")
         empty(VENV, keep=UNFINISHED)
-    if not os.path.exists(venv_python()):
+    if not os.path.exists(python()):
         say("Making the environment .venv")
         subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
 
 
 def pip_install(*arguments):
     """Runs pip; its progress goes to the terminal, its errors too, and are explained if it fails."""
-    command = [venv_python(), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
+    command = [python(), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
     pip = subprocess.Popen(command + list(arguments), cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
     words = []
 
@@ -204,26 +208,26 @@ def pip_install(*arguments):
         raise CannotStart(explain_pip("".join(words), sys.version_info))
 
 
-def brings_cuda():
-    """True if pip would now install NVIDIA's libraries along with PyTorch, as its plain Linux wheels ask for."""
+def torch_brings():
+    """The packages that pip would now install for PyTorch; its plain Linux wheels ask for NVIDIA's libraries."""
     report = os.path.join(VENV, "llama-report.json")
     pip_install("--quiet", "--dry-run", "--report", report, "torch==" + TORCH)
     with open(report, encoding="utf-8") as file:
         names = [item["metadata"]["name"] for item in json.load(file)["install"]]
     os.remove(report)
-    return any(name.startswith("nvidia-") for name in names)
+    return names
 
 
 def torch_build():
     """The build of PyTorch in the environment: "" without one, else "cpu" or "cuda"."""
     code = "import torch; print('cuda' if torch.version.cuda else 'cpu')"
-    done = subprocess.run([venv_python(), "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    done = subprocess.run([python(), "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     return done.stdout.decode().strip()
 
 
 def install_torch(is_cpu):
     """PyTorch alone and first: it is the one large download, and its pin decides what the rest may be."""
-    free = shutil.disk_usage(VENV).free
+    free = shutil.disk_usage(ROOT).free
     if is_cpu and sys.platform.startswith("linux"):
         if torch_build() == "cpu":
             return
@@ -233,9 +237,13 @@ def install_torch(is_cpu):
             # The plain version would be satisfied by a CUDA build that is already here.
             pip_install(f"torch=={TORCH}+cpu", "--no-deps", "--index-url", CPU_INDEX)
         except CannotStart as problem:
-            raise CannotStart(f"{problem}\nThis was the download from {CPU_INDEX}.") from problem
+            other = "Some networks do not let it through; without --cpu the larger build comes from pip's usual index."
+            raise CannotStart(f"{problem}\nThis was asked of {CPU_INDEX}. {other}") from problem
         return
-    if brings_cuda():
+    packages = torch_brings()
+    if not packages:
+        return
+    if any(name.startswith("nvidia-") for name in packages):
         check_disk(free, CUDA_NEED)
         say(
             f"Downloading PyTorch {TORCH} with NVIDIA's CUDA libraries: {CUDA_DOWNLOAD}, and more than twice that on disk.\n"
@@ -243,23 +251,23 @@ def install_torch(is_cpu):
         )
     else:
         check_disk(free, PLAIN_NEED)
-        say("Installing PyTorch " + TORCH)
+        say("Installing PyTorch " + TORCH + " (about 0.2 GB)")
     pip_install("torch==" + TORCH)
 
 
 def set_up(extras, is_cpu):
     with open(os.path.join(ROOT, "pyproject.toml"), encoding="utf-8") as file:
         want = {"digest": digest(file.read(), sys.version_info), "extras": list(extras), "is_cpu": is_cpu}
-    stamp = read_stamp()
-    if is_up_to_date(stamp, want) and not os.path.exists(UNFINISHED) and runs(venv_python()):
+    stamp = read_stamp(STAMP)
+    if is_up_to_date(stamp, want) and not os.path.exists(UNFINISHED) and runs(python()):
         return
     check_modules(has_module)
     make_venv()
-    want = merge(read_stamp(), want)
+    want = merge(read_stamp(STAMP), want)
     install_torch(is_cpu)
     say("Installing the course and what it needs (about 0.3 GB)")
     pip_install("torch==" + TORCH, "-e", ".[{}]".format(",".join(want["extras"])))
-    write_stamp(want)
+    write_stamp(want, STAMP)
     os.remove(UNFINISHED)
 
 
@@ -267,15 +275,15 @@ def teach_git():
     """Lets `git diff` show notebooks as text; the course's .gitattributes names the driver."""
     if not os.path.exists(os.path.join(ROOT, ".git")) or not shutil.which("git"):
         return
-    python = os.path.relpath(venv_python(), ROOT).replace(os.sep, "/")
+    program = os.path.relpath(python(), ROOT).replace(os.sep, "/")
     # By file and without its folder on the path: importing the package would load PyTorch for each notebook.
-    command = python + " -P llama_from_scratch/lessons/notebook.py show"
+    command = program + " -P llama_from_scratch/lessons/notebook.py show"
     subprocess.run(["git", "config", "diff.ipynb.textconv", command], cwd=ROOT, stderr=subprocess.DEVNULL)
 
 
 def activated():
     """This process's environment variables, with `.venv` in front, for terminals opened in JupyterLab."""
-    path = os.pathsep.join((os.path.dirname(venv_python()), os.environ.get("PATH", "")))
+    path = os.pathsep.join((os.path.dirname(python()), os.environ.get("PATH", "")))
     return dict(os.environ, VIRTUAL_ENV=VENV, PATH=path)
 
 
@@ -291,7 +299,7 @@ def has_browser():
 
 
 def lab_command(has_browser, is_root):
-    command = [venv_python(), "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", "--ServerApp.root_dir=" + ROOT]
+    command = [python(), "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", "--ServerApp.root_dir=" + ROOT]
     command.append("--LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb")
     return command + ["--no-browser"] * (not has_browser) + ["--allow-root"] * is_root
 
@@ -309,7 +317,7 @@ def lab(is_quiet):
 def test_command(arguments):
     """pytest over units and notebooks in one run, hence with one summary; a path among `arguments` replaces both."""
     is_chosen = any(os.path.exists(os.path.join(ROOT, word.split("::")[0])) for word in arguments)
-    command = [venv_python(), "-m", "pytest"] + ([] if is_chosen else ["tests", "notebooks"])
+    command = [python(), "-m", "pytest"] + ([] if is_chosen else ["tests", "notebooks"])
     command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_S}"]
     # A notebook's cells share a kernel, so a file stays with one worker.
     return [*command, "-n", str(n_workers(os.cpu_count() or 1)), "--dist", "loadfile", *arguments]

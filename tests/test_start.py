@@ -1,0 +1,246 @@
+"""The set-up script, by calls of its parts; nothing here installs or reaches the network."""
+
+import ast
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+WANT = {"digest": "d", "extras": ["notebooks"], "is_cpu": False}
+
+
+@pytest.fixture
+def start(monkeypatch, tmp_path):
+    """A fresh copy of the module whose `.venv` is an empty temporary folder; its commands are recorded, not run."""
+    spec = importlib.util.spec_from_file_location("start", ROOT / "start.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    folder = tmp_path / ".venv"
+    monkeypatch.setattr(module, "VENV", str(folder))
+    monkeypatch.setattr(module, "STAMP", str(folder / "stamp.json"))
+    monkeypatch.setattr(module, "UNFINISHED", str(folder / "unfinished"))
+    return module
+
+
+def test_script_can_be_read_by_an_old_python_and_needs_only_the_standard_library():
+    tree = ast.parse((ROOT / "start.py").read_text(), feature_version=(3, 6))
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert all(isinstance(node, ast.Import) for node in imports)
+    assert {name.name.split(".")[0] for node in imports for name in node.names} <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("version", [(3, 6, 9), (3, 10, 14)])
+def test_old_python_is_told_its_version_and_the_cure(start, monkeypatch, capsys, version):
+    monkeypatch.setattr(start.sys, "version_info", version)
+    assert start.main([]) == 1
+    words = capsys.readouterr().err
+    assert f"needs Python 3.11 or newer, this is {version[0]}.{version[1]}." in words and "python3.12 start.py" in words
+
+
+def test_missing_venv_module_names_the_debian_package(start):
+    with pytest.raises(start.CannotStart, match="apt install python3-venv"):
+        start.check_modules(lambda name: name != "ensurepip")
+
+
+def test_little_disk_states_the_need_and_what_there_is(start):
+    with pytest.raises(start.CannotStart, match=r"needs 3 GB .* there are 1\.5 GB") as plain:
+        start.check_disk(1.5e9, start.PLAIN_NEED)
+    assert "--cpu" not in str(plain.value)
+    with pytest.raises(start.CannotStart, match="--cpu"):
+        start.check_disk(5e9, start.CUDA_NEED)
+    start.check_disk(5e9, start.PLAIN_NEED)
+
+
+@pytest.mark.parametrize(
+    ("words", "meaning"),
+    [
+        ("ERROR: No matching distribution found for torch==2.13.0", "too new"),
+        (
+            "WARNING: Retrying after connection broken by 'NewConnectionError'\n"
+            "ERROR: No matching distribution found for torch==2.13.0",
+            "no network",
+        ),
+        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
+        ("ERROR: something else", "its own words are above"),
+    ],
+)
+def test_failure_of_pip_is_explained(start, words, meaning):
+    assert meaning in start.explain_pip(words, (3, 16))
+
+
+def test_python_of_the_environment_is_found_on_every_system(start):
+    assert start.venv_python("v", "posix") == os.path.join("v", "bin", "python")
+    assert start.venv_python("v", "nt") == os.path.join("v", "Scripts", "python.exe")
+
+
+# --- the stamp -------------------------------------------------------------------------------------------------------
+
+
+def test_stamp_of_an_equal_or_larger_set_up_is_up_to_date(start):
+    os.makedirs(start.VENV)
+    start.write_stamp({**WANT, "extras": ["notebooks", "test"]}, start.STAMP)
+    assert start.is_up_to_date(start.read_stamp(start.STAMP), WANT)
+
+
+@pytest.mark.parametrize("change", [{"digest": "e"}, {"extras": ["notebooks", "test"]}, {"is_cpu": True}])
+def test_other_requirements_are_not_up_to_date(start, change):
+    assert start.is_up_to_date(WANT, WANT)
+    assert not start.is_up_to_date(WANT, {**WANT, **change})
+
+
+def test_cpu_build_serves_a_later_start_without_the_option(start):
+    assert start.is_up_to_date({**WANT, "is_cpu": True}, WANT)
+
+
+def test_set_up_never_takes_extras_away(start):
+    merged = start.merge({**WANT, "extras": ["test"], "is_cpu": True}, {**WANT, "digest": "new"})
+    assert merged == {"digest": "new", "extras": ["notebooks", "test"], "is_cpu": True}
+
+
+def test_digest_follows_the_requirements_the_python_and_the_torch(start, monkeypatch):
+    digests = {start.digest("a", (3, 11, 1)), start.digest("b", (3, 11, 1)), start.digest("a", (3, 12, 1))}
+    assert start.digest("a", (3, 11, 2)) in digests
+    monkeypatch.setattr(start, "TORCH", "9.9.9")
+    assert len(digests | {start.digest("a", (3, 11, 1))}) == 4
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"digest": "d"}', '{"digest": "d", "extras": 3, "is_cpu": 0}'])
+def test_spoilt_stamp_means_set_up_again(start, tmp_path, text):
+    (tmp_path / "stamp").write_text(text)
+    assert not start.is_up_to_date(start.read_stamp(str(tmp_path / "stamp")), WANT)
+
+
+# --- the environment -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def steps(start, monkeypatch):
+    """What a set-up does, in order, with an environment whose Python runs if `works` is true."""
+    record = SimpleNamespace(done=[], works=True, fails=False, brings=["torch", "numpy"])
+
+    def make(command, **kwargs):
+        record.done.append("venv")
+        Path(start.python()).parent.mkdir(parents=True)
+        Path(start.python()).touch()
+
+    def pip(*arguments):
+        assert os.path.exists(start.UNFINISHED)
+        record.done.append(" ".join(a for a in arguments if a not in ("--quiet", "--report")))
+        if record.fails:
+            raise KeyboardInterrupt
+        if "--dry-run" in arguments:
+            names = [{"metadata": {"name": name}} for name in record.brings]
+            Path(arguments[arguments.index("--report") + 1]).write_text(json.dumps({"install": names}))
+
+    monkeypatch.setattr(start, "subprocess", SimpleNamespace(run=make, CalledProcessError=subprocess.CalledProcessError))
+    monkeypatch.setattr(start, "runs", lambda program: record.works and os.path.exists(start.python()))
+    monkeypatch.setattr(start, "pip_install", pip)
+    monkeypatch.setattr(start, "torch_build", lambda: "")
+    return record
+
+
+def test_first_run_installs_torch_and_then_the_course_and_the_second_does_nothing(start, steps):
+    start.set_up(["notebooks"], False)
+    assert steps.done[0] == "venv"
+    assert steps.done[-2:] == ["torch==2.13.0", "torch==2.13.0 -e .[notebooks]"]
+    assert not os.path.exists(start.UNFINISHED)
+    before = list(steps.done)
+    start.set_up(["notebooks"], False)
+    assert steps.done == before
+    steps.brings = []
+    start.set_up(["notebooks", "test"], False)
+    assert steps.done[len(before) + 1 :] == ["torch==2.13.0 -e .[notebooks,test]"]
+
+
+def test_set_up_that_was_stopped_is_made_anew(start, steps):
+    steps.fails = True
+    with pytest.raises(KeyboardInterrupt):
+        start.set_up(["notebooks"], False)
+    (Path(start.VENV) / "half").mkdir()
+    steps.fails = False
+    start.set_up(["notebooks"], False)
+    assert steps.done.count("venv") == 2 and not (Path(start.VENV) / "half").exists()
+
+
+def test_environment_whose_python_is_gone_is_made_anew_even_with_a_good_stamp(start, steps):
+    start.set_up(["notebooks"], False)
+    os.remove(start.python())
+    start.set_up(["notebooks"], False)
+    assert steps.done.count("venv") == 2
+
+
+def test_environment_made_by_hand_is_kept(start, steps):
+    python = Path(start.python())
+    python.parent.mkdir(parents=True)
+    python.touch()
+    start.set_up(["notebooks"], False)
+    assert "venv" not in steps.done
+
+
+def test_broken_environment_in_use_is_not_deleted(start, steps, monkeypatch):
+    start.set_up(["notebooks"], False)
+    steps.works = False
+    monkeypatch.setattr(start.sys, "prefix", start.VENV)
+    with pytest.raises(start.CannotStart, match="deactivate"):
+        start.set_up(["notebooks"], False)
+
+
+def test_download_of_cuda_is_announced_with_the_way_around_it(start, steps, capsys):
+    steps.brings = ["torch", "nvidia-cublas"]
+    start.set_up(["notebooks"], False)
+    words = capsys.readouterr().out
+    assert "2.7 GB" in words and "start.py --cpu" in words
+
+
+def test_no_word_of_cuda_where_the_plain_wheel_brings_none(start, steps, capsys):
+    start.set_up(["notebooks"], False)
+    assert "CUDA" not in capsys.readouterr().out
+
+
+def test_cpu_build_comes_from_its_own_index_on_linux_only(start, steps, monkeypatch):
+    for system, command in (
+        ("linux", f"torch==2.13.0+cpu --no-deps --index-url {start.CPU_INDEX}"),
+        ("darwin", "torch==2.13.0"),
+    ):
+        monkeypatch.setattr(start.sys, "platform", system)
+        start.set_up(["notebooks"], True)
+        assert steps.done[-2] == command
+        os.remove(start.STAMP)
+
+
+# --- the commands ----------------------------------------------------------------------------------------------------
+
+
+def test_lab_listens_to_this_machine_only_and_opens_the_tour(start):
+    command = start.lab_command(True, False)
+    assert "--ServerApp.ip=127.0.0.1" in command and command[-1].endswith("/lab/tree/notebooks/00_tour.ipynb")
+    assert not any("token" in word or "password" in word for word in command)
+    assert start.lab_command(False, True)[-2:] == ["--no-browser", "--allow-root"]
+
+
+def test_tests_are_units_and_notebooks_in_one_run_unless_a_path_is_given(start):
+    assert start.test_command([])[3:5] == ["tests", "notebooks"]
+    assert "--nbval" in start.test_command([]) and "--nbval-lax" not in start.test_command([])
+    chosen = start.test_command(["tests/test_start.py::test_x", "-x"])
+    assert "notebooks" not in chosen and chosen[-2:] == ["tests/test_start.py::test_x", "-x"]
+
+
+def test_words_after_test_go_to_pytest_and_others_are_refused(start, capsys):
+    is_test, options, rest = start.parse(["test", "--cpu", "-k", "rope", "-x"])
+    assert is_test and options.cpu and rest == ["-k", "rope", "-x"]
+    with pytest.raises(SystemExit):
+        start.parse(["tset"])
+    assert "unknown: tset" in capsys.readouterr().err
+
+
+def test_exit_status_of_pytest_is_the_exit_status_of_the_script(start, monkeypatch):
+    monkeypatch.setattr(start, "set_up", lambda extras, is_cpu: None)
+    monkeypatch.setattr(start, "teach_git", lambda: None)
+    monkeypatch.setattr(start, "test_command", lambda words: [sys.executable, "-c", "raise SystemExit(3)"])
+    assert start.main(["test"]) == 3
