@@ -27,9 +27,7 @@ _MEMO_TEXTS = 131_072
 _MEMO_CHARS = 64
 
 
-def learn_merges(
-    counts: Mapping[bytes, int], n_merges: int, *, on_merge: OnMerge | None = None
-) -> list[tuple[bytes, bytes]]:
+def learn_merges(counts: Mapping[bytes, int], n_merges: int, *, on_merge: OnMerge | None = None) -> list[tuple[bytes, bytes]]:
     """The first `n_merges` merges of words that occur `counts` times, each as (left token, right token).
 
     Takes the pair with the highest count; among equals the smallest left id, then the smallest right id, where a byte's
@@ -101,17 +99,17 @@ def merge_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:
     """
     if len(word) > _LONG_WORD_BYTES:
         return _merge_long_word(word, ranks)
-    none = sys.maxsize
+    rank_of, none = ranks.get, sys.maxsize
     parts = [word[i : i + 1] for i in range(len(word))]
-    pair_ranks = [ranks.get(left + right, none) for left, right in pairwise(parts)]
+    pair_ranks = [rank_of(word[i : i + 2], none) for i in range(len(word) - 1)]
     while pair_ranks and (best := min(pair_ranks)) != none:
         i = pair_ranks.index(best)
-        parts[i : i + 2] = [parts[i] + parts[i + 1]]
         del pair_ranks[i]
+        parts[i] = merged = parts[i] + parts.pop(i + 1)
         if i:
-            pair_ranks[i - 1] = ranks.get(parts[i - 1] + parts[i], none)
+            pair_ranks[i - 1] = rank_of(parts[i - 1] + merged, none)
         if i < len(pair_ranks):
-            pair_ranks[i] = ranks.get(parts[i] + parts[i + 1], none)
+            pair_ranks[i] = rank_of(merged + parts[i + 1], none)
     return [ranks[part] for part in parts]
 
 
@@ -166,9 +164,7 @@ class Tokenizer:
     the ranks are not 0, 1, 2, ... or lack a byte, or if special tokens are empty or double.
     """
 
-    def __init__(
-        self, ranks: Mapping[bytes, int], *, special_tokens: Sequence[str] = (), pattern: str = LLAMA3_PATTERN
-    ):
+    def __init__(self, ranks: Mapping[bytes, int], *, special_tokens: Sequence[str] = (), pattern: str = LLAMA3_PATTERN):
         _check_ranks(ranks)
         _check_special_tokens(special_tokens)
         self.ranks: dict[bytes, int] = dict(ranks)
@@ -312,16 +308,13 @@ class Tokenizer:
         path = Path(path)
         unfinished = path.with_name(path.name + ".tmp")
         lines = [
-            b"%s %d\n" % (base64.b64encode(token), rank)
-            for token, rank in sorted(self.ranks.items(), key=lambda item: item[1])
+            b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in sorted(self.ranks.items(), key=lambda item: item[1])
         ]
         unfinished.write_bytes(b"".join(lines))
         os.replace(unfinished, path)
 
     @classmethod
-    def load(
-        cls, path: str | os.PathLike, *, special_tokens: Sequence[str] = (), pattern: str = LLAMA3_PATTERN
-    ) -> "Tokenizer":
+    def load(cls, path: str | os.PathLike, *, special_tokens: Sequence[str] = (), pattern: str = LLAMA3_PATTERN) -> "Tokenizer":
         """The tokenizer of a file as `save` writes it. Raises ValueError, with the line, if the file is malformed."""
         ranks: dict[bytes, int] = {}
         for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
