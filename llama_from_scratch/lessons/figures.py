@@ -39,11 +39,12 @@ def grid(
     """A heat map of a matrix (rows, columns) with named axes.
 
     `labels`: a number format such as ".2f" to write each value into its cell, for small matrices. `signed`: zero is white.
+    `size`: (width, height) in inches, filled by the map; without it the cells are square.
     """
     values = np.asarray(torch.as_tensor(values).detach().float())
     fig, ax = plt.subplots(figsize=size or (1.6 + 0.45 * values.shape[1], 1.2 + 0.45 * values.shape[0]))
     top = np.abs(values[np.isfinite(values)]).max() if signed else None
-    image = ax.imshow(values, cmap=SIGNED if signed else None, vmin=-top if signed else None, vmax=top, aspect="equal")
+    image = ax.imshow(values, cmap=SIGNED if signed else None, vmin=-top if signed else None, vmax=top, aspect="auto" if size else "equal")
     for (row, column), value in np.ndenumerate(values) if labels else ():
         red, green, blue, _ = image.cmap(image.norm(value))
         is_bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.55
