@@ -1,0 +1,15 @@
+"""Text -> parameters."""
+
+from llama_from_scratch.train.data import Batch as Batch
+from llama_from_scratch.train.data import Packed as Packed
+from llama_from_scratch.train.data import read_documents as read_documents
+from llama_from_scratch.train.data import split_validation as split_validation
+from llama_from_scratch.train.loop import Diverged as Diverged
+from llama_from_scratch.train.loop import evaluate as evaluate
+from llama_from_scratch.train.loop import train as train
+from llama_from_scratch.train.optimizer import AdamW as AdamW
+from llama_from_scratch.train.records import Evaluation as Evaluation
+from llama_from_scratch.train.records import History as History
+from llama_from_scratch.train.records import Step as Step
+from llama_from_scratch.train.records import TrainConfig as TrainConfig
+from llama_from_scratch.train.schedule import learning_rate as learning_rate

@@ -1,0 +1,194 @@
+"""From files to batches: every document framed by its two special tokens, all of them in one stream, cut into windows.
+
+A window holds the end of one document and the beginning of the next; document numbers and positions that restart keep
+them apart, so nothing is padded and nothing is read that does not belong together. Which windows make up a batch depends
+on the seed and the step alone: a run resumed at step k sees what the uninterrupted run saw.
+
+Notebook 17. Document mask: Llama 3, arXiv:2407.21783, section 3.2.
+"""
+
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from llama_from_scratch.config import record
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+
+IGNORE = -100
+"""The target of a token whose successor belongs to another document: it is not learnt from."""
+
+
+def read_documents(
+    path: str | Path, *, separator: str | None = None, suffixes: Collection[str] | None = None,
+    on_skip: Callable[[Path, str], object] | None = None,
+) -> list[str]:
+    """The documents in a text file, or in all files below a folder in order of their paths. Line ends become "\\n".
+
+    A file is one document; with a `separator`, such as "\\n\\n" for blank lines, it is what stands between separators.
+    White space around a document is cut off, and empty ones are left out. `suffixes`, such as {".py", ".md"}, chooses
+    files of a folder; hidden files and folders (".git") are never read. A file that is not UTF-8 raises ValueError with
+    the byte; with `on_skip(path, reason)` it is reported there and left out. Raises ValueError if no text remains.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise ValueError(f"training reads a text file or a folder of them; {path} is not there. Check the path")
+    files = list(_files(path, suffixes)) if path.is_dir() else [path]
+    if not files:
+        wanted = f" ending in {' or '.join(sorted(suffixes))}" if suffixes else ""
+        raise ValueError(f"the folder {path} has no files{wanted} below it. Choose another folder, or other suffixes")
+    documents = []
+    for file in files:
+        text = _text(file, on_skip)
+        documents += [part.strip() for part in (text.split(separator) if separator else [text])]
+    documents = [document for document in documents if document]
+    if not documents:
+        raise ValueError(f"training needs text, and {path} holds none but white space. Choose another file or folder")
+    return documents
+
+
+def _files(folder: Path, suffixes: Collection[str] | None) -> Iterator[Path]:
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and (suffixes is None or Path(name).suffix in suffixes):
+                yield Path(root, name)
+
+
+def _text(file: Path, on_skip: Callable[[Path, str], object] | None) -> str:
+    try:
+        text = file.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start} is 0x{error.object[error.start]:02x}: {error.reason}"
+        if on_skip is None:
+            raise ValueError(f"text must be UTF-8, and {file} is not ({reason}). Convert the file, leave it out, "
+                             "or skip such files with on_skip") from None
+        on_skip(file, reason)
+        return ""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def split_validation(documents: Sequence[str], *, fraction: float) -> tuple[list[str], list[str]]:
+    """The documents to learn from and the last `fraction` of them, at least one, to be judged by.
+
+    A single document is cut in two, at the end of a line where there is one near. Raises ValueError if a part is empty.
+    """
+    if not 0 < fraction < 1:
+        raise ValueError(f"the fraction for validation must lie between 0 and 1; got {fraction}")
+    if len(documents) > 1:
+        n_kept = min(max(len(documents) - round(len(documents) * fraction), 1), len(documents) - 1)
+        return list(documents[:n_kept]), list(documents[n_kept:])
+    text = "".join(documents)
+    cut = len(text) - max(round(len(text) * fraction), 1)
+    line_end = text.find("\n", cut, cut + 1000)
+    cut = cut if line_end < 0 else line_end + 1
+    if not text[:cut].strip() or not text[cut:].strip():
+        raise ValueError(f"there must be text to learn from and text to be judged by; got one document of {len(text)} "
+                         "characters, of which one part would be empty. Give more text, or train without validation")
+    return [text[:cut]], [text[cut:]]
+
+
+@record
+class Batch:
+    """B windows of T tokens. `targets` are the tokens that follow, `IGNORE` at the end of a document.
+
+    `documents` number the documents of a window from 0; `positions` count from 0 at each document's first token in it.
+    """
+
+    ids: Int[Tensor, "B T"]
+    targets: Int[Tensor, "B T"]
+    documents: Int[Tensor, "B T"]
+    positions: Int[Tensor, "B T"]
+
+    @property
+    def n_targets(self) -> int:
+        """How many tokens are learnt from."""
+        return int((self.targets != IGNORE).sum())
+
+    def to(self, device: torch.device | str) -> "Batch":
+        return self._each(lambda x: x.to(device))
+
+    def split(self, n_rows: int) -> list["Batch"]:
+        """Micro-batches of `n_rows` rows; the last may have fewer."""
+        return [self._each(lambda x, i=i: x[i : i + n_rows]) for i in range(0, len(self.ids), n_rows)]
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        return Batch(ids=change(self.ids), targets=change(self.targets),
+                     documents=change(self.documents), positions=change(self.positions))
+
+
+class Packed:
+    """Documents as one stream of tokens: begin-of-text, the document, end-of-text, the next document, and so on.
+
+    `n_documents`, `n_tokens` (special ones included) and `n_bytes` (of UTF-8 text) say how much there is; `digest` is the
+    same for the same stream and tells two streams apart. Two bytes a token up to a vocabulary of 65,536, four above.
+    """
+
+    def __init__(self, documents: Iterable[str], tokenizer: Tokenizer) -> None:
+        dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+        parts = [np.array(tokenizer.encode(document, bos=True, eos=True), dtype) for document in documents]
+        if not parts:
+            raise ValueError("a stream needs at least one document; got none")
+        self.tokenizer = tokenizer
+        self._ids = np.concatenate(parts)
+        self._starts = np.cumsum([0] + [len(part) for part in parts[:-1]])
+        special = set(tokenizer.special_ids.values())
+        self._bytes_of = torch.tensor([0 if i in special else len(tokenizer.decode_bytes([i]))
+                                       for i in range(tokenizer.vocab_size)])
+        self.n_documents, self.n_tokens = len(parts), len(self._ids)
+        self.n_bytes = int(np.bincount(self._ids, minlength=tokenizer.vocab_size) @ self._bytes_of.numpy())
+        self.digest = hashlib.sha256(self._ids.tobytes() + self._starts.tobytes()).hexdigest()
+
+    def batch(self, step: int, *, batch_size: int, seq_len: int, seed: int) -> Batch:
+        """The batch of a step: a function of these numbers and of the stream, and of nothing else.
+
+        An epoch visits each of its windows once, in an order drawn from the seed and the epoch's number; batches run on
+        from one epoch into the next. The stream is rarely a whole number of windows: each epoch leaves out a different
+        rest of less than a window, in part at the beginning, in part at the end.
+        """
+        n_windows, n_spare = divmod(self._n_predicted(seq_len), seq_len)
+        epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), n_windows)
+        rows = []
+        for epoch in range(epochs[0], epochs[-1] + 1):
+            random = np.random.default_rng([seed, epoch])
+            begin = random.integers(n_spare + 1)
+            rows.append(begin + seq_len * random.permutation(n_windows)[places[epochs == epoch]])
+        return self._windows(np.concatenate(rows), seq_len)
+
+    def in_order(self, *, batch_size: int, seq_len: int) -> Iterator[Batch]:
+        """All windows from the first to the last, every token once; what is left at the end makes a shorter last batch."""
+        n_windows, n_spare = divmod(self._n_predicted(seq_len), seq_len)
+        for first in range(0, n_windows, batch_size):
+            rows = np.arange(first, min(first + batch_size, n_windows)) * seq_len
+            yield self._windows(rows, seq_len)
+        if n_spare:
+            yield self._windows(np.array([n_windows * seq_len]), n_spare)
+
+    def n_bytes_in(self, targets: Int[Tensor, "B T"]) -> int:
+        """How many bytes of text the targets stand for; special and ignored ones have none."""
+        return int(self._bytes_of[targets[targets != IGNORE].cpu()].sum())
+
+    def _n_predicted(self, seq_len: int) -> int:
+        """How many tokens have a successor. Raises ValueError if that does not fill one window."""
+        if seq_len < 2:
+            raise ValueError(f"a window holds a token and what follows, so seq_len is at least 2; got {seq_len}")
+        if self.n_tokens - 1 < seq_len:
+            raise ValueError(f"a window of seq_len={seq_len} needs {seq_len + 1} tokens, and this text has {self.n_tokens}. "
+                             "Give more text or a smaller seq_len")
+        return self.n_tokens - 1
+
+    def _windows(self, first: np.ndarray, seq_len: int) -> Batch:
+        where_BT = first[:, None] + np.arange(seq_len)
+        document_BT = np.searchsorted(self._starts, where_BT, side="right") - 1
+        successor_BT = np.searchsorted(self._starts, where_BT + 1, side="right") - 1
+        begin_BT = np.maximum(self._starts[document_BT], first[:, None])
+        targets_BT = np.where(successor_BT == document_BT, self._ids[where_BT + 1].astype(np.int64), IGNORE)
+        return Batch(
+            ids=torch.from_numpy(self._ids[where_BT].astype(np.int64)), targets=torch.from_numpy(targets_BT),
+            documents=torch.from_numpy(document_BT - document_BT[:, :1]), positions=torch.from_numpy(where_BT - begin_BT),
+        )

@@ -1,0 +1,116 @@
+"""AdamW: steps of the same size for every parameter, however large or small its gradients are.
+
+Each parameter keeps a running mean of its gradient and of the gradient's square; the step is the mean over the root of the
+square. Weight decay is decoupled: it shrinks the weights directly instead of passing through those averages.
+
+Notebook 17. Every Llama. Sources: Kingma and Ba, arXiv:1412.6980, algorithm 1; Loshchilov and Hutter, arXiv:1711.05101,
+algorithm 2; clipping: Pascanu et al., arXiv:1211.5063, algorithm 1.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from llama_from_scratch.config import record
+
+
+@record
+class Group:
+    """Parameters, by name, that share one weight decay."""
+
+    params: dict[str, nn.Parameter]
+    weight_decay: float
+
+
+def decay_groups(model: nn.Module, *, weight_decay: float) -> list[Group]:
+    """All trainable parameters: the matrices with `weight_decay`, the embedding among them, and the norms without.
+
+    A norm's weight is a scale near 1, which decay would pull to 0.
+    """
+    trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    matrices = {name: p for name, p in trainable.items() if p.ndim > 1}
+    norms = {name: p for name, p in trainable.items() if p.ndim <= 1}
+    groups = [Group(params=matrices, weight_decay=weight_decay), Group(params=norms, weight_decay=0.0)]
+    return [group for group in groups if group.params]
+
+
+class AdamW:
+    """The optimizer's memory: per parameter the two averages, and how many steps were taken."""
+
+    def __init__(self, groups: Sequence[Group], *, beta1: float = 0.9, beta2: float = 0.95, eps: float = 1e-8) -> None:
+        names = [name for group in groups for name in group.params]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"AdamW needs at least one parameter, and each in one group; got {names}")
+        self.groups, self.beta1, self.beta2, self.eps = tuple(groups), beta1, beta2, eps
+        self.n_steps = 0
+        params = {name: p for group in groups for name, p in group.params.items()}
+        self.means = {name: torch.zeros_like(p, memory_format=torch.preserve_format) for name, p in params.items()}
+        self.squares = {name: torch.zeros_like(p, memory_format=torch.preserve_format) for name, p in params.items()}
+
+    @torch.no_grad()
+    def step(self, *, lr: float) -> None:
+        """One step against the gradients, all of which must be there. The averages start at 0, which is divided out.
+
+        theta <- (1 - lr decay) theta - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+        """
+        self.n_steps += 1
+        mean_correction = 1 - self.beta1**self.n_steps
+        root_correction = (1 - self.beta2**self.n_steps) ** 0.5
+        for group in self.groups:
+            if missing := [name for name, p in group.params.items() if p.grad is None]:
+                raise ValueError(f"every parameter of a group needs a gradient; {', '.join(missing[:4])} got none. "
+                                 "Call backward first, or leave frozen parameters out of the groups")
+            params = list(group.params.values())
+            grads = [p.grad for p in params]
+            means = [self.means[name] for name in group.params]
+            squares = [self.squares[name] for name in group.params]
+            torch._foreach_lerp_(means, grads, 1 - self.beta1)
+            torch._foreach_mul_(squares, self.beta2)
+            torch._foreach_addcmul_(squares, grads, grads, value=1 - self.beta2)
+            sizes = torch._foreach_sqrt(squares)
+            torch._foreach_div_(sizes, root_correction)
+            torch._foreach_add_(sizes, self.eps)
+            torch._foreach_mul_(params, 1 - lr * group.weight_decay)
+            torch._foreach_addcdiv_(params, means, sizes, value=-lr / mean_correction)
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for group in self.groups:
+            for p in group.params.values():
+                p.grad = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """The averages by parameter name and the number of steps: all that an exact resume needs, as tensors."""
+        state = {f"mean.{name}": mean for name, mean in self.means.items()}
+        state |= {f"square.{name}": square for name, square in self.squares.items()}
+        return state | {"n_steps": torch.tensor(self.n_steps)}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over what `state_dict` gave. Raises ValueError if it belongs to other parameters."""
+        own = self.state_dict()
+        wrong = sorted(own.keys() ^ state.keys()) + [n for n in own.keys() & state.keys() if own[n].shape != state[n].shape]
+        if wrong:
+            raise ValueError(f"the optimizer's state must be of the same parameters; {', '.join(wrong[:4])} "
+                             f"{'and more ' if len(wrong) > 4 else ''}differ. Resume with the model and settings of the run")
+        for name in self.means:
+            self.means[name].copy_(state[f"mean.{name}"])
+            self.squares[name].copy_(state[f"square.{name}"])
+        self.n_steps = int(state["n_steps"])
+
+
+@torch.no_grad()
+def clip_gradients(params: Iterable[nn.Parameter], *, max_norm: float) -> Float[Tensor, ""]:
+    """The length of all gradients as one vector; if it is over `max_norm`, they are scaled down to it first.
+
+    Returns the length before scaling, in fp32. If that is not finite, the gradients are left as they are, for the caller to
+    refuse: scaling by 1 / inf would turn them into zeros and hide it.
+    """
+    grads = [p.grad for p in params if p.grad is not None]
+    if not grads:
+        raise ValueError("clipping needs gradients, and no parameter has one. Call backward first")
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)).float())
+    if torch.isfinite(norm) and norm > max_norm:
+        torch._foreach_mul_(grads, (max_norm / norm).to(grads[0].dtype))
+    return norm

@@ -1,0 +1,104 @@
+"""What goes into a run and what comes out of it, as frozen records: the settings, each step, the whole history.
+
+Notebook 17.
+"""
+
+import itertools
+
+from llama_from_scratch.config import record
+
+
+@record
+class TrainConfig:
+    """Everything about a run but the model and the data. The defaults suit a model of 1M parameters on a laptop's CPU.
+
+    `batch_size` windows of `seq_len` tokens make a step; they go through the model `micro_batch_size` at a time, None for
+    all at once, with the same result. `n_warmup` steps lead up to `peak_lr`, a cosine down to `final_lr_ratio` of it.
+    `seed`: the order of the data. `is_bf16`: see `sum_of_nats`; `bf16_pays_off` tells whether this machine gains from it.
+    """
+
+    n_steps: int = 600
+    batch_size: int = 8
+    seq_len: int = 256
+    micro_batch_size: int | None = None
+    peak_lr: float = 3e-3
+    n_warmup: int = 30
+    final_lr_ratio: float = 0.1
+    beta1: float = 0.9
+    beta2: float = 0.95
+    adam_eps: float = 1e-8
+    weight_decay: float = 0.1
+    max_grad_norm: float = 1.0
+    seed: int = 0
+    is_bf16: bool = False
+    validate_every: int = 100
+    checkpoint_every: int = 100
+
+    def __post_init__(self) -> None:
+        for name in ("n_steps", "batch_size", "micro_batch_size", "validate_every", "checkpoint_every"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"TrainConfig.{name} must be at least 1; got {value}")
+        for name in ("peak_lr", "adam_eps", "max_grad_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"TrainConfig.{name} must be above 0; got {getattr(self, name)}")
+        for name in ("final_lr_ratio", "beta1", "beta2", "weight_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"TrainConfig.{name} must lie between 0 and 1; got {getattr(self, name)}")
+        if self.seq_len < 2 or self.seed < 0:
+            raise ValueError(f"seq_len must be at least 2 and seed at least 0; got seq_len={self.seq_len}, seed={self.seed}")
+        if not 0 <= self.n_warmup < self.n_steps:
+            raise ValueError("the warm-up must be shorter than the run; "
+                             f"got n_warmup={self.n_warmup}, n_steps={self.n_steps}. A tenth of the run is usual")
+
+
+@record
+class Evaluation:
+    """How well a text was predicted: nats per token (`loss`) and bits per byte, over so many targets and bytes."""
+
+    loss: float
+    bits_per_byte: float
+    n_targets: int
+    n_bytes: int
+
+
+@record
+class Step:
+    """One step: the loss of its batch before the update (nats per token) and the gradient's length before clipping.
+
+    `n_tokens`: tokens read; `time_s`: seconds the update took, validation and checkpoints apart.
+    """
+
+    step: int
+    loss: float
+    lr: float
+    grad_norm: float
+    n_tokens: int
+    time_s: float
+    validation: Evaluation | None = None
+
+    @property
+    def tokens_per_s(self) -> float:
+        return self.n_tokens / self.time_s
+
+
+@record
+class History:
+    """All steps of a run, those before it was resumed included. `is_complete`: it was not interrupted."""
+
+    steps: tuple[Step, ...]
+    is_complete: bool
+
+    @property
+    def losses(self) -> list[float]:
+        return [step.loss for step in self.steps]
+
+    @property
+    def n_tokens(self) -> list[int]:
+        """Tokens read up to and with each step."""
+        return list(itertools.accumulate(step.n_tokens for step in self.steps))
+
+    @property
+    def validations(self) -> list[tuple[int, Evaluation]]:
+        """(step, evaluation) where there was one."""
+        return [(step.step, step.validation) for step in self.steps if step.validation is not None]
