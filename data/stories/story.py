@@ -1,0 +1,379 @@
+"""One story while it is being told: who is in it, what has been said so far, and how a template becomes a sentence.
+
+A template is plain English with two kinds of holes. `[a|b|c]` is one of the alternatives, chosen at random; brackets
+nest. `{h}` is whoever plays the role h; `{h.he}` is a pronoun where that is clear and the name where it is not;
+`{t.the}` is "the red ball". Who was mentioned last is remembered, so a pronoun always points at the right character.
+"""
+
+import re
+from dataclasses import dataclass
+from random import Random
+
+from stories import words
+
+PRONOUNS = {
+    "f": {"he": "she", "him": "her", "his": "her", "himself": "herself"},
+    "m": {"he": "he", "him": "him", "his": "his", "himself": "himself"},
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Character:
+    """Somebody: `name` is how the story calls them, `look` is how it introduces them ("shy little rabbit")."""
+
+    name: str
+    kind: str
+    gender: str
+    look: str = ""
+    hand: str = "hand"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thing:
+    """Something with a property that must not change: `{t}` ball, `{t.full}` red ball, `{t.a}`, `{t.the}`."""
+
+    noun: str
+    color: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Somewhere: `{p}` the garden, `{p.at}` in the garden."""
+
+    name: str
+    prep: str
+
+
+def tidy(text: str) -> str:
+    """The text with single spaces, `an` before vowels and a capital letter at the start of each sentence."""
+    text = re.sub(r" +", " ", text).strip()
+    text = re.sub(r" (?=[.,!?])", "", text)
+    text = re.sub(r"\b([Aa]) (?=[aeiouAEIOU])(?!one\b|use)", r"\1n ", text)
+    return re.sub(r'(^|[.!?] |(?:^| )")([a-z])', lambda m: m[1] + m[2].upper(), text)
+
+
+class Story:
+    """Collects the paragraphs of one story. Frames cast it, then call `tell`, `speak` and `para`."""
+
+    def __init__(self, rng: Random):
+        self.rng = rng
+        self.roles: dict[str, Character | Thing | Place | str] = {}
+        self.paragraphs: list[str] = [""]
+        self.last: dict[str, str] = {}  # gender -> the role that a pronoun of this gender means now
+        self.spent: dict[str, list[str]] = {}  # pool -> alternatives not used yet in this story
+        self.speaker = ""
+        self.is_animal_world = rng.random() < 0.45
+        self.sky = "sunny"
+        self.hour = "day"
+
+    # Choosing -------------------------------------------------------------------------------------------------------
+
+    def chance(self, p: float) -> bool:
+        return self.rng.random() < p
+
+    def pick(self, options):
+        """One of `options`, a sequence or a string "a|b|c"; brackets in the string protect inner alternatives."""
+        return self.rng.choice(split_top(options) if isinstance(options, str) else list(options))
+
+    def sample(self, options, n: int) -> list:
+        """`n` different ones of `options`, in random order."""
+        pool = split_top(options) if isinstance(options, str) else list(options)
+        self.rng.shuffle(pool)
+        return pool[:n]
+
+    def fresh(self, name: str, options: str) -> str:
+        """One alternative of the pool `name`; none comes twice before all were used."""
+        if not self.spent.get(name):
+            self.spent[name] = self.sample(split_top(options), 99)
+        return self.spent[name].pop()
+
+    def let(self, **roles: str) -> None:
+        """Decide now what a role stands for in this whole story: `let(why="[a|b] c|d")`."""
+        for role, options in roles.items():
+            self.roles[role] = self.choose(self.pick(options))
+
+    # Templates ------------------------------------------------------------------------------------------------------
+
+    def choose(self, template: str) -> str:
+        """The template with every `[a|b]` decided, innermost first."""
+        while match := re.search(r"\[([^\[\]]*)\]", template):
+            template = template[: match.start()] + self.pick(match[1].split("|")) + template[match.end() :]
+        return template
+
+    def fill(self, template: str) -> str:
+        """The template with all holes filled, left to right, so that pronouns know what came before."""
+        return re.sub(r"\{(\w+)(?:\.(\w+))?\}", lambda m: self.refer(m[1], m[2] or ""), self.choose(template))
+
+    def refer(self, role: str, form: str) -> str:
+        """The words for a role in the form asked: `{h.his}`, `{t.a}`, `{p.at}`, or a pool such as `{glad}`."""
+        if role not in self.roles:
+            return self.fill(self.fresh(role, words.POOLS[role]))
+        value = self.roles[role]
+        if isinstance(value, Character):
+            return self.refer_to_character(role, value, form)
+        if isinstance(value, Thing):
+            full = f"{value.color} {value.noun}".strip()
+            return {"": value.noun, "full": full, "a": f"a {full}", "the": f"the {full}", "color": value.color}[form]
+        if isinstance(value, Place):
+            return {"": value.name, "at": f"{value.prep} {value.name}"}[form]
+        return self.fill(value)
+
+    def refer_to_character(self, role: str, who: Character, form: str) -> str:
+        if form in ("a", "kind", "look", "hand", "hands"):
+            hands = "hooves" if who.hand == "hoof" else who.hand + "s"
+            return {"a": f"a {who.look}", "kind": who.kind, "look": who.look, "hand": who.hand, "hands": hands}[form]
+        pronoun = PRONOUNS[who.gender].get(form.lower())
+        is_clear = self.last.get(who.gender) == role
+        self.last[who.gender] = role
+        if pronoun and (is_clear or form.lower() == "himself"):
+            return pronoun.capitalize() if form[0].isupper() else pronoun
+        name = who.name
+        if form == "full" and who.kind in words.ANIMALS:
+            name = f"{name} the {who.kind}"
+        if form.lower() in ("his", "s"):
+            name += "'s"
+        return name[0].upper() + name[1:] if form[:1].isupper() else name
+
+    # Telling --------------------------------------------------------------------------------------------------------
+
+    def tell(self, *templates: str) -> None:
+        """Add sentences to the paragraph."""
+        for template in templates:
+            if self.speaker and template and not template.startswith((f"{{{self.speaker}", '"')) and self.chance(0.7):
+                self.para()
+            template = self.shorten(template)
+            sentence = self.fill(template).strip()
+            self.paragraphs[-1] += " " + sentence[:1].upper() + sentence[1:]
+
+    def shorten(self, template: str) -> str:
+        """The template with a pronoun in front, most of the time, where it opens with whom we were speaking of."""
+        who = self.roles.get(template[1:].partition("}")[0]) if template.startswith("{") else None
+        if isinstance(who, Character) and self.paragraphs[-1] and self.chance(0.7):
+            return template.replace("}", ".he}", 1)
+        return template
+
+    def one(self, *templates: str) -> None:
+        """Tell one of several ways to say it."""
+        self.tell(self.pick(templates))
+
+    def maybe(self, p: float, *templates: str) -> None:
+        """Tell one of them, or nothing."""
+        if self.chance(p):
+            self.one(*templates)
+
+    def para(self) -> None:
+        """Start a new paragraph; often the names are said again there."""
+        if self.paragraphs[-1]:
+            self.paragraphs.append("")
+            self.speaker = ""
+            if self.chance(0.6):
+                self.last.clear()
+
+    def speak(self, who: str, speech: str, mood: str = "plain") -> None:
+        """Direct speech of the role `who`, in one of the many orders English has. A new speaker, a new paragraph."""
+        if self.speaker != who and (self.speaker or self.chance(0.5)):
+            self.para()
+        self.speaker = ""
+        speech = self.choose(speech)
+        verb = self.pick(words.SAID[mood][speech[-1]])
+        manner = self.fresh("manner " + mood, words.MANNER[mood]).replace("{x", "{" + who)
+        beat = self.fresh("beat " + mood, words.BEATS[mood]).replace("{x", "{" + who)
+        name, pronoun = f"{{{who}}}", f"{{{who}.he}}"
+        before_tag = speech[:-1] + "," if speech[-1] == "." else speech
+        first, _, rest = re.sub(r"(?<!Mr)(?<!Mrs)([.!?]) ", r"\1\n", speech, count=1).partition("\n")
+        if rest and self.chance(0.6):
+            first = first[:-1] + "," if first[-1] == "." else first
+            verb = self.pick(words.SAID[mood][speech[len(first) - 1]])
+            self.tell(f'"{first}" {verb} {name} {manner}. "{rest}"')
+        else:
+            self.one(
+                f'"{before_tag}" {verb} {name} {manner}.',
+                f'"{before_tag}" {verb} {name} {manner}.',
+                f'"{before_tag}" {pronoun} {verb} {manner}.',
+                f'{name} {verb} {manner}, "{speech}"',
+                f'{name} {beat}. "{speech}"',
+            )
+        self.speaker = who
+
+    def text(self) -> str:
+        return "\n".join(tidy(paragraph) for paragraph in self.paragraphs if paragraph.strip())
+
+    # Casting --------------------------------------------------------------------------------------------------------
+
+    def new_name(self, names: list[str]) -> str:
+        taken = {value.name for value in self.roles.values() if isinstance(value, Character)}
+        return self.pick([name for name in names if name not in taken])
+
+    def hero(self, role: str = "h", *, traits: str = "", gender: str = "") -> None:
+        """A child or a small animal, as this story's world has it."""
+        gender = gender or self.pick("f|m")
+        taken = {value.kind for value in self.roles.values() if isinstance(value, Character)}
+        trait = self.pick(traits or [t for t in words.TRAITS])
+        small = self.pick("little |young |||")
+        if self.is_animal_world:
+            kind = self.pick([kind for kind in words.ANIMALS if kind not in taken])
+            name = self.new_name(words.ANIMAL_GIRLS if gender == "f" else words.ANIMAL_BOYS)
+            small = "" if kind.endswith(("ling", "cub", "puppy", "piglet", "lamb")) else small
+            hand = words.ANIMALS[kind]
+        else:
+            kind = "girl" if gender == "f" else "boy"
+            name = self.new_name(words.GIRLS if gender == "f" else words.BOYS)
+            hand = "hand"
+        self.roles[role] = Character(name=name, kind=kind, gender=gender, look=f"{trait} {small}{kind}", hand=hand)
+
+    def friends(self, *, traits: str = "", friend_traits: str = "", robots: bool = False) -> None:
+        """The hero h and a friend f; the friend of a child is sometimes a robot."""
+        self.hero("h", traits=traits)
+        other = "m" if self.roles["h"].gender == "f" else "f"
+        self.hero("f", traits=friend_traits, gender=other if self.chance(0.7) else self.roles["h"].gender)
+        if robots and not self.is_animal_world and self.chance(0.15):
+            look = self.pick("small|silver|round|friendly|shiny|blue|tall") + " robot"
+            self.roles["f"] = Character(name=self.new_name(words.ROBOTS), kind="robot", gender=other, look=look)
+
+    def elder(self, role: str = "e", *, names: str = words.ELDERS) -> None:
+        """A grown-up of the family."""
+        name = self.pick(names)
+        gender = "f" if name.startswith(("Mom", "Grandma", "Aunt")) else "m"
+        hand = self.roles["h"].hand if "h" in self.roles else "hand"
+        self.roles[role] = Character(name=name, kind="elder", gender=gender, hand=hand)
+
+    def neighbor(self, role: str = "n", jobs: str = "") -> None:
+        """Somebody from outside the family, such as Mrs. Hill or Old Badger, or "the baker" if jobs are given."""
+        gender = self.pick("f|m")
+        if jobs:
+            name = "the " + self.pick(jobs)
+        elif self.is_animal_world:
+            name = "Old " + self.pick("Owl|Badger|Turtle|Goose|Toad|Crow|Goat|Otter")
+        else:
+            title = "Mrs." if gender == "f" else "Mr."
+            name = f"{title} {self.pick('Hill|Brown|Lee|Park|Green|Rivera|Stone|Bell|Khan|Wood|Field|Baker')}"
+        self.roles[role] = Character(name=name, kind="neighbor", gender=gender, hand=self.roles["h"].hand)
+
+    def thing(self, role: str, nouns, colors=words.BRIGHT) -> None:
+        self.roles[role] = Thing(noun=self.pick(nouns), color=self.pick(colors) if colors else "")
+
+    def place(self, role: str = "p", among: str = "") -> None:
+        name = self.pick(among or list(words.PLACES))
+        self.roles[role] = Place(name=name, prep=words.PLACES[name])
+
+    # Pieces every frame can use --------------------------------------------------------------------------------------
+
+    def open(self, *, friend: bool = False, keepsake: bool = True) -> None:
+        """Introduce the hero, sometimes with a thing of theirs that comes back at the end; with the friend if asked."""
+        self.let(home=words.ANIMAL_HOMES if self.is_animal_world else words.HOMES, loves=words.LOVES)
+        if friend and self.chance(0.45):
+            self.one(
+                "{h.full} and {f.full} were [best friends|good friends|neighbors and friends].",
+                "{home}, {h.a} named {h} and {f.a} named {f} lived [next door to each other|side by side|only a few steps apart].",
+                "[Once upon a time,|Once,|Long ago,|Not so long ago,] there were two friends. [One was|The first was] {h}, {h.a},"
+                " and the other was {f}, {f.a}.",
+                "{h} was {h.a}, and {f} was {f.a}. They [played together every day|were always together"
+                "|had been friends for as long as they could remember|did almost everything together].",
+            )
+            return
+        self.one(
+            "[Once upon a time,|Once|Long ago,|Not so long ago,] there [was|lived] {h.a} named {h}.",
+            "{home} [lived|there lived] {h.a} named {h}.",
+            "{h} was {h.a} who lived {home}.",
+            "There [was once|once was] {h.a} [called|named] {h} who lived {home}.",
+            "{h.full} lived {home}.",
+            "This is [a|the] story [about|of] {h}, {h.a} who loved {loves}.",
+            "{h} was {h.a}, and {h.he} loved {loves} [more than anything|very much|all day long|most of all].",
+            "There are many [girls|boys] in the world, but only one was like {h}, {h.a} who lived {home}."
+            if self.roles["h"].kind in ("girl", "boy") else "of all the [animals|creatures] around, {h}, {h.a}, [laughed the most"
+            "|asked the most questions|had the best ideas|was the busiest].",
+            "let me tell you about {h}. {h.he} was {h.a} and lived {home}.",
+            "do you know {h}? {h.he} was {h.a}, and {h.he} loved {loves}.",
+            "{h} loved {loves}. {h.he} was {h.a} and [lived|made {h.his} home] {home}.",
+            "Everyone who lived nearby knew {h}, {h.a} [who was never in a hurry|who always had a song to hum|with bright eyes"
+            "|who asked a hundred questions a day|who laughed often|who liked to be outside].",
+        )
+        if "loved" not in self.paragraphs[-1]:
+            self.maybe(0.3, "{h.he} loved {loves}.")
+        if keepsake and not friend and self.chance(0.3):
+            self.thing("k", words.KEEPSAKES)
+            self.one(
+                "{h} always [wore|carried] {k.a}." if self.roles["k"].noun in ("bag", "backpack") else "{h} always wore {k.a}.",
+                "{h.he} never [went out|left the house] without {h.his} {k.full}.",
+                "wherever {h.he} went, {h.his} {k.full} went too.",
+            )
+        if friend:
+            self.one(
+                "{h.his} best friend was {f.a} named {f}.",
+                "{f}, {f.a}, was {h.his} [best|dear|good] friend.",
+                "{h.he} had a [good|dear|best] friend, {f.a} named {f}.",
+            )
+
+    def today(self, clause: str, *, skies: str = "sunny|sunny|cloudy|windy", hours: str = "morning|day|afternoon") -> None:
+        """Say when it is and what the weather is like, then begin: `clause` is what happens first."""
+        self.sky, self.hour = self.pick(skies), self.pick(hours)
+        self.let(adj=words.SKIES[self.sky], hour=self.hour)
+        self.let(ambient=words.AMBIENT[self.sky])
+        self.one(
+            "[One|One|On a] {adj} {hour}, " + clause,
+            "One {hour}, " + clause,
+            "It was a {adj} {hour}. " + clause,
+            "It was a {adj} {hour}, and {ambient}. " + clause,
+            "One {hour}, when {ambient}, " + clause,
+        ) if self.chance(0.5) else self.one("One {adj} {hour}, " + clause, "On a {adj} {hour}, " + clause)
+
+    def stroll(self, p: float = 0.4) -> None:
+        """Perhaps something is seen on the way."""
+        if not self.chance(p):
+            return
+        self.roles["sight"] = self.fresh("sights", words.SIGHTS["cold" if self.sky == "snowy" else "warm"])
+        self.one(
+            "On the way, {h.he} [saw|passed|noticed] {sight}.",
+            "{h.he} [stopped|stood still] for a moment to look at {sight}.",
+            "[There was|Along the way there was] {sight}, but {h.he} did not stop for long.",
+        )
+
+    def close(self, lesson: str = "", *, where: str = "home") -> None:
+        """The last lines: what was learned, and a picture to end on. `where` is "home", "bed" or "" (no picture)."""
+        if lesson and self.chance(0.6):
+            self.roles["lesson"] = lesson
+            told = [
+                "{h} [had learned|knew now|understood now|had found out] that {lesson}.",
+                "{h} [smiled and thought|said to {h.himself}|told everyone at supper|whispered to the moon that night]: {lesson}.",
+                "[So it is|That is how it goes|And that is true for all of us]: {lesson}.",
+                "[Sometimes|Most of the time], {h} thought, {lesson}.",
+                "[From that day on,|After that day,|Ever since,] {h} [knew|remembered|never forgot] that {lesson}.",
+                "[That night,|Later,|Before bed,] {h} thought about it. [It was true:|Yes,] {lesson}.",
+                "[And|So] {h} [learned|found out] something [new|good|important]: {lesson}.",
+            ]
+            speakers = [role for role in ("e", "n") if isinstance(self.roles.get(role), Character)]
+            if speakers and self.chance(0.35):
+                self.speak(speakers[0], self.pick("You see, {lesson}.|Remember, {lesson}.|It is true that {lesson}."), "wise")
+            else:
+                self.one(*told)
+        if "k" in self.roles and where and self.chance(0.8):
+            self.one(
+                *{
+                    "home": [
+                        "{h} [hung|put] {h.his} {k.full} [by the door|on its hook|away], [tired but happy|and smiled|humming a little song].",
+                        "{h} [took off|put down] {h.his} {k.full} and [sat down by the fire|told the whole story at supper|smiled].",
+                        "[On the way home|All the way home], {h} held {h.his} {k.full} close and [smiled|hummed|thought about the day].",
+                    ],
+                    "bed": [
+                        "{h.his} {k.full} hung on the chair, waiting for [morning|the next day|tomorrow].",
+                        "beside the bed, the {k.full} was waiting for [morning|the next day|tomorrow].",
+                    ],
+                }[where]
+            )
+        elif where == "bed" and self.chance(0.5):
+            self.one(
+                "[Outside, the moon was shining|Outside, the stars came out|The moon looked in at the window], and {h} slept [well|soundly|until morning].",
+                "{soon} {h} was fast asleep.",
+            )
+
+
+def split_top(options: str) -> list[str]:
+    """The alternatives of "a|b [c|d]|e" at the top level: "a", "b [c|d]", "e"."""
+    parts, depth = [""], 0
+    for char in options:
+        depth += (char == "[") - (char == "]")
+        if char == "|" and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return parts

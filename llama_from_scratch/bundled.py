@@ -1,0 +1,24 @@
+"""Where the course's own data lies: the stories and the mini model in the repository's data/ folder.
+
+Used by every notebook. The data is part of the repository and not of the installed package, so a plain
+`pip install` of the package alone does not have it; data/README.md says who made each file and how to remake it.
+"""
+
+from pathlib import Path
+
+DATA = Path(__file__).resolve().parent.parent / "data"
+
+
+def path(name: str) -> Path:
+    """The file or folder `name` of the repository's data/ folder, for example `path("stories.txt")`.
+
+    Raises FileNotFoundError if it is not there.
+    """
+    found = DATA / name
+    if not found.exists():
+        raise FileNotFoundError(
+            f"the course's data is in the data/ folder of its repository; got {name!r}, and {found} does not exist."
+            " Work in a clone of the repository installed with `pip install -e .`, or remake the file with the command"
+            " that data/README.md gives for it (for the stories: `python data/make_stories.py`)."
+        )
+    return found
