@@ -5,6 +5,7 @@ White ground, so that a figure reads the same in a light and in a dark notebook.
 """
 
 import io
+import itertools
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -13,10 +14,12 @@ import torch
 from cycler import cycler
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import findfont, get_font
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#222222")
 COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, YELLOW)
+TINTS = ("#9CCBE8", "#F7D48B", "#97D9C3", "#F2B48F", "#E6C3D6", "#CBE6F5", "#F6EFA6")
 SIGNED = LinearSegmentedColormap.from_list("signed", (BLUE, "#FFFFFF", RED))
 
 
@@ -59,6 +62,44 @@ def grid(
         fig.colorbar(image, ax=ax, shrink=0.8)
     ax.spines[:].set_visible(False)
     return fig
+
+
+def tokens(pieces: Sequence[bytes], *, title: str, ids: Sequence[int] | None = None, columns: int = 64) -> Figure:
+    """A text cut into tokens, in lines of `columns` letters, with `ids` below.
+
+    Equal tokens have one colour; a single byte is grey. A blank is drawn as a dot. Bytes that are no whole character,
+    or one that the font lacks, are written in hexadecimal.
+    """
+    tints = dict(zip(dict.fromkeys(piece for piece in pieces if len(piece) > 1), itertools.cycle(TINTS)))
+    labels = [_letters(piece) for piece in pieces]
+    numbers = [""] * len(labels) if ids is None else [str(number) for number in ids]
+    fig, ax = plt.subplots()
+    column = line = 0
+    for piece, label, number in zip(pieces, labels, numbers, strict=True):
+        width = max(len(label) + 0.4, 0.62 * len(number) + 0.3)
+        if column and column + width > columns:
+            column, line = 0, line + 1
+        ax.add_patch(plt.Rectangle((column, line), width, 0.5, color=tints.get(piece, "0.9"), linewidth=0))
+        middle = {"x": column + width / 2, "ha": "center", "family": "DejaVu Sans Mono"}
+        # a reader's own text: its "$" must not start a formula
+        ax.text(y=line + 0.25, s=label, va="center_baseline", fontsize=13, parse_math=False, **middle)
+        ax.text(y=line + 0.56, s=number, va="top", fontsize=8.5, color="0.35", **middle)
+        column += width + 0.3
+    height = 0.62 if ids is None else 1
+    fig.set_size_inches(8, 0.45 + (0.42 if ids is None else 0.6) * (line + 1))
+    ax.set(title=title, xlim=(0, columns + 1), ylim=(line + height, -0.1))
+    ax.axis("off")
+    return fig
+
+
+def _letters(piece: bytes) -> str:
+    try:
+        text = piece.decode().replace(" ", "·").replace("\n", "⏎").replace("\t", "→")
+    except UnicodeDecodeError:
+        return piece.hex(" ").upper()
+    font = get_font(findfont("DejaVu Sans Mono"))
+    is_drawable = text.isprintable() and all(font.get_char_index(ord(letter)) for letter in text)
+    return text if is_drawable else piece.hex(" ").upper()
 
 
 def png(figure: Figure) -> bytes:

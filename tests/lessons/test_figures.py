@@ -1,0 +1,54 @@
+"""Pictures of tokens: what stands in the boxes, and in which colour."""
+
+import matplotlib
+import pytest
+
+matplotlib.use("Agg")
+
+from matplotlib.colors import to_hex
+
+from llama_from_scratch.lessons import figures
+
+
+def draw(pieces, **settings):
+    figure = figures.tokens(pieces, title="", **settings)
+    (ax,) = figure.axes
+    figures.png(figure)
+    return ax
+
+
+def words(ax):
+    return [text.get_text() for text in ax.texts[::2]]
+
+
+def test_tokens_draws_every_piece_and_every_id():
+    ax = draw([b" the", b"\n", b"x"], ids=[262, 10, 120])
+    assert words(ax) == ["·the", "⏎", "x"]
+    assert [text.get_text() for text in ax.texts[1::2]] == ["262", "10", "120"]
+
+
+def test_tokens_writes_in_hexadecimal_what_no_letter_can_show():
+    assert words(draw([b"\xc3", "é".encode(), "日".encode(), b"\x00"])) == ["C3", "é", "E6 97 A5", "00"]
+
+
+def test_tokens_takes_a_dollar_for_a_letter(recwarn):
+    assert words(draw([b"$", b"\\frac", b"$"])) == ["$", "\\frac", "$"]
+    assert not recwarn
+
+
+def test_tokens_gives_equal_tokens_one_colour_and_a_single_byte_grey():
+    colours = [to_hex(box.get_facecolor()) for box in draw([b"ab", b"cd", b"ab", b"e"]).patches]
+    assert colours[0] == colours[2] != colours[1]
+    assert colours[3] == to_hex("0.9")
+
+
+def test_tokens_keeps_every_box_inside_the_picture():
+    ax = draw([b"token"] * 100, ids=[123_456] * 100)
+    right, bottom = ax.get_xlim()[1], ax.get_ylim()[0]
+    assert all(box.get_x() + box.get_width() <= right and box.get_y() + box.get_height() <= bottom for box in ax.patches)
+    assert len({box.get_y() for box in ax.patches}) > 5
+
+
+def test_tokens_refuses_ids_that_are_not_one_per_piece():
+    with pytest.raises(ValueError):
+        draw([b"a", b"b"], ids=[1])
