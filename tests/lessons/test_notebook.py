@@ -157,6 +157,11 @@ def test_gpu_cell_keeps_its_stored_output_without_cuda(tmp_path, monkeypatch):
     assert "".join(outputs(path, 1)[0]["text"]) == "cpu\n"
 
 
+@pytest.mark.parametrize("path", sorted(notebook.NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_notebook_of_the_course_breaks_no_rule(path):
+    assert errors(path) == []
+
+
 # --- tampering -------------------------------------------------------------------------------------------------------
 
 
