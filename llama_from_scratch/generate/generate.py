@@ -129,11 +129,11 @@ def _occurring(ids_BT: Tensor, first_B: Tensor, *, vocab_size: int) -> Bool[Tens
 
 
 def _choose(logits_BV: Tensor, sampling: Sampling, *, seen: Tensor, generators: list[torch.Generator]) -> Tensor:
-    if logits_BV.isnan().any():
+    largest_B, best_B = logits_BV.max(-1)  # a NaN counts as largest
+    if largest_B.isnan().any():
         raise ValueError("the model's logits hold a NaN, so no next token can be chosen. "
                          "Did training diverge, or is the dtype too small for the weights?")
     if sampling == GREEDY:
-        return logits_BV.argmax(-1)
-    probs_BV = distribution(logits_BV, sampling, seen=seen)
+        return best_B
     uniform_B = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators])
-    return draw(probs_BV, uniform_B.to(probs_BV.device))
+    return draw(distribution(logits_BV, sampling, seen=seen), uniform_B.to(logits_BV.device))

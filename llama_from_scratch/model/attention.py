@@ -48,7 +48,7 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T D"], *, rotation: Complex[Tensor, "#B T R"], visible: Visible, cache: LayerCache | Uncached
     ) -> Float[Tensor, "B T D"]:
-        q, k, v = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
+        q, k, v = (w(x).view(*x.shape[:2], -1, self.head_dim) for w in (self.wq, self.wk, self.wv))
         if self.has_rope:
             q, k = apply_rope(q, rotation), apply_rope(k, rotation)
         keys, values = cache.append(k, v)

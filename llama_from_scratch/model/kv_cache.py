@@ -54,7 +54,7 @@ class KVCache:
         shape = (batch_size, max_seq_len, config.n_kv_heads, config.head_dim)
         self.layers = tuple(LayerCache(*(torch.zeros(shape, dtype=dtype, device=device) for _ in ("keys", "values")))
                             for _ in config.layers)
-        self._positions_BS = torch.zeros(batch_size, max_seq_len, dtype=torch.int64, device=device)
+        self._positions_BS = torch.arange(max_seq_len, device=device).repeat(batch_size, 1)
         self._documents_BS = torch.zeros(batch_size, max_seq_len, dtype=torch.int64, device=device)
         self._is_plain = True
         self.batch_size, self.max_seq_len, self.length = batch_size, max_seq_len, 0
@@ -73,9 +73,10 @@ class KVCache:
             raise ValueError(
                 f"this KV cache has room for {self.max_seq_len} tokens and holds {self.length}; "
                 f"{stop - self.length} more do not fit. Make a larger one: KVCache(config, max_seq_len=...)")
-        self._positions_BS[:, self.length : stop] = new.positions
-        self._documents_BS[:, self.length : stop] = 0 if new.documents is None else new.documents
-        self._is_plain = self._is_plain and new.is_plain
+        if not new.is_plain:
+            self._is_plain = False
+            self._positions_BS[:, self.length : stop] = new.positions
+            self._documents_BS[:, self.length : stop] = 0 if new.documents is None else new.documents
         self.length = stop
         return Tokens(
             positions=self._positions_BS[:, :stop],

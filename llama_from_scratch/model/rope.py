@@ -57,7 +57,7 @@ def apply_rope(x: Float[Tensor, "B T H K"], rotation: Complex[Tensor, "#B T R"])
 
     The batch axis of `rotation` may be 1, for positions that all sequences share.
     """
-    pairs_BTHR = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+    pairs_BTHR = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs_BTHR * rotation[:, :, None]).flatten(-2).to(x.dtype)
 
 

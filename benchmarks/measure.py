@@ -1,0 +1,54 @@
+"""What every benchmark shares: contestants that take turns, medians, and one form of results file.
+
+On a shared machine absolute times mean little; a ratio of two things measured in turns within one run does.
+"""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def race(contestants: Mapping[str, Callable[[], object]], *, n_rounds: int, n_warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of each contestant in each round; in a round everyone runs once."""
+    for _ in range(n_warmup):
+        for run in contestants.values():
+            run()
+    times = {name: [] for name in contestants}
+    for _ in range(n_rounds):
+        for name, run in contestants.items():
+            began = time.perf_counter()
+            run()
+            times[name].append(time.perf_counter() - began)
+    return times
+
+
+def ratio(times: Mapping[str, list[float]], slow: str, fast: str) -> float:
+    """How many times longer `slow` took than `fast`: the median over the rounds."""
+    return statistics.median(a / b for a, b in zip(times[slow], times[fast]))
+
+
+def processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def write(name: str, results: Mapping[str, Any], *, packages: tuple[str, ...]) -> Path:
+    """results/<name>.json: what was measured, with the machine, the date and the versions it was measured on."""
+    about = {
+        "date": date.today().isoformat(), "processor": processor(), "n_cores": os.cpu_count(), "system": platform.platform(),
+        "python": platform.python_version(), "versions": {package: version(package) for package in packages},
+    }
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"about": about} | dict(results), indent=2) + "\n")
+    return path
