@@ -191,6 +191,12 @@ def test_the_ascii_twin_of_the_pattern_splits_like_the_pattern(text):
     assert Splitter(LLAMA3_PATTERN)(text) == regex.findall(LLAMA3_PATTERN, text)
 
 
+@settings(max_examples=1000, deadline=None)
+@given(text=st.text("é日²\u0301\u2028\x85\x1c\xa0 aB1!'\t\n\r", max_size=40))
+def test_text_cut_in_lines_splits_like_the_pattern(text):
+    assert Splitter(LLAMA3_PATTERN)(text) == regex.findall(LLAMA3_PATTERN, text)
+
+
 def test_ids_equal_those_of_hugging_face_tokenizers(tok):
     symbols = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
     symbol_of = {value: chr(value) for value in symbols}
@@ -244,8 +250,8 @@ def test_long_words_merge_as_short_ones(tokens, word):
         assert ([ranks[text]] if text in ranks else merge_word(text, ranks)) == expected
 
 
-@pytest.mark.parametrize("text", ["a" * 25_000, " " * 25_000, "ab" * 12_500, "é" * 12_500])
-def test_a_very_long_word_takes_no_quadratic_time(text):
+@pytest.mark.parametrize("text", ["a" * 25_000, " " * 25_000, "ab" * 12_500, "é" * 12_500, "\n\t" * 12_000 + "é"])
+def test_a_very_long_run_takes_no_quadratic_time(text):
     tok = Tokenizer.train([text[:64]] * 2, 258)
     start = time.process_time()
     ids = tok.encode(text)
@@ -400,6 +406,17 @@ def test_a_saved_tokenizer_loads_as_it_was_and_leaves_no_other_file(tok, tmp_pat
     assert [file.name for file in tmp_path.iterdir()] == ["tokenizer.model"]
     assert path.read_bytes().splitlines()[97] == base64.b64encode(b"a") + b" 97"
     assert load_tiktoken_bpe(str(path)) == tok.ranks
+
+
+def test_a_save_that_fails_leaves_the_old_file(tok, tmp_path, monkeypatch):
+    def fail(*paths):
+        raise OSError("disk full")
+
+    (tmp_path / "t").write_text("an old file")
+    monkeypatch.setattr("os.replace", fail)
+    with pytest.raises(OSError, match="disk full"):
+        tok.save(tmp_path / "t")
+    assert (tmp_path / "t").read_text() == "an old file"
 
 
 def test_blank_and_crlf_lines_of_a_rank_file_are_tolerated(tmp_path):
