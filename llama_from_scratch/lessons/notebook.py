@@ -285,6 +285,7 @@ def _check_file(path: Path, nb: dict) -> Iterator[Finding]:
     for expected, (number, cell) in enumerate(code, start=1):
         if cell.get("execution_count") != expected:
             yield finding(f"execution_count must be {expected}, it is {cell.get('execution_count')}", rerun, number)
+            break  # one is enough to say that the notebook was not run from start to end
     if path.read_bytes() != canonical(nb).encode():
         yield finding("the file is not in canonical form", rerun)
     if path.stat().st_size > MAX_NOTEBOOK_BYTES:
