@@ -33,7 +33,7 @@ def read_documents(
     A file is one document; with a `separator`, such as "\\n\\n" for blank lines, it is what stands between separators.
     White space around a document is cut off, and empty ones are left out. `suffixes`, such as {".py", ".md"}, chooses
     files of a folder; hidden files and folders (".git") are never read. A file that is not UTF-8 raises ValueError with
-    the byte; with `on_skip(path, reason)` it is reported there and left out. Raises ValueError if no text remains.
+    the byte; with `on_skip(file, reason)` it is reported there and left out. Raises ValueError if no text remains.
     """
     path = Path(path)
     if not path.exists():
@@ -44,7 +44,13 @@ def read_documents(
         raise ValueError(f"the folder {path} has no files{wanted} below it. Choose another folder, or other suffixes")
     documents = []
     for file in files:
-        text = _text(file, on_skip)
+        try:
+            text = read_text(file)
+        except ValueError as error:
+            if on_skip is None:
+                raise
+            on_skip(file, str(error))
+            continue
         documents += [part.strip() for part in (text.split(separator) if separator else [text])]
     documents = [document for document in documents if document]
     if not documents:
@@ -60,16 +66,17 @@ def _files(folder: Path, suffixes: Collection[str] | None) -> Iterator[Path]:
                 yield Path(root, name)
 
 
-def _text(file: Path, on_skip: Callable[[Path, str], object] | None) -> str:
+def read_text(file: str | Path) -> str:
+    """The text of one file, its line ends made "\n" and a byte-order mark left out.
+
+    Raises ValueError naming the first byte that is not UTF-8.
+    """
+    data = Path(file).read_bytes()
     try:
-        text = file.read_bytes().decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        reason = f"byte {error.start} is 0x{error.object[error.start]:02x}: {error.reason}"
-        if on_skip is None:
-            raise ValueError(f"text must be UTF-8, and {file} is not ({reason}). Convert the file, leave it out, "
-                             "or skip such files with on_skip") from None
-        on_skip(file, reason)
-        return ""
+        raise ValueError(f"text must be UTF-8, and in {file} byte {error.start} is 0x{data[error.start]:02x} "
+                         f"({error.reason}). Convert the file, or leave it out") from error
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 

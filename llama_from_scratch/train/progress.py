@@ -4,7 +4,7 @@ Notebook 17 draws its own picture from the same step records.
 """
 
 import time
-from typing import TextIO
+from io import TextIOBase
 
 from llama_from_scratch.train.records import Step
 
@@ -36,7 +36,7 @@ class ProgressBar:
     Where `stream` is no terminal (a file, a log), only validations and the last step are written, each on a line.
     """
 
-    def __init__(self, stream: TextIO, *, n_steps: int) -> None:
+    def __init__(self, stream: TextIOBase, *, n_steps: int) -> None:
         self._stream, self._n_steps = stream, n_steps
         self._began: float | None = None
         self._first, self._drawn = 0, -1.0

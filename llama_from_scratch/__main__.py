@@ -1,0 +1,238 @@
+"""The command `llama`: train on any text, write, look at tokens, check the machine. `llama COMMAND --help` says more.
+
+Thin: each command reads its arguments, calls the library and prints. What the user can mend is said in one line.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+SPECIAL_TOKENS = ("<|begin_of_text|>", "<|end_of_text|>")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status: 0, 1 if `doctor` finds something wrong, 2 for what the user can mend."""
+    args = _parser().parse_args(argv)
+    try:
+        return args.command(args)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        return 130
+    except (ValueError, OSError, ArithmeticError) as error:
+        print(f"llama: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="llama", description="Build, train and run small Llamas.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    train = commands.add_parser(
+        "train", help="train a tokenizer and a model on any text",
+        description="Trains a tokenizer on the text, then a model, and saves both. The defaults make a model of about 1M "
+        "parameters in about two minutes on one core of a laptop. Ctrl-C stops and keeps what was learnt.")
+    train.set_defaults(command=_train)
+    train.add_argument("--data", type=Path, help="a UTF-8 text file, or a folder of them (default: the bundled stories)")
+    train.add_argument("--suffix", action="append", metavar=".EXT", help="of a folder, read only such files; may be repeated")
+    train.add_argument("--blank-lines", action="store_true", help="blank lines stand between documents inside a file")
+    train.add_argument("--skip-bad-files", action="store_true", help="leave out files that are not UTF-8, and name them")
+    train.add_argument("--out", type=Path, help="the folder to save to (default: runs/NAME_OF_DATA)")
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out; repeat its other arguments")
+    train.add_argument("--steps", type=int, default=600)
+    train.add_argument("--batch", type=int, default=8, metavar="ROWS", help="windows per step (default 8)")
+    train.add_argument("--seq-len", type=int, default=256, metavar="TOKENS", help="tokens per window (default 256)")
+    train.add_argument("--lr", type=float, help="peak learning rate (default: that of TrainConfig)")
+    train.add_argument("--vocab", type=int, default=1024, help="size of the vocabulary (default 1024)")
+    train.add_argument("--dim", type=int, default=128, help="width of the model (default 128)")
+    train.add_argument("--layers", type=int, default=4)
+    train.add_argument("--heads", type=int, default=4)
+    train.add_argument("--kv-heads", type=int, default=2)
+    train.add_argument("--context", type=int, default=512, metavar="TOKENS", help="longest text the model takes (default 512)")
+    train.add_argument("--validation", type=float, default=0.05, metavar="FRACTION",
+                       help="kept apart to judge by (default 0.05)")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--device", default="cpu", help="cpu, cuda or mps (default cpu)")
+    train.add_argument("--bf16", action="store_true", help="multiply matrices in bfloat16: faster on GPUs and some CPUs")
+
+    generate = commands.add_parser("generate", help="continue a text")
+    generate.set_defaults(command=_generate)
+    generate.add_argument("--prompt", default="", help="the beginning (default: none)")
+    chat = commands.add_parser(
+        "chat", help="write stories together: you begin, the model goes on",
+        description="You give the opening of a story, a line at a time; the model continues it. It knows stories and no "
+        "answers. An empty line ends it.")
+    chat.set_defaults(command=_chat)
+    for command in (generate, chat):
+        command.add_argument("model", nargs="?", type=Path, help="a checkpoint's folder (default: the bundled mini model)")
+        command.add_argument("--max-tokens", type=int, default=200)
+        command.add_argument("--temperature", type=float, default=0.7, help="0 takes the likeliest token (default 0.7)")
+        command.add_argument("--top-k", type=int)
+        command.add_argument("--top-p", type=float, default=0.95)
+        command.add_argument("--seed", type=int, default=0)
+
+    tokenize = commands.add_parser("tokenize", help="show how a text becomes tokens")
+    tokenize.set_defaults(command=_tokenize)
+    source = tokenize.add_mutually_exclusive_group(required=True)
+    source.add_argument("text", nargs="?", help="the text itself")
+    source.add_argument("--file", type=Path, help="or a UTF-8 file")
+    tokenize.add_argument("--model", type=Path, help="a checkpoint's folder (default: the bundled mini model)")
+
+    doctor = commands.add_parser("doctor", help="say what is missing or wrong on this machine, and the cure")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _train(args: argparse.Namespace) -> int:
+    import torch
+
+    from llama_from_scratch import bundled
+    from llama_from_scratch.checkpoint import native
+    from llama_from_scratch.config import LayerSpec, LlamaConfig
+    from llama_from_scratch.family import ffn_dim
+    from llama_from_scratch.model.transformer import Llama
+    from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+    from llama_from_scratch.train import Packed, TrainConfig, read_documents, split_validation, train
+    from llama_from_scratch.train.progress import ProgressBar, duration
+
+    path = bundled.path("stories.txt") if args.data is None else args.data
+    out = Path("runs", path.stem) if args.out is None else args.out
+    device = _device(args.device)
+    every = max(args.steps // 6, 1)
+    config = TrainConfig(
+        n_steps=args.steps, batch_size=args.batch, seq_len=args.seq_len, n_warmup=args.steps // 20, seed=args.seed,
+        is_bf16=args.bf16, validate_every=every, checkpoint_every=every, **({} if args.lr is None else {"peak_lr": args.lr}))
+    if args.seq_len > args.context:
+        raise ValueError(f"a window must fit into the model's context; got --seq-len {args.seq_len}, --context {args.context}")
+
+    def skip(file: Path, reason: str) -> None:
+        print(f"left out {file}: {reason}", file=sys.stderr)
+
+    documents = read_documents(path, separator="\n\n" if args.blank_lines or args.data is None else None,
+                               suffixes=args.suffix, on_skip=skip if args.skip_bad_files else None)
+    texts, held_out = split_validation(documents, fraction=args.validation)
+    if args.resume:
+        tokenizer = native.load_tokenizer(out)
+    else:
+        print(f"training a tokenizer of {args.vocab} tokens on {path} ...", flush=True)
+        tokenizer = Tokenizer.train(texts, args.vocab, special_tokens=SPECIAL_TOKENS)
+    data, validation = Packed(texts, tokenizer), Packed(held_out, tokenizer)
+    torch.manual_seed(args.seed)
+    model = Llama(LlamaConfig(
+        dim=args.dim, n_heads=args.heads, n_kv_heads=args.kv_heads, ffn_dim=ffn_dim(args.dim, multiple_of=32),
+        vocab_size=args.vocab, max_seq_len=args.context, norm_eps=1e-5, rope_theta=1e4,
+        layers=(LayerSpec(),) * args.layers, is_tied=True)).to(device)
+    n_seen = config.n_steps * config.batch_size * config.seq_len
+    print(f"{data.n_documents:,} documents, {data.n_bytes:,} bytes, {data.n_tokens:,} tokens; "
+          f"a model of {model.config.n_params:,} parameters will read {n_seen:,} tokens", flush=True)
+    show = ProgressBar(sys.stderr, n_steps=config.n_steps)
+
+    def on_step(step):
+        show(step)
+        if step.validation is not None:
+            print(f"  {_sample(model, tokenizer)!r}", flush=True)
+
+    history = train(model, data, config=config, validation=validation, folder=out, is_resumed=args.resume, on_step=on_step)
+    if not history.steps:
+        print("stopped before the first step; nothing to save")
+    else:
+        took = duration(sum(step.time_s for step in history.steps))
+        print(f"\nsaved in {out} after {len(history.steps)} steps and {took}. Write with it: llama generate {out}"
+              + ("" if history.is_complete else "\nstopped early; the same command with --resume goes on"))
+    return 0
+
+
+def _sample(model, tokenizer) -> str:
+    """The beginning of a text as the model writes it now, on one line."""
+    from llama_from_scratch.generate.generate import stream_text
+    from llama_from_scratch.generate.sampling import Sampling
+
+    sampling = Sampling(temperature=0.7, top_p=0.95)
+    max_tokens = min(40, model.config.max_seq_len - 1)
+    return "".join(stream_text(model, tokenizer, prompt="", max_tokens=max_tokens, sampling=sampling))
+
+
+def _generate(args: argparse.Namespace) -> int:
+    model, tokenizer = _load(args.model)
+    _write(model, tokenizer, args.prompt, args, seed=args.seed)
+    return 0
+
+
+def _chat(args: argparse.Namespace) -> int:
+    model, tokenizer = _load(args.model)
+    print("This model continues stories; it cannot answer. Give an opening, such as: Once there was a small fox who\n"
+          "An empty line ends it.")
+    for turn in range(sys.maxsize):
+        try:
+            opening = input("\nopening> ").strip()
+        except EOFError:
+            opening = ""
+        if not opening:
+            return 0
+        try:
+            _write(model, tokenizer, opening, args, seed=args.seed + turn)
+        except ValueError as error:
+            print(f"llama: {error}", file=sys.stderr)
+    return 0
+
+
+def _write(model, tokenizer, prompt: str, args: argparse.Namespace, *, seed: int) -> None:
+    from llama_from_scratch.generate.generate import stream_text
+    from llama_from_scratch.generate.sampling import Sampling
+
+    sampling = Sampling(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
+    print(prompt, end="", flush=True)
+    for piece in stream_text(model, tokenizer, prompt=prompt, max_tokens=args.max_tokens, sampling=sampling, seed=seed):
+        print(piece, end="", flush=True)
+    print()
+
+
+def _tokenize(args: argparse.Namespace) -> int:
+    from llama_from_scratch import bundled
+    from llama_from_scratch.checkpoint import native
+    from llama_from_scratch.train.data import read_text
+
+    tokenizer = native.load_tokenizer(bundled.path("mini") if args.model is None else args.model)
+    text = args.text if args.file is None else read_text(args.file)
+    ids = tokenizer.encode(text)
+    for token in ids:
+        piece = tokenizer.decode_bytes([token])
+        try:
+            print(f"{token:7}  {piece.decode()!r}")
+        except UnicodeDecodeError:  # part of a character
+            print(f"{token:7}  {piece!r}")
+    n_bytes = len(text.encode(errors="replace"))
+    print(f"{len(ids):,} tokens for {n_bytes:,} bytes: {n_bytes / max(len(ids), 1):.2f} bytes per token")
+    return 0
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from llama_from_scratch import doctor
+
+    findings = doctor.report()
+    for finding in findings:
+        print(f"{'ok     ' if finding.is_ok else 'PROBLEM'}  {finding.name}: {finding.found}")
+        if finding.cure:
+            print(f"         -> {finding.cure}")
+    return 0 if all(finding.is_ok for finding in findings) else 1
+
+
+def _load(folder: Path | None):
+    import llama_from_scratch
+    from llama_from_scratch import bundled
+
+    return llama_from_scratch.load(bundled.path("mini") if folder is None else folder)
+
+
+def _device(name: str) -> str:
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not there.get(name.split(":")[0], False):
+        usable = ", ".join(kind for kind, is_there in there.items() if is_there)
+        raise ValueError(f"PyTorch cannot use the device {name!r} here; it can use {usable}. `llama doctor` says more")
+    return name
+
+
+if __name__ == "__main__":
+    sys.exit(main())
