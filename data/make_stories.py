@@ -18,10 +18,10 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-from stories import frames_friends, frames_home, frames_making, frames_outdoors, frames_wonder
+from stories import frames_friends, frames_home, frames_making, frames_outdoors, frames_small, frames_wonder
 from stories.story import Story
 
-THEMES = (frames_friends, frames_home, frames_making, frames_outdoors, frames_wonder)
+THEMES = (frames_friends, frames_home, frames_making, frames_outdoors, frames_small, frames_wonder)
 FRAMES = tuple(frame for theme in THEMES for frame in theme.FRAMES)
 COUNT, SEED = 4_500, 2024
 MIN_WORDS, MAX_WORDS = 60, 250

@@ -64,7 +64,7 @@ def test_most_sentences_are_said_only_once_or_twice(corpus):
 
 
 def test_words_are_those_of_a_young_child(text):
-    assert len(set(re.findall(r"[a-z']+", text.lower()))) < 2_500
+    assert len(set(re.findall(r"[a-z]+(?:n't)?", text.lower().replace("'s", "")))) < 2_500
 
 
 def test_every_story_has_a_fair_length_and_people_who_speak(corpus):
@@ -74,7 +74,7 @@ def test_every_story_has_a_fair_length_and_people_who_speak(corpus):
 
 
 def test_no_template_shows_through(text):
-    assert not set(text) & set("[]{}|~_")
+    assert not set(text) & set("[]{}|~_=")
     assert text.isascii() and "\r" not in text and text.endswith("\n")
 
 
@@ -82,8 +82,8 @@ def test_paragraphs_are_clean_sentences(corpus):
     for paragraph in (line for story in corpus for line in story.split("\n")):
         assert re.fullmatch(r'"?[A-Z].*[.!?]"?', paragraph), paragraph
         assert paragraph.count('"') % 2 == 0, paragraph
-        assert not re.search(r" [.,!?]|  |[.,!?]{2}(?<!\.\.)|[a-z][.!?][A-Za-z]|[.!?] [a-z]", paragraph), paragraph
-        assert not re.search(r"\b[Aa] [aeio]|\b[Aa]n (?!hour)[^aeiouAEIOU]|\b(\w+) \1\b", paragraph), paragraph
+        assert not re.search(r" [.,!?]|  |[.,!?]{2}(?<!\.\.)|[a-z][.!?][A-Za-z]|(?<!\.\.)[.!?] [a-z]", paragraph), paragraph
+        assert not re.search(r"\b[Aa] [aeio]|\b[Aa]n (?!hour|honest)[^aeiouAEIOU]|\b(\w+) \1\b", paragraph), paragraph
 
 
 def test_questions_end_with_a_question_mark(corpus):

@@ -44,12 +44,21 @@ class Place:
     prep: str
 
 
+def the(phrase: str) -> str:
+    """"a blue fish" -> "the blue fish", for whom we know by now."""
+    return "the " + phrase.split(" ", 1)[1]
+
+
 def tidy(text: str) -> str:
     """The text with single spaces, `an` before vowels and a capital letter at the start of each sentence."""
     text = re.sub(r" +", " ", text).strip()
     text = re.sub(r" (?=[.,!?])", "", text)
-    text = re.sub(r"\b([Aa]) (?=[aeiouAEIOU])(?!one\b|use)", r"\1n ", text)
-    return re.sub(r'(^|[.!?] |(?:^| )")([a-z])', lambda m: m[1] + m[2].upper(), text)
+    text = re.sub(r'"([.,])', r'\1"', text)
+    text = re.sub(r"\b([Aa]) (?=[aeiouAEIOU]|hour|honest)(?!one\b|use)", r"\1n ", text)
+    return re.sub(r'(^|(?<!\.\.)[.!?] |(?:^| )")([a-z])', lambda m: m[1] + m[2].upper(), text)
+
+
+SYNONYM = r"(?<!\w)(" + "|".join(words.SYNONYMS) + r")\b(?![^{]*})"  # not inside a hole
 
 
 class Story:
@@ -61,7 +70,9 @@ class Story:
         self.paragraphs: list[str] = [""]
         self.last: dict[str, str] = {}  # gender -> the role that a pronoun of this gender means now
         self.spent: dict[str, list[str]] = {}  # pool -> alternatives not used yet in this story
-        self.speaker = ""
+        self.speaker = ""  # who spoke last, if nothing was told since
+        self.asker = ""  # who asked a question that waits for an answer
+        self.actor = ""  # the role that opened the last sentence
         self.is_animal_world = rng.random() < 0.45
         self.sky = "sunny"
         self.hour = "day"
@@ -139,16 +150,23 @@ class Story:
     def tell(self, *templates: str) -> None:
         """Add sentences to the paragraph."""
         for template in templates:
+            if template.startswith("~") and self.chance(0.45):
+                continue
+            template = self.vary(template.removeprefix("~"))
             if self.speaker and template and not template.startswith((f"{{{self.speaker}", '"')) and self.chance(0.7):
                 self.para()
-            template = self.shorten(template)
-            sentence = self.fill(template).strip()
+            self.actor = template[1:].partition("} ")[0] if template.startswith("{") else ""
+            sentence = self.fill(self.shorten(template)).strip()
             self.paragraphs[-1] += " " + sentence[:1].upper() + sentence[1:]
+
+    def vary(self, template: str) -> str:
+        """The template with its alternatives decided and everyday words exchanged for others that mean the same."""
+        return re.sub(SYNONYM, lambda m: self.pick(words.SYNONYMS[m[0]]), self.choose(template))
 
     def shorten(self, template: str) -> str:
         """The template with a pronoun in front, most of the time, where it opens with whom we were speaking of."""
-        who = self.roles.get(template[1:].partition("}")[0]) if template.startswith("{") else None
-        if isinstance(who, Character) and self.paragraphs[-1] and self.chance(0.7):
+        is_about_one = isinstance(self.roles.get(self.actor), Character) and "} and " not in template[:12]
+        if is_about_one and self.paragraphs[-1] and self.chance(0.7):
             return template.replace("}", ".he}", 1)
         return template
 
@@ -171,11 +189,19 @@ class Story:
 
     def speak(self, who: str, speech: str, mood: str = "plain") -> None:
         """Direct speech of the role `who`, in one of the many orders English has. A new speaker, a new paragraph."""
+        if speech.startswith("~") and self.chance(0.45):
+            return
+        speech = self.choose(speech.removeprefix("~"))
+        if self.actor == who and not self.speaker and self.paragraphs[-1] and self.chance(0.5):
+            self.tell(f'"{speech}"')
+            self.speaker = who
+            return
         if self.speaker != who and (self.speaker or self.chance(0.5)):
             self.para()
         self.speaker = ""
-        speech = self.choose(speech)
-        verb = self.pick(words.SAID[mood][speech[-1]])
+        verb = self.pick(words.SAID[mood][speech[-1]] + ("|answered|replied" if self.asker not in ("",
+            who) and speech[-1] == "." else ""))
+        self.asker = who if speech[-1] == "?" else ""
         manner = self.fresh("manner " + mood, words.MANNER[mood]).replace("{x", "{" + who)
         beat = self.fresh("beat " + mood, words.BEATS[mood]).replace("{x", "{" + who)
         name, pronoun = f"{{{who}}}", f"{{{who}.he}}"
@@ -190,7 +216,7 @@ class Story:
                 f'"{before_tag}" {verb} {name} {manner}.',
                 f'"{before_tag}" {verb} {name} {manner}.',
                 f'"{before_tag}" {pronoun} {verb} {manner}.',
-                f'{name} {verb} {manner}, "{speech}"',
+                f'{name} {verb} {"" if manner.startswith("and") else manner}, "{speech}"',
                 f'{name} {beat}. "{speech}"',
             )
         self.speaker = who
@@ -200,15 +226,17 @@ class Story:
 
     # Casting --------------------------------------------------------------------------------------------------------
 
-    def new_name(self, names: list[str]) -> str:
+    def new_name(self, names: str) -> str:
         taken = {value.name for value in self.roles.values() if isinstance(value, Character)}
-        return self.pick([name for name in names if name not in taken])
+        return self.pick([name for name in split_top(names) if name not in taken])
 
     def hero(self, role: str = "h", *, traits: str = "", gender: str = "") -> None:
         """A child or a small animal, as this story's world has it."""
         gender = gender or self.pick("f|m")
         taken = {value.kind for value in self.roles.values() if isinstance(value, Character)}
-        trait = self.pick(traits or [t for t in words.TRAITS])
+        trait = self.pick(traits or words.TRAITS)
+        if self.chance(0.25):
+            trait = self.pick("very|rather|quite|really") + " " + trait
         small = self.pick("little |young |||")
         if self.is_animal_world:
             kind = self.pick([kind for kind in words.ANIMALS if kind not in taken])
@@ -258,19 +286,21 @@ class Story:
 
     # Pieces every frame can use --------------------------------------------------------------------------------------
 
-    def open(self, *, friend: bool = False, keepsake: bool = True) -> None:
+    def open(self, *, friend: bool = False, keepsake: bool = True, pocket: bool = True) -> None:
         """Introduce the hero, sometimes with a thing of theirs that comes back at the end; with the friend if asked."""
         self.let(home=words.ANIMAL_HOMES if self.is_animal_world else words.HOMES, loves=words.LOVES)
         if friend and self.chance(0.45):
             self.one(
                 "{h.full} and {f.full} were [best friends|good friends|neighbors and friends].",
-                "{home}, {h.a} named {h} and {f.a} named {f} lived [next door to each other|side by side|only a few steps apart].",
-                "[Once upon a time,|Once,|Long ago,|Not so long ago,] there were two friends. [One was|The first was] {h}, {h.a},"
+                "{home}, {h.a} named {h} and {f.a} named {f} lived [next door to each other|side by side"
+                "|only a few steps apart].",
+                "[Once upon a time,|Once,|Long ago,|Not so long ago,] there were two friends. [One was"
+                "|The first was] {h}, {h.a},"
                 " and the other was {f}, {f.a}.",
                 "{h} was {h.a}, and {f} was {f.a}. They [played together every day|were always together"
                 "|had been friends for as long as they could remember|did almost everything together].",
             )
-            return
+            return self.fill_pocket() if pocket else None
         self.one(
             "[Once upon a time,|Once|Long ago,|Not so long ago,] there [was|lived] {h.a} named {h}.",
             "{home} [lived|there lived] {h.a} named {h}.",
@@ -280,12 +310,14 @@ class Story:
             "This is [a|the] story [about|of] {h}, {h.a} who loved {loves}.",
             "{h} was {h.a}, and {h.he} loved {loves} [more than anything|very much|all day long|most of all].",
             "There are many [girls|boys] in the world, but only one was like {h}, {h.a} who lived {home}."
-            if self.roles["h"].kind in ("girl", "boy") else "of all the [animals|creatures] around, {h}, {h.a}, [laughed the most"
+            if self.roles["h"].kind in ("girl", "boy") else "of all the [animals|creatures] around, {h}, "
+                "{h.a}, [laughed the most"
             "|asked the most questions|had the best ideas|was the busiest].",
             "let me tell you about {h}. {h.he} was {h.a} and lived {home}.",
             "do you know {h}? {h.he} was {h.a}, and {h.he} loved {loves}.",
             "{h} loved {loves}. {h.he} was {h.a} and [lived|made {h.his} home] {home}.",
-            "Everyone who lived nearby knew {h}, {h.a} [who was never in a hurry|who always had a song to hum|with bright eyes"
+            "Everyone who lived nearby knew {h}, {h.a} [who was never in a hurry|who always had a song to hum"
+            "|with bright eyes"
             "|who asked a hundred questions a day|who laughed often|who liked to be outside].",
         )
         if "loved" not in self.paragraphs[-1]:
@@ -293,7 +325,8 @@ class Story:
         if keepsake and not friend and self.chance(0.3):
             self.thing("k", words.KEEPSAKES)
             self.one(
-                "{h} always [wore|carried] {k.a}." if self.roles["k"].noun in ("bag", "backpack") else "{h} always wore {k.a}.",
+                "{h} always [wore|carried] {k.a}." if self.roles["k"].noun in ("bag",
+                "backpack") else "{h} always wore {k.a}.",
                 "{h.he} never [went out|left the house] without {h.his} {k.full}.",
                 "wherever {h.he} went, {h.his} {k.full} went too.",
             )
@@ -304,14 +337,43 @@ class Story:
                 "{h.he} had a [good|dear|best] friend, {f.a} named {f}.",
             )
 
-    def today(self, clause: str, *, skies: str = "sunny|sunny|cloudy|windy", hours: str = "morning|day|afternoon") -> None:
+        if pocket and "k" not in self.roles:
+            self.fill_pocket()
+
+    def fill_pocket(self) -> None:
+        """Perhaps the hero carries some small treasure, which comes back in the last lines."""
+        if self.chance(0.35):
+            self.thing("o", words.TREASURES, words.COLORS)
+            self.one(
+                "{h} [had|carried|kept] {o.a} in {h.his} pocket [for luck|, and nobody knew why|].",
+                "[Not long before|Once|A few days before], {h} had found {o.a} [on the road|by the gate|in the grass"
+                "|under a stone] and put it in {h.his} pocket.",
+                "{h.he} had {o.a}, and {h.he} [took it everywhere|held it when {h.he} had to think|never lost it].",
+            )
+
+    def empty_pocket(self) -> None:
+        """What becomes of the small treasure in the end."""
+        told = [
+            "{h} [put|laid] {o.the} [under the pillow|on the window sill|next to the bed|back in the pocket].",
+            "{h} [took out|looked at] {o.the}. It [had brought luck after all|shone a little in the light|felt warm].",
+            "[All the while|The whole time], {o.the} had been in {h.his} pocket.",
+        ]
+        if isinstance(self.roles.get("f"), Character):
+            told += 2 * ["And {h} gave {o.the} to {f}, [to keep|as a present|because {f.he} had been so good"
+                "|for luck]."]
+        self.one(*told)
+
+    def today(self, clause: str, *, skies: str = "sunny|sunny|cloudy|windy",
+        hours: str = "morning|day|afternoon") -> None:
         """Say when it is and what the weather is like, then begin: `clause` is what happens first."""
         self.sky, self.hour = self.pick(skies), self.pick(hours)
         self.let(adj=words.SKIES[self.sky], hour=self.hour)
         self.let(ambient=words.AMBIENT[self.sky])
         self.one(
             "[One|One|On a] {adj} {hour}, " + clause,
-            "One {hour}, " + clause,
+            "[Early one|Late one|One] {hour}, " + clause if self.hour != "day" else "One day, " + clause,
+            "It [began|started] on a {adj} {hour}. " + clause,
+            "It [happened|was] on a {adj} {hour}: {ambient}. " + clause,
             "It was a {adj} {hour}. " + clause,
             "It was a {adj} {hour}, and {ambient}. " + clause,
             "One {hour}, when {ambient}, " + clause,
@@ -334,7 +396,8 @@ class Story:
             self.roles["lesson"] = lesson
             told = [
                 "{h} [had learned|knew now|understood now|had found out] that {lesson}.",
-                "{h} [smiled and thought|said to {h.himself}|told everyone at supper|whispered to the moon that night]: {lesson}.",
+                "{h} [smiled and thought|said to {h.himself}|told everyone at supper"
+                "|whispered to the moon that night]: {lesson}.",
                 "[So it is|That is how it goes|And that is true for all of us]: {lesson}.",
                 "[Sometimes|Most of the time], {h} thought, {lesson}.",
                 "[From that day on,|After that day,|Ever since,] {h} [knew|remembered|never forgot] that {lesson}.",
@@ -343,16 +406,22 @@ class Story:
             ]
             speakers = [role for role in ("e", "n") if isinstance(self.roles.get(role), Character)]
             if speakers and self.chance(0.35):
-                self.speak(speakers[0], self.pick("You see, {lesson}.|Remember, {lesson}.|It is true that {lesson}."), "wise")
+                self.speak(speakers[0], self.pick("You see, {lesson}.|Remember, {lesson}."
+                    "|It is true that {lesson}."), "wise")
             else:
                 self.one(*told)
-        if "k" in self.roles and where and self.chance(0.8):
+        if "o" in self.roles and self.chance(0.75):
+            self.empty_pocket()
+        elif "k" in self.roles and where and self.chance(0.8):
             self.one(
                 *{
                     "home": [
-                        "{h} [hung|put] {h.his} {k.full} [by the door|on its hook|away], [tired but happy|and smiled|humming a little song].",
-                        "{h} [took off|put down] {h.his} {k.full} and [sat down by the fire|told the whole story at supper|smiled].",
-                        "[On the way home|All the way home], {h} held {h.his} {k.full} close and [smiled|hummed|thought about the day].",
+                        "{h} [hung|put] {h.his} {k.full} [by the door|on its hook|away], [tired but happy"
+                        "|and smiled|humming a little song].",
+                        "{h} [took off|put down] {h.his} {k.full} and [sat down by the fire"
+                        "|told the whole story at supper|smiled].",
+                        "[On the way home|All the way home], {h} held {h.his} {k.full} close and [smiled"
+                        "|hummed|thought about the day].",
                     ],
                     "bed": [
                         "{h.his} {k.full} hung on the chair, waiting for [morning|the next day|tomorrow].",
@@ -362,7 +431,8 @@ class Story:
             )
         elif where == "bed" and self.chance(0.5):
             self.one(
-                "[Outside, the moon was shining|Outside, the stars came out|The moon looked in at the window], and {h} slept [well|soundly|until morning].",
+                "[Outside, the moon was shining|Outside, the stars came out|The moon looked in at the window], "
+                "and {h} slept [well|soundly|until morning].",
                 "{soon} {h} was fast asleep.",
             )
 
