@@ -106,10 +106,10 @@ def tokens(pieces: Sequence[bytes], *, title: str, ids: Sequence[int] | None = N
     """A text cut into tokens, in lines of `columns` letters, with `ids` below.
 
     Equal tokens have one colour; a single byte is grey. A blank is drawn as a dot. Bytes that are no whole character,
-    or one that the font lacks, are written in hexadecimal.
+    or one that the font lacks, are written in hexadecimal. A token longer than a line is cut short with "…".
     """
     tints = dict(zip(dict.fromkeys(piece for piece in pieces if len(piece) > 1), itertools.cycle(TINTS)))
-    labels = [_letters(piece) for piece in pieces]
+    labels = [label if len(label) < columns else label[: columns - 2] + "…" for label in map(_letters, pieces)]
     numbers = [""] * len(labels) if ids is None else [str(number) for number in ids]
     fig, ax = plt.subplots()
     column = line = 0

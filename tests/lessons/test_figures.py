@@ -52,6 +52,12 @@ def test_tokens_keeps_every_box_inside_the_picture():
     assert len({box.get_y() for box in ax.patches}) > 5
 
 
+def test_tokens_cuts_a_token_short_that_is_longer_than_a_line(recwarn):
+    ax = draw([b"x" * 200], ids=[5])
+    assert words(ax) == ["x" * 62 + "…"]
+    assert ax.patches[0].get_width() <= 64 and not recwarn
+
+
 def test_tokens_refuses_ids_that_are_not_one_per_piece():
     with pytest.raises(ValueError):
         draw([b"a", b"b"], ids=[1])
