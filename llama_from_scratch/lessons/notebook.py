@@ -206,6 +206,7 @@ def _client(nb: dict, folder: Path, timeout_s: int):
         record_timing=False,
         skip_cells_with_tag="" if not _wants_gpu(nb) or _has_cuda() else "gpu",
         extra_arguments=["--log-level=ERROR"],
+        shutdown_kernel="immediate",  # a cell that never ends would not hear a polite request
         resources={"metadata": {"path": str(folder)}},
     )
 
