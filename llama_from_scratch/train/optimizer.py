@@ -54,26 +54,23 @@ class AdamW:
         """One step against the gradients, all of which must be there. The averages start at 0, which is divided out.
 
         theta <- (1 - lr decay) theta - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
+
+        Both divisors are numbers, so they are moved to the step's length and to eps: two passes over memory less.
         """
-        self.n_steps += 1
-        mean_correction = 1 - self.beta1**self.n_steps
-        root_correction = (1 - self.beta2**self.n_steps) ** 0.5
         for group in self.groups:
             if missing := [name for name, p in group.params.items() if p.grad is None]:
                 raise ValueError(f"every parameter of a group needs a gradient; {', '.join(missing[:4])} got none. "
                                  "Call backward first, or leave frozen parameters out of the groups")
-            params = list(group.params.values())
-            grads = [p.grad for p in params]
-            means = [self.means[name] for name in group.params]
-            squares = [self.squares[name] for name in group.params]
-            torch._foreach_lerp_(means, grads, 1 - self.beta1)
-            torch._foreach_mul_(squares, self.beta2)
-            torch._foreach_addcmul_(squares, grads, grads, value=1 - self.beta2)
-            sizes = torch._foreach_sqrt(squares)
-            torch._foreach_div_(sizes, root_correction)
-            torch._foreach_add_(sizes, self.eps)
-            torch._foreach_mul_(params, 1 - lr * group.weight_decay)
-            torch._foreach_addcdiv_(params, means, sizes, value=-lr / mean_correction)
+        self.n_steps += 1
+        root = (1 - self.beta2**self.n_steps) ** 0.5
+        length = lr * root / (1 - self.beta1**self.n_steps)
+        for group in self.groups:
+            for name, p in group.params.items():  # one tensor after the other, as each fits into the processor's cache
+                mean, square = self.means[name], self.squares[name]
+                mean.lerp_(p.grad, 1 - self.beta1)
+                square.mul_(self.beta2).addcmul_(p.grad, p.grad, value=1 - self.beta2)
+                p.mul_(1 - lr * group.weight_decay)
+                p.addcdiv_(mean, square.sqrt().add_(self.eps * root), value=-length)
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""

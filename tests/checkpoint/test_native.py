@@ -206,6 +206,17 @@ def test_a_full_disk_at_any_stage_leaves_the_previous_checkpoint_intact(tmp_path
     assert same_weights(native.load(tmp_path / "m")[0], new)
 
 
+def test_a_full_disk_right_after_a_kill_between_the_renames_still_leaves_a_checkpoint(tmp_path, monkeypatch):
+    native.save(tmp_path / "m", make(seed=1), TOKENIZER)
+    (tmp_path / "m").rename(tmp_path / ".m.previous")
+    assert same_weights(native.load(tmp_path / "m")[0], make(seed=1))
+    disk = Injected(monkeypatch, no_space)
+    disk.fail_at = 3
+    with pytest.raises(OSError, match="No space left"):
+        native.save(tmp_path / "m", make(seed=2), TOKENIZER)
+    assert same_weights(native.load(tmp_path / "m")[0], make(seed=1))
+
+
 KILLED_SAVE = """
 import os, signal, sys
 from pathlib import Path
