@@ -322,7 +322,7 @@ def a_letter(s: Story) -> None:
         s.speak("e", "[Ask something you really want to know|Write it as if {she} were sitting here"
             "|Begin with what you think about most].", "kind")
     s.tell('{h} [thought|chewed on the pencil]. Then {h.he} wrote: "Dear {far}, {asked} Love, {h}." {h.He} put '
-        '{sent} in with it and [licked the stamp|carried it to the mailbox].')
+        '{sent} into the envelope and [licked the stamp|carried it to the mailbox].')
     s.para()
     s.tell("~Then came the waiting. {h} [ran to the door whenever the mailman came"
         "|looked into the mailbox every morning|asked about it every day]. [One day passed, then two, then "
@@ -370,7 +370,7 @@ def a_gift(s: Story) -> None:
         s.tell("{f.full} heard it.")
         s.speak("f", "[Does it have to be from a shop|Why buy something]? [Just listen to"
             "|Think about] what {e} says.", "plain")
-    s.tell("[So|From then on] {h} listened. And [on Tuesday|on Wednesday|at supper|in the kitchen] {e} [sighed"
+    s.tell("[So|From then on] {h} listened. And [on Tuesday|on Wednesday|at supper|in the kitchen] {e} [said with a sigh"
         "|said to {e.himself}], \"{wish}.\"")
     s.tell("~{h} [jumped up|ran to {h.his} room|had an idea].")
     s.para()

@@ -371,7 +371,7 @@ def caterpillar(s: Story) -> None:
 
 def seesaw(s: Story) -> None:
     """One is heavy and one is light; how to make it balance is found by trying."""
-    s.friends(traits=("big", "large", "tall", "strong"), friend_traits=("tiny", "small", "light"))
+    s.friends(traits=("big", "large", "tall", "strong"), friend_traits=("tiny", "small"))
     s.hero("g")
     s.open(friend=True, keepsake=False)
     s.today("they found a [board across a log|seesaw|long plank on a stone]. {h} sat down at one end, {f} at "
@@ -421,8 +421,8 @@ def the_echo(s: Story) -> None:
     s.today("{h} was walking with {e} {where}. {h.he} called, just for fun, \"Hello!\"")
     s.tell('"Hello!" somebody called back.')
     s.speak("h", "[Who is there|Is somebody there|Did you hear that]?", "plain")
-    s.tell("\"[Who are you|What's your name|Where are you]?\" {h} shouted. The same words came back, [word for "
-        "word|in the same voice].")
+    s.tell("Nobody answered. [Only the question came back|The hills asked the very same thing|The same words came back],"
+        " [word for word|in the same voice|from far away].")
     s.tell("That made {h} angry. \"{bad}!\" {h.he} shouted. \"{bad}!\" came the answer, [just as loud"
         "|even angrier|from all sides].")
     s.speak("h", "{e}, [there is somebody very rude over there|somebody over there is making fun of me]!", "cross")

@@ -2,7 +2,8 @@
 
 A template is plain English with two kinds of holes. `[a|b|c]` is one of the alternatives, chosen at random; brackets
 nest. `{h}` is whoever plays the role h; `{h.he}` is a pronoun where that is clear and the name where it is not;
-`{t.the}` is "the red ball". Who was mentioned last is remembered, so a pronoun always points at the right character.
+`{t.the}` is "the red ball". A template that
+begins with `~` is sometimes left out. Who was mentioned last is remembered, so a pronoun always points at the right character.
 """
 
 import re
@@ -192,34 +193,45 @@ class Story:
         if speech.startswith("~") and self.chance(0.45):
             return
         speech = self.choose(speech.removeprefix("~"))
-        if self.actor == who and not self.speaker and self.paragraphs[-1] and self.chance(0.5):
-            self.tell(f'"{speech}"')
-            self.speaker = who
-            return
-        if self.speaker != who and (self.speaker or self.chance(0.5)):
-            self.para()
-        self.speaker = ""
-        verb = self.pick(words.SAID[mood][speech[-1]] + ("|answered|replied" if self.asker not in ("",
-            who) and speech[-1] == "." else ""))
+        first, _, rest = re.sub(r"(?<!Mr)(?<!Mrs)([.!?]) ", r"\1\n", speech, count=1).partition("\n")
+        if self.actor == who and not self.speaker and self.chance(0.5):
+            self.tell(f'"{speech}"')  # who acted just now needs no "said"
+        else:
+            if self.speaker != who and (self.speaker or self.chance(0.5)):
+                self.para()
+            self.speaker = ""
+            if rest and self.chance(0.6):
+                self.tell(f'{self.tag(who, first, mood, is_split=True)} "{rest}"')
+            else:
+                self.tell(self.tag(who, speech, mood))
         self.asker = who if speech[-1] == "?" else ""
+        self.speaker = who
+
+    def tag(self, who: str, speech: str, mood: str, *, is_split: bool = False) -> str:
+        """The template of a speech with its speaker, the verb that fits its last mark, and perhaps a gesture.
+
+        Where more of the speech follows (`is_split`), the speaker stands after the first sentence.
+        """
+        is_mixed = speech[-1] == "?" and "." in speech
+        verbs = words.SAID[mood]["." if is_mixed else speech[-1]]
+        if speech[-1] == "." and self.asker not in ("", who):
+            verbs += "|answered|replied"
+        verb = self.pick(verbs)
         manner = self.fresh("manner " + mood, words.MANNER[mood]).replace("{x", "{" + who)
         beat = self.fresh("beat " + mood, words.BEATS[mood]).replace("{x", "{" + who)
         name, pronoun = f"{{{who}}}", f"{{{who}.he}}"
-        before_tag = speech[:-1] + "," if speech[-1] == "." else speech
-        first, _, rest = re.sub(r"(?<!Mr)(?<!Mrs)([.!?]) ", r"\1\n", speech, count=1).partition("\n")
-        if rest and self.chance(0.6):
-            first = first[:-1] + "," if first[-1] == "." else first
-            verb = self.pick(words.SAID[mood][speech[len(first) - 1]])
-            self.tell(f'"{first}" {verb} {name} {manner}. "{rest}"')
-        else:
-            self.one(
-                f'"{before_tag}" {verb} {name} {manner}.',
-                f'"{before_tag}" {verb} {name} {manner}.',
-                f'"{before_tag}" {pronoun} {verb} {manner}.',
+        quoted = f'"{speech[:-1]}," ' if speech[-1] == "." else f'"{speech}" '
+        if is_split:
+            return f"{quoted}{verb} {name} {manner}."
+        return self.pick(
+            [
+                f"{quoted}{verb} {name} {manner}.",
+                f"{quoted}{verb} {name} {manner}.",
+                f"{quoted}{pronoun} {verb} {manner}.",
                 f'{name} {verb} {"" if manner.startswith("and") else manner}, "{speech}"',
                 f'{name} {beat}. "{speech}"',
-            )
-        self.speaker = who
+            ]
+        )
 
     def text(self) -> str:
         return "\n".join(tidy(paragraph) for paragraph in self.paragraphs if paragraph.strip())
