@@ -2,8 +2,8 @@
 
 A template is plain English with two kinds of holes. `[a|b|c]` is one of the alternatives, chosen at random; brackets
 nest. `{h}` is whoever plays the role h; `{h.he}` is a pronoun where that is clear and the name where it is not;
-`{t.the}` is "the red ball". A template that
-begins with `~` is sometimes left out. Who was mentioned last is remembered, so a pronoun always points at the right character.
+`{t.the}` is "the red ball". A template that begins with `~` is sometimes left out. Who was mentioned last is
+remembered, so a pronoun always points at the right character.
 """
 
 import re
