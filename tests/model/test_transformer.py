@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -136,12 +137,24 @@ def test_a_tied_head_is_the_embedding_itself():
     assert model.output.weight is model.tok_embeddings.weight
 
 
-def test_the_first_logits_are_near_uniform():
+@pytest.mark.parametrize("dim", [64, 256])
+def test_a_fresh_model_guesses_almost_evenly_at_any_width(dim):
     torch.manual_seed(0)
-    model = Llama(family.tiny("llama-3"))
+    model = Llama(dataclasses.replace(family.tiny("llama-3"), dim=dim, ffn_dim=3 * dim))
     ids = torch.randint(0, 512, (4, 32))
     loss = torch.nn.functional.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
-    assert loss.item() == pytest.approx(torch.tensor(512.0).log().item(), abs=0.05)
+    assert loss.item() == pytest.approx(math.log(512) + 0.5**2 / 2, abs=0.04), "logits of size 1/2 cost 1/8 nat"
+
+
+def test_the_stream_of_a_fresh_model_does_not_grow_with_depth():
+    streams = []
+    for n_layers in (2, 16):
+        torch.manual_seed(0)
+        model = Llama(dataclasses.replace(family.tiny("llama-3"), layers=(LayerSpec(),) * n_layers))
+        model.norm.register_forward_pre_hook(lambda _, args: streams.append(args[0]))
+        model(torch.randint(0, 512, (4, 32)))
+    sizes = [stream.square().mean().sqrt().item() for stream in streams]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.4), "unscaled, 8 times the depth would be 2.8 times the size"
 
 
 def test_a_sequence_longer_than_the_model_was_made_for_is_refused():
