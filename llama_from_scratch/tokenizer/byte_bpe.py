@@ -3,7 +3,7 @@
 Training starts from the 256 bytes and again and again makes one new token of the commonest pair of neighbours.
 Encoding replays that: in each pre-token the pair learned first merges first. Any text and any bytes survive the trip.
 
-Notebook 11. Llama 3 (Llama 1 and 2: sentencepiece.py). Source: Sennrich et al., arXiv:1508.07909, section 3.2;
+Notebook 10. Llama 3 and 4. Source: Sennrich et al., arXiv:1508.07909, section 3.2;
 llama-models, models/llama3/tokenizer.py.
 """
 

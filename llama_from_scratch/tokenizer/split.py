@@ -3,7 +3,7 @@
 One regular expression cuts the text; its pieces joined together are the text again. It needs Unicode classes, hence the
 `regex` module; lines that are pure ASCII take a twin of the pattern for Python's faster `re`, with equal pieces.
 
-Notebook 11. Llama 3. Source: llama-models, models/llama3/tokenizer.py.
+Notebook 10. Llama 3. Source: llama-models, models/llama3/tokenizer.py.
 """
 
 import re
