@@ -166,3 +166,11 @@ def test_the_command_runs_as_a_process(trained):
     wrong = subprocess.run([*command, "generate", "nowhere"], capture_output=True, text=True)
     assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
     assert subprocess.run([*command, "explode"], capture_output=True).returncode == 2
+
+
+def test_help_is_there_at_once_because_nothing_heavy_is_loaded_for_it():
+    script = ("import sys\nfrom llama_from_scratch.__main__ import main\n"
+              "try: main(['--help'])\nexcept SystemExit: pass\n"
+              "assert 'torch' not in sys.modules and 'numpy' not in sys.modules")
+    shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert all(command in shown.stdout for command in ("train", "generate", "chat", "tokenize", "doctor"))

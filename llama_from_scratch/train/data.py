@@ -134,13 +134,14 @@ class Packed:
 
     `n_documents`, `n_tokens` (special ones included) and `n_bytes` (of UTF-8 text) say how much there is; `digest` is the
     same for the same stream and tells two streams apart. Two bytes a token up to a vocabulary of 65,536, four above.
+    Raises ValueError if there is no text at all, or the tokenizer has no begin-of-text or end-of-text.
     """
 
     def __init__(self, documents: Iterable[str], tokenizer: Tokenizer) -> None:
         dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
         parts = [np.array(tokenizer.encode(document, bos=True, eos=True), dtype) for document in documents]
-        if not parts:
-            raise ValueError("a stream needs at least one document; got none")
+        if not any(len(part) > 2 for part in parts):
+            raise ValueError(f"a stream needs text to learn from; got {len(parts)} documents, all of them empty")
         self.tokenizer = tokenizer
         self._ids = np.concatenate(parts)
         self._starts = np.cumsum([0] + [len(part) for part in parts[:-1]])
