@@ -7,7 +7,6 @@ round and a ratio is the median over rounds, so that other load on the machine f
 """
 
 import argparse
-import json
 import os
 import platform
 import random
@@ -17,8 +16,6 @@ import sysconfig
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import date
-from importlib.metadata import version
 from itertools import pairwise
 from pathlib import Path
 
@@ -26,6 +23,7 @@ os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # b
 
 import tiktoken
 import tokenizers
+from measure import write
 from tokenizers import models, pre_tokenizers, trainers
 
 from llama_from_scratch.tokenizer import Tokenizer
@@ -209,31 +207,11 @@ def encoding_rows(texts: list[str], rounds: int) -> list[dict]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "tokenizer.json")
     args = parser.parse_args()
 
     texts = standard_library()
     rows = training_rows(texts, min(args.rounds, 3)) + encoding_rows(texts, args.rounds)
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text()) if Path("/proc/cpuinfo").exists() else None
-    report = {
-        "benchmark": "tokenizer",
-        "date": date.today().isoformat(),
-        "machine": {
-            "cpu": cpu[1] if cpu else platform.processor(),
-            "cores": os.cpu_count(),
-            "load_average": [round(load, 2) for load in os.getloadavg()],
-            "system": platform.system(),
-        },
-        "versions": {
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("regex", "tiktoken", "tokenizers")},
-        },
-        "threads": 1,
-        "rows": rows,
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(report, indent=2) + "\n")
-
+    write("tokenizer", {"n_threads": 1, "rows": rows}, packages=("regex", "tiktoken", "tokenizers"))
     for line in rows:
         print(f"{line['what']:<52} {line['ours_s']:8.3f} s  {line['ours_mchars_per_s']:7.2f} Mchar/s")
         for name, ratio in line["speed_over"].items():

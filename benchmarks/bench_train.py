@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from measure import ratio, write
+from measure import race, ratio, write
 from torch.nn import functional as F
 
 from llama_from_scratch.config import LayerSpec, LlamaConfig
@@ -79,17 +79,6 @@ def their_step(*, is_bf16: bool) -> Callable[[], float]:
     return step
 
 
-def race(contestants: dict[str, Callable[[], float]], *, n_rounds: int, n_warmup: int) -> dict[str, list[float]]:
-    """Processor seconds of each contestant in each round; in a round everyone runs once."""
-    times = {name: [] for name in contestants}
-    for _ in range(n_warmup + n_rounds):
-        for name, step in contestants.items():
-            began = time.process_time()
-            step()
-            times[name].append(time.process_time() - began)
-    return {name: seconds[n_warmup:] for name, seconds in times.items()}
-
-
 def main() -> None:
     torch.set_num_threads(1)
     ours, theirs = our_step(document_len=T, is_bf16=False), their_step(is_bf16=False)
@@ -99,7 +88,7 @@ def main() -> None:
     times = race({
         "ours": ours, "transformers": theirs, "ours, document mask": our_step(document_len=90, is_bf16=False),
         "ours, bf16": our_step(document_len=T, is_bf16=True), "transformers, bf16": their_step(is_bf16=True),
-    }, n_rounds=N_ROUNDS, n_warmup=2)
+    }, n_rounds=N_ROUNDS, n_warmup=2, clock=time.process_time)
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     results = {
         "shape": SHAPE.to_dict() | {"layers": SHAPE.n_layers}, "n_params": SHAPE.n_params, "batch": [B, T], "n_threads": 1,
