@@ -39,8 +39,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--skip-bad-files", action="store_true", help="leave out files that are not UTF-8, and name them")
     train.add_argument("--out", type=Path, help="the folder to save to (default: runs/NAME_OF_DATA)")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out; repeat its other arguments")
-    train.add_argument("--steps", type=int, default=600)
-    train.add_argument("--batch", type=int, default=8, metavar="ROWS", help="windows per step (default 8)")
+    train.add_argument("--steps", type=int, default=1200)
+    train.add_argument("--batch", type=int, default=4, metavar="ROWS", help="windows per step (default 4)")
     train.add_argument("--seq-len", type=int, default=256, metavar="TOKENS", help="tokens per window (default 256)")
     train.add_argument("--lr", type=float, help="peak learning rate (default: that of TrainConfig)")
     train.add_argument("--vocab", type=int, default=1024, help="size of the vocabulary (default 1024)")
@@ -100,7 +100,7 @@ def _train(args: argparse.Namespace) -> int:
     device = _device(args.device)
     every = max(args.steps // 6, 1)
     config = TrainConfig(
-        n_steps=args.steps, batch_size=args.batch, seq_len=args.seq_len, n_warmup=args.steps // 20, seed=args.seed,
+        n_steps=args.steps, batch_size=args.batch, seq_len=args.seq_len, n_warmup=args.steps // 12, seed=args.seed,
         is_bf16=args.bf16, validate_every=every, checkpoint_every=every, **({} if args.lr is None else {"peak_lr": args.lr}))
     if args.seq_len > args.context:
         raise ValueError(f"a window must fit into the model's context; got --seq-len {args.seq_len}, --context {args.context}")

@@ -39,9 +39,10 @@ def train(
     """Trains `model` in place, on the device it is on, and returns what happened at each step.
 
     `folder` receives a checkpoint every `config.checkpoint_every` steps and at the end; with `is_resumed` the run saved
-    there goes on: the same model config, `config` and data give the same losses as if it had never stopped. `on_step`
-    hears of every step, and may raise KeyboardInterrupt to end the run. An interrupt (Ctrl-C, or the notebook's stop
-    button) ends the step in progress, saves a checkpoint and returns; a second one leaves at once and saves nothing.
+    there goes on: the same model config, `config` and data give the same losses as if it had never stopped, bit for bit on
+    a CPU with as many threads (a GPU may add in another order from run to run). `on_step` hears of every step, and may
+    raise KeyboardInterrupt to end the run. An interrupt (Ctrl-C, or the notebook's stop button) ends the step in progress,
+    saves a checkpoint and returns; a second one leaves at once and saves nothing.
 
     Raises Diverged at a loss or gradient that is not finite, before it reaches the weights or a checkpoint; ValueError if
     `folder` already holds a checkpoint and `is_resumed` is not set, or the run there differs, naming the keys.

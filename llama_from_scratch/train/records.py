@@ -17,12 +17,12 @@ class TrainConfig:
     `seed`: the order of the data. `is_bf16`: see `sum_of_nats`; `bf16_pays_off` tells whether this machine gains from it.
     """
 
-    n_steps: int = 600
-    batch_size: int = 8
+    n_steps: int = 1200
+    batch_size: int = 4
     seq_len: int = 256
     micro_batch_size: int | None = None
-    peak_lr: float = 3e-3
-    n_warmup: int = 30
+    peak_lr: float = 5e-3
+    n_warmup: int = 100
     final_lr_ratio: float = 0.1
     beta1: float = 0.9
     beta2: float = 0.95
@@ -31,8 +31,8 @@ class TrainConfig:
     max_grad_norm: float = 1.0
     seed: int = 0
     is_bf16: bool = False
-    validate_every: int = 100
-    checkpoint_every: int = 100
+    validate_every: int = 200
+    checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
         for name in ("n_steps", "batch_size", "micro_batch_size", "validate_every", "checkpoint_every"):
