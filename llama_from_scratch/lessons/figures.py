@@ -109,7 +109,7 @@ def tokens(pieces: Sequence[bytes], *, title: str, ids: Sequence[int] | None = N
     or one that the font lacks, are written in hexadecimal. A token longer than a line is cut short with "…".
     """
     tints = dict(zip(dict.fromkeys(piece for piece in pieces if len(piece) > 1), itertools.cycle(TINTS)))
-    labels = [label if len(label) < columns else label[: columns - 2] + "…" for label in map(_letters, pieces)]
+    labels = [label if len(label) < columns else label[: columns - 2] + "…" for label in map(letters, pieces)]
     numbers = [""] * len(labels) if ids is None else [str(number) for number in ids]
     fig, ax = plt.subplots()
     column = line = 0
@@ -117,11 +117,13 @@ def tokens(pieces: Sequence[bytes], *, title: str, ids: Sequence[int] | None = N
         width = max(len(label) + 0.4, 0.62 * len(number) + 0.3)
         if column and column + width > columns:
             column, line = 0, line + 1
-        ax.add_patch(plt.Rectangle((column, line), width, 0.5, color=tints.get(piece, "0.9"), linewidth=0))
-        middle = {"x": column + width / 2, "ha": "center", "family": "DejaVu Sans Mono"}
+        # All lies inside the axes, so the layout need not measure a thousand boxes.
+        ax.add_patch(plt.Rectangle((column, line), width, 0.5, color=tints.get(piece, "0.9"), linewidth=0, in_layout=False))
+        middle = {"x": column + width / 2, "ha": "center", "family": "DejaVu Sans Mono", "in_layout": False}
         # a reader's own text: its "$" must not start a formula
         ax.text(y=line + 0.25, s=label, va="center_baseline", fontsize=13, parse_math=False, **middle)
-        ax.text(y=line + 0.56, s=number, va="top", fontsize=8.5, color="0.35", **middle)
+        if number:
+            ax.text(y=line + 0.56, s=number, va="top", fontsize=8.5, color="0.35", **middle)
         column += width + 0.3
     height = 0.62 if ids is None else 1
     fig.set_size_inches(8, 0.45 + (0.42 if ids is None else 0.6) * (line + 1))
@@ -130,14 +132,18 @@ def tokens(pieces: Sequence[bytes], *, title: str, ids: Sequence[int] | None = N
     return fig
 
 
-def _letters(piece: bytes) -> str:
+def letters(piece: bytes) -> str:
+    """How a token is written in a picture: blanks as dots, and hexadecimal where the bytes cannot be drawn."""
     try:
         text = piece.decode().replace(" ", "·").replace("\n", "⏎").replace("\t", "→")
     except UnicodeDecodeError:
         return piece.hex(" ").upper()
+    return text if text.isprintable() and (piece.isascii() or _has_glyphs(text)) else piece.hex(" ").upper()
+
+
+def _has_glyphs(text: str) -> bool:
     font = get_font(findfont("DejaVu Sans Mono"))
-    is_drawable = text.isprintable() and all(font.get_char_index(ord(letter)) for letter in text)
-    return text if is_drawable else piece.hex(" ").upper()
+    return all(font.get_char_index(ord(letter)) for letter in text)
 
 
 def png(figure: Figure) -> bytes:

@@ -2,55 +2,112 @@
 
 `explore(draw, title="...", controls={"position": (0, 40)})` calls `draw(position=...)` whenever the slider moves and shows
 the figure it returns. The function is the reader's own, so it draws their own objects. Where no kernel is alive (on GitHub,
-in a PDF) the first picture stands in its place.
+in a PDF) the first picture stands in its place. `views` and `sizes` hold the pictures that several chapters share.
 """
 
 import base64
+import html
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import ipywidgets
+import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from llama_from_scratch.lessons.figures import png
 
-Choices = tuple[float, ...] | Sequence[Any] | bool | str
+Choices = tuple[float, ...] | Sequence[Any] | Mapping[str, Any] | bool | str
+
+# What fits beside a description in one line of a notebook.
+_MAX_BUTTONS, _MAX_BUTTON_LETTERS = 8, 48
 
 
 class Explorer(ipywidgets.VBox):
-    """A picture under its controls. `picture.value` holds the PNG, `controls[name].value` an argument, `problem` an error."""
+    """A picture under its controls. `picture.value` holds the PNG, `controls[name].value` an argument, `problem` an error.
 
-    def __init__(self, draw: Callable[..., Figure], *, title: str, controls: dict[str, ipywidgets.ValueWidget]) -> None:
-        self.draw, self.title, self.controls = draw, title, controls
+    `words` shows the figure's label (`figure.set_label("...")`): what is to be seen, for those who cannot see it too.
+    """
+
+    def __init__(
+        self, draw: Callable[..., Figure], *, title: str, controls: dict[str, ipywidgets.ValueWidget],
+        limits: Callable[..., Mapping[str, int]] | None = None,
+    ) -> None:
+        self.draw, self.title, self.controls, self.limits = draw, title, controls, limits
         self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
-        self.problem = ipywidgets.HTML()
-        super().__init__([ipywidgets.HTML(f"<b>{title}</b>"), *controls.values(), self.problem, self.picture])
-        for control in controls.values():
-            control.observe(lambda _: self.redraw(), names="value")
+        self.problem, self.words = ipywidgets.HTML(), ipywidgets.HTML()
+        heading = ipywidgets.HTML(f"<b>{html.escape(title)}</b>")
+        super().__init__([heading, *controls.values(), self.problem, self.picture, self.words])
+        self._is_limiting = False
         self.redraw()
+        for control in controls.values():
+            control.observe(lambda _: self._answer(), names="value")
 
     def redraw(self) -> None:
         """Draws the picture for the present values; a ValueError of `draw` is shown in words above the last good one."""
+        open_before = set(plt.get_fignums())
         try:
-            self.picture.value = png(self.draw(**{name: control.value for name, control in self.controls.items()}))
+            if self.limits is not None:
+                self._limit(self.limits(**self._values()))
+            figure = self.draw(**self._values())
+            words = figure.get_label()
+            self.picture.value = png(figure)
+            self.picture.tooltip = words or self.title
+            self.words.value = f'<div role="status" style="line-height: 1.4">{html.escape(words)}</div>' if words else ""
             self.problem.value = ""
         except ValueError as error:
-            self.problem.value = f"<i>{error}</i>"
+            self._tell(str(error))
+        finally:
+            for number in set(plt.get_fignums()) - open_before:
+                plt.close(number)
+
+    def _answer(self) -> None:
+        if self._is_limiting:
+            return
+        try:
+            self.redraw()
+        # Jupyter hides what a control's handler raises, and the reader's own function may raise anything.
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self._tell(f"{type(error).__name__}: {error} (in {place.name}, line {place.lineno}: {place.line})")
+
+    def _limit(self, limits: Mapping[str, int]) -> None:
+        self._is_limiting = True
+        try:
+            for name, limit in limits.items():
+                self.controls[name].max = limit
+        finally:
+            self._is_limiting = False
+
+    def _values(self) -> dict[str, Any]:
+        return {name: control.value for name, control in self.controls.items()}
+
+    def _tell(self, words: str) -> None:
+        self.problem.value = f'<div role="alert"><i>{html.escape(words)}</i></div>'
 
     def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
         live = super()._repr_mimebundle_(**settings)
-        still = {"text/plain": f"{self.title} (a picture with controls: run the cell to move them)",
-                 "image/png": base64.b64encode(self.picture.value).decode()}
+        still = {"text/plain": f"{self.title} (a picture with controls: run the cell to move them)"}
+        if self.picture.value:
+            still["image/png"] = base64.b64encode(self.picture.value).decode()
         return live | still
 
 
-def explore(draw: Callable[..., Figure], *, title: str, controls: Mapping[str, Choices]) -> Explorer:
+def explore(
+    draw: Callable[..., Figure], *, title: str, controls: Mapping[str, Choices], start: Mapping[str, Any] | None = None,
+    limits: Callable[..., Mapping[str, int]] | None = None,
+) -> Explorer:
     """An `Explorer` with a control for each argument of `draw`.
 
-    (low, high) or (low, high, start) of ints makes a slider of ints, of floats one of floats; a list makes buttons, the first
-    chosen; True or False a checkbox; a string a text field.
+    (low, high) or (low, high, start) of ints makes a slider of ints, of floats one of floats; a list makes buttons, or a
+    menu when it is long, the first chosen; {label: value} a slider over these values, such as powers of two; True or False
+    a checkbox; a string a text field. `start`: other first values, by name. `limits` gets the arguments of `draw` before it
+    is called and returns the highest value of int sliders that depend on them, such as the last token of a text.
     """
-    return Explorer(draw, title=title, controls={name: _control(name, choice) for name, choice in controls.items()})
+    widgets = {name: _control(name, choice) for name, choice in controls.items()}
+    for name, value in (start or {}).items():
+        widgets[name].value = value
+    return Explorer(draw, title=title, controls=widgets, limits=limits)
 
 
 def _control(name: str, choice: Choices) -> ipywidgets.ValueWidget:
@@ -59,12 +116,16 @@ def _control(name: str, choice: Choices) -> ipywidgets.ValueWidget:
         return ipywidgets.Checkbox(value=choice, **look)
     if isinstance(choice, str):
         return ipywidgets.Text(value=choice, continuous_update=False, **look)
+    if isinstance(choice, Mapping):
+        return ipywidgets.SelectionSlider(options=list(choice.items()), continuous_update=False, **look)
     if isinstance(choice, list):
+        if len(choice) > _MAX_BUTTONS or sum(len(str(option)) + 3 for option in choice) > _MAX_BUTTON_LETTERS:
+            return ipywidgets.Dropdown(options=choice, **look)
         return ipywidgets.ToggleButtons(options=choice, **look | {"layout": {"width": "auto"}, "style": {
             "description_width": "9em", "button_width": "auto"}})
     if not (isinstance(choice, tuple) and len(choice) in (2, 3) and choice[0] < choice[1]):
-        raise ValueError(f"{name} needs (low, high) or (low, high, start) with low < high, a list, a bool or a string; "
-                         f"got {choice!r}")
+        raise ValueError(f"{name} needs (low, high) or (low, high, start) with low < high, a list, labels with values, a bool "
+                         f"or a string; got {choice!r}")
     low, high, start = choice if len(choice) == 3 else (*choice, choice[0])
     if all(isinstance(bound, int) for bound in choice):
         return ipywidgets.IntSlider(value=start, min=low, max=high, continuous_update=False, **look)

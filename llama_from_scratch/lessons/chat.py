@@ -1,0 +1,168 @@
+"""Write with the model you have just trained: type, press Enter, and watch its answer arrive token by token.
+
+The model reads everything said so far and goes on from there, as far as its context reaches. It answers in a thread of its
+own, so the notebook and every other control stay alive. Where no kernel is alive, a picture of the opening stands in.
+
+Used by the chapters on training (17) and chat (5x), and by the tour.
+"""
+
+import base64
+import html
+import textwrap
+import threading
+import time
+from typing import Any
+
+import ipywidgets
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from llama_from_scratch.generate.generate import stream
+from llama_from_scratch.generate.sampling import Sampling
+from llama_from_scratch.lessons import figures
+from llama_from_scratch.lessons.views import encode
+from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+
+# Often enough to be read as it comes, seldom enough not to keep the browser busy.
+_SHOW_EVERY_S = 0.1
+_WIDTH = 88
+
+
+class Chat(ipywidgets.VBox):
+    """A text field, buttons, a temperature and the conversation. `turns` holds it as (who, text) pairs.
+
+    `opening` is sent at once, and greedily, so that there is something to see; "" sends nothing. An answer ends with the
+    text's end token, after `max_tokens`, or at the stop button; `seed` moves on by one with every answer.
+    """
+
+    def __init__(
+        self, model: Llama, tokenizer: Tokenizer, *, title: str = "Write with your model", opening: str = "Once upon a time",
+        max_tokens: int = 120, seed: int = 0,
+    ) -> None:
+        self._model, self._tokenizer, self._max_tokens, self._seed = model, tokenizer, max_tokens, seed
+        self._ids: list[int] = []
+        self._is_over = False
+        self._stop = threading.Event()
+        self.title, self.turns, self.thread = title, [], threading.Thread()
+        self.field = ipywidgets.Text(placeholder="your words, then Enter", description="you",
+                                     style={"description_width": "9em"}, layout={"width": "44em"})
+        self.temperature = ipywidgets.FloatSlider(value=0.8, min=0.0, max=1.5, step=0.05, description="temperature",
+                                                  style={"description_width": "9em"}, layout={"width": "32em"})
+        self.send_button = ipywidgets.Button(description="Send", button_style="primary", tooltip="or press Enter")
+        self.stop_button = ipywidgets.Button(description="Stop", disabled=True)
+        self.new_button = ipywidgets.Button(description="Begin anew")
+        self.problem, self.page = ipywidgets.HTML(), ipywidgets.HTML()
+        buttons = ipywidgets.HBox([self.send_button, self.stop_button, self.new_button])
+        heading = ipywidgets.HTML(f"<b>{html.escape(title)}</b>")
+        super().__init__([heading, self.page, self.problem, self.field, buttons, self.temperature])
+        self.field.on_msg(self._on_message)
+        self.send_button.on_click(lambda _: self.send(self.field.value))
+        self.stop_button.on_click(lambda _: self.stop())
+        self.new_button.on_click(lambda _: self.begin_anew())
+        self._still = b""
+        if opening:
+            self._answer(self._read(opening), Sampling(temperature=0.0))
+            self._still = figures.png(chat_frame(self.turns, title=title))
+
+    def _on_message(self, _: ipywidgets.Widget, content: dict, buffers: list) -> None:
+        if content.get("event") == "submit":  # Enter
+            self.send(self.field.value)
+
+    def send(self, text: str) -> None:
+        """Adds `text` to the conversation and lets the model answer in a thread; a refusal is told in `problem`."""
+        if self.thread.is_alive():
+            self._tell("one moment: the model is still writing. Stop it, or wait")
+            return
+        try:
+            prompt = self._read(text)
+        except ValueError as error:
+            self._tell(str(error))
+            return
+        self.field.value = ""
+        self._tell("")
+        self._stop.clear()
+        self.send_button.disabled, self.stop_button.disabled = True, False
+        self.thread = threading.Thread(
+            target=self._answer, args=(prompt, Sampling(temperature=self.temperature.value)), daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Ends the answer after the token being computed."""
+        self._stop.set()
+
+    def begin_anew(self) -> None:
+        """Forgets the conversation."""
+        self.stop()
+        if self.thread.is_alive():
+            self.thread.join()
+        self._ids, self._is_over, self.turns = [], False, []
+        self._tell("")
+        self._show()
+
+    def _read(self, text: str) -> list[int]:
+        """All ids up to and with `text`. After a text that the model ended itself, the next begins anew."""
+        room = self._model.config.max_seq_len - 1
+        before = [] if self._is_over else self._ids
+        new = encode(self._model, self._tokenizer, text=f" {text}" if before and text else text, max_tokens=room)
+        if before and new[0] == self._tokenizer.special_ids.get("<|begin_of_text|>"):
+            new = new[1:]
+        if len(before) + len(new) > room:
+            raise ValueError(f"the model's context holds {room + 1} tokens, {len(before)} are taken, and this is {len(new)} "
+                             "more. Write less, or begin anew")
+        self._ids, self._is_over = before + new, False
+        self.turns += [("you", text), ("model", "")]
+        return self._ids
+
+    def _answer(self, prompt: list[int], sampling: Sampling) -> None:
+        answer, shown_s = [], 0.0
+        n_most = min(self._max_tokens, self._model.config.max_seq_len - len(prompt))
+        try:
+            ends = {self._tokenizer.special_ids[name] for name in ("<|end_of_text|>",) if name in self._tokenizer.special_ids}
+            for token in stream(self._model, prompt, max_tokens=n_most, sampling=sampling, seed=self._seed, stop_ids=ends):
+                answer.append(token)
+                if self._stop.is_set():
+                    break
+                if time.monotonic() - shown_s > _SHOW_EVERY_S:
+                    self._set_answer(answer)
+                    shown_s = time.monotonic()
+        except ValueError as error:
+            self._tell(str(error))
+        finally:
+            self._ids, self._seed = prompt + answer, self._seed + 1
+            self._is_over = len(answer) < n_most and not self._stop.is_set()
+            self._set_answer(answer)
+            self.send_button.disabled, self.stop_button.disabled = False, True
+
+    def _set_answer(self, answer: list[int]) -> None:
+        # The last character may still lack bytes that the next token brings.
+        self.turns[-1] = ("model", self._tokenizer.decode(answer).rstrip("\ufffd"))
+        self._show()
+
+    def _show(self) -> None:
+        rows = [f'<div style="white-space: pre-wrap; line-height: 1.4; margin: 4px 0; padding-left: 8px; '
+                f'border-left: 4px solid {figures.BLUE if who == "you" else figures.ORANGE}">'
+                f"<b>{who}</b> {html.escape(text)}</div>" for who, text in self.turns]
+        self.page.value = f'<div role="log" style="max-width: 52em">{"".join(rows)}</div>'
+
+    def _tell(self, words: str) -> None:
+        self.problem.value = f'<div role="alert"><i>{html.escape(words)}</i></div>' if words else ""
+
+    def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
+        live = super()._repr_mimebundle_(**settings)
+        still = {"text/plain": f"{self.title} (a conversation: run the cell to write to it)"}
+        if self._still:
+            still["image/png"] = base64.b64encode(self._still).decode()
+        return live | still
+
+
+def chat_frame(turns: list[tuple[str, str]], *, title: str) -> Figure:
+    """A conversation as a picture."""
+    lines = [(who, line) for who, text in turns for line in textwrap.wrap(f"{who}: {text}", _WIDTH) or [f"{who}:"]]
+    fig, ax = plt.subplots(figsize=(9, 0.7 + 0.24 * len(lines)))
+    for row, (who, line) in enumerate(lines):
+        ax.text(0, row, line, va="center", fontsize=12, parse_math=False,
+                color=figures.BLUE if who == "you" else figures.BLACK, fontweight="bold" if who == "you" else "normal")
+    ax.set(title=title, xlim=(0, 1), ylim=(len(lines) - 0.4, -0.6))
+    ax.axis("off")
+    return fig
