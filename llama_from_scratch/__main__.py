@@ -78,6 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("--file", type=Path, help="or a UTF-8 file")
     tokenize.add_argument("--model", type=Path, help="a checkpoint's folder (default: the bundled mini model)")
 
+    progress = commands.add_parser("progress", help="show which exercises are done")
+    progress.set_defaults(command=_progress)
+    progress.add_argument("--done", metavar="12.4", help="first tick off one that has no code to check")
+
     doctor = commands.add_parser("doctor", help="say what is missing or wrong on this machine, and the cure")
     doctor.set_defaults(command=_doctor)
     return parser
@@ -203,6 +207,15 @@ def _tokenize(args: argparse.Namespace) -> int:
             print(f"{token:7}  {piece!r}")
     n_bytes = len(text.encode(errors="replace"))
     print(f"{len(ids):,} tokens for {n_bytes:,} bytes: {n_bytes / max(len(ids), 1):.2f} bytes per token")
+    return 0
+
+
+def _progress(args: argparse.Namespace) -> int:
+    from llama_from_scratch.lessons import exercises
+
+    if args.done is not None:
+        exercises.passed(args.done)
+    print(exercises.progress_table())
     return 0
 
 

@@ -168,7 +168,7 @@ def run(path: Path, *, timeout_s: int = CELL_TIMEOUT_S) -> bool:
         if cell.cell_type == "code" and not _is_skipped(cell):
             cell.outputs = []
     try:
-        _client(nb, path.parent, timeout_s).execute()
+        client(nb, path.parent, timeout_s).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
         raise CellFailed(f"{path.name}: {error}") from error
     for cell in nb.cells:
@@ -178,7 +178,8 @@ def run(path: Path, *, timeout_s: int = CELL_TIMEOUT_S) -> bool:
     return _write_if_changed(path, canonical(nb))
 
 
-def _client(nb: dict, folder: Path, timeout_s: int):
+def client(nb: dict, folder: Path, timeout_s: int):
+    """An executor of this notebook in a fresh kernel of this very Python."""
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpecManager
     from nbclient import NotebookClient
@@ -412,7 +413,7 @@ def _ends_with_semicolon(source: str) -> bool:
     return bool(tokens) and tokens[-1].string == ";"
 
 
-# --- show and student ------------------------------------------------------------------------------------------------
+# --- show ------------------------------------------------------------------------------------------------------------
 
 
 def show(path: Path) -> str:
@@ -436,35 +437,6 @@ def show(path: Path) -> str:
 
 def _joined(text: str | list[str]) -> str:
     return text if isinstance(text, str) else "".join(text)
-
-
-def student(path: Path, folder: Path) -> Path:
-    """Writes the reader's copy: solutions become NotImplementedError, what follows from them has no output yet.
-
-    A block opened by `### BEGIN SOLUTION: what to do` hands its words to the error.
-    """
-    import nbformat
-
-    nb = nbformat.reads(canonical(read(path)), as_version=4)
-    nb.cells = [cell for cell in nb.cells if "teacher-only" not in _tags(cell)]
-    is_open = False
-    for cell in nb.cells:
-        if cell.cell_type == "code":
-            cell.source, n_replaced = SOLUTION.subn(_exercise, cell.source)
-            is_open = is_open or n_replaced > 0
-            if is_open:
-                cell.outputs, cell.execution_count = [], None
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / path.name
-    if target.resolve() == path.resolve():
-        raise ValueError(f"a student copy needs a folder of its own; got {folder}, which holds the lesson itself")
-    target.write_bytes((nbformat.writes(nb) + "\n").encode())
-    return target
-
-
-def _exercise(found: re.Match) -> str:
-    task = found["task"] or "your turn: write this part, then run the cell again"
-    return f"{found['indent']}raise NotImplementedError({json.dumps(task, ensure_ascii=False)})"
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -493,9 +465,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             print("\n".join([*map(str, findings), f"{len(files)} notebooks checked"]))
             return int(any(finding.is_error for finding in findings))
         case "student":
-            for path in files:
-                print(student(path, arguments.folder))
+            _copy_all(files, arguments.folder)
     return 0
+
+
+def _copy_all(files: Sequence[Path], folder: Path) -> None:
+    from llama_from_scratch.lessons.exercises import student
+
+    for path in files:
+        try:
+            print(student(path, folder))
+        except FileExistsError as kept:
+            print(kept)
 
 
 def _run_all(files: Sequence[Path]) -> int:

@@ -381,7 +381,7 @@ def test_picture_that_a_palette_would_spoil_is_kept():
     assert notebook.shrink_png(png(array)) == png(array)
 
 
-# --- show and student ------------------------------------------------------------------------------------------------
+# --- show ------------------------------------------------------------------------------------------------------------
 
 
 def test_show_prints_sources_and_text_and_a_hash_for_a_picture(tiny):
@@ -396,42 +396,3 @@ def test_show_needs_no_package_so_that_git_diff_is_fast(tiny):
     file = Path(notebook.__file__)
     done = subprocess.run([sys.executable, "-I", "-S", file, "show", tiny], capture_output=True, text=True)
     assert done.stdout == notebook.show(tiny), done.stderr
-
-
-EXERCISE = """\
-def rotate(x):
-    if x:
-        ### BEGIN SOLUTION: turn each pair by its angle
-        y = -x
-
-        return y
-        ### END SOLUTION
-    return x
-print(rotate(1))"""
-
-
-def test_student_copy_has_no_solution_and_no_output_after_it(tmp_path):
-    path = write(
-        tmp_path / "12_rope.ipynb",
-        cell("# RoPE"),
-        cell("print('before')"),
-        cell("print('for the teacher')", tags=["teacher-only"]),
-        cell(EXERCISE, tags=["exercise"]),
-        cell("print('after')"),
-    )
-    notebook.run(path)
-    cells = json.loads(notebook.student(path, tmp_path / "out").read_text())["cells"]
-    source = "".join(cells[2]["source"])
-    assert source == (
-        "def rotate(x):\n    if x:\n"
-        '        raise NotImplementedError("turn each pair by its angle")\n'
-        "    return x\nprint(rotate(1))"
-    )
-    assert [c["id"] for c in cells] == ["rope-01", "rope-02", "rope-04", "rope-05"]
-    assert [bool(c["outputs"]) for c in cells[1:]] == [True, False, False]
-    assert "".join(outputs(path, 3)[0]["text"]) == "-1\n"
-
-
-def test_student_copy_never_overwrites_the_lesson(tiny):
-    with pytest.raises(ValueError, match="a folder of its own"):
-        notebook.student(tiny, tiny.parent)
