@@ -12,7 +12,9 @@ import math
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
@@ -28,8 +30,22 @@ Inputs = Iterable[Any] | Callable[[torch.Generator], Any]
 Arguments = tuple | dict
 
 
-class CheckFailed(AssertionError):
+class _Told(Exception):
+    """An error whose words are enough: notebooks show them under the reader's own line, without a trace through ours."""
+
+    def _render_traceback_(self) -> list[str]:
+        here = str(Path(__file__).parent)
+        frames = [frame for frame in traceback.extract_tb(self.__traceback__) if not frame.filename.startswith(here)]
+        lines = [f"----> {frames[-1].lineno} {frames[-1].line}", ""] if frames else []
+        return [*lines, f"{type(self).__name__}: {self}"]
+
+
+class CheckFailed(_Told, AssertionError):
     """What the reader built is not what it should be; the message says where and, if it can be told, why."""
+
+
+class NotWritten(_Told, NotImplementedError):
+    """An exercise whose blank is still blank; the message is its task."""
 
 
 class _TimeUp(BaseException):
@@ -100,8 +116,8 @@ def call(function: Callable, given: Arguments) -> Any:
 def guarded(mine: Callable, given: Arguments, *, name: str, note: str, time_limit_s: float | int) -> Any:
     """What the reader's function returns.
 
-    Raises CheckFailed if it cannot take these arguments or takes longer than `time_limit_s`; NotImplementedError, with the
-    task, if it is not written yet; and its own errors as it raised them, `note` added.
+    Raises CheckFailed if it cannot take these arguments or takes longer than `time_limit_s`; NotWritten, with the task, if it
+    raises NotImplementedError; and its own errors as it raised them, `note` added.
     """
     __tracebackhide__ = True
     _refuse_other_arguments(mine, given, name, note)
@@ -112,7 +128,7 @@ def guarded(mine: Callable, given: Arguments, *, name: str, note: str, time_limi
         late = CheckFailed(f"{name} was still running after {time_limit_s:g} s and was stopped{_line(stopped, mine)}. "
                            f"Does its loop ever end?\n{note}")
     except NotImplementedError as missing:
-        late = NotImplementedError(f"{name} is yet to be written" + (f": {missing}" if str(missing) else ""))
+        late = NotWritten(f"{name} is yet to be written" + (f": {missing}" if str(missing) else ""))
     except Exception as error:
         error.add_note(f"raised by {name}\n{note}")
         raise error.with_traceback(_theirs(error)) from error.__cause__

@@ -59,8 +59,8 @@ def function(
     An input is a tuple of arguments, a dict of arguments by name, or one argument that is neither; instead of a sequence of
     inputs, a function that makes one from a torch.Generator is called with five seeds. Each call gets copies.
     Raises CheckFailed for another answer, a changed argument, other parameters, or a call longer than `time_limit_s`;
-    NotImplementedError, with the task, for an exercise not yet written; and what `mine` itself raises, with a note that says
-    for which input.
+    NotWritten, with the task, for an exercise that is still blank; and what `mine` itself raises, with a note that says for
+    which input.
     """
     __tracebackhide__ = True
     tolerance, name = _tolerance(rtol, atol), _checked_name(mine, name)

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import re
 import threading
 import time
 import traceback
@@ -15,6 +16,7 @@ from torch import nn
 
 from llama_from_scratch import family
 from llama_from_scratch.lessons import check
+from llama_from_scratch.lessons.calling import NotWritten
 from llama_from_scratch.lessons.check import CheckFailed
 from llama_from_scratch.model.attention import Attention
 from llama_from_scratch.model.feed_forward import FeedForward
@@ -203,6 +205,17 @@ def test_unwritten_exercise_says_its_task_and_shows_no_trace():
         check.function(stub, double, inputs=[(1,)])
     assert failed.value.__suppress_context__
     assert "stub" not in [frame.name for frame in traceback.extract_tb(failed.value.__traceback__)]
+
+
+@pytest.mark.parametrize("error", [CheckFailed, NotWritten])
+def test_notebook_shows_the_words_under_the_readers_line_and_no_trace_through_the_library(error):
+    library = {"error": error}
+    exec(compile("def fail(): raise error('words')", Path(check.__file__).parent / "any.py", "exec"), library)
+    with pytest.raises(error) as failed:
+        library["fail"]()
+    arrow, *words = failed.value._render_traceback_()
+    assert re.fullmatch(r"----> \d+ library\[.fail.\]\(\)", arrow)
+    assert words == ["", f"{error.__name__}: words"]
 
 
 @pytest.mark.parametrize("in_thread", [False, True])
