@@ -52,7 +52,6 @@ class Explorer(ipywidgets.VBox):
             figure = self.draw(**self._values())
             words = figure.get_label()
             self.picture.value = png(figure)
-            self.picture.tooltip = words or self.title
             self.words.value = f'<div role="status" style="line-height: 1.4">{html.escape(words)}</div>' if words else ""
             self.problem.value = ""
         except ValueError as error:
@@ -121,8 +120,9 @@ def _control(name: str, choice: Choices) -> ipywidgets.ValueWidget:
     if isinstance(choice, list):
         if len(choice) > _MAX_BUTTONS or sum(len(str(option)) + 3 for option in choice) > _MAX_BUTTON_LETTERS:
             return ipywidgets.Dropdown(options=choice, **look)
-        return ipywidgets.ToggleButtons(options=choice, **look | {"layout": {"width": "auto"}, "style": {
+        buttons = ipywidgets.ToggleButtons(options=choice, **look | {"layout": {"width": "auto"}, "style": {
             "description_width": "9em", "button_width": "auto"}})
+        return buttons.add_class("widget-inline-hbox")  # the description beside the buttons, as with every other control
     if not (isinstance(choice, tuple) and len(choice) in (2, 3) and choice[0] < choice[1]):
         raise ValueError(f"{name} needs (low, high) or (low, high, start) with low < high, a list, labels with values, a bool "
                          f"or a string; got {choice!r}")

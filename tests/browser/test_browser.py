@@ -1,10 +1,18 @@
-"""JupyterLab starts, notebooks run, a slider moves and the picture changes: seen in a real browser."""
+"""JupyterLab starts, notebooks run, each widget answers to the keyboard and its picture changes: seen in a real browser."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.browser
+
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+SCREENSHOTS = Path(__file__).parent / "screenshots"
+
+WIDGET_MIME = "application/vnd.jupyter.widget-view+json"
+CONTROLS = ".noUi-handle, .widget-toggle-buttons, select, input[type=text], input[type=checkbox]"
 
 SLIDER = """\
 import base64, struct, zlib
@@ -64,14 +72,157 @@ def test_error_in_a_cell_is_reported(lab, page, run_notebook):
     assert run_notebook(page, "broken.ipynb") == ["ZeroDivisionError: division by zero"]
 
 
-def test_rope_notebook_runs_and_its_hands_turn_with_the_slider(page, run_notebook):
-    assert run_notebook(page, "12_rope.ipynb") == []
-    explorer = output(page, "RoPE in motion")
-    picture = explorer.locator("img")
-    picture.scroll_into_view_if_needed()
+def expected_widgets(page):
+    """How many outputs of the notebook are widgets, by its own record."""
+    return page.evaluate("""kind => jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells.flatMap(
+        cell => (cell.outputs ?? []).filter(out => out.data?.[kind])).length""", WIDGET_MIME)
+
+
+def move_first_control(widget):
+    """One step with the keyboard: the first control, whatever its kind, takes another value."""
+    control = widget.locator(CONTROLS).first
+    kind = control.evaluate("node => node.matches('.noUi-handle') ? 'slider' : node.type ?? 'buttons'")
+    if kind == "slider":
+        is_at_end = control.get_attribute("aria-valuenow") == control.get_attribute("aria-valuemax")
+        control.press("ArrowLeft" if is_at_end else "ArrowRight")
+    elif kind == "buttons":
+        control.locator("button:not(.mod-active)").first.press("Enter")
+    elif kind == "select-one":  # JupyterLab takes the arrow keys for itself as long as the menu is closed
+        for key in ("Space", "ArrowDown", "Enter"):
+            control.press(key)
+    elif kind == "text":
+        control.press("End")
+        control.press_sequentially(" and the")
+        control.press("Enter")
+    else:
+        control.press("Space")
+
+
+def check_widget(page, widget, *, name):
+    """It shows a picture; the keyboard changes it; nothing is refused. The screenshot shows it afterwards."""
+    widget.scroll_into_view_if_needed()
+    picture = widget.locator("img")
     before, address = bytes_of(picture), picture.get_attribute("src")
-    assert explorer.locator(".widget-readout").inner_text() == "3"
-    explorer.locator(".noUi-handle").press("ArrowRight")
-    expect_another(page, picture, address)
-    assert explorer.locator(".widget-readout").inner_text() == "4"
-    assert bytes_of(picture) != before
+    if widget.locator(CONTROLS).count():
+        move_first_control(widget)
+        expect_another(page, picture, address)
+        assert bytes_of(picture) != before
+    problems = widget.locator("[role=alert]")
+    assert [problems.nth(k).inner_text() for k in range(problems.count())] == []
+    SCREENSHOTS.mkdir(exist_ok=True)
+    widget.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+def check_widgets(page, *, name):
+    widgets = output(page).locator(".widget-vbox")
+    assert widgets.count() == expected_widgets(page) > 0
+    for k in range(widgets.count()):
+        check_widget(page, widgets.nth(k), name=f"{name}-widget-{k + 1}")
+
+
+@pytest.fixture
+def complaints(page):
+    """What the page writes to the browser's console as an error, and every exception in it."""
+    found = []
+    page.on("console", lambda message: found.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: found.append(str(error)))
+    return found
+
+
+def code_of(path):
+    return "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code")
+
+
+def notebooks_with_widgets():
+    """Those that build one, the ones that train at the end."""
+    code = {path.name: code_of(path) for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
+    names = [name for name in code if re.search(r"\b(explore|LivePlot|Chat|views\.\w+|sizes\.\w+)\(", code[name])]
+    return sorted(names, key=lambda name: "TrainConfig" in code[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", notebooks_with_widgets())
+def test_every_widget_of_the_notebook_answers_to_the_keyboard(page, run_notebook, complaints, name):
+    assert run_notebook(page, name) == []
+    check_widgets(page, name=name.removesuffix(".ipynb"))
+    assert complaints == []
+
+
+SETUP = """\
+import math, time
+import torch
+from llama_from_scratch import bundled, load
+from llama_from_scratch.lessons import figures, sizes, views
+from llama_from_scratch.lessons.chat import Chat
+from llama_from_scratch.train import History, Step
+
+figures.style()
+torch.set_num_threads(1)
+model, tokenizer = load(bundled.path("mini"))
+text = "Once upon a time, a little girl found an old garden. She was not afraid."
+
+def run(rate):
+    losses = [2 + 5 * math.exp(-step * rate * 15) for step in range(100)]
+    steps = (Step(step=k, loss=loss, lr=rate, grad_norm=1.0, n_tokens=1000, time_s=0.1) for k, loss in enumerate(losses))
+    return History(steps=tuple(steps), is_complete=True)"""
+
+GALLERY = {
+    "attention": "views.attention(model, tokenizer, text=text)",
+    "attention head": "views.attention(model, tokenizer, text=text, layer=2, head=1)",
+    "residual stream": "views.residual_stream(model, tokenizer, text=text)",
+    "rope": "views.rope(model.config)",
+    "sampling": "views.sampling(model, tokenizer, text='The dog')",
+    "learning rates": "views.learning_rates({rate: run(rate) for rate in (1e-4, 1e-3, 1e-2)})",
+    "merges": "views.merges(tokenizer, text=text)",
+    "areas": "sizes.areas({'mine': model.config, **sizes.published()})",
+    "kv cache": "sizes.kv_cache({'mine': model.config, **sizes.published()})",
+}
+
+
+def test_every_widget_of_the_library_answers_to_the_keyboard_and_refuses_in_words(lab, page, run_notebook, complaints):
+    write_notebook(lab.folder / "gallery.ipynb", SETUP, *GALLERY.values())
+    assert run_notebook(page, "gallery.ipynb") == []
+    check_widgets(page, name="gallery")
+    widgets = output(page).locator(".widget-vbox")
+    for k, name in enumerate(GALLERY):
+        field = widgets.nth(k).locator("input[type=text]")
+        if field.count():
+            for words in ("", "word " * 20_000):
+                address = widgets.nth(k).locator("img").get_attribute("src")
+                field.fill(words)
+                field.press("Enter")
+                widgets.nth(k).locator("[role=alert]").get_by_text("room for" if words else "words").wait_for()
+                assert widgets.nth(k).locator("img").get_attribute("src") == address, name
+            field.fill("@")
+            field.press("Enter")
+            widgets.nth(k).locator("[role=alert]").wait_for(state="detached")
+    assert complaints == []
+
+
+SLOW_CHAT = """\
+model.norm.register_forward_hook(lambda *_: time.sleep(0.02))
+Chat(model, tokenizer, opening="The dog", max_tokens=400)"""
+
+
+def test_chat_answers_while_other_controls_stay_alive_and_stops(lab, page, run_notebook, complaints):
+    write_notebook(lab.folder / "chat.ipynb", SETUP, GALLERY["rope"], SLOW_CHAT)
+    assert run_notebook(page, "chat.ipynb") == []
+    rope, chat = (output(page).locator(".widget-vbox").nth(k) for k in range(2))
+    field, stop = chat.locator("input[type=text]"), chat.get_by_role("button", name="Stop")
+    turns = chat.locator("[role=log] > div")
+    assert turns.count() == 2 and stop.is_disabled()
+    field.fill("Then a girl")
+    field.press("Enter")
+    turns.nth(3).filter(has_text=re.compile(".{20}")).wait_for()
+    check_widget(page, rope, name="chat-rope")
+    assert stop.is_enabled(), "the slider must be answered before the chat has ended"
+    stop.press("Enter")
+    chat.get_by_role("button", name="Send").and_(chat.locator(":enabled")).wait_for()
+    told = turns.nth(3).inner_text()
+    assert field.input_value() == "" and 20 < len(told)
+    field.fill("word " * 20_000)
+    field.press("Enter")
+    chat.locator("[role=alert]").get_by_text("far more").wait_for()
+    assert turns.count() == 4 and turns.nth(3).inner_text() == told
+    chat.screenshot(path=SCREENSHOTS / "chat-widget.png")
+    assert complaints == []

@@ -57,8 +57,8 @@ def test_a_text_that_cannot_be_shown_is_refused_in_words(reading, text, words):
     assert reading.problem.value == "" and reading.picture.value != before
 
 
-def test_what_is_seen_is_told_in_words_and_to_the_pointer(reading):
-    assert len(reading.words.value) > 60 and reading.picture.tooltip
+def test_what_is_seen_is_told_in_words(reading):
+    assert len(reading.words.value) > 60
     assert plt.get_fignums() == []
 
 
@@ -240,6 +240,7 @@ def test_a_diverged_run_is_marked_and_never_the_best():
     bad = history(1.0)
     bad = History(steps=(*bad.steps, Step(step=150, loss=math.nan, lr=1.0, grad_norm=1.0, n_tokens=1, time_s=0.1)),
                   is_complete=False)
+    assert views.final_loss(bad) == math.inf
     explorer = views.learning_rates({**RUNS, 1.0: bad})
     explorer.controls["peak_lr"].value = 1.0
     assert "1 diverges; the lowest, 1.50, has 0.01" in explorer.words.value and explorer.problem.value == ""
