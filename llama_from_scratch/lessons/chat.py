@@ -53,7 +53,7 @@ class Chat(ipywidgets.VBox):
         self.stop_button = ipywidgets.Button(description="Stop", disabled=True)
         self.new_button = ipywidgets.Button(description="Begin anew")
         self.problem, self.page = ipywidgets.HTML(), ipywidgets.HTML()
-        buttons = ipywidgets.HBox([self.send_button, self.stop_button, self.new_button])
+        buttons = ipywidgets.HBox([self.send_button, self.stop_button, self.new_button], layout={"margin": "0 0 0 9em"})
         heading = ipywidgets.HTML(f"<b>{html.escape(title)}</b>")
         super().__init__([heading, self.page, self.problem, self.field, buttons, self.temperature])
         self.field.on_msg(self._on_message)

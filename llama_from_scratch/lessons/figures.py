@@ -117,8 +117,8 @@ def tokens(pieces: Sequence[bytes], *, title: str, ids: Sequence[int] | None = N
         width = max(len(label) + 0.4, 0.62 * len(number) + 0.3)
         if column and column + width > columns:
             column, line = 0, line + 1
-        # All lies inside the axes, so the layout need not measure a thousand boxes.
-        ax.add_patch(plt.Rectangle((column, line), width, 0.5, color=tints.get(piece, "0.9"), linewidth=0, in_layout=False))
+        # All lies inside the axes, so neither limits nor layout need to measure a thousand boxes.
+        ax.add_artist(plt.Rectangle((column, line), width, 0.5, color=tints.get(piece, "0.9"), linewidth=0, in_layout=False))
         middle = {"x": column + width / 2, "ha": "center", "family": "DejaVu Sans Mono", "in_layout": False}
         # a reader's own text: its "$" must not start a formula
         ax.text(y=line + 0.25, s=label, va="center_baseline", fontsize=13, parse_math=False, **middle)

@@ -99,16 +99,16 @@ def areas_frame(parts: Parts, *, title: str, unit: str = "") -> Figure:
         for (name, n), (dx, dy, leaf_w, leaf_h) in zip(leaves, squarify([n for _, n in leaves], width=w, height=h)):
             corner = (x + dx, y + dy)
             ax.add_patch(plt.Rectangle(corner, leaf_w, leaf_h, facecolor=_TINT[place], edgecolor="white", linewidth=2))
-            label = f"{name}\n{quantity(n, unit)}\n{n / total:.0%}"
-            if _fits(label, leaf_w, leaf_h):
-                ax.text(x + dx + leaf_w / 2, y + dy + leaf_h / 2, label, ha="center", va="center", fontsize=11)
-            else:
+            whole = f"{name}\n{quantity(n, unit)}\n{n / total:.0%}"
+            label = next((text for text in (whole, name) if _fits(text, leaf_w, leaf_h)), "")
+            ax.text(x + dx + leaf_w / 2, y + dy + leaf_h / 2, label, ha="center", va="center", fontsize=11)
+            if label != whole:
                 hidden.append(f"{name} {quantity(n, unit)}")
         ax.add_patch(plt.Rectangle((x, y), w, h, fill=False, edgecolor=BLACK, linewidth=1.2))
     ax.set(title=title, xlim=(0, width), ylim=(height, 0))
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.set_xlabel(f"too small to name: {', '.join(hidden)}" if hidden else "", loc="left", fontsize=11)
+    ax.set_xlabel(f"too small for its number: {', '.join(hidden)}" if hidden else "", loc="left", fontsize=11)
     ax.spines[:].set_visible(False)
     handles = [plt.Rectangle((0, 0), 1, 1, color=_TINT[place]) for place in groups]
     fig.legend(handles, [f"{place} {amount / total:.1%}" for place, amount in groups.items()], loc="outside lower center",

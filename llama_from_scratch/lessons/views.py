@@ -128,8 +128,8 @@ def attention_frame(
     right.invert_yaxis()
     right.set(xlim=(0, 1), xlabel="weight (a row sums to 1)")
     right.set_title(f"{token}: {names[token]} looks at", parse_math=False)
-    told = ", ".join(f"{names[s]} ({s}) {w:.0%}" for w, s in zip(top.values.tolist(), top.indices.tolist()))
-    fig.set_label(f"{title}: token {token}, {names[token]}, looks at {told}.")
+    told = ", ".join(f"“{names[s]}” ({s}) {w:.0%}" for w, s in zip(top.values.tolist(), top.indices.tolist()))
+    fig.set_label(f"{title}: token {token}, “{names[token]}”, looks at {told}.")
     return fig
 
 
@@ -151,12 +151,12 @@ def attention_heads_frame(
         ax.spines[:].set(visible=True, color=colour, linewidth=4)
         ax.set_title(f"{head}: kv {group}" if columns > 4 else f"head {head}, key/value {group}", fontsize=11)
         best = int(weights_TS[token].argmax())
-        told.append(f"head {head} at {names[best]} ({best}) {weights_TS[token, best]:.0%}")
+        told.append(f"head {head} at “{names[best]}” ({best}) {weights_TS[token, best]:.0%}")
     fig.supxlabel("looked at (key position); bright is more", fontsize=12)
     fig.supylabel("looking (query)", fontsize=12)
     sharing = f"{n_heads // n_kv_heads} heads share a key/value head (one colour)" if n_kv_heads < n_heads else "none shared"
     fig.suptitle(f"Layer {layer}: {n_heads} heads, {sharing}", fontsize=13, fontweight="bold")
-    fig.set_label(f"Layer {layer}: token {token}, {names[token]}, looks most: {'; '.join(told)}.")
+    fig.set_label(f"Layer {layer}: token {token}, “{names[token]}”, looks most: {'; '.join(told)}.")
     return fig
 
 
@@ -198,6 +198,7 @@ def residual_frame(
     stream, attention, feed_forward = size(passed.stream), size(passed.attention), size(passed.feed_forward)
     shown = sorted({round(k) for k in np.linspace(0, n_layers, min(n_layers, _MAX_LAYERS_SHOWN) + 1)})
     rows = range(len(shown))
+    where = ["embedding", *(f"layer {layer}" for layer in range(n_layers))]
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 1.5 + 0.42 * len(shown)), sharey=True)
     added = [(row, layer - 1) for row, layer in zip(rows, shown) if layer]
     for offset, sizes, colour, half in ((-0.2, attention, BLUE, "attention"), (0.2, feed_forward, ORANGE, "feed-forward")):
@@ -206,7 +207,7 @@ def residual_frame(
     left.plot([stream[layer] for layer in shown], rows, "o-", color=BLACK, label="stream afterwards")
     left.set(xlim=(0, None), xlabel="size (root mean square per channel)")
     left.set_title(f"{token}: {name}", parse_math=False)
-    left.set_yticks(rows, ["embedding", *(f"layer {layer - 1}" for layer in shown[1:])])
+    left.set_yticks(rows, [where[layer] for layer in shown])
     left.invert_yaxis()
     left.legend(loc="upper right")
     final = guesses[-1][0]
@@ -216,8 +217,8 @@ def residual_frame(
         right.text(prob + 0.02, row, f"{guess}  {prob:.0%}", va="center", fontsize=12, parse_math=False)
     right.set(xlim=(0, 1.4), xticks=(0, 0.5, 1), xlabel="probability of its first choice")
     right.set_title("What would come next?" if follows is None else f"What comes next? (here: {follows})", parse_math=False)
-    told = ", ".join(f"layer {k - 1} {guesses[k][0]} {guesses[k][1]:.0%}" if k else f"embedding {guesses[0][0]}" for k in shown)
-    fig.set_label(f"After token {token}, {name}, the first choice is: {told}. The stream grows from size {stream[0]:.2f} "
+    told = ", ".join(f"{where[k]} “{guesses[k][0]}” {guesses[k][1]:.0%}" for k in shown)
+    fig.set_label(f"After token {token}, “{name}”, the first choice is: {told}. The stream grows from size {stream[0]:.2f} "
                   f"to {stream[-1]:.2f}.")
     return fig
 
@@ -311,7 +312,7 @@ def sampling_frame(logits: Float[Tensor, "V"], sampling: Sampling, *, names: Seq
     end = after.replace("\n", " ")
     ax.set_title(f"{'…' if len(end) > 40 else ''}{end[-40:]} ?", parse_math=False)
     ax.legend(title=f"{len(kept_V):,} of {len(logits):,} tokens possible\nentropy {bits:.1f} bits", title_fontsize=11)
-    told = ", ".join(f"{name} {prob:.0%}" for name, prob in zip(names[:5], probs_V[order].tolist()))
+    told = ", ".join(f"“{name}” {prob:.0%}" for name, prob in zip(names[:5], probs_V[order].tolist()))
     fig.set_label(f"{len(kept_V):,} of {len(logits):,} tokens can be drawn, entropy {bits:.1f} bits. Most likely: {told}.")
     return fig
 

@@ -120,8 +120,8 @@ def _control(name: str, choice: Choices) -> ipywidgets.ValueWidget:
     if isinstance(choice, list):
         if len(choice) > _MAX_BUTTONS or sum(len(str(option)) + 3 for option in choice) > _MAX_BUTTON_LETTERS:
             return ipywidgets.Dropdown(options=choice, **look)
-        buttons = ipywidgets.ToggleButtons(options=choice, **look | {"layout": {"width": "auto"}, "style": {
-            "description_width": "9em", "button_width": "auto"}})
+        buttons = ipywidgets.ToggleButtons(options=choice, **look | {
+            "layout": {"width": "auto", "margin": "4px 2px"}, "style": look["style"] | {"button_width": "auto"}})
         return buttons.add_class("widget-inline-hbox")  # the description beside the buttons, as with every other control
     if not (isinstance(choice, tuple) and len(choice) in (2, 3) and choice[0] < choice[1]):
         raise ValueError(f"{name} needs (low, high) or (low, high, start) with low < high, a list, labels with values, a bool "
