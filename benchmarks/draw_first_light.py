@@ -1,6 +1,6 @@
 """The picture at the top of the README: a small model learns to write, in about a minute on one core.
 
-The run of notebook 17, drawn: the loss on the left, what the model writes at four moments on the right.
+A run like that of notebook 17, drawn: the loss on the left, what the model writes at four moments on the right.
 
     python benchmarks/draw_first_light.py        # writes benchmarks/results/first_light.png
 """

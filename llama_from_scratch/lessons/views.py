@@ -152,6 +152,7 @@ def attention_heads_frame(
         ax.set_title(f"{head}: kv {group}" if columns > 4 else f"head {head}, key/value {group}", fontsize=11)
         best = int(weights_TS[token].argmax())
         told.append(f"head {head} at “{names[best]}” ({best}) {weights_TS[token, best]:.0%}")
+    axes[0, 0].locator_params(integer=True)
     fig.supxlabel("looked at (key position); bright is more", fontsize=12)
     fig.supylabel("looking (query)", fontsize=12)
     sharing = f"{n_heads // n_kv_heads} heads share a key/value head (one colour)" if n_kv_heads < n_heads else "none shared"
