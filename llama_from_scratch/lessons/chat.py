@@ -8,6 +8,7 @@ Used by the chapters on training (17) and chat (5x), and by the tour.
 
 import base64
 import html
+import math
 import textwrap
 import threading
 import time
@@ -27,6 +28,7 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 # Often enough to be read as it comes, seldom enough not to keep the browser busy.
 _SHOW_EVERY_S = 0.1
 _WIDTH = 88
+_ENTER_S = 1.0
 
 
 class Chat(ipywidgets.VBox):
@@ -45,7 +47,7 @@ class Chat(ipywidgets.VBox):
         self._is_over = False
         self._stop = threading.Event()
         self.title, self.turns, self.thread = title, [], threading.Thread()
-        self.field = ipywidgets.Text(placeholder="your words, then Enter", description="you",
+        self.field = ipywidgets.Text(placeholder="your words, then Enter", description="you", continuous_update=False,
                                      style={"description_width": "9em"}, layout={"width": "44em"})
         self.temperature = ipywidgets.FloatSlider(value=0.8, min=0.0, max=1.5, step=0.05, description="temperature",
                                                   style={"description_width": "9em"}, layout={"width": "32em"})
@@ -56,7 +58,9 @@ class Chat(ipywidgets.VBox):
         buttons = ipywidgets.HBox([self.send_button, self.stop_button, self.new_button], layout={"margin": "0 0 0 9em"})
         heading = ipywidgets.HTML(f"<b>{html.escape(title)}</b>")
         super().__init__([heading, self.page, self.problem, self.field, buttons, self.temperature])
+        self._entered_s = -math.inf
         self.field.on_msg(self._on_message)
+        self.field.observe(lambda change: self._on_words(change["new"]), names="value")
         self.send_button.on_click(lambda _: self.send(self.field.value))
         self.stop_button.on_click(lambda _: self.stop())
         self.new_button.on_click(lambda _: self.begin_anew())
@@ -66,8 +70,15 @@ class Chat(ipywidgets.VBox):
             self._still = figures.png(chat_frame(self.turns, title=title))
 
     def _on_message(self, _: ipywidgets.Widget, content: dict, buffers: list) -> None:
-        if content.get("event") == "submit":  # Enter
-            self.send(self.field.value)
+        """Enter: the browser may announce it before the words, which then follow within moments."""
+        if content.get("event") == "submit":
+            self._entered_s = time.monotonic()
+            self._on_words(self.field.value)
+
+    def _on_words(self, text: str) -> None:
+        if text and time.monotonic() - self._entered_s < _ENTER_S:
+            self._entered_s = -math.inf
+            self.send(text)
 
     def send(self, text: str) -> None:
         """Adds `text` to the conversation and lets the model answer in a thread; a refusal is told in `problem`."""

@@ -101,6 +101,8 @@ def move_first_control(widget):
 def check_widget(page, widget, *, name):
     """It shows a picture; the keyboard changes it; nothing is refused. The screenshot shows it afterwards."""
     widget.scroll_into_view_if_needed()
+    if widget.locator("[role=log]").count():
+        return check_chat(widget, name=name)
     picture = widget.locator("img")
     before, address = bytes_of(picture), picture.get_attribute("src")
     if widget.locator(CONTROLS).count():
@@ -109,6 +111,18 @@ def check_widget(page, widget, *, name):
         assert bytes_of(picture) != before
     problems = widget.locator("[role=alert]")
     assert [problems.nth(k).inner_text() for k in range(problems.count())] == []
+    SCREENSHOTS.mkdir(exist_ok=True)
+    widget.screenshot(path=SCREENSHOTS / f"{name}.png")
+
+
+def check_chat(widget, *, name):
+    """It has answered its opening, and answers what is typed, without a refusal."""
+    turns = widget.locator("[role=log] > div")
+    assert turns.count() == 2
+    move_first_control(widget)
+    turns.nth(3).filter(has_text=re.compile(".{20}")).wait_for()
+    assert turns.nth(2).inner_text().split() == ["you", "and", "the"], "all words are sent, however fast Enter follows them"
+    assert widget.locator("[role=alert]").count() == 0
     SCREENSHOTS.mkdir(exist_ok=True)
     widget.screenshot(path=SCREENSHOTS / f"{name}.png")
 

@@ -125,3 +125,18 @@ def test_still_is_a_picture_of_the_opening_and_nothing_of_the_conversation_is_st
     assert chat._repr_mimebundle_()["image/png"] == bundle["image/png"]
     assert bundle["text/plain"] == "Write with your model (a conversation: run the cell to write to it)"
     assert "image/png" not in Chat(model, tokenizer, opening="")._repr_mimebundle_()
+
+
+def test_enter_waits_for_words_that_the_browser_sends_a_moment_later(model, tokenizer):
+    chat = Chat(model, tokenizer, opening="", max_tokens=4)
+    chat.field._handle_custom_msg({"event": "submit"}, [])
+    assert chat.turns == [], "an empty field sends nothing"
+    chat.field.value = "and then"
+    chat.thread.join()
+    assert chat.turns[0] == ("you", "and then")
+
+
+def test_words_without_enter_wait_in_the_field(model, tokenizer):
+    chat = Chat(model, tokenizer, opening="", max_tokens=4)
+    chat.field.value = "not yet"
+    assert chat.turns == [] and chat.field.value == "not yet"
