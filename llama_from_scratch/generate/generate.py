@@ -79,7 +79,8 @@ def steps(
     documents_BT = padding_documents(lengths_B, width=width) if is_padded else None
     slots_T = torch.arange(width, device=device)
     positions_BT = (slots_T - (width - lengths_B)[:, None]).clamp(min=0) if is_padded else None
-    seen_BV = _occurring(ids_BT, width - lengths_B, vocab_size=model.config.vocab_size)
+    is_penalized = sampling.repetition_penalty != 1.0  # only then does it matter what already occurred
+    seen_BV = _occurring(ids_BT, width - lengths_B, vocab_size=model.config.vocab_size) if is_penalized else None
     generators = [torch.Generator().manual_seed(seed + b) for b in range(len(prompts))]
     cache = KVCache(model.config, batch_size=len(prompts), max_seq_len=width + max_tokens, dtype=dtype, device=device)
     is_live = [True] * len(prompts)
@@ -94,7 +95,8 @@ def steps(
             return
         yield [token if live else None for live, token in zip(is_live, tokens)]
         ids_BT = next_B[:, None]
-        seen_BV.scatter_(1, ids_BT, True)
+        if is_penalized:
+            seen_BV.scatter_(1, ids_BT, True)
         if is_padded:
             positions_BT, documents_BT = positions_BT[:, -1:] + 1, torch.zeros_like(ids_BT)
 
@@ -128,7 +130,7 @@ def _occurring(ids_BT: Tensor, first_B: Tensor, *, vocab_size: int) -> Bool[Tens
     return seen_BV
 
 
-def _choose(logits_BV: Tensor, sampling: Sampling, *, seen: Tensor, generators: list[torch.Generator]) -> Tensor:
+def _choose(logits_BV: Tensor, sampling: Sampling, *, seen: Tensor | None, generators: list[torch.Generator]) -> Tensor:
     largest_B, best_B = logits_BV.max(-1)  # a NaN counts as largest
     if largest_B.isnan().any():
         raise ValueError("the model's logits hold a NaN, so no next token can be chosen. "
