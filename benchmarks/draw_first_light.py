@@ -18,7 +18,7 @@ from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.lessons import figures
 from llama_from_scratch.lessons.live import running_mean
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
 from llama_from_scratch.train import Packed, Step, TrainConfig, read_documents, split_validation, train
 
 MOMENTS = (1, 60, 300, 900)
@@ -28,7 +28,7 @@ def main() -> None:
     figures.style()
     torch.set_num_threads(1)
     stories, _ = split_validation(read_documents(bundled.path("stories.txt"), separator="\n\n"), fraction=0.05)
-    tokenizer = Tokenizer.train(stories[:1000], 768, special_tokens=("<|begin_of_text|>", "<|end_of_text|>"))
+    tokenizer = Tokenizer.train(stories[:1000], 768, special_tokens=BEGIN_AND_END)
     torch.manual_seed(0)
     model = Llama(LlamaConfig(
         dim=96, n_heads=4, n_kv_heads=2, ffn_dim=288, vocab_size=768, max_seq_len=512, norm_eps=1e-5, rope_theta=1e4,

@@ -15,7 +15,7 @@ from llama_from_scratch import bundled
 from llama_from_scratch.checkpoint import native
 from llama_from_scratch.config import LayerSpec, LlamaConfig
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
 from llama_from_scratch.train import Packed, TrainConfig, read_documents, split_validation, train
 from llama_from_scratch.train.progress import ProgressBar
 
@@ -33,7 +33,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     stories, held_out = split_validation(read_documents(bundled.path("stories.txt"), separator="\n\n"), fraction=0.05)
-    tokenizer = Tokenizer.train(stories, CONFIG.vocab_size, special_tokens=("<|begin_of_text|>", "<|end_of_text|>"))
+    tokenizer = Tokenizer.train(stories, CONFIG.vocab_size, special_tokens=BEGIN_AND_END)
     torch.manual_seed(0)
     model = Llama(CONFIG)
     config = TrainConfig(n_steps=args.steps, batch_size=6, seq_len=384, peak_lr=4e-3, n_warmup=100,

@@ -8,8 +8,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-SPECIAL_TOKENS = ("<|begin_of_text|>", "<|end_of_text|>")
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status: 0, 1 if `doctor` finds something wrong, 2 for what the user can mend."""
@@ -95,7 +93,7 @@ def _train(args: argparse.Namespace) -> int:
     from llama_from_scratch.config import LayerSpec, LlamaConfig
     from llama_from_scratch.family import ffn_dim
     from llama_from_scratch.model.transformer import Llama
-    from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+    from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
     from llama_from_scratch.train import Packed, TrainConfig, read_documents, split_validation, train
     from llama_from_scratch.train.progress import ProgressBar, duration
 
@@ -119,7 +117,7 @@ def _train(args: argparse.Namespace) -> int:
         tokenizer = native.load_tokenizer(out)
     else:
         print(f"training a tokenizer of {args.vocab} tokens on {path} ...", flush=True)
-        tokenizer = Tokenizer.train(texts, args.vocab, special_tokens=SPECIAL_TOKENS)
+        tokenizer = Tokenizer.train(texts, args.vocab, special_tokens=BEGIN_AND_END)
     data, validation = Packed(texts, tokenizer), Packed(held_out, tokenizer)
     torch.manual_seed(args.seed)
     model = Llama(LlamaConfig(

@@ -20,6 +20,9 @@ from typing import Literal
 
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, Splitter, cut_long, one_of, without_surrogates
 
+BEGIN_AND_END = ("<|begin_of_text|>", "<|end_of_text|>")
+"""The special tokens that frame a text: what `bos_id` and `eos_id` stand for."""
+
 OnMerge = Callable[[int, bytes, bytes, int], object]
 
 _LONG_WORD_BYTES = 200
@@ -221,12 +224,12 @@ class Tokenizer:
     @property
     def bos_id(self) -> int:
         """The id of <|begin_of_text|>. Raises ValueError if there is none."""
-        return self._special_id("<|begin_of_text|>")
+        return self._special_id(BEGIN_AND_END[0])
 
     @property
     def eos_id(self) -> int:
         """The id of <|end_of_text|>. Raises ValueError if there is none."""
-        return self._special_id("<|end_of_text|>")
+        return self._special_id(BEGIN_AND_END[1])
 
     def _special_id(self, name: str) -> int:
         if name not in self.special_ids:
