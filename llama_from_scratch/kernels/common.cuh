@@ -1,0 +1,103 @@
+// What every kernel of this folder shares: number types, 16-byte memory accesses, and sums over warps and blocks.
+//
+// The dtype of a program is a compile flag: -DREAL=float, bf16, fp16 or double. Tensors hold `real`; sums and everything
+// that rounding could hurt run in `accum`, which is fp32, or fp64 in the double program (it exists so that gradients can be
+// checked by finite differences). This is the only kernel file that knows whether it is compiled for a GPU or for a CPU.
+#pragma once
+
+#ifdef CUDA_ON_CPU
+#include "cuda_on_cpu.h"
+#endif
+
+struct bf16 { unsigned short bits; };   // the upper half of an fp32: 8 bits of exponent, 7 of fraction
+struct fp16 { unsigned short bits; };   // IEEE half: 5 bits of exponent, 10 of fraction
+
+#ifndef REAL
+#define REAL float
+#endif
+typedef REAL real;
+
+template <class T> struct AccumOf { typedef float type; };
+template <> struct AccumOf<double> { typedef double type; };
+typedef AccumOf<real>::type accum;
+
+// ---- conversions: widen is exact, narrow rounds to nearest, ties to even ---------------------------------------------
+
+__device__ inline double widen(double x) { return x; }
+__device__ inline float widen(float x) { return x; }
+__device__ inline float widen(bf16 x) { return __uint_as_float((unsigned)x.bits << 16); }
+
+__device__ inline void round_to(double x, double& y) { y = x; }
+__device__ inline void round_to(float x, float& y) { y = x; }
+
+#if defined(CUDA_ON_CPU) || __CUDA_ARCH__ < 800   // no instruction for it: carry out of the lower half, by hand
+__device__ inline void round_to(float x, bf16& y) {
+    unsigned bits = __float_as_uint(x);
+    bool is_nan = (bits & 0x7fffffffu) > 0x7f800000u;
+    y.bits = is_nan ? 0x7fff : (unsigned short)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+}
+#else
+__device__ inline void round_to(float x, bf16& y) { asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
+#endif
+
+#ifdef CUDA_ON_CPU
+__device__ inline float widen(fp16 x) { return emu::float_from_half(x.bits); }
+__device__ inline void round_to(float x, fp16& y) { y.bits = emu::half_from_float(x); }
+#else
+__device__ inline float widen(fp16 x) { float y; asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits)); return y; }
+__device__ inline void round_to(float x, fp16& y) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x)); }
+#endif
+
+__device__ inline real narrow(accum x) { real y; round_to(x, y); return y; }
+__device__ inline accum rounded(accum x) { return widen(narrow(x)); }   // x as it would come back from memory
+
+__device__ inline float inverse_root(float x) { return rsqrtf(x); }
+__device__ inline double inverse_root(double x) { return 1.0 / sqrt(x); }
+__device__ inline float exponential(float x) { return expf(x); }
+__device__ inline double exponential(double x) { return exp(x); }
+
+// ---- memory: 16 bytes are the most that one thread can move with one instruction -------------------------------------
+
+constexpr int VECTOR = 16 / sizeof(real);
+struct alignas(16) Vector { real at[VECTOR]; };
+
+#ifdef CUDA_ON_CPU   // to the emulator's eyes, too, this must be one access, not VECTOR of them
+EMU_NO_TRACE inline Vector load(const real* p, int line = __builtin_LINE()) {
+    Vector v;
+    emu::access16(p, false, line);
+    __builtin_memcpy(&v, p, 16);
+    return v;
+}
+EMU_NO_TRACE inline void store(real* p, Vector v, int line = __builtin_LINE()) {
+    emu::access16(p, true, line);
+    __builtin_memcpy(p, &v, 16);
+}
+#define DYNAMIC_SHARED(type, name) type* name = (type*)emu::dynamic_shared()
+#else
+__device__ inline Vector load(const real* p) { return *(const Vector*)p; }
+__device__ inline void store(real* p, Vector v) { *(Vector*)p = v; }
+#define DYNAMIC_SHARED(type, name) \
+    extern __shared__ __align__(1024) unsigned char name##_bytes[]; \
+    type* name = (type*)name##_bytes
+#endif
+
+// ---- sums: 32 lanes of a warp by shuffles, the warps of a block through shared memory ---------------------------------
+
+constexpr unsigned ALL_LANES = 0xffffffffu;
+
+__device__ inline accum warp_sum(accum x) {   // every lane receives the sum
+    for (int distance = 16; distance; distance /= 2) x += __shfl_xor_sync(ALL_LANES, x, distance);
+    return x;
+}
+
+// The sum over a block of whole warps; every thread receives it. `per_warp` is shared memory for one number per warp. The
+// order of the additions is fixed, so the result is the same bits every time.
+__device__ inline accum block_sum(accum x, accum* per_warp) {
+    x = warp_sum(x);
+    __syncthreads();   // another sum may still be being read from per_warp
+    if (threadIdx.x % 32 == 0) per_warp[threadIdx.x / 32] = x;
+    __syncthreads();
+    accum total = 0;
+    for (int warp = 0; warp < blockDim.x / 32; warp++) total += per_warp[warp];
+    return total;
+}
