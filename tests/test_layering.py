@@ -22,6 +22,7 @@ ORDER = [
     "checkpoint",
     "generate",
     "train",
+    "kernels",
     "lessons",
     "doctor",
     "__main__",

@@ -105,7 +105,7 @@ def _parameter(text: str, entry: str) -> Parameter:
     match = _PARAMETER.fullmatch(" ".join(text.split()))
     known = {*_TENSOR_DTYPES, "real", "accum"} if match and match["pointer"] else {*_INTEGERS, *_FLOATS, "accum"}
     if match is None or match["type"] not in known:
-        raise ValueError(f"a parameter of {entry} must be a pointer or a number, of one of the types {', '.join(sorted(known))}; "
+        raise ValueError(f"a parameter of {entry} must be a pointer or a number of the types {', '.join(sorted(known))}; "
                          f"got {' '.join(text.split())!r}")
     return Parameter(name=match["name"], c_type=match["type"], is_pointer=bool(match["pointer"]), is_const=bool(match["const"]))
 
