@@ -58,24 +58,25 @@ __device__ inline double exponential(double x) { return exp(x); }
 
 // ---- memory: 16 bytes are the most that one thread can move with one instruction -------------------------------------
 
+template <class T> struct alignas(16) VectorOf { T at[16 / sizeof(T)]; };
+typedef VectorOf<real> Vector;
 constexpr int VECTOR = 16 / sizeof(real);
-struct alignas(16) Vector { real at[VECTOR]; };
 
 #ifdef CUDA_ON_CPU   // to the emulator's eyes, too, this must be one access, not VECTOR of them
-EMU_NO_TRACE inline Vector load(const real* p, int line = __builtin_LINE()) {
-    Vector v;
+template <class T> EMU_NO_TRACE inline VectorOf<T> load(const T* p, int line = __builtin_LINE()) {
+    VectorOf<T> v;
     emu::access16(p, false, line);
     __builtin_memcpy(&v, p, 16);
     return v;
 }
-EMU_NO_TRACE inline void store(real* p, Vector v, int line = __builtin_LINE()) {
+template <class T> EMU_NO_TRACE inline void store(T* p, VectorOf<T> v, int line = __builtin_LINE()) {
     emu::access16(p, true, line);
     __builtin_memcpy(p, &v, 16);
 }
 #define DYNAMIC_SHARED(type, name) type* name = (type*)emu::dynamic_shared()
 #else
-__device__ inline Vector load(const real* p) { return *(const Vector*)p; }
-__device__ inline void store(real* p, Vector v) { *(Vector*)p = v; }
+template <class T> __device__ inline VectorOf<T> load(const T* p) { return *(const VectorOf<T>*)p; }
+template <class T> __device__ inline void store(T* p, VectorOf<T> v) { *(VectorOf<T>*)p = v; }
 #define DYNAMIC_SHARED(type, name) \
     extern __shared__ __align__(1024) unsigned char name##_bytes[]; \
     type* name = (type*)name##_bytes
