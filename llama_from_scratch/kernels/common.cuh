@@ -53,6 +53,16 @@ __device__ inline accum rounded(accum x) { return widen(narrow(x)); }   // x as 
 
 __device__ inline float inverse_root(float x) { return rsqrtf(x); }
 __device__ inline double inverse_root(double x) { return 1.0 / sqrt(x); }
+// The exactly rounded root and quotient of fp32 are subroutine calls on a GPU; these are one instruction each, off by at
+// most two units in the last place.
+#ifdef CUDA_ON_CPU
+__device__ inline float root(float x) { return sqrtf(x); }
+#else
+__device__ inline float root(float x) { float y; asm("sqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+#endif
+__device__ inline double root(double x) { return sqrt(x); }
+__device__ inline float quotient(float x, float y) { return __fdividef(x, y); }   // 0 for |y| over 2^126
+__device__ inline double quotient(double x, double y) { return x / y; }
 __device__ inline float exponential(float x) { return expf(x); }
 __device__ inline double exponential(double x) { return exp(x); }
 
@@ -73,10 +83,19 @@ template <class T> EMU_NO_TRACE inline void store(T* p, VectorOf<T> v, int line 
     emu::access16(p, true, line);
     __builtin_memcpy(p, &v, 16);
 }
+template <class T> EMU_NO_TRACE inline VectorOf<T> load_once(const T* p, int line = __builtin_LINE()) { return load(p, line); }
+template <class T> EMU_NO_TRACE inline void store_once(T* p, VectorOf<T> v, int line = __builtin_LINE()) { store(p, v, line); }
 #define DYNAMIC_SHARED(type, name) type* name = (type*)emu::dynamic_shared()
 #else
 template <class T> __device__ inline VectorOf<T> load(const T* p) { return *(const VectorOf<T>*)p; }
 template <class T> __device__ inline void store(T* p, VectorOf<T> v) { *(VectorOf<T>*)p = v; }
+
+// For what nobody reads a second time: it is the first to leave the cache, so that what is needed again can stay.
+template <class T> __device__ inline VectorOf<T> load_once(const T* p) {
+    int4 bits = __ldcs((const int4*)p);
+    return *(VectorOf<T>*)&bits;
+}
+template <class T> __device__ inline void store_once(T* p, VectorOf<T> v) { __stcs((int4*)p, *(int4*)&v); }
 #define DYNAMIC_SHARED(type, name) \
     extern __shared__ __align__(1024) unsigned char name##_bytes[]; \
     type* name = (type*)name##_bytes

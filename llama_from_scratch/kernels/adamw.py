@@ -1,0 +1,144 @@
+"""AdamW for all parameters in one launch: the same formula as `train.optimizer.AdamW`, every number touched once.
+
+A step reads and writes the fp32 weights and both averages, reads the gradient and writes the model's copy: 28 bytes per bf16
+parameter. The length of the gradient, the clipping and the decision to skip a step stay on the device, so the CPU never waits
+for it and a CUDA graph can hold the whole step.
+
+Notebook 36. Sources: as `train.optimizer`; fp32 weights behind bf16 ones: Micikevicius et al., Mixed Precision Training,
+arXiv:1710.03740, section 3.1.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from llama_from_scratch.kernels.launch import launch, program
+from llama_from_scratch.kernels.tensors import n_processors, require_cuda
+from llama_from_scratch.train.optimizer import Group
+
+THREADS = 256
+CHUNK = 16384           # elements of one tensor that a block handles at a time, as in adamw.cu
+BLOCKS_PER_PROCESSOR = 8
+N_FIELDS = 6            # numbers per row of the table of tensors, and in the plan of a step
+NORM = 0                # place of the gradient's length in the plan
+
+
+class FusedAdamW:
+    """A drop-in for `train.optimizer.AdamW`, with clipping inside: one launch for the step, two more for the norm.
+
+    Parameters in bf16 or fp16 get fp32 weights behind them (`masters`); the model's own are rounded copies of those, written
+    in the same pass. All parameters share one dtype and one device.
+    """
+
+    def __init__(
+        self, groups: Sequence[Group], *, beta1: float = 0.9, beta2: float = 0.95, eps: float = 1e-8, emulate: bool = False
+    ) -> None:
+        self.groups, self.beta1, self.beta2, self.eps = tuple(groups), beta1, beta2, eps
+        self.params = {name: p for group in groups for name, p in group.params.items()}
+        _check(self.groups, self.params)
+        first = next(iter(self.params.values()))
+        require_cuda("FusedAdamW", first, emulate=emulate)
+        self._program = program("adamw", first.dtype)
+        device, accum = first.device, self._program.accum
+        self.means = {name: torch.zeros_like(p, dtype=accum) for name, p in self.params.items()}
+        self.squares = {name: torch.zeros_like(p, dtype=accum) for name, p in self.params.items()}
+        self.masters = {} if first.dtype == accum else {name: p.detach().to(accum) for name, p in self.params.items()}
+        self.n_steps = torch.zeros(1, dtype=torch.int64, device=device)
+        self._lr = torch.zeros(1, dtype=torch.float64, device=device)
+        self._plan = torch.zeros(N_FIELDS, dtype=accum, device=device)
+        decays = [group.weight_decay for group in groups for _ in group.params]
+        self._decays = torch.tensor(decays, dtype=accum, device=device)
+        chunks = _chunks([p.numel() for p in self.params.values()])
+        self._chunk_tensor, self._chunk_start = (table.to(device) for table in chunks)
+        self._squares = torch.zeros(len(self._chunk_tensor), dtype=accum, device=device)
+        self._table, self._addresses = torch.zeros(0, dtype=torch.int64, device=device), []
+
+    @torch.no_grad()
+    def step(self, *, lr: float, max_norm: float | None = None) -> Float[Tensor, ""] | None:
+        """One step against the gradients, all of which must be there.
+
+        With `max_norm`, gradients longer than that (all of them as one vector) count as scaled down to it, and a length that is
+        not finite skips the step: nothing changes, the number of steps included. Returns the length before scaling, on the
+        device: reading it waits for the GPU. Without, the gradients are not measured and None is returned.
+        """
+        self._find_gradients()
+        self._lr.fill_(lr)
+        grid = min(len(self._chunk_tensor), n_processors(self._lr.device) * BLOCKS_PER_PROCESSOR)
+        work = [self._table, self._decays, self._chunk_tensor, self._chunk_start, len(self._chunk_tensor)]
+        if max_norm is not None:
+            launch(self._program, "gradient_squares", [*work, self._squares], grid=grid, block=THREADS)
+        n_measured = 0 if max_norm is None else len(self._chunk_tensor)
+        limit = float("inf") if max_norm is None else max_norm
+        launch(self._program, "make_plan",
+               [self._squares, n_measured, limit, self._lr, self.beta1, self.beta2, self.eps, self.n_steps, self._plan],
+               grid=1, block=THREADS)
+        launch(self._program, "adamw", [*work, self._plan, self.beta1, self.beta2], grid=grid, block=THREADS)
+        return None if max_norm is None else self._plan[NORM].clone()
+
+    def _find_gradients(self) -> None:
+        """Tells the device where everything lies, if anything moved since the last step: gradients may be new tensors."""
+        if missing := [name for name, p in self.params.items() if p.grad is None]:
+            raise ValueError(f"every parameter of a group needs a gradient; {', '.join(missing[:4])} got none. "
+                             "Call backward first, or leave frozen parameters out of the groups")
+        for p in self.params.values():
+            if p.grad.stride() != p.stride():
+                p.grad = torch.empty_like(p).copy_(p.grad)
+        addresses = [row for name, p in self.params.items() for row in self._row(name, p)]
+        if addresses != self._addresses:
+            table = torch.tensor(addresses)
+            self._table = (table.pin_memory() if self._lr.is_cuda else table).to(self._lr.device, non_blocking=True)
+            self._addresses = addresses
+
+    def _row(self, name: str, p: nn.Parameter) -> list[int]:
+        master = self.masters.get(name)
+        weights, copy = (p.data_ptr(), 0) if master is None else (master.data_ptr(), p.data_ptr())
+        return [weights, self.means[name].data_ptr(), self.squares[name].data_ptr(), p.grad.data_ptr(), copy, p.numel()]
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for p in self.params.values():
+            p.grad = None
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """As `train.optimizer.AdamW.state_dict`, which can load it in fp32; with `master.*` where the model is narrower."""
+        state = {f"mean.{name}": mean for name, mean in self.means.items()}
+        state |= {f"square.{name}": square for name, square in self.squares.items()}
+        state |= {f"master.{name}": master for name, master in self.masters.items()}
+        return state | {"n_steps": self.n_steps[0].cpu()}
+
+    @torch.no_grad()
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Takes over what `state_dict` gave. Raises ValueError if it belongs to other parameters."""
+        own = self.state_dict()
+        wrong = sorted(own.keys() ^ state.keys()) + [n for n in own.keys() & state.keys() if own[n].shape != state[n].shape]
+        if wrong:
+            raise ValueError(f"the optimizer's state must be of the same parameters; {', '.join(wrong[:4])} "
+                             f"{'and more ' if len(wrong) > 4 else ''}differ. Resume with the model and settings of the run")
+        for name, tensor in own.items():
+            if name != "n_steps":
+                tensor.copy_(state[name])
+        self.n_steps.fill_(int(state["n_steps"]))
+
+
+def _check(groups: Sequence[Group], params: Mapping[str, nn.Parameter]) -> None:
+    names = [name for group in groups for name in group.params]
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"AdamW needs at least one parameter, and each in one group; got {names}")
+    kinds = sorted({f"{p.dtype} on {p.device}" for p in params.values()})
+    if len(kinds) > 1:
+        raise ValueError(f"FusedAdamW steps all parameters in one launch, so they must share dtype and device; got {kinds}. "
+                         "Convert the model with .to(...), or make one optimizer for each kind")
+    if gaps := [name for name, p in params.items() if not p.is_non_overlapping_and_dense()]:
+        raise ValueError(f"FusedAdamW needs parameters that lie in memory without gaps; {', '.join(gaps[:4])} do not. "
+                         "Replace them by p.contiguous()")
+
+
+def _chunks(sizes: Sequence[int]) -> tuple[Int[Tensor, "chunks"], Int[Tensor, "chunks"]]:
+    """For every chunk the number of its tensor (int32) and its first element there (int64)."""
+    counts = torch.tensor([-(-size // CHUNK) for size in sizes])
+    tensor = torch.repeat_interleave(torch.arange(len(sizes)), counts)
+    first_chunk = torch.tensor([0, *accumulate(counts.tolist())])[tensor]
+    return tensor.int(), (torch.arange(len(tensor)) - first_chunk) * CHUNK
