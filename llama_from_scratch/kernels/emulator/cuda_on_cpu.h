@@ -1,0 +1,879 @@
+// A CUDA machine on the CPU: a .cu file that includes this header instead of CUDA's runs on a laptop, unchanged.
+//
+// Every CUDA thread is a fiber: a function call with a stack of its own, which the scheduler below leaves and re-enters by
+// swapping the stack pointer. 32 fibers are a warp, and a block's fibers share the memory that the kernel calls __shared__.
+// Only one fiber of a block runs at a time, until it has to wait for others. So a barrier is a counter, a shuffle is a table
+// with 32 places, and every mistake in their use is seen when it is made and told with block, thread and source line.
+//
+// What is not modelled: time, caches, occupancy, the weak ordering of memory, clusters. The approximate functions of a GPU
+// (__expf, rsqrtf, ...) are the accurate ones here, so no tolerance may depend on their last bits.
+//
+// build.py compiles it with one of:
+//   (nothing)       "fast":     several OS threads, each running whole blocks
+//   EMU_CHECKED     "checked":  one OS thread; shared memory poisoned before each block; wild addresses reported
+//   EMU_TRACE       "traced":   as checked, and trace.h sees every memory access
+//   -fsanitize=...  "address", "thread": an executable (standalone.h) under the compiler's own bug finders
+//
+// It includes no C++ library header, as those cost a second of every build.
+#pragma once
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <sys/mman.h>
+
+// ---- what the build is ------------------------------------------------------------------------------------------------
+
+#if defined(__SANITIZE_THREAD__) && !defined(EMU_TRACE)   // the traced build instruments as TSan does, but has its own hooks
+#define EMU_TSAN
+extern "C" void* __tsan_create_fiber(unsigned);
+extern "C" void* __tsan_get_current_fiber();
+extern "C" void __tsan_switch_to_fiber(void*, unsigned);
+extern "C" void __tsan_acquire(void*);
+extern "C" void __tsan_release(void*);
+#endif
+#ifdef __SANITIZE_ADDRESS__
+#define EMU_ASAN
+extern "C" void __sanitizer_start_switch_fiber(void**, const void*, size_t);
+extern "C" void __sanitizer_finish_switch_fiber(void*, const void**, size_t*);
+#endif
+
+// The emulator's own functions must not be instrumented, nor inlined into kernels, which are.
+#if defined(EMU_TSAN) || defined(EMU_TRACE)
+#define EMU_NO_TRACE __attribute__((no_sanitize("thread"), noinline, unused))
+#else
+#define EMU_NO_TRACE __attribute__((unused))
+#endif
+#if defined(EMU_TRACE)   // the trace is told of an atomic as one event; TSan must see the machine's atomic instruction instead
+#define EMU_ATOMIC EMU_NO_TRACE
+#else
+#define EMU_ATOMIC __attribute__((unused))
+#endif
+
+// A worker is an OS thread that runs blocks. What exists once per worker, a block's shared memory above all, is thread-local
+// where there can be several; elsewhere shared memory lies in one section of the file, which can be found and poisoned.
+#if defined(EMU_CHECKED) || defined(EMU_TRACE)
+#define EMU_PER_WORKER
+#ifdef __APPLE__
+#define __shared__ static __attribute__((section("__DATA,emu_shared")))
+extern char emu_shared_begin[] __asm("section$start$__DATA$emu_shared");
+extern char emu_shared_end[] __asm("section$end$__DATA$emu_shared");
+#else
+#define __shared__ static __attribute__((section("emu_shared")))
+extern "C" char __start_emu_shared[] __attribute__((weak, visibility("hidden")));
+extern "C" char __stop_emu_shared[] __attribute__((weak, visibility("hidden")));
+#define emu_shared_begin __start_emu_shared
+#define emu_shared_end __stop_emu_shared
+#endif
+#elif defined(EMU_ASAN)   // ASan guards a variable with red zones only if it lies in no section of its own
+#define EMU_PER_WORKER
+#define __shared__ static
+#else
+#define EMU_PER_WORKER thread_local
+#define __shared__ static thread_local
+#endif
+
+// ---- the words CUDA adds to C++ ---------------------------------------------------------------------------------------
+
+#define __global__
+#define __device__
+#define __host__
+#define __constant__ static
+#define __forceinline__ inline __attribute__((always_inline))
+#define __noinline__ __attribute__((noinline))
+#define __restrict__ __restrict
+#define __align__(n) __attribute__((aligned(n)))
+#define __launch_bounds__(...)
+
+struct uint3 { unsigned x, y, z; };
+struct dim3 { unsigned x = 1, y = 1, z = 1; };
+struct alignas(8) float2 { float x, y; };
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) int2 { int x, y; };
+struct alignas(16) int4 { int x, y, z, w; };
+struct alignas(8) uint2 { unsigned x, y; };
+struct alignas(16) uint4 { unsigned x, y, z, w; };
+struct alignas(16) double2 { double x, y; };
+static inline float2 make_float2(float x, float y) { return {x, y}; }
+static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+
+static EMU_PER_WORKER uint3 threadIdx, blockIdx;
+static EMU_PER_WORKER dim3 blockDim, gridDim;
+constexpr int warpSize = 32;
+
+namespace emu {
+
+struct Place { const char* file; int line; };   // of the call in the kernel's source
+#define EMU_HERE emu::Place at = {__builtin_FILE(), __builtin_LINE()}
+static inline bool is_same(Place a, Place b) {
+    return a.line == b.line && (a.file == b.file || !__builtin_strcmp(a.file, b.file));
+}
+
+constexpr unsigned MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / 32, MAX_WORKERS = 64;
+constexpr unsigned MAX_SHARED_BYTES = 227 * 1024;   // what a block may ask for on a Hopper GPU
+#if defined(EMU_TSAN) || defined(EMU_ASAN)
+constexpr size_t STACK_BYTES = 256 * 1024;          // instrumented code keeps more on the stack
+#else
+constexpr size_t STACK_BYTES = 64 * 1024;
+#endif
+
+// ---- fibers: a function with its own stack, left and re-entered at will -----------------------------------------------
+
+#if defined(EMU_UCONTEXT) || !(defined(__x86_64__) || defined(__aarch64__))
+}  // namespace emu
+#include <ucontext.h>
+namespace emu {
+struct Context { ucontext_t registers; };   // portable, but every switch is a system call: about five times slower
+static inline void switch_context(Context& from, Context& to) { swapcontext(&from.registers, &to.registers); }
+static inline void make_context(Context& context, char* stack, size_t bytes, void (*start)()) {
+    getcontext(&context.registers);
+    context.registers.uc_stack.ss_sp = stack;
+    context.registers.uc_stack.ss_size = bytes;
+    context.registers.uc_link = nullptr;
+    makecontext(&context.registers, start, 0);
+}
+#else
+// The registers that a function must preserve are pushed onto the stack that is left and popped from the one entered, so a
+// fiber at rest is nothing but a stack pointer.
+struct Context { void* stack_pointer; };
+extern "C" void emu_switch_stack(void** save_here, void* go_there) __asm("emu_switch_stack");
+#if defined(__x86_64__)
+constexpr size_t SAVED_BYTES = 64, RETURN_AT = 48;         // six registers, then the address to continue at
+__asm(R"(
+    .text
+    emu_switch_stack:
+        push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15
+        mov %rsp, (%rdi)
+        mov %rsi, %rsp
+        pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp
+        ret
+)");
+#else
+constexpr size_t SAVED_BYTES = 160, RETURN_AT = 88;        // x19..x30 and d8..d15; x30 is the address to continue at
+__asm(R"(
+    .text
+    .p2align 2
+    emu_switch_stack:
+        sub sp, sp, #160
+        stp x19, x20, [sp]
+        stp x21, x22, [sp, #16]
+        stp x23, x24, [sp, #32]
+        stp x25, x26, [sp, #48]
+        stp x27, x28, [sp, #64]
+        stp x29, x30, [sp, #80]
+        stp d8, d9, [sp, #96]
+        stp d10, d11, [sp, #112]
+        stp d12, d13, [sp, #128]
+        stp d14, d15, [sp, #144]
+        mov x9, sp
+        str x9, [x0]
+        mov sp, x1
+        ldp x19, x20, [sp]
+        ldp x21, x22, [sp, #16]
+        ldp x23, x24, [sp, #32]
+        ldp x25, x26, [sp, #48]
+        ldp x27, x28, [sp, #64]
+        ldp x29, x30, [sp, #80]
+        ldp d8, d9, [sp, #96]
+        ldp d10, d11, [sp, #112]
+        ldp d12, d13, [sp, #128]
+        ldp d14, d15, [sp, #144]
+        add sp, sp, #160
+        ret
+)");
+#endif
+static inline void switch_context(Context& from, Context& to) { emu_switch_stack(&from.stack_pointer, to.stack_pointer); }
+EMU_NO_TRACE static void make_context(Context& context, char* stack, size_t bytes, void (*start)()) {
+    char* saved = (char*)((size_t)(stack + bytes) & ~(size_t)15) - SAVED_BYTES;
+    __builtin_memset(saved, 0, SAVED_BYTES);
+    *(void**)(saved + RETURN_AT) = (void*)start;
+    context.stack_pointer = saved;
+}
+#endif
+
+// ---- the machine: threads, warps, a block -----------------------------------------------------------------------------
+
+enum Wait : unsigned char { NOTHING, BARRIER, LANES };
+
+struct Thread {
+    Context context;
+    uint3 index;          // threadIdx
+    unsigned linear;      // its number in the block
+    Wait waits_for;
+    unsigned mask;        // LANES: whom it wants to meet
+    const char* what;     // the operation it waits in
+    Place at;             // where
+    void* tsan_fiber;
+};
+
+struct Warp {
+    unsigned exists, exited;      // sets of lanes, one bit each
+    unsigned ready;               // may run, but another thread does
+    unsigned met;                 // waiting in a warp operation
+    unsigned long long given[32], received[32];
+    int source[32];               // the lane whose value is wanted
+};
+
+struct Launch {
+    void (*kernel)(void** args);
+    void** args;
+    dim3 grid, block;
+    size_t shared_bytes, n_blocks;
+    int order;                    // FORWARD, REVERSE or RANDOM
+    unsigned seed;
+    size_t next_block;            // workers draw numbers from it
+    int n_faults;
+    char* message;                // the first fault's
+};
+enum Order { FORWARD, REVERSE, RANDOM };
+constexpr size_t MESSAGE_BYTES = 1024;
+
+struct Machine {                  // one worker's
+    Thread threads[MAX_THREADS];
+    Warp warps[MAX_WARPS];
+    Thread outside;               // the code that launched the block
+    Thread* current;
+    Launch* launch;
+    unsigned n_threads, n_exited, n_at_barrier, ready_warps, random;
+    size_t block_number;
+    char* stacks;                 // one mapping for all, so that an address is known to be a local variable's
+    char* shared_end;             // dynamic shared memory ends here, at a page that must not be touched
+    char signal_stack[64 * 1024];
+};
+static EMU_PER_WORKER Machine* machine;
+
+static inline unsigned current_thread() { return machine->current->linear; }
+static inline size_t current_block() { return machine->block_number; }
+static inline size_t dynamic_shared_bytes() { return machine->launch->shared_bytes; }
+static inline char* dynamic_shared() { return machine->shared_end - (dynamic_shared_bytes() + 15) / 16 * 16; }
+static inline bool is_local(const void* p) { return (size_t)((char*)p - machine->stacks) < MAX_THREADS * STACK_BYTES; }
+
+}  // namespace emu
+
+// The traced build reports to trace.h, which defines the functions named here. Every address in shared memory lies between
+// emu_shared_begin and emu_shared_end or within emu::dynamic_shared(); addresses for which emu::is_local() holds are local
+// variables; `grid` and `block` of the launch are gridDim and blockDim.
+//   trace::begin_launch()                        before the first block; end_launch() after the last, or after a fault
+//   trace::begin_block(size_t), end_block()      blocks run one after the other; end_block() is left out after a fault
+//   trace::barrier_released(emu::Place)          every thread of the block has come; called once, by the last of them
+//   trace::warp_synced(unsigned warp, unsigned mask, emu::Place)    likewise for __syncwarp; shuffles do not order memory
+//   trace::atomic(void*, size_t bytes, emu::Place)                  by the current thread, instead of a read and a write
+//   trace::access16(const void*, bool is_write, emu::Place)         16 bytes as one access (common.cuh's load and store)
+#ifdef EMU_TRACE
+#include "trace.h"
+#define EMU_TELL(call) trace::call
+#else
+#define EMU_TELL(call) ((void)0)
+#endif
+
+namespace emu {
+
+static inline void access16(const void* p, bool is_write, Place at) { EMU_TELL(access16(p, is_write, at)); }
+
+// ---- faults: told, never fatal to the process -------------------------------------------------------------------------
+
+EMU_NO_TRACE static void go(Thread& from, Thread& to);
+
+// Leaves the block for good: its other threads are forgotten where they stand. The first fault of a launch is the one told.
+__attribute__((format(printf, 1, 2))) [[noreturn]] EMU_NO_TRACE static void fault(const char* format, ...) {
+    Machine& m = *machine;
+    if (__atomic_fetch_add(&m.launch->n_faults, 1, __ATOMIC_SEQ_CST) == 0) {
+        char text[MESSAGE_BYTES - 128];
+        va_list arguments;
+        va_start(arguments, format);
+        vsnprintf(text, sizeof text, format, arguments);
+        va_end(arguments);
+        uint3 t = m.current->index;
+        snprintf(m.launch->message, MESSAGE_BYTES, "block (%u, %u, %u), thread (%u, %u, %u): %s",
+                 blockIdx.x, blockIdx.y, blockIdx.z, t.x, t.y, t.z, text);
+    }
+    go(*m.current, m.outside);
+    __builtin_unreachable();
+}
+
+#define EMU_AT "%s:%d"
+#define EMU_THREAD "thread (%u, %u, %u)"
+#define EMU_LIST(t) (t).index.x, (t).index.y, (t).index.z
+
+// ---- the scheduler: a warp runs as far as it can before another one moves ---------------------------------------------
+// Taking turns would be fairer, and would hide races between warps: each would see what the others wrote a moment ago.
+
+EMU_NO_TRACE static unsigned random_below(unsigned n) {
+    machine->random = machine->random * 1664525u + 1013904223u;
+    return (unsigned)((unsigned long long)machine->random * n >> 32);
+}
+
+// One of a set of at most 32, which must not be empty: the next one after `last` in the launch's order.
+EMU_NO_TRACE static unsigned pick(unsigned set, unsigned last) {
+    switch (machine->launch->order) {
+        case FORWARD: {
+            unsigned above = set & ~((2u << last) - 1);
+            return __builtin_ctz(above ? above : set);
+        }
+        case REVERSE: {
+            unsigned below = set & ((1u << last) - 1);
+            return 31 - __builtin_clz(below ? below : set);
+        }
+        default: {
+            for (unsigned n = random_below(__builtin_popcount(set)); n; n--) set &= set - 1;
+            return __builtin_ctz(set);
+        }
+    }
+}
+
+// The thread to run now, or nullptr if all of them wait.
+EMU_NO_TRACE static Thread* next_thread() {
+    Machine& m = *machine;
+    unsigned warp = m.current->linear / 32, lane = m.current->linear % 32;
+    if (m.current == &m.outside || !m.warps[warp].ready) {
+        if (!m.ready_warps) return nullptr;
+        unsigned before_first = m.launch->order == REVERSE ? 0 : 31;
+        warp = pick(m.ready_warps, m.current == &m.outside ? before_first : warp);
+        lane = before_first;
+    }
+    Warp& w = m.warps[warp];
+    lane = pick(w.ready, lane);
+    w.ready &= ~(1u << lane);
+    if (!w.ready) m.ready_warps &= ~(1u << warp);
+    return &m.threads[warp * 32 + lane];
+}
+
+EMU_NO_TRACE static void make_ready(unsigned warp, unsigned lanes) {
+    if (!lanes) return;
+    machine->warps[warp].ready |= lanes;
+    machine->ready_warps |= 1u << warp;
+}
+
+EMU_NO_TRACE static void go(Thread& from, Thread& to) {
+    machine->current = &to;
+    threadIdx = to.index;
+#ifdef EMU_TSAN
+    __tsan_switch_to_fiber(to.tsan_fiber, 1);   // 1: a switch orders nothing, so fibers race as real threads would
+#endif
+#ifdef EMU_ASAN
+    void* fake_stack = nullptr;
+    bool is_outside = &to == &machine->outside;
+    __sanitizer_start_switch_fiber(&fake_stack, is_outside ? nullptr : machine->stacks + to.linear * STACK_BYTES,
+                                   is_outside ? 0 : STACK_BYTES);
+#endif
+    switch_context(from.context, to.context);
+#ifdef EMU_ASAN
+    __sanitizer_finish_switch_fiber(fake_stack, nullptr, nullptr);
+#endif
+}
+
+[[noreturn]] EMU_NO_TRACE static void report_deadlock() {
+    Machine& m = *machine;
+    Thread& me = *m.current;
+    for (unsigned i = 0; i < m.n_threads; i++) {
+        Thread& other = m.threads[i];
+        if (other.waits_for != me.waits_for)
+            fault("deadlock: waits in %s at " EMU_AT ", while " EMU_THREAD " waits in %s at " EMU_AT, me.what, me.at.file, me.at.line,
+                  EMU_LIST(other), other.what, other.at.file, other.at.line);
+    }
+    fault("deadlock: waits in %s at " EMU_AT " for lanes 0x%08x, which never meet there", me.what, me.at.file, me.at.line, me.mask);
+}
+
+EMU_NO_TRACE static void wait_in(Wait kind, const char* what, Place at) {
+    Thread& me = *machine->current;
+    me.waits_for = kind;
+    me.what = what;
+    me.at = at;
+    Thread* next = next_thread();
+    if (!next) report_deadlock();
+    go(me, *next);
+    me.waits_for = NOTHING;
+}
+
+// ---- __syncthreads: all threads of the block ---------------------------------------------------------------------------
+
+[[noreturn]] EMU_NO_TRACE static void report_missing_at_barrier(const Thread& waiting, const Thread& returned) {
+    fault(EMU_THREAD " has returned, but " EMU_THREAD " waits in %s at " EMU_AT ": all threads of a block must reach every barrier",
+          EMU_LIST(returned), EMU_LIST(waiting), waiting.what, waiting.at.file, waiting.at.line);
+}
+
+EMU_NO_TRACE static void barrier(const char* what, Place at) {
+    Machine& m = *machine;
+    Thread& me = *m.current;
+    me.what = what;
+    me.at = at;
+    for (unsigned i = 0; m.n_exited && i < m.n_threads; i++)
+        if (m.warps[i / 32].exited >> i % 32 & 1) report_missing_at_barrier(me, m.threads[i]);
+#ifdef EMU_TSAN
+    __tsan_release(&m.n_at_barrier);
+#endif
+    if (++m.n_at_barrier < m.n_threads) {
+        wait_in(BARRIER, what, at);
+    } else {
+        for (unsigned i = 0; i < m.n_threads; i++) {
+            Thread& other = m.threads[i];
+            if (!is_same(other.at, at))
+                fault("reached the barrier at " EMU_AT ", while " EMU_THREAD " waits at another one, " EMU_AT
+                      ": all threads of a block must reach the same barrier", at.file, at.line, EMU_LIST(other), other.at.file,
+                      other.at.line);
+        }
+        m.n_at_barrier = 0;
+        EMU_TELL(barrier_released(at));
+        for (unsigned warp = 0; warp * 32 < m.n_threads; warp++)
+            make_ready(warp, m.warps[warp].exists & ~(warp == me.linear / 32 ? 1u << me.linear % 32 : 0));
+    }
+#ifdef EMU_TSAN
+    __tsan_acquire(&m.n_at_barrier);
+#endif
+}
+
+
+// ---- warp operations: the lanes named in a mask ------------------------------------------------------------------------
+
+typedef void (*Finish)(Warp& warp, unsigned lanes, const char* what, Place at);
+
+// Waits until every lane of `mask` is here; the last of them runs `finish` for all, which fills their `received`.
+EMU_NO_TRACE static void meet(unsigned mask, const char* what, Place at, Finish finish, bool orders_memory) {
+    Machine& m = *machine;
+    Thread& me = *m.current;
+    unsigned number = me.linear / 32, lane = me.linear % 32;
+    Warp& warp = m.warps[number];
+    unsigned lanes = mask & warp.exists;   // the last warp of a block may be incomplete
+    if (!(lanes >> lane & 1)) fault("%s at " EMU_AT ": the mask 0x%08x leaves out the caller, lane %u", what, at.file, at.line, mask, lane);
+    if (lanes & warp.exited)
+        fault("%s at " EMU_AT ": the mask 0x%08x names lane %d, which has returned", what, at.file, at.line, mask,
+              __builtin_ctz(lanes & warp.exited));
+    me.mask = mask;
+#ifdef EMU_TSAN
+    if (orders_memory) __tsan_release(&warp);
+#endif
+    warp.met |= 1u << lane;
+    if ((warp.met & lanes) != lanes) {
+        wait_in(LANES, what, at);
+    } else {
+        for (unsigned rest = lanes & ~(1u << lane); rest; rest &= rest - 1) {
+            Thread& other = m.threads[number * 32 + __builtin_ctz(rest)];
+            if (!is_same(other.at, at) || __builtin_strcmp(other.what, what))
+                fault("%s at " EMU_AT ": lane %u of the same warp waits in %s at " EMU_AT, what, at.file, at.line,
+                      other.linear % 32, other.what, other.at.file, other.at.line);
+            if (other.mask != mask)
+                fault("%s at " EMU_AT ": lane %u gives the mask 0x%08x, lane %u gives 0x%08x", what, at.file, at.line, lane, mask,
+                      other.linear % 32, other.mask);
+        }
+        warp.met &= ~lanes;
+        finish(warp, lanes, what, at);
+        make_ready(number, lanes & ~(1u << lane));
+    }
+#ifdef EMU_TSAN
+    if (orders_memory) __tsan_acquire(&warp);
+#endif
+}
+
+EMU_NO_TRACE static void finish_sync(Warp& warp, unsigned lanes, const char*, Place at) {
+    EMU_TELL(warp_synced(&warp - machine->warps, lanes, at));
+    (void)warp, (void)lanes, (void)at;
+}
+
+EMU_NO_TRACE static void finish_shuffle(Warp& warp, unsigned lanes, const char* what, Place at) {
+    for (unsigned rest = lanes; rest; rest &= rest - 1) {
+        unsigned lane = __builtin_ctz(rest), source = warp.source[lane];
+        if (!(lanes >> source & 1))
+            fault("%s at " EMU_AT ": lane %u reads lane %u, which %s", what, at.file, at.line, lane, source,
+                  warp.exists >> source & 1 ? "is not in the mask" : "does not exist in this block");
+        warp.received[lane] = warp.given[source];
+    }
+}
+
+EMU_NO_TRACE static void finish_ballot(Warp& warp, unsigned lanes, const char*, Place) {
+    unsigned votes = 0;
+    for (unsigned rest = lanes; rest; rest &= rest - 1)
+        if (warp.given[__builtin_ctz(rest)]) votes |= rest & -rest;
+    for (unsigned rest = lanes; rest; rest &= rest - 1) warp.received[__builtin_ctz(rest)] = votes;
+}
+
+enum Direction { FROM_LANE, UP, DOWN, XOR };
+
+template <class T>
+EMU_NO_TRACE static T shuffle(unsigned mask, T value, int n, int width, Direction direction, const char* what, Place at) {
+    static_assert(sizeof(T) <= 8, "a shuffle moves at most 8 bytes per lane");
+    if (width < 1 || width > 32 || width & (width - 1)) fault("%s at " EMU_AT ": width must be a power of two, at most 32; got %d",
+                                                              what, at.file, at.line, width);
+    Warp& warp = machine->warps[machine->current->linear / 32];
+    int lane = machine->current->linear % 32, first = lane & ~(width - 1), last = first + width - 1;
+    int source = direction == FROM_LANE ? first | (n & (width - 1))
+               : direction == UP        ? (lane - n >= first ? lane - n : lane)
+               : direction == DOWN      ? (lane + n <= last ? lane + n : lane)
+                                        : ((lane ^ n) <= last ? lane ^ n : lane);   // XOR reaches earlier groups, not later ones
+    warp.source[lane] = source & 31;
+    warp.given[lane] = 0;
+    __builtin_memcpy(&warp.given[lane], &value, sizeof value);
+    meet(mask, what, at, finish_shuffle, false);
+    __builtin_memcpy(&value, &warp.received[lane], sizeof value);
+    return value;
+}
+
+EMU_NO_TRACE static unsigned ballot(unsigned mask, bool vote, const char* what, Place at) {
+    Warp& warp = machine->warps[machine->current->linear / 32];
+    unsigned lane = machine->current->linear % 32;
+    warp.given[lane] = vote;
+    meet(mask, what, at, finish_ballot, false);
+    return (unsigned)warp.received[lane];
+}
+
+// ---- running a block ---------------------------------------------------------------------------------------------------
+
+EMU_NO_TRACE static void leave_block() {
+    Machine& m = *machine;
+    Thread& me = *m.current;
+    unsigned number = me.linear / 32, lane = me.linear % 32;
+    Warp& warp = m.warps[number];
+    warp.exited |= 1u << lane;
+    m.n_exited++;
+    for (unsigned i = 0; m.n_at_barrier && i < m.n_threads; i++)
+        if (m.threads[i].waits_for == BARRIER) report_missing_at_barrier(m.threads[i], me);
+    for (unsigned rest = warp.met; rest; rest &= rest - 1) {
+        Thread& other = m.threads[number * 32 + __builtin_ctz(rest)];
+        if (other.mask >> lane & 1)
+            fault("lane %u has returned, but lane %u waits for it in %s at " EMU_AT, lane, other.linear % 32, other.what,
+                  other.at.file, other.at.line);
+    }
+    Thread* next = next_thread();
+    if (!next && m.n_exited < m.n_threads) {
+        for (unsigned i = 0; i < m.n_threads; i++)
+            if (m.threads[i].waits_for) m.current = &m.threads[i];
+        report_deadlock();
+    }
+    go(me, next ? *next : m.outside);
+    __builtin_unreachable();
+}
+
+EMU_NO_TRACE static void run_thread() {
+#ifdef EMU_ASAN
+    __sanitizer_finish_switch_fiber(nullptr, nullptr, nullptr);
+#endif
+#ifdef EMU_TSAN
+    __tsan_acquire(&machine->outside);
+#endif
+    machine->launch->kernel(machine->launch->args);
+#ifdef EMU_TSAN
+    __tsan_release(&machine->outside);
+#endif
+    leave_block();
+}
+
+EMU_NO_TRACE static void prepare_threads() {
+    Machine& m = *machine;
+    m.n_threads = blockDim.x * blockDim.y * blockDim.z;
+    m.n_exited = m.n_at_barrier = m.ready_warps = 0;
+    uint3 index = {0, 0, 0};
+    for (unsigned i = 0; i < m.n_threads; i++) {
+        Thread& t = m.threads[i];
+        t.index = index;
+        t.linear = i;
+        t.waits_for = NOTHING;
+        // Stacks a power of two apart would compete for the same few places of the cache, hence the shift by i % 61.
+        make_context(t.context, m.stacks + i * STACK_BYTES, STACK_BYTES - i % 61 * 192, run_thread);
+#ifdef EMU_TSAN
+        if (!t.tsan_fiber) t.tsan_fiber = __tsan_create_fiber(0);
+#endif
+        if (++index.x == blockDim.x) index.x = 0, index.y++;
+        if (index.y == blockDim.y) index.y = 0, index.z++;
+    }
+    for (unsigned i = 0; i * 32 < m.n_threads; i++) {
+        unsigned n_lanes = m.n_threads - i * 32;
+        m.warps[i].exists = n_lanes >= 32 ? ~0u : (1u << n_lanes) - 1;
+        m.warps[i].exited = m.warps[i].met = m.warps[i].ready = 0;
+        make_ready(i, m.warps[i].exists);
+    }
+}
+
+EMU_NO_TRACE static void run_block(size_t number) {
+    Machine& m = *machine;
+    m.block_number = number;
+    m.random = m.launch->seed ^ (unsigned)number * 0x9e3779b9u;
+    blockIdx = {(unsigned)(number % gridDim.x), (unsigned)(number / gridDim.x % gridDim.y), (unsigned)(number / gridDim.x / gridDim.y)};
+#if defined(EMU_CHECKED) || defined(EMU_TRACE)   // 0xff...: a NaN in every float type, -1 in every integer
+    __builtin_memset(dynamic_shared(), 0xff, dynamic_shared_bytes());
+    __builtin_memset(emu_shared_begin, 0xff, emu_shared_end - emu_shared_begin);
+#endif
+    EMU_TELL(begin_block(number));
+    prepare_threads();
+    m.current = &m.outside;
+#ifdef EMU_TSAN
+    m.outside.tsan_fiber = __tsan_get_current_fiber();
+    __tsan_release(&m.outside);
+#endif
+    go(m.outside, *next_thread());
+#ifdef EMU_TSAN
+    __tsan_acquire(&m.outside);
+#endif
+    if (!m.launch->n_faults) EMU_TELL(end_block());
+}
+
+// ---- wild addresses: a signal becomes a fault like any other ------------------------------------------------------------
+
+#if defined(EMU_CHECKED) || defined(EMU_TRACE)
+static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE};
+static struct sigaction outer_actions[3];
+static pthread_t signal_owner;
+
+EMU_NO_TRACE static size_t code_offset(void* signal_context) {   // where in this file the program was; 0 if unknown
+    size_t counter = 0;
+#if defined(__linux__) && defined(__x86_64__)
+    counter = ((size_t*)signal_context)[21];
+#elif defined(__linux__) && defined(__aarch64__)
+    counter = 0;
+#endif
+    Dl_info file;
+    return counter && dladdr((void*)counter, &file) ? counter - (size_t)file.dli_fbase : 0;
+}
+
+EMU_NO_TRACE static void on_signal(int number, siginfo_t* info, void* context) {
+    if (machine && machine->current != &machine->outside && pthread_equal(signal_owner, pthread_self())) {
+        size_t offset = code_offset(context);
+        if (number == SIGFPE) fault("<code %#zx>: integer division by zero", offset);
+        if (is_local(info->si_addr)) fault("<code %#zx>: the thread's stack of %zu bytes is full", offset, STACK_BYTES);
+        fault("<code %#zx>: touches <address %p>", offset, info->si_addr);
+    }
+    for (int i = 0; i < 3; i++)   // not ours: let whoever was asked before us see it when it happens again
+        if (SIGNALS[i] == number) sigaction(number, &outer_actions[i], nullptr);
+}
+
+EMU_NO_TRACE static void catch_signals(stack_t* outer_stack) {
+    stack_t mine = {};
+    mine.ss_sp = machine->signal_stack;
+    mine.ss_size = sizeof machine->signal_stack;
+    sigaltstack(&mine, outer_stack);
+    signal_owner = pthread_self();
+    struct sigaction action = {};
+    action.sa_sigaction = on_signal;
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;   // a fault leaves the handler without returning from it
+    for (int i = 0; i < 3; i++) {
+        sigaction(SIGNALS[i], &action, &outer_actions[i]);
+        if (outer_actions[i].sa_sigaction == on_signal) outer_actions[i].sa_handler = SIG_DFL;
+    }
+}
+
+EMU_NO_TRACE static void release_signals(stack_t* outer_stack) {
+    for (int i = 0; i < 3; i++) sigaction(SIGNALS[i], &outer_actions[i], nullptr);
+    sigaltstack(outer_stack, nullptr);
+}
+#endif
+
+// ---- launching a grid -----------------------------------------------------------------------------------------------------
+
+EMU_NO_TRACE static char* reserve(size_t bytes) {   // memory that costs nothing before it is touched
+    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
+    return p == MAP_FAILED ? nullptr : (char*)p;
+}
+
+EMU_NO_TRACE static Machine* make_machine() {
+    constexpr size_t PAGE = 64 * 1024, SHARED = (MAX_SHARED_BYTES + PAGE - 1) / PAGE * PAGE;   // PAGE: the largest in use anywhere
+    Machine* m = (Machine*)reserve(sizeof(Machine));
+    char* stacks = reserve(MAX_THREADS * STACK_BYTES);
+    char* shared = reserve(SHARED + PAGE);
+    if (!m || !stacks || !shared) return nullptr;
+    m->stacks = stacks;
+    m->shared_end = shared + SHARED;
+    mprotect(m->shared_end, PAGE, PROT_NONE);
+#if defined(EMU_CHECKED) || defined(EMU_TRACE)
+    for (unsigned i = 0; i < MAX_THREADS; i++) mprotect(stacks + i * STACK_BYTES, 4096, PROT_NONE);   // who recurses too deep is told
+#endif
+    return m;
+}
+
+static Machine* machines[MAX_WORKERS];
+struct Worker { Launch* launch; Machine** machine; };
+
+EMU_NO_TRACE static void* work(void* argument) {
+    Worker& worker = *(Worker*)argument;
+    Launch& launch = *worker.launch;
+    machine = *worker.machine;
+    machine->launch = &launch;
+    gridDim = launch.grid;
+    blockDim = launch.block;
+    size_t n = launch.n_blocks, step = 1;
+    if (launch.order == RANDOM) {   // i -> (step i + seed) mod n visits every block once if step and n have no common divisor
+        for (step = launch.seed * 2654435761ull % n | 1;; step += 2) {
+            size_t a = step, b = n;
+            while (b) { size_t rest = a % b; a = b; b = rest; }
+            if (a == 1) break;
+        }
+        step %= n;
+    }
+    for (;;) {
+        size_t i = __atomic_fetch_add(&launch.next_block, 1, __ATOMIC_RELAXED);
+        if (i >= n || __atomic_load_n(&launch.n_faults, __ATOMIC_RELAXED)) break;
+        run_block(launch.order == FORWARD ? i : launch.order == REVERSE ? n - 1 - i : (i * step + launch.seed) % n);
+    }
+    return nullptr;
+}
+
+// Runs a grid; returns nullptr or what went wrong. build.py adds one function for each entry point that calls it.
+EMU_NO_TRACE static const char* launch(void (*kernel)(void**), void** args, const unsigned grid[3], const unsigned block[3],
+                                       size_t shared_bytes, int n_workers, int order, unsigned seed) {
+    static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
+    static thread_local char message[MESSAGE_BYTES];
+    pthread_mutex_lock(&one_at_a_time);
+    Launch launch = {};
+    launch.kernel = kernel;
+    launch.args = args;
+    launch.grid = {grid[0], grid[1], grid[2]};
+    launch.block = {block[0], block[1], block[2]};
+    launch.shared_bytes = shared_bytes;
+    launch.n_blocks = (size_t)grid[0] * grid[1] * grid[2];
+    launch.order = order;
+    launch.seed = seed;
+    launch.message = message;
+    Worker workers[MAX_WORKERS];
+    pthread_t threads[MAX_WORKERS];
+    int n_started = 1;
+    for (int i = 0; i < n_workers; i++) {
+        if (!machines[i]) machines[i] = make_machine();
+        workers[i] = {&launch, &machines[i]};
+        if (!machines[i]) launch.n_faults = 1, snprintf(message, sizeof message, "no memory for the threads' stacks");
+    }
+    for (; n_started < n_workers && !launch.n_faults; n_started++)   // fewer than asked for will do
+        if (pthread_create(&threads[n_started], nullptr, work, &workers[n_started])) break;
+    if (!launch.n_faults) {
+#if defined(EMU_CHECKED) || defined(EMU_TRACE)
+        machine = machines[0];
+        stack_t outer_stack;
+        catch_signals(&outer_stack);
+        EMU_TELL(begin_launch());
+        work(&workers[0]);
+        EMU_TELL(end_launch());
+        release_signals(&outer_stack);
+#else
+        work(&workers[0]);
+#endif
+    }
+    for (int i = 1; i < n_started; i++) pthread_join(threads[i], nullptr);
+    pthread_mutex_unlock(&one_at_a_time);
+    return launch.n_faults ? message : nullptr;
+}
+
+}  // namespace emu
+
+// ---- what a kernel calls -----------------------------------------------------------------------------------------------------
+
+static inline void __syncthreads(EMU_HERE) { emu::barrier("__syncthreads", at); }
+static inline void __syncwarp(unsigned mask = ~0u, EMU_HERE) { emu::meet(mask, "__syncwarp", at, emu::finish_sync, true); }
+
+template <class T> static inline T __shfl_sync(unsigned mask, T value, int lane, int width = 32, EMU_HERE) {
+    return emu::shuffle(mask, value, lane, width, emu::FROM_LANE, "__shfl_sync", at);
+}
+template <class T> static inline T __shfl_up_sync(unsigned mask, T value, unsigned distance, int width = 32, EMU_HERE) {
+    return emu::shuffle(mask, value, (int)distance, width, emu::UP, "__shfl_up_sync", at);
+}
+template <class T> static inline T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32, EMU_HERE) {
+    return emu::shuffle(mask, value, (int)distance, width, emu::DOWN, "__shfl_down_sync", at);
+}
+template <class T> static inline T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, EMU_HERE) {
+    return emu::shuffle(mask, value, bits, width, emu::XOR, "__shfl_xor_sync", at);
+}
+static inline unsigned __ballot_sync(unsigned mask, int vote, EMU_HERE) { return emu::ballot(mask, vote, "__ballot_sync", at); }
+static inline int __any_sync(unsigned mask, int vote, EMU_HERE) { return emu::ballot(mask, vote, "__any_sync", at) != 0; }
+static inline int __all_sync(unsigned mask, int vote, EMU_HERE) { return emu::ballot(mask, !vote, "__all_sync", at) == 0; }
+
+static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+static inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
+[[noreturn]] static inline void __trap(EMU_HERE) { emu::fault("__trap at %s:%d", at.file, at.line); __builtin_unreachable(); }
+template <class T> static inline T __ldg(const T* p) { return *p; }
+
+// Atomics: read, compute, and write back unless another worker wrote in between. `Bits` is the integer of T's size.
+#define EMU_ATOMIC_OPERATION(name, T, Bits, result)                                                        \
+    EMU_ATOMIC static T name(T* p, T value, EMU_HERE) {                                                    \
+        EMU_TELL(atomic(p, sizeof(T), at));                                                                \
+        (void)at;                                                                                          \
+        Bits seen = __atomic_load_n((Bits*)p, __ATOMIC_RELAXED);                                           \
+        for (;;) {                                                                                         \
+            T old, next;                                                                                   \
+            __builtin_memcpy(&old, &seen, sizeof old);                                                     \
+            next = result;                                                                                 \
+            Bits wanted;                                                                                   \
+            __builtin_memcpy(&wanted, &next, sizeof next);                                                 \
+            if (__atomic_compare_exchange_n((Bits*)p, &seen, wanted, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) return old; \
+        }                                                                                                  \
+    }
+#define EMU_ATOMIC_INTEGER(T)                                            \
+    EMU_ATOMIC_OPERATION(atomicAdd, T, T, old + value)                   \
+    EMU_ATOMIC_OPERATION(atomicMax, T, T, old > value ? old : value)     \
+    EMU_ATOMIC_OPERATION(atomicMin, T, T, old < value ? old : value)     \
+    EMU_ATOMIC_OPERATION(atomicExch, T, T, ((void)old, value))           \
+    EMU_ATOMIC_OPERATION(atomicOr, T, T, old | value)                    \
+    EMU_ATOMIC_OPERATION(atomicAnd, T, T, old & value)                   \
+    EMU_ATOMIC static T atomicCAS(T* p, T compare, T value, EMU_HERE) {  \
+        EMU_TELL(atomic(p, sizeof(T), at));                              \
+        (void)at;                                                        \
+        __atomic_compare_exchange_n(p, &compare, value, false, __ATOMIC_RELAXED, __ATOMIC_RELAXED); \
+        return compare;                                                  \
+    }
+EMU_ATOMIC_INTEGER(int)
+EMU_ATOMIC_INTEGER(unsigned)
+EMU_ATOMIC_INTEGER(unsigned long long)
+EMU_ATOMIC_OPERATION(atomicAdd, float, unsigned, old + value)
+EMU_ATOMIC_OPERATION(atomicAdd, double, unsigned long long, old + value)
+EMU_ATOMIC_OPERATION(atomicExch, float, unsigned, ((void)old, value))
+
+// ---- mathematics ---------------------------------------------------------------------------------------------------------------
+
+#define EMU_FUNCTION(name)                            \
+    extern "C" double name(double) noexcept;          \
+    extern "C" float name##f(float) noexcept;         \
+    static inline float name(float x) { return name##f(x); }
+EMU_FUNCTION(sqrt) EMU_FUNCTION(exp) EMU_FUNCTION(exp2) EMU_FUNCTION(expm1) EMU_FUNCTION(log) EMU_FUNCTION(log2) EMU_FUNCTION(log1p)
+EMU_FUNCTION(sin) EMU_FUNCTION(cos) EMU_FUNCTION(tanh) EMU_FUNCTION(erf) EMU_FUNCTION(fabs) EMU_FUNCTION(floor) EMU_FUNCTION(ceil)
+EMU_FUNCTION(rint) EMU_FUNCTION(trunc)
+#define EMU_FUNCTION_OF_TWO(name)                     \
+    extern "C" double name(double, double) noexcept;  \
+    extern "C" float name##f(float, float) noexcept;  \
+    static inline float name(float x, float y) { return name##f(x, y); }
+EMU_FUNCTION_OF_TWO(pow) EMU_FUNCTION_OF_TWO(fmax) EMU_FUNCTION_OF_TWO(fmin) EMU_FUNCTION_OF_TWO(fmod)
+
+static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
+static inline double rsqrt(double x) { return 1.0 / sqrt(x); }
+static inline float fmaf(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
+static inline double fma(double x, double y, double z) { return __builtin_fma(x, y, z); }
+static inline float __fmaf_rn(float x, float y, float z) { return __builtin_fmaf(x, y, z); }
+static inline float __fadd_rn(float x, float y) { return x + y; }
+static inline float __expf(float x) { return expf(x); }
+static inline float __exp2f(float x) { return exp2f(x); }
+static inline float __logf(float x) { return logf(x); }
+static inline float __sinf(float x) { return sinf(x); }
+static inline float __cosf(float x) { return cosf(x); }
+static inline void sincosf(float x, float* sine, float* cosine) { *sine = sinf(x); *cosine = cosf(x); }
+static inline float __powf(float x, float y) { return powf(x, y); }
+static inline float __fdividef(float x, float y) { return x / y; }
+static inline float __frcp_rn(float x) { return 1.0f / x; }
+static inline float __fsqrt_rn(float x) { return sqrtf(x); }
+static inline float __saturatef(float x) { return x > 0 ? (x < 1 ? x : 1) : 0; }
+static inline bool isnan(float x) { return __builtin_isnan(x); }
+static inline bool isnan(double x) { return __builtin_isnan(x); }
+static inline bool isinf(float x) { return __builtin_isinf(x); }
+static inline bool isinf(double x) { return __builtin_isinf(x); }
+static inline bool isfinite(float x) { return __builtin_isfinite(x); }
+static inline bool isfinite(double x) { return __builtin_isfinite(x); }
+#define INFINITY __builtin_inff()
+
+#define EMU_MIN_MAX(T)                                              \
+    static inline T min(T x, T y) { return x < y ? x : y; }         \
+    static inline T max(T x, T y) { return x > y ? x : y; }
+EMU_MIN_MAX(int) EMU_MIN_MAX(unsigned) EMU_MIN_MAX(long long) EMU_MIN_MAX(unsigned long long) EMU_MIN_MAX(size_t)
+static inline float min(float x, float y) { return fminf(x, y); }
+static inline float max(float x, float y) { return fmaxf(x, y); }
+static inline double min(double x, double y) { return fmin(x, y); }
+static inline double max(double x, double y) { return fmax(x, y); }
+
+static inline int __popc(unsigned x) { return __builtin_popcount(x); }
+static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
+static inline int __ffs(int x) { return __builtin_ffs(x); }
+#define EMU_REINTERPRET(name, From, To) \
+    static inline To name(From x) { return __builtin_bit_cast(To, x); }
+EMU_REINTERPRET(__float_as_uint, float, unsigned) EMU_REINTERPRET(__uint_as_float, unsigned, float)
+EMU_REINTERPRET(__float_as_int, float, int) EMU_REINTERPRET(__int_as_float, int, float)
+EMU_REINTERPRET(__double_as_longlong, double, long long) EMU_REINTERPRET(__longlong_as_double, long long, double)
+
+namespace emu {
+static inline float float_from_half(unsigned short bits) { return (float)__builtin_bit_cast(_Float16, bits); }
+static inline unsigned short half_from_float(float x) { return __builtin_bit_cast(unsigned short, (_Float16)x); }
+}  // namespace emu
