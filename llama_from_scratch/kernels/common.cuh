@@ -73,18 +73,18 @@ typedef VectorOf<real> Vector;
 constexpr int VECTOR = 16 / sizeof(real);
 
 #ifdef CUDA_ON_CPU   // to the emulator's eyes, too, this must be one access, not VECTOR of them
-template <class T> EMU_NO_TRACE inline VectorOf<T> load(const T* p, int line = __builtin_LINE()) {
+template <class T> EMU_NO_TRACE inline VectorOf<T> load(const T* p, EMU_HERE) {
     VectorOf<T> v;
-    emu::access16(p, false, line);
+    emu::access16(p, false, at);
     __builtin_memcpy(&v, p, 16);
     return v;
 }
-template <class T> EMU_NO_TRACE inline void store(T* p, VectorOf<T> v, int line = __builtin_LINE()) {
-    emu::access16(p, true, line);
+template <class T> EMU_NO_TRACE inline void store(T* p, VectorOf<T> v, EMU_HERE) {
+    emu::access16(p, true, at);
     __builtin_memcpy(p, &v, 16);
 }
-template <class T> EMU_NO_TRACE inline VectorOf<T> load_once(const T* p, int line = __builtin_LINE()) { return load(p, line); }
-template <class T> EMU_NO_TRACE inline void store_once(T* p, VectorOf<T> v, int line = __builtin_LINE()) { store(p, v, line); }
+template <class T> EMU_NO_TRACE inline VectorOf<T> load_once(const T* p, EMU_HERE) { return load(p, at); }
+template <class T> EMU_NO_TRACE inline void store_once(T* p, VectorOf<T> v, EMU_HERE) { store(p, v, at); }
 #define DYNAMIC_SHARED(type, name) type* name = (type*)emu::dynamic_shared()
 #else
 template <class T> __device__ inline VectorOf<T> load(const T* p) { return *(const VectorOf<T>*)p; }
