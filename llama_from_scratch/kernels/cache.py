@@ -32,7 +32,7 @@ def default_folder() -> Path:
     return Path.home() / ".cache" / "llama_from_scratch" / "kernels"
 
 
-def cached_file(key: str, *, suffix: str, make: Callable[[Path], None], folder: Path | None = None) -> Path:
+def cached_file(key: str, *, suffix: str, make: Callable[[Path], object], folder: Path | None = None) -> Path:
     """The file that `make` writes to the path it is given; made only if the folder does not hold an intact one for this key.
 
     `make` works in a scratch folder of its own, so whatever else it leaves there goes away. Its exceptions pass through, and

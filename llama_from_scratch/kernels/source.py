@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from llama_from_scratch.config import record
+from llama_from_scratch.kernels.cache import digest
 
 FOLDER = Path(__file__).parent
 REAL_NAMES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "double"}
@@ -131,6 +132,12 @@ class Program:
     def accum(self) -> torch.dtype:
         """What sums run in: fp32, or fp64 in the double program."""
         return torch.float64 if self.real == torch.float64 else torch.float32
+
+    @cached_property
+    def key(self) -> str:
+        """A digest of the whole program: equal for equal texts, so that compiled code can be found by it."""
+        headers = [text for header in sorted(self.source.headers.items()) for text in header]
+        return digest(self.source.name, self.source.text, *headers, self.real_name)
 
     def entry(self, name: str) -> Entry:
         """The entry point of that name; ValueError, with the names there are, if there is none."""
