@@ -8,11 +8,12 @@ Notebook 30.
 """
 
 import ctypes
-import math
 import re
+import struct
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -27,9 +28,8 @@ _TENSOR_DTYPES = {
     "float": torch.float32, "double": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16, "int": torch.int32,
     "long long": torch.int64, "unsigned": torch.uint32, "unsigned char": torch.uint8,
 }
-_INTEGERS = {"int": (ctypes.c_int, -(2**31), 2**31 - 1), "unsigned": (ctypes.c_uint, 0, 2**32 - 1),
-             "long long": (ctypes.c_longlong, -(2**63), 2**63 - 1)}
-_FLOATS = {"float": ctypes.c_float, "double": ctypes.c_double}
+_INTEGERS = {"int": (-(2**31), 2**31 - 1), "unsigned": (0, 2**32 - 1), "long long": (-(2**63), 2**63 - 1)}
+_CODES = {"int": "i", "unsigned": "I", "long long": "q", "float": "f", "double": "d"}   # as the struct module spells them
 
 _ENTRY = re.compile(
     r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\(\s*(?P<threads>\w+)[^)]*\)\s+)?(?P<name>\w+)\s*\((?P<parameters>[^)]*)\)')
@@ -104,7 +104,7 @@ class Source:
 
 def _parameter(text: str, entry: str) -> Parameter:
     match = _PARAMETER.fullmatch(" ".join(text.split()))
-    known = {*_TENSOR_DTYPES, "real", "accum"} if match and match["pointer"] else {*_INTEGERS, *_FLOATS, "accum"}
+    known = {*_TENSOR_DTYPES, "real", "accum"} if match and match["pointer"] else {*_CODES, "accum"}
     if match is None or match["type"] not in known:
         raise ValueError(f"a parameter of {entry} must be a pointer or a number of the types {', '.join(sorted(known))}; "
                          f"got {' '.join(text.split())!r}")
@@ -133,6 +133,19 @@ class Program:
         """What sums run in: fp32, or fp64 in the double program."""
         return torch.float64 if self.real == torch.float64 else torch.float32
 
+    def c_type(self, parameter: Parameter) -> str:
+        """The parameter's C type in this program: `accum` is float or double, every other type is itself."""
+        return REAL_NAMES[self.accum] if parameter.c_type == "accum" else parameter.c_type
+
+    def dtype(self, parameter: Parameter) -> torch.dtype:
+        """The dtype of the tensor that a pointer parameter takes in this program."""
+        return self.real if parameter.c_type == "real" else _TENSOR_DTYPES[self.c_type(parameter)]
+
+    @cached_property
+    def layouts(self) -> dict[str, "Layout"]:
+        """How the arguments of each entry point lie in memory, by name."""
+        return {name: Layout.of(self, entry) for name, entry in self.source.entries.items()}
+
     @cached_property
     def key(self) -> str:
         """A digest of the whole program: equal for equal texts, so that compiled code can be found by it."""
@@ -147,12 +160,35 @@ class Program:
 
 
 class Arguments:
-    """Checked and typed arguments of one launch: `pointers` is what both drivers take. Keeps the values alive."""
+    """Checked and typed arguments of one launch: `pointers` is what both drivers take. Keeps what they point to alive."""
 
-    def __init__(self, values: Sequence[ctypes._SimpleCData], tensors: Sequence[Tensor], device: torch.device) -> None:
-        self.values, self.tensors, self.device = tuple(values), tuple(tensors), device
-        addresses = [ctypes.cast(ctypes.pointer(value), ctypes.c_void_p) for value in self.values]
-        self.pointers = (ctypes.c_void_p * len(addresses))(*addresses)
+    def __init__(self, pointers: ctypes.Array, tensors: Sequence[Tensor], device: torch.device) -> None:
+        self.pointers, self.tensors, self.device = pointers, tuple(tensors), device
+
+
+@record
+class Layout:
+    """How the arguments of an entry point lie in memory, behind one pointer to each; `pack` fills it in."""
+
+    parameters: tuple[Parameter, ...]
+    dtypes: tuple[torch.dtype | None, ...]   # of the tensor that each takes; None for a number
+    packer: struct.Struct
+    offsets: tuple[int, ...]
+    pointers: type                           # the ctypes array that holds it all, as long as its pointers and values together
+
+    @classmethod
+    def of(cls, program: "Program", entry: Entry) -> "Layout":
+        """The layout of one entry point in this program, each value aligned as C aligns it."""
+        codes = ["Q" if p.is_pointer else _CODES[program.c_type(p)] for p in entry.parameters]
+        format, offsets = f"={len(codes)}Q", []   # "=": unlike "@", it refuses a number that its float would turn into infinity
+        for code in codes:
+            format += "x" * (-struct.calcsize(format) % struct.calcsize(code))
+            offsets.append(struct.calcsize(format))
+            format += code
+        return cls(
+            parameters=entry.parameters, packer=struct.Struct(format), offsets=tuple(offsets),
+            dtypes=tuple(program.dtype(p) if p.is_pointer else None for p in entry.parameters),
+            pointers=ctypes.c_void_p * -(-struct.calcsize(format) // 8))
 
 
 def pack(program: Program, entry: str, args: Sequence[Tensor | float | int | None]) -> Arguments:
@@ -161,49 +197,66 @@ def pack(program: Program, entry: str, args: Sequence[Tensor | float | int | Non
     Raises ValueError for a wrong number of arguments, and for a tensor of another dtype, on another device than the rest, with
     gaps between its elements, or not aligned to 16 bytes; TypeError or OverflowError for a scalar that its C type cannot hold.
     """
-    parameters = program.entry(entry).parameters
-    if len(args) != len(parameters):
-        names = ", ".join(p.name for p in parameters)
-        raise ValueError(f"{entry} takes {len(parameters)} arguments ({names}); got {len(args)}")
-    tensors = [arg for arg in args if isinstance(arg, Tensor)]
-    devices = {tensor.device for tensor in tensors}
-    if len(devices) != 1:
-        found = ", ".join(sorted(map(str, devices))) or "no tensor"
+    layout = program.layouts.get(entry) or program.layouts[program.entry(entry).name]
+    if len(args) != len(layout.parameters):
+        names = ", ".join(p.name for p in layout.parameters)
+        raise ValueError(f"{entry} takes {len(layout.parameters)} arguments ({names}); got {len(args)}")
+    values, tensors = [], []
+    for parameter, dtype, arg in zip(layout.parameters, layout.dtypes, args):
+        if dtype is None:
+            if type(arg) is not int and (type(arg) is not float or parameter.c_type in _INTEGERS):
+                _require_number(program, entry, parameter, arg)
+            values.append(arg)
+        elif arg is None and parameter.may_be_null:
+            values.append(0)
+        else:
+            if not isinstance(arg, Tensor) or arg.dtype is not dtype or not arg.is_contiguous() or (at := arg.data_ptr()) % 16:
+                _refuse_tensor(f"{parameter.name} of {entry}", dtype, arg)
+            values.append(at)
+            tensors.append(arg)
+    device = tensors[0].device if tensors else None
+    if device is None or any(tensor.device != device for tensor in tensors):
+        found = ", ".join(sorted({str(tensor.device) for tensor in tensors})) or "no tensor"
         raise ValueError(f"all tensors of a launch must be on one device; {entry} got {found}")
-    values = [_pointer(program, entry, p, arg) if p.is_pointer else _scalar(program, entry, p, arg)
-              for p, arg in zip(parameters, args)]
-    return Arguments(values, tensors, devices.pop())
+    memory = layout.pointers()
+    start = ctypes.addressof(memory)
+    try:
+        layout.packer.pack_into(memory, 0, *[start + offset for offset in layout.offsets], *values)
+    except (struct.error, OverflowError):
+        for parameter, arg in zip(layout.parameters, args):
+            if not parameter.is_pointer:
+                _require_range(program, entry, parameter, arg)
+        raise
+    return Arguments(memory, tensors, device)
 
 
-def _pointer(program: Program, entry: str, parameter: Parameter, arg: Tensor | float | int | None) -> ctypes.c_void_p:
-    where = f"{parameter.name} of {entry}"
-    if arg is None and parameter.may_be_null:
-        return ctypes.c_void_p(0)
+def _refuse_tensor(where: str, dtype: torch.dtype, arg: object) -> NoReturn:
     if not isinstance(arg, Tensor):
         raise ValueError(f"{where} must be a tensor; got {type(arg).__name__}")
-    dtype = {"real": program.real, "accum": program.accum}.get(parameter.c_type) or _TENSOR_DTYPES[parameter.c_type]
     if arg.dtype != dtype:
         raise ValueError(f"{where} must be {dtype} in this program; got {arg.dtype}")
     if not arg.is_contiguous():
         raise ValueError(f"{where} must lie in memory without gaps; got shape {tuple(arg.shape)} with strides {arg.stride()}. "
                          "Pass tensor.contiguous()")
-    if arg.data_ptr() % 16:
-        raise ValueError(f"{where} must start at a multiple of 16 bytes, as the kernel reads 16 at a time; "
-                         f"it starts {arg.data_ptr() % 16} bytes behind one. Pass tensor.clone()")
-    return ctypes.c_void_p(arg.data_ptr())
+    raise ValueError(f"{where} must start at a multiple of 16 bytes, as the kernel reads 16 at a time; "
+                     f"it starts {arg.data_ptr() % 16} bytes behind one. Pass tensor.clone()")
 
 
-def _scalar(program: Program, entry: str, parameter: Parameter, arg: Tensor | float | int | None) -> ctypes._SimpleCData:
-    where = f"{parameter.name} of {entry}"
-    c_type = {"accum": "double" if program.real == torch.float64 else "float"}.get(parameter.c_type, parameter.c_type)
+def _require_number(program: Program, entry: str, parameter: Parameter, arg: object) -> None:
+    c_type = program.c_type(parameter)
     if isinstance(arg, bool) or not isinstance(arg, int if c_type in _INTEGERS else int | float):
-        raise TypeError(f"{where} must be a Python number that fits {c_type}; got {arg!r} ({type(arg).__name__})")
-    if c_type in _FLOATS:
-        value = _FLOATS[c_type](arg)
-        if math.isinf(value.value) and not math.isinf(arg):
-            raise OverflowError(f"{where} must fit {c_type}; got {arg!r}")
-        return value
-    kind, least, most = _INTEGERS[c_type]
-    if not least <= arg <= most:
-        raise OverflowError(f"{where} must fit {c_type}, {least} to {most}; got {arg}")
-    return kind(arg)
+        raise TypeError(f"{parameter.name} of {entry} must be a Python number that fits {c_type}; "
+                        f"got {arg!r} ({type(arg).__name__})")
+
+
+def _require_range(program: Program, entry: str, parameter: Parameter, arg: float | int) -> None:
+    c_type, where = program.c_type(parameter), f"{parameter.name} of {entry}"
+    if c_type in _INTEGERS:
+        least, most = _INTEGERS[c_type]
+        if not least <= arg <= most:
+            raise OverflowError(f"{where} must fit {c_type}, {least} to {most}; got {arg}")
+        return
+    try:
+        struct.pack("=" + _CODES[c_type], arg)
+    except (struct.error, OverflowError) as error:
+        raise OverflowError(f"{where} must fit {c_type}; got {arg!r}") from error
