@@ -114,6 +114,7 @@ static inline bool is_same(Place a, Place b) {
 }
 
 constexpr unsigned MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / 32, MAX_WORKERS = 64;
+constexpr size_t PAGE_BYTES = 16 * 1024;            // no machine's pages are larger, but for some Linux on ARM
 constexpr unsigned MAX_SHARED_BYTES = 227 * 1024;   // what a block may ask for on a Hopper GPU
 #if defined(EMU_TSAN) || defined(EMU_ASAN)
 constexpr size_t STACK_BYTES = 256 * 1024;          // instrumented code keeps more on the stack
@@ -238,7 +239,7 @@ struct Machine {                  // one worker's
     Thread outside;               // the code that launched the block
     Thread* current;
     Launch* launch;
-    unsigned n_threads, n_exited, n_at_barrier, ready_warps, random;
+    unsigned n_threads, n_exited, n_at_barrier, ready_warps, random, n_guarded;
     size_t block_number;
     char* stacks;                 // one mapping for all, so that an address is known to be a local variable's
     char* shared_end;             // dynamic shared memory ends here, at a page that must not be touched
@@ -564,6 +565,9 @@ EMU_NO_TRACE static void prepare_threads() {
     Machine& m = *machine;
     m.n_threads = blockDim.x * blockDim.y * blockDim.z;
     m.n_exited = m.n_at_barrier = m.ready_warps = 0;
+#if defined(EMU_CHECKED) || defined(EMU_TRACE)   // a page that must not be touched, so that too deep a recursion is told
+    for (; m.n_guarded < m.n_threads; m.n_guarded++) mprotect(m.stacks + m.n_guarded * STACK_BYTES, PAGE_BYTES, PROT_NONE);
+#endif
     uint3 index = {0, 0, 0};
     for (unsigned i = 0; i < m.n_threads; i++) {
         Thread& t = m.threads[i];
@@ -617,11 +621,12 @@ static struct sigaction outer_actions[3];
 static pthread_t signal_owner;
 
 EMU_NO_TRACE static size_t code_offset(void* signal_context) {   // where in this file the program was; 0 if unknown
+    [[maybe_unused]] mcontext_t& registers = ((ucontext_t*)signal_context)->uc_mcontext;
     size_t counter = 0;
 #if defined(__linux__) && defined(__x86_64__)
-    counter = ((size_t*)signal_context)[21];
+    counter = registers.gregs[REG_RIP];
 #elif defined(__linux__) && defined(__aarch64__)
-    counter = 0;
+    counter = registers.pc;
 #endif
     Dl_info file;
     return counter && dladdr((void*)counter, &file) ? counter - (size_t)file.dli_fbase : 0;
@@ -631,8 +636,12 @@ EMU_NO_TRACE static void on_signal(int number, siginfo_t* info, void* context) {
     if (machine && machine->current != &machine->outside && pthread_equal(signal_owner, pthread_self())) {
         size_t offset = code_offset(context);
         if (number == SIGFPE) fault("<code %#zx>: integer division by zero", offset);
+        size_t address = (size_t)info->si_addr;
         if (is_local(info->si_addr)) fault("<code %#zx>: the thread's stack of %zu bytes is full", offset, STACK_BYTES);
-        fault("<code %#zx>: touches <address %p>", offset, info->si_addr);
+        if (address - (size_t)machine->shared_end < PAGE_BYTES)
+            fault("<code %#zx>: touches byte %zu of the block's dynamic shared memory, which has %zu bytes", offset,
+                  address - (size_t)dynamic_shared(), dynamic_shared_bytes());
+        fault("<code %#zx>: touches <address %#zx>", offset, address);
     }
     for (int i = 0; i < 3; i++)   // not ours: let whoever was asked before us see it when it happens again
         if (SIGNALS[i] == number) sigaction(number, &outer_actions[i], nullptr);
@@ -667,17 +676,14 @@ EMU_NO_TRACE static char* reserve(size_t bytes) {   // memory that costs nothing
 }
 
 EMU_NO_TRACE static Machine* make_machine() {
-    constexpr size_t PAGE = 64 * 1024, SHARED = (MAX_SHARED_BYTES + PAGE - 1) / PAGE * PAGE;   // PAGE: the largest in use anywhere
+    constexpr size_t SHARED = (MAX_SHARED_BYTES + PAGE_BYTES - 1) / PAGE_BYTES * PAGE_BYTES;
     Machine* m = (Machine*)reserve(sizeof(Machine));
     char* stacks = reserve(MAX_THREADS * STACK_BYTES);
-    char* shared = reserve(SHARED + PAGE);
+    char* shared = reserve(SHARED + PAGE_BYTES);
     if (!m || !stacks || !shared) return nullptr;
     m->stacks = stacks;
     m->shared_end = shared + SHARED;
-    mprotect(m->shared_end, PAGE, PROT_NONE);
-#if defined(EMU_CHECKED) || defined(EMU_TRACE)
-    for (unsigned i = 0; i < MAX_THREADS; i++) mprotect(stacks + i * STACK_BYTES, 4096, PROT_NONE);   // who recurses too deep is told
-#endif
+    mprotect(m->shared_end, PAGE_BYTES, PROT_NONE);
     return m;
 }
 

@@ -1,0 +1,120 @@
+"""A kernel's source made into a program for this CPU, by whatever C++ compiler there is.
+
+The `.cu` file is included, unchanged, behind the header that plays CUDA (`cuda_on_cpu.h`), and one exported function per entry
+point is added that takes a grid, a block and a list of pointers. How it is compiled decides what it can find: see KINDS.
+
+Notebook 30.
+"""
+
+import functools
+import importlib.util
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+from llama_from_scratch.config import record
+from llama_from_scratch.kernels.cache import cached_file, digest
+from llama_from_scratch.kernels.nvrtc import CompileError
+from llama_from_scratch.kernels.source import Program
+
+FOLDER = Path(__file__).parent
+
+# A GPU's compiler fuses a * b + c into one rounding wherever it can (nvcc's default, -fmad=true), and so does ours, with
+# -ffp-contract=fast: a kernel's rounding errors are then the same here and there, up to the order in which the compilers pair
+# factors. Nothing else of -ffast-math is wanted: a reordered sum would hide what the kernel's own order does.
+FLAGS = ("-std=c++20", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-w", "-DCUDA_ON_CPU",
+         "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE")
+
+KINDS = {
+    "fast": ("-O2",),                                                    # several OS threads
+    "checked": ("-O1", "-g1", "-DEMU_CHECKED"),                          # poisoned shared memory, wild addresses told
+    "traced": ("-O1", "-g", "-DEMU_TRACE", "-fsanitize=thread"),         # compiled so, linked without: trace.h has the hooks
+    "address": ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address"),   # executables, under the compiler's own
+    "thread": ("-O1", "-g", "-fsanitize=thread"),                                # finders of memory errors and races
+}
+EXECUTABLES = ("address", "thread")
+
+
+@record
+class Compiler:
+    """A C++ compiler: the words that start it, and what it says it is."""
+
+    command: tuple[str, ...]
+    version: str
+
+
+@functools.cache
+def find_compiler() -> Compiler:
+    """g++ or clang++ of this machine, or the one in the wheel `ziglang`. Raises RuntimeError that says what to install."""
+    if sys.platform == "win32":
+        raise RuntimeError("the CUDA emulator swaps stacks in a way that Windows does not allow. Run the course in WSL: in a "
+                           "terminal, `wsl --install`, then follow the installation for Linux")
+    candidates = [(path,) for name in ("g++", "clang++", "c++") if (path := shutil.which(name))]
+    if importlib.util.find_spec("ziglang"):
+        candidates.append((sys.executable, "-m", "ziglang", "c++"))
+    for command in candidates:
+        done = subprocess.run([*command, "--version"], capture_output=True, text=True)
+        if done.returncode == 0:   # a Mac has a g++ that only asks to install the real one
+            return Compiler(command=command, version=done.stdout)
+    raise RuntimeError("the CUDA emulator compiles kernels for the CPU and needs a C++ compiler: g++, clang++, or the one in a "
+                       f"Python package: {sys.executable} -m pip install ziglang")
+
+
+def machine_flags() -> tuple[str, ...]:
+    """What this CPU can do beyond the oldest of its family, by name, so that a cache shared by machines keeps them apart."""
+    return ("-march=x86-64-v3",) if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else ()
+
+
+def wrapper(program: Program, *, is_executable: bool) -> str:
+    """The text that is compiled: emulator, kernel source, and a way in for each entry point."""
+    entries = program.source.entries.values()
+    # In an unnamed namespace nothing is shared with other files, as `static` things of inline functions would be.
+    lines = ['#include "cuda_on_cpu.h"', "namespace {", f'#include "{program.source.name}.cu"', "}"]
+    for entry in entries:
+        arguments = ", ".join(f"*({p.c_type}{'*' * p.is_pointer}*)args[{i}]" for i, p in enumerate(entry.parameters))
+        lines += [
+            f'extern "C" __attribute__((visibility("default"))) const char* emulate_{entry.name}(const unsigned grid[3], '
+            "const unsigned block[3], size_t shared_bytes, void** args, int n_workers, int order, unsigned seed) {",
+            f"    return emu::launch([](void** args) EMU_NO_TRACE {{ {entry.name}({arguments}); }}, args, grid, block, shared_bytes, n_workers,"
+            " order, seed);",
+            "}"]
+    if is_executable:
+        table = ", ".join(f'{{"{entry.name}", emulate_{entry.name}}}' for entry in entries)
+        lines += [f"#define EMU_ENTRIES {table}", '#include "standalone.h"']
+    return "\n".join(lines) + "\n"
+
+
+def build(program: Program, *, kind: str, folder: Path | None = None) -> Path:
+    """The program as a shared library, or as an executable for the kinds that are one; compiled only if it is not cached.
+
+    Raises CompileError, with the compiler's log and the lines of the `.cu` file, for a source with an error in it; RuntimeError
+    if there is no compiler; ValueError for an unknown kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
+    compiler = find_compiler()
+    headers = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.h"))}
+    text = wrapper(program, is_executable=kind in EXECUTABLES)
+    flags = (*FLAGS, *machine_flags(), *KINDS[kind], f"-DREAL={program.real_name}")
+    key = digest(program.key, text, *headers, *headers.values(), *flags, compiler.version)
+
+    def make(path: Path) -> None:
+        scratch = path.parent
+        texts = {f"{program.source.name}.cu": program.source.text, **program.source.headers, **headers, "wrapper.cpp": text}
+        for name, content in texts.items():
+            (scratch / name).write_text(content)
+        # Paths are cut off the names of source files, so that they are the same in messages wherever the cache lies.
+        _run(compiler, [*flags, f"-ffile-prefix-map={scratch}=.", "-c", "wrapper.cpp", "-o", "wrapper.o"], scratch, program)
+        sanitizer = [flag for flag in KINDS[kind] if flag.startswith("-fsanitize")] if kind in EXECUTABLES else ["-shared"]
+        _run(compiler, [*sanitizer, "wrapper.o", "-o", str(path), "-lpthread", "-ldl", "-lm"], scratch, program)
+
+    return cached_file(key, suffix="" if kind in EXECUTABLES else ".so", make=make, folder=folder)
+
+
+def _run(compiler: Compiler, arguments: list[str], scratch: Path, program: Program) -> None:
+    done = subprocess.run([*compiler.command, *arguments], cwd=scratch, capture_output=True, text=True)
+    if done.returncode:
+        raise CompileError(f"{program.source.name}.cu does not compile for {program.real_name}:\n{done.stderr.strip()}")

@@ -1,0 +1,284 @@
+"""Launches a kernel's source on the emulator, with tensors of the CPU, and tells a fault as an exception.
+
+A launch names a grid, a block, and the order in which threads and blocks take turns. A right kernel gives the same numbers in
+every order; one that forgot a barrier rarely does. In the "checked" build every tensor is moved, for the launch, to the very
+end of a memory page behind which nothing may be touched: the first element past the end ends the launch, with the source line.
+
+Notebook 30.
+"""
+
+import ctypes
+import functools
+import mmap
+import re
+import shutil
+import struct
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from llama_from_scratch.config import record
+from llama_from_scratch.kernels.emulator.build import EXECUTABLES, build
+from llama_from_scratch.kernels.source import Arguments, Entry, Program, pack
+
+ORDERS = ("forward", "reverse", "random")  # of the threads of a block, of its warps, and of the blocks
+MAX_THREADS = 1024
+MAX_SHARED_BYTES = 227 * 1024  # of a block on a Hopper GPU
+MAX_WORKERS = 64
+_LIMITS = {"grid": (2**31 - 1, 65535, 65535), "block": (1024, 1024, 64)}
+_FILL = 0xA5  # of the bytes between a tensor and the next page
+
+
+class KernelFault(RuntimeError):
+    """A kernel did what no GPU survives, or leaves undefined; the message names block, thread and source line."""
+
+
+class Emulated:
+    """A program compiled for the emulator: its `path` on disk, and its `library` unless it is an executable."""
+
+    def __init__(self, program: Program, *, kind: str, path: Path) -> None:
+        self.program, self.kind, self.path = program, kind, path
+        self.library = None if kind in EXECUTABLES else ctypes.CDLL(str(path))
+        for name in program.source.entries if self.library else ():
+            function = self.library[f"emulate_{name}"]
+            function.restype = ctypes.c_char_p
+            function.argtypes = [ctypes.c_uint * 3, ctypes.c_uint * 3, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int,
+                                 ctypes.c_int, ctypes.c_uint]
+            setattr(self, f"_{name}", function)
+
+    def launch(
+        self, entry: str, args: Sequence[Tensor | float | int | None], *, grid: int | tuple[int, ...],
+        block: int | tuple[int, ...], shared_bytes: int = 0, order: str = "forward", seed: int = 0, n_workers: int = 1,
+    ) -> None:
+        """Runs a grid of blocks; the tensors among `args` are changed as the kernel says.
+
+        seed: of the order "random". n_workers: OS threads that share the blocks; several need the kind "fast". Raises
+        KernelFault, and leaves the process and the emulator usable; ValueError for what a GPU's driver would refuse.
+        """
+        declared = self.program.entry(entry)
+        arguments = pack(self.program, entry, args)
+        if arguments.device.type != "cpu":
+            raise ValueError(f"the emulator runs on tensors of the CPU; {entry} got some on {arguments.device}. Move them with .cpu()")
+        shape = _check(declared, grid=grid, block=block, shared_bytes=shared_bytes)
+        if order not in ORDERS:
+            raise ValueError(f"order must be one of {', '.join(ORDERS)}; got {order!r}")
+        if not 1 <= n_workers <= (MAX_WORKERS if self.kind == "fast" else 1):
+            raise ValueError(f"n_workers must be from 1 to {MAX_WORKERS} in the kind 'fast' and 1 in every other; "
+                             f"got {n_workers} in {self.kind!r}")
+        how = (*shape, shared_bytes, ORDERS.index(order), seed)
+        if self.kind in EXECUTABLES:
+            _run_executable(self.path, self.program, declared, args, *how)
+        elif self.kind == "checked":
+            with _Guarded(declared, args) as guarded:
+                self._call(entry, pack(self.program, entry, guarded.args), *how, n_workers, guarded)
+        else:
+            self._call(entry, arguments, *how, n_workers, None)
+
+    def _call(self, entry: str, arguments: Arguments, grid, block, shared_bytes, order, seed, n_workers, guarded) -> None:
+        if message := getattr(self, f"_{entry}")(grid, block, shared_bytes, arguments.pointers, n_workers, order, seed):
+            raise KernelFault(f"{entry}, {_explain(message.decode(), self.path, guarded)}")
+
+
+def load(program: Program, *, kind: str = "fast") -> Emulated:
+    """The program, compiled for the emulator and ready to launch. For the kinds see build.KINDS; errors as of build.build."""
+    return _load(_Named(program, kind))
+
+
+class _Named:
+    """A program and a kind as one key: a program is its digest."""
+
+    def __init__(self, program: Program, kind: str) -> None:
+        self.program, self.kind = program, kind
+
+    def __hash__(self) -> int:
+        return hash((self.program.key, self.kind))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Named) and (self.program.key, self.kind) == (other.program.key, other.kind)
+
+
+@functools.cache
+def _load(named: _Named) -> Emulated:
+    return Emulated(named.program, kind=named.kind, path=build(named.program, kind=named.kind))
+
+
+def _check(entry: Entry, *, grid, block, shared_bytes: int) -> tuple[ctypes.Array, ctypes.Array]:
+    """Grid and block as the launchers take them; ValueError for a shape that a GPU's driver refuses."""
+    triples = []
+    for name, size in (("grid", grid), ("block", block)):
+        size = size if isinstance(size, tuple) else (size,)
+        if not 1 <= len(size) <= 3 or not all(1 <= n <= most for n, most in zip(size, _LIMITS[name])):
+            raise ValueError(f"{name} must have 1 to 3 sizes from 1 to {_LIMITS[name]}; got {size}")
+        triples.append((ctypes.c_uint * 3)(*size, *[1] * (3 - len(size))))
+    n_threads = triples[1][0] * triples[1][1] * triples[1][2]
+    if n_threads > min(entry.max_threads, MAX_THREADS):
+        raise ValueError(f"a block of {entry.name} may have at most {min(entry.max_threads, MAX_THREADS)} threads "
+                         f"(its __launch_bounds__, or the machine's limit); got {n_threads}")
+    if not 0 <= shared_bytes <= MAX_SHARED_BYTES:
+        raise ValueError(f"shared_bytes must be from 0 to {MAX_SHARED_BYTES}; got {shared_bytes}")
+    return triples[0], triples[1]
+
+
+# --- tensors under guard -----------------------------------------------------------------------------------------------
+
+
+@record
+class _Span:
+    """Consecutive bytes that a launch was given: a tensor, or several that overlap. By name and offset, as they are passed."""
+
+    begin: int
+    n_bytes: int
+    names: str
+    is_const: bool
+
+    def holds(self, tensor: Tensor) -> bool:
+        return self.begin <= tensor.data_ptr() <= tensor.data_ptr() + _n_bytes(tensor) <= self.begin + self.n_bytes
+
+
+def _n_bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _spans(entry: Entry, args: Sequence[Tensor | float | int | None]) -> list[_Span]:
+    spans: list[_Span] = []
+    given = [(p, arg) for p, arg in zip(entry.parameters, args) if isinstance(arg, Tensor)]
+    for parameter, tensor in sorted(given, key=lambda pair: pair[1].data_ptr()):
+        begin, end, names, is_const = tensor.data_ptr(), tensor.data_ptr() + _n_bytes(tensor), parameter.name, parameter.is_const
+        if spans and (begin < (last := spans[-1]).begin + last.n_bytes or begin == last.begin):
+            spans.pop()
+            begin, end = last.begin, max(end, last.begin + last.n_bytes)
+            names, is_const = f"{last.names} = {names}", is_const and last.is_const
+        spans.append(_Span(begin=begin, n_bytes=end - begin, names=names, is_const=is_const))
+    return spans
+
+
+@record
+class _Region:
+    """The memory that stands in for a span: the page before it and the page behind it must not be touched."""
+
+    span: _Span
+    memory: mmap.mmap
+    base: int
+    begin: int
+
+    @classmethod
+    def of(cls, span: _Span) -> "_Region":
+        page = mmap.PAGESIZE
+        room = -(-max(span.n_bytes, 1) // page) * page
+        memory = mmap.mmap(-1, room + 2 * page)
+        base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+        begin = base + page + room - -(-span.n_bytes // 16) * 16   # a tensor starts at a multiple of 16 bytes
+        ctypes.memset(base + page, _FILL, room)
+        ctypes.memmove(begin, span.begin, span.n_bytes)
+        for guard in (base, base + page + room):
+            if _libc().mprotect(guard, page, 0):
+                raise OSError(ctypes.get_errno(), "the operating system refused to guard a tensor")
+        return cls(span=span, memory=memory, base=base, begin=begin)
+
+    def stand_in(self, tensor: Tensor) -> Tensor:
+        data = torch.frombuffer(self.memory, dtype=torch.uint8)
+        first = self.begin - self.base + tensor.data_ptr() - self.span.begin
+        return data[first:first + _n_bytes(tensor)].view(tensor.dtype).view(tensor.shape)
+
+    def wrong_writes(self) -> list[str]:
+        """Where bytes beside the span were changed that are not on a guarded page."""
+        page, first = mmap.PAGESIZE, self.begin - self.base
+        sides = {"before the start": self.memory[page:first],
+                 "behind the end": self.memory[first + self.span.n_bytes:len(self.memory) - page]}
+        return [f"{side} of {self.span.names}, which has {self.span.n_bytes} bytes"
+                for side, data in sides.items() if data.count(_FILL) < len(data)]
+
+
+@functools.cache
+def _libc() -> ctypes.CDLL:
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mprotect.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return libc
+
+
+class _Guarded:
+    """The arguments of a launch, `args`, with every tensor moved between two guards, and back when the launch is over."""
+
+    def __init__(self, entry: Entry, args: Sequence[Tensor | float | int | None]) -> None:
+        self._entry = entry
+        self._regions = [_Region.of(span) for span in _spans(entry, args)]
+        self.args = [self._moved(arg) if isinstance(arg, Tensor) else arg for arg in args]
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        return next(region for region in self._regions if region.span.holds(tensor)).stand_in(tensor)
+
+    def __enter__(self) -> "_Guarded":
+        return self
+
+    def __exit__(self, error: type | None, *_: object) -> None:
+        if error:
+            return
+        for region in self._regions:
+            if not region.span.is_const:
+                ctypes.memmove(region.span.begin, region.begin, region.span.n_bytes)
+        if wrong := [text for region in self._regions for text in region.wrong_writes()]:
+            raise KernelFault(f"{self._entry.name} writes {' and '.join(wrong)}")
+
+    def where(self, address: int) -> str:
+        """An address in words: which byte of which tensor it would be."""
+        for region in self._regions:
+            if region.base <= address < region.base + len(region.memory):
+                return f"byte {address - region.begin} of {region.span.names}, which has {region.span.n_bytes} bytes"
+        return f"address {address:#x}, which is in no tensor" + (" (a null pointer?)" if address < mmap.PAGESIZE else "")
+
+
+def _explain(message: str, path: Path, guarded: _Guarded | None) -> str:
+    """The emulator's message with addresses put into words: of code as a source line, of data as a byte of a tensor."""
+    def data(match: re.Match) -> str:
+        address = int(match[1], 16)
+        return guarded.where(address) if guarded else f"address {address:#x}"
+
+    message = re.sub(r"<code (?:0x)?([0-9a-f]+)>", lambda match: _source_line(path, int(match[1], 16)), message)
+    return re.sub(r"<address (?:0x)?([0-9a-f]+)>", data, message)
+
+
+def _source_line(path: Path, offset: int) -> str:
+    """file:line of an instruction, or that it is unknown (no addr2line, or code without a source)."""
+    if not offset or not shutil.which("addr2line"):
+        return "an unknown line"
+    found = subprocess.run(["addr2line", "-e", str(path), hex(offset)], capture_output=True, text=True).stdout.split()
+    return found[0].removeprefix("./") if found and not found[0].startswith("?") else "an unknown line"
+
+
+# --- executables: one process per launch, under a sanitizer ------------------------------------------------------------
+
+
+def _run_executable(
+    path: Path, program: Program, entry: Entry, args: Sequence[Tensor | float | int | None], grid, block, shared_bytes: int,
+    order: int, seed: int,
+) -> None:
+    spans = _spans(entry, args)
+    parts = [struct.pack("=128s6IQiIII", entry.name.encode(), *grid, *block, shared_bytes, order, seed, len(args), len(spans))]
+    values = bytes(pack(program, entry.name, args).pointers) + bytes(8)
+    for arg, offset in zip(args, program.layouts[entry.name].offsets):
+        if isinstance(arg, Tensor):
+            number = next(i for i, span in enumerate(spans) if span.holds(arg))
+            parts.append(struct.pack("=qq8x", number, arg.data_ptr() - spans[number].begin))
+        else:
+            parts.append(struct.pack("=qq8s", -2 if arg is None else -1, 0, values[offset:offset + 8]))
+    parts.append(struct.pack(f"={len(spans)}Q", *(span.n_bytes for span in spans)))
+    head = b"".join(parts)
+    # The sanitizers of older compilers cannot live with the most random address layouts.
+    fixed = ["setarch", "-R"] if sys.platform == "linux" and shutil.which("setarch") else []
+    with tempfile.TemporaryDirectory() as folder:
+        launch, fault = Path(folder, "launch"), Path(folder, "fault")
+        launch.write_bytes(head + b"".join(ctypes.string_at(span.begin, span.n_bytes) for span in spans))
+        done = subprocess.run([*fixed, str(path), str(launch), str(fault)], capture_output=True, text=True)
+        if fault.exists():
+            raise KernelFault(f"{entry.name}, {fault.read_text()}")
+        if done.returncode:
+            raise KernelFault(f"{entry.name}, the sanitizer's report:\n{done.stderr.strip()}")
+        data, at = launch.read_bytes(), len(head)
+        for span in spans:
+            ctypes.memmove(span.begin, data[at:at + span.n_bytes], span.n_bytes)
+            at += span.n_bytes
