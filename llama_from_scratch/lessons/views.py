@@ -78,7 +78,7 @@ def _label(axis: Axis, names: Sequence[str], *, rotation: int = 0) -> None:
 
 
 def attention(model: Llama, tokenizer: Tokenizer, *, text: str, layer: int = 0, head: int | str = "all") -> Explorer:
-    """Who looks at whom, in each layer and head. `token`: the one whose row is outlined and told in words."""
+    """Who looks at whom, in each layer and head. The words tell the row of `token`, hovering any other cell."""
     config = model.config
 
     def draw(text: str, layer: int, head: int | str, token: int) -> Figure:
@@ -87,13 +87,14 @@ def attention(model: Llama, tokenizer: Tokenizer, *, text: str, layer: int = 0, 
         names = _names(tokenizer, ids)
         if head == "all":
             return attention_heads_frame(weights_HTS, names, n_kv_heads=config.n_kv_heads, token=token, layer=layer)
-        return attention_frame(weights_HTS[head], names, token=token,
-                               title=f"layer {layer}, head {head}", colour=_group_colour(head, weights_HTS, config.n_kv_heads))
+        title = _head_title(layer, head, weights_HTS, config.n_kv_heads)
+        return attention_frame(weights_HTS[head], names, token=token, title=title,
+                               colour=_group_colour(head, weights_HTS, config.n_kv_heads))
 
     n_tokens = len(encode(model, tokenizer, text=text))
     controls = {"text": text, "layer": _slider(config.n_layers - 1), "head": ["all", *range(config.n_heads)],
                 "token": _slider(max(n_tokens - 1, 1), n_tokens - 1)}
-    return explore(draw, title="Who looks at whom?", controls=controls, start={"layer": layer, "head": head},
+    return explore(draw, title="Who looks at whom?", controls=controls, start={"layer": layer, "head": head}, has_hover=True,
                    limits=lambda text, **_: {"token": len(encode(model, tokenizer, text=text)) - 1})
 
 
@@ -101,8 +102,16 @@ def _slider(last: int, start: int = 0) -> tuple[int, int, int] | list[int]:
     return (0, last, start) if last else [0]
 
 
+def _group(head: int, weights: Tensor, n_kv_heads: int) -> int:
+    return head // (len(weights) // n_kv_heads)
+
+
 def _group_colour(head: int, weights: Tensor, n_kv_heads: int) -> str:
-    return _GROUP_COLOURS[head // (len(weights) // n_kv_heads) % len(_GROUP_COLOURS)]
+    return _GROUP_COLOURS[_group(head, weights, n_kv_heads) % len(_GROUP_COLOURS)]
+
+
+def _head_title(layer: int, head: int, weights: Tensor, n_kv_heads: int) -> str:
+    return f"layer {layer}, head {head}, key/value {_group(head, weights, n_kv_heads)}"
 
 
 def attention_frame(
@@ -112,7 +121,7 @@ def attention_frame(
     n = len(names)
     height = 2.1 + 0.165 * n if n <= _MAX_NAMED_TOKENS else 4.8
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, max(height, 3.6)), width_ratios=(1.7, 1))
-    _triangle(left, weights, token=token)
+    _triangle(left, weights, names, token=token, title=title)
     if n <= _MAX_NAMED_TOKENS:
         row = plt.Rectangle((-0.5, token - 0.5), token + 1, 1, fill=False, edgecolor=figures.RED, linewidth=2, clip_on=False)
         left.add_patch(row)
@@ -146,8 +155,8 @@ def attention_heads_frame(
         ax.axis("off")
     told = []
     for head, (ax, weights_TS) in enumerate(zip(axes.flat, weights)):
-        _triangle(ax, weights_TS, token=token)
-        colour, group = _group_colour(head, weights, n_kv_heads), head // (n_heads // n_kv_heads)
+        _triangle(ax, weights_TS, names, token=token, title=_head_title(layer, head, weights, n_kv_heads))
+        colour, group = _group_colour(head, weights, n_kv_heads), _group(head, weights, n_kv_heads)
         ax.spines[:].set(visible=True, color=colour, linewidth=4)
         ax.set_title(f"{head}: kv {group}" if columns > 4 else f"head {head}, key/value {group}", fontsize=11)
         best = int(weights_TS[token].argmax())
@@ -161,8 +170,16 @@ def attention_heads_frame(
     return fig
 
 
-def _triangle(ax: Axes, weights: Tensor, *, token: int) -> None:
-    n = len(weights)
+def _triangle(ax: Axes, weights: Tensor, names: Sequence[str], *, token: int, title: str) -> None:
+    n, rows = len(weights), weights.tolist()
+
+    def tell(x: float | int, y: float | int) -> str:
+        s, t = round(x), round(y)
+        if s > t:
+            return f"{title}: query “{names[t]}” ({t}) cannot see what comes after it (causal mask)"
+        return f"{title}: query “{names[t]}” ({t}) looks at key “{names[s]}” ({s}) with weight {rows[t][s]:.1%}"
+
+    ax.format_coord = tell
     hidden = np.triu(np.ones((n, n), dtype=bool), 1)
     colours = plt.get_cmap("viridis").with_extremes(bad="0.92")
     # The square root lets weights of a hundredth be seen; all heads share the scale from 0 to 1.

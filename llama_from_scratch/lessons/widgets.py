@@ -15,6 +15,7 @@ import ipywidgets
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from llama_from_scratch.lessons import hover
 from llama_from_scratch.lessons.figures import png
 
 Choices = tuple[float, ...] | Sequence[Any] | Mapping[str, Any] | bool | str
@@ -27,17 +28,20 @@ class Explorer(ipywidgets.VBox):
     """A picture under its controls. `picture.value` holds the PNG, `controls[name].value` an argument, `problem` an error.
 
     `words` shows the figure's label (`figure.set_label("...")`): what is to be seen, for those who cannot see it too.
+    `under_pointer` holds what hovering tells.
     """
 
     def __init__(
         self, draw: Callable[..., Figure], *, title: str, controls: dict[str, ipywidgets.ValueWidget],
-        limits: Callable[..., Mapping[str, int]] | None = None,
+        limits: Callable[..., Mapping[str, int]] | None = None, has_hover: bool = False,
     ) -> None:
         self.draw, self.title, self.controls, self.limits = draw, title, controls, limits
         self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
         self.problem, self.words = ipywidgets.HTML(), ipywidgets.HTML()
+        self.under_pointer = ipywidgets.HTML().add_class(hover.CELLS_CLASS) if has_hover else None
+        shown = ipywidgets.Box([self.picture, self.under_pointer]).add_class(hover.PICTURE_CLASS) if has_hover else self.picture
         heading = ipywidgets.HTML(f"<b>{html.escape(title)}</b>")
-        super().__init__([heading, *controls.values(), self.problem, self.picture, self.words])
+        super().__init__([heading, *controls.values(), self.problem, shown, self.words])
         self._is_limiting = False
         self.redraw()
         for control in controls.values():
@@ -52,6 +56,8 @@ class Explorer(ipywidgets.VBox):
             figure = self.draw(**self._values())
             words = figure.get_label()
             self.picture.value = png(figure)
+            if self.under_pointer is not None:
+                self.under_pointer.value = hover.cells(figure)
             self.words.value = f'<div role="status" style="line-height: 1.4">{html.escape(words)}</div>' if words else ""
             self.problem.value = ""
         except ValueError as error:
@@ -94,7 +100,7 @@ class Explorer(ipywidgets.VBox):
 
 def explore(
     draw: Callable[..., Figure], *, title: str, controls: Mapping[str, Choices], start: Mapping[str, Any] | None = None,
-    limits: Callable[..., Mapping[str, int]] | None = None,
+    limits: Callable[..., Mapping[str, int]] | None = None, has_hover: bool = False,
 ) -> Explorer:
     """An `Explorer` with a control for each argument of `draw`.
 
@@ -102,11 +108,12 @@ def explore(
     menu when it is long, the first chosen; {label: value} a slider over these values, such as powers of two; True or False
     a checkbox; a string a text field. `start`: other first values, by name. `limits` gets the arguments of `draw` before it
     is called and returns the highest value of int sliders that depend on them, such as the last token of a text.
+    `has_hover`: the pointer over a cell of an image shows what `axes.format_coord(column, row)` says of it.
     """
     widgets = {name: _control(name, choice) for name, choice in controls.items()}
     for name, value in (start or {}).items():
         widgets[name].value = value
-    return Explorer(draw, title=title, controls=widgets, limits=limits)
+    return Explorer(draw, title=title, controls=widgets, limits=limits, has_hover=has_hover)
 
 
 def _control(name: str, choice: Choices) -> ipywidgets.ValueWidget:
