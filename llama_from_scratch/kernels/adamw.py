@@ -84,8 +84,7 @@ class FusedAdamW:
             raise ValueError(f"every parameter of a group needs a gradient; {', '.join(missing[:4])} got none. "
                              "Call backward first, or leave frozen parameters out of the groups")
         for p in self.params.values():
-            if p.grad.stride() != p.stride():
-                p.grad = torch.empty_like(p).copy_(p.grad)
+            p.grad = p.grad.contiguous()
         addresses = [row for name, p in self.params.items() for row in self._row(name, p)]
         if addresses != self._addresses:
             table = torch.tensor(addresses)
@@ -131,7 +130,7 @@ def _check(groups: Sequence[Group], params: Mapping[str, nn.Parameter]) -> None:
     if len(kinds) > 1:
         raise ValueError(f"FusedAdamW steps all parameters in one launch, so they must share dtype and device; got {kinds}. "
                          "Convert the model with .to(...), or make one optimizer for each kind")
-    if gaps := [name for name, p in params.items() if not p.is_non_overlapping_and_dense()]:
+    if gaps := [name for name, p in params.items() if not p.is_contiguous()]:
         raise ValueError(f"FusedAdamW needs parameters that lie in memory without gaps; {', '.join(gaps[:4])} do not. "
                          "Replace them by p.contiguous()")
 

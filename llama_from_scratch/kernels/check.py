@@ -1,0 +1,265 @@
+"""Every kernel's outputs and gradients against float64, on a GPU or on the emulator: the sweep that goes before any timing.
+
+An operation knows three ways to the same numbers: the exact formula in float64, the plain model's own code, and the kernel.
+`tolerance.judge` says whether the kernel is as good as the plain code. The sizes are chosen to be awkward: one row, widths that
+no vector divides, odd head counts; and, on a GPU, more elements than a 32-bit index can count.
+
+Notebook 30.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from llama_from_scratch.config import record
+from llama_from_scratch.kernels import rms_norm as norms
+from llama_from_scratch.kernels.adamw import FusedAdamW
+from llama_from_scratch.kernels.rope import rope
+from llama_from_scratch.kernels.swiglu import swiglu
+from llama_from_scratch.kernels.tolerance import Verdict, judge
+from llama_from_scratch.model.norm import RMSNorm
+from llama_from_scratch.model.rope import apply_rope
+from llama_from_scratch.train.optimizer import AdamW, Group, clip_gradients
+
+EPS = 1e-5
+DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+Outputs = tuple[Tensor, ...]
+
+
+@record
+class Operation:
+    """Three ways to one result, each from the same inputs. The first inputs have gradients."""
+
+    name: str
+    sizes: tuple[tuple[int, ...], ...]      # small and awkward
+    large: tuple[int, ...]                  # what a training step of an 8B model does
+    beyond: tuple[int, ...]                 # over 2^31 elements in bf16
+    inputs: Callable[..., Outputs]          # (size, draw) -> float64 tensors; draw(*shape) gives normal numbers
+    exact: Callable[..., Outputs]
+    plain: Callable[..., Outputs]
+    fused: Callable[..., Outputs]           # takes emulate=
+    traffic: Callable[..., tuple[int, int]]  # (size) -> bytes of bf16 that forward and backward must move, each once
+    gradient_names: tuple[str, ...]         # of the first inputs; those behind them are constants
+
+
+@record
+class Finding:
+    """What was compared, and the verdict."""
+
+    operation: str
+    size: tuple[int, ...]
+    dtype: torch.dtype
+    part: str
+    verdict: Verdict
+
+    def __str__(self) -> str:
+        return f"{self.operation} {self.size} {str(self.dtype).removeprefix('torch.')} {self.part}: {self.verdict}"
+
+
+# --- the operations ---------------------------------------------------------------------------------------------------
+
+
+def _norm_inputs(size: Sequence[int], draw: Callable[..., Tensor]) -> Outputs:
+    return draw(*size), 1 + 0.3 * draw(size[-1])
+
+
+def _add_norm_inputs(size: Sequence[int], draw: Callable[..., Tensor]) -> Outputs:
+    return draw(*size), draw(*size), 1 + 0.3 * draw(size[-1])
+
+
+def _streams(forward: int, backward: int) -> Callable[..., tuple[int, int]]:
+    """So many tensors of the first input's size are read or written; a weight that all rows share does not count."""
+    return lambda size: (2 * forward * math.prod(size), 2 * backward * math.prod(size))
+
+
+def _rope_traffic(size: Sequence[int]) -> tuple[int, int]:
+    B, T, H, G, K = size
+    n_bytes = B * T * (2 * 2 * (H + G) * K + 8 * K // 2)  # heads in and out, and one complex64 per pair
+    return n_bytes, n_bytes
+
+
+def _exact_norm(x: Tensor, weight: Tensor) -> Outputs:
+    return (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS) * weight,)
+
+
+def _plain_norm(x: Tensor, weight: Tensor) -> Outputs:
+    norm = RMSNorm(x.shape[-1], eps=EPS)
+    return (torch.func.functional_call(norm, {"weight": weight}, (x,)),)
+
+
+def _rope_inputs(size: Sequence[int], draw: Callable[..., Tensor]) -> Outputs:
+    B, T, H, G, K = size
+    angles = 1e5 * draw(B, T, K // 2).double()
+    return draw(B, T, H, K), draw(B, T, G, K), torch.polar(torch.ones_like(angles), angles)
+
+
+def _exact_rope(q: Tensor, k: Tensor, rotation: Tensor) -> Outputs:
+    def turn(x: Tensor) -> Tensor:
+        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2).contiguous())
+        return torch.view_as_real(pairs * rotation[:, :, None]).flatten(-2)
+    return turn(q), turn(k)
+
+
+def _swiglu_inputs(size: Sequence[int], draw: Callable[..., Tensor]) -> Outputs:
+    return 3 * draw(*size), draw(*size)
+
+
+OPERATIONS = (
+    Operation(name="rms_norm", sizes=((1, 1), (3, 7), (5, 64), (2, 3, 1000), (33, 4097)), large=(16384, 4096),
+              beyond=(2**19 + 3, 4096), inputs=_norm_inputs, exact=_exact_norm, plain=_plain_norm,
+              fused=lambda x, weight, emulate: (norms.rms_norm(x, weight, eps=EPS, emulate=emulate),), traffic=_streams(2, 3),
+              gradient_names=("x", "weight")),
+    Operation(name="add_rms_norm", sizes=((1, 8), (3, 77), (2, 5, 128), (9, 4096)), large=(16384, 4096),
+              beyond=(2**19 + 3, 4096), inputs=_add_norm_inputs,
+              exact=lambda x, residual, weight: (*_exact_norm(x + residual, weight), x + residual),
+              plain=lambda x, residual, weight: (*_plain_norm(x + residual, weight), x + residual),
+              fused=lambda x, residual, weight, emulate: norms.add_rms_norm(
+                  x, residual, weight=weight, eps=EPS, emulate=emulate), traffic=_streams(4, 4),
+              gradient_names=("x", "residual", "weight")),
+    Operation(name="rope", sizes=((1, 1, 1, 1, 2), (2, 3, 3, 1, 6), (1, 33, 4, 2, 64), (2, 7, 5, 5, 80), (1, 5, 7, 1, 128)),
+              large=(2, 8192, 32, 8, 128), beyond=(1, 2**19 + 3, 32, 1, 128), inputs=_rope_inputs, exact=_exact_rope,
+              plain=lambda q, k, rotation: (apply_rope(q, rotation), apply_rope(k, rotation)),
+              fused=lambda q, k, rotation, emulate: rope(q, k, rotation=rotation, emulate=emulate),
+              traffic=_rope_traffic, gradient_names=("q", "k")),
+    Operation(name="swiglu", sizes=((1, 1), (7, 33), (2, 3, 1000), (5, 4099)), large=(16384, 14336), beyond=(2**18 + 3, 8192),
+              inputs=_swiglu_inputs, exact=lambda gate, up: (F.silu(gate) * up,), plain=lambda gate, up: (F.silu(gate) * up,),
+              fused=lambda gate, up, emulate: (swiglu(gate, up, emulate=emulate),), traffic=_streams(3, 5),
+              gradient_names=("gate", "up")),
+)
+
+
+# --- the sweep --------------------------------------------------------------------------------------------------------
+
+
+def check(operation: Operation, size: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> list[Finding]:
+    """The findings for all outputs and all gradients of one operation at one size. Same numbers on every machine."""
+    inputs, upstream = _draw(operation, size, dtype)
+    exact = _run(operation, operation.exact, map(_widened, inputs), upstream, torch.device("cpu"))
+    plain = _run(operation, operation.plain, inputs, upstream, device)
+    fused = _run(operation, _fused(operation, device), inputs, upstream, device)
+    return _judge(operation, size, dtype, fused, exact=exact, plain=plain)
+
+
+def compare_with_emulator(
+    operation: Operation, size: tuple[int, ...], *, dtype: torch.dtype, device: torch.device
+) -> list[Finding]:
+    """The same kernel source on a GPU and on the emulator: judged as if the emulator's result were the exact one.
+
+    They may add in another order (the grid is another) and round an exponential or a root differently, and no more.
+    """
+    inputs, upstream = _draw(operation, size, dtype)
+    cpu = torch.device("cpu")
+    on_gpu, emulated = (_run(operation, _fused(operation, each), inputs, upstream, each) for each in (device, cpu))
+    plain = _run(operation, operation.plain, inputs, upstream, cpu)
+    return _judge(operation, size, dtype, on_gpu, exact=[x.double() for x in emulated], plain=plain)
+
+
+def _draw(operation: Operation, size: tuple[int, ...], dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+    """Inputs, rounded to the dtype, and the gradients that arrive at the outputs."""
+    generator = torch.Generator().manual_seed(math.prod(size))
+    draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)
+    inputs = [_rounded(x, dtype) for x in operation.inputs(size, draw)]
+    with torch.no_grad():
+        return inputs, [draw(*y.shape).to(dtype) for y in operation.plain(*inputs)]
+
+
+def _fused(operation: Operation, device: torch.device) -> Callable[..., Outputs]:
+    return lambda *args: operation.fused(*args, emulate=device.type == "cpu")
+
+
+def _run(operation: Operation, way: Callable[..., Outputs], inputs: Iterable[Tensor], upstream: Sequence[Tensor],
+         device: torch.device) -> list[Tensor]:
+    """All outputs, then the gradients by all inputs that have one; back on the CPU."""
+    args = [x.detach().clone().to(device) for x in inputs]
+    leaves = [x.requires_grad_() for x in args[: len(operation.gradient_names)]]
+    outputs = way(*args)
+    gradients = torch.autograd.grad(outputs, leaves, [g.to(device, y.dtype) for g, y in zip(upstream, outputs)])
+    return [x.detach().cpu() for x in (*outputs, *gradients)]
+
+
+def _judge(operation: Operation, size: tuple[int, ...], dtype: torch.dtype, results: Sequence[Tensor], *,
+           exact: Sequence[Tensor], plain: Sequence[Tensor]) -> list[Finding]:
+    n_outputs = len(results) - len(operation.gradient_names)
+    parts = [*(f"output {j}" for j in range(n_outputs)), *(f"gradient of {name}" for name in operation.gradient_names)]
+    return [Finding(operation=operation.name, size=size, dtype=dtype, part=part,
+                    verdict=judge(x, exact=e, eager=p, is_gradient=part.startswith("gradient")))
+            for part, x, e, p in zip(parts, results, exact, plain)]
+
+
+def check_beyond(operation: Operation, *, device: torch.device) -> list[Finding]:
+    """The last rows of tensors with over 2^31 elements, in bf16: all kernels work row by row, so a slice is the reference."""
+    dtype = torch.bfloat16
+    generator = torch.Generator(device).manual_seed(1)
+    draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float32, device=device).to(dtype)
+    inputs = [_rounded(x, dtype) for x in operation.inputs(operation.beyond, draw)]
+    per_row = [x.shape[:1] == inputs[0].shape[:1] and x.ndim > 1 for x in inputs]
+    axis = 1 if operation.name == "rope" else 0
+    with torch.no_grad():
+        outputs = [y.narrow(axis, y.shape[axis] - 4, 4).clone() for y in operation.fused(*inputs, emulate=device.type == "cpu")]
+        last = [x.narrow(axis, x.shape[axis] - 4, 4) if is_row else x for x, is_row in zip(inputs, per_row)]
+        exact, plain = operation.exact(*map(_widened, last)), operation.plain(*last)
+    return [Finding(operation=operation.name, size=operation.beyond, dtype=dtype, part=f"last rows of output {j}",
+                    verdict=judge(y, exact=e, eager=p)) for j, (y, e, p) in enumerate(zip(outputs, exact, plain))]
+
+
+def check_adamw(*, dtype: torch.dtype, device: torch.device, n_steps: int = 3, max_norm: float = 1.0) -> list[Finding]:
+    """Weights and averages after a few clipped steps of `FusedAdamW`, against the plain optimizer in float64 and in fp32.
+
+    The fp32 weights behind bf16 ones are judged, and the copies must be exactly those, rounded.
+    """
+    generator = torch.Generator().manual_seed(5)
+    shapes = [(3, 7), (1,), (129, 130), (5,), (40000,)]
+    draws = [[torch.randn(shape, generator=generator).to(dtype) for shape in shapes] for _ in range(1 + n_steps)]
+    rivals = {"exact": torch.float64, "eager": torch.float32, "fused": dtype}
+    optimizers = {}
+    for name, kind in rivals.items():
+        params = {f"p{i}": torch.nn.Parameter(x.to(device, kind, copy=True)) for i, x in enumerate(draws[0])}
+        groups = [Group(params=dict(list(params.items())[:3]), weight_decay=0.1),
+                  Group(params=dict(list(params.items())[3:]), weight_decay=0.0)]
+        optimizer = FusedAdamW(groups, emulate=device.type == "cpu") if name == "fused" else AdamW(groups)
+        for grads in draws[1:]:
+            for p, grad in zip(params.values(), grads):
+                p.grad = grad.to(device, kind, copy=True)
+            if name == "fused":
+                optimizer.step(lr=1e-2, max_norm=max_norm)
+            else:
+                clip_gradients(params.values(), max_norm=max_norm)
+                optimizer.step(lr=1e-2)
+        optimizers[name] = optimizer, params
+    (exact, exact_params), (eager, eager_params), (fused, params) = (optimizers[name] for name in rivals)
+    size = tuple(math.prod(shape) for shape in shapes)
+    find = lambda part, verdict: Finding(operation="adamw", size=size, dtype=dtype, part=part, verdict=verdict)
+    found = []
+    for name, p in params.items():
+        weights = fused.masters.get(name, p)
+        rows = (("weights", weights, exact_params[name], eager_params[name]),
+                ("mean", fused.means[name], exact.means[name], eager.means[name]),
+                ("square", fused.squares[name], exact.squares[name], eager.squares[name]))
+        found += [find(f"{part} of {name}", judge(x, exact=e.detach(), eager=r.detach())) for part, x, e, r in rows]
+        if not torch.equal(weights.to(dtype), p):
+            found.append(find(f"copy of {name}", Verdict(error=float("inf"), eager_error=0.0, relative_error=float("inf"),
+                                                         complaint="the model's weights must be the fp32 ones, rounded")))
+    return found
+
+
+def sweep(device: torch.device, *, is_large: bool) -> Iterator[Finding]:
+    """All findings; with `is_large` also the sizes of an 8B model and those over 2^31 elements, which want a GPU."""
+    for operation in OPERATIONS:
+        for dtype in DTYPES:
+            for size in (*operation.sizes, *([operation.large] if is_large and dtype == torch.bfloat16 else [])):
+                yield from check(operation, size, dtype=dtype, device=device)
+        if is_large:
+            yield from check_beyond(operation, device=device)
+    for dtype in DTYPES:
+        yield from check_adamw(dtype=dtype, device=device)
+
+
+def _rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    return x.to(torch.complex64) if x.is_complex() else x.to(dtype)
+
+
+def _widened(x: Tensor) -> Tensor:
+    return x.to(torch.complex128) if x.is_complex() else x.double()

@@ -1,0 +1,64 @@
+"""What `python3 start.py gpu` runs on a machine with a GPU: is every kernel right there, and how fast is it?
+
+First the sweep against float64, then the same inputs on the GPU and on the emulator side by side, so that what the chapters
+say about the emulated machine is known to hold on a real one; then the table. It needs only Python, PyTorch and what this
+package imports; it installs nothing and asks no network.
+
+Notebook 30.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from llama_from_scratch.kernels import bench, check
+
+
+def sweep(device: torch.device) -> dict:
+    """The correctness sweep and the comparison with the emulator, as JSON-ready data; complaints are printed as they come."""
+    start = time.monotonic()
+    findings = list(check.sweep(device, is_large=True))
+    wrong = [str(finding) for finding in findings if not finding.verdict.is_ok]
+    print(f"{len(findings)} comparisons with float64 in {time.monotonic() - start:.0f} s, {len(wrong)} wrong", flush=True)
+    differing = []
+    try:
+        pairs = [finding for operation in check.OPERATIONS for dtype in check.DTYPES for size in operation.sizes
+                 for finding in check.compare_with_emulator(operation, size, dtype=dtype, device=device)]
+        differing = [str(finding) for finding in pairs if not finding.verdict.is_ok]
+        print(f"{len(pairs)} comparisons of GPU and emulator, {len(differing)} differ by more than rounding", flush=True)
+    except RuntimeError as error:
+        print(f"The emulator could not be built here, so it was not compared: {error}", flush=True)
+    for line in (*wrong, *differing):
+        print(line, flush=True)
+    return {"n_comparisons": len(findings), "wrong": wrong, "differ_from_emulator": differing}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Checks, then times, and writes `kernels.json` to the folder. 0 if everything was right; 2 where there is no GPU."""
+    parser = argparse.ArgumentParser(description="Checks every kernel on this machine's GPU, then times them.")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results, kernels.json")
+    parser.add_argument("--no-bench", action="store_true", help="only check")
+    options = parser.parse_args(arguments)
+    if not torch.cuda.is_available():
+        print(f"PyTorch {torch.__version__} finds no CUDA device here, so nothing was checked or timed. On a machine with one, "
+              "install a PyTorch built for CUDA and start this again. Without one, python3 start.py test runs the same kernels "
+              "on the emulator.", file=sys.stderr)
+        return 2
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = {"sweep": sweep(torch.device("cuda"))}
+    path = options.out / "kernels.json"
+    path.write_text(json.dumps(results, indent=1))  # the check stands even if the timing is cut short
+    if not options.no_bench:
+        results |= bench.run(say=lambda text: print(text, flush=True))
+        path.write_text(json.dumps(results, indent=1))
+    print(f"written to {path}")
+    return 1 if results["sweep"]["wrong"] or results["sweep"]["differ_from_emulator"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
