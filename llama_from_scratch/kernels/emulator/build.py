@@ -75,12 +75,12 @@ def wrapper(program: Program, *, is_executable: bool) -> str:
     lines = ['#include "cuda_on_cpu.h"', "namespace {", f'#include "{program.source.name}.cu"', "}"]
     for entry in entries:
         arguments = ", ".join(f"*({p.c_type}{'*' * p.is_pointer}*)args[{i}]" for i, p in enumerate(entry.parameters))
-        lines += [
-            f'extern "C" __attribute__((visibility("default"))) const char* emulate_{entry.name}(const unsigned grid[3], '
-            "const unsigned block[3], size_t shared_bytes, void** args, int n_workers, int order, unsigned seed) {",
-            f"    return emu::launch([](void** args) EMU_NO_TRACE {{ {entry.name}({arguments}); }}, args, grid, block, shared_bytes, n_workers,"
-            " order, seed);",
-            "}"]
+        lines += [f'extern "C" __attribute__((visibility("default"))) const char* emulate_{entry.name}(',
+                  "    const unsigned grid[3], const unsigned block[3], size_t shared_bytes, void** args, int n_workers,",
+                  "    int order, unsigned seed) {",
+                  f"    auto kernel = [](void** args) EMU_NO_TRACE {{ {entry.name}({arguments}); }};",
+                  "    return emu::launch(kernel, args, grid, block, shared_bytes, n_workers, order, seed);",
+                  "}"]
     if is_executable:
         table = ", ".join(f'{{"{entry.name}", emulate_{entry.name}}}' for entry in entries)
         lines += [f"#define EMU_ENTRIES {table}", '#include "standalone.h"']

@@ -109,7 +109,7 @@ namespace emu {
 
 struct Place { const char* file; int line; };   // of the call in the kernel's source
 #define EMU_HERE emu::Place at = {__builtin_FILE(), __builtin_LINE()}
-static inline bool is_same(Place a, Place b) {
+EMU_NO_TRACE static bool is_same(Place a, Place b) {
     return a.line == b.line && (a.file == b.file || !__builtin_strcmp(a.file, b.file));
 }
 
@@ -247,11 +247,11 @@ struct Machine {                  // one worker's
 };
 static EMU_PER_WORKER Machine* machine;
 
-static inline unsigned current_thread() { return machine->current->linear; }
-static inline size_t current_block() { return machine->block_number; }
-static inline size_t dynamic_shared_bytes() { return machine->launch->shared_bytes; }
-static inline char* dynamic_shared() { return machine->shared_end - (dynamic_shared_bytes() + 15) / 16 * 16; }
-static inline bool is_local(const void* p) { return (size_t)((char*)p - machine->stacks) < MAX_THREADS * STACK_BYTES; }
+EMU_NO_TRACE static unsigned current_thread() { return machine->current->linear; }
+EMU_NO_TRACE static size_t current_block() { return machine->block_number; }
+EMU_NO_TRACE static size_t dynamic_shared_bytes() { return machine->launch->shared_bytes; }
+EMU_NO_TRACE static char* dynamic_shared() { return machine->shared_end - (dynamic_shared_bytes() + 15) / 16 * 16; }
+EMU_NO_TRACE static bool is_local(const void* p) { return (size_t)((char*)p - machine->stacks) < MAX_THREADS * STACK_BYTES; }
 
 }  // namespace emu
 
@@ -367,16 +367,14 @@ EMU_NO_TRACE static void go(Thread& from, Thread& to) {
 #endif
 }
 
+// Everybody waits. Lanes that wait for lanes which have returned, or wait elsewhere in their warp, are told when the last of
+// them comes, so here some thread waits in a barrier and another for lanes.
 [[noreturn]] EMU_NO_TRACE static void report_deadlock() {
-    Machine& m = *machine;
-    Thread& me = *m.current;
-    for (unsigned i = 0; i < m.n_threads; i++) {
-        Thread& other = m.threads[i];
-        if (other.waits_for != me.waits_for)
-            fault("deadlock: waits in %s at " EMU_AT ", while " EMU_THREAD " waits in %s at " EMU_AT, me.what, me.at.file, me.at.line,
-                  EMU_LIST(other), other.what, other.at.file, other.at.line);
-    }
-    fault("deadlock: waits in %s at " EMU_AT " for lanes 0x%08x, which never meet there", me.what, me.at.file, me.at.line, me.mask);
+    Thread& me = *machine->current;
+    Thread* other = machine->threads;
+    while (other->waits_for == me.waits_for) other++;
+    fault("deadlock: waits in %s at " EMU_AT ", while " EMU_THREAD " waits in %s at " EMU_AT, me.what, me.at.file, me.at.line,
+          EMU_LIST(*other), other->what, other->at.file, other->at.line);
 }
 
 EMU_NO_TRACE static void wait_in(Wait kind, const char* what, Place at) {
@@ -537,12 +535,7 @@ EMU_NO_TRACE static void leave_block() {
             fault("lane %u has returned, but lane %u waits for it in %s at " EMU_AT, lane, other.linear % 32, other.what,
                   other.at.file, other.at.line);
     }
-    Thread* next = next_thread();
-    if (!next && m.n_exited < m.n_threads) {
-        for (unsigned i = 0; i < m.n_threads; i++)
-            if (m.threads[i].waits_for) m.current = &m.threads[i];
-        report_deadlock();
-    }
+    Thread* next = next_thread();   // none: this was the last
     go(me, next ? *next : m.outside);
     __builtin_unreachable();
 }
@@ -822,6 +815,9 @@ EMU_ATOMIC_OPERATION(atomicAdd, double, unsigned long long, old + value)
 EMU_ATOMIC_OPERATION(atomicExch, float, unsigned, ((void)old, value))
 
 // ---- mathematics ---------------------------------------------------------------------------------------------------------------
+
+extern "C" void* memcpy(void* to, const void* from, size_t bytes) noexcept;
+extern "C" void* memset(void* to, int byte, size_t bytes) noexcept;
 
 #define EMU_FUNCTION(name)                            \
     extern "C" double name(double) noexcept;          \

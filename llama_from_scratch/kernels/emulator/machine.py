@@ -63,7 +63,8 @@ class Emulated:
         declared = self.program.entry(entry)
         arguments = pack(self.program, entry, args)
         if arguments.device.type != "cpu":
-            raise ValueError(f"the emulator runs on tensors of the CPU; {entry} got some on {arguments.device}. Move them with .cpu()")
+            raise ValueError(f"the emulator runs on tensors of the CPU; {entry} got some on {arguments.device}. "
+                             "Move them with .cpu()")
         shape = _check(declared, grid=grid, block=block, shared_bytes=shared_bytes)
         if order not in ORDERS:
             raise ValueError(f"order must be one of {', '.join(ORDERS)}; got {order!r}")
@@ -148,7 +149,8 @@ def _spans(entry: Entry, args: Sequence[Tensor | float | int | None]) -> list[_S
     spans: list[_Span] = []
     given = [(p, arg) for p, arg in zip(entry.parameters, args) if isinstance(arg, Tensor)]
     for parameter, tensor in sorted(given, key=lambda pair: pair[1].data_ptr()):
-        begin, end, names, is_const = tensor.data_ptr(), tensor.data_ptr() + _n_bytes(tensor), parameter.name, parameter.is_const
+        begin, names, is_const = tensor.data_ptr(), parameter.name, parameter.is_const
+        end = begin + _n_bytes(tensor)
         if spans and (begin < (last := spans[-1]).begin + last.n_bytes or begin == last.begin):
             spans.pop()
             begin, end = last.begin, max(end, last.begin + last.n_bytes)
@@ -247,7 +249,7 @@ def _source_line(path: Path, offset: int) -> str:
     if not offset or not shutil.which("addr2line"):
         return "an unknown line"
     found = subprocess.run(["addr2line", "-e", str(path), hex(offset)], capture_output=True, text=True).stdout.split()
-    return found[0].removeprefix("./") if found and not found[0].startswith("?") else "an unknown line"
+    return Path(found[0]).name if found and not found[0].startswith("?") else "an unknown line"
 
 
 # --- executables: one process per launch, under a sanitizer ------------------------------------------------------------
