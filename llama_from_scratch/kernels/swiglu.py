@@ -1,0 +1,98 @@
+"""SwiGLU's gate as one kernel: silu(gate) * up read once, written once.
+
+Plain PyTorch takes two passes over memory, and writes and reads silu(gate) in between; backward takes five. Here each is one,
+and nothing is kept for backward but the two inputs, which the matrix products keep anyway. Every result is rounded where the
+plain model rounds it, gradients only at the end (swiglu.cu says why).
+
+Notebook 32. In the feed-forward network of every Llama: `model.feed_forward`, notebook 14. Source: Shazeer, GLU Variants
+Improve Transformer, arXiv:2002.05202, eq. 6.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from llama_from_scratch.kernels.launch import launch, program
+from llama_from_scratch.kernels.tensors import aligned, require_cuda
+
+THREADS = 256                       # as in swiglu.cu
+VECTOR_BYTES, VECTORS = 16, 2       # one memory access; how many of each tensor a thread asks for at once
+RUNGS = ("swiglu_forward_1", "swiglu_forward_2", "swiglu_forward")
+BACKWARD_RUNGS = ("swiglu_backward_1", "swiglu_backward")
+
+
+def swiglu(
+    gate: Float[Tensor, "*batch F"], up: Float[Tensor, "*batch F"], *, emulate: bool = False
+) -> Float[Tensor, "*batch F"]:
+    """silu(gate) * up, in the inputs' dtype; the sigmoid is fp32. Differentiable in both.
+
+    Raises ValueError for tensors of two shapes, dtypes or devices, and for CPU tensors unless `emulate`.
+    """
+    require_cuda("swiglu", gate, emulate=emulate)
+    return torch.ops.llama_from_scratch.swiglu(gate, up)
+
+
+def run_forward(gate: Tensor, up: Tensor, *, rung: str = "swiglu_forward", n_blocks: int | None = None) -> Tensor:
+    """The forward pass by one rung of the ladder, without autograd. `n_blocks` replaces the grid that covers everything."""
+    gate, up = aligned(gate), aligned(up)
+    y = torch.empty_like(gate)
+    _launch(rung, [gate, up, y], n_blocks=n_blocks)
+    return y
+
+
+def run_backward(
+    d_y: Tensor, gate: Tensor, *, up: Tensor, rung: str = "swiglu_backward", n_blocks: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The gradients by gate and up by one rung of the ladder. `n_blocks` replaces the grid that covers everything."""
+    d_y, gate, up = aligned(d_y), aligned(gate), aligned(up)
+    d_gate, d_up = torch.empty_like(gate), torch.empty_like(up)
+    _launch(rung, [d_y, gate, up, d_gate, d_up], n_blocks=n_blocks)
+    return d_gate, d_up
+
+
+def _launch(rung: str, tensors: list[Tensor], *, n_blocks: int | None) -> None:
+    n, real = tensors[0].numel(), tensors[0].dtype
+    per_thread = {"swiglu_forward": VECTORS * VECTOR_BYTES // real.itemsize, "swiglu_forward_1": 1, "swiglu_backward_1": 1}
+    per_block = THREADS * per_thread.get(rung, VECTOR_BYTES // real.itemsize)
+    if n:
+        launch(program("swiglu", real), rung, [*tensors, n], grid=n_blocks or -(-n // per_block), block=THREADS)
+
+
+def _check(gate: Tensor, *others: Tensor) -> None:
+    kinds = [f"{tuple(x.shape)} {x.dtype} on {x.device}" for x in (gate, *others)]
+    if len(set(kinds)) > 1:
+        raise ValueError(f"swiglu multiplies number by number, so its tensors must share shape, dtype and device; got "
+                         f"{', '.join(kinds)}. Convert them with .to(...) before the call")
+
+
+def _forward(gate: Tensor, up: Tensor) -> Tensor:
+    _check(gate, up)
+    return run_forward(gate, up)
+
+
+def _backward(d_y: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    _check(gate, up, d_y)
+    return run_backward(d_y, gate, up=up)
+
+
+def _fake_forward(gate: Tensor, up: Tensor) -> Tensor:
+    _check(gate, up)
+    return gate.new_empty(gate.shape)
+
+
+def _fake_backward(d_y: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
+    _check(gate, up, d_y)
+    return gate.new_empty(gate.shape), gate.new_empty(gate.shape)
+
+
+_library = torch.library.Library("llama_from_scratch", "FRAGMENT")
+_library.define("swiglu(Tensor gate, Tensor up) -> Tensor")
+_library.define("swiglu_backward(Tensor d_y, Tensor gate, Tensor up) -> (Tensor, Tensor)")
+for _device in ("CPU", "CUDA"):
+    _library.impl("swiglu", _forward, _device)
+    _library.impl("swiglu_backward", _backward, _device)
+torch.library.register_fake("llama_from_scratch::swiglu", _fake_forward, lib=_library)
+torch.library.register_fake("llama_from_scratch::swiglu_backward", _fake_backward, lib=_library)
+torch.library.register_autograd(
+    "llama_from_scratch::swiglu", lambda ctx, d_y: torch.ops.llama_from_scratch.swiglu_backward(d_y, *ctx.saved_tensors),
+    setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs), lib=_library)

@@ -1,0 +1,31 @@
+"""What the tests of several kernels share: launches on the emulator with every guard on, and tensors larger than memory."""
+
+import ctypes
+import mmap
+
+import torch
+
+from llama_from_scratch.kernels.emulator.machine import load
+
+
+def checked_launch(program, entry, args, *, grid, block, shared_bytes=0, order="forward", seed=0):
+    """As `kernels.launch.launch`, on the build that ends at the first byte beside a tensor; outputs hold NaN before."""
+    for parameter, arg in zip(program.entry(entry).parameters, args):
+        if parameter.is_pointer and not parameter.is_const:
+            arg.fill_(float("nan"))
+    load(program, kind="checked").launch(
+        entry, args, grid=grid, block=block, shared_bytes=shared_bytes, order=order, seed=seed)
+
+
+class Vast:
+    """A tensor of more than 2^31 elements that needs the memory of what is touched alone: its pages exist once written.
+
+    As much address space lies before it, so that an index that wrapped around at 2^31 hits nobody: the result is missing.
+    """
+
+    def __init__(self, n, dtype):
+        n_bytes = n * dtype.itemsize
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
+        self.memory = mmap.mmap(-1, 2 * n_bytes + 16, flags=flags)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory)) + n_bytes
+        self.tensor = torch.frombuffer(self.memory, dtype=dtype, offset=n_bytes + -address % 16, count=n)
