@@ -68,7 +68,12 @@ __device__ inline double exponential(double x) { return exp(x); }
 
 // ---- memory: 16 bytes are the most that one thread can move with one instruction -------------------------------------
 
-template <class T> struct alignas(16) VectorOf { T at[16 / sizeof(T)]; };
+template <class T> struct alignas(16) VectorOf {
+    union {
+        unsigned word[4];   // first, so that the compiler moves vectors as words: bf16 moved one by one takes twice the registers
+        T at[16 / sizeof(T)];
+    };
+};
 typedef VectorOf<real> Vector;
 constexpr int VECTOR = 16 / sizeof(real);
 
@@ -100,6 +105,64 @@ template <class T> __device__ inline void store_once(T* p, VectorOf<T> v) { __st
     extern __shared__ __align__(1024) unsigned char name##_bytes[]; \
     type* name = (type*)name##_bytes
 #endif
+
+// ---- whole vectors: to accum and back, two numbers of 2 bytes at a time -----------------------------------------------
+//
+// A vector of bf16 waits in 4 registers as it came from memory; its elements, one by one, would take one register each, twice
+// that when widened. So a vector that has to wait is not touched by element: it is widened into an array where it is needed
+// and narrowed back as a whole, by half as many instructions. The empty asm keeps the compiler from holding on to the array of
+// an earlier widening instead, which is what it would call an optimisation.
+
+__device__ inline unsigned narrow_pair(float low, float high, bf16*) {
+#if defined(CUDA_ON_CPU) || __CUDA_ARCH__ < 800
+    bf16 a, b;
+    round_to(low, a), round_to(high, b);
+    return a.bits | (unsigned)b.bits << 16;
+#else
+    unsigned word;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+    return word;
+#endif
+}
+__device__ inline unsigned narrow_pair(float low, float high, fp16*) {
+#if defined(CUDA_ON_CPU) || __CUDA_ARCH__ < 800
+    fp16 a, b;
+    round_to(low, a), round_to(high, b);
+    return a.bits | (unsigned)b.bits << 16;
+#else
+    unsigned word;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(word) : "f"(high), "f"(low));
+    return word;
+#endif
+}
+__device__ inline void widen_pair(unsigned word, float* x, bf16*) {
+    x[0] = __uint_as_float(word << 16), x[1] = __uint_as_float(word & 0xffff0000u);
+}
+__device__ inline void widen_pair(unsigned word, float* x, fp16*) {
+    x[0] = widen(fp16{(unsigned short)word}), x[1] = widen(fp16{(unsigned short)(word >> 16)});
+}
+
+template <class T> __device__ inline void widen(VectorOf<T> v, float (&x)[8]) {
+    #pragma unroll
+    for (int i = 0; i < 4; i++) {
+        asm volatile("" : "+r"(v.word[i]));
+        widen_pair(v.word[i], x + 2 * i, (T*)0);
+    }
+}
+template <class T> __device__ inline void widen(VectorOf<T> v, T (&x)[16 / sizeof(T)]) {   // float and double
+    #pragma unroll
+    for (int i = 0; i < 16 / sizeof(T); i++) x[i] = v.at[i];
+}
+template <class T> __device__ inline void round_to(const float (&x)[8], VectorOf<T>& v) {
+    #pragma unroll
+    for (int i = 0; i < 4; i++) v.word[i] = narrow_pair(x[2 * i], x[2 * i + 1], (T*)0);
+}
+template <class T> __device__ inline void round_to(const T (&x)[16 / sizeof(T)], VectorOf<T>& v) {
+    #pragma unroll
+    for (int i = 0; i < 16 / sizeof(T); i++) v.at[i] = x[i];
+}
+__device__ inline Vector narrow(const accum (&x)[VECTOR]) { Vector v; round_to(x, v); return v; }
+__device__ inline void as_stored(accum (&x)[VECTOR]) { widen(narrow(x), x); }   // x as it would come back from memory
 
 // ---- sums: 32 lanes of a warp by shuffles, the warps of a block through shared memory ---------------------------------
 

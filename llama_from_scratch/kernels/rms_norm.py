@@ -1,0 +1,244 @@
+"""RMSNorm as one kernel, alone or with the addition to the residual stream before it; forward and backward.
+
+Plain PyTorch takes five passes over memory to normalise a row and some fifteen to go back. Here each direction is one: a row is
+read once, stays in registers while its size is computed, and leaves finished. Every result is rounded where the plain model
+rounds it. For backward only the inputs and one number per row are kept.
+
+Notebook 31. In every Llama: `model.norm`, notebook 11. Source: Zhang and Sennrich, Root Mean Square Layer Normalization,
+arXiv:1910.07467, eq. 4.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from llama_from_scratch.config import record
+from llama_from_scratch.kernels.launch import launch, program
+from llama_from_scratch.kernels.tensors import aligned, n_processors, require_cuda
+
+FORWARD_RUNGS = ("rms_norm_forward_1", "rms_norm_forward_2", "rms_norm_forward",
+                 *(f"rms_norm_forward_by{n}" for n in (1, 2, 4, 8)))
+BACKWARD_RUNGS = ("rms_norm_backward_1", "rms_norm_backward", *(f"rms_norm_backward_by{n}" for n in (1, 2, 4, 8)))
+
+WARP, THREADS = 32, 256                     # threads of a warp, and of a block at most, but for _MOST_THREADS
+ROWS = 8                                    # rows per block where a warp is enough for a row
+VECTOR_BYTES = 16
+_MOST_THREADS = {"rms_norm_forward_by8": 512}
+# Threads of the backward kernels that a processor holds at once, by vectors per thread: as their registers allow.
+_RESIDENT = {None: 1024, 1: 1024, 2: 768, 4: 384, 8: 256}
+
+
+def rms_norm(
+    x: Float[Tensor, "*batch D"], weight: Float[Tensor, " D"], *, eps: float, emulate: bool = False
+) -> Float[Tensor, "*batch D"]:
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis: `model.norm.RMSNorm` in one launch. Differentiable once in both.
+
+    The mean and the division run in fp32 (fp64 for fp64); the quotient is rounded to x's dtype before it is multiplied.
+    Raises ValueError for a weight of another width, dtype or device than x's, and for CPU tensors unless `emulate`.
+    """
+    require_cuda("rms_norm", x, emulate=emulate)
+    return torch.ops.llama_from_scratch.rms_norm(x, weight, eps)[0]
+
+
+def add_rms_norm(
+    x: Float[Tensor, "*batch D"], residual: Float[Tensor, "*batch D"], *, weight: Float[Tensor, " D"], eps: float,
+    emulate: bool = False,
+) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, "*batch D"]]:
+    """The norm of x + residual, and x + residual itself (rounded, as it would be had it been computed alone), in one launch.
+
+    Raises ValueError as `rms_norm` does, and unless x and residual share shape, dtype and device.
+    """
+    require_cuda("add_rms_norm", x, emulate=emulate)
+    return torch.ops.llama_from_scratch.add_rms_norm(x, residual, weight, eps)[:2]
+
+
+@record
+class Shape:
+    """How a launch shares out its rows: an entry point, the vectors per thread it was compiled for, threads per row, rows per block."""
+
+    entry: str
+    vectors: int | None
+    threads: int
+    rows: int
+
+
+def shape_for(direction: str, *, n_columns: int, n_rows: int, dtype: torch.dtype, rung: str | None = None) -> Shape:
+    """The fastest rung for rows of this width, or how to launch the one asked for. direction: forward or backward.
+
+    Raises ValueError if the rung asked for cannot take rows of this width.
+    """
+    n_vectors, rest = divmod(n_columns, VECTOR_BYTES // dtype.itemsize)
+    is_narrow = not rest and n_vectors <= 4 * WARP
+    if rung is None:
+        reach = WARP if is_narrow else THREADS
+        fits = [n for n in (1, 2, 4, 8) if n_vectors <= n * reach or (n == 8 and direction == "forward" and n_vectors <= 8 * 512)]
+        rung = f"rms_norm_{direction}_by{fits[0]}" if fits and not rest else f"rms_norm_{direction}"
+    if "_by" not in rung:
+        return Shape(entry=rung, vectors=None, threads=THREADS if rung.endswith(("_1", "_2")) else _warps(n_columns), rows=1)
+    vectors = int(rung[-1])
+    threads = max(1, -(-n_vectors // vectors) + WARP - 1) // WARP * WARP
+    if rest or threads > _MOST_THREADS.get(rung, THREADS):
+        raise ValueError(f"{rung} takes rows of up to {vectors * _MOST_THREADS.get(rung, THREADS)} whole vectors of 16 bytes; "
+                         f"got {n_columns} columns of {dtype}. rms_norm_{direction} takes any")
+    return Shape(entry=rung, vectors=vectors, threads=threads, rows=min(ROWS, n_rows) if threads == WARP and is_narrow else 1)
+
+
+def _warps(n: int) -> int:
+    return min(THREADS, -(-n // WARP) * WARP)
+
+
+def run_forward(
+    x: Tensor, weight: Tensor, *, eps: float, residual: Tensor | None = None, rung: str | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, x + residual, 1 / size of each row in fp32) by the fastest rung or the one named, without autograd.
+
+    Without a residual the second is x itself. Rungs 1 and 2 take no residual.
+    """
+    x, weight, residual = aligned(x), aligned(weight), None if residual is None else aligned(residual)
+    kernel, (n_rows, n_columns) = program("rms_norm", x.dtype), _rows(x)
+    y, total = torch.empty_like(x), None if residual is None else torch.empty_like(x)
+    inverse_size = torch.empty(x.shape[:-1], dtype=kernel.accum, device=x.device)
+    if x.numel():
+        shape = shape_for("forward", n_columns=n_columns, n_rows=n_rows, dtype=x.dtype, rung=rung)
+        if shape.entry.endswith(("_1", "_2")):
+            args = [x, weight, y, inverse_size]
+        else:
+            args = [x, residual, weight, y, total, inverse_size]
+        if shape.vectors or shape.entry.endswith("_1"):
+            args.append(n_rows)
+        rows = shape.threads if shape.entry.endswith("_1") else shape.rows
+        launch(kernel, shape.entry, [*args, n_columns, eps], grid=-(-n_rows // rows), block=(shape.threads, shape.rows))
+    return y, x if total is None else total, inverse_size
+
+
+def run_backward(
+    dy: Tensor, x: Tensor, *, weight: Tensor, inverse_size: Tensor, dsum: Tensor | None = None, rung: str | None = None,
+    n_blocks: int | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(dx, dweight), given what `run_forward` returned, by the fastest rung or the one named.
+
+    x: what was normalised, that is, the sum if there was a residual. dsum: the gradient that reaches this sum on other ways;
+    it is added to dx. Rung 1 takes none. n_blocks: the size of the grid that stays, instead of as many as the device holds.
+    """
+    dy, x, weight, dsum = aligned(dy), aligned(x), aligned(weight), None if dsum is None else aligned(dsum)
+    kernel, (n_rows, n_columns) = program("rms_norm", x.dtype), _rows(x)
+    dx, dweight = torch.empty_like(x), torch.empty_like(weight)
+    if not x.numel():
+        return dx, dweight.zero_()
+    shape = shape_for("backward", n_columns=n_columns, n_rows=n_rows, dtype=x.dtype, rung=rung)
+    if shape.entry.endswith("_1"):
+        launch(kernel, shape.entry, [dy, x, weight, inverse_size, dx, n_columns], grid=n_rows, block=THREADS)
+        launch(kernel, "rms_norm_weight_gradient_1", [dy, x, inverse_size, dweight, n_rows, n_columns],
+               grid=-(-n_columns // THREADS), block=THREADS)
+        return dx, dweight
+    per_processor = max(1, _RESIDENT[shape.vectors] // (shape.threads * shape.rows))
+    n_blocks = min(n_blocks or per_processor * n_processors(x.device), -(-n_rows // shape.rows))
+    partial = torch.empty(n_blocks, n_columns, dtype=kernel.accum, device=x.device)   # one row per block of the very same grid
+    launch(kernel, shape.entry, [dy, dsum, x, weight, inverse_size, dx, partial, n_rows, n_columns],
+           grid=n_blocks, block=(shape.threads, shape.rows))
+    launch(kernel, "rms_norm_column_sum", [partial, dweight, n_blocks, n_columns], grid=-(-n_columns // 32), block=(32, 32))
+    return dx, dweight
+
+
+def _rows(x: Tensor) -> tuple[int, int]:
+    """All axes but the last are rows. Read from the tensor that the kernel gets, whatever its rank."""
+    n_columns = x.shape[-1]
+    return x.numel() // max(1, n_columns), n_columns
+
+
+def _check(x: Tensor, weight: Tensor, *like_x: Tensor | None) -> None:
+    program("rms_norm", x.dtype)   # refuses integers
+    if x.ndim == 0 or weight.shape != x.shape[-1:] or weight.dtype != x.dtype or weight.device != x.device:
+        raise ValueError(f"the weight must have one number per column of x, in x's dtype and on its device; got x "
+                         f"{_told(x)}, weight {_told(weight)}. Convert the model with .to(dtype)")
+    for other in like_x:
+        if other is not None and (other.shape != x.shape or other.dtype != x.dtype or other.device != x.device):
+            raise ValueError(f"what is added to x, and its gradients, must be like x; got x {_told(x)} and {_told(other)}")
+
+
+def _told(x: Tensor) -> str:
+    return f"{tuple(x.shape)} {x.dtype} on {x.device}"
+
+
+# --- PyTorch operators -------------------------------------------------------------------------------------------------
+
+
+def _norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    _check(x, weight)
+    y, _, inverse_size = run_forward(x, weight, eps=eps)
+    return y, inverse_size
+
+
+def _add_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    _check(x, weight, residual)
+    return run_forward(x, weight, eps=eps, residual=residual)
+
+
+def _gradients(
+    dy: Tensor, dsum: Tensor | None, x: Tensor, weight: Tensor, inverse_size: Tensor
+) -> tuple[Tensor, Tensor]:
+    _check(x, weight, dy, dsum)
+    return run_backward(dy, x, weight=weight, inverse_size=inverse_size, dsum=dsum)
+
+
+def _fake_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    _check(x, weight)
+    return x.new_empty(x.shape), x.new_empty(x.shape[:-1], dtype=program("rms_norm", x.dtype).accum)
+
+
+def _fake_add_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    _check(x, weight, residual)
+    y, inverse_size = _fake_norm(x, weight, eps)
+    return y, x.new_empty(x.shape), inverse_size
+
+
+def _fake_gradients(
+    dy: Tensor, dsum: Tensor | None, x: Tensor, weight: Tensor, inverse_size: Tensor
+) -> tuple[Tensor, Tensor]:
+    _check(x, weight, dy, dsum)
+    return x.new_empty(x.shape), weight.new_empty(weight.shape)
+
+
+def _save_norm(ctx, inputs, output) -> None:
+    (x, weight, _), (_, inverse_size) = inputs, output
+    ctx.save_for_backward(x, weight, inverse_size)
+    ctx.mark_non_differentiable(inverse_size)
+
+
+def _save_add_norm(ctx, inputs, output) -> None:
+    (_, _, weight, _), (_, total, inverse_size) = inputs, output
+    ctx.save_for_backward(total, weight, inverse_size)
+    ctx.mark_non_differentiable(inverse_size)
+    ctx.set_materialize_grads(False)   # a gradient that does not exist shall not be read as zeros from memory
+
+
+def _norm_backward(ctx, dy, _):
+    dx, dweight = torch.ops.llama_from_scratch.rms_norm_backward(dy, None, *ctx.saved_tensors)
+    return dx, dweight, None
+
+
+def _add_norm_backward(ctx, dy, dsum, _):
+    if dy is None:
+        return dsum, dsum, None, None
+    dx, dweight = torch.ops.llama_from_scratch.rms_norm_backward(dy, dsum, *ctx.saved_tensors)
+    return dx, dx, dweight, None
+
+
+def _no_second_derivative(ctx, *gradients):
+    raise NotImplementedError("the rms_norm kernel has no second derivative. For one, use model.norm.RMSNorm")
+
+
+_library = torch.library.Library("llama_from_scratch", "FRAGMENT")
+_library.define("rms_norm(Tensor x, Tensor weight, float eps) -> (Tensor, Tensor)")
+_library.define("add_rms_norm(Tensor x, Tensor residual, Tensor weight, float eps) -> (Tensor, Tensor, Tensor)")
+_library.define("rms_norm_backward(Tensor dy, Tensor? dsum, Tensor x, Tensor weight, Tensor inverse_size) -> (Tensor, Tensor)")
+for _device in ("CPU", "CUDA"):
+    _library.impl("rms_norm", _norm, _device)
+    _library.impl("add_rms_norm", _add_norm, _device)
+    _library.impl("rms_norm_backward", _gradients, _device)
+torch.library.register_fake("llama_from_scratch::rms_norm", _fake_norm, lib=_library)
+torch.library.register_fake("llama_from_scratch::add_rms_norm", _fake_add_norm, lib=_library)
+torch.library.register_fake("llama_from_scratch::rms_norm_backward", _fake_gradients, lib=_library)
+torch.library.register_autograd("llama_from_scratch::rms_norm", _norm_backward, setup_context=_save_norm, lib=_library)
+torch.library.register_autograd("llama_from_scratch::add_rms_norm", _add_norm_backward, setup_context=_save_add_norm, lib=_library)
+torch.library.register_autograd("llama_from_scratch::rms_norm_backward", _no_second_derivative, lib=_library)
