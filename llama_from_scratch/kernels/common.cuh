@@ -70,7 +70,7 @@ __device__ inline double exponential(double x) { return exp(x); }
 
 template <class T> struct alignas(16) VectorOf {
     union {
-        unsigned word[4];   // first, so that the compiler moves vectors as words: bf16 moved one by one takes twice the registers
+        unsigned word[4];   // first: vectors are then moved as words. Numbers of 2 bytes would take a register each
         T at[16 / sizeof(T)];
     };
 };

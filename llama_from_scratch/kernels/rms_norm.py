@@ -54,7 +54,7 @@ def add_rms_norm(
 
 @record
 class Shape:
-    """How a launch shares out its rows: an entry point, the vectors per thread it was compiled for, threads per row, rows per block."""
+    """How a launch shares out rows: the entry point, its vectors per thread, the threads per row and the rows per block."""
 
     entry: str
     vectors: int | None
@@ -70,21 +70,23 @@ def shape_for(direction: str, *, n_columns: int, n_rows: int, dtype: torch.dtype
     n_vectors, rest = divmod(n_columns, VECTOR_BYTES // dtype.itemsize)
     is_narrow = not rest and n_vectors <= 4 * WARP
     if rung is None:
-        reach = WARP if is_narrow else THREADS
-        fits = [n for n in (1, 2, 4, 8) if n_vectors <= n * reach or (n == 8 and direction == "forward" and n_vectors <= 8 * 512)]
-        rung = f"rms_norm_{direction}_by{fits[0]}" if fits and not rest else f"rms_norm_{direction}"
+        vectors = next((n for n in (1, 2, 4) if n_vectors <= n * (WARP if is_narrow else THREADS)), 8)
+        rung = f"rms_norm_{direction}_by{vectors}"
+        if rest or n_vectors > vectors * _MOST_THREADS.get(rung, THREADS):
+            rung = f"rms_norm_{direction}"
     if "_by" not in rung:
-        return Shape(entry=rung, vectors=None, threads=THREADS if rung.endswith(("_1", "_2")) else _warps(n_columns), rows=1)
-    vectors = int(rung[-1])
-    threads = max(1, -(-n_vectors // vectors) + WARP - 1) // WARP * WARP
-    if rest or threads > _MOST_THREADS.get(rung, THREADS):
-        raise ValueError(f"{rung} takes rows of up to {vectors * _MOST_THREADS.get(rung, THREADS)} whole vectors of 16 bytes; "
-                         f"got {n_columns} columns of {dtype}. rms_norm_{direction} takes any")
-    return Shape(entry=rung, vectors=vectors, threads=threads, rows=min(ROWS, n_rows) if threads == WARP and is_narrow else 1)
+        threads = THREADS if rung.endswith(("_1", "_2")) else min(THREADS, _whole_warps(n_columns))
+        return Shape(entry=rung, vectors=None, threads=threads, rows=1)
+    vectors, most = int(rung[-1]), _MOST_THREADS.get(rung, THREADS)
+    if rest or n_vectors > vectors * most:
+        raise ValueError(f"{rung} takes rows of whole 16-byte vectors, up to {vectors * most} of them; got {n_columns} columns "
+                         f"of {dtype}. rms_norm_{direction} takes rows of any width")
+    threads = _whole_warps(-(-n_vectors // vectors))
+    return Shape(entry=rung, vectors=vectors, threads=threads, rows=min(ROWS, n_rows) if is_narrow and threads == WARP else 1)
 
 
-def _warps(n: int) -> int:
-    return min(THREADS, -(-n // WARP) * WARP)
+def _whole_warps(n_threads: int) -> int:
+    return -(-n_threads // WARP) * WARP
 
 
 def run_forward(
@@ -240,5 +242,6 @@ torch.library.register_fake("llama_from_scratch::rms_norm", _fake_norm, lib=_lib
 torch.library.register_fake("llama_from_scratch::add_rms_norm", _fake_add_norm, lib=_library)
 torch.library.register_fake("llama_from_scratch::rms_norm_backward", _fake_gradients, lib=_library)
 torch.library.register_autograd("llama_from_scratch::rms_norm", _norm_backward, setup_context=_save_norm, lib=_library)
-torch.library.register_autograd("llama_from_scratch::add_rms_norm", _add_norm_backward, setup_context=_save_add_norm, lib=_library)
+torch.library.register_autograd(
+    "llama_from_scratch::add_rms_norm", _add_norm_backward, setup_context=_save_add_norm, lib=_library)
 torch.library.register_autograd("llama_from_scratch::rms_norm_backward", _no_second_derivative, lib=_library)
