@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llama_from_scratch.config import record
-from llama_from_scratch.kernels import rms_norm as norms
 from llama_from_scratch.kernels.adamw import FusedAdamW
+from llama_from_scratch.kernels.rms_norm import add_rms_norm, rms_norm
 from llama_from_scratch.kernels.rope import rope
 from llama_from_scratch.kernels.swiglu import swiglu
 from llama_from_scratch.kernels.tolerance import Verdict, judge
@@ -108,15 +108,15 @@ def _swiglu_inputs(size: Sequence[int], draw: Callable[..., Tensor]) -> Outputs:
 
 
 OPERATIONS = (
-    Operation(name="rms_norm", sizes=((1, 1), (3, 7), (5, 64), (2, 3, 1000), (33, 4097)), large=(16384, 4096),
+    Operation(name="rms_norm", sizes=((1, 2), (3, 7), (5, 64), (2, 3, 1000), (33, 4097)), large=(16384, 4096),
               beyond=(2**19 + 3, 4096), inputs=_norm_inputs, exact=_exact_norm, plain=_plain_norm,
-              fused=lambda x, weight, emulate: (norms.rms_norm(x, weight, eps=EPS, emulate=emulate),), traffic=_streams(2, 3),
+              fused=lambda x, weight, emulate: (rms_norm(x, weight, eps=EPS, emulate=emulate),), traffic=_streams(2, 3),
               gradient_names=("x", "weight")),
     Operation(name="add_rms_norm", sizes=((1, 8), (3, 77), (2, 5, 128), (9, 4096)), large=(16384, 4096),
               beyond=(2**19 + 3, 4096), inputs=_add_norm_inputs,
               exact=lambda x, residual, weight: (*_exact_norm(x + residual, weight), x + residual),
               plain=lambda x, residual, weight: (*_plain_norm(x + residual, weight), x + residual),
-              fused=lambda x, residual, weight, emulate: norms.add_rms_norm(
+              fused=lambda x, residual, weight, emulate: add_rms_norm(
                   x, residual, weight=weight, eps=EPS, emulate=emulate), traffic=_streams(4, 4),
               gradient_names=("x", "residual", "weight")),
     Operation(name="rope", sizes=((1, 1, 1, 1, 2), (2, 3, 3, 1, 6), (1, 33, 4, 2, 64), (2, 7, 5, 5, 80), (1, 5, 7, 1, 128)),
@@ -189,6 +189,18 @@ def _judge(operation: Operation, size: tuple[int, ...], dtype: torch.dtype, resu
             for part, x, e, p in zip(parts, results, exact, plain)]
 
 
+def check_repeats(operation: Operation, *, device: torch.device, n_repeats: int = 20) -> list[Finding]:
+    """Whether the same inputs give the same bits every time: no kernel here adds in an order that timing decides."""
+    size, dtype = operation.large if device.type == "cuda" else operation.sizes[-1], torch.bfloat16
+    inputs, upstream = _draw(operation, size, dtype)
+    runs = (_run(operation, _fused(operation, device), inputs, upstream, device) for _ in range(n_repeats))
+    first = next(runs)
+    n_other = sum(any(not torch.equal(a, b) for a, b in zip(first, run)) for run in runs)
+    verdict = Verdict(error=float(n_other), eager_error=0.0, relative_error=0.0,
+                      complaint=f"{n_other} of {n_repeats} runs gave other bits than the first" if n_other else "")
+    return [Finding(operation=operation.name, size=size, dtype=dtype, part="repeats", verdict=verdict)]
+
+
 def check_beyond(operation: Operation, *, device: torch.device) -> list[Finding]:
     """The last rows of tensors with over 2^31 elements, in bf16: all kernels work row by row, so a slice is the reference."""
     dtype = torch.bfloat16
@@ -251,6 +263,7 @@ def sweep(device: torch.device, *, is_large: bool) -> Iterator[Finding]:
         for dtype in DTYPES:
             for size in (*operation.sizes, *([operation.large] if is_large and dtype == torch.bfloat16 else [])):
                 yield from check(operation, size, dtype=dtype, device=device)
+        yield from check_repeats(operation, device=device, n_repeats=20 if is_large else 3)
         if is_large:
             yield from check_beyond(operation, device=device)
     for dtype in DTYPES:

@@ -1,0 +1,171 @@
+"""A fused model against the plain one, kernels executed by the emulator: logits, gradients, cache, and the way back."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from llama_from_scratch import family
+from llama_from_scratch.generate.generate import generate
+from llama_from_scratch.kernels.adamw import FusedAdamW
+from llama_from_scratch.kernels.fuse import FusedBlock, FusedFeedForward, FusedRMSNorm, fuse, unfuse
+from llama_from_scratch.model.kv_cache import KVCache
+from llama_from_scratch.model.transformer import Block, Llama
+from llama_from_scratch.train.optimizer import AdamW, decay_groups
+
+GENERATIONS = ("llama-1", "llama-2", "llama-3", "llama-3.1", "llama-3.2")
+
+
+def pair(generation="llama-3.1", *, dtype=torch.float32):
+    torch.manual_seed(0)
+    plain = Llama(family.tiny(generation)).to(dtype)
+    fused = copy.deepcopy(plain)
+    fuse(fused, emulate=True)
+    return plain, fused
+
+
+def ids_of(model, shape=(2, 9)):
+    return torch.randint(model.config.vocab_size, shape, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("generation", GENERATIONS)
+def test_logits_and_every_gradient_equal_the_plain_models(generation):
+    plain, fused = pair(generation)
+    ids = ids_of(plain)
+    logits = [model(ids) for model in (plain, fused)]
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-5, atol=1e-5)
+    for out in logits:
+        F.cross_entropy(out[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
+    for (name, p), q in zip(plain.named_parameters(), fused.parameters()):
+        torch.testing.assert_close(q.grad, p.grad, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+
+
+def test_a_fused_model_is_no_further_from_float64_than_the_plain_one_in_bf16():
+    plain, fused = pair(dtype=torch.bfloat16)
+    ids = ids_of(plain)
+    exact = copy.deepcopy(plain).float()(ids)
+    off = [(model(ids) - exact).norm() / exact.norm() for model in (plain, fused)]
+    assert off[1] <= 1.2 * off[0]
+
+
+def test_the_parameters_stay_the_same_tensors_under_the_same_names():
+    torch.manual_seed(0)
+    model = Llama(family.tiny("llama-3"))
+    before = dict(model.named_parameters())
+    fuse(model, emulate=True)
+    after = dict(model.named_parameters())
+    assert list(before) == list(after) and all(before[name] is after[name] for name in before)
+    assert list(model.state_dict()) == list(before)
+
+
+def test_cached_steps_equal_one_pass():
+    _, fused = pair()
+    ids = ids_of(fused)
+    cache = KVCache(fused.config, batch_size=2, max_seq_len=9)
+    with torch.no_grad():
+        steps = [fused(ids[:, t:t + 1], cache=cache) for t in range(ids.shape[1])]
+        torch.testing.assert_close(torch.cat(steps, 1), fused(ids), rtol=1e-5, atol=1e-5)
+
+
+def test_greedy_tokens_are_the_plain_models():
+    plain, fused = pair()
+    prompts = [row.tolist() for row in ids_of(plain, (2, 5))]
+    assert generate(fused, prompts, max_tokens=6) == generate(plain, prompts, max_tokens=6)
+
+
+def test_the_report_names_every_part_and_fusing_twice_changes_nothing():
+    torch.manual_seed(0)
+    model = Llama(family.tiny("llama-3"))
+    report = fuse(model, emulate=True)
+    n_layers = model.config.n_layers
+    assert report.n_fused == len(report.changes) == 5 * n_layers + 1
+    assert f"{report.n_fused} of {report.n_fused} parts fused" in str(report)
+    assert "layers.0.attention_norm" in str(report) and "FusedRMSNorm" in str(report)
+    assert isinstance(model.layers[0], FusedBlock) and isinstance(model.norm, FusedRMSNorm)
+    assert fuse(model, emulate=True).changes == ()
+
+
+def test_unfuse_puts_the_plain_parts_back_with_what_was_learned():
+    plain, fused = pair()
+    with torch.no_grad():
+        for p, q in zip(plain.parameters(), fused.parameters()):
+            p.mul_(1.01), q.mul_(1.01)
+    report = unfuse(fused)
+    assert not any("Fused" in type(module).__name__ for module in fused.modules())
+    assert type(fused.layers[0]) is Block and report.n_fused == 5 * plain.config.n_layers + 1
+    assert torch.equal(fused(ids_of(plain)), plain(ids_of(plain)))
+    assert list(fused.state_dict()) == list(plain.state_dict())
+
+
+def test_unfuse_keeps_a_change_of_dtype_and_of_mode():
+    _, fused = pair()
+    fused.to(torch.bfloat16).eval()
+    unfuse(fused)
+    assert {p.dtype for p in fused.parameters()} == {torch.bfloat16}
+    assert not any(module.training for module in fused.modules())
+
+
+def test_a_copy_of_a_fused_model_owns_its_parameters():
+    _, fused = pair()
+    twin = copy.deepcopy(fused)
+    with torch.no_grad():
+        twin.layers[0].ffn_norm.weight.mul_(2)
+    unfuse(twin)
+    assert torch.equal(twin.layers[0].ffn_norm.weight, 2 * fused.layers[0].ffn_norm.weight)
+
+
+def test_a_layer_without_rope_stays_plain_and_says_why():
+    torch.manual_seed(0)
+    model = Llama(family.tiny("llama-3"))
+    model.layers[0].attention.has_rope = False
+    report = fuse(model, emulate=True)
+    kept = [change for change in report.changes if change.reason]
+    assert [change.name for change in kept] == ["layers.0.attention"] and "no RoPE" in str(report)
+    assert type(model.layers[0].attention).__name__ == "Attention"
+
+
+def test_a_block_with_a_foreign_norm_keeps_its_own_addition():
+    torch.manual_seed(0)
+    model = Llama(family.tiny("llama-3"))
+    model.layers[0].ffn_norm = nn.LayerNorm(model.config.dim)
+    report = fuse(model, emulate=True)
+    assert "its second norm is a LayerNorm" in str(report)
+    assert type(model.layers[0]) is Block and isinstance(model.layers[0].feed_forward, FusedFeedForward)
+    model(ids_of(model))
+
+
+def test_a_few_steps_of_training_give_the_plain_losses():
+    plain, fused = pair()
+    losses = []
+    for model, make in ((plain, AdamW), (fused, lambda groups: FusedAdamW(groups, emulate=True))):
+        optimizer, history = make(decay_groups(model, weight_decay=0.1)), []
+        for step in range(3):
+            ids = torch.randint(model.config.vocab_size, (2, 8), generator=torch.Generator().manual_seed(step))
+            loss = F.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
+            optimizer.zero_grad(), loss.backward(), optimizer.step(lr=1e-3)
+            history.append(loss.item())
+        losses.append(history)
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5) and len(set(losses[0])) == 3
+
+
+def test_a_cpu_model_is_refused_unless_the_emulator_is_asked_for():
+    model = Llama(family.tiny("llama-3"))
+    with pytest.raises(ValueError, match="fuse runs on a CUDA device; the tensor is on cpu"):
+        fuse(model)
+    assert type(model.layers[0]) is Block
+
+
+def test_a_model_of_two_dtypes_is_refused():
+    model = Llama(family.tiny("llama-3"))
+    model.norm.to(torch.bfloat16)
+    with pytest.raises(ValueError, match=r"on one device; the model has torch\.bfloat16 on cpu, torch\.float32 on cpu"):
+        fuse(model, emulate=True)
+
+
+def test_a_model_without_known_parts_is_refused():
+    with pytest.raises(ValueError, match="Linear has none of them inside"):
+        fuse(nn.Linear(2, 2), emulate=True)
+    with pytest.raises(ValueError, match="this one has none"):
+        fuse(nn.Identity(), emulate=True)
