@@ -2,6 +2,7 @@
 
     python3 start.py                     open JupyterLab at the tour of the course
     python3 start.py test [pytest ...]   run every test, all notebooks included
+    python3 start.py gpu --out FOLDER    check and time the kernels on this machine's GPU; installs nothing
     python3 start.py --help
 
 The first run installs; later ones see that nothing changed and add a second or less. This file keeps to a syntax that
@@ -29,6 +30,7 @@ TORCH = "2.13.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 LAB_EXTRAS = ("notebooks",)
 TEST_EXTRAS = ("notebooks", "test")
+CORE_MODULES = ("torch", "numpy", "regex", "safetensors", "jaxtyping")
 
 GB = 10**9
 PLAIN_NEED = 3 * GB  # a finished environment takes 1.7 GB; pip needs room to unpack
@@ -333,6 +335,25 @@ def test(arguments):
     return wait_for(subprocess.Popen(test_command(arguments), cwd=ROOT, env=environment))
 
 
+def gpu(arguments):
+    """With this Python if it has what the kernels need, as on a cluster; else with the one that was set up here."""
+    interpreter = next((each for each in (sys.executable, python()) if can_run_kernels(each)), None)
+    if interpreter is None:
+        raise CannotStart(
+            f"Neither {sys.executable} nor .venv has {', '.join(CORE_MODULES)}, which the kernels need.\n"
+            "Start with a Python that has PyTorch for CUDA and these packages, or set up here first: python3 start.py"
+        )
+    command = [interpreter, "-m", "llama_from_scratch.kernels.gpu", *arguments]
+    return wait_for(subprocess.Popen(command, cwd=ROOT, env=dict(os.environ, PYTHONPATH=ROOT)))
+
+
+def can_run_kernels(interpreter):
+    if not os.path.exists(interpreter):
+        return False
+    find = "import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))"
+    return subprocess.run([interpreter, "-c", find, *CORE_MODULES]).returncode == 0
+
+
 def wait_for(process):
     """The child's exit status; Ctrl-C reaches the child as well, which then ends in its own way."""
     while True:
@@ -343,20 +364,23 @@ def wait_for(process):
 
 
 def parse(argv):
-    usage = "python3 start.py [--cpu] [--no-browser]\n       python3 start.py test [--cpu] [pytest arguments]"
+    usage = "python3 start.py [--cpu] [--no-browser]\n       python3 start.py test [--cpu] [pytest arguments]\n"
+    usage += "       python3 start.py gpu --out FOLDER"
     parser = argparse.ArgumentParser(usage=usage, description=__doc__.splitlines()[0])
     parser.add_argument("--cpu", action="store_true", help="on Linux, take PyTorch's CPU build (smaller by 2.5 GB)")
     parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening it")
     is_test = argv[:1] == ["test"]
     options, rest = parser.parse_known_args(argv[1:] if is_test else argv)
     if rest and not is_test:
-        parser.error(f"unknown: {' '.join(rest)}; the commands are nothing at all, or test")
+        parser.error(f"unknown: {' '.join(rest)}; the commands are nothing at all, test, or gpu")
     return is_test, options, rest
 
 
 def main(argv):
     try:
         check_python(sys.version_info)
+        if argv[:1] == ["gpu"]:
+            return gpu(argv[1:])
         is_test, options, rest = parse(argv)
         set_up(TEST_EXTRAS if is_test else LAB_EXTRAS, options.cpu)
         teach_git()

@@ -244,3 +244,26 @@ def test_exit_status_of_pytest_is_the_exit_status_of_the_script(start, monkeypat
     monkeypatch.setattr(start, "teach_git", lambda: None)
     monkeypatch.setattr(start, "test_command", lambda words: [sys.executable, "-c", "raise SystemExit(3)"])
     assert start.main(["test"]) == 3
+
+
+def test_the_gpu_check_runs_with_this_python_and_installs_nothing(start, monkeypatch, tmp_path):
+    seen = {}
+    monkeypatch.setattr(start, "set_up", lambda *_: pytest.fail("the gpu command must not install"))
+    monkeypatch.setattr(start, "wait_for", lambda process: process.wait())
+    monkeypatch.setattr(start.subprocess, "Popen", lambda command, **given: seen.update(command=command, **given)
+                        or SimpleNamespace(wait=lambda: 2))
+    assert start.main(["gpu", "--out", str(tmp_path)]) == 2
+    assert seen["command"] == [sys.executable, "-m", "llama_from_scratch.kernels.gpu", "--out", str(tmp_path)]
+    assert seen["cwd"] == str(ROOT) == seen["env"]["PYTHONPATH"]
+
+
+def test_a_python_without_pytorch_is_told_what_the_gpu_check_needs(start, monkeypatch, capsys):
+    monkeypatch.setattr(start, "can_run_kernels", lambda interpreter: False)
+    assert start.main(["gpu", "--out", "x"]) == 1
+    assert "nor .venv has torch, numpy, regex, safetensors, jaxtyping" in capsys.readouterr().err
+
+
+def test_a_module_that_is_missing_is_noticed(start, monkeypatch):
+    assert start.can_run_kernels(sys.executable) and not start.can_run_kernels("/no/such/python")
+    monkeypatch.setattr(start, "CORE_MODULES", ("torch", "no_such_module_at_all"))
+    assert not start.can_run_kernels(sys.executable)
