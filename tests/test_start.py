@@ -249,7 +249,7 @@ def test_exit_status_of_pytest_is_the_exit_status_of_the_script(start, monkeypat
 def test_the_gpu_check_runs_with_this_python_and_installs_nothing(start, monkeypatch, tmp_path):
     seen = {}
     monkeypatch.setattr(start, "set_up", lambda *_: pytest.fail("the gpu command must not install"))
-    monkeypatch.setattr(start, "wait_for", lambda process: process.wait())
+    monkeypatch.setattr(start, "can_run_kernels", lambda interpreter: interpreter == sys.executable)
     monkeypatch.setattr(start.subprocess, "Popen", lambda command, **given: seen.update(command=command, **given)
                         or SimpleNamespace(wait=lambda: 2))
     assert start.main(["gpu", "--out", str(tmp_path)]) == 2
