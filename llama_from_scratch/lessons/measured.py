@@ -49,7 +49,7 @@ def draw(kernels: Sequence[str], *, folder: Path = RESULTS) -> Figure | None:
         ax.invert_yaxis()
         ax.margins(x=0.15)
         ax.set_title(f"{row['kernel']}, {row['dtype']}: {row['share_of_copy']:.0%} of a copy's bandwidth", fontsize=12)
-    axes[-1, 0].set_xlabel("microseconds; dotted: what a copy of the same bytes takes")
     machine = newest["machine"]
-    fig.text(0.995, 0.002, f"{machine['device']}, {machine['date']}, PyTorch {machine['torch']}", ha="right", fontsize=9)
+    axes[-1, 0].set_xlabel("microseconds; dotted: what a copy of the same bytes takes\n"
+                           f"{machine['device']}, {machine['date']}, PyTorch {machine['torch']}")
     return fig
