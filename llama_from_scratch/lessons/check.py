@@ -1,7 +1,8 @@
 """Compares what the reader built with what it should be, and answers in words: what differs, where, and the likely cause.
 
-`equal` compares values, `function` what a function returns, `gradients` what flows back through it, and `compare` two whole
-models, of which it names the first module that diverges. A success prints one line; a failure raises `CheckFailed`.
+`equal` compares values, `changed` asks that they differ, `function` compares what a function returns, `gradients` what flows
+back through it, and `compare` two whole models, of which it names the first module that diverges. A success prints one line;
+a failure raises `CheckFailed`.
 Used in the exercises and proofs of every notebook.
 """
 
@@ -17,10 +18,21 @@ from torch import Tensor, nn
 
 from llama_from_scratch.lessons.calling import Arguments, Inputs, about, arguments, call, copied, guarded, named
 from llama_from_scratch.lessons.calling import CheckFailed as CheckFailed
-from llama_from_scratch.lessons.difference import KINDS, Tolerance, describe, difference, name_of
+from llama_from_scratch.lessons.difference import (
+    KINDS,
+    Tolerance,
+    counted,
+    describe,
+    difference,
+    is_plural,
+    name_of,
+    same_kind,
+    short,
+)
 
 TIME_LIMIT_S = 10.0
 MODEL_TIME_LIMIT_S = 60.0
+_PARAMETER = "parameter "
 
 
 # --- values ----------------------------------------------------------------------------------------------------------
@@ -37,7 +49,45 @@ def equal(
     __tracebackhide__ = True
     if problem := difference(mine, expected, name=name, tolerance=_tolerance(rtol, atol)):
         raise CheckFailed(problem)
-    print(f"✓ {name} is right" + (f", shape {tuple(expected.shape)}" if isinstance(expected, Tensor) and expected.ndim else ""))
+    shape = f", shape {tuple(expected.shape)}" if isinstance(expected, Tensor) and expected.ndim else ""
+    print(f"✓ {name} {'are' if is_plural(name) else 'is'} right{shape}")
+
+
+def changed(
+    mine: Any, baseline: Any, *, name: str = "your result", is_lower: bool | None = None,
+    rtol: float | int | None = None, atol: float | int | None = None,
+) -> None:
+    """Prints one line, with both, if `mine` differs from `baseline`: for an experiment whose outcome nobody can prescribe.
+
+    Values and tolerances as for `equal`. `is_lower`: whether a number must fall (True) or rise (False) to pass.
+    Raises CheckFailed if both are equal, of different kinds, or the number went the other way.
+    """
+    __tracebackhide__ = True
+    mine, baseline = (x.item() if isinstance(x, Tensor) and x.ndim == 0 else x for x in (mine, baseline))
+    has = "have" if is_plural(name) else "has"
+    problem = difference(mine, baseline, name=name, tolerance=_tolerance(rtol, atol))
+    if problem is None:
+        raise CheckFailed(f"{name} {has} not changed: {_brief(baseline)} before, {_brief(mine)} now. Was the change made where "
+                          "it takes effect, and was every cell run again that follows from it?")
+    if not same_kind(mine, baseline):
+        raise CheckFailed(problem)
+    if is_lower is not None:
+        if not isinstance(mine, KINDS["number"]) or isinstance(mine, complex):
+            raise ValueError(f"only a number can be lower or higher; got {describe(mine)}. Leave is_lower out")
+        if not (mine < baseline if is_lower else mine > baseline):
+            asked, way = ("lower", "up") if is_lower else ("higher", "down")
+            went = f"went {way}" if mine == mine else "is not a number"
+            raise CheckFailed(f"{name} {went}: {_brief(baseline)} before, {_brief(mine)} now; a {asked} one is asked for")
+    print(f"✓ {name} {has} changed: {_brief(baseline)} → {_brief(mine)}")
+
+
+def _brief(value: Any) -> str:
+    match value:
+        case float():
+            return f"{value:.4g}"
+        case Tensor():
+            return describe(value)
+    return short(value)
 
 
 def _tolerance(rtol: float | int | None, atol: float | int | None) -> Tolerance:
@@ -75,7 +125,7 @@ def function(
                        if _is_plain(value) and difference(after[key], value, name=key, tolerance=(0.0, 0.0))]:
             raise CheckFailed(f"{name} returns the right values, but changes its argument {changed[0]}; work on a copy, "
                               f"without methods that end in _ and without assigning to parts of it.\n{note}")
-    print(f"✓ {name} is right for {_count(calls)}")
+    print(f"✓ {name} is right for {counted(len(calls), 'input')}")
 
 
 def gradients(
@@ -108,17 +158,16 @@ def gradients(
                                   f"`torch.no_grad()` cut the way back, and so does an argument without use.\n{note}")
             if problem := difference(got[leaf], gradient, name=f"the gradient of {leaf}", tolerance=tolerance):
                 raise CheckFailed(f"{name} returns the right values, but its backward pass differs:\n{problem}\n{note}")
-    print(f"✓ {name} and its gradients are right for {_count(calls)}")
+    n_parameters = sum(leaf.startswith(_PARAMETER) for leaf in wanted)
+    parts = ((len(wanted) - n_parameters, "argument"), (n_parameters, "parameter"))
+    agreed = " and ".join(counted(n, unit) for n, unit in parts if n)
+    print(f"✓ {name} is right for {counted(len(calls), 'input')}, and so are its gradients for {agreed}")
 
 
 def _checked_name(mine: Any, name: str | None) -> str:
     if not callable(mine):
         raise CheckFailed(f"a function is to be checked, yours is {describe(mine)}. Hand over the function, not its result")
     return name or name_of(mine)
-
-
-def _count(calls: list) -> str:
-    return f"{len(calls)} input{'s' if len(calls) > 1 else ''}"
 
 
 def _refuse_difference(answer: Any, expected: Any, name: str, note: str, tolerance: Tolerance) -> None:
@@ -139,7 +188,7 @@ def _leaves(side: Callable, given: Arguments, keys: list[str]) -> tuple[dict[str
     by_name = dict(zip(keys, map(copied, given.values() if isinstance(given, dict) else given)))
     leaves = {key: x.requires_grad_() for key, x in by_name.items() if _can_have_gradient(x)}
     if isinstance(side, nn.Module):
-        leaves |= {f"parameter {key}": x for key, x in side.named_parameters() if x.requires_grad}
+        leaves |= {f"{_PARAMETER}{key}": x for key, x in side.named_parameters() if x.requires_grad}
     return leaves, by_name if isinstance(given, dict) else tuple(by_name.values())
 
 

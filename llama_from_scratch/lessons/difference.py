@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Shaped
-from torch import Tensor
+from torch import Tensor, nn
 
 from llama_from_scratch.lessons.diagnosis import diagnose
 from llama_from_scratch.shapes import LEGEND
@@ -42,6 +42,8 @@ CURES = {
     ("text", "bytes"): '`.encode("utf-8")` makes bytes of text.',
 }
 AXES = re.compile(r"_([A-Z]+)$")
+# A name's noun stands before the first of these: "the losses of the run".
+PREPOSITION = re.compile(r" (?:of|for|at|in|on|to|by|with|without|after|before|from|under|per) ")
 
 
 def difference(mine: Any, expected: Any, *, name: str, tolerance: Tolerance = (None, None)) -> str | None:
@@ -79,6 +81,8 @@ def describe(value: Any) -> str:
             return f"a {value.dtype} array of shape {value.shape}"
         case list() | tuple():
             return f"a {type(value).__name__} of {len(value)}: {short(value)}"
+        case nn.Module():
+            return f"the module {name_of(value)}"
         case _ if isinstance(value, Callable):
             return f"the {'class' if isinstance(value, type) else 'function'} {name_of(value)}"
     return short(value)
@@ -90,9 +94,28 @@ def short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def counted(n: int, unit: str) -> str:
+    """A number with its unit: "1 byte", "2,000 bytes"."""
+    return f"{n:,} {unit}{'' if n == 1 else 's'}"
+
+
+def is_plural(name: str) -> bool:
+    """Whether a value's name, such as "your losses" or "the sizes of the layers", takes "are" and "have"."""
+    return not name.startswith("what ") and re.search(r"[^saiu]s$", PREPOSITION.split(name)[0]) is not None
+
+
 def name_of(function: Any) -> str:
     """What a function or class calls itself."""
     return getattr(function, "__name__", type(function).__name__)
+
+
+def _is_wrong(name: str) -> str:
+    return f"{name} {'are' if is_plural(name) else 'is'} not what {'they' if is_plural(name) else 'it'} should be"
+
+
+def same_kind(mine: Any, expected: Any) -> bool:
+    """Whether two values can be compared at all: two tensors, two numbers, two texts ..."""
+    return _kind(mine) == _kind(expected)
 
 
 def _kind(value: Any) -> str:
@@ -113,7 +136,7 @@ def _of_tensors(mine: Shaped[Tensor, "..."], expected: Shaped[Tensor, "..."], na
     if mine.is_meta or expected.is_meta:
         raise ValueError(f"tensors on the device `meta` have no values to compare; got one for {name}. Build it on the CPU")
     mine, expected = mine.detach().cpu(), expected.detach().cpu()
-    lines = [f"{name} is not what it should be.", *_side_by_side(mine, expected, name)]
+    lines = [f"{_is_wrong(name)}.", *_side_by_side(mine, expected, name)]
     if mine.shape == expected.shape:
         differs = _differs(mine, expected, tolerance)
         if not differs.any():
@@ -163,7 +186,8 @@ def _type_difference(mine: Tensor, expected: Tensor, name: str) -> str | None:
     families = [(x.dtype == torch.bool, x.is_floating_point(), x.is_complex()) for x in (mine, expected)]
     if families[0] == families[1]:
         return None
-    return (f"{name} has the right values in the wrong type: yours is {_dtype(mine)}, expected is {_dtype(expected)}. "
+    has = "have" if is_plural(name) else "has"
+    return (f"{name} {has} the right values in the wrong type: yours is {_dtype(mine)}, expected is {_dtype(expected)}. "
             f"`.to({expected.dtype})` converts it.")
 
 
@@ -214,8 +238,9 @@ def _of_texts(mine: str | bytes, expected: str | bytes, name: str) -> str | None
     around = slice(max(0, place - 15), place + 15)
     unit = "character" if isinstance(expected, str) else "byte"
     dots = "..." if around.start else ""
-    return (f"{name} is not what it should be: {len(mine):,} {unit}s, expected {len(expected):,}; "
-            f"they part at {unit} {place:,}\n  yours    {dots}{mine[around]!r}\n  expected {dots}{expected[around]!r}")
+    lengths = f"{counted(len(mine), unit)}, expected {len(expected):,}; " if len(mine) != len(expected) else ""
+    return (f"{_is_wrong(name)}: {lengths}they part at {unit} {place:,}\n"
+            f"  yours    {dots}{mine[around]!r}\n  expected {dots}{expected[around]!r}")
 
 
 def _of_sequences(mine: list, expected: list, name: str, tolerance: Tolerance) -> str | None:
@@ -223,7 +248,9 @@ def _of_sequences(mine: list, expected: list, name: str, tolerance: Tolerance) -
     problem = next(filter(None, problems), None)
     if problem is None and len(mine) == len(expected):
         return None
-    lengths = f"{name} has {len(mine)} entries, expected {len(expected)}; " if len(mine) != len(expected) else ""
+    has = "have" if is_plural(name) else "has"
+    entries = "entry" if len(mine) == 1 else "entries"
+    lengths = f"{name} {has} {len(mine)} {entries}, expected {len(expected)}; " if len(mine) != len(expected) else ""
     if problem is None:
         n = min(len(mine), len(expected))
         rest, words = (mine, "too many") if len(mine) > n else (expected, "missing")

@@ -9,6 +9,7 @@ Used by the chapters on the tokenizer (10), RoPE (12), attention (13), the trans
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,6 +25,7 @@ from torch import Tensor
 from llama_from_scratch.config import LlamaConfig, RopeScaling
 from llama_from_scratch.generate.sampling import Sampling, distribution
 from llama_from_scratch.lessons import figures
+from llama_from_scratch.lessons.difference import counted
 from llama_from_scratch.lessons.figures import BLACK, BLUE, GREEN, ORANGE, letters
 from llama_from_scratch.lessons.inspect_model import Trace, lens, trace
 from llama_from_scratch.lessons.live import running_mean
@@ -244,8 +246,11 @@ def residual_frame(
 # --- RoPE ------------------------------------------------------------------------------------------------------------
 
 
-def rope(config: LlamaConfig) -> Explorer:
-    """The hands of one head at a position, and how far each turns per token, under theta and under scaling."""
+def rope(config: LlamaConfig, *, start: Mapping[str, Any] | None = None) -> Explorer:
+    """The hands of one head at a position, and how far each turns per token, under theta and under scaling.
+
+    `start`: other first values, such as {"position": 64, "scaling": "×8 (Llama 3.1)"}.
+    """
     original = config.rope_scaling.original_max_seq_len if config.rope_scaling else config.max_seq_len
     factors = {"none": None, "×8 (Llama 3.1)": 8.0, "×32 (Llama 3.2)": 32.0}
 
@@ -258,7 +263,7 @@ def rope(config: LlamaConfig) -> Explorer:
 
     positions = [*range(9), *(2**k for k in range(4, int(math.log2(32 * original)) + 1))]
     own = f"{config.rope_theta:,.0f}"
-    return explore(draw, title="RoPE: hands that turn with the position", start={"position": 3}, controls={
+    return explore(draw, title="RoPE: hands that turn with the position", start={"position": 3} | dict(start or {}), controls={
         "position": {f"{position:,}": position for position in positions},
         "theta": list(dict.fromkeys([own, "10,000", "500,000", "100"])), "scaling": list(factors)})
 
@@ -434,7 +439,7 @@ def merges_frame(tokenizer: Tokenizer, text: str, *, merged: Sequence[bytes]) ->
     if merged:
         left, right = map(letters, halves(tokenizer, merged[-1]))
         step = f"{left} + {right} → {letters(merged[-1])} (merge {last - 255})"
-    fig = figures.tokens([known.decode_bytes([i]) for i in ids], title=f"{n_bytes} bytes, {len(ids)} tokens. Last: {step}")
-    fig.axes[0].title.set_parse_math(False)
-    fig.set_label(f"Step {len(merged)}, {step}: {n_bytes} bytes are {len(ids)} tokens.")
+    before, now, verb = counted(n_bytes, "byte"), counted(len(ids), "token"), "is" if n_bytes == 1 else "are"
+    fig = figures.tokens([known.decode_bytes([i]) for i in ids], title=f"{before}, {now}. Last: {step}")
+    fig.set_label(f"Step {len(merged)}, {step}: {before} {verb} {now}.")
     return fig

@@ -111,6 +111,8 @@ def explore(
     `has_hover`: the pointer over a cell of an image shows what `axes.format_coord(column, row)` says of it.
     """
     widgets = {name: _control(name, choice) for name, choice in controls.items()}
+    if unknown := [name for name in start or {} if name not in widgets]:
+        raise ValueError(f"start names the controls {', '.join(widgets)}; got {unknown[0]!r}")
     for name, value in (start or {}).items():
         widgets[name].value = value
     return Explorer(draw, title=title, controls=widgets, limits=limits, has_hover=has_hover)

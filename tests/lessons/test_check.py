@@ -56,6 +56,18 @@ def test_the_line_names_the_shape_and_nothing_that_varies(capsys):
     assert capsys.readouterr().out == "✓ scores_BHTS is right, shape (2, 4, 5, 5)\n"
 
 
+@pytest.mark.parametrize(("name", "verb"), [
+    ("your losses", "are"), ("the sizes of the layer", "are"), ("your ids", "are"), ("the list of losses", "is"),
+    ("the weight after 20 steps", "is"), ("your loss", "is"), ("the axis", "is"), ("the bias", "is"), ("scores_BHTS", "is"),
+])
+def test_the_line_agrees_in_number_with_the_name(name, verb, capsys):
+    check.equal([1, 2], [1, 2], name=name)
+    assert capsys.readouterr().out == f"✓ {name} {verb} right\n"
+    has = {"is": "has", "are": "have"}[verb]
+    assert message(check.equal, [1], [1, 2], name=name).startswith(f"{name} {has} 1 entry")
+    assert message(check.equal, "a", "b", name=name).startswith(f"{name} {verb} not what")
+
+
 def test_failure_shows_shapes_with_letters_place_count_largest_and_cause():
     wrong = x_BHTS * 4
     wrong[0, 0, 0] = x_BHTS[0, 0, 0]
@@ -76,7 +88,8 @@ def test_failure_shows_shapes_with_letters_place_count_largest_and_cause():
     (None, x_BHTS, "must be a tensor, yours is None. Did you forget `return`?"),
     ([1, 2], torch.tensor([1, 2]), "must be a tensor, yours is a list of 2: [1, 2]. `torch.tensor(...)`"),
     (np.zeros(2), torch.zeros(2), "`torch.from_numpy(...)`"),
-    (print, x_BHTS, "yours is the function print. Call it"),
+    (print, x_BHTS, "yours is the function print. Call it"), (nn.Linear, x_BHTS, "yours is the class Linear. Call it"),
+    (nn.Linear(2, 2), x_BHTS, "yours is the module Linear. Call it"),
     (x_BHTS, 3.0, "must be a number, yours is a float32 tensor of shape (2, 4, 5, 5). `.item()`"),
     (3.0, x_BHTS, "must be a tensor, yours is 3.0."),
     (torch.tensor([1, 2]), [1, 2], "`.tolist()`"), (b"a", "a", "`.decode("), ("a", b"a", "`.encode("),
@@ -87,7 +100,9 @@ def test_failure_shows_shapes_with_letters_place_count_largest_and_cause():
     (x_BHTS.bfloat16(), x_BHTS, "dtype  bfloat16"), (2, 3, "your result is 2, expected is 3."),
     (math.e / math.log(2), math.e, "likely cause: every value is 1/ln 2 times"),
     (1.0, math.nan, "expected is nan"), (math.nan, 1.0, "is nan"),
-    ("hello", "hallo", "they part at character 1"), ("hell", "hello", "4 characters, expected 5; they part at character 4"),
+    ("hello", "hallo", "your result is not what it should be: they part at character 1\n"),
+    (b"a", b"bc", "1 byte, expected 2; they part at byte 0"), ([1], [1, 2], "your result has 1 entry, expected 2;"),
+    ("hell", "hello", "4 characters, expected 5; they part at character 4"),
     ([1, 2, 4], [1, 2, 3], "your result[2] is 4, expected is 3"),
     ([1, 2], [1, 2, 3], "the first 2 are right, then 3 is missing"),
     ([1, 2, 3], [1, 2], "then 3 is too many"),
@@ -265,6 +280,40 @@ def test_wrong_use_of_a_check_is_refused(settings, words):
         check.function(double, double, **settings)
 
 
+# --- changed ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mine", "baseline", "settings", "line"), [
+    (2.18001, 2.31, {"name": "the final loss", "is_lower": True}, "✓ the final loss has changed: 2.31 → 2.18"),
+    (3, 2, {"name": "your losses", "is_lower": False}, "✓ your losses have changed: 2 → 3"),
+    ("One day", "Once", {}, "✓ your result has changed: 'Once' → 'One day'"),
+    (torch.tensor(2.5), 2.0, {}, "✓ your result has changed: 2 → 2.5"),
+    (torch.ones(2), torch.zeros(2), {}, "✓ your result has changed: a float32 tensor of shape (2,) → a float32 tensor of "
+                                        "shape (2,)"),
+    (math.nan, 2.0, {}, "✓ your result has changed: 2 → nan"),
+])
+def test_a_changed_result_prints_one_line_with_both(mine, baseline, settings, line, capsys):
+    check.changed(mine, baseline, **settings)
+    assert capsys.readouterr().out == line + "\n"
+
+
+@pytest.mark.parametrize(("mine", "baseline", "settings", "words"), [
+    (2.31, 2.31, {}, "your result has not changed: 2.31 before, 2.31 now. Was the change made"),
+    (2.31, 2.3101, {"rtol": 0.01}, "not changed"), (torch.ones(3), torch.ones(3), {}, "not changed"),
+    (2.4, 2.31, {"is_lower": True}, "went up: 2.31 before, 2.4 now; a lower one is asked for"),
+    (2.2, 2.31, {"is_lower": False}, "went down: 2.31 before, 2.2 now; a higher one is asked for"),
+    (math.nan, 2.31, {"is_lower": True}, "is not a number: 2.31 before"),
+    (None, 2.31, {}, "yours is None. Did you forget `return`?"), ([1.0], 2.31, {}, "must be a number"),
+])
+def test_a_result_that_did_not_change_as_asked_is_told_in_words(mine, baseline, settings, words):
+    assert words in message(check.changed, mine, baseline, **settings)
+
+
+def test_only_numbers_can_be_lower():
+    with pytest.raises(ValueError, match=r"only a number.*got 'b'\. Leave is_lower out"):
+        check.changed("b", "a", is_lower=True)
+
+
 # --- gradients -------------------------------------------------------------------------------------------------------
 
 
@@ -280,7 +329,20 @@ class HalfGradient(torch.autograd.Function):
 
 def test_right_gradients_print_one_line(capsys):
     check.gradients(lambda x, scale: torch.stack([x[0] * scale, *(x[1:] * scale)]), scaled, inputs=random_inputs)
-    assert capsys.readouterr().out == "✓ <lambda> and its gradients are right for 5 inputs\n"
+    assert capsys.readouterr().out == "✓ <lambda> is right for 5 inputs, and so are its gradients for 1 argument\n"
+
+
+def test_gradients_say_how_many_parameters_agreed(capsys):
+    config = family.tiny("llama-3.1")
+    ids_BT, models = torch.arange(6)[None], []
+    for _ in range(2):
+        torch.manual_seed(0)
+        models.append(Llama(config))
+    check.gradients(*models, inputs=[(ids_BT,)], name="llama-3.1")
+    n = len(list(models[0].parameters()))
+    assert capsys.readouterr().out == f"✓ llama-3.1 is right for 1 input, and so are its gradients for {n} parameters\n"
+    check.gradients(*(RMSNorm(8, eps=1e-5) for _ in range(2)), inputs=[(torch.ones(2, 8),)])
+    assert capsys.readouterr().out.endswith("for 1 argument and 1 parameter\n")
 
 
 @pytest.mark.parametrize(("mine", "words"), [

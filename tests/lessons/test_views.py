@@ -8,7 +8,7 @@ import torch
 
 from llama_from_scratch import family
 from llama_from_scratch.generate.sampling import Sampling
-from llama_from_scratch.lessons import views
+from llama_from_scratch.lessons import figures, views
 from llama_from_scratch.lessons.inspect_model import trace
 from llama_from_scratch.lessons.widgets import Explorer
 from llama_from_scratch.model.rope import rope_frequencies
@@ -191,6 +191,14 @@ def test_rope_theta_of_the_config_comes_first_and_another_changes_the_picture():
     assert explorer.picture.value != before and explorer.problem.value == ""
 
 
+def test_rope_starts_where_the_chapter_wants_it():
+    explorer = views.rope(family.config("llama-3-8b"), start={"position": 64, "scaling": "×8 (Llama 3.1)"})
+    assert "At position 64 " in explorer.words.value and explorer.controls["scaling"].value == "×8 (Llama 3.1)"
+    assert views.rope(family.config("llama-3-8b")).controls["position"].value == 3
+    with pytest.raises(ValueError, match="start names the controls position, theta, scaling; got 'pos'"):
+        views.rope(family.config("llama-3-8b"), start={"pos": 3})
+
+
 # --- sampling --------------------------------------------------------------------------------------------------------
 
 
@@ -268,19 +276,27 @@ def test_merges_used_are_those_that_plain_merging_makes(tokenizer):
     assert views.merges_used(tokenizer, text) == sorted(made, key=tokenizer.ranks.get) and len(made) > 5
 
 
-def test_first_step_of_merges_is_bytes_and_the_last_the_tokenizers_own(tokenizer):
+def test_first_step_of_merges_is_bytes_and_the_last_the_tokenizers_own(tokenizer, monkeypatch):
+    drawn, draw = [], figures.tokens
+    monkeypatch.setattr(figures, "tokens", lambda pieces, **settings: drawn.append(pieces) or draw(pieces, **settings))
     explorer = views.merges(tokenizer, text=TEXT)
-    pieces = lambda: [text.get_text() for text in figure_of(explorer).axes[0].texts]
     explorer.controls["step"].value = 0
-    assert pieces() == list(TEXT.replace(" ", "·")) and "single bytes" in explorer.words.value
+    assert drawn[-1] == [bytes([value]) for value in TEXT.encode()] and "single bytes" in explorer.words.value
     explorer.controls["step"].value = explorer.controls["step"].max
-    assert pieces() == [tokenizer.decode([i]).replace(" ", "·") for i in tokenizer.encode(TEXT)]
+    assert drawn[-1] == [tokenizer.decode_bytes([i]) for i in tokenizer.encode(TEXT)]
+
+
+def test_merges_of_a_long_text_are_drawn_in_few_artists_and_so_at_once(tokenizer):
+    """Not a time, which depends on the machine: 600 texts and boxes of their own took twenty times as long as one path."""
+    explorer = views.merges(tokenizer, text=(TEXT + " ") * 30)
+    explorer.controls["step"].value = 0
+    assert explorer.problem.value == "" and len(figure_of(explorer).findobj()) < 200
 
 
 def test_merges_of_a_text_without_any_are_shown_as_bytes(tokenizer):
     explorer = views.merges(tokenizer, text=TEXT)
     explorer.controls["text"].value = "@"
-    assert explorer.problem.value == "" and "1 bytes are 1 tokens" in explorer.words.value
+    assert explorer.problem.value == "" and "1 byte is 1 token." in explorer.words.value
 
 
 @pytest.mark.parametrize(("text", "words"), [("", "Type a few words"), ("word " * 20_000, "got 100,000. Shorten the text"),
