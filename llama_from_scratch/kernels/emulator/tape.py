@@ -1,0 +1,318 @@
+"""Records a traced launch and reads back what it means: addresses as arrays and elements, instructions as source lines.
+
+trace.h writes numbers onto a `Tape`, in memory that is set aside here; the compiled file's symbols (nm) and line table
+(addr2line) give them names. Tensors are run in copies with empty space around them, so that an element past an end is nobody's.
+
+Notebook 30.
+"""
+
+import ast
+import contextlib
+import ctypes
+import dataclasses
+import operator
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from llama_from_scratch.config import record
+from llama_from_scratch.kernels.emulator.rules import ACCESS, SYNC
+from llama_from_scratch.kernels.source import Program
+
+MAX_PICTURE_BYTES = 1 << 26
+MAX_STEPS = MAX_SYNCS = 1 << 18
+GUARD_BYTES = 1 << 16  # around each tensor
+PAGE_BYTES = 4096
+NOBODY = 255           # the array of an access that is in none
+
+_STEP = np.dtype([("file", "u8"), ("line", "u4"), ("interval", "u4")])
+_NUMPY = {"float": "f4", "double": "f8", "int": "i4", "unsigned": "u4", "long long": "i8", "unsigned char": "u1", "bool": "?",
+          "fp16": "f2", "bf16": "u2"}
+_TORCH = {torch.float32: "f4", torch.float64: "f8", torch.int32: "i4", torch.uint32: "u4", torch.int64: "i8", torch.uint8: "u1",
+          torch.float16: "f2", torch.bfloat16: "u2"}
+_INDICES = ("threadIdx", "blockIdx", "blockDim", "gridDim")
+_DECLARED = re.compile(
+    r"__shared__\s+(?:(?:__align__|alignas)\(\w+\)\s+)?(?P<type>[a-z]\w*(?: long| char)?)\s+(?P<name>\w+)"
+    r"\s*(?P<shape>(?:\[[^\]]+\])*)\s*;")
+_DYNAMIC = re.compile(r"DYNAMIC_SHARED\(\s*(?P<type>[\w ]+?)\s*,\s*(?P<name>\w+)\s*\)")
+_CONSTANT = re.compile(r"constexpr\s+(?:int|unsigned)\s+(\w+)\s*=\s*([^;]+);")
+
+
+@record
+class Line:
+    """A line of the kernel's source, or of a header it includes."""
+
+    file: str
+    number: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"line {self.number}" if self.file.endswith(".cu") else f"{self.file}, line {self.number}"
+
+
+@record
+class Array:
+    """A tensor of the launch or a shared array of the block: where it lies and what it holds. bf16 has the dtype u2."""
+
+    name: str
+    begin: int
+    n_bytes: int
+    dtype: str
+    shape: tuple[int, ...]
+    is_shared: bool
+
+    @property
+    def item_bytes(self) -> int:
+        return np.dtype(self.dtype).itemsize
+
+    @property
+    def n_elements(self) -> int:
+        return self.n_bytes // self.item_bytes
+
+    def element(self, address: int) -> str:
+        """The element at an address as the source would write it, such as tile[3][5]; also for addresses before or behind."""
+        flat = (address - self.begin) // self.item_bytes
+        if len(self.shape) > 1 and 0 <= flat < self.n_elements:
+            return self.name + "".join(f"[{index}]" for index in np.unravel_index(flat, self.shape))
+        return f"{self.name}[{flat}]" if self.shape or flat else self.name
+
+    def values(self, data: np.ndarray) -> np.ndarray:
+        """The array's bytes as numbers; bf16 as fp32."""
+        numbers = data.view(self.dtype).reshape(self.shape)
+        return (numbers.astype("u4") << 16).view("f4") if self.dtype == "u2" else numbers
+
+
+class _Room(ctypes.Structure):
+    _fields_ = (("at", ctypes.c_void_p), ("n", ctypes.c_uint64), ("most", ctypes.c_uint64))
+
+    @classmethod
+    def over(cls, items: np.ndarray) -> "_Room":
+        return cls(items.ctypes.data, 0, len(items))
+
+
+class _Tape(ctypes.Structure):  # trace::Tape
+    _fields_ = (
+        *((name, ctypes.c_uint64) for name in ("file_begin", "shared_begin", "shared_end", "dynamic_begin")),
+        *((name, _Room) for name in ("accesses", "syncs", "steps", "pictures", "regions")),
+        ("watched_block", ctypes.c_uint64), ("has_stray", ctypes.c_uint64), ("stray", ctypes.c_ubyte * ACCESS.itemsize))
+
+
+class Tape:
+    """Room for what one launch records. Inside `with tape.on(emulated, regions):` a launch is recorded."""
+
+    def __init__(self, *, max_accesses: int, watch: int) -> None:
+        self._accesses, self._syncs, self._steps, self._pictures = (np.empty(n, dtype) for n, dtype in (
+            (max_accesses, ACCESS), (MAX_SYNCS, SYNC), (MAX_STEPS, _STEP), (MAX_PICTURE_BYTES, "u1")))
+        self._raw = _Tape(watched_block=watch, accesses=_Room.over(self._accesses), syncs=_Room.over(self._syncs),
+                          steps=_Room.over(self._steps), pictures=_Room.over(self._pictures))
+
+    @contextlib.contextmanager
+    def on(self, library: ctypes.CDLL, symbols: "Symbols", tensors: Sequence[Array]) -> Iterator[None]:
+        library.emulate_onto_tape.argtypes = [ctypes.c_void_p]
+        library.emulate_onto_tape(ctypes.addressof(self._raw))  # fills in file_begin
+        regions = [(array.begin, array.begin + array.n_bytes, 1) for array in (*tensors, *self.shared(symbols))]
+        regions += [(self._raw.file_begin + begin, self._raw.file_begin + begin + size, 0) for begin, size in symbols.others]
+        self._regions = np.array(regions, "u8")
+        self._raw.regions = _Room(self._regions.ctypes.data, len(regions), len(regions))
+        try:
+            yield
+        finally:
+            library.emulate_onto_tape(None)
+
+    def shared(self, symbols: "Symbols") -> tuple[Array, ...]:
+        """The static shared arrays, at their addresses in this process."""
+        return tuple(dataclasses.replace(array, begin=array.begin + self._raw.file_begin) for array in symbols.shared)
+
+    def dynamic(self, declared: tuple[str, str] | None, n_bytes: int) -> tuple[Array, ...]:
+        """The dynamic shared memory as one array, if the launch asked for any."""
+        if not n_bytes:
+            return ()
+        name, dtype = declared or ("dynamic shared memory", "f4")
+        size = n_bytes // np.dtype(dtype).itemsize
+        return (Array(name=name, begin=self._raw.dynamic_begin, n_bytes=n_bytes, dtype=dtype, shape=(size,), is_shared=True),)
+
+    @property
+    def accesses(self) -> np.ndarray:
+        return self._accesses[:self._raw.accesses.n].copy()
+
+    @property
+    def syncs(self) -> np.ndarray:
+        return self._syncs[:self._raw.syncs.n].copy()
+
+    @property
+    def stray(self) -> np.ndarray | None:
+        """The one access to nobody's memory."""
+        return np.frombuffer(bytes(self._raw.stray), ACCESS) if self._raw.has_stray else None
+
+    def pictures(self, arrays: Sequence[Array]) -> list[tuple[tuple[int, int], dict[str, np.ndarray]]]:
+        """For each step ((file's address, line) of the barrier that ended it, each shared array's values)."""
+        static_bytes = self._raw.shared_end - self._raw.shared_begin
+        steps = self._steps[:self._raw.steps.n]
+        data = self._pictures[:self._raw.pictures.n].reshape(len(steps), -1 if len(steps) else 0)
+        found = []
+        for step, picture in zip(steps, data):
+            values = {}
+            for array in arrays:
+                is_static = self._raw.shared_begin <= array.begin < self._raw.shared_end
+                start = array.begin - self._raw.shared_begin if is_static else static_bytes
+                values[array.name] = array.values(picture[start:start + array.n_bytes].copy())
+            found.append(((int(step["file"]), int(step["line"])), values))
+        return found
+
+    def lines(self, path: Path, texts: dict[str, str], places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Line]:
+        """The source line of each (instruction, 0) or (name of a file, line)."""
+        places = list(places)
+        codes = [place for place, line in places if not line]
+        found = dict(zip(codes, _source_lines(path, [code - self._raw.file_begin for code in codes], texts)))
+        return {(place, line): _line(texts, ctypes.string_at(place).decode(), line) if line else found[place]
+                for place, line in places}
+
+
+def _line(texts: dict[str, str], file: str, number: int) -> Line:
+    file = Path(file).name
+    lines = texts.get(file, "").split("\n")
+    return Line(file=file, number=number, text=lines[number - 1].strip() if 0 < number <= len(lines) else "")
+
+
+# --- what the compiled file says of itself ------------------------------------------------------------------------------
+
+
+@record
+class Symbols:
+    """The variables of a compiled program, at offsets from its begin: shared arrays, and as (begin, bytes)
+    `others` that a kernel may touch: constants, threadIdx and its like."""
+
+    shared: tuple[Array, ...]
+    others: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def read(cls, path: Path, program: Program, entry: str) -> "Symbols":
+        """Without the arrays of other entry points than `entry`: its blocks do not have those."""
+        foreign = {name for name in program.source.entries if name != entry}
+        rows = [line.split(None, 3) for line in binutils("nm", "-S", "-C", str(path)).splitlines()]
+        marks = {row[-1]: int(row[0], 16) for row in rows if row[-1] in ("__start_emu_shared", "__stop_emu_shared")}
+        first, last = marks.get("__start_emu_shared", 0), marks.get("__stop_emu_shared", 0)
+        shared, others = [], []
+        for begin, size, kind, name in (row for row in rows if len(row) == 4 and row[2] in "bBdDrR"):
+            begin, size = int(begin, 16), int(size, 16)
+            if first <= begin < last:
+                if "emu_guard_" not in name and foreign.isdisjoint(re.findall(r"\w+", name.rpartition("::")[0])):
+                    shared.append(_declared(program, name, begin, size))
+            elif kind in "rR" or name in _INDICES or "(anonymous namespace)" in name:
+                others.append((begin, size))
+        return cls(shared=tuple(shared), others=tuple(others))
+
+
+def _declared(program: Program, symbol: str, begin: int, n_bytes: int) -> Array:
+    name = re.sub(r"\W.*", "", symbol.rpartition("::")[2])
+    texts = (program.source.text, *program.source.headers.values())
+    constants = {m[1]: m[2] for text in texts for m in _CONSTANT.finditer(text)}
+    for match in (m for text in texts for m in _DECLARED.finditer(text) if m["name"] == name):
+        dtype, more = _numpy_type(program, match["type"])
+        sizes = [_evaluated(size, constants) for size in re.findall(r"\[([^\]]+)\]", match["shape"])]
+        shape = (*(size or 0 for size in sizes), *more)
+        if np.dtype(dtype).itemsize * int(np.prod(shape)) == n_bytes:
+            return Array(name=name, begin=begin, n_bytes=n_bytes, dtype=dtype, shape=shape, is_shared=True)
+    n = n_bytes // np.dtype(dtype := "f4" if n_bytes % 4 == 0 else "u1").itemsize
+    return Array(name=name, begin=begin, n_bytes=n_bytes, dtype=dtype, shape=(n,), is_shared=True)
+
+
+def dynamic_declaration(program: Program) -> tuple[str, str] | None:
+    """(name, dtype) of the source's dynamic shared memory."""
+    match = _DYNAMIC.search(program.source.text)
+    return match and (match["name"], _numpy_type(program, match["type"])[0])
+
+
+def _numpy_type(program: Program, c_type: str) -> tuple[str, tuple[int, ...]]:
+    c_type = {"real": program.real_name, "accum": "double" if program.accum == torch.float64 else "float"}.get(c_type, c_type)
+    if match := re.fullmatch(r"(float|double|int|uint)([234])", c_type):
+        return _NUMPY[match[1].replace("uint", "unsigned")], (int(match[2]),)
+    return _NUMPY.get(c_type, "u1"), ()
+
+
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.floordiv}
+
+
+def _evaluated(text: str, constants: dict[str, str]) -> int | None:
+    """An array's size as a number; None where it takes a compiler."""
+    def value(node: ast.expr) -> int:
+        match node:
+            case ast.Constant(value=int(number)):
+                return number
+            case ast.Name(id=name) if name in constants:
+                return value(ast.parse(constants[name].strip(), mode="eval").body)
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+                return _OPERATORS[type(op)](value(left), value(right))
+        raise SyntaxError(text)
+
+    try:
+        return value(ast.parse(text.strip(), mode="eval").body)
+    except SyntaxError:
+        return None
+
+
+def _source_lines(path: Path, offsets: Sequence[int], texts: dict[str, str]) -> list[Line]:
+    if not offsets:
+        return []
+    # The address of a call is the one before where it returns to. Inlined functions: innermost first.
+    asked = [f"{offset - 1:#x}" for offset in offsets]
+    answer = binutils("addr2line", "-a", "-i", "-e", str(path), *asked)
+    found = []
+    for frames in re.split(r"^0x[0-9a-f]+\n", answer, flags=re.M)[1:]:
+        lines = [re.match(r"(.*):(\d+|\?)", frame) for frame in frames.splitlines()]
+        known = [m for m in lines if m and Path(m[1]).name in texts and m[2] != "?"]
+        match = (known or lines)[0]
+        found.append(_line(texts, match[1], int(match[2]) if match[2].isdigit() else 0))
+    return found
+
+
+def binutils(tool: str, *arguments: str) -> str:
+    if not (command := shutil.which(tool)):
+        raise ValueError(f"tracing needs {tool}, which reads a compiled file's line table; it comes with gcc in the package "
+                         "binutils (Debian, Ubuntu: sudo apt install binutils; conda: conda install binutils). Without it, "
+                         "kernels still run and are checked: machine.load(program, kind=\"checked\")")
+    return subprocess.run([command, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+# --- tensors with empty space around them --------------------------------------------------------------------------------
+
+
+def guarded(names: Sequence[str], args: Sequence[Tensor | float | int | None]) -> tuple[list, tuple[Array, ...]]:
+    """(the arguments with copies for tensors, the copies as arrays by the names of their parameters).
+
+    Tensors that overlap do so in the copies, too. A copy lies as far behind the start of a page as the tensor does behind the
+    start of its storage, which a GPU would put there.
+    """
+    tensors = {name: arg for name, arg in zip(names, args) if isinstance(arg, Tensor)}
+    groups: list[list[int]] = []  # begin, end, and the place in `room`, of each stretch of memory that tensors cover
+    for tensor in sorted(tensors.values(), key=Tensor.data_ptr):
+        begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+        if not groups or begin >= groups[-1][1]:
+            behind = groups[-1][2] + groups[-1][1] - groups[-1][0] if groups else 0
+            page = -(-(behind + GUARD_BYTES) // PAGE_BYTES) * PAGE_BYTES
+            groups.append([begin, end, page + (begin - tensor.untyped_storage().data_ptr()) % PAGE_BYTES])
+        groups[-1][1] = max(groups[-1][1], end)
+    room = torch.empty(groups[-1][2] + groups[-1][1] - groups[-1][0] + GUARD_BYTES + PAGE_BYTES, dtype=torch.uint8)
+    room = room[-room.data_ptr() % PAGE_BYTES:]
+
+    def copied(tensor: Tensor) -> Tensor:
+        begin, _, place = next(group for group in groups if group[0] <= tensor.data_ptr() < max(group[1], group[0] + 1))
+        start = place + tensor.data_ptr() - begin
+        return room[start:start + tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor.detach())
+
+    copies = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
+    arrays: dict[tuple[int, int], Array] = {}
+    for name, copy in zip(names, copies):
+        if isinstance(copy, Tensor):
+            span = copy.data_ptr(), copy.nbytes
+            if span in arrays:  # one tensor under two names, as in an operation in place
+                name = f"{arrays[span].name}/{name}"
+            arrays[span] = Array(name=name, begin=copy.data_ptr(), n_bytes=copy.nbytes, dtype=_TORCH[copy.dtype],
+                                 shape=(copy.numel(),), is_shared=False)
+    return copies, tuple(arrays.values())

@@ -1,0 +1,322 @@
+"""Watches a kernel run: who touched which memory, in which line, what races, and what the memory traffic costs.
+
+`trace(program, "my_kernel", [x, y], grid=4, block=128)` runs the unmodified source under the emulator with every memory access
+recorded (see trace.h) and returns a `Trace`. Its numbers are counts, not estimates; time is not modelled. Tensors are run in
+copies with empty space around them, so an access past an end is caught at its first element.
+
+Needs nm and addr2line, which come with every gcc. Notebook 30.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+from torch import Tensor
+
+from llama_from_scratch.config import record
+from llama_from_scratch.kernels.emulator import machine, rules
+from llama_from_scratch.kernels.emulator.rules import READ, WRITE
+from llama_from_scratch.kernels.emulator.tape import (
+    GUARD_BYTES,
+    NOBODY,
+    Array,
+    Line,
+    Symbols,
+    Tape,
+    dynamic_declaration,
+    guarded,
+)
+from llama_from_scratch.kernels.source import Program, pack
+
+MAX_ACCESSES = 2_000_000
+VERBS = ("reads", "writes", "changes by an atomic")
+
+# --- what a trace says -------------------------------------------------------------------------------------------------
+
+
+@record
+class Access:
+    """One access of one thread, in words and numbers."""
+
+    thread: tuple[int, ...]
+    block: tuple[int, ...]
+    kind: str
+    element: str
+    line: Line
+
+    def __str__(self) -> str:
+        return self.told(self.element)
+
+    def told(self, element: str) -> str:
+        return f"thread {_index(self.thread)} {self.kind} {element} in {self.line} (`{self.line.text}`)"
+
+
+def _index(position: tuple[int, ...]) -> str:
+    return str(position[0]) if len(position) == 1 else str(position)
+
+
+@record
+class Race:
+    """Two accesses to one element that nothing orders, at least one of them a write. `n_places`: elements this befalls.
+
+    `first` is a write. `cure`: what would order the two, if they are in one block.
+    """
+
+    array: str
+    element: str
+    first: Access
+    second: Access
+    n_places: int
+    cure: str
+
+    def __str__(self) -> str:
+        more = f" So it is for {self.n_places - 1} more of its elements." if self.n_places > 1 else ""
+        if self.first.block != self.second.block:
+            blocks = f"{_index(self.first.block)} and {_index(self.second.block)}"
+            cause = f"They are in blocks {blocks}, and nothing orders two blocks."
+        else:
+            cause = f"No {self.cure} orders the two" + (", lanes of one warp." if self.cure == "__syncwarp()" else ".")
+        return f"Race: {self.first}, and {self.second.told('it')}. {cause}{more}"
+
+
+@record
+class OutOfBounds:
+    """The access that ended the launch, and the array it left."""
+
+    access: Access
+    array: str
+    n_elements: int
+
+    def __str__(self) -> str:
+        if not self.array:
+            return f"Out of bounds: {self.access}, far from every tensor and shared array."
+        return f"Out of bounds: {self.access}, but {self.array} has {self.n_elements:,} elements."
+
+
+@record
+class Step:
+    """What a block did between two barriers, and its shared memory as the second one found it.
+
+    `arrays`: each shared array by name; what was never written is NaN, in integers -1 (all bits set). `written`, `read`: how
+    many accesses each element got in this step. `lines`: those that touched memory. `barrier`: None at the end of the block.
+    """
+
+    number: int
+    barrier: Line | None
+    arrays: dict[str, np.ndarray]
+    written: dict[str, np.ndarray]
+    read: dict[str, np.ndarray]
+    lines: tuple[Line, ...]
+
+
+@record
+class Traffic:
+    """What one line moves to or from one array, over the whole launch.
+
+    Tensors: `moved` counts sectors of 32 bytes, `ideal` the fewest that hold the bytes asked for. Shared arrays: `moved` counts
+    passes over the 32 banks, `ideal` the passes without a conflict. `asked_bytes`: the sum over threads.
+    """
+
+    line: Line
+    kind: str
+    array: str
+    is_shared: bool
+    asked_bytes: int
+    warp_accesses: int
+    moved: int
+    ideal: int
+
+    @property
+    def per_access(self) -> float:
+        """Sectors, or passes, per warp access."""
+        return self.moved / self.warp_accesses
+
+    @property
+    def efficiency(self) -> float:
+        """ideal / moved: 1 where every byte that moves was asked for."""
+        return self.ideal / self.moved
+
+    def __str__(self) -> str:
+        unit = "passes" if self.is_shared else "sectors"
+        return (f"{self.line}: {self.kind} {self.array}, {self.per_access:.3g} {unit} per warp access "
+                f"(ideal {self.ideal / self.warp_accesses:.3g}, {self.efficiency:.0%}), {self.warp_accesses:,} warp accesses")
+
+
+@record
+class Trace:
+    """A recorded launch. `stray`: the row of the access that ended it; `table`: the rows, as `rules.ACCESS`."""
+
+    program: Program
+    entry: str
+    grid: tuple[int, ...]
+    block: tuple[int, ...]
+    table: np.ndarray
+    syncs: np.ndarray
+    known: tuple[Array, ...]
+    places: dict[tuple[int, int], Line]
+    pictures: tuple[tuple[int, int, Line | None, dict[str, np.ndarray]], ...]
+    stray: np.ndarray | None
+
+    @cached_property
+    def races(self) -> tuple[Race, ...]:
+        """Every two lines that race, each with one example. An empty tuple is a proof for this launch, not for every launch."""
+        lines = {line: number for number, line in enumerate(dict.fromkeys(self.places.values()))}
+        by_line = self.table.copy()  # several instructions of one line are one to the reader
+        by_line["place"] = [lines[self._line(row)] for row in self.table]
+        by_line["line"] = 0
+        shared = {number for number, array in enumerate(self.known) if array.is_shared}
+        return tuple(self._race(clash) for clash in rules.clashes(by_line, self.syncs, shared=shared))
+
+    @cached_property
+    def out_of_bounds(self) -> OutOfBounds | None:
+        """The first access to memory that is neither a tensor's nor the block's; the launch ended with it."""
+        if self.stray is None:
+            return None
+        address = int(self.stray["address"])
+        before = self.table["array"][(self.table["place"] == self.stray["place"]) & (self.table["line"] == self.stray["line"])]
+        # The array that this instruction went through until then, or else the nearest.
+        array = min((self.known[number] for number in np.unique(before)) if len(before) else self.known,
+                    key=lambda array: _distance(array, address))
+        if _distance(array, address) >= GUARD_BYTES:
+            return OutOfBounds(access=self._access(self.stray, f"address {address:#x}"), array="", n_elements=0)
+        access = self._access(self.stray, array.element(address))
+        return OutOfBounds(access=access, array=array.name, n_elements=array.n_elements)
+
+    @cached_property
+    def traffic(self) -> tuple[Traffic, ...]:
+        """What each line moves, in the order of the source."""
+        rows, found = self.table, []
+        for number, array in enumerate(self.known):
+            mine = rows[rows["array"] == number]
+            if len(mine):
+                found += self._traffic(mine, array)
+        return tuple(sorted(found, key=lambda t: (*_position(t.line), t.array, t.kind)))
+
+    def _traffic(self, rows: np.ndarray, array: Array) -> list[Traffic]:
+        warp_access = rules.warp_accesses(rows)
+        moved, ideal = (rules.passes if array.is_shared else rules.sectors)(rows, warp_access)
+        n = len(moved)
+        first = np.full(n, -1)
+        first[warp_access[::-1]] = np.arange(len(rows))[::-1]
+        asked = np.bincount(warp_access, weights=rows["bytes"], minlength=n)
+        sums: dict[tuple, np.ndarray] = {}
+        for k, row in enumerate(rows[first]):
+            key = (self._line(row), VERBS[row["kind"]])
+            sums[key] = sums.get(key, np.zeros(4, np.int64)) + np.array([asked[k], 1, moved[k], ideal[k]], np.int64)
+        return [Traffic(line=line, kind=kind, array=array.name, is_shared=array.is_shared, asked_bytes=int(total[0]),
+                        warp_accesses=int(total[1]), moved=int(total[2]), ideal=int(total[3]))
+                for (line, kind), total in sums.items()]
+
+    @cached_property
+    def moved_bytes(self) -> dict[str, tuple[int, int]]:
+        """(read, written) for each tensor, in bytes: 32 for each sector of each warp access. An atomic does both."""
+        totals = {array.name: [0, 0] for array in self.known if not array.is_shared}
+        for traffic in self.traffic:
+            if not traffic.is_shared:
+                for side, kinds in enumerate(((VERBS[0], VERBS[2]), VERBS[1:])):
+                    totals[traffic.array][side] += rules.SECTOR_BYTES * traffic.moved * (traffic.kind in kinds)
+        return {name: (read, written) for name, (read, written) in totals.items()}
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The watched block from barrier to barrier."""
+        return tuple(self._step(*picture) for picture in self.pictures)
+
+    def _step(self, block: int, number: int, barrier: Line | None, arrays: dict[str, np.ndarray]) -> Step:
+        rows = self.table[(self.table["block"] == block) & (self.table["interval"] == number)]
+        counts: list[dict[str, np.ndarray]] = []
+        for is_read in (False, True):
+            side = rows[rows["kind"] != READ] if not is_read else rows[rows["kind"] != WRITE]
+            counts.append({array.name: _count(side[side["array"] == k], array)
+                           for k, array in enumerate(self.known) if array.name in arrays and array.is_shared})
+        lines = {self._line(row) for row in rows[np.unique(rows[["place", "line"]], return_index=True)[1]]}
+        return Step(number=number, barrier=barrier, arrays=arrays, written=counts[0], read=counts[1],
+                    lines=tuple(sorted(lines, key=_position)))
+
+    def _line(self, row: np.void) -> Line:
+        return self.places[int(row["place"]), int(row["line"])]
+
+    def _access(self, row: np.void, element: str) -> Access:
+        return Access(thread=_unravel(int(row["thread"]), self.block), block=_unravel(int(row["block"]), self.grid),
+                      kind=VERBS[row["kind"]], element=element, line=self._line(row))
+
+    def _race(self, clash: rules.Clash) -> Race:
+        rows = sorted((self.table[clash.first], self.table[clash.second]), key=lambda row: row["kind"] == READ)
+        array = self.known[rows[0]["array"]]
+        element = array.element(clash.address)
+        first, second = (self._access(row, element) for row in rows)
+        in_one_warp = rows[0]["thread"] // rules.WARP == rows[1]["thread"] // rules.WARP
+        return Race(array=array.name, element=element, first=first, second=second, n_places=clash.n_places,
+                    cure="__syncwarp()" if in_one_warp else "__syncthreads()")
+
+    def __str__(self) -> str:
+        found = [str(self.out_of_bounds)] if self.out_of_bounds else []
+        found += map(str, self.races)
+        return "\n".join([*(found or ["No race, nothing out of bounds."]), *map(str, self.traffic)])
+
+
+def _position(line: Line) -> tuple[bool, str, int]:
+    return not line.file.endswith(".cu"), line.file, line.number
+
+
+def _distance(array: Array, address: int) -> int:
+    return max(array.begin - address, address - (array.begin + array.n_bytes) + 1, 0)
+
+
+def _count(rows: np.ndarray, array: Array) -> np.ndarray:
+    first = (rows["address"].astype(np.int64) - array.begin) // array.item_bytes
+    last = (rows["address"].astype(np.int64) + rows["bytes"] - 1 - array.begin) // array.item_bytes
+    counts = np.zeros(array.n_elements, np.int64)
+    for low, high in zip(first, last):
+        counts[low:high + 1] += 1
+    return counts.reshape(array.shape)
+
+
+def _unravel(number: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """x first, as CUDA counts; as many coordinates as the launch was given."""
+    return tuple(int(k) for k in np.unravel_index(number, sizes[::-1])[::-1])
+
+
+# --- recording ---------------------------------------------------------------------------------------------------------
+
+
+def trace(
+    program: Program, entry: str, args: Sequence[Tensor | float | int | None], *, grid: int | tuple[int, ...],
+    block: int | tuple[int, ...], shared_bytes: int = 0, order: str = "forward", seed: int = 0, watch: int = 0,
+    max_accesses: int = MAX_ACCESSES,
+) -> Trace:
+    """Runs one launch on the CPU, tensors changed as on a GPU, with every memory access recorded.
+
+    watch: the number of the block whose shared memory `steps` shows. Raises KernelFault for a launch that a GPU would not
+    survive either (a barrier that some threads never reach), ValueError where nm and addr2line are missing. An access out of
+    bounds ends the launch; it is told by `out_of_bounds`.
+    """
+    pack(program, entry, args)  # refuses what a launch would refuse, before tensors are copied
+    grid, block = (size if isinstance(size, tuple) else (size,) for size in (grid, block))
+    emulated = machine.load(program, kind="traced")
+    symbols = Symbols.read(emulated.path, program, entry)
+    copies, tensors = guarded([parameter.name for parameter in program.entry(entry).parameters], args)
+    tape = Tape(max_accesses=max_accesses, watch=watch)
+    with tape.on(emulated.library, symbols, tensors):
+        try:
+            emulated.launch(entry, copies, grid=grid, block=block, shared_bytes=shared_bytes, order=order, seed=seed)
+        except machine.KernelFault:
+            if tape.stray is None:
+                raise
+    for original, copy in zip(args, copies):
+        if isinstance(original, Tensor):
+            original.detach().copy_(copy)
+    table, stray = tape.accesses, tape.stray
+    known = (*tensors, *tape.shared(symbols), *tape.dynamic(dynamic_declaration(program), shared_bytes))
+    table["array"] = NOBODY
+    for number, array in enumerate(known):
+        table["array"][(table["address"] >= array.begin) & (table["address"] < array.begin + array.n_bytes)] = number
+    rows = table if stray is None else np.append(table, stray)
+    touched = [array for number, array in enumerate(known) if array.is_shared and (table["array"] == number).any()]
+    pictures = tape.pictures(touched)
+    texts = {f"{program.source.name}.cu": program.source.text, **program.source.headers}
+    places = {(int(row["place"]), int(row["line"])) for row in np.unique(rows[["place", "line"]])}
+    lines = tape.lines(emulated.path, texts, places | {barrier for barrier, _ in pictures if barrier[1]})
+    return Trace(program=program, entry=entry, grid=grid, block=block, table=table, syncs=tape.syncs, known=known, places=lines,
+                 pictures=tuple((watch, number, lines.get(at), values) for number, (at, values) in enumerate(pictures)),
+                 stray=None if stray is None else stray[0])
