@@ -1,5 +1,6 @@
 """The RoPE kernel, its source executed by the emulator, against float64 and against the plain model's code."""
 
+import importlib
 import inspect
 
 import pytest
@@ -7,12 +8,14 @@ import torch
 from emulated_launch import Vast, checked_launch
 from torch.utils.checkpoint import checkpoint
 
-from llama_from_scratch.kernels import rope as module
 from llama_from_scratch.kernels.emulator.machine import load
+from llama_from_scratch.kernels.emulator.trace import trace
 from llama_from_scratch.kernels.rope import LAYOUTS, RUNGS, rope, run
 from llama_from_scratch.kernels.source import Program, Source
 from llama_from_scratch.kernels.tolerance import judge
 from llama_from_scratch.model.rope import apply_rope, rope_frequencies, rope_rotation
+
+module = importlib.import_module("llama_from_scratch.kernels.rope")  # the package has a function of that name
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # (B, T, H, G, K): ragged lengths, all head widths, groups of every kind; half of 2, 6 and 24 is no multiple of a bf16 vector
@@ -139,7 +142,7 @@ def test_rope_passes_gradcheck_through_the_kernels_source(layout, head_dim):
 
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
 def test_every_rung_of_the_rope_ladder_gives_the_same_bits(dtype, checked):
-    for size in ((1, 1, 1, 1, 16), (2, 7, 3, 1, 80), (1, 33, 5, 2, 128), (1, 3, 2, 1, 544)):
+    for size in ((1, 1, 1, 1, 16), (2, 7, 3, 1, 80), (1, 33, 5, 2, 128), (1, 2, 2, 1, 4112)):   # the last is wider than a block
         q, k, rotation = inputs(size, dtype=dtype, shared=True)
         for is_half in (False, True):
             first, *others = (run(q, k, rotation=rotation, is_half=is_half, rung=rung) for rung in RUNGS)
@@ -152,6 +155,21 @@ def test_rope_is_the_same_bits_in_every_order_of_threads(order, monkeypatch):
     monkeypatch.setattr(module, "launch", lambda *args, **shape: checked_launch(*args, **shape, order=order, seed=4))
     q, k, rotation = inputs((2, 33, 5, 2, 64), dtype=torch.bfloat16)
     assert all(torch.equal(a, b) for a, b in zip(ours(q, k, rotation, "interleaved"), plain(q, k, rotation, "interleaved")))
+
+
+def test_each_rung_of_the_rope_ladder_moves_what_its_comment_says(monkeypatch):
+    q, k, rotation = inputs((1, 32, 6, 2, 64), dtype=torch.bfloat16)
+    bytes_of = {name: x.numel() * x.element_size() for name, x in (("q", q), ("k", k), ("table", rotation))}
+    traces = []
+    monkeypatch.setattr(module, "launch", lambda *args, **shape: traces.append(trace(*args, **shape)))
+    for rung in RUNGS:
+        run(q, k, rotation=rotation, rung=rung, n_groups=1)
+    per_head, per_token, vectors = (found.moved_bytes for found in traces)
+    assert vectors["q"] == (bytes_of["q"], 0) and vectors["k_out"] == (0, bytes_of["k"])      # every byte once
+    assert per_head["q"] == per_token["q"] == (2 * bytes_of["q"], 0)       # a and b of a pair are fetched one after the other
+    assert per_head["rotation"] == (8 * per_token["rotation"][0], 0)       # the table again for each of the 8 heads
+    assert per_token["rotation"] == vectors["rotation"] == (2 * bytes_of["table"], 0)
+    assert not any(found.races or found.out_of_bounds for found in traces)
 
 
 # --- bugs that users of kernel libraries reported ---------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """The SwiGLU kernel, its source executed by the emulator, against float64 and against the plain model's code."""
 
+import importlib
 import inspect
 
 import pytest
@@ -7,11 +8,13 @@ import torch
 from emulated_launch import Vast, checked_launch
 from torch.nn import functional as F
 
-from llama_from_scratch.kernels import swiglu as module
 from llama_from_scratch.kernels.emulator.machine import load
+from llama_from_scratch.kernels.emulator.trace import trace
 from llama_from_scratch.kernels.source import Program, Source
 from llama_from_scratch.kernels.swiglu import BACKWARD_RUNGS, RUNGS, run_backward, run_forward, swiglu
 from llama_from_scratch.kernels.tolerance import judge
+
+module = importlib.import_module("llama_from_scratch.kernels.swiglu")  # the package has a function of that name
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 SIZES = ((1,), (2,), (33,), (77, 1), (0,), (5, 64), (2, 3, 77), (2, 1, 3, 341), (3, 1024))
@@ -116,6 +119,20 @@ def test_swiglu_is_the_same_bits_in_every_order_of_threads(order, monkeypatch):
     assert torch.equal(run_forward(gate, up), run_forward(gate, up, rung="swiglu_forward_1"))
     pairs = [run_backward(up, gate, up=up, rung=rung) for rung in BACKWARD_RUNGS]
     assert all(torch.equal(a, b) for a, b in zip(*pairs))
+
+
+def test_every_rung_of_the_swiglu_ladder_moves_every_byte_once_and_the_last_in_full_accesses(monkeypatch):
+    gate, up = inputs(9992, dtype=torch.bfloat16)
+    n_bytes, traces = 2 * gate.numel(), []
+    monkeypatch.setattr(module, "launch", lambda *args, **shape: traces.append(trace(*args, **shape)))
+    for rung in RUNGS:
+        run_forward(gate, up, rung=rung)
+    run_backward(up, gate, up=up.clone())
+    for found in traces:
+        assert all(sum(moved) == n_bytes for moved in found.moved_bytes.values()), found.entry
+        assert not found.races and not found.out_of_bounds
+    requests = [sum(line.warp_accesses for line in found.traffic) for found in traces]
+    assert requests[0] > 7 * requests[1] and requests[1] == requests[2]
 
 
 def test_a_read_past_the_end_of_a_ragged_tensor_would_end_the_launch():
