@@ -11,7 +11,7 @@ from llama_from_scratch.kernels.emulator.machine import load
 def checked_launch(program, entry, args, *, grid, block, shared_bytes=0, order="forward", seed=0):
     """As `kernels.launch.launch`, on the build that ends at the first byte beside a tensor; outputs hold NaN before."""
     for parameter, arg in zip(program.entry(entry).parameters, args):
-        if parameter.is_pointer and not parameter.is_const:
+        if parameter.is_pointer and not parameter.is_const and arg is not None:
             arg.fill_(float("nan"))
     load(program, kind="checked").launch(
         entry, args, grid=grid, block=block, shared_bytes=shared_bytes, order=order, seed=seed)
