@@ -122,7 +122,7 @@ def test_swiglu_is_the_same_bits_in_every_order_of_threads(order, monkeypatch):
 
 
 def test_every_rung_of_the_swiglu_ladder_moves_every_byte_once_and_the_last_in_full_accesses(monkeypatch):
-    gate, up = inputs(9992, dtype=torch.bfloat16)
+    gate, up = inputs(10_000, dtype=torch.bfloat16)
     n_bytes, traces = 2 * gate.numel(), []
     monkeypatch.setattr(module, "launch", lambda *args, **shape: traces.append(trace(*args, **shape)))
     for rung in RUNGS:
