@@ -1,6 +1,7 @@
 """Sets this project up in `.venv` and opens the course, or runs every test. Needs only Python and pip.
 
     python3 start.py                     open JupyterLab at the tour of the course
+    python3 start.py --mine              the same in your own copy, in runs/mine, whose exercises are yet to be solved
     python3 start.py test [pytest ...]   run every test, all notebooks included
     python3 start.py gpu --out FOLDER    check and time the kernels on this machine's GPU; installs nothing
     python3 start.py --help
@@ -36,6 +37,8 @@ GB = 10**9
 PLAIN_NEED = 3 * GB  # a finished environment takes 1.7 GB; pip needs room to unpack
 CUDA_NEED = 10 * GB
 CUDA_DOWNLOAD = "2.7 GB"  # the sum of the wheels that PyTorch 2.13.0 asks for on Linux
+
+LESSONS, MINE = "notebooks", "runs/mine"
 
 CELL_TIMEOUT_S = 300
 
@@ -300,19 +303,33 @@ def has_browser():
     return True
 
 
-def lab_command(has_browser, is_root):
+def copy_lessons():
+    """Puts each chapter that is not there yet into the learner's folder, without solutions; what is there stays as it is."""
+    folder = os.path.join(ROOT, MINE)
+    chapters = sorted(name for name in os.listdir(os.path.join(ROOT, LESSONS)) if name.endswith(".ipynb"))
+    missing = [name for name in chapters if not os.path.exists(os.path.join(folder, name))]
+    if missing:
+        say(f"Copying {len(missing)} of {len(chapters)} chapters to {MINE}, without the solutions")
+        command = [python(), "-m", "llama_from_scratch.lessons.notebook", "student", folder]
+        command += [os.path.join(ROOT, LESSONS, name) for name in missing]
+        subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
+    if len(missing) < len(chapters):
+        say(f"Your work in {MINE} is as you left it. To begin a chapter anew, rename or delete your copy.")
+
+
+def lab_command(has_browser, is_root, folder):
     command = [python(), "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", "--ServerApp.root_dir=" + ROOT]
-    command.append("--LabApp.default_url=/lab/tree/notebooks/00_tour.ipynb")
+    command.append("--LabApp.default_url=/lab/tree/" + folder + "/00_tour.ipynb")
     return command + ["--no-browser"] * (not has_browser) + ["--allow-root"] * is_root
 
 
-def lab(is_quiet):
+def lab(is_quiet, folder):
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
     if is_quiet or not has_browser():
         say("JupyterLab starts. Open the address with `token=` below in a browser; stop with Ctrl-C.")
     else:
         say("JupyterLab starts and opens in your browser. Stop with Ctrl-C.")
-    command = lab_command(not is_quiet and has_browser(), is_root)
+    command = lab_command(not is_quiet and has_browser(), is_root, folder)
     return wait_for(subprocess.Popen(command, cwd=ROOT, env=activated()))
 
 
@@ -364,15 +381,18 @@ def wait_for(process):
 
 
 def parse(argv):
-    usage = "python3 start.py [--cpu] [--no-browser]\n       python3 start.py test [--cpu] [pytest arguments]\n"
+    usage = "python3 start.py [--mine] [--cpu] [--no-browser]\n       python3 start.py test [--cpu] [pytest arguments]\n"
     usage += "       python3 start.py gpu --out FOLDER"
     parser = argparse.ArgumentParser(usage=usage, description=__doc__.splitlines()[0])
     parser.add_argument("--cpu", action="store_true", help="on Linux, take PyTorch's CPU build (smaller by 2.5 GB)")
     parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening it")
+    parser.add_argument("--mine", action="store_true", help="open your own copy of the course, without the solutions")
     is_test = argv[:1] == ["test"]
     options, rest = parser.parse_known_args(argv[1:] if is_test else argv)
     if rest and not is_test:
         parser.error(f"unknown: {' '.join(rest)}; the commands are nothing at all, test, or gpu")
+    if is_test and options.mine:
+        parser.error("--mine opens your copy; the tests are those of the course itself")
     return is_test, options, rest
 
 
@@ -384,7 +404,11 @@ def main(argv):
         is_test, options, rest = parse(argv)
         set_up(TEST_EXTRAS if is_test else LAB_EXTRAS, options.cpu)
         teach_git()
-        return test(rest) if is_test else lab(options.no_browser)
+        if is_test:
+            return test(rest)
+        if options.mine:
+            copy_lessons()
+        return lab(options.no_browser, MINE if options.mine else LESSONS)
     except CannotStart as problem:
         sys.stderr.write(f"\nCannot start: {problem}\n")
     except subprocess.CalledProcessError as problem:

@@ -218,10 +218,65 @@ def test_cpu_build_comes_from_its_own_index_on_linux_only(start, steps, monkeypa
 
 
 def test_lab_listens_to_this_machine_only_and_opens_the_tour(start):
-    command = start.lab_command(True, False)
+    command = start.lab_command(True, False, start.LESSONS)
     assert "--ServerApp.ip=127.0.0.1" in command and command[-1].endswith("/lab/tree/notebooks/00_tour.ipynb")
     assert not any("token" in word or "password" in word for word in command)
-    assert start.lab_command(False, True)[-2:] == ["--no-browser", "--allow-root"]
+    assert start.lab_command(False, True, start.LESSONS)[-2:] == ["--no-browser", "--allow-root"]
+
+
+@pytest.fixture
+def course(start, monkeypatch, tmp_path):
+    """Two small chapters, an environment that is this very one, and the command that would start JupyterLab."""
+    (tmp_path / "notebooks").mkdir()
+    for name in ("00_tour", "10_next"):
+        solved = ["**Exercise 1 (★, 5 min).** Add.",
+                  "def f(x):\n    ### BEGIN SOLUTION: add\n    return x + 1\n    ### END SOLUTION"]
+        cells = [{"cell_type": "markdown", "id": "t-01", "metadata": {}, "source": solved[0]},
+                 {"cell_type": "code", "id": "t-02", "metadata": {"tags": ["exercise"]}, "source": solved[1],
+                  "execution_count": 1, "outputs": []}]
+        (tmp_path / "notebooks" / f"{name}.ipynb").write_text(
+            json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    started = []
+    monkeypatch.setattr(start, "ROOT", str(tmp_path))
+    monkeypatch.setattr(start, "python", lambda: sys.executable)
+    monkeypatch.setattr(start, "set_up", lambda extras, is_cpu: None)
+    monkeypatch.setattr(start, "teach_git", lambda: None)
+    monkeypatch.setattr(start, "subprocess", SimpleNamespace(
+        run=subprocess.run, DEVNULL=subprocess.DEVNULL, CalledProcessError=subprocess.CalledProcessError,
+        Popen=lambda command, **settings: started.append(command) or SimpleNamespace(wait=lambda: 0)))
+    return SimpleNamespace(folder=tmp_path, started=started)
+
+
+def test_own_copy_has_no_solutions_and_is_made_once(start, course, capsys):
+    assert start.main(["--mine", "--no-browser"]) == 0
+    assert any(word.endswith("/lab/tree/runs/mine/00_tour.ipynb") for word in course.started[0])
+    assert "Copying 2 of 2 chapters to runs/mine" in capsys.readouterr().out
+    mine, next_one = (course.folder / "runs" / "mine" / name for name in ("00_tour.ipynb", "10_next.ipynb"))
+    assert "raise NotImplementedError" in mine.read_text() and "return x + 1" not in mine.read_text()
+    mine.write_text("what the learner wrote")
+    next_one.unlink()
+    assert start.main(["--mine", "--no-browser"]) == 0
+    assert mine.read_text() == "what the learner wrote" and next_one.exists()
+    words = capsys.readouterr().out
+    assert "Copying 1 of 2 chapters" in words and "Your work in runs/mine is as you left it" in words
+
+
+def test_without_the_option_the_solved_chapters_open_and_nothing_is_copied(start, course):
+    assert start.main(["--no-browser"]) == 0
+    assert any(word.endswith("/lab/tree/notebooks/00_tour.ipynb") for word in course.started[0])
+    assert not (course.folder / "runs").exists()
+
+
+def test_a_copy_that_fails_is_told_and_opens_nothing(start, course, capsys):
+    (course.folder / "notebooks" / "00_tour.ipynb").write_text("{")
+    assert start.main(["--mine"]) == 1
+    assert "this command failed" in capsys.readouterr().err and course.started == []
+
+
+def test_tests_know_no_own_copy(start, capsys):
+    with pytest.raises(SystemExit):
+        start.parse(["test", "--mine"])
+    assert "the tests are those of the course itself" in capsys.readouterr().err
 
 
 def test_tests_are_units_and_notebooks_in_one_run_unless_a_path_is_given(start):

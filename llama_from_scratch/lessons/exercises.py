@@ -9,6 +9,7 @@ stub and solution together. `student` makes the reader's copy of a chapter, in w
 """
 
 import json
+import os
 import re
 import textwrap
 from collections.abc import Sequence
@@ -254,7 +255,9 @@ def student(path: Path, folder: Path) -> Path:
     content = (nbformat.writes(nb) + "\n").encode()
     if target.exists() and target.read_bytes() != content:
         raise FileExistsError(f"{target} is there already and has work in it; it is kept. For a fresh copy rename it first")
-    target.write_bytes(content)
+    unfinished = target.with_name(target.name + ".unfinished")
+    unfinished.write_bytes(content)
+    os.replace(unfinished, target)  # a copy that was cut short would be taken for the reader's work
     return target
 
 

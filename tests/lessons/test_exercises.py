@@ -383,6 +383,6 @@ def test_new_reader_solves_the_first_chapters_and_sees_the_progress(tmp_path):
             done.add(exercise.id)
         here = "from pathlib import Path\nfrom llama_from_scratch.lessons import progress\n"
         nb.cells.insert(0, nbformat.v4.new_code_cell(f"{here}progress.PROGRESS = Path({str(file)!r})"))
-        notebook.client(nb, path.parent, 120).execute()
+        notebook.client(nb, tmp_path, 120).execute()
     assert progress.load(file).passed == done and len(done) >= 9
     assert f"{len(done)} of " in exercises.progress_table(file=file)
