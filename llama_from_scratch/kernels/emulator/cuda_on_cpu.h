@@ -208,7 +208,11 @@ struct Thread {
     unsigned mask;        // LANES: whom it wants to meet
     const char* what;     // the operation it waits in
     Place at;             // where
-    void* tsan_fiber;
+#ifdef EMU_TSAN
+    void* fiber;
+    unsigned n_synced;    // of __syncwarp
+    size_t news[2];       // what it did before the last of them, and before the one before that
+#endif
 };
 
 struct Warp {
@@ -239,7 +243,7 @@ struct Machine {                  // one worker's
     Thread outside;               // the code that launched the block
     Thread* current;
     Launch* launch;
-    unsigned n_threads, n_exited, n_at_barrier, ready_warps, random, n_guarded;
+    unsigned n_threads, n_exited, n_at_barrier, n_barriers, ready_warps, random, n_guarded;
     size_t block_number;
     char* stacks;                 // one mapping for all, so that an address is known to be a local variable's
     char* shared_end;             // dynamic shared memory ends here, at a page that must not be touched
@@ -353,7 +357,7 @@ EMU_NO_TRACE static void go(Thread& from, Thread& to) {
     machine->current = &to;
     threadIdx = to.index;
 #ifdef EMU_TSAN
-    __tsan_switch_to_fiber(to.tsan_fiber, 1);   // 1: a switch orders nothing, so fibers race as real threads would
+    __tsan_switch_to_fiber(to.fiber, 1);   // 1: a switch orders nothing, so fibers race as real threads would
 #endif
 #ifdef EMU_ASAN
     void* fake_stack = nullptr;
@@ -402,8 +406,10 @@ EMU_NO_TRACE static void barrier(const char* what, Place at) {
     me.at = at;
     for (unsigned i = 0; m.n_exited && i < m.n_threads; i++)
         if (m.warps[i / 32].exited >> i % 32 & 1) report_missing_at_barrier(me, m.threads[i]);
-#ifdef EMU_TSAN
-    __tsan_release(&m.n_at_barrier);
+#ifdef EMU_TSAN   // two by turns, as some threads are at the next barrier already while others have yet to leave this one
+    static size_t news[2];
+    size_t* all_news = &news[m.n_barriers % 2];
+    __tsan_release(all_news);
 #endif
     if (++m.n_at_barrier < m.n_threads) {
         wait_in(BARRIER, what, at);
@@ -416,12 +422,13 @@ EMU_NO_TRACE static void barrier(const char* what, Place at) {
                       other.at.line);
         }
         m.n_at_barrier = 0;
+        m.n_barriers++;
         EMU_TELL(barrier_released(at));
         for (unsigned warp = 0; warp * 32 < m.n_threads; warp++)
             make_ready(warp, m.warps[warp].exists & ~(warp == me.linear / 32 ? 1u << me.linear % 32 : 0));
     }
 #ifdef EMU_TSAN
-    __tsan_acquire(&m.n_at_barrier);
+    __tsan_acquire(all_news);
 #endif
 }
 
@@ -443,7 +450,7 @@ EMU_NO_TRACE static void meet(unsigned mask, const char* what, Place at, Finish 
               __builtin_ctz(lanes & warp.exited));
     me.mask = mask;
 #ifdef EMU_TSAN
-    if (orders_memory) __tsan_release(&warp);
+    if (orders_memory) __tsan_release(&me.news[++me.n_synced % 2]);
 #endif
     warp.met |= 1u << lane;
     if ((warp.met & lanes) != lanes) {
@@ -463,12 +470,20 @@ EMU_NO_TRACE static void meet(unsigned mask, const char* what, Place at, Finish 
         make_ready(number, lanes & ~(1u << lane));
     }
 #ifdef EMU_TSAN
-    if (orders_memory) __tsan_acquire(&warp);
+    for (unsigned rest = orders_memory ? lanes : 0, odd = warp.received[lane]; rest; rest &= rest - 1) {
+        unsigned other = __builtin_ctz(rest);
+        __tsan_acquire(&m.threads[number * 32 + other].news[odd >> other & 1]);
+    }
 #endif
 }
 
 EMU_NO_TRACE static void finish_sync(Warp& warp, unsigned lanes, const char*, Place at) {
     EMU_TELL(warp_synced(&warp - machine->warps, lanes, at));
+#ifdef EMU_TSAN   // which of their news is the one to be heard
+    unsigned odd = 0, first = (&warp - machine->warps) * 32;
+    for (unsigned lane = 0; lane < 32; lane++) odd |= machine->threads[first + lane].n_synced % 2 << lane;
+    for (unsigned rest = lanes; rest; rest &= rest - 1) warp.received[__builtin_ctz(rest)] = odd;
+#endif
     (void)warp, (void)lanes, (void)at;
 }
 
@@ -570,7 +585,7 @@ EMU_NO_TRACE static void prepare_threads() {
         // Stacks a power of two apart would compete for the same few places of the cache, hence the shift by i % 61.
         make_context(t.context, m.stacks + i * STACK_BYTES, STACK_BYTES - i % 61 * 192, run_thread);
 #ifdef EMU_TSAN
-        if (!t.tsan_fiber) t.tsan_fiber = __tsan_create_fiber(0);
+        if (!t.fiber) t.fiber = __tsan_create_fiber(0);
 #endif
         if (++index.x == blockDim.x) index.x = 0, index.y++;
         if (index.y == blockDim.y) index.y = 0, index.z++;
@@ -596,7 +611,7 @@ EMU_NO_TRACE static void run_block(size_t number) {
     prepare_threads();
     m.current = &m.outside;
 #ifdef EMU_TSAN
-    m.outside.tsan_fiber = __tsan_get_current_fiber();
+    m.outside.fiber = __tsan_get_current_fiber();
     __tsan_release(&m.outside);
 #endif
     go(m.outside, *next_thread());

@@ -5,9 +5,6 @@
 // its ends. The file: the entry point's name, then per argument its kind and size, then per argument its bytes.
 #pragma once
 
-#include <stdlib.h>
-#include <string.h>
-
 struct Header {
     char entry[128];
     unsigned grid[3], block[3];
@@ -24,8 +21,8 @@ typedef const char* (*Emulate)(const unsigned*, const unsigned*, size_t, void**,
 static const struct { const char* name; Emulate run; } entries[] = {EMU_ENTRIES};
 
 template <class T> static T* read_items(FILE* file, size_t n) {
-    T* items = (T*)malloc(n * sizeof(T) ? n * sizeof(T) : 1);
-    if (fread(items, sizeof(T), n, file) != n) exit(3);
+    T* items = (T*)__builtin_malloc(n * sizeof(T) ? n * sizeof(T) : 1);
+    if (fread(items, sizeof(T), n, file) != n) __builtin_exit(3);
     return items;
 }
 
@@ -40,17 +37,17 @@ int main(int n_words, char** words) {
     Argument* arguments = read_items<Argument>(file, header->n_args);
     unsigned long long* sizes = read_items<unsigned long long>(file, header->n_buffers);
     long begin = ftell(file);
-    char** buffers = (char**)malloc((header->n_buffers + 1) * sizeof(char*));
+    char** buffers = (char**)__builtin_malloc((header->n_buffers + 1) * sizeof(char*));
     for (unsigned i = 0; i < header->n_buffers; i++) buffers[i] = read_items<char>(file, sizes[i]);
-    void** pointers = (void**)malloc((header->n_args + 1) * sizeof(void*));
-    void** args = (void**)malloc((header->n_args + 1) * sizeof(void*));
+    void** pointers = (void**)__builtin_malloc((header->n_args + 1) * sizeof(void*));
+    void** args = (void**)__builtin_malloc((header->n_args + 1) * sizeof(void*));
     for (unsigned i = 0; i < header->n_args; i++) {
         Argument& argument = arguments[i];
         pointers[i] = argument.buffer < 0 ? nullptr : buffers[argument.buffer] + argument.offset;
         args[i] = argument.buffer == -1 ? (void*)argument.number : &pointers[i];
     }
     for (auto& entry : entries) {
-        if (strcmp(entry.name, header->entry)) continue;
+        if (__builtin_strcmp(entry.name, header->entry)) continue;
         const char* message = entry.run(header->grid, header->block, header->shared_bytes, args, 1, header->order, header->seed);
         fseek(file, begin, SEEK_SET);
         for (unsigned i = 0; i < header->n_buffers; i++) fwrite(buffers[i], 1, sizes[i], file);
