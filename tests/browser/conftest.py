@@ -44,6 +44,16 @@ FOLDERS = {
     "JUPYTERLAB_SETTINGS_DIR": "settings",
     "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
 }
+# What is looked at here are widgets, not how well a model learns: batches of a few tokens train in a tenth of the time. The
+# notebooks themselves, whole and as they are, run under nbval.
+SHORT_BATCHES = """\
+from llama_from_scratch.train import Packed
+
+def short_batch(self, step, *, whole=Packed.batch, batch_size, seq_len, **settings):
+    return whole(self, step, batch_size=1, seq_len=min(seq_len, 16), **settings)
+
+Packed.batch = short_batch
+"""
 START_TIMEOUT_S = 90
 CELLS_TIMEOUT_S = 240
 
@@ -79,6 +89,9 @@ def lab(tmp_path_factory):
         file = root / "settings" / f"{plugin}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(json.dumps(value))
+    startup = root / FOLDERS["IPYTHONDIR"] / "profile_default" / "startup" / "short_batches.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text(SHORT_BATCHES)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -115,14 +128,15 @@ def browser():
         pytest.skip("the browser tests need Chromium or Chrome, found none: sudo apt install chromium (Debian, Ubuntu)")
     with api.sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=program, args=FLAGS)
-        yield chromium
+        # one context for all, so that JupyterLab's own files are loaded once
+        yield chromium.new_context(viewport={"width": 1280, "height": 1000})
         chromium.close()
 
 
 @pytest.fixture
 def page(browser, request):
     """A fresh page; what it showed last is kept in `screenshots/`, under the name of the test."""
-    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page = browser.new_page()
     page.set_default_timeout(30_000)
     yield page
     SCREENSHOTS.mkdir(exist_ok=True)

@@ -1,7 +1,9 @@
 """JupyterLab starts, notebooks run, each widget answers to the keyboard and its picture changes: seen in a real browser."""
 
+import ast
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,29 @@ def move_first_control(widget):
         control.press("Space")
 
 
+def words_under(page, cell):
+    """What the page shows beside a cell of the picture while the pointer stands in its middle."""
+    box = cell.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    found = page.evaluate("() => getComputedStyle([...document.querySelectorAll('i:hover')].at(-1), '::after').content")
+    return found.strip('"')
+
+
+def check_hover(page, widget, *, head, name):
+    """The pointer over two cells of a head's picture, where it is bright and where nothing may be seen."""
+    picture, cells = widget.locator("img").bounding_box(), widget.locator(".llama-hover-cells")
+    covered = cells.bounding_box()
+    assert all(abs(covered[side] - picture[side]) < 1 for side in picture), "the cells lie over the picture"
+    row = cells.locator(".grid").nth(head).locator(".row").nth(10)
+    row.scroll_into_view_if_needed()
+    told = words_under(page, row.locator("i").nth(3))
+    assert re.fullmatch(r"layer \d, head \d, key/value \d: query “.+” \(10\) looks at key “.+” \(3\) with weight [\d.]+%", told)
+    widget.screenshot(path=SCREENSHOTS / f"{name}.png")
+    assert words_under(page, row.locator("i").nth(11)).endswith("(10) cannot see what comes after it (causal mask)")
+    page.mouse.move(0, 0)
+    assert page.locator("i:hover").count() == 0
+
+
 def check_widget(page, widget, *, name):
     """It shows a picture; the keyboard changes it; nothing is refused. The screenshot shows it afterwards."""
     widget.scroll_into_view_if_needed()
@@ -143,22 +168,50 @@ def complaints(page):
     return found
 
 
-def code_of(path):
-    return "\n".join("".join(cell["source"]) for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code")
+DEF = ast.FunctionDef | ast.ClassDef
+WHOLE = "12_rope.ipynb"
 
 
-def notebooks_with_widgets():
-    """Those that build one, the ones that train at the end."""
-    code = {path.name: code_of(path) for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
-    names = [name for name in code if re.search(r"\b(explore|LivePlot|Chat|views\.\w+|sizes\.\w+)\(", code[name])]
-    return sorted(names, key=lambda name: "TrainConfig" in code[name])
+def has_widget(cell):
+    """By its stored output: the words that stand for a widget where no kernel is alive."""
+    return any("run the cell" in "".join(out.get("data", {}).get("text/plain", "")) for out in cell.get("outputs", []))
+
+
+def needed_by_widgets(path):
+    """The sources of the cells with widgets and, backwards from them, of all that bind a name that these use."""
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
+    kept, wanted = [], set()
+    for cell in reversed(cells):
+        names = [node for node in ast.walk(ast.parse("".join(cell["source"]))) if isinstance(node, ast.Name | ast.alias | DEF)]
+        used = {node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        bound = {node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        bound |= {node.asname or node.name.partition(".")[0] for node in names if isinstance(node, ast.alias)}
+        bound |= {node.name for node in names if isinstance(node, DEF)}
+        if has_widget(cell) or bound & wanted:
+            kept.append("".join(cell["source"]))
+            wanted |= used
+    return kept[::-1], sum(map(has_widget, cells))
+
+
+CHAPTERS = {path.name: needed_by_widgets(path) for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", notebooks_with_widgets())
-def test_every_widget_of_the_notebook_answers_to_the_keyboard(page, run_notebook, complaints, name):
+@pytest.mark.parametrize("name", [name for name, (_, n_widgets) in CHAPTERS.items() if n_widgets])
+def test_every_widget_of_the_notebook_answers_to_the_keyboard(lab, page, run_notebook, complaints, name):
+    sources, n_widgets = CHAPTERS[name]
+    write_notebook(lab.folder / name, *sources)
     assert run_notebook(page, name) == []
+    assert expected_widgets(page) >= n_widgets
     check_widgets(page, name=name.removesuffix(".ipynb"))
+    assert complaints == []
+
+
+@pytest.mark.slow
+def test_a_whole_chapter_runs_from_its_first_cell_to_its_last(lab, page, run_notebook, complaints):
+    whole = "whole_" + WHOLE
+    shutil.copy(NOTEBOOKS / WHOLE, lab.folder / whole)
+    assert run_notebook(page, whole) == []
     assert complaints == []
 
 
@@ -193,11 +246,13 @@ GALLERY = {
 }
 
 
-def test_every_widget_of_the_library_answers_to_the_keyboard_and_refuses_in_words(lab, page, run_notebook, complaints):
+def test_every_widget_of_the_library_answers_to_pointer_and_keyboard_and_refuses_in_words(lab, page, run_notebook, complaints):
     write_notebook(lab.folder / "gallery.ipynb", SETUP, *GALLERY.values())
     assert run_notebook(page, "gallery.ipynb") == []
-    check_widgets(page, name="gallery")
     widgets = output(page).locator(".widget-vbox")
+    check_hover(page, widgets.nth(0), head=2, name="gallery-hover-1")
+    check_hover(page, widgets.nth(1), head=0, name="gallery-hover-2")
+    check_widgets(page, name="gallery")
     for k, name in enumerate(GALLERY):
         field = widgets.nth(k).locator("input[type=text]")
         if field.count():
