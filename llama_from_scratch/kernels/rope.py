@@ -6,6 +6,8 @@ pass but the table of rotations, so q and k are not kept. The arithmetic is fp32
 Notebook 32. The plain code is `model.rope`, notebook 12. Source: Su et al., RoFormer, arXiv:2104.09864, section 3.2.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
@@ -42,11 +44,12 @@ def rope(
 
 def run(
     q: Tensor, k: Tensor, *, rotation: Tensor, is_half: bool = False, is_backward: bool = False, rung: str | None = None,
-    n_groups: int | None = None,
+    n_groups: int | None = None, launcher: Callable[..., object] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """q and k turned by one rung of the ladder, without autograd; the fastest that the head's width allows, unless named.
 
-    `n_groups` is the number of blocks among which the heads of a token are shared out.
+    `n_groups` is the number of blocks among which the heads of a token are shared out. `launcher` takes what `launch` takes,
+    and does its work: `emulator.trace.trace`, for one.
     """
     q, k, table = aligned(q), aligned(k), aligned(torch.view_as_real(rotation))
     B, T, H, K = q.shape
@@ -68,8 +71,8 @@ def run(
     if n_blocks and n_heads:
         direction = -1.0 if is_backward else 1.0
         sizes = [B * T, table.shape[0] * T, H, k.shape[2], K, int(is_half)]
-        launch(program("rope", q.dtype), rung, [q, k, table, q_out, k_out, *sizes, direction],
-               grid=(n_blocks, n_groups, -(-width // block[0])), block=block)
+        (launcher or launch)(program("rope", q.dtype), rung, [q, k, table, q_out, k_out, *sizes, direction],
+                             grid=(n_blocks, n_groups, -(-width // block[0])), block=block)
     return q_out, k_out
 
 

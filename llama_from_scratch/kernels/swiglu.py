@@ -8,6 +8,8 @@ Notebook 32. In the feed-forward network of every Llama: `model.feed_forward`, n
 Improve Transformer, arXiv:2002.05202, eq. 6.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -32,30 +34,37 @@ def swiglu(
     return torch.ops.llama_from_scratch.swiglu(gate, up)
 
 
-def run_forward(gate: Tensor, up: Tensor, *, rung: str = "swiglu_forward", n_blocks: int | None = None) -> Tensor:
-    """The forward pass by one rung of the ladder, without autograd. `n_blocks` replaces the grid that covers everything."""
+def run_forward(
+    gate: Tensor, up: Tensor, *, rung: str = "swiglu_forward", n_blocks: int | None = None,
+    launcher: Callable[..., object] | None = None,
+) -> Tensor:
+    """The forward pass by one rung of the ladder, without autograd. `n_blocks` replaces the grid that covers everything.
+
+    `launcher` takes what `launch` takes, and does its work: `emulator.trace.trace`, for one.
+    """
     gate, up = aligned(gate), aligned(up)
     y = torch.empty_like(gate)
-    _launch(rung, [gate, up, y], n_blocks=n_blocks)
+    _launch(rung, [gate, up, y], n_blocks=n_blocks, launcher=launcher)
     return y
 
 
 def run_backward(
-    d_y: Tensor, gate: Tensor, *, up: Tensor, rung: str = "swiglu_backward", n_blocks: int | None = None
+    d_y: Tensor, gate: Tensor, *, up: Tensor, rung: str = "swiglu_backward", n_blocks: int | None = None,
+    launcher: Callable[..., object] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients by gate and up by one rung of the ladder. `n_blocks` replaces the grid that covers everything."""
+    """The gradients by gate and up by one rung of the ladder; `n_blocks` and `launcher` as of `run_forward`."""
     d_y, gate, up = aligned(d_y), aligned(gate), aligned(up)
     d_gate, d_up = torch.empty_like(gate), torch.empty_like(up)
-    _launch(rung, [d_y, gate, up, d_gate, d_up], n_blocks=n_blocks)
+    _launch(rung, [d_y, gate, up, d_gate, d_up], n_blocks=n_blocks, launcher=launcher)
     return d_gate, d_up
 
 
-def _launch(rung: str, tensors: list[Tensor], *, n_blocks: int | None) -> None:
+def _launch(rung: str, tensors: list[Tensor], *, n_blocks: int | None, launcher: Callable[..., object] | None) -> None:
     n, real = tensors[0].numel(), tensors[0].dtype
     per_thread = {"swiglu_forward": VECTORS * VECTOR_BYTES // real.itemsize, "swiglu_forward_1": 1, "swiglu_backward_1": 1}
     per_block = THREADS * per_thread.get(rung, VECTOR_BYTES // real.itemsize)
     if n:
-        launch(program("swiglu", real), rung, [*tensors, n], grid=n_blocks or -(-n // per_block), block=THREADS)
+        (launcher or launch)(program("swiglu", real), rung, [*tensors, n], grid=n_blocks or -(-n // per_block), block=THREADS)
 
 
 def _check(gate: Tensor, *others: Tensor) -> None:
