@@ -8,6 +8,8 @@ import torch
 from emulated_launch import Vast, checked_launch
 
 from llama_from_scratch.kernels.emulator.machine import load
+from llama_from_scratch.kernels.emulator.trace import trace
+from llama_from_scratch.kernels.launch import program
 from llama_from_scratch.kernels.rms_norm import (
     BACKWARD_RUNGS,
     FORWARD_RUNGS,
@@ -142,6 +144,9 @@ def test_rms_norm_gradients_round_where_the_plain_autograd_does(dtype, checked):
     (_, ours), (_, eager) = (results(f, (x, residual, weight), (dy, dsum)) for f in (fused_add, plain_add))
     assert (ours[0] != eager[0]).float().mean() < 2e-3
     assert torch.equal(ours[0], ours[1])
+    one_row = (x[:1], weight), (dy[:1],)   # so that eager rounds the sum over rows once, as we do
+    (_, (_, ours)), (_, (_, eager)) = (results(f, *one_row) for f in (fused, plain))
+    assert (ours != eager).float().mean() < 2e-3
 
 
 @pytest.mark.parametrize("dtype", [*DTYPES, torch.float64], ids=str)
@@ -198,6 +203,41 @@ def test_rms_norm_is_the_same_bits_in_every_order_of_threads_and_on_every_run(or
     for case, once in zip(cases, first):
         again = results(fused_add, case[:3], case[3:])
         assert all(torch.equal(a, b) for pair in zip(again, once) for a, b in zip(*pair))
+
+
+def test_the_ladder_moves_as_many_bytes_as_its_comments_say_and_races_nowhere():
+    """Of 32 bytes that move for rung 1, 2 are used; rungs 2 and 3 read x twice, rung 4 once; likewise backward."""
+    real, n_rows, width, n_blocks = torch.bfloat16, 8, 512, 3
+    x, residual, weight, dy, dsum = inputs(n_rows, width, dtype=real)
+    y, total, dx = (torch.empty_like(x) for _ in range(3))
+    inverse_size, partial, n_bytes = torch.ones(n_rows), torch.empty(n_blocks, width), x.nbytes
+
+    def passes(entry, args, **shape):
+        """How often each tensor of x's size is (read, written)."""
+        found = trace(program("rms_norm", real), entry, args, **shape)
+        assert not found.races and not found.out_of_bounds, str(found)
+        of_size = {parameter.name for parameter, arg in zip(found.program.entry(entry).parameters, args) if torch.is_tensor(arg)
+                   and arg.shape == x.shape}
+        return {name: (read / n_bytes, written / n_bytes) for name, (read, written) in found.moved_bytes.items()
+                if name in of_size}
+
+    reads, writes = (1, 0), (0, 1)
+    row_by_row, one_warp = {"grid": n_rows, "block": 256}, {"grid": 1, "block": (32, 8)}
+    assert passes("rms_norm_forward_1", [x, weight, y, inverse_size, n_rows, width, EPS], grid=1, block=32) == {
+        "x": (2 * 16, 0), "y": (0, 16)}
+    assert passes("rms_norm_forward_2", [x, weight, y, inverse_size, width, EPS], **row_by_row) == {"x": (2, 0), "y": writes}
+    assert passes("rms_norm_forward", [x, None, weight, y, None, inverse_size, width, EPS], **row_by_row) == {
+        "x": (2, 0), "y": writes}
+    arguments = [x, residual, weight, y, total, inverse_size, n_rows, width, EPS]
+    assert passes("rms_norm_forward_by2", arguments, **one_warp) == {
+        "x": reads, "residual_or_null": reads, "y": writes, "sum_or_null": writes}
+    assert passes("rms_norm_backward_1", [dy, x, weight, inverse_size, dx, width], **row_by_row) == {
+        "dy": (2, 0), "x": (2, 0), "dx": writes}
+    arguments = [dy, dsum, x, weight, inverse_size, dx, partial, n_rows, width]
+    assert passes("rms_norm_backward", arguments, grid=n_blocks, block=256) == {
+        "dy": (2, 0), "dsum_or_null": reads, "x": (2, 0), "dx": writes}
+    assert passes("rms_norm_backward_by1", arguments, grid=n_blocks, block=64) == {
+        "dy": reads, "dsum_or_null": reads, "x": reads, "dx": writes}
 
 
 def test_gradcheck_passes_through_the_kernels_source():
