@@ -219,7 +219,8 @@ SETUP = """\
 import math, time
 import torch
 from llama_from_scratch import bundled, load
-from llama_from_scratch.lessons import figures, sizes, views
+from llama_from_scratch.kernels.emulator.trace import trace
+from llama_from_scratch.lessons import figures, gpu, sizes, views
 from llama_from_scratch.lessons.chat import Chat
 from llama_from_scratch.train import History, Step
 
@@ -227,6 +228,22 @@ figures.style()
 torch.set_num_threads(1)
 model, tokenizer = load(bundled.path("mini"))
 text = "Once upon a time, a little girl found an old garden. She was not afraid."
+
+block_sum = gpu.program('''
+extern "C" __global__ void block_sum(const float* x, float* sum) {
+    __shared__ float part[64];
+    part[threadIdx.x] = x[threadIdx.x];
+    __syncthreads();
+    for (int half = 32; half; half /= 2) {
+        if (threadIdx.x < half) part[threadIdx.x] += part[threadIdx.x + half];
+        __syncthreads();
+    }
+    if (threadIdx.x == 0) sum[0] = part[0];
+}
+''')
+
+def sum_args():
+    return [torch.arange(64.0), torch.zeros(1)]
 
 def run(rate):
     losses = [2 + 5 * math.exp(-step * rate * 15) for step in range(100)]
@@ -241,6 +258,8 @@ GALLERY = {
     "sampling": "views.sampling(model, tokenizer, text='The dog')",
     "learning rates": "views.learning_rates({rate: run(rate) for rate in (1e-4, 1e-3, 1e-2)})",
     "merges": "views.merges(tokenizer, text=text)",
+    "gpu steps": "gpu.steps(trace(block_sum, 'block_sum', sum_args(), grid=1, block=64))",
+    "gpu barriers": "gpu.barriers(block_sum, 'block_sum', sum_args, grid=1, block=64)",
     "areas": "sizes.areas({'mine': model.config, **sizes.published()})",
     "kv cache": "sizes.kv_cache({'mine': model.config, **sizes.published()})",
 }

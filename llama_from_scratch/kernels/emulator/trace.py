@@ -138,8 +138,8 @@ class Traffic:
 
     def __str__(self) -> str:
         unit = "passes" if self.is_shared else "sectors"
-        return (f"{self.line}: {self.kind} {self.array}, {self.per_access:.3g} {unit} per warp access "
-                f"(ideal {self.ideal / self.warp_accesses:.3g}, {self.efficiency:.0%}), {self.warp_accesses:,} warp accesses")
+        return (f"{self.line}: {self.kind} {self.array}, {self.warp_accesses:,} × {self.per_access:.3g} {unit}, "
+                f"ideal {self.ideal / self.warp_accesses:.3g} ({self.efficiency:.0%})")
 
 
 @record
@@ -232,6 +232,30 @@ class Trace:
         lines = {self._line(row) for row in rows[np.unique(rows[["place", "line"]], return_index=True)[1]]}
         return Step(number=number, barrier=barrier, arrays=arrays, written=counts[0], read=counts[1],
                     lines=tuple(sorted(lines, key=_position)))
+
+    def at(self, text: str, array: str, *, kind: str | None = None) -> Traffic:
+        """The traffic of the one line that contains `text`, with this array.
+
+        kind: one of VERBS, where the line does several things with the array. Raises ValueError, with what there is, unless
+        exactly one row fits.
+        """
+        found = [row for row in self.traffic if text in row.line.text and row.array == array and kind in (None, row.kind)]
+        if len(found) != 1:
+            there = "\n".join(f"  {row.line.number}: {row.kind} {row.array}: {row.line.text}" for row in self.traffic)
+            raise ValueError(f"one line that contains {text!r} must touch {array}; {len(found)} do. There are\n{there}")
+        return found[0]
+
+    def warp_access(self, traffic: Traffic, *, number: int = 0) -> dict[int, tuple[int, int]]:
+        """{lane: (first element, elements)} of one of the warp accesses that a row of `traffic` counts, in block and warp order."""
+        array = next(array for array in self.known if array.name == traffic.array)
+        mine = self.table[self.table["array"] == self.known.index(array)]
+        mine = mine[[VERBS[row["kind"]] == traffic.kind and self._line(row) == traffic.line for row in mine]]
+        if not 0 <= number < traffic.warp_accesses:
+            raise ValueError(f"there are {traffic.warp_accesses} warp accesses, from 0; got {number}")
+        rows = mine[rules.warp_accesses(mine) == number]
+        size = array.item_bytes
+        return {int(row["thread"]) % rules.WARP: ((int(row["address"]) - array.begin) // size, max(int(row["bytes"]) // size, 1))
+                for row in rows}
 
     def _line(self, row: np.void) -> Line:
         return self.places[int(row["place"]), int(row["line"])]
