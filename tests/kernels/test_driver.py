@@ -4,6 +4,7 @@ import ctypes
 import re
 import struct
 import threading
+import time
 
 import pytest
 import torch
@@ -92,7 +93,13 @@ def test_another_device_text_or_dtype_is_another_module(cuda, fake, other):
 
 def test_threads_that_launch_for_the_first_time_at_once_load_once_in_contexts_of_their_own(fake):
     started, loads = threading.Barrier(4, timeout=30), []
-    cuda = Driver(fake, cubin=lambda program, capability: loads.append(capability) or b"\x7fELF")
+
+    def cubin(program, capability):
+        loads.append(capability)
+        time.sleep(0.1)   # long enough for the other threads to find nothing loaded yet
+        return b"\x7fELF"
+
+    cuda = Driver(fake, cubin=cubin)
     threads = [threading.Thread(target=lambda: (started.wait(), launch(cuda))) for _ in range(4)]
     for thread in threads:
         thread.start()
