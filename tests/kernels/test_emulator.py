@@ -341,7 +341,7 @@ def test_integer_functions_count_bits():
     assert [tuple(row) for row in y.tolist()] == expected
 
 
-@pytest.mark.skipif(not build.machine_flags(), reason="this processor's family has members that cannot fuse")
+@pytest.mark.skipif("v3" not in str(build.find_compiler().flags), reason="not every processor of the family can fuse")
 def test_multiply_and_add_round_once_as_on_a_gpu():
     x, y = torch.tensor([1 + 2**-12, 1 - 2**-12, -1.0]), torch.zeros(1)
     run("fused", [x, y], grid=1, block=1)
@@ -501,8 +501,8 @@ extern "C" __global__ void dynamic_at(float* y, int n) {
     DYNAMIC_SHARED(float, a);
     a[n] = y[0];                                                                // dynamic_at
 }
-extern "C" __global__ void through_null(float* y, int n) {
-    if (threadIdx.x == n) *(float*)(y[0] > 0 ? y : nullptr) = 1;                // through_null
+extern "C" __global__ void through_null(float* y, float* z_or_null, int n) {
+    if (threadIdx.x == n) z_or_null[0] = y[0];                                  // through_null
 }
 __device__ __noinline__ float deeper(float* y, int n) {
     volatile float local[256];
@@ -625,7 +625,7 @@ def test_dynamic_shared_memory_ends_where_it_was_asked_to():
 
 
 def test_null_pointer_is_told():
-    message = fault_of("through_null", [torch.zeros(4), 7])
+    message = fault_of("through_null", [torch.zeros(4), None, 7])
     assert f"thread (7, 0, 0): {line_of('through_null')}: touches address 0x0, which is in no tensor (a null p" in message
 
 
@@ -726,3 +726,4 @@ def test_compiler_of_the_wheel_is_used_where_there_is_no_other(monkeypatch):
     monkeypatch.setattr(build.subprocess, "run", answer)
     found = build.find_compiler.__wrapped__()
     assert found.command == (sys.executable, "-m", "ziglang", "c++") and found.version == "clang version 99"
+    assert found.flags[0].startswith("-mcpu=")   # or it would build for this very machine, into a cache that others may share

@@ -40,9 +40,11 @@ EXECUTABLES = ("address", "thread")
 
 @record
 class Compiler:
-    """A C++ compiler: the words that start it, and what it says it is."""
+    """A C++ compiler: the words that start it and its linker, the flags it needs here, and what it says it is."""
 
     command: tuple[str, ...]
+    linker: tuple[str, ...]
+    flags: tuple[str, ...]
     version: str
 
 
@@ -52,20 +54,20 @@ def find_compiler() -> Compiler:
     if sys.platform == "win32":
         raise RuntimeError("the CUDA emulator swaps stacks in a way that Windows does not allow. Run the course in WSL: in a "
                            "terminal, `wsl --install`, then follow the installation for Linux")
-    candidates = [(path,) for name in ("g++", "clang++", "c++") if (path := shutil.which(name))]
+    # What this processor can do beyond the oldest of its family, by name: a cache shared by machines then keeps them apart.
+    has_fma = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
+    candidates = [((path,), (path,), ("-march=x86-64-v3",) if has_fma else ())
+                  for name in ("g++", "clang++", "c++") if (path := shutil.which(name))]
     if importlib.util.find_spec("ziglang"):
-        candidates.append((sys.executable, "-m", "ziglang", "c++"))
-    for command in candidates:
+        zig = (sys.executable, "-m", "ziglang")   # linked as C, or it would compile a C++ library first that nobody calls
+        machine = "-mcpu=x86_64_v3" if has_fma else "-mcpu=baseline"
+        candidates.append(((*zig, "c++"), (*zig, "cc"), (machine, "-fno-sanitize=undefined")))   # which zig adds unasked
+    for command, linker, flags in candidates:
         done = subprocess.run([*command, "--version"], capture_output=True, text=True)
         if done.returncode == 0:   # a Mac has a g++ that only asks to install the real one
-            return Compiler(command=command, version=done.stdout)
+            return Compiler(command=command, linker=linker, flags=flags, version=done.stdout)
     raise RuntimeError("the CUDA emulator compiles kernels for the CPU and needs a C++ compiler: g++, clang++, or the one in a "
                        f"Python package: {sys.executable} -m pip install ziglang")
-
-
-def machine_flags() -> tuple[str, ...]:
-    """What this CPU can do beyond the oldest of its family, by name, so that a cache shared by machines keeps them apart."""
-    return ("-march=x86-64-v3",) if torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512") else ()
 
 
 def wrapper(program: Program, *, is_executable: bool) -> str:
@@ -98,7 +100,7 @@ def build(program: Program, *, kind: str, folder: Path | None = None) -> Path:
     compiler = find_compiler()
     headers = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.h"))}
     text = wrapper(program, is_executable=kind in EXECUTABLES)
-    flags = (*FLAGS, *machine_flags(), *KINDS[kind], f"-DREAL={program.real_name}")
+    flags = (*FLAGS, *compiler.flags, *KINDS[kind], f"-DREAL={program.real_name}")
     key = digest(program.key, text, *headers, *headers.values(), *flags, compiler.version)
 
     def make(path: Path) -> None:
@@ -107,14 +109,12 @@ def build(program: Program, *, kind: str, folder: Path | None = None) -> Path:
         for name, content in texts.items():
             (scratch / name).write_text(content)
         # Paths are cut off the names of source files, so that they are the same in messages wherever the cache lies.
-        _run(compiler, [*flags, f"-ffile-prefix-map={scratch}=.", "-c", "wrapper.cpp", "-o", "wrapper.o"], scratch, program)
+        compile_it = [*compiler.command, *flags, f"-ffile-prefix-map={scratch}=.", "-c", "wrapper.cpp", "-o", "wrapper.o"]
         sanitizer = [flag for flag in KINDS[kind] if flag.startswith("-fsanitize")] if kind in EXECUTABLES else ["-shared"]
-        _run(compiler, [*sanitizer, "wrapper.o", "-o", str(path), "-lpthread", "-ldl", "-lm"], scratch, program)
+        link_it = [*compiler.linker, *sanitizer, "wrapper.o", "-o", str(path), "-lpthread", "-ldl", "-lm"]
+        for command in (compile_it, link_it):
+            done = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
+            if done.returncode:
+                raise CompileError(f"{program.source.name}.cu does not compile for {program.real_name}:\n{done.stderr.strip()}")
 
     return cached_file(key, suffix="" if kind in EXECUTABLES else ".so", make=make, folder=folder)
-
-
-def _run(compiler: Compiler, arguments: list[str], scratch: Path, program: Program) -> None:
-    done = subprocess.run([*compiler.command, *arguments], cwd=scratch, capture_output=True, text=True)
-    if done.returncode:
-        raise CompileError(f"{program.source.name}.cu does not compile for {program.real_name}:\n{done.stderr.strip()}")

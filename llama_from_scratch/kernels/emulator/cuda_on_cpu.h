@@ -284,7 +284,7 @@ static inline void access16(const void* p, bool is_write, Place at) { EMU_TELL(a
 EMU_NO_TRACE static void go(Thread& from, Thread& to);
 
 // Leaves the block for good: its other threads are forgotten where they stand. The first fault of a launch is the one told.
-__attribute__((format(printf, 1, 2))) [[noreturn]] EMU_NO_TRACE static void fault(const char* format, ...) {
+[[noreturn]] __attribute__((format(printf, 1, 2))) EMU_NO_TRACE static void fault(const char* format, ...) {
     Machine& m = *machine;
     if (__atomic_fetch_add(&m.launch->n_faults, 1, __ATOMIC_SEQ_CST) == 0) {
         char text[MESSAGE_BYTES - 128];
