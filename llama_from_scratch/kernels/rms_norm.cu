@@ -100,7 +100,7 @@ __device__ inline void forward(
     long long n_rows, int n_columns, accum eps, accum* per_warp)
 {
     size_t row = (size_t)blockIdx.x * blockDim.y + threadIdx.y, begin = row * n_columns;
-    if (row >= (size_t)n_rows) return;   // only where a warp is a row: it leaves whole, and nobody waits for it
+    if (row >= (size_t)n_rows) return;   // only where a warp is a row: it leaves whole
     Vector h[VECTORS] = {}, r[VECTORS] = {}, w[VECTORS] = {};
     #pragma unroll
     for (int j = 0; j < VECTORS; j++) {
