@@ -68,12 +68,12 @@ def test_swiglu_gradients_are_as_exact_as_the_plain_codes_at_any_size(dtype, che
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 def test_swiglu_rounds_silu_where_the_plain_model_does(dtype, checked):
-    """Not a question of tolerance: a kernel that rounds once differs from the plain code in a third of all numbers."""
+    """Not a question of tolerance: a kernel that rounds once differs from the plain code in a quarter of all numbers."""
     gate, up = inputs(20_000, dtype=dtype)
     ours, eager = swiglu(gate, up, emulate=True), plain(gate, up)
     rounded_once = plain(gate.float(), up.float()).to(dtype)
     assert (ours != eager).float().mean() < 1e-3    # exp may differ in its last bit, which seldom survives the rounding
-    assert (rounded_once != eager).float().mean() > 0.1
+    assert (rounded_once != eager).float().mean() > 0.2
 
 
 def test_swiglu_gradients_are_rounded_once_and_so_beat_eager(checked):
