@@ -205,6 +205,14 @@ def test_ragged_last_block_counts_only_the_lanes_that_read():
     assert (row.warp_accesses, row.moved, row.asked_bytes) == (4, 13, 400)
 
 
+def test_access_across_sectors_touches_all_of_them():
+    """As a copied struct does: 64 bytes from 16 bytes behind the start of a sector."""
+    row = np.zeros(1, rules.ACCESS)
+    row["address"], row["bytes"] = 1024 + 16, 64
+    touched, ideal = rules.sectors(row, np.zeros(1, int))
+    assert (touched.tolist(), ideal.tolist()) == ([3], [2])
+
+
 # --- banks -------------------------------------------------------------------------------------------------------------
 
 

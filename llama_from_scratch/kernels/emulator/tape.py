@@ -10,6 +10,7 @@ import ast
 import contextlib
 import ctypes
 import dataclasses
+import functools
 import operator
 import re
 import shutil
@@ -272,6 +273,7 @@ def _source_lines(path: Path, offsets: Sequence[int], texts: dict[str, str]) -> 
     return found
 
 
+@functools.cache  # a file's name holds the digest of its bytes
 def binutils(tool: str, *arguments: str) -> str:
     if not (command := shutil.which(tool)):
         raise ValueError(f"tracing needs {tool}, which reads a compiled file's line table; it comes with gcc in the package "

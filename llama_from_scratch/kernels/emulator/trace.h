@@ -17,10 +17,6 @@
 
 extern "C" char __ehdr_start[] __attribute__((visibility("hidden")));   // where this file begins in memory
 
-namespace emu {
-__attribute__((format(printf, 1, 2))) [[noreturn]] EMU_NO_TRACE static void fault(const char* format, ...);
-}
-
 namespace trace {
 
 typedef unsigned long long u64;
@@ -141,6 +137,15 @@ __attribute__((visibility("default"))) EMU_NO_TRACE void emulate_onto_tape(trace
 EMU_SIZE(1) EMU_SIZE(2) EMU_SIZE(4) EMU_SIZE(8) EMU_SIZE(16)
 EMU_HOOK void __tsan_read_range(void* p, size_t n) { trace::record(p, n, trace::READ, (trace::u64)__builtin_return_address(0), 0); }
 EMU_HOOK void __tsan_write_range(void* p, size_t n) { trace::record(p, n, trace::WRITE, (trace::u64)__builtin_return_address(0), 0); }
+EMU_HOOK void* __tsan_memcpy(void* to, const void* from, size_t n) {   // clang's, for the copy of a struct
+    trace::record(from, n, trace::READ, (trace::u64)__builtin_return_address(0), 0);
+    trace::record(to, n, trace::WRITE, (trace::u64)__builtin_return_address(0), 0);
+    return __builtin_memcpy(to, from, n);
+}
+EMU_HOOK void* __tsan_memset(void* to, int byte, size_t n) {
+    trace::record(to, n, trace::WRITE, (trace::u64)__builtin_return_address(0), 0);
+    return __builtin_memset(to, byte, n);
+}
 EMU_HOOK void __tsan_atomic_thread_fence(int) { __sync_synchronize(); }
 EMU_HOOK void __tsan_init() {}
 EMU_HOOK void __tsan_func_entry(void*) {}

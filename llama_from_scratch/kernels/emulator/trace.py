@@ -48,7 +48,8 @@ class Access:
         return self.told(self.element)
 
     def told(self, element: str) -> str:
-        return f"thread {_index(self.thread)} {self.kind} {element} in {self.line} (`{self.line.text}`)"
+        block = f" of block {_index(self.block)}" if any(self.block) else ""
+        return f"thread {_index(self.thread)}{block} {self.kind} {element} in {self.line} (`{self.line.text}`)"
 
 
 def _index(position: tuple[int, ...]) -> str:
@@ -209,7 +210,10 @@ class Trace:
 
     @cached_property
     def moved_bytes(self) -> dict[str, tuple[int, int]]:
-        """(read, written) for each tensor, in bytes: 32 for each sector of each warp access. An atomic does both."""
+        """(read, written) for each tensor, in bytes: 32 for each sector of each warp access. An atomic does both.
+
+        This is what warps ask of the memory system; a GPU's caches answer a part of it when a sector is asked for again.
+        """
         totals = {array.name: [0, 0] for array in self.known if not array.is_shared}
         for traffic in self.traffic:
             if not traffic.is_shared:
