@@ -42,10 +42,12 @@ extern "C" void __sanitizer_finish_switch_fiber(void*, const void**, size_t*);
 #endif
 
 // The emulator's own functions must not be instrumented, nor inlined into kernels, which are.
-#if defined(EMU_TSAN) || defined(EMU_TRACE)
-#define EMU_NO_TRACE __attribute__((no_sanitize("thread"), noinline, unused))
-#else
+#if !(defined(EMU_TSAN) || defined(EMU_TRACE))
 #define EMU_NO_TRACE __attribute__((unused))
+#elif defined(__clang__)   // its no_sanitize leaves atomics instrumented
+#define EMU_NO_TRACE __attribute__((disable_sanitizer_instrumentation, noinline, unused))
+#else
+#define EMU_NO_TRACE __attribute__((no_sanitize("thread"), noinline, unused))
 #endif
 #if defined(EMU_TRACE)   // the trace is told of an atomic as one event; TSan must see the machine's atomic instruction instead
 #define EMU_ATOMIC EMU_NO_TRACE
@@ -257,6 +259,9 @@ EMU_NO_TRACE static size_t dynamic_shared_bytes() { return machine->launch->shar
 EMU_NO_TRACE static char* dynamic_shared() { return machine->shared_end - (dynamic_shared_bytes() + 15) / 16 * 16; }
 EMU_NO_TRACE static bool is_local(const void* p) { return (size_t)((char*)p - machine->stacks) < MAX_THREADS * STACK_BYTES; }
 
+// Leaves the block for good: its other threads are forgotten where they stand. The first fault of a launch is the one told.
+[[noreturn]] __attribute__((format(printf, 1, 2))) EMU_NO_TRACE static void fault(const char* format, ...);
+
 }  // namespace emu
 
 // The traced build reports to trace.h, which defines the functions named here. Every address in shared memory lies between
@@ -283,8 +288,7 @@ static inline void access16(const void* p, bool is_write, Place at) { EMU_TELL(a
 
 EMU_NO_TRACE static void go(Thread& from, Thread& to);
 
-// Leaves the block for good: its other threads are forgotten where they stand. The first fault of a launch is the one told.
-[[noreturn]] __attribute__((format(printf, 1, 2))) EMU_NO_TRACE static void fault(const char* format, ...) {
+EMU_NO_TRACE static void fault(const char* format, ...) {
     Machine& m = *machine;
     if (__atomic_fetch_add(&m.launch->n_faults, 1, __ATOMIC_SEQ_CST) == 0) {
         char text[MESSAGE_BYTES - 128];
