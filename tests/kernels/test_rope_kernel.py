@@ -273,7 +273,7 @@ def test_rope_refuses_an_unknown_layout():
     (lambda q, k, r: (q.to("meta"), k, r), "must be on one device; got meta, cpu and cpu"),
     (lambda q, k, r: (q.long(), k.long(), r), "the kernels compute in .*; got torch.int64"),
     (lambda q, k, r: (q.requires_grad_(), k, r.requires_grad_()), r"no gradient for its rotation.*rotation.detach\(\)"),
-], ids=str)
+])
 def test_rope_refuses_what_does_not_fit(change, message):
     with pytest.raises(ValueError, match=message):
         op(*change(*inputs((2, 3, 2, 1, 16), dtype=torch.float32)), False, False)
