@@ -629,6 +629,14 @@ def test_null_pointer_is_told():
     assert f"thread (7, 0, 0): {line_of('through_null')}: touches address 0x0, which is in no tensor (a null p" in message
 
 
+@pytest.mark.parametrize("n_workers", [1, 2])
+def test_fast_build_survives_a_wild_address_too(n_workers):
+    x, y = torch.zeros(64), torch.zeros(4)
+    for _ in range(5):
+        message = fault_of("read_at", [x, y, -(2**30)], kind="fast", grid=9, n_workers=n_workers)
+        assert f"thread (3, 0, 0): {line_of('read_at')}: touches address 0x" in message
+
+
 def test_full_stack_is_told():
     message = fault_of("too_deep", [torch.zeros(32), 1000])
     assert re.search(r"thread \(0, 0, 0\): faults\.cu:\d+: the thread's stack of \d+ bytes is full", message)

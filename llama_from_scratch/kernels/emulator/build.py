@@ -29,8 +29,8 @@ FLAGS = ("-std=c++20", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-
          "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE")
 
 KINDS = {
-    "fast": ("-O2",),                                                    # several OS threads
-    "checked": ("-O1", "-g1", "-DEMU_CHECKED"),                          # poisoned shared memory, wild addresses told
+    "fast": ("-O2", "-g1"),                                              # several OS threads
+    "checked": ("-O1", "-g1", "-DEMU_CHECKED"),                          # one; poisoned shared memory, guarded tensors
     "traced": ("-O1", "-g", "-DEMU_TRACE", "-fsanitize=thread"),         # compiled so, linked without: trace.h has the hooks
     "address": ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address"),   # executables, under the compiler's own
     "thread": ("-O1", "-g", "-fsanitize=thread"),                                # finders of memory errors and races

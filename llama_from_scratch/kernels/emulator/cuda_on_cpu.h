@@ -109,10 +109,12 @@ constexpr int warpSize = 32;
 
 namespace emu {
 
-struct Place { const char* file; int line; };   // of the call in the kernel's source
+struct Place { const char* file; int line; };       // in the kernel's source
+struct Call { const char* function; Place at; };    // of a function by which threads wait for each other
 #define EMU_HERE emu::Place at = {__builtin_FILE(), __builtin_LINE()}
-EMU_NO_TRACE static bool is_same(Place a, Place b) {
-    return a.line == b.line && (a.file == b.file || !__builtin_strcmp(a.file, b.file));
+EMU_NO_TRACE static bool is_same(const char* a, const char* b) { return a == b || !__builtin_strcmp(a, b); }
+EMU_NO_TRACE static bool is_same(const Call& a, const Call& b) {
+    return a.at.line == b.at.line && is_same(a.at.file, b.at.file) && is_same(a.function, b.function);
 }
 
 constexpr unsigned MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / 32, MAX_WORKERS = 64;
@@ -124,79 +126,11 @@ constexpr size_t STACK_BYTES = 256 * 1024;          // instrumented code keeps m
 constexpr size_t STACK_BYTES = 64 * 1024;
 #endif
 
-// ---- fibers: a function with its own stack, left and re-entered at will ---------------------------------------------
-
-#if defined(EMU_UCONTEXT) || !(defined(__x86_64__) || defined(__aarch64__))
 }  // namespace emu
-#include <ucontext.h>
+
+#include "fiber.h"
+
 namespace emu {
-struct Context { ucontext_t registers; };   // portable, but every switch is a system call: about five times slower
-EMU_NO_TRACE static void switch_context(Context& from, Context& to) { swapcontext(&from.registers, &to.registers); }
-EMU_NO_TRACE static void make_context(Context& context, char* stack, size_t bytes, void (*start)()) {
-    getcontext(&context.registers);
-    context.registers.uc_stack.ss_sp = stack;
-    context.registers.uc_stack.ss_size = bytes;
-    context.registers.uc_link = nullptr;
-    makecontext(&context.registers, start, 0);
-}
-#else
-// The registers that a function must preserve are pushed onto the stack that is left and popped from the one entered, so a
-// fiber at rest is nothing but a stack pointer.
-struct Context { void* stack_pointer; };
-extern "C" void emu_switch_stack(void** save_here, void* go_there) __asm("emu_switch_stack");
-#if defined(__x86_64__)
-constexpr size_t SAVED_BYTES = 64, RETURN_AT = 48;         // six registers, then the address to continue at
-__asm(R"(
-    .text
-    emu_switch_stack:
-        push %rbp; push %rbx; push %r12; push %r13; push %r14; push %r15
-        mov %rsp, (%rdi)
-        mov %rsi, %rsp
-        pop %r15; pop %r14; pop %r13; pop %r12; pop %rbx; pop %rbp
-        ret
-)");
-#else
-constexpr size_t SAVED_BYTES = 160, RETURN_AT = 88;        // x19..x30 and d8..d15; x30 is the address to continue at
-__asm(R"(
-    .text
-    .p2align 2
-    emu_switch_stack:
-        sub sp, sp, #160
-        stp x19, x20, [sp]
-        stp x21, x22, [sp, #16]
-        stp x23, x24, [sp, #32]
-        stp x25, x26, [sp, #48]
-        stp x27, x28, [sp, #64]
-        stp x29, x30, [sp, #80]
-        stp d8, d9, [sp, #96]
-        stp d10, d11, [sp, #112]
-        stp d12, d13, [sp, #128]
-        stp d14, d15, [sp, #144]
-        mov x9, sp
-        str x9, [x0]
-        mov sp, x1
-        ldp x19, x20, [sp]
-        ldp x21, x22, [sp, #16]
-        ldp x23, x24, [sp, #32]
-        ldp x25, x26, [sp, #48]
-        ldp x27, x28, [sp, #64]
-        ldp x29, x30, [sp, #80]
-        ldp d8, d9, [sp, #96]
-        ldp d10, d11, [sp, #112]
-        ldp d12, d13, [sp, #128]
-        ldp d14, d15, [sp, #144]
-        add sp, sp, #160
-        ret
-)");
-#endif
-EMU_NO_TRACE static void switch_context(Context& from, Context& to) { emu_switch_stack(&from.stack_pointer, to.stack_pointer); }
-EMU_NO_TRACE static void make_context(Context& context, char* stack, size_t bytes, void (*start)()) {
-    char* saved = (char*)((size_t)(stack + bytes) & ~(size_t)15) - SAVED_BYTES;
-    __builtin_memset(saved, 0, SAVED_BYTES);
-    *(void**)(saved + RETURN_AT) = (void*)start;
-    context.stack_pointer = saved;
-}
-#endif
 
 // ---- the machine: threads, warps, a block ---------------------------------------------------------------------------
 
@@ -208,8 +142,7 @@ struct Thread {
     unsigned linear;      // its number in the block
     Wait waits_for;
     unsigned mask;        // LANES: whom it wants to meet
-    const char* what;     // the operation it waits in
-    Place at;             // where
+    Call call;            // it waits in
 #ifdef EMU_TSAN
     void* fiber;
     unsigned n_synced;    // of __syncwarp
@@ -304,9 +237,10 @@ EMU_NO_TRACE static void fault(const char* format, ...) {
     __builtin_unreachable();
 }
 
-#define EMU_AT "%s:%d"
+#define EMU_CALL "%s at %s:%d"   // for these, a message takes:
+#define EMU_CALL_OF(call) (call).function, (call).at.file, (call).at.line
 #define EMU_THREAD "thread (%u, %u, %u)"
-#define EMU_LIST(t) (t).index.x, (t).index.y, (t).index.z
+#define EMU_THREAD_OF(t) (t).index.x, (t).index.y, (t).index.z
 
 // ---- the scheduler: a warp runs as far as it can before another one moves -------------------------------------------
 // Taking turns would be fairer, and would hide races between warps: each would see what the others wrote a moment ago.
@@ -381,15 +315,14 @@ EMU_NO_TRACE static void go(Thread& from, Thread& to) {
     Thread& me = *machine->current;
     Thread* other = machine->threads;
     while (other->waits_for == me.waits_for) other++;
-    fault("deadlock: waits in %s at " EMU_AT ", while " EMU_THREAD " waits in %s at " EMU_AT, me.what, me.at.file, me.at.line,
-          EMU_LIST(*other), other->what, other->at.file, other->at.line);
+    fault("deadlock: waits in " EMU_CALL ", while " EMU_THREAD " waits in " EMU_CALL, EMU_CALL_OF(me.call),
+          EMU_THREAD_OF(*other), EMU_CALL_OF(other->call));
 }
 
-EMU_NO_TRACE static void wait_in(Wait kind, const char* what, Place at) {
+EMU_NO_TRACE static void wait_for(Wait kind, const Call& call) {
     Thread& me = *machine->current;
     me.waits_for = kind;
-    me.what = what;
-    me.at = at;
+    me.call = call;
     Thread* next = next_thread();
     if (!next) report_deadlock();
     go(me, *next);
@@ -398,36 +331,34 @@ EMU_NO_TRACE static void wait_in(Wait kind, const char* what, Place at) {
 
 // ---- __syncthreads: all threads of the block ------------------------------------------------------------------------
 
-[[noreturn]] EMU_NO_TRACE static void report_missing_at_barrier(const Thread& waiting, const Thread& returned) {
-    fault(EMU_THREAD " has returned, but " EMU_THREAD " waits in %s at " EMU_AT ": all threads of a block must reach every barrier",
-          EMU_LIST(returned), EMU_LIST(waiting), waiting.what, waiting.at.file, waiting.at.line);
+[[noreturn]] EMU_NO_TRACE static void report_missing(const Thread& returned, const Thread& waiting, const Call& barrier) {
+    fault(EMU_THREAD " has returned, but " EMU_THREAD " waits in " EMU_CALL ": all threads of a block must reach every barrier",
+          EMU_THREAD_OF(returned), EMU_THREAD_OF(waiting), EMU_CALL_OF(barrier));
 }
 
-EMU_NO_TRACE static void barrier(const char* what, Place at) {
+EMU_NO_TRACE static void barrier(const Call& call) {
     Machine& m = *machine;
     Thread& me = *m.current;
-    me.what = what;
-    me.at = at;
     for (unsigned i = 0; m.n_exited && i < m.n_threads; i++)
-        if (m.warps[i / 32].exited >> i % 32 & 1) report_missing_at_barrier(me, m.threads[i]);
+        if (m.warps[i / 32].exited >> i % 32 & 1) report_missing(m.threads[i], me, call);
 #ifdef EMU_TSAN   // two by turns, as some threads are at the next barrier already while others have yet to leave this one
     static size_t news[2];
     size_t* all_news = &news[m.n_barriers % 2];
     __tsan_release(all_news);
 #endif
     if (++m.n_at_barrier < m.n_threads) {
-        wait_in(BARRIER, what, at);
+        wait_for(BARRIER, call);
     } else {
         for (unsigned i = 0; i < m.n_threads; i++) {
             Thread& other = m.threads[i];
-            if (!is_same(other.at, at))
-                fault("reached the barrier at " EMU_AT ", while " EMU_THREAD " waits at another one, " EMU_AT
-                      ": all threads of a block must reach the same barrier", at.file, at.line, EMU_LIST(other), other.at.file,
-                      other.at.line);
+            if (&other != &me && !is_same(other.call, call))
+                fault("reached " EMU_CALL ", while " EMU_THREAD " waits in " EMU_CALL
+                      ": all threads of a block must reach the same barrier",
+                      EMU_CALL_OF(call), EMU_THREAD_OF(other), EMU_CALL_OF(other.call));
         }
         m.n_at_barrier = 0;
         m.n_barriers++;
-        EMU_TELL(barrier_released(at));
+        EMU_TELL(barrier_released(call.at));
         for (unsigned warp = 0; warp * 32 < m.n_threads; warp++)
             make_ready(warp, m.warps[warp].exists & ~(warp == me.linear / 32 ? 1u << me.linear % 32 : 0));
     }
@@ -439,38 +370,37 @@ EMU_NO_TRACE static void barrier(const char* what, Place at) {
 
 // ---- warp operations: the lanes named in a mask ---------------------------------------------------------------------
 
-typedef void (*Finish)(Warp& warp, unsigned lanes, const char* what, Place at);
+typedef void (*Finish)(Warp& warp, unsigned lanes, const Call& call);
 
 // Waits until every lane of `mask` is here; the last of them runs `finish` for all, which fills their `received`.
-EMU_NO_TRACE static void meet(unsigned mask, const char* what, Place at, Finish finish, bool orders_memory) {
+EMU_NO_TRACE static void meet(unsigned mask, const Call& call, Finish finish, bool orders_memory) {
     Machine& m = *machine;
     Thread& me = *m.current;
     unsigned number = me.linear / 32, lane = me.linear % 32;
     Warp& warp = m.warps[number];
-    unsigned lanes = mask & warp.exists;   // the last warp of a block may be incomplete
-    if (!(lanes >> lane & 1)) fault("%s at " EMU_AT ": the mask 0x%08x leaves out the caller, lane %u", what, at.file, at.line, mask, lane);
-    if (lanes & warp.exited)
-        fault("%s at " EMU_AT ": the mask 0x%08x names lane %d, which has returned", what, at.file, at.line, mask,
-              __builtin_ctz(lanes & warp.exited));
+    unsigned lanes = mask & warp.exists, returned = lanes & warp.exited;   // the last warp of a block may be incomplete
+    if (!(lanes >> lane & 1)) fault(EMU_CALL ": the mask 0x%08x leaves out the caller, lane %u", EMU_CALL_OF(call), mask, lane);
+    if (returned)
+        fault(EMU_CALL ": the mask 0x%08x names lane %d, which has returned", EMU_CALL_OF(call), mask, __builtin_ctz(returned));
     me.mask = mask;
 #ifdef EMU_TSAN
     if (orders_memory) __tsan_release(&me.news[++me.n_synced % 2]);
 #endif
     warp.met |= 1u << lane;
     if ((warp.met & lanes) != lanes) {
-        wait_in(LANES, what, at);
+        wait_for(LANES, call);
     } else {
         for (unsigned rest = lanes & ~(1u << lane); rest; rest &= rest - 1) {
             Thread& other = m.threads[number * 32 + __builtin_ctz(rest)];
-            if (!is_same(other.at, at) || __builtin_strcmp(other.what, what))
-                fault("%s at " EMU_AT ": lane %u of the same warp waits in %s at " EMU_AT, what, at.file, at.line,
-                      other.linear % 32, other.what, other.at.file, other.at.line);
+            if (!is_same(other.call, call))
+                fault(EMU_CALL ": lane %u of the same warp waits in " EMU_CALL, EMU_CALL_OF(call), other.linear % 32,
+                      EMU_CALL_OF(other.call));
             if (other.mask != mask)
-                fault("%s at " EMU_AT ": lane %u gives the mask 0x%08x, lane %u gives 0x%08x", what, at.file, at.line, lane, mask,
+                fault(EMU_CALL ": lane %u gives the mask 0x%08x, lane %u gives 0x%08x", EMU_CALL_OF(call), lane, mask,
                       other.linear % 32, other.mask);
         }
         warp.met &= ~lanes;
-        finish(warp, lanes, what, at);
+        finish(warp, lanes, call);
         make_ready(number, lanes & ~(1u << lane));
     }
 #ifdef EMU_TSAN
@@ -481,27 +411,27 @@ EMU_NO_TRACE static void meet(unsigned mask, const char* what, Place at, Finish 
 #endif
 }
 
-EMU_NO_TRACE static void finish_sync(Warp& warp, unsigned lanes, const char*, Place at) {
-    EMU_TELL(warp_synced(&warp - machine->warps, lanes, at));
+EMU_NO_TRACE static void finish_sync([[maybe_unused]] Warp& warp, [[maybe_unused]] unsigned lanes, const Call& call) {
+    EMU_TELL(warp_synced(&warp - machine->warps, lanes, call.at));
+    (void)call;
 #ifdef EMU_TSAN   // which of their news is the one to be heard
     unsigned odd = 0, first = (&warp - machine->warps) * 32;
     for (unsigned lane = 0; lane < 32; lane++) odd |= machine->threads[first + lane].n_synced % 2 << lane;
     for (unsigned rest = lanes; rest; rest &= rest - 1) warp.received[__builtin_ctz(rest)] = odd;
 #endif
-    (void)warp, (void)lanes, (void)at;
 }
 
-EMU_NO_TRACE static void finish_shuffle(Warp& warp, unsigned lanes, const char* what, Place at) {
+EMU_NO_TRACE static void finish_shuffle(Warp& warp, unsigned lanes, const Call& call) {
     for (unsigned rest = lanes; rest; rest &= rest - 1) {
         unsigned lane = __builtin_ctz(rest), source = warp.source[lane];
         if (!(lanes >> source & 1))
-            fault("%s at " EMU_AT ": lane %u reads lane %u, which %s", what, at.file, at.line, lane, source,
+            fault(EMU_CALL ": lane %u reads lane %u, which %s", EMU_CALL_OF(call), lane, source,
                   warp.exists >> source & 1 ? "is not in the mask" : "does not exist in this block");
         warp.received[lane] = warp.given[source];
     }
 }
 
-EMU_NO_TRACE static void finish_ballot(Warp& warp, unsigned lanes, const char*, Place) {
+EMU_NO_TRACE static void finish_ballot(Warp& warp, unsigned lanes, const Call&) {
     unsigned votes = 0;
     for (unsigned rest = lanes; rest; rest &= rest - 1)
         if (warp.given[__builtin_ctz(rest)]) votes |= rest & -rest;
@@ -511,29 +441,29 @@ EMU_NO_TRACE static void finish_ballot(Warp& warp, unsigned lanes, const char*, 
 enum Direction { FROM_LANE, UP, DOWN, XOR };
 
 template <class T>
-EMU_NO_TRACE static T shuffle(unsigned mask, T value, int n, int width, Direction direction, const char* what, Place at) {
+EMU_NO_TRACE static T shuffle(unsigned mask, T value, int n, int width, Direction direction, const Call& call) {
     static_assert(sizeof(T) <= 8, "a shuffle moves at most 8 bytes per lane");
-    if (width < 1 || width > 32 || width & (width - 1)) fault("%s at " EMU_AT ": width must be a power of two, at most 32; got %d",
-                                                              what, at.file, at.line, width);
+    if (width < 1 || width > 32 || width & (width - 1))
+        fault(EMU_CALL ": width must be a power of two, at most 32; got %d", EMU_CALL_OF(call), width);
     Warp& warp = machine->warps[machine->current->linear / 32];
     int lane = machine->current->linear % 32, first = lane & ~(width - 1), last = first + width - 1;
     int source = direction == FROM_LANE ? first | (n & (width - 1))
                : direction == UP        ? (lane - n >= first ? lane - n : lane)
                : direction == DOWN      ? (lane + n <= last ? lane + n : lane)
-                                        : ((lane ^ n) <= last ? lane ^ n : lane);   // XOR reaches earlier groups, not later ones
+                                        : ((lane ^ n) <= last ? lane ^ n : lane);   // reaches earlier groups, not later
     warp.source[lane] = source & 31;
     warp.given[lane] = 0;
     __builtin_memcpy(&warp.given[lane], &value, sizeof value);
-    meet(mask, what, at, finish_shuffle, false);
+    meet(mask, call, finish_shuffle, false);
     __builtin_memcpy(&value, &warp.received[lane], sizeof value);
     return value;
 }
 
-EMU_NO_TRACE static unsigned ballot(unsigned mask, bool vote, const char* what, Place at) {
+EMU_NO_TRACE static unsigned ballot(unsigned mask, bool vote, const Call& call) {
     Warp& warp = machine->warps[machine->current->linear / 32];
     unsigned lane = machine->current->linear % 32;
     warp.given[lane] = vote;
-    meet(mask, what, at, finish_ballot, false);
+    meet(mask, call, finish_ballot, false);
     return (unsigned)warp.received[lane];
 }
 
@@ -547,12 +477,12 @@ EMU_NO_TRACE static void leave_block() {
     warp.exited |= 1u << lane;
     m.n_exited++;
     for (unsigned i = 0; m.n_at_barrier && i < m.n_threads; i++)
-        if (m.threads[i].waits_for == BARRIER) report_missing_at_barrier(m.threads[i], me);
+        if (m.threads[i].waits_for == BARRIER) report_missing(me, m.threads[i], m.threads[i].call);
     for (unsigned rest = warp.met; rest; rest &= rest - 1) {
         Thread& other = m.threads[number * 32 + __builtin_ctz(rest)];
         if (other.mask >> lane & 1)
-            fault("lane %u has returned, but lane %u waits for it in %s at " EMU_AT, lane, other.linear % 32, other.what,
-                  other.at.file, other.at.line);
+            fault("lane %u has returned, but lane %u waits for it in " EMU_CALL, lane, other.linear % 32,
+                  EMU_CALL_OF(other.call));
     }
     Thread* next = next_thread();   // none: this was the last
     go(me, next ? *next : m.outside);
@@ -577,7 +507,7 @@ EMU_NO_TRACE static void prepare_threads() {
     Machine& m = *machine;
     m.n_threads = blockDim.x * blockDim.y * blockDim.z;
     m.n_exited = m.n_at_barrier = m.ready_warps = 0;
-#if defined(EMU_CHECKED) || defined(EMU_TRACE)   // a page that must not be touched, so that too deep a recursion is told
+#if !defined(EMU_ASAN) && !defined(EMU_TSAN)   // a page that must not be touched, so that too deep a recursion is told
     for (; m.n_guarded < m.n_threads; m.n_guarded++) mprotect(m.stacks + m.n_guarded * STACK_BYTES, PAGE_BYTES, PROT_NONE);
 #endif
     uint3 index = {0, 0, 0};
@@ -606,7 +536,8 @@ EMU_NO_TRACE static void run_block(size_t number) {
     Machine& m = *machine;
     m.block_number = number;
     m.random = m.launch->seed ^ (unsigned)number * 0x9e3779b9u;
-    blockIdx = {(unsigned)(number % gridDim.x), (unsigned)(number / gridDim.x % gridDim.y), (unsigned)(number / gridDim.x / gridDim.y)};
+    size_t row = number / gridDim.x;
+    blockIdx = {(unsigned)(number % gridDim.x), (unsigned)(row % gridDim.y), (unsigned)(row / gridDim.y)};
 #if defined(EMU_CHECKED) || defined(EMU_TRACE)   // 0xff...: a NaN in every float type, -1 in every integer
     __builtin_memset(dynamic_shared(), 0xff, dynamic_shared_bytes());
     __builtin_memset(emu_shared_begin, 0xff, emu_shared_end - emu_shared_begin);
@@ -627,10 +558,12 @@ EMU_NO_TRACE static void run_block(size_t number) {
 
 // ---- wild addresses: a signal becomes a fault like any other --------------------------------------------------------
 
-#if defined(EMU_CHECKED) || defined(EMU_TRACE)
+static thread_local bool is_worker;   // does this OS thread run blocks at the moment?
+
+#if !defined(EMU_ASAN) && !defined(EMU_TSAN)   // these tell more
+#define EMU_SIGNALS
 static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE};
 static struct sigaction outer_actions[3];
-static pthread_t signal_owner;
 
 EMU_NO_TRACE static size_t code_offset(void* signal_context) {   // where in this file the program was; 0 if unknown
     [[maybe_unused]] mcontext_t& registers = ((ucontext_t*)signal_context)->uc_mcontext;
@@ -645,7 +578,7 @@ EMU_NO_TRACE static size_t code_offset(void* signal_context) {   // where in thi
 }
 
 EMU_NO_TRACE static void on_signal(int number, siginfo_t* info, void* context) {
-    if (machine && machine->current != &machine->outside && pthread_equal(signal_owner, pthread_self())) {
+    if (is_worker && machine->current != &machine->outside) {
         size_t offset = code_offset(context);
         if (number == SIGFPE) fault("<code %#zx>: integer division by zero", offset);
         size_t address = (size_t)info->si_addr;
@@ -659,12 +592,7 @@ EMU_NO_TRACE static void on_signal(int number, siginfo_t* info, void* context) {
         if (SIGNALS[i] == number) sigaction(number, &outer_actions[i], nullptr);
 }
 
-EMU_NO_TRACE static void catch_signals(stack_t* outer_stack) {
-    stack_t mine = {};
-    mine.ss_sp = machine->signal_stack;
-    mine.ss_size = sizeof machine->signal_stack;
-    sigaltstack(&mine, outer_stack);
-    signal_owner = pthread_self();
+EMU_NO_TRACE static void catch_signals() {
     struct sigaction action = {};
     action.sa_sigaction = on_signal;
     action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;   // a fault leaves the handler without returning from it
@@ -674,9 +602,8 @@ EMU_NO_TRACE static void catch_signals(stack_t* outer_stack) {
     }
 }
 
-EMU_NO_TRACE static void release_signals(stack_t* outer_stack) {
+EMU_NO_TRACE static void release_signals() {
     for (int i = 0; i < 3; i++) sigaction(SIGNALS[i], &outer_actions[i], nullptr);
-    sigaltstack(outer_stack, nullptr);
 }
 #endif
 
@@ -700,29 +627,42 @@ EMU_NO_TRACE static Machine* make_machine() {
 }
 
 static Machine* machines[MAX_WORKERS];
-struct Worker { Launch* launch; Machine** machine; };
+struct Worker { Launch* launch; Machine* machine; };
+
+// A step by which (step i + start) mod n visits every block once: one that has no divisor in common with n.
+EMU_NO_TRACE static size_t random_step(size_t n, unsigned seed) {
+    for (size_t step = seed * 2654435761ull % n | 1;; step += 2) {
+        size_t a = step, b = n;
+        while (b) { size_t rest = a % b; a = b; b = rest; }
+        if (a == 1) return step % n;
+    }
+}
 
 EMU_NO_TRACE static void* work(void* argument) {
     Worker& worker = *(Worker*)argument;
     Launch& launch = *worker.launch;
-    machine = *worker.machine;
+    machine = worker.machine;
     machine->launch = &launch;
+    machine->current = &machine->outside;
     gridDim = launch.grid;
     blockDim = launch.block;
-    size_t n = launch.n_blocks, step = 1;
-    if (launch.order == RANDOM) {   // i -> (step i + seed) mod n visits every block once if step and n have no common divisor
-        for (step = launch.seed * 2654435761ull % n | 1;; step += 2) {
-            size_t a = step, b = n;
-            while (b) { size_t rest = a % b; a = b; b = rest; }
-            if (a == 1) break;
-        }
-        step %= n;
-    }
+#ifdef EMU_SIGNALS
+    stack_t mine = {}, outer;   // a handler needs a stack of its own: the fault may be that the thread's is full
+    mine.ss_sp = machine->signal_stack;
+    mine.ss_size = sizeof machine->signal_stack;
+    sigaltstack(&mine, &outer);
+#endif
+    is_worker = true;
+    size_t n = launch.n_blocks, step = launch.order == RANDOM ? random_step(n, launch.seed) : 1;
     for (;;) {
         size_t i = __atomic_fetch_add(&launch.next_block, 1, __ATOMIC_RELAXED);
         if (i >= n || __atomic_load_n(&launch.n_faults, __ATOMIC_RELAXED)) break;
         run_block(launch.order == FORWARD ? i : launch.order == REVERSE ? n - 1 - i : (i * step + launch.seed) % n);
     }
+    is_worker = false;
+#ifdef EMU_SIGNALS
+    sigaltstack(&outer, nullptr);
+#endif
     return nullptr;
 }
 
@@ -744,28 +684,25 @@ EMU_NO_TRACE static const char* launch(void (*kernel)(void**), void** args, cons
     launch.message = message;
     Worker workers[MAX_WORKERS];
     pthread_t threads[MAX_WORKERS];
-    int n_started = 1;
     for (int i = 0; i < n_workers; i++) {
         if (!machines[i]) machines[i] = make_machine();
-        workers[i] = {&launch, &machines[i]};
         if (!machines[i]) launch.n_faults = 1, snprintf(message, sizeof message, "no memory for the threads' stacks");
+        workers[i] = {&launch, machines[i]};
     }
-    for (; n_started < n_workers && !launch.n_faults; n_started++)   // fewer than asked for will do
-        if (pthread_create(&threads[n_started], nullptr, work, &workers[n_started])) break;
     if (!launch.n_faults) {
-#if defined(EMU_CHECKED) || defined(EMU_TRACE)
-        machine = machines[0];
-        stack_t outer_stack;
-        catch_signals(&outer_stack);
+#ifdef EMU_SIGNALS
+        catch_signals();
+#endif
         EMU_TELL(begin_launch());
+        int n_started = 1;   // this thread is the first worker; fewer than asked for will do
+        while (n_started < n_workers && !pthread_create(&threads[n_started], nullptr, work, &workers[n_started])) n_started++;
         work(&workers[0]);
+        for (int i = 1; i < n_started; i++) pthread_join(threads[i], nullptr);
         EMU_TELL(end_launch());
-        release_signals(&outer_stack);
-#else
-        work(&workers[0]);
+#ifdef EMU_SIGNALS
+        release_signals();
 #endif
     }
-    for (int i = 1; i < n_started; i++) pthread_join(threads[i], nullptr);
     pthread_mutex_unlock(&one_at_a_time);
     return launch.n_faults ? message : nullptr;
 }

@@ -3,24 +3,26 @@
 
 // ---- barriers and warp operations -----------------------------------------------------------------------------------
 
-static inline void __syncthreads(EMU_HERE) { emu::barrier("__syncthreads", at); }
-static inline void __syncwarp(unsigned mask = ~0u, EMU_HERE) { emu::meet(mask, "__syncwarp", at, emu::finish_sync, true); }
+static inline void __syncthreads(EMU_HERE) { emu::barrier({"__syncthreads", at}); }
+static inline void __syncwarp(unsigned mask = ~0u, EMU_HERE) { emu::meet(mask, {"__syncwarp", at}, emu::finish_sync, true); }
 
 template <class T> static inline T __shfl_sync(unsigned mask, T value, int lane, int width = 32, EMU_HERE) {
-    return emu::shuffle(mask, value, lane, width, emu::FROM_LANE, "__shfl_sync", at);
+    return emu::shuffle(mask, value, lane, width, emu::FROM_LANE, {"__shfl_sync", at});
 }
 template <class T> static inline T __shfl_up_sync(unsigned mask, T value, unsigned distance, int width = 32, EMU_HERE) {
-    return emu::shuffle(mask, value, (int)distance, width, emu::UP, "__shfl_up_sync", at);
+    return emu::shuffle(mask, value, (int)distance, width, emu::UP, {"__shfl_up_sync", at});
 }
 template <class T> static inline T __shfl_down_sync(unsigned mask, T value, unsigned distance, int width = 32, EMU_HERE) {
-    return emu::shuffle(mask, value, (int)distance, width, emu::DOWN, "__shfl_down_sync", at);
+    return emu::shuffle(mask, value, (int)distance, width, emu::DOWN, {"__shfl_down_sync", at});
 }
 template <class T> static inline T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, EMU_HERE) {
-    return emu::shuffle(mask, value, bits, width, emu::XOR, "__shfl_xor_sync", at);
+    return emu::shuffle(mask, value, bits, width, emu::XOR, {"__shfl_xor_sync", at});
 }
-static inline unsigned __ballot_sync(unsigned mask, int vote, EMU_HERE) { return emu::ballot(mask, vote, "__ballot_sync", at); }
-static inline int __any_sync(unsigned mask, int vote, EMU_HERE) { return emu::ballot(mask, vote, "__any_sync", at) != 0; }
-static inline int __all_sync(unsigned mask, int vote, EMU_HERE) { return emu::ballot(mask, !vote, "__all_sync", at) == 0; }
+static inline unsigned __ballot_sync(unsigned mask, int vote, EMU_HERE) {
+    return emu::ballot(mask, vote, {"__ballot_sync", at});
+}
+static inline int __any_sync(unsigned mask, int vote, EMU_HERE) { return emu::ballot(mask, vote, {"__any_sync", at}) != 0; }
+static inline int __all_sync(unsigned mask, int vote, EMU_HERE) { return emu::ballot(mask, !vote, {"__all_sync", at}) == 0; }
 
 static inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
 static inline void __threadfence_block() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
@@ -71,9 +73,9 @@ extern "C" void* memset(void* to, int byte, size_t bytes) noexcept;
     extern "C" double name(double) noexcept;          \
     extern "C" float name##f(float) noexcept;         \
     static inline float name(float x) { return name##f(x); }
-EMU_FUNCTION(sqrt) EMU_FUNCTION(exp) EMU_FUNCTION(exp2) EMU_FUNCTION(expm1) EMU_FUNCTION(log) EMU_FUNCTION(log2) EMU_FUNCTION(log1p)
-EMU_FUNCTION(sin) EMU_FUNCTION(cos) EMU_FUNCTION(tanh) EMU_FUNCTION(erf) EMU_FUNCTION(fabs) EMU_FUNCTION(floor) EMU_FUNCTION(ceil)
-EMU_FUNCTION(rint) EMU_FUNCTION(trunc)
+EMU_FUNCTION(sqrt) EMU_FUNCTION(exp) EMU_FUNCTION(exp2) EMU_FUNCTION(expm1) EMU_FUNCTION(log) EMU_FUNCTION(log2)
+EMU_FUNCTION(log1p) EMU_FUNCTION(sin) EMU_FUNCTION(cos) EMU_FUNCTION(tanh) EMU_FUNCTION(erf) EMU_FUNCTION(fabs)
+EMU_FUNCTION(floor) EMU_FUNCTION(ceil) EMU_FUNCTION(rint) EMU_FUNCTION(trunc)
 #define EMU_FUNCTION_OF_TWO(name)                     \
     extern "C" double name(double, double) noexcept;  \
     extern "C" float name##f(float, float) noexcept;  \

@@ -48,7 +48,8 @@ int main(int n_words, char** words) {
     }
     for (auto& entry : entries) {
         if (__builtin_strcmp(entry.name, header->entry)) continue;
-        const char* message = entry.run(header->grid, header->block, header->shared_bytes, args, 1, header->order, header->seed);
+        const char* message =
+            entry.run(header->grid, header->block, header->shared_bytes, args, 1, header->order, header->seed);
         fseek(file, begin, SEEK_SET);
         for (unsigned i = 0; i < header->n_buffers; i++) fwrite(buffers[i], 1, sizes[i], file);
         fclose(file);
