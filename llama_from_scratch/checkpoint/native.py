@@ -16,6 +16,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from llama_from_scratch.checkpoint import safetensors_file
+from llama_from_scratch.checkpoint.names import shapes
+from llama_from_scratch.checkpoint.opened import Opened, build, common_dtype
+from llama_from_scratch.checkpoint.safetensors_file import Entry
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
@@ -47,13 +52,23 @@ def save(folder: str | Path, model: Llama, tokenizer: Tokenizer) -> None:
 def load(folder: str | Path) -> tuple[Llama, Tokenizer]:
     """The model, on the CPU and in the dtype it was saved in, and its tokenizer.
 
-    Raises ValueError if `folder` is no checkpoint of ours, or a file of it is damaged or does not fit the config.
+    Raises ValueError if `folder` is no checkpoint of ours, a file of it is damaged or does not fit the config, or the model
+    does not fit into memory.
     """
+    opened = read(folder)
+    return build(opened), opened.tokenizer()
+
+
+def read(folder: str | Path) -> Opened:
+    """The checkpoint in `folder`, its weights not yet read. Raises ValueError as `load` does."""
     path, about = _describe(folder)
-    with torch.random.fork_rng(devices=[]):  # the weights drawn here are overwritten: the caller's seed stays untouched
-        model = Llama(_config(path, about))
-    _fill(model, path)
-    return model, _tokenizer(path, about)
+    config = _config(path, about)
+    entries = safetensors_file.entries(path / "model.safetensors")
+    _refuse_others({name: (entry.dtype, entry.shape) for name, entry in entries.items()}, shapes(config), path)
+    return Opened(format="llama_from_scratch", where=path, config=config,
+                  dtype=common_dtype({entry.dtype for entry in entries.values()}),
+                  tensors=partial(_tensors, {name: entries[name] for name in shapes(config)}),
+                  tokenizer=partial(_tokenizer, path, about))
 
 
 def load_weights(folder: str | Path, model: Llama) -> None:
@@ -120,6 +135,18 @@ def replacing(folder: str | Path) -> Iterator[Path]:
     shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def creating(folder: str | Path) -> Iterator[Path]:
+    """An empty folder to write to, which becomes `folder` when the block ends well; on an error nothing is left.
+
+    Raises ValueError if `folder` is there and holds anything.
+    """
+    if Path(folder).is_dir() and any(Path(folder).iterdir()):
+        raise ValueError(f"this checkpoint is written to a new folder, and {folder} holds files; choose another name")
+    with replacing(folder) as unfinished:
+        yield unfinished
+
+
 def write(folder: Path, model: Llama, *, tokenizer: Tokenizer) -> None:
     """Writes the three files of a checkpoint into an existing folder, one after the other: not atomic by itself."""
     if tokenizer.vocab_size > model.config.vocab_size:
@@ -133,9 +160,9 @@ def write(folder: Path, model: Llama, *, tokenizer: Tokenizer) -> None:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file. Raises OSError where the disk refuses."""
+    """Writes a safetensors file, made by PyTorch as transformers wants it said. Raises OSError where the disk refuses."""
     try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
     except SafetensorError as error:
         raise OSError(f"could not write {path}: {error}") from error
 
@@ -240,20 +267,28 @@ def _tokenizer(path: Path, about: Mapping[str, Any]) -> Tokenizer:
     return Tokenizer.load(path / "tokenizer.model", special_tokens=tuple(keys["special_tokens"]), pattern=keys["pattern"])
 
 
+def _tensors(entries: Mapping[str, Entry], dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Copies, so that the file is not held open: training goes on to write the next one in its place."""
+    for name, entry in entries.items():
+        yield name, safetensors_file.read(entry, dtype=dtype)
+
+
 @torch.no_grad()
 def _fill(model: Llama, path: Path) -> None:
-    tensors = read_tensors(path / "model.safetensors")
-    weights = dict(model.named_parameters())
-    problems = [f"{name} is missing" for name in weights if name not in tensors]
-    problems += [f"{name} is not of this model" for name in tensors if name not in weights]
-    for name in weights.keys() & tensors.keys():
-        got, needed = tensors[name], weights[name]
-        if got.shape != needed.shape or not got.is_floating_point():
-            problems.append(f"{name} is {got.dtype} {tuple(got.shape)}, not floating-point {tuple(needed.shape)}")
+    tensors, weights = read_tensors(path / "model.safetensors"), dict(model.named_parameters())
+    _refuse_others({n: (t.dtype, tuple(t.shape)) for n, t in tensors.items()},
+                   {n: tuple(w.shape) for n, w in weights.items()}, path)
+    for name, weight in weights.items():
+        # Through .data, so that a tied head stays the same parameter; copied, so that the file is not held open.
+        weight.data = tensors[name].to(weight.device, copy=True)
+
+
+def _refuse_others(found: Mapping[str, tuple[torch.dtype, tuple]], needed: Mapping[str, tuple], path: Path) -> None:
+    problems = [f"{name} is missing" for name in needed if name not in found]
+    problems += [f"{name} is not of this model" for name in found if name not in needed]
+    problems += [f"{name} is {dtype} {shape}, not floating-point {needed[name]}" for name, (dtype, shape) in found.items()
+                 if name in needed and (shape != needed[name] or not dtype.is_floating_point)]
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise ValueError(f"the tensors in {path / 'model.safetensors'} must be those of its config; "
                          f"{'; '.join(sorted(problems)[:8])}{more}. Copy or save the checkpoint again")
-    for name, weight in weights.items():
-        # Through .data, so that a tied head stays the same parameter; copied, so that the file is not held open.
-        weight.data = tensors[name].to(weight.device, copy=True)
