@@ -25,9 +25,9 @@ def record(cls: type) -> type:
     """A frozen, keyword-only dataclass whose constructor names the nearest field when one is misspelt or missing."""
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     build = cls.__init__
-    fields = {f.name: f for f in dataclasses.fields(cls)}
-    required = [f.name for f in fields.values()
-                if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING]
+    fields = tuple(f.name for f in dataclasses.fields(cls))  # names alone, which torch.compile can trace
+    required = tuple(f.name for f in dataclasses.fields(cls)
+                     if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING)
 
     def __init__(self, **values: Any) -> None:
         for key in values:

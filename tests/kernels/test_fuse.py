@@ -136,6 +136,21 @@ def test_a_block_with_a_foreign_norm_keeps_its_own_addition():
     model(ids_of(model))
 
 
+def test_a_fused_model_compiles_into_one_graph_that_holds_the_kernels():
+    _, fused = pair()
+    ids, nodes = ids_of(fused, (1, 5)), []
+
+    def backend(graph, inputs):
+        nodes.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+        return graph.forward
+
+    expected = fused(ids)
+    compiled = torch.compile(fused, fullgraph=True, backend=backend)(ids)
+    assert torch.equal(compiled, expected)
+    kernels = [name for name in nodes if name.startswith("llama_from_scratch.")]
+    assert len(kernels) == 4 * fused.config.n_layers + 1, sorted(set(kernels))
+
+
 def test_a_few_steps_of_training_give_the_plain_losses():
     plain, fused = pair()
     losses = []
