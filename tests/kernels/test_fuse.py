@@ -1,6 +1,8 @@
 """A fused model against the plain one, kernels executed by the emulator: logits, gradients, cache, and the way back."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -136,19 +138,30 @@ def test_a_block_with_a_foreign_norm_keeps_its_own_addition():
     model(ids_of(model))
 
 
+COMPILE = """
+import torch
+from llama_from_scratch import family
+from llama_from_scratch.kernels import fuse
+from llama_from_scratch.model.transformer import Llama
+nodes = []
+def backend(graph, inputs):
+    nodes.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
+    return graph.forward
+torch.manual_seed(0)
+model = Llama(family.tiny("llama-3.1"))
+fuse(model, emulate=True)
+ids = torch.randint(model.config.vocab_size, (1, 5))
+assert torch.equal(torch.compile(model, fullgraph=True, backend=backend)(ids), model(ids))
+print(sum(name.startswith("llama_from_scratch.") for name in nodes), 4 * model.config.n_layers + 1)
+"""
+
+
 def test_a_fused_model_compiles_into_one_graph_that_holds_the_kernels():
-    _, fused = pair()
-    ids, nodes = ids_of(fused, (1, 5)), []
-
-    def backend(graph, inputs):
-        nodes.extend(str(node.target) for node in graph.graph.nodes if node.op == "call_function")
-        return graph.forward
-
-    expected = fused(ids)
-    compiled = torch.compile(fused, fullgraph=True, backend=backend)(ids)
-    assert torch.equal(compiled, expected)
-    kernels = [name for name in nodes if name.startswith("llama_from_scratch.")]
-    assert len(kernels) == 4 * fused.config.n_layers + 1, sorted(set(kernels))
+    """In a process of its own: the type checks that pytest puts around every function cannot be compiled."""
+    done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found, expected = done.stdout.split()
+    assert found == expected
 
 
 def test_a_few_steps_of_training_give_the_plain_losses():
