@@ -130,6 +130,9 @@ STRAYS = [
     ("red[t + 5] = 1;", "thread 59 writes red[64] in LINE, but red has 64 elements."),
     ("red[t] = 1; y[t] = red[t - 3];", "thread 0 reads red[-3] in LINE, but red has 64 elements."),
     ("red[t * 20] = 1;", "thread 4 writes red[80] in LINE, but red has 64 elements."),
+    ("red[t + 1] = 1; pair[0][0] = 0;", "thread 63 writes red[64] in LINE, but red has 64 elements."),   # an array of its own
+    ("red[0] = 0; pair[0][t + 1] = 1;", "thread 63 writes pair[64] in LINE, but pair has 64 elements."),   # on either side
+    ("red[t * 96] = 1;", "thread 1 writes red[96] in LINE, but red has 64 elements."),   # where another kernel has an array
     ("atomicAdd(&y[64 + t], 1.f);", "thread 0 changes by an atomic y[64] in LINE, but y has 64 elements."),
     ("store(y + 4 * t, load(x));", "thread 16 writes y[64] in LINE, but y has 64 elements."),
     ("y[1 << 30] = 1;", "in LINE, far from every tensor and shared array."),
@@ -226,6 +229,7 @@ def test_column_of_a_tile_conflicts_32_times_and_padding_or_a_swizzle_cures_it()
         assert (row.per_access, row.ideal, row.warp_accesses) == (n_passes, 32, 32), number
         assert traffic(found, line, "y", "writes").per_access == n_sectors, number
     assert torch.equal(y, x.T.expand_as(y)) and not found.races
+    assert all(found.steps[0].written[name].sum() == 1024 for name in ("tile", "padded", "turned"))
 
 
 @pytest.mark.parametrize("stride", STRIDES)
@@ -416,6 +420,12 @@ def test_two_tensors_that_lie_side_by_side_are_still_apart_when_traced():
     found = run("y[t] = x[t + 1];", args=[x, y], block=32)
     assert "reads x[32]" in str(found.out_of_bounds)
     assert torch.equal(both[:32], torch.arange(32.0)) and both[32] == 1
+
+
+def test_tensors_that_fill_whole_pages_are_still_apart_when_traced():
+    for offset in (1024, -1):  # whichever of the two lies first
+        found = trace(program(), "copy", [torch.zeros(1024), torch.zeros(1024), 1, offset, 64], grid=1, block=64)
+        assert f"reads x[{offset}]" in str(found.out_of_bounds)
 
 
 def test_dynamic_shared_memory_ends_where_the_launch_said():

@@ -250,7 +250,7 @@ class Trace:
         return found[0]
 
     def warp_access(self, traffic: Traffic, *, number: int = 0) -> dict[int, tuple[int, int]]:
-        """{lane: (first element, elements)} of one of the warp accesses that a row of `traffic` counts, in block and warp order."""
+        """{lane: (first element, elements)} of one of the warp accesses that a row of `traffic` counts, by block and warp."""
         array = next(array for array in self.known if array.name == traffic.array)
         mine = self.table[self.table["array"] == self.known.index(array)]
         mine = mine[[VERBS[row["kind"]] == traffic.kind and self._line(row) == traffic.line for row in mine]]
@@ -258,7 +258,7 @@ class Trace:
             raise ValueError(f"there are {traffic.warp_accesses} warp accesses, from 0; got {number}")
         rows = mine[rules.warp_accesses(mine) == number]
         size = array.item_bytes
-        return {int(row["thread"]) % rules.WARP: ((int(row["address"]) - array.begin) // size, max(int(row["bytes"]) // size, 1))
+        return {int(row["thread"]) % rules.WARP: ((int(row["address"]) - array.begin) // size, -(-int(row["bytes"]) // size))
                 for row in rows}
 
     def _line(self, row: np.void) -> Line:
