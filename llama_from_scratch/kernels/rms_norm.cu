@@ -233,8 +233,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_backward(
 // Rung 3. The parts of dweight live in registers, the row moves once and in vectors, and the next row's loads leave before the
 // current row is reduced: memory works while the block waits at its barrier. That is what one row per block cannot do.
 //
-// Registers are the limit. Per 8 columns of bf16 a thread holds 8 for dweight, 8 for the row (x and dy), 8 for the next row and
-// 4 for dsum: 28 * VECTORS, and some 25 for the rest. The weight is read anew from the L1 cache for each row to save 4.
+// Registers are the limit. Per 8 columns of bf16 a thread holds 8 for dweight, 8 for the row (x and dy) and 8 for the next row,
+// and some 30 for the rest. To save 4 each, the weight is read anew from the L1 cache for each row, and dsum is asked for only
+// when the widened numbers of the first half have left theirs; it has the time of the reduction to arrive.
 template <int VECTORS>
 __device__ inline void backward(
     const real* dy, const real* dsum, const real* x, const real* weight, const accum* inverse_size, real* dx, accum* partial,
@@ -263,9 +264,6 @@ __device__ inline void backward(
         accum inverse = next_inverse, dot = 0;
         fetch(row + step);
         #pragma unroll
-        for (int j = 0; j < VECTORS; j++)
-            if (dsum && column_of(j) < n_columns) more[j] = load_once(dsum + begin + column_of(j));
-        #pragma unroll
         for (int j = 0; j < VECTORS; j++) if (column_of(j) < n_columns) {
             accum n[VECTOR], d[VECTOR], scale[VECTOR];
             widen(h[j], n), widen(g[j], d), widen(load(weight + column_of(j)), scale);
@@ -276,6 +274,9 @@ __device__ inline void backward(
             as_stored(n);
             for (int i = 0; i < VECTOR; i++) part[j][i] += d[i] * n[i];
         }
+        #pragma unroll
+        for (int j = 0; j < VECTORS; j++)
+            if (dsum && column_of(j) < n_columns) more[j] = load_once(dsum + begin + column_of(j));
         accum mean = row_sum(dot, shared) / n_columns * inverse;
         #pragma unroll
         for (int j = 0; j < VECTORS; j++) if (column_of(j) < n_columns) {
