@@ -14,18 +14,22 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
-from itertools import chain, pairwise
+from itertools import accumulate, chain, pairwise
+from operator import add
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
-from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, Splitter, cut_long, one_of, without_surrogates
+from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, Splitter, cut_long, names_allowed, one_of, without_surrogates
 
 BEGIN_AND_END = ("<|begin_of_text|>", "<|end_of_text|>")
 """The special tokens that frame a text: what `bos_id` and `eos_id` stand for."""
 
 OnMerge = Callable[[int, bytes, bytes, int], object]
 
-_LONG_WORD_BYTES = 200
+Word = TypeVar("Word", bytes, str)
+
+_LONG_WORD = 200
+_FEW_PAIRS = 64
 _MEMO_TEXTS = 131_072
 _MEMO_CHARS = 64
 
@@ -100,8 +104,13 @@ def merge_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:
 
     With ranks `b"a"`, `b"b"`, `b"c"` = 0, 1, 2 and `b"bc"` = 3, `b"ab"` = 4: `b"abc"` -> `[0, 3]`.
     """
-    if len(word) > _LONG_WORD_BYTES:
-        return _merge_long_word(word, ranks)
+    return [ranks[part] for part in merge(word, ranks)]
+
+
+def merge(word: Word, ranks: Mapping[Word, int]) -> list[Word]:
+    """The parts `word` is left in when no two neighbours together have a rank; bytes in bytes, characters in a str."""
+    if len(word) > _LONG_WORD:
+        return _merge_run(word, ranks)
     rank_of, none = ranks.get, sys.maxsize
     parts = [word[i : i + 1] for i in range(len(word))]
     pair_ranks = [rank_of(word[i : i + 2], none) for i in range(len(word) - 1)]
@@ -113,14 +122,39 @@ def merge_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:
             pair_ranks[i - 1] = rank_of(parts[i - 1] + merged, none)
         if i < len(pair_ranks):
             pair_ranks[i] = rank_of(merged + parts[i + 1], none)
-    return [ranks[part] for part in parts]
+    return parts
 
 
-def _merge_long_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:
-    """What `merge_word` gives, in n log n steps: a heap finds the lowest rank, links skip what has been merged away."""
-    ends = list(range(1, len(word) + 1))  # the part that begins at i is word[i:ends[i]]
-    begins = list(range(-1, len(word)))  # begins[i] is where the part before the one at i begins
-    alive = [True] * len(word)
+def _merge_run(word: Word, ranks: Mapping[Word, int]) -> list[Word]:
+    """What `merge` gives, in steps that merge a pair wherever it is, while pairs are few, as in one letter repeated."""
+    row = word if isinstance(word, str) else word.decode("latin-1")  # a character per part
+    part_of = {char: char if isinstance(word, str) else char.encode("latin-1") for char in set(row)}
+    for new in map(chr, range(0xD800, 0xE000)):  # surrogates, which no text and no byte is
+        pairs = set(map(add, row, row[1:]))
+        if len(pairs) > _FEW_PAIRS:
+            break
+        found = sorted((rank, pair) for pair in pairs if (rank := ranks.get(part_of[pair[0]] + part_of[pair[1]])) is not None)
+        if not found:
+            return [part_of[char] for char in row]
+        rank, pair = found[0]
+        merged = part_of[pair[0]] + part_of[pair[1]]
+        # Everywhere at once is one after the other, unless another pair may merge in between: of this rank, or of a
+        # rank as low with what has just been merged.
+        beside = [merged, *(part_of[char] for char in set("".join(pairs)))]
+        next_ranks = [ranks.get(both) for part in beside for both in (part + merged, merged + part)]
+        if (found[1:2] and found[1][0] == rank) or any(other is not None and other <= rank for other in next_ranks):
+            break
+        part_of[new] = merged
+        row = row.replace(pair, new)
+    return _merge_long(word, ranks, list(accumulate(len(part_of[char]) for char in row)))
+
+
+def _merge_long(word: Word, ranks: Mapping[Word, int], part_ends: list[int]) -> list[Word]:
+    """What `merge` gives, in n log n steps: a heap finds the lowest rank, links skip what has been merged away."""
+    ends, begins = [0] * len(word), [-1] * (len(word) + 1)
+    for begin, end in pairwise([0, *part_ends]):
+        ends[begin] = end  # the part that begins at i is word[i:ends[i]]; 0 if none begins there
+        begins[end] = begin  # where the part before the one at i begins
 
     def candidate(i: int) -> tuple[int, int, int] | None:
         if i < 0 or ends[i] == len(word):
@@ -129,23 +163,23 @@ def _merge_long_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:
         rank = ranks.get(word[i:end])
         return None if rank is None else (rank, i, end)
 
-    heap = [found for i in range(len(word)) if (found := candidate(i))]
+    heap = [found for i in [0, *part_ends[:-1]] if (found := candidate(i))]
     heapq.heapify(heap)
     while heap:
         _, i, end = heapq.heappop(heap)
         middle = ends[i]
-        if not alive[i] or middle == len(word) or ends[middle] != end:
+        if not middle or middle == len(word) or ends[middle] != end:
             continue  # a neighbour has merged since
-        alive[middle] = False
+        ends[middle] = 0
         ends[i] = end
         begins[end] = i
         for found in (candidate(begins[i]), candidate(i)):
             if found:
                 heapq.heappush(heap, found)
-    return [ranks[word[i : ends[i]]] for i in range(len(word)) if alive[i]]
+    return [word[i:end] for i, end in enumerate(ends) if end]
 
 
-class _Memo(dict):
+class Memo(dict):
     """A bounded memory of `compute`: at most 131,072 texts of at most 64 characters, all forgotten when full."""
 
     def __init__(self, compute: Callable[[str], tuple[int, ...]]):
@@ -176,7 +210,7 @@ class Tokenizer:
         self._split = Splitter(pattern)
         self._token_of = {rank: token for token, rank in ranks.items()}
         self._token_of |= {special_id: name.encode() for name, special_id in self.special_ids.items()}
-        self._ids_of = _Memo(self._encode_pretoken)
+        self._ids_of = Memo(self._encode_pretoken)
 
     @classmethod
     def train(
@@ -254,15 +288,7 @@ class Tokenizer:
         becomes its id. One that `disallowed_special` has raises ValueError; "all" there means all not allowed.
         Lone surrogates become U+FFFD. Very long text is cut first (`cut_long`), also through a special string.
         """
-        if not isinstance(text, str):
-            raise TypeError(f"encode takes str, got {type(text).__name__}; decode bytes to str first")
-        allowed = self._named(allowed_special, set(self.special_ids))
-        disallowed = self._named(disallowed_special, set(self.special_ids) - allowed)
-        if disallowed and (found := one_of(disallowed).search(text)):
-            raise ValueError(
-                f"text may not hold disallowed special tokens, got {found[0]!r} at character {found.start()}; take it "
-                "out, or put it in allowed_special to make it one id"
-            )
+        allowed = names_allowed(text, self.special_ids, allowed_special=allowed_special, disallowed_special=disallowed_special)
         ids = [self.bos_id] if bos else []
         for stretch in cut_long(without_surrogates(text)):
             if not allowed:
@@ -272,16 +298,6 @@ class Tokenizer:
             for i, part in enumerate(one_of(allowed).split(stretch)):
                 ids += [self.special_ids[part]] if i % 2 else self._encode_ordinary(part)
         return [*ids, self.eos_id] if eos else ids
-
-    def _named(self, names: Literal["all"] | Set[str], all_names: set[str]) -> Set[str]:
-        if names == "all":
-            return all_names
-        if unknown := sorted(names - self.special_ids.keys()):
-            raise ValueError(
-                f"only special tokens of this vocabulary can be allowed or disallowed, got {unknown}; it has "
-                f"{list(self.special_ids) or 'none'}"
-            )
-        return names
 
     def _encode_ordinary(self, text: str) -> list[int]:
         return list(chain.from_iterable(map(self._ids_of.__getitem__, self._split(text))))
@@ -308,13 +324,10 @@ class Tokenizer:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes Meta's tokenizer.model: a line per token, in base64, with its rank; no special tokens."""
-        path = Path(path)
-        unfinished = path.with_name(path.name + ".tmp")
         lines = [
             b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in sorted(self.ranks.items(), key=lambda item: item[1])
         ]
-        unfinished.write_bytes(b"".join(lines))
-        os.replace(unfinished, path)
+        write_whole(path, b"".join(lines))
 
     @classmethod
     def load(cls, path: str | os.PathLike, *, special_tokens: Sequence[str] = (), pattern: str = LLAMA3_PATTERN) -> "Tokenizer":
@@ -340,6 +353,14 @@ class Tokenizer:
     def __reduce__(self):
         make = partial(type(self), special_tokens=tuple(self.special_ids), pattern=self.pattern)
         return make, (self.ranks,)  # a copy starts with an empty memory
+
+
+def write_whole(path: str | os.PathLike, data: bytes) -> None:
+    """Writes a file that is either the old one or the new one, whole, whatever fails."""
+    path = Path(path)
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_bytes(data)
+    os.replace(unfinished, path)
 
 
 def _check_ranks(ranks: Mapping[bytes, int]) -> None:

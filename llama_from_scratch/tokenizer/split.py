@@ -7,7 +7,8 @@ Notebook 10. Llama 3. Source: llama-models, models/llama3/tokenizer.py.
 """
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterator, Mapping, Set
+from typing import Literal
 
 import regex
 
@@ -88,6 +89,37 @@ def cut_long(text: str) -> Iterator[str]:
                     yield part[begin:end]
                     begin = end
         yield part[begin:]
+
+
+def names_allowed(
+    text: object,
+    special_ids: Mapping[str, int],
+    *,
+    allowed_special: Literal["all"] | Set[str],
+    disallowed_special: Literal["all"] | Set[str],
+) -> Set[str]:
+    """The special strings that become ids where `text` has them. Raises ValueError if it has a disallowed one."""
+    if not isinstance(text, str):
+        raise TypeError(f"encode takes str, got {type(text).__name__}; decode bytes to str first")
+    allowed = _named(allowed_special, set(special_ids), special_ids)
+    disallowed = _named(disallowed_special, special_ids.keys() - allowed, special_ids)
+    if disallowed and (found := one_of(disallowed).search(text)):
+        raise ValueError(
+            f"text may not hold disallowed special tokens, got {found[0]!r} at character {found.start()}; take it "
+            "out, or put it in allowed_special to make it one id"
+        )
+    return allowed
+
+
+def _named(names: Literal["all"] | Set[str], all_names: Set[str], special_ids: Mapping[str, int]) -> Set[str]:
+    if names == "all":
+        return all_names
+    if unknown := sorted(names - special_ids.keys()):
+        raise ValueError(
+            f"only special tokens of this vocabulary can be allowed or disallowed, got {unknown}; it has "
+            f"{list(special_ids) or 'none'}"
+        )
+    return names
 
 
 def one_of(names: Set[str]) -> re.Pattern:

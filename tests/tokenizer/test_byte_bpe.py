@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tiktoken.load import load_tiktoken_bpe
 
 from llama_from_scratch.tokenizer import Tokenizer
-from llama_from_scratch.tokenizer.byte_bpe import _Memo, learn_merges, merge_word
+from llama_from_scratch.tokenizer.byte_bpe import Memo, learn_merges, merge_word
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, Splitter, cut_long
 
 BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
@@ -285,7 +285,7 @@ def test_the_memory_is_bounded_and_changes_no_result(tok, monkeypatch):
 
 
 def test_the_memory_keeps_no_long_text():
-    memo = _Memo(lambda text: (len(text),))
+    memo = Memo(lambda text: (len(text),))
     assert [memo["a" * 64], memo["b" * 65]] == [(64,), (65,)]
     assert list(memo) == ["a" * 64]
 
