@@ -178,7 +178,7 @@ def test_every_rung_of_the_backward_ladder_gives_the_same_bits(dtype, checked):
         assert (inverse_size == 0.5).all()
         for extra, rungs in ((None, BACKWARD_RUNGS), (dsum, BACKWARD_RUNGS[1:])):
             pairs = [run_backward(dy, x, weight=weight, inverse_size=inverse_size, dsum=extra, rung=rung, n_blocks=n_blocks)
-                     for rung in rungs for n_blocks in (None, 1, 3)]
+                     for rung in rungs for n_blocks in (None, 3)]
             assert all(torch.equal(a, b) for pair in pairs for a, b in zip(pair, pairs[0]))
             assert torch.equal(pairs[0][1], (dy * x / 2).sum(0))
 
@@ -207,7 +207,7 @@ def test_rms_norm_is_the_same_bits_in_every_order_of_threads_and_on_every_run(or
 
 def test_the_ladder_moves_as_many_bytes_as_its_comments_say_and_races_nowhere():
     """Of 32 bytes that move for rung 1, 2 are used; rungs 2 and 3 read x twice, rung 4 once; likewise backward."""
-    real, n_rows, width, n_blocks = torch.bfloat16, 8, 512, 3
+    real, n_rows, width, n_blocks = torch.bfloat16, 8, 256, 3
     x, residual, weight, dy, dsum = inputs(n_rows, width, dtype=real)
     y, total, dx = (torch.empty_like(x) for _ in range(3))
     inverse_size, partial, n_bytes = torch.ones(n_rows), torch.empty(n_blocks, width), x.nbytes
@@ -229,14 +229,14 @@ def test_the_ladder_moves_as_many_bytes_as_its_comments_say_and_races_nowhere():
     assert passes("rms_norm_forward", [x, None, weight, y, None, inverse_size, width, EPS], **row_by_row) == {
         "x": (2, 0), "y": writes}
     arguments = [x, residual, weight, y, total, inverse_size, n_rows, width, EPS]
-    assert passes("rms_norm_forward_by2", arguments, **one_warp) == {
+    assert passes("rms_norm_forward_by1", arguments, **one_warp) == {
         "x": reads, "residual_or_null": reads, "y": writes, "sum_or_null": writes}
     assert passes("rms_norm_backward_1", [dy, x, weight, inverse_size, dx, width], **row_by_row) == {
         "dy": (2, 0), "x": (2, 0), "dx": writes}
     arguments = [dy, dsum, x, weight, inverse_size, dx, partial, n_rows, width]
     assert passes("rms_norm_backward", arguments, grid=n_blocks, block=256) == {
         "dy": (2, 0), "dsum_or_null": reads, "x": (2, 0), "dx": writes}
-    assert passes("rms_norm_backward_by1", arguments, grid=n_blocks, block=64) == {
+    assert passes("rms_norm_backward_by1", arguments, grid=n_blocks, block=32) == {
         "dy": reads, "dsum_or_null": reads, "x": reads, "dx": writes}
 
 
