@@ -3,7 +3,7 @@
 One regular expression cuts the text; its pieces joined together are the text again. It needs Unicode classes, hence the
 `regex` module; lines that are pure ASCII take a twin of the pattern for Python's faster `re`, with equal pieces.
 
-Notebook 10. Llama 3. Source: llama-models, models/llama3/tokenizer.py.
+Notebook 10. Llama 3 and 4. Source: llama-models, models/llama3/tokenizer.py and models/llama4/tokenizer.py.
 """
 
 import re
@@ -22,6 +22,17 @@ LLAMA3_PATTERN = (
     r"|\s+"
 )
 
+_LETTERS_UPPER, _LETTERS_LOWER = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
+LLAMA4_PATTERN = (
+    rf"[^\r\n\p{{L}}\p{{N}}]?{_LETTERS_UPPER}*{_LETTERS_LOWER}+(?i:'s|'t|'re|'ve|'m|'ll|'d)?"  # a word keeps its tail
+    rf"|[^\r\n\p{{L}}\p{{N}}]?{_LETTERS_UPPER}+{_LETTERS_LOWER}*(?i:'s|'t|'re|'ve|'m|'ll|'d)?"  # no capital after small
+    r"|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*"
+    r"|\s*[\r\n]+"
+    r"|\s+(?!\S)"
+    r"|\s+"
+)
+
 # The same for ASCII text. Under re.ASCII `\s` is the six ASCII blanks, as `regex` has it. What starts a piece is asked for
 # by its first character, the frequent first, and `++` gives nothing back: both for speed alone.
 _LLAMA3_ASCII = re.compile(
@@ -35,8 +46,23 @@ _LLAMA3_ASCII = re.compile(
     r"|\s*[\r\n]+|\s+(?!\S)|\s+",
     re.ASCII,
 )
-# No piece of Llama 3 crosses a line end with an indent and a sign or letter after it, so ASCII lines can go apart.
+_TAIL = r"(?:'(?:[sStTmMdD]|[rRvV][eE]|[lL][lL]))?+"
+_LLAMA4_WORD = rf"(?:[a-z]++|[A-Z]++[a-z]*+){_TAIL}"
+_LLAMA4_ASCII = re.compile(
+    rf"{_LLAMA4_WORD}"
+    r"|\n(?= *+\S)"
+    rf"| (?:{_LLAMA4_WORD}|[^\sA-Za-z0-9]++[\r\n/]*+| *(?= \S))"
+    rf"|[^\r\nA-Za-z0-9]{_LLAMA4_WORD}"
+    r"|[^\sA-Za-z0-9]++[\r\n/]*+"
+    r"|[0-9]{1,3}+"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+",
+    re.ASCII,
+)
+# No piece crosses a line end with an indent and a sign or letter after it, so ASCII lines can go apart. In Llama 4 a "/"
+# at the begin of a line may belong to the signs before it.
 _LINES = re.compile(r"[\x00-\x7f]*\n(?=[ \t]*\S)|(?s:.)+?(?:\n(?=[ \t]*\S)|\Z)")
+_LINES_BUT_SLASH = re.compile(_LINES.pattern.replace(r"(?=[ \t]*\S)", r"(?=[ \t]+\S|[^\s/])"))
+_TWINS = {LLAMA3_PATTERN: (_LLAMA3_ASCII, _LINES), LLAMA4_PATTERN: (_LLAMA4_ASCII, _LINES_BUT_SLASH)}
 
 _SLICE_CHARS = 400_000
 _RUN_CHARS = 25_000
@@ -53,7 +79,7 @@ class Splitter:
             raise ValueError(
                 f"a split pattern has no capturing groups, got {self._unicode.groups} in {pattern!r}; write (?:...)"
             )
-        self._ascii = _LLAMA3_ASCII if pattern == LLAMA3_PATTERN else None
+        self._ascii, self._lines = _TWINS.get(pattern, (None, None))
 
     def __call__(self, text: str) -> list[str]:
         """The pre-tokens of `text`, in order. Raises ValueError if the pattern leaves out a part of the text."""
@@ -68,7 +94,7 @@ class Splitter:
         if text.isascii():
             return self._ascii.findall(text)
         pieces = []
-        for lines in _LINES.findall(text):
+        for lines in self._lines.findall(text):
             pieces += (self._ascii if lines.isascii() else self._unicode).findall(lines)
         return pieces
 

@@ -19,7 +19,7 @@ from tiktoken.load import load_tiktoken_bpe
 
 from llama_from_scratch.tokenizer import Tokenizer
 from llama_from_scratch.tokenizer.byte_bpe import Memo, learn_merges, merge_word
-from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, Splitter, cut_long
+from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN, Splitter, cut_long
 
 BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
 BYTES = {bytes([value]): value for value in range(256)}
@@ -185,17 +185,21 @@ def test_ids_equal_those_of_tiktoken_on_any_characters(tok, tiktok, text):
     assert tok.encode(text) == tiktok.encode_ordinary(text)
 
 
+@pytest.mark.parametrize("pattern", [LLAMA3_PATTERN, LLAMA4_PATTERN], ids=["llama 3", "llama 4"])
 @settings(max_examples=1000, deadline=None)
-@given(text=st.text(st.characters(max_codepoint=127), max_size=40) | st.text("'sTreVmlLd a", max_size=9) | st.text(" \n\ta1!"))
+@given(text=st.text(st.characters(max_codepoint=127), max_size=40) | st.text("'sTreVmlLd a", max_size=9) | st.text(" \na1!/A"))
 @example("a12345  \n  1\n\n   !")
-def test_the_ascii_twin_of_the_pattern_splits_like_the_pattern(text):
-    assert Splitter(LLAMA3_PATTERN)(text) == regex.findall(LLAMA3_PATTERN, text)
+@example("I'M DON'T aB ABc'd!'s a\n/ /\n/")
+def test_the_ascii_twin_of_a_pattern_splits_like_the_pattern(pattern, text):
+    assert Splitter(pattern)(text) == regex.findall(pattern, text)
 
 
+@pytest.mark.parametrize("pattern", [LLAMA3_PATTERN, LLAMA4_PATTERN], ids=["llama 3", "llama 4"])
 @settings(max_examples=1000, deadline=None)
-@given(text=st.text("é日²\u0301\u2028\x85\x1c\xa0 aB1!'\t\n\r", max_size=40))
-def test_text_cut_in_lines_splits_like_the_pattern(text):
-    assert Splitter(LLAMA3_PATTERN)(text) == regex.findall(LLAMA3_PATTERN, text)
+@given(text=st.text("é日²ſ\u0301\u2028\x85\x1c\xa0 aB1!/'\t\n\r", max_size=40))
+@example("é!\n/a")
+def test_text_cut_in_lines_splits_like_the_pattern(pattern, text):
+    assert Splitter(pattern)(text) == regex.findall(pattern, text)
 
 
 def test_ids_equal_those_of_hugging_face_tokenizers(tok):

@@ -1,0 +1,174 @@
+"""Special tokens, patterns and known ids of what was released, on rank files made here with the known tokens in place."""
+
+import random
+
+import pytest
+import tiktoken
+
+from llama_from_scratch.tokenizer import Tokenizer
+from llama_from_scratch.tokenizer.released import (
+    LLAMA_3,
+    LLAMA_3_1,
+    LLAMA_3_2_VISION,
+    LLAMA_4,
+    SPECIAL_TOKENS,
+    llama_3,
+    llama_4,
+    load,
+)
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
+from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN
+
+PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
+IN_NO_TEXT = [0xC0, 0xC1, *range(0xF5, 0x100)]  # bytes that UTF-8 never has
+# What is known of the 128,000 and 200,000 tokens.
+KNOWN_3 = {
+    "This": 2028, " is": 374, " a": 264, " test": 1296, " sentence": 11914, "Hello": 9906, " world": 1917, " Hello": 22691,
+    " two": 1403, " spaces": 12908, "\n\n": 271, "system": 9125, "user": 882, "assistant": 78191, "123": 4513, "456": 10961,
+    "789": 16474, "don": 15357, "'t": 956, " DON": 45373, "'T": 17773, "él": 19010, "lo": 385, "   ": 262, "\tif": 748,
+    " x": 865, ":\r\n": 2904, "ot": 354, "_id": 851, "é": 300,
+}  # fmt: skip
+KNOWN_4 = {
+    "This": 3231, " is": 373, " a": 262, " test": 1600, " sentence": 17705, "Hello": 19873, " world": 3817, "\n\n": 368,
+    "system": 15651, "user": 1556, "assistant": 140680, "123": 7235, "456": 19596, "789": 30054, "don't": 127161, "I'm": 23752,
+    " I": 300, " I'": 5384, "/y": 28889, "//": 405,
+}  # fmt: skip
+
+
+def ranks_with(known: dict[str, int], bytes_in_order: list[int], size: int) -> dict[bytes, int]:
+    """`size` ranks: the bytes first, the tokens that are `known` in their places, tokens that no text has in the others."""
+    ranks = {bytes([value]): i for i, value in enumerate(bytes_in_order)} | {text.encode(): i for text, i in known.items()}
+    taken = set(ranks.values())
+    return ranks | {b"\xff\xfe%d" % i: i for i in range(size) if i not in taken}
+
+
+def in_order(first: list[int]) -> list[int]:
+    rest = [value for value in PRINTABLE if value not in first]
+    return [*first, *rest, *(value for value in range(256) if value not in {*first, *rest})]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("released")
+    Tokenizer(ranks_with(KNOWN_3, in_order([]), 128_000)).save(folder / "3.model")
+    Tokenizer(ranks_with(KNOWN_4, in_order(IN_NO_TEXT), 200_000)).save(folder / "4.model")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def tok_3(files) -> Tokenizer:
+    return llama_3(files / "3.model")
+
+
+@pytest.fixture(scope="module")
+def tok_4(files) -> Tokenizer:
+    return llama_4(files / "4.model")
+
+
+@pytest.mark.parametrize(
+    "text, ids",
+    [
+        ("This is a test sentence.", [2028, 374, 264, 1296, 11914, 13]),
+        ("Hello, world!", [9906, 11, 1917, 0]),
+        (" Hello", [22691]),
+        ("  two  spaces", [220, 1403, 220, 12908]),
+        ("\n", [198]),
+        ("\n\n", [271]),
+        ("system", [9125]),
+        ("assistant", [78191]),
+        ("1234567890", [4513, 10961, 16474, 15]),
+        ("don't DON'T", [15357, 956, 45373, 17773]),
+        ("héllo", [71, 19010, 385]),
+        ("   ", [262]),
+        ("\t\tif x:\r\n", [197, 748, 865, 2904]),
+        ("<|eot_id|>", [27, 91, 68, 354, 851, 91, 29]),
+    ],
+)
+def test_known_tokens_of_llama_3_give_the_released_ids(tok_3, text, ids):
+    assert tok_3.encode(text) == ids
+    assert tok_3.decode(ids) == text
+
+
+@pytest.mark.parametrize(
+    "text, ids",
+    [
+        ("This is a test sentence.", [3231, 373, 262, 1600, 17705, 26]),
+        ("Hello, world!", [19873, 24, 3817, 13]),
+        ("\n\n", [368]),
+        ("system", [15651]),
+        ("assistant", [140680]),
+        ("1234567890", [7235, 19596, 30054, 28]),
+        ("don't", [127161]),
+        ("I'm I'M", [23752, 5384, 57]),
+        ("x/y//z\n/", [100, 28889, 405, 102, 198, 27]),
+    ],
+)
+def test_known_tokens_of_llama_4_give_the_released_ids(tok_4, text, ids):
+    assert tok_4.encode(text) == ids
+    assert tok_4.decode(ids) == text
+
+
+@pytest.mark.parametrize(
+    "table, names",
+    [
+        (LLAMA_3, {0: "begin_of_text", 1: "end_of_text", 2: "reserved_special_token_0", 4: "reserved_special_token_2",
+                   5: "reserved_special_token_3", 6: "start_header_id", 7: "end_header_id", 8: "reserved_special_token_4",
+                   9: "eot_id", 10: "reserved_special_token_5", 255: "reserved_special_token_250"}),
+        (LLAMA_3_1, {2: "reserved_special_token_0", 4: "finetune_right_pad_id", 5: "reserved_special_token_2", 8: "eom_id",
+                     9: "eot_id", 10: "python_tag", 11: "reserved_special_token_3", 255: "reserved_special_token_247"}),
+        (LLAMA_3_2_VISION, {5: "step_id", 11: "reserved_special_token_2", 255: "reserved_special_token_246", 256: "image"}),
+        (LLAMA_4, {0: "begin_of_text", 4: "fim_suffix", 5: "header_start", 9: "step",
+                   10: "text_post_train_reserved_special_token_0", 15: "text_post_train_reserved_special_token_5",
+                   16: "python_start", 18: "finetune_right_pad", 19: "text_post_train_reserved_special_token_8",
+                   79: "text_post_train_reserved_special_token_68", 80: "image_start", 81: "image_end",
+                   83: "vision_reserved_special_token_1", 85: "tile_y_separator", 86: "vision_reserved_special_token_2",
+                   90: "image", 91: "vision_reserved_special_token_6", 92: "patch", 93: "vision_reserved_special_token_7",
+                   1133: "vision_reserved_special_token_1047", 1134: "reasoning_reserved_special_token_0",
+                   1141: "reasoning_reserved_special_token_7", 1142: "reasoning_thinking_start",
+                   1143: "reasoning_thinking_end", 1144: "reserved_special_token_0", 2047: "reserved_special_token_903"}),
+    ],
+    ids=["3", "3.1", "3.2 vision", "4"],
+)  # fmt: skip
+def test_special_tokens_stand_where_they_were_released(table, names):
+    assert {i: table[i] for i in names} == {i: f"<|{name}|>" for i, name in names.items()}
+    assert len(set(table)) == len(table) == {LLAMA_3_2_VISION: 257, LLAMA_4: 2048}.get(table, 256)
+
+
+def test_vocabularies_have_the_released_sizes_and_begin_and_end(files, tok_3, tok_4):
+    assert (tok_3.vocab_size, tok_3.bos_id, tok_3.eos_id) == (128_256, 128_000, 128_001)
+    assert (tok_4.vocab_size, tok_4.bos_id, tok_4.eos_id) == (202_048, 200_000, 200_001)
+    assert tok_3.special_ids["<|eom_id|>"] == 128_008 and tok_4.special_ids["<|patch|>"] == 200_092
+    vision = load(files / "3.model", "llama-3.2-vision")
+    assert vision.special_ids["<|image|>"] == 128_256 and vision.vocab_size == 128_257
+
+
+def test_each_generation_loads_with_its_own_names_and_pattern(files, tmp_path):
+    for generation, names in SPECIAL_TOKENS.items():
+        tok = load(files / ("4.model" if generation == "llama-4" else "3.model"), generation)
+        assert tuple(tok.special_ids) == names
+        assert tok.pattern == (LLAMA4_PATTERN if generation == "llama-4" else LLAMA3_PATTERN)
+    SentencePiece.train("the cat", 285).save(tmp_path / "tokenizer.model")
+    for generation in ("llama-1", "llama-2"):
+        assert load(tmp_path / "tokenizer.model", generation).vocab_size == 285
+
+
+def test_a_file_of_another_generation_is_refused(files, tmp_path):
+    SentencePiece.train("the cat", 285).save(tmp_path / "tokenizer.model")
+    with pytest.raises(ValueError, match="a rank file holds a token in base64"):
+        load(tmp_path / "tokenizer.model", "llama-3")
+    with pytest.raises(ValueError, match="cannot be read as a SentencePiece model"):
+        load(files / "3.model", "llama-2")
+    with pytest.raises(ValueError, match="one of llama-1, llama-2, llama-3, .*; got 'llama-5'"):
+        load(files / "3.model", "llama-5")
+
+
+@pytest.mark.parametrize("pattern", [LLAMA3_PATTERN, LLAMA4_PATTERN], ids=["llama 3", "llama 4"])
+def test_ids_equal_those_of_tiktoken_on_random_texts(pattern):
+    corpus = "The cat's hat, I'M sure THEY'LL say:\n\tdef f(x1):\n    return x/y\n/* naïve */ Ünï ΑΒγ 日本 123456 ½\r\n\r\n"
+    tok = Tokenizer.train([corpus] * 2, 320 + 256, special_tokens=LLAMA_3_1, pattern=pattern)
+    theirs = tiktoken.Encoding("made here", pat_str=pattern, mergeable_ranks=tok.ranks, special_tokens=tok.special_ids)
+    rng, parts = random.Random(0), [*corpus.split(" "), *corpus, *" \n\t/'sSǅʰ\u0301ſaA!<>|", *LLAMA_3_1[:12]]
+    for _ in range(5000):
+        text = "".join(rng.choices(parts, k=rng.randint(0, 12)))
+        assert tok.encode(text) == theirs.encode_ordinary(text), text
+        assert tok.encode(text, allowed_special="all") == theirs.encode(text, allowed_special="all"), text
