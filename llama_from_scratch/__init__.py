@@ -7,14 +7,14 @@ nothing: each part is loaded where it is used.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from llama_from_scratch.checkpoint.native import load as load
+    from llama_from_scratch.checkpoint.load import load as load
 
 __all__ = ["load"]
 
 
 def __getattr__(name: str) -> Any:
     if name == "load":
-        from llama_from_scratch.checkpoint.native import load
+        from llama_from_scratch.checkpoint.load import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

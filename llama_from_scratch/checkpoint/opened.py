@@ -119,6 +119,6 @@ def _container_free_bytes(group: Path, otherwise: int) -> int:
     try:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        return limit - used + int(stat["file"])
+        return limit - used + int(stat["active_file"]) + int(stat["inactive_file"])
     except (OSError, ValueError, KeyError):
         return otherwise

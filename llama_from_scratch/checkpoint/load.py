@@ -1,0 +1,57 @@
+"""Any checkpoint -> a model that runs: which format a path holds, whether it fits into memory, and its tokenizer with it.
+
+Notebook 18.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from llama_from_scratch.checkpoint import hugging_face, meta, native
+from llama_from_scratch.checkpoint.opened import OnTensor, Opened, build, refuse_what_does_not_fit
+from llama_from_scratch.model.transformer import Llama
+
+
+def load(
+    path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
+    memory_bytes: int | None = None, on_tensor: OnTensor | None = None,
+) -> tuple[Llama, Any]:
+    """The model of a checkpoint in any format that is known, and its tokenizer.
+
+    `dtype`: by default that of the files. `memory_bytes`: what the weights may take, by default what is free on `device`.
+    `on_tensor(n_bytes_done, n_bytes)` hears of each tensor, for a progress bar. A model in the dtype of its files may be
+    views of them, read when they are used: leave the files as they are while it runs.
+
+    Raises ValueError if nothing is recognised at `path`, a file is damaged, the model does not fit into memory, or config,
+    tensors and tokenizer do not belong together.
+    """
+    opened = read(path)
+    if (target := dtype or opened.dtype) is not None:
+        refuse_what_does_not_fit(opened, dtype=target, device=device, memory_bytes=memory_bytes)
+    tokenizer = opened.tokenizer()
+    return build(opened, dtype=dtype, device=device, memory_bytes=memory_bytes, on_tensor=on_tensor), tokenizer
+
+
+def read(path: str | Path) -> Opened:
+    """The checkpoint at `path`, its weights not yet read. Raises ValueError as `load` does."""
+    path = Path(path)
+    is_hugging_face, is_meta = (path / "config.json").is_file(), (path / "params.json").is_file()
+    if is_hugging_face and is_meta:
+        raise ValueError(f"a folder holds one checkpoint, and {path} has the config.json of one and the params.json of "
+                         "another. Move one of them, or say which: checkpoint.hugging_face.read or checkpoint.meta.read")
+    if is_meta:
+        return meta.read(path)
+    if (found := native.find(path)) is not None and _format_of(found) != native.FORMAT:
+        return hugging_face.read(path)
+    if found is not None:
+        return native.read(path)
+    if path.is_file():
+        raise ValueError(f"a checkpoint is a folder with a config.json or a params.json; {path} is a file. Give its folder")
+    raise ValueError("a checkpoint is a folder with a config.json (our own or Hugging Face's layout) or a params.json "
+                     f"(Meta's); {path} {'has neither; give the one with the weights' if path.is_dir() else 'is not there'}")
+
+
+def _format_of(folder: Path) -> Any:
+    about = native.read_json(folder / "config.json")
+    return about.get("format") if isinstance(about, dict) else None

@@ -1,0 +1,208 @@
+import dataclasses
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_checkpoints import TOKENIZER, far_logits, same_weights, tiny
+
+import llama_from_scratch
+from llama_from_scratch import family
+from llama_from_scratch.checkpoint import hugging_face, load, meta, names, native, opened
+from llama_from_scratch.model.transformer import Llama
+
+WRITERS = {
+    "native": native.save,
+    "hugging_face": lambda folder, model, tokenizer: hugging_face.write(folder, model, tokenizer=tokenizer, shard_bytes=10**5),
+    "meta": lambda folder, model, tokenizer: meta.write(folder, model, tokenizer=tokenizer, n_shards=2),
+}
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_a_path_is_recognised_and_gives_model_and_tokenizer(layout, tmp_path):
+    model = tiny("llama-3.1")
+    WRITERS[layout](tmp_path / "m", model, TOKENIZER)
+    loaded, tokenizer = llama_from_scratch.load(tmp_path / "m")
+    assert loaded.config == model.config and same_weights(loaded, model)
+    assert torch.equal(far_logits(loaded), far_logits(model)), "the frequencies of RoPE are there, too"
+    assert tokenizer.encode("the cat", bos=True) == TOKENIZER.encode("the cat", bos=True)
+    assert all(weight.requires_grad for weight in loaded.parameters())
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_the_wanted_dtype_is_given_and_the_callers_seed_kept(layout, tmp_path):
+    WRITERS[layout](tmp_path / "m", tiny().bfloat16(), TOKENIZER)
+    torch.manual_seed(7)
+    before = torch.get_rng_state()
+    as_saved, _ = load.load(tmp_path / "m")
+    wide, _ = load.load(tmp_path / "m", dtype=torch.float32)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert same_weights(as_saved, tiny().bfloat16()) and same_weights(wide, tiny().bfloat16().float())
+    assert as_saved.rope.freq_R.dtype == torch.float32
+
+
+def test_progress_is_told_in_bytes_up_to_all_of_them(tmp_path):
+    model = tiny("llama-3.2")
+    hugging_face.write(tmp_path / "m", model, tokenizer=TOKENIZER)
+    heard = []
+    load.load(tmp_path / "m", on_tensor=lambda done, n_bytes: heard.append((done, n_bytes)))
+    assert len(heard) == 38 and heard == sorted(heard) and heard[-1] == (4 * model.config.n_params,) * 2
+
+
+@pytest.mark.parametrize("layout", WRITERS)
+def test_a_loaded_model_can_be_trained(layout, tmp_path):
+    WRITERS[layout](tmp_path / "m", tiny("llama-3.2"), TOKENIZER)
+    loaded, _ = load.load(tmp_path / "m")
+    loaded(torch.zeros(1, 3, dtype=torch.int64)).sum().backward()
+    torch.optim.SGD(loaded.parameters(), lr=0.1).step()
+    assert not torch.equal(loaded.norm.weight, tiny("llama-3.2").norm.weight)
+    assert same_weights(load.load(tmp_path / "m")[0], tiny("llama-3.2")), "the files keep what was saved"
+
+
+def sparse_checkpoint(folder, config):
+    """A folder as Hugging Face's, whose weights are holes in the file: long as the real one, small on the disk."""
+    folder.mkdir()
+    rows = names.expand(names.HUGGING_FACE, config.n_layers)
+    header, end = {}, 0
+    for ours, shape in names.shapes(config).items():
+        n_bytes = 2 * math.prod(shape)
+        header[rows[ours].theirs] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [end, end + n_bytes]}
+        end += n_bytes
+    head = json.dumps(header).encode()
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        file.truncate(8 + len(head) + end)
+    (folder / "config.json").write_text(json.dumps(hugging_face.config_to(config, dtype=torch.bfloat16)))
+    return folder
+
+
+def test_an_8b_model_that_does_not_fit_is_refused_before_a_weight_is_read(tmp_path, monkeypatch):
+    folder = sparse_checkpoint(tmp_path / "m", family.config("llama-3.1-8b"))
+    assert (folder / "model.safetensors").stat().st_size > 16_060_522_496
+    monkeypatch.setattr(hugging_face, "_tensors", lambda *_: pytest.fail("a weight was read"))
+    start = time.perf_counter()
+    with pytest.raises(ValueError, match=r"8.03 billion parameters of .* need 16.06 GB in bfloat16, and 12.00 GB are free "
+                                         r"on cpu. Take a smaller model"):
+        load.load(folder, memory_bytes=12 * 10**9)
+    with pytest.raises(ValueError, match=r"need 32.12 GB in float32, and 20.00 GB .* Ask for dtype=torch.bfloat16, which"):
+        load.load(folder, dtype=torch.float32, memory_bytes=20 * 10**9)
+    assert time.perf_counter() - start < 5
+    monkeypatch.setattr(opened, "free_bytes", lambda device: 10**9)
+    with pytest.raises(ValueError, match=r"and 1.00 GB are free on cpu"):
+        load.load(folder)
+
+
+def test_the_machine_says_how_much_memory_is_free():
+    free = opened.free_bytes(torch.device("cpu"))
+    assert 10**8 < free < 10**14
+    assert opened.free_bytes(torch.device("meta")) is None
+
+
+def test_a_container_leaves_its_limit_less_what_it_uses_and_cannot_drop(tmp_path):
+    about = {"memory.max": "1000", "memory.current": "700", "memory.stat": "anon 400\nactive_file 200\ninactive_file 100"}
+    for name, content in about.items():
+        (tmp_path / name).write_text(content + "\n")
+    assert opened._container_free_bytes(tmp_path, 5000) == 600
+    (tmp_path / "memory.max").write_text("max\n")
+    assert opened._container_free_bytes(tmp_path, 5000) == 5000
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda f: None, "is not there"),
+        (lambda f: f.mkdir(), "has neither"),
+        (lambda f: f.write_text("x"), "is a file. Give its folder"),
+        (lambda f: [f.mkdir(), *[(f / name).write_text("{}") for name in ("config.json", "params.json")]], "holds one"),
+        (lambda f: [f.mkdir(), (f / "config.json").write_text("nonsense")], "needs a JSON file at .*config.json"),
+        (lambda f: [f.mkdir(), (f / "config.json").write_text('{"model_type": "bert"}')], "neither"),
+    ],
+)
+def test_a_path_without_a_checkpoint_is_refused(make, message, tmp_path):
+    make(tmp_path / "m")
+    with pytest.raises(ValueError, match=message):
+        llama_from_scratch.load(tmp_path / "m")
+
+
+def test_tensors_of_several_dtypes_need_a_decision(tmp_path):
+    model = tiny().bfloat16()
+    model.norm.float()
+    hugging_face.write(tmp_path / "m", model, tokenizer=TOKENIZER)
+    with pytest.raises(ValueError, match=r"have several dtypes, of which a model computes in one; choose it: dtype="):
+        load.load(tmp_path / "m")
+    assert load.load(tmp_path / "m", dtype=torch.float32)[0].norm.weight.dtype == torch.float32
+
+
+# Prints the peak of resident memory while a checkpoint is loaded and every weight used once, over what was there before.
+PEAK = """
+import sys, torch
+from llama_from_scratch.checkpoint import load
+from llama_from_scratch.checkpoint.opened import build
+folder, dtype = sys.argv[1], getattr(torch, sys.argv[2])
+build(load.read(sys.argv[3]), dtype=dtype)  # loads what PyTorch loads lazily
+def status(key):
+    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(key))
+open("/proc/self/clear_refs", "w").write("5")
+before = status("VmRSS")
+model = build(load.read(folder), dtype=dtype)
+for weight in model.parameters():
+    weight.data.view(torch.uint8)[..., ::64].max()
+print((status("VmHWM") - before) / sum(weight.nbytes for weight in model.parameters()))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory can be reset on Linux only")
+@pytest.mark.parametrize(
+    ("layout", "dtype", "is_tied"),
+    [("native", "bfloat16", False), ("hugging_face", "bfloat16", False), ("hugging_face", "float32", False),
+     ("meta", "bfloat16", False), ("meta", "float32", True), ("meta in one file", "bfloat16", True),
+     ("meta in one file", "float32", False)],
+)
+def test_loading_takes_little_more_memory_than_the_model(layout, dtype, is_tied, tmp_path):
+    """The proportions of a small Llama: the embedding is a seventh of it, or with the head a quarter."""
+    torch.manual_seed(0)
+    shape = dict(dim=768, n_heads=12, n_kv_heads=4, ffn_dim=2048, layers=family.tiny("llama-3.1").layers * 3, vocab_size=12_000)
+    with torch.device("meta"):
+        model = Llama(dataclasses.replace(family.tiny("llama-3.1"), is_tied=is_tied, **shape))
+    model = model.to_empty(device="cpu").bfloat16()
+    if is_tied:
+        model.output.weight = model.tok_embeddings.weight
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.fill_(1)
+    assert sum(p.nbytes for p in model.parameters()) > 150e6
+    write_weights_only(layout, tmp_path / "m", model)
+    write_weights_only(layout, tmp_path / "small", tiny().bfloat16())
+    done = subprocess.run([sys.executable, "-c", PEAK, tmp_path / "m", dtype, tmp_path / "small"],
+                          capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert 0.95 < float(done.stdout) < 1.15, done.stdout
+
+
+class AnyTokenizer:
+    """Fits every model; the weights alone are looked at."""
+
+    pattern, special_ids, bos_id, eos_id = "", {}, 0, 1
+
+    def __init__(self, vocab_size):
+        self.vocab_size = vocab_size
+
+    def save(self, path):
+        Path(path).write_text("")
+
+
+def write_weights_only(layout, folder, model):
+    tokenizer = AnyTokenizer(model.config.vocab_size)
+    if layout == "meta in one file":
+        meta.write(folder, model, tokenizer=tokenizer)
+    elif layout == "native":
+        with native.creating(folder) as unfinished:
+            native.write(unfinished, model, tokenizer=TOKENIZER)
+    elif layout == "meta":
+        meta.write(folder, model, tokenizer=tokenizer, n_shards=2)
+    else:
+        hugging_face.write(folder, model, tokenizer=tokenizer, shard_bytes=40_000_000)
