@@ -247,7 +247,7 @@ def run(*, say: Callable[[str], None]) -> dict:
     for dtype in (torch.bfloat16, torch.float32):
         rows += [adamw_row(dtype, max_norm=max_norm, say=say) for max_norm in (None, 1.0)]
     say(table(rows, bandwidth))
-    return {"machine": machine(), "copy_bytes_per_s": bandwidth,
+    return {"copy_bytes_per_s": bandwidth,
             "rows": [as_data(row) | {"share_of_copy": row.share(bandwidth)} for row in rows]}
 
 
@@ -276,7 +276,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     results = run(say=print)
     if options.out:
-        options.out.write_text(json.dumps(results, indent=1))
+        options.out.write_text(json.dumps({"machine": machine()} | results, indent=1))
     return 0 if all(row["is_right"] for row in results["rows"]) else 1
 
 

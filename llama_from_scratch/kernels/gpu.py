@@ -9,6 +9,7 @@ Notebook 30.
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -39,9 +40,12 @@ def sweep(device: torch.device) -> dict:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Checks, then times, and writes `kernels.json` to the folder. 0 if everything was right; 2 where there is no GPU."""
+    """Checks, then times, and writes `gpu-<name of the device>.json` to the folder, where `lessons.measured` finds it.
+
+    0 if everything was right, 1 if not, 2 where there is no GPU.
+    """
     parser = argparse.ArgumentParser(description="Checks every kernel on this machine's GPU, then times them.")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the results, kernels.json")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the results; benchmarks/results to show them")
     parser.add_argument("--no-bench", action="store_true", help="only check")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
@@ -50,8 +54,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
               "on the emulator.", file=sys.stderr)
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
-    results = {"sweep": sweep(torch.device("cuda"))}
-    path = options.out / "kernels.json"
+    results = {"machine": bench.machine(), "sweep": sweep(torch.device("cuda"))}
+    path = options.out / f"gpu-{re.sub(r'[^a-z0-9]+', '-', torch.cuda.get_device_name().lower())}.json"
     path.write_text(json.dumps(results, indent=1))  # the check stands even if the timing is cut short
     if not options.no_bench:
         results |= bench.run(say=lambda text: print(text, flush=True))

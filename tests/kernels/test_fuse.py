@@ -156,6 +156,7 @@ print(sum(name.startswith("llama_from_scratch.") for name in nodes), 4 * model.c
 """
 
 
+@pytest.mark.slow
 def test_a_fused_model_compiles_into_one_graph_that_holds_the_kernels():
     """In a process of its own: the type checks that pytest puts around every function cannot be compiled."""
     done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True)
