@@ -10,13 +10,13 @@ import sys
 
 import pytest
 import torch
-from llama_from_scratch.kernels.rms_norm import rms_norm
 from torch.nn import functional as F
 
 from llama_from_scratch import family
 from llama_from_scratch.kernels import check
 from llama_from_scratch.kernels.adamw import FusedAdamW
 from llama_from_scratch.kernels.fuse import fuse
+from llama_from_scratch.kernels.rms_norm import rms_norm
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train.optimizer import decay_groups
 
