@@ -94,9 +94,9 @@ def time_graph(prepare: Callable[[], Sequence[Callable[[], object]]], *, n_repea
     return Time(median=statistics.median(times), p20=fifths[0], p80=fifths[-1])
 
 
-def copy_bandwidth() -> float:
+def copy_bandwidth(device: torch.device) -> float:
     """Bytes per second, read and written, of a device-to-device copy of 2 GiB."""
-    source = torch.randint(256, (COPY_BYTES,), dtype=torch.uint8, device="cuda")
+    source = torch.randint(256, (COPY_BYTES,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * COPY_BYTES / (time_graph(lambda: [lambda: target.copy_(source)]).median * 1e-6)
 
@@ -104,9 +104,9 @@ def copy_bandwidth() -> float:
 # --- the rows ---------------------------------------------------------------------------------------------------------
 
 
-def operation_rows(operation: check.Operation, *, say: Callable[[str], None]) -> list[Row]:
+def operation_rows(operation: check.Operation, *, device: torch.device, say: Callable[[str], None]) -> list[Row]:
     """Forward and backward of one operation at its large size, in bf16."""
-    dtype, device = torch.bfloat16, torch.device("cuda")
+    dtype = torch.bfloat16
     generator = torch.Generator(device).manual_seed(3)
     draw = lambda *shape: torch.randn(shape, generator=generator, device=device)
     findings = check.check(operation, operation.large, dtype=dtype, device=device)
@@ -118,7 +118,7 @@ def operation_rows(operation: check.Operation, *, say: Callable[[str], None]) ->
     first = inputs()
     n_sets = max(1, math.ceil(4 * L2_BYTES / sum(x.nbytes for x in first)))
     sets = [first, *(inputs() for _ in range(n_sets - 1))]
-    rivals = {"fused": lambda *args: operation.fused(*args, emulate=False), "eager": operation.plain,
+    rivals = {"fused": lambda *args: operation.fused(*args, emulate=device.type == "cpu"), "eager": operation.plain,
               "compiled": torch.compile(operation.plain), "library": _LIBRARY.get(operation.name)}
     rows = []
     for direction, kind, prepare, n_bytes in zip(("forward", "backward"), ("output", "gradient"), (_forward, _backward),
@@ -136,10 +136,10 @@ def operation_rows(operation: check.Operation, *, say: Callable[[str], None]) ->
     return rows
 
 
-def adamw_row(dtype: torch.dtype, *, max_norm: float | None, say: Callable[[str], None]) -> Row:
+def adamw_row(dtype: torch.dtype, *, max_norm: float | None, device: torch.device, say: Callable[[str], None]) -> Row:
     """One step over `N_PARAMETERS` parameters in tensors of two sizes, with the clipping of gradients or without."""
-    device = torch.device("cuda")
-    shapes = [(4096,)] * 16 + [(4096, 4096)] * ((N_PARAMETERS - 16 * 4096) // 4096**2)
+    width = math.isqrt(N_PARAMETERS // 16)
+    shapes = [(width,)] * 16 + [(width, width)] * 16
     findings = check.check_adamw(dtype=dtype, device=device)
 
     def parameters(kind: torch.dtype) -> dict[str, nn.Parameter]:
@@ -149,7 +149,7 @@ def adamw_row(dtype: torch.dtype, *, max_norm: float | None, say: Callable[[str]
         return made
 
     def fused() -> list[Callable]:
-        optimizer = FusedAdamW([Group(params=parameters(dtype), weight_decay=0.1)])
+        optimizer = FusedAdamW([Group(params=parameters(dtype), weight_decay=0.1)], emulate=device.type == "cpu")
         return [lambda: optimizer.step(lr=1e-4, max_norm=max_norm)]
 
     def eager() -> list[Callable]:  # its clipping asks the GPU for the norm, which no graph can hold
@@ -158,7 +158,7 @@ def adamw_row(dtype: torch.dtype, *, max_norm: float | None, say: Callable[[str]
 
     def library() -> list[Callable]:
         params = list(parameters(torch.float32).values())
-        optimizer = torch.optim.AdamW(params, lr=1e-4, fused=True, capturable=True)
+        optimizer = torch.optim.AdamW(params, lr=1e-4, fused=True, capturable=device.type == "cuda")
         clip = (lambda: torch.nn.utils.clip_grad_norm_(params, max_norm)) if max_norm else (lambda: None)
         return [lambda: (clip(), optimizer.step())]
 
@@ -239,13 +239,13 @@ def table(rows: Sequence[Row], copy_bytes_per_s: float) -> str:
     return f"{text}\na copy moves {copy_bytes_per_s / 1e9:.0f} GB/s, read and written"
 
 
-def run(*, say: Callable[[str], None]) -> dict:
-    """Times everything and returns it as JSON-ready data. Needs a GPU."""
-    bandwidth = copy_bandwidth()
+def run(device: torch.device, *, say: Callable[[str], None]) -> dict:
+    """Times everything on a GPU and returns it as JSON-ready data."""
+    bandwidth = copy_bandwidth(device)
     say(f"a copy moves {bandwidth / 1e9:.0f} GB/s, read and written")
-    rows = [row for operation in check.OPERATIONS for row in operation_rows(operation, say=say)]
+    rows = [row for operation in check.OPERATIONS for row in operation_rows(operation, device=device, say=say)]
     for dtype in (torch.bfloat16, torch.float32):
-        rows += [adamw_row(dtype, max_norm=max_norm, say=say) for max_norm in (None, 1.0)]
+        rows += [adamw_row(dtype, max_norm=max_norm, device=device, say=say) for max_norm in (None, 1.0)]
     say(table(rows, bandwidth))
     return {"copy_bytes_per_s": bandwidth,
             "rows": [as_data(row) | {"share_of_copy": row.share(bandwidth)} for row in rows]}
@@ -274,7 +274,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not torch.cuda.is_available():
         print("No CUDA device is here, so nothing was timed. On a machine with one: python3 start.py gpu --out results")
         return 0
-    results = run(say=print)
+    results = run(torch.device("cuda"), say=print)
     if options.out:
         options.out.write_text(json.dumps({"machine": machine()} | results, indent=1))
     return 0 if all(row["is_right"] for row in results["rows"]) else 1

@@ -137,7 +137,10 @@ OPERATIONS = (
 def check(operation: Operation, size: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> list[Finding]:
     """The findings for all outputs and all gradients of one operation at one size. Same numbers on every machine."""
     inputs, upstream = _draw(operation, size, dtype)
-    exact = _run(operation, operation.exact, map(_widened, inputs), upstream, torch.device("cpu"))
+    try:
+        exact = _run(operation, operation.exact, map(_widened, inputs), upstream, device)
+    except torch.OutOfMemoryError:
+        exact = _run(operation, operation.exact, map(_widened, inputs), upstream, torch.device("cpu"))
     plain = _run(operation, operation.plain, inputs, upstream, device)
     fused = _run(operation, _fused(operation, device), inputs, upstream, device)
     return _judge(operation, size, dtype, fused, exact=exact, plain=plain)
@@ -172,12 +175,12 @@ def _fused(operation: Operation, device: torch.device) -> Callable[..., Outputs]
 
 def _run(operation: Operation, way: Callable[..., Outputs], inputs: Iterable[Tensor], upstream: Sequence[Tensor],
          device: torch.device) -> list[Tensor]:
-    """All outputs, then the gradients by all inputs that have one; back on the CPU."""
+    """All outputs, then the gradients by all inputs that have one, on the device they were computed on."""
     args = [x.detach().clone().to(device) for x in inputs]
     leaves = [x.requires_grad_() for x in args[: len(operation.gradient_names)]]
     outputs = way(*args)
     gradients = torch.autograd.grad(outputs, leaves, [g.to(device, y.dtype) for g, y in zip(upstream, outputs)])
-    return [x.detach().cpu() for x in (*outputs, *gradients)]
+    return [x.detach() for x in (*outputs, *gradients)]
 
 
 def _judge(operation: Operation, size: tuple[int, ...], dtype: torch.dtype, results: Sequence[Tensor], *,
@@ -185,14 +188,14 @@ def _judge(operation: Operation, size: tuple[int, ...], dtype: torch.dtype, resu
     n_outputs = len(results) - len(operation.gradient_names)
     parts = [*(f"output {j}" for j in range(n_outputs)), *(f"gradient of {name}" for name in operation.gradient_names)]
     return [Finding(operation=operation.name, size=size, dtype=dtype, part=part,
-                    verdict=judge(x, exact=e, eager=p, is_gradient=part.startswith("gradient")))
+                    verdict=judge(x.cpu(), exact=e.cpu(), eager=p.cpu(), is_gradient=part.startswith("gradient")))
             for part, x, e, p in zip(parts, results, exact, plain)]
 
 
 def check_repeats(operation: Operation, *, device: torch.device, n_repeats: int = 20) -> list[Finding]:
     """Whether the same inputs give the same bits every time: no kernel here adds in an order that timing decides."""
     size, dtype = operation.large if device.type == "cuda" else operation.sizes[-1], torch.bfloat16
-    inputs, upstream = _draw(operation, size, dtype)
+    inputs, upstream = ([x.to(device) for x in tensors] for tensors in _draw(operation, size, dtype))
     runs = (_run(operation, _fused(operation, device), inputs, upstream, device) for _ in range(n_repeats))
     first = next(runs)
     n_other = sum(any(not torch.equal(a, b) for a, b in zip(first, run)) for run in runs)

@@ -20,10 +20,10 @@ import torch
 from llama_from_scratch.kernels import bench, check
 
 
-def sweep(device: torch.device) -> dict:
+def sweep(device: torch.device, *, is_large: bool = True) -> dict:
     """The correctness sweep and the comparison with the emulator, as JSON-ready data; complaints are printed as they come."""
     start = time.monotonic()
-    findings = list(check.sweep(device, is_large=True))
+    findings = list(check.sweep(device, is_large=is_large))
     wrong = [str(finding) for finding in findings if not finding.verdict.is_ok]
     print(f"{len(findings)} comparisons with float64 in {time.monotonic() - start:.0f} s, {len(wrong)} wrong", flush=True)
     differing = []
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     path = options.out / f"gpu-{re.sub(r'[^a-z0-9]+', '-', torch.cuda.get_device_name().lower())}.json"
     path.write_text(json.dumps(results, indent=1))  # the check stands even if the timing is cut short
     if not options.no_bench:
-        results |= bench.run(say=lambda text: print(text, flush=True))
+        results |= bench.run(torch.device("cuda"), say=lambda text: print(text, flush=True))
         path.write_text(json.dumps(results, indent=1))
     print(f"written to {path}")
     return 1 if results["sweep"]["wrong"] or results["sweep"]["differ_from_emulator"] else 0

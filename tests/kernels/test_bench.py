@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from llama_from_scratch.kernels import bench, gpu
+from llama_from_scratch.kernels import bench, check, gpu
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
@@ -55,3 +55,41 @@ def test_the_module_runs_as_a_program():
 
 def test_a_row_can_be_written_as_json():
     assert json.loads(json.dumps(bench.as_data(row())))["time"]["median"] == 100.0
+
+
+def test_a_rehearsal_on_the_emulator_fills_every_row(monkeypatch):
+    """All that a GPU run does but for the clock, which is all that a GPU adds: the first one must not fail for a typo."""
+    calls = []
+
+    def once(prepare, n_repeats=1):
+        for call in prepare():
+            call()
+            calls.append(call)
+        return bench.Time(median=2.0, p20=1.0, p80=3.0)
+
+    small = {"rms_norm": (6, 64), "add_rms_norm": (6, 64), "rope": (1, 6, 4, 2, 16), "swiglu": (6, 64)}
+    monkeypatch.setattr(bench, "time_graph", once)
+    monkeypatch.setattr(bench, "COPY_BYTES", 1024)
+    monkeypatch.setattr(bench, "L2_BYTES", 1024)
+    monkeypatch.setattr(bench, "N_PARAMETERS", 16 * 8**2)
+    monkeypatch.setattr(torch, "compile", lambda function: function)
+    monkeypatch.setattr(check, "OPERATIONS", tuple(
+        check.Operation(**{**vars(operation), "large": small[operation.name]}) for operation in check.OPERATIONS))
+    said = []
+    results = json.loads(json.dumps(bench.run(torch.device("cpu"), say=said.append)))
+    rows = {f"{row['kernel']} {row['dtype']}": row for row in results["rows"]}
+    assert len(rows) == 2 * 4 + 2 * 2 and all(row["is_right"] for row in rows.values())
+    assert all(row["eager"] for name, row in rows.items() if "clipped" not in name)
+    assert rows["rms_norm backward bfloat16"]["library"] and not rows["rope forward bfloat16"]["library"]
+    assert rows["adamw bfloat16"]["n_bytes"] == 28 * 16 * (8 + 64) == rows["adamw float32"]["n_bytes"]
+    assert not any("could not be timed" in line for line in said), said
+    assert len(calls) > 40 and "adamw, clipped bfloat16" in said[-1]
+
+
+def test_the_whole_sweep_passes_on_the_emulator_and_names_what_is_wrong(monkeypatch, capsys):
+    found = gpu.sweep(torch.device("cpu"), is_large=False)
+    assert found["n_comparisons"] > 200 and not found["wrong"] and not found["differ_from_emulator"], capsys.readouterr().out
+    broken = {**vars(check.OPERATIONS[3]), "sizes": ((3, 5),), "fused": lambda gate, up, emulate: (gate * up,)}
+    monkeypatch.setattr(check, "OPERATIONS", (check.Operation(**broken),))
+    wrong = gpu.sweep(torch.device("cpu"), is_large=False)["wrong"]
+    assert any(line.startswith("swiglu (3, 5) float32 output 0") for line in wrong)
