@@ -188,7 +188,7 @@ def _judge(operation: Operation, size: tuple[int, ...], dtype: torch.dtype, resu
     n_outputs = len(results) - len(operation.gradient_names)
     parts = [*(f"output {j}" for j in range(n_outputs)), *(f"gradient of {name}" for name in operation.gradient_names)]
     return [Finding(operation=operation.name, size=size, dtype=dtype, part=part,
-                    verdict=judge(x.cpu(), exact=e.cpu(), eager=p.cpu(), is_gradient=part.startswith("gradient")))
+                    verdict=judge(x.to(e.device), exact=e, eager=p.to(e.device), is_gradient=part.startswith("gradient")))
             for part, x, e, p in zip(parts, results, exact, plain)]
 
 
