@@ -1,19 +1,40 @@
 """Tiny models and a tokenizer for the tests of checkpoints, and the far positions at which a wrong RoPE shows."""
 
 import dataclasses
+import functools
 
 import torch
 from hugging_face_twin import loud
 
 from llama_from_scratch import family
-from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
+from llama_from_scratch.tokenizer import released
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
-TOKENIZER = Tokenizer.train("the cat sat on the mat, the rat sat on the cat. " * 4, 272, special_tokens=BEGIN_AND_END)
+TEXT = "the cat sat on the mat, the rat sat on the cat. " * 4
+VOCAB = 520
+
+
+@functools.cache
+def tokenizer_for(generation):
+    """A small tokenizer of the generation's kind, with its special tokens: 520 ids."""
+    if generation in ("llama-1", "llama-2"):
+        return SentencePiece.train("".join(map(chr, range(33, 255))) + TEXT, VOCAB)
+    return Tokenizer.train(TEXT, VOCAB, special_tokens=released.SPECIAL_TOKENS[generation])
+
+
+TOKENIZER = tokenizer_for("llama-3.1")
+
+
+def large_tokenizer(vocab_size):
+    """A tokenizer of Llama 3.1's kind with as many ids, most of them never used."""
+    tokens = [bytes([i]) for i in range(256)] + [i.to_bytes(3, "big") for i in range(vocab_size - 512)]
+    return Tokenizer({token: rank for rank, token in enumerate(tokens)}, special_tokens=released.LLAMA_3_1)
 
 
 def tiny(generation="llama-3.1", **changes):
     """A model of a generation whose every part matters to the logits."""
-    return loud(dataclasses.replace(family.tiny(generation), **dict(vocab_size=272) | changes))
+    return loud(dataclasses.replace(family.tiny(generation), **dict(vocab_size=VOCAB) | changes))
 
 
 def far_logits(model, n_tokens=48):
@@ -23,7 +44,7 @@ def far_logits(model, n_tokens=48):
 
 
 def ids(n_tokens=48):
-    return torch.randint(272, (1, n_tokens), generator=torch.Generator().manual_seed(1))
+    return torch.randint(VOCAB, (1, n_tokens), generator=torch.Generator().manual_seed(1))
 
 
 def far_positions(max_seq_len, n_tokens=48):

@@ -128,8 +128,8 @@ def config_from(about: Any, *, where: str | Path = "config.json", max_layers: in
     return config
 
 
-def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[float, RopeScaling | None]:
-    """theta and scaling: transformers 5 has both in "rope_parameters", 4 has "rope_theta" and "rope_scaling"."""
+def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScaling | None]:
+    """theta, not yet checked, and scaling: transformers 5 has both in "rope_parameters", 4 in two keys."""
     old, new = _or(about.get("rope_scaling"), {}), _or(about.get("rope_parameters"), {})
     if not isinstance(old, Mapping) or not isinstance(new, Mapping):
         raise ValueError(f"rope_scaling and rope_parameters must be JSON objects or null; {where} has {old!r} and {new!r}")
@@ -186,7 +186,7 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, shard_bytes: int 
     `shard_bytes`: starts another file before one grows larger than this. Tensors keep their dtype; a tied head is stored
     once, in the embedding. Raises ValueError if the tokenizer has ids that the model does not know.
     """
-    tokenizer_files.refuse_other_vocabulary(tokenizer, model.config, where=str(folder))
+    tokenizer_files.refuse_what_cannot_be_written(tokenizer, model.config, where=str(folder))
     rows = expand(HUGGING_FACE, model.config.n_layers)
     tensors = {rows[ours].theirs: (rows[ours], weight.detach()) for ours, weight in model.named_parameters()}
     dtype = model.tok_embeddings.weight.dtype

@@ -102,7 +102,7 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
     that the model does not know.
     """
     config = model.config
-    tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(folder))
+    tokenizer_files.refuse_what_cannot_be_written(tokenizer, config, where=str(folder))
     n_copies = _n_copies(config, n_shards)
     params = params_of(config)
     if n_copies > 1:

@@ -1,39 +1,63 @@
-"""The tokenizer beside the weights of a published checkpoint: which of its files to read, and which to write.
+"""The tokenizer beside the weights of a published checkpoint: which of its files to read, and what follows from the model.
+
+A tokenizer.model is one of two things under one name: SentencePiece's protobuf up to Llama 2, a list of ranks in text
+from Llama 3. The ranks have no special tokens with them; those go with the generation, which the config shows.
 
 Notebook 18.
 """
 
+import re
 from pathlib import Path
-from typing import Any
 
 from llama_from_scratch.config import LlamaConfig
-from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
+from llama_from_scratch.tokenizer import released
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 _MAX_PADDING = 255
 
 
-def read(folder: Path, config: LlamaConfig) -> Any:
+def read(folder: Path, config: LlamaConfig) -> Tokenizer | SentencePiece:
     """The tokenizer of a checkpoint's folder. Raises ValueError if there is none, or one of another model."""
     file = folder / "tokenizer.model"
     if not file.is_file():
-        raise ValueError(f"a checkpoint's folder has a tokenizer.model or a tokenizer.json; {folder} has neither. "
-                         "Download it again")
-    tokenizer = Tokenizer.load(file, special_tokens=BEGIN_AND_END)
+        raise ValueError(f"a checkpoint's tokenizer is read from its tokenizer.model, and {folder} has none. Copy it there; in "
+                         "Meta's repositories on Hugging Face it lies in the folder \"original\"")
+    with open(file, "rb") as opened:
+        is_ranks = re.fullmatch(rb"[A-Za-z0-9+/=]+\s+\d+\s*", opened.readline(4096))
+    tokenizer = released.load(file, _generation(config)) if is_ranks else SentencePiece.load(file)
     refuse_other_vocabulary(tokenizer, config, where=str(folder))
     return tokenizer
 
 
-def write(folder: Path, tokenizer: Any) -> None:
-    """Writes the tokenizer's own file."""
+def write(folder: Path, tokenizer: Tokenizer | SentencePiece) -> None:
+    """Writes tokenizer.model."""
     tokenizer.save(folder / "tokenizer.model")
 
 
-def refuse_other_vocabulary(tokenizer: Any, config: LlamaConfig, *, where: str) -> None:
+def refuse_what_cannot_be_written(tokenizer: Tokenizer | SentencePiece, config: LlamaConfig, *, where: str) -> None:
+    """Raises ValueError unless `read` would give this tokenizer back, and the model knows its ids."""
+    refuse_other_vocabulary(tokenizer, config, where=where)
+    if isinstance(tokenizer, SentencePiece):
+        return
+    generation = _generation(config)
+    if tuple(tokenizer.special_ids) != released.SPECIAL_TOKENS[generation] or tokenizer.pattern != released.LLAMA3_PATTERN:
+        raise ValueError("a tokenizer.model of ranks has no place for special tokens and pattern: they are those of "
+                         f"{generation}, released.SPECIAL_TOKENS[{generation!r}]; got {list(tokenizer.special_ids)[:3]} "
+                         "and so on. Train the tokenizer with those, or save our own format")
+
+
+def refuse_other_vocabulary(tokenizer: Tokenizer | SentencePiece, config: LlamaConfig, *, where: str) -> None:
     """Raises ValueError unless every id has a row in the embedding, and every row but some padding has an id.
 
-    Embeddings are padded to a multiple of 8 to 256 rows, so that matrices divide well; more is another tokenizer's.
+    Embeddings are padded to a multiple of up to 256 rows, so that matrices divide well; more is another tokenizer's.
     """
     if not 0 <= config.vocab_size - tokenizer.vocab_size <= _MAX_PADDING:
         raise ValueError(f"the tokenizer and the embedding must belong together; in {where} the tokenizer has "
                          f"{tokenizer.vocab_size} ids and the embedding {config.vocab_size} rows. "
                          "Take both from the same checkpoint")
+
+
+def _generation(config: LlamaConfig) -> str:
+    """The generation whose special tokens go with ranks: 3.1 brought the scaling of RoPE, and the names all later ones keep."""
+    return "llama-3" if config.rope_scaling is None else "llama-3.1"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_checkpoints import TOKENIZER, far_logits, same_weights, tiny
+from tiny_checkpoints import TOKENIZER, VOCAB, far_logits, large_tokenizer, same_weights, tiny, tokenizer_for
 
 import llama_from_scratch
 from llama_from_scratch import family
@@ -183,20 +183,8 @@ def test_loading_takes_little_more_memory_than_the_model(layout, dtype, is_tied,
     assert 0.95 < float(done.stdout) < 1.15, done.stdout
 
 
-class AnyTokenizer:
-    """Fits every model; the weights alone are looked at."""
-
-    pattern, special_ids, bos_id, eos_id = "", {}, 0, 1
-
-    def __init__(self, vocab_size):
-        self.vocab_size = vocab_size
-
-    def save(self, path):
-        Path(path).write_text("")
-
-
 def write_weights_only(layout, folder, model):
-    tokenizer = AnyTokenizer(model.config.vocab_size)
+    tokenizer = large_tokenizer(model.config.vocab_size)
     if layout == "meta in one file":
         meta.write(folder, model, tokenizer=tokenizer)
     elif layout == "native":
@@ -206,3 +194,27 @@ def write_weights_only(layout, folder, model):
         meta.write(folder, model, tokenizer=tokenizer, n_shards=2)
     else:
         hugging_face.write(folder, model, tokenizer=tokenizer, shard_bytes=40_000_000)
+
+
+def test_the_tokenizer_of_a_folder_is_told_by_its_content_and_its_special_tokens_by_the_model(tmp_path):
+    for generation in family.GENERATIONS:
+        written = tokenizer_for(generation)
+        meta.write(tmp_path / generation, tiny(generation), tokenizer=written)
+        _, tokenizer = load.load(tmp_path / generation)
+        assert type(tokenizer) is type(written) and tokenizer.special_ids == written.special_ids
+        assert tokenizer.encode("the cat sat", bos=True, eos=True) == written.encode("the cat sat", bos=True, eos=True)
+    assert "<|eom_id|>" in load.load(tmp_path / "llama-3.1")[1].special_ids
+    assert "<|eom_id|>" not in load.load(tmp_path / "llama-3")[1].special_ids
+
+
+def test_a_tokenizer_that_would_not_come_back_is_not_written(tmp_path):
+    with pytest.raises(ValueError, match=r"no place for special tokens and pattern: they are those of llama-3.1"):
+        meta.write(tmp_path / "m", tiny("llama-3.1"), tokenizer=tokenizer_for("llama-3"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_padded_embedding_is_accepted_and_another_tokenizers_is_not(tmp_path):
+    meta.write(tmp_path / "m", tiny(vocab_size=VOCAB + 255), tokenizer=TOKENIZER)
+    assert load.load(tmp_path / "m")[1].vocab_size == VOCAB
+    with pytest.raises(ValueError, match="the tokenizer has 520 ids and the embedding 776 rows"):
+        meta.write(tmp_path / "n", tiny(vocab_size=VOCAB + 256), tokenizer=TOKENIZER)
