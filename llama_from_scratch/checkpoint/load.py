@@ -47,8 +47,8 @@ def read(path: str | Path) -> Opened:
     if found is not None:
         return native.read(path)
     if path.is_file():
-        raise ValueError(f"a checkpoint is a folder with a config.json or a params.json; {path} is a file. Give its folder")
-    raise ValueError("a checkpoint is a folder with a config.json (our own or Hugging Face's layout) or a params.json "
+        raise ValueError(f"a checkpoint is a folder with config.json or params.json; {path} is a file. Give its folder")
+    raise ValueError("a checkpoint is a folder with config.json (our own or Hugging Face's layout) or params.json "
                      f"(Meta's); {path} {'has neither; give the one with the weights' if path.is_dir() else 'is not there'}")
 
 
