@@ -107,14 +107,18 @@ def merge_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:
     return [ranks[part] for part in merge(word, ranks)]
 
 
-def merge(word: Word, ranks: Mapping[Word, int]) -> list[Word]:
-    """The parts `word` is left in when no two neighbours together have a rank; bytes in bytes, characters in a str."""
+def merge(word: Word, ranks: Mapping[Word, int], *, n_parts: int = 1) -> list[Word]:
+    """The parts `word` is left in when no two neighbours together have a rank, or before that as soon as they are `n_parts`.
+
+    The parts are bytes at first, or the characters of a str.
+    """
     if len(word) > _LONG_WORD:
-        return _merge_run(word, ranks)
+        row = list(range(1, len(word) + 1))
+        return _merge_run(word, ranks) if n_parts == 1 else _merge_long(word, ranks, row, n_parts=n_parts)
     rank_of, none = ranks.get, sys.maxsize
     parts = [word[i : i + 1] for i in range(len(word))]
     pair_ranks = [rank_of(word[i : i + 2], none) for i in range(len(word) - 1)]
-    while pair_ranks and (best := min(pair_ranks)) != none:
+    while len(parts) > n_parts and (best := min(pair_ranks)) != none:
         i = pair_ranks.index(best)
         del pair_ranks[i]
         parts[i] = merged = parts[i] + parts.pop(i + 1)
@@ -149,7 +153,7 @@ def _merge_run(word: Word, ranks: Mapping[Word, int]) -> list[Word]:
     return _merge_long(word, ranks, list(accumulate(len(part_of[char]) for char in row)))
 
 
-def _merge_long(word: Word, ranks: Mapping[Word, int], part_ends: list[int]) -> list[Word]:
+def _merge_long(word: Word, ranks: Mapping[Word, int], part_ends: list[int], *, n_parts: int = 1) -> list[Word]:
     """What `merge` gives, in n log n steps: a heap finds the lowest rank, links skip what has been merged away."""
     ends, begins = [0] * len(word), [-1] * (len(word) + 1)
     for begin, end in pairwise([0, *part_ends]):
@@ -165,11 +169,13 @@ def _merge_long(word: Word, ranks: Mapping[Word, int], part_ends: list[int]) -> 
 
     heap = [found for i in [0, *part_ends[:-1]] if (found := candidate(i))]
     heapq.heapify(heap)
-    while heap:
+    n_left = len(part_ends)
+    while heap and n_left > n_parts:
         _, i, end = heapq.heappop(heap)
         middle = ends[i]
         if not middle or middle == len(word) or ends[middle] != end:
             continue  # a neighbour has merged since
+        n_left -= 1
         ends[middle] = 0
         ends[i] = end
         begins[end] = i

@@ -90,8 +90,8 @@ class SentencePiece:
         scores = sorted({piece.score for piece in pieces}, reverse=True)
         rank_of_score = {score: rank for rank, score in enumerate(scores)}
         self._ranks = {text: rank_of_score[pieces[i].score] for text, i in of_kind[Kind.NORMAL].items()}
-        self._n_run = _longest_run(self._ranks)
-        for n in range(2, self._n_run + 1):
+        self.n_run: int = _longest_run(self._ranks)
+        for n in range(2, self.n_run + 1):
             del self._ranks[BLANK * n]
         self._words = next(words for words in _WORDS if all(map(words.fullmatch, of_kind[Kind.NORMAL])))
         self._pairs = {left + right for text in of_kind[Kind.NORMAL] for left, right in pairwise(text)}
@@ -212,9 +212,9 @@ class SentencePiece:
         ids: list[int] = []
         for part, same in groupby(merge(word, self._ranks)):
             n = sum(map(bool, same))
-            if part == BLANK and self._n_run > 1:
-                whole, rest = divmod(n, self._n_run)
-                ids += [self._id_of[BLANK * self._n_run]] * whole + ([self._id_of[BLANK * rest]] if rest else [])
+            if part == BLANK and self.n_run > 1:
+                whole, rest = divmod(n, self.n_run)
+                ids += [self._id_of[BLANK * self.n_run]] * whole + ([self._id_of[BLANK * rest]] if rest else [])
             elif (found := self._id_of.get(part)) is not None:
                 ids += [found] * n
             else:
@@ -375,6 +375,11 @@ def _longest_run(ranks: Mapping[str, int]) -> int:
     tied = {text for text, rank in ranks.items() if rank == last and len(text) > 1}
     is_greedy = tied == {BLANK * n for n in range(2, len(tied) + 2)} and BLANK in ranks
     return len(tied) + 1 if is_greedy and not any(BLANK * 2 in text for text in ranks.keys() - tied) else 1
+
+
+def is_byte_name(text: str) -> bool:
+    """Is this what a byte piece is called, such as <0x0A>?"""
+    return re.fullmatch("<0x[0-9A-F]{2}>", text) is not None
 
 
 def _sum(counts: Iterable[tuple]) -> Counter:

@@ -1,0 +1,357 @@
+"""tokenizer.json read and written, against the tokenizers library on every kind of file that a Llama has."""
+
+import json
+import random
+import re
+import time
+
+import pytest
+import tokenizers
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from transformers import LlamaTokenizer
+
+from llama_from_scratch.tokenizer import Tokenizer, hugging_face
+from llama_from_scratch.tokenizer.released import LLAMA_3_1, LLAMA_4
+from llama_from_scratch.tokenizer.sentencepiece import BLANK, Kind, Piece, SentencePiece
+from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN
+
+CORPUS = (
+    "The cat sat on the mat, and the cat's hat WASN'T there. They'll say: I'm sure we've met, haven't we?\n"
+    "def forward(self, x):\n    return self.w2(silu(self.w1(x)) * self.w3(x))\n\n\tif x == 1234567890:\r\n\t\tpass/\n"
+    "naïve café, Ärger über Öl; привет мир, здравствуй; 日本語テスト、東京タワー; 👍🏽👍🏽 1½ ² Ⅳ ΑΒγ Ǆǅ\n   \n"
+)
+FIXED = [
+    Piece("<unk>", 0.0, Kind.UNKNOWN),
+    Piece("<s>", 0.0, Kind.CONTROL),
+    Piece("</s>", 0.0, Kind.CONTROL),
+    *(Piece(f"<0x{value:02X}>", 0.0, Kind.BYTE) for value in range(256)),
+]
+
+
+def random_text(rng: random.Random, special: list[str]) -> str:
+    kinds = [
+        lambda: rng.choice(CORPUS.split()),
+        lambda: rng.choice(CORPUS.split()) + " ",
+        lambda: rng.choice(" ▁") * rng.randint(1, 20),
+        lambda: rng.choice("\t\n\r\v\f\x1c\x1f\x85\xa0\u2028\u3000") * rng.randint(1, 4),
+        lambda: rng.choice("' ") + rng.choice(["s", "T", "re", "VE", "m", "lL", "d", "ſ", "x"]),
+        lambda: str(rng.randrange(10 ** rng.randint(1, 9))),
+        lambda: rng.choice("!?.,;:()[]{}<>|=+-_*/\\\"'#@\x00\x07\x7f") * rng.randint(1, 3),
+        lambda: chr(rng.choice([rng.randrange(0xD800), rng.randrange(0xE000, 0x30000)])),
+        lambda: rng.choice("éßДж日本👍🏽½²Ⅳ٣\u0301\u200dǄǅʰA"),
+        lambda: rng.choice(special),
+    ]
+    return "".join(rng.choice(kinds)() for _ in range(rng.randint(0, 10)))
+
+
+def assert_same_ids(ours, theirs: tokenizers.Tokenizer, *, n_texts: int = 1500) -> None:
+    rng = random.Random(0)
+    for text in [CORPUS, *(random_text(rng, list(ours.special_ids)[:12]) for _ in range(n_texts))]:
+        ids = ours.encode(text, allowed_special="all")
+        assert ids == theirs.encode(text, add_special_tokens=False).ids, text
+
+
+def changed(path, **changes) -> None:
+    """Writes the tokenizer.json again with other values at dotted names."""
+    file = json.loads(path.read_text())
+    for name, value in changes.items():
+        *way, last = name.split("__")
+        place = file
+        for key in way:
+            place = place[key]
+        place[last] = value
+    path.write_text(json.dumps(file))
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "tokenizer.json"
+
+
+@pytest.fixture(scope="module", params=["llama 3", "llama 4"])
+def byte_bpe(request) -> Tokenizer:
+    pattern, special = {"llama 3": (LLAMA3_PATTERN, LLAMA_3_1), "llama 4": (LLAMA4_PATTERN, LLAMA_4)}[request.param]
+    return Tokenizer.train([CORPUS] * 2, 430 + len(special), special_tokens=special, pattern=pattern)
+
+
+@pytest.fixture(scope="module")
+def pieces() -> SentencePiece:
+    return SentencePiece.train([CORPUS] * 2, 480)
+
+
+# --- Llama 3 and 4 ----------------------------------------------------------------------------------------------------
+
+
+def test_a_file_of_llama_3_or_4_gives_the_same_ids_here_and_there(byte_bpe, path):
+    hugging_face.write(path, byte_bpe)
+    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read(path)
+    assert (ours.ranks, ours.special_ids, ours.pattern) == (byte_bpe.ranks, byte_bpe.special_ids, byte_bpe.pattern)
+    assert_same_ids(ours, theirs)
+    assert theirs.encode("hi").ids == ours.encode("hi", bos=True)
+    assert theirs.encode("hi", "the").ids == ours.encode("hi", bos=True) + ours.encode("the", bos=True)
+    text = CORPUS + "<|begin_of_text|>"
+    assert theirs.decode(ours.encode(text, allowed_special="all"), skip_special_tokens=False) == text
+
+
+@pytest.mark.parametrize("form", ["lists", "one merge a token"])
+def test_merges_are_read_in_either_form_and_all_or_the_needed_ones(byte_bpe, path, form):
+    hugging_face.write(path, byte_bpe)
+    file = json.loads(path.read_text())
+    merges = [entry.split(" ") for entry in file["model"]["merges"]]
+    if form == "one merge a token":
+        written = file["model"]["vocab"]
+        merges = []
+        for token in sorted(written, key=written.__getitem__)[256:]:
+            theirs = tokenizers.Tokenizer(tokenizers.models.BPE(written, [tuple(pair) for pair in merges]))
+            merges.append([part.value for part in theirs.model.tokenize(token)])
+        assert all(len(pair) == 2 for pair in merges)
+    changed(path, model__merges=merges)
+    ours = hugging_face.read(path)
+    assert ours.ranks == byte_bpe.ranks
+    assert_same_ids(ours, tokenizers.Tokenizer.from_file(str(path)), n_texts=300)
+
+
+def test_a_file_that_tokenizers_trained_gives_its_ids(path):
+    theirs = tokenizers.Tokenizer(tokenizers.models.BPE())
+    split = tokenizers.pre_tokenizers.Split(tokenizers.Regex(LLAMA3_PATTERN), "isolated")
+    byte_level = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, byte_level])
+    theirs.decoder = tokenizers.decoders.ByteLevel()
+    alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
+    trainer = tokenizers.trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    theirs.train_from_iterator([CORPUS] * 3, trainer)
+    theirs.add_special_tokens(["<|begin_of_text|>", "<|end_of_text|>"])
+    theirs.save(str(path))
+    ours = hugging_face.read(path)
+    assert (ours.vocab_size, ours.bos_id, ours.eos_id) == (402, 400, 401)
+    assert_same_ids(ours, theirs)
+
+
+def test_a_token_that_merging_cannot_reach_is_taken_whole_as_there(path):
+    ranks = {bytes([value]): value for value in range(256)} | {b"ab": 256, b"bc": 257, b" abc": 258}
+    hugging_face.write(path, Tokenizer(ranks))
+    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read(path)
+    assert [ours.encode(text) for text in (" abc", " abcd")] == [[258], [32, 256, 99, 100]]
+    assert [theirs.encode(text).ids for text in (" abc", " abcd")] == [[258], [32, 256, 99, 100]]
+    changed(path, model__ignore_merges=False)
+    with pytest.raises(ValueError, match="ignore_merges is on where merges do not reach all tokens, such as b' abc'"):
+        hugging_face.read(path)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    tokens=st.lists(st.text("ab", min_size=2, max_size=5).map(str.encode), unique=True, max_size=10),
+    words=st.lists(st.text("ab", min_size=1, max_size=16), min_size=1, max_size=20),
+)
+@example([b"aaa", b"aa"], ["aaaaaaa"])
+@example([b"aa", b"aaa"], ["aaaaaaa"])
+def test_any_ranks_give_the_same_ids_here_and_there(tmp_path_factory, tokens, words):
+    path = tmp_path_factory.getbasetemp() / "ranks.json"
+    ours = Tokenizer({bytes([value]): value for value in range(256)} | {token: 256 + i for i, token in enumerate(tokens)})
+    hugging_face.write(path, ours)
+    theirs = tokenizers.Tokenizer.from_file(str(path))
+    for word in words:
+        assert ours.encode(word) == theirs.encode(word).ids
+    assert hugging_face.read(path).ranks == ours.ranks
+
+
+@settings(max_examples=300, deadline=None)
+@given(merges=st.lists(st.tuples(*[st.text("ab", min_size=1, max_size=3)] * 2), unique=True, max_size=10), words=st.lists(
+    st.text("ab", min_size=1, max_size=16), min_size=1, max_size=20))  # fmt: skip
+@example([("a", "b"), ("b", "a"), ("b", "b"), ("a", "bb")], ["abb", "abbb"])
+def test_any_list_of_merges_is_refused_or_gives_the_same_ids(tmp_path_factory, merges, words):
+    path = tmp_path_factory.getbasetemp() / "merges.json"
+    tokens = dict.fromkeys(part for left, right in merges for part in (left, right, left + right) if len(part) > 1)
+    hugging_face.write(path, Tokenizer({bytes([value]): value for value in range(256)}))
+    vocab = json.loads(path.read_text())["model"]["vocab"]
+    changed(path, model__vocab=vocab | {token: 256 + i for i, token in enumerate(tokens)}, model__merges=merges)
+    theirs = tokenizers.Tokenizer.from_file(str(path))
+    try:
+        ours = hugging_face.read(path)
+    except ValueError as error:
+        assert re.search("not among the merges|too early", str(error))
+        return
+    for word in words:
+        assert ours.encode(word) == theirs.encode(word).ids
+
+
+# --- Llama 1 and 2 ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prefix", ["always", "if missing", "first if missing", "never"])
+def test_a_file_of_llama_1_or_2_gives_the_same_ids_and_text_here_and_there(pieces, path, prefix):
+    tok = SentencePiece(pieces.pieces, prefix=prefix)
+    hugging_face.write(path, tok)
+    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read(path)
+    assert ours.prefix == prefix and ours.special_ids == tok.special_ids
+    assert_same_ids(ours, theirs)
+    assert_same_ids(tok, theirs, n_texts=300)
+    assert theirs.encode("hi").ids == ours.encode("hi", bos=True)
+    rng = random.Random(1)
+    for text in (random_text(rng, ["a"]) for _ in range(500)):
+        assert theirs.decode(ours.encode(text)) == ours.decode(ours.encode(text))
+
+
+def test_scores_are_those_of_the_model_file_that_was_converted(pieces, path, tmp_path):
+    learned = enumerate(pieces.pieces[259:])
+    shifted = SentencePiece([*FIXED, *(Piece(text, score if score == -1e9 else float(-i)) for i, (text, score, _) in learned)])
+    hugging_face.write(path, shifted)
+    assert hugging_face.read(path).pieces == shifted.pieces
+    hugging_face.read(path).save(tmp_path / "tokenizer.model")
+    assert SentencePiece.load(tmp_path / "tokenizer.model").pieces == shifted.pieces
+
+
+def test_runs_of_blanks_in_the_order_of_older_files_give_the_same_ids(pieces, path):
+    hugging_face.write(path, pieces)
+    merges = json.loads(path.read_text())["model"]["merges"]
+    runs = [merge for merge in merges if set(merge) == {BLANK, " "}]
+    rng = random.Random(2)
+    for _ in range(5):
+        order = rng.sample(range(2, 17), 15)
+        runs.sort(key=lambda merge: order.index(merge.count(BLANK)))
+        changed(path, model__merges=[merge for merge in merges if merge not in runs] + runs)
+        theirs = tokenizers.Tokenizer.from_file(str(path))
+        try:
+            ours = hugging_face.read(path)
+        except ValueError as error:
+            assert re.search("not among the merges|too early", str(error))
+            continue
+        for n in range(1, 80):
+            assert ours.encode(" " * n + "the") == theirs.encode(" " * n + "the", add_special_tokens=False).ids
+
+
+def test_a_tokenizer_that_transformers_saved_gives_its_ids(pieces, path, tmp_path):
+    hugging_face.write(path, pieces)
+    model = json.loads(path.read_text())["model"]
+    merges = [tuple(merge.split(" ")) for merge in model["merges"]]
+    theirs = LlamaTokenizer(vocab=model["vocab"], merges=merges)
+    theirs.save_pretrained(tmp_path / "saved")
+    ours = hugging_face.read(tmp_path / "saved" / "tokenizer.json")
+    assert ours.prefix in ("if missing", "first if missing")
+    assert_same_ids(ours, theirs.backend_tokenizer)
+
+
+def test_a_vocabulary_without_bytes_joins_unknown_characters_as_there(path):
+    pieces = [*FIXED[:3], Piece("▁"), *(Piece(char, -9.0) for char in "abc"), Piece("ab", -1.0), Piece("▁ab", -2.0)]
+    hugging_face.write(path, SentencePiece(pieces))
+    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read(path)
+    for text in ("abxyzab", "xéy ab", "é", "a é é b"):
+        assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    tokens=st.lists(st.text("ab▁▁", min_size=2, max_size=4), unique=True, max_size=12),
+    texts=st.lists(st.text("ab  ", min_size=1, max_size=20), min_size=1, max_size=20),
+    n_run=st.sampled_from([1, 1, 2, 4]),
+)
+def test_any_pieces_give_the_same_ids_here_and_there(tmp_path_factory, tokens, texts, n_run):
+    path = tmp_path_factory.getbasetemp() / "pieces.json"
+    runs = [Piece(BLANK * n, -1e9) for n in range(1, n_run + 1)]
+    made = [Piece(token, float(-i)) for i, token in enumerate(tokens) if token not in {run.text for run in runs}]
+    ours = SentencePiece([*FIXED[:3], *made, *runs, Piece("a", -50.0), Piece("b", -51.0)])
+    try:
+        hugging_face.write(path, ours)
+    except ValueError as error:
+        assert "have equal scores" in str(error) and any(BLANK * 2 in token for token in tokens) and n_run > 2
+        return
+    theirs, again = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read(path)
+    for text in texts:
+        expected = theirs.encode(text, add_special_tokens=False).ids
+        assert ours.encode(text) == again.encode(text) == expected, text
+
+
+def test_a_real_sized_file_is_read_within_seconds(path):
+    rng = random.Random(3)
+    words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(20_000)]
+    hugging_face.write(path, Tokenizer.train(" ".join(words), 20_000))
+    start = time.process_time()
+    assert hugging_face.read(path).vocab_size == 20_000
+    assert time.process_time() - start < 3
+
+
+# --- files that are refused -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model": None}, "'model' is a JSON dict, got None"),
+        ({"model__type": "Unigram"}, "type BPE, got 'Unigram'"),
+        ({"model__dropout": 0.1}, "dropout None, got 0.1"),
+        ({"model__end_of_word_suffix": "</w>"}, "end_of_word_suffix None, got '</w>'"),
+        ({"model__vocab__the": 1.5}, "whole number, got 1.5 for 'the'"),
+        ({"model__vocab__new": 10**6}, "each once"),
+        ({"model__vocab__new": 300}, "each once"),
+        ({"model__merges": [["a", "nothing"]]}, r"a merge makes a token of two tokens, got \('a', 'nothing'\)"),
+        ({"model__merges": ["a b c"]}, "a merge is two tokens, got 'a b c'"),
+        ({"model__merges": [["a"]]}, "a merge is two tokens"),
+        ({"model__merges": [7]}, "a merge is two tokens"),
+        ({"model__merges": []}, "not among the merges"),
+        ({"normalizer": {"type": "NFC"}}, "do not normalize|write blanks as"),
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "split by one pattern|write blanks as|byte_fallback"),
+        ({"added_tokens": [{"id": 1, "content": "<s>", "special": False}]}, "special and matched as it is"),
+        ({"added_tokens": [{"id": 1, "content": "<s>", "special": True, "lstrip": True}]}, "special and matched as it is"),
+        ({"added_tokens": [{"id": "1", "content": "<s>"}]}, "'id' is a JSON int"),
+        ({"added_tokens": 5}, "'added_tokens' is a JSON list"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("kind", ["bytes", "pieces"])
+def test_a_file_of_another_kind_or_a_damaged_one_is_refused(pieces, path, changes, message, kind):
+    hugging_face.write(path, pieces if kind == "pieces" else Tokenizer.train(CORPUS, 400, special_tokens=["<s>"]))
+    changed(path, **changes)
+    with pytest.raises(ValueError, match=rf"tokenizer.json cannot be read as a tokenizer.json of a Llama: .*({message})"):
+        hugging_face.read(path)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model__byte_fallback": False}, "have byte_fallback with byte pieces"),
+        ({"model__ignore_merges": True}, "no ignore_merges"),
+        ({"model__unk_token": "<none>"}, "the unknown token '<none>'"),
+        ({"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True},
+          "normalizer": None}, "a Metaspace that does not split"),
+    ],
+)  # fmt: skip
+def test_a_file_of_pieces_that_llama_1_and_2_do_not_have_is_refused(pieces, path, changes, message):
+    hugging_face.write(path, pieces)
+    changed(path, **changes)
+    with pytest.raises(ValueError, match=message):
+        hugging_face.read(path)
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"7", b"[" * 100_000, b"\xff\xfe", b'{"model": {"vocab": []}}'])
+def test_what_is_no_tokenizer_json_is_refused(path, data):
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="cannot be read as a tokenizer.json of a Llama"):
+        hugging_face.read(path)
+
+
+def test_a_file_with_turned_bits_is_refused_or_read(pieces, path):
+    hugging_face.write(path, pieces)
+    whole, rng = path.read_bytes(), random.Random(4)
+    for _ in range(60):
+        data = bytearray(whole[: rng.choice([len(whole), rng.randrange(len(whole))])] or b"x")
+        for _ in range(rng.randint(0, 3)):
+            data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
+        path.write_bytes(data)
+        try:
+            hugging_face.read(path).encode("the cat")
+        except ValueError as error:
+            assert str(path) in str(error)
+
+
+@pytest.mark.parametrize(
+    "extra, message",
+    [
+        ([Piece("<x>", 0.0, Kind.USER_DEFINED)], "no user-defined pieces"),
+        ([Piece("aa", -1.0), Piece("ab", -1.0), Piece("a"), Piece("b")], "equal scores"),
+        ([Piece("ab", -1.0), Piece("a")], "'ab' is made of .*not among the merges; make each letter a piece"),
+    ],
+)
+def test_pieces_that_the_format_cannot_say_are_refused(path, extra, message):
+    with pytest.raises(ValueError, match=message):
+        hugging_face.write(path, SentencePiece([*FIXED, *extra]))
+    assert not path.exists()
