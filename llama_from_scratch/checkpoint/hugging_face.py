@@ -77,7 +77,7 @@ def read(folder: str | Path) -> Opened:
     return Opened(format="Hugging Face", where=folder, config=config, dtype=dtype,
                   tensors=partial(_tensors, config, {ours: (row, found[row.theirs]) for ours, row in rows.items()
                                                      if row.theirs in needed}),
-                  tokenizer=partial(tokenizer_files.read, folder, config))
+                  tokenizer=partial(tokenizer_files.read_hugging_face, folder, config))
 
 
 def config_from(about: Any, *, where: str | Path = "config.json", max_layers: int | None = None) -> LlamaConfig:
@@ -186,7 +186,7 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, shard_bytes: int 
     `shard_bytes`: starts another file before one grows larger than this. Tensors keep their dtype; a tied head is stored
     once, in the embedding. Raises ValueError if the tokenizer has ids that the model does not know.
     """
-    tokenizer_files.refuse_what_cannot_be_written(tokenizer, model.config, where=str(folder))
+    tokenizer_files.refuse_other_vocabulary(tokenizer, model.config, where=str(folder))
     rows = expand(HUGGING_FACE, model.config.n_layers)
     tensors = {rows[ours].theirs: (rows[ours], weight.detach()) for ours, weight in model.named_parameters()}
     dtype = model.tok_embeddings.weight.dtype
@@ -194,7 +194,7 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, shard_bytes: int 
         _write_json(unfinished / "config.json", config_to(model.config, dtype=dtype) | _framing_ids(tokenizer))
         _write_json(unfinished / "generation_config.json", _framing_ids(tokenizer) | {
             "do_sample": True, "temperature": 0.6, "top_p": 0.9})
-        tokenizer_files.write(unfinished, tokenizer)
+        tokenizer_files.write_hugging_face(unfinished, tokenizer)
         shards = _shards({name: weight.nbytes for name, (_, weight) in tensors.items()}, shard_bytes)
         files = [SINGLE] if len(shards) == 1 else [
             f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]

@@ -65,7 +65,8 @@ def read(folder: str | Path) -> Opened:
         refuse_differences({name: tuple(tensor.shape) for name, tensor in shard.items()}, needed, where=str(file))
     return Opened(format="Meta", where=folder, config=config,
                   dtype=common_dtype({tensor.dtype for shard in shards for tensor in shard.values()}),
-                  tensors=partial(_tensors, config, files, n_copies), tokenizer=partial(tokenizer_files.read, folder, config))
+                  tensors=partial(_tensors, config, files, n_copies),
+                  tokenizer=partial(tokenizer_files.read_meta, folder, config))
 
 
 def open_shard(file: Path) -> dict[str, Tensor]:
@@ -102,7 +103,7 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
     that the model does not know.
     """
     config = model.config
-    tokenizer_files.refuse_what_cannot_be_written(tokenizer, config, where=str(folder))
+    tokenizer_files.refuse_what_ranks_cannot_say(tokenizer, config, where=str(folder))
     n_copies = _n_copies(config, n_shards)
     params = params_of(config)
     if n_copies > 1:
@@ -113,7 +114,7 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
     weights = {name: weight.detach() for name, weight in model.named_parameters()}
     with native.creating(folder) as unfinished:
         (unfinished / "params.json").write_text(json.dumps(params) + "\n", encoding="utf-8")
-        tokenizer_files.write(unfinished, tokenizer)
+        tokenizer.save(unfinished / "tokenizer.model")
         for i in range(n_shards):
             shard = {rows[name].theirs: _part(weight, needed[rows[name].theirs], i, n_shards)
                      for name, weight in weights.items()}

@@ -1,15 +1,18 @@
 """The tokenizer beside the weights of a published checkpoint: which of its files to read, and what follows from the model.
 
 A tokenizer.model is one of two things under one name: SentencePiece's protobuf up to Llama 2, a list of ranks in text
-from Llama 3. The ranks have no special tokens with them; those go with the generation, which the config shows.
+from Llama 3. The ranks have no special tokens with them; those go with the generation, which the config shows. Hugging
+Face's tokenizer.json says all that there is to say.
 
 Notebook 18.
 """
 
+import json
 import re
 from pathlib import Path
 
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 from llama_from_scratch.tokenizer import released
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
@@ -17,12 +20,21 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 _MAX_PADDING = 255
 
 
-def read(folder: Path, config: LlamaConfig) -> Tokenizer | SentencePiece:
-    """The tokenizer of a checkpoint's folder. Raises ValueError if there is none, or one of another model."""
+def read_hugging_face(folder: Path, config: LlamaConfig) -> Tokenizer | SentencePiece:
+    """The tokenizer of tokenizer.json, or of tokenizer.model if that is all there is. Raises ValueError as `read_meta` does."""
+    if not (folder / "tokenizer.json").is_file():
+        return read_meta(folder, config)
+    tokenizer = tokenizer_json.read(folder / "tokenizer.json")
+    refuse_other_vocabulary(tokenizer, config, where=str(folder))
+    return tokenizer
+
+
+def read_meta(folder: Path, config: LlamaConfig) -> Tokenizer | SentencePiece:
+    """The tokenizer of tokenizer.model. Raises ValueError if there is none, or one of another model."""
     file = folder / "tokenizer.model"
     if not file.is_file():
-        raise ValueError(f"a checkpoint's tokenizer is read from its tokenizer.model, and {folder} has none. Copy it there; in "
-                         "Meta's repositories on Hugging Face it lies in the folder \"original\"")
+        raise ValueError(f"a checkpoint has its tokenizer in a tokenizer.model or, in Hugging Face's layout, a tokenizer.json; "
+                         f"{folder} has none. Download it to this folder")
     with open(file, "rb") as opened:
         is_ranks = re.fullmatch(rb"[A-Za-z0-9+/=]+\s+\d+\s*", opened.readline(4096))
     tokenizer = released.load(file, _generation(config)) if is_ranks else SentencePiece.load(file)
@@ -30,13 +42,20 @@ def read(folder: Path, config: LlamaConfig) -> Tokenizer | SentencePiece:
     return tokenizer
 
 
-def write(folder: Path, tokenizer: Tokenizer | SentencePiece) -> None:
-    """Writes tokenizer.model."""
-    tokenizer.save(folder / "tokenizer.model")
+def write_hugging_face(folder: Path, tokenizer: Tokenizer | SentencePiece) -> None:
+    """Writes tokenizer.json, the config by which transformers opens it and, of Llama 1 and 2, tokenizer.model."""
+    tokenizer_json.write(folder / "tokenizer.json", tokenizer)
+    name_of = {i: name for name, i in tokenizer.special_ids.items()}
+    is_pieces = isinstance(tokenizer, SentencePiece)
+    about = {"tokenizer_class": "LlamaTokenizer" if is_pieces else "PreTrainedTokenizerFast",
+             "bos_token": name_of[tokenizer.bos_id], "eos_token": name_of[tokenizer.eos_id]}
+    (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    if is_pieces:
+        tokenizer.save(folder / "tokenizer.model")
 
 
-def refuse_what_cannot_be_written(tokenizer: Tokenizer | SentencePiece, config: LlamaConfig, *, where: str) -> None:
-    """Raises ValueError unless `read` would give this tokenizer back, and the model knows its ids."""
+def refuse_what_ranks_cannot_say(tokenizer: Tokenizer | SentencePiece, config: LlamaConfig, *, where: str) -> None:
+    """Raises ValueError unless `read_meta` would give this tokenizer back, and the model knows its ids."""
     refuse_other_vocabulary(tokenizer, config, where=where)
     if isinstance(tokenizer, SentencePiece):
         return

@@ -5,11 +5,12 @@ import torch
 import transformers
 from hugging_face_twin import twin_of
 from safetensors.torch import load_file, save_file
-from tiny_checkpoints import TOKENIZER, far_logits, far_positions, ids, same_weights, tiny, tokenizer_for
+from tiny_checkpoints import TOKENIZER, far_logits, far_positions, ids, large_tokenizer, same_weights, tiny, tokenizer_for
 
 from llama_from_scratch import family
 from llama_from_scratch.checkpoint import hugging_face
 from llama_from_scratch.checkpoint.opened import build
+from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 
 SAME_ARITHMETIC = 1e-5
 """Largest difference of logits between two fp32 programs that add in another order; the logits are of size 4."""
@@ -223,6 +224,26 @@ def test_a_size_that_is_left_out_is_named(key):
         hugging_face.config_from({k: v for k, v in PLAIN.items() if k != key})
 
 
+@pytest.mark.parametrize("generation", ["llama-2", "llama-3", "llama-3.1"])
+def test_the_tokenizer_comes_back_and_transformers_gives_the_same_ids(generation, tmp_path):
+    tokenizer = tokenizer_for(generation)
+    hugging_face.write(tmp_path / "m", tiny(generation), tokenizer=tokenizer)
+    text = "the cat sat on Äx\n  <rat> <|eot_id|></s>"
+    mine = hugging_face.read(tmp_path / "m").tokenizer()
+    assert type(mine) is type(tokenizer) and mine.special_ids == tokenizer.special_ids
+    assert mine.encode(text, bos=True) == tokenizer.encode(text, bos=True)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "m")
+    assert theirs(text)["input_ids"] == tokenizer.encode(text, bos=True, allowed_special="all")
+    assert (theirs.bos_token_id, theirs.eos_token_id) == (tokenizer.bos_id, tokenizer.eos_id)
+
+
+def test_a_tokenizer_model_is_read_where_no_tokenizer_json_is(tmp_path):
+    tokenizer = tokenizer_for("llama-2")
+    hugging_face.write(tmp_path / "m", tiny("llama-2"), tokenizer=tokenizer)
+    (tmp_path / "m/tokenizer.json").unlink()
+    assert hugging_face.read(tmp_path / "m").tokenizer().encode("the cat") == tokenizer.encode("the cat")
+
+
 # --- the files --------------------------------------------------------------------------------------------------------
 
 
@@ -328,7 +349,9 @@ def send_out(where):
         (lambda f: edit_json(f / "config.json", vocab_size=10**15), r"lm_head.weight is \(520, 64\), not \(10{15}, 64\)"),
         (lambda f: edit_json(f / "config.json", num_key_value_heads=4), r"k_proj.weight is \(32, 64\), not \(64, 64\)"),
         (lambda f: (f / "config.json").unlink(), "needs a JSON file at .*config.json"),
-        (lambda f: (f / "tokenizer.model").unlink(), "tokenizer"),
+        (lambda f: (f / "tokenizer.json").unlink(), "has its tokenizer in a tokenizer.model or, in .* has none"),
+        (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer.json cannot be read"),
+        (lambda f: tokenizer_json.write(f / "tokenizer.json", large_tokenizer(1000)), "has 1000 ids and the embedding 520"),
     ],
 )
 def test_a_bad_folder_is_refused_and_what_is_wrong_is_named(damage, message, tmp_path):
