@@ -343,7 +343,7 @@ def send_out(where):
         (lambda f: (f / "model.safetensors.index.json").unlink(), "has neither"),
         (lambda f: first(f).write_bytes(first(f).read_bytes()[:-1]), "its tensors end at byte"),
         (lambda f: first(f).write_bytes(b""), "a whole safetensors file"),
-        (lambda f: edit_json(f / "config.json", num_hidden_layers=10**9), "is 1000000000, and the files hold 39"),
+        (lambda f: edit_json(f / "config.json", num_hidden_layers=10**6), "is 1000000, and the files hold 39"),
         (lambda f: edit_json(f / "config.json", num_hidden_layers=3), r"layers.3.input_layernorm.weight is not of this"),
         (lambda f: edit_json(f / "config.json", num_hidden_layers=5), r"model.layers.4.input_layernorm.weight is missing"),
         (lambda f: edit_json(f / "config.json", vocab_size=10**15), r"lm_head.weight is \(520, 64\), not \(10{15}, 64\)"),
