@@ -243,9 +243,12 @@ def sectors_frame(found: Trace, text: str, array: str, *, kind: str | None = Non
     fig, ax = plt.subplots(figsize=(8.6, 1.4 + 0.2 * n_rows))
     ax.imshow(state, cmap=ListedColormap([UNTOUCHED, MOVED, ASKED]), vmin=0, vmax=2, aspect="auto")
     _separate(ax, n_rows, columns, every=per_sector)
+    spans: dict[tuple[int, int], list[int]] = {}   # a lane's elements in one row get its number once, in their middle
     for index, lane in asked.items():
         y, x = divmod(index - first_row * columns, columns)
-        ax.text(x, y, str(lane), ha="center", va="center", fontsize=7.5, color="white")
+        spans.setdefault((y, lane), []).append(x)
+    for (y, lane), xs in spans.items():
+        ax.text((min(xs) + max(xs)) / 2, y, str(lane), ha="center", va="center", fontsize=7.5, color="white")
     marked = range(0, n_rows, max(n_rows // 8, 1))
     ax.set_yticks(marked, [f"{array}[{(first_row + k) * columns}]" for k in marked])
     ax.set_xticks(np.arange(4) * per_sector + (per_sector - 1) / 2, ["32 bytes"] * 4)
