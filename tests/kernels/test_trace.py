@@ -1,12 +1,13 @@
 """The traced emulator against numbers worked out by hand, and its race rule against a slow definition of happens-before."""
 
-import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 
-from llama_from_scratch.kernels.emulator import machine, rules, tape
+from llama_from_scratch.kernels.emulator import debug_info, machine, rules
 from llama_from_scratch.kernels.emulator.trace import trace
 from llama_from_scratch.kernels.source import FOLDER, Program, Source
 
@@ -470,10 +471,19 @@ def test_fault_that_no_gpu_survives_is_raised_and_leaves_the_tracer_usable():
     assert run(PLAIN).races == ()
 
 
-def test_missing_binutils_are_named_with_their_cure(monkeypatch):
-    monkeypatch.setattr(shutil, "which", lambda name: None)
-    with pytest.raises(ValueError, match="tracing needs nm.*binutils"):
-        tape.binutils("nm", "-S", "x")
+def test_missing_pyelftools_is_named_with_its_cure(monkeypatch):
+    monkeypatch.setitem(sys.modules, "elftools.elf.elffile", None)
+    with pytest.raises(ValueError, match="tracing needs the package pyelftools.*-m pip install pyelftools"):
+        debug_info.read.__wrapped__(machine.load(KERNELS, kind="traced").path)
+
+
+def test_lines_and_symbols_need_no_program_of_the_machine(monkeypatch):
+    whole = program()
+    machine.load(whole, kind="traced")
+    debug_info.read.cache_clear()
+    monkeypatch.setattr(subprocess, "Popen", None)
+    found = trace(whole, "copy", [torch.randn(64), torch.zeros(64), 1, 0, 64], grid=1, block=64)
+    assert {t.line.number for t in found.traffic} == {LINE}
 
 
 def test_traced_run_computes_what_the_checked_run_does():

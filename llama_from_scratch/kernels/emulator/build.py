@@ -31,11 +31,14 @@ FLAGS = ("-std=c++20", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-
 KINDS = {
     "fast": ("-O2", "-g1"),                                              # several OS threads
     "checked": ("-O1", "-g1", "-DEMU_CHECKED"),                          # one; poisoned shared memory, guarded tensors
-    "traced": ("-O1", "-g", "-DEMU_TRACE", "-fsanitize=thread"),         # compiled so, linked without: trace.h has the hooks
+    # Compiled so, linked without: trace.h has the hooks. As little about lines as will do, because Python reads it.
+    "traced": ("-O1", "-gdwarf-4", "-g1", "-gno-column-info", "-DEMU_TRACE", "-fsanitize=thread"),
     "address": ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address"),   # executables, under the compiler's own
     "thread": ("-O1", "-g", "-fsanitize=thread"),                                # finders of memory errors and races
 }
 EXECUTABLES = ("address", "thread")
+# clang leaves out the read of `a += b`, as a finder of races needs only its write; who counts traffic needs both.
+CLANG_TRACED = ("-mllvm", "-tsan-instrument-read-before-write")
 
 
 @record
@@ -77,11 +80,11 @@ def wrapper(program: Program, *, is_executable: bool) -> str:
     lines = ['#include "cuda_on_cpu.h"', "namespace {", f'#include "{program.source.name}.cu"', "}"]
     for entry in entries:
         arguments = ", ".join(f"*({p.c_type}{'*' * p.is_pointer}*)args[{i}]" for i, p in enumerate(entry.parameters))
-        lines += [f'extern "C" __attribute__((visibility("default"))) const char* emulate_{entry.name}(',
+        lines += [f"EMU_NO_TRACE static void call_{entry.name}(void** args) {{ {entry.name}({arguments}); }}",
+                  f'extern "C" __attribute__((visibility("default"))) const char* emulate_{entry.name}(',
                   "    const unsigned grid[3], const unsigned block[3], size_t shared_bytes, void** args, int n_workers,",
                   "    int order, unsigned seed) {",
-                  f"    auto kernel = [](void** args) EMU_NO_TRACE {{ {entry.name}({arguments}); }};",
-                  "    return emu::launch(kernel, args, grid, block, shared_bytes, n_workers, order, seed);",
+                  f"    return emu::launch(call_{entry.name}, args, grid, block, shared_bytes, n_workers, order, seed);",
                   "}"]
     if is_executable:
         table = ", ".join(f'{{"{entry.name}", emulate_{entry.name}}}' for entry in entries)
@@ -101,6 +104,7 @@ def build(program: Program, *, kind: str, folder: Path | None = None) -> Path:
     headers = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.h"))}
     text = wrapper(program, is_executable=kind in EXECUTABLES)
     flags = (*FLAGS, *compiler.flags, *KINDS[kind], f"-DREAL={program.real_name}")
+    flags += CLANG_TRACED if kind == "traced" and "clang" in compiler.version else ()
     key = digest(program.key, text, *headers, *headers.values(), *flags, compiler.version)
 
     def make(path: Path) -> None:

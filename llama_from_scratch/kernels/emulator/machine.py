@@ -9,6 +9,7 @@ Notebook 30.
 
 import ctypes
 import functools
+import importlib.util
 import mmap
 import re
 import shutil
@@ -23,6 +24,7 @@ import torch
 from torch import Tensor
 
 from llama_from_scratch.config import record
+from llama_from_scratch.kernels.emulator import debug_info
 from llama_from_scratch.kernels.emulator.build import EXECUTABLES, build
 from llama_from_scratch.kernels.source import Arguments, Entry, Program, pack
 
@@ -245,11 +247,11 @@ def _explain(message: str, path: Path, guarded: _Guarded | None) -> str:
 
 
 def _source_line(path: Path, offset: int) -> str:
-    """file:line of an instruction, or that it is unknown (no addr2line, or code without a source)."""
-    if not offset or not shutil.which("addr2line"):
+    """file:line of an instruction, or that it is unknown (no pyelftools, or code without a source)."""
+    if not offset or not importlib.util.find_spec("elftools"):
         return "an unknown line"
-    found = subprocess.run(["addr2line", "-e", str(path), hex(offset)], capture_output=True, text=True).stdout.split()
-    return Path(found[0]).name if found and not found[0].startswith("?") else "an unknown line"
+    found = [f"{file}:{line}" for file, line in debug_info.read(path).lines(offset) if line]
+    return found[0] if found else "an unknown line"
 
 
 # --- executables: one process per launch, under a sanitizer ------------------------------------------------------------

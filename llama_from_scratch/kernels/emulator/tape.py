@@ -1,7 +1,8 @@
 """Records a traced launch and reads back what it means: addresses as arrays and elements, instructions as source lines.
 
-trace.h writes numbers onto a `Tape`, in memory that is set aside here; the compiled file's symbols (nm) and line table
-(addr2line) give them names. Tensors are run in copies with empty space around them, so that an element past an end is nobody's.
+trace.h writes numbers onto a `Tape`, in memory that is set aside here; the compiled file's symbols and line table
+(debug_info.py) give them names. Tensors are run in copies with empty space around them, so that an element past an end is
+nobody's.
 
 Notebook 30.
 """
@@ -10,11 +11,8 @@ import ast
 import contextlib
 import ctypes
 import dataclasses
-import functools
 import operator
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -23,6 +21,7 @@ import torch
 from torch import Tensor
 
 from llama_from_scratch.config import record
+from llama_from_scratch.kernels.emulator import debug_info
 from llama_from_scratch.kernels.emulator.rules import ACCESS, SYNC
 from llama_from_scratch.kernels.source import Program
 
@@ -170,7 +169,7 @@ class Tape:
         """The source line of each (instruction, 0) or (name of a file, line)."""
         places = list(places)
         codes = [place for place, line in places if not line]
-        found = dict(zip(codes, _source_lines(path, [code - self._raw.file_begin for code in codes], texts)))
+        found = {code: _source_line(path, code - self._raw.file_begin, texts) for code in codes}
         return {(place, line): _line(texts, ctypes.string_at(place).decode(), line) if line else found[place]
                 for place, line in places}
 
@@ -196,17 +195,14 @@ class Symbols:
     def read(cls, path: Path, program: Program, entry: str) -> "Symbols":
         """Without the arrays of other entry points than `entry`: its blocks do not have those."""
         foreign = {name for name in program.source.entries if name != entry}
-        rows = [line.split(None, 3) for line in binutils("nm", "-S", "-C", str(path)).splitlines()]
-        marks = {row[-1]: int(row[0], 16) for row in rows if row[-1] in ("__start_emu_shared", "__stop_emu_shared")}
-        first, last = marks.get("__start_emu_shared", 0), marks.get("__stop_emu_shared", 0)
         shared, others = [], []
-        for begin, size, kind, name in (row for row in rows if len(row) == 4 and row[2] in "bBdDrR"):
-            begin, size = int(begin, 16), int(size, 16)
-            if first <= begin < last:
+        for variable in debug_info.read(path).variables:
+            name, begin, n_bytes = variable.name, variable.begin, variable.n_bytes
+            if variable.is_shared:
                 if "emu_guard_" not in name and foreign.isdisjoint(re.findall(r"\w+", name.rpartition("::")[0])):
-                    shared.append(_declared(program, name, begin, size))
-            elif kind in "rR" or name in _INDICES or "(anonymous namespace)" in name:
-                others.append((begin, size))
+                    shared.append(_declared(program, name, begin, n_bytes))
+            elif variable.is_read_only or name in _INDICES or "(anonymous namespace)" in name:
+                others.append((begin, n_bytes))
         return cls(shared=tuple(shared), others=tuple(others))
 
 
@@ -258,28 +254,10 @@ def _evaluated(text: str, constants: dict[str, str]) -> int | None:
         return None
 
 
-def _source_lines(path: Path, offsets: Sequence[int], texts: dict[str, str]) -> list[Line]:
-    if not offsets:
-        return []
-    # The address of a call is the one before where it returns to. Inlined functions: innermost first.
-    asked = [f"{offset - 1:#x}" for offset in offsets]
-    answer = binutils("addr2line", "-a", "-i", "-e", str(path), *asked)
-    found = []
-    for frames in re.split(r"^0x[0-9a-f]+\n", answer, flags=re.M)[1:]:
-        lines = [re.match(r"(.*):(\d+|\?)", frame) for frame in frames.splitlines()]
-        known = [m for m in lines if m and Path(m[1]).name in texts and m[2] != "?"]
-        match = (known or lines)[0]
-        found.append(_line(texts, match[1], int(match[2]) if match[2].isdigit() else 0))
-    return found
-
-
-@functools.cache  # a file's name holds the digest of its bytes
-def binutils(tool: str, *arguments: str) -> str:
-    if not (command := shutil.which(tool)):
-        raise ValueError(f"tracing needs {tool}, which reads a compiled file's line table; it comes with gcc in the package "
-                         "binutils (Debian, Ubuntu: sudo apt install binutils; conda: conda install binutils). Without it, "
-                         "kernels still run and are checked: machine.load(program, kind=\"checked\")")
-    return subprocess.run([command, *arguments], capture_output=True, text=True, check=True).stdout
+def _source_line(path: Path, offset: int, texts: dict[str, str]) -> Line:
+    frames = debug_info.read(path).lines(offset - 1)  # of the call, which lies before the address it returns to
+    known = [(file, number) for file, number in frames if file in texts and number]
+    return _line(texts, *(known or frames or [("?", 0)])[0])
 
 
 # --- tensors with empty space around them --------------------------------------------------------------------------------

@@ -4,7 +4,7 @@
 recorded (see trace.h) and returns a `Trace`. Its numbers are counts, not estimates; time is not modelled. Tensors are run in
 copies with empty space around them, so an access past an end is caught at its first element.
 
-Needs nm and addr2line, which come with every gcc. Notebook 30.
+Needs pyelftools. Notebook 30.
 """
 
 from collections.abc import Sequence
@@ -316,7 +316,7 @@ def trace(
     """Runs one launch on the CPU, tensors changed as on a GPU, with every memory access recorded.
 
     watch: the number of the block whose shared memory `steps` shows. Raises KernelFault for a launch that a GPU would not
-    survive either (a barrier that some threads never reach), ValueError where nm and addr2line are missing. An access out of
+    survive either (a barrier that some threads never reach), ValueError where pyelftools is missing. An access out of
     bounds ends the launch; it is told by `out_of_bounds`.
     """
     pack(program, entry, args)  # refuses what a launch would refuse, before tensors are copied

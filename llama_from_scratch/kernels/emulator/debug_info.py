@@ -1,0 +1,144 @@
+"""What a compiled file says of itself: where its variables lie, and which source line each instruction came from.
+
+Compilers write both into the file: its symbol table, DWARF's line table, and a record of every call that was inlined. They are
+read here by pyelftools, which is Python alone, so that a machine needs neither binutils nor a debugger.
+
+Notebook 30. Source: DWARF Debugging Information Format 4, sections 3.3.8 (inlined calls) and 6.2 (line table).
+"""
+
+import ctypes
+import functools
+import sys
+from bisect import bisect_right
+from pathlib import Path
+
+from llama_from_scratch.config import record
+
+_ALLOCATED, _WRITABLE, _CODE = 2, 1, 4  # flags of an ELF section
+
+
+@record
+class Variable:
+    """A variable with an address of its own, by its name in C++, scopes included."""
+
+    name: str
+    begin: int
+    n_bytes: int
+    is_read_only: bool
+    is_shared: bool  # lies where cuda_on_cpu.h puts a block's shared memory
+
+
+class DebugInfo:
+    """The variables and source lines of one file; addresses count from the file's begin."""
+
+    def __init__(self, path: Path) -> None:
+        from elftools.elf.elffile import ELFFile
+
+        with open(path, "rb") as file:
+            elf = ELFFile(file)
+            self.variables = tuple(_variables(elf))
+            self._rows: list[tuple[int, str, int]] = []       # from this address on: file, line
+            self._inlined: list[tuple[int, int, str, int]] = []  # between these addresses: file, line of the call
+            dwarf = elf.get_dwarf_info()
+            for unit in dwarf.iter_CUs():
+                if program := dwarf.line_program_for_CU(unit):
+                    names = _file_names(program)
+                    self._rows += _rows(program, names)
+                    self._inlined += _inlined(dwarf, unit, names)
+        self._rows.sort(key=lambda row: row[:1])  # stable: of several rows for one address the last one counts
+        self._starts = [address for address, *_ in self._rows]
+
+    def lines(self, address: int) -> list[tuple[str, int]]:
+        """(file, line) of an instruction, then of each call that brought it there by inlining, from the inside out.
+
+        Line 0: the compiler names none. Empty: code without a source.
+        """
+        at = bisect_right(self._starts, address) - 1
+        if at < 0 or not self._rows[at][1]:
+            return []
+        calls = [(file, line) for low, high, file, line in self._inlined if low <= address < high]
+        return [self._rows[at][1:], *reversed(calls)]  # an inner call is recorded behind the one around it
+
+
+@functools.cache  # a file's name holds the digest of its bytes
+def read(path: Path) -> DebugInfo:
+    """A file's account of itself. Raises ValueError, with the cure, where pyelftools is not installed."""
+    try:
+        return DebugInfo(path)
+    except ImportError as problem:
+        raise ValueError(f"tracing needs the package pyelftools, which reads a compiled file's line table: {sys.executable} -m "
+                         "pip install pyelftools. Without it, kernels still run and are checked: "
+                         "machine.load(program, kind=\"checked\")") from problem
+
+
+def _variables(elf):
+    sections = list(elf.iter_sections())
+    for symbol in elf.get_section_by_name(".symtab").iter_symbols():
+        number = symbol["st_shndx"]
+        if symbol["st_info"]["type"] != "STT_OBJECT" or not symbol["st_size"] or isinstance(number, str):
+            continue
+        section = sections[number]
+        flags = section["sh_flags"]
+        if flags & _ALLOCATED and not flags & _CODE:
+            yield Variable(name=_demangled(symbol.name), begin=symbol["st_value"], n_bytes=symbol["st_size"],
+                           is_read_only=not flags & _WRITABLE, is_shared=section.name == "emu_shared")
+
+
+@functools.cache
+def _demangler():
+    function = ctypes.CDLL("libstdc++.so.6").__cxa_demangle  # PyTorch has loaded it already
+    function.argtypes = [ctypes.c_char_p] + 3 * [ctypes.c_void_p]
+    function.restype = ctypes.c_char_p
+    return function
+
+
+def _demangled(symbol: str) -> str:
+    stem = symbol.partition(".")[0]  # clang numbers the parts of a struct that it took apart: blockIdx.0
+    name = _demangler()(stem.encode(), None, None, None) if stem.startswith("_Z") else None
+    return name.decode() if name else stem
+
+
+def _file_names(program) -> list[str]:
+    names = [entry.name.decode() for entry in program["file_entry"]]
+    return names if program["version"] >= 5 else ["", *names]  # earlier versions count from 1
+
+
+def _rows(program, names: list[str]):
+    sequences, rows = [], []
+    for entry in program.get_entries():
+        if (state := entry.state) is None:
+            continue
+        rows.append((state.address, "" if state.end_sequence else Path(names[state.file]).name, state.line))
+        if state.end_sequence:
+            sequences.append(rows)
+            rows = []
+    # In order of their addresses, so that an end is overruled by the next function, which may begin where it lies.
+    return [row for rows in sorted(sequences, key=lambda rows: rows[0][0]) for row in rows]
+
+
+def _inlined(dwarf, unit, names: list[str]):
+    for die in unit.iter_DIEs():
+        if die.tag != "DW_TAG_inlined_subroutine" or "DW_AT_call_line" not in die.attributes:
+            continue
+        value = {name: attribute.value for name, attribute in die.attributes.items()}
+        call = Path(names[value["DW_AT_call_file"]]).name, value["DW_AT_call_line"]
+        for low, high in _ranges(dwarf, unit, die):
+            yield low, high, *call
+
+
+def _ranges(dwarf, unit, die):
+    from elftools.dwarf.ranges import BaseAddressEntry
+
+    if "DW_AT_ranges" not in die.attributes:
+        low, high = die.attributes.get("DW_AT_low_pc"), die.attributes.get("DW_AT_high_pc")
+        if low and high:
+            yield low.value, high.value + low.value * (high.form != "DW_FORM_addr")
+        return
+    base = unit.get_top_DIE().attributes.get("DW_AT_low_pc")
+    base = base.value if base else 0
+    for entry in dwarf.range_lists().get_range_list_at_offset(die.attributes["DW_AT_ranges"].value, unit):
+        if isinstance(entry, BaseAddressEntry):
+            base = entry.base_address
+        else:
+            start = 0 if entry.is_absolute else base
+            yield start + entry.begin_offset, start + entry.end_offset
