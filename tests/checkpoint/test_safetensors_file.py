@@ -32,7 +32,11 @@ def test_a_tensor_longer_than_a_piece_is_converted_piece_by_piece(tmp_path, monk
     weight = torch.randn(37, 11).bfloat16()
     save_file({"a": weight, "b": weight.clone(), "c": weight.flip(0)}, tmp_path / "f")
     found = safetensors_file.entries(tmp_path / "f")
+    read_into, n_bytes = safetensors_file._read_into, []
+    monkeypatch.setattr(safetensors_file, "_read_into", lambda file, raw, name: (n_bytes.append(raw.nbytes),
+                                                                                 read_into(file, raw, name)))
     assert torch.equal(safetensors_file.read(found["b"], dtype=torch.float32), weight.float())
+    assert max(n_bytes) == 64 and sum(n_bytes) == weight.nbytes
     assert safetensors_file.are_same(found["a"], found["b"])
     assert not safetensors_file.are_same(found["a"], found["c"])
 
