@@ -96,7 +96,7 @@ class SentencePiece:
         self._words = next(words for words in _WORDS if all(map(words.fullmatch, of_kind[Kind.NORMAL])))
         self._pairs = {left + right for text in of_kind[Kind.NORMAL] for left, right in pairwise(text)}
         self._ids_of = Memo(self._encode_word)
-        self._bytes_of = [_bytes_of(piece) for piece in pieces]
+        self._bytes_of = {i: _bytes_of(piece) for i, piece in enumerate(pieces)}
         self._control = set(of_kind[Kind.CONTROL].values())
         self._begins_blank = {i for text, i in self._id_of.items() if text.startswith(BLANK)}
 
@@ -226,27 +226,22 @@ class SentencePiece:
 
         So the blank in front stays; control pieces are b"". Raises ValueError at an id the vocabulary does not have.
         """
-        return b"".join(map(self._bytes_of.__getitem__, self._known(ids)))
+        try:
+            return b"".join(map(self._bytes_of.__getitem__, ids))
+        except KeyError as unknown:
+            raise ValueError(
+                f"ids run from 0 to vocab_size - 1 = {self.vocab_size - 1}, got {unknown.args[0]!r}; decode with the "
+                "tokenizer that encoded"
+            ) from None
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that `ids` stand for, without the blank in front; bytes that are not UTF-8 become U+FFFD."""
-        ids = self._known(ids)
-        # Bytes on both sides of a control piece make no character together.
-        runs = (self.decode_bytes(run) for is_control, run in groupby(ids, self._control.__contains__) if not is_control)
-        text = "".join(run.decode("utf-8", "surrogateescape") for run in runs)
-        first = next((i for i in ids if i not in self._control), None)
-        if first in self._begins_blank and self.prefix != "never":
-            text = text[1:]
-        # One U+FFFD for each byte: other decoders have one for several bytes that begin a character.
-        return re.sub("[\udc80-\udcff]", "\ufffd", text)
-
-    def _known(self, ids: Iterable[int]) -> list[int]:
         ids = list(ids)
-        if ids and not (0 <= min(ids) and max(ids) < self.vocab_size):
-            wrong = next(i for i in ids if not 0 <= i < self.vocab_size)
-            raise ValueError(f"ids run from 0 to vocab_size - 1 = {self.vocab_size - 1}, got {wrong!r}; decode with the "
-                             "tokenizer that encoded")
-        return ids
+        # Bytes on both sides of a control piece make no character together.
+        runs = (run for is_control, run in groupby(ids, self._control.__contains__) if not is_control)
+        text = "".join(_decoded(self.decode_bytes(run)) for run in ([ids] if self._control.isdisjoint(ids) else runs))
+        first = next((i for i in ids if i not in self._control), None)
+        return text[1:] if first in self._begins_blank and self.prefix != "never" else text
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes SentencePiece's tokenizer.model. Raises ValueError for a prefix that its format cannot say."""
@@ -395,6 +390,14 @@ def _bytes_of(piece: Piece) -> bytes:
     if piece.kind == Kind.CONTROL:
         return b""
     return (UNKNOWN_TEXT if piece.kind == Kind.UNKNOWN else piece.text.replace(BLANK, " ")).encode()
+
+
+def _decoded(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        # One U+FFFD for each byte: other decoders have one for several bytes that begin a character.
+        return re.sub("[\udc80-\udcff]", "\ufffd", data.decode("utf-8", "surrogateescape"))
 
 
 # --- llama2.c's names -------------------------------------------------------------------------------------------------

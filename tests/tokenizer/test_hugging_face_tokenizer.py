@@ -160,6 +160,7 @@ def test_any_ranks_give_the_same_ids_here_and_there(tmp_path_factory, tokens, wo
 @given(merges=st.lists(st.tuples(*[st.text("ab", min_size=1, max_size=3)] * 2), unique=True, max_size=10), words=st.lists(
     st.text("ab", min_size=1, max_size=16), min_size=1, max_size=20))  # fmt: skip
 @example([("a", "b"), ("b", "a"), ("b", "b"), ("a", "bb")], ["abb", "abbb"])
+@example([("bb", "a"), ("a", "b"), ("b", "b")], ["abb"])
 def test_any_list_of_merges_is_refused_or_gives_the_same_ids(tmp_path_factory, merges, words):
     path = tmp_path_factory.getbasetemp() / "merges.json"
     tokens = dict.fromkeys(part for left, right in merges for part in (left, right, left + right) if len(part) > 1)

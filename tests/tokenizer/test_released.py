@@ -134,6 +134,19 @@ def test_special_tokens_stand_where_they_were_released(table, names):
     assert len(set(table)) == len(table) == {LLAMA_3_2_VISION: 257, LLAMA_4: 2048}.get(table, 256)
 
 
+def test_patterns_are_to_the_letter_those_of_the_published_files():
+    # files name their pattern, and a fast twin is known for these two alone
+    tail = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+    assert LLAMA3_PATTERN == (
+        tail + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    assert LLAMA4_PATTERN == (
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+" + tail + "?|"
+        r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*" + tail + "?|"
+        r"\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+
+
 def test_vocabularies_have_the_released_sizes_and_begin_and_end(files, tok_3, tok_4):
     assert (tok_3.vocab_size, tok_3.bos_id, tok_3.eos_id) == (128_256, 128_000, 128_001)
     assert (tok_4.vocab_size, tok_4.bos_id, tok_4.eos_id) == (202_048, 200_000, 200_001)

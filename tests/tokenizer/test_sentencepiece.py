@@ -185,6 +185,7 @@ small_texts = st.text("aab ▁\n1é", max_size=60)
 @example({"▁▁": -3, "▁": -1, "▁▁▁": -3, "▁a": 0, "▁▁a": -2}, set(), FIXED, ["   a  ab"], "always")
 @example({"▁▁": -3, "▁": -1, "▁▁▁": -3, "▁▁ab": -2, "ab": 0}, set(), FIXED, ["    ab  ab"], "always")
 @example({"▁▁": -3, "▁▁▁": -3}, set(), FIXED[:3], ["    ab  ab"], "never")
+@example({"ab": 0, "ba": 0}, set(), FIXED[:3], ["ba" * 150], "never")
 @example({"aa": 0, "aaa": 1}, set(), FIXED[:3], ["a" * 60], "never")
 def test_ids_equal_those_of_sentencepiece_with_any_vocabulary(tmp_path_factory, vocabulary, user_defined, fixed, texts, prefix):
     normal = [Piece(text, float(score)) for text, score in vocabulary.items() if text not in user_defined]
@@ -238,6 +239,12 @@ def test_no_text_becomes_a_control_or_unknown_piece(tok):
     rng = random.Random(2)
     for text in (random_text(rng) for _ in range(2000)):
         assert not {0, 1, 2} & set(tok.encode(text))
+
+
+def test_a_control_piece_of_one_letter_is_not_that_letter():
+    tok = SentencePiece([FIXED[0], Piece("a", 0.0, Kind.CONTROL), Piece("b")], prefix="never")
+    assert tok.encode("ab") == [0, 2]
+    assert tok.encode("ab", allowed_special={"a"}) == [1, 2]
 
 
 def test_begin_and_end_are_added_when_asked_for(tok):
