@@ -31,9 +31,12 @@ TORCH = "2.13.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 LAB_EXTRAS = ("notebooks",)
 TEST_EXTRAS = ("notebooks", "test")
+COMPILERS = ("g++", "clang++", "c++")
+WHEEL_COMPILER = "ziglang"
 CORE_MODULES = ("torch", "numpy", "regex", "safetensors", "jaxtyping")
 
 GB = 10**9
+COMPILER_NEED = GB  # the wheel takes 0.4 GB unpacked
 PLAIN_NEED = 3 * GB  # a finished environment takes 1.7 GB; pip needs room to unpack
 CUDA_NEED = 10 * GB
 CUDA_DOWNLOAD = "2.7 GB"  # the sum of the wheels that PyTorch 2.13.0 asks for on Linux
@@ -272,8 +275,38 @@ def set_up(extras, is_cpu):
     install_torch(is_cpu)
     say("Installing the course and what it needs (about 0.3 GB)")
     pip_install("torch==" + TORCH, "-e", ".[{}]".format(",".join(want["extras"])))
+    install_compiler()
     write_stamp(want, STAMP)
-    os.remove(UNFINISHED)
+    if os.path.exists(UNFINISHED):
+        os.remove(UNFINISHED)
+
+
+def install_compiler():
+    """The chapters on kernels compile CUDA source for this processor; where no program can do that, a package can."""
+    if os.name == "nt":
+        say("The chapters on kernels (30 and later) do not run on Windows itself; everything else does. For those chapters, "
+            "run `wsl --install` and set the course up once more inside WSL.")
+        return
+    if any(works(name, "--version") for name in COMPILERS) or works(python(), "-m", WHEEL_COMPILER, "version"):
+        return
+    check_disk(shutil.disk_usage(ROOT).free, COMPILER_NEED)
+    say("There is no C++ compiler here, and the chapters on kernels need one: installing the Python package "
+        + WHEEL_COMPILER + ", which is one, into .venv (0.1 GB to download, 0.4 GB on disk).")
+    try:
+        pip_install(WHEEL_COMPILER)
+    except CannotStart as problem:
+        if os.path.exists(UNFINISHED):  # pip stopped half way
+            raise
+        say(f"{problem}\nEverything but the chapters on kernels works without it. Later: "
+            f"{python()} -m pip install {WHEEL_COMPILER}, or install g++.")
+
+
+def works(*command):
+    """True for a program that answers; a Mac has a g++ that only offers to install the real one."""
+    try:
+        return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+    except OSError:
+        return False
 
 
 def teach_git():

@@ -60,6 +60,9 @@ class Machine:
     gpus: tuple[str, ...]
     """As NVIDIA's driver names them, with its version."""
     cxx: str | None
+    """The C++ compiler that the CUDA emulator uses, and what it says it is."""
+    no_cxx: str
+    """Without one: why, and the cure, in the emulator's words."""
     nvcc: str | None
     prefix: str
     kernel: str
@@ -90,12 +93,20 @@ program = sys.executable if program.startswith("python") else program  # as Jupy
 print(json.dumps(subprocess.check_output([program, "-c", "import sys; print(sys.prefix)"], text=True).strip()))
 """
 
+ASK_COMPILER = """
+import json
+from llama_from_scratch.kernels.emulator.build import find_compiler
+compiler = find_compiler()
+print(json.dumps(" ".join(compiler.command) + ": " + compiler.version.splitlines()[0]))
+"""
+
 
 def look() -> Machine:
     """This machine, measured; takes as long as PyTorch takes to import."""
     facts, why = _ask([sys.executable, "-c", ASK_TORCH])
     torch = why if facts is None else Torch(**{**facts, "devices": tuple(facts["devices"])})
     kernel, why = _ask([sys.executable, "-c", ASK_KERNEL])
+    cxx, no_cxx = _ask([sys.executable, "-c", ASK_COMPILER])
     smi = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
     return Machine(
         python=tuple(sys.version_info[:3]),
@@ -104,7 +115,8 @@ def look() -> Machine:
         n_memory_bytes=_memory_bytes(),
         n_free_bytes=_free_bytes(),
         gpus=tuple(line.strip() for line in (smi or "").splitlines() if line.strip()),
-        cxx=next(filter(None, map(shutil.which, ("c++", "g++", "clang++", "cl"))), None),
+        cxx=cxx,
+        no_cxx=no_cxx,
         nvcc=shutil.which("nvcc"),
         prefix=sys.prefix,
         kernel=why if kernel is None else kernel,
@@ -259,8 +271,10 @@ def _gpu(machine: Machine) -> Finding:
 def _compiler(machine: Machine) -> Finding:
     if machine.cxx:
         return Finding(name="C++ compiler", is_ok=True, found=machine.cxx)
-    cure = "if you want to compile kernels: apt install g++ (Linux), xcode-select --install (macOS), Build Tools (Windows)"
-    return Finding(name="C++ compiler", is_ok=True, found="none; the course runs without", cure=cure)
+    if isinstance(machine.torch, str):
+        return Finding(name="C++ compiler", is_ok=True, found="not known without PyTorch", cure="mend PyTorch first")
+    cure = "for the chapters on kernels: " + machine.no_cxx.removeprefix("RuntimeError: ")
+    return Finding(name="C++ compiler", is_ok=True, found="none; the course runs without, but for its kernels", cure=cure)
 
 
 def _nvcc(machine: Machine) -> Finding:

@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from llama_from_scratch import doctor
+from llama_from_scratch.kernels.emulator.build import find_compiler
 
 HEALTHY = doctor.Machine(
     python=(3, 12, 4),
@@ -13,7 +14,8 @@ HEALTHY = doctor.Machine(
     n_memory_bytes=16 * 10**9,
     n_free_bytes=50 * 10**9,
     gpus=(),
-    cxx="/usr/bin/c++",
+    cxx="/usr/bin/g++: g++ 12.2.0",
+    no_cxx="",
     nvcc=None,
     prefix="/home/me/llama/.venv",
     kernel="/home/me/llama/.venv",
@@ -73,8 +75,11 @@ def test_gpu_that_pytorch_uses_is_named_with_its_driver():
 
 
 def test_what_only_tests_and_kernels_need_is_no_defect():
-    found = judged(cxx=None, gpus=(), missing={"": (), "notebooks": (), "test": ("nbval",)})
-    assert found["C++ compiler"].is_ok and "apt install g++" in found["C++ compiler"].cure
+    words = "RuntimeError: the CUDA emulator needs a C++ compiler: python -m pip install ziglang"
+    found = judged(cxx=None, no_cxx=words, gpus=(), missing={"": (), "notebooks": (), "test": ("nbval",)})
+    assert found["C++ compiler"].is_ok and found["C++ compiler"].cure == \
+        "for the chapters on kernels: the CUDA emulator needs a C++ compiler: python -m pip install ziglang"
+    assert "not known" in judged(cxx=None, no_cxx="ImportError", torch="gone")["C++ compiler"].found
     assert found["packages of the tests"].is_ok and "nbval" in found["packages of the tests"].found
 
 
@@ -87,6 +92,25 @@ def test_report_finds_this_environment_and_its_kernel():
     found = {finding.name: finding for finding in doctor.report()}
     assert found["PyTorch"].found.startswith(__import__("torch").__version__)
     assert found["Jupyter kernel"] == doctor.Finding(name="Jupyter kernel", is_ok=True, found=f"this environment, {sys.prefix}")
+
+
+def test_compiler_is_the_one_that_the_emulator_uses():
+    found = {finding.name: finding for finding in doctor.report()}["C++ compiler"]
+    try:
+        compiler = find_compiler()
+    except RuntimeError as problem:
+        assert str(problem) in found.cure
+    else:
+        assert found.found == f"{' '.join(compiler.command)}: {compiler.version.splitlines()[0]}" and not found.cure
+
+
+def test_machine_without_a_compiler_is_told_the_emulators_own_cure(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    hide = "import importlib.util as u\nfind = u.find_spec\n"
+    hide += "u.find_spec = lambda name: None if name == 'ziglang' else find(name)"
+    monkeypatch.setattr(doctor, "ASK_COMPILER", hide + doctor.ASK_COMPILER)
+    found = {finding.name: finding for finding in doctor.report()}["C++ compiler"]
+    assert found.is_ok and found.found.startswith("none") and "-m pip install ziglang" in found.cure
 
 
 def test_foreign_kernel_of_the_user_is_seen(tmp_path, monkeypatch):

@@ -122,7 +122,7 @@ def test_spoilt_stamp_means_set_up_again(start, tmp_path, text):
 @pytest.fixture
 def steps(start, monkeypatch):
     """What a set-up does, in order, with an environment whose Python runs if `works` is true."""
-    record = SimpleNamespace(done=[], works=True, fails=False, brings=["torch", "numpy"])
+    record = SimpleNamespace(done=[], works=True, fails=False, brings=["torch", "numpy"], compilers={"g++"})
 
     def make(command, **kwargs):
         record.done.append("venv")
@@ -141,6 +141,7 @@ def steps(start, monkeypatch):
     monkeypatch.setattr(start, "subprocess", SimpleNamespace(run=make, CalledProcessError=subprocess.CalledProcessError))
     monkeypatch.setattr(start, "runs", lambda program: record.works and os.path.exists(start.python()))
     monkeypatch.setattr(start, "pip_install", pip)
+    monkeypatch.setattr(start, "works", lambda *command: bool(record.compilers & set(command)))
     monkeypatch.setattr(start, "torch_build", lambda: "")
     return record
 
@@ -212,6 +213,50 @@ def test_cpu_build_comes_from_its_own_index_on_linux_only(start, steps, monkeypa
         start.set_up(["notebooks"], True)
         assert steps.done[-2] == command
         os.remove(start.STAMP)
+
+
+def test_machine_without_a_compiler_gets_the_one_of_a_wheel_and_is_told_why_and_how_large(start, steps, capsys):
+    steps.compilers = set()
+    start.set_up(["notebooks"], False)
+    assert steps.done[-2:] == ["torch==2.13.0 -e .[notebooks]", "ziglang"] and not os.path.exists(start.UNFINISHED)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "ziglang" in line]
+    assert "no C++ compiler" in line and "chapters on kernels need one" in line and "0.1 GB to download, 0.4 GB on disk" in line
+
+
+@pytest.mark.parametrize("compiler", ["g++", "clang++", "c++", "ziglang"])
+def test_machine_with_a_compiler_of_any_kind_installs_none(start, steps, capsys, compiler):
+    steps.compilers = {compiler}
+    start.set_up(["notebooks"], False)
+    assert "ziglang" not in steps.done and "compiler" not in capsys.readouterr().out
+
+
+def test_windows_is_told_that_only_the_kernels_need_wsl(start, steps, monkeypatch, capsys):
+    steps.compilers = set()
+    monkeypatch.setattr(start, "os", SimpleNamespace(name="nt"))
+    start.install_compiler()
+    words = capsys.readouterr().out
+    assert steps.done == [] and "chapters on kernels" in words and "everything else does" in words and "wsl --install" in words
+
+
+def test_wheel_that_cannot_be_had_stops_only_the_kernels(start, steps, monkeypatch, capsys):
+    steps.compilers = set()
+    install = start.pip_install
+
+    def pip(*arguments):
+        if arguments == ("ziglang",):
+            os.remove(start.UNFINISHED)   # as pip_install does where nothing was begun
+            raise start.CannotStart("no network")
+        install(*arguments)
+
+    monkeypatch.setattr(start, "pip_install", pip)
+    start.set_up(["notebooks"], False)
+    assert os.path.exists(start.STAMP)
+    assert "Everything but the chapters on kernels works without it" in capsys.readouterr().out
+
+
+def test_compiler_that_only_offers_to_be_installed_does_not_work(start):
+    assert start.works(sys.executable, "--version") and not start.works("/no/such/compiler", "--version")
+    assert not start.works(sys.executable, "-c", "raise SystemExit(1)")
 
 
 # --- the commands ----------------------------------------------------------------------------------------------------
