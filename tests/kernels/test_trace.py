@@ -415,6 +415,20 @@ def test_first_access_out_of_bounds_ends_the_launch_and_is_told(body, words):
     assert run(PLAIN).out_of_bounds is None, "the process goes on"
 
 
+def test_array_that_lies_last_in_shared_memory_ends_where_it_was_declared():
+    text = 'extern "C" __global__ void only(float* y) {\n    __shared__ float part[64];\n' \
+           "    part[threadIdx.x + 1] = 1;\n    y[threadIdx.x] = part[threadIdx.x];\n}\n"
+    found = trace(program(text), "only", [torch.zeros(64)], grid=1, block=64)
+    assert "thread 63 writes part[64]" in str(found.out_of_bounds)
+
+
+def test_loop_that_a_compiler_may_turn_into_vectors_is_traced_element_by_element():
+    text = 'extern "C" __global__ void each(const float* __restrict__ x, float* __restrict__ y, int n) {\n' \
+           "    for (int i = 0; i < n; i++) y[i] = 2 * x[i];\n}\n"
+    found = trace(program(text), "each", [torch.ones(256), torch.zeros(256), 256], grid=1, block=1)
+    assert [(t.array, t.warp_accesses, t.asked_bytes) for t in found.traffic] == [("x", 256, 1024), ("y", 256, 1024)]
+
+
 def test_two_tensors_that_lie_side_by_side_are_still_apart_when_traced():
     both = torch.arange(64.0)
     x, y = both[:32], both[32:]
