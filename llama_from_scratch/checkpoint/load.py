@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from llama_from_scratch.checkpoint import hugging_face, meta, native
+from llama_from_scratch.checkpoint import gguf, gguf_file, hugging_face, meta, native
 from llama_from_scratch.checkpoint.opened import OnTensor, Opened, build, refuse_what_does_not_fit
 from llama_from_scratch.model.transformer import Llama
 
@@ -36,6 +36,8 @@ def load(
 def read(path: str | Path) -> Opened:
     """The checkpoint at `path`, its weights not yet read. Raises ValueError as `load` does."""
     path = Path(path)
+    if gguf_file.is_one(path):
+        return gguf.read(path)
     is_hugging_face, is_meta = (path / "config.json").is_file(), (path / "params.json").is_file()
     if is_hugging_face and is_meta:
         raise ValueError(f"a folder holds one checkpoint, and {path} has the config.json of one and the params.json of "
@@ -47,9 +49,11 @@ def read(path: str | Path) -> Opened:
     if found is not None:
         return native.read(path)
     if path.is_file():
-        raise ValueError(f"a checkpoint is a folder with config.json or params.json; {path} is a file. Give its folder")
+        raise ValueError("a checkpoint is a folder with config.json or params.json, or a file that begins with \"GGUF\"; "
+                         f"{path} is a file. Give its folder, or download it again")
     raise ValueError("a checkpoint is a folder with config.json (our own or Hugging Face's layout) or params.json "
-                     f"(Meta's); {path} {'has neither; give the one with the weights' if path.is_dir() else 'is not there'}")
+                     "(Meta's), or a GGUF file; "
+                     f"{path} {'has neither; give the one with the weights' if path.is_dir() else 'is not there'}")
 
 
 def _format_of(folder: Path) -> Any:

@@ -1,10 +1,11 @@
-"""The same parameters under three names: one table per format, from ours to theirs, and the layout where it differs.
+"""The same parameters under other names: one table per format, from ours to theirs, and the layout where it differs.
 
 A Llama has nine tensors per layer and three besides. Meta's files cut each of them into shards along one axis; Hugging
 Face's order the rows of wq and wk otherwise, as their RoPE turns channels r and r + K/2 together and ours, as Meta's,
 2r and 2r + 1. Both differences are columns of the tables, and nothing outside this folder knows of them.
 
-Notebook 18. Sources: llama-models, models/llama3/model.py; transformers, models/llama/convert_llama_weights_to_hf.py.
+Notebook 18. Sources: llama-models, models/llama3/model.py; transformers, models/llama/convert_llama_weights_to_hf.py;
+gguf-py, constants.py.
 """
 
 from collections.abc import Iterable, Mapping
@@ -58,6 +59,22 @@ META = (
     Name(ours="layers.{i}.feed_forward.w_gate.weight", theirs="layers.{i}.feed_forward.w1.weight", axis=0),
     Name(ours="layers.{i}.feed_forward.w_up.weight", theirs="layers.{i}.feed_forward.w3.weight", axis=0),
     Name(ours="layers.{i}.feed_forward.w_down.weight", theirs="layers.{i}.feed_forward.w2.weight", axis=1),
+)
+
+# The rows of wq and wk are as ours: converters undo Hugging Face's order.
+GGUF = (
+    Name(ours="tok_embeddings.weight", theirs="token_embd.weight"),
+    Name(ours="output.weight", theirs="output.weight"),
+    Name(ours="norm.weight", theirs="output_norm.weight"),
+    Name(ours="layers.{i}.attention_norm.weight", theirs="blk.{i}.attn_norm.weight"),
+    Name(ours="layers.{i}.attention.wq.weight", theirs="blk.{i}.attn_q.weight"),
+    Name(ours="layers.{i}.attention.wk.weight", theirs="blk.{i}.attn_k.weight"),
+    Name(ours="layers.{i}.attention.wv.weight", theirs="blk.{i}.attn_v.weight"),
+    Name(ours="layers.{i}.attention.wo.weight", theirs="blk.{i}.attn_output.weight"),
+    Name(ours="layers.{i}.ffn_norm.weight", theirs="blk.{i}.ffn_norm.weight"),
+    Name(ours="layers.{i}.feed_forward.w_gate.weight", theirs="blk.{i}.ffn_gate.weight"),
+    Name(ours="layers.{i}.feed_forward.w_up.weight", theirs="blk.{i}.ffn_up.weight"),
+    Name(ours="layers.{i}.feed_forward.w_down.weight", theirs="blk.{i}.ffn_down.weight"),
 )
 
 

@@ -35,7 +35,7 @@ def read(path: str | os.PathLike) -> Tokenizer | SentencePiece:
     or says anything that these two cannot do.
     """
     try:
-        return _parse(json.loads(Path(path).read_bytes()))
+        return from_json(json.loads(Path(path).read_bytes()))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read as a tokenizer.json of a Llama: {error}") from None
 
@@ -45,14 +45,19 @@ def write(path: str | os.PathLike, tokenizer: Tokenizer | SentencePiece) -> None
 
     Raises ValueError if that cannot be: pieces that merge as equals, or of characters that are no pieces.
     """
-    parts = _parts_of_bytes(tokenizer) if isinstance(tokenizer, Tokenizer) else _parts_of_pieces(tokenizer)
-    write_whole(path, (json.dumps(parts, ensure_ascii=False, indent=2) + "\n").encode())
+    write_whole(path, (json.dumps(to_json(tokenizer), ensure_ascii=False, indent=2) + "\n").encode())
+
+
+def to_json(tokenizer: Tokenizer | SentencePiece) -> dict[str, Any]:
+    """What `write` writes."""
+    return _parts_of_bytes(tokenizer) if isinstance(tokenizer, Tokenizer) else _parts_of_pieces(tokenizer)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
-def _parse(file: Any) -> Tokenizer | SentencePiece:
+def from_json(file: Any) -> Tokenizer | SentencePiece:
+    """The tokenizer of a tokenizer.json that has been parsed, as `read` gives it."""
     model = _get(_require(file, dict, "the file"), "model", dict)
     vocab = _get(model, "vocab", dict)
     for key, wanted in {"type": ["BPE", None], "dropout": [None, 0], "continuing_subword_prefix": [None, ""],
