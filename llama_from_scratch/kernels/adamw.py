@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from llama_from_scratch.kernels.launch import launch, program
 from llama_from_scratch.kernels.tensors import n_processors, require_cuda
-from llama_from_scratch.train.optimizer import Group
+from llama_from_scratch.train.optimizer import Group, refuse_other_state
 
 THREADS = 256
 CHUNK = 16384           # elements of one tensor that a block handles at a time, as in adamw.cu
@@ -112,10 +112,7 @@ class FusedAdamW:
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes over what `state_dict` gave. Raises ValueError if it belongs to other parameters."""
         own = self.state_dict()
-        wrong = sorted(own.keys() ^ state.keys()) + [n for n in own.keys() & state.keys() if own[n].shape != state[n].shape]
-        if wrong:
-            raise ValueError(f"the optimizer's state must be of the same parameters; {', '.join(wrong[:4])} "
-                             f"{'and more ' if len(wrong) > 4 else ''}differ. Resume with the model and settings of the run")
+        refuse_other_state(state, own=own)
         for name, tensor in own.items():
             if name != "n_steps":
                 tensor.copy_(state[name])

@@ -86,15 +86,19 @@ class AdamW:
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Takes over what `state_dict` gave. Raises ValueError if it belongs to other parameters."""
-        own = self.state_dict()
-        wrong = sorted(own.keys() ^ state.keys()) + [n for n in own.keys() & state.keys() if own[n].shape != state[n].shape]
-        if wrong:
-            raise ValueError(f"the optimizer's state must be of the same parameters; {', '.join(wrong[:4])} "
-                             f"{'and more ' if len(wrong) > 4 else ''}differ. Resume with the model and settings of the run")
+        refuse_other_state(state, own=self.state_dict())
         for name in self.means:
             self.means[name].copy_(state[f"mean.{name}"])
             self.squares[name].copy_(state[f"square.{name}"])
         self.n_steps = int(state["n_steps"])
+
+
+def refuse_other_state(state: Mapping[str, Tensor], *, own: Mapping[str, Tensor]) -> None:
+    """Raises ValueError, with the names that differ, unless `state` has the keys and the shapes of `own`."""
+    wrong = sorted(own.keys() ^ state.keys()) + [n for n in own.keys() & state.keys() if own[n].shape != state[n].shape]
+    if wrong:
+        raise ValueError(f"the optimizer's state must be of the same parameters; {', '.join(wrong[:4])} "
+                         f"{'and more ' if len(wrong) > 4 else ''}differ. Resume with the model and settings of the run")
 
 
 @torch.no_grad()
