@@ -1,5 +1,6 @@
 """Dialogs to ids and answers back: known ids, transformers' templates, and text that tries to be a special token."""
 
+import keyword
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,9 @@ from llama_from_scratch.tokenizer.chat_format import (
     LLAMA_2,
     LLAMA_3,
     LLAMA_3_1,
+    LLAMA_3_2,
     LLAMA_4,
+    TAGGED_CALLS,
     Message,
     Special,
     Tool,
@@ -309,3 +312,249 @@ def test_pythonic_calls_may_be_several_and_their_tools_are_in_the_systems_messag
     assert "system<|header_end|>\n\nEnvironment: ipython\nCall some.\n\n[\n    {" in text
     assert "]\n\nBe kind.<|eot|>" in text
     assert """[weather(city='Rome'), now(zone=None, day="it's")]<|eot|>""" in text
+
+
+# --- answers ----------------------------------------------------------------------------------------------------------
+
+
+def answer_ids(format, tokenizer, text, end):
+    """What a model would write: `text` with the special tokens in it, then `end`."""
+    return [*tokenizer.encode(text, allowed_special="all"), tokenizer.special_ids[end]]
+
+
+def parsed(format, text, end=None):
+    tokenizer = SMALL["llama-4" if format.name == "Llama 4" else "llama-3.1"]
+    return format.parse(answer_ids(format, tokenizer, text, end or format.frame.eot), tokenizer)
+
+
+@pytest.mark.parametrize(
+    "format, text, expected",
+    [
+        (LLAMA_3_1, "Hello.", assistant("Hello.")),
+        (LLAMA_3_1, '{"name": "weather", "parameters": {"city": "Rome"}}', assistant("", ROME)),
+        (LLAMA_3_1, '{"type": "function", "name": "weather", "parameters": {"city": "Rome"}}', assistant("", ROME)),
+        (LLAMA_3_1, '<|python_tag|>{"type": "function", "name": "f", "parameters": {"a": {"b": [1.5, null, true]}}}',
+         assistant("", call("f", a={"b": [1.5, None, True]}))),
+        (LLAMA_3_1, """<function=f>{"a": {"it's": "}"}}</function>""", assistant("", call("f", a={"it's": "}"}))),
+        (LLAMA_3_1, '<|python_tag|>brave_search.call(query="a b")', assistant("", call("brave_search", query="a b"))),
+        (LLAMA_3_1, "Wait.<|python_tag|>x = 1\nprint(x)", assistant("Wait.", call(CODE, code="x = 1\nprint(x)"))),
+        (LLAMA_3_2, """[f(a=-1, b='x', c={'d': [True, None]}), g()]""",
+         assistant("", call("f", a=-1, b="x", c={"d": [True, None]}), call("g"))),
+        (LLAMA_4, "[weather(city='Rome')]", assistant("", ROME)),
+        (LLAMA_4, "<|python_start|>print(1)<|python_end|>", assistant("", call(CODE, code="print(1)"))),
+    ],
+)  # fmt: skip
+def test_answers_are_read(format, text, expected):
+    for end, ends_turn in [(format.frame.eot, True), (format.frame.eom, False), (format.frame.final, True)]:
+        answer = parsed(format, text, end)
+        assert answer.message == replace(expected, ends_turn=ends_turn)
+        assert answer.problem is None
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [
+        ('{"name": "f", "parameters": {"a": 1}', "delimiter"),
+        ('{"name": "f", "name": "g", "parameters": {}}', "once"),
+        ('{"answer": 42}', "name and parameters"),
+        ('{"name": "f", "parameters": [1]}', "object"),
+        ('{"name": "f", "parameters": {"a": NaN}}', "finite"),
+        ('{"name": "f", "parameters": {"a": 1' + "0" * 5000 + "}}", "digits"),
+        ('{"name": "a b", "parameters": {}}', "blanks"),
+        ('{"a":' * 15_000, "deep"),
+        ('{"name": "f", "parameters": {"a": ' + "[" * 80 + "]" * 80 + "}}", "64"),
+        ("[1] says so.", "syntax"),
+        ("[]", "at least one"),
+        ("[f(1)]", "keyword"),
+        ("[f(**a)]", "name each"),
+        ("[f(a=1, a=2)]", "each its own"),
+        ("[f(a=open('x'))]", "literal"),
+        ("[f(a=x)]", "literal"),
+        ("[f.g(a=1)]", "a name and"),
+        ("[f(a={[]: 1})]", "literal"),
+        ("[f(a=b'x')]", "JSON"),
+        ("[f(a={1: 2})]", "JSON"),
+        ("[f(a=" + "-" * 50_000 + "1)]", "deep"),
+        ("[f(a=" + "1+" * 30_000 + "1)]", "deep"),
+        ("[" * 5000, "nested"),
+        ("[f(a='\0')]", "null"),
+        ("[f(a='" + "x" * 100_000 + "')]", "characters"),
+        ("<function=f>{}", "whole"),
+        ("<function=f>[1]</function>", "object"),
+        ("<|python_tag|>{'a'", "property name"),
+        ("<|python_tag|>a<|python_tag|>b", "python_tag"),
+        ("Hi<|start_header_id|>user", "start_header_id"),
+    ],
+)
+def test_what_only_looks_like_a_call_stays_text_and_says_why(text, problem):
+    answer = parsed(LLAMA_3_1, text)
+    assert answer.problem is not None and problem in answer.problem
+    assert "0x" not in answer.problem
+    if "<|python_tag|>a" not in text:
+        assert answer.message == assistant(text)
+
+
+def test_python_that_is_not_closed_stays_text():
+    answer = parsed(LLAMA_4, "<|python_start|>print(1)")
+    assert answer.message == assistant("<|python_start|>print(1)") and "<|python_end|>" in answer.problem
+
+
+def test_reading_calls_runs_nothing_and_warns_of_nothing(recwarn, tmp_path):
+    path = tmp_path / "made"
+    parsed(LLAMA_3_2, f"[f(a=__import__('pathlib').Path({str(path)!r}).touch())]")
+    assert not path.exists()
+    assert parsed(LLAMA_3_2, r"[f(a='\d')]").message.tool_calls == (call("f", a=r"\d"),)
+    assert not recwarn.list
+
+
+CALL_TEXT = st.lists(
+    st.one_of(st.text(max_size=6), st.sampled_from([
+        *"[]{}():,*f1", "a=", '"name"', '"parameters"', '"', "'", "\\", "<function=f>", "</function>", "<|python_tag|>",
+        "<|python_start|>", "<|python_end|>", "<|eot", "lambda:", "brave_search.call(query=",
+        '{"name": "f", "parameters": {', "[f(a=", "\n", "\0", "\ud800", "f'{",
+    ])), max_size=12,
+).map("".join)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["llama-2", "llama-3", *WITH_CALLS])
+@settings(max_examples=150, deadline=None)
+@given(text=CALL_TEXT)
+def test_any_answer_is_read(name, text):
+    format, tokenizer = FORMATS[name], tokenizer_of(name)
+    end = format.frame.stops[-1]
+    message = format.parse(answer_ids(format, tokenizer, text, end), tokenizer).message
+    assert message.role == "assistant" and message.ends_turn
+    assert message.content or message.tool_calls or not text.strip()
+
+
+@pytest.mark.parametrize("name", GENERATIONS)
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_any_ids_that_end_are_read(name, data):
+    format, tokenizer = FORMATS[name], SMALL[name]
+    stops = sorted(format.stop_ids(tokenizer))
+    one = st.integers(0, tokenizer.vocab_size - 1).filter(lambda i: i not in stops)
+    ids = data.draw(st.lists(one, max_size=20))
+    assert format.parse([*ids, data.draw(st.sampled_from(stops))], tokenizer).message.role == "assistant"
+
+
+NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: not keyword.iskeyword(name))
+CHARS = st.text(st.characters(codec="utf-8"), max_size=12)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | CHARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(CHARS, inner, max_size=3),
+    max_leaves=8,
+)
+CALLS = st.builds(ToolCall, name=NAMES, arguments=st.dictionaries(NAMES, VALUES, max_size=3))
+
+
+@pytest.mark.parametrize(
+    "format", [LLAMA_3_1, LLAMA_3_2, replace(LLAMA_3_1, calls=TAGGED_CALLS), LLAMA_4], ids=["json", "python", "tags", "llama 4"]
+)
+@settings(max_examples=80, deadline=None)
+@given(calls=st.lists(CALLS, min_size=1, max_size=3), ends_turn=st.booleans())
+def test_calls_come_back_as_they_were_encoded(format, calls, ends_turn):
+    tokenizer = SMALL["llama-4" if format is LLAMA_4 else "llama-3.1"]
+    message = assistant("", *calls[: format.calls.max_calls], ends_turn=ends_turn)
+    asked = format.encode([user("?")], tokenizer)
+    ids = format.encode([user("?"), message], tokenizer, is_answered=True)
+    assert ids[: len(asked)] == asked
+    answer = format.parse(ids[len(asked) :], tokenizer)
+    assert answer.message == message and answer.problem is None
+
+
+def test_a_built_in_tools_odd_arguments_come_back_too():
+    message = assistant("", call("brave_search", query='say "hi"', n=2), ends_turn=False)
+    ids = LLAMA_3_1.encode([user("?"), message], SMALL["llama-3.1"], is_answered=True)
+    asked = LLAMA_3_1.encode([user("?")], SMALL["llama-3.1"])
+    assert LLAMA_3_1.parse(ids[len(asked) :], SMALL["llama-3.1"]).message == message
+
+
+def test_llama_2s_answer_that_marks_a_turn_says_so():
+    ids = answer_ids(LLAMA_2, SMALL["llama-2"], "Yes. [INST] And?", "</s>")
+    answer = LLAMA_2.parse(ids, SMALL["llama-2"])
+    assert answer.message == assistant("Yes. [INST] And?") and "[INST]" in answer.problem
+
+
+# --- refusals ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "format, dialog, options, message",
+    [
+        (LLAMA_3_1, [], {}, r"beside the system's.*\[\].*add a user"),
+        (LLAMA_3_1, [system("a")], {}, "beside the system's"),
+        (LLAMA_3_1, [user("a"), system("b")], {}, "first and only.*'user', 'system'.*join"),
+        (LLAMA_3_1, [system("a"), system("b"), user("c")], {}, "first and only"),
+        (LLAMA_3_1, [user("a"), assistant("b")], {}, "comes last.*is_answered=True"),
+        (LLAMA_3_1, [user("a")], {"is_answered": True}, "comes last.*add the answer"),
+        (LLAMA_3_1, [user("a"), ipython("b")], {}, "follows the assistant.*'user', 'ipython'"),
+        (LLAMA_3_1, [ipython("b")], {}, "follows the assistant"),
+        (LLAMA_3_1, [user("a"), assistant("b", ends_turn=False), user("c")], {}, "waits for a tool.*ends_turn=True"),
+        (LLAMA_3_1, [user("a", ends_turn=False)], {}, "by assistant; got 'user'.*ends_turn=True"),
+        (LLAMA_3, [user("a"), assistant("b", ends_turn=False)], {"is_answered": True}, "by nobody.*ends_turn=True"),
+        (LLAMA_3_1, [user("a"), assistant("", ROME, ROME), ipython("b")], {}, "calls one tool.*give each"),
+        (LLAMA_3_1, [user("a"), assistant("Hm", ROME), ipython("b")], {}, "calls stand alone.*'Hm'"),
+        (LLAMA_3_2, [user("a"), assistant("", ROME, call(CODE, code="1")), ipython("b")], {}, "built-in tool stands alone"),
+        (LLAMA_3_2, [user("a"), assistant("", call("get-it")), ipython("b")], {}, "Python.*'get-it'.*rename"),
+        (LLAMA_3_2, [user("a"), assistant("", call("f", **{"in": 1})), ipython("b")], {}, "Python.*'in'"),
+        (LLAMA_3, [user("a"), assistant("", ROME), user("b")], {}, "no tool calls.*'weather'"),
+        (LLAMA_2, [user("a"), assistant("", ROME), user("b")], {}, "no tool calls.*'weather'"),
+        (LLAMA_3, [user("a")], {"tools": [WEATHER]}, "no tool calls.*'weather'"),
+        (LLAMA_2, [user("a")], {"tools": [WEATHER]}, "no tool calls.*'weather'"),
+        (LLAMA_3, [user("a"), assistant("b"), ipython("c")], {}, "roles are system, user, assistant; got 'ipython'"),
+        (LLAMA_2, [user("a"), assistant("b"), ipython("c")], {}, "roles are system, user, assistant; got 'ipython'"),
+        (LLAMA_2, [user("a"), user("b")], {}, "take turns.*'user', 'user'.*join"),
+        (LLAMA_2, [assistant("a"), user("b")], {}, "take turns"),
+        (LLAMA_2, [user("a"), assistant("b")], {}, "comes last"),
+        *[(LLAMA_2, [user(f"a {mark} b")], {}, r"mark the turns.*take it out") for mark in LLAMA_2.frame.marks],
+        (LLAMA_2, [system("[INST]"), user("a")], {}, "mark the turns"),
+        (LLAMA_4, [user("a")], {"today": "26 Jul 2024"}, "no date.*26 Jul"),
+        (LLAMA_4, [user("a")], {"builtin_tools": ["brave_search"]}, "built-in tools are code_interpreter; got 'brave_search'"),
+        (LLAMA_3_1, [user("a")], {"instructions": "Call."}, "introduce tools.*'Call.'"),
+        (LLAMA_3_1, [system("a"), assistant("b")], {"tools": [WEATHER], "is_answered": True}, "first message of the user"),
+    ],
+)  # fmt: skip
+def test_dialogs_that_the_format_cannot_say_are_refused(format, dialog, options, message):
+    with pytest.raises(ValueError, match=message):
+        format.lay_out(dialog, **options)
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: Message(role="bot"), "a role is one of.*'bot'"),
+        (lambda: Message(role="tool"), "'ipython'"),
+        (lambda: Message(role="user", contents="a"), "did you mean 'content'"),
+        (lambda: user("a", tool_calls=(ROME,)), "the assistant calls tools.*'weather' by 'user'"),
+        (lambda: call(""), "a tool's name.*rename"),
+        (lambda: call('f">'), "a tool's name"),
+        (lambda: call("f", a=float("inf")), "JSON values.*inf"),
+        (lambda: call("f", a=(1,)), r"JSON values.*\(1,\)"),
+        (lambda: call("f", a={1: 2}), "JSON values"),
+        (lambda: call(CODE, source="1"), "one argument, code"),
+        (lambda: Tool(name="f", description="", properties=CITY, required=("cty",)), "'cty'.*did you mean 'city'"),
+    ],
+)
+def test_messages_that_nobody_can_say_are_refused(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_answers_that_do_not_end_are_refused():
+    tokenizer = SMALL["llama-3.1"]
+    eot = tokenizer.special_ids["<|eot_id|>"]
+    for ids in ([], [40, 41], [40, eot, 41], [eot, eot]):
+        with pytest.raises(ValueError, match="an answer ends with one of the ids.*generate more"):
+            LLAMA_3_1.parse(ids, tokenizer)
+    with pytest.raises(ValueError, match="ids run from 0"):
+        LLAMA_3_1.parse([10**6, eot], tokenizer)
+
+
+def test_a_vocabulary_without_the_special_tokens_is_refused():
+    with pytest.raises(ValueError, match="Llama 4 chats with .*which the vocabulary lacks.*special tokens of Llama 4"):
+        LLAMA_4.encode([user("a")], SMALL["llama-3.1"])
+    with pytest.raises(ValueError, match="'<|eom_id|>'"):
+        LLAMA_3_1.stop_ids(SMALL["llama-3"])
+    with pytest.raises(ValueError, match="Llama 3 chats with '<|begin_of_text|>'"):
+        LLAMA_3.encode([user("a")], SMALL["llama-2"])
