@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from llama_from_scratch.checkpoint import gguf, gguf_file, hugging_face, meta, native
+from llama_from_scratch.checkpoint import gguf, gguf_file, hugging_face, llama2c, meta, native
 from llama_from_scratch.checkpoint.opened import OnTensor, Opened, build, refuse_what_does_not_fit
 from llama_from_scratch.model.transformer import Llama
 
@@ -38,6 +38,8 @@ def read(path: str | Path) -> Opened:
     path = Path(path)
     if gguf_file.is_one(path):
         return gguf.read(path)
+    if llama2c.is_one(path):
+        return llama2c.read(path)
     is_hugging_face, is_meta = (path / "config.json").is_file(), (path / "params.json").is_file()
     if is_hugging_face and is_meta:
         raise ValueError(f"a folder holds one checkpoint, and {path} has the config.json of one and the params.json of "
@@ -49,10 +51,10 @@ def read(path: str | Path) -> Opened:
     if found is not None:
         return native.read(path)
     if path.is_file():
-        raise ValueError("a checkpoint is a folder with config.json or params.json, or a file that begins with \"GGUF\"; "
-                         f"{path} is a file. Give its folder, or download it again")
+        raise ValueError("a checkpoint is a folder with config.json or params.json, or a GGUF file, or a .bin of "
+                         f"llama2.c; {path} is a file. Give its folder, or download it again")
     raise ValueError("a checkpoint is a folder with config.json (our own or Hugging Face's layout) or params.json "
-                     "(Meta's), or a GGUF file; "
+                     "(Meta's), or a GGUF file, or a .bin of llama2.c; "
                      f"{path} {'has neither; give the one with the weights' if path.is_dir() else 'is not there'}")
 
 

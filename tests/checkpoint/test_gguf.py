@@ -309,14 +309,14 @@ def test_a_forged_claim_about_a_tensor_is_refused(claim, message, good, tmp_path
 
 
 def test_forged_counts_and_lengths_are_refused_before_anything_is_allocated(good, tmp_path):
-    refused(tmp_path, good[:8] + struct.pack("<Q", 2**60) + good[16:], r"said to hold \d+ tensors")
-    refused(tmp_path, good[:16] + struct.pack("<Q", 2**63) + good[24:], r"said to hold \d+ facts")
+    refused(tmp_path, good[:8] + struct.pack("<Q", 2**33) + good[16:], r"said to hold \d+ tensors")
+    refused(tmp_path, good[:16] + struct.pack("<Q", 2**33) + good[24:], r"said to hold \d+ facts")
     refused(tmp_path, good[:24] + struct.pack("<Q", 2**50) + good[32:], r"a name at byte 32 is 1125899906842624 bytes long")
     tokens = good.index(b"tokenizer.ggml.tokens") + len("tokenizer.ggml.tokens") + 8
-    refused(tmp_path, good[:tokens] + struct.pack("<Q", 2**61) + good[tokens + 8 :], r"said to hold \d+ texts")
+    refused(tmp_path, good[:tokens] + struct.pack("<Q", 2**33) + good[tokens + 8 :], r"said to hold \d+ texts")
     kinds = good.index(b"tokenizer.ggml.token_type") + len("tokenizer.ggml.token_type")
     refused(tmp_path, good[: kinds + 4] + struct.pack("<I", 99) + good[kinds + 8 :], r"texts or numbers, got type 99")
-    refused(tmp_path, good[: kinds + 8] + struct.pack("<Q", 2**62) + good[kinds + 16 :], r"said to hold \d+ numbers")
+    refused(tmp_path, good[: kinds + 8] + struct.pack("<Q", 2**33) + good[kinds + 16 :], r"said to hold \d+ numbers")
     layers = good.index(b"llama.block_count") + len("llama.block_count") + 4
     refused(tmp_path, good[:layers] + struct.pack("<I", 2**32 - 1) + good[layers + 4 :], r"block_count is 4294967295")
 
