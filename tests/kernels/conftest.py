@@ -13,8 +13,8 @@ def fake_path(tmp_path_factory):
     if not (compiler := next(filter(None, map(shutil.which, ("cc", "gcc", "clang", "g++"))), None)):
         pytest.skip("needs a C compiler, as of `apt install gcc`, to build the fake driver")
     path = tmp_path_factory.mktemp("driver") / "libcuda.so"
-    subprocess.run([compiler, "-x", "c", "-O1", "-shared", "-fPIC", Path(__file__).with_name("fake_libcuda.c"), "-o", path],
-                   check=True)
+    source = Path(__file__).with_name("fake_libcuda.c")
+    subprocess.run([compiler, "-x", "c", "-O1", "-pthread", "-shared", "-fPIC", source, "-o", path], check=True)
     return path
 
 

@@ -1,7 +1,9 @@
 // A libcuda that runs nothing: it records what it is asked and answers as it was told to. For tests of the launcher.
 //
 // The log is one line per call, with the arguments that matter. A launch also copies the bytes of its arguments, as the
-// driver does, so that a test sees them after the launcher's own buffers are gone.
+// driver does, so that a test sees them after the launcher's own buffers are gone. Several threads may call at once, as
+// ctypes lets go of Python's lock while a call runs.
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -16,16 +18,19 @@ static int failing_code;           // with this code
 static int static_shared, most_threads = 1024, most_shared = 232448, capability = 90;
 static int sizes[64], n_sizes;     // of the arguments of the next launch
 static unsigned char argument_bytes[1024];
-static int context_depth;
+static _Atomic int context_depth;
+static pthread_mutex_t recording = PTHREAD_MUTEX_INITIALIZER;
 
 static int record(const char* function, const char* format, ...) {
     int fails = !strcmp(failing, function);
     if (!is_logging) return fails ? failing_code : 0;
     va_list values;
     va_start(values, format);
+    pthread_mutex_lock(&recording);
     log_length += snprintf(log_text + log_length, sizeof log_text - log_length, "%s", function);
     log_length += vsnprintf(log_text + log_length, sizeof log_text - log_length, format, values);
     log_length += snprintf(log_text + log_length, sizeof log_text - log_length, "\n");
+    pthread_mutex_unlock(&recording);
     va_end(values);
     return fails ? failing_code : 0;
 }
