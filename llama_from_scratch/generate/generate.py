@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from llama_from_scratch.generate.prefix import PrefixCache
 from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution, draw
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.mask import padding_documents
@@ -40,11 +41,17 @@ def generate(
 
 def stream(
     model: Llama, prompt: Sequence[int], *, max_tokens: int | None = None,
-    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] = frozenset(),
+    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] = frozenset(), prefix: PrefixCache | None = None,
 ) -> Iterator[int]:
-    """The ids that `generate` would return for one prompt, each as soon as it is drawn."""
-    for (token,) in steps(model, [prompt], max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids=stop_ids):
-        yield token
+    """The ids that `generate` would return for one prompt, each as soon as it is drawn.
+
+    `prefix` remembers what it has read: the next call with it feeds the model only what differs.
+    """
+    max_tokens = _room(model, [prompt], max_tokens)
+    cache = None if prefix is None else prefix.begin(model, prompt, max_tokens=max_tokens)
+    tokens = (token for (token,) in steps(model, [prompt], max_tokens=max_tokens, sampling=sampling, seed=seed,
+                                          stop_ids=stop_ids, cache=cache))
+    yield from tokens if prefix is None else prefix.follow(prompt, tokens)
 
 
 def stream_text(
@@ -67,9 +74,12 @@ def stream_text(
 
 def steps(
     model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int | None,
-    sampling: Sampling, seed: int, stop_ids: Set[int],
+    sampling: Sampling, seed: int, stop_ids: Set[int], cache: KVCache | None = None,
 ) -> Iterator[list[int | None]]:
-    """One list per decoding step: each row's new id, or None once that row has stopped. Ends when every row has."""
+    """One list per decoding step: each row's new id, or None once that row has stopped. Ends when every row has.
+
+    `cache` may hold the beginning of a single prompt; only the rest is fed.
+    """
     max_tokens = _room(model, prompts, max_tokens)
     device, dtype = model.output.weight.device, model.output.weight.dtype
     lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
@@ -82,7 +92,9 @@ def steps(
     is_penalized = sampling.repetition_penalty != 1.0  # only then does it matter what already occurred
     seen_BV = _occurring(ids_BT, width - lengths_B, vocab_size=model.config.vocab_size) if is_penalized else None
     generators = [torch.Generator().manual_seed(seed + b) for b in range(len(prompts))]
-    cache = KVCache(model.config, batch_size=len(prompts), max_seq_len=width + max_tokens, dtype=dtype, device=device)
+    if cache is None:
+        cache = KVCache(model.config, batch_size=len(prompts), max_seq_len=width + max_tokens, dtype=dtype, device=device)
+    ids_BT = ids_BT[:, cache.length :]
     is_live = [True] * len(prompts)
     for _ in range(max_tokens):
         with torch.inference_mode():

@@ -1,0 +1,88 @@
+"""What a chat has read already is not read again: the KV cache of one growing text, kept between calls.
+
+Each turn sends the whole conversation so far, and all but its end was in the turn before. The longest common beginning
+stays in the cache, what differs is cut off, and only the rest goes through the model.
+
+Notebook 16.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from llama_from_scratch.model.kv_cache import KVCache
+from llama_from_scratch.model.transformer import Llama
+
+
+class PrefixCache:
+    """Keys and values of the text that was last generated with this; give it to `stream` as `prefix`.
+
+    `ids` is the text it holds. The answers are those without it, up to the rounding of reading a text in other pieces.
+    It grows as texts do and starts over when the model's weights have changed. One text at a time: a new `stream` takes
+    the cache from one that is not finished, which then cannot go on. A `stream` may be abandoned, or fail, at any moment.
+    """
+
+    def __init__(self, model: Llama) -> None:
+        self.ids: list[int] = []
+        self._model = model
+        self._weights, self._cache, self._turn = None, None, object()
+
+    def begin(self, model: Llama, prompt: Sequence[int], *, max_tokens: int) -> KVCache:
+        """A cache with room for the prompt and `max_tokens` more, which holds as much of the prompt as is known already.
+
+        The last id of the prompt is never held: its logits are what the answer begins with.
+        Raises ValueError for another model than the cache was made for.
+        """
+        if model is not self._model:
+            raise ValueError("a PrefixCache holds the keys and values of one model, and this is another one than it was "
+                             "made for. Make one for each model: PrefixCache(model)")
+        weights = [(w.data_ptr(), w.dtype, 0 if w.is_inference() else w._version) for w in model.parameters()]
+        if weights != self._weights:
+            self.ids, self._cache, self._weights = [], None, weights
+        context, n_needed = model.config.max_seq_len, len(prompt) + max_tokens
+        self.ids = self.ids[: _n_shared(self.ids, prompt[:-1])]
+        self._turn = object()
+        if self._cache is None:
+            head = model.output.weight
+            self._cache = KVCache(model.config, batch_size=1, max_seq_len=n_needed, dtype=head.dtype, device=head.device)
+        truncate(self._cache, len(self.ids))
+        if self._cache.max_seq_len < n_needed:
+            # Doubling copies each token about once, however many turns there are.
+            self._cache = copy(self._cache, model, max_seq_len=min(context, max(n_needed, 2 * self._cache.max_seq_len)))
+        return self._cache
+
+    def follow(self, prompt: Sequence[int], tokens: Iterator[int]) -> Iterator[int]:
+        """The tokens of a stream on the cache that `begin` gave, while `ids` keeps account of what that cache holds.
+
+        Raises ValueError when a later `begin` has taken the cache in between.
+        """
+        text, turn = list(prompt), self._turn
+        for token in tokens:
+            self.ids += text[len(self.ids) : self._cache.length]
+            text.append(token)
+            yield token
+            if self._turn is not turn:
+                raise ValueError("a later stream took over this PrefixCache, so this one cannot go on. "
+                                 "Finish one before the next begins, or give each a PrefixCache of its own")
+        self.ids += text[len(self.ids) : self._cache.length]
+
+
+def _n_shared(left: Sequence[int], right: Sequence[int]) -> int:
+    """How many ids both begin with."""
+    n_most = min(len(left), len(right))
+    return next((n for n in range(n_most) if left[n] != right[n]), n_most)
+
+
+def truncate(cache: KVCache, length: int) -> None:
+    """Forgets all tokens from `length` on, also those that an interrupted pass left in some layers only."""
+    cache.length = length
+    for layer in cache.layers:
+        layer.length = length
+
+
+def copy(cache: KVCache, model: Llama, *, max_seq_len: int) -> KVCache:
+    """The same tokens in a cache with room for more."""
+    head = model.output.weight
+    larger = KVCache(model.config, batch_size=1, max_seq_len=max_seq_len, dtype=head.dtype, device=head.device)
+    for new, old in zip(larger.layers, cache.layers):
+        new.append(old._keys_BSGK[:, : cache.length], old._values_BSGK[:, : cache.length])
+    larger.length = cache.length
+    return larger
