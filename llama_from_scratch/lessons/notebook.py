@@ -193,6 +193,7 @@ def client(nb: dict, folder: Path, timeout_s: int):
 
         def __init__(self, *args, **settings):
             super().__init__(*args, **settings)
+            self.owns_km = True   # nbclient leaves a kernel whose manager it was handed running until this process ends
             self.comm_open_handlers = {}
 
         def clear_output(self, outs, msg, cell_index):

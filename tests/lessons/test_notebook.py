@@ -4,8 +4,10 @@ The notebooks here are tiny and import neither torch nor matplotlib, so that a k
 """
 
 import base64
+import contextlib
 import io
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -146,6 +148,16 @@ def test_endless_cell_is_stopped(tmp_path):
     path = write(tmp_path / "x.ipynb", cell("while True: pass"))
     with pytest.raises(notebook.CellFailed, match="timed out"):
         notebook.run(path, timeout_s=2)
+
+
+@pytest.mark.parametrize("last", ["", "1 / 0", "while True: pass"], ids=["to the end", "failing", "endless"])
+def test_kernel_is_gone_when_the_run_is_over(tmp_path, last):
+    told = tmp_path / "pid"
+    tell = f"import os, pathlib; pathlib.Path({str(told)!r}).write_text(str(os.getpid()))"
+    with contextlib.nullcontext() if not last else pytest.raises(notebook.CellFailed):
+        notebook.run(write(tmp_path / "x.ipynb", cell(tell), cell(last)), timeout_s=5)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(told.read_text()), 0)
 
 
 def test_gpu_cell_keeps_its_stored_output_without_cuda(tmp_path, monkeypatch):
