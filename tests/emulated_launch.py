@@ -1,4 +1,4 @@
-"""What the tests of several kernels share: launches on the emulator with every guard on, and tensors larger than memory."""
+"""What the tests of several kernels share: launches on the emulator with every guard on, odd layouts, tensors beyond memory."""
 
 import ctypes
 import mmap
@@ -15,6 +15,16 @@ def checked_launch(program, entry, args, *, grid, block, shared_bytes=0, order="
             arg.fill_(float("nan"))
     load(program, kind="checked").launch(
         entry, args, grid=grid, block=block, shared_bytes=shared_bytes, order=order, seed=seed)
+
+
+def layouts_of(x):
+    """The rows of x (B, D) as views, copies and expansions leave them in memory, with what each is called."""
+    yield "transposed", x.t().contiguous().t()
+    yield "every second column", x.repeat_interleave(2, dim=1)[:, ::2]
+    yield "misaligned", torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
+    yield "one row for all", x[:1].expand(x.shape)
+    yield "one number for all", x[0, 0].expand(x.shape)
+    yield "the columns from the third on", x[:, 3:]
 
 
 class Vast:

@@ -5,7 +5,7 @@ import inspect
 
 import pytest
 import torch
-from emulated_launch import Vast, checked_launch
+from emulated_launch import Vast, checked_launch, layouts_of
 
 from llama_from_scratch.kernels.emulator.machine import load
 from llama_from_scratch.kernels.emulator.trace import trace
@@ -279,15 +279,6 @@ def test_a_rung_refuses_rows_it_cannot_hold():
 
 
 # --- bugs that users of kernel libraries reported ---------------------------------------------------------------------
-
-
-def layouts_of(x):
-    yield "transposed", x.t().contiguous().t()
-    yield "every second column", x.repeat_interleave(2, dim=1)[:, ::2]
-    yield "misaligned", torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
-    yield "one row for all", x[:1].expand(x.shape)
-    yield "one number for all", x[0, 0].expand(x.shape)
-    yield "the columns from the third on", x[:, 3:]
 
 
 def test_a_strided_or_misaligned_tensor_or_gradient_is_not_read_at_wrong_offsets(checked):
