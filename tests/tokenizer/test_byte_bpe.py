@@ -16,6 +16,7 @@ import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiktoken.load import load_tiktoken_bpe
+from tokenizer_texts import CORPUS, random_text
 
 from llama_from_scratch.tokenizer import Tokenizer
 from llama_from_scratch.tokenizer.byte_bpe import Memo, learn_merges, merge_word
@@ -23,13 +24,6 @@ from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN, S
 
 BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
 BYTES = {bytes([value]): value for value in range(256)}
-
-# Code, prose, numbers and several scripts: what a small vocabulary can learn something from.
-CORPUS = (
-    "The cat sat on the mat, and the cat's hat wasn't there. They'll say: I'm sure we've met, haven't we?\n"
-    "def forward(self, x):\n    return self.w2(silu(self.w1(x)) * self.w3(x))\n\n\tif x == 1234567890:\r\n\t\tpass\n"
-    "naïve café, Ärger über Öl; привет мир, здравствуй; 日本語テスト、東京タワー; 👍🏽👍🏽 1½ ² Ⅳ\n   \n"
-) * 3
 
 
 def recount_merges(counts: dict[bytes, int], n_merges: int) -> list[tuple[bytes, bytes]]:
@@ -63,20 +57,6 @@ def tok() -> Tokenizer:
 @pytest.fixture(scope="module")
 def tiktok(tok: Tokenizer) -> tiktoken.Encoding:
     return tiktoken.Encoding("trained here", pat_str=LLAMA3_PATTERN, mergeable_ranks=tok.ranks, special_tokens=tok.special_ids)
-
-
-def random_text(rng: random.Random) -> str:
-    """Words of the corpus, runs of blanks, contractions, digits, controls and characters of every script."""
-    kinds = [
-        lambda: rng.choice(CORPUS.split()),
-        lambda: rng.choice(" \t\n\r\v\f\x1c\x1d\x1e\x1f\x85\xa0\u2028\u3000") * rng.randint(1, 4),
-        lambda: rng.choice("' ") + rng.choice(["s", "T", "re", "VE", "m", "lL", "d", "ſ", "x"]),
-        lambda: str(rng.randrange(10 ** rng.randint(1, 9))),
-        lambda: rng.choice("!?.,;:()[]{}<>|=+-_*/\\\"'#@\x00\x07\x7f") * rng.randint(1, 3),
-        lambda: chr(rng.choice([rng.randrange(0xD800), rng.randrange(0xE000, 0x110000)])),
-        lambda: rng.choice("éßДж日本👍🏽½²Ⅳ٣\u0301\u200d"),
-    ]
-    return "".join(rng.choice(kinds)() for _ in range(rng.randint(0, 12)))
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import pytest
 import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizer_texts import CORPUS, FIRST_PIECES, random_text
 from transformers import LlamaTokenizer
 
 from llama_from_scratch.tokenizer import Tokenizer, hugging_face
@@ -16,38 +17,10 @@ from llama_from_scratch.tokenizer.released import LLAMA_3_1, LLAMA_4
 from llama_from_scratch.tokenizer.sentencepiece import BLANK, Kind, Piece, SentencePiece
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN
 
-CORPUS = (
-    "The cat sat on the mat, and the cat's hat WASN'T there. They'll say: I'm sure we've met, haven't we?\n"
-    "def forward(self, x):\n    return self.w2(silu(self.w1(x)) * self.w3(x))\n\n\tif x == 1234567890:\r\n\t\tpass/\n"
-    "naïve café, Ärger über Öl; привет мир, здравствуй; 日本語テスト、東京タワー; 👍🏽👍🏽 1½ ² Ⅳ ΑΒγ Ǆǅ\n   \n"
-)
-FIXED = [
-    Piece("<unk>", 0.0, Kind.UNKNOWN),
-    Piece("<s>", 0.0, Kind.CONTROL),
-    Piece("</s>", 0.0, Kind.CONTROL),
-    *(Piece(f"<0x{value:02X}>", 0.0, Kind.BYTE) for value in range(256)),
-]
-
-
-def random_text(rng: random.Random, special: list[str]) -> str:
-    kinds = [
-        lambda: rng.choice(CORPUS.split()),
-        lambda: rng.choice(CORPUS.split()) + " ",
-        lambda: rng.choice(" ▁") * rng.randint(1, 20),
-        lambda: rng.choice("\t\n\r\v\f\x1c\x1f\x85\xa0\u2028\u3000") * rng.randint(1, 4),
-        lambda: rng.choice("' ") + rng.choice(["s", "T", "re", "VE", "m", "lL", "d", "ſ", "x"]),
-        lambda: str(rng.randrange(10 ** rng.randint(1, 9))),
-        lambda: rng.choice("!?.,;:()[]{}<>|=+-_*/\\\"'#@\x00\x07\x7f") * rng.randint(1, 3),
-        lambda: chr(rng.choice([rng.randrange(0xD800), rng.randrange(0xE000, 0x30000)])),
-        lambda: rng.choice("éßДж日本👍🏽½²Ⅳ٣\u0301\u200dǄǅʰA"),
-        lambda: rng.choice(special),
-    ]
-    return "".join(rng.choice(kinds)() for _ in range(rng.randint(0, 10)))
-
 
 def assert_same_ids(ours, theirs: tokenizers.Tokenizer, *, n_texts: int = 1500) -> None:
-    rng = random.Random(0)
-    for text in [CORPUS, *(random_text(rng, list(ours.special_ids)[:12]) for _ in range(n_texts))]:
+    rng, special = random.Random(0), list(ours.special_ids)[:12]
+    for text in [CORPUS, *(random_text(rng, special, characters=0x30000) for _ in range(n_texts))]:
         ids = ours.encode(text, allowed_special="all")
         assert ids == theirs.encode(text, add_special_tokens=False).ids, text
 
@@ -195,8 +168,8 @@ def test_a_file_of_llama_1_or_2_gives_the_same_ids_and_text_here_and_there(piece
 
 
 def test_scores_are_those_of_the_model_file_that_was_converted(pieces, path, tmp_path):
-    learned = enumerate(pieces.pieces[259:])
-    shifted = SentencePiece([*FIXED, *(Piece(text, score if score == -1e9 else float(-i)) for i, (text, score, _) in learned)])
+    learned = [Piece(text, score if score == -1e9 else float(-i)) for i, (text, score, _) in enumerate(pieces.pieces[259:])]
+    shifted = SentencePiece([*FIRST_PIECES, *learned])
     hugging_face.write(path, shifted)
     assert hugging_face.read(path).pieces == shifted.pieces
     hugging_face.read(path).save(tmp_path / "tokenizer.model")
@@ -234,7 +207,7 @@ def test_a_tokenizer_that_transformers_saved_gives_its_ids(pieces, path, tmp_pat
 
 
 def test_a_vocabulary_without_bytes_joins_unknown_characters_as_there(path):
-    pieces = [*FIXED[:3], Piece("▁"), *(Piece(char, -9.0) for char in "abc"), Piece("ab", -1.0), Piece("▁ab", -2.0)]
+    pieces = [*FIRST_PIECES[:3], Piece("▁"), *(Piece(char, -9.0) for char in "abc"), Piece("ab", -1.0), Piece("▁ab", -2.0)]
     hugging_face.write(path, SentencePiece(pieces))
     theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read(path)
     for text in ("abxyzab", "xéy ab", "é", "a é é b"):
@@ -251,7 +224,7 @@ def test_any_pieces_give_the_same_ids_here_and_there(tmp_path_factory, tokens, t
     path = tmp_path_factory.getbasetemp() / "pieces.json"
     runs = [Piece(BLANK * n, -1e9) for n in range(1, n_run + 1)]
     made = [Piece(token, float(-i)) for i, token in enumerate(tokens) if token not in {run.text for run in runs}]
-    ours = SentencePiece([*FIXED[:3], *made, *runs, Piece("a", -50.0), Piece("b", -51.0)])
+    ours = SentencePiece([*FIRST_PIECES[:3], *made, *runs, Piece("a", -50.0), Piece("b", -51.0)])
     try:
         hugging_face.write(path, ours)
     except ValueError as error:
@@ -354,5 +327,5 @@ def test_a_file_with_turned_bits_is_refused_or_read(pieces, path):
 )
 def test_pieces_that_the_format_cannot_say_are_refused(path, extra, message):
     with pytest.raises(ValueError, match=message):
-        hugging_face.write(path, SentencePiece([*FIXED, *extra]))
+        hugging_face.write(path, SentencePiece([*FIRST_PIECES, *extra]))
     assert not path.exists()

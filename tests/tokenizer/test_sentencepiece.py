@@ -12,21 +12,10 @@ import pytest
 import sentencepiece
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tokenizer_texts import CORPUS, FIRST_PIECES, random_text
 
 from llama_from_scratch.tokenizer.sentencepiece import BLANK, Kind, Piece, SentencePiece, _fields
 
-# Code, prose, numbers and several scripts: what a small vocabulary can learn something from.
-CORPUS = (
-    "The cat sat on the mat, and the cat's hat wasn't there. They'll say: I'm sure we've met, haven't we?\n"
-    "def forward(self, x):\n    return self.w2(silu(self.w1(x)) * self.w3(x))\n\n\tif x == 1234567890:\r\n\t\tpass\n"
-    "naïve café, Ärger über Öl; привет мир, здравствуй; 日本語テスト、東京タワー; 👍🏽👍🏽 1½ ² Ⅳ\n   \n"
-)
-FIXED = [
-    Piece("<unk>", 0.0, Kind.UNKNOWN),
-    Piece("<s>", 0.0, Kind.CONTROL),
-    Piece("</s>", 0.0, Kind.CONTROL),
-    *(Piece(f"<0x{value:02X}>", 0.0, Kind.BYTE) for value in range(256)),
-]
 # What is known of the 32,000 pieces that were released.
 RUNS = [29871, 259, 1678, 268, 418, 539, 4706, 308, 3986, 965, 9651, 632, 795, 1669, 18884, 462]
 KNOWN = {
@@ -34,6 +23,10 @@ KNOWN = {
     "▁x": 921, "1": 29896, "2": 29906, "3": 29941, "4": 29946, "'": 29915, "t": 29873, "日": 30325, "本": 30346, "語": 30968,
     "]": 29962, "/": 29914, "▁<": 529, "s": 29879, ">": 29958,
 }  # fmt: skip
+
+
+# What a text may hold that only looks like a piece.
+ODD = ["<s>", "</s>", "<unk>", "<0x0A>", "<0x", "⁇", "\ufffd"]
 
 
 def theirs_of(tok: SentencePiece, folder) -> sentencepiece.SentencePieceProcessor:
@@ -60,22 +53,6 @@ def trained_by_them(**options) -> bytes:
     return file.getvalue()
 
 
-def random_text(rng: random.Random) -> str:
-    """Words of the corpus, runs of blanks, control pieces' names, digits, controls and characters of every script."""
-    kinds = [
-        lambda: rng.choice(CORPUS.split()),
-        lambda: rng.choice(CORPUS.split()) + " ",
-        lambda: rng.choice(" ▁") * rng.randint(1, 20),
-        lambda: rng.choice("\t\n\r\v\f\x1c\x1d\x1e\x1f\x85\xa0\u2028\u3000") * rng.randint(1, 4),
-        lambda: rng.choice(["<s>", "</s>", "<unk>", "<0x0A>", "<0x", "⁇", "\ufffd"]),
-        lambda: str(rng.randrange(10 ** rng.randint(1, 9))),
-        lambda: rng.choice("!?.,;:()[]{}<>|=+-_*/\\\"'#@\x00\x07\x7f") * rng.randint(1, 30),
-        lambda: chr(rng.choice([rng.randrange(0xD800), rng.randrange(0xE000, 0x110000)])),
-        lambda: rng.choice("éßДж日本👍🏽½²Ⅳ٣\u0301\u200d"),
-    ]
-    return "".join(rng.choice(kinds)() for _ in range(rng.randint(0, 12)))
-
-
 @pytest.fixture(scope="module")
 def tok() -> SentencePiece:
     return SentencePiece.train([CORPUS] * 3, 460)
@@ -89,13 +66,13 @@ def theirs(tok, tmp_path_factory) -> sentencepiece.SentencePieceProcessor:
 @pytest.fixture(scope="module")
 def llama_2() -> SentencePiece:
     """32,000 pieces, those known where they were released; what they are merged from among the first; the rest unreachable."""
-    at = {piece.text: i for i, piece in enumerate(FIXED)} | {BLANK * n: i for n, i in enumerate(RUNS, start=1)} | KNOWN
+    at = {piece.text: i for i, piece in enumerate(FIRST_PIECES)} | {BLANK * n: i for n, i in enumerate(RUNS, start=1)} | KNOWN
     free = (i for i in range(260, 32_000) if i not in set(at.values()))
     parts = [piece[:n] for piece in KNOWN for n in range(2, len(piece))]
     at |= {part: next(free) for part in dict.fromkeys(parts) if part not in at}
     text_of = {i: text for text, i in at.items()}
     return SentencePiece([
-        *FIXED,
+        *FIRST_PIECES,
         *(Piece(text_of.get(i, "\ue000" + chr(0x20000 + i)), -1e9 if i in RUNS else 259.0 - i) for i in range(259, 32_000)),
     ])  # fmt: skip
 
@@ -133,7 +110,7 @@ def test_known_pieces_of_llama_2_give_the_released_ids(llama_2, text, ids):
 
 def test_ids_equal_those_of_sentencepiece_on_thousands_of_random_texts(tok, theirs):
     rng = random.Random(0)
-    for text in (random_text(rng) for _ in range(8000)):
+    for text in (random_text(rng, ODD) for _ in range(8000)):
         ids = tok.encode(text)
         assert ids == theirs.encode(text), text
         assert tok.decode(ids) == theirs.decode(ids) == text.replace(BLANK, " ")
@@ -164,7 +141,7 @@ def test_a_vocabulary_that_sentencepiece_trained_is_read_and_gives_its_ids(optio
     assert [piece.text for piece in tok.pieces] == [theirs.id_to_piece(i) for i in range(theirs.vocab_size())]
     assert [piece.score for piece in tok.pieces] == [theirs.get_score(i) for i in range(tok.vocab_size)]
     rng = random.Random(1)
-    texts = [random_text(rng) for _ in range(1000)] + ["<xy><x>y<x", " [a  [ [x", "12 123 1234", "éé\x01\x02é", CORPUS]
+    texts = [random_text(rng, ODD) for _ in range(1000)] + ["<xy><x>y<x", " [a  [ [x", "12 123 1234", "éé\x01\x02é", CORPUS]
     for text in texts:
         ids = tok.encode(text)
         assert ids == theirs.encode(text), text
@@ -178,15 +155,15 @@ small_texts = st.text("aab ▁\n1é", max_size=60)
 @given(
     vocabulary=st.dictionaries(st.text("ab▁▁1é", min_size=1, max_size=4), st.integers(-6, 0), max_size=14),
     user_defined=st.sets(st.text("ab▁1", min_size=1, max_size=3), max_size=2),
-    fixed=st.sampled_from([FIXED, FIXED[:3], FIXED[:3]]),
+    fixed=st.sampled_from([FIRST_PIECES, FIRST_PIECES[:3], FIRST_PIECES[:3]]),
     texts=st.lists(small_texts, min_size=1, max_size=30),
     prefix=st.sampled_from(["always", "never"]),
 )
-@example({"▁▁": -3, "▁": -1, "▁▁▁": -3, "▁a": 0, "▁▁a": -2}, set(), FIXED, ["   a  ab"], "always")
-@example({"▁▁": -3, "▁": -1, "▁▁▁": -3, "▁▁ab": -2, "ab": 0}, set(), FIXED, ["    ab  ab"], "always")
-@example({"▁▁": -3, "▁▁▁": -3}, set(), FIXED[:3], ["    ab  ab"], "never")
-@example({"ab": 0, "ba": 0}, set(), FIXED[:3], ["ba" * 150], "never")
-@example({"aa": 0, "aaa": 1}, set(), FIXED[:3], ["a" * 60], "never")
+@example({"▁▁": -3, "▁": -1, "▁▁▁": -3, "▁a": 0, "▁▁a": -2}, set(), FIRST_PIECES, ["   a  ab"], "always")
+@example({"▁▁": -3, "▁": -1, "▁▁▁": -3, "▁▁ab": -2, "ab": 0}, set(), FIRST_PIECES, ["    ab  ab"], "always")
+@example({"▁▁": -3, "▁▁▁": -3}, set(), FIRST_PIECES[:3], ["    ab  ab"], "never")
+@example({"ab": 0, "ba": 0}, set(), FIRST_PIECES[:3], ["ba" * 150], "never")
+@example({"aa": 0, "aaa": 1}, set(), FIRST_PIECES[:3], ["a" * 60], "never")
 def test_ids_equal_those_of_sentencepiece_with_any_vocabulary(tmp_path_factory, vocabulary, user_defined, fixed, texts, prefix):
     normal = [Piece(text, float(score)) for text, score in vocabulary.items() if text not in user_defined]
     special = [Piece(text, 0.0, Kind.USER_DEFINED) for text in sorted(user_defined)]
@@ -198,12 +175,12 @@ def test_ids_equal_those_of_sentencepiece_with_any_vocabulary(tmp_path_factory, 
 
 def test_a_piece_across_words_is_found_although_words_are_encoded_apart():
     for across in ("a▁", "a1", "1a", "a.", ".a", "12", "é.", "\n\n", "\x01▁"):
-        tok = SentencePiece([*FIXED, Piece(across)])
+        tok = SentencePiece([*FIRST_PIECES, Piece(across)])
         assert 259 in tok.encode("x" + across + "x"), across
 
 
 def test_a_long_word_is_cut_only_where_no_piece_can_go_on():
-    tok = SentencePiece([*FIXED, Piece("ab", -1.0), Piece("abc", -2.0), Piece("ca", -3.0)])
+    tok = SentencePiece([*FIRST_PIECES, Piece("ab", -1.0), Piece("abc", -2.0), Piece("ca", -3.0)])
     assert tok.encode("abcabd" * 20)[3:] == [260, 259, ord("d") + 3] * 20  # first the blank, in three bytes
 
 
@@ -237,12 +214,12 @@ def test_encoding_refuses_bytes(tok):
 
 def test_no_text_becomes_a_control_or_unknown_piece(tok):
     rng = random.Random(2)
-    for text in (random_text(rng) for _ in range(2000)):
+    for text in (random_text(rng, ODD) for _ in range(2000)):
         assert not {0, 1, 2} & set(tok.encode(text))
 
 
 def test_a_control_piece_of_one_letter_is_not_that_letter():
-    tok = SentencePiece([FIXED[0], Piece("a", 0.0, Kind.CONTROL), Piece("b")], prefix="never")
+    tok = SentencePiece([FIRST_PIECES[0], Piece("a", 0.0, Kind.CONTROL), Piece("b")], prefix="never")
     assert tok.encode("ab") == [0, 2]
     assert tok.encode("ab", allowed_special={"a"}) == [1, 2]
 
@@ -284,12 +261,12 @@ def test_the_blank_in_front_stands_where_the_prefix_says(tok, prefix, same_as):
 
 
 def test_a_vocabulary_without_begin_and_end_says_so():
-    plain = SentencePiece([FIXED[0], Piece("a")])
+    plain = SentencePiece([FIRST_PIECES[0], Piece("a")])
     with pytest.raises(ValueError, match="needs the control piece '<s>', and the vocabulary has"):
         plain.encode("hi", bos=True)
     with pytest.raises(ValueError, match="needs the control piece '</s>'"):
         _ = plain.eos_id
-    assert SentencePiece([FIXED[0], Piece("[E]", 0.0, Kind.CONTROL)], eos="[E]").eos_id == 1
+    assert SentencePiece([FIRST_PIECES[0], Piece("[E]", 0.0, Kind.CONTROL)], eos="[E]").eos_id == 1
 
 
 # --- decoding ---------------------------------------------------------------------------------------------------------
@@ -331,7 +308,7 @@ def test_a_copy_gives_the_same_ids(tok):
 
 
 def test_training_lays_out_pieces_as_llama_does(tok):
-    assert tok.vocab_size == 460 and list(tok.pieces[:259]) == FIXED
+    assert tok.vocab_size == 460 and list(tok.pieces[:259]) == FIRST_PIECES
     assert tok.pieces[259:275] == tuple(Piece(BLANK * n, -1e9) for n in range(1, 17))
     learned = tok.pieces[275:]
     assert [piece.score for piece in learned] == [float(-i) for i in range(len(learned))]
@@ -383,7 +360,7 @@ def test_a_prefix_the_format_cannot_say_is_refused(tok, tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"model_type": "unigram", "vocab_size": 340}, "the model is BPE, type 2, got type 1"),
+        ({"model_type": "unigram", "vocab_size": 360}, "the model is BPE, type 2, got type 1"),
         ({"normalization_rule_name": "nmt_nfkc"}, r"text is not normalized, got a table of \d+ bytes"),
         ({"remove_extra_whitespaces": True}, "blanks are kept, got remove_extra_whitespaces"),
         ({"treat_whitespace_as_suffix": True}, "a blank belongs to the word after it"),
@@ -399,14 +376,14 @@ def test_a_model_of_another_kind_is_refused(options, message, tmp_path):
 @pytest.mark.parametrize(
     "pieces, message",
     [
-        ([*FIXED, Piece("a"), Piece("a")], "pieces are texts that differ, got 'a' 2 times, first as piece 259"),
-        ([*FIXED, Piece("")], "pieces are texts that differ, got '' 1 times, first as piece 259"),
-        (FIXED[1:], "one unknown piece, got 0"),
-        ([*FIXED, Piece("?", 0.0, Kind.UNKNOWN)], "one unknown piece, got 2"),
-        (FIXED[:-1], r"<0x00> to <0xFF>, each once, got \['<0xFF>'\]"),
-        ([*FIXED, Piece("<0xff>", 0.0, Kind.BYTE)], r"<0x00> to <0xFF>, each once, got \['<0xff>'\]"),
-        ([*FIXED, Piece("a", float("nan"))], "finite score"),
-        ([*FIXED, Piece("a", 0.0, Kind.UNUSED)], "a kind that Llama uses"),
+        ([*FIRST_PIECES, Piece("a"), Piece("a")], "pieces are texts that differ, got 'a' 2 times, first as piece 259"),
+        ([*FIRST_PIECES, Piece("")], "pieces are texts that differ, got '' 1 times, first as piece 259"),
+        (FIRST_PIECES[1:], "one unknown piece, got 0"),
+        ([*FIRST_PIECES, Piece("?", 0.0, Kind.UNKNOWN)], "one unknown piece, got 2"),
+        (FIRST_PIECES[:-1], r"<0x00> to <0xFF>, each once, got \['<0xFF>'\]"),
+        ([*FIRST_PIECES, Piece("<0xff>", 0.0, Kind.BYTE)], r"<0x00> to <0xFF>, each once, got \['<0xff>'\]"),
+        ([*FIRST_PIECES, Piece("a", float("nan"))], "finite score"),
+        ([*FIRST_PIECES, Piece("a", 0.0, Kind.UNUSED)], "a kind that Llama uses"),
     ],
 )
 def test_impossible_vocabularies_are_refused(pieces, message):
@@ -492,7 +469,8 @@ def test_a_tokenizer_bin_of_the_first_version_has_bytes_as_characters(tok, tmp_p
 
 
 def test_only_a_vocabulary_laid_out_as_llamas_has_a_tokenizer_bin(tok, tmp_path):
-    for other in (SentencePiece([FIXED[1], FIXED[0], *FIXED[2:]]), SentencePiece(tok.pieces, prefix="never")):
+    unknown, bos, *rest = FIRST_PIECES
+    for other in (SentencePiece([bos, unknown, *rest]), SentencePiece(tok.pieces, prefix="never")):
         with pytest.raises(ValueError, match="a tokenizer.bin has <unk>, <s>, </s> and then the 256 bytes"):
             other.save_llama2c(tmp_path / "t")
 

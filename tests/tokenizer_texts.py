@@ -1,0 +1,44 @@
+"""What tokenizers are tried on: a corpus of code, prose and several scripts, and random texts of everything odd."""
+
+import unicodedata
+
+from llama_from_scratch.tokenizer.sentencepiece import Kind, Piece
+
+# What a small vocabulary can learn something from, and where upper and lower case, digits and blanks meet.
+CORPUS = (
+    "The cat sat on the mat, and the cat's hat WASN'T there. They'll say: I'm sure we've met, haven't we?\n"
+    "def forward(self, x):\n    return self.w2(silu(self.w1(x)) * self.w3(x))\n\n\tif x == 1234567890:\r\n\t\tpass/\n"
+    "naïve café, Ärger über Öl; привет мир, здравствуй; 日本語テスト、東京タワー; 👍🏽👍🏽 1½ ² Ⅳ ΑΒγ Ǆǅ\n   \n"
+)
+# With which every vocabulary of Llama 1 and 2 begins.
+FIRST_PIECES = [
+    Piece("<unk>", 0.0, Kind.UNKNOWN),
+    Piece("<s>", 0.0, Kind.CONTROL),
+    Piece("</s>", 0.0, Kind.CONTROL),
+    *(Piece(f"<0x{value:02X}>", 0.0, Kind.BYTE) for value in range(256)),
+]
+
+
+def random_text(rng, *more, characters=0x110000):
+    """Words of the corpus, blanks, contractions, digits, controls and characters of every script, and of each of `more`."""
+    kinds = [
+        lambda: rng.choice(CORPUS.split()),
+        lambda: rng.choice(CORPUS.split()) + " ",
+        lambda: rng.choice(" \t\n\r\v\f\x1c\x1d\x1e\x1f\x85\xa0\u2028\u3000") * rng.randint(1, 4),
+        lambda: rng.choice("' ") + rng.choice(["s", "T", "re", "VE", "m", "lL", "d", "ſ", "x"]),
+        lambda: str(rng.randrange(10 ** rng.randint(1, 9))),
+        lambda: rng.choice("!?.,;:()[]{}<>|=+-_*/\\\"'#@\x00\x07\x7f") * rng.randint(1, 30),
+        lambda: assigned_character(rng, characters),
+        lambda: rng.choice("éßДж日本👍🏽½²Ⅳ٣\u0301\u200dǄǅʰA"),
+        lambda: rng.choice(" ▁") * rng.randint(1, 20),
+        *(lambda of=of: rng.choice(of) for of in more),
+    ]
+    return "".join(rng.choice(kinds)() for _ in range(rng.randint(0, 12)))
+
+
+def assigned_character(rng, characters):
+    """One that Python's Unicode has: of newer ones, two libraries of different age may not agree whether they are letters."""
+    while True:
+        character = chr(rng.choice([rng.randrange(0xD800), rng.randrange(0xE000, characters)]))
+        if unicodedata.category(character) != "Cn":
+            return character
