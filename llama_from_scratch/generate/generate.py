@@ -1,56 +1,63 @@
 """The loop that writes: feed the prompt once, then one token at a time, each drawn from the logits of the last.
 
-The KV cache makes a step cost one token instead of the whole text. Prompts of unequal length are padded on the left, so
-that all of them end, and go on, at the same slot; padding is a document that no real token sees.
+The KV cache makes a step cost one token instead of the whole text. Several prompts go through the model together; those
+whose answer is complete leave the batch once they are half of it.
 
 Notebook 16.
 """
 
 import codecs
-from collections.abc import Iterator, Sequence, Set
+import math
+from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from llama_from_scratch.generate.batch import batch_of
 from llama_from_scratch.generate.prefix import PrefixCache
 from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution, draw
 from llama_from_scratch.model.kv_cache import KVCache
-from llama_from_scratch.model.mask import padding_documents
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
+LogitMask = Callable[[int, Sequence[int]], Bool[Tensor, "V"]]
+"""Told the number of a prompt and its ids so far, those written included; returns for each id if it may come next."""
+
 
 def generate(
-    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int | None = None,
-    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] = frozenset(),
+    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int | Sequence[int] | None = None,
+    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] | Sequence = frozenset(), mask: LogitMask | None = None,
 ) -> list[list[int]]:
     """What the model writes after each prompt, as ids, without the prompt and without the token that stopped it.
 
-    `max_tokens` per prompt, None for as many as the model's context holds. Row b draws with seed + b, so that a batch
-    writes what each prompt would get alone. Raises ValueError for an empty prompt, an id outside the vocabulary, or a
-    prompt that leaves no room for `max_tokens`.
+    `max_tokens` and `stop_ids`: one for all prompts, or a list with one for each; None for as many tokens as the model's
+    context holds. `mask` rules ids out before anything else chooses. Row b draws with seed + b, so that a batch writes
+    what each prompt would get alone; only logits that are equal up to rounding may change places with the batch's size.
+    Raises ValueError for an empty prompt, an id outside the vocabulary, a prompt that leaves no room for its tokens, or a
+    mask that allows nothing.
     """
     answers = [[] for _ in prompts]
-    for step in steps(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids=stop_ids):
-        for answer, token in zip(answers, step):
+    for tokens in steps(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids=stop_ids, mask=mask):
+        for answer, token in zip(answers, tokens):
             if token is not None:
                 answer.append(token)
     return answers
 
 
 def stream(
-    model: Llama, prompt: Sequence[int], *, max_tokens: int | None = None,
-    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] = frozenset(), prefix: PrefixCache | None = None,
+    model: Llama, prompt: Sequence[int], *, max_tokens: int | None = None, sampling: Sampling = GREEDY, seed: int = 0,
+    stop_ids: Set[int] = frozenset(), mask: LogitMask | None = None, prefix: PrefixCache | None = None,
 ) -> Iterator[int]:
     """The ids that `generate` would return for one prompt, each as soon as it is drawn.
 
     `prefix` remembers what it has read: the next call with it feeds the model only what differs.
     """
-    max_tokens = _room(model, [prompt], max_tokens)
+    [max_tokens] = check_limits(model, [prompt], max_tokens)
     cache = None if prefix is None else prefix.begin(model, prompt, max_tokens=max_tokens)
     tokens = (token for (token,) in steps(model, [prompt], max_tokens=max_tokens, sampling=sampling, seed=seed,
-                                          stop_ids=stop_ids, cache=cache))
+                                          stop_ids=stop_ids, mask=mask, cache=cache))
     yield from tokens if prefix is None else prefix.follow(prompt, tokens)
 
 
@@ -73,81 +80,126 @@ def stream_text(
 
 
 def steps(
-    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int | None,
-    sampling: Sampling, seed: int, stop_ids: Set[int], cache: KVCache | None = None,
+    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int | Sequence[int] | None, sampling: Sampling, seed: int,
+    stop_ids: Set[int] | Sequence, mask: LogitMask | None = None, cache: KVCache | None = None,
 ) -> Iterator[list[int | None]]:
-    """One list per decoding step: each row's new id, or None once that row has stopped. Ends when every row has.
+    """One list per decoding step: each prompt's new id, or None once it has stopped. Ends when every prompt has."""
+    for step in decode(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids=stop_ids, mask=mask,
+                       cache=cache):
+        yield step.tokens
 
-    `cache` may hold the beginning of a single prompt; only the rest is fed.
-    """
-    max_tokens = _room(model, prompts, max_tokens)
-    device, dtype = model.output.weight.device, model.output.weight.dtype
-    lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
-    width = int(lengths_B.max())
-    ids_BT = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    is_padded = bool((lengths_B < width).any())
-    documents_BT = padding_documents(lengths_B, width=width) if is_padded else None
-    slots_T = torch.arange(width, device=device)
-    positions_BT = (slots_T - (width - lengths_B)[:, None]).clamp(min=0) if is_padded else None
-    is_penalized = sampling.repetition_penalty != 1.0  # only then does it matter what already occurred
-    seen_BV = _occurring(ids_BT, width - lengths_B, vocab_size=model.config.vocab_size) if is_penalized else None
+
+class Step(NamedTuple):
+    """Each prompt's new id, or None once it has stopped, and the model's own logits: row i belongs to prompt `rows[i]`."""
+
+    tokens: list[int | None]
+    rows: list[int]
+    logits: Float[Tensor, "B V"]
+
+
+def decode(
+    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int | Sequence[int] | None, sampling: Sampling, seed: int,
+    stop_ids: Set[int] | Sequence, mask: LogitMask | None = None, cache: KVCache | None = None,
+) -> Iterator[Step]:
+    """The loop behind all of these. `cache` may hold the beginning of a single prompt; only the rest is fed."""
+    limits, stops = check_limits(model, prompts, max_tokens), check_stops(model, prompts, stop_ids)
+    texts = [list(prompt) for prompt in prompts]
+    ends = [len(prompt) + limit for prompt, limit in zip(prompts, limits)]
     generators = [torch.Generator().manual_seed(seed + b) for b in range(len(prompts))]
-    if cache is None:
-        cache = KVCache(model.config, batch_size=len(prompts), max_seq_len=width + max_tokens, dtype=dtype, device=device)
-    ids_BT = ids_BT[:, cache.length :]
-    is_live = [True] * len(prompts)
-    for _ in range(max_tokens):
+    batch = batch_of(model, prompts, max_tokens=max(limits), has_seen=sampling.repetition_penalty != 1.0, cache=cache)
+    live = set(batch.rows)
+    while live:
         with torch.inference_mode():
-            hidden_BTD = model.hidden(ids_BT, positions=positions_BT, documents=documents_BT, cache=cache)
+            hidden_BTD = model.hidden(batch.ids, positions=batch.positions, documents=batch.documents, cache=batch.cache)
             logits_BV = model.output(hidden_BTD[:, -1]).float()
-            next_B = _choose(logits_BV, sampling, seen=seen_BV, generators=generators)
-        tokens = next_B.tolist()
-        is_live = [live and token not in stop_ids for live, token in zip(is_live, tokens)]
-        if not any(is_live):
-            return
-        yield [token if live else None for live, token in zip(is_live, tokens)]
-        ids_BT = next_B[:, None]
-        if is_penalized:
-            seen_BV.scatter_(1, ids_BT, True)
-        if is_padded:
-            positions_BT, documents_BT = positions_BT[:, -1:] + 1, torch.zeros_like(ids_BT)
+            allowed_BV = logits_BV if mask is None else _masked(logits_BV, mask, rows=batch.rows, texts=texts, live=live)
+            next_B = choose(allowed_BV, sampling, seen=batch.seen, generators=[generators[b] for b in batch.rows])
+        tokens = [None] * len(prompts)
+        for b, token in zip(batch.rows, next_B.tolist()):
+            if b in live and token not in stops[b]:
+                tokens[b] = token
+                texts[b].append(token)
+        live = {b for b in live if tokens[b] is not None}
+        if live:
+            yield Step(tokens, batch.rows, logits_BV)
+        live = {b for b in live if len(texts[b]) < ends[b]}
+        batch.append(next_B)
+        batch.drop(live, texts=texts, ends=ends)
 
 
-def _room(model: Llama, prompts: Sequence[Sequence[int]], max_tokens: int | None) -> int:
-    """How many tokens may follow, once prompts and max_tokens are found possible."""
-    context, vocab_size = model.config.max_seq_len, model.config.vocab_size
+def check_limits(
+    model: Llama, prompts: Sequence[Sequence[int]], max_tokens: int | Sequence[int] | None
+) -> list[int]:
+    """How many tokens may follow each prompt, once prompts and max_tokens are found possible."""
+    context = model.config.max_seq_len
     if not prompts:
         raise ValueError("generate needs at least one prompt; got none")
     for b, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"a prompt needs at least one token to go on from; prompt {b} is empty. "
                              "Encode it with bos=True to begin from nothing")
-        if unknown := [token for token in prompt if not 0 <= token < vocab_size]:
-            raise ValueError(f"ids run from 0 to {vocab_size - 1}; prompt {b} holds {unknown[0]}. "
-                             "Is this the tokenizer that the model was trained with?")
-    room = context - max(len(prompt) for prompt in prompts)
-    if max_tokens is not None and max_tokens < 1:
-        raise ValueError(f"max_tokens must be at least 1; got {max_tokens}")
-    if room < (max_tokens or 1):
-        raise ValueError(f"the model's context holds {context} tokens; a prompt of {context - room} leaves room for "
-                         f"{max(room, 0)}, not {max_tokens or 1}. Shorten the prompt or lower max_tokens")
-    return max_tokens or room
+        check_ids(model, prompt, name=f"prompt {b}")
+    limits = max_tokens if isinstance(max_tokens, Sequence) else [max_tokens] * len(prompts)
+    if len(limits) != len(prompts):
+        raise ValueError("max_tokens is one number for all prompts or one for each; "
+                         f"got {len(limits)} for {len(prompts)} prompts")
+    for prompt, limit in zip(prompts, limits):
+        if limit is not None and limit < 1:
+            raise ValueError(f"max_tokens must be at least 1; got {limit}")
+        if (room := context - len(prompt)) < (limit or 1):
+            raise ValueError(f"the model's context holds {context} tokens; a prompt of {len(prompt)} leaves room for "
+                             f"{max(room, 0)}, not {limit or 1}. Shorten the prompt or lower max_tokens")
+    return [limit or context - len(prompt) for prompt, limit in zip(prompts, limits)]
 
 
-def _occurring(ids_BT: Tensor, first_B: Tensor, *, vocab_size: int) -> Bool[Tensor, "B V"]:
-    """Which ids stand in each row from its first real token on."""
-    seen_BV = torch.zeros(len(ids_BT), vocab_size, dtype=torch.bool, device=ids_BT.device)
-    for row, ids, first in zip(seen_BV, ids_BT, first_B.tolist()):
-        row[ids[first:]] = True
-    return seen_BV
+def check_stops(model: Llama, prompts: Sequence[Sequence[int]], stop_ids: Set[int] | Sequence) -> list[Set[int]]:
+    """The ids that end each prompt's answer, once they are found possible."""
+    stops = [stop_ids] * len(prompts) if isinstance(stop_ids, Set) else list(stop_ids)
+    if not all(isinstance(stop, Set) for stop in stops):
+        raise ValueError(f"stop_ids is a set of ids for all prompts or a list with one set for each; got {stop_ids}. "
+                         "A set is written {2, 3}")
+    if len(stops) != len(prompts):
+        raise ValueError(f"stop_ids is one set for all prompts or one for each; got {len(stops)} for {len(prompts)} prompts")
+    for stop in stops:
+        check_ids(model, stop, name="stop_ids")
+    return stops
 
 
-def _choose(logits_BV: Tensor, sampling: Sampling, *, seen: Tensor | None, generators: list[torch.Generator]) -> Tensor:
-    largest_B, best_B = logits_BV.max(-1)  # a NaN counts as largest
+def check_ids(model: Llama, ids: Collection[int], *, name: str) -> None:
+    """Raises ValueError for an id outside the vocabulary."""
+    if unknown := [token for token in ids if not 0 <= token < model.config.vocab_size]:
+        raise ValueError(f"ids run from 0 to {model.config.vocab_size - 1}; {name} holds {unknown[0]}. "
+                         "Is this the tokenizer that the model was trained with?")
+
+
+def _masked(
+    logits_BV: Tensor, mask: LogitMask, *, rows: list[int], texts: list[list[int]], live: set[int]
+) -> Float[Tensor, "B V"]:
+    """The logits with those at -inf that the mask of a live prompt rules out."""
+    masked_BV = logits_BV.clone()
+    for logits_V, b in zip(masked_BV, rows):
+        if b not in live:
+            continue
+        allowed_V = mask(b, texts[b])
+        if allowed_V.dtype != torch.bool or allowed_V.shape != logits_V.shape:
+            raise ValueError(f"a mask returns one bool for each of the {len(logits_V)} ids; "
+                             f"got {allowed_V.dtype} of shape {tuple(allowed_V.shape)} for prompt {b}")
+        if not allowed_V.any():
+            raise ValueError(f"a mask must allow at least one id, if only a stop id; it allows none for prompt {b} "
+                             f"after {len(texts[b])} ids")
+        logits_V.masked_fill_(~allowed_V.to(logits_V.device), -math.inf)
+    return masked_BV
+
+
+def choose(
+    logits: Float[Tensor, "B V"], sampling: Sampling, *, seen: Bool[Tensor, "B V"] | None, generators: list[torch.Generator]
+) -> Int[Tensor, "B"]:
+    """The next id of each row. Raises ValueError for logits that are not numbers."""
+    largest_B, best_B = logits.max(-1)  # a NaN counts as largest
     if largest_B.isnan().any():
         raise ValueError("the model's logits hold a NaN, so no next token can be chosen. "
                          "Did training diverge, or is the dtype too small for the weights?")
     if sampling == GREEDY:
         return best_B
     uniform_B = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators])
-    return draw(distribution(logits_BV, sampling, seen=seen), uniform_B.to(logits_BV.device))
+    return draw(distribution(logits, sampling, seen=seen), uniform_B.to(logits.device))

@@ -8,7 +8,11 @@ Notebook 16.
 
 from collections.abc import Iterator, Sequence
 
+import torch
+
+from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.kv_cache import KVCache
+from llama_from_scratch.model.mask import Tokens
 from llama_from_scratch.model.transformer import Llama
 
 
@@ -45,8 +49,9 @@ class PrefixCache:
             self._cache = KVCache(model.config, batch_size=1, max_seq_len=n_needed, dtype=head.dtype, device=head.device)
         truncate(self._cache, len(self.ids))
         if self._cache.max_seq_len < n_needed:
+            room = min(context, max(n_needed, 2 * self._cache.max_seq_len))
             # Doubling copies each token about once, however many turns there are.
-            self._cache = copy(self._cache, model, max_seq_len=min(context, max(n_needed, 2 * self._cache.max_seq_len)))
+            self._cache = copy(self._cache, model.config, rows=[0], max_seq_len=room)
         return self._cache
 
     def follow(self, prompt: Sequence[int], tokens: Iterator[int]) -> Iterator[int]:
@@ -78,11 +83,18 @@ def truncate(cache: KVCache, length: int) -> None:
         layer.length = length
 
 
-def copy(cache: KVCache, model: Llama, *, max_seq_len: int) -> KVCache:
-    """The same tokens in a cache with room for more."""
-    head = model.output.weight
-    larger = KVCache(model.config, batch_size=1, max_seq_len=max_seq_len, dtype=head.dtype, device=head.device)
-    for new, old in zip(larger.layers, cache.layers):
-        new.append(old._keys_BSGK[:, : cache.length], old._values_BSGK[:, : cache.length])
-    larger.length = cache.length
-    return larger
+def copy(
+    cache: KVCache, config: LlamaConfig, *, rows: Sequence[int], start: int = 0, max_seq_len: int
+) -> KVCache:
+    """A new cache with room for `max_seq_len` tokens, which holds those of these rows from slot `start` on."""
+    keys, span = cache.layers[0]._keys_BSGK, slice(start, cache.length)
+    new = KVCache(config, batch_size=len(rows), max_seq_len=max_seq_len, dtype=keys.dtype, device=keys.device)
+    with torch.inference_mode():
+        for ours, theirs in zip(new.layers, cache.layers):
+            ours.append(theirs._keys_BSGK[rows, span], theirs._values_BSGK[rows, span])
+        positions_BS, documents_BS = cache._positions_BS[rows, span], cache._documents_BS[rows, span]
+    new.extend(Tokens(
+        positions=positions_BS, documents=documents_BS,
+        is_plain=not documents_BS.any() and torch.equal(positions_BS, new._positions_BS[:, : positions_BS.shape[1]]),
+    ), batch_size=len(rows))
+    return new

@@ -3,10 +3,13 @@ import dataclasses
 import pytest
 import torch
 from hugging_face_twin import loud, twin_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from llama_from_scratch import family
 from llama_from_scratch.generate.generate import generate, stream, stream_text
 from llama_from_scratch.generate.sampling import Sampling
+from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
 WARM = Sampling(temperature=1.0, top_k=40, repetition_penalty=1.1)
@@ -20,6 +23,12 @@ def loud_model(**changes):
 @pytest.fixture(scope="module")
 def model():
     return loud_model()
+
+
+@pytest.fixture(scope="module")
+def exact_model():
+    """In float64 a difference is a mistake: rounding is too small to turn a near-tie."""
+    return loud_model().double()
 
 
 def without_cache(model, prompt, n):
@@ -81,6 +90,120 @@ def test_a_repetition_penalty_forgets_padding_and_remembers_the_prompt(model):
 
 def test_without_max_tokens_the_context_is_filled():
     assert len(generate(loud_model(max_seq_len=16), [[1, 2, 3]])[0]) == 13
+
+
+def rows_fed(model):
+    """A list that grows by the batch size of each pass, and the hook that feeds it."""
+    sizes = []
+    return sizes, model.tok_embeddings.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+
+
+@settings(max_examples=30, deadline=None)
+@given(data=st.data(), sampling=st.sampled_from([Sampling(temperature=0.0), WARM]), has_mask=st.booleans())
+def test_rows_that_end_at_their_own_time_write_what_they_would_alone(exact_model, data, sampling, has_mask):
+    prompts = data.draw(st.lists(st.lists(st.integers(0, 511), min_size=1, max_size=12), min_size=1, max_size=7))
+    limits = data.draw(st.lists(st.integers(1, 20), min_size=len(prompts), max_size=len(prompts)))
+    stops = data.draw(st.lists(st.sets(st.integers(0, 511), max_size=40), min_size=len(prompts), max_size=len(prompts)))
+    mask = even_after_odd if has_mask else None
+    batch = generate(exact_model, prompts, max_tokens=limits, sampling=sampling, seed=5, stop_ids=stops, mask=mask)
+    for b, (prompt, limit, stop) in enumerate(zip(prompts, limits, stops)):
+        assert batch[b] == generate(exact_model, [prompt], max_tokens=limit, sampling=sampling, seed=5 + b, stop_ids=stop,
+                                    mask=None if mask is None else lambda _, ids, b=b: mask(b, ids))[0]
+
+
+def even_after_odd(row, ids):
+    """An example of a mask: the next id's last bit is decided by the row's number and all its ids."""
+    return torch.arange(512) % 2 == (row + sum(ids)) % 2
+
+
+def test_rows_that_have_stopped_leave_the_batch():
+    model = loud_model()
+    sizes, hook = rows_fed(model)
+    generate(model, [[1]] * 8, max_tokens=[1, 1, 1, 2, 2, 3, 5, 6])
+    hook.remove()
+    assert sizes == [8, 8, 3, 3, 3, 1], "a row may stay until half of the batch have stopped"
+
+
+def test_a_row_that_leaves_takes_its_padding_with_it():
+    model, caches, original = loud_model(), [], KVCache.extend
+
+    def extend(cache, new, *, batch_size):
+        tokens = original(cache, new, batch_size=batch_size)
+        caches.append((cache.length, tokens.is_plain))
+        return tokens
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(KVCache, "extend", extend)
+        generate(model, [[1] * 30, [2]], max_tokens=[1, 4])
+    assert caches == [(30, False), (1, True), (2, True), (3, True), (4, True)]
+
+
+def test_without_max_tokens_each_row_of_a_batch_fills_its_own_context():
+    model = loud_model(max_seq_len=16).double()
+    prompts = [[1] * 9, [2], [3, 4, 5]]
+    batch = generate(model, prompts)
+    assert [len(answer) for answer in batch] == [7, 15, 13]
+    assert batch == [generate(model, [prompt])[0] for prompt in prompts]
+
+
+@pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), Sampling(temperature=0.0, repetition_penalty=1.5), WARM,
+                                      Sampling(top_p=0.5, min_p=0.1)], ids=str)
+def test_only_ids_that_the_mask_allows_are_written(model, sampling):
+    told = []
+
+    def mask(row, ids):
+        told.append((row, tuple(ids)))
+        return even_after_odd(row, ids)
+
+    answers = generate(model, PROMPTS, max_tokens=6, sampling=sampling, mask=mask)
+    texts = [prompt + answer for prompt, answer in zip(PROMPTS, answers)]
+    assert sorted(told) == sorted((b, tuple(text[:n])) for b, text in enumerate(texts) for n in range(len(text) - 6, len(text)))
+    for row, text in enumerate(texts):
+        assert all(text[n] % 2 == (row + sum(text[:n])) % 2 for n in range(len(PROMPTS[row]), len(text)))
+
+
+def test_a_greedy_mask_takes_the_likeliest_of_those_allowed(model):
+    allowed = torch.zeros(512, dtype=torch.bool)
+    allowed[[3, 77, 200]] = True
+    logits = model(torch.tensor([PROMPTS[1]]))[0, -1]
+    answer = generate(model, [PROMPTS[1]], max_tokens=1, mask=lambda row, ids: allowed)[0]
+    assert answer == [max((3, 77, 200), key=lambda token: logits[token].item())]
+
+
+def test_a_mask_that_allows_everything_changes_nothing(model):
+    everything = torch.ones(512, dtype=torch.bool)
+    assert generate(model, PROMPTS, max_tokens=9, sampling=WARM, mask=lambda *_: everything) == generate(
+        model, PROMPTS, max_tokens=9, sampling=WARM)
+
+
+def test_a_mask_is_not_asked_for_a_row_that_has_stopped(model):
+    def mask(row, ids):
+        assert row != 0 or len(ids) < len(PROMPTS[0]) + 2, "row 0 has its two tokens"
+        return torch.ones(512, dtype=torch.bool)
+
+    generate(model, PROMPTS, max_tokens=[2, 6, 6], mask=mask)
+
+
+@pytest.mark.parametrize(("mask", "message"), [
+    (lambda row, ids: torch.full((512,), row != 1 or len(ids) < 7), "allows none for prompt 1 after 7 ids"),
+    (lambda row, ids: torch.ones(511, dtype=torch.bool), r"one bool for each of the 512 ids; got torch.bool of shape \(511,\)"),
+    (lambda row, ids: torch.ones(512), "got torch.float32 of shape"),
+])
+def test_masks_that_leave_no_choice_or_have_another_form_are_refused(model, mask, message):
+    with pytest.raises(ValueError, match=message):
+        generate(model, PROMPTS, max_tokens=5, mask=mask)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"max_tokens": [3]}, "one number for all prompts or one for each; got 1 for 3 prompts"),
+    ({"max_tokens": [3, 0, 3]}, "max_tokens must be at least 1; got 0"),
+    ({"stop_ids": [{1}]}, "one set for all prompts or one for each; got 1 for 3 prompts"),
+    ({"stop_ids": [1, 2, 3]}, r"a set of ids for all prompts or a list .* got \[1, 2, 3\]. A set is written"),
+    ({"stop_ids": {512}}, "ids run from 0 to 511; stop_ids holds 512"),
+])
+def test_limits_and_stop_ids_that_fit_no_prompt_are_refused(model, options, message):
+    with pytest.raises(ValueError, match=message):
+        generate(model, PROMPTS, **options)
 
 
 @pytest.mark.parametrize(("prompts", "max_tokens", "message"), [

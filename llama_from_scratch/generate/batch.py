@@ -1,0 +1,103 @@
+"""The rows that share a forward pass: prompts of unequal length padded to one, and room made when some are complete.
+
+Padding stands on the left, so that all rows go on at the same slot; it is a document that no real token sees. What a row
+writes does not depend on the others.
+
+Notebook 16.
+"""
+
+import dataclasses
+from collections.abc import Sequence, Set
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.generate.prefix import copy
+from llama_from_scratch.model.kv_cache import KVCache
+from llama_from_scratch.model.mask import padding_documents
+from llama_from_scratch.model.transformer import Llama
+
+
+@dataclasses.dataclass(eq=False)
+class Batch:
+    """What goes through the model next: in row i, ids of prompt `rows[i]` that the cache does not hold yet.
+
+    `positions` and `documents` are None where nothing is padded: kernels are faster without a mask. `seen` says which ids
+    occurred in a row; None if nobody asks.
+    """
+
+    config: LlamaConfig
+    rows: list[int]
+    ids: Int[Tensor, "B T"]
+    positions: Int[Tensor, "B T"] | None
+    documents: Int[Tensor, "B T"] | None
+    seen: Bool[Tensor, "B V"] | None
+    cache: KVCache
+
+    def append(self, next_ids: Int[Tensor, "B"]) -> None:
+        """Each row goes on with one id."""
+        self.ids = next_ids[:, None]
+        if self.seen is not None:
+            self.seen.scatter_(1, self.ids, True)
+        if self.positions is not None:
+            self.positions, self.documents = self.positions[:, -1:] + 1, torch.zeros_like(self.ids)
+
+    def drop(self, live: Set[int], *, texts: Sequence[Sequence[int]], ends: Sequence[int]) -> None:
+        """Rows of prompts that are not `live` leave once they are half of the batch, or when the cache is full.
+
+        Waiting for half of them keeps copying cheap: all copies together are smaller than the first cache. A full cache
+        begins with padding in every live row, as no text is longer than the context; the copy is made without it.
+        """
+        is_full = self.cache.length == self.cache.max_seq_len
+        if not live or (2 * len(live) > len(self.rows) and not is_full):
+            return
+        kept = [i for i, b in enumerate(self.rows) if b in live]
+        self.rows = [self.rows[i] for i in kept]
+        lengths = [len(texts[b]) - 1 for b in self.rows]  # the newest id is not in the cache yet
+        room = max(lengths) + max(ends[b] - len(texts[b]) for b in self.rows)
+        self.cache = copy(self.cache, self.config, rows=kept, start=self.cache.length - max(lengths),
+                          max_seq_len=min(room, self.config.max_seq_len))
+        self.ids = self.ids[kept]
+        if self.seen is not None:
+            self.seen = self.seen[kept]
+        if min(lengths) == max(lengths):
+            self.positions = self.documents = None
+        else:
+            self.positions, self.documents = self.positions[kept], self.documents[kept]
+
+
+def batch_of(
+    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int, has_seen: bool, cache: KVCache | None
+) -> Batch:
+    """All prompts in one batch, with room for `max_tokens` more or what the model's context holds.
+
+    `cache` may hold the beginning of a single prompt.
+    """
+    device, dtype = model.output.weight.device, model.output.weight.dtype
+    lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
+    width = int(lengths_B.max())
+    ids_BT = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    is_padded = bool((lengths_B < width).any())
+    seen_BV = _occurring(ids_BT, width - lengths_B, vocab_size=model.config.vocab_size) if has_seen else None
+    if cache is None:
+        room = min(width + max_tokens, model.config.max_seq_len)
+        cache = KVCache(model.config, batch_size=len(prompts), max_seq_len=room, dtype=dtype, device=device)
+    return Batch(
+        config=model.config,
+        rows=list(range(len(prompts))),
+        ids=ids_BT[:, cache.length :],
+        positions=(torch.arange(width, device=device) - (width - lengths_B)[:, None]).clamp(min=0) if is_padded else None,
+        documents=padding_documents(lengths_B, width=width) if is_padded else None,
+        seen=seen_BV,
+        cache=cache,
+    )
+
+
+def _occurring(ids_BT: Tensor, first_B: Tensor, *, vocab_size: int) -> Bool[Tensor, "B V"]:
+    """Which ids stand in each row from its first real token on."""
+    seen_BV = torch.zeros(len(ids_BT), vocab_size, dtype=torch.bool, device=ids_BT.device)
+    for row, ids, first in zip(seen_BV, ids_BT, first_B.tolist()):
+        row[ids[first:]] = True
+    return seen_BV
