@@ -1,4 +1,4 @@
-"""The command `llama`: train on any text, write, look at tokens, check the machine. `llama COMMAND --help` says more.
+"""The command `llama`: train on any text, write, chat, convert checkpoints. `llama COMMAND --help` says more.
 
 Thin: each command reads its arguments, calls the library and prints. What the user can mend is said in one line.
 """
@@ -75,6 +75,34 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument("text", nargs="?", help="the text itself")
     source.add_argument("--file", type=Path, help="or a UTF-8 file")
     tokenize.add_argument("--model", type=Path, help="a checkpoint's folder (default: the bundled mini model)")
+
+    mini = commands.add_parser(
+        "mini", help="write a small checkpoint with the files of a published one",
+        description="Writes a checkpoint with the files, names and dtype of a published Llama, thousands of times smaller: it "
+        "tells stories, and chats in its family's format. The first of a family is trained in two minutes, and kept.")
+    mini.set_defaults(command=_mini)
+    mini.add_argument("--family", default="llama-2",
+                      help="llama-1, llama-2, llama-3, llama-3.1, llama-3.2 or llama-3.3 (default llama-2)")
+    convert = commands.add_parser(
+        "convert", help="write a checkpoint in another format",
+        description="Reads a checkpoint of any format and writes it in another. Nothing is rounded unless --dtype asks for it.")
+    convert.set_defaults(command=_convert)
+    convert.add_argument("source", metavar="A", help="a checkpoint's folder or file, or an id on the Hugging Face hub")
+    convert.add_argument("target", metavar="B", type=Path, help="a new folder, or for gguf a new file")
+    mini.add_argument("--out", type=Path, required=True, metavar="B", help="a new folder, or for gguf a new file")
+    formats = "hugging-face, meta, gguf, llama2c or native"
+    mini.add_argument("--format", default="meta", help=f"{formats} (default meta)")
+    convert.add_argument("--format", required=True, help=formats)
+    for command, usual in ((mini, "as published"), (convert, "as it is")):
+        command.add_argument("--dtype", help=f"float32, bfloat16, float16, and for gguf q8_0 (default: {usual})")
+        command.add_argument("--shards", type=int, default=1, metavar="N",
+                             help="how many weight files, in meta and hugging-face (default 1)")
+
+    inspect = commands.add_parser(
+        "inspect", help="show what a checkpoint is and what running it takes",
+        description="Shows the format, family, sizes, memory and chat format of a checkpoint. No weights are read.")
+    inspect.set_defaults(command=_inspect)
+    inspect.add_argument("model", metavar="PATH", help="a checkpoint's folder or file, or an id on the Hugging Face hub")
 
     progress = commands.add_parser("progress", help="show which exercises are done")
     progress.set_defaults(command=_progress)
@@ -205,6 +233,40 @@ def _tokenize(args: argparse.Namespace) -> int:
             print(f"{token:7}  {piece!r}")
     n_bytes = len(text.encode(errors="replace"))
     print(f"{len(ids):,} tokens for {n_bytes:,} bytes: {n_bytes / max(len(ids), 1):.2f} bytes per token")
+    return 0
+
+
+def _mini(args: argparse.Namespace) -> int:
+    from llama_from_scratch.train.mini import TRAINING, mini
+    from llama_from_scratch.train.progress import ProgressBar
+
+    show = ProgressBar(sys.stderr, n_steps=TRAINING.n_steps)
+    mini(args.out, family=args.family, format=args.format, dtype=args.dtype, n_shards=args.shards, on_step=show)
+    _tell_written(args.out)
+    return 0
+
+
+def _convert(args: argparse.Namespace) -> int:
+    from llama_from_scratch.checkpoint.convert import convert
+
+    convert(args.source, args.target, format=args.format, dtype=args.dtype, n_shards=args.shards)
+    _tell_written(args.target)
+    return 0
+
+
+def _tell_written(path: Path) -> None:
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    for file in files:
+        print(f"{file.stat().st_size:14,}  {file}")
+    print(f"Look at it with: llama inspect {path}. Talk to it with: llama chat {path}")
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    from llama_from_scratch.checkpoint import inspect, load
+
+    rows = inspect.facts(load.read(args.model))
+    for name, value in rows.items():
+        print(f"{name:{max(map(len, rows))}}  {value}")
     return 0
 
 

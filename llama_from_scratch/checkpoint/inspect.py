@@ -1,0 +1,100 @@
+"""What a checkpoint is and what it would take to run it, from its headers alone: no weight is read.
+
+Files rarely say which Llama they hold, but its sizes and its arithmetic do: they are held against every published model.
+
+Notebook 18.
+"""
+
+import dataclasses
+from typing import Any
+
+import torch
+
+from llama_from_scratch.checkpoint.opened import Opened
+from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.family import FAMILY
+from llama_from_scratch.tokenizer.chat_format import FORMATS, ChatFormat
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
+
+_SHAPE = ("dim", "n_heads", "n_kv_heads", "ffn_dim", "layers")
+_ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "max_seq_len", "is_tied")
+
+
+def facts(opened: Opened) -> dict[str, str]:
+    """A table of what is known of a checkpoint: its rows by name, in words. Raises ValueError if its tokenizer is damaged."""
+    config, dtype = opened.config, opened.dtype
+    found = chat_format(config, opened.tokenizer())
+    grouped = "one for each head" if config.n_kv_heads == config.n_heads else f"{config.n_kv_heads}, shared"
+    rows = {
+        "format": opened.format,
+        "family": release(config),
+        "parameters": f"{config.n_params:,}" + (" (the output head is the embedding)" if config.is_tied else ""),
+        "dtype": "several" if dtype is None else _name(dtype),
+        "context": f"{config.max_seq_len:,} tokens",
+        "layers": f"{config.n_layers}, {config.dim:,} wide, feed-forward {config.ffn_dim:,}",
+        "heads": f"{config.n_heads} of {config.head_dim}, key/value heads: {grouped}",
+        "vocabulary": f"{config.vocab_size:,}",
+        "chat format": "none" if found is None else found.name,
+    }
+    for as_dtype in dict.fromkeys([dtype or torch.float32, torch.bfloat16]):
+        rows[f"memory, {_name(as_dtype)}"] = memory(config, as_dtype)
+    return rows
+
+
+def memory(config: LlamaConfig, dtype: torch.dtype) -> str:
+    """What a model takes to run in a dtype, in words: weights, and the KV cache for a token and for its whole context."""
+    per_token = config.kv_bytes_per_token(dtype.itemsize)
+    return (f"weights {size(config.n_params * dtype.itemsize)}, KV cache {size(per_token)} a token, "
+            f"{size(per_token * config.max_seq_len)} at full context")
+
+
+def size(n_bytes: int) -> str:
+    """Bytes with three digits, in thousands: 13_476_831_232 -> "13.5 GB"."""
+    value, unit = float(n_bytes), "bytes"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 999.5:
+            break
+        value, unit = value / 1000, larger
+    return f"{value:.3g} {unit}"
+
+
+def release(config: LlamaConfig) -> str:
+    """Which published model has this config: its name, or the one of the same shape and what differs, or none of them."""
+    if same := [name for name, row in FAMILY.items() if row.config == config]:
+        return " or ".join(same)
+    near = [(name, wrong) for name, row in FAMILY.items()
+            if not (wrong := _differences(config, row.config)).keys() & set(_SHAPE)]
+    if near:
+        name, wrong = min(near, key=lambda row: len(row[1]))
+        return f"{name}, but for {', '.join(f'{key} {value!r}' for key, value in wrong.items())}"
+    alike = dict.fromkeys(row.generation for row in FAMILY.values()
+                          if not _differences(config, row.config).keys() & set(_ARITHMETIC))
+    return "none of the published" + (f"; computes as {' and '.join(alike)}" if alike else "")
+
+
+def chat_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
+    """The format that the special tokens of a tokenizer are for; None if it has none for chats.
+
+    Files do not say whether a model was trained to chat: the base model of a generation has the same ones. Llama 1 and 2
+    share a tokenizer, and only the epsilon tells them apart; from Llama 3.1 on RoPE's scaling tells the generation.
+    """
+    if isinstance(tokenizer, SentencePiece):
+        return FORMATS["llama-2"] if config.norm_eps >= 1e-5 and {"<s>", "</s>"} <= tokenizer.special_ids.keys() else None
+    if "<|header_start|>" in tokenizer.special_ids:
+        return FORMATS["llama-4"]
+    if not {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|end_of_text|>"} <= tokenizer.special_ids.keys():
+        return None
+    if "<|eom_id|>" not in tokenizer.special_ids:
+        return FORMATS["llama-3"]
+    is_small = config.rope_scaling is not None and config.rope_scaling.factor == 32
+    return FORMATS["llama-3.2" if is_small else "llama-3.1"]
+
+
+def _differences(config: LlamaConfig, other: LlamaConfig) -> dict[str, Any]:
+    """The fields of `config` that are not as in `other`."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)
+            if getattr(config, field.name) != getattr(other, field.name)}
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,0 +1,318 @@
+"""Published checkpoints in small: every real layout, with a tokenizer and a model of its own that tells stories and chats.
+
+A family keeps what makes it that family (RoPE, epsilon, tying, how heads share keys, the kind of tokenizer and its special
+tokens, the chat format) at a five-hundredth of its width. It is trained on the bundled stories, once as they are and once as
+dialogs that a rule makes of them; then it is kept, so that writing another layout of it takes a moment.
+
+The loss is on every token, not on the answers alone: a user's words here are openings of the same stories, so they teach
+the same language, and so small a model needs every token it gets. Notebooks 18 and 19.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import inspect
+import json
+import math
+import os
+import random
+import re
+import shutil
+import tempfile
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from llama_from_scratch import bundled, family
+from llama_from_scratch.checkpoint import convert, hugging_face, native
+from llama_from_scratch.checkpoint.load import load
+from llama_from_scratch.config import LayerSpec, LlamaConfig, nearest
+from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer import chat_format, released
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.chat_format import FORMATS, Message
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
+from llama_from_scratch.train.data import IGNORE, Batch, read_documents, split_validation
+from llama_from_scratch.train.loop import Diverged, gradients, sum_of_nats
+from llama_from_scratch.train.optimizer import AdamW, clip_gradients, decay_groups
+from llama_from_scratch.train.records import Step, TrainConfig
+from llama_from_scratch.train.schedule import learning_rate
+
+TRAINING = TrainConfig(n_steps=600, batch_size=4, seq_len=512, peak_lr=6e-3, n_warmup=40)
+_DIM, _N_LAYERS, _N_HEADS = 128, 4, 8
+_N_LEARNED = 2048
+"""Ids of the tokenizer besides special tokens."""
+_LONGEST_STORY = 800
+_PLAIN_EVERY = 4
+_RECORD = "mini.json"
+_DIGITS = 32
+
+
+def mini(
+    folder: str | Path, *, family: str = "llama-2", format: str = "meta", dtype: str | None = None, n_shards: int = 1,
+    n_steps: int = TRAINING.n_steps, cache: str | Path | None = None, on_step: Callable[[Step], object] | None = None,
+) -> None:
+    """Writes a family's mini to `folder`, which must be new, with the files of a published checkpoint; all or nothing.
+
+    `format`, `dtype` and `n_shards` as in `convert`; by default the weights are bfloat16, as published ones are, of Llama 1
+    float16, and float32 where a format knows no bfloat16. "gguf" makes a file, and not a folder. The first of a family
+    is trained for `n_steps`, of which `on_step` hears, and is kept in `cache`, by default `default_cache()`.
+
+    Raises ValueError for an unknown family or format, for one that cannot hold the other, or if there is something at
+    `folder`; OSError where the disk refuses. Either leaves nothing behind.
+    """
+    convert.refuse_what_cannot_be(folder, format=format, dtype=dtype, n_shards=n_shards)
+    small_config(family)
+    if (format == "llama2c" and family != "llama-2") or (format == "native" and family in ("llama-1", "llama-2")):
+        holds = "llama-2 alone" if format == "llama2c" else "the families from llama-3 on, whose tokenizer is byte-level BPE"
+        raise ValueError(f"the format {format} holds {holds}; got {family}. Choose another format")
+    model, tokenizer = trained(family, n_steps=n_steps, cache=cache, on_step=on_step)
+    published = "float16" if family == "llama-1" else "bfloat16"
+    model.to(convert.DTYPES.get(dtype or published, torch.float32))
+    settings = dict(tokenizer=tokenizer, format=format, is_packed=dtype == convert.PACKED, n_shards=n_shards)
+    if format not in ("hugging-face", "meta"):
+        convert.write(folder, model, **settings)
+        return
+    with native.creating(folder) as unfinished:
+        inner = unfinished / "checkpoint"
+        convert.write(inner, model, **settings)
+        _add_side_files(inner, tokenizer, chat=FORMATS.get(family))
+        for file in inner.iterdir():
+            file.rename(unfinished / file.name)
+        inner.rmdir()
+
+
+def trained(
+    name: str, *, n_steps: int = TRAINING.n_steps, cache: str | Path | None = None,
+    on_step: Callable[[Step], object] | None = None,
+) -> tuple[Llama, Any]:
+    """A family's mini in float32, its weights those of 16 bits that it is published with, and its tokenizer.
+
+    Taken from `cache` if it is there, whole, and still predicts held-out stories as it did when it was made; otherwise
+    trained and kept there. A cache that cannot be written is told in a warning.
+    """
+    config = small_config(name)
+    training = dataclasses.replace(TRAINING, n_steps=n_steps, n_warmup=min(TRAINING.n_warmup, n_steps - 1))
+    stories, held_out = _stories()
+    cache = default_cache() if cache is None else Path(cache)
+    key = _key(config, training, stories, name)
+    if (found := _kept(cache, key)) is not None:
+        model, tokenizer = load(found, dtype=torch.float32)
+        if _loss(model, tokenizer, held_out) == json.loads((found / _RECORD).read_text())["loss"]:
+            return model, tokenizer
+        shutil.rmtree(found, ignore_errors=True)  # model or tokenizer compute something else by now
+    tokenizer = _tokenizer(name, stories, config)
+    torch_state = torch.get_rng_state()
+    torch.manual_seed(training.seed)
+    model = Llama(config)
+    torch.set_rng_state(torch_state)
+    _train(model, Stream(_documents(name, stories, tokenizer)), training, on_step=on_step)
+    model.to(torch.float16 if name == "llama-1" else torch.bfloat16)
+    _keep(cache, key, model, tokenizer, held_out)
+    return model.float(), tokenizer
+
+
+def default_cache() -> Path:
+    """Where trained minis are kept unless a caller names another folder."""
+    return Path.home() / ".cache" / "llama_from_scratch" / "minis"
+
+
+def small_config(name: str) -> LlamaConfig:
+    """The config of a family's mini: all of its smallest model's that is no size, and the proportions of that.
+
+    Raises ValueError naming the nearest family.
+    """
+    if name not in family.GENERATIONS:
+        raise ValueError(f"minis are of the families {', '.join(family.GENERATIONS)}; got {name!r}; "
+                         f"{nearest(name, family.GENERATIONS)}")
+    first = next(release.config for release in family.FAMILY.values() if release.generation == name)
+    n_special = len(released.SPECIAL_TOKENS.get(name, ()))
+    return dataclasses.replace(
+        first, dim=_DIM, n_heads=_N_HEADS, n_kv_heads=_N_HEADS * first.n_kv_heads // first.n_heads,
+        ffn_dim=-(-_DIM * first.ffn_dim // first.dim // 32) * 32,  # whole blocks of packed weights
+        vocab_size=_N_LEARNED + n_special, layers=(LayerSpec(),) * _N_LAYERS)
+
+
+def dialogs(stories: Sequence[str], *, seed: int = 0) -> Iterator[list[Message]]:
+    """One finished dialog per story, each of its sentences the story's own or one of a few requests.
+
+    The user asks for a story about its hero, or asks for one where the system's message names the hero, or gives the
+    opening; the assistant tells it. Half of them pause in the middle until the user says to go on; a third go on with the
+    next story.
+    """
+    pick = random.Random(seed)
+    known = Counter(re.findall(r"\b[a-z]+\b", "\n".join(stories)))
+    for story, following in zip(stories, [*stories[1:], stories[0]]):
+        hero = _hero(story, known)
+        opening, rest = _cut(story)
+        lead = [Message(role="system", content="You tell stories.")] if pick.random() < 0.3 else []
+        kind = pick.random()
+        if hero is None or kind < 0.3:
+            dialog, told = [*lead, Message(role="user", content=f"Go on: {opening}")], rest
+        elif kind < 0.5:
+            dialog = [Message(role="system", content=f"You tell stories about {hero}."),
+                      Message(role="user", content="Tell me a story.")]
+            told = story
+        else:
+            dialog, told = [*lead, Message(role="user", content=f"Tell me a story about {hero}.")], story
+        dialog += _telling(told, is_in_two=pick.random() < 0.5)
+        another = _hero(following, known)
+        if another is not None and pick.random() < 0.33:
+            dialog.append(Message(role="user", content=f"Another one, about {another}."))
+            dialog += _telling(following, is_in_two=False)
+        yield dialog
+
+
+def _hero(story: str, known: Counter) -> str | None:
+    """The word that is a name, as no story has it in small letters, and comes most often; the first of several."""
+    names = Counter(word for word in re.findall(r"(?<!')\b[A-Z][a-z]{2,}\b", story) if word.lower() not in known)
+    return names.most_common(1)[0][0] if names else None
+
+
+def _cut(story: str) -> tuple[str, str]:
+    """The first sentence, and what follows it."""
+    found = re.match(r".+?[.!?]\"?(?=\s)", story, re.DOTALL)
+    return (found[0], story[found.end() :].strip()) if found else (story, story)
+
+
+def _telling(text: str, *, is_in_two: bool) -> list[Message]:
+    ends = [found.start() for found in re.finditer("\n", text)]
+    if not is_in_two or not ends:
+        return [Message(role="assistant", content=text)]
+    middle = min(ends, key=lambda i: abs(i - len(text) // 2))
+    return [Message(role="assistant", content=text[:middle]), Message(role="user", content="Go on."),
+            Message(role="assistant", content=text[middle + 1 :])]
+
+
+class Stream:
+    """Documents of ids one after the other, from which windows are drawn that each begin where a document does."""
+
+    def __init__(self, documents: Sequence[Sequence[int]]) -> None:
+        self._ids = np.concatenate([np.array(ids, np.int64) for ids in documents])
+        lengths = [len(ids) for ids in documents]
+        self._starts = np.cumsum([0, *lengths[:-1]])
+        self._start_of = np.repeat(self._starts, lengths)
+
+    def batch(self, step: int, *, batch_size: int, seq_len: int, seed: int) -> Batch:
+        """The batch of a step. A request then stands before its answer in every window, and the answer can learn from it."""
+        picks = np.random.default_rng([seed, step]).choice(self._starts[self._starts + seq_len < len(self._ids)], batch_size)
+        where_BT = picks[:, None] + np.arange(seq_len)
+        start_BT = self._start_of[where_BT]
+        targets_BT = np.where(self._start_of[where_BT + 1] == start_BT, self._ids[where_BT + 1], IGNORE)
+        return Batch(ids=torch.from_numpy(self._ids[where_BT]), targets=torch.from_numpy(targets_BT),
+                     documents=torch.from_numpy(start_BT), positions=torch.from_numpy(where_BT - start_BT))
+
+
+def _stories() -> tuple[list[str], list[str]]:
+    """Those to learn from and those to judge by: the shorter ones, as a window holds a dialog of one whole."""
+    stories = read_documents(bundled.path("stories.txt"), separator="\n\n")
+    return split_validation([story for story in stories if len(story) <= _LONGEST_STORY], fraction=0.04)
+
+
+def _tokenizer(name: str, stories: Sequence[str], config: LlamaConfig) -> Tokenizer | SentencePiece:
+    if name in ("llama-1", "llama-2"):
+        return SentencePiece.train(stories, config.vocab_size)
+    return Tokenizer.train(stories, config.vocab_size, special_tokens=released.SPECIAL_TOKENS[name])
+
+
+def _documents(name: str, stories: Sequence[str], tokenizer: Tokenizer | SentencePiece) -> list[list[int]]:
+    """A dialog of each story where the family chats, and the plain text of some."""
+    plain = [tokenizer.encode(story, bos=True, eos=True) for story in stories]
+    if name not in FORMATS:
+        return plain
+    told = [FORMATS[name].encode(dialog, tokenizer, is_answered=True) for dialog in dialogs(stories)]
+    return told + plain[::_PLAIN_EVERY]
+
+
+def _train(model: Llama, stream: Stream, config: TrainConfig, *, on_step: Callable[[Step], object] | None) -> None:
+    optimizer = AdamW(decay_groups(model, weight_decay=config.weight_decay), beta1=config.beta1, beta2=config.beta2,
+                      eps=config.adam_eps)
+    for number in range(config.n_steps):
+        began = time.perf_counter()
+        batch = stream.batch(number, batch_size=config.batch_size, seq_len=config.seq_len, seed=config.seed)
+        loss = gradients(model, batch)
+        grad_norm = float(clip_gradients(model.parameters(), max_norm=config.max_grad_norm))
+        if not math.isfinite(loss + grad_norm):
+            raise Diverged(f"the loss of a mini is {loss} at step {number}; nothing is kept. Try again on another machine")
+        lr = learning_rate(number, n_steps=config.n_steps, peak=config.peak_lr, n_warmup=config.n_warmup)
+        optimizer.step(lr=lr)
+        optimizer.zero_grad()
+        if on_step is not None:
+            on_step(Step(step=number, loss=loss, lr=lr, grad_norm=grad_norm, n_tokens=batch.ids.numel(),
+                         time_s=time.perf_counter() - began))
+
+
+@torch.no_grad()
+def _loss(model: Llama, tokenizer: Tokenizer | SentencePiece, stories: Sequence[str]) -> float:
+    """Nats per token of some stories, rounded so that it is the same whenever the model is."""
+    stream = Stream([tokenizer.encode(story, bos=True, eos=True) for story in stories])
+    batch = stream.batch(0, batch_size=4, seq_len=256, seed=0)
+    return round(sum_of_nats(model, batch).item() / batch.n_targets, 2)
+
+
+def _add_side_files(folder: Path, tokenizer: Tokenizer | SentencePiece, *, chat: chat_format.ChatFormat | None) -> None:
+    """What stands beside the weights of a published checkpoint besides what loading needs."""
+    if (folder / "params.json").is_file():
+        lines = [f"{hashlib.md5(file.read_bytes()).hexdigest()}  {file.name}\n" for file in sorted(folder.iterdir())]
+        (folder / "checklist.chk").write_text("".join(lines))
+        return
+    name_of = {i: name for name, i in tokenizer.special_ids.items()}
+    framing = {"bos_token": name_of[tokenizer.bos_id], "eos_token": name_of[tokenizer.eos_id]}
+    (folder / "special_tokens_map.json").write_text(json.dumps(framing, indent=2) + "\n")
+    if chat is not None:
+        path = folder / "generation_config.json"
+        about = json.loads(path.read_text()) | {"eos_token_id": sorted(chat.stop_ids(tokenizer))}
+        path.write_text(json.dumps(about, indent=2) + "\n")
+
+
+# --- kept between calls: a folder whose name has two digests, of what goes into it and of its files ----------------------
+
+
+def _key(config: LlamaConfig, training: TrainConfig, stories: Sequence[str], name: str) -> str:
+    """A digest of all that the mini is made from: data, sizes, settings, this recipe, the form of its dialogs, PyTorch."""
+    parts = [name, json.dumps(config.to_dict()), json.dumps(dataclasses.asdict(training)), torch.__version__,
+             inspect.getsource(inspect.getmodule(_key)), inspect.getsource(chat_format), *stories]
+    total = hashlib.sha256()
+    for part in parts:
+        total.update(len(part.encode()).to_bytes(8, "little") + part.encode())
+    return total.hexdigest()[:_DIGITS]
+
+
+def _kept(cache: Path, key: str) -> Path | None:
+    """The folder for a key whose files are those its name promises; one whose files are not is removed."""
+    for folder in sorted(cache.glob(f"{key}-*")):
+        with contextlib.suppress(OSError):  # another process removed it first: then it is as if it were not there
+            if folder.name == f"{key}-{_content(folder)}":
+                return folder
+        shutil.rmtree(folder, ignore_errors=True)
+    return None
+
+
+def _keep(cache: Path, key: str, model: Llama, tokenizer: Tokenizer | SentencePiece, held_out: Sequence[str]) -> None:
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=cache, prefix="building-", ignore_cleanup_errors=True) as scratch:
+            made = Path(scratch) / "mini"
+            hugging_face.write(made, model, tokenizer=tokenizer)
+            again, its_tokenizer = load(made, dtype=torch.float32)
+            (made / _RECORD).write_text(json.dumps({"loss": _loss(again, its_tokenizer, held_out)}))
+            final = cache / f"{key}-{_content(made)}"
+            if not final.exists():
+                os.rename(made, final)
+    except OSError as error:
+        warnings.warn(f"the trained mini cannot be kept in {cache} ({error}), so the next call trains it again; make that "
+                      "folder writable, or name another one as cache", stacklevel=4)
+
+
+def _content(folder: Path) -> str:
+    total = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        data = file.read_bytes()
+        total.update(f"{file.name} {len(data)} ".encode() + data)
+    return total.hexdigest()[:_DIGITS]

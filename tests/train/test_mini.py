@@ -1,0 +1,272 @@
+import errno
+import hashlib
+import shutil
+
+import pytest
+import torch
+import transformers
+from tiny_checkpoints import far_logits, same_weights
+
+from llama_from_scratch import family
+from llama_from_scratch.checkpoint import convert, load
+from llama_from_scratch.tokenizer.chat_format import FORMATS
+from llama_from_scratch.train import mini as module
+from llama_from_scratch.train.mini import Stream, dialogs, mini, small_config, trained
+
+QUICK = dict(n_steps=2)
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+def files(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+# --- what a mini is made of ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", family.GENERATIONS)
+def test_a_mini_has_the_structure_of_its_family(name):
+    small, first = small_config(name), next(r.config for r in family.FAMILY.values() if r.generation == name)
+    for field in ("norm_eps", "rope_theta", "rope_scaling", "max_seq_len", "is_tied"):
+        assert getattr(small, field) == getattr(first, field), field
+    assert small.n_heads / small.n_kv_heads == first.n_heads / first.n_kv_heads
+    assert small.ffn_dim / small.dim == pytest.approx(first.ffn_dim / first.dim, rel=0.05)
+    assert small.n_params < 2e6
+
+
+@pytest.fixture(scope="module")
+def stories():
+    return module._stories()[0]
+
+
+def test_dialogs_hold_nothing_but_the_stories_and_a_few_requests(stories):
+    text = " ".join(" ".join(stories).split())
+    asked = set()
+    for dialog in dialogs(stories):
+        roles = [message.role for message in dialog]
+        assert roles[roles[0] == "system" :] == ["user", "assistant"] * (len(roles) // 2)
+        for message in dialog:
+            if message.role == "assistant":
+                assert " ".join(message.content.split()) in text
+            else:
+                asked.add(message.content.split(" ")[0] + " " + message.content.split(" ")[1])
+    assert asked == {"You tell", "Tell me", "Go on:", "Go on.", "Another one,"} or asked == {
+        "You tell", "Tell me", "Go on:", "Go on.", "Another one,"}
+
+
+def test_the_hero_of_a_request_is_in_the_story_that_is_told(stories):
+    n = 0
+    for dialog in dialogs(stories):
+        for before, message in zip(dialog, dialog[1:]):
+            if before.content.startswith("Tell me a story about "):
+                hero = before.content.removeprefix("Tell me a story about ").removesuffix(".")
+                assert hero in message.content + " ".join(m.content for m in dialog[dialog.index(message):]), dialog
+                n += 1
+    assert n > len(stories) / 4
+
+
+def test_a_dialog_that_goes_on_is_the_story_whole(stories):
+    told = ["".join(m.content for m in dialog if m.role == "assistant") for dialog in dialogs(stories)]
+    whole = sum("".join(story.split("\n")) in "".join(text.split("\n")) for story, text in zip(stories, told))
+    assert whole > len(stories) / 2, "most dialogs tell a story from its first word to its last"
+
+
+def test_every_window_begins_with_a_document_and_predicts_within_documents_alone():
+    stream = Stream([[1, 2, 3, 4], [5, 6], [7, 8, 9, 10, 11]])
+    batch = stream.batch(3, batch_size=8, seq_len=5, seed=0)
+    for row, targets, documents, positions in zip(batch.ids, batch.targets, batch.documents, batch.positions):
+        if row[0] == 1:
+            assert row.tolist() == [1, 2, 3, 4, 5] and targets.tolist() == [2, 3, 4, -100, 6]
+            assert positions.tolist() == [0, 1, 2, 3, 0] and documents.tolist() == [0, 0, 0, 0, 4]
+        else:
+            assert row.tolist() == [5, 6, 7, 8, 9] and targets.tolist() == [6, -100, 8, 9, 10]
+    assert {int(row[0]) for row in batch.ids} == {1, 5}, "the last document has no room for a window"
+    other = stream.batch(4, batch_size=8, seq_len=5, seed=0)
+    assert not torch.equal(batch.ids, other.ids)
+
+
+# --- the files -------------------------------------------------------------------------------------------------------------
+
+HUGGING_FACE = ["config.json", "generation_config.json", "model.safetensors", "special_tokens_map.json", "tokenizer.json",
+                "tokenizer_config.json"]
+META = ["checklist.chk", "consolidated.00.pth", "params.json", "tokenizer.model"]
+
+
+@pytest.mark.parametrize(("name", "format", "expected"), [
+    ("llama-2", "hugging-face", sorted([*HUGGING_FACE, "tokenizer.model"])), ("llama-2", "meta", META),
+    ("llama-2", "llama2c", ["model.bin", "tokenizer.bin"]), ("llama-3.2", "hugging-face", HUGGING_FACE),
+    ("llama-3.2", "meta", META), ("llama-3.2", "native", ["config.json", "model.safetensors", "tokenizer.model"]),
+    ("llama-1", "meta", META),
+])
+def test_a_folder_has_the_files_of_a_published_checkpoint(name, format, expected, cache, tmp_path):
+    mini(tmp_path / "x", family=name, format=format, cache=cache, **QUICK)
+    assert files(tmp_path / "x") == expected
+    opened = load.read(tmp_path / "x")
+    usual = torch.float32 if format == "llama2c" else torch.float16 if name == "llama-1" else torch.bfloat16
+    assert opened.config == small_config(name) and opened.dtype == usual
+    assert files(tmp_path) == ["x"]
+
+
+@pytest.mark.parametrize("name", family.GENERATIONS)
+def test_every_format_of_a_family_holds_the_same_model_and_tokenizer(name, cache, tmp_path):
+    formats = [f for f in convert.FORMATS if not (f == "llama2c" and name != "llama-2")
+               and not (f == "native" and name in ("llama-1", "llama-2"))]
+    for format in formats:
+        mini(tmp_path / format, family=name, format=format, cache=cache, **QUICK)
+    loaded = [load.load(tmp_path / format, dtype=torch.float32) for format in formats]
+    for model, tokenizer in loaded:
+        assert same_weights(model, loaded[0][0]) and torch.equal(far_logits(model), far_logits(loaded[0][0]))
+        assert tokenizer.encode("Milo and the fox, é") == loaded[0][1].encode("Milo and the fox, é")
+
+
+def test_shards_are_those_of_a_published_checkpoint(cache, tmp_path):
+    mini(tmp_path / "meta", family="llama-3.3", format="meta", n_shards=8, cache=cache, **QUICK)
+    assert files(tmp_path / "meta")[1:9] == [f"consolidated.0{i}.pth" for i in range(8)]
+    mini(tmp_path / "hf", family="llama-3.3", format="hugging-face", n_shards=3, cache=cache, **QUICK)
+    assert "model-00001-of-00003.safetensors" in files(tmp_path / "hf")
+    assert "model.safetensors.index.json" in files(tmp_path / "hf")
+    assert same_weights(load.load(tmp_path / "meta")[0], load.load(tmp_path / "hf")[0])
+
+
+def test_the_checklist_has_the_digest_of_every_file(cache, tmp_path):
+    mini(tmp_path / "x", family="llama-2", format="meta", n_shards=2, cache=cache, **QUICK)
+    lines = dict(reversed(line.split("  ")) for line in (tmp_path / "x" / "checklist.chk").read_text().splitlines())
+    assert sorted(lines) == ["consolidated.00.pth", "consolidated.01.pth", "params.json", "tokenizer.model"]
+    assert all(hashlib.md5((tmp_path / "x" / name).read_bytes()).hexdigest() == digest for name, digest in lines.items())
+
+
+@pytest.mark.parametrize("name", ["llama-1", "llama-2", "llama-3", "llama-3.2", "llama-3.3"])
+def test_transformers_opens_a_mini_and_computes_the_same(name, cache, tmp_path):
+    mini(tmp_path / "x", family=name, format="hugging-face", n_shards=2, cache=cache, **QUICK)
+    twin = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "x", dtype=torch.float32)
+    model, tokenizer = load.load(tmp_path / "x", dtype=torch.float32)
+    ids = tokenizer.encode("Once there was a fox, and it sang.", bos=True)
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "x")("Once there was a fox, and it sang.")["input_ids"] in (
+        ids, ids[1:])
+    with torch.no_grad():
+        torch.testing.assert_close(twin(torch.tensor([ids])).logits, model(torch.tensor([ids])), atol=1e-4, rtol=1e-4)
+    if name in FORMATS:  # then generation stops where an answer ends
+        assert twin.generation_config.eos_token_id == sorted(FORMATS[name].stop_ids(tokenizer))
+
+
+# --- kept between calls ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def count(monkeypatch):
+    """How often a model was trained."""
+    calls = []
+    train = module._train
+    monkeypatch.setattr(module, "_train", lambda *args, **settings: (calls.append(args), train(*args, **settings)))
+    return calls
+
+
+def test_a_family_is_trained_once_and_every_format_after_that_is_instant(count, tmp_path):
+    mini(tmp_path / "a", format="meta", cache=tmp_path / "cache", **QUICK)
+    mini(tmp_path / "b", format="hugging-face", cache=tmp_path / "cache", **QUICK)
+    assert len(count) == 1 and len(files(tmp_path / "cache")) == 1
+    mini(tmp_path / "c", family="llama-1", format="meta", cache=tmp_path / "cache", **QUICK)
+    mini(tmp_path / "d", format="meta", cache=tmp_path / "cache", n_steps=3)
+    assert len(count) == 3, "another family and another budget are other models"
+
+
+@pytest.mark.parametrize("damage", ["flip a bit", "cut a file", "lose a file", "add a file", "an empty folder"])
+def test_a_damaged_cache_is_trained_anew(damage, count, tmp_path):
+    before, _ = trained("llama-2", cache=tmp_path, **QUICK)
+    (entry,) = tmp_path.iterdir()
+    weights = entry / "model.safetensors"
+    before = {name: weight.clone() for name, weight in before.named_parameters()}
+    data = bytearray(weights.read_bytes())
+    data[-1000] ^= 1
+    {"flip a bit": lambda: weights.write_bytes(data), "cut a file": lambda: weights.write_bytes(data[:5000]),
+     "lose a file": weights.unlink, "add a file": lambda: (entry / "more").write_text(""),
+     "an empty folder": lambda: (shutil.rmtree(entry), entry.mkdir())}[damage]()
+    after, _ = trained("llama-2", cache=tmp_path, **QUICK)
+    assert len(count) == 2 and len(files(tmp_path)) == 1
+    assert all(torch.equal(weight, before[name]) for name, weight in after.named_parameters())
+    trained("llama-2", cache=tmp_path, **QUICK)
+    assert len(count) == 2
+
+
+def test_a_model_that_computes_otherwise_by_now_is_trained_anew(count, tmp_path, monkeypatch):
+    trained("llama-2", cache=tmp_path, **QUICK)
+    loss = module._loss
+    monkeypatch.setattr(module, "_loss", lambda *args: loss(*args) + 0.1)
+    trained("llama-2", cache=tmp_path, **QUICK)
+    assert len(count) == 2
+
+
+def test_the_key_tells_every_setting_and_the_data_apart(stories):
+    config, training = small_config("llama-2"), module.TRAINING
+    keys = {module._key(*change) for change in [
+        (config, training, stories, "llama-2"), (config, training, stories, "llama-1"),
+        (small_config("llama-3"), training, stories, "llama-2"), (config, training, stories[:-1], "llama-2"),
+        (config, type(training)(n_steps=7, n_warmup=1), stories, "llama-2")]}
+    assert len(keys) == 5
+
+
+def test_a_training_that_is_interrupted_keeps_nothing(tmp_path):
+    def stop(step):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mini(tmp_path / "x", cache=tmp_path / "cache", on_step=stop, **QUICK)
+    assert files(tmp_path) == []
+
+
+def test_a_cache_that_cannot_be_written_is_told_and_the_mini_is_made(tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    with pytest.warns(UserWarning, match="cannot be kept in .*cache"):
+        mini(tmp_path / "x", cache=tmp_path / "cache", **QUICK)
+    assert files(tmp_path / "x") == META
+
+
+def test_training_leaves_the_random_numbers_of_others_alone(tmp_path):
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    torch.manual_seed(7)
+    trained("llama-1", cache=tmp_path, **QUICK)
+    assert torch.equal(torch.rand(3), expected)
+
+
+# --- refusals --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    (dict(family="llama-22"), "minis are of the families .*; got 'llama-22'; did you mean 'llama-2'"),
+    (dict(family="llama-4"), "minis are of the families"),
+    (dict(format="hf"), "formats that are written are .*; got 'hf'"),
+    (dict(family="llama-3", format="llama2c"), "the format llama2c holds llama-2 alone; got llama-3"),
+    (dict(family="llama-2", format="native"), "the format native holds the families from llama-3 on"),
+    (dict(format="meta", n_shards=3), "n_shards must divide n_heads"),
+    (dict(format="gguf", dtype="bfloat16"), "gguf is written in"),
+])  # fmt: skip
+def test_what_cannot_be_made_is_refused_and_leaves_nothing(settings, message, cache, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        mini(tmp_path / "x", cache=cache, **settings, **QUICK)
+    assert files(tmp_path) == []
+
+
+@pytest.mark.parametrize("format", ["meta", "gguf"])
+def test_what_is_there_is_not_overwritten_and_nothing_is_trained_for_it(format, count, cache, tmp_path):
+    (tmp_path / "x").write_text("mine")
+    with pytest.raises(ValueError, match="there is something at"):
+        mini(tmp_path / "x", format=format, cache=tmp_path / "cache", **QUICK)
+    assert (tmp_path / "x").read_text() == "mine" and count == []
+
+
+@pytest.mark.parametrize("where", ["the weights", "the side files"])
+def test_a_full_disk_leaves_no_half_a_mini(where, cache, tmp_path, monkeypatch):
+    trained("llama-2", cache=cache, **QUICK)
+
+    def full(*args, **settings):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(*{"the weights": (torch, "save"), "the side files": (module, "_add_side_files")}[where], full)
+    with pytest.raises(OSError, match="No space left"):
+        mini(tmp_path / "x", format="meta", cache=cache, **QUICK)
+    assert files(tmp_path) == []
