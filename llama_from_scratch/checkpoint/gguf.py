@@ -185,9 +185,9 @@ def _tensors(
     file: Path, entries: Mapping[str, Packed], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
     """Views of the mapped file where nothing changes; otherwise memory of its own, one tensor at a time."""
-    storage = safetensors_file.mapped(file)
+    data = safetensors_file.mapped(file)
     for ours, entry in entries.items():
-        yield ours, gguf_file.read(entry, storage, dtype=dtype)
+        yield ours, gguf_file.read(entry, data, dtype=dtype)
 
 
 def _shortest(value: Any) -> float:

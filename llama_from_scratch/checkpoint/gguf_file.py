@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import UInt8
 from torch import Tensor
 
 from llama_from_scratch.checkpoint import safetensors_file
@@ -78,8 +79,8 @@ def header(file: str | Path) -> Header:
                          "Copy or download it again") from error
 
 
-def read(entry: Packed, storage: torch.UntypedStorage, *, dtype: torch.dtype | None = None) -> Tensor:
-    """The tensor in `dtype`, by default the file's, or fp32 if it is packed. `storage`: the mapped file.
+def read(entry: Packed, data: UInt8[Tensor, "bytes"], *, dtype: torch.dtype | None = None) -> Tensor:
+    """The tensor in `dtype`, by default the file's, or fp32 if it is packed. `data`: the mapped file.
 
     A view of it if nothing changes; otherwise memory of its own.
     """
@@ -87,9 +88,9 @@ def read(entry: Packed, storage: torch.UntypedStorage, *, dtype: torch.dtype | N
         plain = Entry(file=entry.file, start=entry.start, dtype=DTYPES[entry.kind.name], shape=entry.shape)
         if dtype not in (None, plain.dtype):
             return safetensors_file.read(plain, dtype=dtype)
-        return safetensors_file.view(plain, storage)
-    raw = torch.empty(0, dtype=torch.uint8).set_(storage, entry.start, (entry.n_bytes,)).numpy().reshape(-1, entry.kind.n_bytes)
-    flat = torch.empty(math.prod(entry.shape), dtype=dtype or torch.float32)
+        return safetensors_file.view(plain, data)
+    raw = data[entry.start : entry.start + entry.n_bytes].numpy().reshape(-1, entry.kind.n_bytes)
+    flat = safetensors_file.empty((math.prod(entry.shape),), dtype=dtype or torch.float32)
     n_blocks = _PIECE_VALUES // entry.kind.n_values
     for i, piece in enumerate(flat.split(_PIECE_VALUES)):
         piece.copy_(torch.from_numpy(entry.kind.unpack(raw[i * n_blocks : (i + 1) * n_blocks])).flatten())

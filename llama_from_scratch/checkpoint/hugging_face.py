@@ -249,18 +249,23 @@ def _entries(folder: Path) -> dict[str, Entry]:
 def _tensors(
     config: LlamaConfig, sources: Mapping[str, tuple[Name, Entry]], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Views of the mapped files where nothing changes; where dtype or rows do, memory of its own, one tensor at a time."""
-    storages: dict[Path, torch.UntypedStorage] = {}
+    """Views of the mapped files where nothing changes; where dtype or rows do, memory of its own, one tensor at a time.
+
+    What has been read of a mapped file counts as ours until it is closed, so what is copied is mapped for itself.
+    """
+    whole = {file: safetensors_file.mapped(file) for file in {entry.file for _, entry in sources.values()}}
     for ours in shapes(config):
         row, entry = sources[ours]
-        if row.heads is not None:
-            yield ours, to_pairs(safetensors_file.read(entry, dtype=dtype), getattr(config, row.heads))
-        elif dtype not in (None, entry.dtype):
-            yield ours, safetensors_file.read(entry, dtype=dtype)
+        if row.heads is None and dtype in (None, entry.dtype):
+            yield ours, safetensors_file.view(entry, whole[entry.file])
+            continue
+        theirs = safetensors_file.view(entry, safetensors_file.mapped(entry.file))
+        own = safetensors_file.empty(entry.shape, dtype=dtype or entry.dtype)
+        if row.heads is None:
+            own.copy_(theirs)
         else:
-            if entry.file not in storages:
-                storages[entry.file] = safetensors_file.mapped(entry.file)
-            yield ours, safetensors_file.view(entry, storages[entry.file])
+            to_pairs(theirs, getattr(config, row.heads), out=own)
+        yield ours, own
 
 
 def _theirs(row: Name, weight: Tensor, config: LlamaConfig) -> Tensor:

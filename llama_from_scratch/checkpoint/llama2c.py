@@ -150,10 +150,10 @@ def _tensors(
     file: Path, places: Mapping[str, Entry], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
     """Views of the mapped file in fp32; in another dtype memory of its own, one tensor at a time."""
-    storage = safetensors_file.mapped(file)
+    data = safetensors_file.mapped(file)
     for name, entry in places.items():
         is_same = dtype in (None, entry.dtype)
-        yield name, safetensors_file.view(entry, storage) if is_same else safetensors_file.read(entry, dtype=dtype)
+        yield name, safetensors_file.view(entry, data) if is_same else safetensors_file.read(entry, dtype=dtype)
 
 
 def _tokenizer(file: Path, config: LlamaConfig) -> SentencePiece:

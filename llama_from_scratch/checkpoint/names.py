@@ -10,6 +10,7 @@ gguf-py, constants.py.
 
 from collections.abc import Iterable, Mapping
 
+import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
@@ -103,9 +104,16 @@ def expand(table: Iterable[Name], n_layers: int) -> dict[str, Name]:
     return {row.ours: row for row in rows}
 
 
-def to_pairs(weight: Shaped[Tensor, "rows D"], n_heads: int) -> Shaped[Tensor, "rows D"]:
-    """Rows of wq or wk from Hugging Face's order to ours: of each head, rows 0, K/2, 1, K/2 + 1, ..."""
-    return weight.view(n_heads, 2, -1, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+def to_pairs(
+    weight: Shaped[Tensor, "rows D"], n_heads: int, *, out: Shaped[Tensor, "rows D"] | None = None
+) -> Shaped[Tensor, "rows D"]:
+    """Rows of wq or wk from Hugging Face's order to ours: of each head, rows 0, K/2, 1, K/2 + 1, ...
+
+    `out`: where they go, in its dtype; by default a new tensor like `weight`.
+    """
+    out = torch.empty_like(weight) if out is None else out
+    out.view(n_heads, -1, 2, weight.shape[1]).copy_(weight.view(n_heads, 2, -1, weight.shape[1]).transpose(1, 2))
+    return out
 
 
 def to_halves(weight: Shaped[Tensor, "rows D"], n_heads: int) -> Shaped[Tensor, "rows D"]:

@@ -1,7 +1,7 @@
 """What every format's `read` gives: a checkpoint whose config is known and whose weights have not been touched yet.
 
-A model is built from it without ever being there twice: first its shape alone, on PyTorch's meta device, then one tensor
-after the other takes its place. What does not fit into memory is refused before the first of them is read.
+A model is built from it without ever being there twice: first its shape alone, without memory, then one tensor after the
+other takes its place. What does not fit into memory is refused before the first of them is read.
 
 Notebook 18.
 """
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from llama_from_scratch.checkpoint.names import refuse_differences, shapes
 from llama_from_scratch.config import LlamaConfig, record
@@ -61,8 +62,9 @@ def build(
         raise ValueError(f"the tensors in {opened.where} have several dtypes, of which a model computes in one; "
                          "choose it: dtype=torch.bfloat16, or torch.float32 for the exact values")
     refuse_what_does_not_fit(opened, dtype=dtype, device=device, memory_bytes=memory_bytes)
-    with torch.device("meta"):
+    with _Unwritten():
         model = Llama(opened.config)
+    owners = dict(model.named_modules())
     needed, done, n_done = shapes(opened.config), {}, 0
     for name, tensor in opened.tensors(dtype):
         if name in done:
@@ -70,7 +72,7 @@ def build(
         done[name] = tuple(tensor.shape)
         if needed.get(name) == done[name]:
             owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, nn.Parameter(tensor.to(device=device, dtype=dtype)))
+            setattr(owners[owner], leaf, nn.Parameter(tensor.to(device=device, dtype=dtype)))
         n_done += tensor.numel() * dtype.itemsize
         if on_tensor:
             on_tensor(n_done, opened.config.n_params * dtype.itemsize)
@@ -80,6 +82,24 @@ def build(
     with torch.device(device):
         model.rope = Rope(opened.config)
     return model
+
+
+class _Unwritten(TorchFunctionMode):
+    """Under it modules are made whose parameters have a shape and no memory, and nothing is drawn for them.
+
+    `torch.device("meta")` would do the same and take 50 ms, and two seconds the first time: there PyTorch runs `normal_`
+    and `arange` in Python, and imports sympy for it.
+    """
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        if func is torch.empty:
+            return func(*args, **kwargs | {"device": "meta"})
+        if func.__name__ in ("normal_", "uniform_", "fill_", "kaiming_uniform_"):
+            target = args[0] if args else kwargs["tensor"]
+            if target.is_meta:
+                return target
+        return func(*args, **kwargs)
 
 
 def refuse_what_does_not_fit(

@@ -45,6 +45,20 @@ def test_the_wanted_dtype_is_given_and_the_callers_seed_kept(layout, tmp_path):
     assert as_saved.rope.freq_R.dtype == torch.float32
 
 
+def test_no_weight_is_drawn_to_be_thrown_away_and_nothing_heavy_imported(tmp_path):
+    """On the meta device PyTorch would draw weights in Python, for which it imports sympy: seconds before the first load."""
+    hugging_face.write(tmp_path / "m", tiny("llama-3.1"), tokenizer=TOKENIZER)
+    script = """
+import sys
+from llama_from_scratch.checkpoint import load
+from llama_from_scratch.checkpoint.opened import build
+model = build(load.read(sys.argv[1]))
+print("sympy" in sys.modules, any(p.is_meta for p in [*model.parameters(), *model.buffers()]))
+"""
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "m"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
 def test_progress_is_told_in_bytes_up_to_all_of_them(tmp_path):
     model = tiny("llama-3.2")
     hugging_face.write(tmp_path / "m", model, tokenizer=TOKENIZER)

@@ -39,6 +39,8 @@ def test_pairs_and_halves_undo_each_other_and_keep_heads_apart():
     rows = torch.arange(8.0)[:, None].expand(8, 3)
     assert names.to_halves(rows, 2)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
     assert torch.equal(names.to_pairs(names.to_halves(rows, 2), 2), rows)
+    wide = torch.empty(8, 3, dtype=torch.float64)
+    assert names.to_pairs(names.to_halves(rows, 2), 2, out=wide) is wide and torch.equal(wide, rows.double())
     assert not torch.equal(names.to_halves(rows, 1), names.to_halves(rows, 2)), "the number of heads matters"
 
 
