@@ -19,6 +19,7 @@ from operator import add
 from pathlib import Path
 from typing import Literal, TypeVar
 
+from llama_from_scratch.tokenizer.batch import encode_batch
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, Splitter, cut_long, names_allowed, one_of, without_surrogates
 
 BEGIN_AND_END = ("<|begin_of_text|>", "<|end_of_text|>")
@@ -304,6 +305,23 @@ class Tokenizer:
             for i, part in enumerate(one_of(allowed).split(stretch)):
                 ids += [self.special_ids[part]] if i % 2 else self._encode_ordinary(part)
         return [*ids, self.eos_id] if eos else ids
+
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        n_workers: int | None = None,
+        bos: bool = False,
+        eos: bool = False,
+        allowed_special: Literal["all"] | Set[str] = frozenset(),
+        disallowed_special: Literal["all"] | Set[str] = frozenset(),
+    ) -> list[list[int]]:
+        """The ids of each text, as `encode` gives them, by `n_workers` processes; None is as many as there are cores.
+
+        With None, little text stays in this process. Raises what `encode` raises, at the first text where it does.
+        """
+        encode = partial(self.encode, bos=bos, eos=eos, allowed_special=allowed_special, disallowed_special=disallowed_special)
+        return encode_batch(encode, texts, n_workers=n_workers)
 
     def _encode_ordinary(self, text: str) -> list[int]:
         return list(chain.from_iterable(map(self._ids_of.__getitem__, self._split(text))))

@@ -20,6 +20,7 @@ from operator import add
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from llama_from_scratch.tokenizer.batch import encode_batch
 from llama_from_scratch.tokenizer.byte_bpe import Memo, learn_merges, merge, write_whole
 from llama_from_scratch.tokenizer.split import names_allowed, one_of, without_surrogates
 
@@ -178,6 +179,23 @@ class SentencePiece:
         for i, part in enumerate(one_of(allowed).split(text) if allowed else [text]):
             ids += [self.special_ids[part]] if i % 2 else self._encode_ordinary(part, is_first=i == 0)
         return [*ids, self.eos_id] if eos else ids
+
+    def encode_batch(
+        self,
+        texts: Iterable[str],
+        *,
+        n_workers: int | None = None,
+        bos: bool = False,
+        eos: bool = False,
+        allowed_special: Literal["all"] | Set[str] = frozenset(),
+        disallowed_special: Literal["all"] | Set[str] = frozenset(),
+    ) -> list[list[int]]:
+        """The ids of each text, as `encode` gives them, by `n_workers` processes; None is as many as there are cores.
+
+        With None, little text stays in this process. Raises what `encode` raises, at the first text where it does.
+        """
+        encode = partial(self.encode, bos=bos, eos=eos, allowed_special=allowed_special, disallowed_special=disallowed_special)
+        return encode_batch(encode, texts, n_workers=n_workers)
 
     def _encode_ordinary(self, text: str, *, is_first: bool) -> list[int]:
         if not text:
