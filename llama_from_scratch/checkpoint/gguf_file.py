@@ -90,7 +90,7 @@ def read(entry: Packed, data: UInt8[Tensor, "bytes"], *, dtype: torch.dtype | No
             return safetensors_file.read(plain, dtype=dtype)
         return safetensors_file.view(plain, data)
     raw = data[entry.start : entry.start + entry.n_bytes].numpy().reshape(-1, entry.kind.n_bytes)
-    flat = safetensors_file.empty((math.prod(entry.shape),), dtype=dtype or torch.float32)
+    flat = torch.empty(math.prod(entry.shape), dtype=dtype or torch.float32)
     n_blocks = _PIECE_VALUES // entry.kind.n_values
     for i, piece in enumerate(flat.split(_PIECE_VALUES)):
         piece.copy_(torch.from_numpy(entry.kind.unpack(raw[i * n_blocks : (i + 1) * n_blocks])).flatten())

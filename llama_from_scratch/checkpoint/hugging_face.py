@@ -260,7 +260,7 @@ def _tensors(
             yield ours, safetensors_file.view(entry, whole[entry.file])
             continue
         theirs = safetensors_file.view(entry, safetensors_file.mapped(entry.file))
-        own = safetensors_file.empty(entry.shape, dtype=dtype or entry.dtype)
+        own = torch.empty(entry.shape, dtype=dtype or entry.dtype)
         if row.heads is None:
             own.copy_(theirs)
         else:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import native, safetensors_file, tokenizer_files
+from llama_from_scratch.checkpoint import native, tokenizer_files
 from llama_from_scratch.checkpoint.names import META, Name, expand, refuse_differences, shapes
 from llama_from_scratch.checkpoint.opened import Opened, common_dtype
 from llama_from_scratch.config import LayerSpec, LlamaConfig, RopeScaling
@@ -312,7 +312,7 @@ def _tensors(
 
 def _joined(parts: Sequence[Tensor], shape: tuple[int, ...], dtype: torch.dtype | None) -> Tensor:
     """The parts side by side along the one axis that differs; a tensor that every shard holds whole is the first one's."""
-    whole = safetensors_file.empty(shape, dtype=dtype or parts[0].dtype)
+    whole = torch.empty(shape, dtype=dtype or parts[0].dtype)
     axis = next((i for i, (n, part) in enumerate(zip(shape, parts[0].shape)) if n != part), None)
     for place, part in zip([whole] if axis is None else whole.split(parts[0].shape[axis], dim=axis), parts):
         place.copy_(part)

@@ -7,11 +7,8 @@ where it lies: as a view of the mapped file, or piece by piece into memory of it
 Notebook 18. The format: https://github.com/huggingface/safetensors.
 """
 
-import contextlib
 import json
 import math
-import mmap
-import sys
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,7 +25,6 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
           "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _PIECE_BYTES = 16 << 20
-_HUGE_PAGE = 2 << 20
 
 
 @record
@@ -83,7 +79,7 @@ def view(entry: Entry, data: UInt8[Tensor, "bytes"]) -> Shaped[Tensor, "..."]:
 
 def read(entry: Entry, *, dtype: torch.dtype | None = None) -> Shaped[Tensor, "..."]:
     """The tensor in memory of its own, in `dtype` or the file's; holds no more than 16 MB besides what it returns."""
-    flat = empty((math.prod(entry.shape),), dtype=dtype or entry.dtype)
+    flat = torch.empty(math.prod(entry.shape), dtype=dtype or entry.dtype)
     n_piece = _PIECE_BYTES // entry.dtype.itemsize
     with open(entry.file, "rb", buffering=0) as opened:
         opened.seek(entry.start)
@@ -93,20 +89,6 @@ def read(entry: Entry, *, dtype: torch.dtype | None = None) -> Shaped[Tensor, ".
             if raw is not piece:
                 piece.copy_(raw)
     return flat.view(entry.shape)
-
-
-def empty(shape: tuple[int, ...], *, dtype: torch.dtype) -> Shaped[Tensor, "..."]:
-    """Memory for a tensor that is about to be filled, in pages of 2 MB where the system has them.
-
-    With the usual 4 kB a copy spends more time on the system's handing out of pages than on copying.
-    """
-    n_bytes = math.prod(shape) * dtype.itemsize
-    if sys.platform != "linux" or n_bytes < _HUGE_PAGE:
-        return torch.empty(shape, dtype=dtype)
-    memory = mmap.mmap(-1, n_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel without them
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=dtype).view(shape)
 
 
 def are_same(a: Entry, b: Entry) -> bool:

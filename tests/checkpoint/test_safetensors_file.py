@@ -41,14 +41,6 @@ def test_a_tensor_longer_than_a_piece_is_converted_piece_by_piece(tmp_path, monk
     assert not safetensors_file.are_same(found["a"], found["c"])
 
 
-@pytest.mark.parametrize("n_rows", [3, 1500])
-def test_memory_to_be_filled_is_a_tensor_like_any_other_above_and_below_a_huge_page(n_rows):
-    own = safetensors_file.empty((n_rows, 1024), dtype=torch.bfloat16)
-    assert own.shape == (n_rows, 1024) and own.dtype == torch.bfloat16 and own.is_contiguous()
-    own.fill_(1.5)
-    assert own.clone().sum() == torch.full((n_rows, 1024), 1.5, dtype=torch.bfloat16).sum()
-
-
 def test_writing_to_a_view_does_not_change_the_file(tmp_path):
     save_file({"a": torch.ones(4)}, tmp_path / "f")
     entry = safetensors_file.entries(tmp_path / "f")["a"]
