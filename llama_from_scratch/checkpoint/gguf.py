@@ -55,10 +55,12 @@ def read(file: str | Path) -> Opened:
     needed = {rows[name].theirs: shape for name, shape in shapes(config).items()}
     refuse_differences({name: entry.shape for name, entry in tensors.items()}, needed, where=str(file))
     kinds = {entry.kind.name for entry in tensors.values() if len(entry.shape) > 1}
-    return Opened(format="GGUF", where=file, config=config,
+    return Opened(format="GGUF", where=file, files=(file,), config=config,
+                  kinds=tuple(sorted({entry.kind.name for entry in tensors.values()})),
                   dtype=DTYPES.get(kinds.pop(), torch.float32) if len(kinds) == 1 else torch.float32,
                   tensors=partial(_tensors, file, {ours: tensors[rows[ours].theirs] for ours in shapes(config)}),
-                  tokenizer=partial(gguf_tokenizer.read, header.facts, config, where=file))
+                  read_tokenizer=partial(gguf_tokenizer.read, header.facts, config, where=file),
+                  end_ids=gguf_tokenizer.end_ids(header.facts, config, where=file))
 
 
 def write(file: str | Path, model: Llama, *, tokenizer: Any, kind: str = "F32") -> None:

@@ -44,6 +44,16 @@ def read(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path) -> Token
     return tokenizer
 
 
+def end_ids(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path) -> frozenset[int]:
+    """The ids that end a text, a turn or a message by what a file says, if it does. Raises ValueError for one that is none."""
+    said = {key: facts[_KEY + key] for key in ("eos_token_id", "eot_token_id", "eom_token_id") if _KEY + key in facts}
+    for key, value in said.items():
+        if type(value) is not int or not 0 <= value < config.vocab_size:
+            raise ValueError(f"{_KEY}{key} is an id below the {config.vocab_size} rows of the embedding; {where} has "
+                             f"{value!r:.80}. Download it again")
+    return frozenset(said.values())
+
+
 def facts_of(tokenizer: Tokenizer | SentencePiece, config: LlamaConfig) -> dict[str, tuple[str, Any]]:
     """The facts by which a file tells of a tokenizer. Raises ValueError for one that the format has no words for."""
     if isinstance(tokenizer, SentencePiece):

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from llama_from_scratch.checkpoint import native, safetensors_file, tokenizer_files
 from llama_from_scratch.checkpoint.names import HUGGING_FACE, Name, expand, refuse_differences, shapes, to_halves, to_pairs
-from llama_from_scratch.checkpoint.opened import Opened, common_dtype
+from llama_from_scratch.checkpoint.opened import Opened, common_dtype, kinds_of
 from llama_from_scratch.checkpoint.safetensors_file import Entry
 from llama_from_scratch.config import LayerSpec, LlamaConfig, RopeScaling
 from llama_from_scratch.model.transformer import Llama
@@ -72,12 +72,14 @@ def read(folder: str | Path) -> Opened:
             raise ValueError(f"tie_word_embeddings makes the head the embedding itself, but {folder} holds a {head} with other "
                              f"values than {embedding}. Set tie_word_embeddings to false in config.json, or remove {head}")
         del found[head]
-    dtype = common_dtype({entry.dtype for entry in found.values()})
+    dtypes = {entry.dtype for entry in found.values()}
+    dtype = common_dtype(dtypes)
     refuse_differences({name: entry.shape for name, entry in found.items()}, needed, where=str(folder))
-    return Opened(format="Hugging Face", where=folder, config=config, dtype=dtype,
+    return Opened(format="Hugging Face", where=folder, files=tuple(sorted({entry.file for entry in found.values()})),
+                  config=config, kinds=kinds_of(dtypes), dtype=dtype, end_ids=_end_ids(folder, about, config),
                   tensors=partial(_tensors, config, {ours: (row, found[row.theirs]) for ours, row in rows.items()
                                                      if row.theirs in needed}),
-                  tokenizer=partial(tokenizer_files.read_hugging_face, folder, config))
+                  read_tokenizer=partial(tokenizer_files.read_hugging_face, folder, config))
 
 
 def config_from(about: Any, *, where: str | Path = "config.json", max_layers: int | None = None) -> LlamaConfig:
@@ -192,8 +194,9 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, shard_bytes: int 
     dtype = model.tok_embeddings.weight.dtype
     with native.creating(folder) as unfinished:
         _write_json(unfinished / "config.json", config_to(model.config, dtype=dtype) | _framing_ids(tokenizer))
+        ends = sorted(tokenizer_files.ends(tokenizer))
         _write_json(unfinished / "generation_config.json", _framing_ids(tokenizer) | {
-            "do_sample": True, "temperature": 0.6, "top_p": 0.9})
+            "eos_token_id": ends if len(ends) > 1 else ends[0], "do_sample": True, "temperature": 0.6, "top_p": 0.9})
         tokenizer_files.write_hugging_face(unfinished, tokenizer)
         shards = _shards({name: weight.nbytes for name, (_, weight) in tensors.items()}, shard_bytes)
         files = [SINGLE] if len(shards) == 1 else [
@@ -244,6 +247,22 @@ def _entries(folder: Path) -> dict[str, Entry]:
         raise ValueError(f"the shards of {folder / INDEX} must hold just what it says; {'; '.join(problems[:8])}. "
                          "Download the checkpoint again")
     return {name: entry for found in shards.values() for name, entry in found.items()}
+
+
+def _end_ids(folder: Path, about: Mapping[str, Any], config: LlamaConfig) -> frozenset[int]:
+    """What generation_config.json or else config.json has for eos_token_id: an id, several, or nothing."""
+    file = folder / "generation_config.json"
+    generation = native.read_json(file) if file.is_file() else {}
+    if not isinstance(generation, Mapping):
+        raise ValueError(f"{file} must hold a JSON object; got {type(generation).__name__}. Download it again")
+    for said, where in ((generation.get("eos_token_id"), file), (about.get("eos_token_id"), folder / "config.json")):
+        ids = said if isinstance(said, list) else [] if said is None else [said]
+        if wrong := [i for i in ids if type(i) is not int or not 0 <= i < config.vocab_size]:
+            raise ValueError(f"eos_token_id is an id below vocab_size={config.vocab_size}, or a list of them; {where} has "
+                             f"{wrong[0]!r:.80}. Correct it, or download the file again")
+        if ids:
+            return frozenset(ids)
+    return frozenset()
 
 
 def _tensors(

@@ -66,9 +66,9 @@ def read(path: str | Path) -> Opened:
     for name, shape in _order(config, version):
         places[name] = Entry(file=file, start=at, dtype=torch.float32, shape=shape)
         at += places[name].n_bytes
-    return Opened(format="llama2.c", where=file, config=config, dtype=torch.float32,
+    return Opened(format="llama2.c", where=file, files=(file,), config=config, kinds=("float32",), dtype=torch.float32,
                   tensors=partial(_tensors, file, {name: places[name] for name in shapes(config)}),
-                  tokenizer=partial(_tokenizer, file.parent / TOKENIZER, config))
+                  read_tokenizer=partial(_tokenizer, file.parent / TOKENIZER, config))
 
 
 def write(folder: str | Path, model: Llama, *, tokenizer: Any, version: int = 0) -> None:

@@ -26,7 +26,7 @@ from torch import Tensor
 from llama_from_scratch import family
 from llama_from_scratch.checkpoint import native, tokenizer_files
 from llama_from_scratch.checkpoint.names import META, Name, expand, refuse_differences, shapes
-from llama_from_scratch.checkpoint.opened import Opened, common_dtype
+from llama_from_scratch.checkpoint.opened import Opened, common_dtype, kinds_of
 from llama_from_scratch.config import LayerSpec, LlamaConfig, RopeScaling
 from llama_from_scratch.model.transformer import Llama
 
@@ -63,10 +63,11 @@ def read(folder: str | Path) -> Opened:
         needed["output.weight"] = tuple(shards[0]["output.weight"].shape)
     for file, shard in zip(files, shards):
         refuse_differences({name: tuple(tensor.shape) for name, tensor in shard.items()}, needed, where=str(file))
-    return Opened(format="Meta", where=folder, config=config,
-                  dtype=common_dtype({tensor.dtype for shard in shards for tensor in shard.values()}),
+    dtypes = {tensor.dtype for shard in shards for tensor in shard.values()}
+    return Opened(format="Meta", where=folder, files=tuple(files), config=config, kinds=kinds_of(dtypes),
+                  dtype=common_dtype(dtypes),
                   tensors=partial(_tensors, config, files, n_copies),
-                  tokenizer=partial(tokenizer_files.read_meta, folder, config))
+                  read_tokenizer=partial(tokenizer_files.read_meta, folder, config))
 
 
 def open_shard(file: Path) -> dict[str, Tensor]:

@@ -4,9 +4,10 @@ A save writes a sibling folder to the end, forces it to the disk and only then l
 or a full disk at any moment costs the new checkpoint and never the old. Loading is strict: a tensor that is missing, left
 over or of another shape is named.
 
-config.json      {"format": ..., "model": the LlamaConfig, "tokenizer": {"special_tokens": [...], "pattern": ...}}
+config.json      {"format": ..., "model": the LlamaConfig, "tokenizer": what tokenizer.model does not say}
 model.safetensors    the parameters under their names in `Llama`, in their own dtype; a tied head is stored once
-tokenizer.model      the ranks, in the tiktoken format
+tokenizer.model      ranks in the tiktoken format, with {"special_tokens": [...], "pattern": ...} in config.json; or
+                     SentencePiece's pieces, with {"prefix": ..., "bos": ..., "eos": ...}
 
 Notebook 17. The weight format: https://github.com/huggingface/safetensors.
 """
@@ -18,7 +19,7 @@ import shutil
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -27,19 +28,21 @@ from torch import Tensor
 
 from llama_from_scratch.checkpoint import safetensors_file
 from llama_from_scratch.checkpoint.names import shapes
-from llama_from_scratch.checkpoint.opened import Opened, build, common_dtype
+from llama_from_scratch.checkpoint.opened import Opened, build, common_dtype, kinds_of
 from llama_from_scratch.checkpoint.safetensors_file import Entry
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.sentencepiece import Prefix, SentencePiece
 
 FORMAT = "llama_from_scratch 1"
 FILES = ("config.json", "model.safetensors", "tokenizer.model")
 TRAINING_FILES = ("training.json", "optimizer.safetensors")
 """What a checkpoint in the middle of training holds besides; `train.resume` writes and reads them."""
+_OF_RANKS, _OF_PIECES = {"special_tokens", "pattern"}, {"prefix", "bos", "eos"}
 
 
-def save(folder: str | Path, model: Llama, tokenizer: Tokenizer) -> None:
+def save(folder: str | Path, model: Llama, tokenizer: Tokenizer | SentencePiece) -> None:
     """Writes model and tokenizer to `folder`, in place of the checkpoint that may be there, all or nothing.
 
     Raises ValueError if the tokenizer has ids the model does not know, or if `folder` holds anything but a checkpoint;
@@ -49,7 +52,7 @@ def save(folder: str | Path, model: Llama, tokenizer: Tokenizer) -> None:
         write(unfinished, model, tokenizer=tokenizer)
 
 
-def load(folder: str | Path) -> tuple[Llama, Tokenizer]:
+def load(folder: str | Path) -> tuple[Llama, Tokenizer | SentencePiece]:
     """The model, on the CPU and in the dtype it was saved in, and its tokenizer.
 
     Raises ValueError if `folder` is no checkpoint of ours, a file of it is damaged or does not fit the config, or the model
@@ -65,10 +68,11 @@ def read(folder: str | Path) -> Opened:
     config = _config(path, about)
     entries = safetensors_file.entries(path / "model.safetensors")
     _refuse_others({name: (entry.dtype, entry.shape) for name, entry in entries.items()}, shapes(config), path)
-    return Opened(format="llama_from_scratch", where=path, config=config,
-                  dtype=common_dtype({entry.dtype for entry in entries.values()}),
+    dtypes = {entry.dtype for entry in entries.values()}
+    return Opened(format="llama_from_scratch", where=path, files=(path / "model.safetensors",), config=config,
+                  kinds=kinds_of(dtypes), dtype=common_dtype(dtypes),
                   tensors=partial(_tensors, {name: entries[name] for name in shapes(config)}),
-                  tokenizer=partial(_tokenizer, path, about))
+                  read_tokenizer=partial(_tokenizer, path, about))
 
 
 def load_weights(folder: str | Path, model: Llama) -> None:
@@ -83,7 +87,7 @@ def load_weights(folder: str | Path, model: Llama) -> None:
     _fill(model, path)
 
 
-def load_tokenizer(folder: str | Path) -> Tokenizer:
+def load_tokenizer(folder: str | Path) -> Tokenizer | SentencePiece:
     """The tokenizer of a checkpoint, without reading the weights."""
     return _tokenizer(*_describe(folder))
 
@@ -147,15 +151,21 @@ def creating(folder: str | Path) -> Iterator[Path]:
         yield unfinished
 
 
-def write(folder: Path, model: Llama, *, tokenizer: Tokenizer) -> None:
+def write(folder: Path, model: Llama, *, tokenizer: Tokenizer | SentencePiece) -> None:
     """Writes the three files of a checkpoint into an existing folder, one after the other: not atomic by itself."""
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError(f"every id of the tokenizer needs a row in the model's embedding; got {tokenizer.vocab_size} ids and "
                          f"vocab_size={model.config.vocab_size}. Train the tokenizer and the model with the same vocab_size")
-    about = {"format": FORMAT, "model": model.config.to_dict(),
-             "tokenizer": {"special_tokens": list(tokenizer.special_ids), "pattern": tokenizer.pattern}}
+    if isinstance(tokenizer, SentencePiece):
+        beside = {"prefix": tokenizer.prefix, "bos": tokenizer.bos, "eos": tokenizer.eos}
+    else:
+        beside = {"special_tokens": list(tokenizer.special_ids), "pattern": tokenizer.pattern}
+    about = {"format": FORMAT, "model": model.config.to_dict(), "tokenizer": beside}
     (folder / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
-    tokenizer.save(folder / "tokenizer.model")
+    if isinstance(tokenizer, SentencePiece):  # a tokenizer.model has words for two of the prefixes, config.json for all
+        SentencePiece(tokenizer.pieces, bos=tokenizer.bos, eos=tokenizer.eos).save(folder / "tokenizer.model")
+    else:
+        tokenizer.save(folder / "tokenizer.model")
     write_tensors(folder / "model.safetensors", {n: p.detach() for n, p in model.named_parameters()})
 
 
@@ -256,15 +266,21 @@ def _config(path: Path, about: Mapping[str, Any]) -> LlamaConfig:
         raise ValueError(f"{path / 'config.json'} describes no model of this version: {error}") from error
 
 
-def _tokenizer(path: Path, about: Mapping[str, Any]) -> Tokenizer:
-    keys = about["tokenizer"]
-    if keys.keys() != {"special_tokens", "pattern"}:
-        raise ValueError(f"the \"tokenizer\" of config.json has special_tokens and pattern; in {path} it has "
-                         f"{', '.join(sorted(keys)) or 'nothing'}. Copy or save the checkpoint again")
-    if not (path / "tokenizer.model").is_file():
+def _tokenizer(path: Path, about: Mapping[str, Any]) -> Tokenizer | SentencePiece:
+    keys, file = about["tokenizer"], path / "tokenizer.model"
+    if keys.keys() not in (_OF_RANKS, _OF_PIECES):
+        raise ValueError(f"the \"tokenizer\" of config.json has {' and '.join(sorted(_OF_RANKS))}, or for SentencePiece "
+                         f"{', '.join(sorted(_OF_PIECES))}; in {path} it has {', '.join(sorted(keys)) or 'nothing'}. "
+                         "Copy or save the checkpoint again")
+    if not file.is_file():
         raise ValueError(f"a checkpoint is a folder with {', '.join(FILES)}; {path} has no tokenizer.model. "
                          "Copy or save the checkpoint again")
-    return Tokenizer.load(path / "tokenizer.model", special_tokens=tuple(keys["special_tokens"]), pattern=keys["pattern"])
+    if keys.keys() == _OF_PIECES:
+        if keys["prefix"] not in get_args(Prefix) or not isinstance(keys["bos"], str) or not isinstance(keys["eos"], str):
+            raise ValueError(f"the prefix of SentencePiece is one of {', '.join(get_args(Prefix))}, bos and eos are names; "
+                             f"{path} has {keys}. Copy or save the checkpoint again")
+        return SentencePiece(SentencePiece.load(file).pieces, **keys)
+    return Tokenizer.load(file, special_tokens=tuple(keys["special_tokens"]), pattern=keys["pattern"])
 
 
 def _tensors(entries: Mapping[str, Entry], dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:

@@ -6,6 +6,7 @@ other takes its place. What does not fit into memory is refused before the first
 Notebook 18.
 """
 
+import functools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from llama_from_scratch.checkpoint import tokenizer_files
 from llama_from_scratch.checkpoint.names import refuse_differences, shapes
 from llama_from_scratch.config import LlamaConfig, record
 from llama_from_scratch.model.rope import Rope
@@ -27,17 +29,40 @@ OnTensor = Callable[[int, int], object]
 class Opened:
     """A checkpoint of any format, opened.
 
-    `where`: the file or folder. `dtype`: that of all tensors in the files, None if they differ. `tensors(dtype)`: each
+    `where`: the file or folder. `files`: those of the weights. `kinds`: how the tensors are stored there, such as
+    ("bfloat16",) or ("F32", "Q4_K"). `dtype`: that of all tensors in the files, None if they differ. `tensors(dtype)`: each
     parameter once, under our name and in our layout, the next one read when it is asked for; with None in the dtype it
-    was saved in. They may be views of a mapped file. `tokenizer()` reads the tokenizer.
+    was saved in. They may be views of a mapped file. `read_tokenizer()` reads the tokenizer. `end_ids`: the ids that end a
+    text by what the files say, none where they leave it to the tokenizer.
     """
 
     format: str
     where: Path
+    files: tuple[Path, ...]
     config: LlamaConfig
+    kinds: tuple[str, ...]
     dtype: torch.dtype | None
     tensors: Callable[[torch.dtype | None], Iterator[tuple[str, Tensor]]]
-    tokenizer: Callable[[], Any]
+    read_tokenizer: Callable[[], Any]
+    end_ids: frozenset[int] = frozenset()
+
+    @property
+    def n_bytes(self) -> int:
+        """How long the files of the weights are, together."""
+        return sum(file.stat().st_size for file in self.files)
+
+    def tokenizer(self) -> Any:
+        """The tokenizer, read when it is first asked for."""
+        return self._tokenizer
+
+    @functools.cached_property
+    def _tokenizer(self) -> Any:
+        return self.read_tokenizer()
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids after which there is nothing more to generate: what the files say or else the tokenizer's own ends."""
+        return self.end_ids or tokenizer_files.ends(self.tokenizer())
 
 
 def common_dtype(dtypes: set[torch.dtype]) -> torch.dtype | None:
@@ -46,6 +71,11 @@ def common_dtype(dtypes: set[torch.dtype]) -> torch.dtype | None:
         raise ValueError(f"weights are read as float64, float32, float16 or bfloat16; these hold {', '.join(odd)}, as a "
                          "quantized checkpoint does. Take the checkpoint it was made from")
     return next(iter(dtypes)) if len(dtypes) == 1 else None
+
+
+def kinds_of(dtypes: set[torch.dtype]) -> tuple[str, ...]:
+    """Dtypes by their names, such as ("bfloat16", "float32")."""
+    return tuple(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
 
 
 def build(

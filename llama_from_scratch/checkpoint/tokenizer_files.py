@@ -18,6 +18,8 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 _MAX_PADDING = 255
+# As in Meta's own code of Llama 3 and 4, which stops at the end of a turn whether or not the model was trained to chat.
+_ENDS = {"<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>"}
 
 
 def read_hugging_face(folder: Path, config: LlamaConfig) -> Tokenizer | SentencePiece:
@@ -52,6 +54,12 @@ def write_hugging_face(folder: Path, tokenizer: Tokenizer | SentencePiece) -> No
     (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     if is_pieces:
         tokenizer.save(folder / "tokenizer.model")
+
+
+def ends(tokenizer: Tokenizer | SentencePiece) -> frozenset[int]:
+    """The ids that end a text, a message or a turn in the vocabulary of `tokenizer`; none if it has no such tokens."""
+    names = {tokenizer.eos} if isinstance(tokenizer, SentencePiece) else _ENDS
+    return frozenset(tokenizer.special_ids[name] for name in names if name in tokenizer.special_ids)
 
 
 def refuse_what_ranks_cannot_say(tokenizer: Tokenizer | SentencePiece, config: LlamaConfig, *, where: str) -> None:

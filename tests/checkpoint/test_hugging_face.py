@@ -51,7 +51,8 @@ def test_transformers_computes_the_same_from_what_we_write(generation, shard_byt
     torch.testing.assert_close(far_logits(model), their_logits(twin), rtol=0, atol=SAME_ARITHMETIC)
     with torch.no_grad():
         assert greedy(model) == greedy(lambda row: twin(row).logits)
-    assert twin.generation_config.eos_token_id == tokenizer.eos_id
+    ends = hugging_face.read(tmp_path / "m").stop_ids
+    assert twin.generation_config.eos_token_id == (sorted(ends) if len(ends) > 1 else tokenizer.eos_id)
 
 
 @pytest.mark.parametrize("shard_size", ["5GB", "100KB"])

@@ -12,7 +12,7 @@ from tiny_checkpoints import TOKENIZER, VOCAB, far_logits, large_tokenizer, same
 
 import llama_from_scratch
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import hugging_face, load, meta, names, native, opened
+from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, load, meta, names, native, opened
 from llama_from_scratch.model.transformer import Llama
 
 WRITERS = {
@@ -219,6 +219,54 @@ def test_the_tokenizer_of_a_folder_is_told_by_its_content_and_its_special_tokens
         assert tokenizer.encode("the cat sat", bos=True, eos=True) == written.encode("the cat sat", bos=True, eos=True)
     assert "<|eom_id|>" in load.load(tmp_path / "llama-3.1")[1].special_ids
     assert "<|eom_id|>" not in load.load(tmp_path / "llama-3")[1].special_ids
+
+
+@pytest.mark.parametrize(("generation", "ends"), [
+    ("llama-2", ["</s>"]), ("llama-3", ["<|end_of_text|>", "<|eot_id|>"]),
+    ("llama-3.1", ["<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"])])
+def test_every_layout_tells_after_which_ids_to_stop(generation, ends, tmp_path):
+    tokenizer, model = tokenizer_for(generation), tiny(generation)
+    hugging_face.write(tmp_path / "hugging_face", model, tokenizer=tokenizer)
+    meta.write(tmp_path / "meta", model, tokenizer=tokenizer)
+    gguf.write(tmp_path / "gguf", model, tokenizer=tokenizer)
+    native.save(tmp_path / "native", model, tokenizer)
+    if generation == "llama-2":
+        llama2c.write(tmp_path / "llama2c", model, tokenizer=tokenizer)
+    for path in tmp_path.iterdir():
+        assert load.read(path).stop_ids == {tokenizer.special_ids[name] for name in ends}, path.name
+
+
+@pytest.mark.parametrize(("generation", "config", "stops"), [
+    (7, 8, {7}), ([7, 9], 8, {7, 9}), (None, 8, {8}), (..., [8, 9], {8, 9}), ([], None, {265, 273, 272})])
+def test_what_the_files_say_of_stopping_goes_before_the_tokenizer(generation, config, stops, tmp_path):
+    hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
+    for name, said in (("generation_config.json", generation), ("config.json", config)):
+        file = tmp_path / "m" / name
+        about = json.loads(file.read_text()) | {"eos_token_id": said}
+        file.unlink() if said is ... else file.write_text(json.dumps(about))
+    assert load.read(tmp_path / "m").stop_ids == stops
+
+
+@pytest.mark.parametrize(("said", "message"), [
+    ({"eos_token_id": 520}, "below vocab_size=520.* has 520"), ({"eos_token_id": [1, -1]}, "generation_config.json has -1"),
+    ({"eos_token_id": True}, "has True"), ([], "must hold a JSON object; got list")])
+def test_an_end_that_is_no_id_is_refused(said, message, tmp_path):
+    hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
+    (tmp_path / "m/generation_config.json").write_text(json.dumps(said))
+    with pytest.raises(ValueError, match=message):
+        load.read(tmp_path / "m")
+
+
+def test_what_is_opened_says_how_large_it_is_and_reads_the_tokenizer_once(tmp_path):
+    model = tiny().bfloat16()
+    hugging_face.write(tmp_path / "h", model, tokenizer=TOKENIZER, shard_bytes=100_000)
+    gguf.write(tmp_path / "g", model, tokenizer=TOKENIZER, kind="Q8_0")
+    sharded, packed = load.read(tmp_path / "h"), load.read(tmp_path / "g")
+    assert sharded.kinds == ("bfloat16",) and packed.kinds == ("F32", "Q8_0")
+    assert len(sharded.files) > 2 and packed.files == (tmp_path / "g",)
+    weights = list((tmp_path / "h").glob("*.safetensors"))
+    assert sharded.n_bytes == sum(file.stat().st_size for file in weights) > 2 * model.config.n_params
+    assert sharded.tokenizer() is sharded.tokenizer()
 
 
 def test_a_tokenizer_that_would_not_come_back_is_not_written(tmp_path):

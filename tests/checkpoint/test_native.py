@@ -15,7 +15,9 @@ import llama_from_scratch
 from llama_from_scratch import family
 from llama_from_scratch.checkpoint import native
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer import released, split
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>")
 TOKENIZER = Tokenizer.train("the cat sat on the mat, the rat sat on the cat. " * 4, 270, special_tokens=SPECIAL)
@@ -72,6 +74,39 @@ def test_a_loaded_model_does_not_change_when_its_file_does(tmp_path):
         f.seek(file.stat().st_size // 2)
         f.write(bytes(4096))
     assert same_weights(loaded, model)
+
+
+PIECES = SentencePiece.train("".join(map(chr, range(33, 255))) + "the cat sat on the mat. " * 9, 520)
+RANKS = TOKENIZER.ranks
+EVERY_TOKENIZER = {
+    "SentencePiece": PIECES,
+    "SentencePiece without a blank in front": SentencePiece(PIECES.pieces, prefix="never"),
+    "SentencePiece of a tokenizer.json": SentencePiece(PIECES.pieces, prefix="first if missing"),
+    "SentencePiece with other ends": SentencePiece(PIECES.pieces, bos="</s>", eos="<s>"),
+    "bytes, no special tokens": Tokenizer(RANKS),
+    **{generation: Tokenizer(RANKS, special_tokens=names) for generation, names in released.SPECIAL_TOKENS.items()},
+    "llama-4 with its pattern": Tokenizer(RANKS, special_tokens=released.LLAMA_4, pattern=split.LLAMA4_PATTERN),
+}
+
+
+@pytest.mark.parametrize("kind", EVERY_TOKENIZER)
+def test_every_tokenizer_comes_back_with_its_special_tokens(kind, tmp_path):
+    tokenizer = EVERY_TOKENIZER[kind]
+    native.save(tmp_path / "m", make(vocab_size=tokenizer.vocab_size), tokenizer)
+    for back in (native.load(tmp_path / "m")[1], native.load_tokenizer(tmp_path / "m")):
+        assert type(back) is type(tokenizer) and back.special_ids == tokenizer.special_ids
+        text = "  the cat's 12345 <s>DON'T <|eot_id|>Über\n\n naïve 🙂"
+        for how in ({}, {"allowed_special": "all"}, {"bos": True, "eos": True} if "no special" not in kind else {}):
+            assert back.encode(text, **how) == tokenizer.encode(text, **how)
+        assert back.decode(tokenizer.encode(text)) == tokenizer.decode(tokenizer.encode(text))
+
+
+@pytest.mark.parametrize(("key", "value"), [("prefix", "sometimes"), ("bos", 3), ("eos", None)])
+def test_what_config_json_says_of_sentencepiece_is_checked(key, value, tmp_path):
+    native.save(tmp_path / "m", make(vocab_size=520), PIECES)
+    edit(tmp_path / "m", "tokenizer", key, value)
+    with pytest.raises(ValueError, match=r"the prefix of SentencePiece is one of always, .* bos and eos are names"):
+        native.load_tokenizer(tmp_path / "m")
 
 
 def test_load_weights_fills_a_model_of_the_same_configuration(tmp_path):
