@@ -5,7 +5,7 @@ Thin: each command reads its arguments, calls the library and prints. What the u
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 
@@ -57,13 +57,17 @@ def _parser() -> argparse.ArgumentParser:
     generate.set_defaults(command=_generate)
     generate.add_argument("--prompt", default="", help="the beginning (default: none)")
     chat = commands.add_parser(
-        "chat", help="write stories together: you begin, the model goes on",
-        description="You give the opening of a story, a line at a time; the model continues it. It knows stories and no "
-        "answers. An empty line ends it.")
+        "chat", help="talk with a model, or write stories together",
+        description="You write a line, the model answers, and all of it is remembered. A model that was not made for chats "
+        "continues your openings of stories instead. An empty line ends it.")
     chat.set_defaults(command=_chat)
-    for command in (generate, chat):
-        command.add_argument("model", nargs="?", type=Path, help="a checkpoint's folder (default: the bundled mini model)")
-        command.add_argument("--max-tokens", type=int, default=200)
+    chat.add_argument("--system", metavar="TEXT", help="what the model reads before all else")
+    chat.add_argument("--chat-format", metavar="NAME", help="llama-2, llama-3, llama-3.1, llama-3.2, llama-3.3, or none to "
+                      "write stories (default: that of the model's tokenizer)")
+    for command, length in ((generate, "200"), (chat, "500, of stories 200")):
+        command.add_argument("model", nargs="?", help="a checkpoint's folder or file, or an id on the Hugging Face hub "
+                             "(default: the bundled mini model)")
+        command.add_argument("--max-tokens", type=int, help=f"the most tokens of an answer (default {length})")
         command.add_argument("--temperature", type=float, default=0.7, help="0 takes the likeliest token (default 0.7)")
         command.add_argument("--top-k", type=int)
         command.add_argument("--top-p", type=float, default=0.95)
@@ -74,7 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     source = tokenize.add_mutually_exclusive_group(required=True)
     source.add_argument("text", nargs="?", help="the text itself")
     source.add_argument("--file", type=Path, help="or a UTF-8 file")
-    tokenize.add_argument("--model", type=Path, help="a checkpoint's folder (default: the bundled mini model)")
+    tokenize.add_argument("--model", help="a checkpoint's folder or file, or an id on the Hugging Face hub "
+                          "(default: the bundled mini model)")
 
     mini = commands.add_parser(
         "mini", help="write a small checkpoint with the files of a published one",
@@ -189,40 +194,89 @@ def _generate(args: argparse.Namespace) -> int:
 
 
 def _chat(args: argparse.Namespace) -> int:
+    from llama_from_scratch.checkpoint.inspect import chat_format
+    from llama_from_scratch.config import nearest
+    from llama_from_scratch.generate.chat import Chat
+    from llama_from_scratch.tokenizer.chat_format import FORMATS
+
+    if args.chat_format not in (None, "none", *FORMATS):
+        raise ValueError(f"no chat format is called {args.chat_format!r}; {nearest(args.chat_format, (*FORMATS, 'none'))}")
     model, tokenizer = _load(args.model)
-    print("This model continues stories; it cannot answer. Give an opening, such as: Once there was a small fox who\n"
-          "An empty line ends it.")
+    found = chat_format(model.config, tokenizer) if args.chat_format is None else FORMATS.get(args.chat_format)
+    if found is None and args.system is not None:
+        raise ValueError("a system message needs a chat format, and this model has none. Leave --system out, or name a format "
+                         "with --chat-format")
+    if found is None:
+        print("This model continues stories; it cannot answer. Give an opening, such as: Once there was a small fox who\n"
+              "An empty line ends it.")
+        _converse("\nopening> ", lambda text, turn: _write(model, tokenizer, text, args, seed=args.seed + turn))
+        return 0
+    chat = Chat(model, tokenizer, format=found, system=args.system)
+    print(f"Chat in the format of {found.name}. An empty line ends it. /reset forgets what was said, /system TEXT says what "
+          "the model\nreads before all else, Ctrl-C stops an answer.")
+    _converse("\nyou> ", lambda text, turn: _say(chat, text, args, seed=args.seed + turn))
+    return 0
+
+
+def _converse(prompt: str, answer: Callable[[str, int], object]) -> None:
+    """Lines until an empty one; what is wrong with a line is said, and the next one may be better."""
     for turn in range(sys.maxsize):
         try:
-            opening = input("\nopening> ").strip()
+            text = input(prompt).strip()
         except EOFError:
-            opening = ""
-        if not opening:
-            return 0
+            text = ""
+        if not text:
+            return
         try:
-            _write(model, tokenizer, opening, args, seed=args.seed + turn)
+            answer(text, turn)
         except ValueError as error:
             print(f"llama: {error}", file=sys.stderr)
-    return 0
+
+
+def _say(chat, text: str, args: argparse.Namespace, *, seed: int) -> None:
+    command, _, rest = text.partition(" ")
+    if command == "/reset":
+        chat.reset()
+        print("(all forgotten)")
+    elif command == "/system":
+        chat.system = rest.strip() or None
+        print("(the model reads that from now on)" if chat.system else "(there is no system message from now on)")
+    elif command.startswith("/"):
+        print("(commands are /reset and /system TEXT; an empty line ends the chat)")
+    else:
+        n_before, max_tokens = chat.n_forgotten, 500 if args.max_tokens is None else args.max_tokens
+        try:
+            for piece in chat.say(text, max_tokens=max_tokens, sampling=_sampling(args), seed=seed):
+                print(piece, end="", flush=True)
+            print("\n(cut here; say for example: go on)" if chat.is_cut else "")
+        except KeyboardInterrupt:
+            print("\n(stopped)")
+        if chat.n_forgotten > n_before:
+            print(f"(the context of {chat.context:,} tokens is full: the first {chat.n_forgotten} messages are forgotten)")
 
 
 def _write(model, tokenizer, prompt: str, args: argparse.Namespace, *, seed: int) -> None:
     from llama_from_scratch.generate.generate import stream_text
-    from llama_from_scratch.generate.sampling import Sampling
 
-    sampling = Sampling(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
     print(prompt, end="", flush=True)
-    for piece in stream_text(model, tokenizer, prompt=prompt, max_tokens=args.max_tokens, sampling=sampling, seed=seed):
+    max_tokens = 200 if args.max_tokens is None else args.max_tokens
+    for piece in stream_text(model, tokenizer, prompt=prompt, max_tokens=max_tokens, sampling=_sampling(args), seed=seed):
         print(piece, end="", flush=True)
     print()
 
 
+def _sampling(args: argparse.Namespace):
+    from llama_from_scratch.generate.sampling import Sampling
+
+    return Sampling(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
+
+
 def _tokenize(args: argparse.Namespace) -> int:
     from llama_from_scratch import bundled
-    from llama_from_scratch.checkpoint import native
+    from llama_from_scratch.checkpoint.load import read
     from llama_from_scratch.train.data import read_text
 
-    tokenizer = native.load_tokenizer(bundled.path("mini") if args.model is None else args.model)
+    tokenizer = read(bundled.path("mini") if args.model is None else args.model).tokenizer()
     text = args.text if args.file is None else read_text(args.file)
     ids = tokenizer.encode(text)
     for token in ids:
@@ -290,11 +344,11 @@ def _doctor(args: argparse.Namespace) -> int:
     return 0 if all(finding.is_ok for finding in findings) else 1
 
 
-def _load(folder: Path | None):
+def _load(model: str | None):
     import llama_from_scratch
     from llama_from_scratch import bundled
 
-    return llama_from_scratch.load(bundled.path("mini") if folder is None else folder)
+    return llama_from_scratch.load(bundled.path("mini") if model is None else model)
 
 
 def _device(name: str) -> str:

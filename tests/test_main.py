@@ -3,11 +3,15 @@ import subprocess
 import sys
 
 import pytest
+import torch
+from tiny_checkpoints import tiny, tokenizer_for
 
 import llama_from_scratch
 from llama_from_scratch import doctor
 from llama_from_scratch.__main__ import main
 from llama_from_scratch.checkpoint import native
+from llama_from_scratch.checkpoint.convert import write
+from llama_from_scratch.generate.chat import Chat
 
 TEXT = "The cat sat on the mat. The rat sat on the cat.\nThen the dog came home and all of them ate.\n\n" * 20
 SMALL = ["--vocab", "280", "--dim", "16", "--layers", "2", "--heads", "2", "--kv-heads", "1", "--seq-len", "16",
@@ -101,6 +105,111 @@ def test_chat_continues_each_opening_and_ends_at_an_empty_line(trained, capsys, 
     assert next(lines) == "never read"
 
 
+@pytest.fixture(scope="module")
+def talker(tmp_path_factory):
+    """A checkpoint with a chat format, of random weights."""
+    folder = tmp_path_factory.mktemp("talker") / "model"
+    write(folder, tiny("llama-3.1"), tokenizer=tokenizer_for("llama-3.1"), format="hugging-face")
+    return str(folder)
+
+
+def converse(monkeypatch, *lines):
+    left = iter([*lines, ""])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(left))
+
+
+def test_chat_with_a_model_that_has_a_format_answers_and_remembers(talker, capsys, monkeypatch):
+    chats = []
+    say = Chat.say
+    monkeypatch.setattr(Chat, "say", lambda self, text, **settings: (chats.append(self), say(self, text, **settings))[1])
+    converse(monkeypatch, "the cat", "/system Be short.", "the rat", "/reset", "the mat", "/help", "/system", "the end")
+    assert main(["chat", talker, "--system", "Be long.", "--max-tokens", "5", "--temperature", "1"]) == 0
+    shown = capsys.readouterr().out
+    (chat,) = set(chats)
+    assert "Chat in the format of Llama 3.1" in shown and "/reset forgets" in shown
+    assert [m.content for m in chat.messages if m.role == "user"] == ["the mat", "the end"] and chat.system is None
+    assert all(m.content in shown for m in chat.messages if m.role == "assistant")
+    for words in ("(the model reads that from now on)", "(all forgotten)", "(commands are /reset",
+                  "no system message from now on", "(cut here; say"):
+        assert words in shown
+
+
+def test_chat_says_what_is_wrong_with_a_line_and_goes_on(talker, capsys, monkeypatch):
+    converse(monkeypatch, "x" * 400_000, "the cat")
+    assert main(["chat", talker, "--max-tokens", "3"]) == 0
+    shown = capsys.readouterr()
+    assert "context holds 131072 tokens, and this message takes" in shown.err and "(cut here" in shown.out
+
+
+def test_chat_tells_when_the_oldest_turns_are_forgotten(talker, capsys, monkeypatch):
+    init = Chat.__init__
+    monkeypatch.setattr(Chat, "__init__", lambda self, *args, **settings: init(self, *args, **settings, context=80))
+    converse(monkeypatch, *["the cat sat on the mat"] * 6)
+    assert main(["chat", talker, "--max-tokens", "5"]) == 0
+    assert "(the context of 80 tokens is full: the first 2 messages are forgotten)" in capsys.readouterr().out
+
+
+def test_ctrl_c_stops_an_answer_and_not_the_chat(talker, capsys, monkeypatch):
+    say, n_asked = Chat.say, []
+
+    def interrupted(self, text, **settings):
+        n_asked.append(text)
+        yield from list(say(self, text, **settings))[:2]
+        if len(n_asked) == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Chat, "say", interrupted)
+    converse(monkeypatch, "the cat", "the rat")
+    assert main(["chat", talker, "--max-tokens", "3"]) == 0
+    assert n_asked == ["the cat", "the rat"] and capsys.readouterr().out.count("(stopped)") == 1
+
+
+def test_any_model_can_be_made_to_write_stories(talker, capsys, monkeypatch):
+    converse(monkeypatch, "The cat")
+    assert main(["chat", talker, "--chat-format", "none", "--max-tokens", "3"]) == 0
+    assert "continues stories" in (shown := capsys.readouterr().out) and "\nThe cat" in shown
+
+
+def test_inspect_prints_the_table(talker, capsys):
+    assert main(["inspect", talker]) == 0
+    rows = dict(line.split("  ", 1) for line in capsys.readouterr().out.splitlines())
+    rows = {name.strip(): value.strip() for name, value in rows.items()}
+    assert rows["format"] == "Hugging Face" and rows["chat format"] == "Llama 3.1" and "llama-3.1" in rows["family"]
+
+
+def test_convert_writes_another_format_and_names_its_files(talker, tmp_path, capsys):
+    out = str(tmp_path / "new")
+    assert main(["convert", talker, out, "--format", "meta", "--dtype", "bfloat16", "--shards", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("consolidated.00.pth", "consolidated.01.pth", "params.json", f"llama inspect {out}"))
+    assert llama_from_scratch.load(out)[0].output.weight.dtype == torch.bfloat16
+    assert main(["convert", out, str(tmp_path / "x.gguf"), "--format", "gguf", "--dtype", "q8_0"]) == 0
+    assert "x.gguf" in capsys.readouterr().out
+
+
+def test_mini_writes_what_it_is_asked_for(tmp_path, capsys, monkeypatch):
+    from llama_from_scratch.train import mini
+
+    quick = mini.TRAINING.__class__(n_steps=2, n_warmup=1, batch_size=1, seq_len=64)
+    monkeypatch.setattr(mini, "TRAINING", quick)
+    monkeypatch.setattr(mini, "default_cache", lambda: tmp_path / "cache")
+    out = str(tmp_path / "new")
+    assert main(["mini", "--family", "llama-3.2", "--format", "hugging-face", "--shards", "2", "--dtype", "float32",
+                 "--out", out]) == 0
+    shown = capsys.readouterr()
+    assert "model-00001-of-00002.safetensors" in shown.out and "2/2" in shown.err
+    assert llama_from_scratch.load(out)[0].config == mini.small_config("llama-3.2")
+    assert main(["mini", "--family", "llama-3.2", "--out", str(tmp_path / "meta")]) == 0
+    shown = capsys.readouterr()
+    assert "params.json" in shown.out and shown.err == "", "the second one is not trained"
+
+
+def test_tokenize_reads_the_tokenizer_of_any_format(talker, capsys):
+    assert main(["tokenize", "the cat", "--model", talker]) == 0
+    ids = [int(row.split()[0]) for row in capsys.readouterr().out.splitlines()[:-1]]
+    assert ids == tokenizer_for("llama-3.1").encode("the cat")
+
+
 def test_chat_ends_at_the_end_of_input(trained, monkeypatch):
     def closed(prompt):
         raise EOFError
@@ -146,6 +255,15 @@ def test_doctor_prints_every_finding_and_fails_if_one_is_bad(capsys, monkeypatch
         (["generate", "{run}", "--prompt", "x" * 100], "context holds 64 tokens"),
         (["generate", "{run}", "--max-tokens", "5", "--temperature", "-1"], "temperature must be 0"),
         (["tokenize", "--file", "nowhere.txt", "--model", "{run}"], "No such file"),
+        (["inspect", "nowhere"], "a checkpoint is a folder with config.json"),
+        (["convert", "nowhere", "x", "--format", "gguf"], "a checkpoint is a folder with config.json"),
+        (["convert", "{run}", "x", "--format", "onnx"], "formats that are written are"),
+        (["convert", "{run}", "{text}", "--format", "gguf"], "there is something at"),
+        (["convert", "{run}", "x", "--format", "meta", "--dtype", "int4"], "dtypes that are written are"),
+        (["mini", "--family", "llama-7", "--out", "x"], "minis are of the families"),
+        (["mini", "--out", "{text}"], "there is something at"),
+        (["chat", "{run}", "--system", "Be short."], "a system message needs a chat format"),
+        (["chat", "{run}", "--chat-format", "llama-9"], "no chat format is called 'llama-9'; did you mean"),
     ],
 )
 def test_what_the_user_can_mend_is_one_line_and_status_2(command, message, trained, capsys, monkeypatch, tmp_path):
@@ -173,7 +291,8 @@ def test_help_is_there_at_once_because_nothing_heavy_is_loaded_for_it():
               "try: main(['--help'])\nexcept SystemExit: pass\n"
               "assert 'torch' not in sys.modules and 'numpy' not in sys.modules")
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert all(command in shown.stdout for command in ("train", "generate", "chat", "tokenize", "doctor"))
+    assert all(command in shown.stdout for command in ("train", "generate", "chat", "tokenize", "mini", "convert", "inspect",
+                                                              "doctor"))
 
 
 def test_progress_shows_the_exercises_and_ticks_off_by_hand(tmp_path, capsys, monkeypatch):

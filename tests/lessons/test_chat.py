@@ -2,10 +2,12 @@ import time
 
 import pytest
 import torch
+from tiny_checkpoints import tiny, tokenizer_for
 
+from llama_from_scratch.generate.chat import Chat as SpokenChat
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.sampling import GREEDY, Sampling
-from llama_from_scratch.lessons.chat import Chat
+from llama_from_scratch.lessons.chat import Chat, Conversation
 
 
 @pytest.fixture
@@ -140,3 +142,132 @@ def test_words_without_enter_wait_in_the_field(model, tokenizer):
     chat = Chat(model, tokenizer, opening="", max_tokens=4)
     chat.field.value = "not yet"
     assert chat.turns == [] and chat.field.value == "not yet"
+
+
+# --- in turns, with a chat format ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def spoken():
+    return SpokenChat(tiny("llama-3.1"), tokenizer_for("llama-3.1"), system="Be short.", context=96)
+
+
+@pytest.fixture
+def conversation(spoken):
+    return Conversation(spoken, max_tokens=8)
+
+
+def test_enter_says_it_in_the_chat_and_the_answer_is_the_chats(conversation, spoken):
+    conversation.temperature.value = 0.0
+    press_enter(conversation, "the dog")
+    other = SpokenChat(spoken.model, spoken.tokenizer, system="Be short.")
+    assert conversation.turns == [("you", "the dog"), ("model", "".join(other.say("the dog", max_tokens=8)))]
+    assert [m.content for m in spoken.messages] == [text for _, text in conversation.turns]
+    assert conversation.field.value == "" and not conversation.send_button.disabled and conversation.stop_button.disabled
+
+
+def test_each_turn_has_a_seed_of_its_own_and_the_temperature_of_the_slider(conversation, spoken):
+    conversation.temperature.value = 1.5
+    for text in ("the dog", "and"):
+        press_enter(conversation, text)
+    other = SpokenChat(spoken.model, spoken.tokenizer, system="Be short.")
+    said = ["".join(other.say(text, max_tokens=8, sampling=Sampling(temperature=1.5), seed=seed))
+            for seed, text in enumerate(("the dog", "and"))]
+    assert [text for who, text in conversation.turns if who == "model"] == said
+
+
+def test_what_a_chat_said_before_is_shown(spoken):
+    list(spoken.say("the dog", max_tokens=4))
+    conversation = Conversation(spoken)
+    assert [who for who, _ in conversation.turns] == ["you", "model"] and "the dog" in conversation.page.value
+
+
+def test_the_system_message_is_shown_and_may_be_changed(conversation, spoken):
+    assert conversation.system.value == "Be short."
+    conversation.system.value = "Be long."
+    assert spoken.system == "Be long." and "next words" in conversation.problem.value
+    conversation.system.value = " "
+    assert spoken.system is None and "no system message" in conversation.problem.value
+
+
+def test_stop_ends_a_long_answer_and_what_was_read_is_remembered(conversation, spoken, monkeypatch):
+    def slow(*args, **settings):
+        for _ in range(1000):
+            time.sleep(0.01)
+            yield 100
+
+    monkeypatch.setattr("llama_from_scratch.generate.chat.stream", slow)
+    conversation.send("the dog")
+    assert conversation.thread.is_alive() and conversation.send_button.disabled and not conversation.stop_button.disabled
+    conversation.send("again")
+    assert "still writing" in conversation.problem.value
+    time.sleep(0.2)
+    conversation.stop_button.click()
+    conversation.thread.join(timeout=5)
+    assert not conversation.thread.is_alive() and not conversation.send_button.disabled
+    assert len(conversation.turns) == 2 and len(spoken.messages[1].content) > 0
+
+
+def test_an_answer_in_turns_appears_while_it_is_written(conversation, monkeypatch):
+    import llama_from_scratch.lessons.chat as module
+
+    pages = []
+
+    def watched(*args, **settings):
+        for token in b"abc":
+            yield token
+            pages.append(conversation.page.value)
+            time.sleep(2 * module._SHOW_EVERY_S)
+
+    monkeypatch.setattr("llama_from_scratch.generate.chat.stream", watched)
+    press_enter(conversation, "the dog")
+    assert [page.count("</b> " + text + "</div>") for page, text in zip(pages, ("a", "ab", "abc"))] == [1, 1, 1]
+
+
+@pytest.mark.parametrize(("text", "words"), [("  ", "a message needs words"), ("word " * 20_000, "context holds 96 tokens")],
+                         ids=["blank", "huge"])
+def test_what_cannot_be_said_is_told_and_nothing_is_lost(text, words, conversation):
+    press_enter(conversation, "the dog")
+    turns = list(conversation.turns)
+    conversation.send(text)
+    assert words in conversation.problem.value and conversation.turns == turns
+    press_enter(conversation, "and")
+    assert words not in conversation.problem.value and len(conversation.turns) == 4
+
+
+def test_an_answer_that_fails_is_told_and_its_question_forgotten(conversation, spoken):
+    with torch.no_grad():
+        spoken.model.norm.weight[0] = float("nan")
+    press_enter(conversation, "the dog")
+    assert "NaN" in conversation.problem.value and conversation.turns == [] and not conversation.send_button.disabled
+
+
+def test_forgotten_turns_are_pale_and_told_and_a_new_beginning_helps(conversation, spoken):
+    while not spoken.n_forgotten:
+        press_enter(conversation, "the cat sat on the mat")
+    assert "context of 96 tokens is full: the first 2 messages" in conversation.problem.value
+    assert conversation.page.value.count("opacity: 0.5") == 2
+    conversation.new_button.click()
+    assert conversation.turns == [] == spoken.messages and "<b>" not in conversation.page.value
+    assert spoken.system == "Be short." and conversation.problem.value == ""
+
+
+def test_still_of_a_conversation_is_its_opening_with_the_system_message(spoken, monkeypatch):
+    import llama_from_scratch.lessons.chat as module
+
+    drawn = []
+    frame = module.chat_frame
+    monkeypatch.setattr(module, "chat_frame", lambda turns, *, title: (drawn.append(list(turns)), frame(turns, title=title))[1])
+    conversation = Conversation(spoken, opening="the $dog$", max_tokens=8)
+    bundle = conversation._repr_mimebundle_()
+    assert drawn == [[("system", "Be short."), *conversation.turns]] and conversation.turns[0] == ("you", "the $dog$")
+    assert bundle["image/png"] and bundle["text/plain"].startswith("Talk with your model (a conversation")
+    press_enter(conversation, "secret")
+    assert conversation._repr_mimebundle_()["image/png"] == bundle["image/png"]
+    spoken.reset()
+    assert "image/png" not in Conversation(spoken)._repr_mimebundle_()
+
+
+def test_what_is_said_is_shown_as_text_and_not_as_a_page(conversation):
+    press_enter(conversation, "<b>bold</b> & <script>")
+    assert "&lt;script&gt;" in conversation.page.value and "<script>" not in conversation.page.value

@@ -1,0 +1,115 @@
+"""A conversation: all that was said so far goes in, the next answer comes out piece by piece, and is remembered.
+
+A turn reads only what is new, as the keys and values of the rest are kept. When the context is full, the oldest turns are
+left out of what the model reads, and the count of them is there to be shown.
+
+Notebook 19.
+"""
+
+import codecs
+from collections.abc import Iterator, Sequence
+
+from llama_from_scratch.checkpoint.inspect import chat_format
+from llama_from_scratch.generate.generate import stream
+from llama_from_scratch.generate.prefix import PrefixCache
+from llama_from_scratch.generate.sampling import GREEDY, Sampling
+from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.chat_format import ChatFormat, Message
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
+
+
+class Chat:
+    """`messages` holds what user and assistant said; `system` is read before them and may be changed at any time.
+
+    `format`: by default the one that tokenizer and config are of. `context`: how many tokens an answer and what it reads
+    may take, by default as many as the model was made for. After an answer, `n_forgotten` is how many of the first messages
+    it did not read, and `is_cut` whether it was ended by `max_tokens` or the context, not by the model.
+
+    Raises ValueError if the model has no chat format and none is given, or for a context beyond the model's.
+    """
+
+    def __init__(
+        self, model: Llama, tokenizer: Tokenizer | SentencePiece, *, format: ChatFormat | None = None,
+        system: str | None = None, context: int | None = None,
+    ) -> None:
+        found = chat_format(model.config, tokenizer) if format is None else format
+        if found is None:
+            raise ValueError("a chat needs special tokens that mark turns, and this tokenizer has none of a known format. Give "
+                             "one of chat_format.FORMATS, or let the model continue a text with generate")
+        context = model.config.max_seq_len if context is None else context
+        if not 1 <= context <= model.config.max_seq_len:
+            raise ValueError(f"the context of a chat is at least 1 token and at most the model's {model.config.max_seq_len}; "
+                             f"got {context}")
+        self.model, self.tokenizer, self.format, self.context = model, tokenizer, found, context
+        self.system = system
+        self.messages: list[Message] = []
+        self.n_forgotten, self.is_cut = 0, False
+        self._stop_ids = found.stop_ids(tokenizer)
+        self._special = frozenset(tokenizer.special_ids.values())
+        self._prefix = PrefixCache(model)
+        self._is_answering = False
+
+    def say(self, text: str, *, max_tokens: int = 512, sampling: Sampling = GREEDY, seed: int = 0) -> Iterator[str]:
+        """The answer to `text`, in pieces that are shown as they come. Both are in `messages` when it ends.
+
+        An answer that is not read to its end is remembered as far as it was read. Room for `max_tokens`, or a quarter of
+        the context if that is less, is kept for the answer; for that the oldest turns are forgotten.
+        Raises ValueError, and forgets `text`, if it is empty, does not fit into the context by itself, or holds what the
+        format cannot say; or if an answer is still being read.
+        """
+        if self._is_answering:
+            raise ValueError("a chat gives one answer at a time, and one is still being read. Read it to its end, or close it")
+        if not text.strip():
+            raise ValueError("a message needs words, and this one has none. Say something")
+        if max_tokens < 1:
+            raise ValueError(f"an answer has at least 1 token; got max_tokens={max_tokens}")
+        question = Message(role="user", content=text)
+        prompt, n_forgotten = self._prompt(question, n_reserved=min(max_tokens, self.context // 4))
+        n_most = min(max_tokens, self.context - len(prompt))
+        return self._answer(question, prompt, n_forgotten=n_forgotten, max_tokens=n_most, sampling=sampling, seed=seed)
+
+    def reset(self) -> None:
+        """Forgets all that was said; `system` stays."""
+        self.messages, self.n_forgotten, self.is_cut = [], 0, False
+
+    def _prompt(self, question: Message, *, n_reserved: int) -> tuple[list[int], int]:
+        """The ids that the answer follows, and how many of the first messages are not among them."""
+        lead = [] if self.system is None else [Message(role="system", content=self.system)]
+        for n in range(self.n_forgotten, len(self.messages) + 1, 2):  # a question and its answer
+            ids = self.format.encode([*lead, *self.messages[n:], question], self.tokenizer)
+            if len(ids) + max(n_reserved, 1) <= self.context:
+                return ids, n
+        what = "this message" if self.system is None else "this message with the system's"
+        raise ValueError(f"the context holds {self.context} tokens, and {what} takes {len(ids)}, which leaves no room for "
+                         f"{max(n_reserved, 1)} of an answer. Say it in fewer words")
+
+    def _answer(
+        self, question: Message, prompt: Sequence[int], *, n_forgotten: int, max_tokens: int, sampling: Sampling, seed: int
+    ) -> Iterator[str]:
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        said, n_drawn = "", 0
+        self._is_answering = True
+        try:
+            for token in stream(self.model, prompt, max_tokens=max_tokens, sampling=sampling, seed=seed,
+                                stop_ids=self._stop_ids, prefix=self._prefix):
+                n_drawn += 1
+                piece = "" if token in self._special else decoder.decode(self.tokenizer.decode_bytes([token]))
+                if piece := piece if said else piece.lstrip():  # SentencePiece begins with a blank
+                    said += piece
+                    yield piece
+            if rest := decoder.decode(b"", final=True):  # half a character
+                said += rest
+                yield rest
+            self.is_cut = n_drawn == max_tokens
+        except (GeneratorExit, KeyboardInterrupt):
+            self.is_cut = True
+            raise
+        except BaseException:
+            said, n_drawn = "", -1
+            raise
+        finally:
+            self._is_answering = False
+            if n_drawn >= 0:
+                self.messages += [question, Message(role="assistant", content=said)]
+                self.n_forgotten = n_forgotten
