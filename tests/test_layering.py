@@ -28,8 +28,10 @@ ORDER = [
     "__main__",
 ]
 CORE_MAY_IMPORT = {"torch", "numpy", "regex", "safetensors", "jaxtyping"}
-# What a single module may import, late: without pyelftools kernels still run, only the tracer's source lines are missing.
-MODULES_MAY_IMPORT = {f"{PACKAGE}.kernels.emulator.debug_info": {"elftools"}}
+# What a single module may import, late: without pyelftools kernels still run, only the tracer's source lines are missing;
+# without huggingface_hub all checkpoints load that are on the machine.
+MODULES_MAY_IMPORT = {f"{PACKAGE}.kernels.emulator.debug_info": {"elftools"},
+                      f"{PACKAGE}.checkpoint.hub": {"huggingface_hub"}}
 LESSONS_MAY_IMPORT = {"IPython", "ipywidgets", "matplotlib", "cycler", "PIL", "nbclient", "nbformat", "jupyter_client"}
 
 

@@ -17,7 +17,6 @@ from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, load, met
 from llama_from_scratch.checkpoint.opened import OnTensor, build
 from llama_from_scratch.config import nearest
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
 FORMATS = ("hugging-face", "meta", "gguf", "llama2c", "native")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -70,7 +69,8 @@ def write(
     elif format == "llama2c":
         llama2c.write(target, model, tokenizer=tokenizer)
     else:
-        _write_native(target, model, tokenizer=tokenizer)
+        with native.creating(target) as unfinished:
+            native.write(unfinished, model, tokenizer=tokenizer)
 
 
 def refuse_what_cannot_be(target: str | Path, *, format: str, dtype: str | None, n_shards: int) -> None:
@@ -102,11 +102,3 @@ def _shard_bytes(sizes: Sequence[int], n_shards: int) -> int:
         if n_files <= n_shards:
             return limit
         limit += -(-limit // 100)
-
-
-def _write_native(folder: str | Path, model: Llama, *, tokenizer: Any) -> None:
-    if not isinstance(tokenizer, Tokenizer):
-        raise ValueError("our own format has a byte-level BPE tokenizer, as Llama 3; this checkpoint has a "
-                         f"{type(tokenizer).__name__}. Write another format")
-    with native.creating(folder) as unfinished:
-        native.write(unfinished, model, tokenizer=tokenizer)

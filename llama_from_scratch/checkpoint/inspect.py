@@ -29,7 +29,7 @@ def facts(opened: Opened) -> dict[str, str]:
         "format": opened.format,
         "family": release(config),
         "parameters": f"{config.n_params:,}" + (" (the output head is the embedding)" if config.is_tied else ""),
-        "dtype": "several" if dtype is None else _name(dtype),
+        "stored as": f"{', '.join(opened.kinds)}, {size(opened.n_bytes)} in {_count(len(opened.files), 'file')}",
         "context": f"{config.max_seq_len:,} tokens",
         "layers": f"{config.n_layers}, {config.dim:,} wide, feed-forward {config.ffn_dim:,}",
         "heads": f"{config.n_heads} of {config.head_dim}, key/value heads: {grouped}",
@@ -94,6 +94,10 @@ def _differences(config: LlamaConfig, other: LlamaConfig) -> dict[str, Any]:
     """The fields of `config` that are not as in `other`."""
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)
             if getattr(config, field.name) != getattr(other, field.name)}
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -8,17 +8,19 @@ from typing import Any
 
 import torch
 
-from llama_from_scratch.checkpoint import gguf, gguf_file, hugging_face, llama2c, meta, native
+from llama_from_scratch.checkpoint import gguf, gguf_file, hub, hugging_face, llama2c, meta, native
 from llama_from_scratch.checkpoint.opened import OnTensor, Opened, build, refuse_what_does_not_fit
 from llama_from_scratch.model.transformer import Llama
 
 
 def load(
-    path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
+    path: str | Path, *, revision: str | None = None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
     memory_bytes: int | None = None, on_tensor: OnTensor | None = None,
 ) -> tuple[Llama, Any]:
     """The model of a checkpoint in any format that is known, and its tokenizer.
 
+    `path`: a file or folder, or the name of a model on the Hugging Face Hub, such as "meta-llama/Llama-3.2-1B-Instruct";
+    what exists is a path. `revision`: of a model on the Hub a branch, a tag or a commit, by default its main branch.
     `dtype`: by default that of the files. `memory_bytes`: what the weights may take, by default what is free on `device`.
     `on_tensor(n_bytes_done, n_bytes)` hears of each tensor, for a progress bar. A model in the dtype of its files may be
     views of them, read when they are used: leave the files as they are while it runs.
@@ -26,16 +28,16 @@ def load(
     Raises ValueError if nothing is recognised at `path`, a file is damaged, the model does not fit into memory, or config,
     tensors and tokenizer do not belong together.
     """
-    opened = read(path)
+    opened = read(path, revision=revision)
     if (target := dtype or opened.dtype) is not None:
         refuse_what_does_not_fit(opened, dtype=target, device=device, memory_bytes=memory_bytes)
     tokenizer = opened.tokenizer()
     return build(opened, dtype=dtype, device=device, memory_bytes=memory_bytes, on_tensor=on_tensor), tokenizer
 
 
-def read(path: str | Path) -> Opened:
-    """The checkpoint at `path`, its weights not yet read. Raises ValueError as `load` does."""
-    path = Path(path)
+def read(path: str | Path, *, revision: str | None = None) -> Opened:
+    """The checkpoint at `path`, as `load` takes it, its weights not yet read. Raises ValueError as `load` does."""
+    path = _local(path, revision)
     if gguf_file.is_one(path):
         return gguf.read(path)
     if llama2c.is_one(path):
@@ -56,6 +58,20 @@ def read(path: str | Path) -> Opened:
     raise ValueError("a checkpoint is a folder with config.json (our own or Hugging Face's layout) or params.json "
                      "(Meta's), or a GGUF file, or a .bin of llama2.c; "
                      f"{path} {'has neither; give the one with the weights' if path.is_dir() else 'is not there'}")
+
+
+def _local(path: str | Path, revision: str | None) -> Path:
+    """Where a checkpoint lies, downloaded first if `path` is a name on the Hub."""
+    is_there = Path(path).exists() or native.find(path) is not None
+    if not is_there and isinstance(path, str) and hub.is_id(path):
+        return hub.fetch(path, revision=revision)
+    if not is_there and isinstance(path, str):
+        raise ValueError(f"a checkpoint is given by a path or by its name on the Hugging Face Hub, owner/name; {path!r} is no "
+                         "such name, and as a path it is not there. Check the spelling and the folder you are in")
+    if revision is not None:
+        raise ValueError(f"a revision goes with a name on the Hugging Face Hub; {path} is a path, got revision={revision!r}. "
+                         "Leave it out")
+    return Path(path)
 
 
 def _format_of(folder: Path) -> Any:
