@@ -15,7 +15,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
 from itertools import accumulate, chain, pairwise
-from operator import add
+from operator import add, itemgetter
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -201,6 +201,19 @@ class Memo(dict):
         return ids
 
 
+def join_bytes(bytes_of: Mapping[int, bytes], ids: Iterable[int]) -> bytes:
+    """The bytes of `ids`, in a row. Raises ValueError at an id that has none."""
+    ids = tuple(ids)
+    try:
+        # itemgetter looks all up in one step, but gives no tuple for one.
+        return b"".join(itemgetter(*ids)(bytes_of) if len(ids) > 1 else [bytes_of[i] for i in ids])
+    except KeyError as unknown:
+        raise ValueError(
+            f"ids run from 0 to vocab_size - 1 = {len(bytes_of) - 1}, got {unknown.args[0]!r}; decode with the tokenizer that "
+            "encoded"
+        ) from None
+
+
 class Tokenizer:
     """Text to ids and back, from `ranks`: token bytes -> rank, which is both the id and the merge priority.
 
@@ -218,6 +231,7 @@ class Tokenizer:
         self._token_of = {rank: token for token, rank in ranks.items()}
         self._token_of |= {special_id: name.encode() for name, special_id in self.special_ids.items()}
         self._ids_of = Memo(self._encode_pretoken)
+        self._ids_after_blank = Memo(lambda word: self._encode_pieces(" " + word))
 
     @classmethod
     def train(
@@ -324,7 +338,18 @@ class Tokenizer:
         return encode_batch(encode, texts, n_workers=n_workers)
 
     def _encode_ordinary(self, text: str) -> list[int]:
-        return list(chain.from_iterable(map(self._ids_of.__getitem__, self._split(text))))
+        ids: list[int] = []
+        for lines in self._split.lines(text):
+            if lines.isascii():
+                ids += self._encode_pieces(lines)
+            else:
+                # To find words again is faster than to split them again, as `regex` does not have the speed of `re`.
+                first, *words = self._split.words(lines)
+                ids += chain(self._encode_pieces(first), chain.from_iterable(map(self._ids_after_blank.__getitem__, words)))
+        return ids
+
+    def _encode_pieces(self, text: str) -> tuple[int, ...]:
+        return tuple(chain.from_iterable(map(self._ids_of.__getitem__, self._split(text))))
 
     def _encode_pretoken(self, pretoken: str) -> tuple[int, ...]:
         word = pretoken.encode()
@@ -334,13 +359,7 @@ class Tokenizer:
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes that `ids` stand for. Raises ValueError at an id the vocabulary does not have."""
-        try:
-            return b"".join(map(self._token_of.__getitem__, ids))
-        except KeyError as unknown:
-            raise ValueError(
-                f"ids run from 0 to vocab_size - 1 = {self.vocab_size - 1}, got {unknown.args[0]!r}; decode with the "
-                "tokenizer that encoded"
-            ) from None
+        return join_bytes(self._token_of, ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that `ids` stand for; bytes that are not UTF-8, as half a character, become U+FFFD."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from llama_from_scratch.tokenizer.batch import encode_batch
-from llama_from_scratch.tokenizer.byte_bpe import Memo, learn_merges, merge, write_whole
+from llama_from_scratch.tokenizer.byte_bpe import Memo, join_bytes, learn_merges, merge, write_whole
 from llama_from_scratch.tokenizer.split import names_allowed, one_of, without_surrogates
 
 BLANK = "▁"
@@ -95,6 +95,8 @@ class SentencePiece:
         for n in range(2, self.n_run + 1):
             del self._ranks[BLANK * n]
         self._words = next(words for words in _WORDS if all(map(words.fullmatch, of_kind[Kind.NORMAL])))
+        self._known = {BLANK}.union(*of_kind[Kind.NORMAL])
+        self._unknown_run = re.compile(f"([^{re.escape(''.join(sorted(self._known)))}]+)")
         self._pairs = {left + right for text in of_kind[Kind.NORMAL] for left, right in pairwise(text)}
         self._ids_of = Memo(self._encode_word)
         self._bytes_of = {i: _bytes_of(piece) for i, piece in enumerate(pieces)}
@@ -216,6 +218,19 @@ class SentencePiece:
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         word = word.replace(" ", BLANK)
+        if self._known.issuperset(word):
+            return self._encode_known(word)
+        # the group keeps the characters of no piece: they are every second part
+        parts = (
+            self._encode_unknown(part) if i % 2 else self._encode_known(part)
+            for i, part in enumerate(self._unknown_run.split(word))
+        )
+        return tuple(chain.from_iterable(parts))
+
+    def _encode_unknown(self, text: str) -> Sequence[int]:
+        return [self.unknown_id] if self._byte_ids is None else [self._byte_ids[value] for value in text.encode()]
+
+    def _encode_known(self, word: str) -> tuple[int, ...]:
         if len(word) <= _LONG_WORD:
             return self._merge(word)
         # No piece holds two characters that stand together in none of them, so each such place is a cut.
@@ -236,7 +251,7 @@ class SentencePiece:
             elif (found := self._id_of.get(part)) is not None:
                 ids += [found] * n
             else:
-                ids += ([self.unknown_id] if self._byte_ids is None else [self._byte_ids[value] for value in part.encode()]) * n
+                ids += [*self._encode_unknown(part)] * n
         return tuple(ids)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -244,13 +259,7 @@ class SentencePiece:
 
         So the blank in front stays; control pieces are b"". Raises ValueError at an id the vocabulary does not have.
         """
-        try:
-            return b"".join(map(self._bytes_of.__getitem__, ids))
-        except KeyError as unknown:
-            raise ValueError(
-                f"ids run from 0 to vocab_size - 1 = {self.vocab_size - 1}, got {unknown.args[0]!r}; decode with the "
-                "tokenizer that encoded"
-            ) from None
+        return join_bytes(self._bytes_of, ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text that `ids` stand for, without the blank in front; bytes that are not UTF-8 become U+FFFD."""

@@ -2,6 +2,8 @@
 
 One regular expression cuts the text; its pieces joined together are the text again. It needs Unicode classes, hence the
 `regex` module; lines that are pure ASCII take a twin of the pattern for Python's faster `re`, with equal pieces.
+Characters are letters as the installed `regex` knows Unicode: at one that became a letter lately, as U+32E8C did in Unicode 17,
+a library of another age may cut elsewhere and give other ids; at all others the ids are the same.
 
 Notebook 10. Llama 3 and 4. Source: llama-models, models/llama3/tokenizer.py and models/llama4/tokenizer.py.
 """
@@ -63,6 +65,8 @@ _LLAMA4_ASCII = re.compile(
 _LINES = re.compile(r"[\x00-\x7f]*\n(?=[ \t]*\S)|(?s:.)+?(?:\n(?=[ \t]*\S)|\Z)")
 _LINES_BUT_SLASH = re.compile(_LINES.pattern.replace(r"(?=[ \t]*\S)", r"(?=[ \t]+\S|[^\s/])"))
 _TWINS = {LLAMA3_PATTERN: (_LLAMA3_ASCII, _LINES), LLAMA4_PATTERN: (_LLAMA4_ASCII, _LINES_BUT_SLASH)}
+# Nor does a piece hold a blank that a sign or letter follows, but as its first character.
+_WORD_BEGIN = re.compile(r" (?=\S)")
 
 _SLICE_CHARS = 400_000
 _RUN_CHARS = 25_000
@@ -94,9 +98,17 @@ class Splitter:
         if text.isascii():
             return self._ascii.findall(text)
         pieces = []
-        for lines in self._lines.findall(text):
+        for lines in self.lines(text):
             pieces += (self._ascii if lines.isascii() else self._unicode).findall(lines)
         return pieces
+
+    def lines(self, text: str) -> list[str]:
+        """`text` in stretches that split apart as they do together, ASCII or not; whole if the pattern is not a Llama's."""
+        return [text] if self._lines is None or text.isascii() else self._lines.findall(text)
+
+    def words(self, text: str) -> list[str]:
+        """`text` in words that split apart as they do together; each but the first has lost the blank before it."""
+        return [text] if self._lines is None else _WORD_BEGIN.split(text)
 
 
 def cut_long(text: str) -> Iterator[str]:

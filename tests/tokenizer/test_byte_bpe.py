@@ -182,6 +182,21 @@ def test_text_cut_in_lines_splits_like_the_pattern(pattern, text):
     assert Splitter(pattern)(text) == regex.findall(pattern, text)
 
 
+@pytest.mark.parametrize("pattern", [LLAMA3_PATTERN, LLAMA4_PATTERN], ids=["llama 3", "llama 4"])
+@settings(max_examples=1000, deadline=None)
+@given(text=st.text("é日²ſ\u0301\u2028\x85\x1c\xa0   aB1!/'\t\n\r", max_size=40))
+@example("é  \n 1\t 1 \x1c !\n /a")
+def test_words_apart_split_like_the_whole(pattern, text):
+    split = Splitter(pattern)
+    first, *words = split.words(text)
+    assert [piece for word in [first, *(" " + word for word in words)] for piece in split(word)] == split(text)
+
+
+def test_a_pattern_of_ones_own_is_not_cut_at_blanks():
+    tok = Tokenizer(BYTES | {"é é".encode(): 256}, pattern=r"[\s\S]+")
+    assert tok.encode("é é") == [256]
+
+
 def test_ids_equal_those_of_hugging_face_tokenizers(tok):
     symbols = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
     symbol_of = {value: chr(value) for value in symbols}
@@ -214,6 +229,20 @@ def test_a_whole_token_is_taken_at_once_even_where_merging_cannot_reach_it(tikto
     assert tok.encode(" abcd") == [32, 256, 99, 100]
     theirs = tiktoken.Encoding("by hand", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={})
     assert [theirs.encode(text) for text in (" abc", " abcd")] == [[258], [32, 256, 99, 100]]
+
+
+def test_588_tokens_that_merging_cannot_reach_are_taken_whole_as_in_tiktoken():
+    # From the letters of "bcab" merging makes "bc" and "ab"; no token is made of those, so none beside them is reached.
+    rng, ranks = random.Random(3), BYTES | {b"bc": 256, b"ab": 257}
+    words = sorted({b" bcab" + bytes(rng.choices(range(97, 123), k=3)) for _ in range(700)})[:588]
+    ranks |= {word: 258 + i for i, word in enumerate(words)}
+    tok = Tokenizer(ranks)
+    theirs = tiktoken.Encoding("by hand", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    for word in words:
+        assert len(merge_word(word, ranks)) > 1
+        assert tok.encode(word.decode()) == [ranks[word]] == theirs.encode(word.decode())
+        longer = word.decode() + "é"
+        assert tok.encode(longer) == theirs.encode(longer) and ranks[word] not in tok.encode(longer)
 
 
 def test_the_lowest_rank_merges_first_and_the_leftmost_of_equals():
@@ -265,7 +294,7 @@ def test_the_memory_is_bounded_and_changes_no_result(tok, monkeypatch):
     small = Tokenizer(tok.ranks, special_tokens=list(tok.special_ids))
     for text, ids in zip(texts, expected):
         assert small.encode(text) == ids
-        assert len(small._ids_of) <= 5
+        assert len(small._ids_of) <= 5 and len(small._ids_after_blank) <= 5
 
 
 def test_the_memory_keeps_no_long_text():
@@ -316,6 +345,16 @@ def test_encoding_cuts_long_text_before_anything_else(tok):
     assert tok.encode(text) == [id for piece in cut_long(text) for id in tok.encode(piece)]
     odd = Tokenizer(BYTES | {b"aaa": 256, b"aa": 257})  # 25,000 is no multiple of 3: the cut shows in the ids
     assert odd.encode("a" * 25_002)[-2:] == [97, 257]
+
+
+@pytest.mark.parametrize("pattern", [LLAMA3_PATTERN, LLAMA4_PATTERN], ids=["llama 3", "llama 4"])
+@pytest.mark.parametrize("part", ["the cat ", "the cät, ", "日本", "x1 \n"])
+def test_slices_of_400_000_characters_are_encoded_apart(tok, pattern, part):
+    tok = Tokenizer(tok.ranks, pattern=pattern)
+    theirs = tiktoken.Encoding("slices", pat_str=pattern, mergeable_ranks=tok.ranks, special_tokens={})
+    text = (part * 120_000)[7:900_000]
+    expected = [id for piece in cut_by_reading_each_character(text) for id in theirs.encode_ordinary(piece)]
+    assert tok.encode(text) == expected
 
 
 # --- special tokens ---------------------------------------------------------------------------------------------------

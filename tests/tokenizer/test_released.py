@@ -1,11 +1,12 @@
 """Special tokens, patterns and known ids of what was released, on rank files made here with the known tokens in place."""
 
 import random
+import time
 
 import pytest
 import tiktoken
 
-from llama_from_scratch.tokenizer import Tokenizer
+from llama_from_scratch.tokenizer import Tokenizer, hugging_face
 from llama_from_scratch.tokenizer.released import (
     LLAMA_3,
     LLAMA_3_1,
@@ -173,6 +174,50 @@ def test_a_file_of_another_generation_is_refused(files, tmp_path):
         load(files / "3.model", "llama-2")
     with pytest.raises(ValueError, match="one of llama-1, llama-2, llama-3, .*; got 'llama-5'"):
         load(files / "3.model", "llama-5")
+
+
+def test_a_token_of_llama_3_that_merging_cannot_reach_is_taken_whole():
+    # Its parts, with what they are merged from, and no token " việ": 588 of the 128,000 stand so.
+    placed = {b" v": 348, b" vi": 3355, "ệ".encode()[:2]: 15_000, "ệ".encode(): 26_298, " việc".encode(): 100_769}
+    others = ranks_with({}, in_order([]), 128_000)
+    tok = Tokenizer({token: rank for token, rank in others.items() if rank not in placed.values()} | placed)
+    assert tok.encode(" việc") == [100_769]
+    assert tok.encode(" việcz") == [3355, 26_298, 66, 89]
+
+
+@pytest.fixture(scope="module")
+def every(files, tmp_path_factory):
+    """A tokenizer of each kind from its own file, and from a tokenizer.json."""
+    folder = tmp_path_factory.mktemp("every")
+    SentencePiece.train("the cat sat on the mat, " * 3, 290).save(folder / "2.model")
+    found = {"llama-2": load(folder / "2.model", "llama-2"), "llama-3": load(files / "3.model", "llama-3.1"),
+             "llama-4": load(files / "4.model", "llama-4")}  # fmt: skip
+    for name, tok in list(found.items()):
+        small = tok if name == "llama-2" else Tokenizer.train("the cat", 260, pattern=tok.pattern)
+        hugging_face.write(folder / "tokenizer.json", small)
+        found[f"{name} tokenizer.json"] = hugging_face.read(folder / "tokenizer.json")
+    return found
+
+
+KINDS = [name + form for name in ("llama-2", "llama-3", "llama-4") for form in ("", " tokenizer.json")]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_lone_surrogates_become_the_replacement_character_in_every_tokenizer(every, name):
+    tok = every[name]
+    for text, same in (("a\ud800b", "a\ufffdb"), ("\udfff", "\ufffd"), ("\ud83d\ude00", "😀"), ("é \udc80 é", "é \ufffd é")):
+        assert tok.encode(text) == tok.encode(same) and tok.decode(tok.encode(text)) == same
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_megabyte_of_one_character_takes_less_than_a_second_in_every_tokenizer(every, name):
+    tok = every[name]
+    for char in ("a", " ", "\n", "é", "👍", "\ud800", "!", "\u0301"):
+        text = char * (1_000_000 // len(char.encode("utf-8", "surrogatepass")))
+        start = time.process_time()
+        ids = tok.encode(text)
+        assert time.process_time() - start < 1, ascii(char)
+        assert tok.decode(ids) == text.replace("\ud800", "\ufffd")
 
 
 @pytest.mark.parametrize("pattern", [LLAMA3_PATTERN, LLAMA4_PATTERN], ids=["llama 3", "llama 4"])
