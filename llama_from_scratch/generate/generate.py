@@ -196,10 +196,15 @@ def choose(
 ) -> Int[Tensor, "B"]:
     """The next id of each row. Raises ValueError for logits that are not numbers."""
     largest_B, best_B = logits.max(-1)  # a NaN counts as largest
-    if largest_B.isnan().any():
-        raise ValueError("the model's logits hold a NaN, so no next token can be chosen. "
-                         "Did training diverge, or is the dtype too small for the weights?")
+    check_numbers(largest_B)
     if sampling == GREEDY:
         return best_B
     uniform_B = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators])
     return draw(distribution(logits, sampling, seen=seen), uniform_B.to(logits.device))
+
+
+def check_numbers(logits: Float[Tensor, "*T"]) -> None:
+    """Raises ValueError if there is a NaN among them."""
+    if logits.isnan().any():
+        raise ValueError("the model's logits hold a NaN, so no next token can be chosen. "
+                         "Did training diverge, or is the dtype too small for the weights?")

@@ -86,7 +86,7 @@ def distribution(
             raise ValueError(f"repetition_penalty={sampling.repetition_penalty} needs `seen`: which tokens already occurred")
         logits = penalize_repetition(logits, seen, penalty=sampling.repetition_penalty)
     if sampling.temperature == 0:
-        return torch.zeros_like(logits).scatter(-1, logits.argmax(-1, keepdim=True), 1.0)
+        return torch.zeros_like(logits).scatter(-1, logits.max(-1, keepdim=True).indices, 1.0)
     logits = logits / sampling.temperature
     if sampling.top_k is not None:
         logits = keep_top_k(logits, sampling.top_k)

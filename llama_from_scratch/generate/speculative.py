@@ -1,0 +1,146 @@
+"""A small model guesses the next few tokens, the big one reads all guesses in one pass and keeps those it would have made.
+
+Reading k tokens costs a big model hardly more than reading one, as its weights are fetched once either way. A guess x is
+kept with probability min(1, p(x) / q(x)), p being the big model's distribution and q the small one's; the first one that is
+refused is replaced by a draw from what p has more than q. So every token is distributed as the big model alone would
+have it, however bad the guesses. Greedy decoding is the same rule with all probability on one token.
+
+Notebook 16. Sources: Leviathan et al., arXiv:2211.17192, section 2.3 and appendix A.1; Chen et al., arXiv:2302.01318.
+"""
+
+from collections.abc import Iterator, Sequence, Set
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from llama_from_scratch.config import record
+from llama_from_scratch.generate.generate import check_limits, check_numbers, check_stops
+from llama_from_scratch.generate.prefix import truncate
+from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution, draw
+from llama_from_scratch.model.kv_cache import KVCache
+from llama_from_scratch.model.transformer import Llama
+
+
+@record
+class Round:
+    """One pass of the big model: the ids it added to the answer, the first `n_accepted` of them guessed by the draft."""
+
+    ids: tuple[int, ...]
+    n_guessed: int
+    n_accepted: int
+
+
+@record
+class Speculation:
+    """An answer and what it took, round by round."""
+
+    ids: list[int]
+    rounds: list[Round]
+
+    @property
+    def acceptance(self) -> float:
+        """The share of guesses that were kept; 0 if there were none."""
+        return sum(r.n_accepted for r in self.rounds) / max(1, sum(r.n_guessed for r in self.rounds))
+
+    @property
+    def tokens_per_pass(self) -> float:
+        """New ids per pass of the big model; 1 is what it would do alone."""
+        return len(self.ids) / len(self.rounds)
+
+
+def generate_speculatively(
+    model: Llama, prompt: Sequence[int], *, draft: Llama, n_guesses: int = 4, max_tokens: int | None = None,
+    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] = frozenset(),
+) -> Speculation:
+    """What `model` writes after the prompt, with the guesses of `draft`. Arguments and refusals as in `rounds`."""
+    found = list(rounds(model, prompt, draft=draft, n_guesses=n_guesses, max_tokens=max_tokens, sampling=sampling, seed=seed,
+                        stop_ids=stop_ids))
+    return Speculation(ids=[token for r in found for token in r.ids], rounds=found)
+
+
+def rounds(
+    model: Llama, prompt: Sequence[int], *, draft: Llama, n_guesses: int = 4, max_tokens: int | None = None,
+    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] = frozenset(),
+) -> Iterator[Round]:
+    """The answer of `model` in pieces of 1 to `n_guesses` + 1 ids, each as soon as the big model has read the guesses.
+
+    Greedy: the ids that `generate` returns. Sampled: ids from the same distribution, but not the same ones for a seed.
+    This is exact in the arithmetic of real numbers. Reading several tokens at once adds in another order than reading one,
+    so two logits that are equal up to the rounding of the dtype may change places; bfloat16 makes such ties common.
+    Beyond the draft's context nothing is guessed any more.
+    Raises ValueError for models of different vocabularies, n_guesses below 1, and whatever `generate` refuses.
+    """
+    if draft.config.vocab_size != model.config.vocab_size:
+        raise ValueError("the draft must speak the same ids as the model; "
+                         f"got vocabularies of {draft.config.vocab_size} and {model.config.vocab_size}. "
+                         "Take a draft with the same tokenizer, usually a smaller model of the same family")
+    if n_guesses < 1:
+        raise ValueError(f"n_guesses must be at least 1; got {n_guesses}. Without guesses, call generate")
+    [limit], [stops] = check_limits(model, [prompt], max_tokens), check_stops(model, [prompt], stop_ids)
+    text, end, draft_context = list(prompt), len(prompt) + limit, draft.config.max_seq_len
+    generator = torch.Generator().manual_seed(seed)
+    big, small = _Reader(model, sampling, max_seq_len=end), _Reader(draft, sampling, max_seq_len=min(end, draft_context))
+    while len(text) < end:
+        n = max(0, min(n_guesses, end - len(text) - 1, draft_context - len(text) + 1))
+        guesses, guessed_from = [], []
+        for _ in range(n):
+            q_1V = small.read(text + guesses, n_last=1)
+            guesses.append(draw(q_1V, _uniform(generator)).item())
+            guessed_from.append(q_1V[0])
+        p_TV = big.read(text + guesses, n_last=n + 1)
+        new = judge(p_TV, guessed_from, guesses=guesses, generator=generator)
+        n_accepted = len(new) - 1
+        for reader in (big, small):
+            truncate(reader.cache, min(reader.cache.length, len(text) + n_accepted))
+        n_said = next((i for i, token in enumerate(new) if token in stops), len(new))
+        text += new[:n_said]
+        yield Round(ids=tuple(new[:n_said]), n_guessed=n, n_accepted=n_accepted)
+        if n_said < len(new):
+            return
+
+
+def judge(
+    p: Float[Tensor, "T V"], q: Sequence[Float[Tensor, "V"]], *, guesses: Sequence[int], generator: torch.Generator
+) -> list[int]:
+    """The guesses that are kept, and one more id from the big model.
+
+    `p`: its distribution at the place of each guess and after the last. `q`: the distribution each guess was drawn from.
+    """
+    for i, (guess, q_V) in enumerate(zip(guesses, q)):
+        p_V, q_V = p[i], q_V.to(p.device)
+        if _uniform(generator).item() * q_V[guess].item() >= p_V[guess].item():
+            rest_V = (p_V - q_V).clamp(min=0)
+            # p and q may be so close that rounding leaves nothing to draw from.
+            rest_V = rest_V if rest_V.any() else p_V
+            return [*guesses[:i], draw(rest_V[None], _uniform(generator)).item()]
+    return [*guesses, draw(p[-1:], _uniform(generator)).item()]
+
+
+def _uniform(generator: torch.Generator) -> Float[Tensor, "1"]:
+    return torch.rand(1, generator=generator, dtype=torch.float64)
+
+
+class _Reader:
+    """A model and what it has read of the text so far."""
+
+    def __init__(self, model: Llama, sampling: Sampling, *, max_seq_len: int) -> None:
+        self._model, self._sampling, head = model, sampling, model.output.weight
+        self.cache = KVCache(model.config, batch_size=1, max_seq_len=max_seq_len, dtype=head.dtype, device=head.device)
+
+    @torch.inference_mode()
+    def read(self, text: list[int], *, n_last: int) -> Float[Tensor, "T V"]:
+        """The distribution of the id that follows each of the last `n_last` ids."""
+        ids_1T = torch.tensor([text[self.cache.length :]], device=self._model.output.weight.device)
+        hidden_TD = self._model.hidden(ids_1T, cache=self.cache)[0, -n_last:]
+        logits_TV = self._model.output(hidden_TD).float()
+        check_numbers(logits_TV)
+        return distribution(logits_TV, self._sampling, seen=self._seen(text, n_last))
+
+    def _seen(self, text: list[int], n_last: int) -> Bool[Tensor, "T V"] | None:
+        if self._sampling.repetition_penalty == 1.0:
+            return None
+        seen_TV = torch.zeros(n_last, self._model.config.vocab_size, dtype=torch.bool, device=self._model.output.weight.device)
+        for t, seen_V in enumerate(seen_TV):
+            seen_V[text[: len(text) - n_last + 1 + t]] = True
+        return seen_TV
