@@ -4,9 +4,10 @@ import dataclasses
 import functools
 
 import torch
-from hugging_face_twin import loud
+from hugging_face_twin import loud, twin_of
 
 from llama_from_scratch import family
+from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer import released
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
@@ -56,3 +57,75 @@ def same_weights(a, b):
     theirs = dict(b.named_parameters())
     return theirs.keys() == dict(a.named_parameters()).keys() and all(
         torch.equal(p, theirs[name]) and p.dtype == theirs[name].dtype for name, p in a.named_parameters())
+
+
+def quiet(model):
+    """Embeddings so small that the epsilon of the first norm matters, as it does for rare tokens."""
+    with torch.no_grad():
+        model.tok_embeddings.weight.mul_(0.02)
+    return model
+
+
+def reconfigured(model, **changes):
+    """A model with the same weights and another config."""
+    other = Llama(dataclasses.replace(model.config, **changes))
+    weights = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, weight in other.named_parameters():
+            weight.copy_(weights.get(name, model.output.weight))
+    return other
+
+
+def _weights_changed(change, *names):
+    def mistaken(model):
+        model = reconfigured(model)
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if name.endswith(names):
+                    weight.copy_(change(weight))
+        return model
+    return mistaken
+
+
+def _halves(weight):
+    return weight.view(-1, 8, 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+
+
+def _gate_for_up(model):
+    model = reconfigured(model)
+    for block in model.layers:
+        ffn = block.feed_forward
+        ffn.w_gate.weight, ffn.w_up.weight = ffn.w_up.weight, ffn.w_gate.weight
+    return model
+
+
+def _untied(model):
+    model = reconfigured(model, is_tied=False)
+    with torch.no_grad():
+        model.output.weight.copy_(model.output.weight.roll(1, 0))
+    return model
+
+
+def _rescaled(model, **changes):
+    return reconfigured(model, rope_scaling=dataclasses.replace(model.config.rope_scaling, **changes))
+
+
+MISTAKES = {
+    "RoPE layout of q": _weights_changed(_halves, "wq.weight"),
+    "RoPE layout of k": _weights_changed(_halves, "wk.weight"),
+    "GQA order": _weights_changed(lambda weight: weight.roll(len(weight) // 2, 0), "wk.weight", "wv.weight"),
+    "gate and up": _gate_for_up,
+    "head tying": _untied,
+    "theta": lambda model: reconfigured(model, rope_theta=2e4),
+    "eps": lambda model: reconfigured(model, norm_eps=1e-6),
+    "no scaling": lambda model: reconfigured(model, rope_scaling=None),
+    "scaling factor 8 for 32": lambda model: _rescaled(model, factor=8.0),
+}
+"""What a converter may get wrong: from a model to the one that its file would then hold, for a head of 16 channels."""
+
+
+def difference_from_transformers(loaded, model):
+    """Largest difference of two models' logits, relative to their size: ours of `loaded`, transformers' of `model`."""
+    with torch.no_grad():
+        theirs = twin_of(model)(ids(), position_ids=far_positions(model.config.max_seq_len)).logits
+    return ((far_logits(loaded) - theirs).abs().max() / theirs.abs().max()).item()

@@ -186,10 +186,14 @@ def _config(
 def _tensors(
     file: Path, entries: Mapping[str, Packed], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Views of the mapped file where nothing changes; otherwise memory of its own, one tensor at a time."""
-    data = safetensors_file.mapped(file)
+    """Views of the mapped file where nothing changes; otherwise memory of its own, one tensor at a time.
+
+    What has been read of a mapped file counts as ours until it is closed, so what is unpacked is mapped for itself.
+    """
+    whole = safetensors_file.mapped(file)
     for ours, entry in entries.items():
-        yield ours, gguf_file.read(entry, data, dtype=dtype)
+        is_unchanged = entry.kind.unpack is None and dtype in (None, DTYPES[entry.kind.name])
+        yield ours, gguf_file.read(entry, whole if is_unchanged else safetensors_file.mapped(file), dtype=dtype)
 
 
 def _shortest(value: Any) -> float:

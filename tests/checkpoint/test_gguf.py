@@ -7,7 +7,17 @@ import numpy as np
 import pytest
 import torch
 from gguf import quants
-from tiny_checkpoints import TEXT, far_logits, large_tokenizer, same_weights, tiny, tokenizer_for
+from tiny_checkpoints import (
+    MISTAKES,
+    TEXT,
+    difference_from_transformers,
+    far_logits,
+    large_tokenizer,
+    quiet,
+    same_weights,
+    tiny,
+    tokenizer_for,
+)
 
 from llama_from_scratch import family
 from llama_from_scratch.checkpoint import gguf, gguf_blocks, load
@@ -18,6 +28,8 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
 TYPE = reference.GGMLQuantizationType
 BYTES_OF_ONE = {"F32": 4, "F16": 2, "Q8_0": 34 / 32}
+SAME_ARITHMETIC = 1e-5
+"""Largest difference of logits, relative to the largest of them, that comes of another order of fp32 additions."""
 STRANGE = "Über 12345 <s><|eot_id|> naïve\n\n  the cat’s 🙂 \x00"
 
 
@@ -136,6 +148,14 @@ def test_we_read_what_the_reference_writes(generation, tmp_path):
     assert opened.config == model.config and opened.dtype == torch.float32
     assert same_weights(build(opened), model)
     assert torch.equal(far_logits(build(opened)), far_logits(model))
+
+
+@pytest.mark.parametrize("mistake", [None, *MISTAKES])
+def test_the_comparison_with_transformers_sees_every_mistake_a_converter_can_make(mistake, tmp_path):
+    model = quiet(tiny("llama-3.2"))
+    mistaken = model if mistake is None else MISTAKES[mistake](model)
+    difference = difference_from_transformers(build(gguf.read(by_their_writer(tmp_path / "m.gguf", mistaken))), model)
+    assert difference < SAME_ARITHMETIC if mistake is None else difference > 10 * SAME_ARITHMETIC, f"{mistake}: {difference}"
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0"])

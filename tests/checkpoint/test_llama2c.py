@@ -3,13 +3,25 @@ import struct
 import numpy as np
 import pytest
 import torch
-from tiny_checkpoints import TEXT, TOKENIZER, far_logits, same_weights, tiny, tokenizer_for
+from tiny_checkpoints import (
+    MISTAKES,
+    TEXT,
+    TOKENIZER,
+    difference_from_transformers,
+    far_logits,
+    quiet,
+    same_weights,
+    tiny,
+    tokenizer_for,
+)
 
 from llama_from_scratch.checkpoint import llama2c, load
 from llama_from_scratch.checkpoint.opened import build
 from llama_from_scratch.config import LayerSpec
 
 PIECES = tokenizer_for("llama-2")
+SAME_ARITHMETIC = 1e-5
+"""Largest difference of logits, relative to the largest of them, that comes of another order of fp32 additions."""
 SAME_ANGLE = 3e-4
 """Largest error of an angle of up to 4096 radians in fp32."""
 
@@ -51,6 +63,21 @@ def test_a_file_that_llama2c_exports_is_read_bit_for_bit(changes, version, tmp_p
     assert torch.equal(far_logits(build(opened)), far_logits(model))
     half = dict(opened.tensors(torch.bfloat16))
     assert torch.equal(half["norm.weight"], model.norm.weight.detach().bfloat16())
+
+
+# Its files say nothing of scaling, theta and epsilon: the last two are wrong if the reader takes others for granted.
+FIXED = {"theta": {"rope_theta": 2e4}, "eps": {"norm_eps": 1e-6}}
+
+
+@pytest.mark.parametrize("version", [0, 1])
+@pytest.mark.parametrize("mistake", [None, *(name for name in MISTAKES if "scaling" not in name)])
+def test_the_comparison_with_transformers_sees_every_mistake_a_converter_can_make(mistake, version, tmp_path, monkeypatch):
+    model = quiet(tiny("llama-2", n_kv_heads=2, is_tied=True))
+    monkeypatch.setattr(llama2c, "_FIXED", llama2c._FIXED | FIXED.get(mistake, {}))
+    mistaken = model if mistake is None or mistake in FIXED else MISTAKES[mistake](model)
+    (tmp_path / "m.bin").write_bytes(as_exported(mistaken, version))
+    difference = difference_from_transformers(build(llama2c.read(tmp_path / "m.bin")), model)
+    assert difference < SAME_ARITHMETIC if mistake is None else difference > 10 * SAME_ARITHMETIC, f"{mistake}: {difference}"
 
 
 @pytest.mark.parametrize("version", [0, 1])

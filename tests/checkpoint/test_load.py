@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hugging_face_twin import twin_of
 from tiny_checkpoints import TOKENIZER, VOCAB, far_logits, large_tokenizer, same_weights, tiny, tokenizer_for
 
 import llama_from_scratch
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, load, meta, names, native, opened
+from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, load, meta, names, native, opened, tokenizer_files
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer.sentencepiece import Piece, SentencePiece
 
 WRITERS = {
     "native": native.save,
@@ -151,6 +153,8 @@ def test_tensors_of_several_dtypes_need_a_decision(tmp_path):
     assert load.load(tmp_path / "m", dtype=torch.float32)[0].norm.weight.dtype == torch.float32
 
 
+PIECES = tokenizer_for("llama-2").pieces
+
 # Prints the peak of resident memory while a checkpoint is loaded and every weight used once, over what was there before.
 PEAK = """
 import sys, torch
@@ -174,14 +178,16 @@ print((status("VmHWM") - before) / sum(weight.nbytes for weight in model.paramet
     ("layout", "dtype", "is_tied"),
     [("native", "bfloat16", False), ("hugging_face", "bfloat16", False), ("hugging_face", "float32", False),
      ("meta", "bfloat16", False), ("meta", "float32", True), ("meta in one file", "bfloat16", True),
-     ("meta in one file", "float32", False)],
+     ("meta in one file", "float32", False), ("gguf F32", "float32", False), ("gguf F16", "bfloat16", True),
+     ("gguf Q8_0", "float32", False), ("llama2c", "float32", False), ("llama2c", "bfloat16", True)],
 )
 def test_loading_takes_little_more_memory_than_the_model(layout, dtype, is_tied, tmp_path):
     """The proportions of a small Llama: the embedding is a seventh of it, or with the head a quarter."""
     torch.manual_seed(0)
     shape = dict(dim=768, n_heads=12, n_kv_heads=4, ffn_dim=2048, layers=family.tiny("llama-3.1").layers * 3, vocab_size=12_000)
+    generation = "llama-2" if layout == "llama2c" else "llama-3.1"
     with torch.device("meta"):
-        model = Llama(dataclasses.replace(family.tiny("llama-3.1"), is_tied=is_tied, **shape))
+        model = Llama(dataclasses.replace(family.tiny(generation), is_tied=is_tied, **shape))
     model = model.to_empty(device="cpu").bfloat16()
     if is_tied:
         model.output.weight = model.tok_embeddings.weight
@@ -190,7 +196,7 @@ def test_loading_takes_little_more_memory_than_the_model(layout, dtype, is_tied,
             weight.fill_(1)
     assert sum(p.nbytes for p in model.parameters()) > 150e6
     write_weights_only(layout, tmp_path / "m", model)
-    write_weights_only(layout, tmp_path / "small", tiny().bfloat16())
+    write_weights_only(layout, tmp_path / "small", tiny(generation).bfloat16())
     done = subprocess.run([sys.executable, "-c", PEAK, tmp_path / "m", dtype, tmp_path / "small"],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -199,6 +205,11 @@ def test_loading_takes_little_more_memory_than_the_model(layout, dtype, is_tied,
 
 def write_weights_only(layout, folder, model):
     tokenizer = large_tokenizer(model.config.vocab_size)
+    if layout.startswith("gguf"):
+        return gguf.write(folder, model, tokenizer=tokenizer, kind=layout.removeprefix("gguf "))
+    if layout == "llama2c":
+        pieces = [*PIECES[:259], *(Piece(f"word{i}") for i in range(model.config.vocab_size - 259))]
+        return llama2c.write(folder, model, tokenizer=SentencePiece(pieces))
     if layout == "meta in one file":
         meta.write(folder, model, tokenizer=tokenizer)
     elif layout == "native":
@@ -208,6 +219,22 @@ def write_weights_only(layout, folder, model):
         meta.write(folder, model, tokenizer=tokenizer, n_shards=2)
     else:
         hugging_face.write(folder, model, tokenizer=tokenizer, shard_bytes=40_000_000)
+
+
+@pytest.mark.parametrize("generation", family.GENERATIONS)
+def test_a_round_through_all_layouts_changes_no_bit(generation, tmp_path):
+    """transformers -> ours -> Meta -> ours -> GGUF -> ours -> Hugging Face -> ours."""
+    model, tokenizer = tiny(generation), tokenizer_for(generation)
+    twin_of(model).save_pretrained(tmp_path / "0")
+    tokenizer_files.write_hugging_face(tmp_path / "0", tokenizer)
+    write = {"1": lambda *where, **what: meta.write(*where, n_shards=2, **what), "2": gguf.write, "3": hugging_face.write}
+    for i in range(4):
+        model_then, tokenizer_then = load.load(tmp_path / str(i))
+        assert model_then.config == model.config and same_weights(model_then, model)
+        assert tokenizer_then.encode("the cat sat", bos=True, eos=True) == tokenizer.encode("the cat sat", bos=True, eos=True)
+        if i < 3:
+            write[str(i + 1)](tmp_path / str(i + 1), model_then, tokenizer=tokenizer_then)
+    assert torch.equal(far_logits(model_then), far_logits(model))
 
 
 def test_the_tokenizer_of_a_folder_is_told_by_its_content_and_its_special_tokens_by_the_model(tmp_path):
