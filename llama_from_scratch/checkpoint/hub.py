@@ -42,7 +42,7 @@ def fetch(repo_id: str, *, revision: str | None = None) -> Path:
                          f"{_BY_HAND}") from error
     at = "" if revision is None else f" at revision {revision!r}"
     try:
-        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(FILES), ignore_patterns=["*/*"]))
+        folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(FILES)))
     except GatedRepoError as error:
         raise ValueError(f"{repo_id} is gated: its makers ask you to accept their licence. 1. Sign in and accept it at "
                          f"https://huggingface.co/{repo_id}, and wait until access is granted. 2. Make a token that may "
