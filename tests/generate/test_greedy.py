@@ -1,0 +1,104 @@
+import dataclasses
+
+import pytest
+import torch
+from hugging_face_twin import loud
+
+from llama_from_scratch import family
+from llama_from_scratch.config import LayerSpec
+from llama_from_scratch.generate.generate import generate
+from llama_from_scratch.generate.greedy import GreedyDecoder
+from llama_from_scratch.model.kv_cache import KVCache
+
+CHUNKED = dataclasses.replace(family.tiny("llama-3.1"), layers=(LayerSpec(chunk_size=5), LayerSpec(has_rope=False)) * 2)
+CONFIGS = {name: family.tiny(name) for name in ("llama-1", "llama-3.1", "llama-3.2")} | {"chunked": CHUNKED}
+PROMPT = [7, 8, 9, 10, 11, 300]
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request):
+    return loud(CONFIGS[request.param])
+
+
+@pytest.mark.parametrize("prompt", [[5], PROMPT, PROMPT * 3])
+def test_it_writes_what_generate_writes(model, prompt):
+    decoder = GreedyDecoder(model)
+    assert list(decoder.stream(prompt, max_tokens=40)) == generate(model, [prompt], max_tokens=40)[0]
+    assert decoder.screen.n_asked == 40 and decoder.screen.n_undecided < 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_hidden_state_is_that_of_the_model(model, dtype):
+    """Teacher forcing: the same ids through both, beyond the chunk's edge and the reach of RoPE's scaling."""
+    model = loud(model.config).to(dtype)
+    decoder, seen = GreedyDecoder(model), []
+    decoder._likeliest = lambda hidden_D: seen.append(hidden_D) or (len(seen) * 37) % 500
+    ids = list(decoder.stream(PROMPT, max_tokens=60))
+    with torch.inference_mode():
+        cache = KVCache(model.config, batch_size=1, max_seq_len=100, dtype=dtype)
+        plain = [model.hidden(torch.tensor([piece]), cache=cache)[0, -1] for piece in [PROMPT, *([i] for i in ids[:-1])]]
+    # One rounding of bf16 is 2^-8; a few of them meet in four layers. The states themselves are of size 1.
+    tolerance = 1e-5 if dtype == torch.float32 else 2**-4
+    torch.testing.assert_close(torch.stack(seen), torch.stack(plain), rtol=tolerance, atol=tolerance)
+
+
+def test_where_the_screen_cannot_decide_the_head_does(model):
+    model = loud(model.config)
+    with torch.no_grad():
+        model.output.weight[1::2] = model.output.weight[::2]  # every logit twice
+    decoder = GreedyDecoder(model)
+    assert list(decoder.stream(PROMPT, max_tokens=20)) == generate(model, [PROMPT], max_tokens=20)[0]
+    assert decoder.screen.n_undecided == 20
+
+
+def test_it_ends_at_a_stop_id_without_it(model):
+    ids = generate(model, [PROMPT], max_tokens=30)[0]
+    stop = ids[10]
+    assert list(GreedyDecoder(model).stream(PROMPT, stop_ids={stop})) == ids[: ids.index(stop)]
+    assert list(GreedyDecoder(model).stream(PROMPT, stop_ids={ids[0]})) == []
+
+
+def test_without_a_limit_it_fills_the_context(model):
+    model = loud(dataclasses.replace(model.config, max_seq_len=24))
+    assert len(list(GreedyDecoder(model).stream(PROMPT))) == 18
+
+
+def test_two_streams_of_one_decoder_do_not_disturb_each_other(model):
+    decoder = GreedyDecoder(model)
+    left, right = decoder.stream(PROMPT, max_tokens=20), decoder.stream([5, 6], max_tokens=20)
+    pairs = list(zip(left, right))
+    assert [list(ids) for ids in zip(*pairs)] == generate(model, [PROMPT, [5, 6]], max_tokens=20)
+
+
+def test_the_model_is_left_as_it_was(model):
+    before = [w.clone() for w in model.parameters()]
+    list(GreedyDecoder(model).stream(PROMPT, max_tokens=10))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
+
+
+def test_changed_weights_are_refused():
+    model = loud(family.tiny("llama-3"))
+    decoder = GreedyDecoder(model)
+    with torch.no_grad():
+        model.layers[0].attention.wq.weight.mul_(2)
+    with pytest.raises(ValueError, match="weights have changed since this GreedyDecoder was made"):
+        next(decoder.stream(PROMPT))
+
+
+def test_a_nan_is_refused_as_generate_refuses_it():
+    model = loud(family.tiny("llama-3"))
+    with torch.no_grad():
+        model.layers[0].feed_forward.w_down.weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match="the model's logits hold a NaN"):
+        next(GreedyDecoder(model).stream(PROMPT))
+
+
+def test_a_prompt_that_leaves_no_room_is_refused():
+    model = loud(family.tiny("llama-3"))
+    with pytest.raises(ValueError, match="leaves room for 0"):
+        next(GreedyDecoder(model).stream([1] * model.config.max_seq_len))
+
+
+def test_a_model_that_is_not_on_a_cpu_is_refused():
+    with pytest.raises(ValueError, match="a GreedyDecoder is for a CPU; this model is on meta"):
+        GreedyDecoder(loud(family.tiny("llama-3")).to("meta"))
