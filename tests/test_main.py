@@ -243,7 +243,7 @@ def test_doctor_prints_every_finding_and_fails_if_one_is_bad(capsys, monkeypatch
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (["generate", "nowhere"], "a checkpoint is a folder with config.json"),
+        (["generate", "nowhere"], "as a path it is not there"),
         (["train", "--data", "nowhere.txt"], "nowhere.txt is not there"),
         (["train", "--data", "{text}", "--out", "{run}", *SMALL], "already holds a checkpoint"),
         (["train", "--data", "{text}", "--out", "{run}", *SMALL, "--resume", "--lr", "0.5"], "config.peak_lr is"),
@@ -255,8 +255,8 @@ def test_doctor_prints_every_finding_and_fails_if_one_is_bad(capsys, monkeypatch
         (["generate", "{run}", "--prompt", "x" * 100], "context holds 64 tokens"),
         (["generate", "{run}", "--max-tokens", "5", "--temperature", "-1"], "temperature must be 0"),
         (["tokenize", "--file", "nowhere.txt", "--model", "{run}"], "No such file"),
-        (["inspect", "nowhere"], "a checkpoint is a folder with config.json"),
-        (["convert", "nowhere", "x", "--format", "gguf"], "a checkpoint is a folder with config.json"),
+        (["inspect", "nowhere"], "as a path it is not there"),
+        (["convert", "nowhere", "x", "--format", "gguf"], "as a path it is not there"),
         (["convert", "{run}", "x", "--format", "onnx"], "formats that are written are"),
         (["convert", "{run}", "{text}", "--format", "gguf"], "there is something at"),
         (["convert", "{run}", "x", "--format", "meta", "--dtype", "int4"], "dtypes that are written are"),

@@ -21,7 +21,6 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,34 +43,39 @@ from llama_from_scratch.train.optimizer import AdamW, clip_gradients, decay_grou
 from llama_from_scratch.train.records import Step, TrainConfig
 from llama_from_scratch.train.schedule import learning_rate
 
-TRAINING = TrainConfig(n_steps=600, batch_size=4, seq_len=512, peak_lr=6e-3, n_warmup=40)
-_DIM, _N_LAYERS, _N_HEADS = 128, 4, 8
-_N_LEARNED = 2048
+TRAINING = TrainConfig(n_steps=3000, batch_size=1, seq_len=320, peak_lr=3.5e-3, n_warmup=100)
+_DIM, _N_LAYERS, _N_HEADS = 128, 3, 4
+_N_LEARNED = 1536
 """Ids of the tokenizer besides special tokens."""
-_LONGEST_STORY = 800
-_PLAIN_EVERY = 4
+THEMES = {
+    "tooth": "a loose tooth", "moon": "the moon", "bird": "a bird", "umbrella": "an umbrella", "tracks": "strange tracks",
+    "kite": "a kite", "promise": "a promise", "sound": "a sound at night",
+}  # fmt: skip
+"""What minis tell stories about: a word of theirs, and how to ask for it."""
+_LONGEST_STORY = 900
+_N_DIALOGS = 4
 _RECORD = "mini.json"
 _DIGITS = 32
 
 
 def mini(
     folder: str | Path, *, family: str = "llama-2", format: str = "meta", dtype: str | None = None, n_shards: int = 1,
-    n_steps: int = TRAINING.n_steps, cache: str | Path | None = None, on_step: Callable[[Step], object] | None = None,
+    n_steps: int | None = None, cache: str | Path | None = None, on_step: Callable[[Step], object] | None = None,
 ) -> None:
     """Writes a family's mini to `folder`, which must be new, with the files of a published checkpoint; all or nothing.
 
     `format`, `dtype` and `n_shards` as in `convert`; by default the weights are bfloat16, as published ones are, of Llama 1
     float16, and float32 where a format knows no bfloat16. "gguf" makes a file, and not a folder. The first of a family
-    is trained for `n_steps`, of which `on_step` hears, and is kept in `cache`, by default `default_cache()`.
+    is trained for `n_steps`, by default those of TRAINING, of which `on_step` hears, and kept in `cache`, by default
+    `default_cache()`.
 
     Raises ValueError for an unknown family or format, for one that cannot hold the other, or if there is something at
     `folder`; OSError where the disk refuses. Either leaves nothing behind.
     """
     convert.refuse_what_cannot_be(folder, format=format, dtype=dtype, n_shards=n_shards)
     small_config(family)
-    if (format == "llama2c" and family != "llama-2") or (format == "native" and family in ("llama-1", "llama-2")):
-        holds = "llama-2 alone" if format == "llama2c" else "the families from llama-3 on, whose tokenizer is byte-level BPE"
-        raise ValueError(f"the format {format} holds {holds}; got {family}. Choose another format")
+    if format == "llama2c" and family != "llama-2":
+        raise ValueError(f"the format llama2c holds llama-2 alone; got {family}. Choose another format")
     model, tokenizer = trained(family, n_steps=n_steps, cache=cache, on_step=on_step)
     published = "float16" if family == "llama-1" else "bfloat16"
     model.to(convert.DTYPES.get(dtype or published, torch.float32))
@@ -82,14 +86,14 @@ def mini(
     with native.creating(folder) as unfinished:
         inner = unfinished / "checkpoint"
         convert.write(inner, model, **settings)
-        _add_side_files(inner, tokenizer, chat=FORMATS.get(family))
+        _add_side_files(inner, tokenizer)
         for file in inner.iterdir():
             file.rename(unfinished / file.name)
         inner.rmdir()
 
 
 def trained(
-    name: str, *, n_steps: int = TRAINING.n_steps, cache: str | Path | None = None,
+    name: str, *, n_steps: int | None = None, cache: str | Path | None = None,
     on_step: Callable[[Step], object] | None = None,
 ) -> tuple[Llama, Any]:
     """A family's mini in float32, its weights those of 16 bits that it is published with, and its tokenizer.
@@ -97,7 +101,7 @@ def trained(
     Taken from `cache` if it is there, whole, and still predicts held-out stories as it did when it was made; otherwise
     trained and kept there. A cache that cannot be written is told in a warning.
     """
-    config = small_config(name)
+    config, n_steps = small_config(name), TRAINING.n_steps if n_steps is None else n_steps
     training = dataclasses.replace(TRAINING, n_steps=n_steps, n_warmup=min(TRAINING.n_warmup, n_steps - 1))
     stories, held_out = _stories()
     cache = default_cache() if cache is None else Path(cache)
@@ -124,7 +128,8 @@ def default_cache() -> Path:
 
 
 def small_config(name: str) -> LlamaConfig:
-    """The config of a family's mini: all of its smallest model's that is no size, and the proportions of that.
+    """The config of a family's mini: all of its smallest model's that is no size, the width of its feed-forward for its own
+    width, and key/value heads shared by two where they are shared.
 
     Raises ValueError naming the nearest family.
     """
@@ -134,45 +139,38 @@ def small_config(name: str) -> LlamaConfig:
     first = next(release.config for release in family.FAMILY.values() if release.generation == name)
     n_special = len(released.SPECIAL_TOKENS.get(name, ()))
     return dataclasses.replace(
-        first, dim=_DIM, n_heads=_N_HEADS, n_kv_heads=_N_HEADS * first.n_kv_heads // first.n_heads,
+        first, dim=_DIM, n_heads=_N_HEADS, n_kv_heads=_N_HEADS if first.n_kv_heads == first.n_heads else _N_HEADS // 2,
         ffn_dim=-(-_DIM * first.ffn_dim // first.dim // 32) * 32,  # whole blocks of packed weights
         vocab_size=_N_LEARNED + n_special, layers=(LayerSpec(),) * _N_LAYERS)
 
 
 def dialogs(stories: Sequence[str], *, seed: int = 0) -> Iterator[list[Message]]:
-    """One finished dialog per story, each of its sentences the story's own or one of a few requests.
+    """One finished dialog per story, in which all that the assistant says is the story's own.
 
-    The user asks for a story about its hero, or asks for one where the system's message names the hero, or gives the
-    opening; the assistant tells it. Half of them pause in the middle until the user says to go on; a third go on with the
-    next story.
+    The user asks for a story about its theme, or for any where the system's message names the theme, or gives the opening.
+    Some dialogs pause in the middle until the user says to go on, and some have another story after it.
     """
     pick = random.Random(seed)
-    known = Counter(re.findall(r"\b[a-z]+\b", "\n".join(stories)))
     for story, following in zip(stories, [*stories[1:], stories[0]]):
-        hero = _hero(story, known)
-        opening, rest = _cut(story)
+        theme, kind, opening_and_rest = THEMES[_theme(story)], pick.random(), _cut(story)
         lead = [Message(role="system", content="You tell stories.")] if pick.random() < 0.3 else []
-        kind = pick.random()
-        if hero is None or kind < 0.3:
-            dialog, told = [*lead, Message(role="user", content=f"Go on: {opening}")], rest
-        elif kind < 0.5:
-            dialog = [Message(role="system", content=f"You tell stories about {hero}."),
+        if kind < 0.2:
+            dialog = [*lead, Message(role="user", content=f"Go on: {opening_and_rest[0]}")]
+        elif kind < 0.6:
+            dialog = [Message(role="system", content=f"You tell stories about {theme}."),
                       Message(role="user", content="Tell me a story.")]
-            told = story
         else:
-            dialog, told = [*lead, Message(role="user", content=f"Tell me a story about {hero}.")], story
-        dialog += _telling(told, is_in_two=pick.random() < 0.5)
-        another = _hero(following, known)
-        if another is not None and pick.random() < 0.33:
-            dialog.append(Message(role="user", content=f"Another one, about {another}."))
+            dialog = [*lead, Message(role="user", content=f"Tell me a story about {theme}.")]
+        dialog += _telling(opening_and_rest[1] if kind < 0.2 else story, is_in_two=pick.random() < 0.4)
+        if pick.random() < 0.2:
+            dialog.append(Message(role="user", content=f"Another one, about {THEMES[_theme(following)]}."))
             dialog += _telling(following, is_in_two=False)
         yield dialog
 
 
-def _hero(story: str, known: Counter) -> str | None:
-    """The word that is a name, as no story has it in small letters, and comes most often; the first of several."""
-    names = Counter(word for word in re.findall(r"(?<!')\b[A-Z][a-z]{2,}\b", story) if word.lower() not in known)
-    return names.most_common(1)[0][0] if names else None
+def _theme(story: str) -> str | None:
+    """The first word of THEMES that comes three times."""
+    return next((word for word in THEMES if len(re.findall(rf"\b{word}\b", story)) >= 3), None)
 
 
 def _cut(story: str) -> tuple[str, str]:
@@ -210,9 +208,9 @@ class Stream:
 
 
 def _stories() -> tuple[list[str], list[str]]:
-    """Those to learn from and those to judge by: the shorter ones, as a window holds a dialog of one whole."""
+    """Those to learn from and those to judge by: the shorter ones of a few themes, of which little training makes sense."""
     stories = read_documents(bundled.path("stories.txt"), separator="\n\n")
-    return split_validation([story for story in stories if len(story) <= _LONGEST_STORY], fraction=0.04)
+    return split_validation([s for s in stories if len(s) <= _LONGEST_STORY and _theme(s)], fraction=0.05)
 
 
 def _tokenizer(name: str, stories: Sequence[str], config: LlamaConfig) -> Tokenizer | SentencePiece:
@@ -222,12 +220,12 @@ def _tokenizer(name: str, stories: Sequence[str], config: LlamaConfig) -> Tokeni
 
 
 def _documents(name: str, stories: Sequence[str], tokenizer: Tokenizer | SentencePiece) -> list[list[int]]:
-    """A dialog of each story where the family chats, and the plain text of some."""
+    """Where the family chats, several dialogs of each story, so that requests vary; and the plain text."""
     plain = [tokenizer.encode(story, bos=True, eos=True) for story in stories]
     if name not in FORMATS:
         return plain
-    told = [FORMATS[name].encode(dialog, tokenizer, is_answered=True) for dialog in dialogs(stories)]
-    return told + plain[::_PLAIN_EVERY]
+    told = (dialog for seed in range(_N_DIALOGS) for dialog in dialogs(stories, seed=seed))
+    return [FORMATS[name].encode(dialog, tokenizer, is_answered=True) for dialog in told] + plain
 
 
 def _train(model: Llama, stream: Stream, config: TrainConfig, *, on_step: Callable[[Step], object] | None) -> None:
@@ -256,19 +254,15 @@ def _loss(model: Llama, tokenizer: Tokenizer | SentencePiece, stories: Sequence[
     return round(sum_of_nats(model, batch).item() / batch.n_targets, 2)
 
 
-def _add_side_files(folder: Path, tokenizer: Tokenizer | SentencePiece, *, chat: chat_format.ChatFormat | None) -> None:
+def _add_side_files(folder: Path, tokenizer: Tokenizer | SentencePiece) -> None:
     """What stands beside the weights of a published checkpoint besides what loading needs."""
     if (folder / "params.json").is_file():
         lines = [f"{hashlib.md5(file.read_bytes()).hexdigest()}  {file.name}\n" for file in sorted(folder.iterdir())]
         (folder / "checklist.chk").write_text("".join(lines))
-        return
-    name_of = {i: name for name, i in tokenizer.special_ids.items()}
-    framing = {"bos_token": name_of[tokenizer.bos_id], "eos_token": name_of[tokenizer.eos_id]}
-    (folder / "special_tokens_map.json").write_text(json.dumps(framing, indent=2) + "\n")
-    if chat is not None:
-        path = folder / "generation_config.json"
-        about = json.loads(path.read_text()) | {"eos_token_id": sorted(chat.stop_ids(tokenizer))}
-        path.write_text(json.dumps(about, indent=2) + "\n")
+    else:
+        name_of = {i: name for name, i in tokenizer.special_ids.items()}
+        framing = {"bos_token": name_of[tokenizer.bos_id], "eos_token": name_of[tokenizer.eos_id]}
+        (folder / "special_tokens_map.json").write_text(json.dumps(framing, indent=2) + "\n")
 
 
 # --- kept between calls: a folder whose name has two digests, of what goes into it and of its files ----------------------

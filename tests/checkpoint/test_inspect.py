@@ -15,12 +15,12 @@ CHATS = {"llama-1": None, "llama-2": "llama-2", "llama-3": "llama-3", "llama-3.1
          "llama-3.3": "llama-3.1"}  # the files of a 3.3 are those of a 3.1
 
 
-def opened(config, *, dtype=torch.bfloat16, name="llama-3.1"):
+def opened(config, file, *, dtype=torch.bfloat16, kinds=("bfloat16",), name="llama-3.1"):
     def unread(dtype):
         raise AssertionError("a weight was read")
 
-    return Opened(format="Meta", where=__file__, config=config, dtype=dtype, tensors=unread,
-                  tokenizer=lambda: tokenizer_for(name))
+    return Opened(format="Meta", where=file.parent, files=(file, file), kinds=kinds, config=config, dtype=dtype, tensors=unread,
+                  read_tokenizer=lambda: tokenizer_for(name))
 
 
 @pytest.mark.parametrize("name", family.FAMILY)
@@ -78,15 +78,17 @@ def test_sizes_have_three_digits(n_bytes, words):
     assert inspect.size(n_bytes) == words
 
 
-def test_the_table_tells_all_and_reads_no_weight():
-    rows = inspect.facts(opened(family.config("llama-3.2-1b"), name="llama-3.2"))
+def test_the_table_tells_all_and_reads_no_weight(tmp_path):
+    file = tmp_path / "weights"
+    file.write_bytes(bytes(750))
+    rows = inspect.facts(opened(family.config("llama-3.2-1b"), file, name="llama-3.2"))
     assert rows == {
         "format": "Meta", "family": "llama-3.2-1b", "parameters": "1,235,814,400 (the output head is the embedding)",
-        "dtype": "bfloat16", "context": "131,072 tokens", "layers": "16, 2,048 wide, feed-forward 8,192",
+        "stored as": "bfloat16, 1.5 kB in 2 files", "context": "131,072 tokens", "layers": "16, 2,048 wide, feed-forward 8,192",
         "heads": "32 of 64, key/value heads: 8, shared", "vocabulary": "128,256", "chat format": "Llama 3.2",
         "memory, bfloat16": "weights 2.47 GB, KV cache 32.8 kB a token, 4.29 GB at full context"}
-    mixed = inspect.facts(opened(family.config("llama-2-7b"), dtype=None, name="llama-2"))
-    assert mixed["dtype"] == "several" and mixed["heads"] == "32 of 128, key/value heads: one for each head"
+    mixed = inspect.facts(opened(family.config("llama-2-7b"), file, dtype=None, kinds=("F32", "Q4_K"), name="llama-2"))
+    assert mixed["stored as"].startswith("F32, Q4_K, ") and mixed["heads"] == "32 of 128, key/value heads: one for each head"
     assert [key for key in mixed if key.startswith("memory")] == ["memory, float32", "memory, bfloat16"]
 
 
@@ -97,5 +99,5 @@ def test_the_table_tells_all_and_reads_no_weight():
 def test_every_format_is_inspected(name, format, told, tmp_path):
     write(tmp_path / "x", tiny(name), tokenizer=tokenizer_for(name), format=format)
     rows = inspect.facts(load.read(tmp_path / "x"))
-    assert (rows["format"], rows["dtype"], rows["chat format"]) == (told, "float32", FORMATS[name].name)
-    assert name in rows["family"]
+    assert (rows["format"], rows["chat format"]) == (told, FORMATS[name].name)
+    assert name in rows["family"] and rows["stored as"].endswith("in 1 file")
