@@ -6,6 +6,7 @@ import torch
 from tiny_checkpoints import TEXT, VOCAB, reconfigured, tiny, tokenizer_for
 
 from llama_from_scratch.checkpoint import gguf
+from llama_from_scratch.checkpoint.gguf_blocks import pack_q8_0, unpack_q8_0
 from llama_from_scratch.checkpoint.opened import build
 
 llama_cpp = pytest.importorskip("llama_cpp", exc_type=ImportError, reason=(
@@ -15,10 +16,24 @@ llama_cpp = pytest.importorskip("llama_cpp", exc_type=ImportError, reason=(
 pytestmark = pytest.mark.llama_cpp
 
 N_PROMPT, N_MORE = 600, 24
-# Largest difference of logits, relative to the largest of them. llama.cpp rounds activations to fp16 where weights are
-# fp16, and to 8 bits where they are 8 bits; in fp32 only the order of additions differs.
-TOLERANCE = {"F32": 1e-5, "F16": 5e-3, "Q8_0": 5e-2}
+# Largest difference of logits, relative to the largest of them. llama.cpp rounds what it multiplies by fp16 weights to fp16,
+# and by 8-bit weights to 8 bits, and so does our side here; what is left are roundings inside its products. Twice what
+# version 0.3.36 was seen to differ by.
+TOLERANCE = {"F32": 1e-5, "F16": 2.2e-3, "Q8_0": 4.5e-2}
 PROMPT = torch.randint(VOCAB, (N_PROMPT,), generator=torch.Generator().manual_seed(2)).tolist()
+
+
+@pytest.fixture(autouse=True)
+def plain_buffers(monkeypatch):
+    """Weights as they lie in the file: version 0.3.36 faults in its AMX product of Q8_0, for which it would repack them."""
+    default = llama_cpp.llama_cpp.llama_model_default_params
+
+    def changed():
+        params = default()
+        params.use_extra_bufts = False
+        return params
+
+    monkeypatch.setattr(llama_cpp.llama_cpp, "llama_model_default_params", changed)
 
 
 def theirs(path):
@@ -31,6 +46,14 @@ def logits_of_theirs(model, ids):
     model.reset()
     model.eval(ids)
     return torch.from_numpy(np.array(model.scores[: len(ids)], dtype=np.float32))
+
+
+def rounded(kind):
+    """A forward hook that rounds what a matrix is multiplied by, as llama.cpp does for weights of one kind."""
+    if kind == "F16":
+        return lambda module, args: (args[0].half().float(),)
+    return lambda module, args: (
+        torch.from_numpy(unpack_q8_0(pack_q8_0(args[0].reshape(-1, 32).numpy()))).view(args[0].shape),)
 
 
 @torch.no_grad()
@@ -55,6 +78,10 @@ def difference(path, model):
 def test_llama_cpp_computes_the_same_from_what_we_write(generation, kind, tmp_path):
     gguf.write(tmp_path / "m.gguf", tiny(generation), tokenizer=tokenizer_for(generation), kind=kind)
     ours = build(gguf.read(tmp_path / "m.gguf"), dtype=torch.float32)
+    if kind != "F32":
+        for module in ours.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.register_forward_pre_hook(rounded(kind))
     assert difference(tmp_path / "m.gguf", ours) < TOLERANCE[kind]
     if kind == "F32":
         assert greedy(logits_of_theirs, theirs(tmp_path / "m.gguf")) == greedy(logits_of_ours, ours)
