@@ -3,7 +3,7 @@
 Each turn sends the whole conversation so far, and all but its end was in the turn before. The longest common beginning
 stays in the cache, what differs is cut off, and only the rest goes through the model.
 
-Notebook 16.
+Goes on from notebook 16.
 """
 
 from collections.abc import Iterator, Sequence

@@ -3,7 +3,7 @@
 These are the model's own numbers, the log-softmax of its logits: no temperature, no cut and no mask, whatever chose the
 token. Their mean with the sign turned is the loss of training (notebook 17); exp of that is the perplexity.
 
-Notebook 16.
+Goes on from notebook 16.
 """
 
 from collections.abc import Sequence, Set

@@ -1,11 +1,12 @@
 """A small model guesses the next few tokens, the big one reads all guesses in one pass and keeps those it would have made.
 
-Reading k tokens costs a big model hardly more than reading one, as its weights are fetched once either way. A guess x is
-kept with probability min(1, p(x) / q(x)), p being the big model's distribution and q the small one's; the first one that is
+Reading some tokens at once costs less than reading them one by one, as the weights are fetched once. A guess x is kept
+with probability min(1, p(x) / q(x)), p being the big model's distribution and q the small one's; the first one that is
 refused is replaced by a draw from what p has more than q. So every token is distributed as the big model alone would
 have it, however bad the guesses. Greedy decoding is the same rule with all probability on one token.
 
-Notebook 16. Sources: Leviathan et al., arXiv:2211.17192, section 2.3 and appendix A.1; Chen et al., arXiv:2302.01318.
+Goes on from notebook 16. Sources: Leviathan et al., arXiv:2211.17192, section 2.3 and appendix A.1; Chen et al.,
+arXiv:2302.01318.
 """
 
 from collections.abc import Iterator, Sequence, Set
