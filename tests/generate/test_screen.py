@@ -61,6 +61,26 @@ def test_one_huge_channel_of_the_hidden_state_does_not_mislead():
 
 
 @torch.inference_mode()
+def test_a_row_whose_whole_logit_int8_loses_is_found():
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(64), torch.zeros(4, 64)
+    hidden[0] = 0.0
+    weight[1, 5], weight[2] = 1 / hidden[5], 0.5 * hidden
+    weight[2, 0] = 1000.0
+    assert Screen(head_of(weight)).largest(hidden) == 2
+
+
+@torch.inference_mode()
+def test_a_row_that_reads_only_what_the_int8_hidden_state_loses_is_found():
+    torch.manual_seed(0)
+    hidden = torch.randn(64)
+    hidden[0] = 1000.0
+    weight = torch.zeros(3, 64)
+    weight[1, 0], weight[2, 1:] = 1e-4, hidden[1:].sign()
+    assert Screen(head_of(weight)).largest(hidden) == 2
+
+
+@torch.inference_mode()
 def test_a_row_that_int8_holds_exactly_does_not_widen_the_search():
     torch.manual_seed(0)
     weight = torch.randn(4000, 64)
@@ -72,7 +92,7 @@ def test_a_row_that_int8_holds_exactly_does_not_widen_the_search():
     assert screen.n_candidates < 50 * 40
 
 
-@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf"), 3e36, 1e-38])  # the last two leave fp32's range
 def test_what_has_no_largest_logit_is_left_undecided(value):
     screen = Screen(head_of(torch.randn(40, 8)))
     assert screen.largest(torch.full((8,), value)) is None and screen.n_undecided == 1
@@ -94,6 +114,8 @@ def test_bf16_logits_that_round_to_the_same_number_are_left_undecided():
     weight = torch.tensor([[256.0, 1.0], [256.0, 0.5], [-1.0, 0.0]], dtype=torch.bfloat16)
     assert Screen(head_of(weight.float())).largest(torch.ones(2)) == 0
     assert Screen(head_of(weight)).largest(torch.ones(2, dtype=torch.bfloat16)) is None  # 257 rounds to 256, 256.5 too
+    close = torch.tensor([[127.0, 127.0, 127.0, 3.0], [127.0, 127.0, 127.0, 2.0]], dtype=torch.bfloat16)  # int8 knows better
+    assert Screen(head_of(close)).largest(torch.ones(4, dtype=torch.bfloat16)) is None  # 384 and 383, which rounds to 384
 
 
 def test_a_processor_that_loses_sums_gets_smaller_numbers(monkeypatch):
