@@ -222,8 +222,9 @@ class SentencePiece:
             return self._encode_known(word)
         # the group keeps the characters of no piece: they are every second part
         parts = (
-            self._encode_unknown(part) if i % 2 else self._encode_known(part)
+            self._encode_unknown(part) if i % 2 else self._ids_of[part]
             for i, part in enumerate(self._unknown_run.split(word))
+            if part
         )
         return tuple(chain.from_iterable(parts))
 
