@@ -56,7 +56,8 @@ def fetch(repo_id: str, *, revision: str | None = None) -> Path:
         raise ValueError(f"a revision is a branch, a tag or a commit, and {repo_id} on the Hugging Face Hub has none called "
                          f"{revision!r}. See https://huggingface.co/{repo_id}/commits/main, or leave it out") from error
     except (HTTPError, OSError) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk's own error
+        is_network = isinstance(error, (HTTPError, ConnectionError, TimeoutError)) or error.errno is None
+        if not is_network:  # the disk
             raise
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"there is nothing at {repo_id!r} on this machine, the Hugging Face Hub could not give the model{at}, "

@@ -1,3 +1,4 @@
+import errno
 import http.server
 import json
 import re
@@ -233,3 +234,17 @@ def test_the_endpoint_and_the_cache_of_the_environment_are_those_of_huggingface_
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
     assert done.stdout.strip().startswith(str(tmp_path / "home")), done.stderr
     assert torch.equal(load.load(done.stdout.strip())[0].norm.weight, tiny("llama-3.1").bfloat16().norm.weight)
+
+
+def test_a_full_disk_is_no_matter_of_the_network(server, monkeypatch):
+    def raises(error):
+        def download(*_, **__):
+            raise error
+        monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+
+    raises(OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(OSError, match="No space left"):
+        load.load(NAME)
+    raises(ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"))
+    with pytest.raises(ValueError, match=r"could not give the model.*ConnectionResetError"):
+        load.load(NAME)
