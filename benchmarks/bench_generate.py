@@ -1,73 +1,157 @@
-"""How fast greedy decoding is beside transformers' `generate`, at the 15M shape of llama2.c, fp32, on one and two threads.
+"""How fast greedy decoding is on a CPU, beside transformers' `generate` and beside the processor's memory.
 
-The same weights, the same prompt, the same tokens (asserted). The bandwidth row says how fast the weights could be read
-once per token, which nothing that reads them all can beat.
+Two shapes with random weights: llama2.c's 15M in fp32, on one thread and on two, and Llama 3.2 1B in fp32 and bf16, on two.
+Everyone has the same weights and, in fp32, must write the same tokens (asserted). A time is that of one further token: of a
+long answer less a short one, so that the prompt's cost is left out for all. Contestants take turns; a ratio is the median
+of those within a round.
 
-    python benchmarks/bench_generate.py        # prints the table, writes benchmarks/results/generate.json
+Beside each row stands the least time that its bytes need: weights and cache as this contestant reads them per token, over
+the speed at which the same weights can be read in the same round (the faster of a plain sum and a matrix times a vector).
+
+    python benchmarks/bench_generate.py [--only 15m] [--only 1b-fp32] ...    # prints the table, writes results/generate.json
 """
 
+import argparse
+import gc
+import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from measure import race, ratio, write
+import transformers
+from measure import RESULTS, write
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from llama_from_scratch import family
 from llama_from_scratch.config import LayerSpec, LlamaConfig
 from llama_from_scratch.generate.generate import generate
+from llama_from_scratch.generate.greedy import GreedyDecoder
 from llama_from_scratch.model.transformer import Llama
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
-from hugging_face_twin import twin_of
+from hugging_face_twin import hugging_face_layout, hugging_face_name
 
 SHAPE_15M = LlamaConfig(dim=288, n_heads=6, n_kv_heads=6, ffn_dim=768, vocab_size=32000, max_seq_len=256, norm_eps=1e-5,
                         rope_theta=1e4, layers=(LayerSpec(),) * 6, is_tied=True)
-PROMPT, N_TOKENS, N_ROUNDS = [1, 15043, 3186, 29991], 100, 9
+PROMPT = [1, 15043, 3186, 29991]
+RUNS = {  # name: config, dtype, threads, tokens, rounds
+    "15m 1 thread": (SHAPE_15M, torch.float32, 1, 100, 9),
+    "15m 2 threads": (SHAPE_15M, torch.float32, 2, 100, 9),
+    "1b-fp32": (family.config("llama-3.2-1b"), torch.float32, 2, 6, 3),
+    "1b-bf16": (family.config("llama-3.2-1b"), torch.bfloat16, 2, 8, 3),
+}
 
 
-def read_gigabytes_per_s() -> float:
-    data = torch.ones(64_000_000)
+def model_of(config: LlamaConfig, dtype: torch.dtype) -> Llama:
+    """Random weights, made in their dtype and never twice in memory."""
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        model = Llama(config)
+    model = model.to(dtype).to_empty(device="cpu").eval()
+    model.output.weight = model.tok_embeddings.weight  # to_empty forgets that they are one
+    model.init_weights()
+    return model
+
+
+def sharing_twin_of(model: Llama) -> transformers.LlamaForCausalLM:
+    """The same model in transformers, on the very same memory but for wq and wk, whose rows it orders otherwise."""
+    config, scaling = model.config, model.config.rope_scaling
+    rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+    if scaling is not None:
+        rope |= {"rope_type": "llama3", "factor": scaling.factor, "low_freq_factor": scaling.low_freq_factor,
+                 "high_freq_factor": scaling.high_freq_factor,
+                 "original_max_position_embeddings": scaling.original_max_seq_len}
+    settings = transformers.LlamaConfig(
+        hidden_size=config.dim, intermediate_size=config.ffn_dim, num_hidden_layers=config.n_layers,
+        num_attention_heads=config.n_heads, num_key_value_heads=config.n_kv_heads, vocab_size=config.vocab_size,
+        max_position_embeddings=config.max_seq_len, rms_norm_eps=config.norm_eps, rope_parameters=rope,
+        tie_word_embeddings=config.is_tied, attn_implementation="sdpa")
+    with torch.device("meta"):
+        twin = transformers.LlamaForCausalLM(settings)
+    weights = {hugging_face_name(n): hugging_face_layout(n, w.detach(), config.head_dim) for n, w in model.named_parameters()}
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    twin.load_state_dict(weights, strict=True, assign=True)
+    twin.model.rotary_emb = LlamaRotaryEmbedding(settings)
+    return twin.eval()
+
+
+def read_s(model: Llama, clock: Callable[[], float]) -> float:
+    """Seconds to read all matrices once."""
+    matrices = [w.detach().view(torch.float32) for w in model.parameters() if w.ndim == 2]
+    ones = {n: torch.ones(n) for n in {w.shape[1] for w in matrices}}
     times = []
-    for _ in range(7):
-        began = time.perf_counter()
-        data.sum()
-        times.append(time.perf_counter() - began)
-    return data.nbytes / statistics.median(times) / 1e9
+    for read in (lambda w: w.sum(), lambda w: torch.mv(w, ones[w.shape[1]])):
+        began = clock()
+        for w in matrices:
+            read(w)
+        times.append(clock() - began)
+    return min(times)
+
+
+def measure(name: str) -> list[dict]:
+    config, dtype, n_threads, n_tokens, n_rounds = RUNS[name]
+    torch.set_num_threads(n_threads)
+    clock = time.process_time if n_threads == 1 else time.perf_counter
+    model = model_of(config, dtype)
+    twin, decoder = sharing_twin_of(model), GreedyDecoder(model)
+    contestants = {
+        "GreedyDecoder": lambda n: list(decoder.stream(PROMPT, max_tokens=n)),
+        "generate": lambda n: generate(model, [PROMPT], max_tokens=n)[0],
+        "transformers": lambda n: twin.generate(
+            torch.tensor([PROMPT]), max_new_tokens=n, do_sample=False, eos_token_id=None, pad_token_id=0,
+        )[0, len(PROMPT):].tolist(),
+    }
+    answers = {who: run(1 + n_tokens) for who, run in contestants.items()}
+    n_equal = {who: sum(a == b for a, b in zip(ids, answers["generate"])) for who, ids in answers.items()}
+    assert dtype != torch.float32 or all(n == 1 + n_tokens for n in n_equal.values()), "all must write the same tokens"
+    times, reads = {who: [] for who in contestants}, []
+    for _ in range(n_rounds):
+        reads.append(read_s(model, clock))
+        for who, run in contestants.items():
+            began = clock()
+            run(1)
+            between = clock()
+            run(1 + n_tokens)
+            times[who].append((clock() - between - (between - began)) / n_tokens)
+    weight_bytes = sum(w.nbytes for w in model.parameters())
+    cache_bytes = config.kv_bytes_per_token(dtype.itemsize) * (len(PROMPT) + n_tokens / 2)
+    screen, head = decoder.screen, model.output.weight
+    rows_per_token = screen.n_candidates / screen.n_asked
+    screen_bytes = head.numel() + rows_per_token * head.nbytes / len(head) + screen.n_undecided / screen.n_asked * head.nbytes
+    bandwidth = weight_bytes / statistics.median(reads)
+    rows = []
+    for who, seconds in times.items():
+        n_bytes = cache_bytes + weight_bytes - (head.nbytes - screen_bytes if who == "GreedyDecoder" else 0)
+        median = statistics.median(seconds)
+        rows.append({
+            "run": name, "who": who, "ms_per_token": 1000 * median, "fastest_round_ms": 1000 * min(seconds),
+            "transformers_takes_times_longer": statistics.median(b / a for a, b in zip(seconds, times["transformers"])),
+            "megabytes_per_token": n_bytes / 1e6, "read_gigabytes_per_s": bandwidth / 1e9,
+            "limit_ms": 1000 * n_bytes / bandwidth,
+            "share_of_limit": statistics.median(n_bytes / weight_bytes * r / s for r, s in zip(reads, seconds)),
+            "equal_tokens": n_equal[who], "n_tokens": 1 + n_tokens,
+        })
+        print("  ".join(f"{value:.2f} {key}" if isinstance(value, float) else f"{value}" for key, value in rows[-1].items()),
+              flush=True)
+    print(f"    screen: {rows_per_token:.1f} candidates, undecided {screen.n_undecided} of {screen.n_asked}", flush=True)
+    return rows
 
 
 def main() -> None:
-    torch.manual_seed(0)
-    model = Llama(SHAPE_15M).eval()
-    twin = twin_of(model).eval()
-    twin.set_attn_implementation("sdpa")  # its fast path; the default of the tests is the plain one
-
-    def ours() -> list[int]:
-        return generate(model, [PROMPT], max_tokens=N_TOKENS)[0]
-
-    def theirs() -> list[int]:
-        ids = twin.generate(torch.tensor([PROMPT]), max_new_tokens=N_TOKENS, do_sample=False, eos_token_id=None, pad_token_id=0)
-        return ids[0, len(PROMPT):].tolist()
-
-    assert ours() == theirs(), "both must write the same tokens"
-    n_bytes = sum(p.nbytes for p in model.parameters())
-    rows = []
-    for n_threads in (1, 2):
-        torch.set_num_threads(n_threads)
-        clock = time.process_time if n_threads == 1 else time.perf_counter
-        times = race({"ours": ours, "transformers": theirs}, n_rounds=N_ROUNDS, clock=clock)
-        bandwidth = read_gigabytes_per_s()
-        row = {
-            "n_threads": n_threads,
-            "ours_ms_per_token": 1000 * statistics.median(times["ours"]) / N_TOKENS,
-            "transformers_ms_per_token": 1000 * statistics.median(times["transformers"]) / N_TOKENS,
-            "times_faster": ratio(times, "transformers", "ours"),
-            "bandwidth_limit_ms_per_token": n_bytes / bandwidth / 1e6,
-        }
-        rows.append(row)
-        print("  ".join(f"{key} {value:.2f}" for key, value in row.items()))
-    results = {"n_params": SHAPE_15M.n_params, "n_tokens": N_TOKENS, "rows": rows}
-    print("written:", write("generate", results, packages=("torch", "transformers")))
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", choices=RUNS, help="measure this run alone and keep the file's others")
+    only = parser.parse_args().only or list(RUNS)
+    path = RESULTS / "generate.json"
+    old = json.loads(path.read_text())["rows"] if path.exists() else []
+    rows = {name: [row for row in old if row.get("run") == name] for name in RUNS}
+    for name in only:
+        rows[name] = measure(name)
+        gc.collect()
+        print("written:", write("generate", {"rows": [row for name in RUNS for row in rows[name]]},
+                                packages=("torch", "transformers")))
 
 
 if __name__ == "__main__":

@@ -31,12 +31,12 @@ class GreedyDecoder:
     """
 
     def __init__(self, model: Llama) -> None:
-        weight, config = model.output.weight, model.config
+        weight = model.output.weight
         if weight.device.type != "cpu":
             raise ValueError(f"a GreedyDecoder is for a CPU; this model is on {weight.device}. Decode with generate()")
         self._model, self.screen = model, Screen(model.output)
         self._known, self._layers = _state(model), [_Layer(block, dtype=weight.dtype) for block in model.layers]
-        self._embeddings, self._norm = weight if config.is_tied else model.tok_embeddings.weight, _norm(model.norm)
+        self._embeddings_VD, self._norm = model.tok_embeddings.weight.detach(), _norm(model.norm)
 
     def stream(
         self, prompt: Sequence[int], *, max_tokens: int | None = None, stop_ids: Set[int] = frozenset()
@@ -67,7 +67,7 @@ class GreedyDecoder:
 
     def _hidden(self, token: int, slot: int, *, rotation_R: Complex[Tensor, "R"], pasts: list["_Past"]) -> Float[Tensor, "D"]:
         """`Llama.hidden` for one token that follows those of the past."""
-        x_D = self._embeddings[token]
+        x_D = self._embeddings_VD[token]
         for layer, spec, past in zip(self._layers, self._model.config.layers, pasts):
             start = 0 if spec.chunk_size is None else slot // spec.chunk_size * spec.chunk_size
             x_D = layer(x_D, rotation_R=rotation_R, past=past, start=start, slot=slot)

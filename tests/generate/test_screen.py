@@ -63,9 +63,9 @@ def test_one_huge_channel_of_the_hidden_state_does_not_mislead():
 @torch.inference_mode()
 def test_a_row_whose_whole_logit_int8_loses_is_found():
     torch.manual_seed(0)
-    hidden, weight = torch.randn(64), torch.zeros(4, 64)
-    hidden[0] = 0.0
-    weight[1, 5], weight[2] = 1 / hidden[5], 0.5 * hidden
+    hidden, weight = torch.randint(-127, 127, (64,)).float(), torch.zeros(4, 64)
+    hidden[:2] = torch.tensor([0.0, 127.0])
+    weight[1, 1], weight[2] = 1 / 127, 0.02 * hidden
     weight[2, 0] = 1000.0
     assert Screen(head_of(weight)).largest(hidden) == 2
 
