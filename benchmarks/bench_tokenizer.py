@@ -1,7 +1,12 @@
-"""How fast the byte-level BPE tokenizer trains and encodes, beside tiktoken and Hugging Face tokenizers, on one thread.
+"""How fast the tokenizers train, encode and decode, beside tiktoken, sentencepiece and Hugging Face tokenizers.
 
-All texts are the sources of Python's standard library, which every machine has. Contestants take turns inside each
-round and a ratio is the median over rounds, so that other load on the machine falls on all alike.
+Texts: the project's stories; the sources of Python's standard library; and the names of languages, countries, currencies,
+units and time zones in 36 languages, from Unicode's CLDR in the package babel, which JupyterLab needs. So they are words and
+phrases of many scripts, not prose. The vocabularies are learned from one half of each; the other half is encoded.
+
+Contestants take turns inside each round and a ratio is the median over rounds. All but the batch runs on one thread and is
+clocked in the processor's seconds, which other load on the machine leaves alone. Cold is a tokenizer that has just been
+made; warm has seen this very text, or another of its kind.
 
     python benchmarks/bench_tokenizer.py        # prints the table, writes benchmarks/results/tokenizer.json
 """
@@ -13,33 +18,52 @@ import random
 import re
 import statistics
 import sysconfig
+import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-os.environ |= {"RAYON_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}  # before tokenizers starts its threads
+os.environ["TOKENIZERS_PARALLELISM"] = "false"  # until the batch
 
+import sentencepiece
 import tiktoken
 import tokenizers
-from measure import write
+from babel import localedata
+from measure import race, ratio, write
 from tokenizers import models, pre_tokenizers, trainers
 
-from llama_from_scratch.tokenizer import Tokenizer
-from llama_from_scratch.tokenizer.byte_bpe import merge_word
-from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, Splitter
+from llama_from_scratch.bundled import path
+from llama_from_scratch.tokenizer import Tokenizer, hugging_face
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
+from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN, Splitter
 
 ROOT = Path(__file__).parent.parent
+PATTERNS = {"Llama 3": LLAMA3_PATTERN, "Llama 4": LLAMA4_PATTERN}
+LANGUAGES = [
+    "am", "ar", "bn", "cs", "de", "el", "es", "fa", "fr", "gu", "he", "hi", "hy", "it", "ja", "ka", "km", "ko", "lo", "ml",
+    "my", "nl", "pl", "pt", "ru", "si", "sw", "ta", "te", "th", "tr", "uk", "ur", "vi", "zh", "zh_Hant",
+]  # fmt: skip
+NAMED = [
+    "languages", "territories", "scripts", "variants", "time_zones", "meta_zones", "currency_names", "unit_display_names",
+    "date_fields",
+]  # fmt: skip
+
+Race = Mapping[str, list[float]]
+
+
+# --- texts ------------------------------------------------------------------------------------------------------------
 
 
 def standard_library() -> list[str]:
     folder = Path(sysconfig.get_paths()["stdlib"])
     texts = []
-    for path in sorted(folder.rglob("*.py")):
-        if "site-packages" not in path.parts:
+    for file in sorted(folder.rglob("*.py")):
+        if "site-packages" not in file.parts:
             try:
-                texts.append(path.read_text("utf-8"))
+                texts.append(file.read_text("utf-8"))
             except UnicodeDecodeError:
                 continue  # a few test files are in other encodings on purpose
     return texts
@@ -58,6 +82,46 @@ def english(texts: list[str]) -> str:
     """Docstrings and comments: the prose among the sources."""
     prose = (found[1] or found[2] for text in texts for found in re.finditer(r'"""([\s\S]*?)"""|# ([A-Z].*)', text))
     return "\n".join(part for part in prose if part)
+
+
+def names_in(language: str) -> str:
+    names = localedata.load(language)
+    return ", ".join(text for part in NAMED for text in strings(names[part]))
+
+
+def strings(entry: object) -> Iterator[str]:
+    if isinstance(entry, str):
+        yield entry
+    elif isinstance(entry, Mapping):
+        for value in entry.values():
+            yield from strings(value)
+
+
+def parts_of(text: str, n_chars: int) -> list[str]:
+    return [text[i : i + n_chars] for i in range(0, len(text), n_chars)]
+
+
+def quarters(text: str) -> list[str]:
+    return [text[i * len(text) // 4 : (i + 1) * len(text) // 4] for i in range(4)]
+
+
+def texts_of_each_kind(sources: list[str]) -> tuple[list[str], dict[str, tuple[list[str], list[str]]]]:
+    """What to learn a vocabulary from, and by kind two lists of other texts, about a million characters each."""
+    stories = path("stories.txt").read_text("utf-8")
+    # Meta cuts what is longer than 400,000 characters; the others do not, and their ids differ at the cut.
+    others = [text for text in sources[1::2] if len(text) < 400_000]
+    random.Random(0).shuffle(others)
+    first = up_to(1_000_000, others)
+    names = [quarters(names_in(language)) for language in LANGUAGES]
+    learned = [stories[:2_000_000], *sources[::2], *(a + b for a, b, _, _ in names)]
+    return learned, {
+        "English stories": (parts_of(stories[2_000_000:3_000_000], 20_000), parts_of(stories[3_000_000:4_000_000], 20_000)),
+        "Python sources": (first, up_to(1_000_000, others[len(first) :])),
+        "names in 36 languages": ([c for _, _, c, _ in names], [d for _, _, _, d in names]),
+    }
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
 
 
 def recount_train(text: str, n_merges: int, *, is_unique: bool) -> list[tuple[bytes, bytes]]:
@@ -83,14 +147,10 @@ def recount_train(text: str, n_merges: int, *, is_unique: bool) -> list[tuple[by
     return merges
 
 
-def hugging_face_pre_tokenizer() -> pre_tokenizers.PreTokenizer:
-    split = pre_tokenizers.Split(tokenizers.Regex(LLAMA3_PATTERN), "isolated")
-    return pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-
-
 def hugging_face_train(texts: list[str], vocab_size: int) -> tokenizers.Tokenizer:
     theirs = tokenizers.Tokenizer(models.BPE())
-    theirs.pre_tokenizer = hugging_face_pre_tokenizer()
+    split = pre_tokenizers.Split(tokenizers.Regex(LLAMA3_PATTERN), "isolated")
+    theirs.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     theirs.train_from_iterator(
         texts, trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
@@ -98,110 +158,163 @@ def hugging_face_train(texts: list[str], vocab_size: int) -> tokenizers.Tokenize
     return theirs
 
 
-def hugging_face_from(tok: Tokenizer) -> tokenizers.Tokenizer:
-    """Their tokenizer with our ranks: each token is written in their alphabet of 256 printable symbols."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    symbol = {value: chr(value) for value in printable}
-    symbol |= {value: chr(256 + i) for i, value in enumerate(sorted(set(range(256)) - set(printable)))}
-    written = {rank: "".join(symbol[value] for value in token) for token, rank in tok.ranks.items()}
-    earlier, merges = {}, []
-    for token, rank in sorted(tok.ranks.items(), key=lambda item: item[1]):
-        if len(token) > 1:
-            left, right = merge_word(token, earlier)
-            merges.append((written[left], written[right]))
-        earlier[token] = rank
-    theirs = tokenizers.Tokenizer(models.BPE({name: rank for rank, name in written.items()}, merges, ignore_merges=True))
-    theirs.pre_tokenizer = hugging_face_pre_tokenizer()
-    return theirs
-
-
-def large_vocabulary(texts: list[str]) -> Tokenizer:
-    path = ROOT / "build" / f"stdlib-{platform.python_version()}-32768.model"
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        Tokenizer.train(texts, 32_768).save(path)
-    return Tokenizer.load(path)
-
-
-def timed(work: Callable, *args, **options) -> tuple[float, object]:
-    start = time.perf_counter()
-    result = work(*args, **options)
-    return time.perf_counter() - start, result
-
-
-def encode_all(encode: Callable[[str], object], documents: list[str]) -> list:
-    return [encode(document) for document in documents]
-
-
-def row(what: str, ours_s: list[float], others: dict[str, list[float]], n_chars: int) -> dict:
-    """Medians over rounds; a ratio above 1 says how many times faster than the other we are."""
-    return {
-        "what": what,
-        "n_chars": n_chars,
-        "rounds": len(ours_s),
-        "ours_s": round(statistics.median(ours_s), 4),
-        "ours_mchars_per_s": round(n_chars / 1e6 / statistics.median(ours_s), 2),
-        "others_s": {name: round(statistics.median(times), 4) for name, times in others.items()},
-        "speed_over": {
-            name: round(statistics.median(theirs / ours for theirs, ours in zip(times, ours_s)), 3)
-            for name, times in others.items()
-        },
-    }
-
-
-def training_rows(texts: list[str], rounds: int) -> list[dict]:
-    small = "".join(texts)[:185_000]
-    ours, every, unique = [], [], []
-    for _ in range(rounds):
-        merges: list[tuple] = []
-        ours.append(timed(Tokenizer.train, small, 512, on_merge=lambda *merge, to=merges: to.append(merge[1:3]))[0])
-        for times, is_unique in ((every, False), (unique, True)):
-            time_s, naive = timed(recount_train, small, 256, is_unique=is_unique)
-            times.append(time_s)
-            assert naive == merges
-    others = {"recount of every word": every, "recount of every different word": unique}
-    rows = [row("train, 185 kB of code, 256 merges", ours, others, len(small))]
-
+def training_rows(sources: list[str], rounds: int) -> list[dict]:
+    small = "".join(sources)[:185_000]
+    merges: list[tuple] = []
+    Tokenizer.train(small, 512, on_merge=lambda *merge: merges.append(merge[1:3]))
+    assert recount_train(small, 256, is_unique=True) == merges
+    every, different = "recount of every word", "recount of every different word"
+    times = race({
+        "ours": partial(Tokenizer.train, small, 512),
+        every: partial(recount_train, small, 256, is_unique=False),
+        different: partial(recount_train, small, 256, is_unique=True),
+    }, n_rounds=rounds, n_warmup=0, clock=time.process_time)
+    rows = [row("train, 185 kB of code, 256 merges", times, "ours", [every, different], len(small))]
     for what, documents, vocab_size in (
-        ("train, 5 MB of code, 4096 ids", up_to(5_000_000, texts), 4096),
-        ("train, 4 MB of English, 1024 ids", [english(texts)[:4_000_000]], 1024),
+        ("train, 5 MB of code, 4096 ids", up_to(5_000_000, sources), 4096),
+        ("train, 4 MB of English, 1024 ids", [english(sources)[:4_000_000]], 1024),
     ):
-        ours, theirs = [], []
-        for _ in range(rounds):
-            ours.append(timed(Tokenizer.train, documents, vocab_size)[0])
-            theirs.append(timed(hugging_face_train, documents, vocab_size)[0])
-        rows.append(row(what, ours, {"tokenizers": theirs}, sum(map(len, documents))))
+        times = race({
+            "ours": partial(Tokenizer.train, documents, vocab_size),
+            "tokenizers": partial(hugging_face_train, documents, vocab_size),
+        }, n_rounds=rounds, n_warmup=0, clock=time.process_time)
+        rows.append(row(what, times, "ours", ["tokenizers"], sum(map(len, documents))))
     return rows
 
 
-def encoding_rows(texts: list[str], rounds: int) -> list[dict]:
-    table = large_vocabulary(texts)
-    tiktok = tiktoken.Encoding("trained here", pat_str=LLAMA3_PATTERN, mergeable_ranks=table.ranks, special_tokens={})
-    hugging_face = hugging_face_from(table).to_str()
-    # Meta cuts what is longer than 400,000 characters; the others do not, and their ids differ at the cut.
-    short = [text for text in texts if len(text) < 400_000]
-    random.Random(0).shuffle(short)
-    first = up_to(4_000_000, short)
-    second = up_to(4_000_000, short[len(first) :])
+# --- encoding and decoding --------------------------------------------------------------------------------------------
 
-    passes = {"cold": first, "warm, the same text again": first, "warm, other text": second}
-    ours = {name: [] for name in passes}
-    others = {name: {"tiktoken": [], "tokenizers": []} for name in passes}
+
+def byte_vocabulary(name: str, learned: list[str]) -> Tokenizer:
+    file = ROOT / "build" / f"bench-{name}-{platform.python_version()}-65536.model".replace(" ", "-")
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        Tokenizer.train(learned, 65_536, pattern=PATTERNS[name]).save(file)
+    return Tokenizer.load(file, pattern=PATTERNS[name])
+
+
+def piece_vocabulary(learned: list[str]) -> Path:
+    file = ROOT / "build" / f"bench-{platform.python_version()}-32000.sentencepiece"
+    if not file.exists():
+        file.parent.mkdir(exist_ok=True)
+        SentencePiece.train(learned, 32_000).save(file)
+    return file
+
+
+def tiktoken_of(tok: Tokenizer) -> tiktoken.Encoding:
+    return tiktoken.Encoding("trained here", pat_str=tok.pattern, mergeable_ranks=tok.ranks, special_tokens={})
+
+
+def hugging_face_of(tok: Tokenizer | SentencePiece) -> tokenizers.Tokenizer:
+    with tempfile.TemporaryDirectory() as folder:
+        hugging_face.write(Path(folder) / "tokenizer.json", tok)
+        return tokenizers.Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+
+
+def encoding_rows(learned: list[str], kinds: dict[str, tuple[list[str], list[str]]], rounds: int) -> list[dict]:
+    rows = []
+    for name, pattern in PATTERNS.items():
+        tok = byte_vocabulary(name, learned)
+        theirs = tiktoken_of(tok)
+        make = partial(Tokenizer, tok.ranks, pattern=pattern)
+        for kind, texts in kinds.items():
+            rows += rows_of(f"{name}, {kind}", make, {"tiktoken": (theirs.encode_ordinary, theirs.decode)}, texts, rounds)
+    file = piece_vocabulary(learned)
+    tok, theirs = SentencePiece.load(file), sentencepiece.SentencePieceProcessor(model_file=str(file))
+    # Chinese and Korean characters of which few are pieces: nothing comes twice, and most of it becomes bytes.
+    unknown = ["".join(map(chr, range(begin, begin + 5000))) for begin in range(0x3400, 0xD000, 5000)]
+    for kind, texts in (kinds | {"characters of no piece": (unknown, unknown[::-1])}).items():
+        codec = {"sentencepiece": (theirs.encode, theirs.decode)}
+        rows += rows_of(f"Llama 2, {kind}", partial(SentencePiece, tok.pieces), codec, texts, rounds)
+    return rows
+
+
+def rows_of(what: str, make, codecs: dict, texts: tuple[list[str], list[str]], rounds: int) -> list[dict]:
+    """Rows for a new tokenizer, one that knows the first texts, and one that knows the second, on the first; and to decode."""
+    first, second = texts
+    n_chars = sum(map(len, first))
+    warm, theirs = make(), hugging_face_of(make())
+    codecs = codecs | {"tokenizers": (lambda text: theirs.encode(text, add_special_tokens=False).ids, theirs.decode)}
+    ids = [warm.encode(text) for text in first]
+    for encode, decode in codecs.values():
+        assert [encode(text) for text in first] == ids
+        assert [decode(each) for each in ids] == [warm.decode(each) for each in ids]
+    cold, others = ([make() for _ in range(rounds + 1)] for _ in range(2))
+    for tok in others:
+        encode_all(tok.encode, second)
+    times = race({
+        "cold": lambda: encode_all(cold.pop().encode, first),
+        "warm, other text": lambda: encode_all(others.pop().encode, first),
+        "warm": lambda: encode_all(warm.encode, first),
+        **{name: partial(encode_all, encode, first) for name, (encode, _) in codecs.items()},
+    }, n_rounds=rounds, clock=time.process_time)
+    rows = [row(f"encode, {what}, {state}", times, state, [*codecs], n_chars) for state in ("cold", "warm, other text", "warm")]
+    times = race({
+        "ours": partial(encode_all, warm.decode, ids),
+        **{name: partial(encode_all, decode, ids) for name, (_, decode) in codecs.items()},
+    }, n_rounds=rounds, clock=time.process_time)
+    return [*rows, row(f"decode, {what}", times, "ours", [*codecs], n_chars)]
+
+
+def encode_all(encode, texts: list) -> list:
+    return [encode(text) for text in texts]
+
+
+def row(what: str, times: Race, ours: str, others: list[str], n_chars: int) -> dict:
+    """A ratio above 1 says how many times faster than the other we are."""
+    return {
+        "what": what,
+        "n_chars": n_chars,
+        "rounds": len(times[ours]),
+        "ours_s": round(statistics.median(times[ours]), 4),
+        "mchars_per_s": round(n_chars / 1e6 / statistics.median(times[ours]), 2),
+        "speed_over": {name: round(ratio(times, name, ours), 2) for name in others},
+    }
+
+
+# --- a batch on all cores ---------------------------------------------------------------------------------------------
+
+
+def batch_rows(learned: list[str], kinds: dict[str, tuple[list[str], list[str]]], rounds: int) -> list[dict]:
+    """Wall-clock seconds, which all other load on the machine adds to."""
+    n = os.cpu_count() or 1
+    texts = [text for first, second in kinds.values() for text in first + second] * 2
+    n_chars = sum(map(len, texts))
+    tok = byte_vocabulary("Llama 3", learned)
+    theirs, hugging = tiktoken_of(tok), hugging_face_of(tok)
+    expected = tok.encode_batch(texts, n_workers=1)
+    assert tok.encode_batch(texts, n_workers=n) == expected == theirs.encode_ordinary_batch(texts)
+
+    def tokenizers_batch(is_parallel: bool) -> None:
+        os.environ["TOKENIZERS_PARALLELISM"] = str(is_parallel).lower()
+        hugging.encode_batch(texts)
+
+    times = race({
+        "ours, 1": partial(tok.encode_batch, texts, n_workers=1),
+        "ours": partial(tok.encode_batch, texts, n_workers=n),
+        "tiktoken, 1": partial(theirs.encode_ordinary_batch, texts, num_threads=1),
+        "tiktoken": partial(theirs.encode_ordinary_batch, texts, num_threads=n),
+        "tokenizers, 1": partial(tokenizers_batch, False),
+        "tokenizers": partial(tokenizers_batch, True),
+    }, n_rounds=rounds)
+    alone, busiest = [], []
     for _ in range(rounds):
-        tok, theirs = Tokenizer(table.ranks), tokenizers.Tokenizer.from_str(hugging_face)  # both remember nothing yet
-        for name, documents in passes.items():
-            time_s, ids = timed(encode_all, tok.encode, documents)
-            ours[name].append(time_s)
-            time_s, expected = timed(encode_all, tiktok.encode_ordinary, documents)
-            others[name]["tiktoken"].append(time_s)
-            assert ids == expected
-            time_s, encodings = timed(encode_all, theirs.encode, documents)
-            others[name]["tokenizers"].append(time_s)
-            assert ids == [encoding.ids for encoding in encodings]
-    return [
-        row(f"encode, 32768 ids, code, {name}", ours[name], others[name], sum(map(len, documents)))
-        for name, documents in passes.items()
-    ]
+        alone.append(processor_seconds(partial(tok.encode_batch, texts, n_workers=1))[0])
+        here, elsewhere = processor_seconds(partial(tok.encode_batch, texts, n_workers=n))
+        busiest.append(max(here, elsewhere / max(n - 1, 1)))
+    line = row(f"encode_batch on {n} cores, all three kinds, warm", times, "ours", ["tiktoken", "tokenizers"], n_chars)
+    scaling = {name: round(ratio(times, f"{name}, 1", name), 2) for name in ("ours", "tiktoken", "tokenizers")}
+    # What a free machine would show: one process's seconds of work over those of the busiest of several.
+    free = round(statistics.median(a / b for a, b in zip(alone, busiest)), 2)
+    return [line | {"speed_over_one_core": scaling, "ours_by_processor_time": free, "load": os.getloadavg()[0]}]
+
+
+def processor_seconds(work) -> tuple[float, float]:
+    """What `work` took of this process, and of those it started."""
+    before = os.times()
+    work()
+    spent = [after - start for after, start in zip(os.times(), before)]
+    return spent[0] + spent[1], spent[2] + spent[3]
 
 
 def main() -> None:
@@ -209,13 +322,20 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
 
-    texts = standard_library()
-    rows = training_rows(texts, min(args.rounds, 3)) + encoding_rows(texts, args.rounds)
-    write("tokenizer", {"n_threads": 1, "rows": rows}, packages=("regex", "tiktoken", "tokenizers"))
-    for line in rows:
-        print(f"{line['what']:<52} {line['ours_s']:8.3f} s  {line['ours_mchars_per_s']:7.2f} Mchar/s")
-        for name, ratio in line["speed_over"].items():
-            print(f"    {name:<48} {line['others_s'][name]:8.3f} s  we are {ratio:.2f} x as fast")
+    sources = standard_library()
+    learned, kinds = texts_of_each_kind(sources)
+    rows = []
+    for some in (
+        training_rows(sources, min(args.rounds, 3)),
+        encoding_rows(learned, kinds, args.rounds),
+        batch_rows(learned, kinds, min(args.rounds, 3)),
+    ):
+        for line in some:
+            ratios = (f"{times:6.2f} x {name}" for name, times in line["speed_over"].items())
+            print(f"{line['what']:<58} {line['ours_s']:8.4f} s {line['mchars_per_s']:7.2f} Mchar/s", *ratios, flush=True)
+        rows += some
+    print("over one core:", rows[-1]["speed_over_one_core"], "ours by processor time:", rows[-1]["ours_by_processor_time"])
+    write("tokenizer", {"rows": rows}, packages=("babel", "regex", "sentencepiece", "tiktoken", "tokenizers"))
 
 
 if __name__ == "__main__":
