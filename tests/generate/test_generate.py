@@ -146,6 +146,13 @@ def test_without_max_tokens_each_row_of_a_batch_fills_its_own_context():
     assert batch == [generate(model, [prompt])[0] for prompt in prompts]
 
 
+def test_rows_fill_their_context_also_after_others_have_left():
+    model = loud_model(max_seq_len=16).double()
+    prompts, limits = [[5], [6], [7], [1] * 9, [2], [3]], [1, 1, 1, 7, 15, 15]
+    batch = generate(model, prompts, max_tokens=limits)
+    assert batch == [generate(model, [prompt], max_tokens=limit)[0] for prompt, limit in zip(prompts, limits)]
+
+
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), Sampling(temperature=0.0, repetition_penalty=1.5), WARM,
                                       Sampling(top_p=0.5, min_p=0.1)], ids=str)
 def test_only_ids_that_the_mask_allows_are_written(model, sampling):
