@@ -147,25 +147,40 @@ def small_config(name: str) -> LlamaConfig:
 def dialogs(stories: Sequence[str], *, seed: int = 0) -> Iterator[list[Message]]:
     """One finished dialog per story, in which all that the assistant says is the story's own.
 
-    The user asks for a story about its theme, or for any where the system's message names the theme, or gives the opening.
-    Some dialogs pause in the middle until the user says to go on, and some have another story after it.
+    The user asks for a story about its theme, or for any where the system's message names the theme, and is told it without
+    the introduction; or the user gives the opening, and is told the rest. Some dialogs pause in the middle until the user
+    says to go on, and some have another story after it.
     """
     pick = random.Random(seed)
     for story, following in zip(stories, [*stories[1:], stories[0]]):
-        theme, kind, opening_and_rest = THEMES[_theme(story)], pick.random(), _cut(story)
-        lead = [Message(role="system", content="You tell stories.")] if pick.random() < 0.3 else []
+        theme, kind = THEMES[_theme(story)], pick.random()
+        told, lead = _without_introduction(story), []
+        if pick.random() < 0.3:
+            lead = [Message(role="system", content="You tell stories.")]
         if kind < 0.2:
-            dialog = [*lead, Message(role="user", content=f"Go on: {opening_and_rest[0]}")]
+            opening, told = _cut(story)
+            dialog = [*lead, Message(role="user", content=f"Go on: {opening}")]
         elif kind < 0.6:
             dialog = [Message(role="system", content=f"You tell stories about {theme}."),
                       Message(role="user", content="Tell me a story.")]
         else:
             dialog = [*lead, Message(role="user", content=f"Tell me a story about {theme}.")]
-        dialog += _telling(opening_and_rest[1] if kind < 0.2 else story, is_in_two=pick.random() < 0.4)
+        dialog += _telling(told, is_in_two=pick.random() < 0.4)
         if pick.random() < 0.2:
             dialog.append(Message(role="user", content=f"Another one, about {THEMES[_theme(following)]}."))
-            dialog += _telling(following, is_in_two=False)
+            dialog += _telling(_without_introduction(following), is_in_two=False)
         yield dialog
+
+
+def _without_introduction(story: str) -> str:
+    """From the last sentence on that begins with no pronoun, up to the one where the theme comes first.
+
+    Introductions are alike whatever follows; without them the first words of an answer depend on what was asked for.
+    """
+    first = re.search(rf"\b{_theme(story)}\b", story).start()
+    begins = [found.end() for found in re.finditer(r'[.!?]"?\s+', story[:first])]
+    begins = [i for i in begins if not re.match(r"(He|She|It|They|His|Her|Their)\b|[a-z\"]", story[i:])]
+    return story[begins[-1] :] if begins else story
 
 
 def _theme(story: str) -> str | None:

@@ -78,10 +78,26 @@ def test_the_story_that_is_told_is_about_what_was_asked_for(stories):
     assert n_asked.keys() == THEMES.keys() and n_asked.total() > len(stories) / 2
 
 
-def test_a_dialog_tells_the_story_whole(stories):
+def test_a_dialog_tells_the_story_to_its_end_and_from_its_opening_if_the_user_gives_that(stories):
+    n_whole = 0
     for story, dialog in zip(stories, dialogs(stories)):
-        told = "".join(m.content.removeprefix("Go on: ") for m in dialog if m.role != "system" and m.content != "Go on.")
-        assert "".join(story.split()) in "".join(told.split())
+        asked = next(m.content for m in dialog if m.role == "user")
+        told = "".join(m.content for m in dialog if m.role == "assistant")
+        whole, told = "".join(story.split()), "".join((asked.removeprefix("Go on: ") + told).split())
+        if asked.startswith("Go on: "):
+            assert whole in told
+        else:
+            assert whole[-200:] in told
+        n_whole += whole in told
+    assert len(stories) / 4 < n_whole < len(stories)
+
+
+def test_a_story_without_its_introduction_begins_where_its_theme_does():
+    story = ("Anna was a girl. She sang. It was late. Anna and Mom walked home. She saw the moon. The moon was big. It went "
+             "with them. Oh moon!")
+    assert module._without_introduction(story).startswith("Anna and Mom walked home. She saw the moon.")
+    story = "Anna was a girl. She had a loose tooth. The tooth hurt. Her tooth fell out."
+    assert module._without_introduction(story) == story
 
 
 def test_every_window_begins_with_a_document_and_predicts_within_documents_alone():
@@ -247,7 +263,7 @@ def test_a_real_mini_tells_what_it_is_asked_for_and_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "TRAINING", REAL)
     model, tokenizer = trained("llama-2", cache=tmp_path)
     stories, held_out = module._stories()
-    assert module._loss(model, tokenizer, held_out) < 1.35, "nats per token; 7.5 before training"
+    assert module._loss(model, tokenizer, held_out) < 1.25, "nats per token; 7.5 before training"
     known = set(re.findall(r"[A-Za-z']+", " ".join(stories)))
     n_words = n_strange = n_ended = n_right = 0
     for i, (word, words) in enumerate(THEMES.items()):
@@ -259,7 +275,7 @@ def test_a_real_mini_tells_what_it_is_asked_for_and_ends(tmp_path, monkeypatch):
             n_ended, n_right = n_ended + (not chat.is_cut), n_right + (word in told)
             assert len("".join(chat.say("Go on.", max_tokens=320))) > 0
     assert n_words > 16 * 40 and n_strange < 0.05 * n_words
-    assert n_ended >= 12 and n_right >= 5, "of 16; by chance 2 are right"
+    assert n_ended >= 12 and n_right >= 11, "of 16; by chance 2 are right"
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------------
