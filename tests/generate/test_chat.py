@@ -153,6 +153,18 @@ def test_an_answer_that_fails_leaves_no_trace(chat):
     assert len("".join(chat.say("more", max_tokens=2))) > 0 and len(chat.messages) == 4
 
 
+def test_an_answer_ends_at_the_ids_of_the_format(chat, monkeypatch):
+    stops = []
+
+    def stream(*args, stop_ids, **settings):
+        stops.append(stop_ids)
+        yield from ()
+
+    monkeypatch.setattr(module, "stream", stream)
+    list(chat.say("hi"))
+    assert stops == [chat.format.stop_ids(chat.tokenizer)] and stops[0]
+
+
 def test_whether_an_answer_was_cut_is_told(chat, monkeypatch):
     scripted(monkeypatch, [40, 41, 42], [40, 41])
     list(chat.say("hi", max_tokens=3))
