@@ -32,7 +32,7 @@ _MAX_ALIGNMENT = 1 << 20
 _MAX_DIMS = 4
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 _STRING, _ARRAY = 8, 9
-_PIECE_VALUES = 1 << 22
+_PIECE_VALUES = 1 << 16
 
 
 @record

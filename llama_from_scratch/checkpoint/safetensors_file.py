@@ -9,6 +9,7 @@ Notebook 18. The format: https://github.com/huggingface/safetensors.
 
 import json
 import math
+import mmap
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
           "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
           "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
-_PIECE_BYTES = 16 << 20
+_PIECE_BYTES = 2 << 20
 
 
 @record
@@ -78,16 +79,18 @@ def view(entry: Entry, data: UInt8[Tensor, "bytes"]) -> Shaped[Tensor, "..."]:
 
 
 def read(entry: Entry, *, dtype: torch.dtype | None = None) -> Shaped[Tensor, "..."]:
-    """The tensor in memory of its own, in `dtype` or the file's; holds no more than 16 MB besides what it returns."""
+    """The tensor in memory of its own, in `dtype` or the file's; holds no more than 2 MB besides what it returns."""
     flat = torch.empty(math.prod(entry.shape), dtype=dtype or entry.dtype)
-    n_piece = _PIECE_BYTES // entry.dtype.itemsize
     with open(entry.file, "rb", buffering=0) as opened:
         opened.seek(entry.start)
-        for piece in flat.split(n_piece):
-            raw = piece if flat.dtype == entry.dtype else torch.empty(len(piece), dtype=entry.dtype)
-            _read_into(opened, raw, entry.file)
-            if raw is not piece:
-                piece.copy_(raw)
+        if flat.dtype == entry.dtype:
+            _read_into(opened, flat, entry.file)
+        else:
+            # Not of malloc, which would leave a hole beside each tensor: a third of the model after a hundred of them.
+            room = torch.frombuffer(mmap.mmap(-1, _PIECE_BYTES), dtype=entry.dtype)
+            for piece in flat.split(len(room)):
+                _read_into(opened, room[: len(piece)], entry.file)
+                piece.copy_(room[: len(piece)])
     return flat.view(entry.shape)
 
 
