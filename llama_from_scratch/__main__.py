@@ -303,7 +303,7 @@ def _mini(args: argparse.Namespace) -> int:
 def _convert(args: argparse.Namespace) -> int:
     from llama_from_scratch.checkpoint.convert import convert
 
-    convert(args.source, args.target, format=args.format, dtype=args.dtype, n_shards=args.shards)
+    convert(args.source, args.target, format=args.format, dtype=args.dtype, n_shards=args.shards, on_tensor=_show_loading)
     _tell_written(args.target)
     return 0
 
@@ -348,7 +348,14 @@ def _load(model: str | None):
     import llama_from_scratch
     from llama_from_scratch import bundled
 
-    return llama_from_scratch.load(bundled.path("mini") if model is None else model)
+    return llama_from_scratch.load(bundled.path("mini") if model is None else model, on_tensor=_show_loading)
+
+
+def _show_loading(n_bytes_done: int, n_bytes: int) -> None:
+    """How much is read, on one line of a terminal, where it takes long enough to wonder."""
+    if n_bytes > 100_000_000 and sys.stderr.isatty():
+        end = "\n" if n_bytes_done == n_bytes else ""
+        print(f"\rloading: {n_bytes_done / n_bytes:4.0%} of {n_bytes / 1e9:.1f} GB", end=end, file=sys.stderr, flush=True)
 
 
 def _device(name: str) -> str:

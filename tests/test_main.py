@@ -8,7 +8,7 @@ from tiny_checkpoints import tiny, tokenizer_for
 
 import llama_from_scratch
 from llama_from_scratch import doctor
-from llama_from_scratch.__main__ import main
+from llama_from_scratch.__main__ import _show_loading, main
 from llama_from_scratch.checkpoint import native
 from llama_from_scratch.checkpoint.convert import write
 from llama_from_scratch.generate.chat import Chat
@@ -307,3 +307,12 @@ def test_progress_shows_the_exercises_and_ticks_off_by_hand(tmp_path, capsys, mo
     assert after.startswith("✓ exercise 12.4 is done") and "1 of " in after and after.count("■") == 1
     assert main(["progress", "--done", "12.99"]) == 2
     assert "chapter 12 has the exercises 12.1" in capsys.readouterr().err
+
+
+def test_loading_shows_how_far_it_is_in_a_terminal_and_nowhere_else(monkeypatch, capsys):
+    for is_terminal in (False, True):
+        monkeypatch.setattr("sys.stderr.isatty", lambda is_terminal=is_terminal: is_terminal)
+        for n_done in (800_000_000, 1_600_000_000):
+            _show_loading(n_done, 1_600_000_000)
+        _show_loading(50, 100)   # done before one could read it
+        assert capsys.readouterr().err == ("\rloading:  50% of 1.6 GB\rloading: 100% of 1.6 GB\n" if is_terminal else "")

@@ -14,7 +14,6 @@ from jaxtyping import Bool, Int
 from torch import Tensor
 
 from llama_from_scratch.config import LlamaConfig
-from llama_from_scratch.generate.prefix import copy
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.mask import padding_documents
 from llama_from_scratch.model.transformer import Llama
@@ -57,8 +56,8 @@ class Batch:
         self.rows = [self.rows[i] for i in kept]
         lengths = [len(texts[b]) - 1 for b in self.rows]  # the newest id is not in the cache yet
         room = max(lengths) + max(ends[b] - len(texts[b]) for b in self.rows)
-        self.cache = copy(self.cache, self.config, rows=kept, start=self.cache.length - max(lengths),
-                          max_seq_len=min(room, self.config.max_seq_len))
+        room = min(room, self.config.max_seq_len)
+        self.cache = self.cache.copy(kept, start=self.cache.length - max(lengths), max_seq_len=room)
         self.ids = self.ids[kept]
         if self.seen is not None:
             self.seen = self.seen[kept]

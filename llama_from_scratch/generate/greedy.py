@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llama_from_scratch.generate.generate import check_limits, check_stops, choose
+from llama_from_scratch.generate.prefix import weights_of
 from llama_from_scratch.generate.sampling import GREEDY
 from llama_from_scratch.generate.screen import Screen
 from llama_from_scratch.model.kv_cache import KVCache, LayerCache
@@ -35,7 +36,7 @@ class GreedyDecoder:
         if weight.device.type != "cpu":
             raise ValueError(f"a GreedyDecoder is for a CPU; this model is on {weight.device}. Decode with generate()")
         self._model, self.screen = model, Screen(model.output)
-        self._known, self._layers = _state(model), [_Layer(block, dtype=weight.dtype) for block in model.layers]
+        self._known, self._layers = weights_of(model), [_Layer(block, dtype=weight.dtype) for block in model.layers]
         self._embeddings_VD, self._norm = model.tok_embeddings.weight.detach(), _norm(model.norm)
 
     def stream(
@@ -46,7 +47,7 @@ class GreedyDecoder:
         Raises ValueError as `generate` does, and when the weights have changed since the decoder was made.
         """
         model, config = self._model, self._model.config
-        if _state(model) != self._known:
+        if weights_of(model) != self._known:
             raise ValueError("the model's weights have changed since this GreedyDecoder was made. Make a new one")
         [n_tokens], [stops] = check_limits(model, [prompt], max_tokens), check_stops(model, [prompt], stop_ids)
         n_slots, dtype = len(prompt) + n_tokens, model.output.weight.dtype
@@ -131,8 +132,3 @@ def _norm(norm: RMSNorm):
     """The plain model's norm, bit for bit, in two calls instead of six."""
     weight, shape, eps = norm.weight.detach(), norm.weight.shape, norm.eps
     return lambda x_D: F.rms_norm(x_D, shape, eps=eps) * weight
-
-
-def _state(model: Llama) -> list[tuple]:
-    """What changes when a weight is replaced or written to."""
-    return [(w.data_ptr(), w.dtype, 0 if w.is_inference() else w._version) for w in model.parameters()]

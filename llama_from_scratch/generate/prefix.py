@@ -8,11 +8,7 @@ Goes on from notebook 16.
 
 from collections.abc import Iterator, Sequence
 
-import torch
-
-from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.kv_cache import KVCache
-from llama_from_scratch.model.mask import Tokens
 from llama_from_scratch.model.transformer import Llama
 
 
@@ -38,7 +34,7 @@ class PrefixCache:
         if model is not self._model:
             raise ValueError("a PrefixCache holds the keys and values of one model, and this is another one than it was "
                              "made for. Make one for each model: PrefixCache(model)")
-        weights = [(w.data_ptr(), w.dtype, 0 if w.is_inference() else w._version) for w in model.parameters()]
+        weights = weights_of(model)
         if weights != self._weights:
             self.ids, self._cache, self._weights = [], None, weights
         context, n_needed = model.config.max_seq_len, len(prompt) + max_tokens
@@ -47,11 +43,11 @@ class PrefixCache:
         if self._cache is None:
             head = model.output.weight
             self._cache = KVCache(model.config, batch_size=1, max_seq_len=n_needed, dtype=head.dtype, device=head.device)
-        truncate(self._cache, len(self.ids))
+        self._cache.truncate(len(self.ids))
         if self._cache.max_seq_len < n_needed:
             room = min(context, max(n_needed, 2 * self._cache.max_seq_len))
             # Doubling copies each token about once, however many turns there are.
-            self._cache = copy(self._cache, model.config, rows=[0], max_seq_len=room)
+            self._cache = self._cache.copy([0], max_seq_len=room)
         return self._cache
 
     def follow(self, prompt: Sequence[int], tokens: Iterator[int]) -> Iterator[int]:
@@ -76,25 +72,6 @@ def _n_shared(left: Sequence[int], right: Sequence[int]) -> int:
     return next((n for n in range(n_most) if left[n] != right[n]), n_most)
 
 
-def truncate(cache: KVCache, length: int) -> None:
-    """Forgets all tokens from `length` on, also those that an interrupted pass left in some layers only."""
-    cache.length = length
-    for layer in cache.layers:
-        layer.length = length
-
-
-def copy(
-    cache: KVCache, config: LlamaConfig, *, rows: Sequence[int], start: int = 0, max_seq_len: int
-) -> KVCache:
-    """A new cache with room for `max_seq_len` tokens, which holds those of these rows from slot `start` on."""
-    keys, span = cache.layers[0]._keys_BSGK, slice(start, cache.length)
-    new = KVCache(config, batch_size=len(rows), max_seq_len=max_seq_len, dtype=keys.dtype, device=keys.device)
-    with torch.inference_mode():
-        for ours, theirs in zip(new.layers, cache.layers):
-            ours.append(theirs._keys_BSGK[rows, span], theirs._values_BSGK[rows, span])
-        positions_BS, documents_BS = cache._positions_BS[rows, span], cache._documents_BS[rows, span]
-    new.extend(Tokens(
-        positions=positions_BS, documents=documents_BS,
-        is_plain=not documents_BS.any() and torch.equal(positions_BS, new._positions_BS[:, : positions_BS.shape[1]]),
-    ), batch_size=len(rows))
-    return new
+def weights_of(model: Llama) -> list[tuple]:
+    """What changes when a weight is replaced or written to."""
+    return [(w.data_ptr(), w.dtype, 0 if w.is_inference() else w._version) for w in model.parameters()]

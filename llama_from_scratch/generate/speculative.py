@@ -17,7 +17,6 @@ from torch import Tensor
 
 from llama_from_scratch.config import record
 from llama_from_scratch.generate.generate import check_limits, check_numbers, check_stops
-from llama_from_scratch.generate.prefix import truncate
 from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution, draw
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.transformer import Llama
@@ -93,7 +92,7 @@ def rounds(
         new = judge(p_TV, guessed_from, guesses=guesses, generator=generator)
         n_accepted = len(new) - 1
         for reader in (big, small):
-            truncate(reader.cache, min(reader.cache.length, len(text) + n_accepted))
+            reader.cache.truncate(min(reader.cache.length, len(text) + n_accepted))
         n_said = next((i for i, token in enumerate(new) if token in stops), len(new))
         text += new[:n_said]
         yield Round(ids=tuple(new[:n_said]), n_guessed=n, n_accepted=n_accepted)

@@ -7,7 +7,7 @@ Notebooks 13 and 16. Bytes per token: 2 L G K times the bytes of a value (`Llama
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
@@ -51,7 +51,7 @@ class KVCache:
         if batch_size < 1 or max_seq_len < 1:
             raise ValueError("a KV cache needs room for at least one token; "
                              f"got batch_size={batch_size}, max_seq_len={max_seq_len}")
-        shape = (batch_size, max_seq_len, config.n_kv_heads, config.head_dim)
+        self._config, shape = config, (batch_size, max_seq_len, config.n_kv_heads, config.head_dim)
         self.layers = tuple(LayerCache(*(torch.zeros(shape, dtype=dtype, device=device) for _ in ("keys", "values")))
                             for _ in config.layers)
         self._positions_BS = torch.arange(max_seq_len, device=device).repeat(batch_size, 1)
@@ -83,6 +83,26 @@ class KVCache:
             documents=None if self._is_plain else self._documents_BS[:, :stop],
             is_plain=self._is_plain,
         )
+
+    def truncate(self, length: int) -> None:
+        """Forgets all tokens from `length` on, also those that an interrupted pass left in some layers only."""
+        self.length = length
+        for layer in self.layers:
+            layer.length = length
+
+    def copy(self, rows: Sequence[int], *, max_seq_len: int, start: int = 0) -> "KVCache":
+        """A new cache with room for `max_seq_len` tokens, which holds those of these rows from slot `start` on."""
+        keys, span = self.layers[0]._keys_BSGK, slice(start, self.length)
+        new = KVCache(self._config, batch_size=len(rows), max_seq_len=max_seq_len, dtype=keys.dtype, device=keys.device)
+        with torch.inference_mode():
+            for ours, theirs in zip(new.layers, self.layers):
+                ours.append(theirs._keys_BSGK[rows, span], theirs._values_BSGK[rows, span])
+            positions_BS, documents_BS = self._positions_BS[rows, span], self._documents_BS[rows, span]
+        new.extend(Tokens(
+            positions=positions_BS, documents=documents_BS,
+            is_plain=not documents_BS.any() and torch.equal(positions_BS, new._positions_BS[:, : positions_BS.shape[1]]),
+        ), batch_size=len(rows))
+        return new
 
 
 class Uncached:
