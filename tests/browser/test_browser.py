@@ -145,7 +145,9 @@ def check_chat(widget, *, name):
     turns = widget.locator("[role=log] > div")
     assert turns.count() == 2
     move_first_control(widget)
-    turns.nth(3).filter(has_text=re.compile(".{20}")).wait_for()
+    # A chat in a chat format, which has a field for the system's message, ends its answers itself; stories go on.
+    is_brief = widget.get_by_placeholder("what the model reads before all else").count()
+    turns.nth(3).filter(has_text=re.compile(r"\w+\W+\w+\W+\w+" if is_brief else ".{20}")).wait_for()
     assert turns.nth(2).inner_text().split() == ["you", "and", "the"], "all words are sent, however fast Enter follows them"
     assert widget.locator("[role=alert]").count() == 0
     SCREENSHOTS.mkdir(exist_ok=True)
