@@ -1,6 +1,7 @@
 """What Python reads from a kernel's C declaration, and how it refuses arguments that do not fit it."""
 
 import ctypes
+import inspect
 import math
 import struct
 
@@ -172,8 +173,9 @@ def test_a_tensor_that_does_not_fit_is_refused_by_name(change, message):
     (dict(eps=None), TypeError, "eps of first .*None"),
 ])
 def test_a_number_that_its_c_type_cannot_hold_is_refused_by_name(change, error, message):
+    unchecked = inspect.unwrap(pack)   # the tests' own check of types looks at one argument at random, which may be this one
     with pytest.raises(error, match=message):
-        pack(program(), "first", arguments(**change))
+        unchecked(program(), "first", arguments(**change))
 
 
 @pytest.mark.parametrize("number", [0, 3, -2**31, math.inf, -math.inf, 1e-50, 3.4e38])
