@@ -6,11 +6,10 @@ left out of what the model reads, and the count of them is there to be shown.
 Notebook 19.
 """
 
-import codecs
 from collections.abc import Iterator, Sequence
 
 from llama_from_scratch.checkpoint.inspect import chat_format
-from llama_from_scratch.generate.generate import stream
+from llama_from_scratch.generate.generate import stream, text_of
 from llama_from_scratch.generate.prefix import PrefixCache
 from llama_from_scratch.generate.sampling import GREEDY, Sampling
 from llama_from_scratch.model.transformer import Llama
@@ -46,7 +45,6 @@ class Chat:
         self.messages: list[Message] = []
         self.n_forgotten, self.is_cut = 0, False
         self._stop_ids = found.stop_ids(tokenizer)
-        self._special = frozenset(tokenizer.special_ids.values())
         self._prefix = PrefixCache(model)
         self._is_answering = False
 
@@ -87,20 +85,21 @@ class Chat:
     def _answer(
         self, question: Message, prompt: Sequence[int], *, n_forgotten: int, max_tokens: int, sampling: Sampling, seed: int
     ) -> Iterator[str]:
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         said, n_drawn = "", 0
-        self._is_answering = True
-        try:
+
+        def drawn() -> Iterator[int]:
+            nonlocal n_drawn
             for token in stream(self.model, prompt, max_tokens=max_tokens, sampling=sampling, seed=seed,
                                 stop_ids=self._stop_ids, prefix=self._prefix):
                 n_drawn += 1
-                piece = "" if token in self._special else decoder.decode(self.tokenizer.decode_bytes([token]))
+                yield token
+
+        self._is_answering = True
+        try:
+            for piece in text_of(drawn(), self.tokenizer):
                 if piece := piece if said else piece.lstrip():  # SentencePiece begins with a blank
                     said += piece
                     yield piece
-            if rest := decoder.decode(b"", final=True):  # half a character
-                said += rest
-                yield rest
             self.is_cut = n_drawn == max_tokens
         except (GeneratorExit, KeyboardInterrupt):
             self.is_cut = True

@@ -8,7 +8,7 @@ Notebook 16.
 
 import codecs
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
 from typing import NamedTuple
 
 import torch
@@ -21,6 +21,7 @@ from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution,
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 LogitMask = Callable[[int, Sequence[int]], Bool[Tensor, "V"]]
 """Told the number of a prompt and its ids so far, those written included; returns for each id if it may come next."""
@@ -62,17 +63,23 @@ def stream(
 
 
 def stream_text(
-    model: Llama, tokenizer: Tokenizer, *, prompt: str, max_tokens: int | None = None,
+    model: Llama, tokenizer: Tokenizer | SentencePiece, *, prompt: str, max_tokens: int | None = None,
     sampling: Sampling = GREEDY, seed: int = 0,
 ) -> Iterator[str]:
-    """The model's continuation of a text, piece by piece, until it ends the text itself. Special tokens are not shown.
+    """The model's continuation of a text, piece by piece as `text_of` gives them, until it ends the text itself."""
+    ids = tokenizer.encode(prompt, bos=True)
+    tokens = stream(model, ids, max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids={tokenizer.eos_id})
+    yield from text_of(tokens, tokenizer)
+
+
+def text_of(tokens: Iterable[int], tokenizer: Tokenizer | SentencePiece) -> Iterator[str]:
+    """The text of ids, in pieces that are ready to be shown as the ids come. Special tokens are not shown.
 
     A character of several bytes may be spread over tokens; a piece is held back until its characters are whole.
     """
-    ids = tokenizer.encode(prompt, bos=True)
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     special = set(tokenizer.special_ids.values())
-    for token in stream(model, ids, max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids={tokenizer.eos_id}):
+    for token in tokens:
         if token not in special and (piece := decoder.decode(tokenizer.decode_bytes([token]))):
             yield piece
     if rest := decoder.decode(b"", final=True):
