@@ -14,6 +14,7 @@ PACKAGE = "llama_from_scratch"
 # From the top of the hill down; a part imports only what stands before it.
 ORDER = [
     "shapes",
+    "files",
     "config",
     "family",
     "bundled",

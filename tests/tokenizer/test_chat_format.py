@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_released import KNOWN_3, KNOWN_4, in_order, ranks_with
+from released_tokens import KNOWN_3, KNOWN_4, in_order, ranks_with
 from transformers import PreTrainedTokenizerFast
 
 from llama_from_scratch.tokenizer import Tokenizer, hugging_face
