@@ -1,10 +1,12 @@
-"""What a Llama is, as data: frozen records that refuse a key they do not know and a shape that cannot work.
+"""What a Llama is, as data: frozen records that refuse an unknown key and a shape that cannot work.
 
-A `LlamaConfig` holds the sizes every layer shares; one `LayerSpec` per layer says what that layer is made of. The model
-reads nothing else, so a generation is a row of data (see `family.py`) and never an `if` in `forward`.
+A `LlamaConfig` holds the sizes that all layers share; one `LayerSpec` per layer says what that
+layer is made of. The model reads nothing else, so a generation is a row of data (see `family.py`)
+and never an `if` in `forward`.
 
 Names are those of Meta's params.json (dim, n_heads, n_kv_heads, rope_theta, norm_eps, vocab_size).
-Notebook 15 walks through the fields; `n_layers` came with Llama 1, `n_kv_heads` with Llama 2, `rope_scaling` with 3.1.
+Notebook 15 walks through the fields; `n_layers` came with Llama 1, `n_kv_heads` with Llama 2,
+`rope_scaling` with 3.1.
 """
 
 import dataclasses
@@ -14,7 +16,7 @@ from typing import Any, dataclass_transform
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint for an error message: the known word closest to `word`, or the whole list when none is close."""
+    """A hint for an error message: the known word closest to `word`, or all of them."""
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
@@ -22,19 +24,21 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def record(cls: type) -> type:
-    """A frozen, keyword-only dataclass whose constructor names the nearest field when one is misspelt or missing."""
+    """A frozen, keyword-only dataclass that names the nearest field to a misspelled one."""
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     build = cls.__init__
-    fields = tuple(f.name for f in dataclasses.fields(cls))  # names alone, which torch.compile can trace
+    fields = tuple(f.name for f in dataclasses.fields(cls))  # names, which torch.compile can trace
     required = tuple(f.name for f in dataclasses.fields(cls)
-                     if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING)
+                     if f.default is dataclasses.MISSING
+                     and f.default_factory is dataclasses.MISSING)
 
     def __init__(self, **values: Any) -> None:
         for key in values:
             if key not in fields:
                 raise ValueError(f"{cls.__name__} has no field {key!r}; {nearest(key, fields)}")
         if missing := [name for name in required if name not in values]:
-            raise ValueError(f"{cls.__name__} needs {', '.join(missing)}; got only {', '.join(values) or 'nothing'}")
+            raise ValueError(f"{cls.__name__} needs {', '.join(missing)}; "
+                             f"got only {', '.join(values) or 'nothing'}")
         build(self, **values)
 
     cls.__init__ = __init__
@@ -46,7 +50,8 @@ def _check_number(owner: object, name: str, kind: type, *, above: float = 0) -> 
     accepted = (int,) if kind is int else (int, float)
     if isinstance(value, bool) or not isinstance(value, accepted) or not value > above:
         article = "an int" if kind is int else "a number"
-        raise ValueError(f"{type(owner).__name__}.{name} must be {article} above {above}; got {value!r}")
+        raise ValueError(f"{type(owner).__name__}.{name} must be {article} above {above}; "
+                         f"got {value!r}")
 
 
 @record
@@ -54,9 +59,9 @@ class RopeScaling:
     """How Llama 3.1 and later stretch RoPE past the context they were first trained on.
 
     `factor`: how many times longer the context becomes. Rotations with a wavelength under
-    `original_max_seq_len / high_freq_factor` positions stay, those over `original_max_seq_len / low_freq_factor` turn
-    `factor` times slower, those between are blended. Source: The Llama 3 Herd of Models, arXiv:2407.21783, and the
-    reference code released with it.
+    `original_max_seq_len / high_freq_factor` positions stay, those over
+    `original_max_seq_len / low_freq_factor` turn `factor` times slower, those between are blended.
+    Source: The Llama 3 Herd of Models, arXiv:2407.21783, and the reference code released with it.
     """
 
     factor: float
@@ -73,30 +78,83 @@ class RopeScaling:
                              f"got {self.low_freq_factor} and {self.high_freq_factor}")
 
 
+class FeedForwardSpec:
+    """What kind of feed-forward a layer has, and its sizes. `model.feed_forward.build` makes it.
+
+    Each kind is a record below this class; a new kind registers its module with `build`.
+    """
+
+
+@record
+class Dense(FeedForwardSpec):
+    """One SwiGLU that every token goes through. `width`: F, its hidden channels."""
+
+    width: int
+
+    def __post_init__(self) -> None:
+        _check_number(self, "width", int)
+
+
+_FEED_FORWARDS = {"dense": Dense}
+"""The kinds that a config file can name."""
+
+
 @record
 class LayerSpec:
     """What one layer is made of. The defaults are those of every text layer from Llama 1 to 3.3.
 
-    `has_rope`: rotate queries and keys by their position. `chunk_size`: attend only inside the chunk of this many
-    positions that the token lies in; None attends to everything before it. Llama 4 mixes both kinds of both.
+    `has_rope`: rotate queries and keys by their position. `chunk_size`: attend only inside the
+    chunk of this many positions that the token is in; None attends to everything before it.
+    Llama 4 mixes both kinds of both. `feed_forward`: its kind and size; None is a `Dense` as wide
+    as the config's `ffn_dim`.
     """
 
     has_rope: bool = True
     chunk_size: int | None = None
+    feed_forward: FeedForwardSpec | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.has_rope, bool):
             raise ValueError(f"LayerSpec.has_rope must be True or False; got {self.has_rope!r}")
         if self.chunk_size is not None:
             _check_number(self, "chunk_size", int)
+        if self.feed_forward is not None and not isinstance(self.feed_forward, FeedForwardSpec):
+            raise ValueError("LayerSpec.feed_forward must be a FeedForwardSpec, such as "
+                             f"Dense(width=256), or None; got {self.feed_forward!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, ready for JSON. Raises ValueError for a kind that files cannot name."""
+        plain = {"has_rope": self.has_rope, "chunk_size": self.chunk_size}
+        if self.feed_forward is None:
+            return plain
+        kinds = [name for name, kind in _FEED_FORWARDS.items() if type(self.feed_forward) is kind]
+        if not kinds:
+            raise ValueError("a config file can name these feed-forwards: "
+                             f"{', '.join(_FEED_FORWARDS)}; this layer has {self.feed_forward}. "
+                             "Save the weights alone: torch.save(model.state_dict(), ...)")
+        sizes = dataclasses.asdict(self.feed_forward)
+        return plain | {"feed_forward": {"kind": kinds[0]} | sizes}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "LayerSpec":
+        """The spec that `to_dict` wrote. Raises ValueError on an unknown or a missing key."""
+        values = dict(plain)
+        if (named := values.get("feed_forward")) is not None:
+            kind, sizes = named.get("kind"), {k: v for k, v in named.items() if k != "kind"}
+            if kind not in _FEED_FORWARDS:
+                raise ValueError(f"no feed-forward is called {kind!r}; "
+                                 f"{nearest(str(kind), _FEED_FORWARDS)}")
+            values["feed_forward"] = _FEED_FORWARDS[kind](**sizes)
+        return cls(**values)
 
 
 @record
 class LlamaConfig:
     """Everything that decides the shape and the arithmetic of one text model.
 
-    `max_seq_len` is the longest context the model was made for, in tokens. `is_tied`: the output head is the embedding
-    matrix itself (Llama 3.2 1B and 3B).
+    `max_seq_len` is the longest context the model was made for, in tokens. `ffn_dim`: the width of
+    the feed-forward in each layer whose spec names none. `is_tied`: the output head is the
+    embedding matrix itself (Llama 3.2 1B and 3B).
     """
 
     dim: int
@@ -116,14 +174,16 @@ class LlamaConfig:
             _check_number(self, name, int)
         _check_number(self, "norm_eps", float)
         _check_number(self, "rope_theta", float)
-        if not isinstance(self.layers, tuple) or not self.layers or not all(isinstance(s, LayerSpec) for s in self.layers):
+        if (not isinstance(self.layers, tuple) or not self.layers
+                or not all(isinstance(spec, LayerSpec) for spec in self.layers)):
             raise ValueError("LlamaConfig.layers must be a tuple with one LayerSpec per layer, "
                              f"such as (LayerSpec(),) * 4; got {self.layers!r}")
         if self.dim % self.n_heads:
             raise ValueError("the heads share dim equally, so n_heads must divide it; "
                              f"got dim={self.dim}, n_heads={self.n_heads}")
         if self.n_heads % self.n_kv_heads:
-            raise ValueError("each key/value head serves the same number of query heads, so n_kv_heads must divide n_heads; "
+            raise ValueError("each key/value head serves the same number of query heads, "
+                             "so n_kv_heads must divide n_heads; "
                              f"got n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}")
         if self.head_dim % 2:
             raise ValueError("RoPE turns pairs of channels, so dim / n_heads must be even; "
@@ -137,46 +197,52 @@ class LlamaConfig:
     def head_dim(self) -> int:
         return self.dim // self.n_heads
 
+    def feed_forward(self, spec: LayerSpec) -> FeedForwardSpec:
+        """The feed-forward of a layer: the one that its spec names, or a dense one of `ffn_dim`."""
+        return Dense(width=self.ffn_dim) if spec.feed_forward is None else spec.feed_forward
+
     @property
     def param_counts(self) -> dict[str, int]:
-        """Number of parameters by place; the values sum to `n_params`."""
-        kv_dim = self.n_kv_heads * self.head_dim
-        return {
-            "embedding": self.vocab_size * self.dim,
-            "attention": self.n_layers * (2 * self.dim * self.dim + 2 * self.dim * kv_dim),
-            "feed-forward": self.n_layers * 3 * self.dim * self.ffn_dim,
-            "norms": (2 * self.n_layers + 1) * self.dim,
-            "output": 0 if self.is_tied else self.vocab_size * self.dim,
-        }
+        """Number of parameters by place; the values sum to `n_params`. See `model.costs`."""
+        return dict(_costs().param_counts(self))
 
     @property
     def n_params(self) -> int:
         return sum(self.param_counts.values())
 
     def flops_per_token(self, context: int) -> int:
-        """Multiply-adds counted as two, for one token decoded with `context` tokens visible; norms and RoPE left out.
+        """Multiply-adds counted as two, for one token decoded with `context` tokens visible.
 
-        Two per weight that multiplies the token (all but the embedding look-up) plus 4 L H K context in attention,
-        where q k^T and the weighted sum of v cost two each. Training costs three times as much: one forward, two backward.
+        See `model.costs.flops_per_token`. Training costs three times as much: one forward, two
+        backward.
         """
-        n_matmul = self.n_params - self.param_counts["norms"] - (0 if self.is_tied else self.param_counts["embedding"])
-        return 2 * n_matmul + 4 * self.n_layers * self.dim * context
+        return _costs().flops_per_token(self, context=context)
 
     def kv_bytes_per_token(self, bytes_per_value: int) -> int:
-        """Bytes the KV cache grows by with each token: a key and a value per layer and key/value head."""
-        return 2 * self.n_layers * self.n_kv_heads * self.head_dim * bytes_per_value
+        """Bytes by which the KV cache grows with each token, summed over the layers."""
+        return _costs().kv_values_per_token(self) * bytes_per_value
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists and numbers, ready for JSON."""
+        """Plain dicts, lists and numbers, ready for JSON.
+
+        Raises ValueError for a layer that a config file cannot describe.
+        """
         plain = dataclasses.asdict(self)
-        return plain | {"layers": list(plain["layers"])}
+        return plain | {"layers": [spec.to_dict() for spec in self.layers]}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "LlamaConfig":
         """The config that `to_dict` wrote. Raises ValueError on an unknown or a missing key."""
         values = dict(plain)
         if "layers" in values:
-            values["layers"] = tuple(LayerSpec(**spec) for spec in values["layers"])
+            values["layers"] = tuple(LayerSpec.from_dict(spec) for spec in values["layers"])
         if values.get("rope_scaling") is not None:
             values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
         return cls(**values)
+
+
+def _costs():
+    """What a config costs is asked of the model that it describes, and only when it is asked."""
+    from llama_from_scratch.model import costs
+
+    return costs

@@ -1,13 +1,16 @@
-"""Every published text Llama as a row of data, and a tiny twin of each generation that runs anywhere.
+"""Every published text Llama as a row of data, and a tiny twin of each generation.
 
-A row holds what was released: the sizes that `Llama` is built from, the date, the training tokens and where it was
-described. Between two generations only numbers change, which is why `forward` needs no `if`. Notebook 15 reads this
-table as a story; the exact parameter counts are asserted in its test.
+A row holds what was released: the sizes that `Llama` is built from, the date, the training tokens
+and where it was described. Between two generations only numbers change, which is why `forward`
+needs no `if`. Notebook 15 reads this table as a story; the exact parameter counts are asserted in
+its test.
 
-Sources: arXiv:2302.13971 (Llama 1), arXiv:2307.09288 (Llama 2), arXiv:2407.21783 (Llama 3 and 3.1), and the model cards.
+Sources: arXiv:2302.13971 (Llama 1), arXiv:2307.09288 (Llama 2), arXiv:2407.21783 (Llama 3 and 3.1),
+and the model cards.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from types import MappingProxyType
 
 from llama_from_scratch.config import LayerSpec, LlamaConfig, RopeScaling, nearest, record
@@ -15,7 +18,10 @@ from llama_from_scratch.config import LayerSpec, LlamaConfig, RopeScaling, neare
 
 @record
 class Release:
-    """One published model. `n_tokens`: training tokens as published, None where no figure was given for this size."""
+    """One published model.
+
+    `n_tokens`: training tokens as published, None where no figure was given for this size.
+    """
 
     name: str
     generation: str
@@ -25,9 +31,10 @@ class Release:
 
 
 def ffn_dim(dim: int, *, multiple_of: int, multiplier: float | None = None) -> int:
-    """Feed-forward width by Meta's rule: two thirds of 4 dim, times the multiplier, rounded up to `multiple_of`.
+    """Feed-forward width by Meta's rule: two thirds of 4 dim, times the multiplier, rounded up.
 
-    Both products are truncated to an int in this order; another order gives another width for some sizes.
+    It becomes a multiple of `multiple_of`. Both products are truncated to an int in this order;
+    another order gives another width for some sizes.
     """
     width = int(2 * (4 * dim) / 3)
     if multiplier is not None:
@@ -36,7 +43,8 @@ def ffn_dim(dim: int, *, multiple_of: int, multiplier: float | None = None) -> i
 
 
 def _scaling(factor: float) -> RopeScaling:
-    return RopeScaling(factor=factor, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8192)
+    return RopeScaling(factor=factor, low_freq_factor=1.0, high_freq_factor=4.0,
+                       original_max_seq_len=8192)
 
 
 # What all sizes of a generation share.
@@ -46,7 +54,8 @@ _LLAMA_3 = dict(vocab_size=128256, max_seq_len=8192, norm_eps=1e-5, rope_theta=5
 _LLAMA_3_1 = _LLAMA_3 | dict(max_seq_len=131072, rope_scaling=_scaling(8.0))
 _LLAMA_3_2 = _LLAMA_3 | dict(max_seq_len=131072, rope_scaling=_scaling(32.0), is_tied=True)
 
-# name: generation, released, tokens, shared, dim, layers, heads, kv heads, ffn multiplier, multiple of
+# name: generation, released, tokens, shared, dim, layers, heads, kv heads, ffn multiplier and
+# multiple of
 _ROWS = {
     "llama-1-7b": ("llama-1", "2023-02-24", 1.0e12, _LLAMA_1, 4096, 32, 32, 32, None, 256),
     "llama-1-13b": ("llama-1", "2023-02-24", 1.0e12, _LLAMA_1, 5120, 40, 40, 40, None, 256),
@@ -67,36 +76,60 @@ _ROWS = {
 
 
 def _release(name: str) -> Release:
-    generation, released, n_tokens, shared, dim, n_layers, n_heads, n_kv_heads, multiplier, multiple_of = _ROWS[name]
+    generation, released, n_tokens, shared, dim, n_layers, n_heads, n_kv_heads, *width = _ROWS[name]
+    multiplier, multiple_of = width
     config = LlamaConfig(
         dim=dim, n_heads=n_heads, n_kv_heads=n_kv_heads, layers=(LayerSpec(),) * n_layers,
         ffn_dim=ffn_dim(dim, multiple_of=multiple_of, multiplier=multiplier), **shared,
     )
-    return Release(name=name, generation=generation, released=released, n_tokens=n_tokens, config=config)
+    return Release(name=name, generation=generation, released=released, n_tokens=n_tokens,
+                   config=config)
 
 
 FAMILY = MappingProxyType({name: _release(name) for name in _ROWS})
 GENERATIONS = tuple(dict.fromkeys(release.generation for release in FAMILY.values()))
 
 
+_LATER = {"llama-4": "a Llama 4, with experts", "llama-3.2-11b": "a Llama 3.2 Vision",
+          "llama-3.2-90b": "a Llama 3.2 Vision"}
+"""Beginnings of names that are published and not built here, and what those are."""
+
+
 def config(name: str) -> LlamaConfig:
-    """The config of a published model, such as `config("llama-3.1-8b")`. Raises ValueError naming the nearest one."""
+    """The config of a published model, such as `config("llama-3.1-8b")`.
+
+    Raises ValueError for any other name, with the nearest that there is.
+    """
     if name not in FAMILY:
-        raise ValueError(f"no published Llama is called {name!r}; {nearest(name, FAMILY)}")
+        raise ValueError(_unknown("published Llama", name, FAMILY))
     return FAMILY[name].config
 
 
-def tiny(generation: str) -> LlamaConfig:
-    """A twin of a generation small enough for any laptop: its own arithmetic and proportions, a thousandth of its width.
-
-    Kept from the generation: theta, RoPE scaling, epsilon, tying, context length, and whether key/value heads are shared
-    (Llama 2 shares them only at 70B, so its twin does not). Raises ValueError naming the nearest generation.
-    """
+def first_of(generation: str) -> LlamaConfig:
+    """The config of the first row of a generation. Raises ValueError as `tiny` does."""
     if generation not in GENERATIONS:
-        raise ValueError(f"no generation is called {generation!r}; {nearest(generation, GENERATIONS)}")
-    first = next(release.config for release in FAMILY.values() if release.generation == generation)
+        raise ValueError(_unknown("generation", generation, GENERATIONS))
+    return next(release.config for release in FAMILY.values() if release.generation == generation)
+
+
+def tiny(generation: str) -> LlamaConfig:
+    """A twin of a generation with its arithmetic, 64 channels wide and 4 layers deep.
+
+    Kept from its first row: theta, RoPE scaling, epsilon, tying, context length, what its first
+    four layers are (but for their widths), and whether key/value heads are shared (Llama 2 shares
+    them only at 70B, so its twin does not). Raises ValueError naming the nearest generation.
+    """
+    first = first_of(generation)
     is_grouped = first.n_kv_heads < first.n_heads
     return dataclasses.replace(
-        first, dim=64, n_heads=4, n_kv_heads=2 if is_grouped else 4, ffn_dim=ffn_dim(64, multiple_of=32),
-        vocab_size=512, layers=(LayerSpec(),) * 4,
+        first, dim=64, n_heads=4, n_kv_heads=2 if is_grouped else 4,
+        ffn_dim=ffn_dim(64, multiple_of=32), vocab_size=512, layers=first.layers[:4],
     )
+
+
+def _unknown(what: str, name: str, known: Iterable[str]) -> str:
+    for beginning, kind in _LATER.items():
+        if name.startswith(beginning):
+            return (f"{name!r} is {kind}, which this version does not build; "
+                    f"it has {', '.join(known)}")
+    return f"no {what} is called {name!r}; {nearest(name, known)}"

@@ -1,8 +1,9 @@
-"""The one legend of dimension letters, used in every signature, notebook and picture of this project.
+"""The one legend of dimension letters, used in every signature, notebook and picture.
 
-A letter has one meaning everywhere. Public functions carry jaxtyping annotations such as `Float[Tensor, "B T D"]`;
-the tests execute them, users pay nothing. Inside a body, a name plus suffix (`scores_BHTS`) says what each axis is
-where the layout changes. The layout at every boundary is (B, T, H, K); a transpose for a kernel stays inside it.
+A letter has one meaning everywhere. Public functions carry jaxtyping annotations such as
+`Float[Tensor, "B T D"]`; the tests execute them, users pay nothing. Inside a body, a name plus
+suffix (`scores_BHTS`) says what each axis is where the layout changes. The layout at every boundary
+is (B, T, H, K); a transpose for a kernel stays inside it.
 """
 
 LEGEND = {

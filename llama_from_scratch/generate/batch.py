@@ -74,7 +74,7 @@ def batch_of(
 
     `cache` may hold the beginning of a single prompt.
     """
-    device, dtype = model.output.weight.device, model.output.weight.dtype
+    device = model.device
     lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
     width = int(lengths_B.max())
     ids_BT = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
@@ -82,7 +82,7 @@ def batch_of(
     seen_BV = _occurring(ids_BT, width - lengths_B, vocab_size=model.config.vocab_size) if has_seen else None
     if cache is None:
         room = min(width + max_tokens, model.config.max_seq_len)
-        cache = KVCache(model.config, batch_size=len(prompts), max_seq_len=room, dtype=dtype, device=device)
+        cache = model.new_cache(batch_size=len(prompts), max_seq_len=room)
     return Batch(
         config=model.config,
         rows=list(range(len(prompts))),
@@ -97,6 +97,6 @@ def batch_of(
 def _occurring(ids_BT: Tensor, first_B: Tensor, *, vocab_size: int) -> Bool[Tensor, "B V"]:
     """Which ids stand in each row from its first real token on."""
     seen_BV = torch.zeros(len(ids_BT), vocab_size, dtype=torch.bool, device=ids_BT.device)
-    for row, ids, first in zip(seen_BV, ids_BT, first_B.tolist()):
+    for row, ids, first in zip(seen_BV, ids_BT, first_B.tolist(), strict=True):
         row[ids[first:]] = True
     return seen_BV

@@ -41,7 +41,7 @@ def generate(
     """
     answers = [[] for _ in prompts]
     for tokens in steps(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids=stop_ids, mask=mask):
-        for answer, token in zip(answers, tokens):
+        for answer, token in zip(answers, tokens, strict=True):
             if token is not None:
                 answer.append(token)
     return answers
@@ -96,7 +96,7 @@ def steps(
         yield step.tokens
 
 
-class Step(NamedTuple):
+class Decoded(NamedTuple):
     """Each prompt's new id, or None once it has stopped, and the model's own logits: row i belongs to prompt `rows[i]`."""
 
     tokens: list[int | None]
@@ -107,11 +107,11 @@ class Step(NamedTuple):
 def decode(
     model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int | Sequence[int] | None, sampling: Sampling, seed: int,
     stop_ids: Set[int] | Sequence, mask: LogitMask | None = None, cache: KVCache | None = None,
-) -> Iterator[Step]:
+) -> Iterator[Decoded]:
     """The loop behind all of these. `cache` may hold the beginning of a single prompt; only the rest is fed."""
     limits, stops = check_limits(model, prompts, max_tokens), check_stops(model, prompts, stop_ids)
     texts = [list(prompt) for prompt in prompts]
-    ends = [len(prompt) + limit for prompt, limit in zip(prompts, limits)]
+    ends = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]
     generators = [torch.Generator().manual_seed(seed + b) for b in range(len(prompts))]
     batch = batch_of(model, prompts, max_tokens=max(limits), has_seen=sampling.repetition_penalty != 1.0, cache=cache)
     live = set(batch.rows)
@@ -122,13 +122,13 @@ def decode(
             allowed_BV = logits_BV if mask is None else _masked(logits_BV, mask, rows=batch.rows, texts=texts, live=live)
             next_B = choose(allowed_BV, sampling, seen=batch.seen, generators=[generators[b] for b in batch.rows])
         tokens = [None] * len(prompts)
-        for b, token in zip(batch.rows, next_B.tolist()):
+        for b, token in zip(batch.rows, next_B.tolist(), strict=True):
             if b in live and token not in stops[b]:
                 tokens[b] = token
                 texts[b].append(token)
         live = {b for b in live if tokens[b] is not None}
         if live:
-            yield Step(tokens, batch.rows, logits_BV)
+            yield Decoded(tokens, batch.rows, logits_BV)
         live = {b for b in live if len(texts[b]) < ends[b]}
         batch.append(next_B)
         batch.drop(live, texts=texts, ends=ends)
@@ -150,13 +150,13 @@ def check_limits(
     if len(limits) != len(prompts):
         raise ValueError("max_tokens is one number for all prompts or one for each; "
                          f"got {len(limits)} for {len(prompts)} prompts")
-    for prompt, limit in zip(prompts, limits):
+    for prompt, limit in zip(prompts, limits, strict=True):
         if limit is not None and limit < 1:
             raise ValueError(f"max_tokens must be at least 1; got {limit}")
         if (room := context - len(prompt)) < (limit or 1):
             raise ValueError(f"the model's context holds {context} tokens; a prompt of {len(prompt)} leaves room for "
                              f"{max(room, 0)}, not {limit or 1}. Shorten the prompt or lower max_tokens")
-    return [limit or context - len(prompt) for prompt, limit in zip(prompts, limits)]
+    return [limit or context - len(prompt) for prompt, limit in zip(prompts, limits, strict=True)]
 
 
 def check_stops(model: Llama, prompts: Sequence[Sequence[int]], stop_ids: Set[int] | Sequence) -> list[Set[int]]:
@@ -184,7 +184,7 @@ def _masked(
 ) -> Float[Tensor, "B V"]:
     """The logits with those at -inf that the mask of a live prompt rules out."""
     masked_BV = logits_BV.clone()
-    for logits_V, b in zip(masked_BV, rows):
+    for logits_V, b in zip(masked_BV, rows, strict=True):
         if b not in live:
             continue
         allowed_V = mask(b, texts[b])

@@ -20,6 +20,7 @@ from llama_from_scratch.generate.sampling import GREEDY
 from llama_from_scratch.generate.screen import Screen
 from llama_from_scratch.model.kv_cache import KVCache, LayerCache
 from llama_from_scratch.model.norm import RMSNorm
+from llama_from_scratch.model.rope import Rotate
 from llama_from_scratch.model.transformer import Block, Llama
 
 
@@ -50,11 +51,10 @@ class GreedyDecoder:
         if weights_of(model) != self._known:
             raise ValueError("the model's weights have changed since this GreedyDecoder was made. Make a new one")
         [n_tokens], [stops] = check_limits(model, [prompt], max_tokens), check_stops(model, [prompt], stop_ids)
-        n_slots, dtype = len(prompt) + n_tokens, model.output.weight.dtype
+        n_slots, dtype = len(prompt) + n_tokens, model.dtype
         with torch.inference_mode():
             pasts = [_Past(torch.empty(n_slots, 2 * config.n_kv_heads, config.head_dim, dtype=dtype)) for _ in config.layers]
-            cache = KVCache(config, batch_size=1, max_seq_len=n_slots, dtype=dtype)
-            cache.layers = tuple(past.layer_cache() for past in pasts)
+            cache = KVCache(config, batch_size=1, max_seq_len=n_slots, layers=[past.layer_cache() for past in pasts])
             rotation_SR = model.rope(torch.arange(n_slots)[None])[0]
             token = self._likeliest(model.hidden(torch.tensor([prompt]), cache=cache)[0, -1])
         for slot in range(len(prompt), n_slots - 1):
@@ -69,7 +69,7 @@ class GreedyDecoder:
     def _hidden(self, token: int, slot: int, *, rotation_R: Complex[Tensor, "R"], pasts: list["_Past"]) -> Float[Tensor, "D"]:
         """`Llama.hidden` for one token that follows those of the past."""
         x_D = self._embeddings_VD[token]
-        for layer, spec, past in zip(self._layers, self._model.config.layers, pasts):
+        for layer, spec, past in zip(self._layers, self._model.config.layers, pasts, strict=True):
             start = 0 if spec.chunk_size is None else slot // spec.chunk_size * spec.chunk_size
             x_D = layer(x_D, rotation_R=rotation_R, past=past, start=start, slot=slot)
         return self._norm(x_D)
@@ -99,12 +99,13 @@ class _Layer:
     def __init__(self, block: Block, *, dtype: torch.dtype) -> None:
         part, ffn = block.attention, block.feed_forward
         self.attention_norm, self.ffn_norm = _norm(block.attention_norm), _norm(block.ffn_norm)
-        self.wo, self.has_rope = part.wo.weight.detach(), part.has_rope
+        self.wo, self.has_rope = part.wo.weight.detach(), type(part.rotate) is Rotate
         self.w_gate, self.w_up, self.w_down = (w.weight.detach() for w in (ffn.w_gate, ffn.w_up, ffn.w_down))
         with torch.inference_mode():
             n_rows = [len(w.weight) for w in (part.wq, part.wk, part.wv)]
             heads_HK = torch.empty(sum(n_rows), dtype=dtype).view(-1, part.head_dim)
-            self.products = list(zip((w.weight.detach() for w in (part.wq, part.wk, part.wv)), heads_HK.view(-1).split(n_rows)))
+            weights = [w.weight.detach() for w in (part.wq, part.wk, part.wv)]
+            self.products = list(zip(weights, heads_HK.view(-1).split(n_rows), strict=True))
             self.q_BHTK = heads_HK[: n_rows[0] // part.head_dim].view(1, -1, 1, part.head_dim)
             self.kv_HK = heads_HK[n_rows[0] // part.head_dim :]
             self.qk_HK = heads_HK[: sum(n_rows[:2]) // part.head_dim]

@@ -41,8 +41,7 @@ class PrefixCache:
         self.ids = self.ids[: _n_shared(self.ids, prompt[:-1])]
         self._turn = object()
         if self._cache is None:
-            head = model.output.weight
-            self._cache = KVCache(model.config, batch_size=1, max_seq_len=n_needed, dtype=head.dtype, device=head.device)
+            self._cache = model.new_cache(batch_size=1, max_seq_len=n_needed)
         self._cache.truncate(len(self.ids))
         if self._cache.max_seq_len < n_needed:
             room = min(context, max(n_needed, 2 * self._cache.max_seq_len))

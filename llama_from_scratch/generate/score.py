@@ -41,11 +41,11 @@ def generate_scored(
     answers = [[] for _ in prompts]
     for step in decode(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids=stop_ids, mask=mask):
         log_probs_BV = step.logits.log_softmax(-1)
-        for b, log_probs_V in zip(step.rows, log_probs_BV):
+        for b, log_probs_V in zip(step.rows, log_probs_BV, strict=True):
             if (token := step.tokens[b]) is not None:
                 best = log_probs_V.topk(n_likeliest)
                 answers[b].append(Scored(id=token, log_prob=log_probs_V[token].item(),
-                                         likeliest=tuple(zip(best.indices.tolist(), best.values.tolist()))))
+                                         likeliest=tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))))
     return answers
 
 
@@ -58,9 +58,9 @@ def score(model: Llama, ids: Sequence[int]) -> Float[Tensor, "T"]:
         raise ValueError(f"an id is scored after at least one other; got {len(ids)}. Encode the text with bos=True")
     check_ids(model, ids, name="the text")
     with torch.inference_mode():
-        ids_1T = torch.tensor([ids], device=model.output.weight.device)
+        ids_1T = torch.tensor([ids], device=model.device)
         hidden_TD = model.hidden(ids_1T[:, :-1])[0]
         return torch.cat([
             model.output(some_TD).float().log_softmax(-1).gather(-1, next_T[:, None])[:, 0]
-            for some_TD, next_T in zip(hidden_TD.split(_N_TOKENS_AT_ONCE), ids_1T[0, 1:].split(_N_TOKENS_AT_ONCE))
+            for some_TD, next_T in zip(hidden_TD.split(_N_TOKENS_AT_ONCE), ids_1T[0, 1:].split(_N_TOKENS_AT_ONCE), strict=True)
         ])

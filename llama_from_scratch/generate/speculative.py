@@ -18,7 +18,6 @@ from torch import Tensor
 from llama_from_scratch.config import record
 from llama_from_scratch.generate.generate import check_limits, check_numbers, check_stops
 from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution, draw
-from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.transformer import Llama
 
 
@@ -107,7 +106,7 @@ def judge(
 
     `p`: its distribution at the place of each guess and after the last. `q`: the distribution each guess was drawn from.
     """
-    for i, (guess, q_V) in enumerate(zip(guesses, q)):
+    for i, (guess, q_V) in enumerate(zip(guesses, q, strict=True)):
         p_V, q_V = p[i], q_V.to(p.device)
         if _uniform(generator).item() * q_V[guess].item() >= p_V[guess].item():
             rest_V = (p_V - q_V).clamp(min=0)
@@ -125,13 +124,13 @@ class _Reader:
     """A model and what it has read of the text so far."""
 
     def __init__(self, model: Llama, sampling: Sampling, *, max_seq_len: int) -> None:
-        self._model, self._sampling, head = model, sampling, model.output.weight
-        self.cache = KVCache(model.config, batch_size=1, max_seq_len=max_seq_len, dtype=head.dtype, device=head.device)
+        self._model, self._sampling = model, sampling
+        self.cache = model.new_cache(batch_size=1, max_seq_len=max_seq_len)
 
     @torch.inference_mode()
     def read(self, text: list[int], *, n_last: int) -> Float[Tensor, "T V"]:
         """The distribution of the id that follows each of the last `n_last` ids."""
-        ids_1T = torch.tensor([text[self.cache.length :]], device=self._model.output.weight.device)
+        ids_1T = torch.tensor([text[self.cache.length :]], device=self._model.device)
         hidden_TD = self._model.hidden(ids_1T, cache=self.cache)[0, -n_last:]
         logits_TV = self._model.output(hidden_TD).float()
         check_numbers(logits_TV)
@@ -140,7 +139,7 @@ class _Reader:
     def _seen(self, text: list[int], n_last: int) -> Bool[Tensor, "T V"] | None:
         if self._sampling.repetition_penalty == 1.0:
             return None
-        seen_TV = torch.zeros(n_last, self._model.config.vocab_size, dtype=torch.bool, device=self._model.output.weight.device)
+        seen_TV = torch.zeros(n_last, self._model.config.vocab_size, dtype=torch.bool, device=self._model.device)
         for t, seen_V in enumerate(seen_TV):
             seen_V[text[: len(text) - n_last + 1 + t]] = True
         return seen_TV

@@ -1,35 +1,50 @@
 """Grouped-query attention: every query head asks, and groups of them share one key/value head.
 
-A token's query is compared with the keys of all tokens it may see; the softmax of the scores weighs their values. With
-G = H key/value heads this is multi-head attention, with G = 1 multi-query attention; between lies GQA, which shrinks the
-KV cache H/G times. Query head h reads key/value head h // (H/G): neighbours share, heads are not tiled.
+A token's query is compared with the keys of all tokens it may see; the softmax of the scores weighs
+their values. With G = H key/value heads this is multi-head attention, with G = 1 multi-query
+attention; between them is GQA, which makes the KV cache H/G times smaller. Query head h reads
+key/value head h // (H/G): neighbors share, heads are not tiled.
 
-Notebook 13. Multi-head in Llama 1 and the smaller Llama 2, grouped from Llama 2 70B and Llama 3 on. Sources: Vaswani et
-al., arXiv:1706.03762, section 3.2; Shazeer, arXiv:1911.02150 (MQA); Ainslie et al., arXiv:2305.13245 (GQA).
+Notebook 13. Multi-head in Llama 1 and the smaller Llama 2, grouped from Llama 2 70B and Llama 3 on.
+Sources: Vaswani et al., arXiv:1706.03762, section 3.2; Shazeer, arXiv:1911.02150 (MQA); Ainslie et
+al., arXiv:2305.13245 (GQA).
 """
 
-from jaxtyping import Complex, Float
+import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llama_from_scratch.config import LayerSpec, LlamaConfig
+from llama_from_scratch.model.init import init_linear
+from llama_from_scratch.model.inputs import BlockInputs
 from llama_from_scratch.model.kv_cache import LayerCache, Uncached
-from llama_from_scratch.model.mask import Visible
-from llama_from_scratch.model.rope import apply_rope
+from llama_from_scratch.model.mask import GivenMask, Visible
+from llama_from_scratch.model.rope import Rotate, Unrotated
 
 
 def attention(
-    q: Float[Tensor, "B T H K"], k: Float[Tensor, "B S G K"], *, v: Float[Tensor, "B S G K"], visible: Visible
+    q: Float[Tensor, "B T H K"], k: Float[Tensor, "B S G K"], *, v: Float[Tensor, "B S G K"],
+    visible: Visible | GivenMask,
 ) -> Float[Tensor, "B T H K"]:
     """softmax(q k^T / sqrt(K)) v per head, over the visible keys. The softmax runs in fp32.
 
-    PyTorch's fused kernel computes it without storing the T x S scores; notebook 13 derives the plain formula and asserts
-    that both agree.
+    PyTorch's fused kernel computes it without storing the T x S scores; notebook 13 derives the
+    plain formula and asserts that both agree.
+    Raises ValueError for tensors whose axes do not belong together, such as heads before tokens.
     """
-    q_BHTK, k_BGSK, v_BGSK = (x.transpose(1, 2) for x in (q, k, v))
-    out_BHTK = F.scaled_dot_product_attention(
-        q_BHTK, k_BGSK, v_BGSK, attn_mask=visible.mask, is_causal=visible.is_causal, enable_gqa=True)
-    return out_BHTK.transpose(1, 2)
+    _refuse_other_shapes(q, k, v, visible)
+    return _softmax_attention(q, k, v, visible)
+
+
+class SoftmaxAttention(nn.Module):
+    """`attention` as a part without parameters, so that a kernel or a ring can take its place."""
+
+    def forward(
+        self, q: Float[Tensor, "B T H K"], k: Float[Tensor, "B S G K"],
+        v: Float[Tensor, "B S G K"], visible: Visible | GivenMask,
+    ) -> Float[Tensor, "B T H K"]:
+        return _softmax_attention(q, k, v, visible)
 
 
 class Attention(nn.Module):
@@ -37,19 +52,55 @@ class Attention(nn.Module):
 
     def __init__(self, config: LlamaConfig, spec: LayerSpec) -> None:
         super().__init__()
-        self.head_dim = config.head_dim
-        self.has_rope = spec.has_rope
+        self._config = config
+        self.head_dim, self.chunk_size = config.head_dim, spec.chunk_size
         q_dim, kv_dim = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
         self.wq = nn.Linear(config.dim, q_dim, bias=False)
         self.wk = nn.Linear(config.dim, kv_dim, bias=False)
         self.wv = nn.Linear(config.dim, kv_dim, bias=False)
         self.wo = nn.Linear(q_dim, config.dim, bias=False)
+        self.rotate = Rotate() if spec.has_rope else Unrotated()
+        self.attend = SoftmaxAttention()
 
     def forward(
-        self, x: Float[Tensor, "B T D"], *, rotation: Complex[Tensor, "#B T R"], visible: Visible, cache: LayerCache | Uncached
+        self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *, cache: LayerCache | Uncached
     ) -> Float[Tensor, "B T D"]:
         q, k, v = (w(x).view(*x.shape[:2], -1, self.head_dim) for w in (self.wq, self.wk, self.wv))
-        if self.has_rope:
-            q, k = apply_rope(q, rotation), apply_rope(k, rotation)
+        q, k = self.rotate(q, k, inputs.rotation)
         keys, values = cache.append(k, v)
-        return self.wo(attention(q, keys, v=values, visible=visible).flatten(-2))
+        found = self.attend(q, keys, values, inputs.visible[self.chunk_size])
+        return self.wo(found.flatten(-2))
+
+    def new_cache(
+        self, *, batch_size: int, max_seq_len: int, dtype: torch.dtype, device: torch.device | str
+    ) -> LayerCache:
+        """Room for the keys and values of this layer: (B, max_seq_len, G, K) of each."""
+        return LayerCache.with_room(self._config, batch_size=batch_size, max_seq_len=max_seq_len,
+                                    dtype=dtype, device=device)
+
+    def init_weights(self, *, n_additions: int) -> None:
+        """Fresh weights for a model whose stream receives `n_additions`. See `model.init`."""
+        for w in (self.wq, self.wk, self.wv):
+            init_linear(w)
+        init_linear(self.wo, n_additions=n_additions)
+
+
+def _softmax_attention(
+    q: Tensor, k: Tensor, v: Tensor, visible: Visible | GivenMask
+) -> Float[Tensor, "B T H K"]:
+    q_BHTK, k_BGSK, v_BGSK = (x.transpose(1, 2) for x in (q, k, v))
+    out_BHTK = F.scaled_dot_product_attention(
+        q_BHTK, k_BGSK, v_BGSK, attn_mask=visible.mask, is_causal=visible.is_causal,
+        enable_gqa=True)
+    return out_BHTK.transpose(1, 2)
+
+
+def _refuse_other_shapes(q: Tensor, k: Tensor, v: Tensor, visible: Visible | GivenMask) -> None:
+    got = f"got q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
+    if not q.ndim == k.ndim == 4 or k.shape != v.shape:
+        raise ValueError(f"q is (B, T, H, K), and k and v are (B, S, G, K), both alike; {got}")
+    (B, T, H, K), (_, S, G, _) = q.shape, k.shape
+    if k.shape[0] != B or k.shape[3] != K or H % G or (T, S) != visible.shape:
+        raise ValueError("q is (B, T, H, K) and k is (B, S, G, K), where G divides H and T and S "
+                         f"are those of `visible`; {got}, and visible has T, S = {visible.shape}. "
+                         "Heads come after tokens: x.transpose(1, 2) exchanges them")

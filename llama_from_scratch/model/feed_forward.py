@@ -1,24 +1,70 @@
-"""The gated feed-forward network, SwiGLU: two thirds of a dense Llama's parameters live here.
+"""The gated feed-forward network, SwiGLU: two thirds of a dense Llama's parameters are here.
 
-Each token is widened twice: one copy passes through silu and becomes a gate, the other is what the gate lets through. The
-product is projected back to the residual stream.
+Each token is widened twice: one copy passes through silu and becomes a gate, the other is what the
+gate lets through. The product is projected back to the residual stream.
 
-Notebook 14. In every Llama. Source: Shazeer, GLU Variants Improve Transformer, arXiv:2002.05202, eq. 6.
+Notebook 14. In every Llama. Source: Shazeer, GLU Variants Improve Transformer, arXiv:2002.05202,
+eq. 6.
 """
+
+import functools
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from llama_from_scratch.config import Dense, FeedForwardSpec
+from llama_from_scratch.model.init import init_linear
+
+
+class SwiGLU(nn.Module):
+    """silu(gate) * up. A part without parameters, so that a kernel can take its place."""
+
+    def forward(
+        self, gate: Float[Tensor, "*batch F"], up: Float[Tensor, "*batch F"]
+    ) -> Float[Tensor, "*batch F"]:
+        return F.silu(gate) * up
+
 
 class FeedForward(nn.Module):
-    """w_down(silu(w_gate x) * w_up x), token by token. No biases. In Meta's files w_gate is w1, w_up w3, w_down w2."""
+    """w_down(silu(w_gate x) * w_up x), token by token. No biases.
+
+    In Meta's files w_gate is w1, w_up w3, w_down w2.
+    """
 
     def __init__(self, dim: int, ffn_dim: int) -> None:
         super().__init__()
         self.w_gate = nn.Linear(dim, ffn_dim, bias=False)
         self.w_up = nn.Linear(dim, ffn_dim, bias=False)
         self.w_down = nn.Linear(ffn_dim, dim, bias=False)
+        self.activation = SwiGLU()
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
-        return self.w_down(F.silu(self.w_gate(x)) * self.w_up(x))
+        return self.w_down(self.activation(self.w_gate(x), self.w_up(x)))
+
+    def init_weights(self, *, n_additions: int) -> None:
+        """Fresh weights for a model whose stream receives `n_additions`. See `model.init`."""
+        init_linear(self.w_gate)
+        init_linear(self.w_up)
+        init_linear(self.w_down, n_additions=n_additions)
+
+
+@functools.singledispatch
+def build(spec: FeedForwardSpec, dim: int) -> nn.Module:
+    """The module that a spec describes, for a stream of `dim` channels.
+
+    It maps (..., D) to (..., D), and has `init_weights(n_additions=...)`. Another kind registers
+    its own: `@build.register` above a function of its spec and `dim`.
+    Raises ValueError for a spec of an unregistered kind.
+    """
+    raise ValueError(f"a feed-forward is one of {', '.join(_kinds())}; got {spec!r}. "
+                     "Register its module with model.feed_forward.build.register")
+
+
+@build.register
+def _(spec: Dense, dim: int) -> FeedForward:
+    return FeedForward(dim, spec.width)
+
+
+def _kinds() -> list[str]:
+    return [kind.__name__ for kind in build.registry if kind not in (object, FeedForwardSpec)]

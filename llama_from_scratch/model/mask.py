@@ -1,10 +1,14 @@
-"""Masks: which earlier tokens a token may look at, decided from their order, positions and document numbers alone.
+"""Masks: which earlier tokens a token may look at, by their order, positions and document numbers.
 
-Every rule compares one number of the query with one number of the key, so the same function serves a whole prompt, one
-decoded token against a cache, and packed or padded batches. True means "may be seen".
+Every rule compares one number of the query with one number of the key, so the same function serves
+a whole prompt, one decoded token against a cache, and packed or padded batches. True means "may be
+seen".
 
-Notebook 13. Causal: every Llama. Document: Llama 3 pre-training (arXiv:2407.21783, section 3.2). Chunked: Llama 4.
+Notebook 13. Causal: every Llama. Document: Llama 3 pre-training (arXiv:2407.21783, section 3.2).
+Chunked: Llama 4.
 """
+
+import functools
 
 import torch
 from jaxtyping import Bool, Int
@@ -16,46 +20,40 @@ PADDING = -1
 """The document number of padding: real tokens never see it, and it sees only other padding."""
 
 
-def causal_mask(n_queries: int, n_keys: int, *, device: torch.device | str = "cpu") -> Bool[Tensor, "1 T S"]:
-    """A token sees itself and the keys before it. The queries are the last `n_queries` of the keys."""
-    return torch.ones(1, n_queries, n_keys, dtype=torch.bool, device=device).tril(n_keys - n_queries)
+def causal_mask(
+    n_queries: int, n_keys: int, *, device: torch.device | str = "cpu"
+) -> Bool[Tensor, "1 T S"]:
+    """A token sees itself and the keys before it. The queries are the last of the keys."""
+    everything = torch.ones(1, n_queries, n_keys, dtype=torch.bool, device=device)
+    return everything.tril(n_keys - n_queries)
 
 
-def document_mask(query_documents: Int[Tensor, "B T"], key_documents: Int[Tensor, "B S"]) -> Bool[Tensor, "B T S"]:
-    """A token sees only keys with its own document number: stories packed into one row do not read each other."""
+def document_mask(
+    query_documents: Int[Tensor, "B T"], key_documents: Int[Tensor, "B S"]
+) -> Bool[Tensor, "B T S"]:
+    """A token sees only keys with its own document number: stories in one row stay apart."""
     return key_documents[:, None, :] == query_documents[:, :, None]
 
 
 def chunk_mask(
     query_positions: Int[Tensor, "B T"], key_positions: Int[Tensor, "B S"], *, chunk_size: int
 ) -> Bool[Tensor, "B T S"]:
-    """A token sees only keys of its own chunk, `chunk_size` positions wide, counted from position 0."""
+    """A token sees only keys of its own chunk: `chunk_size` positions, counted from position 0."""
     return key_positions[:, None, :] // chunk_size == query_positions[:, :, None] // chunk_size
 
 
 def padding_documents(lengths: Int[Tensor, "B"], *, width: int) -> Int[Tensor, "B T"]:
-    """Document numbers of rows padded on the left to `width`: PADDING, then 0 for the last `lengths[b]` tokens."""
+    """Documents of rows padded on the left to `width`: PADDING, then 0 for `lengths[b]` tokens."""
     is_real_BT = torch.arange(width, device=lengths.device) >= (width - lengths)[:, None]
     return torch.where(is_real_BT, 0, PADDING)
 
 
 @record
-class Visible:
-    """What attention may look at: an explicit mask, or the two cases that need none, which kernels run fastest.
-
-    `mask` None and `is_causal` True: the T queries are the whole sequence, each sees itself and what is before it.
-    `mask` None and `is_causal` False: every query sees every key.
-    """
-
-    mask: Bool[Tensor, "B 1 T S"] | None
-    is_causal: bool
-
-
-@record
 class Tokens:
-    """Where the tokens of an attention call stand. The batch axis may be 1 when all sequences share the numbers.
+    """Where the tokens of an attention call are. B may be 1 when all sequences share the numbers.
 
-    `documents` None: one document, no padding. `is_plain`: positions count 0, 1, 2, ... along S with nothing left out.
+    `documents` None: one document, no padding. `is_plain`: positions count 0, 1, 2, ... along S
+    with nothing left out.
     """
 
     positions: Int[Tensor, "B S"]
@@ -63,15 +61,74 @@ class Tokens:
     is_plain: bool
 
 
-def visible(tokens: Tokens, *, n_queries: int, chunk_size: int | None) -> Visible:
-    """Who sees whom under every rule at once. `tokens` are the keys; the last `n_queries` of them are the queries."""
-    S = tokens.positions.shape[1]
-    is_one_chunk = chunk_size is None or S <= chunk_size
-    if tokens.is_plain and is_one_chunk and n_queries in (1, S):
-        return Visible(mask=None, is_causal=n_queries > 1)
-    mask_BTS = causal_mask(n_queries, S, device=tokens.positions.device)
-    if tokens.documents is not None:
-        mask_BTS = mask_BTS & document_mask(tokens.documents[:, -n_queries:], tokens.documents)
-    if chunk_size is not None:
-        mask_BTS = mask_BTS & chunk_mask(tokens.positions[:, -n_queries:], tokens.positions, chunk_size=chunk_size)
-    return Visible(mask=mask_BTS[:, None], is_causal=False)
+def plain_tokens(n_tokens: int, *, device: torch.device | str = "cpu") -> Tokens:
+    """One document of `n_tokens`, from position 0 on."""
+    positions = torch.arange(n_tokens, device=device)[None]
+    return Tokens(positions=positions, documents=None, is_plain=True)
+
+
+@record
+class Visible:
+    """What attention may look at, as the rule: the keys are `tokens`, the last `n_queries` ask.
+
+    A query sees itself and the keys before it, of its own document and, with a `chunk_size`, of its
+    own chunk of that many positions. Kernels that apply the rule read these fields; `mask` is
+    computed when it is first asked for, and kept.
+    """
+
+    tokens: Tokens
+    n_queries: int
+    chunk_size: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Queries and keys: (T, S)."""
+        return self.n_queries, self.tokens.positions.shape[1]
+
+    @property
+    def is_everything(self) -> bool:
+        """One query that sees all keys: no mask is needed."""
+        return self.n_queries == 1 and self._is_one_plain_chunk
+
+    @property
+    def is_causal(self) -> bool:
+        """All tokens are queries, and order alone decides: kernels need no mask for that."""
+        T, S = self.shape
+        return T == S > 1 and self._is_one_plain_chunk
+
+    @property
+    def _is_one_plain_chunk(self) -> bool:
+        is_one_chunk = self.chunk_size is None or self.shape[1] <= self.chunk_size
+        return self.tokens.is_plain and is_one_chunk
+
+    @property
+    def mask(self) -> Bool[Tensor, "B 1 T S"] | None:
+        """True where a query may look; None where `is_causal` or `is_everything` says it all."""
+        return None if self.is_causal or self.is_everything else self._dense
+
+    @functools.cached_property
+    def _dense(self) -> Bool[Tensor, "B 1 T S"]:
+        tokens, (T, S) = self.tokens, self.shape
+        mask_BTS = causal_mask(T, S, device=tokens.positions.device)
+        if tokens.documents is not None:
+            mask_BTS = mask_BTS & document_mask(tokens.documents[:, -T:], tokens.documents)
+        if self.chunk_size is not None:
+            mask_BTS = mask_BTS & chunk_mask(tokens.positions[:, -T:], tokens.positions,
+                                             chunk_size=self.chunk_size)
+        return mask_BTS[:, None]
+
+
+@record
+class GivenMask:
+    """A mask that follows no rule of `Visible`: any pattern, such as a prefix seen by all."""
+
+    mask: Bool[Tensor, "B 1 T S"]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Queries and keys: (T, S)."""
+        return self.mask.shape[2], self.mask.shape[3]
+
+    @property
+    def is_causal(self) -> bool:
+        return False

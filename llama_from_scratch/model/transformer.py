@@ -1,23 +1,27 @@
-"""The plain Llama: embed, L blocks, norm, output head. One device, no kernel switch, no generation in `forward`.
+"""The plain Llama: embed, L blocks, norm, output head. One device, no kernel switch, no generation.
 
-Each block reads the residual stream twice, once to look at other tokens (attention) and once to think about its own
-(feed-forward), and adds what it found. Everything that changes between generations is in the config.
+Each block reads the residual stream twice, once to look at other tokens (attention) and once to
+think about its own (feed-forward), and adds what it found. Everything that changes between
+generations is in the config. A forward pass is four stages, which can also be called one by one:
+`embed` (ids to vectors), `prepare` (what blocks need besides the stream), `run` (some or all
+blocks), `head` (stream to logits).
 
-Notebook 15. Llama 1 to 3.3. Sources: arXiv:2302.13971, section 2; arXiv:2307.09288; arXiv:2407.21783.
+Notebook 15. Llama 1 to 3.3. Sources: arXiv:2302.13971, section 2; arXiv:2307.09288;
+arXiv:2407.21783.
 """
 
-import math
-
 import torch
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from llama_from_scratch.config import LayerSpec, LlamaConfig
+from llama_from_scratch.model import feed_forward
 from llama_from_scratch.model.attention import Attention
-from llama_from_scratch.model.feed_forward import FeedForward
+from llama_from_scratch.model.init import init_linear
+from llama_from_scratch.model.inputs import BlockInputs
 from llama_from_scratch.model.kv_cache import KVCache, LayerCache, Uncached
-from llama_from_scratch.model.mask import Tokens, Visible, visible
-from llama_from_scratch.model.norm import RMSNorm
+from llama_from_scratch.model.mask import Tokens, Visible
+from llama_from_scratch.model.norm import AddNorm, RMSNorm
 from llama_from_scratch.model.rope import Rope
 
 
@@ -29,17 +33,36 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(config.dim, eps=config.norm_eps)
         self.attention = Attention(config, spec)
         self.ffn_norm = RMSNorm(config.dim, eps=config.norm_eps)
-        self.feed_forward = FeedForward(config.dim, config.ffn_dim)
+        self.feed_forward = feed_forward.build(config.feed_forward(spec), config.dim)
+        self.add_norm = AddNorm()
 
     def forward(
-        self, x: Float[Tensor, "B T D"], *, rotation: Complex[Tensor, "#B T R"], visible: Visible, cache: LayerCache | Uncached
+        self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *, cache: LayerCache | Uncached
     ) -> Float[Tensor, "B T D"]:
-        x = x + self.attention(self.attention_norm(x), rotation=rotation, visible=visible, cache=cache)
-        return x + self.feed_forward(self.ffn_norm(x))
+        attended = self.attention(self.attention_norm(x), inputs, cache=cache)
+        normed, x = self.add_norm(x, attended, self.ffn_norm)
+        return x + self.feed_forward(normed)
+
+    def new_cache(
+        self, *, batch_size: int, max_seq_len: int, dtype: torch.dtype, device: torch.device | str
+    ) -> LayerCache:
+        """The cache that this layer's attention needs."""
+        return self.attention.new_cache(batch_size=batch_size, max_seq_len=max_seq_len,
+                                        dtype=dtype, device=device)
+
+    def init_weights(self, *, n_additions: int) -> None:
+        """Fresh weights for a model whose stream receives `n_additions`. See `model.init`."""
+        self.attention_norm.init_weights()
+        self.attention.init_weights(n_additions=n_additions)
+        self.ffn_norm.init_weights()
+        self.feed_forward.init_weights(n_additions=n_additions)
 
 
 class Llama(nn.Module):
-    """A Llama with fresh weights, as `config` describes it. Weights come from torch's global generator: seed it first."""
+    """A Llama with fresh weights, as `config` describes it.
+
+    Weights come from torch's global generator: seed it first.
+    """
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
@@ -53,20 +76,102 @@ class Llama(nn.Module):
             self.output.weight = self.tok_embeddings.weight
         self.init_weights()
 
-    @torch.no_grad()
     def init_weights(self) -> None:
-        """Normal weights of size 1 / (2 sqrt(n)) for rows of n inputs; what a block adds to the stream is sqrt(2 L) smaller.
+        """Draws all weights: each part knows its own size, see `model.init`."""
+        init_linear(self.tok_embeddings)
+        for block in self.layers:
+            block.init_weights(n_additions=2 * len(self.layers))
+        self.norm.init_weights()
+        if not self.config.is_tied:
+            init_linear(self.output)
 
-        A row times n inputs of size 1 then gives half their size at any width; the usual 0.02 is this rule at a width of 625,
-        and too quiet for a small model to learn fast. 2 L additions of equal size would let the stream grow with sqrt(2 L).
-        Source of the second part: Radford et al., Language Models are Unsupervised Multitask Learners (GPT-2), section 2.3.
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.rope.freq_R.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the residual stream, and so of keys and values.
+
+        That is the dtype of the first floating-point parameter; matrices may be stored in others.
         """
-        for name, weight in self.named_parameters():
-            if weight.ndim == 1:
-                weight.fill_(1.0)
-            else:
-                is_residual = name.endswith(("wo.weight", "w_down.weight"))
-                weight.normal_(std=0.5 / math.sqrt(weight.shape[1] * (2 * len(self.layers) if is_residual else 1)))
+        return next(p.dtype for p in self.parameters() if p.is_floating_point())
+
+    def new_cache(
+        self, *, batch_size: int, max_seq_len: int, dtype: torch.dtype | None = None
+    ) -> KVCache:
+        """An empty KV cache for this model, on its device and by default in its dtype."""
+        room = dict(batch_size=batch_size, max_seq_len=max_seq_len, device=self.device)
+        layers = [] if min(batch_size, max_seq_len) < 1 else [
+            block.new_cache(**room, dtype=self.dtype if dtype is None else dtype)
+            for block in self.layers]
+        return KVCache(self.config, **room, layers=layers)
+
+    # --- the four stages ----------------------------------------------------------------------
+
+    def embed(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """The row of the embedding matrix for each id: where the residual stream begins.
+
+        Raises ValueError for ids of another shape or dtype and, on a CPU, outside the vocabulary.
+        (A GPU checks ids later than here; PyTorch then reports a device-side assert.)
+        """
+        if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.dtype not in _ID_DTYPES:
+            raise ValueError(f"ids are integers of shape (B, T), one row per sequence; "
+                             f"got {_told(ids)}. For one sequence: torch.tensor([ids])")
+        try:
+            return self.tok_embeddings(ids)
+        except IndexError:
+            wrong = ids[(ids < 0) | (ids >= self.config.vocab_size)]
+            raise ValueError(f"ids run from 0 to {self.config.vocab_size - 1}; got "
+                             f"{wrong[:4].tolist()}. Is this the tokenizer that the model was "
+                             "trained with?") from None
+
+    def prepare(
+        self, x: Float[Tensor, "B T D"], *, positions: Int[Tensor, "#B T"] | None = None,
+        documents: Int[Tensor, "#B T"] | None = None, cache: KVCache | None = None,
+    ) -> BlockInputs:
+        """What all blocks need besides x. Arguments and errors as in `hidden`.
+
+        With a `cache`, room for the new tokens is taken there: call it once per pass.
+        """
+        B, T = x.shape[:2]
+        n_past = 0 if cache is None else cache.length
+        if n_past + T > self.config.max_seq_len:
+            raise ValueError(f"this model was made for {self.config.max_seq_len} tokens; got "
+                             f"{n_past + T}. Shorten the prompt, or build the model with a larger "
+                             "max_seq_len")
+        for name, numbers in (("positions", positions), ("documents", documents)):
+            _refuse_other_numbers(name, numbers, B, T)
+        is_plain = positions is None and documents is None
+        if positions is None:
+            positions = torch.arange(n_past, n_past + T, device=x.device)[None]
+        tokens = Tokens(positions=positions, documents=documents, is_plain=is_plain)
+        if cache is not None:
+            cache.refuse_other(self.config)
+            tokens = cache.extend(tokens, batch_size=B)
+        chunk_sizes = {spec.chunk_size for spec in self.config.layers}
+        return BlockInputs(
+            rotation=self.rope(positions),
+            visible={size: Visible(tokens=tokens, n_queries=T, chunk_size=size)
+                     for size in chunk_sizes})
+
+    def run(
+        self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *, cache: KVCache | None = None,
+        layers: slice = slice(None),
+    ) -> Float[Tensor, "B T D"]:
+        """The stream after these layers, by default all of them."""
+        blocks = self.layers[layers]
+        caches = [_UNCACHED] * len(blocks) if cache is None else cache.layers[layers]
+        for block, layer_cache in zip(blocks, caches, strict=True):
+            x = block(x, inputs, cache=layer_cache)
+        return x
+
+    def head(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
+        """Logits of the next token at every position, in fp32: the last norm, then `output`."""
+        return self.output(self.norm(x)).float()
+
+    # --- and their sums -----------------------------------------------------------------------
 
     def hidden(
         self, ids: Int[Tensor, "B T"], *, positions: Int[Tensor, "#B T"] | None = None,
@@ -74,30 +179,41 @@ class Llama(nn.Module):
     ) -> Float[Tensor, "B T D"]:
         """The residual stream after the last norm: what `output` turns into logits.
 
-        `positions`: where each token stands, by default counted on from what the cache holds. `documents`: a token sees
-        only earlier tokens with its own number (see `mask.PADDING`). `cache`: receives the new keys and values.
-        Raises ValueError for an id outside the vocabulary, or a sequence longer than `config.max_seq_len`.
+        `positions`: where each token is, by default counted on from what the cache holds.
+        `documents`: a token sees only earlier tokens with its own number (see `mask.PADDING`).
+        `cache`: receives the new keys and values.
+        Raises ValueError for ids, positions or documents of another shape, for an id outside the
+        vocabulary, for a cache of another model, and for more tokens than it or the model holds.
         """
-        B, T = ids.shape
-        past = Uncached() if cache is None else cache
-        if past.length + T > self.config.max_seq_len:
-            raise ValueError(f"this model was made for {self.config.max_seq_len} tokens; got {past.length + T}. "
-                             "Shorten the prompt, or build the model with a larger max_seq_len")
-        is_plain = positions is None and documents is None
-        if positions is None:
-            positions = torch.arange(past.length, past.length + T, device=ids.device)[None]
-        tokens = past.extend(Tokens(positions=positions, documents=documents, is_plain=is_plain), batch_size=B)
-        rotation_BTR = self.rope(positions)
-        visible_by_chunk = {size: visible(tokens, n_queries=T, chunk_size=size)
-                            for size in {spec.chunk_size for spec in self.config.layers}}
-        x_BTD = self.tok_embeddings(ids)
-        for block, spec, layer_cache in zip(self.layers, self.config.layers, past.layers):
-            x_BTD = block(x_BTD, rotation=rotation_BTR, visible=visible_by_chunk[spec.chunk_size], cache=layer_cache)
-        return self.norm(x_BTD)
+        x = self.embed(ids)
+        inputs = self.prepare(x, positions=positions, documents=documents, cache=cache)
+        return self.norm(self.run(x, inputs, cache=cache))
 
     def forward(
         self, ids: Int[Tensor, "B T"], *, positions: Int[Tensor, "#B T"] | None = None,
         documents: Int[Tensor, "#B T"] | None = None, cache: KVCache | None = None,
     ) -> Float[Tensor, "B T V"]:
         """Logits of the next token at every position, in fp32. Arguments as in `hidden`."""
-        return self.output(self.hidden(ids, positions=positions, documents=documents, cache=cache)).float()
+        x = self.embed(ids)
+        inputs = self.prepare(x, positions=positions, documents=documents, cache=cache)
+        return self.head(self.run(x, inputs, cache=cache))
+
+
+_UNCACHED = Uncached()
+_ID_DTYPES = (torch.int64, torch.int32)
+
+
+def _refuse_other_numbers(name: str, numbers: Tensor | None, B: int, T: int) -> None:
+    if numbers is None:
+        return
+    if (not isinstance(numbers, Tensor) or numbers.dtype not in _ID_DTYPES
+            or tuple(numbers.shape) not in ((B, T), (1, T))):
+        raise ValueError(f"{name} are one integer per token, of shape ({B}, {T}), or (1, {T}) if "
+                         f"all sequences share them; got {_told(numbers)}")
+
+
+def _told(x: object) -> str:
+    """A value in an error message: its shape and dtype, or what it is instead of a tensor."""
+    if isinstance(x, Tensor):
+        return f"{tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}"
+    return f"a {type(x).__name__}: {x!r:.80}"

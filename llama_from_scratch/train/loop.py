@@ -99,7 +99,7 @@ def gradients(model: Llama, batch: Batch, *, micro_batch_size: int | None = None
     The loss is the sum over all targets divided by their number in the whole batch. A mean of the micro-batches' means
     would weigh a target more, the fewer of them its micro-batch has.
     """
-    device = model.tok_embeddings.weight.device
+    device = model.device
     n_targets = batch.n_targets
     total = torch.zeros((), device=device)
     for micro in batch.split(micro_batch_size or len(batch.ids)):
@@ -126,7 +126,7 @@ def evaluate(model: Llama, data: Packed, *, batch_size: int, seq_len: int, is_bf
     In nats per token, which depends on the tokenizer, and in bits per byte of the text, which does not: models with
     different vocabularies can be compared. The nats of end-of-text count, it stands for no byte.
     """
-    device = model.tok_embeddings.weight.device
+    device = model.device
     nats, n_targets, n_bytes = 0.0, 0, 0
     for batch in data.in_order(batch_size=batch_size, seq_len=seq_len):
         nats += sum_of_nats(model, batch.to(device), is_bf16=is_bf16).item()

@@ -152,7 +152,7 @@ def dialogs(stories: Sequence[str], *, seed: int = 0) -> Iterator[list[Message]]
     says to go on, and some have another story after it.
     """
     pick = random.Random(seed)
-    for story, following in zip(stories, [*stories[1:], stories[0]]):
+    for story, following in zip(stories, [*stories[1:], stories[0]], strict=True):
         theme, kind = THEMES[_theme(story)], pick.random()
         told, lead = _without_introduction(story), []
         if pick.random() < 0.3:

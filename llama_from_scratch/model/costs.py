@@ -1,0 +1,100 @@
+"""What a config costs: parameters, operations and cache bytes, asked of an unwritten model.
+
+No formula here repeats the sizes of a part. The model is built without memory, once per config, and
+its own parts are counted, so a new kind of layer is counted by being built.
+
+Notebook 15.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import nn
+
+from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.model.attention import Attention
+from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.model.unwritten import unwritten
+
+PLACES = ("embedding", "attention", "feed-forward", "norms", "output")
+
+
+@functools.lru_cache(maxsize=64)
+def param_shapes(config: LlamaConfig) -> Mapping[str, tuple[int, ...]]:
+    """The shape of every parameter by name, in the model's order; a tied head is left out."""
+    return MappingProxyType({name: tuple(parameter.shape)
+                             for name, parameter in _asked(config).named_parameters()})
+
+
+@functools.lru_cache(maxsize=64)
+def param_counts(config: LlamaConfig) -> Mapping[str, int]:
+    """Number of parameters in each of `PLACES`; a tied head counts as embedding alone."""
+    model, counted = _asked(config), set()
+    counts = dict.fromkeys(PLACES, 0)
+    for place, part in _parts(model):
+        for parameter in part.parameters():
+            if parameter not in counted:
+                counted.add(parameter)
+                counts[place] += parameter.numel()
+    assert sum(counts.values()) == sum(p.numel() for p in model.parameters()), "a part is missing"
+    return MappingProxyType(counts)
+
+
+def flops_per_token(config: LlamaConfig, *, context: int) -> int:
+    """Multiply-adds counted as two, for one token decoded with `context` tokens visible.
+
+    Two per weight of every matrix that multiplies the token (the embedding is looked up), plus
+    4 H K per visible token in attention, where q k^T and the weighted sum of v cost two each.
+    Norms, RoPE and the activation are left out.
+    """
+    model = _asked(config)
+    return sum(matmul_flops(part, context) for part in (*model.layers, model.output))
+
+
+@functools.singledispatch
+def matmul_flops(module: nn.Module, context: int) -> int:
+    """The operations of one part for one token: by default the sum over its children.
+
+    A part of another kind registers its own count with `@matmul_flops.register`.
+    """
+    return sum(matmul_flops(child, context) for child in module.children())
+
+
+@matmul_flops.register
+def _(linear: nn.Linear, context: int) -> int:
+    return 2 * linear.weight.numel()
+
+
+@matmul_flops.register
+def _(attention: Attention, context: int) -> int:
+    n_visible = context if attention.chunk_size is None else min(context, attention.chunk_size)
+    n_products = sum(matmul_flops(child, context) for child in attention.children())
+    return n_products + 4 * attention.wq.out_features * n_visible
+
+
+@functools.lru_cache(maxsize=64)
+def kv_values_per_token(config: LlamaConfig) -> int:
+    """Numbers that the KV cache grows by with each token, summed over all layers."""
+    dtype = torch.bfloat16
+    room = dict(batch_size=1, max_seq_len=1, dtype=dtype, device="meta")
+    n_bytes = sum(block.new_cache(**room).n_bytes for block in _asked(config).layers)
+    return n_bytes // dtype.itemsize
+
+
+def _parts(model: Llama) -> Iterator[tuple[str, nn.Module]]:
+    """Every part that has parameters, and its place."""
+    yield "embedding", model.tok_embeddings
+    for block in model.layers:
+        yield "attention", block.attention
+        yield "feed-forward", block.feed_forward
+        yield "norms", block.attention_norm
+        yield "norms", block.ffn_norm
+    yield "norms", model.norm
+    yield "output", model.output
+
+
+@functools.lru_cache(maxsize=8)
+def _asked(config: LlamaConfig) -> Llama:
+    return unwritten(config)
