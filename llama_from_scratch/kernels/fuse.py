@@ -1,7 +1,9 @@
-"""`fuse` swaps the plain parts of a finished model for fused kernels and tells what it changed; `unfuse` swaps them back.
+"""`fuse` swaps the plain parts of a finished model for fused kernels; `unfuse` swaps them back.
 
-The model's source knows nothing of kernels, and its parameters stay the very same tensors under the very same names, so
-checkpoints, optimizers and caches do not notice. What cannot be fused stays plain, and the reason is told.
+Only leaves are swapped, and no `forward` of the model is repeated here: the model's source knows
+nothing of kernels, and its parameters stay the very same tensors under the very same names, so
+checkpoints, optimizers and caches do not notice. Each part that is unknown or that stays plain is
+in the report, with the reason.
 
 Notebook 36.
 """
@@ -18,25 +20,23 @@ from llama_from_scratch.kernels.rope import rope
 from llama_from_scratch.kernels.source import REAL_NAMES
 from llama_from_scratch.kernels.swiglu import swiglu
 from llama_from_scratch.kernels.tensors import require_cuda
-from llama_from_scratch.model.attention import Attention, attention
-from llama_from_scratch.model.feed_forward import FeedForward
-from llama_from_scratch.model.kv_cache import LayerCache, Uncached
-from llama_from_scratch.model.mask import Visible
-from llama_from_scratch.model.norm import RMSNorm
-from llama_from_scratch.model.transformer import Block
+from llama_from_scratch.model.attention import Attention, SoftmaxAttention
+from llama_from_scratch.model.feed_forward import FeedForward, SwiGLU
+from llama_from_scratch.model.norm import AddNorm, RMSNorm
+from llama_from_scratch.model.rope import Rope, Rotate, Unrotated
+from llama_from_scratch.model.transformer import Block, Llama
 
 OLDEST = (7, 5)  # compute capability: the oldest that today's compilers still build for
 
 
-class _Fused(nn.Module):
-    """A part that computes with kernels. The plain part is kept aside, hidden from PyTorch, for `unfuse`."""
+class FusedPart(nn.Module):
+    """A leaf that computes with a kernel. The plain leaf is kept aside, hidden from PyTorch."""
 
     def __init__(self, plain: nn.Module, *, emulate: bool) -> None:
         super().__init__()
         self._plain = (plain,)  # within a tuple, or its parameters would be listed twice
         self.emulate = emulate
-        for name, child in plain.named_children():
-            self.add_module(name, child)
+        self.stands_for = type(plain)
         for name, parameter in plain.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
 
@@ -45,46 +45,48 @@ class _Fused(nn.Module):
         return self._plain[0]
 
 
-class FusedRMSNorm(_Fused):
+class FusedRMSNorm(FusedPart):
     """`model.norm.RMSNorm`: one pass over x instead of five."""
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         return rms_norm(x, self.weight, eps=self.plain.eps, emulate=self.emulate)
 
 
-class FusedFeedForward(_Fused):
-    """`model.feed_forward.FeedForward`: silu and the product in one pass."""
-
-    def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
-        return self.w_down(swiglu(self.w_gate(x), self.w_up(x), emulate=self.emulate))
-
-
-class FusedAttention(_Fused):
-    """`model.attention.Attention` with RoPE: queries and keys turned in one launch."""
+class FusedAddNorm(FusedPart):
+    """`model.norm.AddNorm`: the addition to the residual stream happens in the norm's pass."""
 
     def forward(
-        self, x: Float[Tensor, "B T D"], *, rotation: Complex[Tensor, "#B T R"], visible: Visible, cache: LayerCache | Uncached
-    ) -> Float[Tensor, "B T D"]:
-        q, k, v = (w(x).view(*x.shape[:2], -1, self.plain.head_dim) for w in (self.wq, self.wk, self.wv))
-        q, k = rope(q, k, rotation=rotation, emulate=self.emulate)
-        keys, values = cache.append(k, v)
-        return self.wo(attention(q, keys, v=values, visible=visible).flatten(-2))
+        self, x: Float[Tensor, "*batch D"], addition: Float[Tensor, "*batch D"], norm: FusedRMSNorm
+    ) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, "*batch D"]]:
+        return add_rms_norm(x, addition, weight=norm.weight, eps=norm.plain.eps,
+                            emulate=self.emulate)
 
 
-class FusedBlock(_Fused):
-    """`model.transformer.Block`: the first addition to the residual stream happens in the second norm's pass."""
+class FusedSwiGLU(FusedPart):
+    """`model.feed_forward.SwiGLU`: silu and the product in one pass."""
 
     def forward(
-        self, x: Float[Tensor, "B T D"], *, rotation: Complex[Tensor, "#B T R"], visible: Visible, cache: LayerCache | Uncached
-    ) -> Float[Tensor, "B T D"]:
-        attended = self.attention(self.attention_norm(x), rotation=rotation, visible=visible, cache=cache)
-        normed, x = add_rms_norm(x, attended, weight=self.ffn_norm.weight, eps=self.ffn_norm.plain.eps, emulate=self.emulate)
-        return x + self.feed_forward(normed)
+        self, gate: Float[Tensor, "*batch F"], up: Float[Tensor, "*batch F"]
+    ) -> Float[Tensor, "*batch F"]:
+        return swiglu(gate, up, emulate=self.emulate)
+
+
+class FusedRotate(FusedPart):
+    """`model.rope.Rotate`: queries and keys turned in one launch."""
+
+    def forward(
+        self, q: Float[Tensor, "B T H K"], k: Float[Tensor, "B T G K"],
+        rotation: Complex[Tensor, "#B T R"],
+    ) -> tuple[Float[Tensor, "B T H K"], Float[Tensor, "B T G K"]]:
+        return rope(q, k, rotation=rotation, emulate=self.emulate)
 
 
 @record
 class Change:
-    """One part: its name in the model, what it was, and what it is now. `reason` says why a part was left as it is."""
+    """One leaf: its name in the model, what it was, and what it is now.
+
+    `reason`: why it was left as it is; empty if it was changed.
+    """
 
     name: str
     plain: str
@@ -94,7 +96,7 @@ class Change:
 
 @record
 class Report:
-    """What `fuse` did, part by part; printing it gives a table."""
+    """What `fuse` did, leaf by leaf; printing it gives a table."""
 
     changes: tuple[Change, ...]
 
@@ -110,11 +112,14 @@ class Report:
 
 
 def fuse(model: nn.Module, *, emulate: bool = False) -> Report:
-    """Puts kernels into `model`, in place, and returns what changed. Parts that are fused already stay so.
+    """Puts kernels into `model`, in place, and returns what changed and what did not.
 
-    `emulate` runs the same kernels on the CPU, hundreds of times slower: to learn, and to test. Raises ValueError if the
-    parameters are on a CPU and it is not set, on several devices, of a dtype the kernels do not compute in, or on a GPU older
-    than the compilers build for; the model is unchanged then.
+    Matrix products, the embedding and PyTorch's own fused attention are known to need no kernel
+    from here, so they are not listed; leaves that are fused already stay so. `emulate` runs the
+    same kernels on the CPU, hundreds of times slower: to learn, and to test.
+    Raises ValueError if the parameters are on a CPU and it is not set, on several devices, of a
+    dtype the kernels do not compute in, or on a GPU older than the compilers build for; the model
+    is unchanged then.
     """
     parameters = list(model.parameters())
     if not parameters:
@@ -122,53 +127,65 @@ def fuse(model: nn.Module, *, emulate: bool = False) -> Report:
     first = parameters[0]
     kinds = sorted({f"{p.dtype} on {p.device}" for p in parameters})
     if len(kinds) > 1 or first.dtype not in REAL_NAMES:
-        raise ValueError(f"the kernels compute in one of {', '.join(map(str, REAL_NAMES))}, on one device; the model has "
-                         f"{', '.join(kinds)}. Convert it first, with model.to(device, dtype)")
+        raise ValueError(f"the kernels compute in one of {', '.join(map(str, REAL_NAMES))}, on one "
+                         f"device; the model has {', '.join(kinds)}. Convert it first, with "
+                         "model.to(device, dtype)")
     require_cuda("fuse", first, emulate=emulate)
     if first.is_cuda and (capability := torch.cuda.get_device_capability(first.device)) < OLDEST:
         name, (major, minor) = torch.cuda.get_device_name(first.device), capability
-        raise ValueError(f"the kernels need compute capability {OLDEST[0]}.{OLDEST[1]} (Turing, 2018) or newer; {name} has "
-                         f"{major}.{minor}. Keep the plain model")
-    changes = tuple(_swap_below(model, "", emulate=emulate))
-    if not changes and not any(isinstance(module, _Fused) for module in model.modules()):
-        raise ValueError(f"fuse knows {', '.join(part.__name__ for part in _SUCCESSORS)} of llama_from_scratch.model; "
-                         f"{type(model).__name__} has none of them inside")
-    return Report(changes=changes)
+        raise ValueError(f"the kernels need compute capability {OLDEST[0]}.{OLDEST[1]} (Turing, "
+                         f"2018) or newer; {name} has {major}.{minor}. Keep the plain model")
+    if not any(isinstance(module, FusedPart) or type(module) in _SUCCESSORS
+               for module in model.modules()):
+        raise ValueError(f"fuse knows {', '.join(part.__name__ for part in _SUCCESSORS)} of "
+                         f"llama_from_scratch.model; {type(model).__name__} has none of them "
+                         "inside")
+    return Report(changes=tuple(_swap_below(model, "", emulate=emulate)))
 
 
 def unfuse(model: nn.Module) -> Report:
-    """Puts the plain parts back, in place, and returns what changed."""
-    changes = []
-    for name, module in model.named_children():
-        changes += unfuse(module).changes
-        if isinstance(module, _Fused):
-            plain = module.plain.train(module.training)
-            for child, part in [*module.named_children(), *module.named_parameters(recurse=False)]:
-                setattr(plain, child, part)
-            setattr(model, name, plain)
-            changes.append(Change(name=name, plain=type(plain).__name__, fused=type(module).__name__, reason=""))
-    return Report(changes=tuple(changes))
+    """Puts the plain leaves back, in place, and returns what changed."""
+    return Report(changes=tuple(_restore_below(model, "")))
 
 
 def _swap_below(model: nn.Module, prefix: str, *, emulate: bool) -> Iterator[Change]:
-    for name, module in model.named_children():
-        if isinstance(module, _Fused) or type(module) not in _SUCCESSORS:
-            yield from _swap_below(module, f"{prefix}{name}.", emulate=emulate)
+    for name, module in list(model.named_children()):
+        path, kind = f"{prefix}{name}", type(module).__name__
+        if type(module) in _SUCCESSORS:
+            fused, reason = _SUCCESSORS[type(module)], _reason_to_keep(module, parent=model)
+            if not reason:
+                setattr(model, name, fused(module, emulate=emulate).train(module.training))
+            yield Change(name=path, plain=kind, fused=fused.__name__, reason=reason)
+        elif not isinstance(module, FusedPart):
+            if type(module) not in _STAY_PLAIN:
+                reason = _WITHOUT_KERNEL.get(type(module), f"kept: no kernel is known for {kind}")
+                yield Change(name=path, plain=kind, fused="", reason=reason)
+            yield from _swap_below(module, f"{path}.", emulate=emulate)
+
+
+def _restore_below(model: nn.Module, prefix: str) -> Iterator[Change]:
+    for name, module in list(model.named_children()):
+        path = f"{prefix}{name}"
+        if not isinstance(module, FusedPart):
+            yield from _restore_below(module, f"{path}.")
             continue
-        fused = _SUCCESSORS[type(module)]
-        yield from _swap_below(module, f"{prefix}{name}.", emulate=emulate)
-        reason = _reason_to_keep(module)
-        if not reason:
-            setattr(model, name, fused(module, emulate=emulate))
-        yield Change(name=f"{prefix}{name}", plain=type(module).__name__, fused=fused.__name__, reason=reason)
+        plain = module.plain.train(module.training)
+        for parameter_name, parameter in module.named_parameters(recurse=False):
+            setattr(plain, parameter_name, parameter)
+        setattr(model, name, plain)
+        yield Change(name=path, plain=type(plain).__name__, fused=type(module).__name__, reason="")
 
 
-def _reason_to_keep(module: nn.Module) -> str:
-    if isinstance(module, Attention) and not module.has_rope:
-        return "kept: this layer has no RoPE, and attention itself is PyTorch's fused kernel already"
-    if isinstance(module, Block) and not isinstance(module.ffn_norm, FusedRMSNorm):
-        return f"kept: its second norm is a {type(module.ffn_norm).__name__}, which the addition cannot join"
+def _reason_to_keep(module: nn.Module, *, parent: nn.Module) -> str:
+    if isinstance(module, AddNorm):
+        norm = parent.ffn_norm if isinstance(parent, Block) else None
+        if not isinstance(norm, FusedRMSNorm):
+            return f"kept: the norm after it is a {type(norm).__name__}, which has no kernel"
     return ""
 
 
-_SUCCESSORS = {RMSNorm: FusedRMSNorm, FeedForward: FusedFeedForward, Attention: FusedAttention, Block: FusedBlock}
+_SUCCESSORS = {RMSNorm: FusedRMSNorm, AddNorm: FusedAddNorm, SwiGLU: FusedSwiGLU,
+               Rotate: FusedRotate}
+_STAY_PLAIN = (nn.Linear, nn.Embedding, Rope, SoftmaxAttention, Llama, Block, Attention,
+               FeedForward, nn.ModuleList, nn.ModuleDict, nn.Sequential)
+_WITHOUT_KERNEL = {Unrotated: "kept: this layer has no RoPE, so there is nothing to turn"}

@@ -1,6 +1,7 @@
 """A fused model against the plain one, kernels executed by the emulator: logits, gradients, cache, and the way back."""
 
 import copy
+import dataclasses
 import subprocess
 import sys
 
@@ -10,11 +11,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from llama_from_scratch import family
+from llama_from_scratch.config import Dense, LayerSpec
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.kernels.adamw import FusedAdamW
-from llama_from_scratch.kernels.fuse import FusedBlock, FusedFeedForward, FusedRMSNorm, fuse, unfuse
+from llama_from_scratch.kernels.fuse import FusedAddNorm, FusedRMSNorm, FusedSwiGLU, fuse, unfuse
 from llama_from_scratch.model.kv_cache import KVCache
-from llama_from_scratch.model.transformer import Block, Llama
+from llama_from_scratch.model.norm import AddNorm
+from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train.optimizer import AdamW, decay_groups
 
 GENERATIONS = ("llama-1", "llama-2", "llama-3", "llama-3.1", "llama-3.2")
@@ -40,7 +43,7 @@ def test_logits_and_every_gradient_equal_the_plain_models(generation):
     torch.testing.assert_close(logits[1], logits[0], rtol=1e-5, atol=1e-5)
     for out in logits:
         F.cross_entropy(out[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
-    for (name, p), q in zip(plain.named_parameters(), fused.parameters()):
+    for (name, p), q in zip(plain.named_parameters(), fused.parameters(), strict=True):
         torch.testing.assert_close(q.grad, p.grad, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
 
 
@@ -85,18 +88,18 @@ def test_the_report_names_every_part_and_fusing_twice_changes_nothing():
     assert report.n_fused == len(report.changes) == 5 * n_layers + 1
     assert f"{report.n_fused} of {report.n_fused} parts fused" in str(report)
     assert "layers.0.attention_norm" in str(report) and "FusedRMSNorm" in str(report)
-    assert isinstance(model.layers[0], FusedBlock) and isinstance(model.norm, FusedRMSNorm)
+    assert isinstance(model.layers[0].add_norm, FusedAddNorm) and isinstance(model.norm, FusedRMSNorm)
     assert fuse(model, emulate=True).changes == ()
 
 
 def test_unfuse_puts_the_plain_parts_back_with_what_was_learned():
     plain, fused = pair()
     with torch.no_grad():
-        for p, q in zip(plain.parameters(), fused.parameters()):
+        for p, q in zip(plain.parameters(), fused.parameters(), strict=True):
             p.mul_(1.01), q.mul_(1.01)
     report = unfuse(fused)
     assert not any("Fused" in type(module).__name__ for module in fused.modules())
-    assert type(fused.layers[0]) is Block and report.n_fused == 5 * plain.config.n_layers + 1
+    assert type(fused.layers[0].add_norm) is AddNorm and report.n_fused == 5 * plain.config.n_layers + 1
     assert torch.equal(fused(ids_of(plain)), plain(ids_of(plain)))
     assert list(fused.state_dict()) == list(plain.state_dict())
 
@@ -120,12 +123,12 @@ def test_a_copy_of_a_fused_model_owns_its_parameters():
 
 def test_a_layer_without_rope_stays_plain_and_says_why():
     torch.manual_seed(0)
-    model = Llama(family.tiny("llama-3"))
-    model.layers[0].attention.has_rope = False
+    config = family.tiny("llama-3")
+    model = Llama(dataclasses.replace(config, layers=(LayerSpec(has_rope=False), *config.layers[1:])))
     report = fuse(model, emulate=True)
     kept = [change for change in report.changes if change.reason]
-    assert [change.name for change in kept] == ["layers.0.attention"] and "no RoPE" in str(report)
-    assert type(model.layers[0].attention).__name__ == "Attention"
+    assert [change.name for change in kept] == ["layers.0.attention.rotate"] and "no RoPE" in str(report)
+    assert report.n_fused == 5 * model.config.n_layers
 
 
 def test_a_block_with_a_foreign_norm_keeps_its_own_addition():
@@ -133,9 +136,45 @@ def test_a_block_with_a_foreign_norm_keeps_its_own_addition():
     model = Llama(family.tiny("llama-3"))
     model.layers[0].ffn_norm = nn.LayerNorm(model.config.dim)
     report = fuse(model, emulate=True)
-    assert "its second norm is a LayerNorm" in str(report)
-    assert type(model.layers[0]) is Block and isinstance(model.layers[0].feed_forward, FusedFeedForward)
+    kept = {change.name: change.reason for change in report.changes if change.reason}
+    assert kept == {"layers.0.ffn_norm": "kept: no kernel is known for LayerNorm",
+                    "layers.0.add_norm": "kept: the norm after it is a LayerNorm, which has no kernel"}
+    assert isinstance(model.layers[0].feed_forward.activation, FusedSwiGLU)
     model(ids_of(model))
+
+
+class Adapter(nn.Module):
+    def __init__(self, plain):
+        super().__init__()
+        self.plain = plain
+
+    def forward(self, x):
+        return 2 * self.plain(x)
+
+
+def test_parts_it_has_never_heard_of_are_listed_and_looked_through():
+    torch.manual_seed(0)
+    model = Llama(family.tiny("llama-3"))
+    model.layers[1].feed_forward = Adapter(model.layers[1].feed_forward)
+    report = fuse(model, emulate=True)
+    kept = [(change.name, change.reason) for change in report.changes if change.reason]
+    assert kept == [("layers.1.feed_forward", "kept: no kernel is known for Adapter")]
+    assert isinstance(model.layers[1].feed_forward.plain.activation, FusedSwiGLU)
+
+
+def test_unfuse_names_each_part_by_its_path():
+    _, fused = pair()
+    assert {"norm", "layers.0.attention.rotate", "layers.3.feed_forward.activation",
+            "layers.2.add_norm"} <= {change.name for change in unfuse(fused).changes}
+
+
+def test_layers_of_different_widths_are_fused():
+    torch.manual_seed(0)
+    layers = tuple(LayerSpec(feed_forward=Dense(width=width)) for width in (32, 96))
+    plain = Llama(dataclasses.replace(family.tiny("llama-3"), layers=layers))
+    fused = copy.deepcopy(plain)
+    fuse(fused, emulate=True)
+    torch.testing.assert_close(fused(ids_of(plain)), plain(ids_of(plain)), rtol=1e-5, atol=1e-5)
 
 
 COMPILE = """
@@ -183,7 +222,7 @@ def test_a_cpu_model_is_refused_unless_the_emulator_is_asked_for():
     model = Llama(family.tiny("llama-3"))
     with pytest.raises(ValueError, match="fuse runs on a CUDA device; the tensor is on cpu"):
         fuse(model)
-    assert type(model.layers[0]) is Block
+    assert type(model.layers[0].add_norm) is AddNorm
 
 
 def test_a_model_of_two_dtypes_is_refused():
