@@ -1,13 +1,19 @@
-"""Text -> parameters."""
+"""Text -> parameters: data, loss, optimizer, schedule and the loop that joins them.
+
+data  loss  optimizer  schedule  loop        one run
+protocols  parts  records  resume            what it is made of, what it leaves, how it goes on
+progress  mini                               in a terminal; published layouts in small
+"""
 
 from llama_from_scratch.train.data import Batch as Batch
 from llama_from_scratch.train.data import Packed as Packed
 from llama_from_scratch.train.data import read_documents as read_documents
 from llama_from_scratch.train.data import split_validation as split_validation
 from llama_from_scratch.train.loop import Diverged as Diverged
-from llama_from_scratch.train.loop import evaluate as evaluate
 from llama_from_scratch.train.loop import train as train
+from llama_from_scratch.train.loss import evaluate as evaluate
 from llama_from_scratch.train.optimizer import AdamW as AdamW
+from llama_from_scratch.train.parts import TrainParts as TrainParts
 from llama_from_scratch.train.records import Evaluation as Evaluation
 from llama_from_scratch.train.records import History as History
 from llama_from_scratch.train.records import Step as Step

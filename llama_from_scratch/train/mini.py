@@ -13,13 +13,11 @@ import dataclasses
 import hashlib
 import inspect
 import json
-import math
 import os
 import random
 import re
 import shutil
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -38,10 +36,9 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.chat_format import FORMATS, Message
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.train.data import IGNORE, Batch, read_documents, split_validation
-from llama_from_scratch.train.loop import Diverged, gradients, sum_of_nats
-from llama_from_scratch.train.optimizer import AdamW, clip_gradients, decay_groups
+from llama_from_scratch.train.loop import train
+from llama_from_scratch.train.loss import sum_of_nats
 from llama_from_scratch.train.records import Step, TrainConfig
-from llama_from_scratch.train.schedule import learning_rate
 
 TRAINING = TrainConfig(n_steps=3000, batch_size=1, seq_len=320, peak_lr=3.5e-3, n_warmup=100)
 _DIM, _N_LAYERS, _N_HEADS = 128, 3, 4
@@ -243,22 +240,12 @@ def _documents(name: str, stories: Sequence[str], tokenizer: Tokenizer | Sentenc
     return [FORMATS[name].encode(dialog, tokenizer, is_answered=True) for dialog in told] + plain
 
 
-def _train(model: Llama, stream: Stream, config: TrainConfig, *, on_step: Callable[[Step], object] | None) -> None:
-    optimizer = AdamW(decay_groups(model, weight_decay=config.weight_decay), beta1=config.beta1, beta2=config.beta2,
-                      eps=config.adam_eps)
-    for number in range(config.n_steps):
-        began = time.perf_counter()
-        batch = stream.batch(number, batch_size=config.batch_size, seq_len=config.seq_len, seed=config.seed)
-        loss = gradients(model, batch)
-        grad_norm = float(clip_gradients(model.parameters(), max_norm=config.max_grad_norm))
-        if not math.isfinite(loss + grad_norm):
-            raise Diverged(f"the loss of a mini is {loss} at step {number}; nothing is kept. Try again on another machine")
-        lr = learning_rate(number, n_steps=config.n_steps, peak=config.peak_lr, n_warmup=config.n_warmup)
-        optimizer.step(lr=lr)
-        optimizer.zero_grad()
-        if on_step is not None:
-            on_step(Step(step=number, loss=loss, lr=lr, grad_norm=grad_norm, n_tokens=batch.ids.numel(),
-                         time_s=time.perf_counter() - began))
+def _train(
+    model: Llama, stream: Stream, config: TrainConfig, *, on_step: Callable[[Step], object] | None
+) -> None:
+    """The course's own loop. An interrupt leaves nothing to keep: half a mini tells half a story."""
+    if not train(model, stream, config=config, on_step=on_step).is_complete:
+        raise KeyboardInterrupt
 
 
 @torch.no_grad()

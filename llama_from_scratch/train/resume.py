@@ -19,7 +19,7 @@ from llama_from_scratch.checkpoint import native
 from llama_from_scratch.config import record
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train.data import Packed
-from llama_from_scratch.train.optimizer import AdamW
+from llama_from_scratch.train.protocols import Data, Optimizer
 from llama_from_scratch.train.records import Evaluation, Step, TrainConfig
 
 
@@ -28,9 +28,9 @@ class Run:
     """Everything a run works with."""
 
     model: Llama
-    optimizer: AdamW
+    optimizer: Optimizer
     config: TrainConfig
-    data: Packed
+    data: Data
     validation: Packed | None
 
     @property

@@ -16,7 +16,10 @@ from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.train import loop
 from llama_from_scratch.train.data import IGNORE, Packed
-from llama_from_scratch.train.loop import Diverged, evaluate, gradients, train
+from llama_from_scratch.train.loop import Diverged, gradients, train
+from llama_from_scratch.train.loss import evaluate, sum_of_nats
+from llama_from_scratch.train.optimizer import AdamW, clip_gradients
+from llama_from_scratch.train.parts import TrainParts
 from llama_from_scratch.train.records import TrainConfig
 
 BYTES = Tokenizer.train("", 258, special_tokens=("<|begin_of_text|>", "<|end_of_text|>"))
@@ -39,7 +42,7 @@ def run(model=None, *, config=CONFIG, **options):
 
 
 def equal(a, b):
-    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters()))
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,7 @@ def test_a_step_is_the_schedules_rate_on_the_datas_batch_clipped_and_decayed():
         assert (step.loss, step.grad_norm) == pytest.approx((loss.item(), norm.item()), rel=1e-4)
     assert [step.lr for step in history.steps][2] == 1e-2
     assert history.steps[-1].lr == pytest.approx(3e-3)
-    for p, q in zip(model.parameters(), twin.parameters()):
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=0, atol=1e-4)  # Adam magnifies roundings where gradients are near 0
 
 
@@ -133,10 +136,10 @@ def test_evaluation_is_the_mean_over_all_tokens_and_bits_per_byte_the_sum_over_a
     assert evaluate(model, OTHER, batch_size=5, seq_len=7).loss == pytest.approx(got.loss, rel=1e-6)
 
 
-def test_documents_packed_together_are_learnt_as_if_they_were_apart(monkeypatch):
+def test_documents_packed_together_are_learnt_as_if_they_were_apart():
     batch = next(Packed(["cats", "dogs are nice"], BYTES).in_order(batch_size=1, seq_len=20))
-    packed = loop.sum_of_nats(make(), batch).item()
-    apart = sum(loop.sum_of_nats(make(), next(Packed([text], BYTES).in_order(batch_size=1, seq_len=len(text) + 1))).item()
+    packed = sum_of_nats(make(), batch).item()
+    apart = sum(sum_of_nats(make(), next(Packed([text], BYTES).in_order(batch_size=1, seq_len=len(text) + 1))).item()
                 for text in ("cats", "dogs are nice"))
     assert packed == pytest.approx(apart, rel=1e-6)
 
@@ -236,18 +239,15 @@ def test_a_killed_process_resumes_to_the_same_losses(tmp_path, uninterrupted):
     assert equal(model, uninterrupted[1])
 
 
-def test_ctrl_c_in_the_middle_of_a_step_finishes_the_step_saves_and_returns(tmp_path, monkeypatch, uninterrupted):
-    def pressed(*args, **kwargs):
-        loss = gradients(*args, **kwargs)
+def test_ctrl_c_in_the_middle_of_a_step_finishes_the_step_saves_and_returns(tmp_path, uninterrupted):
+    def pressed(model, loss):
         if len(seen) == 3:
             signal.raise_signal(signal.SIGINT)
         return loss
 
     seen = []
     before = signal.getsignal(signal.SIGINT)
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "gradients", pressed)
-        history, _ = run(folder=tmp_path / "run", on_step=seen.append)
+    history, _ = run(folder=tmp_path / "run", on_step=seen.append, parts=TrainParts(reduce=pressed))
     assert len(history.steps) == 4 and not history.is_complete
     assert signal.getsignal(signal.SIGINT) is before
     resumed, model = run(make(seed=9), folder=tmp_path / "run", is_resumed=True)
@@ -255,15 +255,14 @@ def test_ctrl_c_in_the_middle_of_a_step_finishes_the_step_saves_and_returns(tmp_
     assert equal(model, uninterrupted[1])
 
 
-def test_a_second_ctrl_c_leaves_at_once(monkeypatch):
-    def pressed_twice(*args, **kwargs):
+def test_a_second_ctrl_c_leaves_at_once():
+    def pressed_twice(model, loss):
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(loop, "gradients", pressed_twice)
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        run()
+        run(parts=TrainParts(reduce=pressed_twice))
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -275,29 +274,28 @@ def test_training_runs_in_a_thread_too(uninterrupted):
     assert histories[0].losses == uninterrupted[0].losses
 
 
-def diverging(step_number, monkeypatch, value=float("nan")):
+def diverging(step_number, value=float("nan")):
     """From this step on the gradient of one weight is not a number."""
-    def poisoned(model, *args, **kwargs):
-        loss = gradients(model, *args, **kwargs)
+    def poisoned(model, loss):
         calls.append(1)
         if len(calls) > step_number:
             model.norm.weight.grad[0] = value
         return loss
 
     calls = []
-    monkeypatch.setattr(loop, "gradients", poisoned)
+    return TrainParts(reduce=poisoned)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_stops_before_it_reaches_weights_or_checkpoint(value, tmp_path, monkeypatch):
-    diverging(5, monkeypatch, value)
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_weights_or_checkpoint(value, tmp_path):
     kept = []
     model = make()
     with pytest.raises(Diverged, match=r"at step 5, where the learning rate .* after 4 steps, is in .*run. Lower peak_lr=0.01"):
-        run(model, folder=tmp_path / "run", on_step=lambda step: kept.append([p.clone() for p in model.parameters()]))
-    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), kept[4])), "the weights of the last good step"
+        run(model, folder=tmp_path / "run", parts=diverging(5, value),
+            on_step=lambda step: kept.append([p.clone() for p in model.parameters()]))
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), kept[4], strict=True)), "the weights of the last good step"
     loaded, _ = native.load(tmp_path / "run")
-    assert all(torch.equal(p, q) for p, q in zip(loaded.parameters(), kept[3]))
+    assert all(torch.equal(p, q) for p, q in zip(loaded.parameters(), kept[3], strict=True))
 
 
 def test_a_nan_loss_without_a_folder_says_that_nothing_was_saved():
@@ -308,17 +306,17 @@ def test_a_nan_loss_without_a_folder_says_that_nothing_was_saved():
         run(model)
 
 
-def test_weights_blown_up_by_the_last_update_are_not_saved_over_the_good_ones(tmp_path, monkeypatch):
-    class Bursting(loop.AdamW):
+def test_weights_blown_up_by_the_last_update_are_not_saved_over_the_good_ones(tmp_path):
+    class Bursting(AdamW):
         def step(self, *, lr):
             super().step(lr=lr)
             if self.n_steps == 4:
                 with torch.no_grad():
                     next(iter(self.groups[0].params.values()))[0, 0] = float("inf")
 
-    monkeypatch.setattr(loop, "AdamW", Bursting)
+    parts = TrainParts(make_optimizer=lambda groups, config: Bursting(groups))
     with pytest.raises(Diverged, match=r"update of step 3 made tok_embeddings.weight infinite .* after 2 steps"):
-        run(folder=tmp_path / "run")
+        run(folder=tmp_path / "run", parts=parts)
     assert all(p.isfinite().all() for p in native.load(tmp_path / "run")[0].parameters())
 
 
@@ -382,3 +380,127 @@ def test_a_damaged_run_is_refused(tmp_path):
 def test_settings_that_cannot_work_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig(**change)
+
+
+# --- parts, exchanged one by one ----------------------------------------------------------------
+
+
+def test_another_loss_is_what_is_made_small(uninterrupted):
+    def doubled(model, batch, *, is_bf16):
+        return 2 * sum_of_nats(model, batch, is_bf16=is_bf16)
+
+    history, _ = run(parts=TrainParts(loss=doubled))
+    assert history.losses[0] == pytest.approx(2 * uninterrupted[0].losses[0])
+    assert history.steps[0].grad_norm == pytest.approx(2 * uninterrupted[0].steps[0].grad_norm)
+
+
+def test_two_halves_of_a_batch_reduced_between_backward_and_step_are_the_whole(uninterrupted):
+    """Two ranks in one process: each sees half of the rows, one count divides, `reduce` adds up."""
+    class Half:
+        def __init__(self, rank):
+            self.rank = rank
+
+        def batch(self, step, *, batch_size, seq_len, seed):
+            whole = DATA.batch(step, batch_size=batch_size, seq_len=seq_len, seed=seed)
+            counts.append(whole.n_targets)
+            return whole.split(batch_size // 2)[self.rank]
+
+    counts, other = [], make()
+
+    def reduce(model, loss):
+        other.load_state_dict(model.state_dict())
+        other.zero_grad()
+        batch = Half(1).batch(len(losses), batch_size=4, seq_len=24, seed=0)
+        theirs = sum_of_nats(other, batch) / counts[-1]
+        theirs.backward()
+        for p, q in zip(model.parameters(), other.parameters(), strict=True):
+            p.grad += q.grad
+        losses.append(loss + theirs.detach())
+        return losses[-1]
+
+    losses, model = [], make()
+    history = train(model, Half(0), config=CONFIG,
+                    parts=TrainParts(reduce=reduce, count_targets=lambda batch: counts[-1]))
+    assert history.losses == pytest.approx(uninterrupted[0].losses, abs=2e-4)
+    norms = [step.grad_norm for step in uninterrupted[0].steps]
+    assert [step.grad_norm for step in history.steps] == pytest.approx(norms, rel=1e-2)
+    assert norms[0] == pytest.approx(history.steps[0].grad_norm, rel=1e-5)
+
+
+def test_clipping_can_be_wrapped(uninterrupted):
+    lengths = []
+
+    def clip(parameters, *, max_norm):
+        lengths.append(clip_gradients(parameters, max_norm=max_norm))
+        return lengths[-1]
+
+    history, model = run(parts=TrainParts(clip=clip))
+    assert [step.grad_norm for step in history.steps] == [float(length) for length in lengths]
+    assert equal(model, uninterrupted[1])
+
+
+def test_a_rank_that_does_not_save_trains_as_the_others_do(tmp_path, uninterrupted):
+    saved = []
+    parts = TrainParts(save=lambda folder, run, *, steps: saved.append(len(steps)))
+    _, model = run(folder=tmp_path / "run", parts=parts)
+    assert saved == [2, 4, 6, 8] and not (tmp_path / "run").exists()
+    assert equal(model, uninterrupted[1])
+
+
+def test_another_optimizer_trains_and_resumes(tmp_path):
+    class Descent:
+        """Plain gradient descent with momentum."""
+
+        def __init__(self, groups, config):
+            self.params = {name: p for group in groups for name, p in group.params.items()}
+            self.speeds = {name: torch.zeros_like(p) for name, p in self.params.items()}
+
+        def zero_grad(self):
+            for p in self.params.values():
+                p.grad = None
+
+        @torch.no_grad()
+        def step(self, *, lr):
+            for name, p in self.params.items():
+                p -= lr * self.speeds[name].mul_(0.5).add_(p.grad)
+
+        def state_dict(self):
+            return self.speeds
+
+        def load_state_dict(self, state):
+            for name, speed in self.speeds.items():
+                speed.copy_(state[name])
+
+    def stop(step):
+        if step.step == 4:
+            raise KeyboardInterrupt
+
+    parts = TrainParts(make_optimizer=Descent)
+    straight, model = run(parts=parts)
+    run(folder=tmp_path / "run", parts=parts, on_step=stop)
+    resumed, again = run(make(seed=9), folder=tmp_path / "run", parts=parts, is_resumed=True)
+    assert resumed.losses == straight.losses and equal(model, again)
+
+
+def test_the_fused_optimizer_is_a_drop_in(tmp_path, uninterrupted):
+    from llama_from_scratch.kernels import FusedAdamW
+
+    def make_optimizer(groups, config):
+        return FusedAdamW(groups, beta1=config.beta1, beta2=config.beta2, eps=config.adam_eps,
+                          emulate=True)
+
+    parts = TrainParts(make_optimizer=make_optimizer)
+    history, _ = run(folder=tmp_path / "run", parts=parts,
+                     config=dataclasses.replace(CONFIG, n_steps=4, n_warmup=2))
+    steps = [step.loss for step in uninterrupted[0].steps[:2]]
+    assert history.losses[:2] == pytest.approx(steps, rel=1e-4)
+    again, _ = run(make(seed=9), folder=tmp_path / "run", parts=parts, is_resumed=True,
+                   config=dataclasses.replace(CONFIG, n_steps=4, n_warmup=2))
+    assert again.losses == history.losses
+
+
+def test_validation_text_shorter_than_a_window_is_refused_before_the_first_step():
+    seen = []
+    with pytest.raises(ValueError, match="a window of seq_len=24 needs 25 tokens"):
+        run(validation=Packed(["cat"], BYTES), on_step=seen.append)
+    assert seen == []

@@ -1,0 +1,48 @@
+"""The loss: how surprised the model is by the tokens that really come next.
+
+In nats per token, a sum over one count, so that a batch may be divided in any way; and in bits per
+byte of text, by which models with different vocabularies can be compared.
+
+Notebook 17.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.train.data import IGNORE, Batch, Packed
+from llama_from_scratch.train.records import Evaluation
+
+
+def sum_of_nats(model: Llama, batch: Batch, *, is_bf16: bool = False) -> Float[Tensor, ""]:
+    """-log p(target), natural logarithm, summed over the targets of the batch.
+
+    The softmax and the sum are fp32. `is_bf16`: the matrix products of the model run in bfloat16,
+    its norms and the weights themselves stay in fp32.
+    """
+    with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=is_bf16):
+        logits_BTV = model(batch.ids, positions=batch.positions, documents=batch.documents)
+    return F.cross_entropy(logits_BTV.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE,
+                           reduction="sum")
+
+
+@torch.no_grad()
+def evaluate(
+    model: Llama, data: Packed, *, batch_size: int, seq_len: int, is_bf16: bool = False
+) -> Evaluation:
+    """How well the model predicts every token of `data` from those before it in its window.
+
+    In nats per token, which depends on the tokenizer, and in bits per byte of the text, which does
+    not. The nats of end-of-text count, although it represents no byte.
+    """
+    nats, n_targets, n_bytes = 0.0, 0, 0
+    for batch in data.in_order(batch_size=batch_size, seq_len=seq_len):
+        nats += sum_of_nats(model, batch.to(model.device), is_bf16=is_bf16).item()
+        n_targets += batch.n_targets
+        n_bytes += data.n_bytes_in(batch.targets)
+    return Evaluation(loss=nats / n_targets, bits_per_byte=nats / n_bytes / math.log(2),
+                      n_targets=n_targets, n_bytes=n_bytes)
