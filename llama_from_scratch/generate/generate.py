@@ -8,7 +8,7 @@ Notebook 16.
 
 import codecs
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from llama_from_scratch.generate.batch import batch_of
+from llama_from_scratch.generate.checks import Prompts, as_prompts, check_limits, check_numbers, check_stops
 from llama_from_scratch.generate.prefix import PrefixCache
 from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution, draw
 from llama_from_scratch.model.kv_cache import KVCache
@@ -28,17 +29,20 @@ LogitMask = Callable[[int, Sequence[int]], Bool[Tensor, "V"]]
 
 
 def generate(
-    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int | Sequence[int] | None = None,
+    model: Llama, prompts: Prompts, *, max_tokens: int | Sequence[int] | None = None,
     sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] | Sequence = frozenset(), mask: LogitMask | None = None,
 ) -> list[list[int]]:
     """What the model writes after each prompt, as ids, without the prompt and without the token that stopped it.
 
+    `prompts`: lists of ids, or a tensor (B, T); one list of ids, or a tensor (T,), is a single
+    prompt, and its answer is the only one in the list returned.
     `max_tokens` and `stop_ids`: one for all prompts, or a list with one for each; None for as many tokens as the model's
     context holds. `mask` rules ids out before anything else chooses. Row b draws with seed + b, so that a batch writes
     what each prompt would get alone; only logits that are equal up to rounding may change places with the batch's size.
     Raises ValueError for an empty prompt, an id outside the vocabulary, a prompt that leaves no room for its tokens, or a
     mask that allows nothing.
     """
+    prompts = as_prompts(prompts)
     answers = [[] for _ in prompts]
     for tokens in steps(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids=stop_ids, mask=mask):
         for answer, token in zip(answers, tokens, strict=True):
@@ -134,51 +138,6 @@ def decode(
         batch.drop(live, texts=texts, ends=ends)
 
 
-def check_limits(
-    model: Llama, prompts: Sequence[Sequence[int]], max_tokens: int | Sequence[int] | None
-) -> list[int]:
-    """How many tokens may follow each prompt, once prompts and max_tokens are found possible."""
-    context = model.config.max_seq_len
-    if not prompts:
-        raise ValueError("generate needs at least one prompt; got none")
-    for b, prompt in enumerate(prompts):
-        if not prompt:
-            raise ValueError(f"a prompt needs at least one token to go on from; prompt {b} is empty. "
-                             "Encode it with bos=True to begin from nothing")
-        check_ids(model, prompt, name=f"prompt {b}")
-    limits = max_tokens if isinstance(max_tokens, Sequence) else [max_tokens] * len(prompts)
-    if len(limits) != len(prompts):
-        raise ValueError("max_tokens is one number for all prompts or one for each; "
-                         f"got {len(limits)} for {len(prompts)} prompts")
-    for prompt, limit in zip(prompts, limits, strict=True):
-        if limit is not None and limit < 1:
-            raise ValueError(f"max_tokens must be at least 1; got {limit}")
-        if (room := context - len(prompt)) < (limit or 1):
-            raise ValueError(f"the model's context holds {context} tokens; a prompt of {len(prompt)} leaves room for "
-                             f"{max(room, 0)}, not {limit or 1}. Shorten the prompt or lower max_tokens")
-    return [limit or context - len(prompt) for prompt, limit in zip(prompts, limits, strict=True)]
-
-
-def check_stops(model: Llama, prompts: Sequence[Sequence[int]], stop_ids: Set[int] | Sequence) -> list[Set[int]]:
-    """The ids that end each prompt's answer, once they are found possible."""
-    stops = [stop_ids] * len(prompts) if isinstance(stop_ids, Set) else list(stop_ids)
-    if not all(isinstance(stop, Set) for stop in stops):
-        raise ValueError(f"stop_ids is a set of ids for all prompts or a list with one set for each; got {stop_ids}. "
-                         "A set is written {2, 3}")
-    if len(stops) != len(prompts):
-        raise ValueError(f"stop_ids is one set for all prompts or one for each; got {len(stops)} for {len(prompts)} prompts")
-    for stop in stops:
-        check_ids(model, stop, name="stop_ids")
-    return stops
-
-
-def check_ids(model: Llama, ids: Collection[int], *, name: str) -> None:
-    """Raises ValueError for an id outside the vocabulary."""
-    if unknown := [token for token in ids if not 0 <= token < model.config.vocab_size]:
-        raise ValueError(f"ids run from 0 to {model.config.vocab_size - 1}; {name} holds {unknown[0]}. "
-                         "Is this the tokenizer that the model was trained with?")
-
-
 def _masked(
     logits_BV: Tensor, mask: LogitMask, *, rows: list[int], texts: list[list[int]], live: set[int]
 ) -> Float[Tensor, "B V"]:
@@ -208,10 +167,3 @@ def choose(
         return best_B
     uniform_B = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators])
     return draw(distribution(logits, sampling, seen=seen), uniform_B.to(logits.device))
-
-
-def check_numbers(logits: Float[Tensor, "*T"]) -> None:
-    """Raises ValueError if there is a NaN among them."""
-    if logits.isnan().any():
-        raise ValueError("the model's logits hold a NaN, so no next token can be chosen. "
-                         "Did training diverge, or is the dtype too small for the weights?")

@@ -14,7 +14,8 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from llama_from_scratch.generate.generate import check_limits, check_stops, choose
+from llama_from_scratch.generate.checks import check_limits, check_stops
+from llama_from_scratch.generate.generate import choose
 from llama_from_scratch.generate.prefix import weights_of
 from llama_from_scratch.generate.sampling import GREEDY
 from llama_from_scratch.generate.screen import Screen

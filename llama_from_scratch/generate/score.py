@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llama_from_scratch.config import record
-from llama_from_scratch.generate.generate import LogitMask, check_ids, decode
+from llama_from_scratch.generate.checks import Prompts, as_prompts, check_ids
+from llama_from_scratch.generate.generate import LogitMask, decode
 from llama_from_scratch.generate.sampling import GREEDY, Sampling
 from llama_from_scratch.model.transformer import Llama
 
@@ -31,13 +32,14 @@ class Scored:
 
 
 def generate_scored(
-    model: Llama, prompts: Sequence[Sequence[int]], *, n_likeliest: int = 0, max_tokens: int | Sequence[int] | None = None,
+    model: Llama, prompts: Prompts, *, n_likeliest: int = 0, max_tokens: int | Sequence[int] | None = None,
     sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] | Sequence = frozenset(), mask: LogitMask | None = None,
 ) -> list[list[Scored]]:
     """What `generate` writes, each id with its log-probability and the `n_likeliest` ids that could stand there."""
     if not 0 <= n_likeliest <= model.config.vocab_size:
         raise ValueError(f"n_likeliest is a number of ids from 0 to the vocabulary's {model.config.vocab_size}; "
                          f"got {n_likeliest}")
+    prompts = as_prompts(prompts)
     answers = [[] for _ in prompts]
     for step in decode(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids=stop_ids, mask=mask):
         log_probs_BV = step.logits.log_softmax(-1)

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from llama_from_scratch.config import record
-from llama_from_scratch.generate.generate import check_limits, check_numbers, check_stops
+from llama_from_scratch.generate.checks import check_limits, check_numbers, check_stops
 from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution, draw
 from llama_from_scratch.model.transformer import Llama
 

@@ -61,6 +61,9 @@ def train(
     if not isinstance(model, Llama):
         raise ValueError(f"train needs a Llama; got a {type(model).__name__}. Build one: "
                          "Llama(config)")
+    if not isinstance(data, Data):
+        raise ValueError(f"train needs data that makes batches; got a {type(data).__name__}. "
+                         "From texts: Packed(documents, tokenizer)")
     if validation is not None:
         next(validation.in_order(batch_size=1, seq_len=config.seq_len))  # refuses too short a text
     optimizer = parts.make_optimizer(decay_groups(model, weight_decay=config.weight_decay), config)
