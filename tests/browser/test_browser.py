@@ -223,7 +223,7 @@ import torch
 from llama_from_scratch import bundled, load
 from llama_from_scratch.kernels.emulator.trace import trace
 from llama_from_scratch.lessons import figures, gpu, sizes, views
-from llama_from_scratch.lessons.chat import Chat
+from llama_from_scratch.lessons.views.chat import Chat
 from llama_from_scratch.train import History, Step
 
 figures.style()

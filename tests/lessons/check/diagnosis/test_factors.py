@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from llama_from_scratch.lessons.diagnosis import DIAGNOSES, diagnose
+from llama_from_scratch.lessons.check.diagnosis import DIAGNOSES, diagnose
 
 K = 8
 

@@ -16,7 +16,7 @@ from torch import nn
 
 from llama_from_scratch import family
 from llama_from_scratch.lessons import check
-from llama_from_scratch.lessons.calling import NotWritten
+from llama_from_scratch.lessons.check.calling import NotWritten
 from llama_from_scratch.lessons.check import CheckFailed
 from llama_from_scratch.model.attention import Attention
 from llama_from_scratch.model.feed_forward import FeedForward

@@ -9,7 +9,7 @@ import torch
 from llama_from_scratch import family
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.lessons import figures, views
-from llama_from_scratch.lessons.inspect_model import trace
+from llama_from_scratch.lessons.views.inspect_model import trace
 from llama_from_scratch.lessons.widgets import Explorer
 from llama_from_scratch.model.rope import rope_frequencies
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer

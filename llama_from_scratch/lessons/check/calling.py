@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llama_from_scratch.lessons.difference import describe, short
+from llama_from_scratch.lessons.check.difference import describe, short
 
 N_RANDOM_INPUTS = 5
 AGAIN_S = 1.0  # after the time is up, should a bare `except:` have caught the first stop

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
-from llama_from_scratch.lessons.diagnosis import diagnose
+from llama_from_scratch.lessons.check.diagnosis import diagnose
 from llama_from_scratch.shapes import LEGEND
 
 Tolerance = tuple[float | int | None, float | int | None]

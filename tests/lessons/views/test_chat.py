@@ -7,7 +7,7 @@ from tiny_checkpoints import tiny, tokenizer_for
 from llama_from_scratch.generate.chat import Chat as SpokenChat
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.sampling import GREEDY, Sampling
-from llama_from_scratch.lessons.chat import Chat, Conversation
+from llama_from_scratch.lessons.views.chat import Chat, Conversation
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def test_after_a_text_the_model_ended_itself_the_next_begins_anew(chat, model, t
 
 
 def test_stop_ends_a_long_answer(model, tokenizer, monkeypatch):
-    import llama_from_scratch.lessons.chat as module
+    import llama_from_scratch.lessons.views.chat as module
 
     def slow(*args, **settings):
         for _ in range(1000):
@@ -77,7 +77,7 @@ def test_stop_ends_a_long_answer(model, tokenizer, monkeypatch):
 
 
 def test_answer_appears_while_it_is_written(model, tokenizer, monkeypatch):
-    import llama_from_scratch.lessons.chat as module
+    import llama_from_scratch.lessons.views.chat as module
 
     pages = []
 
@@ -209,7 +209,7 @@ def test_stop_ends_a_long_answer_and_what_was_read_is_remembered(conversation, s
 
 
 def test_an_answer_in_turns_appears_while_it_is_written(conversation, monkeypatch):
-    import llama_from_scratch.lessons.chat as module
+    import llama_from_scratch.lessons.views.chat as module
 
     pages = []
 
@@ -253,7 +253,7 @@ def test_forgotten_turns_are_pale_and_told_and_a_new_beginning_helps(conversatio
 
 
 def test_still_of_a_conversation_is_its_opening_with_the_system_message(spoken, monkeypatch):
-    import llama_from_scratch.lessons.chat as module
+    import llama_from_scratch.lessons.views.chat as module
 
     drawn = []
     frame = module.chat_frame

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_from_scratch.lessons import progress
+from llama_from_scratch.lessons.exercises import progress
 from llama_from_scratch.lessons.notebook import NOTEBOOKS, SOLUTION
 
 KINDS = ("change and rerun", "break it")

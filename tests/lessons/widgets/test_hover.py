@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from llama_from_scratch.lessons import hover, views
+from llama_from_scratch.lessons.widgets import hover, views
 from llama_from_scratch.lessons.figures import png
-from llama_from_scratch.lessons.inspect_model import trace
+from llama_from_scratch.lessons.views.inspect_model import trace
 from llama_from_scratch.lessons.widgets import explore
 
 TEXT = "the garden and the girl"

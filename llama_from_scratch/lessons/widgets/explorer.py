@@ -15,7 +15,7 @@ import ipywidgets
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from llama_from_scratch.lessons import hover
+from llama_from_scratch.lessons.widgets import hover
 from llama_from_scratch.lessons.figures import png
 
 Choices = tuple[float, ...] | Sequence[Any] | Mapping[str, Any] | bool | str

@@ -25,10 +25,10 @@ from torch import Tensor
 from llama_from_scratch.config import LlamaConfig, RopeScaling
 from llama_from_scratch.generate.sampling import Sampling, distribution
 from llama_from_scratch.lessons import figures
-from llama_from_scratch.lessons.difference import counted
+from llama_from_scratch.lessons.check.difference import counted
 from llama_from_scratch.lessons.figures import BLACK, BLUE, GREEN, ORANGE, letters
-from llama_from_scratch.lessons.inspect_model import Trace, lens, trace
-from llama_from_scratch.lessons.live import running_mean
+from llama_from_scratch.lessons.views.inspect_model import Trace, lens, trace
+from llama_from_scratch.lessons.widgets.live import running_mean
 from llama_from_scratch.lessons.widgets import Explorer, explore
 from llama_from_scratch.model.rope import rope_frequencies
 from llama_from_scratch.model.transformer import Llama

@@ -335,7 +335,7 @@ def test_two_processes_at_once_lose_nothing(tmp_path):
 
 
 def test_view_shows_the_readers_progress_and_its_still_picture_does_not(place):
-    from llama_from_scratch.lessons.progress_view import ProgressView
+    from llama_from_scratch.lessons.widgets.course import ProgressView
 
     view = ProgressView(**place)
     before, still = view.picture.value, view._repr_mimebundle_()["image/png"]
@@ -354,7 +354,7 @@ def test_picture_has_a_square_for_each_exercise(chapter):
     from matplotlib.colors import to_hex
 
     from llama_from_scratch.lessons.figures import BLUE
-    from llama_from_scratch.lessons.progress_view import draw
+    from llama_from_scratch.lessons.widgets.course import draw
 
     found = exercises.chapters(chapter.parent)
     ax = draw(found, done=frozenset({"12.1"})).axes[0]
@@ -381,7 +381,7 @@ def test_new_reader_solves_the_first_chapters_and_sees_the_progress(tmp_path):
             for blank, found in zip(blanks, notebook.SOLUTION.finditer(exercise.source), strict=True):
                 cell.source = cell.source.replace(blank, found[0])
             done.add(exercise.id)
-        here = "from pathlib import Path\nfrom llama_from_scratch.lessons import progress\n"
+        here = "from pathlib import Path\nfrom llama_from_scratch.lessons.exercises import progress\n"
         nb.cells.insert(0, nbformat.v4.new_code_cell(f"{here}progress.PROGRESS = Path({str(file)!r})"))
         notebook.client(nb, tmp_path, 120).execute()
     assert progress.load(file).passed == done and len(done) >= 9

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from llama_from_scratch.config import LayerSpec
-from llama_from_scratch.lessons.inspect_model import lens, trace
+from llama_from_scratch.lessons.views.inspect_model import lens, trace
 from llama_from_scratch.model.rope import apply_rope
 from llama_from_scratch.model.transformer import Llama
 

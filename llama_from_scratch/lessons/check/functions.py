@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from llama_from_scratch.lessons.calling import Arguments, Inputs, about, arguments, call, copied, guarded, named
-from llama_from_scratch.lessons.calling import CheckFailed as CheckFailed
-from llama_from_scratch.lessons.difference import (
+from llama_from_scratch.lessons.check.calling import Arguments, Inputs, about, arguments, call, copied, guarded, named
+from llama_from_scratch.lessons.check.calling import CheckFailed as CheckFailed
+from llama_from_scratch.lessons.check.difference import (
     KINDS,
     Tolerance,
     counted,

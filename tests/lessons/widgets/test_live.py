@@ -1,7 +1,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from llama_from_scratch.lessons.live import LivePlot, plot_losses, running_mean
+from llama_from_scratch.lessons.widgets.live import LivePlot, plot_losses, running_mean
 from llama_from_scratch.train import Evaluation, History, Step
 
 
