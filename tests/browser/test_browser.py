@@ -222,8 +222,7 @@ import math, time
 import torch
 from llama_from_scratch import bundled, load
 from llama_from_scratch.kernels.emulator.trace import trace
-from llama_from_scratch.lessons import figures, gpu, sizes, views
-from llama_from_scratch.lessons.views.chat import Chat
+from llama_from_scratch.lessons import ChatWindow, figures, gpu, sizes, views
 from llama_from_scratch.train import History, Step
 
 figures.style()
@@ -291,7 +290,7 @@ def test_every_widget_of_the_library_answers_to_pointer_and_keyboard_and_refuses
 
 SLOW_CHAT = """\
 model.norm.register_forward_hook(lambda *_: time.sleep(0.02))
-Chat(model, tokenizer, opening="The dog", max_tokens=400)"""
+ChatWindow(model, tokenizer, opening="The dog", max_tokens=400)"""
 
 
 def test_chat_answers_while_other_controls_stay_alive_and_stops(lab, page, run_notebook, complaints):

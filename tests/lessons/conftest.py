@@ -1,5 +1,6 @@
 import matplotlib
 import pytest
+from turn_chapter import CELLS, write
 
 matplotlib.use("Agg")  # no window, whatever the machine
 
@@ -36,3 +37,13 @@ def model(tokenizer):
         for weight in llama.parameters():
             weight.mul_(2.0)
     return llama
+
+
+@pytest.fixture
+def chapter(tmp_path):
+    return write(tmp_path / "notebooks" / "12_turn.ipynb", *CELLS)
+
+
+@pytest.fixture
+def place(chapter, tmp_path):
+    return {"folder": chapter.parent, "file": tmp_path / "runs" / "progress.json"}

@@ -1,58 +1,30 @@
 """Calls what the reader wrote, so that whatever it does is told in words: raise, never end, take other arguments.
 
 Its errors are the reader's own, without a frame of this library before theirs, and with a note that says which input it was.
-Used by `check`, in the exercises of every notebook.
+Used by `functions` and `models`, in the exercises of every notebook.
 """
 
 import contextlib
 import copy
-import ctypes
 import inspect
-import math
-import signal
-import sys
-import threading
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llama_from_scratch.lessons.check.difference import describe, short
+from llama_from_scratch.lessons.check.deadline import TimeUp, time_limit
+from llama_from_scratch.lessons.check.failures import CheckFailed, NotWritten
+from llama_from_scratch.lessons.check.words import describe, short
 
 N_RANDOM_INPUTS = 5
-AGAIN_S = 1.0  # after the time is up, should a bare `except:` have caught the first stop
 
 Inputs = Iterable[Any] | Callable[[torch.Generator], Any]
 Arguments = tuple | dict
 
 
-class _Told(Exception):
-    """An error whose words are enough: notebooks show them under the reader's own line, without a trace through ours."""
-
-    def _render_traceback_(self) -> list[str]:
-        here = str(Path(__file__).parent)
-        frames = [frame for frame in traceback.extract_tb(self.__traceback__) if not frame.filename.startswith(here)]
-        lines = [f"----> {frames[-1].lineno} {frames[-1].line}", ""] if frames else []
-        return [*lines, f"{type(self).__name__}: {self}"]
-
-
-class CheckFailed(_Told, AssertionError):
-    """What the reader built is not what it should be; the message says where and, if it can be told, why."""
-
-
-class NotWritten(_Told, NotImplementedError):
-    """An exercise whose blank is still blank; the message is its task."""
-
-
-class _TimeUp(BaseException):
-    """Not an Exception, so that `except Exception` inside an endless loop does not swallow it."""
-
-
-# --- arguments -------------------------------------------------------------------------------------------------------
+# --- arguments --------------------------------------------------------------------------------------
 
 
 def arguments(inputs: Inputs) -> list[Arguments]:
@@ -100,11 +72,19 @@ def copied(value: Any) -> Any:
     return copy.deepcopy(value)
 
 
+def tensors(value: Any) -> list[Tensor]:
+    """All tensors in a value, a sequence or a mapping, in order."""
+    if isinstance(value, Tensor):
+        return [value]
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    return [x for item in items for x in tensors(item)]
+
+
 def _signature(function: Callable) -> inspect.Signature:
     return inspect.signature(function.forward if isinstance(function, nn.Module) else function)
 
 
-# --- the call --------------------------------------------------------------------------------------------------------
+# --- the call ---------------------------------------------------------------------------------------
 
 
 def call(function: Callable, given: Arguments) -> Any:
@@ -124,7 +104,7 @@ def guarded(mine: Callable, given: Arguments, *, name: str, note: str, time_limi
     try:
         with time_limit(time_limit_s):
             return mine(**given) if isinstance(given, dict) else mine(*given)
-    except _TimeUp as stopped:
+    except TimeUp as stopped:
         late = CheckFailed(f"{name} was still running after {time_limit_s:g} s and was stopped{_line(stopped, mine)}. "
                            f"Does its loop ever end?\n{note}")
     except NotImplementedError as missing:
@@ -166,58 +146,3 @@ def _line(stopped: BaseException, mine: Callable) -> str:
             line = frames.tb_lineno - code.co_firstlineno + 1
         frames = frames.tb_next
     return f" in its line {line}" if line else ""
-
-
-# --- the time --------------------------------------------------------------------------------------------------------
-
-
-def time_limit(time_limit_s: float | int) -> contextlib.AbstractContextManager[None]:
-    """Ends the block by an exception when the time is over.
-
-    In the main thread by a signal, which also ends a sleep; elsewhere, and on Windows, by an exception that Python raises
-    between two lines. Both wait for the end of a single long call into C, such as a product of two huge matrices.
-    """
-    if not 0 < time_limit_s < math.inf:
-        raise ValueError(f"time_limit_s must be above 0 and finite; got {time_limit_s!r}")
-    has_signals = sys.platform != "win32" and threading.current_thread() is threading.main_thread()
-    return _by_signal(time_limit_s) if has_signals else _by_thread(time_limit_s)
-
-
-@contextlib.contextmanager
-def _by_signal(time_limit_s: float | int) -> Iterator[None]:
-    def stop(*_: Any) -> NoReturn:
-        raise _TimeUp
-
-    before = signal.signal(signal.SIGALRM, stop)
-    try:
-        try:
-            signal.setitimer(signal.ITIMER_REAL, time_limit_s, AGAIN_S)
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    finally:  # once more, in case the alarm rang in the line above
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
-
-
-@contextlib.contextmanager
-def _by_thread(time_limit_s: float | int) -> Iterator[None]:
-    thread, is_over = ctypes.c_ulong(threading.get_ident()), threading.Event()
-
-    def watch() -> None:
-        wait_s = time_limit_s
-        while not is_over.wait(wait_s):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(_TimeUp))
-            wait_s = AGAIN_S
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        try:
-            yield
-        finally:
-            is_over.set()
-    finally:
-        is_over.set()
-        watcher.join()
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)  # what came too late to be raised

@@ -1,7 +1,7 @@
 """What differs between two values, in words: shapes side by side, the first place, how many, and the likely cause.
 
-`difference` takes tensors, arrays, numbers, texts, None, and sequences and mappings of those; it is what `check` says when
-a check fails. Used in every notebook.
+`difference` takes tensors, arrays, numbers, texts, None, and sequences and mappings of those; it is what every check says when
+it fails. Used in every notebook.
 """
 
 import math
@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
-from llama_from_scratch.lessons.check.diagnosis import diagnose
+from llama_from_scratch.lessons.check.diagnosis.catalog import diagnose
+from llama_from_scratch.lessons.check.diagnosis.sameness import wide
+from llama_from_scratch.lessons.check.words import counted, describe, dtype_name, is_plural, short
 from llama_from_scratch.shapes import LEGEND
 
 Tolerance = tuple[float | int | None, float | int | None]
@@ -42,8 +44,13 @@ CURES = {
     ("text", "bytes"): '`.encode("utf-8")` makes bytes of text.',
 }
 AXES = re.compile(r"_([A-Z]+)$")
-# A name's noun stands before the first of these: "the losses of the run".
-PREPOSITION = re.compile(r" (?:of|for|at|in|on|to|by|with|without|after|before|from|under|per) ")
+
+
+def checked_tolerance(rtol: float | int | None, atol: float | int | None) -> Tolerance:
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"a tolerance is a number from 0 on; got {name}={value!r}")
+    return rtol, atol
 
 
 def difference(mine: Any, expected: Any, *, name: str, tolerance: Tolerance = (None, None)) -> str | None:
@@ -72,43 +79,6 @@ def difference(mine: Any, expected: Any, *, name: str, tolerance: Tolerance = (N
     return None if mine == expected else f"{name} is {short(mine)}, expected is {short(expected)}."
 
 
-def describe(value: Any) -> str:
-    """One value in a few words: "a float32 tensor of shape (2, 3)"."""
-    match value:
-        case Tensor():
-            return f"a {_dtype(value)} tensor of shape {tuple(value.shape)}"
-        case np.ndarray():
-            return f"a {value.dtype} array of shape {value.shape}"
-        case list() | tuple():
-            return f"a {type(value).__name__} of {len(value)}: {short(value)}"
-        case nn.Module():
-            return f"the module {name_of(value)}"
-        case _ if isinstance(value, Callable):
-            return f"the {'class' if isinstance(value, type) else 'function'} {name_of(value)}"
-    return short(value)
-
-
-def short(value: Any) -> str:
-    """The value as Python writes it, cut off after 80 letters."""
-    text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
-def counted(n: int, unit: str) -> str:
-    """A number with its unit: "1 byte", "2,000 bytes"."""
-    return f"{n:,} {unit}{'' if n == 1 else 's'}"
-
-
-def is_plural(name: str) -> bool:
-    """Whether a value's name, such as "your losses" or "the sizes of the layers", takes "are" and "have"."""
-    return not name.startswith("what ") and re.search(r"[^saiu]s$", PREPOSITION.split(name)[0]) is not None
-
-
-def name_of(function: Any) -> str:
-    """What a function or class calls itself."""
-    return getattr(function, "__name__", type(function).__name__)
-
-
 def _is_wrong(name: str) -> str:
     return f"{name} {'are' if is_plural(name) else 'is'} not what {'they' if is_plural(name) else 'it'} should be"
 
@@ -129,7 +99,7 @@ def _wrong_kind(mine: Any, wanted: str, name: str) -> str:
     return f"{name} must be {wanted_words}, yours is {describe(mine)}. {CURES.get((kind, wanted), cure)}".rstrip()
 
 
-# --- tensors ---------------------------------------------------------------------------------------------------------
+# --- tensors ----------------------------------------------------------------------------------------
 
 
 def _of_tensors(mine: Shaped[Tensor, "..."], expected: Shaped[Tensor, "..."], name: str, tolerance: Tolerance) -> str | None:
@@ -147,25 +117,21 @@ def _of_tensors(mine: Shaped[Tensor, "..."], expected: Shaped[Tensor, "..."], na
     return "\n".join(lines)
 
 
-def _wide(x: Tensor) -> Tensor:
-    return x.to(torch.complex128 if x.is_complex() else torch.float64)
-
-
 def _differs(mine: Tensor, expected: Tensor, tolerance: Tolerance) -> Tensor:
     rtol, part = TOLERANCES.get(expected.dtype, FLOAT32_TOLERANCE)
     if not (expected.is_floating_point() or expected.is_complex()):
         rtol = part = 0.0
-    finite = _wide(expected[expected.isfinite()]).abs()
+    finite = wide(expected[expected.isfinite()]).abs()
     largest = finite.max().item() if len(finite) else 0.0
     rtol, atol = (usual if given is None else float(given) for given, usual in zip(tolerance, (rtol, part * (largest or 1.0))))
-    m, e = _wide(mine), _wide(expected)
+    m, e = wide(mine), wide(expected)
     return ~torch.isclose(m, e.to(m.dtype) if m.is_complex() else e, rtol=rtol, atol=atol, equal_nan=True)
 
 
 def _side_by_side(mine: Tensor, expected: Tensor, name: str) -> list[str]:
     rows = [("", "yours", "expected"), ("shape", _shape(mine, name), _shape(expected, name))]
     if mine.dtype != expected.dtype:
-        rows.append(("dtype", _dtype(mine), _dtype(expected)))
+        rows.append(("dtype", dtype_name(mine), dtype_name(expected)))
     width = max(len(row[1]) for row in rows)
     return [f"  {label:<6} {yours:<{width}}   {wanted}" for label, yours, wanted in rows]
 
@@ -176,7 +142,7 @@ def _places(mine: Tensor, expected: Tensor, differs: Tensor) -> list[str]:
     at = f" at {list(first)}" if first else ""
     lines = [f"  first difference{at}: yours {_value(mine[first])}, expected {_value(expected[first])}"]
     if mine.ndim:
-        gaps = (_wide(mine)[differs] - _wide(expected)[differs]).abs().nan_to_num(nan=math.inf)
+        gaps = (wide(mine)[differs] - wide(expected)[differs]).abs().nan_to_num(nan=math.inf)
         largest = f", the largest difference is {gaps.max().item():.4g} at {places[gaps.argmax()].tolist()}"
         lines.append(f"  {len(places):,} of {mine.numel():,} values differ" + (largest if gaps.isfinite().all() else ""))
     return lines
@@ -187,7 +153,7 @@ def _type_difference(mine: Tensor, expected: Tensor, name: str) -> str | None:
     if families[0] == families[1]:
         return None
     has = "have" if is_plural(name) else "has"
-    return (f"{name} {has} the right values in the wrong type: yours is {_dtype(mine)}, expected is {_dtype(expected)}. "
+    return (f"{name} {has} the right values in the wrong type: yours is {dtype_name(mine)}, expected is {dtype_name(expected)}. "
             f"`.to({expected.dtype})` converts it.")
 
 
@@ -203,10 +169,6 @@ def _shape(x: Tensor, name: str) -> str:
     return f"({', '.join(f'{a}={n}' for a, n in zip(letters, x.shape))})" if letters else str(tuple(x.shape))
 
 
-def _dtype(x: Tensor) -> str:
-    return str(x.dtype).removeprefix("torch.")
-
-
 def _value(x: Tensor) -> str:
     value = x.item()
     return f"{value:.6g}" if isinstance(value, float | complex) else str(value)
@@ -217,7 +179,7 @@ def _with_letters(cause: str, x: Tensor, name: str) -> str:
     return re.sub(r"axis (\d)", lambda found: f"axis {found[1]} ({letters[int(found[1])]})", cause) if letters else cause
 
 
-# --- all else --------------------------------------------------------------------------------------------------------
+# --- all else ---------------------------------------------------------------------------------------
 
 
 def _of_numbers(mine: Any, expected: Any, name: str, tolerance: Tolerance) -> str | None:

@@ -4,15 +4,15 @@ Two notebooks may finish an exercise at the same moment, so a change is read, ma
 is replaced in one step. A file that cannot be read is kept beside the new one. Used by `exercises`, in every notebook.
 """
 
-import contextlib
 import json
 import os
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-PROGRESS = Path(__file__).resolve().parents[2] / "runs" / "progress.json"
+from llama_from_scratch.files import locked, replacing_file
+
+PROGRESS = Path(__file__).resolve().parents[3] / "runs" / "progress.json"
 FORMAT = 1
 
 
@@ -32,19 +32,18 @@ def load(file: Path) -> Progress:
     except FileNotFoundError:
         return Progress()
     except ValueError:
-        with _locked(file):
+        with locked(file):
             return _load_or_set_aside(file)
 
 
-def record(name: str, file: Path) -> Progress:
+def add(name: str, file: Path) -> Progress:
     """Adds one exercise to a file and returns what the file says now. Raises OSError where the disk refuses."""
-    with _locked(file):
+    with locked(file):
         before = _load_or_set_aside(file)
         after = Progress(passed=before.passed | {name}, note=before.note)
-        unfinished = file.with_name(file.name + ".unfinished")
         content = {"format": FORMAT, "passed": sorted(after.passed)}
-        unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        os.replace(unfinished, file)
+        with replacing_file(file) as unfinished:
+            unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return after
 
 
@@ -67,20 +66,3 @@ def _load_or_set_aside(file: Path) -> Progress:
         aside = next(path for i in numbers if not (path := file.with_name(f"{file.stem}.damaged-{i}{file.suffix}")).exists())
         os.rename(file, aside)
         return Progress(note=f"The record of your progress could not be read. It is kept as {aside.name}; a new one begins.")
-
-
-@contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
-    """One process at a time; the system ends the lock with the process."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with open(file.with_name(file.name + ".lock"), "a+b") as lock:
-        if sys.platform == "win32":
-            import msvcrt
-
-            lock.seek(0)
-            msvcrt.locking(lock.fileno(), msvcrt.LK_LOCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -11,9 +11,9 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from llama_from_scratch.lessons.figures import BLACK, BLUE, GREEN, ORANGE, SKY
+from llama_from_scratch.lessons.figures.look import BLACK, BLUE, GREEN, ORANGE, SKY
 
-RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
 _WAYS = {"time": ("this kernel", BLUE), "library": ("best library function", GREEN), "compiled": ("torch.compile", SKY),
          "eager": ("eager PyTorch", ORANGE)}
 NONE_YET = ("No run on a GPU has been committed yet, so there is nothing to draw. On a machine with an NVIDIA GPU, "

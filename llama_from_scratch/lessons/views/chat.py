@@ -1,6 +1,6 @@
 """Write with a model, or talk with it: type, press Enter, and watch its answer arrive token by token.
 
-The model reads everything said so far, as far as its context reaches: `Chat` goes on with one text, `Conversation` takes
+The model reads everything said so far, as far as its context reaches: `ChatWindow` goes on with one text, `Conversation` takes
 turns in the model's chat format. It answers in a thread of its own, so the notebook and every other control stay alive.
 Where no kernel is alive, a picture of the opening stands in.
 
@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from llama_from_scratch.generate import chat as generate_chat
 from llama_from_scratch.generate.generate import stream
 from llama_from_scratch.generate.sampling import Sampling
-from llama_from_scratch.lessons import figures
-from llama_from_scratch.lessons.views import encode
+from llama_from_scratch.lessons.figures.look import BLACK, BLUE, ORANGE, png
+from llama_from_scratch.lessons.views.text import encode
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
@@ -33,7 +33,7 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 _SHOW_EVERY_S = 0.1
 _WIDTH = 88
 _ENTER_S = 1.0
-_COLORS = {"you": figures.BLUE, "model": figures.ORANGE}
+_COLORS = {"you": BLUE, "model": ORANGE}
 _WHO = {"user": "you", "assistant": "model"}
 
 
@@ -139,7 +139,7 @@ class _Talk(ipywidgets.VBox):
         return live | still
 
 
-class Chat(_Talk):
+class ChatWindow(_Talk):
     """Write a text together: a text field, buttons, a temperature and what was written, in `turns` as (who, text) pairs.
 
     `opening` is sent at once, and greedily, so that there is something to see; "" sends nothing. An answer ends with the
@@ -156,7 +156,7 @@ class Chat(_Talk):
         super().__init__(title, seed=seed)
         if opening:
             self._begin(opening, Sampling(temperature=0.0))()
-            self._still = figures.png(chat_frame(self.turns, title=title))
+            self._still = png(chat_frame(self.turns, title=title))
 
     def _begin(self, text: str, sampling: Sampling) -> Callable[[], None]:
         return partial(self._answer, self._read(text), sampling)
@@ -226,7 +226,7 @@ class Conversation(_Talk):
             self._begin(opening, Sampling(temperature=0.0))()
         if self.turns:
             lead = [("system", chat.system)] if chat.system else []
-            self._still = figures.png(chat_frame([*lead, *self.turns], title=title))
+            self._still = png(chat_frame([*lead, *self.turns], title=title))
 
     def _set_system(self, text: str) -> None:
         self.chat.system = text.strip() or None
@@ -272,7 +272,7 @@ def chat_frame(turns: list[tuple[str, str]], *, title: str) -> Figure:
     fig, ax = plt.subplots(figsize=(9, 0.7 + 0.24 * len(lines)))
     for row, (who, line) in enumerate(lines):
         ax.text(0, row, line, va="center", fontsize=12, parse_math=False,
-                color=figures.BLUE if who == "you" else figures.BLACK, fontweight="normal" if who == "model" else "bold")
+                color=BLUE if who == "you" else BLACK, fontweight="normal" if who == "model" else "bold")
     ax.set(title=title, xlim=(0, 1), ylim=(len(lines) - 0.4, -0.6))
     ax.axis("off")
     return fig

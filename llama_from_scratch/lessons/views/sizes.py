@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.family import FAMILY
-from llama_from_scratch.lessons.figures import BLACK, BLUE, ORANGE, TINTS
-from llama_from_scratch.lessons.widgets import Explorer, explore
+from llama_from_scratch.lessons.figures.look import BLACK, BLUE, ORANGE, TINTS
+from llama_from_scratch.lessons.widgets.explorer import Explorer, explore
 
 _TINT = {"embedding": TINTS[2], "attention": TINTS[0], "feed-forward": TINTS[1], "norms": "0.8", "output": TINTS[4]}
 

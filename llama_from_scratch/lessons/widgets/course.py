@@ -13,16 +13,17 @@ import ipywidgets
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from llama_from_scratch.lessons import exercises, progress
-from llama_from_scratch.lessons.exercises import Exercise
-from llama_from_scratch.lessons.figures import BLUE, png
+from llama_from_scratch.lessons.exercises import progress
+from llama_from_scratch.lessons.exercises.passing import left
+from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS, Exercise, chapters
+from llama_from_scratch.lessons.figures.look import BLUE, png
 
 
 class ProgressView(ipywidgets.VBox):
     """The reader's own progress, read again at each press of the button. `picture.value` holds the PNG, `words` the sum."""
 
-    def __init__(self, *, file: Path | None = None, folder: Path = exercises.NOTEBOOKS) -> None:
-        self._file, self._chapters = progress.PROGRESS if file is None else file, exercises.chapters(folder)
+    def __init__(self, *, file: Path | None = None, folder: Path = NOTEBOOKS) -> None:
+        self._file, self._chapters = progress.PROGRESS if file is None else file, chapters(folder)
         self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
         self.words = ipywidgets.Label()
         self.again = ipywidgets.Button(description="Look again", tooltip="read the record of your progress again")
@@ -55,7 +56,7 @@ def draw(chapters: Mapping[str, Sequence[Exercise]], *, done: frozenset[str]) ->
             ax.add_patch(plt.Rectangle((column, row - 0.4), 0.92, 0.8, color=BLUE if is_done else "0.9", linewidth=0))
             ax.text(column + 0.46, row, "✓" if is_done else "★" * exercise.stars, ha="center", va="center", fontsize=11,
                     color="white" if is_done else "0.25", family="DejaVu Sans")
-        ax.text(widest + 0.2, row, exercises.left(found, done), va="center", fontsize=11)
+        ax.text(widest + 0.2, row, left(found, done), va="center", fontsize=11)
     ax.set(title="Exercises: stars show how hard, blue is done", xticks=[],
            xlim=(0, widest + 2.2), ylim=(len(chapters) - 0.4, -0.6))
     ax.set_yticks(range(len(chapters)), [name.replace("_", " ") for name in chapters])

@@ -15,8 +15,8 @@ import ipywidgets
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from llama_from_scratch.lessons.figures.look import png
 from llama_from_scratch.lessons.widgets import hover
-from llama_from_scratch.lessons.figures import png
 
 Choices = tuple[float, ...] | Sequence[Any] | Mapping[str, Any] | bool | str
 
@@ -139,3 +139,8 @@ def _control(name: str, choice: Choices) -> ipywidgets.ValueWidget:
     if all(isinstance(bound, int) for bound in choice):
         return ipywidgets.IntSlider(value=start, min=low, max=high, continuous_update=False, **look)
     return ipywidgets.FloatSlider(value=start, min=low, max=high, step=(high - low) / 100, continuous_update=False, **look)
+
+
+def slider(last: int, start: int = 0) -> tuple[int, int, int] | list[int]:
+    """The choices of an int control from 0 to `last`: a slider, or the only value there is."""
+    return (0, last, start) if last else [0]

@@ -7,12 +7,12 @@ from tiny_checkpoints import tiny, tokenizer_for
 from llama_from_scratch.generate.chat import Chat as SpokenChat
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.sampling import GREEDY, Sampling
-from llama_from_scratch.lessons.views.chat import Chat, Conversation
+from llama_from_scratch.lessons.views.chat import ChatWindow, Conversation
 
 
 @pytest.fixture
 def chat(model, tokenizer):
-    return Chat(model, tokenizer, opening="", max_tokens=8)
+    return ChatWindow(model, tokenizer, opening="", max_tokens=8)
 
 
 def press_enter(chat, text):
@@ -66,7 +66,7 @@ def test_stop_ends_a_long_answer(model, tokenizer, monkeypatch):
             yield 100
 
     monkeypatch.setattr(module, "stream", slow)
-    chat = Chat(model, tokenizer, opening="")
+    chat = ChatWindow(model, tokenizer, opening="")
     chat.send("the dog")
     assert chat.thread.is_alive() and chat.send_button.disabled and not chat.stop_button.disabled
     chat.send("again")
@@ -88,7 +88,7 @@ def test_answer_appears_while_it_is_written(model, tokenizer, monkeypatch):
             time.sleep(2 * module._SHOW_EVERY_S)
 
     monkeypatch.setattr(module, "stream", watched)
-    chat = Chat(model, tokenizer, opening="")
+    chat = ChatWindow(model, tokenizer, opening="")
     press_enter(chat, "the dog")
     assert [page.count("</b> " + text + "</div>") for page, text in zip(pages, ("a", "ab", "abc"))] == [1, 1, 1]
 
@@ -120,17 +120,17 @@ def test_what_is_written_is_shown_as_text_and_not_as_a_page(chat):
 
 
 def test_still_is_a_picture_of_the_opening_and_nothing_of_the_conversation_is_stored(model, tokenizer):
-    chat = Chat(model, tokenizer, opening="the $dog$", max_tokens=8)
+    chat = ChatWindow(model, tokenizer, opening="the $dog$", max_tokens=8)
     bundle = chat._repr_mimebundle_()
     assert chat.turns[0] == ("you", "the $dog$") and bundle["image/png"]
     press_enter(chat, "secret")
     assert chat._repr_mimebundle_()["image/png"] == bundle["image/png"]
     assert bundle["text/plain"] == "Write with your model (a conversation: run the cell to write to it)"
-    assert "image/png" not in Chat(model, tokenizer, opening="")._repr_mimebundle_()
+    assert "image/png" not in ChatWindow(model, tokenizer, opening="")._repr_mimebundle_()
 
 
 def test_enter_waits_for_words_that_the_browser_sends_a_moment_later(model, tokenizer):
-    chat = Chat(model, tokenizer, opening="", max_tokens=4)
+    chat = ChatWindow(model, tokenizer, opening="", max_tokens=4)
     chat.field._handle_custom_msg({"event": "submit"}, [])
     assert chat.turns == [], "an empty field sends nothing"
     chat.field.value = "and then"
@@ -139,7 +139,7 @@ def test_enter_waits_for_words_that_the_browser_sends_a_moment_later(model, toke
 
 
 def test_words_without_enter_wait_in_the_field(model, tokenizer):
-    chat = Chat(model, tokenizer, opening="", max_tokens=4)
+    chat = ChatWindow(model, tokenizer, opening="", max_tokens=4)
     chat.field.value = "not yet"
     assert chat.turns == [] and chat.field.value == "not yet"
 

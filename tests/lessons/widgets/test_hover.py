@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from llama_from_scratch.lessons.widgets import hover, views
+from llama_from_scratch.lessons import views
 from llama_from_scratch.lessons.figures import png
 from llama_from_scratch.lessons.views.inspect_model import trace
-from llama_from_scratch.lessons.widgets import explore
+from llama_from_scratch.lessons.widgets import explore, hover
 
 TEXT = "the garden and the girl"
 
