@@ -1,4 +1,6 @@
-"""What the tests of the views share: a text, and the figure under a widget for the present values of its controls."""
+"""What the tests of the views share: a text, and the figure under a widget for the present values
+of its controls.
+"""
 
 import torch
 

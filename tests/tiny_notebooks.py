@@ -35,17 +35,21 @@ RAISES = "raise ValueError('head_dim must be even; got 7')"
 def cell(source, *, tags=(), **more):
     kind = "markdown" if source.startswith("# ") else "code"
     code = {"execution_count": None, "outputs": []} if kind == "code" else {}
-    return {"cell_type": kind, "metadata": {"tags": [*tags]} if tags else {}, "source": source, **code, **more}
+    return {"cell_type": kind, "metadata": {"tags": [*tags]} if tags else {}, "source": source,
+            **code, **more}
 
 
 def write(path, *cells):
-    content = {"cells": [*cells], "metadata": {"widgets": {"x": 1}}, "nbformat": 4, "nbformat_minor": 5}
+    content = {"cells": [*cells], "metadata": {"widgets": {"x": 1}}, "nbformat": 4,
+               "nbformat_minor": 5}
     path.write_text(json.dumps(content))
     return path
 
 
 def edit(path, change):
-    """Changes the stored notebook and leaves it in canonical form otherwise, as a careless hand would."""
+    """Changes the stored notebook and leaves it in canonical form otherwise, as a careless hand
+    would.
+    """
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
@@ -56,7 +60,8 @@ def outputs(path, number):
 
 
 def write_tiny(folder):
-    return write(folder / "12_tiny.ipynb", cell("# Tiny"), cell(PLAIN), cell(PICTURE), cell(SLIDER), cell(EXPLORER),
+    return write(folder / "12_tiny.ipynb", cell("# Tiny"), cell(PLAIN), cell(PICTURE), cell(SLIDER),
+                 cell(EXPLORER),
                  cell(RAISES, tags=["raises-exception"]))
 
 

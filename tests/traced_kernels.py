@@ -38,7 +38,8 @@ extern "C" __global__ void few(float* y) {
 
 
 def copied(program, stride, offset):
-    return trace(program, "copy", [torch.zeros(1100), torch.zeros(32), stride, offset], grid=1, block=32)
+    return trace(program, "copy", [torch.zeros(1100), torch.zeros(32), stride, offset], grid=1,
+                 block=32)
 
 
 def turned(program, width):

@@ -30,18 +30,21 @@ CODE_2 = "### BEGIN SOLUTION\nanswer = turned(2)\n### END SOLUTION\nassert answe
 def cell(source, *, tags=(), markdown=False):
     code = {} if markdown else {"execution_count": None, "outputs": []}
     kind = "markdown" if markdown else "code"
-    return {"cell_type": kind, "metadata": {"tags": [*tags]} if tags else {}, "source": source, **code}
+    return {"cell_type": kind, "metadata": {"tags": [*tags]} if tags else {}, "source": source,
+            **code}
 
 
 def write(path, *cells):
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"cells": [*cells], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    path.write_text(json.dumps({"cells": [*cells], "metadata": {}, "nbformat": 4,
+                                "nbformat_minor": 5}))
     return path
 
 
 CELLS = (
     cell("# Turn", markdown=True), cell("print('before')"), cell(MARKDOWN, markdown=True),
-    cell("print('for the teacher')", tags=["teacher-only"]), cell(CODE, tags=["exercise"]), cell(SECOND, markdown=True),
+    cell("print('for the teacher')", tags=["teacher-only"]), cell(CODE, tags=["exercise"]),
+    cell(SECOND, markdown=True),
     cell(CODE_2, tags=["exercise"]), cell("print('after')"),
 )
 

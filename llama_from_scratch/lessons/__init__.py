@@ -7,9 +7,9 @@
     views        pictures and widgets of models, tokenizers, runs and the emulated GPU
     authoring    how the notebooks themselves are made, checked and copied
 
-Imports inside go one way: each room uses only those above it. `from llama_from_scratch.lessons import ...` also gives what
-is named below, wherever it is kept. Each loads what it needs when it is asked for: the exercises load nothing but the
-standard library.
+Imports inside go one way: each room uses only those above it. `from llama_from_scratch.lessons
+import ...` also gives what is named below, wherever it is kept. Each loads what it needs when it is
+asked for: the exercises load nothing but the standard library.
 """
 
 import importlib
@@ -28,11 +28,13 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.widgets.live import LivePlot as LivePlot
 
 _MODULES = {
-    "gpu": "views.gpu", "inspect_model": "views.inspect_model", "measured": "figures.measured", "sizes": "views.sizes",
+    "gpu": "views.gpu", "inspect_model": "views.inspect_model", "measured": "figures.measured",
+    "sizes": "views.sizes",
 }
 _HOMES = {
     "ChatWindow": "views.chat", "Conversation": "views.chat", "LivePlot": "widgets.live",
-    "ProgressView": "widgets.course", "explore": "widgets.explorer", "plot_losses": "figures.losses",
+    "ProgressView": "widgets.course", "explore": "widgets.explorer",
+    "plot_losses": "figures.losses",
 }
 
 

@@ -1,4 +1,6 @@
-"""What notebooks import from the package is there, wherever it is kept, and loads no more than it needs."""
+"""What notebooks import from the package is there, wherever it is kept, and loads no more than it
+needs.
+"""
 
 import subprocess
 import sys

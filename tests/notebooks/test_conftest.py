@@ -1,4 +1,6 @@
-"""What was tampered with in a stored notebook is noticed by nbval with the course's own rules of comparison."""
+"""What was tampered with in a stored notebook is noticed by nbval with the course's own rules of
+comparison.
+"""
 
 import shutil
 import subprocess
@@ -35,7 +37,8 @@ def change_error(content):
     content["cells"][5]["outputs"][0]["evalue"] = "something else"
 
 
-# What was done, the copy it was done in (several fit in one), and the code cell, counted from 0, that must fail for it.
+# What was done, the copy it was done in (several fit in one), and the code cell, counted from 0,
+# that must fail for it.
 TAMPERED = {
     change_text: ("first", 0),
     remove_picture: ("first", 1),
@@ -64,11 +67,13 @@ def nbval_report(tmp_path_factory):
     edit(folder / "nudged.ipynb", nudge_float)
     for change, (name, _) in TAMPERED.items():
         edit(folder / f"{name}.ipynb", change)
-    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env", "--nbval-cell-timeout=60"]
+    command = [sys.executable, "-m", "pytest", "--nbval", "--nbval-current-env",
+               "--nbval-cell-timeout=60"]
     command += ["-q", "-rfE", "--color=no", "-p", "no:cacheprovider"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert " passed" in done.stdout, done.stdout + done.stderr
-    lines = [line.split(maxsplit=1)[1] for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
+    lines = [line.split(maxsplit=1)[1]
+             for line in done.stdout.splitlines() if line.startswith(("FAILED", "ERROR"))]
     return {line.partition(" - ")[0] for line in lines}
 
 

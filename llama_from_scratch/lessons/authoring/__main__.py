@@ -1,4 +1,6 @@
-"""Runs, checks, shows and strips the course's notebooks: `python -m llama_from_scratch.lessons.authoring --help`."""
+"""Runs, checks, shows and strips the course's notebooks: `python -m
+llama_from_scratch.lessons.authoring --help`.
+"""
 
 import argparse
 import sys
@@ -16,8 +18,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit status of one command: 0, or 1 if a cell failed or a rule is broken."""
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, words in (("run", "execute and store"), ("check", "find broken rules without executing")):
-        commands.add_parser(name, help=words).add_argument("files", nargs="*", type=Path, help="default: all notebooks")
+    for name, words in (("run", "execute and store"),
+                        ("check", "find broken rules without executing")):
+        commands.add_parser(name, help=words).add_argument("files", nargs="*", type=Path,
+                                                           help="default: all notebooks")
     commands.add_parser("show", help="print as text, for git diff").add_argument("file", type=Path)
     copy = commands.add_parser("student", help="write copies without the solutions")
     copy.add_argument("folder", type=Path)

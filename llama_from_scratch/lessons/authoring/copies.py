@@ -1,4 +1,6 @@
-"""The reader's copy of a chapter: blanks instead of solutions, and a line that records each exercise that passes."""
+"""The reader's copy of a chapter: blanks instead of solutions, and a line that records each
+exercise that passes.
+"""
 
 from pathlib import Path
 
@@ -15,10 +17,12 @@ exercises.passed("{id}")"""
 
 
 def student(path: Path, folder: Path) -> Path:
-    """Writes the reader's copy: solutions become NotImplementedError, what follows from them has no output yet.
+    """Writes the reader's copy: solutions become NotImplementedError, what follows from them has no
+    output yet.
 
-    A block opened by `### BEGIN SOLUTION: what to do` hands its words to the error. An exercise ends with the call that
-    records it. Raises FileExistsError, and writes nothing, where the reader already has a copy and has worked in it.
+    A block opened by `### BEGIN SOLUTION: what to do` hands its words to the error. An exercise
+    ends with the call that records it. Raises FileExistsError, and writes nothing, where the reader
+    already has a copy and has worked in it.
     """
     import nbformat
 
@@ -35,10 +39,13 @@ def student(path: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / path.name
     if target.resolve() == path.resolve():
-        raise ValueError(f"a reader's copy needs a folder of its own; got {folder}, which holds the lesson itself")
+        raise ValueError("a reader's copy needs a folder of its own; "
+                         f"got {folder}, which holds the lesson itself")
     content = (nbformat.writes(nb) + "\n").encode()
     if target.exists() and target.read_bytes() != content:
-        raise FileExistsError(f"{target} is there already and has work in it; it is kept. For a fresh copy rename it first")
-    with replacing_file(target) as unfinished:  # a copy that was cut short would be taken for the reader's work
+        raise FileExistsError(f"{target} is there already and has work in it; it is kept. For a "
+                              "fresh copy rename it first")
+    # a copy that was cut short would be taken for the reader's work
+    with replacing_file(target) as unfinished:
         unfinished.write_bytes(content)
     return target

@@ -14,10 +14,11 @@ class CellFailed(Exception):
 
 
 def run(path: Path, *, timeout_s: int = CELL_TIMEOUT_S) -> bool:
-    """Executes a notebook in a fresh kernel of this very Python and stores it; True if that changed the file.
+    """Executes a notebook in a fresh kernel of this very Python and stores it; True if that changed
+    the file.
 
-    Cells tagged `gpu` are left as they are on a machine without CUDA; cells tagged `slow` get more time.
-    Raises CellFailed, with the file untouched, if a cell fails.
+    Cells tagged `gpu` are left as they are on a machine without CUDA; cells tagged `slow` get more
+    time. Raises CellFailed, with the file untouched, if a cell fails.
     """
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
@@ -43,22 +44,25 @@ def client(nb: dict, folder: Path, timeout_s: int):
     from nbclient import NotebookClient
 
     class Flat(NotebookClient):
-        """Keeps what an Output widget prints in the cell, and the frames that `clear_output` would take away.
+        """Keeps what an Output widget prints in the cell, and the frames that `clear_output` would
+        take away.
 
-        nbval sees the same, so even the cells of `interact` compare; and plain nbclient can lose a reply and hang
-        while it copies Output widgets.
+        nbval sees the same, so even the cells of `interact` compare; and plain nbclient can lose a
+        reply and hang while it copies Output widgets.
         """
 
         def __init__(self, *args, **settings):
             super().__init__(*args, **settings)
-            self.owns_km = True   # nbclient leaves a kernel whose manager it was handed running until this process ends
+            # nbclient leaves a kernel whose manager it was handed running until this process ends
+            self.owns_km = True
             self.comm_open_handlers = {}
 
         def clear_output(self, outs, msg, cell_index):
             pass
 
     # Without kernel folders "python3" can only mean the interpreter that runs this line.
-    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
+    manager = AsyncKernelManager(kernel_name="python3",
+                                 kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     return Flat(
         nb,
         km=manager,

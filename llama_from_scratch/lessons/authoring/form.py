@@ -1,8 +1,8 @@
 """The canonical form in which every notebook is stored, so that a second run changes no byte.
 
-A notebook is stored with its outputs: a reader sees the figures before running anything, and a test can compare a fresh run
-with what is stored. Everything that varies from run to run (widget ids, time stamps, split streams, temporary paths) is
-therefore left out.
+A notebook is stored with its outputs: a reader sees the figures before running anything, and a test
+can compare a fresh run with what is stored. Everything that varies from run to run (widget ids,
+time stamps, split streams, temporary paths) is therefore left out.
 """
 
 import json
@@ -22,7 +22,8 @@ def read_notebook(path: Path) -> dict:
 
     raw = json.loads(path.read_text(encoding="utf-8"))
     if raw.get("nbformat") != 4:
-        raise ValueError(f"{path.name} must have nbformat 4; got {raw.get('nbformat')}; save it with JupyterLab")
+        raise ValueError(f"{path.name} must have nbformat 4; got "
+                         f"{raw.get('nbformat')}; save it with JupyterLab")
     raw["nbformat_minor"] = 5
     _name_cells(raw["cells"], re.sub(r"^\d+_", "", path.stem))
     return nbformat.reads(json.dumps(raw), as_version=4)
@@ -53,7 +54,9 @@ def tags_of(cell: dict) -> list[str]:
 
 
 def _name_cells(cells: list[dict], topic: str) -> None:
-    """Gives each cell without a slug of its own, such as one that JupyterLab just made, the next free number."""
+    """Gives each cell without a slug of its own, such as one that JupyterLab just made, the next
+    free number.
+    """
     kept, unnamed = set(), []
     for cell in cells:
         if SLUG.fullmatch(cell.get("id", "")) and cell["id"] not in kept:
@@ -68,7 +71,8 @@ def _name_cells(cells: list[dict], topic: str) -> None:
 def _merge_streams(outputs: Sequence[dict]) -> list[dict]:
     merged: list[dict] = []
     for out in outputs:
-        if merged and out.output_type == "stream" == merged[-1].output_type and out.name == merged[-1].name:
+        if (merged and out.output_type == "stream" == merged[-1].output_type
+            and out.name == merged[-1].name):
             merged[-1].text += out.text
         else:
             merged.append(out)

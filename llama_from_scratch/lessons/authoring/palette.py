@@ -1,16 +1,20 @@
-"""Makes stored pictures smaller: a palette of few colours where the eye cannot tell the difference."""
+"""Makes stored pictures smaller: a palette of few colours where the eye cannot tell the difference.
+"""
 
 import base64
 import io
 
-# Below this root-mean-square error of a colour channel (0..255) figures with thin lines and text looked the same.
+# Below this root-mean-square error of a colour channel (0..255) figures with thin lines and text
+# looked the same.
 MAX_PALETTE_ERROR = 4.0
 
 
 def shrink_png(png: str) -> str:
-    """The picture (base64 in and out) with a palette of 64 or 256 colours where the eye cannot tell the difference.
+    """The picture (base64 in and out) with a palette of 64 or 256 colours where the eye cannot tell
+    the difference.
 
-    Figures have few colours, so this saves more than half of most of them; a photograph is kept as it is.
+    Figures have few colours, so this saves more than half of most of them; a photograph is kept as
+    it is.
     """
     import numpy as np
     from PIL import Image
@@ -23,7 +27,8 @@ def shrink_png(png: str) -> str:
     rgb = picture.convert("RGB")
     smallest = png
     for n_colours in (64, 256):
-        palette = rgb.quantize(n_colours, method=Image.Quantize.MAXCOVERAGE, kmeans=2, dither=Image.Dither.NONE)
+        palette = rgb.quantize(n_colours, method=Image.Quantize.MAXCOVERAGE, kmeans=2,
+                               dither=Image.Dither.NONE)
         error = np.asarray(palette.convert("RGB"), dtype=float) - np.asarray(rgb, dtype=float)
         if np.sqrt((error**2).mean()) <= MAX_PALETTE_ERROR:
             buffer = io.BytesIO()

@@ -1,4 +1,6 @@
-"""The proof that every solution passes, every stub fails, and a reader's copy differs in nothing but its blanks."""
+"""The proof that every solution passes, every stub fails, and a reader's copy differs in nothing
+but its blanks.
+"""
 
 from pathlib import Path
 
@@ -9,16 +11,20 @@ from llama_from_scratch.lessons.exercises.reading import cells_of, read_exercise
 
 
 def prove(path: Path) -> list[str]:
-    """A sentence for each exercise whose solution fails or whose stub passes, and for each other change in the reader's copy.
+    """A sentence for each exercise whose solution fails or whose stub passes, and for each other
+    change in the reader's copy.
 
-    Runs the notebook once, in one kernel: before each exercise the stub, which must raise NotImplementedError, then the
-    solution, which must not. That is also the order in which a reader runs them.
+    Runs the notebook once, in one kernel: before each exercise the stub, which must raise
+    NotImplementedError, then the solution, which must not. That is also the order in which a reader
+    runs them.
     """
     return prove_copy(path) + _prove_stubs(path)
 
 
 def prove_copy(path: Path) -> list[str]:
-    """A sentence for each difference between a notebook and its reader's copy that is no blank. Runs nothing."""
+    """A sentence for each difference between a notebook and its reader's copy that is no blank.
+    Runs nothing.
+    """
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -29,23 +35,27 @@ def prove_copy(path: Path) -> list[str]:
     by_cell = {exercise.cell: exercise for exercise in read_exercises(path)}
     if len(copy) != len(originals):
         return [f"the copy has {len(copy)} cells, the notebook has {len(originals)} for readers"]
-    for (position, original), cell in zip(originals, copy):
+    for (position, original), cell in zip(originals, copy, strict=True):
         before, after = "".join(original["source"]), "".join(cell["source"])
         if position in by_cell:
             tail = RECORD.format(id=by_cell[position].id)
-            is_right = after.endswith(tail) and _without_blanks(before) == _without_raises(after.removesuffix(tail))
+            is_right = (after.endswith(tail)
+                        and _without_blanks(before) == _without_raises(after.removesuffix(tail)))
         else:
             is_right = before == after
         if not is_right:
             problems.append(f"cell {position + 1} differs in more than its blanks")
-        first = min((position for position in by_cell if position is not None), default=len(originals) + 1)
+        first = min((position for position in by_cell if position is not None),
+                    default=len(originals) + 1)
         if cell.get("outputs") and position >= first:
             problems.append(f"cell {position + 1} of the copy shows what follows from a solution")
     return problems
 
 
 def _without_blanks(source: str) -> list[str | None]:
-    """The lines outside of solutions, found line by line, without the pattern that made the copy; None for a blank."""
+    """The lines outside of solutions, found line by line, without the pattern that made the copy;
+    None for a blank.
+    """
     lines: list[str | None] = []
     is_inside = False
     for line in source.splitlines():
@@ -60,7 +70,8 @@ def _without_blanks(source: str) -> list[str | None]:
 
 
 def _without_raises(source: str) -> list[str | None]:
-    return [None if line.strip().startswith('raise NotImplementedError("') else line for line in source.splitlines()]
+    return [None if line.strip().startswith('raise NotImplementedError("') else line
+            for line in source.splitlines()]
 
 
 def _prove_stubs(path: Path) -> list[str]:
@@ -86,6 +97,7 @@ def _prove_stubs(path: Path) -> list[str]:
     for exercise_id, stub in stubs.items():
         errors = [out.ename for out in stub.outputs if out.output_type == "error"]
         if errors not in (["NotImplementedError"], ["NotWritten"]):
-            problems.append(f"the stub of exercise {exercise_id} must raise NotImplementedError and raised "
-                            f"{errors[0] if errors else 'nothing'}: call what is to be written after its definition")
+            problems.append(f"the stub of exercise {exercise_id} must raise NotImplementedError "
+                            f"and raised {errors[0] if errors else 'nothing'}: call what is to be "
+                            "written after its definition")
     return problems

@@ -1,6 +1,8 @@
-"""The rules of the course for a stored notebook, found without running it: `check` names each that is broken.
+"""The rules of the course for a stored notebook, found without running it: `check` names each that
+is broken.
 
-Its form keeps a second run from changing any byte; what would vary in a way that no form can hide is refused here.
+Its form keeps a second run from changing any byte; what would vary in a way that no form can hide
+is refused here.
 """
 
 import ast
@@ -17,7 +19,8 @@ from llama_from_scratch.lessons.exercises.reading import SOLUTION
 
 COMMAND = "python -m llama_from_scratch.lessons.authoring"
 
-TAGS = {"nbval-ignore-output", "raises-exception", "gpu", "slow", "exercise", "teacher-only", "parameters"}
+TAGS = {"nbval-ignore-output", "raises-exception", "gpu", "slow", "exercise", "teacher-only",
+        "parameters"}
 
 MAX_NOTEBOOK_BYTES = 500_000
 GOOD_FIGURE_CHARS, MAX_FIGURE_CHARS = 60_000, 100_000
@@ -26,7 +29,8 @@ MAX_OUTPUT_LINES = 60
 CELLS_PER_IGNORED = 10
 
 ADDRESS = re.compile(r"\b0x[0-9a-f]{6,}\b")
-ABSOLUTE_PATH = re.compile(r"(?<![\w./])/(?:home|root|Users|tmp|usr|opt|var|mnt|work|private)/\w|\b[A-Z]:\\\w")
+ABSOLUTE_PATH = re.compile(
+    r"(?<![\w./])/(?:home|root|Users|tmp|usr|opt|var|mnt|work|private)/\w|\b[A-Z]:\\\w")
 
 NETWORK = {"urllib", "requests", "httpx", "http", "socket", "aiohttp", "huggingface_hub", "ftplib"}
 LIVE_OUTPUT = {"clear_output", "display_id", "update_display"}
@@ -54,8 +58,10 @@ def check(path: Path) -> list[Complaint]:
     cells = list(enumerate(nb.cells, start=1))
     complaints = list(_check_file(path, nb))
     for number, cell in cells:
-        for rule, cure, is_error in (*_check_tags(cell), *(_check_code(cell) if cell.cell_type == "code" else ())):
-            complaints.append(Complaint(path=path, cell=number, rule=rule, cure=cure, is_error=is_error))
+        for rule, cure, is_error in (*_check_tags(cell),
+                                     *(_check_code(cell) if cell.cell_type == "code" else ())):
+            complaints.append(Complaint(path=path, cell=number, rule=rule, cure=cure,
+                                        is_error=is_error))
     return complaints
 
 
@@ -65,28 +71,33 @@ def _check_file(path: Path, nb: dict) -> Iterator[Complaint]:
 
     rerun = f"Run `{COMMAND} run {path.name}`"
     raw = json.loads(path.read_text(encoding="utf-8"))
-    code = [(number, cell) for number, cell in enumerate(raw["cells"], start=1) if cell["cell_type"] == "code"]
+    code = [(number, cell)
+            for number, cell in enumerate(raw["cells"], start=1) if cell["cell_type"] == "code"]
     for expected, (number, cell) in enumerate(code, start=1):
         if cell.get("execution_count") != expected:
-            yield complaint(f"execution_count must be {expected}, it is {cell.get('execution_count')}", rerun, number)
+            yield complaint(f"execution_count must be {expected}, it is "
+                            f"{cell.get('execution_count')}", rerun, number)
             break  # one is enough to say that the notebook was not run from start to end
     if path.read_bytes() != canonical(nb).encode():
         yield complaint("the file is not in canonical form", rerun)
     if path.stat().st_size > MAX_NOTEBOOK_BYTES:
         yield complaint(
-            f"a notebook has at most {MAX_NOTEBOOK_BYTES // 1000} kB, this one {path.stat().st_size // 1000} kB",
+            f"a notebook has at most {MAX_NOTEBOOK_BYTES // 1000} kB, this one "
+            f"{path.stat().st_size // 1000} kB",
             "Draw fewer or smaller figures",
         )
     first = nb.cells[0] if nb.cells else None
     if first is None or first.cell_type != "markdown" or not first.source.startswith("# "):
-        yield complaint("the first cell must be markdown that opens with a title", 'Start it with "# "', 1)
+        yield complaint("the first cell must be markdown that opens with a title",
+                        'Start it with "# "', 1)
     sources = [cell.source for cell in nb.cells if cell.cell_type == "code"]
     if not any(isinstance(node, ast.Assert) for source in sources for node in _nodes(source)):
         yield complaint("no cell has an assert", "Prove that what was built equals the library's")
     n_ignored = sum("nbval-ignore-output" in tags_of(cell) for cell in nb.cells)
     if n_ignored * CELLS_PER_IGNORED > max(len(sources), CELLS_PER_IGNORED):
         yield complaint(
-            f"at most one code cell in {CELLS_PER_IGNORED} may be ignored, here {n_ignored} of {len(sources)}",
+            f"at most one code cell in {CELLS_PER_IGNORED} may "
+            f"be ignored, here {n_ignored} of {len(sources)}",
             "Print something that a second run repeats",
         )
 
@@ -116,11 +127,13 @@ def _check_outputs(cell: dict) -> Iterator[tuple[str, str, bool]]:
         if out.output_type == "error":
             text.append(out.evalue)
             if "raises-exception" not in tags_of(cell):
-                yield f"an error is stored: {out.ename}: {out.evalue}", "Mend it, or tag it raises-exception", True
+                yield (f"an error is stored: {out.ename}: {out.evalue}",
+                       "Mend it, or tag it raises-exception", True)
         if out.output_type == "stream":
             text.append(out.text)
             if out.name == "stderr":
-                yield f"a warning is stored: {out.text.strip().splitlines()[0][:80]}", "Remove its cause", True
+                yield (f"a warning is stored: {out.text.strip().splitlines()[0][:80]}",
+                       "Remove its cause", True)
         text += [value for kind, value in data.items() if kind.startswith("text/")]
         figure = data.get("image/png")
         n_figures += figure is not None
@@ -132,18 +145,22 @@ def _check_outputs(cell: dict) -> Iterator[tuple[str, str, bool]]:
                 "Draw it smaller, or with image.interpolation nearest",
                 len(figure) > MAX_FIGURE_CHARS,
             )
-    if "raises-exception" in tags_of(cell) and not any(out.output_type == "error" for out in cell.outputs):
-        yield "the cell is tagged raises-exception and raised nothing", "Remove the tag or raise", True
+    if "raises-exception" in tags_of(cell) and not any(out.output_type == "error"
+                                                       for out in cell.outputs):
+        yield ("the cell is tagged raises-exception and raised nothing", "Remove the tag or raise",
+               True)
     if "plt.show()" in cell.source and not n_figures:
         yield "the cell shows a figure and none is stored", f"Run `{COMMAND} run`", True
     shown = "\n".join(text)
     n_lines = len(shown.splitlines())
     if n_lines > MAX_OUTPUT_LINES:
-        yield f"{n_lines} lines of output, at most {MAX_OUTPUT_LINES}", "Show the part that matters", True
+        yield (f"{n_lines} lines of output, at most {MAX_OUTPUT_LINES}",
+               "Show the part that matters", True)
     if "nbval-ignore-output" not in tags_of(cell):
         for pattern, what in ((ADDRESS, "a memory address"), (ABSOLUTE_PATH, "an absolute path")):
             if found := pattern.search(shown):
-                yield f"{what} is printed: {found[0]}", "Print something that another machine repeats", True
+                yield (f"{what} is printed: {found[0]}",
+                       "Print something that another machine repeats", True)
 
 
 def _nodes(source: str) -> list[ast.AST]:
@@ -158,22 +175,30 @@ def _nodes(source: str) -> list[ast.AST]:
 def _check_source(cell: dict) -> Iterator[tuple[str, str]]:
     for line in cell.source.splitlines():
         if re.match(r"\s*(%%?time(it)?\b)", line):
-            yield f"`{line.strip()}` prints what no second run repeats", "Measure, and say the conclusion in markdown"
+            yield (f"`{line.strip()}` prints what no second run repeats",
+                   "Measure, and say the conclusion in markdown")
         if re.match(r"\s*[!%]\s*pip\b", line):
-            yield f"`{line.strip()}`: a lesson installs nothing", "Add the package to pyproject.toml"
+            yield (f"`{line.strip()}`: a lesson installs nothing",
+                   "Add the package to pyproject.toml")
     if _ends_with_semicolon(cell.source):
-        yield "the cell ends with `;`, which hides nothing from the test", "End with plt.show() or assign to _"
+        yield ("the cell ends with `;`, which hides nothing from the test",
+               "End with plt.show() or assign to _")
     for node in _nodes(cell.source):
         match node:
-            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.keyword(arg=name) if name in LIVE_OUTPUT:
-                yield f"`{name}` rewrites output that the stored notebook keeps", "Print each line once"
+            case (ast.Name(id=name) | ast.Attribute(attr=name) | ast.keyword(arg=name)
+                  ) if name in LIVE_OUTPUT:
+                yield (f"`{name}` rewrites output that the stored notebook keeps",
+                       "Print each line once")
             case ast.Call(func=ast.Attribute(value=ast.Name(id="time"), attr="time")):
-                yield "`time.time()` is a clock that can be set back", "Use time.perf_counter() and print no time"
+                yield ("`time.time()` is a clock that can be set back",
+                       "Use time.perf_counter() and print no time")
             case ast.Call(func=ast.Name(id="input")):
                 yield "`input()` waits for a person", "Use a widget, or a variable to edit"
             case ast.ImportFrom(module="tqdm"):
-                yield "a text progress bar prints its speed", "Print every k steps, or use the library's own bar"
-            case ast.Import(names=names) if found := NETWORK & {name.name.split(".")[0] for name in names}:
+                yield ("a text progress bar prints its speed",
+                       "Print every k steps, or use the library's own bar")
+            case ast.Import(names=names) if found := NETWORK & {name.name.split(".")[0]
+                                                                for name in names}:
                 yield f"`{found.pop()}` reaches for the network", "Use the bundled data"
             case ast.ImportFrom(module=str(module)) if module.split(".")[0] in NETWORK:
                 yield f"`{module}` reaches for the network", "Use the bundled data"
@@ -185,7 +210,8 @@ def _ends_with_semicolon(source: str) -> bool:
     plain = re.sub(r"^[ \t]*[%!].*$", "pass", source, flags=re.M)
     blank = {tokenize.COMMENT, tokenize.NEWLINE, tokenize.NL, tokenize.ENDMARKER, tokenize.DEDENT}
     try:
-        tokens = [t for t in tokenize.generate_tokens(io.StringIO(plain).readline) if t.type not in blank]
+        tokens = [t for t in tokenize.generate_tokens(io.StringIO(plain).readline)
+                  if t.type not in blank]
     except (tokenize.TokenError, SyntaxError):
         return False
     return bool(tokens) and tokens[-1].string == ";"

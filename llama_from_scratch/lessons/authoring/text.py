@@ -1,4 +1,6 @@
-"""A notebook as text, for `git diff`. It loads nothing but the standard library, so that a diff is fast."""
+"""A notebook as text, for `git diff`. It loads nothing but the standard library, so that a diff is
+fast.
+"""
 
 import json
 from pathlib import Path
@@ -8,7 +10,9 @@ from llama_from_scratch.lessons.authoring.form import tags_of
 
 
 def show(path: Path) -> str:
-    """The notebook as text for `git diff`: sources, text outputs, and one short line for each picture."""
+    """The notebook as text for `git diff`: sources, text outputs, and one short line for each
+    picture.
+    """
     lines = []
     for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"], start=1):
         tags = " ".join(tags_of(cell))
@@ -20,9 +24,11 @@ def show(path: Path) -> str:
             elif "text" in out:
                 lines.append(f"=> {_joined(out['text'])}")
             for kind, value in sorted(out.get("data", {}).items()):
-                text = _joined(value) if isinstance(value, str | list) else json.dumps(value, sort_keys=True)
+                text = (_joined(value) if isinstance(value, str | list)
+                        else json.dumps(value, sort_keys=True))
                 short = digest(text)[:8]
-                lines.append(f"=> {text}" if kind.startswith("text/") else f"=> <{kind} {len(text)} chars {short}>")
+                lines.append(f"=> {text}" if kind.startswith("text/")
+                             else f"=> <{kind} {len(text)} chars {short}>")
     return "\n".join(line.rstrip("\n") for line in lines) + "\n"
 
 

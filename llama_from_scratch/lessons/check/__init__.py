@@ -1,12 +1,16 @@
 """The kit that judges: compares what the reader built with what it should be, and answers in words.
 
-A success prints one line; a failure raises `CheckFailed`, which says what differs, where, and the likely cause.
+A success prints one line; a failure raises `CheckFailed`, which says what differs, where, and the
+likely cause.
 
     values       equal, changed: a value against what it should be, or against what it was
     functions    function, gradients: what a function returns, and what flows back through it
     models       compare: two whole models, and the first module that diverges
-    calling      runs what the reader wrote, whatever it does; its end is in `deadline`, its errors are in `failures`
-    difference   what differs between two values, in `words`
+    calling      runs what the reader wrote, whatever it does
+    deadline     ends what does not end
+    failures     CheckFailed, NotWritten: the errors that a notebook shows
+    difference   what differs between two values
+    words        how messages name values and count
     diagnosis    why: each typical mistake, recognized
 """
 

@@ -1,7 +1,8 @@
-"""Calls what the reader wrote, so that whatever it does is told in words: raise, never end, take other arguments.
+"""Calls what the reader wrote, so that whatever it does is told in words: raise, never end, take
+other arguments.
 
-Its errors are the reader's own, without a frame of this library before theirs, and with a note that says which input it was.
-Used by `functions` and `models`, in the exercises of every notebook.
+Its errors are the reader's own, without a frame of this library before theirs, and with a note that
+says which input it was. Used by `functions` and `models`, in the exercises of every notebook.
 """
 
 import contextlib
@@ -24,18 +25,21 @@ Inputs = Iterable[Any] | Callable[[torch.Generator], Any]
 Arguments = tuple | dict
 
 
-# --- arguments --------------------------------------------------------------------------------------
+# --- arguments ------------------------------------------------------------------------------------
 
 
 def arguments(inputs: Inputs) -> list[Arguments]:
-    """The arguments of each call. Raises ValueError if there are none, or `inputs` is itself an argument."""
+    """The arguments of each call. Raises ValueError if there are none, or `inputs` is itself an
+    argument.
+    """
     if callable(inputs):
         inputs = [inputs(torch.Generator().manual_seed(seed)) for seed in range(N_RANDOM_INPUTS)]
     is_one = isinstance(inputs, Mapping | str | bytes | Tensor | np.ndarray)
     calls = [] if is_one else [x if isinstance(x, tuple | dict) else (x,) for x in inputs]
     if not calls:
-        raise ValueError("inputs is a list of tuples of arguments, or a function that makes one from a generator; "
-                         f"got {short(inputs)}. For a single input write inputs=[(x,)]")
+        raise ValueError("inputs is a list of tuples of arguments, or a function "
+                         f"that makes one from a generator; got {short(inputs)}. "
+                         "For a single input write inputs=[(x,)]")
     return calls
 
 
@@ -47,14 +51,16 @@ def named(function: Callable, given: Arguments) -> dict[str, Any]:
         parameters = _signature(function).parameters.values()
     except (ValueError, TypeError):  # some functions written in C
         parameters = ()
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][: len(given)]
+    names = [p.name for p in parameters
+             if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][: len(given)]
     names += [f"argument {i + 1}" for i in range(len(names), len(given))]
-    return dict(zip(names, given))
+    return dict(zip(names, given, strict=True))
 
 
 def about(function: Callable, given: Arguments, *, number: int, of: int) -> str:
     """A line that says which input it was."""
-    shown = ", ".join(f"{name} = {describe(value)}" for name, value in named(function, given).items())
+    shown = ", ".join(f"{name} = {describe(value)}"
+                      for name, value in named(function, given).items())
     return f"  with input {number} of {of}: {shown or 'no arguments'}"
 
 
@@ -76,7 +82,8 @@ def tensors(value: Any) -> list[Tensor]:
     """All tensors in a value, a sequence or a mapping, in order."""
     if isinstance(value, Tensor):
         return [value]
-    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+    items = (value.values() if isinstance(value, Mapping) else value
+             if isinstance(value, list | tuple) else ())
     return [x for item in items for x in tensors(item)]
 
 
@@ -84,7 +91,7 @@ def _signature(function: Callable) -> inspect.Signature:
     return inspect.signature(function.forward if isinstance(function, nn.Module) else function)
 
 
-# --- the call ---------------------------------------------------------------------------------------
+# --- the call -------------------------------------------------------------------------------------
 
 
 def call(function: Callable, given: Arguments) -> Any:
@@ -93,11 +100,14 @@ def call(function: Callable, given: Arguments) -> Any:
     return function(**given) if isinstance(given, dict) else function(*given)
 
 
-def guarded(mine: Callable, given: Arguments, *, name: str, note: str, time_limit_s: float | int) -> Any:
+def guarded(
+    mine: Callable, given: Arguments, *, name: str, note: str, time_limit_s: float | int
+) -> Any:
     """What the reader's function returns.
 
-    Raises CheckFailed if it cannot take these arguments or takes longer than `time_limit_s`; NotWritten, with the task, if it
-    raises NotImplementedError; and its own errors as it raised them, `note` added.
+    Raises CheckFailed if it cannot take these arguments or takes longer than `time_limit_s`;
+    NotWritten, with the task, if it raises NotImplementedError; and its own errors as it raised
+    them, `note` added.
     """
     __tracebackhide__ = True
     _refuse_other_arguments(mine, given, name, note)
@@ -105,8 +115,8 @@ def guarded(mine: Callable, given: Arguments, *, name: str, note: str, time_limi
         with time_limit(time_limit_s):
             return mine(**given) if isinstance(given, dict) else mine(*given)
     except TimeUp as stopped:
-        late = CheckFailed(f"{name} was still running after {time_limit_s:g} s and was stopped{_line(stopped, mine)}. "
-                           f"Does its loop ever end?\n{note}")
+        late = CheckFailed(f"{name} was still running after {time_limit_s:g} s and was "
+                           f"stopped{_line(stopped, mine)}. Does its loop ever end?\n{note}")
     except NotImplementedError as missing:
         late = NotWritten(f"{name} is yet to be written" + (f": {missing}" if str(missing) else ""))
     except Exception as error:
@@ -124,7 +134,8 @@ def _refuse_other_arguments(mine: Callable, given: Arguments, name: str, note: s
     try:
         signature.bind(**given) if isinstance(given, dict) else signature.bind(*given)
     except TypeError as problem:
-        late = CheckFailed(f"{name}{signature} cannot be called as the task asks: {problem}.\n{note}")
+        late = CheckFailed(f"{name}{signature} cannot be called "
+                           f"as the task asks: {problem}.\n{note}")
     else:
         return
     raise late from None
@@ -133,7 +144,8 @@ def _refuse_other_arguments(mine: Callable, given: Arguments, name: str, note: s
 def _theirs(error: BaseException):
     """The traceback from the reader's own code on."""
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename in (__file__, contextlib.__file__):
+    while (frames is not None
+           and frames.tb_frame.f_code.co_filename in (__file__, contextlib.__file__)):
         frames = frames.tb_next
     return frames
 

@@ -1,4 +1,5 @@
-"""Ends a block of code by an exception when its time is over, so that an endless loop in an exercise ends, too.
+"""Ends a block of code by an exception when its time is over, so that an endless loop in an
+exercise ends, too.
 
 Used by `calling`, around everything that a reader wrote.
 """
@@ -22,8 +23,9 @@ class TimeUp(BaseException):
 def time_limit(time_limit_s: float | int) -> contextlib.AbstractContextManager[None]:
     """Ends the block by an exception when the time is over.
 
-    In the main thread by a signal, which also ends a sleep; elsewhere, and on Windows, by an exception that Python raises
-    between two lines. Both wait for the end of a single long call into C, such as a product of two huge matrices.
+    In the main thread by a signal, which also ends a sleep; elsewhere, and on Windows, by an
+    exception that Python raises between two lines. Both wait for the end of a single long call into
+    C, such as a product of two huge matrices.
     """
     if not 0 < time_limit_s < math.inf:
         raise ValueError(f"time_limit_s must be above 0 and finite; got {time_limit_s!r}")

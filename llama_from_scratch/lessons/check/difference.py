@@ -1,7 +1,8 @@
-"""What differs between two values, in words: shapes side by side, the first place, how many, and the likely cause.
+"""What differs between two values, in words: shapes side by side, the first place, how many, and
+the likely cause.
 
-`difference` takes tensors, arrays, numbers, texts, None, and sequences and mappings of those; it is what every check says when
-it fails. Used in every notebook.
+`difference` takes tensors, arrays, numbers, texts, None, and sequences and mappings of those; it is
+what every check says when it fails. Used in every notebook.
 """
 
 import math
@@ -22,15 +23,18 @@ from llama_from_scratch.shapes import LEGEND
 Tolerance = tuple[float | int | None, float | int | None]
 """(relative, absolute); None takes the default below."""
 
-# About a hundred times what another order of summation changes: (relative, absolute as a part of the largest value).
-TOLERANCES = {torch.float64: (1e-7, 1e-9), torch.complex128: (1e-7, 1e-9), torch.bfloat16: (2e-2, 1e-2),
+# About a hundred times what another order of summation changes: (relative, absolute as a part of
+# the largest value).
+TOLERANCES = {torch.float64: (1e-7, 1e-9), torch.complex128: (1e-7, 1e-9),
+              torch.bfloat16: (2e-2, 1e-2),
               torch.float16: (4e-3, 2e-3)}
 FLOAT32_TOLERANCE = (1e-4, 1e-5)
 NUMBER_REL_TOL = 1e-5
 
 NUMBER = bool | int | float | complex | np.number | np.bool_
 KINDS = {
-    "tensor": Tensor, "array": np.ndarray, "number": NUMBER, "text": str, "bytes": bytes, "None": type(None),
+    "tensor": Tensor, "array": np.ndarray, "number": NUMBER, "text": str, "bytes": bytes,
+    "None": type(None),
     "mapping": Mapping, "sequence": list | tuple | range, "function": Callable,
 }
 CURES = {
@@ -38,7 +42,8 @@ CURES = {
     ("array", "tensor"): "`torch.from_numpy(...)` makes a tensor of it.",
     ("tensor", "array"): "`.numpy()` makes an array of it.",
     ("number", "tensor"): "Was one axis too many summed up, or `.item()` called?",
-    ("tensor", "number"): "`.item()` takes the number out of a tensor of one element; sum up or average its axes first.",
+    ("tensor", "number"): "`.item()` takes the number out of a tensor of "
+                          "one element; sum up or average its axes first.",
     ("tensor", "sequence"): "`.tolist()` makes a list of it.",
     ("bytes", "text"): '`.decode("utf-8")` makes text of bytes.',
     ("text", "bytes"): '`.encode("utf-8")` makes bytes of text.',
@@ -53,11 +58,14 @@ def checked_tolerance(rtol: float | int | None, atol: float | int | None) -> Tol
     return rtol, atol
 
 
-def difference(mine: Any, expected: Any, *, name: str, tolerance: Tolerance = (None, None)) -> str | None:
-    """The first difference, in words that call the value `name`; None if |mine - expected| <= atol + rtol |expected|.
+def difference(
+    mine: Any, expected: Any, *, name: str, tolerance: Tolerance = (None, None)
+) -> str | None:
+    """The first difference, in words that call the value `name`; None if |mine - expected| <= atol
+    + rtol |expected|.
 
-    A suffix of the name, as in scores_BHTS, names the axes. Lists and tuples count as the same, and so do a number and a
-    tensor without axes. NaN equals NaN.
+    A suffix of the name, as in scores_BHTS, names the axes. Lists and tuples count as the same, and
+    so do a number and a tensor without axes. NaN equals NaN.
     """
     if isinstance(expected, Tensor) and expected.ndim == 0 and isinstance(mine, NUMBER):
         mine = torch.tensor(mine)
@@ -80,7 +88,8 @@ def difference(mine: Any, expected: Any, *, name: str, tolerance: Tolerance = (N
 
 
 def _is_wrong(name: str) -> str:
-    return f"{name} {'are' if is_plural(name) else 'is'} not what {'they' if is_plural(name) else 'it'} should be"
+    return (f"{name} {'are' if is_plural(name) else 'is'} not what "
+            f"{'they' if is_plural(name) else 'it'} should be")
 
 
 def same_kind(mine: Any, expected: Any) -> bool:
@@ -89,22 +98,28 @@ def same_kind(mine: Any, expected: Any) -> bool:
 
 
 def _kind(value: Any) -> str:
-    return next((name for name, types in KINDS.items() if isinstance(value, types)), type(value).__name__)
+    return next((name for name, types in KINDS.items() if isinstance(value, types)),
+                type(value).__name__)
 
 
 def _wrong_kind(mine: Any, wanted: str, name: str) -> str:
     kind = _kind(mine)
-    cure = {"None": "Did you forget `return`?", "function": "Call it, with parentheses and its arguments."}.get(kind, "")
+    cure = {"None": "Did you forget `return`?",
+            "function": "Call it, with parentheses and its arguments."}.get(kind, "")
     wanted_words = wanted if wanted == "None" else f"a {wanted}"
-    return f"{name} must be {wanted_words}, yours is {describe(mine)}. {CURES.get((kind, wanted), cure)}".rstrip()
+    return (f"{name} must be {wanted_words}, yours is {describe(mine)}. "
+            f"{CURES.get((kind, wanted), cure)}".rstrip())
 
 
-# --- tensors ----------------------------------------------------------------------------------------
+# --- tensors --------------------------------------------------------------------------------------
 
 
-def _of_tensors(mine: Shaped[Tensor, "..."], expected: Shaped[Tensor, "..."], name: str, tolerance: Tolerance) -> str | None:
+def _of_tensors(
+    mine: Shaped[Tensor, "..."], expected: Shaped[Tensor, "..."], name: str, tolerance: Tolerance
+) -> str | None:
     if mine.is_meta or expected.is_meta:
-        raise ValueError(f"tensors on the device `meta` have no values to compare; got one for {name}. Build it on the CPU")
+        raise ValueError("tensors on the device `meta` have no values to compare; got one for "
+                         f"{name}. Build it on the CPU")
     mine, expected = mine.detach().cpu(), expected.detach().cpu()
     lines = [f"{_is_wrong(name)}.", *_side_by_side(mine, expected, name)]
     if mine.shape == expected.shape:
@@ -123,9 +138,11 @@ def _differs(mine: Tensor, expected: Tensor, tolerance: Tolerance) -> Tensor:
         rtol = part = 0.0
     finite = wide(expected[expected.isfinite()]).abs()
     largest = finite.max().item() if len(finite) else 0.0
-    rtol, atol = (usual if given is None else float(given) for given, usual in zip(tolerance, (rtol, part * (largest or 1.0))))
+    rtol, atol = (usual if given is None else float(given)
+                  for given, usual in zip(tolerance, (rtol, part * (largest or 1.0)), strict=True))
     m, e = wide(mine), wide(expected)
-    return ~torch.isclose(m, e.to(m.dtype) if m.is_complex() else e, rtol=rtol, atol=atol, equal_nan=True)
+    return ~torch.isclose(m, e.to(m.dtype) if m.is_complex() else e, rtol=rtol, atol=atol,
+                          equal_nan=True)
 
 
 def _side_by_side(mine: Tensor, expected: Tensor, name: str) -> list[str]:
@@ -140,21 +157,25 @@ def _places(mine: Tensor, expected: Tensor, differs: Tensor) -> list[str]:
     places = differs.nonzero()
     first = tuple(places[0].tolist())
     at = f" at {list(first)}" if first else ""
-    lines = [f"  first difference{at}: yours {_value(mine[first])}, expected {_value(expected[first])}"]
+    lines = [f"  first difference{at}: yours {_value(mine[first])}, expected "
+             f"{_value(expected[first])}"]
     if mine.ndim:
         gaps = (wide(mine)[differs] - wide(expected)[differs]).abs().nan_to_num(nan=math.inf)
-        largest = f", the largest difference is {gaps.max().item():.4g} at {places[gaps.argmax()].tolist()}"
-        lines.append(f"  {len(places):,} of {mine.numel():,} values differ" + (largest if gaps.isfinite().all() else ""))
+        largest = (f", the largest difference is {gaps.max().item():.4g} at "
+                   f"{places[gaps.argmax()].tolist()}")
+        lines.append(f"  {len(places):,} of {mine.numel():,} values "
+                     "differ" + (largest if gaps.isfinite().all() else ""))
     return lines
 
 
 def _type_difference(mine: Tensor, expected: Tensor, name: str) -> str | None:
-    families = [(x.dtype == torch.bool, x.is_floating_point(), x.is_complex()) for x in (mine, expected)]
+    families = [(x.dtype == torch.bool, x.is_floating_point(), x.is_complex())
+                for x in (mine, expected)]
     if families[0] == families[1]:
         return None
     has = "have" if is_plural(name) else "has"
-    return (f"{name} {has} the right values in the wrong type: yours is {dtype_name(mine)}, expected is {dtype_name(expected)}. "
-            f"`.to({expected.dtype})` converts it.")
+    return (f"{name} {has} the right values in the wrong type: yours is {dtype_name(mine)}, "
+            f"expected is {dtype_name(expected)}. `.to({expected.dtype})` converts it.")
 
 
 def _letters(x: Tensor, name: str) -> str:
@@ -166,7 +187,9 @@ def _letters(x: Tensor, name: str) -> str:
 
 def _shape(x: Tensor, name: str) -> str:
     letters = _letters(x, name)
-    return f"({', '.join(f'{a}={n}' for a, n in zip(letters, x.shape))})" if letters else str(tuple(x.shape))
+    if not letters:
+        return str(tuple(x.shape))
+    return f"({', '.join(f'{a}={n}' for a, n in zip(letters, x.shape, strict=True))})"
 
 
 def _value(x: Tensor) -> str:
@@ -176,43 +199,52 @@ def _value(x: Tensor) -> str:
 
 def _with_letters(cause: str, x: Tensor, name: str) -> str:
     letters = _letters(x, name)
-    return re.sub(r"axis (\d)", lambda found: f"axis {found[1]} ({letters[int(found[1])]})", cause) if letters else cause
+    return (re.sub(r"axis (\d)", lambda found: f"axis {found[1]} ({letters[int(found[1])]})", cause)
+            if letters else cause)
 
 
-# --- all else ---------------------------------------------------------------------------------------
+# --- all else -------------------------------------------------------------------------------------
 
 
 def _of_numbers(mine: Any, expected: Any, name: str, tolerance: Tolerance) -> str | None:
     mine, expected = (x.item() if isinstance(x, np.generic) else x for x in (mine, expected))
     is_whole = isinstance(expected, bool | int)
     usual_rtol = 0 if is_whole else NUMBER_REL_TOL
-    rtol, atol = (usual if given is None else given for given, usual in zip(tolerance, (usual_rtol, 0)))
-    if mine == expected or abs(mine - expected) <= atol + rtol * abs(expected) or (mine != mine and expected != expected):
+    rtol, atol = (usual if given is None else given
+                  for given, usual in zip(tolerance, (usual_rtol, 0), strict=True))
+    if (mine == expected or abs(mine - expected) <= atol + rtol * abs(expected)
+        or (mine != mine and expected != expected)):
         return None
     cause = None if is_whole else diagnose(torch.tensor(mine), torch.tensor(expected))
-    return f"{name} is {mine!r}, expected is {expected!r}." + (f"\n  likely cause: {cause}" if cause else "")
+    return f"{name} is {mine!r}, expected is {expected!r}." + ("\n  likely cause: "
+                                                               f"{cause}" if cause else "")
 
 
 def _of_texts(mine: str | bytes, expected: str | bytes, name: str) -> str | None:
     if mine == expected:
         return None
-    place = next((i for i, (a, b) in enumerate(zip(mine, expected)) if a != b), min(len(mine), len(expected)))
+    pairs = zip(mine, expected, strict=False)  # else they part where one ends
+    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(mine), len(expected)))
     around = slice(max(0, place - 15), place + 15)
     unit = "character" if isinstance(expected, str) else "byte"
     dots = "..." if around.start else ""
-    lengths = f"{counted(len(mine), unit)}, expected {len(expected):,}; " if len(mine) != len(expected) else ""
+    lengths = (f"{counted(len(mine), unit)}, expected "
+               f"{len(expected):,}; " if len(mine) != len(expected) else "")
     return (f"{_is_wrong(name)}: {lengths}they part at {unit} {place:,}\n"
             f"  yours    {dots}{mine[around]!r}\n  expected {dots}{expected[around]!r}")
 
 
 def _of_sequences(mine: list, expected: list, name: str, tolerance: Tolerance) -> str | None:
-    problems = (difference(a, b, name=f"{name}[{i}]", tolerance=tolerance) for i, (a, b) in enumerate(zip(mine, expected)))
+    pairs = zip(mine, expected, strict=False)  # lengths are compared below
+    problems = (difference(a, b, name=f"{name}[{i}]", tolerance=tolerance)
+                for i, (a, b) in enumerate(pairs))
     problem = next(filter(None, problems), None)
     if problem is None and len(mine) == len(expected):
         return None
     has = "have" if is_plural(name) else "has"
     entries = "entry" if len(mine) == 1 else "entries"
-    lengths = f"{name} {has} {len(mine)} {entries}, expected {len(expected)}; " if len(mine) != len(expected) else ""
+    lengths = (f"{name} {has} {len(mine)} {entries}, expected "
+               f"{len(expected)}; " if len(mine) != len(expected) else "")
     if problem is None:
         n = min(len(mine), len(expected))
         rest, words = (mine, "too many") if len(mine) > n else (expected, "missing")
@@ -225,7 +257,9 @@ def _of_sequences(mine: list, expected: list, name: str, tolerance: Tolerance) -
 def _of_mappings(mine: Mapping, expected: Mapping, name: str, tolerance: Tolerance) -> str | None:
     missing, extra = [k for k in expected if k not in mine], [k for k in mine if k not in expected]
     if missing or extra:
-        parts = [f"{words} {short(keys)}" for words, keys in (("it lacks", missing), ("it should not have", extra)) if keys]
+        parts = [f"{words} {short(keys)}"
+                 for words, keys in (("it lacks", missing), ("it should not have", extra)) if keys]
         return f"{name} has other keys than expected: {', '.join(parts)}."
-    problems = (difference(mine[k], expected[k], name=f"{name}[{k!r}]", tolerance=tolerance) for k in expected)
+    problems = (difference(mine[k], expected[k], name=f"{name}[{k!r}]", tolerance=tolerance)
+                for k in expected)
     return next(filter(None, problems), None)

@@ -1,4 +1,6 @@
-"""How the checks name values in their messages: a value in a few words, a number with its unit, singular or plural."""
+"""How the checks name values in their messages: a value in a few words, a number with its unit,
+singular or plural.
+"""
 
 import re
 from collections.abc import Callable
@@ -39,8 +41,11 @@ def counted(n: int, unit: str) -> str:
 
 
 def is_plural(name: str) -> bool:
-    """Whether a value's name, such as "your losses" or "the sizes of the layers", takes "are" and "have"."""
-    return not name.startswith("what ") and re.search(r"[^saiu]s$", PREPOSITION.split(name)[0]) is not None
+    """Whether a value's name, such as "your losses" or "the sizes of the layers", takes "are" and
+    "have".
+    """
+    return not name.startswith("what ") and re.search(r"[^saiu]s$",
+                                                      PREPOSITION.split(name)[0]) is not None
 
 
 def name_of(function: Any) -> str:

@@ -4,7 +4,8 @@
     passing      hint, solution, passed, progress_table: what a reader asks for
     progress     which exercises are done: one small file in the repository's `runs/` folder
 
-`authoring` makes the readers' copies and proves the solutions. Nothing here loads more than the standard library.
+`authoring` makes the readers' copies and proves the solutions. Nothing here loads more than the
+standard library.
 """
 
 from llama_from_scratch.lessons.exercises.passing import hint as hint

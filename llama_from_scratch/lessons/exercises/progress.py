@@ -1,7 +1,8 @@
 """Which exercises this reader has passed: one small JSON file in the repository's `runs/` folder.
 
-Two notebooks may finish an exercise at the same moment, so a change is read, made and written under a lock, and the file
-is replaced in one step. A file that cannot be read is kept beside the new one. Used by `exercises`, in every notebook.
+Two notebooks may finish an exercise at the same moment, so a change is read, made and written under
+a lock, and the file is replaced in one step. A file that cannot be read is kept beside the new one.
+Used by `exercises`, in every notebook.
 """
 
 import json
@@ -26,7 +27,9 @@ class Progress:
 
 
 def load(file: Path) -> Progress:
-    """What a file says; nothing passed if there is none. A damaged one is renamed, and the note says to what."""
+    """What a file says; nothing passed if there is none. A damaged one is renamed, and the note
+    says to what.
+    """
     try:
         return Progress(passed=_parse(file.read_bytes()))
     except FileNotFoundError:
@@ -37,7 +40,9 @@ def load(file: Path) -> Progress:
 
 
 def add(name: str, file: Path) -> Progress:
-    """Adds one exercise to a file and returns what the file says now. Raises OSError where the disk refuses."""
+    """Adds one exercise to a file and returns what the file says now. Raises OSError where the disk
+    refuses.
+    """
     with locked(file):
         before = _load_or_set_aside(file)
         after = Progress(passed=before.passed | {name}, note=before.note)
@@ -49,9 +54,11 @@ def add(name: str, file: Path) -> Progress:
 
 def _parse(data: bytes) -> frozenset[str]:
     content = json.loads(data)
-    passed = content.get("passed") if isinstance(content, dict) and content.get("format") == FORMAT else None
+    passed = (content.get("passed") if isinstance(content, dict)
+              and content.get("format") == FORMAT else None)
     if not isinstance(passed, list) or not all(isinstance(name, str) for name in passed):
-        raise ValueError(f"a progress file is a JSON object with format {FORMAT} and a list of numbers; got {data[:80]!r}")
+        raise ValueError(f"a progress file is a JSON object with format {FORMAT} and a list of "
+                         f"numbers; got {data[:80]!r}")
     return frozenset(passed)
 
 
@@ -63,6 +70,8 @@ def _load_or_set_aside(file: Path) -> Progress:
         return Progress()
     except ValueError:
         numbers = range(1, sys.maxsize)
-        aside = next(path for i in numbers if not (path := file.with_name(f"{file.stem}.damaged-{i}{file.suffix}")).exists())
+        names = (file.with_name(f"{file.stem}.damaged-{i}{file.suffix}") for i in numbers)
+        aside = next(path for path in names if not path.exists())
         os.rename(file, aside)
-        return Progress(note=f"The record of your progress could not be read. It is kept as {aside.name}; a new one begins.")
+        return Progress(note="The record of your progress could not be read. It is kept as "
+                             f"{aside.name}; a new one begins.")

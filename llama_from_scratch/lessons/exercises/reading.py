@@ -1,9 +1,9 @@
 """The exercises of the course, read from the notebooks.
 
-One source holds an exercise: the markdown of its chapter says task, difficulty, minutes and hint, and the cell after it holds
-stub and solution together.
+One source holds an exercise: the markdown of its chapter says task, difficulty, minutes and hint,
+and the cell after it holds stub and solution together.
 
-    **Exercise 1 (★, 5 min).** Undo RoPE: given turned queries, return the originals. *Hint: which number turns back?*
+    **Exercise 1 (★, 5 min).** Undo RoPE: return the original queries. *Hint: what turns back?*
     **Exercise 2 (★★, 10 min, change and rerun).** In section 5, set ... and rerun. What changes?
     **Exercise 3 (★★, 10 min, break it).** Turn the values, too. Which check catches it?
 """
@@ -16,16 +16,18 @@ from pathlib import Path
 
 NOTEBOOKS = Path(__file__).resolve().parents[3] / "notebooks"
 KINDS = ("change and rerun", "break it")
-FORM = ('an exercise opens with "**Exercise 1 (★★, 10 min).** task" and the like: a number counted from 1, one to three stars, '
-        f"minutes, and, where it is one, {' or '.join(KINDS)}")
+FORM = ('an exercise opens with "**Exercise 1 (★★, 10 min).** task" and the like: a number counted '
+        f"from 1, one to three stars, minutes, and, where it is one, {' or '.join(KINDS)}")
 HEAD = re.compile(
-    r"\*\*Exercise (?P<number>\d+) \((?P<stars>★{1,3})(?:, (?P<minutes>\d+) min)?(?:, (?P<kind>[^)\d]+))?\)\.\*\*[ \t]*"
+    r"\*\*Exercise (?P<number>\d+) "
+    r"\((?P<stars>★{1,3})(?:, (?P<minutes>\d+) min)?(?:, (?P<kind>[^)\d]+))?\)\.\*\*[ \t]*"
     r"(?P<text>\S.*?)(?=\n+\*\*Exercise|\n+#|\s*\Z)", re.S)
 # Code and formulas inside a hint may hold asterisks.
 HINT = re.compile(r"\s*\*Hint: ((?:`[^`]*`|\$[^$]*\$|[^*`$])+)\*")
 SENTENCE = re.compile(r"(?:`[^`]*`|\$[^$]*\$|[^`$])*?[.?!](?=\s|$)")
 SOLUTION = re.compile(
-    r"^(?P<indent>[ \t]*)### BEGIN SOLUTION(?::[ \t]*(?P<task>.*?))?[ \t]*\n(?:.*\n)*?[ \t]*### END SOLUTION[ \t]*$",
+    r"^(?P<indent>[ \t]*)### BEGIN SOLUTION(?::[ \t]*(?P<task>.*?))?[ \t]*\n"
+    r"(?:.*\n)*?[ \t]*### END SOLUTION[ \t]*$",
     re.M,
 )
 
@@ -65,7 +67,8 @@ class Exercise:
     @property
     def solution(self) -> str:
         """The lines that the reader is to write."""
-        blocks = [textwrap.dedent("\n".join(found[0].splitlines()[1:-1])) for found in SOLUTION.finditer(self.source)]
+        blocks = [textwrap.dedent("\n".join(found[0].splitlines()[1:-1]))
+                  for found in SOLUTION.finditer(self.source)]
         return "\n\n".join(blocks)
 
 
@@ -75,7 +78,9 @@ def _blank(found: re.Match) -> str:
 
 
 def read_exercises(path: Path) -> list[Exercise]:
-    """The exercises of one notebook, in order. Raises ValueError for one that is not written in the fixed form."""
+    """The exercises of one notebook, in order. Raises ValueError for one that is not written in the
+    fixed form.
+    """
     found: list[Exercise] = []
     for position, cell in enumerate(cells_of(path)):
         source = "".join(cell["source"])
@@ -83,7 +88,8 @@ def read_exercises(path: Path) -> list[Exercise]:
             heads = list(HEAD.finditer(source))
             if len(heads) != source.count("**Exercise"):
                 bad = re.search(r"\*\*Exercise.*", HEAD.sub("", source))
-                raise ValueError(f"{path.name}, cell {position + 1}: {FORM}; got {bad[0][:80] if bad else source[:80]!r}")
+                raise ValueError(f"{path.name}, cell {position + 1}: {FORM}; got "
+                                 f"{bad[0][:80] if bad else source[:80]!r}")
             for head in heads:
                 found.append(_exercise(head, path, number=len(found) + 1))
         elif "exercise" in cell["metadata"].get("tags", []) or "### BEGIN SOLUTION" in source:
@@ -102,13 +108,16 @@ def cells_of(path: Path) -> list[dict]:
 def _exercise(head: re.Match, path: Path, *, number: int) -> Exercise:
     exercise_id = f"{path.stem.partition('_')[0]}.{head['number']}"
     if int(head["number"]) != number:
-        raise ValueError(f"{path.name}: exercises are counted from 1 on; got {exercise_id} where {number} is due")
+        raise ValueError(f"{path.name}: exercises are counted from 1 "
+                         f"on; got {exercise_id} where {number} is due")
     kind = head["kind"] or ""
     if kind not in ("", *KINDS) or not (kind or head["minutes"]):
         raise ValueError(f"{path.name}: {FORM}; got {head[0][:80]!r}")
     return Exercise(
-        id=exercise_id, chapter=path.stem, task=HINT.sub("", head["text"]).strip(), stars=len(head["stars"]),
-        minutes=None if head["minutes"] is None else int(head["minutes"]), kind=kind, hints=tuple(HINT.findall(head["text"])))
+        id=exercise_id, chapter=path.stem, task=HINT.sub("", head["text"]).strip(),
+        stars=len(head["stars"]),
+        minutes=None if head["minutes"] is None else int(head["minutes"]), kind=kind,
+        hints=tuple(HINT.findall(head["text"])))
 
 
 def _refuse_stray(path: Path, position: int, cell: dict, owner: Exercise | None) -> None:
@@ -116,29 +125,36 @@ def _refuse_stray(path: Path, position: int, cell: dict, owner: Exercise | None)
     if "exercise" not in cell["metadata"].get("tags", []):
         raise ValueError(f"{place}: a cell with a solution has the tag `exercise`; add it")
     if not SOLUTION.search(source):
-        raise ValueError(f"{place}: a cell tagged `exercise` has a block from `### BEGIN SOLUTION: task` to "
-                         "`### END SOLUTION`; got none (a reader's copy has none any more: read the original)")
+        raise ValueError(f"{place}: a cell tagged `exercise` has a block from `### "
+                         "BEGIN SOLUTION: task` to `### END SOLUTION`; got none (a "
+                         "reader's copy has none any more: read the original)")
     if owner is None or owner.cell is not None:
-        raise ValueError(f"{place}: {FORM}, each with one cell; got a cell without such an opening before it")
+        raise ValueError(f"{place}: {FORM}, each with one cell; got "
+                         "a cell without such an opening before it")
 
 
 def chapters(folder: Path = NOTEBOOKS) -> dict[str, list[Exercise]]:
     """The exercises of every notebook that has some, by its name."""
     if not folder.is_dir():
-        raise ValueError(f"the exercises are in the notebooks of the course's repository; there is no folder {folder}. "
-                         "Work in a clone of the repository installed with `pip install -e .`")
-    return {path.stem: found for path in sorted(folder.glob("*.ipynb")) if (found := read_exercises(path))}
+        raise ValueError("the exercises are in the notebooks of the course's "
+                         f"repository; there is no folder {folder}. Work in a clone "
+                         "of the repository installed with `pip install -e .`")
+    return {path.stem: found
+            for path in sorted(folder.glob("*.ipynb")) if (found := read_exercises(path))}
 
 
 def find(name: str | float, *, folder: Path = NOTEBOOKS) -> Exercise:
-    """The exercise with a number such as "12.1". Raises ValueError, with those there are, if it is unknown."""
+    """The exercise with a number such as "12.1". Raises ValueError, with those there are, if it is
+    unknown.
+    """
     number = name.partition(".")[0] if isinstance(name, str) else None
     paths = sorted(folder.glob(f"{number}_*.ipynb")) if number and number.isdigit() else []
     there = [exercise for path in paths for exercise in read_exercises(path)]
     for exercise in there:
         if exercise.id == name:
             return exercise
-    ids = ", ".join(exercise.id for exercise in there) or ", ".join(stem.partition("_")[0] for stem in chapters(folder))
+    ids = ", ".join(exercise.id for exercise in there) or ", ".join(stem.partition("_")[0]
+                                                                    for stem in chapters(folder))
     what = f"chapter {number} has the exercises" if there else "there are exercises in the chapters"
-    raise ValueError(f'an exercise is named by chapter and number, such as "12.1" with its quotes; got {name!r}, '
-                     f"and {what} {ids}")
+    raise ValueError('an exercise is named by chapter and number, such as "12.1" with its quotes; '
+                     f"got {name!r}, and {what} {ids}")

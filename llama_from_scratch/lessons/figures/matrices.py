@@ -13,13 +13,16 @@ from llama_from_scratch.lessons.figures.look import SIGNED
 
 
 def grid(
-    values: torch.Tensor | np.ndarray, *, title: str, x: str, y: str, labels: str | None = None, signed: bool = False,
-    x_ticks: Sequence[str] | None = None, y_ticks: Sequence[str] | None = None, size: tuple[float, float] | None = None,
+    values: torch.Tensor | np.ndarray, *, title: str, x: str, y: str, labels: str | None = None,
+    signed: bool = False,
+    x_ticks: Sequence[str] | None = None, y_ticks: Sequence[str] | None = None,
+    size: tuple[float, float] | None = None,
 ) -> Figure:
     """A heat map of a matrix (rows, columns) with named axes.
 
-    `labels`: a number format such as ".2f" to write each value into its cell, for small matrices. `signed`: zero is white.
-    `size`: (width, height) in inches, filled by the map; without it the cells are square.
+    `labels`: a number format such as ".2f" to write each value into its cell, for small matrices.
+    `signed`: zero is white. `size`: (width, height) in inches, filled by the map; without it the
+    cells are square.
     """
     rows, columns = np.asarray(values).shape
     fig, ax = plt.subplots(figsize=size or (1.6 + 0.45 * columns, 1.2 + 0.45 * rows))
@@ -32,17 +35,22 @@ def grid(
 
 
 def grids(
-    values: Mapping[str, torch.Tensor | np.ndarray], *, x: str, y: str, labels: str | None = None, signed: bool = False,
-    x_ticks: Sequence[str] | None = None, y_ticks: Sequence[str] | None = None, size: tuple[float, float] | None = None,
+    values: Mapping[str, torch.Tensor | np.ndarray], *, x: str, y: str, labels: str | None = None,
+    signed: bool = False,
+    x_ticks: Sequence[str] | None = None, y_ticks: Sequence[str] | None = None,
+    size: tuple[float, float] | None = None,
 ) -> Figure:
-    """Matrices of one shape side by side, each under its title: before and after, one head and the next.
+    """Matrices of one shape side by side, each under its title: before and after, one head and the
+    next.
 
-    Each has its own colour scale, so colours compare within a matrix only. Cells that are not finite are grey.
+    Each has its own colour scale, so colours compare within a matrix only. Cells that are not
+    finite are grey.
     """
     rows, columns = np.asarray(next(iter(values.values()))).shape
     width = len(values) * (0.5 + 0.42 * columns)
-    fig, axes = plt.subplots(1, len(values), figsize=size or (width + 0.8, 1.3 + 0.42 * rows), sharey=True, squeeze=False)
-    for ax, (title, matrix) in zip(axes[0], values.items()):
+    fig, axes = plt.subplots(1, len(values), figsize=size or (width + 0.8, 1.3 + 0.42 * rows),
+                             sharey=True, squeeze=False)
+    for ax, (title, matrix) in zip(axes[0], values.items(), strict=True):
         _draw(ax, matrix, labels=labels, is_signed=signed, aspect="equal")
         ax.set(title=title, xlabel=x, ylabel=y)
         _set_ticks(ax, x_ticks, y_ticks)
@@ -54,17 +62,21 @@ def grids(
     return fig
 
 
-def _draw(ax: Axes, values: torch.Tensor | np.ndarray, *, labels: str | None, is_signed: bool, aspect: str) -> AxesImage:
+def _draw(
+    ax: Axes, values: torch.Tensor | np.ndarray, *, labels: str | None, is_signed: bool, aspect: str
+) -> AxesImage:
     values = np.asarray(torch.as_tensor(values).detach().float())
     finite = np.ma.masked_invalid(values)
     top = np.abs(finite).max() if is_signed else None
-    image = ax.imshow(finite, cmap=(SIGNED if is_signed else plt.get_cmap()).with_extremes(bad="0.9"),
+    image = ax.imshow(finite,
+                      cmap=(SIGNED if is_signed else plt.get_cmap()).with_extremes(bad="0.9"),
                       vmin=-top if is_signed else None, vmax=top, aspect=aspect)
     rgba = image.to_rgba(finite)
     for (row, column), value in np.ndenumerate(values) if labels else ():
         red, green, blue, _ = rgba[row, column]
         is_bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.55
-        ax.text(column, row, format(value, labels), ha="center", va="center", color="black" if is_bright else "white")
+        ax.text(column, row, format(value, labels), ha="center", va="center",
+                color="black" if is_bright else "white")
     ax.spines[:].set_visible(False)
     return image
 

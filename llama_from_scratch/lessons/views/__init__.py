@@ -1,7 +1,9 @@
-"""Widgets that look into the reader's own model, tokenizer and runs, each with a frame: the same picture without controls.
+"""Widgets that look into the reader's own model, tokenizer and runs, each with a frame: the same
+picture without controls.
 
-`attention(model, tokenizer, text="...")` is a widget, `attention_frame(...)` the figure under it; a frame takes numbers and
-never runs a model. Every widget runs the model again when a control moves, so it shows the weights as they are now.
+`attention(model, tokenizer, text="...")` is a widget, `attention_frame(...)` the figure under it; a
+frame takes numbers and never runs a model. Every widget runs the model again when a control moves,
+so it shows the weights as they are now.
 
     merging        merges: a text growing together from bytes to tokens                chapter 10
     rotation       rope: hands that turn with the position                             chapter 12
@@ -9,8 +11,8 @@ never runs a model. Every widget runs the model again when a control moves, so i
     layers         residual_stream: what each layer adds, and would predict            chapter 15
     dials          sampling: what may come next, before and after the dials            chapter 16
     sweep          learning_rates: finished runs, by learning rate                     chapter 17
-    sizes          what a model costs: parameters, FLOPs, the KV cache                 chapters 13, 15, 16
-    chat           ChatWindow, Conversation: write with a model, or talk with it       chapters 17, 19
+    sizes          what a model costs: parameters, FLOPs, the KV cache       chapters 13, 15, 16
+    chat           ChatWindow, Conversation: write with a model, or talk with it   chapters 17, 19
     gpu            the emulated CUDA machine                                           chapter 30
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens

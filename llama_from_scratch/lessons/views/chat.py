@@ -1,8 +1,10 @@
-"""Write with a model, or talk with it: type, press Enter, and watch its answer arrive token by token.
+"""Write with a model, or talk with it: type, press Enter, and watch its answer arrive token by
+token.
 
-The model reads everything said so far, as far as its context reaches: `ChatWindow` goes on with one text, `Conversation` takes
-turns in the model's chat format. It answers in a thread of its own, so the notebook and every other control stay alive.
-Where no kernel is alive, a picture of the opening stands in.
+The model reads everything said so far, as far as its context reaches: `ChatWindow` goes on with one
+text, `Conversation` takes turns in the model's chat format. It answers in a thread of its own, so
+the notebook and every other control stay alive. Where no kernel is alive, a picture of the opening
+stands in.
 
 Used by the chapters on training (17) and chat (19, 5x), and by the tour.
 """
@@ -38,26 +40,35 @@ _WHO = {"user": "you", "assistant": "model"}
 
 
 class _Talk(ipywidgets.VBox):
-    """A text field, buttons, a temperature and the conversation. `turns` holds it as (who, text) pairs.
+    """A text field, buttons, a temperature and the conversation. `turns` holds it as (who, text)
+    pairs.
 
     A kind of talk says how an answer begins (`_begin`) and what it means to begin anew (`_forget`).
     """
 
-    def __init__(self, title: str, *, seed: int, controls: Sequence[ipywidgets.Widget] = ()) -> None:
+    def __init__(
+        self, title: str, *, seed: int, controls: Sequence[ipywidgets.Widget] = ()
+    ) -> None:
         self._seed, self._shown_s = seed, -math.inf
         self._stop = threading.Event()
         self.title, self.turns, self.thread = title, [], threading.Thread()
-        self.field = ipywidgets.Text(placeholder="your words, then Enter", description="you", continuous_update=False,
+        self.field = ipywidgets.Text(placeholder="your words, then Enter", description="you",
+                                     continuous_update=False,
                                      style={"description_width": "9em"}, layout={"width": "44em"})
-        self.temperature = ipywidgets.FloatSlider(value=0.8, min=0.0, max=1.5, step=0.05, description="temperature",
-                                                  style={"description_width": "9em"}, layout={"width": "32em"})
-        self.send_button = ipywidgets.Button(description="Send", button_style="primary", tooltip="or press Enter")
+        self.temperature = ipywidgets.FloatSlider(value=0.8, min=0.0, max=1.5, step=0.05,
+                                                  description="temperature",
+                                                  style={"description_width": "9em"},
+                                                  layout={"width": "32em"})
+        self.send_button = ipywidgets.Button(description="Send", button_style="primary",
+                                             tooltip="or press Enter")
         self.stop_button = ipywidgets.Button(description="Stop", disabled=True)
         self.new_button = ipywidgets.Button(description="Begin anew")
         self.problem, self.page = ipywidgets.HTML(), ipywidgets.HTML()
-        buttons = ipywidgets.HBox([self.send_button, self.stop_button, self.new_button], layout={"margin": "0 0 0 9em"})
+        buttons = ipywidgets.HBox([self.send_button, self.stop_button, self.new_button],
+                                  layout={"margin": "0 0 0 9em"})
         heading = ipywidgets.HTML(f"<b>{html.escape(title)}</b>")
-        super().__init__([heading, self.page, self.problem, self.field, buttons, *controls, self.temperature])
+        super().__init__([heading, self.page, self.problem, self.field, buttons, *controls,
+                          self.temperature])
         self._entered_s = -math.inf
         self.field.on_msg(self._on_message)
         self.field.observe(lambda change: self._on_words(change["new"]), names="value")
@@ -78,7 +89,9 @@ class _Talk(ipywidgets.VBox):
             self.send(text)
 
     def send(self, text: str) -> None:
-        """Adds `text` to the conversation and lets the model answer in a thread; a refusal is told in `problem`."""
+        """Adds `text` to the conversation and lets the model answer in a thread; a refusal is told
+        in `problem`.
+        """
         if self.thread.is_alive():
             self._tell("one moment: the model is still writing. Stop it, or wait")
             return
@@ -109,7 +122,9 @@ class _Talk(ipywidgets.VBox):
         self._show()
 
     def _begin(self, text: str, sampling: Sampling) -> Callable[[], None]:
-        """Adds `text` to the turns, and returns what writes the answer. Raises ValueError if `text` cannot be sent."""
+        """Adds `text` to the turns, and returns what writes the answer. Raises ValueError if `text`
+        cannot be sent.
+        """
         raise NotImplementedError
 
     def _forget(self) -> None:
@@ -123,9 +138,11 @@ class _Talk(ipywidgets.VBox):
 
     def _show(self, *, n_unread: int = 0) -> None:
         """Shows the turns, the first of them pale that the model does not read any more."""
-        rows = [f'<div style="white-space: pre-wrap; line-height: 1.4; margin: 4px 0; padding-left: 8px; '
-                f'border-left: 4px solid {_COLORS[who]}{"; opacity: 0.5" if i < n_unread else ""}">'
-                f"<b>{who}</b> {html.escape(text)}</div>" for i, (who, text) in enumerate(self.turns)]
+        rows = ['<div style="white-space: pre-wrap; line-height: 1.4; margin: 4px 0; padding-left: '
+                f'8px; border-left: 4px solid {_COLORS[who]}'
+                f'{"; opacity: 0.5" if i < n_unread else ""}">'
+                f"<b>{who}</b> {html.escape(text)}</div>"
+                for i, (who, text) in enumerate(self.turns)]
         self.page.value = f'<div role="log" style="max-width: 52em">{"".join(rows)}</div>'
 
     def _tell(self, words: str) -> None:
@@ -140,14 +157,17 @@ class _Talk(ipywidgets.VBox):
 
 
 class ChatWindow(_Talk):
-    """Write a text together: a text field, buttons, a temperature and what was written, in `turns` as (who, text) pairs.
+    """Write a text together: a text field, buttons, a temperature and what was written, in `turns`
+    as (who, text) pairs.
 
-    `opening` is sent at once, and greedily, so that there is something to see; "" sends nothing. An answer ends with the
-    text's end token, after `max_tokens`, or at the stop button; `seed` moves on by one with every answer.
+    `opening` is sent at once, and greedily, so that there is something to see; "" sends nothing. An
+    answer ends with the text's end token, after `max_tokens`, or at the stop button; `seed` moves
+    on by one with every answer.
     """
 
     def __init__(
-        self, model: Llama, tokenizer: Tokenizer, *, title: str = "Write with your model", opening: str = "Once upon a time",
+        self, model: Llama, tokenizer: Tokenizer, *, title: str = "Write with your model",
+        opening: str = "Once upon a time",
         max_tokens: int = 120, seed: int = 0,
     ) -> None:
         self._model, self._tokenizer, self._max_tokens = model, tokenizer, max_tokens
@@ -165,15 +185,18 @@ class ChatWindow(_Talk):
         self._ids, self._is_over = [], False
 
     def _read(self, text: str) -> list[int]:
-        """All ids up to and with `text`. After a text that the model ended itself, the next begins anew."""
+        """All ids up to and with `text`. After a text that the model ended itself, the next begins
+        anew.
+        """
         room = self._model.config.max_seq_len - 1
         before = [] if self._is_over else self._ids
-        new = encode(self._model, self._tokenizer, text=f" {text}" if before and text else text, max_tokens=room)
+        new = encode(self._model, self._tokenizer, text=f" {text}" if before and text else text,
+                     max_tokens=room)
         if before and new[0] == self._tokenizer.special_ids.get("<|begin_of_text|>"):
             new = new[1:]
         if len(before) + len(new) > room:
-            raise ValueError(f"the model's context holds {room + 1} tokens, {len(before)} are taken, and this is {len(new)} "
-                             "more. Write less, or begin anew")
+            raise ValueError(f"the model's context holds {room + 1} tokens, {len(before)} are "
+                             f"taken, and this is {len(new)} more. Write less, or begin anew")
         self._ids, self._is_over = before + new, False
         self.turns += [("you", text), ("model", "")]
         return self._ids
@@ -182,8 +205,10 @@ class ChatWindow(_Talk):
         answer = []
         n_most = min(self._max_tokens, self._model.config.max_seq_len - len(prompt))
         try:
-            ends = {self._tokenizer.special_ids[name] for name in ("<|end_of_text|>",) if name in self._tokenizer.special_ids}
-            for token in stream(self._model, prompt, max_tokens=n_most, sampling=sampling, seed=self._seed, stop_ids=ends):
+            ends = {self._tokenizer.special_ids[name]
+                    for name in ("<|end_of_text|>",) if name in self._tokenizer.special_ids}
+            for token in stream(self._model, prompt, max_tokens=n_most, sampling=sampling,
+                                seed=self._seed, stop_ids=ends):
                 answer.append(token)
                 if self._stop.is_set():
                     break
@@ -204,19 +229,23 @@ class ChatWindow(_Talk):
 
 
 class Conversation(_Talk):
-    """Talk with a model in its chat format: `chat` keeps what was said, and may have said something already.
+    """Talk with a model in its chat format: `chat` keeps what was said, and may have said something
+    already.
 
-    Below the words stands what the model reads before all else, its system message, which may be changed at any time.
-    `opening` is said at once, and greedily. An answer ends where the model ends it, after `max_tokens`, or at the stop
-    button; `seed` moves on by one with every answer. Turns that no longer fit the context are pale.
+    Below the words stands what the model reads before all else, its system message, which may be
+    changed at any time. `opening` is said at once, and greedily. An answer ends where the model
+    ends it, after `max_tokens`, or at the stop button; `seed` moves on by one with every answer.
+    Turns that no longer fit the context are pale.
     """
 
     def __init__(
-        self, chat: generate_chat.Chat, *, title: str = "Talk with your model", opening: str = "", max_tokens: int = 300,
+        self, chat: generate_chat.Chat, *, title: str = "Talk with your model", opening: str = "",
+        max_tokens: int = 300,
         seed: int = 0,
     ) -> None:
         self.chat, self._max_tokens = chat, max_tokens
-        self.system = ipywidgets.Text(value=chat.system or "", description="system", continuous_update=False,
+        self.system = ipywidgets.Text(value=chat.system or "", description="system",
+                                      continuous_update=False,
                                       placeholder="what the model reads before all else",
                                       style={"description_width": "9em"}, layout={"width": "44em"})
         super().__init__(title, seed=seed, controls=[self.system])
@@ -230,10 +259,12 @@ class Conversation(_Talk):
 
     def _set_system(self, text: str) -> None:
         self.chat.system = text.strip() or None
-        self._tell("the model reads that from your next words on" if self.chat.system else "there is no system message now")
+        self._tell("the model reads that from your next words on" if self.chat.system
+                   else "there is no system message now")
 
     def _begin(self, text: str, sampling: Sampling) -> Callable[[], None]:
-        pieces = self.chat.say(text, max_tokens=self._max_tokens, sampling=sampling, seed=self._seed)
+        pieces = self.chat.say(text, max_tokens=self._max_tokens, sampling=sampling,
+                               seed=self._seed)
         self.turns += [("you", text), ("model", "")]
         return partial(self._answer, pieces)
 
@@ -257,8 +288,8 @@ class Conversation(_Talk):
             self._seed += 1
             self._show_chat()
             if self.chat.n_forgotten > n_before:
-                self._tell(f"the context of {self.chat.context:,} tokens is full: the first {self.chat.n_forgotten} messages "
-                           "are forgotten")
+                self._tell(f"the context of {self.chat.context:,} tokens is full: the first "
+                           f"{self.chat.n_forgotten} messages are forgotten")
             self.send_button.disabled, self.stop_button.disabled = False, True
 
     def _show_chat(self) -> None:
@@ -268,11 +299,13 @@ class Conversation(_Talk):
 
 def chat_frame(turns: list[tuple[str, str]], *, title: str) -> Figure:
     """A conversation as a picture."""
-    lines = [(who, line) for who, text in turns for line in textwrap.wrap(f"{who}: {text}", _WIDTH) or [f"{who}:"]]
+    lines = [(who, line) for who, text in turns
+             for line in textwrap.wrap(f"{who}: {text}", _WIDTH) or [f"{who}:"]]
     fig, ax = plt.subplots(figsize=(9, 0.7 + 0.24 * len(lines)))
     for row, (who, line) in enumerate(lines):
         ax.text(0, row, line, va="center", fontsize=12, parse_math=False,
-                color=BLUE if who == "you" else BLACK, fontweight="normal" if who == "model" else "bold")
+                color=BLUE if who == "you" else BLACK,
+                fontweight="normal" if who == "model" else "bold")
     ax.set(title=title, xlim=(0, 1), ylim=(len(lines) - 0.4, -0.6))
     ax.axis("off")
     return fig

@@ -27,17 +27,23 @@ def sampling(model: Llama, tokenizer: Tokenizer, *, text: str) -> Explorer:
         with torch.no_grad():
             logits_V = model(torch.tensor([ids], device=model.output.weight.device))[0, -1].cpu()
         dials = Sampling(
-            temperature=temperature, top_k=top_k or None, top_p=top_p if top_p < 1 else None, min_p=min_p or None)
+            temperature=temperature, top_k=top_k or None, top_p=top_p if top_p < 1 else None,
+            min_p=min_p or None)
         names = names_of(tokenizer, logits_V.topk(min(14, len(logits_V))).indices.tolist())
         return sampling_frame(logits_V, dials, names=names, after=text)
 
     top_k = {"off": 0} | {str(k): k for k in (100, 50, 20, 10, 5, 3, 2, 1)}
     return explore(draw, title="What may come next?", controls={
-        "text": text, "temperature": (0.0, 2.0, 1.0), "top_k": top_k, "top_p": (0.05, 1.0, 1.0), "min_p": (0.0, 0.5)})
+        "text": text, "temperature": (0.0, 2.0, 1.0), "top_k": top_k, "top_p": (0.05, 1.0, 1.0),
+        "min_p": (0.0, 0.5)})
 
 
-def sampling_frame(logits: Float[Tensor, "V"], sampling: Sampling, *, names: Sequence[str], after: str) -> Figure:
-    """Bars of the most likely tokens, called `names`: grey as the model says, blue as they are drawn from."""
+def sampling_frame(
+    logits: Float[Tensor, "V"], sampling: Sampling, *, names: Sequence[str], after: str
+) -> Figure:
+    """Bars of the most likely tokens, called `names`: grey as the model says, blue as they are
+    drawn from.
+    """
     own_V, probs_V = logits.softmax(-1), distribution(logits[None], sampling)[0]
     order = logits.topk(len(names)).indices
     fig, ax = plt.subplots(figsize=(9.5, 3.6))
@@ -49,10 +55,14 @@ def sampling_frame(logits: Float[Tensor, "V"], sampling: Sampling, *, names: Seq
         label.set_parse_math(False)
     kept_V = probs_V[probs_V > 0]
     bits = -(kept_V * kept_V.log2()).sum().item() + 0.0
-    ax.set(ylabel="probability", ylim=(0, max(1.05 * probs_V.max().item(), 1.05 * own_V.max().item())))
+    ax.set(ylabel="probability",
+           ylim=(0, max(1.05 * probs_V.max().item(), 1.05 * own_V.max().item())))
     end = after.replace("\n", " ")
     ax.set_title(f"{'…' if len(end) > 40 else ''}{end[-40:]} ?", parse_math=False)
-    ax.legend(title=f"{len(kept_V):,} of {len(logits):,} tokens possible\nentropy {bits:.1f} bits", title_fontsize=11)
-    told = ", ".join(f"“{name}” {prob:.0%}" for name, prob in zip(names[:5], probs_V[order].tolist()))
-    fig.set_label(f"{len(kept_V):,} of {len(logits):,} tokens can be drawn, entropy {bits:.1f} bits. Most likely: {told}.")
+    ax.legend(title=f"{len(kept_V):,} of {len(logits):,} tokens possible\nentropy {bits:.1f} bits",
+              title_fontsize=11)
+    told = ", ".join(f"“{name}” {prob:.0%}"
+                     for name, prob in zip(names[:5], probs_V[order[:5]].tolist(), strict=True))
+    fig.set_label(f"{len(kept_V):,} of {len(logits):,} tokens can be drawn, entropy {bits:.1f} "
+                  f"bits. Most likely: {told}.")
     return fig

@@ -25,8 +25,12 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 _GROUP_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK, "#999999")
 
 
-def attention(model: Llama, tokenizer: Tokenizer, *, text: str, layer: int = 0, head: int | str = "all") -> Explorer:
-    """Who looks at whom, in each layer and head. The words tell the row of `token`, hovering any other cell."""
+def attention(
+    model: Llama, tokenizer: Tokenizer, *, text: str, layer: int = 0, head: int | str = "all"
+) -> Explorer:
+    """Who looks at whom, in each layer and head. The words tell the row of `token`, hovering any
+    other cell.
+    """
     config = model.config
 
     def draw(text: str, layer: int, head: int | str, token: int) -> Figure:
@@ -34,15 +38,18 @@ def attention(model: Llama, tokenizer: Tokenizer, *, text: str, layer: int = 0, 
         weights_HTS = trace(model, torch.tensor(ids)).weights[layer]
         names = names_of(tokenizer, ids)
         if head == "all":
-            return attention_heads_frame(weights_HTS, names, n_kv_heads=config.n_kv_heads, token=token, layer=layer)
+            return attention_heads_frame(weights_HTS, names, n_kv_heads=config.n_kv_heads,
+                                         token=token, layer=layer)
         title = _head_title(layer, head, weights_HTS, config.n_kv_heads)
         return attention_frame(weights_HTS[head], names, token=token, title=title,
                                colour=_group_colour(head, weights_HTS, config.n_kv_heads))
 
     n_tokens = len(encode(model, tokenizer, text=text))
-    controls = {"text": text, "layer": slider(config.n_layers - 1), "head": ["all", *range(config.n_heads)],
+    controls = {"text": text, "layer": slider(config.n_layers - 1),
+                "head": ["all", *range(config.n_heads)],
                 "token": slider(max(n_tokens - 1, 1), n_tokens - 1)}
-    return explore(draw, title="Who looks at whom?", controls=controls, start={"layer": layer, "head": head}, has_hover=True,
+    return explore(draw, title="Who looks at whom?", controls=controls,
+                   start={"layer": layer, "head": head}, has_hover=True,
                    limits=lambda text, **_: {"token": len(encode(model, tokenizer, text=text)) - 1})
 
 
@@ -59,7 +66,8 @@ def _head_title(layer: int, head: int, weights: Tensor, n_kv_heads: int) -> str:
 
 
 def attention_frame(
-    weights: Float[Tensor, "T S"], names: Sequence[str], *, token: int, title: str, colour: str = BLUE
+    weights: Float[Tensor, "T S"], names: Sequence[str], *, token: int, title: str,
+    colour: str = BLUE
 ) -> Figure:
     """One head: the triangle of weights, and what the query `token` looks at most, as bars."""
     n = len(names)
@@ -67,7 +75,8 @@ def attention_frame(
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, max(height, 3.6)), width_ratios=(1.7, 1))
     _triangle(left, weights, names, token=token, title=title)
     if n <= MAX_NAMED_TOKENS:
-        row = plt.Rectangle((-0.5, token - 0.5), token + 1, 1, fill=False, edgecolor=RED, linewidth=2, clip_on=False)
+        row = plt.Rectangle((-0.5, token - 0.5), token + 1, 1, fill=False, edgecolor=RED,
+                            linewidth=2, clip_on=False)
         left.add_patch(row)
     left.set(title=title, xlabel="looked at (key); bright is more", ylabel="looking (query)")
     label_axis(left.xaxis, names, rotation=90)
@@ -81,34 +90,42 @@ def attention_frame(
     right.invert_yaxis()
     right.set(xlim=(0, 1), xlabel="weight (a row sums to 1)")
     right.set_title(f"{token}: {names[token]} looks at", parse_math=False)
-    told = ", ".join(f"“{names[s]}” ({s}) {w:.0%}" for w, s in zip(top.values.tolist(), top.indices.tolist()))
+    told = ", ".join(f"“{names[s]}” ({s}) {w:.0%}"
+                     for w, s in zip(top.values.tolist(), top.indices.tolist(), strict=True))
     fig.set_label(f"{title}: token {token}, “{names[token]}”, looks at {told}.")
     return fig
 
 
 def attention_heads_frame(
-    weights: Float[Tensor, "H T S"], names: Sequence[str], *, n_kv_heads: int, token: int, layer: int
+    weights: Float[Tensor, "H T S"], names: Sequence[str], *, n_kv_heads: int, token: int,
+    layer: int
 ) -> Figure:
-    """All heads of one layer in small; the colour of a frame is the key/value head that its group shares."""
+    """All heads of one layer in small; the colour of a frame is the key/value head that its group
+    shares.
+    """
     n_heads = len(weights)
     columns = min(n_heads, 4 if n_heads <= 16 else 8)
     rows = -(-n_heads // columns)
     cell = 9.5 / columns
-    fig, axes = plt.subplots(rows, columns, figsize=(9.5, 0.75 + rows * (cell + 0.15)), squeeze=False, sharex=True, sharey=True)
+    fig, axes = plt.subplots(rows, columns, figsize=(9.5, 0.75 + rows * (cell + 0.15)),
+                             squeeze=False, sharex=True, sharey=True)
     for ax in axes.flat[n_heads:]:
         ax.axis("off")
     told = []
-    for head, (ax, weights_TS) in enumerate(zip(axes.flat, weights)):
-        _triangle(ax, weights_TS, names, token=token, title=_head_title(layer, head, weights, n_kv_heads))
+    for head, (ax, weights_TS) in enumerate(zip(axes.flat[:n_heads], weights, strict=True)):
+        _triangle(ax, weights_TS, names, token=token,
+                  title=_head_title(layer, head, weights, n_kv_heads))
         colour, group = _group_colour(head, weights, n_kv_heads), _group(head, weights, n_kv_heads)
         ax.spines[:].set(visible=True, color=colour, linewidth=4)
-        ax.set_title(f"{head}: kv {group}" if columns > 4 else f"head {head}, key/value {group}", fontsize=11)
+        ax.set_title(f"{head}: kv {group}" if columns > 4 else f"head {head}, key/value {group}",
+                     fontsize=11)
         best = int(weights_TS[token].argmax())
         told.append(f"head {head} at “{names[best]}” ({best}) {weights_TS[token, best]:.0%}")
     axes[0, 0].locator_params(integer=True)
     fig.supxlabel("looked at (key position); bright is more", fontsize=12)
     fig.supylabel("looking (query)", fontsize=12)
-    sharing = f"{n_heads // n_kv_heads} heads share a key/value head (one colour)" if n_kv_heads < n_heads else "none shared"
+    sharing = (f"{n_heads // n_kv_heads} heads share a key/value head "
+               "(one colour)" if n_kv_heads < n_heads else "none shared")
     fig.suptitle(f"Layer {layer}: {n_heads} heads, {sharing}", fontsize=13, fontweight="bold")
     fig.set_label(f"Layer {layer}: token {token}, “{names[token]}”, looks most: {'; '.join(told)}.")
     return fig
@@ -121,12 +138,14 @@ def _triangle(ax: Axes, weights: Tensor, names: Sequence[str], *, token: int, ti
         s, t = round(x), round(y)
         if s > t:
             return f"{title}: query “{names[t]}” ({t}) cannot see what comes after it (causal mask)"
-        return f"{title}: query “{names[t]}” ({t}) looks at key “{names[s]}” ({s}) with weight {rows[t][s]:.1%}"
+        return (f"{title}: query “{names[t]}” ({t}) looks at key "
+                f"“{names[s]}” ({s}) with weight {rows[t][s]:.1%}")
 
     ax.format_coord = tell
     hidden = np.triu(np.ones((n, n), dtype=bool), 1)
     colours = plt.get_cmap("viridis").with_extremes(bad="0.92")
     # The square root lets weights of a hundredth be seen; all heads share the scale from 0 to 1.
-    ax.imshow(np.ma.array(weights.numpy(), mask=hidden), norm=PowerNorm(0.5, 0, 1), aspect="auto", cmap=colours)
+    ax.imshow(np.ma.array(weights.numpy(), mask=hidden), norm=PowerNorm(0.5, 0, 1), aspect="auto",
+              cmap=colours)
     ax.plot(token + 0.6, token, marker=CARETLEFT, color=RED, markersize=10, clip_on=False)
     ax.set_xlim(-0.5, n - 0.5)

@@ -1,8 +1,9 @@
 """Pictures with controls: a function that draws, and a slider for each of its arguments.
 
-`explore(draw, title="...", controls={"position": (0, 40)})` calls `draw(position=...)` whenever the slider moves and shows
-the figure it returns. The function is the reader's own, so it draws their own objects. Where no kernel is alive (on GitHub,
-in a PDF) the first picture stands in its place. `views` and `sizes` hold the pictures that several chapters share.
+`explore(draw, title="...", controls={"position": (0, 40)})` calls `draw(position=...)` whenever the
+slider moves and shows the figure it returns. The function is the reader's own, so it draws their
+own objects. Where no kernel is alive (on GitHub, in a PDF) the first picture stands in its place.
+`views` and `sizes` hold the pictures that several chapters share.
 """
 
 import base64
@@ -25,21 +26,24 @@ _MAX_BUTTONS, _MAX_BUTTON_LETTERS = 8, 48
 
 
 class Explorer(ipywidgets.VBox):
-    """A picture under its controls. `picture.value` holds the PNG, `controls[name].value` an argument, `problem` an error.
+    """A picture under its controls. `picture.value` holds the PNG, `controls[name].value` an
+    argument, `problem` an error.
 
-    `words` shows the figure's label (`figure.set_label("...")`): what is to be seen, for those who cannot see it too.
-    `under_pointer` holds what hovering tells.
+    `words` shows the figure's label (`figure.set_label("...")`): what is to be seen, for those who
+    cannot see it too. `under_pointer` holds what hovering tells.
     """
 
     def __init__(
-        self, draw: Callable[..., Figure], *, title: str, controls: dict[str, ipywidgets.ValueWidget],
+        self, draw: Callable[..., Figure], *, title: str,
+        controls: dict[str, ipywidgets.ValueWidget],
         limits: Callable[..., Mapping[str, int]] | None = None, has_hover: bool = False,
     ) -> None:
         self.draw, self.title, self.controls, self.limits = draw, title, controls, limits
         self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
         self.problem, self.words = ipywidgets.HTML(), ipywidgets.HTML()
         self.under_pointer = ipywidgets.HTML().add_class(hover.CELLS_CLASS) if has_hover else None
-        shown = ipywidgets.Box([self.picture, self.under_pointer]).add_class(hover.PICTURE_CLASS) if has_hover else self.picture
+        shown = (ipywidgets.Box([self.picture, self.under_pointer]).add_class(hover.PICTURE_CLASS)
+                 if has_hover else self.picture)
         heading = ipywidgets.HTML(f"<b>{html.escape(title)}</b>")
         super().__init__([heading, *controls.values(), self.problem, shown, self.words])
         self._is_limiting = False
@@ -48,7 +52,9 @@ class Explorer(ipywidgets.VBox):
             control.observe(lambda _: self._answer(), names="value")
 
     def redraw(self) -> None:
-        """Draws the picture for the present values; a ValueError of `draw` is shown in words above the last good one."""
+        """Draws the picture for the present values; a ValueError of `draw` is shown in words above
+        the last good one.
+        """
         open_before = set(plt.get_fignums())
         try:
             if self.limits is not None:
@@ -58,7 +64,8 @@ class Explorer(ipywidgets.VBox):
             self.picture.value = png(figure)
             if self.under_pointer is not None:
                 self.under_pointer.value = hover.cells(figure)
-            self.words.value = f'<div role="status" style="line-height: 1.4">{html.escape(words)}</div>' if words else ""
+            self.words.value = ('<div role="status" style="line-height: '
+                                f'1.4">{html.escape(words)}</div>' if words else "")
             self.problem.value = ""
         except ValueError as error:
             self._tell(str(error))
@@ -71,10 +78,12 @@ class Explorer(ipywidgets.VBox):
             return
         try:
             self.redraw()
-        # Jupyter hides what a control's handler raises, and the reader's own function may raise anything.
+        # Jupyter hides what a control's handler raises, and the reader's own function may raise
+        # anything.
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
-            self._tell(f"{type(error).__name__}: {error} (in {place.name}, line {place.lineno}: {place.line})")
+            self._tell(f"{type(error).__name__}: {error} (in "
+                       f"{place.name}, line {place.lineno}: {place.line})")
 
     def _limit(self, limits: Mapping[str, int]) -> None:
         self._is_limiting = True
@@ -99,16 +108,19 @@ class Explorer(ipywidgets.VBox):
 
 
 def explore(
-    draw: Callable[..., Figure], *, title: str, controls: Mapping[str, Choices], start: Mapping[str, Any] | None = None,
+    draw: Callable[..., Figure], *, title: str, controls: Mapping[str, Choices],
+    start: Mapping[str, Any] | None = None,
     limits: Callable[..., Mapping[str, int]] | None = None, has_hover: bool = False,
 ) -> Explorer:
     """An `Explorer` with a control for each argument of `draw`.
 
-    (low, high) or (low, high, start) of ints makes a slider of ints, of floats one of floats; a list makes buttons, or a
-    menu when it is long, the first chosen; {label: value} a slider over these values, such as powers of two; True or False
-    a checkbox; a string a text field. `start`: other first values, by name. `limits` gets the arguments of `draw` before it
-    is called and returns the highest value of int sliders that depend on them, such as the last token of a text.
-    `has_hover`: the pointer over a cell of an image shows what `axes.format_coord(column, row)` says of it.
+    (low, high) or (low, high, start) of ints makes a slider of ints, of floats one of floats; a
+    list makes buttons, or a menu when it is long, the first chosen; {label: value} a slider over
+    these values, such as powers of two; True or False a checkbox; a string a text field. `start`:
+    other first values, by name. `limits` gets the arguments of `draw` before it is called and
+    returns the highest value of int sliders that depend on them, such as the last token of a text.
+    `has_hover`: the pointer over a cell of an image shows what `axes.format_coord(column, row)`
+    says of it.
     """
     widgets = {name: _control(name, choice) for name, choice in controls.items()}
     if unknown := [name for name in start or {} if name not in widgets]:
@@ -119,26 +131,32 @@ def explore(
 
 
 def _control(name: str, choice: Choices) -> ipywidgets.ValueWidget:
-    look = {"description": name.replace("_", " "), "style": {"description_width": "9em"}, "layout": {"width": "32em"}}
+    look = {"description": name.replace("_", " "), "style": {"description_width": "9em"},
+            "layout": {"width": "32em"}}
     if isinstance(choice, bool):
         return ipywidgets.Checkbox(value=choice, **look)
     if isinstance(choice, str):
         return ipywidgets.Text(value=choice, continuous_update=False, **look)
     if isinstance(choice, Mapping):
-        return ipywidgets.SelectionSlider(options=list(choice.items()), continuous_update=False, **look)
+        return ipywidgets.SelectionSlider(options=list(choice.items()), continuous_update=False,
+                                          **look)
     if isinstance(choice, list):
-        if len(choice) > _MAX_BUTTONS or sum(len(str(option)) + 3 for option in choice) > _MAX_BUTTON_LETTERS:
+        if (len(choice) > _MAX_BUTTONS
+            or sum(len(str(option)) + 3 for option in choice) > _MAX_BUTTON_LETTERS):
             return ipywidgets.Dropdown(options=choice, **look)
         buttons = ipywidgets.ToggleButtons(options=choice, **look | {
-            "layout": {"width": "auto", "margin": "4px 2px"}, "style": look["style"] | {"button_width": "auto"}})
-        return buttons.add_class("widget-inline-hbox")  # the description beside the buttons, as with every other control
+            "layout": {"width": "auto", "margin": "4px 2px"},
+            "style": look["style"] | {"button_width": "auto"}})
+        # the description beside the buttons, as with every other control
+        return buttons.add_class("widget-inline-hbox")
     if not (isinstance(choice, tuple) and len(choice) in (2, 3) and choice[0] < choice[1]):
-        raise ValueError(f"{name} needs (low, high) or (low, high, start) with low < high, a list, labels with values, a bool "
-                         f"or a string; got {choice!r}")
+        raise ValueError(f"{name} needs (low, high) or (low, high, start) with low < high, a list, "
+                         f"labels with values, a bool or a string; got {choice!r}")
     low, high, start = choice if len(choice) == 3 else (*choice, choice[0])
     if all(isinstance(bound, int) for bound in choice):
         return ipywidgets.IntSlider(value=start, min=low, max=high, continuous_update=False, **look)
-    return ipywidgets.FloatSlider(value=start, min=low, max=high, step=(high - low) / 100, continuous_update=False, **look)
+    return ipywidgets.FloatSlider(value=start, min=low, max=high, step=(high - low) / 100,
+                                  continuous_update=False, **look)
 
 
 def slider(last: int, start: int = 0) -> tuple[int, int, int] | list[int]:

@@ -1,8 +1,9 @@
 """What lies under the pointer, in words: a transparent grid laid over the picture of a matrix.
 
-Which words is asked of matplotlib's own hook, `axes.format_coord(column, row)`. The grid is plain HTML and CSS, so hovering
-needs neither the kernel nor a script, and its places are parts of the picture's size, so it fits however the page scales it.
-Used by `widgets.Explorer`; seen in the chapter on attention (13).
+Which words is asked of matplotlib's own hook, `axes.format_coord(column, row)`. The grid is plain
+HTML and CSS, so hovering needs neither the kernel nor a script, and its places are parts of the
+picture's size, so it fits however the page scales it. Used by `widgets.Explorer`; seen in the
+chapter on attention (13).
 """
 
 import html
@@ -17,18 +18,22 @@ MAX_CELLS = 16_000
 
 PICTURE_CLASS, CELLS_CLASS = "llama-hover-picture", "llama-hover-cells"
 
-# The words stand beside their row, on the side of it where the picture has more room, so that no edge cuts them off.
+# The words stand beside their row, on the side of it where the picture has more room, so that no
+# edge cuts them off.
 STYLE = f"""<style>
-.{PICTURE_CLASS} {{ display: block; position: relative; width: fit-content; max-width: 100%; overflow: hidden; margin: 2px }}
+.{PICTURE_CLASS} {{ display: block; position: relative; width: fit-content; max-width: 100%;
+  overflow: hidden; margin: 2px }}
 .{PICTURE_CLASS} > img {{ display: block; margin: 0 }}
 .{PICTURE_CLASS} > .{CELLS_CLASS}, .{CELLS_CLASS} > .widget-html-content {{
   position: absolute; inset: 0; width: auto; height: auto; margin: 0; pointer-events: none }}
-.{CELLS_CLASS} .grid {{ position: absolute; display: flex; flex-direction: column; pointer-events: auto }}
+.{CELLS_CLASS} .grid {{ position: absolute; display: flex; flex-direction: column;
+  pointer-events: auto }}
 .{CELLS_CLASS} .row {{ position: relative; display: flex; flex: 1 1 0; min-height: 0 }}
 .{CELLS_CLASS} i {{ flex: 1 1 0; min-width: 0 }}
 .{CELLS_CLASS} i:hover {{ outline: 2px solid #D55E00 }}
-.{CELLS_CLASS} i:hover::after {{ content: attr(data-words); position: absolute; z-index: 1; pointer-events: none;
-  padding: 2px 8px; border: 1px solid #222; border-radius: 3px; background: #FFF; color: #222;
+.{CELLS_CLASS} i:hover::after {{ content: attr(data-words); position: absolute; z-index: 1;
+  pointer-events: none; padding: 2px 8px; border: 1px solid #222; border-radius: 3px;
+  background: #FFF; color: #222;
   font: normal 14px/1.4 sans-serif; white-space: nowrap }}
 .{CELLS_CLASS} .above i::after {{ bottom: calc(100% + 4px) }}
 .{CELLS_CLASS} .below i::after {{ top: calc(100% + 4px) }}
@@ -38,17 +43,22 @@ STYLE = f"""<style>
 
 
 def cells(figure: Figure) -> str:
-    """HTML that tells each cell of the first image in each axes of a drawn figure, up to `MAX_CELLS`."""
+    """HTML that tells each cell of the first image in each axes of a drawn figure, up to
+    `MAX_CELLS`.
+    """
     shown = [ax for ax in figure.axes if ax.images]
     n_cells = sum(math.prod(ax.images[0].get_size()) for ax in shown)
     grids = "".join(map(_grid, shown)) if n_cells <= MAX_CELLS else _refusal(n_cells)
-    # Readers of screens have the sentence under the picture; thousands of cells would only stand in their way.
+    # Readers of screens have the sentence under the picture; thousands of cells would only stand in
+    # their way.
     return f'{STYLE}<div aria-hidden="true">{grids}</div>'
 
 
 def _refusal(n_cells: int) -> str:
-    words = f"{n_cells:,} cells are too many to be told one by one: show one part, or a shorter text"
-    return f'<div class="grid rightwards" style="inset:0 0 20% 0"><div class="row below">{_cell(words, 1)}</div></div>'
+    words = (f"{n_cells:,} cells are too many to be told "
+             "one by one: show one part, or a shorter text")
+    return ('<div class="grid rightwards" style="inset:0 0 20% 0"><div class="row '
+            f'below">{_cell(words, 1)}</div></div>')
 
 
 def _grid(ax: Axes) -> str:
@@ -65,4 +75,5 @@ def _grid(ax: Axes) -> str:
 
 
 def _cell(words: str, width: int) -> str:
-    return f'<i data-words="{html.escape(words)}"{f" style=flex-grow:{width}" if width > 1 else ""}></i>'
+    style = f" style=flex-grow:{width}" if width > 1 else ""
+    return f'<i data-words="{html.escape(words)}"{style}></i>'

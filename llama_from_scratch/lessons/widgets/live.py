@@ -1,7 +1,8 @@
 """The picture of a training run while it runs: loss against tokens, and the time left.
 
-`train(..., on_step=LivePlot(n_steps=300))` draws as it goes. The figure lives in a widget, so nothing of it is stored with
-the notebook; `plot_losses` draws the same from the history afterwards, to keep.
+`train(..., on_step=LivePlot(n_steps=300))` draws as it goes. The figure lives in a widget, so
+nothing of it is stored with the notebook; `plot_losses` draws the same from the history afterwards,
+to keep.
 """
 
 import time
@@ -18,12 +19,15 @@ _REDRAW_S = 0.7
 
 
 class LivePlot(ipywidgets.VBox):
-    """A widget to display before the run and to pass to `train` as `on_step`. `picture.value` holds the PNG."""
+    """A widget to display before the run and to pass to `train` as `on_step`. `picture.value` holds
+    the PNG.
+    """
 
     def __init__(self, *, n_steps: int) -> None:
         self._n_steps, self._steps = n_steps, []
         self._began_s = self._drawn_s = 0.0
-        self.bar = ipywidgets.IntProgress(max=n_steps, description="steps", layout={"width": "32em"})
+        self.bar = ipywidgets.IntProgress(max=n_steps, description="steps",
+                                          layout={"width": "32em"})
         self.words = ipywidgets.Label("waiting for the first step")
         self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
         super().__init__([ipywidgets.HBox([self.bar, self.words]), self.picture])
@@ -38,9 +42,12 @@ class LivePlot(ipywidgets.VBox):
             return
         left_s = (now - self._began_s) / len(self._steps) * (self._n_steps - step.step - 1)
         self.bar.value = step.step + 1
-        self.words.value = f"{step.step + 1} of {self._n_steps}   loss {step.loss:.3f}   {duration(left_s)} left"
-        self.picture.value = png(plot_losses({"this run": History(steps=tuple(self._steps), is_complete=is_last)}))
+        self.words.value = (f"{step.step + 1} of {self._n_steps}   loss "
+                            f"{step.loss:.3f}   {duration(left_s)} left")
+        self.picture.value = png(plot_losses({"this run": History(steps=tuple(self._steps),
+                                                                  is_complete=is_last)}))
         self._drawn_s = time.monotonic()
 
     def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
-        return super()._repr_mimebundle_(**settings) | {"text/plain": "a live plot of the loss (run the cell to watch it)"}
+        return super()._repr_mimebundle_(**settings) | {"text/plain": "a live plot of the loss "
+                                                                      "(run the cell to watch it)"}

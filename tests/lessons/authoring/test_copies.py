@@ -18,10 +18,13 @@ def test_copy_has_no_solution_no_output_after_it_and_records_what_is_passed(chap
     cells = json.loads(student(chapter, tmp_path / "out").read_text())["cells"]
     assert [c["id"] for c in cells] == [f"turn-0{number}" for number in (1, 2, 3, 5, 6, 7, 8)]
     assert "".join(cells[3]["source"]) == (
-        'def turned(x):\n    raise NotImplementedError("return minus x")\n\nassert turned(3) == -3\n\n'
-        "# Reached only if everything above is right.\nfrom llama_from_scratch.lessons import exercises\n\n"
+        'def turned(x):\n    raise NotImplementedError("return minus x")\n\n'
+        "assert turned(3) == -3\n\n"
+        "# Reached only if everything above is right.\n"
+        "from llama_from_scratch.lessons import exercises\n\n"
         'exercises.passed("12.1")')
-    assert [bool(c.get("outputs")) for c in cells] == [False, True, False, False, False, False, False]
+    assert [bool(c.get("outputs")) for c in cells] == [False, True, False, False, False, False,
+                                                       False]
     assert prove_copy(chapter) == []
 
 
@@ -37,7 +40,9 @@ def test_copy_overwrites_neither_the_lesson_nor_the_readers_work(chapter, tmp_pa
     assert "it is kept" in capsys.readouterr().out and "my own work" in copy.read_text()
 
 
-def test_solved_copy_records_its_exercises_and_an_unsolved_one_does_not(chapter, place, tmp_path, monkeypatch, capsys):
+def test_solved_copy_records_its_exercises_and_an_unsolved_one_does_not(
+    chapter, place, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(progress, "PROGRESS", place["file"])
     cells = json.loads(student(chapter, tmp_path / "out").read_text())["cells"]
     source = "".join(cells[3]["source"])
@@ -54,22 +59,29 @@ def test_solved_copy_records_its_exercises_and_an_unsolved_one_does_not(chapter,
 
 @pytest.mark.slow
 def test_new_reader_solves_the_first_chapters_and_sees_the_progress(tmp_path):
-    """The calls of a person: make the copies, write into the blanks, run the notebooks, look at the progress."""
+    """The calls of a person: make the copies, write into the blanks, run the notebooks, look at the
+    progress.
+    """
     import nbformat
 
     file, done = tmp_path / "runs" / "progress.json", set()
     for path in sorted(NOTEBOOKS.glob("1[0-2]_*.ipynb")):
         assert main(["student", str(tmp_path), str(path)]) == 0
         nb = nbformat.read(tmp_path / path.name, as_version=4)
-        solved = {exercise.cell: exercise for exercise in exercises.read_exercises(path) if exercise.cell is not None}
+        solved = {exercise.cell: exercise
+                  for exercise in exercises.read_exercises(path) if exercise.cell is not None}
         for exercise in solved.values():
-            cell = next(cell for cell in nb.cells if f'exercises.passed("{exercise.id}")' in cell.source)
-            blanks = [line for line in cell.source.splitlines() if 'raise NotImplementedError("' in line]
+            cell = next(cell
+                        for cell in nb.cells if f'exercises.passed("{exercise.id}")' in cell.source)
+            blanks = [line for line in cell.source.splitlines() if 'raise '
+                                                                   'NotImplementedError("' in line]
             for blank, found in zip(blanks, SOLUTION.finditer(exercise.source), strict=True):
                 cell.source = cell.source.replace(blank, found[0])
             done.add(exercise.id)
-        here = "from pathlib import Path\nfrom llama_from_scratch.lessons.exercises import progress\n"
-        nb.cells.insert(0, nbformat.v4.new_code_cell(f"{here}progress.PROGRESS = Path({str(file)!r})"))
+        here = ("from pathlib import Path\nfrom "
+                "llama_from_scratch.lessons.exercises import progress\n")
+        nb.cells.insert(0,
+                        nbformat.v4.new_code_cell(f"{here}progress.PROGRESS = Path({str(file)!r})"))
         client(nb, tmp_path, 120).execute()
     assert progress.load(file).passed == done and len(done) >= 9
     assert f"{len(done)} of " in exercises.progress_table(file=file)

@@ -37,7 +37,8 @@ def test_endless_cell_is_stopped(tmp_path):
         run(path, timeout_s=2)
 
 
-@pytest.mark.parametrize("last", ["", "1 / 0", "while True: pass"], ids=["to the end", "failing", "endless"])
+@pytest.mark.parametrize("last", ["", "1 / 0", "while True: pass"],
+                         ids=["to the end", "failing", "endless"])
 def test_kernel_is_gone_when_the_run_is_over(tmp_path, last):
     told = tmp_path / "pid"
     tell = f"import os, pathlib; pathlib.Path({str(told)!r}).write_text(str(os.getpid()))"
@@ -50,7 +51,8 @@ def test_kernel_is_gone_when_the_run_is_over(tmp_path, last):
 def test_gpu_cell_keeps_its_stored_output_without_cuda(tmp_path, monkeypatch):
     monkeypatch.setattr(executing, "_has_cuda", lambda: False)
     stored = [{"name": "stdout", "output_type": "stream", "text": "from the GPU\n"}]
-    path = write(tmp_path / "x.ipynb", cell("print('here')", tags=["gpu"], outputs=stored), cell("print('cpu')"))
+    path = write(tmp_path / "x.ipynb", cell("print('here')", tags=["gpu"], outputs=stored),
+                 cell("print('cpu')"))
     run(path)
     assert "".join(outputs(path, 0)[0]["text"]) == "from the GPU\n"
     assert "".join(outputs(path, 1)[0]["text"]) == "cpu\n"

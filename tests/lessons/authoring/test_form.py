@@ -1,4 +1,5 @@
-"""What is written is stable: cells keep their names, and what varies from run to run is left out."""
+"""What is written is stable: cells keep their names, and what varies from run to run is left out.
+"""
 
 import json
 
@@ -16,7 +17,8 @@ def test_cells_get_slugs_counts_and_only_tags(ran):
 
 
 def test_streams_are_merged(ran):
-    assert outputs(ran, 1) == [{"name": "stdout", "output_type": "stream", "text": ["one\n", "two\n", "loss 0.8444\n"]}]
+    assert outputs(ran, 1) == [{"name": "stdout", "output_type": "stream",
+                                "text": ["one\n", "two\n", "loss 0.8444\n"]}]
 
 
 def test_widgets_keep_their_picture_and_first_frame_but_no_live_view(ran):

@@ -16,7 +16,7 @@ def png(array):
 
 
 def test_picture_with_few_colours_shrinks_and_stays_what_it_was():
-    ramp = np.repeat(np.arange(0, 250, 5, dtype=np.uint8)[None, :, None], 3, axis=2).repeat(50, axis=0)
+    ramp = np.arange(0, 250, 5, dtype=np.uint8)[None, :, None].repeat(3, axis=2).repeat(50, axis=0)
     noise = np.random.default_rng(0).integers(0, 50, size=(50, 50, 1)).astype(np.uint8) * 5
     array = np.concatenate([ramp, noise.repeat(3, axis=2)])
     small = shrink_png(png(array))

@@ -23,7 +23,8 @@ def test_notebook_of_the_course_breaks_no_rule(path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda nb: nb["cells"][1].update(execution_count=None), "execution_count must be 1, it is None"),
+        (lambda nb: nb["cells"][1].update(execution_count=None), "execution_count must "
+                                                                 "be 1, it is None"),
         (lambda nb: nb["cells"][2].update(execution_count=7), "execution_count must be 2, it is 7"),
         (lambda nb: nb["cells"][1].update(id="0a1b2c3d"), "not in canonical form"),
         (lambda nb: nb["cells"][1]["metadata"].update(scrolled=True), "not in canonical form"),
@@ -31,10 +32,12 @@ def test_notebook_of_the_course_breaks_no_rule(path):
         (remove_picture, "a figure has lost its picture"),
         (lambda nb: nb["cells"][5]["metadata"].clear(), "an error is stored: ValueError"),
         (lambda nb: nb["cells"][5].update(outputs=[]), "raised nothing"),
-        (lambda nb: nb["cells"][1]["metadata"].update(tags=["nbval-skip"]), "unknown tag 'nbval-skip'"),
+        (lambda nb: nb["cells"][1]["metadata"].update(tags=["nbval-skip"]),
+         "unknown tag 'nbval-skip'"),
         (lambda nb: nb["cells"][1]["source"].pop(), "no cell has an assert"),
         (lambda nb: nb["cells"].pop(0), "must be markdown that opens with a title"),
-        (lambda nb: [c["metadata"].update(tags=["nbval-ignore-output"]) for c in nb["cells"][1:3]], "here 2 of 5"),
+        (lambda nb: [c["metadata"].update(tags=["nbval-ignore-output"]) for c in nb["cells"][1:3]],
+         "here 2 of 5"),
     ],
 )
 def test_check_names_the_tampered_rule(tiny, change, words):
@@ -56,7 +59,8 @@ def test_check_names_the_tampered_rule(tiny, change, words):
         ("from tqdm import tqdm", "a text progress bar"),
         ("!pip install torch", "a lesson installs nothing"),
         ("import urllib.request", "`urllib` reaches for the network"),
-        ("from huggingface_hub import hf_hub_download", "`huggingface_hub` reaches for the network"),
+        ("from huggingface_hub import hf_hub_download", "`huggingface_hub` "
+                                                        "reaches for the network"),
         ("open('/home/me/stories.txt')", "an absolute path"),
         (r"open('C:\\Users\\me\\stories.txt')", "an absolute path"),
         ("name = input()", "`input()` waits"),
@@ -82,17 +86,22 @@ def test_check_refuses_source(tmp_path, source, words):
 )
 def test_check_lets_harmless_source_pass(tmp_path, source):
     found = errors(write(tmp_path / "x.ipynb", cell(source)))
-    assert not any("cell 1:" in line for line in found if "execution_count" not in line and "title" not in line), found
+    assert not any("cell 1:" in line for line in found if "execution_count" not in line
+                   and "title" not in line), found
 
 
 @pytest.mark.parametrize(
     ("output", "words"),
     [
-        ({"name": "stdout", "output_type": "stream", "text": "<object at 0x7f00deadbeef>"}, "a memory address"),
-        ({"name": "stdout", "output_type": "stream", "text": "saved to /tmp/x"}, "an absolute path"),
-        ({"name": "stderr", "output_type": "stream", "text": "UserWarning: x"}, "a warning is stored: User"),
+        ({"name": "stdout", "output_type": "stream", "text": "<object at 0x7f00deadbeef>"},
+         "a memory address"),
+        ({"name": "stdout", "output_type": "stream", "text": "saved to "
+                                                             "/tmp/x"}, "an absolute path"),
+        ({"name": "stderr", "output_type": "stream", "text": "UserWarning: x"},
+         "a warning is stored: User"),
         ({"name": "stdout", "output_type": "stream", "text": "1\n" * 61}, "61 lines of output"),
-        ({"data": {"image/png": "A" * 100_001}, "metadata": {}, "output_type": "display_data"}, "figure takes 100 kB"),
+        ({"data": {"image/png": "A" * 100_001}, "metadata": {}, "output_type": "display_data"},
+         "figure takes 100 kB"),
     ],
 )
 def test_check_refuses_output(tmp_path, output, words):

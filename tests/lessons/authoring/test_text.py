@@ -11,7 +11,8 @@ from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS
 
 def test_show_prints_sources_and_text_and_a_hash_for_a_picture(tiny):
     text = show(tiny)
-    assert "loss 0.8444" in text and "random.seed(0)" in text and "=> ValueError: head_dim must be even; got 7" in text
+    assert "loss 0.8444" in text and "random.seed(0)" in text
+    assert "=> ValueError: head_dim must be even; got 7" in text
     assert "--- 6 code raises-exception" in text
     picture = outputs(tiny, 2)[0]["data"]["image/png"]
     assert f"=> <image/png {len(picture)} chars " in text and picture not in text

@@ -42,7 +42,8 @@ def test_endless_loop_is_stopped_after_the_stated_time(in_thread):
 
 
 def test_loop_that_swallows_every_exception_is_stopped_too():
-    assert "still running" in message(check.function, swallows_everything, double, inputs=[(1,)], time_limit_s=0.2)
+    assert "still running" in message(check.function, swallows_everything, double, inputs=[(1,)],
+                                      time_limit_s=0.2)
 
 
 def test_time_limit_leaves_no_alarm_behind():

@@ -18,7 +18,8 @@ def test_function_is_called_with_each_input(capsys):
     check.function(scaled, lambda x, scale: x * scale, inputs=random_inputs)
     check.function(scaled, scaled, inputs=[{"scale": 2, "x_TS": 3}])
     check.function(double, double, inputs=[torch.ones(2)])
-    assert "with input 3 of 3: x = 3" in message(check.function, lambda x: min(2 * x, 5), double, inputs=[(1,), (2,), (3,)])
+    assert "with input 3 of 3: x = 3" in message(check.function, lambda x: min(2 * x, 5), double,
+                                                 inputs=[(1,), (2,), (3,)])
 
 
 def no_return(x):
@@ -40,13 +41,16 @@ def two_arguments(x, y):
     (lambda x: x[:1], "shape  (1, 4)   (3, 4)"), (lambda x: x, "likely cause: every value is 1/2"),
     (changes_its_argument, "changes its argument x; work on a copy"),
     (lambda: 3, "cannot be called as the task asks: too many positional"),
-    (two_arguments, "two_arguments(x, y) cannot be called as the task asks: missing a required argument: 'y'"),
-    (torch.ones(3), "yours is a float32 tensor of shape (3,). Hand over the function, not its result"),
+    (two_arguments, "two_arguments(x, y) cannot be called as the "
+                    "task asks: missing a required argument: 'y'"),
+    (torch.ones(3), "yours is a float32 tensor of shape (3,). "
+                    "Hand over the function, not its result"),
 ])
 def test_wrong_function_is_told_in_words_with_its_input(mine, words):
     text = message(check.function, mine, double, inputs=[(torch.arange(12.0).reshape(3, 4) + 1,)])
     assert words in text
-    assert callable(mine) == ("with input 1 of 1: x = a float32 tensor" in text or "argument 1 = a float32 tensor" in text)
+    assert callable(mine) == ("with input 1 of 1: x = a float32 "
+                              "tensor" in text or "argument 1 = a float32 tensor" in text)
 
 
 @pytest.mark.parametrize(("settings", "words"), [
@@ -71,8 +75,10 @@ class HalfGradient(torch.autograd.Function):
 
 
 def test_right_gradients_print_one_line(capsys):
-    check.gradients(lambda x, scale: torch.stack([x[0] * scale, *(x[1:] * scale)]), scaled, inputs=random_inputs)
-    assert capsys.readouterr().out == "✓ <lambda> is right for 5 inputs, and so are its gradients for 1 argument\n"
+    check.gradients(lambda x, scale: torch.stack([x[0] * scale, *(x[1:] * scale)]), scaled,
+                    inputs=random_inputs)
+    assert (capsys.readouterr().out == "✓ <lambda> is right for 5 inputs, and "
+                                       "so are its gradients for 1 argument\n")
 
 
 def test_gradients_say_how_many_parameters_agreed(capsys):
@@ -83,7 +89,8 @@ def test_gradients_say_how_many_parameters_agreed(capsys):
         models.append(Llama(config))
     check.gradients(*models, inputs=[(ids_BT,)], name="llama-3.1")
     n = len(list(models[0].parameters()))
-    assert capsys.readouterr().out == f"✓ llama-3.1 is right for 1 input, and so are its gradients for {n} parameters\n"
+    assert (capsys.readouterr().out == "✓ llama-3.1 is right for 1 input, and so "
+                                       f"are its gradients for {n} parameters\n")
     check.gradients(*(RMSNorm(8, eps=1e-5) for _ in range(2)), inputs=[(torch.ones(2, 8),)])
     assert capsys.readouterr().out.endswith("for 1 argument and 1 parameter\n")
 
@@ -96,7 +103,8 @@ def test_gradients_say_how_many_parameters_agreed(capsys):
     (lambda x: torch.tensor((2 * x).tolist()), "`torch.tensor(...)`"),
 ])
 def test_wrong_gradients_are_told_in_words(mine, words):
-    assert words in message(check.gradients, mine, double, inputs=[(torch.linspace(1, 2, 12).reshape(3, 4),)])
+    assert words in message(check.gradients, mine, double,
+                            inputs=[(torch.linspace(1, 2, 12).reshape(3, 4),)])
 
 
 def test_errors_that_cancel_in_a_plain_sum_are_found():
@@ -104,7 +112,8 @@ def test_errors_that_cancel_in_a_plain_sum_are_found():
         return 2 * x + (x - x.detach()) - (x - x.detach()).roll(1)
 
     x = torch.linspace(1, 2, 7)
-    assert torch.equal(torch.autograd.functional.jacobian(lambda x: turned(x).sum(), x), torch.full((7,), 2.0))
+    assert torch.equal(torch.autograd.functional.jacobian(lambda x: turned(x).sum(), x),
+                       torch.full((7,), 2.0))
     assert "backward pass differs" in message(check.gradients, turned, double, inputs=[(x,)])
 
 
@@ -115,7 +124,8 @@ def test_gradients_of_parameters_are_compared():
 
     inputs = [(torch.randn(3, 8, generator=torch.Generator().manual_seed(1)),)]
     check.gradients(RMSNorm(8, eps=1e-5), RMSNorm(8, eps=1e-5), inputs=inputs)
-    assert "parameter weight" in message(check.gradients, Detached(8, eps=1e-5), RMSNorm(8, eps=1e-5), inputs=inputs)
+    assert "parameter weight" in message(check.gradients, Detached(8, eps=1e-5),
+                                         RMSNorm(8, eps=1e-5), inputs=inputs)
 
 
 def test_whole_numbers_have_no_gradients():

@@ -29,8 +29,10 @@ def twins():
 
 def test_equal_models_print_one_line(twins, capsys):
     check.compare(*twins, ids=ids_BT)
-    assert capsys.readouterr().out == f"✓ the models agree, output of shape (2, 7, {config.vocab_size})\n"
-    assert not any(m._forward_hooks or m._forward_pre_hooks for model in twins for m in model.modules()), "no hook stays behind"
+    assert (capsys.readouterr().out == "✓ the models agree, output of shape "
+                                       f"(2, 7, {config.vocab_size})\n")
+    modules = [module for model in twins for module in model.modules()]
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in modules)
 
 
 class Ungated(FeedForward):
@@ -63,18 +65,22 @@ def test_first_diverging_module_is_named_with_its_weights(twins):
     with torch.no_grad():
         mine.layers[1].attention.wk.weight.copy_(mine.layers[1].attention.wk.weight.flip(0))
     text = message(check.compare, mine, reference, ids=ids_BT)
-    assert text.startswith("layers.1.attention.wk is the first module that diverges, and its weights differ.\n")
+    assert text.startswith("layers.1.attention.wk is the first module "
+                           "that diverges, and its weights differ.\n")
     assert "likely cause: the order along axis 0 is reversed" in text
     assert "up to the " in text and "the output of layers.1.attention.wk" in text
 
 
 @pytest.mark.parametrize(("damage", "words"), [
     (lambda m: setattr(m.layers[0].feed_forward, "__class__", Ungated),
-     "What enters layers.0.feed_forward.w_down differs first: the mistake is in the forward of layers.0.feed_forward"),
+     "What enters layers.0.feed_forward.w_down differs first: "
+     "the mistake is in the forward of layers.0.feed_forward"),
     (lambda m: setattr(m.layers[1], "__class__", NoResidual),
      "What enters layers.1.ffn_norm differs first: the mistake is in the forward of layers.1"),
     (lambda m: setattr(m, "__class__", ForgottenNorm), "norm is not called in your model"),
-    (lambda m: setattr(m.layers[0].attention, "__class__", Unscaled), "What enters layers.0.attention.wq differs first"),
+    (lambda m: setattr(m.layers[0].attention, "__class__", Unscaled), "What enters "
+                                                                      "layers.0.attention.wq "
+                                                                      "differs first"),
     (lambda m: setattr(m.norm, "eps", 0.1),
      "norm is the first module that diverges: its input and weights agree, its output does not."),
 ])
@@ -104,10 +110,12 @@ def test_models_with_other_names_are_matched_by_their_outputs(twins, capsys):
     check.compare(Renamed(mine), reference, ids=ids_BT)
     assert "the models agree" in capsys.readouterr().out
     text = message(check.compare, Renamed(mine, scale=2.0), reference, ids=ids_BT)
-    assert "No module of yours has the output of output" in text and "after the output of norm (last in yours)" in text
+    assert "No module of yours has the output of output" in text
+    assert "after the output of norm (last in yours)" in text
     with torch.no_grad():
         mine.layers[1].ffn_norm.weight.mul_(2)
-    assert "output of layers.1.ffn_norm" in message(check.compare, Renamed(mine), reference, ids=ids_BT)
+    assert "output of layers.1.ffn_norm" in message(check.compare, Renamed(mine), reference,
+                                                    ids=ids_BT)
 
 
 def test_error_inside_a_model_says_in_which_module(twins):

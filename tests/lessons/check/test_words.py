@@ -7,8 +7,10 @@ from llama_from_scratch.lessons import check
 
 
 @pytest.mark.parametrize(("name", "verb"), [
-    ("your losses", "are"), ("the sizes of the layer", "are"), ("your ids", "are"), ("the list of losses", "is"),
-    ("the weight after 20 steps", "is"), ("your loss", "is"), ("the axis", "is"), ("the bias", "is"), ("scores_BHTS", "is"),
+    ("your losses", "are"), ("the sizes of the layer", "are"), ("your ids", "are"),
+    ("the list of losses", "is"),
+    ("the weight after 20 steps", "is"), ("your loss", "is"), ("the axis", "is"),
+    ("the bias", "is"), ("scores_BHTS", "is"),
 ])
 def test_the_line_agrees_in_number_with_the_name(name, verb, capsys):
     check.equal([1, 2], [1, 2], name=name)

@@ -11,7 +11,8 @@ from llama_from_scratch.lessons.exercises import progress
 
 
 @pytest.mark.parametrize("content", [
-    b"", b"{", b"[]", b"\xff\xfe", b'{"format": 1, "passed": [12.1]}', b'{"format": 2, "passed": []}', b'{"format": 1}',
+    b"", b"{", b"[]", b"\xff\xfe", b'{"format": 1, "passed": [12.1]}',
+    b'{"format": 2, "passed": []}', b'{"format": 1}',
     b'{"passed": ["12.1"]}',
 ])
 def test_damaged_record_is_kept_aside_and_a_new_one_begins(place, capsys, content):
@@ -56,4 +57,5 @@ def test_two_processes_at_once_lose_nothing(tmp_path):
     for worker in workers:
         worker.join(30)
     assert len(progress.load(file).passed) == 80
-    assert [path.name for path in sorted(Path(tmp_path).iterdir())] == ["progress.json", "progress.json.lock"]
+    assert ([path.name for path in sorted(Path(tmp_path).iterdir())]
+            == ["progress.json", "progress.json.lock"])

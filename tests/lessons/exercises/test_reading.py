@@ -10,13 +10,16 @@ def test_exercise_is_read_with_all_that_the_notebook_says(chapter):
     first, second, third = exercises.read_exercises(chapter)
     assert (first.id, first.chapter, first.stars, first.minutes) == ("12.1", "12_turn", 1, 5)
     assert (first.kind, first.cell, third.cell) == ("", 4, 6)
-    assert first.task == "Turn *back*. It takes one line, $a * b$." and first.title == "Turn *back*."
+    assert first.task == "Turn *back*. It takes one line, $a * b$."
+    assert first.title == "Turn *back*."
     assert first.hints == ("what does `-x * 1` do?",)
     assert first.solution == "if x:\n    return -x\nreturn x"
-    assert first.stub == 'def turned(x):\n    raise NotImplementedError("return minus x")\n\nassert turned(3) == -3'
+    assert (first.stub == 'def turned(x):\n    raise NotImplementedError("return minus '
+                          'x")\n\nassert turned(3) == -3')
     assert (second.minutes, second.kind, second.cell) == (None, "change and rerun", None)
     assert second.hints == ("look.", "look twice.")
-    assert second.task == "Put 3 for 2: what\nchanges? And why?" and second.title == "Put 3 for 2: what\nchanges?"
+    assert second.task == "Put 3 for 2: what\nchanges? And why?"
+    assert second.title == "Put 3 for 2: what\nchanges?"
     assert (third.id, third.stars, third.minutes, third.kind) == ("12.3", 3, 20, "break it")
     assert 'raise NotImplementedError("your turn: write this part' in third.stub
 

@@ -8,7 +8,8 @@ from llama_from_scratch.train import Evaluation, History, Step
 
 
 def step(number, loss, validation=None):
-    return Step(step=number, loss=loss, lr=1e-3, grad_norm=1.0, n_tokens=1000, time_s=0.5, validation=validation)
+    return Step(step=number, loss=loss, lr=1e-3, grad_norm=1.0, n_tokens=1000, time_s=0.5,
+                validation=validation)
 
 
 SEEN = Evaluation(loss=2.5, bits_per_byte=1.0, n_targets=10, n_bytes=30)
@@ -18,7 +19,8 @@ def test_the_still_picture_shows_losses_against_tokens_and_validation_as_dots():
     history = History(steps=(step(0, 4.0), step(1, 3.0, SEEN), step(2, 2.0)), is_complete=True)
     fig = plot_losses({"a": history})
     thin, thick, dots = fig.axes[0].lines
-    assert list(thin.get_xdata()) == [1000, 2000, 3000] and list(thin.get_ydata()) == [4.0, 3.0, 2.0]
+    assert list(thin.get_xdata()) == [1000, 2000, 3000]
+    assert list(thin.get_ydata()) == [4.0, 3.0, 2.0]
     assert list(thick.get_ydata()) == running_mean([4.0, 3.0, 2.0])
     assert list(dots.get_xdata()) == [2000] and list(dots.get_ydata()) == [2.5]
     plt.close(fig)

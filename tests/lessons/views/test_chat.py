@@ -25,7 +25,8 @@ def test_enter_sends_and_the_answer_is_what_generate_gives(chat, model, tokenize
     chat.temperature.value = 0.0
     press_enter(chat, "the dog")
     prompt = tokenizer.encode("the dog", bos=True)
-    (answer,) = generate(model, [prompt], max_tokens=8, sampling=GREEDY, stop_ids={tokenizer.eos_id})
+    (answer,) = generate(model, [prompt], max_tokens=8, sampling=GREEDY,
+                         stop_ids={tokenizer.eos_id})
     assert chat.turns == [("you", "the dog"), ("model", tokenizer.decode(answer).rstrip("\ufffd"))]
     assert chat.field.value == "" and not chat.send_button.disabled and chat.stop_button.disabled
 
@@ -90,10 +91,13 @@ def test_answer_appears_while_it_is_written(model, tokenizer, monkeypatch):
     monkeypatch.setattr(module, "stream", watched)
     chat = ChatWindow(model, tokenizer, opening="")
     press_enter(chat, "the dog")
-    assert [page.count("</b> " + text + "</div>") for page, text in zip(pages, ("a", "ab", "abc"))] == [1, 1, 1]
+    assert len(pages) >= 3
+    for page, text in zip(pages[:3], ("a", "ab", "abc"), strict=True):
+        assert page.count(f"</b> {text}</div>") == 1
 
 
-@pytest.mark.parametrize(("text", "words"), [("", "type a few words"), ("word " * 20_000, "room for 63 tokens; got far more")],
+@pytest.mark.parametrize(("text", "words"), [
+    ("", "type a few words"), ("word " * 20_000, "room for 63 tokens; got far more")],
                          ids=["empty", "huge"])
 def test_what_cannot_be_read_is_refused_in_words_and_nothing_is_lost(chat, text, words):
     press_enter(chat, "the dog")
@@ -119,13 +123,16 @@ def test_what_is_written_is_shown_as_text_and_not_as_a_page(chat):
     assert "&lt;script&gt;" in chat.page.value and "<script>" not in chat.page.value
 
 
-def test_still_is_a_picture_of_the_opening_and_nothing_of_the_conversation_is_stored(model, tokenizer):
+def test_still_is_a_picture_of_the_opening_and_nothing_of_the_conversation_is_stored(
+    model, tokenizer
+):
     chat = ChatWindow(model, tokenizer, opening="the $dog$", max_tokens=8)
     bundle = chat._repr_mimebundle_()
     assert chat.turns[0] == ("you", "the $dog$") and bundle["image/png"]
     press_enter(chat, "secret")
     assert chat._repr_mimebundle_()["image/png"] == bundle["image/png"]
-    assert bundle["text/plain"] == "Write with your model (a conversation: run the cell to write to it)"
+    assert (bundle["text/plain"] == "Write with your model (a conversation: "
+                                    "run the cell to write to it)")
     assert "image/png" not in ChatWindow(model, tokenizer, opening="")._repr_mimebundle_()
 
 
@@ -144,7 +151,7 @@ def test_words_without_enter_wait_in_the_field(model, tokenizer):
     assert chat.turns == [] and chat.field.value == "not yet"
 
 
-# --- in turns, with a chat format ------------------------------------------------------------------------------------------
+# --- in turns, with a chat format -----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -161,9 +168,11 @@ def test_enter_says_it_in_the_chat_and_the_answer_is_the_chats(conversation, spo
     conversation.temperature.value = 0.0
     press_enter(conversation, "the dog")
     other = SpokenChat(spoken.model, spoken.tokenizer, system="Be short.")
-    assert conversation.turns == [("you", "the dog"), ("model", "".join(other.say("the dog", max_tokens=8)))]
+    assert conversation.turns == [("you", "the dog"),
+                                  ("model", "".join(other.say("the dog", max_tokens=8)))]
     assert [m.content for m in spoken.messages] == [text for _, text in conversation.turns]
-    assert conversation.field.value == "" and not conversation.send_button.disabled and conversation.stop_button.disabled
+    assert conversation.field.value == "" and not conversation.send_button.disabled
+    assert conversation.stop_button.disabled
 
 
 def test_each_turn_has_a_seed_of_its_own_and_the_temperature_of_the_slider(conversation, spoken):
@@ -179,7 +188,8 @@ def test_each_turn_has_a_seed_of_its_own_and_the_temperature_of_the_slider(conve
 def test_what_a_chat_said_before_is_shown(spoken):
     list(spoken.say("the dog", max_tokens=4))
     conversation = Conversation(spoken)
-    assert [who for who, _ in conversation.turns] == ["you", "model"] and "the dog" in conversation.page.value
+    assert [who for who, _ in conversation.turns] == ["you", "model"]
+    assert "the dog" in conversation.page.value
 
 
 def test_the_system_message_is_shown_and_may_be_changed(conversation, spoken):
@@ -198,7 +208,8 @@ def test_stop_ends_a_long_answer_and_what_was_read_is_remembered(conversation, s
 
     monkeypatch.setattr("llama_from_scratch.generate.chat.stream", slow)
     conversation.send("the dog")
-    assert conversation.thread.is_alive() and conversation.send_button.disabled and not conversation.stop_button.disabled
+    assert conversation.thread.is_alive() and conversation.send_button.disabled
+    assert not conversation.stop_button.disabled
     conversation.send("again")
     assert "still writing" in conversation.problem.value
     time.sleep(0.2)
@@ -221,10 +232,13 @@ def test_an_answer_in_turns_appears_while_it_is_written(conversation, monkeypatc
 
     monkeypatch.setattr("llama_from_scratch.generate.chat.stream", watched)
     press_enter(conversation, "the dog")
-    assert [page.count("</b> " + text + "</div>") for page, text in zip(pages, ("a", "ab", "abc"))] == [1, 1, 1]
+    assert len(pages) >= 3
+    for page, text in zip(pages[:3], ("a", "ab", "abc"), strict=True):
+        assert page.count(f"</b> {text}</div>") == 1
 
 
-@pytest.mark.parametrize(("text", "words"), [("  ", "a message needs words"), ("word " * 20_000, "context holds 96 tokens")],
+@pytest.mark.parametrize(("text", "words"), [("  ", "a message needs words"),
+                                             ("word " * 20_000, "context holds 96 tokens")],
                          ids=["blank", "huge"])
 def test_what_cannot_be_said_is_told_and_nothing_is_lost(text, words, conversation):
     press_enter(conversation, "the dog")
@@ -239,7 +253,8 @@ def test_an_answer_that_fails_is_told_and_its_question_forgotten(conversation, s
     with torch.no_grad():
         spoken.model.norm.weight[0] = float("nan")
     press_enter(conversation, "the dog")
-    assert "NaN" in conversation.problem.value and conversation.turns == [] and not conversation.send_button.disabled
+    assert "NaN" in conversation.problem.value and conversation.turns == []
+    assert not conversation.send_button.disabled
 
 
 def test_forgotten_turns_are_pale_and_told_and_a_new_beginning_helps(conversation, spoken):
@@ -257,11 +272,18 @@ def test_still_of_a_conversation_is_its_opening_with_the_system_message(spoken, 
 
     drawn = []
     frame = module.chat_frame
-    monkeypatch.setattr(module, "chat_frame", lambda turns, *, title: (drawn.append(list(turns)), frame(turns, title=title))[1])
+
+    def noted(turns, *, title):
+        drawn.append(list(turns))
+        return frame(turns, title=title)
+
+    monkeypatch.setattr(module, "chat_frame", noted)
     conversation = Conversation(spoken, opening="the $dog$", max_tokens=8)
     bundle = conversation._repr_mimebundle_()
-    assert drawn == [[("system", "Be short."), *conversation.turns]] and conversation.turns[0] == ("you", "the $dog$")
-    assert bundle["image/png"] and bundle["text/plain"].startswith("Talk with your model (a conversation")
+    assert drawn == [[("system", "Be short."), *conversation.turns]]
+    assert conversation.turns[0] == ("you", "the $dog$")
+    assert bundle["image/png"] and bundle["text/plain"].startswith("Talk with your model "
+                                                                   "(a conversation")
     press_enter(conversation, "secret")
     assert conversation._repr_mimebundle_()["image/png"] == bundle["image/png"]
     spoken.reset()

@@ -24,12 +24,14 @@ def test_sampling_bars_follow_the_dials(model, tokenizer):
     assert "3 of 290 tokens can be drawn" in explorer.words.value
 
 
-@pytest.mark.parametrize(("name", "value"), [("temperature", 0.0), ("top_p", 0.05), ("min_p", 0.5), ("top_k", 1)])
+@pytest.mark.parametrize(("name", "value"),
+                         [("temperature", 0.0), ("top_p", 0.05), ("min_p", 0.5), ("top_k", 1)])
 def test_each_dial_turned_to_its_end_leaves_fewer_tokens_or_one(model, tokenizer, name, value):
     explorer = views.sampling(model, tokenizer, text=TEXT)
     assert "290 of 290" in explorer.words.value
     explorer.controls[name].value = value
-    assert int(explorer.words.value.split(">")[1].split(" of 290")[0]) < 290 and explorer.problem.value == ""
+    assert int(explorer.words.value.split(">")[1].split(" of 290")[0]) < 290
+    assert explorer.problem.value == ""
 
 
 def test_sampling_frame_of_an_even_distribution_has_its_entropy():

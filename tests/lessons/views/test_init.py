@@ -9,7 +9,8 @@ from llama_from_scratch.lessons.widgets import Explorer
 
 
 def test_every_widget_is_an_explorer_with_a_still(model, tokenizer):
-    for explorer in (views.attention(model, tokenizer, text=TEXT), views.rope(model.config), views.merges(tokenizer, text=TEXT)):
+    for explorer in (views.attention(model, tokenizer, text=TEXT), views.rope(model.config),
+                     views.merges(tokenizer, text=TEXT)):
         assert isinstance(explorer, Explorer) and explorer._repr_mimebundle_()["image/png"]
 
 

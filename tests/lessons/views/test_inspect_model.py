@@ -15,14 +15,17 @@ IDS = torch.tensor([5, 17, 200, 17, 3, 90, 64])
 
 
 def inputs_of_attention(model, layer):
-    """The normed stream that enters the attention of a layer, found by running the blocks one by one."""
+    """The normed stream that enters the attention of a layer, found by running the blocks one by
+    one.
+    """
     x_BTD = model.tok_embeddings(IDS[None])
     rotation = model.rope(torch.arange(len(IDS))[None])
     from llama_from_scratch.model.kv_cache import Uncached
     from llama_from_scratch.model.mask import Tokens, visible
 
     tokens = Tokens(positions=torch.arange(len(IDS))[None], documents=None, is_plain=True)
-    for block, spec, cache in zip(model.layers[:layer], model.config.layers, Uncached().layers):
+    blocks = list(zip(model.layers, model.config.layers, strict=True))[:layer]
+    for (block, spec), cache in zip(blocks, Uncached().layers, strict=False):  # which never end
         seen = visible(tokens, n_queries=len(IDS), chunk_size=spec.chunk_size)
         x_BTD = block(x_BTD, rotation=rotation, visible=seen, cache=cache)
     return model.layers[layer].attention_norm(x_BTD), rotation
@@ -53,7 +56,8 @@ def causal(t, s):
 
 @pytest.mark.parametrize(("layer", "head"), [(0, 0), (1, 1), (2, 2), (2, 3)])
 def test_weights_equal_a_softmax_by_hand(model, layer, head):
-    torch.testing.assert_close(trace(model, IDS).weights[layer, head], weights_by_hand(model, layer, head, may_see=causal))
+    torch.testing.assert_close(trace(model, IDS).weights[layer, head],
+                               weights_by_hand(model, layer, head, may_see=causal))
 
 
 def test_chunks_and_layers_without_rope_are_obeyed(model):
@@ -62,7 +66,8 @@ def test_chunks_and_layers_without_rope_are_obeyed(model):
     mixed.load_state_dict(model.state_dict())
     weights = trace(mixed, IDS).weights
     torch.testing.assert_close(
-        weights[0, 2], weights_by_hand(mixed, 0, 2, may_see=lambda t, s: s <= t and s // 4 == t // 4))
+        weights[0, 2],
+        weights_by_hand(mixed, 0, 2, may_see=lambda t, s: s <= t and s // 4 == t // 4))
     torch.testing.assert_close(weights[1, 1], weights_by_hand(mixed, 1, 1, may_see=causal))
 
 
@@ -73,13 +78,15 @@ def test_weighted_values_are_what_attention_added(model):
     v_TGK = attention.wv(x_BTD).view(len(IDS), 2, -1)
     weights_HTS = trace(model, IDS).weights[2]
     heads = [weights_HTS[h] @ v_TGK[:, h // 2] for h in range(4)]
-    torch.testing.assert_close(trace(model, IDS).attention[2], attention.wo(torch.cat(heads, dim=-1)), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(trace(model, IDS).attention[2],
+                               attention.wo(torch.cat(heads, dim=-1)), atol=1e-5, rtol=1e-4)
 
 
 def test_stream_is_the_embedding_plus_every_addition(model):
     passed = trace(model, IDS)
     assert torch.equal(passed.stream[0], model.tok_embeddings(IDS))
-    torch.testing.assert_close(passed.stream[1:], passed.stream[0] + (passed.attention + passed.feed_forward).cumsum(0))
+    torch.testing.assert_close(passed.stream[1:], passed.stream[0]
+                               + (passed.attention + passed.feed_forward).cumsum(0))
 
 
 def test_lens_of_the_last_layer_is_the_models_own_answer(model):

@@ -15,7 +15,8 @@ def test_residual_bars_are_the_sizes_of_what_was_added(model, tokenizer):
     explorer.controls["token"].value = 1
     left, _ = figure_of(explorer).axes
     passed = trace(model, ids_of(tokenizer))
-    size = lambda x_LD: [math.sqrt(sum(value**2 for value in row) / len(row)) for row in x_LD.tolist()]
+    size = lambda x_LD: [math.sqrt(sum(value**2 for value in row) / len(row))
+                         for row in x_LD.tolist()]
     assert [bar.get_width() for bar in left.patches] == pytest.approx(
         size(passed.attention[:, 1]) + size(passed.feed_forward[:, 1]), rel=1e-4)
     assert list(left.lines[0].get_xdata()) == pytest.approx(size(passed.stream[:, 1]), rel=1e-4)
@@ -30,7 +31,8 @@ def test_last_guess_is_what_the_model_itself_says_next(model, tokenizer):
 
 
 def test_deep_models_are_shown_every_few_layers_first_and_last_included():
-    passed = Trace(weights=torch.zeros(80, 1, 2, 2), attention=torch.ones(80, 2, 4), feed_forward=torch.ones(80, 2, 4),
+    passed = Trace(weights=torch.zeros(80, 1, 2, 2), attention=torch.ones(80, 2, 4),
+                   feed_forward=torch.ones(80, 2, 4),
                          stream=torch.ones(81, 2, 4))
     left, _ = views.residual_frame(passed, [("x", 0.5)] * 81, token=1, name="y").axes
     names = [label.get_text() for label in left.get_yticklabels()]

@@ -17,9 +17,11 @@ def test_rope_hands_stand_at_position_times_frequency():
     explorer.controls["position"].value = 8
     left = figure_of(explorer).axes[0]
     hands = left.lines[2::4]  # grey hand, its end, coloured hand, its end
-    for hand, freq in zip(hands, rope_frequencies(config.head_dim, theta=1e4).tolist()):
+    frequencies = rope_frequencies(config.head_dim, theta=1e4).tolist()
+    for hand, freq in zip(hands, frequencies, strict=True):
         x, y = hand.get_xdata()[1], hand.get_ydata()[1]
-        assert (x, y) == pytest.approx((math.hypot(x, y) * math.cos(8 * freq), math.hypot(x, y) * math.sin(8 * freq)), abs=1e-5)
+        assert (x, y) == pytest.approx((math.hypot(x, y) * math.cos(8 * freq),
+                                        math.hypot(x, y) * math.sin(8 * freq)), abs=1e-5)
 
 
 @pytest.mark.parametrize(("scaling", "factor"), [("×8 (Llama 3.1)", 8), ("×32 (Llama 3.2)", 32)])
@@ -41,8 +43,11 @@ def test_rope_theta_of_the_config_comes_first_and_another_changes_the_picture():
 
 
 def test_rope_starts_where_the_chapter_wants_it():
-    explorer = views.rope(family.config("llama-3-8b"), start={"position": 64, "scaling": "×8 (Llama 3.1)"})
-    assert "At position 64 " in explorer.words.value and explorer.controls["scaling"].value == "×8 (Llama 3.1)"
+    explorer = views.rope(family.config("llama-3-8b"),
+                          start={"position": 64, "scaling": "×8 (Llama 3.1)"})
+    assert "At position 64 " in explorer.words.value
+    assert explorer.controls["scaling"].value == "×8 (Llama 3.1)"
     assert views.rope(family.config("llama-3-8b")).controls["position"].value == 3
-    with pytest.raises(ValueError, match="start names the controls position, theta, scaling; got 'pos'"):
+    with pytest.raises(ValueError,
+                       match="start names the controls position, theta, scaling; got 'pos'"):
         views.rope(family.config("llama-3-8b"), start={"pos": 3})

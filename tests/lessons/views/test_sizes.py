@@ -25,14 +25,16 @@ def test_areas_are_proportional_to_parameters_and_tile_the_whole():
     boxes = [patch for patch in figure.axes[0].patches if patch.get_fill()]
     amounts = sorted(sizes.params_by_place(MODELS["llama-3.1-8b"]).values())
     areas = sorted(box.get_width() * box.get_height() for box in boxes)
-    assert [area / sum(areas) for area in areas] == pytest.approx([n / sum(amounts) for n in amounts])
+    assert [area / sum(areas) for area in areas] == pytest.approx([n / sum(amounts)
+                                                                   for n in amounts])
     assert sum(areas) == pytest.approx(10.0 * 4.2)
 
 
 @pytest.mark.parametrize("amounts", [[6, 6, 4, 3, 2, 2, 1], [1], [1000, 1, 1], [5] * 7])
 def test_squares_never_overlap_nor_leave_the_whole(amounts):
     tiles = sizes.squarify(amounts, width=6, height=4)
-    assert [w * h for _, _, w, h in tiles] == pytest.approx([24 * n / sum(amounts) for n in amounts])
+    assert [w * h for _, _, w, h in tiles] == pytest.approx([24 * n / sum(amounts)
+                                                             for n in amounts])
     for x, y, w, h in tiles:
         assert x >= 0 and y >= 0 and x + w <= 6 + 1e-9 and y + h <= 4 + 1e-9
     for k, (x, y, w, h) in enumerate(tiles):
@@ -41,10 +43,13 @@ def test_squares_never_overlap_nor_leave_the_whole(amounts):
 
 
 def test_layout_is_that_of_the_papers_example():
-    """Figure 4 of Bruls et al.: 6, 6, 4, 3, 2, 2, 1 in a rectangle of 6 by 4; the first column holds the two sixes."""
+    """Figure 4 of Bruls et al.: 6, 6, 4, 3, 2, 2, 1 in a rectangle of 6 by 4; the first column
+    holds the two sixes.
+    """
     tiles = sizes.squarify([6, 6, 4, 3, 2, 2, 1], width=6, height=4)
     assert tiles[:2] == [(0.0, 0.0, 3.0, 2.0), (0.0, 2.0, 3.0, 2.0)]
-    assert max(max(w / h, h / w) for _, _, w, h in tiles) == pytest.approx(25 / 9)  # the paper's last aspect ratio
+    # the paper's last aspect ratio
+    assert max(max(w / h, h / w) for _, _, w, h in tiles) == pytest.approx(25 / 9)
 
 
 def test_areas_widget_changes_with_model_and_with_what_is_shown():
@@ -65,14 +70,15 @@ def test_own_config_stands_beside_the_published_ones():
 
 
 @pytest.mark.parametrize(("value", "unit", "text"), [
-    (8.03e9, "", "8.03 B"), (999, "", "999"), (999_600, "", "1 M"), (0, "B", "0 B"), (131_072, "B", "131 kB"),
+    (8.03e9, "", "8.03 B"), (999, "", "999"), (999_600, "", "1 M"), (0, "B", "0 B"),
+    (131_072, "B", "131 kB"),
     (1.5e13, "B", "15 TB"),
 ])
 def test_quantities_have_three_digits_and_a_prefix(value, unit, text):
     assert sizes.quantity(value, unit) == text
 
 
-# --- KV cache --------------------------------------------------------------------------------------------------------
+# --- KV cache -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["llama-1-7b", "llama-2-70b", "llama-3.2-3b"])
@@ -90,9 +96,11 @@ def test_kv_bars_and_line_show_the_bytes_in_the_unit_of_the_axis():
     explorer.controls["context"].value = 131072
     left, right = figure_of(explorer).axes
     config = MODELS["llama-3.1-8b"]
-    cache, unshared = config.kv_bytes_per_token(2) * 131072 / 1e9, 4 * config.kv_bytes_per_token(2) * 131072 / 1e9
+    cache, unshared = (config.kv_bytes_per_token(2) * 131072 / 1e9,
+                       4 * config.kv_bytes_per_token(2) * 131072 / 1e9)
     assert left.get_ylabel() == "memory (GB)"
-    assert [bar.get_height() for bar in right.patches] == pytest.approx([2 * config.n_params / 1e9, cache, unshared])
+    assert ([bar.get_height() for bar in right.patches]
+            == pytest.approx([2 * config.n_params / 1e9, cache, unshared]))
     assert left.lines[1].get_ydata()[-1] == pytest.approx(cache)
 
 
@@ -102,7 +110,8 @@ def test_sharing_by_all_heads_leaves_one_and_a_group_that_does_not_fit_is_refuse
     assert "52" not in explorer.words.value and "1 key/value heads" in explorer.words.value
     before = explorer.picture.value
     explorer.controls["heads_per_group"].value = "8"
-    assert "8 does not divide the 52 of llama-1-33b" in explorer.problem.value and explorer.picture.value == before
+    assert "8 does not divide the 52 of llama-1-33b" in explorer.problem.value
+    assert explorer.picture.value == before
 
 
 def test_a_context_beyond_the_models_own_is_said_to_be():

@@ -10,7 +10,8 @@ from llama_from_scratch.train import History, Step
 
 
 def history(rate, end=2.0, n=150):
-    steps = (Step(step=i, loss=end + 5 * math.exp(-i / 5), lr=rate, grad_norm=1.0, n_tokens=100, time_s=0.1) for i in range(n))
+    steps = (Step(step=i, loss=end + 5 * math.exp(-i / 5), lr=rate, grad_norm=1.0, n_tokens=100,
+                  time_s=0.1) for i in range(n))
     return History(steps=tuple(steps), is_complete=True)
 
 
@@ -31,12 +32,14 @@ def test_learning_rates_are_in_order_and_the_slider_colours_its_run():
 
 def test_a_diverged_run_is_marked_and_never_the_best():
     bad = history(1.0)
-    bad = History(steps=(*bad.steps, Step(step=150, loss=math.nan, lr=1.0, grad_norm=1.0, n_tokens=1, time_s=0.1)),
+    bad = History(steps=(*bad.steps, Step(step=150, loss=math.nan, lr=1.0, grad_norm=1.0,
+                                          n_tokens=1, time_s=0.1)),
                   is_complete=False)
     assert views.final_loss(bad) == math.inf
     explorer = views.learning_rates({**RUNS, 1.0: bad})
     explorer.controls["peak_lr"].value = 1.0
-    assert "1 diverges; the lowest, 1.50, has 0.01" in explorer.words.value and explorer.problem.value == ""
+    assert "1 diverges; the lowest, 1.50, has 0.01" in explorer.words.value
+    assert explorer.problem.value == ""
 
 
 def test_a_sweep_of_one_run_is_refused():

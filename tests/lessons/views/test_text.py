@@ -8,7 +8,8 @@ from moved_widgets import TEXT, ids_of
 from llama_from_scratch.lessons import views
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
-READING = {"attention": views.attention, "residual": views.residual_stream, "sampling": views.sampling}
+READING = {"attention": views.attention, "residual": views.residual_stream,
+           "sampling": views.sampling}
 
 
 @pytest.fixture(params=READING)
@@ -17,7 +18,8 @@ def reading(request, model, tokenizer):
 
 
 @pytest.mark.parametrize(("text", "words"), [
-    ("", "type a few words"), ("word " * 20_000, "room for 64 tokens; got far more in 100,000 letters. Shorten"),
+    ("", "type a few words"), ("word " * 20_000, "room for 64 tokens; got far more "
+                                                 "in 100,000 letters. Shorten"),
     ("?!" * 40, "room for 64 tokens; got 81 in 80 letters"),
 ], ids=["empty", "huge", "too many tokens"])
 def test_a_text_that_cannot_be_shown_is_refused_in_words(reading, text, words):
@@ -39,7 +41,8 @@ def test_a_token_beyond_a_shorter_text_moves_to_its_end(model, tokenizer):
     assert explorer.controls["token"].max == explorer.controls["token"].value == n_long - 1
     explorer.controls["text"].value = "the"
     n_short = len(ids_of(tokenizer, "the"))
-    assert explorer.controls["token"].max == explorer.controls["token"].value == n_short - 1 < n_long - 1
+    assert (explorer.controls["token"].max == explorer.controls["token"].value == n_short
+            - 1 < n_long - 1)
     assert explorer.problem.value == "" and f"token {n_short - 1}," in explorer.words.value
 
 

@@ -17,7 +17,8 @@ def test_view_shows_the_readers_progress_and_its_still_picture_does_not(place):
     assert bundle["image/png"] == still and "application/vnd.jupyter.widget-view+json" in bundle
     place["file"].write_text("{")
     view.again.click()
-    assert "0 of 3 exercises done. The record of your progress could not be read." in view.words.value
+    assert ("0 of 3 exercises done. The record of your "
+            "progress could not be read." in view.words.value)
 
 
 def test_picture_has_a_square_for_each_exercise(chapter):
@@ -28,5 +29,6 @@ def test_picture_has_a_square_for_each_exercise(chapter):
 
     found = exercises.chapters(chapter.parent)
     ax = draw(found, done=frozenset({"12.1"})).axes[0]
-    assert [to_hex(patch.get_facecolor()).upper() == BLUE for patch in ax.patches] == [True, False, False]
+    assert ([to_hex(patch.get_facecolor()).upper() == BLUE for patch in ax.patches]
+            == [True, False, False])
     assert [text.get_text() for text in ax.texts] == ["✓", "★★", "★★★", "20 minutes left"]

@@ -23,7 +23,8 @@ def test_moving_a_control_changes_the_picture_and_leaves_no_figure_open():
 
 
 @pytest.mark.parametrize(("choice", "kind", "value"), [
-    ((0, 9, 3), "IntSlider", 3), ((0.5, 2.0), "FloatSlider", 0.5), (["a", "b"], "ToggleButtons", "a"),
+    ((0, 9, 3), "IntSlider", 3), ((0.5, 2.0), "FloatSlider", 0.5),
+    (["a", "b"], "ToggleButtons", "a"),
     (True, "Checkbox", True), ("once", "Text", "once"),
 ])
 def test_each_kind_of_argument_gets_its_control(choice, kind, value):
@@ -35,7 +36,8 @@ def test_without_a_kernel_the_first_picture_stands_in():
     explorer = explore(draw, title="Heads", controls={"k": (0, 9)})
     bundle = explorer._repr_mimebundle_()
     assert base64.b64decode(bundle["image/png"]) == explorer.picture.value
-    assert bundle["text/plain"].startswith("Heads (") and "application/vnd.jupyter.widget-view+json" in bundle
+    assert bundle["text/plain"].startswith("Heads (")
+    assert "application/vnd.jupyter.widget-view+json" in bundle
 
 
 def test_a_refused_value_is_told_and_the_last_good_picture_stays():
@@ -57,7 +59,8 @@ def test_a_long_list_becomes_a_menu_and_labels_a_slider_over_their_values():
         "n": list(range(9)), "word": ["a long name of a model", "another long name", "and a third"],
         "m": {"ten": 10, "thirty": 30}})
     n, word, m = explorer.controls.values()
-    assert (type(n).__name__, type(word).__name__, type(m).__name__) == ("Dropdown", "Dropdown", "SelectionSlider")
+    kinds = [type(control).__name__ for control in (n, word, m)]
+    assert kinds == ["Dropdown", "Dropdown", "SelectionSlider"]
     assert (n.value, word.value, m.value) == (0, "a long name of a model", 30)
 
 
@@ -94,11 +97,13 @@ def test_an_error_in_the_readers_own_function_is_told_with_its_line_and_leaves_n
     before = explorer.picture.value
     explorer.controls["k"].value = 2
     assert "ZeroDivisionError" in explorer.problem.value and "in broken" in explorer.problem.value
-    assert "1 / (k - 2)" in explorer.problem.value and explorer.picture.value == before and plt.get_fignums() == []
+    assert "1 / (k - 2)" in explorer.problem.value and explorer.picture.value == before
+    assert plt.get_fignums() == []
     with pytest.raises(ZeroDivisionError):
         explore(broken, title="t", controls={"k": (2, 9)})
 
 
 def test_a_widget_refused_from_the_start_says_so_and_stores_no_empty_picture():
     explorer = explore(draw, title="t", controls={"k": (7, 9)})
-    assert "k must not be 7" in explorer.problem.value and "image/png" not in explorer._repr_mimebundle_()
+    assert "k must not be 7" in explorer.problem.value
+    assert "image/png" not in explorer._repr_mimebundle_()

@@ -1,4 +1,6 @@
-"""What the grid over a picture says of each cell, and where it lies, without a browser; tests/browser moves a real pointer."""
+"""What the grid over a picture says of each cell, and where it lies, without a browser;
+tests/browser moves a real pointer.
+"""
 
 import html
 import io
@@ -23,7 +25,8 @@ def cells_of(markup):
         found = re.findall(r'data-words="(.*?)"(?: style=flex-grow:(\d+))?', part)
         return [html.unescape(words) for words, width in found for _ in range(int(width or 1))]
 
-    return [[row(part) for part in grid.split('class="row')[1:]] for grid in markup.split('class="grid')[1:]]
+    return [[row(part) for part in grid.split('class="row')[1:]]
+            for grid in markup.split('class="grid')[1:]]
 
 
 def matrix(n_rows, n_columns, tell=lambda x, y: f"{x}, {y}"):
@@ -55,7 +58,8 @@ def test_grid_lies_where_the_image_is_in_the_png():
     place = hover.cells(figure).split('style="')[1].split('"')[0]
     # the frame's line covers the outermost pixels of the image
     left, top, width, height = (float(part) / 100 for part in re.findall(r"([\d.]+)%", place))
-    assert (left * 500, (left + width) * 500) == pytest.approx((columns.min(), columns.max() + 1), abs=3)
+    assert (left * 500, (left + width) * 500) == pytest.approx((columns.min(), columns.max() + 1),
+                                                               abs=3)
     assert (top * 400, (top + height) * 400) == pytest.approx((rows.min(), rows.max() + 1), abs=3)
 
 
@@ -75,12 +79,14 @@ def test_too_many_cells_are_refused_in_words_and_at_once():
         raise AssertionError("no cell is asked")
 
     [[[words]]] = cells_of(hover.cells(matrix(4001, 4, tell)))
-    assert words == "16,004 cells are too many to be told one by one: show one part, or a shorter text"
+    assert (words == "16,004 cells are too many to be told one "
+                     "by one: show one part, or a shorter text")
 
 
 def test_only_a_widget_that_asks_for_it_has_words_under_the_pointer():
     for has_hover in (True, False):
-        explorer = explore(lambda n: matrix(1, n), title="t", controls={"n": (1, 5)}, has_hover=has_hover)
+        explorer = explore(lambda n: matrix(1, n), title="t", controls={"n": (1, 5)},
+                           has_hover=has_hover)
         explorer.controls["n"].value = 3
         assert explorer.picture.value
         assert (explorer.under_pointer is not None) == has_hover
@@ -97,10 +103,12 @@ def test_attention_tells_query_key_head_and_weight_and_what_the_mask_hides(model
     grids = cells_of(explorer.under_pointer.value)
     heads = range(4) if head == "all" else [head]
     assert len(grids) == len(heads)
-    for grid, h in zip(grids, heads):
+    for grid, h in zip(grids, heads, strict=True):
         for t in range(len(ids)):
             for s in range(len(ids)):
                 name = lambda i: tokenizer.decode([ids[i]]).replace(" ", "·")
                 start = f"layer 1, head {h}, key/value {h // 2}: query “{name(t)}” ({t})"
-                seen = f"{start} looks at key “{name(s)}” ({s}) with weight {weights_HTS[h, t, s]:.1%}"
-                assert grid[t][s] == (seen if s <= t else f"{start} cannot see what comes after it (causal mask)")
+                seen = (f"{start} looks at key “{name(s)}” ({s}) with weight "
+                        f"{weights_HTS[h, t, s]:.1%}")
+                assert grid[t][s] == (seen if s <= t else f"{start} cannot see what "
+                                                          "comes after it (causal mask)")

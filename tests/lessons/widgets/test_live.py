@@ -7,7 +7,8 @@ from llama_from_scratch.train import Step
 
 
 def step(number, loss, validation=None):
-    return Step(step=number, loss=loss, lr=1e-3, grad_norm=1.0, n_tokens=1000, time_s=0.5, validation=validation)
+    return Step(step=number, loss=loss, lr=1e-3, grad_norm=1.0, n_tokens=1000, time_s=0.5,
+                validation=validation)
 
 
 def test_each_step_moves_the_bar_and_the_last_one_draws():
@@ -16,7 +17,8 @@ def test_each_step_moves_the_bar_and_the_last_one_draws():
     first = plot.picture.value
     assert plot.bar.value == 1 and "loss 4.000" in plot.words.value and first[:4] == b"\x89PNG"
     plot(step(1, 3.0))
-    assert plot.bar.value == 2 and plot.words.value == "2 of 2   loss 3.000   0 s left" and plot.picture.value != first
+    assert plot.bar.value == 2 and plot.words.value == "2 of 2   loss 3.000   0 s left"
+    assert plot.picture.value != first
     assert plt.get_fignums() == []
 
 

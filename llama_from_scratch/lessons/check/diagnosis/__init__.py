@@ -1,7 +1,9 @@
-"""Why two results differ: each diagnosis knows one mistake, undoes it, and speaks only if what is left is equal.
+"""Why two results differ: each diagnosis knows one mistake, undoes it, and speaks only if what is
+left is equal.
 
-So a wrong diagnosis cannot be given: `transposed` claims swapped axes only if swapping them back gives the expected values.
-The names of mistakes are those that learners make while building a Llama. Used by `difference`, in every notebook.
+So a wrong diagnosis cannot be given: `transposed` claims swapped axes only if swapping them back
+gives the expected values. The names of mistakes are those that learners make while building a
+Llama. Used by `difference`, in every notebook.
 
     sameness     when two tensors count as equal
     shapes       the same values in another shape

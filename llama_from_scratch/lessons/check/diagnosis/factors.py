@@ -4,15 +4,24 @@ import math
 
 import torch
 
-from llama_from_scratch.lessons.check.diagnosis.sameness import REL_TOL, Values, finite_pair, is_plain, is_same, wide
+from llama_from_scratch.lessons.check.diagnosis.sameness import (
+    REL_TOL,
+    Values,
+    finite_pair,
+    is_plain,
+    is_same,
+    wide,
+)
 
-FACTOR_TOL = 2e-6  # a factor is a mean over many values; so tight that few numbers pass for a square root by chance
+# a factor is a mean over many values; so tight that few numbers pass for a square root by chance
+FACTOR_TOL = 2e-6
 MAX_N = 512  # the largest n of which 1/n or sqrt(n) is recognised
 
 
 def sign_flipped(mine: Values, expected: Values) -> str | None:
     """Everything times -1."""
-    if expected.dtype == torch.bool or not expected.any() or not is_same(-wide(mine), wide(expected)):
+    if (expected.dtype == torch.bool or not expected.any()
+        or not is_same(-wide(mine), wide(expected))):
         return None
     return "the sign is flipped: a minus is missing or too many"
 
@@ -25,7 +34,9 @@ def conjugated(mine: Values, expected: Values) -> str | None:
 
 
 def constant_factor(mine: Values, expected: Values) -> str | None:
-    """Every value is the same factor too large: a scale, a mean for a sum, a logarithm of another base."""
+    """Every value is the same factor too large: a scale, a mean for a sum, a logarithm of another
+    base.
+    """
     pair = finite_pair(mine, expected)
     if pair is None or mine.dtype == torch.bool or not (pair[1] != 0).any():
         return None
@@ -33,7 +44,8 @@ def constant_factor(mine: Values, expected: Values) -> str | None:
     factor = ((m @ e) / (e @ e)).item()
     if not factor or is_same(-m, e) or not is_same(m, factor * e):
         return None
-    is_logarithm = any(math.isclose(factor, f, rel_tol=10 * FACTOR_TOL) for f in (math.log(2), 1 / math.log(2)))
+    is_logarithm = any(math.isclose(factor, f, rel_tol=10 * FACTOR_TOL)
+                       for f in (math.log(2), 1 / math.log(2)))
     if not is_logarithm and not is_plain(mine, expected):
         return None  # two numbers always have a ratio
     return f"every value is {describe_factor(factor)}"
@@ -47,18 +59,21 @@ def describe_factor(factor: float) -> str:
     sign = "-" if factor < 0 else ""
     ln2 = math.log(2)
     if math.isclose(factor, ln2, rel_tol=10 * FACTOR_TOL):
-        return "ln 2 times the expected: natural logarithms (nats) where base 2 (bits) is expected; divide by ln 2"
+        return ("ln 2 times the expected: natural logarithms (nats) "
+                "where base 2 (bits) is expected; divide by ln 2")
     if math.isclose(factor, 1 / ln2, rel_tol=10 * FACTOR_TOL):
-        return "1/ln 2 times the expected: base 2 (bits) where natural logarithms (nats) are expected; multiply by ln 2"
+        return ("1/ln 2 times the expected: base 2 (bits) where natural logarithms (nats) are "
+                "expected; multiply by ln 2")
     for n in range(2, MAX_N + 1):
         if is_near(n):
-            return (f"{sign}{n} times the expected: a factor 1/{n} is missing, such as a mean over {n} that became a sum, "
-                    f"or 1/√K with K = {n * n}")
+            return (f"{sign}{n} times the expected: a factor 1/{n} is missing, such as a mean over "
+                    f"{n} that became a sum, or 1/√K with K = {n * n}")
         if is_near(1 / n):
-            return (f"{sign}1/{n} of the expected: it was divided by {n} too often, such as a sum over {n} that became a mean, "
-                    f"or 1/√K with K = {n * n}")
+            return (f"{sign}1/{n} of the expected: it was divided by {n} too often, such as a sum "
+                    f"over {n} that became a mean, or 1/√K with K = {n * n}")
         if is_near(math.sqrt(n)):
-            return f"{sign}√{n} times the expected: a scale 1/√{n} is missing (1/√K for heads of K = {n} channels)"
+            return (f"{sign}√{n} times the expected: a scale 1/√{n} "
+                    f"is missing (1/√K for heads of K = {n} channels)")
         if is_near(1 / math.sqrt(n)):
             return f"{sign}1/√{n} of the expected: the scale 1/√{n} is applied once too often"
     return f"{factor:.6g} times the expected"
@@ -71,23 +86,28 @@ def constant_offset(mine: Values, expected: Values) -> str | None:
         return None
     offset = (pair[0] - pair[1]).mean().item()
     if abs(offset) > 10 * REL_TOL * pair[1].abs().max() and is_same(pair[0] - offset, pair[1]):
-        return f"every value is {abs(offset):.6g} too {'large' if offset > 0 else 'small'}: one constant was added or left out"
+        return (f"every value is {abs(offset):.6g} too {'large' if offset > 0 else 'small'}: one "
+                "constant was added or left out")
     return None
 
 
 def factor_per_slice(mine: Values, expected: Values) -> str | None:
     """A factor of its own for each channel, or for each row."""
-    pair = mine.shape == expected.shape and 2 <= mine.ndim and min(mine.shape[-1], mine[..., 0].numel()) >= 3
+    pair = mine.shape == expected.shape and 2 <= mine.ndim and min(mine.shape[-1],
+                                                                   mine[..., 0].numel()) >= 3
     if not pair or not is_plain(mine, expected):
         return None
     m, e = wide(mine), wide(expected)
     others = tuple(range(mine.ndim - 1))
     last = mine.ndim - 1
     for axes, words in (
-        (others, f"each entry of axis {last} is off by a factor of its own: a weight per channel is left out or doubled"),
-        ((last,), f"each row along axis {last} is off by a factor of its own: it is divided by another sum, mean or root"),
+        (others, f"each entry of axis {last} is off by a factor of its "
+                 "own: a weight per channel is left out or doubled"),
+        ((last,), f"each row along axis {last} is off by a factor of its own: it is divided by "
+                  "another sum, mean or root"),
     ):
         factors = (m * e).sum(axes, keepdim=True) / (e * e).sum(axes, keepdim=True)
-        if factors.isfinite().all() and not is_same(factors, factors.mean().expand_as(factors)) and is_same(m, factors * e):
+        if (factors.isfinite().all() and not is_same(factors, factors.mean().expand_as(factors))
+            and is_same(m, factors * e)):
             return words
     return None

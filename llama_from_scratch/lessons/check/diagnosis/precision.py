@@ -10,7 +10,8 @@ PRECISION = {torch.bfloat16: 8, torch.float16: 11, torch.float32: 24}
 
 def lower_precision(mine: Values, expected: Values) -> str | None:
     """Right within the rounding of a smaller number format."""
-    if mine.shape != expected.shape or not (mine.is_floating_point() and expected.is_floating_point()):
+    if mine.shape != expected.shape or not (mine.is_floating_point()
+                                            and expected.is_floating_point()):
         return None
     if not mine.isfinite().all() or not expected.isfinite().all():
         return None
@@ -21,9 +22,10 @@ def lower_precision(mine: Values, expected: Values) -> str | None:
             continue
         name = str(dtype).removeprefix("torch.")
         if mine.dtype == dtype:
-            return (f"yours is {name}, with {n_bits} significant bits, and right within its rounding; the expected has "
-                    f"{bits} bits")
+            return (f"yours is {name}, with {n_bits} significant bits, and right within its "
+                    f"rounding; the expected has {bits} bits")
         is_round = torch.equal(mine.to(dtype).to(mine.dtype), mine) and mine.numel() >= 4
         if is_round and not torch.equal(expected.to(dtype).to(expected.dtype), expected):
-            return f"every value of yours is a {name} number, {n_bits} significant bits: it was computed, or kept, in {name}"
+            return (f"every value of yours is a {name} number, {n_bits} significant bits: it was "
+                    f"computed, or kept, in {name}")
     return None

@@ -18,7 +18,8 @@ def is_same(a: Values, b: Values) -> bool:
         return False
     a, b = wide(a), wide(b)
     finite = b[b.isfinite()].abs()
-    return torch.allclose(a, b, rtol=REL_TOL, atol=0.1 * REL_TOL * finite.max().item() if len(finite) else 0.0, equal_nan=True)
+    return torch.allclose(a, b, rtol=REL_TOL, atol=0.1 * REL_TOL * finite.max().item()
+                          if len(finite) else 0.0, equal_nan=True)
 
 
 def wide(x: Tensor) -> Tensor:
@@ -27,7 +28,8 @@ def wide(x: Tensor) -> Tensor:
 
 def is_plain(*tensors: Tensor) -> bool:
     """True for real numbers with enough different values that an equality is no accident."""
-    return all(not x.is_complex() and x.dtype != torch.bool and len(x[x.isfinite()].unique()) >= 3 for x in tensors)
+    return all(not x.is_complex() and x.dtype != torch.bool and len(x[x.isfinite()].unique()) >= 3
+               for x in tensors)
 
 
 def finite_pair(mine: Tensor, expected: Tensor) -> tuple[Tensor, Tensor] | None:
@@ -36,6 +38,7 @@ def finite_pair(mine: Tensor, expected: Tensor) -> tuple[Tensor, Tensor] | None:
         return None
     mine, expected = wide(mine), wide(expected)
     where = expected.isfinite()
-    if not torch.equal(where, mine.isfinite()) or not torch.equal(mine[~where].nan_to_num(), expected[~where].nan_to_num()):
+    if not torch.equal(where, mine.isfinite()) or not torch.equal(mine[~where].nan_to_num(),
+                                                                  expected[~where].nan_to_num()):
         return None
     return mine[where], expected[where]

@@ -1,7 +1,9 @@
-"""Pictures and widgets of the emulated CUDA machine: a block's shared memory step by step, races, sectors, banks.
+"""Pictures and widgets of the emulated CUDA machine: a block's shared memory step by step, races,
+sectors, banks.
 
-Every picture is drawn from a `Trace` of the reader's own kernel (kernels/emulator/trace.py), so it shows what that source does
-and not what it should do. `steps` and `barriers` are widgets; the frames are pictures for a widget of the reader's.
+Every picture is drawn from a `Trace` of the reader's own kernel (kernels/emulator/trace.py), so it
+shows what that source does and not what it should do. `steps` and `barriers` are widgets; the
+frames are pictures for a widget of the reader's.
 
     source       program, listing: CUDA source that was written in a notebook
     stepping     steps, step_frame: a block's shared memory at each barrier

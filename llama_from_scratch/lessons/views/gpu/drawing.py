@@ -1,4 +1,6 @@
-"""What the pictures of the emulated machine share: cells with lines between them, their legend, and short words."""
+"""What the pictures of the emulated machine share: cells with lines between them, their legend, and
+short words.
+"""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -24,6 +26,8 @@ def separate(ax: Axes, rows: int, columns: int, *, every: int = 1, colour: str =
 
 
 def legend(ax: Axes, colours: dict[str, str], *, below: float = 0.01) -> None:
-    boxes = [plt.Rectangle((0, 0), 1, 1, facecolor=colour, edgecolor="0.55") for colour in colours.values()]
-    ax.legend(boxes, list(colours), loc="upper center", bbox_to_anchor=(0.5, -below), ncols=len(boxes), fontsize=10,
+    boxes = [plt.Rectangle((0, 0), 1, 1, facecolor=colour, edgecolor="0.55")
+             for colour in colours.values()]
+    ax.legend(boxes, list(colours), loc="upper center", bbox_to_anchor=(0.5, -below),
+              ncols=len(boxes), fontsize=10,
               handlelength=1, columnspacing=1.4)

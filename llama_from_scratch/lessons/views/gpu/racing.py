@@ -21,20 +21,24 @@ BARRIER = re.compile(r"^[^\n/]*__sync(?:threads|warp)\(\);[^\n]*$", re.M)
 
 
 def barriers(
-    program: Program, entry: str, args: Callable[[], Sequence[Tensor | float | int]], *, grid: int | tuple[int, ...],
+    program: Program, entry: str, args: Callable[[], Sequence[Tensor | float | int]], *,
+    grid: int | tuple[int, ...],
     block: int | tuple[int, ...], result: int = -1,
 ) -> Explorer:
-    """A checkbox for each line with a barrier; without one, the races that follow and what three orders of threads compute.
+    """A checkbox for each line with a barrier; without one, the races that follow and what three
+    orders of threads compute.
 
-    args: makes the arguments anew for each run. result: which of them holds the outcome. Every choice of barriers is compiled
-    when the widget is made, so that it answers at once.
+    args: makes the arguments anew for each run. result: which of them holds the outcome. Every
+    choice of barriers is compiled when the widget is made, so that it answers at once.
     """
     lines = program.source.text.split("\n")
     numbers = [number for number, line in enumerate(lines) if BARRIER.match(line)]
     if not 1 <= len(numbers) <= 3:
-        raise ValueError(f"the source must have 1 to 3 lines with nothing but a barrier in them; it has {len(numbers)}")
+        raise ValueError("the source must have 1 to 3 lines with nothing "
+                         f"but a barrier in them; it has {len(numbers)}")
     choices = list(itertools.product((True, False), repeat=len(numbers)))
-    programs = {kept: _without(program, [n for n, is_kept in zip(numbers, kept) if not is_kept]) for kept in choices}
+    programs = {kept: _without(program, list(itertools.compress(numbers, (not k for k in kept))))
+                for kept in choices}
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda changed: machine.load(changed, kind="traced"), programs.values()))
     shape = {"grid": grid, "block": block}
@@ -50,8 +54,9 @@ def barriers(
 
     def draw(**kept: bool) -> Figure:
         found, outcomes = seen[tuple(kept[name] for name in names)]
-        gone = [number + 1 for name, number in zip(names, numbers) if not kept[name]]
-        return _source_frame(found, lines, gone, dict(zip(machine.ORDERS, outcomes)))
+        gone = [number + 1 for name, number in zip(names, numbers, strict=True) if not kept[name]]
+        results = dict(zip(machine.ORDERS, outcomes, strict=True))
+        return _source_frame(found, lines, gone, results)
 
     return explore(draw, title="Take a barrier away", controls=dict.fromkeys(names, True))
 
@@ -65,13 +70,20 @@ def _without(program: Program, numbers: Sequence[int]) -> Program:
 
 
 def source_frame(found: Trace) -> Figure:
-    """The traced source with the lines marked that race, or that left the bounds of an array, and what was found in words."""
+    """The traced source with the lines marked that race, or that left the bounds of an array, and
+    what was found in words.
+    """
     return _source_frame(found, found.program.source.text.split("\n"), (), {})
 
 
-def _source_frame(found: Trace, lines: Sequence[str], gone: Sequence[int], outcomes: dict[str, float]) -> Figure:
-    """lines: the source, with the lines `gone` (numbers from 1) that the traced program does not have."""
-    marks = {access.line.number: "races" for race in found.races for access in (race.first, race.second)}
+def _source_frame(
+    found: Trace, lines: Sequence[str], gone: Sequence[int], outcomes: dict[str, float]
+) -> Figure:
+    """lines: the source, with the lines `gone` (numbers from 1) that the traced program does not
+    have.
+    """
+    marks = {access.line.number: "races" for race in found.races
+             for access in (race.first, race.second)}
     told = [str(race) for race in found.races]
     if found.out_of_bounds:
         marks[found.out_of_bounds.access.line.number] = "out of bounds"
@@ -86,17 +98,22 @@ def _source_frame(found: Trace, lines: Sequence[str], gone: Sequence[int], outco
         if k in marks:
             ax.add_patch(plt.Rectangle((0, k - 0.5), 100, 1, color=TINTS[1], linewidth=0))
             ax.text(99.4, k, marks[k], ha="right", fontsize=10, weight="bold", va="center")
-        ax.text(0.6, k, f"{k:2}  {short(line, 92)}", fontsize=10, color="0.55" if k in gone else "black", **MONO)
+        ax.text(0.6, k, f"{k:2}  {short(line, 92)}", fontsize=10,
+                color="0.55" if k in gone else "black", **MONO)
         if k in gone:
             indent = len(line) - len(line.lstrip())
-            ax.plot([0.6 + (4 + indent) * 0.94, 0.6 + (4 + len(line)) * 0.94], [k, k], color=RED, linewidth=1.8)
+            ax.plot([0.6 + (4 + indent) * 0.94, 0.6 + (4 + len(line)) * 0.94], [k, k], color=RED,
+                    linewidth=1.8)
     if results:
-        ax.text(0.6, bottom, f"result, threads in order   {results}", fontsize=11, va="center", weight="bold")
+        ax.text(0.6, bottom, f"result, threads in order   {results}", fontsize=11, va="center",
+                weight="bold")
     for k, part in enumerate(words, start=1):
         ax.text(0.6, bottom + 0.3 + k, part, fontsize=10, va="center", parse_math=False)
     n = len(found.races)
-    verdict = f"{amount(n, 'pair')} of lines race{'s' * (n == 1)}" if n else "Out of bounds" if told else "No race"
+    verdict = (f"{amount(n, 'pair')} of lines "
+               f"race{'s' * (n == 1)}" if n else "Out of bounds" if told else "No race")
     ax.set(title=verdict, xlim=(0, 100), ylim=(bottom + 0.9 + len(words), 0.4))
     ax.axis("off")
-    fig.set_label((f"{verdict}. " if n or not told else "") + " ".join(told) + (f" The result: {results}." if results else ""))
+    fig.set_label((f"{verdict}. " if n or not told else "") + " ".join(told)
+                  + (f" The result: {results}." if results else ""))
     return fig

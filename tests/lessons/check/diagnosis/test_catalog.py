@@ -15,13 +15,15 @@ def test_no_other_diagnosis_speaks(case):
     assert set(speaking[1:]) <= ALSO_TRUE.get(own, set())
 
 
-@pytest.mark.parametrize("mine", [random(2, 5, 4, K, seed=9), x_BTHK + 0.1 * random(2, 5, 4, K, seed=9), x_BTHK.square(),
+@pytest.mark.parametrize("mine", [random(2, 5, 4, K, seed=9),
+                                  x_BTHK + 0.1 * random(2, 5, 4, K, seed=9), x_BTHK.square(),
                                   with_row(x_BTHK, (0, 3), 0.5), x_BTHK.abs(), x_BTHK.cumsum(1)])
 def test_what_no_rule_explains_gets_no_diagnosis(mine):
     assert [d.__name__ for d in DIAGNOSES if d(mine, x_BTHK)] == []
 
 
-@pytest.mark.parametrize("case", [case for case, (own, *_) in CASES.items() if own not in ("lower_precision", "not_finite")])
+@pytest.mark.parametrize("case", [case for case, (own, *_) in CASES.items()
+                                  if own not in ("lower_precision", "not_finite")])
 def test_one_wrong_value_more_silences_the_diagnosis(case):
     own, mine, expected, _ = CASES[case]
     if mine.dtype == torch.bool or not mine.ndim:

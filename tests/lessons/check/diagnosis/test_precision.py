@@ -15,4 +15,5 @@ def test_typical_mistake_is_named(case):
 def test_small_difference_is_never_called_more_than_a_matter_of_precision():
     almost = x_BTHK * (1 + 1e-5)
     assert diagnose(almost, x_BTHK) is None
-    assert "bfloat16" in diagnose((x_BTHK.round(decimals=1)).bfloat16(), x_BTHK.round(decimals=1).double())
+    assert "bfloat16" in diagnose((x_BTHK.round(decimals=1)).bfloat16(),
+                                  x_BTHK.round(decimals=1).double())

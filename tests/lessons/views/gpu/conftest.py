@@ -19,4 +19,5 @@ def summed(program):
 @pytest.fixture(scope="session")
 def barriers():
     text = SUM[:SUM.index('extern "C" __global__ void copy')]
-    return gpu.barriers(gpu.program(text), "block_sum", lambda: [torch.arange(64.0), torch.zeros(1)], grid=1, block=64)
+    return gpu.barriers(gpu.program(text), "block_sum",
+                        lambda: [torch.arange(64.0), torch.zeros(1)], grid=1, block=64)

@@ -9,15 +9,20 @@ from llama_from_scratch.kernels.emulator.trace import trace
 from llama_from_scratch.lessons import gpu
 
 
-@pytest.mark.parametrize(("stride", "offset", "n_sectors"), [(1, 0, 4), (1, 3, 5), (2, 0, 8), (3, 0, 12), (32, 0, 32)])
-def test_sectors_are_coloured_whole_and_lanes_written_where_they_ask(program, stride, offset, n_sectors):
+@pytest.mark.parametrize(("stride", "offset", "n_sectors"),
+                         [(1, 0, 4), (1, 3, 5), (2, 0, 8), (3, 0, 12), (32, 0, 32)])
+def test_sectors_are_coloured_whole_and_lanes_written_where_they_ask(
+    program, stride, offset, n_sectors
+):
     figure = gpu.sectors_frame(copied(program, stride, offset), "y[threadIdx.x] =", "x")
     state = np.asarray(figure.axes[0].images[0].get_array()).flatten()
     assert (state == 2).sum() == 32 and (state > 0).sum() == 8 * n_sectors
     assert np.flatnonzero(state == 2).tolist() == [lane * stride + offset for lane in range(32)]
     lanes = {int(text.get_text()): text.get_position() for text in figure.axes[0].texts}
-    assert lanes == {lane: ((lane * stride + offset) % 32, (lane * stride + offset) // 32) for lane in range(32)}
-    assert f"ask for 128 bytes of x, which lie in {n_sectors} sectors of 32 bytes. {4 / n_sectors:.0%} of" in figure.get_label()
+    assert lanes == {lane: ((lane * stride + offset) % 32, (lane * stride + offset) // 32)
+                     for lane in range(32)}
+    assert (f"ask for 128 bytes of x, which lie in {n_sectors} sectors "
+            f"of 32 bytes. {4 / n_sectors:.0%} of" in figure.get_label())
 
 
 def test_pointer_tells_who_asked(program):
@@ -44,9 +49,11 @@ def test_frames_refuse_the_other_kind_of_memory_and_a_line_that_is_not_there(pro
         gpu.sectors_frame(summed, "part[t] = x", "part")
     with pytest.raises(ValueError, match="use sectors_frame"):
         gpu.banks_frame(summed, "part[t] = x", "x")
-    with pytest.raises(ValueError, match=r"one line that contains 'nowhere' must touch x; 0 do\. There are\n  6: writes part"):
+    with pytest.raises(ValueError, match=r"one line that contains 'nowhere' must touch x; 0 do\. "
+                                         r"There are\n  6: writes part"):
         gpu.sectors_frame(summed, "nowhere", "x")
     with pytest.raises(ValueError, match="there are 2 warp accesses, from 0; got 2"):
         gpu.sectors_frame(summed, "part[t] = x", "x", number=2)
     with pytest.raises(ValueError, match="a picture holds 40 rows"):
-        gpu.sectors_frame(trace(program, "copy", [torch.zeros(4000), torch.zeros(32), 64, 0], grid=1, block=32), "y[", "x")
+        gpu.sectors_frame(trace(program, "copy", [torch.zeros(4000), torch.zeros(32), 64, 0],
+                                grid=1, block=32), "y[", "x")

@@ -17,7 +17,8 @@ def test_slider_moves_through_all_steps_and_tells_each_in_words(summed):
         explorer.controls["step"].value = number
         assert explorer.picture.value != before and explorer.problem.value == ""
         n = 64 >> number
-        assert f"{n} element{'s' * (n > 1)} written, {2 * n} elements read, 0 elements never written" in explorer.words.value
+        assert (f"{n} element{'s' * (n > 1)} written, {2 * n} elements "
+                "read, 0 elements never written" in explorer.words.value)
 
 
 def test_cells_show_the_values_and_what_was_done_to_them(summed):
