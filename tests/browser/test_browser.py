@@ -114,7 +114,7 @@ def move_first_control(widget):
 
 
 def words_under(page, cell):
-    """What the page shows beside a cell of the picture while the pointer stands in its middle."""
+    """What the page shows beside a cell of the picture while the pointer is in its middle."""
     box = cell.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     found = page.evaluate("() => "
@@ -200,7 +200,7 @@ WHOLE = "12_rope.ipynb"
 
 
 def has_widget(cell):
-    """By its stored output: the words that stand for a widget where no kernel is alive."""
+    """By its stored output: the words shown for a widget where no kernel is alive."""
     return any("run the cell" in "".join(out.get("data", {}).get("text/plain", ""))
                for out in cell.get("outputs", []))
 

@@ -1,5 +1,4 @@
-"""How the course's notebooks are made: run, stored in one form, checked, shown, copied for readers,
-and proved.
+"""How the notebooks are made: run, stored in one form, checked, shown, copied for readers, proved.
 
     form         the one form in which a notebook is stored; read_notebook, canonical
     executing    run: executes a notebook and stores it, with pictures made small by `palette`

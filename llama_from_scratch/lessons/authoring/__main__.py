@@ -1,5 +1,6 @@
-"""Runs, checks, shows and strips the course's notebooks: `python -m
-llama_from_scratch.lessons.authoring --help`.
+"""Runs, checks, shows and copies the course's notebooks.
+
+`python -m llama_from_scratch.lessons.authoring --help` lists the commands.
 """
 
 import argparse
@@ -20,8 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, words in (("run", "execute and store"),
                         ("check", "find broken rules without executing")):
-        commands.add_parser(name, help=words).add_argument("files", nargs="*", type=Path,
-                                                           help="default: all notebooks")
+        command = commands.add_parser(name, help=words)
+        command.add_argument("files", nargs="*", type=Path, help="default: all notebooks")
     commands.add_parser("show", help="print as text, for git diff").add_argument("file", type=Path)
     copy = commands.add_parser("student", help="write copies without the solutions")
     copy.add_argument("folder", type=Path)

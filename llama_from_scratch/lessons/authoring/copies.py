@@ -1,6 +1,4 @@
-"""The reader's copy of a chapter: blanks instead of solutions, and a line that records each
-exercise that passes.
-"""
+"""The reader's copy of a chapter: blanks for solutions, and a line that records what passes."""
 
 from pathlib import Path
 
@@ -17,8 +15,7 @@ exercises.passed("{id}")"""
 
 
 def student(path: Path, folder: Path) -> Path:
-    """Writes the reader's copy: solutions become NotImplementedError, what follows from them has no
-    output yet.
+    """Writes the reader's copy: solutions become NotImplementedError; what follows has no output.
 
     A block opened by `### BEGIN SOLUTION: what to do` hands its words to the error. An exercise
     ends with the call that records it. Raises FileExistsError, and writes nothing, where the reader

@@ -14,8 +14,7 @@ class CellFailed(Exception):
 
 
 def run(path: Path, *, timeout_s: int = CELL_TIMEOUT_S) -> bool:
-    """Executes a notebook in a fresh kernel of this very Python and stores it; True if that changed
-    the file.
+    """Executes a notebook in a fresh kernel of this Python and stores it; True if the file changed.
 
     Cells tagged `gpu` are left as they are on a machine without CUDA; cells tagged `slow` get more
     time. Raises CellFailed, with the file untouched, if a cell fails.
@@ -44,8 +43,7 @@ def client(nb: dict, folder: Path, timeout_s: int):
     from nbclient import NotebookClient
 
     class Flat(NotebookClient):
-        """Keeps what an Output widget prints in the cell, and the frames that `clear_output` would
-        take away.
+        """Keeps in the cell what an Output widget prints, and what `clear_output` would remove.
 
         nbval sees the same, so even the cells of `interact` compare; and plain nbclient can lose a
         reply and hang while it copies Output widgets.

@@ -54,9 +54,7 @@ def tags_of(cell: dict) -> list[str]:
 
 
 def _name_cells(cells: list[dict], topic: str) -> None:
-    """Gives each cell without a slug of its own, such as one that JupyterLab just made, the next
-    free number.
-    """
+    """Gives each cell without a slug, such as one that JupyterLab just made, the next number."""
     kept, unnamed = set(), []
     for cell in cells:
         if SLUG.fullmatch(cell.get("id", "")) and cell["id"] not in kept:

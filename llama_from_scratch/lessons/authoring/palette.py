@@ -1,5 +1,4 @@
-"""Makes stored pictures smaller: a palette of few colours where the eye cannot tell the difference.
-"""
+"""Makes stored pictures smaller: few colors where the eye cannot tell the difference."""
 
 import base64
 import io
@@ -10,10 +9,9 @@ MAX_PALETTE_ERROR = 4.0
 
 
 def shrink_png(png: str) -> str:
-    """The picture (base64 in and out) with a palette of 64 or 256 colours where the eye cannot tell
-    the difference.
+    """The picture (base64 in and out) with 64 or 256 colors where the eye sees no difference.
 
-    Figures have few colours, so this saves more than half of most of them; a photograph is kept as
+    Figures have few colors, so this saves more than half of most of them; a photograph is kept as
     it is.
     """
     import numpy as np

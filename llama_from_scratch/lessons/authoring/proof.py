@@ -1,6 +1,4 @@
-"""The proof that every solution passes, every stub fails, and a reader's copy differs in nothing
-but its blanks.
-"""
+"""The proof that every solution passes, every stub fails, and a copy differs only in its blanks."""
 
 from pathlib import Path
 
@@ -11,8 +9,7 @@ from llama_from_scratch.lessons.exercises.reading import cells_of, read_exercise
 
 
 def prove(path: Path) -> list[str]:
-    """A sentence for each exercise whose solution fails or whose stub passes, and for each other
-    change in the reader's copy.
+    """A sentence for each solution that fails, stub that passes, or other change in the copy.
 
     Runs the notebook once, in one kernel: before each exercise the stub, which must raise
     NotImplementedError, then the solution, which must not. That is also the order in which a reader
@@ -22,9 +19,7 @@ def prove(path: Path) -> list[str]:
 
 
 def prove_copy(path: Path) -> list[str]:
-    """A sentence for each difference between a notebook and its reader's copy that is no blank.
-    Runs nothing.
-    """
+    """A sentence for each difference between a notebook and its copy but blanks. Runs nothing."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -53,9 +48,7 @@ def prove_copy(path: Path) -> list[str]:
 
 
 def _without_blanks(source: str) -> list[str | None]:
-    """The lines outside of solutions, found line by line, without the pattern that made the copy;
-    None for a blank.
-    """
+    """The lines outside of solutions, by another way than the copy was made; None for a blank."""
     lines: list[str | None] = []
     is_inside = False
     for line in source.splitlines():

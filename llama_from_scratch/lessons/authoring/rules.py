@@ -1,5 +1,4 @@
-"""The rules of the course for a stored notebook, found without running it: `check` names each that
-is broken.
+"""The rules for a stored notebook: `check` names each that is broken, without running anything.
 
 Its form keeps a second run from changing any byte; what would vary in a way that no form can hide
 is refused here.
@@ -58,8 +57,8 @@ def check(path: Path) -> list[Complaint]:
     cells = list(enumerate(nb.cells, start=1))
     complaints = list(_check_file(path, nb))
     for number, cell in cells:
-        for rule, cure, is_error in (*_check_tags(cell),
-                                     *(_check_code(cell) if cell.cell_type == "code" else ())):
+        of_code = _check_code(cell) if cell.cell_type == "code" else ()
+        for rule, cure, is_error in (*_check_tags(cell), *of_code):
             complaints.append(Complaint(path=path, cell=number, rule=rule, cure=cure,
                                         is_error=is_error))
     return complaints
@@ -128,7 +127,7 @@ def _check_outputs(cell: dict) -> Iterator[tuple[str, str, bool]]:
             text.append(out.evalue)
             if "raises-exception" not in tags_of(cell):
                 yield (f"an error is stored: {out.ename}: {out.evalue}",
-                       "Mend it, or tag it raises-exception", True)
+                       "Fix it, or tag it raises-exception", True)
         if out.output_type == "stream":
             text.append(out.text)
             if out.name == "stderr":
@@ -145,8 +144,8 @@ def _check_outputs(cell: dict) -> Iterator[tuple[str, str, bool]]:
                 "Draw it smaller, or with image.interpolation nearest",
                 len(figure) > MAX_FIGURE_CHARS,
             )
-    if "raises-exception" in tags_of(cell) and not any(out.output_type == "error"
-                                                       for out in cell.outputs):
+    has_error = any(out.output_type == "error" for out in cell.outputs)
+    if "raises-exception" in tags_of(cell) and not has_error:
         yield ("the cell is tagged raises-exception and raised nothing", "Remove the tag or raise",
                True)
     if "plt.show()" in cell.source and not n_figures:
@@ -185,8 +184,8 @@ def _check_source(cell: dict) -> Iterator[tuple[str, str]]:
                "End with plt.show() or assign to _")
     for node in _nodes(cell.source):
         match node:
-            case (ast.Name(id=name) | ast.Attribute(attr=name) | ast.keyword(arg=name)
-                  ) if name in LIVE_OUTPUT:
+            case (ast.Name(id=name) | ast.Attribute(attr=name)
+                  | ast.keyword(arg=name)) if name in LIVE_OUTPUT:
                 yield (f"`{name}` rewrites output that the stored notebook keeps",
                        "Print each line once")
             case ast.Call(func=ast.Attribute(value=ast.Name(id="time"), attr="time")):
@@ -197,8 +196,8 @@ def _check_source(cell: dict) -> Iterator[tuple[str, str]]:
             case ast.ImportFrom(module="tqdm"):
                 yield ("a text progress bar prints its speed",
                        "Print every k steps, or use the library's own bar")
-            case ast.Import(names=names) if found := NETWORK & {name.name.split(".")[0]
-                                                                for name in names}:
+            case ast.Import(names=names) if found := NETWORK & {
+                    name.name.split(".")[0] for name in names}:
                 yield f"`{found.pop()}` reaches for the network", "Use the bundled data"
             case ast.ImportFrom(module=str(module)) if module.split(".")[0] in NETWORK:
                 yield f"`{module}` reaches for the network", "Use the bundled data"

@@ -82,8 +82,9 @@ def tensors(value: Any) -> list[Tensor]:
     """All tensors in a value, a sequence or a mapping, in order."""
     if isinstance(value, Tensor):
         return [value]
-    items = (value.values() if isinstance(value, Mapping) else value
-             if isinstance(value, list | tuple) else ())
+    items = value.values() if isinstance(value, Mapping) else value
+    if not isinstance(value, Mapping | list | tuple):
+        return []
     return [x for item in items for x in tensors(item)]
 
 

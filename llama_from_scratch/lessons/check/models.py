@@ -64,8 +64,8 @@ def compare(
     if problem is None:
         print(f"✓ the models agree, output of shape {tuple(expected[-1].tensors[0].shape)}")
         return
-    if {name for name, _ in mine.named_modules()} == {name
-                                                      for name, _ in reference.named_modules()}:
+    yours, wanted = ({name for name, _ in model.named_modules()} for model in (mine, reference))
+    if yours == wanted:
         problem = _first_by_name(mine, reference, found, expected, tolerance)
     else:
         problem = f"{_first_by_order(found, expected, tolerance)}\n{problem}"
@@ -99,8 +99,8 @@ def _recording(model: nn.Module, events: list[Event]):
 
     with contextlib.ExitStack() as hooks, torch.no_grad():
         for name, module in model.named_modules():
-            hooks.callback(module.register_forward_pre_hook(entering(name),
-                                                            with_kwargs=True).remove)
+            before = module.register_forward_pre_hook(entering(name), with_kwargs=True)
+            hooks.callback(before.remove)
             hooks.callback(module.register_forward_hook(leaving(name)).remove)
         try:
             yield

@@ -42,7 +42,7 @@ def changed(
     rtol: float | int | None = None, atol: float | int | None = None,
 ) -> None:
     """Prints one line, with both, if `mine` differs from `baseline`: for an experiment whose
-    outcome nobody can prescribe.
+    outcome cannot be prescribed.
 
     Values and tolerances as for `equal`. `is_lower`: whether a number must fall (True) or rise
     (False) to pass. Raises CheckFailed if both are equal, of different kinds, or the number went

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-# A name's noun stands before the first of these: "the losses of the run".
+# A name's noun comes before the first of these: "the losses of the run".
 PREPOSITION = re.compile(r" (?:of|for|at|in|on|to|by|with|without|after|before|from|under|per) ")
 
 
@@ -44,8 +44,8 @@ def is_plural(name: str) -> bool:
     """Whether a value's name, such as "your losses" or "the sizes of the layers", takes "are" and
     "have".
     """
-    return not name.startswith("what ") and re.search(r"[^saiu]s$",
-                                                      PREPOSITION.split(name)[0]) is not None
+    noun = PREPOSITION.split(name)[0]
+    return not name.startswith("what ") and re.search(r"[^saiu]s$", noun) is not None
 
 
 def name_of(function: Any) -> str:

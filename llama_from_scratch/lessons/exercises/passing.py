@@ -70,8 +70,8 @@ def progress_table(*, file: Path | None = None, folder: Path = NOTEBOOKS) -> str
     now = progress.load(progress.PROGRESS if file is None else file)
     rows = [(stem.replace("_", " "), found) for stem, found in chapters(folder).items()]
     width = max((len(title) for title, _ in rows), default=0)
-    lines = [f"{title:<{width}}  {_bar(found, now.passed)}  "
-             f"{left(found, now.passed)}" for title, found in rows]
+    lines = [f"{title:<{width}}  {_bar(found, now.passed)}  {left(found, now.passed)}"
+             for title, found in rows]
     everything = [exercise for _, found in rows for exercise in found]
     n_done = sum(exercise.id in now.passed for exercise in everything)
     total = f"{n_done} of {len(everything)} exercises done; {left(everything, now.passed)}"
@@ -87,5 +87,6 @@ def left(found: Sequence[Exercise], done: frozenset[str]) -> str:
     minutes = sum(exercise.minutes or 0 for exercise in found if exercise.id not in done)
     if all(exercise.id in done for exercise in found):
         return "done"
-    return (f"{minutes} minutes left" if minutes < 60 else f"{minutes // 60} h "
-                                                           f"{minutes % 60} min left")
+    if minutes < 60:
+        return f"{minutes} minutes left"
+    return f"{minutes // 60} h {minutes % 60} min left"

@@ -63,7 +63,7 @@ def _parse(data: bytes) -> frozenset[str]:
 
 
 def _load_or_set_aside(file: Path) -> Progress:
-    """To be called under the lock: another process may have mended the file since it was read."""
+    """To be called under the lock: another process may have repaired the file since it was read."""
     try:
         return Progress(passed=_parse(file.read_bytes()))
     except FileNotFoundError:

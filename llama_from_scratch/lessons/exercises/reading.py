@@ -153,8 +153,8 @@ def find(name: str | float, *, folder: Path = NOTEBOOKS) -> Exercise:
     for exercise in there:
         if exercise.id == name:
             return exercise
-    ids = ", ".join(exercise.id for exercise in there) or ", ".join(stem.partition("_")[0]
-                                                                    for stem in chapters(folder))
+    ids = ", ".join([exercise.id for exercise in there]
+                    or [stem.partition("_")[0] for stem in chapters(folder)])
     what = f"chapter {number} has the exercises" if there else "there are exercises in the chapters"
     raise ValueError('an exercise is named by chapter and number, such as "12.1" with its quotes; '
                      f"got {name!r}, and {what} {ids}")

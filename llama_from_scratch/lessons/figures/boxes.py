@@ -21,7 +21,7 @@ _PAD, _GAP, _TITLE, _BOX, _PITCH, _PITCH_WITH_IDS = 0.08, 0.035, 0.36, 0.27, 0.3
 
 
 class Box(NamedTuple):
-    """Where one token stands in a picture, in inches from its top left: what is written in it, and
+    """Where one token is in a picture, in inches from its top left: what is written in it, and
     below it.
     """
 
@@ -43,8 +43,8 @@ def tokens(
     """
     boxes = token_boxes(pieces, ids=ids, columns=columns)
     width = max(8, _PAD + max((box.left + box.width for box in boxes), default=0))
-    height = max((box.top for box in boxes), default=0) + (_BOX if ids is None
-                                                           else _PITCH_WITH_IDS) + _PAD
+    last = _BOX if ids is None else _PITCH_WITH_IDS
+    height = max((box.top for box in boxes), default=0) + last + _PAD
     fig = plt.figure(figsize=(width, _TITLE + height), layout="none")
     ax = fig.add_axes((0, 0, 1, height / (_TITLE + height)), xlim=(0, width), ylim=(height, 0))
     ax.axis("off")
@@ -57,14 +57,14 @@ def tokens(
     # One path for all letters: matplotlib takes 2 ms for each text of its own, which is too slow
     # for a page of tokens.
     glyphs: dict[str, TextPath] = {}
-    for lines, size, below, colour in (([box.label for box in boxes], LABEL_PT, 0.68 * _BOX,
-                                        "black"),
-                                       ([box.number for box in boxes], ID_PT, _BOX + 0.16, "0.3")):
+    for lines, size, below, colour in (
+            ([box.label for box in boxes], LABEL_PT, 0.68 * _BOX, "black"),
+            ([box.number for box in boxes], ID_PT, _BOX + 0.16, "0.3")):
         written = [path for box, words in zip(boxes, lines, strict=True) for path in _written(
             words, middle=box.left + box.width / 2, baseline=box.top + below, size=size,
             glyphs=glyphs)]
         if written:
-            # which measures nothing
+            # add_artist, which measures nothing
             ax.add_artist(PathPatch(Path.make_compound_path(*written), color=colour, linewidth=0))
     return fig
 
@@ -120,8 +120,8 @@ def letters(piece: bytes) -> str:
         text = piece.decode().replace(" ", "·").replace("\n", "⏎").replace("\t", "→")
     except UnicodeDecodeError:
         return piece.hex(" ").upper()
-    return (text if text.isprintable()
-            and (piece.isascii() or _has_glyphs(text)) else piece.hex(" ").upper())
+    is_drawable = text.isprintable() and (piece.isascii() or _has_glyphs(text))
+    return text if is_drawable else piece.hex(" ").upper()
 
 
 def _has_glyphs(text: str) -> bool:

@@ -27,14 +27,12 @@ def style() -> None:
     """
     plt.rcParams.update({
         "figure.figsize": (7, 3.6), "figure.dpi": 100, "figure.facecolor": "white",
-        "figure.constrained_layout.use": True,
-        "axes.prop_cycle": cycler(color=COLOURS), "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.titlesize": 13, "axes.titleweight": "bold", "axes.titlelocation": "left",
-        "axes.labelsize": 12,
+        "figure.constrained_layout.use": True, "axes.prop_cycle": cycler(color=COLOURS),
+        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 13,
+        "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.labelsize": 12,
         "xtick.labelsize": 11, "ytick.labelsize": 11, "legend.fontsize": 11,
-        "legend.frameon": False,
-        "lines.linewidth": 2.2, "image.cmap": "viridis", "image.interpolation": "nearest",
+        "legend.frameon": False, "lines.linewidth": 2.2, "image.cmap": "viridis",
+        "image.interpolation": "nearest",
     })
     torch.set_printoptions(precision=3, sci_mode=False)
 

@@ -14,9 +14,8 @@ from llama_from_scratch.lessons.figures.look import SIGNED
 
 def grid(
     values: torch.Tensor | np.ndarray, *, title: str, x: str, y: str, labels: str | None = None,
-    signed: bool = False,
-    x_ticks: Sequence[str] | None = None, y_ticks: Sequence[str] | None = None,
-    size: tuple[float, float] | None = None,
+    signed: bool = False, x_ticks: Sequence[str] | None = None,
+    y_ticks: Sequence[str] | None = None, size: tuple[float, float] | None = None,
 ) -> Figure:
     """A heat map of a matrix (rows, columns) with named axes.
 
@@ -36,9 +35,8 @@ def grid(
 
 def grids(
     values: Mapping[str, torch.Tensor | np.ndarray], *, x: str, y: str, labels: str | None = None,
-    signed: bool = False,
-    x_ticks: Sequence[str] | None = None, y_ticks: Sequence[str] | None = None,
-    size: tuple[float, float] | None = None,
+    signed: bool = False, x_ticks: Sequence[str] | None = None,
+    y_ticks: Sequence[str] | None = None, size: tuple[float, float] | None = None,
 ) -> Figure:
     """Matrices of one shape side by side, each under its title: before and after, one head and the
     next.

@@ -1,10 +1,9 @@
-"""Write with a model, or talk with it: type, press Enter, and watch its answer arrive token by
-token.
+"""Write with a model, or talk with it: type, press Enter, and watch the answer token by token.
 
 The model reads everything said so far, as far as its context reaches: `ChatWindow` goes on with one
 text, `Conversation` takes turns in the model's chat format. It answers in a thread of its own, so
 the notebook and every other control stay alive. Where no kernel is alive, a picture of the opening
-stands in.
+is shown.
 
 Used by the chapters on training (17) and chat (19, 5x), and by the tour.
 """
@@ -43,7 +42,8 @@ class _Talk(ipywidgets.VBox):
     """A text field, buttons, a temperature and the conversation. `turns` holds it as (who, text)
     pairs.
 
-    A kind of talk says how an answer begins (`_begin`) and what it means to begin anew (`_forget`).
+    Each kind of talk defines how an answer begins (`_begin`), and what starting over forgets
+    (`_forget`).
     """
 
     def __init__(
@@ -52,17 +52,16 @@ class _Talk(ipywidgets.VBox):
         self._seed, self._shown_s = seed, -math.inf
         self._stop = threading.Event()
         self.title, self.turns, self.thread = title, [], threading.Thread()
-        self.field = ipywidgets.Text(placeholder="your words, then Enter", description="you",
-                                     continuous_update=False,
-                                     style={"description_width": "9em"}, layout={"width": "44em"})
-        self.temperature = ipywidgets.FloatSlider(value=0.8, min=0.0, max=1.5, step=0.05,
-                                                  description="temperature",
-                                                  style={"description_width": "9em"},
-                                                  layout={"width": "32em"})
-        self.send_button = ipywidgets.Button(description="Send", button_style="primary",
-                                             tooltip="or press Enter")
+        self.field = ipywidgets.Text(
+            placeholder="your words, then Enter", description="you", continuous_update=False,
+            style={"description_width": "9em"}, layout={"width": "44em"})
+        self.temperature = ipywidgets.FloatSlider(
+            value=0.8, min=0.0, max=1.5, step=0.05, description="temperature",
+            style={"description_width": "9em"}, layout={"width": "32em"})
+        self.send_button = ipywidgets.Button(
+            description="Send", button_style="primary", tooltip="or press Enter")
         self.stop_button = ipywidgets.Button(description="Stop", disabled=True)
-        self.new_button = ipywidgets.Button(description="Begin anew")
+        self.new_button = ipywidgets.Button(description="Start over")
         self.problem, self.page = ipywidgets.HTML(), ipywidgets.HTML()
         buttons = ipywidgets.HBox([self.send_button, self.stop_button, self.new_button],
                                   layout={"margin": "0 0 0 9em"})
@@ -74,7 +73,7 @@ class _Talk(ipywidgets.VBox):
         self.field.observe(lambda change: self._on_words(change["new"]), names="value")
         self.send_button.on_click(lambda _: self.send(self.field.value))
         self.stop_button.on_click(lambda _: self.stop())
-        self.new_button.on_click(lambda _: self.begin_anew())
+        self.new_button.on_click(lambda _: self.start_over())
         self._still = b""
 
     def _on_message(self, _: ipywidgets.Widget, content: dict, buffers: list) -> None:
@@ -111,7 +110,7 @@ class _Talk(ipywidgets.VBox):
         """Ends the answer after the token being computed."""
         self._stop.set()
 
-    def begin_anew(self) -> None:
+    def start_over(self) -> None:
         """Forgets the conversation."""
         self.stop()
         if self.thread.is_alive():
@@ -185,9 +184,7 @@ class ChatWindow(_Talk):
         self._ids, self._is_over = [], False
 
     def _read(self, text: str) -> list[int]:
-        """All ids up to and with `text`. After a text that the model ended itself, the next begins
-        anew.
-        """
+        """All ids up to and with `text`; of it alone, after a text that the model ended itself."""
         room = self._model.config.max_seq_len - 1
         before = [] if self._is_over else self._ids
         new = encode(self._model, self._tokenizer, text=f" {text}" if before and text else text,
@@ -196,7 +193,7 @@ class ChatWindow(_Talk):
             new = new[1:]
         if len(before) + len(new) > room:
             raise ValueError(f"the model's context holds {room + 1} tokens, {len(before)} are "
-                             f"taken, and this is {len(new)} more. Write less, or begin anew")
+                             f"taken, and this is {len(new)} more. Write less, or start over")
         self._ids, self._is_over = before + new, False
         self.turns += [("you", text), ("model", "")]
         return self._ids
@@ -232,7 +229,7 @@ class Conversation(_Talk):
     """Talk with a model in its chat format: `chat` keeps what was said, and may have said something
     already.
 
-    Below the words stands what the model reads before all else, its system message, which may be
+    Below the words is what the model reads before all else, its system message, which may be
     changed at any time. `opening` is said at once, and greedily. An answer ends where the model
     ends it, after `max_tokens`, or at the stop button; `seed` moves on by one with every answer.
     Turns that no longer fit the context are pale.

@@ -25,7 +25,7 @@ from llama_from_scratch.model.transformer import Llama
 
 
 @record
-class Trace:
+class Activations:
     """One text on its way through the layers, in fp32 on the CPU. Axis L+1 begins with the
     embedding, then each block.
 
@@ -40,7 +40,7 @@ class Trace:
 
 
 @torch.no_grad()
-def trace(model: Llama, ids: Int[Tensor, "T"]) -> Trace:
+def trace(model: Llama, ids: Int[Tensor, "T"]) -> Activations:
     """What one pass over `ids` leaves behind. Raises ValueError as the model does."""
     weights, attention, feed_forward, stream = [], [], [], []
 
@@ -66,7 +66,7 @@ def trace(model: Llama, ids: Int[Tensor, "T"]) -> Trace:
                 lambda _, inputs, output: keep(feed_forward, output)))
             hook(block.register_forward_hook(lambda _, inputs, output: keep(stream, output)))
         model.hidden(ids[None].to(model.output.weight.device))
-    return Trace(weights=torch.stack(weights), attention=torch.stack(attention),
+    return Activations(weights=torch.stack(weights), attention=torch.stack(attention),
                  feed_forward=torch.stack(feed_forward), stream=torch.stack(stream))
 
 

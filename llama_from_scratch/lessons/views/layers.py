@@ -12,7 +12,7 @@ import torch
 from matplotlib.figure import Figure
 
 from llama_from_scratch.lessons.figures.look import BLACK, BLUE, GREEN, ORANGE
-from llama_from_scratch.lessons.views.inspect_model import Trace, lens, trace
+from llama_from_scratch.lessons.views.inspect_model import Activations, lens, trace
 from llama_from_scratch.lessons.views.text import encode, names_of
 from llama_from_scratch.lessons.widgets.explorer import Explorer, explore, slider
 from llama_from_scratch.model.transformer import Llama
@@ -43,7 +43,7 @@ def residual_stream(model: Llama, tokenizer: Tokenizer, *, text: str) -> Explore
 
 
 def residual_frame(
-    passed: Trace, guesses: Sequence[tuple[str, float]], *, token: int, name: str,
+    passed: Activations, guesses: Sequence[tuple[str, float]], *, token: int, name: str,
     follows: str | None = None
 ) -> Figure:
     """Sizes of the stream and of both additions per layer, beside `guesses`: (token, probability)
@@ -77,8 +77,8 @@ def residual_frame(
         right.text(prob + 0.02, row, f"{guess}  {prob:.0%}", va="center", fontsize=12,
                    parse_math=False)
     right.set(xlim=(0, 1.4), xticks=(0, 0.5, 1), xlabel="probability of its first choice")
-    right.set_title("What would come next?" if follows is None else "What comes next? (here: "
-                                                                    f"{follows})", parse_math=False)
+    question = "What would come next?" if follows is None else f"What comes next? (here: {follows})"
+    right.set_title(question, parse_math=False)
     told = ", ".join(f"{where[k]} “{guesses[k][0]}” {guesses[k][1]:.0%}" for k in shown)
     fig.set_label(f"After token {token}, “{name}”, the first choice is: {told}. The stream grows "
                   f"from size {stream[0]:.2f} to {stream[-1]:.2f}.")

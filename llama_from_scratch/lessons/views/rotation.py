@@ -22,8 +22,7 @@ _MAX_HANDS = 8
 
 
 def rope(config: LlamaConfig, *, start: Mapping[str, Any] | None = None) -> Explorer:
-    """The hands of one head at a position, and how far each turns per token, under theta and under
-    scaling.
+    """The hands of one head at a position, and how far each turns per token.
 
     `start`: other first values, such as {"position": 64, "scaling": "×8 (Llama 3.1)"}.
     """
@@ -35,9 +34,9 @@ def rope(config: LlamaConfig, *, start: Mapping[str, Any] | None = None) -> Expl
         factor = factors[scaling]
         scaled = None if factor is None else RopeScaling(
             factor=factor, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=original)
-        return rope_frame(dataclasses.replace(config, rope_theta=float(theta.replace(",", "")),
-                                              rope_scaling=scaled),
-                          position=position, original=original)
+        turned = dataclasses.replace(
+            config, rope_theta=float(theta.replace(",", "")), rope_scaling=scaled)
+        return rope_frame(turned, position=position, original=original)
 
     positions = [*range(9), *(2**k for k in range(4, int(math.log2(32 * original)) + 1))]
     own = f"{config.rope_theta:,.0f}"

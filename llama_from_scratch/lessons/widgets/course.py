@@ -2,7 +2,7 @@
 where it is done.
 
 Used by the tour (notebook 00). Its still picture, stored with the notebook, shows the course with
-nothing done, so that it is the same for everybody.
+nothing done, so that it is the same for every reader.
 """
 
 import base64

@@ -2,7 +2,7 @@
 
 `explore(draw, title="...", controls={"position": (0, 40)})` calls `draw(position=...)` whenever the
 slider moves and shows the figure it returns. The function is the reader's own, so it draws their
-own objects. Where no kernel is alive (on GitHub, in a PDF) the first picture stands in its place.
+own objects. Where no kernel is alive (on GitHub, in a PDF) the first picture is shown instead.
 `views` and `sizes` hold the pictures that several chapters share.
 """
 

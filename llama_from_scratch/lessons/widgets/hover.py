@@ -1,4 +1,4 @@
-"""What lies under the pointer, in words: a transparent grid laid over the picture of a matrix.
+"""What is under the pointer, in words: a transparent grid over the picture of a matrix.
 
 Which words is asked of matplotlib's own hook, `axes.format_coord(column, row)`. The grid is plain
 HTML and CSS, so hovering needs neither the kernel nor a script, and its places are parts of the
@@ -18,7 +18,7 @@ MAX_CELLS = 16_000
 
 PICTURE_CLASS, CELLS_CLASS = "llama-hover-picture", "llama-hover-cells"
 
-# The words stand beside their row, on the side of it where the picture has more room, so that no
+# The words are beside their row, on the side of it where the picture has more room, so that no
 # edge cuts them off.
 STYLE = f"""<style>
 .{PICTURE_CLASS} {{ display: block; position: relative; width: fit-content; max-width: 100%;
@@ -49,7 +49,7 @@ def cells(figure: Figure) -> str:
     shown = [ax for ax in figure.axes if ax.images]
     n_cells = sum(math.prod(ax.images[0].get_size()) for ax in shown)
     grids = "".join(map(_grid, shown)) if n_cells <= MAX_CELLS else _refusal(n_cells)
-    # Readers of screens have the sentence under the picture; thousands of cells would only stand in
+    # Readers of screens have the sentence under the picture; thousands of cells would only be in
     # their way.
     return f'{STYLE}<div aria-hidden="true">{grids}</div>'
 

@@ -42,12 +42,12 @@ class LivePlot(ipywidgets.VBox):
             return
         left_s = (now - self._began_s) / len(self._steps) * (self._n_steps - step.step - 1)
         self.bar.value = step.step + 1
-        self.words.value = (f"{step.step + 1} of {self._n_steps}   loss "
-                            f"{step.loss:.3f}   {duration(left_s)} left")
-        self.picture.value = png(plot_losses({"this run": History(steps=tuple(self._steps),
-                                                                  is_complete=is_last)}))
+        self.words.value = (f"{step.step + 1} of {self._n_steps}   loss {step.loss:.3f}   "
+                            f"{duration(left_s)} left")
+        so_far = History(steps=tuple(self._steps), is_complete=is_last)
+        self.picture.value = png(plot_losses({"this run": so_far}))
         self._drawn_s = time.monotonic()
 
     def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
-        return super()._repr_mimebundle_(**settings) | {"text/plain": "a live plot of the loss "
-                                                                      "(run the cell to watch it)"}
+        still = {"text/plain": "a live plot of the loss (run the cell to watch it)"}
+        return super()._repr_mimebundle_(**settings) | still

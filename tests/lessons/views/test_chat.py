@@ -111,7 +111,7 @@ def test_what_cannot_be_read_is_refused_in_words_and_nothing_is_lost(chat, text,
 def test_a_full_context_is_told_with_its_cure_and_a_new_beginning_helps(chat):
     for _ in range(20):
         press_enter(chat, "the little dog")
-    assert "context holds 64 tokens" in chat.problem.value and "begin anew" in chat.problem.value
+    assert "context holds 64 tokens" in chat.problem.value and "start over" in chat.problem.value
     chat.new_button.click()
     assert chat.turns == [] and "<b>" not in chat.page.value
     press_enter(chat, "the dog")

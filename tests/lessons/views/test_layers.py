@@ -7,7 +7,7 @@ import torch
 from moved_widgets import TEXT, figure_of, ids_of
 
 from llama_from_scratch.lessons import views
-from llama_from_scratch.lessons.views.inspect_model import Trace, trace
+from llama_from_scratch.lessons.views.inspect_model import Activations, trace
 
 
 def test_residual_bars_are_the_sizes_of_what_was_added(model, tokenizer):
@@ -31,7 +31,7 @@ def test_last_guess_is_what_the_model_itself_says_next(model, tokenizer):
 
 
 def test_deep_models_are_shown_every_few_layers_first_and_last_included():
-    passed = Trace(weights=torch.zeros(80, 1, 2, 2), attention=torch.ones(80, 2, 4),
+    passed = Activations(weights=torch.zeros(80, 1, 2, 2), attention=torch.ones(80, 2, 4),
                    feed_forward=torch.ones(80, 2, 4),
                          stream=torch.ones(81, 2, 4))
     left, _ = views.residual_frame(passed, [("x", 0.5)] * 81, token=1, name="y").axes

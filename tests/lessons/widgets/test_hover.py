@@ -1,4 +1,4 @@
-"""What the grid over a picture says of each cell, and where it lies, without a browser;
+"""What the grid over a picture says of each cell, and where it is, without a browser;
 tests/browser moves a real pointer.
 """
 

@@ -1,5 +1,4 @@
-"""Why two results differ: each diagnosis knows one mistake, undoes it, and speaks only if what is
-left is equal.
+"""Why two results differ: a diagnosis undoes one mistake, and applies if what is left is equal.
 
 So a wrong diagnosis cannot be given: `transposed` claims swapped axes only if swapping them back
 gives the expected values. The names of mistakes are those that learners make while building a

@@ -26,9 +26,8 @@ Diagnosis = Callable[[Tensor, Tensor], str | None]
 
 DIAGNOSES: tuple[Diagnosis, ...] = (
     lower_precision, reshaped, masked_wrong, logarithm, not_finite, sign_flipped, conjugated,
-    transposed, constant_factor,
-    constant_offset, merged_wrong, shifted, reordered, softmax_over_wrong_axis,
-    scaled_before_softmax, factor_per_slice,
+    transposed, constant_factor, constant_offset, merged_wrong, shifted, reordered,
+    softmax_over_wrong_axis, scaled_before_softmax, factor_per_slice,
 )
 """From the most to the least particular: where several would fit, the first is the one to hear."""
 

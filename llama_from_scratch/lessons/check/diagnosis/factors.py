@@ -93,8 +93,8 @@ def constant_offset(mine: Values, expected: Values) -> str | None:
 
 def factor_per_slice(mine: Values, expected: Values) -> str | None:
     """A factor of its own for each channel, or for each row."""
-    pair = mine.shape == expected.shape and 2 <= mine.ndim and min(mine.shape[-1],
-                                                                   mine[..., 0].numel()) >= 3
+    pair = (mine.shape == expected.shape and 2 <= mine.ndim
+            and min(mine.shape[-1], mine[..., 0].numel()) >= 3)
     if not pair or not is_plain(mine, expected):
         return None
     m, e = wide(mine), wide(expected)

@@ -25,8 +25,8 @@ def masked_wrong(mine: Values, expected: Values) -> str | None:
         return "the mask is inverted: True and False are exchanged"
     bands = _band(m), _band(e)
     if m.all():
-        return ("nothing is masked: tokens see those after "
-                "them" if bands[1] is not None else "nothing is masked")
+        return ("nothing is masked: tokens see those after them" if bands[1] is not None else
+                "nothing is masked")
     if None not in bands:
         step = bands[0] - bands[1]
         if step == 1:

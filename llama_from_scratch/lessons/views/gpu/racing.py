@@ -28,7 +28,7 @@ def barriers(
     """A checkbox for each line with a barrier; without one, the races that follow and what three
     orders of threads compute.
 
-    args: makes the arguments anew for each run. result: which of them holds the outcome. Every
+    args: makes new arguments for each run. result: which of them holds the outcome. Every
     choice of barriers is compiled when the widget is made, so that it answers at once.
     """
     lines = program.source.text.split("\n")
