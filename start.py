@@ -314,8 +314,7 @@ def teach_git():
     if not os.path.exists(os.path.join(ROOT, ".git")) or not shutil.which("git"):
         return
     program = os.path.relpath(python(), ROOT).replace(os.sep, "/")
-    # By file and without its folder on the path: importing the package would load PyTorch for each notebook.
-    command = program + " -P llama_from_scratch/lessons/notebook.py show"
+    command = program + " -m llama_from_scratch.lessons.authoring show"  # which loads the standard library alone
     subprocess.run(["git", "config", "diff.ipynb.textconv", command], cwd=ROOT, stderr=subprocess.DEVNULL)
 
 
@@ -343,7 +342,7 @@ def copy_lessons():
     missing = [name for name in chapters if not os.path.exists(os.path.join(folder, name))]
     if missing:
         say(f"Copying {len(missing)} of {len(chapters)} chapters to {MINE}, without the solutions")
-        command = [python(), "-m", "llama_from_scratch.lessons.notebook", "student", folder]
+        command = [python(), "-m", "llama_from_scratch.lessons.authoring", "student", folder]
         command += [os.path.join(ROOT, LESSONS, name) for name in missing]
         subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     if len(missing) < len(chapters):

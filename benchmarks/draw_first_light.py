@@ -16,7 +16,7 @@ from llama_from_scratch.config import LayerSpec, LlamaConfig
 from llama_from_scratch.generate.generate import stream_text
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.lessons import figures
-from llama_from_scratch.lessons.live import running_mean
+from llama_from_scratch.lessons.figures.losses import running_mean
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
 from llama_from_scratch.train import Packed, Step, TrainConfig, read_documents, split_validation, train

@@ -296,7 +296,7 @@ def test_help_is_there_at_once_because_nothing_heavy_is_loaded_for_it():
 
 
 def test_progress_shows_the_exercises_and_ticks_off_by_hand(tmp_path, capsys, monkeypatch):
-    from llama_from_scratch.lessons import progress
+    from llama_from_scratch.lessons.exercises import progress
 
     monkeypatch.setattr(progress, "PROGRESS", tmp_path / "progress.json")
     assert main(["progress"]) == 0
