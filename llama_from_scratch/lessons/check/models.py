@@ -42,9 +42,10 @@ def compare(
     """Prints one line if two models give the same output for `ids`; else names the first module
     that diverges.
 
-    Modules with the same names are compared one by one, what enters and what leaves, in the order
-    in which `reference` calls them. If the names differ, the innermost modules of `reference` are
-    taken in their order, and the first is named whose output no later module of `mine` gives.
+    Modules that hold parameters or buffers and have the same names are compared one by one, what
+    enters and what leaves, in the order in which `reference` calls them. If the names differ, the
+    innermost modules of `reference` are taken in their order, and the first is named whose output
+    no later module of `mine` gives.
     Models can only agree if they have the same weights. Raises CheckFailed if they differ, and what
     `mine` itself raises, with a note that says in which module.
     """
@@ -64,12 +65,18 @@ def compare(
     if problem is None:
         print(f"✓ the models agree, output of shape {tuple(expected[-1].tensors[0].shape)}")
         return
-    yours, wanted = ({name for name, _ in model.named_modules()} for model in (mine, reference))
+    yours, wanted = ({name for name, module in model.named_modules() if _holds_numbers(module)}
+                     for model in (mine, reference))
     if yours == wanted:
         problem = _first_by_name(mine, reference, found, expected, tolerance)
     else:
         problem = f"{_first_by_order(found, expected, tolerance)}\n{problem}"
     raise CheckFailed(problem)
+
+
+def _holds_numbers(module: nn.Module) -> bool:
+    """A part without any, such as an activation, is seen in what enters the next."""
+    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
 
 
 @contextlib.contextmanager
@@ -83,7 +90,7 @@ def _recording(model: nn.Module, events: list[Event]):
     def record(name: str, kind: str, value: Any, module: nn.Module) -> None:
         copies = [x.detach().clone() for x in tensors(value)]
         events.append(Event(module=name, kind=kind, tensors=copies,
-                            is_innermost=next(module.children(), None) is None))
+                            is_innermost=not any(map(_holds_numbers, module.children()))))
 
     def entering(name: str) -> Callable:
         def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
@@ -99,6 +106,8 @@ def _recording(model: nn.Module, events: list[Event]):
 
     with contextlib.ExitStack() as hooks, torch.no_grad():
         for name, module in model.named_modules():
+            if name and not _holds_numbers(module):
+                continue
             before = module.register_forward_pre_hook(entering(name), with_kwargs=True)
             hooks.callback(before.remove)
             hooks.callback(module.register_forward_hook(leaving(name)).remove)

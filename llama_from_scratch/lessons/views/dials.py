@@ -25,7 +25,7 @@ def sampling(model: Llama, tokenizer: Tokenizer, *, text: str) -> Explorer:
     def draw(text: str, temperature: float, top_k: int, top_p: float, min_p: float) -> Figure:
         ids = encode(model, tokenizer, text=text)
         with torch.no_grad():
-            logits_V = model(torch.tensor([ids], device=model.output.weight.device))[0, -1].cpu()
+            logits_V = model(torch.tensor([ids], device=model.device))[0, -1].cpu()
         dials = Sampling(
             temperature=temperature, top_k=top_k or None, top_p=top_p if top_p < 1 else None,
             min_p=min_p or None)

@@ -14,13 +14,13 @@ import math
 from contextlib import ExitStack
 
 import torch
-from jaxtyping import Complex, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from llama_from_scratch.config import record
 from llama_from_scratch.model.attention import Attention
-from llama_from_scratch.model.mask import Visible, causal_mask
-from llama_from_scratch.model.rope import apply_rope
+from llama_from_scratch.model.inputs import BlockInputs
+from llama_from_scratch.model.mask import causal_mask
 from llama_from_scratch.model.transformer import Llama
 
 
@@ -48,10 +48,9 @@ def trace(model: Llama, ids: Int[Tensor, "T"]) -> Activations:
         rows.append(value[0].float().cpu())
 
     def see_attention(
-        module: Attention, inputs: tuple[Tensor], settings: dict, output: Tensor
+        module: Attention, arguments: tuple[Tensor, BlockInputs], output: Tensor
     ) -> None:
-        keep(weights, attention_weights(module, inputs[0], rotation=settings["rotation"],
-                                        visible=settings["visible"]))
+        keep(weights, attention_weights(module, *arguments))
         keep(attention, output)
 
     with ExitStack() as hooks:
@@ -61,31 +60,29 @@ def trace(model: Llama, ids: Int[Tensor, "T"]) -> Activations:
         hook(model.tok_embeddings.register_forward_hook(
             lambda _, inputs, output: keep(stream, output)))
         for block in model.layers:
-            hook(block.attention.register_forward_hook(see_attention, with_kwargs=True))
+            hook(block.attention.register_forward_hook(see_attention))
             hook(block.feed_forward.register_forward_hook(
                 lambda _, inputs, output: keep(feed_forward, output)))
             hook(block.register_forward_hook(lambda _, inputs, output: keep(stream, output)))
-        model.hidden(ids[None].to(model.output.weight.device))
+        model.hidden(ids[None].to(model.device))
     return Activations(weights=torch.stack(weights), attention=torch.stack(attention),
                  feed_forward=torch.stack(feed_forward), stream=torch.stack(stream))
 
 
 def attention_weights(
-    attention: Attention, x: Float[Tensor, "B T D"], *, rotation: Complex[Tensor, "#B T R"],
-    visible: Visible
+    attention: Attention, x: Float[Tensor, "B T D"], inputs: BlockInputs
 ) -> Float[Tensor, "B H T T"]:
     """softmax(q k^T / sqrt(K)) of a whole sequence x, per query head, 0 where a key may not be
     seen.
     """
     q_BTHK, k_BTGK = (project(x).unflatten(-1, (-1, attention.head_dim))
                       for project in (attention.wq, attention.wk))
-    if attention.has_rope:
-        q_BTHK, k_BTGK = apply_rope(q_BTHK, rotation), apply_rope(k_BTGK, rotation)
+    q_BTHK, k_BTGK = attention.rotate(q_BTHK, k_BTGK, inputs.rotation)
     k_BTHK = k_BTGK.repeat_interleave(q_BTHK.shape[2] // k_BTGK.shape[2], dim=2)
     scores_BHTS = (torch.einsum("bthk,bshk->bhts", q_BTHK.float(), k_BTHK.float())
                    / math.sqrt(attention.head_dim))
-    T = x.shape[1]
-    mask = causal_mask(T, T, device=x.device)[None] if visible.mask is None else visible.mask
+    T, mask = x.shape[1], inputs.visible[attention.chunk_size].mask
+    mask = causal_mask(T, T, device=x.device)[None] if mask is None else mask
     return scores_BHTS.masked_fill(~mask, -math.inf).softmax(-1)
 
 
@@ -94,5 +91,5 @@ def lens(model: Llama, stream: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]
     """The logits the model would give if the stream ended here: the last norm and the output head
     applied to it.
     """
-    weight = model.output.weight
-    return model.output(model.norm(stream.to(weight))).float().cpu()
+    stream = stream.to(model.device, model.dtype)
+    return model.output(model.norm(stream)).float().cpu()

@@ -18,6 +18,7 @@ from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.family import FAMILY
 from llama_from_scratch.lessons.figures.look import BLACK, BLUE, ORANGE, TINTS
 from llama_from_scratch.lessons.widgets.explorer import Explorer, explore
+from llama_from_scratch.model import costs
 
 _TINT = {"embedding": TINTS[2], "attention": TINTS[0], "feed-forward": TINTS[1], "norms": "0.8",
          "output": TINTS[4]}
@@ -71,17 +72,12 @@ Parts = Mapping[tuple[str, str], int]
 
 def params_by_place(config: LlamaConfig) -> Parts:
     """Parameters of each kind of matrix, all layers together; they sum to `config.n_params`."""
-    L, kv_dim = config.n_layers, config.n_kv_heads * config.head_dim
-    square, narrow, wide = (L * config.dim**2, L * config.dim * kv_dim,
-                            L * config.dim * config.ffn_dim)
+    amounts = costs.params_by_matrix(config)
     counts = config.param_counts
     return {
         ("embedding", "embedding = output" if config.is_tied else "embedding"): counts["embedding"],
         ("output", "output"): counts["output"],
-        ("attention", "wq"): square, ("attention", "wk"): narrow, ("attention", "wv"): narrow,
-        ("attention", "wo"): square,
-        ("feed-forward", "w_gate"): wide, ("feed-forward", "w_up"): wide,
-        ("feed-forward", "w_down"): wide,
+        **{place: n for place, n in amounts.items() if place[0] in ("attention", "feed-forward")},
         ("norms", "norms"): counts["norms"],
     }
 
@@ -96,9 +92,10 @@ def flops_by_place(config: LlamaConfig, *, context: int) -> Parts:
     params = params_by_place(config)
     work = {place: 2 * n
             for place, n in params.items() if place[0] in ("attention", "feed-forward")}
-    looking = 2 * config.n_layers * config.dim * context
-    return work | {("output", "output"): 2 * config.vocab_size * config.dim,
-                   ("attention", "scores q·k"): looking, ("attention", "weights·v"): looking}
+    output = 2 * config.vocab_size * config.dim
+    looking = config.flops_per_token(context) - config.flops_per_token(0)
+    return work | {("output", "output"): output, ("attention", "scores q·k"): looking // 2,
+                   ("attention", "weights·v"): looking // 2}
 
 
 def areas_frame(parts: Parts, *, title: str, unit: str = "") -> Figure:

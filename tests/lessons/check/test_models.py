@@ -41,23 +41,19 @@ class Ungated(FeedForward):
 
 
 class NoResidual(Block):
-    def forward(self, x, *, rotation, visible, cache):
-        x = self.attention(self.attention_norm(x), rotation=rotation, visible=visible, cache=cache)
+    def forward(self, x, inputs, *, cache):
+        x = self.attention(self.attention_norm(x), inputs, cache=cache)
         return x + self.feed_forward(self.ffn_norm(x))
 
 
 class ForgottenNorm(Llama):
-    def hidden(self, ids, **settings):
-        norm, self.norm = self.norm, nn.Identity()
-        try:
-            return super().hidden(ids, **settings)
-        finally:
-            self.norm = norm
+    def head(self, x):
+        return self.output(x).float()
 
 
 class Unscaled(Attention):
-    def forward(self, x, **settings):
-        return super().forward(x * 2, **settings)
+    def forward(self, x, inputs, **settings):
+        return super().forward(x * 2, inputs, **settings)
 
 
 def test_first_diverging_module_is_named_with_its_weights(twins):

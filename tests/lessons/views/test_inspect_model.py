@@ -15,20 +15,11 @@ IDS = torch.tensor([5, 17, 200, 17, 3, 90, 64])
 
 
 def inputs_of_attention(model, layer):
-    """The normed stream that enters the attention of a layer, found by running the blocks one by
-    one.
-    """
-    x_BTD = model.tok_embeddings(IDS[None])
-    rotation = model.rope(torch.arange(len(IDS))[None])
-    from llama_from_scratch.model.kv_cache import Uncached
-    from llama_from_scratch.model.mask import Tokens, visible
-
-    tokens = Tokens(positions=torch.arange(len(IDS))[None], documents=None, is_plain=True)
-    blocks = list(zip(model.layers, model.config.layers, strict=True))[:layer]
-    for (block, spec), cache in zip(blocks, Uncached().layers, strict=False):  # which never end
-        seen = visible(tokens, n_queries=len(IDS), chunk_size=spec.chunk_size)
-        x_BTD = block(x_BTD, rotation=rotation, visible=seen, cache=cache)
-    return model.layers[layer].attention_norm(x_BTD), rotation
+    """The normed stream that enters the attention of a layer, and the rotations."""
+    x_BTD = model.embed(IDS[None])
+    inputs = model.prepare(x_BTD)
+    x_BTD = model.run(x_BTD, inputs, layers=slice(layer))
+    return model.layers[layer].attention_norm(x_BTD), inputs.rotation
 
 
 @torch.no_grad()
