@@ -25,7 +25,7 @@ ORDER = [
     "train",
     "kernels",
     "lessons",
-    "doctor",
+    "commands",
     "__main__",
 ]
 CORE_MAY_IMPORT = {"torch", "numpy", "regex", "safetensors", "jaxtyping"}
@@ -97,7 +97,7 @@ def uphill(graph):
                 continue
             if ORDER.index(part_of(there)) > ORDER.index(here):
                 problems.append(f"{module} imports {there}: {here} stands above {part_of(there)}")
-            elif part_of(there) == "lessons" and (here != "__main__" or is_eager):
+            elif part_of(there) == "lessons" and (here != "commands" or is_eager):
                 problems.append(f"{module} imports {there}: only notebooks import lessons, and a command when it runs")
     return problems
 
@@ -186,7 +186,7 @@ def test_nothing_but_lessons_imports_lessons():
     assert "only notebooks import lessons" in uphill(graph)[0]
     assert uphill(graph_of(lessons__a="from . import b", lessons__b="", lessons="")) == []
     for is_eager, n_problems in ((True, 1), (False, 0)):
-        command = {f"{PACKAGE}.__main__": [(f"{PACKAGE}.lessons.check", is_eager)]}
+        command = {f"{PACKAGE}.commands.progress": [(f"{PACKAGE}.lessons.check", is_eager)]}
         assert len(uphill(graph_of(lessons="", lessons__check="") | command)) == n_problems
 
 
