@@ -17,5 +17,13 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints the prompt and what the model writes after it."""
     model, tokenizer = load_model(args.model)
-    write(model, tokenizer, args.prompt, args, seed=args.seed)
+    write(model, tokenizer, args.prompt, args, seed=args.seed, decoder=_decoder(model, args))
     return 0
+
+
+def _decoder(model, args: argparse.Namespace):
+    """What writes greedily at the speed of memory, where it applies: plain parts on a CPU."""
+    from llama_from_scratch.generate.greedy import GreedyDecoder, foreign_parts
+
+    is_plain = model.device.type == "cpu" and not foreign_parts(model)
+    return GreedyDecoder(model) if args.temperature == 0 and is_plain else None

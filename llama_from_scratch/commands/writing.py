@@ -23,13 +23,24 @@ def sampling_of(args: argparse.Namespace):
     return Sampling(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
 
 
-def write(model, tokenizer, prompt: str, args: argparse.Namespace, *, seed: int) -> None:
-    """Prints the prompt and its continuation, each piece as soon as it is decoded."""
-    from llama_from_scratch.generate.generate import stream_text
+def write(
+    model, tokenizer, prompt: str, args: argparse.Namespace, *, seed: int, decoder=None
+) -> None:
+    """Prints the prompt and its continuation, each piece as soon as it is decoded.
+
+    `decoder`: a `GreedyDecoder` that writes instead of sampling.
+    """
+    from llama_from_scratch.generate.generate import stream_text, text_of
 
     print(prompt, end="", flush=True)
-    max_tokens = 200 if args.max_tokens is None else args.max_tokens
-    for piece in stream_text(model, tokenizer, prompt=prompt, max_tokens=max_tokens,
-                             sampling=sampling_of(args), seed=seed):
+    max_tokens, sampling = 200 if args.max_tokens is None else args.max_tokens, sampling_of(args)
+    if decoder is None:
+        pieces = stream_text(model, tokenizer, prompt=prompt, max_tokens=max_tokens,
+                             sampling=sampling, seed=seed)
+    else:
+        ids = tokenizer.encode(prompt, bos=True)
+        pieces = text_of(decoder.stream(ids, max_tokens=max_tokens, stop_ids={tokenizer.eos_id}),
+                         tokenizer)
+    for piece in pieces:
         print(piece, end="", flush=True)
     print()

@@ -17,6 +17,22 @@ def test_generate_writes_the_prompt_and_a_continuation_that_a_seed_repeats(train
     assert text("--top-k", "1") == text("--temperature", "0")
 
 
+def test_temperature_0_writes_by_the_greedy_decoder_what_sampling_would(
+    trained, monkeypatch, capsys
+):
+    from llama_from_scratch.generate import greedy
+
+    command = ["generate", str(trained / "run"), "--prompt", "The cat", "--max-tokens", "12",
+               "--temperature", "0"]
+    made, decoder = [], greedy.GreedyDecoder
+    monkeypatch.setattr(greedy, "GreedyDecoder", lambda model: made.append(model) or decoder(model))
+    assert main(command) == 0 and len(made) == 1
+    by_decoder = capsys.readouterr().out
+    monkeypatch.setattr(greedy, "foreign_parts", lambda model: ["output is of another kind"])
+    assert main(command) == 0 and len(made) == 1, "where it does not apply, generate writes"
+    assert capsys.readouterr().out == by_decoder
+
+
 @pytest.mark.parametrize(("command", "message"), [
     (["generate", "nowhere"], "as a path it is not there"),
     (["generate", "{run}", "--prompt", "x" * 100], "context holds 64 tokens"),
