@@ -9,7 +9,7 @@ from llama_from_scratch.kernels.emulator.machine import load
 
 
 def checked_launch(program, entry, args, *, grid, block, shared_bytes=0, order="forward", seed=0):
-    """As `kernels.launch.launch`, on the build that ends at the first byte beside a tensor; outputs hold NaN before."""
+    """As `kernels.machinery.launch.launch`, on the build that ends at the first byte beside a tensor; outputs hold NaN before."""
     for parameter, arg in zip(program.entry(entry).parameters, args):
         if parameter.is_pointer and not parameter.is_const and arg is not None:
             arg.fill_(float("nan"))

@@ -353,7 +353,7 @@ def test_the_gpu_check_runs_with_this_python_and_installs_nothing(start, monkeyp
     monkeypatch.setattr(start.subprocess, "Popen", lambda command, **given: seen.update(command=command, **given)
                         or SimpleNamespace(wait=lambda: 2))
     assert start.main(["gpu", "--out", str(tmp_path)]) == 2
-    assert seen["command"] == [sys.executable, "-m", "llama_from_scratch.kernels.gpu", "--out", str(tmp_path)]
+    assert seen["command"] == [sys.executable, "-m", "llama_from_scratch.kernels.trial.gpu", "--out", str(tmp_path)]
     assert seen["cwd"] == str(ROOT) == seen["env"]["PYTHONPATH"]
 
 

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from llama_from_scratch.kernels.launch import launch, program
-from llama_from_scratch.kernels.tensors import n_processors, require_cuda
+from llama_from_scratch.kernels.machinery.launch import launch, program
+from llama_from_scratch.kernels.machinery.tensors import n_processors, require_cuda
 from llama_from_scratch.train.optimizer import Group, refuse_other_state
 
 THREADS = 256

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llama_from_scratch.config import record
-from llama_from_scratch.kernels.launch import launch, program
-from llama_from_scratch.kernels.tensors import aligned, n_processors, require_cuda
+from llama_from_scratch.kernels.machinery.launch import launch, program
+from llama_from_scratch.kernels.machinery.tensors import aligned, n_processors, require_cuda
 
 FORWARD_RUNGS = ("rms_norm_forward_1", "rms_norm_forward_2", "rms_norm_forward",
                  *(f"rms_norm_forward_by{n}" for n in (1, 2, 4, 8)))

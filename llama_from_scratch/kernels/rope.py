@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from llama_from_scratch.kernels.launch import launch, program
-from llama_from_scratch.kernels.tensors import aligned, n_processors, require_cuda
+from llama_from_scratch.kernels.machinery.launch import launch, program
+from llama_from_scratch.kernels.machinery.tensors import aligned, n_processors, require_cuda
 
 THREADS, HEADS, VECTOR_BYTES = 256, 2, 16   # as in rope.cu
 BLOCKS_PER_PROCESSOR = 32                   # at least: several times what it holds at once, so that few idle at the end

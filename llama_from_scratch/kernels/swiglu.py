@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from llama_from_scratch.kernels.launch import launch, program
-from llama_from_scratch.kernels.tensors import aligned, require_cuda
+from llama_from_scratch.kernels.machinery.launch import launch, program
+from llama_from_scratch.kernels.machinery.tensors import aligned, require_cuda
 
 THREADS = 256                       # as in swiglu.cu
 VECTOR_BYTES, VECTORS = 16, 2       # one memory access; how many of each tensor a thread asks for at once

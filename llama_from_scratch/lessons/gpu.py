@@ -23,7 +23,7 @@ from torch import Tensor
 from llama_from_scratch.kernels.emulator import machine
 from llama_from_scratch.kernels.emulator.rules import BANK_BYTES, N_BANKS, SECTOR_BYTES, WARP
 from llama_from_scratch.kernels.emulator.trace import Step, Trace, trace
-from llama_from_scratch.kernels.source import FOLDER, Program, Source
+from llama_from_scratch.kernels.machinery.source import FOLDER, Program, Source
 from llama_from_scratch.lessons import figures
 from llama_from_scratch.lessons.widgets import Explorer, explore
 

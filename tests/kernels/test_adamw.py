@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from llama_from_scratch.kernels import check
 from llama_from_scratch.kernels.adamw import CHUNK, N_FIELDS, THREADS, FusedAdamW, _chunks
 from llama_from_scratch.kernels.emulator.machine import load
-from llama_from_scratch.kernels.source import Program, Source
+from llama_from_scratch.kernels.machinery.source import Program, Source
+from llama_from_scratch.kernels.trial import compare
 from llama_from_scratch.train.optimizer import AdamW, Group, clip_gradients
 
 SOURCE = Source.read("adamw")
@@ -32,8 +32,8 @@ def bits(params):
 
 @pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
 def test_steps_are_as_exact_as_those_of_the_plain_optimizer(dtype):
-    for finding in check.check_adamw(dtype=dtype, device=torch.device("cpu")):
-        assert finding.verdict.is_ok, finding
+    for comparison in compare.compare_adamw(dtype=dtype, device=torch.device("cpu")):
+        assert comparison.verdict.is_ok, comparison
 
 
 def test_steps_in_float64_equal_the_plain_optimizers():

@@ -9,7 +9,8 @@ from emulated_launch import Vast, checked_launch, layouts_of
 
 from llama_from_scratch.kernels.emulator.machine import load
 from llama_from_scratch.kernels.emulator.trace import trace
-from llama_from_scratch.kernels.launch import program
+from llama_from_scratch.kernels.machinery.launch import program
+from llama_from_scratch.kernels.machinery.source import Program, Source
 from llama_from_scratch.kernels.rms_norm import (
     BACKWARD_RUNGS,
     FORWARD_RUNGS,
@@ -19,8 +20,7 @@ from llama_from_scratch.kernels.rms_norm import (
     run_forward,
     shape_for,
 )
-from llama_from_scratch.kernels.source import Program, Source
-from llama_from_scratch.kernels.tolerance import judge
+from llama_from_scratch.kernels.trial.tolerance import judge
 from llama_from_scratch.model.norm import RMSNorm
 
 module = importlib.import_module("llama_from_scratch.kernels.rms_norm")  # the package has a function of that name

@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from llama_from_scratch.kernels.emulator.machine import load
 from llama_from_scratch.kernels.emulator.trace import trace
-from llama_from_scratch.kernels.source import Program, Source
+from llama_from_scratch.kernels.machinery.source import Program, Source
 from llama_from_scratch.kernels.swiglu import BACKWARD_RUNGS, RUNGS, run_backward, run_forward, swiglu
-from llama_from_scratch.kernels.tolerance import judge
+from llama_from_scratch.kernels.trial.tolerance import judge
 
 module = importlib.import_module("llama_from_scratch.kernels.swiglu")  # the package has a function of that name
 

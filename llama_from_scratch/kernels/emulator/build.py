@@ -16,9 +16,9 @@ from pathlib import Path
 import torch
 
 from llama_from_scratch.config import record
-from llama_from_scratch.kernels.cache import cached_file, digest
-from llama_from_scratch.kernels.nvrtc import CompileError
-from llama_from_scratch.kernels.source import Program
+from llama_from_scratch.kernels.machinery.cache import cached_file, digest
+from llama_from_scratch.kernels.machinery.nvrtc import CompileError
+from llama_from_scratch.kernels.machinery.source import Program
 
 FOLDER = Path(__file__).parent
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from llama_from_scratch.config import record
 from llama_from_scratch.kernels.emulator import debug_info
 from llama_from_scratch.kernels.emulator.build import EXECUTABLES, build
-from llama_from_scratch.kernels.source import Arguments, Entry, Program, pack
+from llama_from_scratch.kernels.machinery.source import Arguments, Entry, Program, pack
 
 ORDERS = ("forward", "reverse", "random")  # of the threads of a block, of its warps, and of the blocks
 MAX_THREADS = 1024

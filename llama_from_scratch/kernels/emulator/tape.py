@@ -23,7 +23,7 @@ from torch import Tensor
 from llama_from_scratch.config import record
 from llama_from_scratch.kernels.emulator import debug_info
 from llama_from_scratch.kernels.emulator.rules import ACCESS, SYNC
-from llama_from_scratch.kernels.source import Program
+from llama_from_scratch.kernels.machinery.source import Program
 
 MAX_PICTURE_BYTES = 1 << 26
 MAX_STEPS = MAX_SYNCS = 1 << 18

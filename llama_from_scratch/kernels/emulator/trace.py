@@ -26,7 +26,7 @@ from llama_from_scratch.kernels.emulator.tape import (
     dynamic_declaration,
     guarded,
 )
-from llama_from_scratch.kernels.source import Program, pack
+from llama_from_scratch.kernels.machinery.source import Program, pack
 
 MAX_ACCESSES = 2_000_000
 VERBS = ("reads", "writes", "changes by an atomic")

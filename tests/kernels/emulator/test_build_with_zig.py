@@ -33,6 +33,6 @@ def test_proof_holds_with_the_compiler_of_the_wheel(name, tmp_path):
     (tmp_path / "hide_compilers.py").write_text(HIDE)
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", "-p", "hide_compilers"]
     paths = os.pathsep.join([str(tmp_path), *filter(None, sys.path)])
-    done = subprocess.run([*command, str(FOLDER / f"{name}.py")], capture_output=True, text=True, cwd=FOLDER.parents[1],
+    done = subprocess.run([*command, str(FOLDER / f"{name}.py")], capture_output=True, text=True, cwd=FOLDER.parents[2],
                           env=dict(os.environ, PYTHONPATH=paths))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]

@@ -9,7 +9,7 @@ import torch
 
 from llama_from_scratch.kernels.emulator import debug_info, machine, rules
 from llama_from_scratch.kernels.emulator.trace import trace
-from llama_from_scratch.kernels.source import FOLDER, Program, Source
+from llama_from_scratch.kernels.machinery.source import FOLDER, Program, Source
 
 COMMON = {"common.cuh": (FOLDER / "common.cuh").read_text()}
 

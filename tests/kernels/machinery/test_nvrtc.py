@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from llama_from_scratch.kernels import nvrtc
-from llama_from_scratch.kernels.source import FOLDER, REAL_NAMES, Program, Source
+from llama_from_scratch.kernels.machinery import nvrtc
+from llama_from_scratch.kernels.machinery.source import FOLDER, REAL_NAMES, Program, Source
 
 TEXT = """#include "common.cuh"
 extern "C" __global__ void __launch_bounds__(256) scale_rows(const real* x, real* y, int n, float factor) {

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from llama_from_scratch.kernels import bench, check, gpu
+from llama_from_scratch.kernels.trial import bench, compare, gpu
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
@@ -49,7 +49,7 @@ def test_without_a_gpu_the_check_says_so_and_fails(tmp_path, capsys):
 
 @NO_GPU
 def test_the_module_runs_as_a_program():
-    done = subprocess.run([sys.executable, "-m", "llama_from_scratch.kernels.gpu"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "llama_from_scratch.kernels.trial.gpu"], capture_output=True, text=True)
     assert done.returncode == 2 and "--out" in done.stderr
 
 
@@ -73,8 +73,8 @@ def test_a_rehearsal_on_the_emulator_fills_every_row(monkeypatch):
     monkeypatch.setattr(bench, "L2_BYTES", 1024)
     monkeypatch.setattr(bench, "N_PARAMETERS", 16 * 8**2)
     monkeypatch.setattr(torch, "compile", lambda function: function)
-    monkeypatch.setattr(check, "OPERATIONS", tuple(
-        check.Operation(**{**vars(operation), "large": small[operation.name]}) for operation in check.OPERATIONS))
+    monkeypatch.setattr(compare, "OPERATIONS", tuple(
+        compare.Operation(**{**vars(operation), "large": small[operation.name]}) for operation in compare.OPERATIONS))
     said = []
     results = json.loads(json.dumps(bench.run(torch.device("cpu"), say=said.append)))
     rows = {f"{row['kernel']} {row['dtype']}": row for row in results["rows"]}
@@ -89,7 +89,7 @@ def test_a_rehearsal_on_the_emulator_fills_every_row(monkeypatch):
 def test_the_whole_sweep_passes_on_the_emulator_and_names_what_is_wrong(monkeypatch, capsys):
     found = gpu.sweep(torch.device("cpu"), is_large=False)
     assert found["n_comparisons"] > 200 and not found["wrong"] and not found["differ_from_emulator"], capsys.readouterr().out
-    broken = {**vars(check.OPERATIONS[3]), "sizes": ((3, 5),), "fused": lambda gate, up, emulate: (gate * up,)}
-    monkeypatch.setattr(check, "OPERATIONS", (check.Operation(**broken),))
+    broken = {**vars(compare.OPERATIONS[3]), "sizes": ((3, 5),), "fused": lambda gate, up, emulate: (gate * up,)}
+    monkeypatch.setattr(compare, "OPERATIONS", (compare.Operation(**broken),))
     wrong = gpu.sweep(torch.device("cpu"), is_large=False)["wrong"]
     assert any(line.startswith("swiglu (3, 5) float32 output 0") for line in wrong)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_from_scratch.kernels import cache
-from llama_from_scratch.kernels.cache import cached_file, digest
+from llama_from_scratch.kernels.machinery import cache
+from llama_from_scratch.kernels.machinery.cache import cached_file, digest
 
 KEY = digest("source", "flags")
 
@@ -110,7 +110,7 @@ def test_the_default_folder_lies_in_the_home_folder(tmp_path, monkeypatch):
 def test_processes_that_make_the_same_file_at_once_all_get_a_whole_one(tmp_path):
     program = """
 import sys, time, pathlib
-from llama_from_scratch.kernels.cache import cached_file
+from llama_from_scratch.kernels.machinery.cache import cached_file
 folder, me = pathlib.Path(sys.argv[1]), sys.argv[2]
 def make(path):
     (folder / f"started-{me}").touch()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from llama_from_scratch.kernels.tolerance import FORWARD_CAPS, GRADIENT_CAPS, Verdict, judge, step_of
+from llama_from_scratch.kernels.trial.tolerance import FORWARD_CAPS, GRADIENT_CAPS, Verdict, judge, step_of
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 

@@ -9,9 +9,9 @@ import time
 import pytest
 import torch
 
-from llama_from_scratch.kernels import driver
-from llama_from_scratch.kernels.driver import CudaError, Driver, libcuda
-from llama_from_scratch.kernels.source import Program, Source, pack
+from llama_from_scratch.kernels.machinery import driver
+from llama_from_scratch.kernels.machinery.driver import CudaError, Driver, libcuda
+from llama_from_scratch.kernels.machinery.source import Program, Source, pack
 
 TEXT = """extern "C" __global__ void __launch_bounds__(256) scale(const real* x, float* sums_or_null, int n, float eps) {}
 extern "C" __global__ void other(real* y) {}"""

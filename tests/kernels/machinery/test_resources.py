@@ -5,9 +5,9 @@ import json
 import pytest
 import torch
 
-from llama_from_scratch.kernels import nvrtc, resources
-from llama_from_scratch.kernels.resources import ARCHITECTURES, BUDGETED, Report, Resources, complaints, read_budget
-from llama_from_scratch.kernels.source import FOLDER, REAL_NAMES, Program, Source
+from llama_from_scratch.kernels.machinery import nvrtc, resources
+from llama_from_scratch.kernels.machinery.resources import ARCHITECTURES, BUDGETED, Report, Resources, complaints, read_budget
+from llama_from_scratch.kernels.machinery.source import FOLDER, REAL_NAMES, Program, Source
 
 # Seconds are dear: the oldest, the newest and the one that the kernels are tuned for, a dtype each; the rest is slow.
 QUICK = [(torch.float32, "sm_75"), (torch.bfloat16, "sm_90"), (torch.float16, "sm_120")]
@@ -181,7 +181,7 @@ def test_a_kernel_within_its_budget_is_not_complained_of():
     (dict(spill_bytes=4), "spill_bytes 4, but may have 0"), (dict(stack_bytes=8), "stack_bytes 8, but may have 0"),
     (dict(n_local=1), "n_local 1, but may have 0"), (dict(load_bits=64), "load_bits 64, but must have 128"),
     (dict(store_bits=16), "store_bits 16, but must have 128"), (dict(warnings=("x.cu(3): warning",)), "x.cu(3): warning"),
-    (dict(architecture="sm_80"), "one has no budget; python -m llama_from_scratch.kernels.resources --update"),
+    (dict(architecture="sm_80"), "one has no budget; python -m llama_from_scratch.kernels.machinery.resources --update"),
     (dict(program=example(TEXT)), "differ in copy_numbers, copy_shared, copy_vectors, one, spill")])
 def test_whatever_exceeds_the_budget_is_complained_of_by_name(change, message):
     assert any(message in line and "example.cu, bf16, sm_" in line for line in complaints_about(**change))

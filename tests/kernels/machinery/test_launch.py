@@ -10,12 +10,12 @@ import warnings
 import pytest
 import torch
 
-from llama_from_scratch.kernels import launch as launching
-from llama_from_scratch.kernels import nvrtc
-from llama_from_scratch.kernels.driver import CudaError, Driver
 from llama_from_scratch.kernels.emulator.machine import KernelFault
-from llama_from_scratch.kernels.launch import launch, program
-from llama_from_scratch.kernels.source import FOLDER, Program, Source
+from llama_from_scratch.kernels.machinery import launch as launching
+from llama_from_scratch.kernels.machinery import nvrtc
+from llama_from_scratch.kernels.machinery.driver import CudaError, Driver
+from llama_from_scratch.kernels.machinery.launch import launch, program
+from llama_from_scratch.kernels.machinery.source import FOLDER, Program, Source
 
 TEXT = """#include "common.cuh"
 extern "C" __global__ void __launch_bounds__(64) add_number(const real* x, real* y, int n, float number) {
@@ -281,9 +281,9 @@ def test_a_launch_refused_for_its_shape_leaves_the_gpu_usable():
 def test_a_kernel_that_faults_is_reported_and_the_process_lives_on_with_its_cpu_tensors():
     script = f"""
 import torch
-from llama_from_scratch.kernels.driver import CudaError
-from llama_from_scratch.kernels.launch import launch
-from llama_from_scratch.kernels.source import Program, Source
+from llama_from_scratch.kernels.machinery.driver import CudaError
+from llama_from_scratch.kernels.machinery.launch import launch
+from llama_from_scratch.kernels.machinery.source import Program, Source
 program = Program(source=Source(name="example", text={TEXT!r}, headers={HEADERS!r}), real=torch.float32)
 x = torch.zeros(64, device="cuda")
 try:

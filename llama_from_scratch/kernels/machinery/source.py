@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from llama_from_scratch.config import record
-from llama_from_scratch.kernels.cache import digest
+from llama_from_scratch.kernels.machinery.cache import digest
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parents[1]   # of the kernels
 REAL_NAMES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "double"}
 
 _TENSOR_DTYPES = {

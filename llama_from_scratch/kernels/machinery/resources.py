@@ -3,7 +3,7 @@
 A processor has 65536 registers: a block of 256 threads that takes 64 in each leaves room for three more such blocks, and one
 that takes 255 for none. A register too few spills to memory, and a vector that the compiler took apart moves 4 bytes where it
 could move 16. None of this shows in a result, all of it in the time, and a compiler alone, without a GPU, tells it.
-`python -m llama_from_scratch.kernels.resources` prints the table, `--update` writes budget.json, and the tests compare the two.
+`python -m llama_from_scratch.kernels.machinery.resources` prints the table, `--update` writes budget.json, and the tests compare the two.
 
 Notebook 30. Source: NVIDIA, "CUDA C++ Best Practices Guide", section "Execution Configuration Optimizations".
 """
@@ -26,13 +26,13 @@ from pathlib import Path
 import torch
 
 from llama_from_scratch.config import record
-from llama_from_scratch.kernels import nvrtc
-from llama_from_scratch.kernels.cache import cached_file, digest
-from llama_from_scratch.kernels.nvrtc import Compiled, CompileError, flags_of
-from llama_from_scratch.kernels.source import FOLDER, REAL_NAMES, Program, Source
+from llama_from_scratch.kernels.machinery import nvrtc
+from llama_from_scratch.kernels.machinery.cache import cached_file, digest
+from llama_from_scratch.kernels.machinery.nvrtc import Compiled, CompileError, flags_of
+from llama_from_scratch.kernels.machinery.source import FOLDER, REAL_NAMES, Program, Source
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
-BUDGET = FOLDER / "budget.json"
+BUDGET = Path(__file__).with_name("budget.json")
 BUDGET_CUDA = "13.0"   # of the compilers that the budget was written with; another's registers are not comparable
 
 # Double programs exist to check gradients by finite differences; nobody runs them for speed, so they have no budget.
@@ -199,7 +199,7 @@ def complaints(program: Program, architecture: str, report: Report, budget: dict
     for name, found in report.entries.items() if program.real in BUDGETED else ():
         allowed = budget.get(f"{name} {program.real_name}")
         if allowed is None or architecture not in allowed["registers"]:
-            yield f"{where}: {name} has no budget; python -m llama_from_scratch.kernels.resources --update writes one"
+            yield f"{where}: {name} has no budget; python -m llama_from_scratch.kernels.machinery.resources --update writes one"
             continue
         spill_bytes = MAY_SPILL.get((name, architecture), 0)
         for what, most in (("spill_bytes", spill_bytes), ("stack_bytes", spill_bytes), ("n_local", 0),

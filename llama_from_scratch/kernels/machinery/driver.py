@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from llama_from_scratch.config import record
-from llama_from_scratch.kernels.source import Arguments, Entry, Program
+from llama_from_scratch.kernels.machinery.source import Arguments, Entry, Program
 
 MAX_GRID, MAX_BLOCK = (2**31 - 1, 65535, 65535), (1024, 1024, 64)   # along x, y, z, of every GPU since 2012
 SHARED_BYTES_WITHOUT_ASKING = 48 * 1024

@@ -13,8 +13,8 @@ import torch
 
 from llama_from_scratch.kernels.emulator import build, machine
 from llama_from_scratch.kernels.emulator.machine import KernelFault
-from llama_from_scratch.kernels.nvrtc import CompileError
-from llama_from_scratch.kernels.source import FOLDER, Program, Source
+from llama_from_scratch.kernels.machinery.nvrtc import CompileError
+from llama_from_scratch.kernels.machinery.source import FOLDER, Program, Source
 
 HEADERS = {"common.cuh": (FOLDER / "common.cuh").read_text()}
 

@@ -1,4 +1,4 @@
-"""`python -m llama_from_scratch.kernels.bench`: how fast the kernels are, beside everything else that does the same.
+"""`python -m llama_from_scratch.kernels.trial.bench`: how fast the kernels are, beside everything else that does the same.
 
 Every kernel here is bound by memory, so the yardstick is a copy: the bytes a kernel must move, over the bandwidth of a
 device-to-device copy measured in the same run, is the time no kernel can beat. Each row also times eager PyTorch,
@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llama_from_scratch.config import record
-from llama_from_scratch.kernels import check, resources
 from llama_from_scratch.kernels.adamw import FusedAdamW
+from llama_from_scratch.kernels.machinery import resources
+from llama_from_scratch.kernels.trial import compare
 from llama_from_scratch.train.optimizer import AdamW, Group
 
 N_REPEATS = 25
@@ -104,12 +105,12 @@ def copy_bandwidth(device: torch.device) -> float:
 # --- the rows ---------------------------------------------------------------------------------------------------------
 
 
-def operation_rows(operation: check.Operation, *, device: torch.device, say: Callable[[str], None]) -> list[Row]:
+def operation_rows(operation: compare.Operation, *, device: torch.device, say: Callable[[str], None]) -> list[Row]:
     """Forward and backward of one operation at its large size, in bf16."""
     dtype = torch.bfloat16
     generator = torch.Generator(device).manual_seed(3)
     draw = lambda *shape: torch.randn(shape, generator=generator, device=device)
-    findings = check.check(operation, operation.large, dtype=dtype, device=device)
+    comparisons = compare.compare(operation, operation.large, dtype=dtype, device=device)
 
     def inputs() -> list[Tensor]:
         drawn = [x.to(torch.complex64) if x.is_complex() else x.to(dtype) for x in operation.inputs(operation.large, draw)]
@@ -127,7 +128,7 @@ def operation_rows(operation: check.Operation, *, device: torch.device, say: Cal
         for name, way in rivals.items():
             say(f"{operation.name} {direction}: {name}")
             times[name] = way and _tried(name, lambda way=way, prepare=prepare: time_graph(lambda: prepare(way, sets)), say)
-        verdicts = [f.verdict for f in findings if f.part.startswith(kind)]
+        verdicts = [f.verdict for f in comparisons if f.part.startswith(kind)]
         rows.append(Row(
             kernel=f"{operation.name} {direction}", size=operation.large, dtype="bfloat16", n_bytes=n_bytes,
             time=times["fused"], eager=times["eager"], compiled=times["compiled"], library=times["library"],
@@ -140,7 +141,7 @@ def adamw_row(dtype: torch.dtype, *, max_norm: float | None, device: torch.devic
     """One step over `N_PARAMETERS` parameters in tensors of two sizes, with the clipping of gradients or without."""
     width = math.isqrt(N_PARAMETERS // 16)
     shapes = [(width,)] * 16 + [(width, width)] * 16
-    findings = check.check_adamw(dtype=dtype, device=device)
+    comparisons = compare.compare_adamw(dtype=dtype, device=device)
 
     def parameters(kind: torch.dtype) -> dict[str, nn.Parameter]:
         made = {f"p{i}": nn.Parameter(torch.randn(shape, device=device, dtype=kind)) for i, shape in enumerate(shapes)}
@@ -173,8 +174,8 @@ def adamw_row(dtype: torch.dtype, *, max_norm: float | None, device: torch.devic
         n_bytes += n * dtype.itemsize
     return Row(kernel="adamw, clipped" if max_norm else "adamw", size=(n,), dtype=str(dtype).removeprefix("torch."),
                n_bytes=n_bytes, time=times["fused"], eager=times["eager"], compiled=None, library=times["library"],
-               library_name="torch fused, fp32", error_ratio=max(f.verdict.ratio for f in findings),
-               is_right=all(f.verdict.is_ok for f in findings))
+               library_name="torch fused, fp32", error_ratio=max(f.verdict.ratio for f in comparisons),
+               is_right=all(f.verdict.is_ok for f in comparisons))
 
 
 def _forward(way: Callable, sets: Sequence[Sequence[Tensor]]) -> list[Callable]:
@@ -194,12 +195,12 @@ def _backward(way: Callable, sets: Sequence[Sequence[Tensor]]) -> list[Callable]
 
 
 def _library_norm(x: Tensor, weight: Tensor) -> tuple[Tensor]:
-    return (F.rms_norm(x, (x.shape[-1],), weight, check.EPS),)
+    return (F.rms_norm(x, (x.shape[-1],), weight, compare.EPS),)
 
 
 def _library_add_norm(x: Tensor, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     total = x + residual
-    return F.rms_norm(total, (x.shape[-1],), weight, check.EPS), total
+    return F.rms_norm(total, (x.shape[-1],), weight, compare.EPS), total
 
 
 _LIBRARY = {"rms_norm": _library_norm, "add_rms_norm": _library_add_norm}
@@ -243,7 +244,7 @@ def run(device: torch.device, *, say: Callable[[str], None]) -> dict:
     """Times everything on a GPU and returns it as JSON-ready data."""
     bandwidth = copy_bandwidth(device)
     say(f"a copy moves {bandwidth / 1e9:.0f} GB/s, read and written")
-    rows = [row for operation in check.OPERATIONS for row in operation_rows(operation, device=device, say=say)]
+    rows = [row for operation in compare.OPERATIONS for row in operation_rows(operation, device=device, say=say)]
     for dtype in (torch.bfloat16, torch.float32):
         rows += [adamw_row(dtype, max_norm=max_norm, device=device, say=say) for max_norm in (None, 1.0)]
     say(table(rows, bandwidth))

@@ -10,9 +10,9 @@ from torch.utils.checkpoint import checkpoint
 
 from llama_from_scratch.kernels.emulator.machine import load
 from llama_from_scratch.kernels.emulator.trace import trace
+from llama_from_scratch.kernels.machinery.source import Program, Source
 from llama_from_scratch.kernels.rope import LAYOUTS, RUNGS, rope, run
-from llama_from_scratch.kernels.source import Program, Source
-from llama_from_scratch.kernels.tolerance import judge
+from llama_from_scratch.kernels.trial.tolerance import judge
 from llama_from_scratch.model.rope import apply_rope, rope_frequencies, rope_rotation
 
 module = importlib.import_module("llama_from_scratch.kernels.rope")  # the package has a function of that name

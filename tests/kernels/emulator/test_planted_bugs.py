@@ -15,7 +15,7 @@ import torch
 from llama_from_scratch.kernels.emulator import build, machine
 from llama_from_scratch.kernels.emulator.machine import KernelFault
 from llama_from_scratch.kernels.emulator.trace import trace
-from llama_from_scratch.kernels.source import FOLDER, Program, Source
+from llama_from_scratch.kernels.machinery.source import FOLDER, Program, Source
 
 # --- kernels of our own, for what the library's do not need ------------------------------------------------------------
 

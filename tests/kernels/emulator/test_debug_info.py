@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from llama_from_scratch.kernels.emulator import build, debug_info
-from llama_from_scratch.kernels.source import FOLDER, Program, Source
+from llama_from_scratch.kernels.machinery.source import FOLDER, Program, Source
 
 TEXT = """\
 #include "common.cuh"

@@ -19,7 +19,7 @@ from llama_from_scratch.kernels.adamw import FusedAdamW
 from llama_from_scratch.kernels.rms_norm import add_rms_norm, rms_norm
 from llama_from_scratch.kernels.rope import rope
 from llama_from_scratch.kernels.swiglu import swiglu
-from llama_from_scratch.kernels.tolerance import Verdict, judge
+from llama_from_scratch.kernels.trial.tolerance import Verdict, judge
 from llama_from_scratch.model.norm import RMSNorm
 from llama_from_scratch.model.rope import apply_rope
 from llama_from_scratch.train.optimizer import AdamW, Group, clip_gradients
@@ -46,7 +46,7 @@ class Operation:
 
 
 @record
-class Finding:
+class Comparison:
     """What was compared, and the verdict."""
 
     operation: str
@@ -134,8 +134,8 @@ OPERATIONS = (
 # --- the sweep --------------------------------------------------------------------------------------------------------
 
 
-def check(operation: Operation, size: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> list[Finding]:
-    """The findings for all outputs and all gradients of one operation at one size. Same numbers on every machine."""
+def compare(operation: Operation, size: tuple[int, ...], *, dtype: torch.dtype, device: torch.device) -> list[Comparison]:
+    """The comparisons for all outputs and all gradients of one operation at one size. Same numbers on every machine."""
     inputs, upstream = _draw(operation, size, dtype)
     try:
         exact = _run(operation, operation.exact, map(_widened, inputs), upstream, device)
@@ -148,7 +148,7 @@ def check(operation: Operation, size: tuple[int, ...], *, dtype: torch.dtype, de
 
 def compare_with_emulator(
     operation: Operation, size: tuple[int, ...], *, dtype: torch.dtype, device: torch.device
-) -> list[Finding]:
+) -> list[Comparison]:
     """The same kernel source on a GPU and on the emulator: judged as if the emulator's result were the exact one.
 
     They may add in another order (the grid is another) and round an exponential or a root differently, and no more.
@@ -184,15 +184,15 @@ def _run(operation: Operation, way: Callable[..., Outputs], inputs: Iterable[Ten
 
 
 def _judge(operation: Operation, size: tuple[int, ...], dtype: torch.dtype, results: Sequence[Tensor], *,
-           exact: Sequence[Tensor], plain: Sequence[Tensor]) -> list[Finding]:
+           exact: Sequence[Tensor], plain: Sequence[Tensor]) -> list[Comparison]:
     n_outputs = len(results) - len(operation.gradient_names)
     parts = [*(f"output {j}" for j in range(n_outputs)), *(f"gradient of {name}" for name in operation.gradient_names)]
-    return [Finding(operation=operation.name, size=size, dtype=dtype, part=part,
+    return [Comparison(operation=operation.name, size=size, dtype=dtype, part=part,
                     verdict=judge(x.to(e.device), exact=e, eager=p.to(e.device), is_gradient=part.startswith("gradient")))
             for part, x, e, p in zip(parts, results, exact, plain)]
 
 
-def check_repeats(operation: Operation, *, device: torch.device, n_repeats: int = 20) -> list[Finding]:
+def compare_repeats(operation: Operation, *, device: torch.device, n_repeats: int = 20) -> list[Comparison]:
     """Whether the same inputs give the same bits every time: no kernel here adds in an order that timing decides."""
     size, dtype = operation.large if device.type == "cuda" else operation.sizes[-1], torch.bfloat16
     inputs, upstream = ([x.to(device) for x in tensors] for tensors in _draw(operation, size, dtype))
@@ -201,10 +201,10 @@ def check_repeats(operation: Operation, *, device: torch.device, n_repeats: int 
     n_other = sum(any(not torch.equal(a, b) for a, b in zip(first, run)) for run in runs)
     verdict = Verdict(error=float(n_other), eager_error=0.0, relative_error=0.0,
                       complaint=f"{n_other} of {n_repeats} runs gave other bits than the first" if n_other else "")
-    return [Finding(operation=operation.name, size=size, dtype=dtype, part="repeats", verdict=verdict)]
+    return [Comparison(operation=operation.name, size=size, dtype=dtype, part="repeats", verdict=verdict)]
 
 
-def check_beyond(operation: Operation, *, device: torch.device) -> list[Finding]:
+def compare_beyond(operation: Operation, *, device: torch.device) -> list[Comparison]:
     """The last rows of tensors with over 2^31 elements, in bf16: all kernels work row by row, so a slice is the reference."""
     dtype = torch.bfloat16
     generator = torch.Generator(device).manual_seed(1)
@@ -216,11 +216,11 @@ def check_beyond(operation: Operation, *, device: torch.device) -> list[Finding]
         outputs = [y.narrow(axis, y.shape[axis] - 4, 4).clone() for y in operation.fused(*inputs, emulate=device.type == "cpu")]
         last = [x.narrow(axis, x.shape[axis] - 4, 4) if is_row else x for x, is_row in zip(inputs, per_row)]
         exact, plain = operation.exact(*map(_widened, last)), operation.plain(*last)
-    return [Finding(operation=operation.name, size=operation.beyond, dtype=dtype, part=f"last rows of output {j}",
+    return [Comparison(operation=operation.name, size=operation.beyond, dtype=dtype, part=f"last rows of output {j}",
                     verdict=judge(y, exact=e, eager=p)) for j, (y, e, p) in enumerate(zip(outputs, exact, plain))]
 
 
-def check_adamw(*, dtype: torch.dtype, device: torch.device, n_steps: int = 3, max_norm: float = 1.0) -> list[Finding]:
+def compare_adamw(*, dtype: torch.dtype, device: torch.device, n_steps: int = 3, max_norm: float = 1.0) -> list[Comparison]:
     """Weights and averages after a few clipped steps of `FusedAdamW`, against the plain optimizer in float64 and in fp32.
 
     The fp32 weights behind bf16 ones are judged, and the copies must be exactly those, rounded.
@@ -246,7 +246,7 @@ def check_adamw(*, dtype: torch.dtype, device: torch.device, n_steps: int = 3, m
         optimizers[name] = optimizer, params
     (exact, exact_params), (eager, eager_params), (fused, params) = (optimizers[name] for name in rivals)
     size = tuple(math.prod(shape) for shape in shapes)
-    find = lambda part, verdict: Finding(operation="adamw", size=size, dtype=dtype, part=part, verdict=verdict)
+    find = lambda part, verdict: Comparison(operation="adamw", size=size, dtype=dtype, part=part, verdict=verdict)
     found = []
     for name, p in params.items():
         weights = fused.masters.get(name, p)
@@ -260,17 +260,17 @@ def check_adamw(*, dtype: torch.dtype, device: torch.device, n_steps: int = 3, m
     return found
 
 
-def sweep(device: torch.device, *, is_large: bool) -> Iterator[Finding]:
-    """All findings; with `is_large` also the sizes of an 8B model and those over 2^31 elements, which want a GPU."""
+def sweep(device: torch.device, *, is_large: bool) -> Iterator[Comparison]:
+    """All comparisons; with `is_large` also the sizes of an 8B model and those over 2^31 elements, which want a GPU."""
     for operation in OPERATIONS:
         for dtype in DTYPES:
             for size in (*operation.sizes, *([operation.large] if is_large and dtype == torch.bfloat16 else [])):
-                yield from check(operation, size, dtype=dtype, device=device)
-        yield from check_repeats(operation, device=device, n_repeats=20 if is_large else 3)
+                yield from compare(operation, size, dtype=dtype, device=device)
+        yield from compare_repeats(operation, device=device, n_repeats=20 if is_large else 3)
         if is_large:
-            yield from check_beyond(operation, device=device)
+            yield from compare_beyond(operation, device=device)
     for dtype in DTYPES:
-        yield from check_adamw(dtype=dtype, device=device)
+        yield from compare_adamw(dtype=dtype, device=device)
 
 
 def _rounded(x: Tensor, dtype: torch.dtype) -> Tensor:

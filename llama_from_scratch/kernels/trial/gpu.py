@@ -17,26 +17,26 @@ from pathlib import Path
 
 import torch
 
-from llama_from_scratch.kernels import bench, check
+from llama_from_scratch.kernels.trial import bench, compare
 
 
 def sweep(device: torch.device, *, is_large: bool = True) -> dict:
     """The correctness sweep and the comparison with the emulator, as JSON-ready data; complaints are printed as they come."""
     start = time.monotonic()
-    findings = list(check.sweep(device, is_large=is_large))
-    wrong = [str(finding) for finding in findings if not finding.verdict.is_ok]
-    print(f"{len(findings)} comparisons with float64 in {time.monotonic() - start:.0f} s, {len(wrong)} wrong", flush=True)
+    comparisons = list(compare.sweep(device, is_large=is_large))
+    wrong = [str(comparison) for comparison in comparisons if not comparison.verdict.is_ok]
+    print(f"{len(comparisons)} comparisons with float64 in {time.monotonic() - start:.0f} s, {len(wrong)} wrong", flush=True)
     differing = []
     try:
-        pairs = [finding for operation in check.OPERATIONS for dtype in check.DTYPES for size in operation.sizes
-                 for finding in check.compare_with_emulator(operation, size, dtype=dtype, device=device)]
-        differing = [str(finding) for finding in pairs if not finding.verdict.is_ok]
+        pairs = [comparison for operation in compare.OPERATIONS for dtype in compare.DTYPES for size in operation.sizes
+                 for comparison in compare.compare_with_emulator(operation, size, dtype=dtype, device=device)]
+        differing = [str(comparison) for comparison in pairs if not comparison.verdict.is_ok]
         print(f"{len(pairs)} comparisons of GPU and emulator, {len(differing)} differ by more than rounding", flush=True)
     except RuntimeError as error:
         print(f"The emulator could not be built here, so it was not compared: {error}", flush=True)
     for line in (*wrong, *differing):
         print(line, flush=True)
-    return {"n_comparisons": len(findings), "wrong": wrong, "differ_from_emulator": differing}
+    return {"n_comparisons": len(comparisons), "wrong": wrong, "differ_from_emulator": differing}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -13,10 +13,10 @@ import torch
 from torch.nn import functional as F
 
 from llama_from_scratch import family
-from llama_from_scratch.kernels import check
 from llama_from_scratch.kernels.adamw import FusedAdamW
 from llama_from_scratch.kernels.fuse import fuse
 from llama_from_scratch.kernels.rms_norm import rms_norm
+from llama_from_scratch.kernels.trial import compare
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train.optimizer import decay_groups
 
@@ -25,15 +25,15 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(
 
 
 def test_every_kernel_is_right_at_every_size():
-    wrong = [str(finding) for finding in check.sweep(torch.device("cuda"), is_large=True) if not finding.verdict.is_ok]
+    wrong = [str(comparison) for comparison in compare.sweep(torch.device("cuda"), is_large=True) if not comparison.verdict.is_ok]
     assert not wrong, "\n".join(wrong)
 
 
-@pytest.mark.parametrize("operation", check.OPERATIONS, ids=lambda operation: operation.name)
+@pytest.mark.parametrize("operation", compare.OPERATIONS, ids=lambda operation: operation.name)
 def test_the_gpu_and_the_emulator_agree(operation):
     for size in operation.sizes:
-        for finding in check.compare_with_emulator(operation, size, dtype=torch.bfloat16, device=torch.device("cuda")):
-            assert finding.verdict.is_ok, str(finding)
+        for comparison in compare.compare_with_emulator(operation, size, dtype=torch.bfloat16, device=torch.device("cuda")):
+            assert comparison.verdict.is_ok, str(comparison)
 
 
 def test_a_training_step_can_be_held_in_a_cuda_graph():
@@ -85,9 +85,9 @@ def test_launches_go_to_the_current_stream():
 def test_a_kernel_that_faults_says_so_and_says_that_the_process_is_lost():
     text = """
 import torch
-from llama_from_scratch.kernels.driver import CudaError
-from llama_from_scratch.kernels.launch import launch
-from llama_from_scratch.kernels.source import Program, Source
+from llama_from_scratch.kernels.machinery.driver import CudaError
+from llama_from_scratch.kernels.machinery.launch import launch
+from llama_from_scratch.kernels.machinery.source import Program, Source
 source = Source(name="wild", text='extern "C" __global__ void wild(float* x) { x[1ll << 45] = 1; }', headers={})
 program = Program(source=source, real=torch.float32)
 x = torch.zeros(4, device="cuda")

@@ -8,7 +8,7 @@ import struct
 import pytest
 import torch
 
-from llama_from_scratch.kernels.source import FOLDER, REAL_NAMES, Program, Source, pack
+from llama_from_scratch.kernels.machinery.source import FOLDER, REAL_NAMES, Program, Source, pack
 
 DECLARATION = '''
 constexpr int THREADS = 128;

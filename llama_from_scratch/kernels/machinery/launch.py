@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from llama_from_scratch.kernels.driver import Driver, libcuda
 from llama_from_scratch.kernels.emulator.machine import MAX_WORKERS, load
-from llama_from_scratch.kernels.nvrtc import compiler
-from llama_from_scratch.kernels.source import Program, Source, pack
+from llama_from_scratch.kernels.machinery.driver import Driver, libcuda
+from llama_from_scratch.kernels.machinery.nvrtc import compiler
+from llama_from_scratch.kernels.machinery.source import Program, Source, pack
 
 
 @functools.cache

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 
 from llama_from_scratch.config import record
-from llama_from_scratch.kernels.cache import cached_file, digest
-from llama_from_scratch.kernels.source import Program
+from llama_from_scratch.kernels.machinery.cache import cached_file, digest
+from llama_from_scratch.kernels.machinery.source import Program
 
 # No --use_fast_math: it flushes denormals and replaces division and square root by approximations, for whole files, unseen.
 FLAGS = ("--std=c++17", "--generate-line-info", "--ptxas-options=-v")
