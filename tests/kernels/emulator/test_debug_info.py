@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 import torch
@@ -68,3 +69,9 @@ def test_every_instruction_has_the_lines_that_addr2line_gives_it():
                 for frames in re.split(r"^0x[0-9a-f]+\n", said, flags=re.M)[1:]]
     assert len(expected) == len(asked) > 100
     assert [[frame for frame in info.lines(address) if frame[1]] for address in asked] == expected
+
+
+def test_missing_pyelftools_is_named_with_its_cure(monkeypatch):
+    monkeypatch.setitem(sys.modules, "elftools.elf.elffile", None)
+    with pytest.raises(ValueError, match="tracing needs the package pyelftools.*-m pip install pyelftools"):
+        debug_info.read.__wrapped__(built("scaled", TEXT, "traced"))

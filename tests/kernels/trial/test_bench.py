@@ -1,13 +1,11 @@
-"""What the benchmark and the GPU check do where there is no GPU, and the table they print."""
+"""What the benchmark does where there is no GPU, and the table it prints."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from llama_from_scratch.kernels.trial import bench, compare, gpu
+from llama_from_scratch.kernels.trial import bench, compare
 
 NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
@@ -38,19 +36,6 @@ def test_without_a_gpu_the_bench_shows_what_the_compiler_knows_and_how_to_get_th
     assert bench.main([]) == 0
     text = capsys.readouterr().out
     assert "the table of registers" in text and "python3 start.py gpu --out" in text
-
-
-@NO_GPU
-def test_without_a_gpu_the_check_says_so_and_fails(tmp_path, capsys):
-    assert gpu.main(["--out", str(tmp_path / "results")]) == 2
-    assert "finds no CUDA device" in capsys.readouterr().err
-    assert not (tmp_path / "results").exists()
-
-
-@NO_GPU
-def test_the_module_runs_as_a_program():
-    done = subprocess.run([sys.executable, "-m", "llama_from_scratch.kernels.trial.gpu"], capture_output=True, text=True)
-    assert done.returncode == 2 and "--out" in done.stderr
 
 
 def test_a_row_can_be_written_as_json():
@@ -84,12 +69,3 @@ def test_a_rehearsal_on_the_emulator_fills_every_row(monkeypatch):
     assert rows["adamw bfloat16"]["n_bytes"] == 28 * 16 * (8 + 64) == rows["adamw float32"]["n_bytes"]
     assert not any("could not be timed" in line for line in said), said
     assert len(calls) > 40 and "adamw, clipped bfloat16" in said[-1]
-
-
-def test_the_whole_sweep_passes_on_the_emulator_and_names_what_is_wrong(monkeypatch, capsys):
-    found = gpu.sweep(torch.device("cpu"), is_large=False)
-    assert found["n_comparisons"] > 200 and not found["wrong"] and not found["differ_from_emulator"], capsys.readouterr().out
-    broken = {**vars(compare.OPERATIONS[3]), "sizes": ((3, 5),), "fused": lambda gate, up, emulate: (gate * up,)}
-    monkeypatch.setattr(compare, "OPERATIONS", (compare.Operation(**broken),))
-    wrong = gpu.sweep(torch.device("cpu"), is_large=False)["wrong"]
-    assert any(line.startswith("swiglu (3, 5) float32 output 0") for line in wrong)

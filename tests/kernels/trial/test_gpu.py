@@ -1,7 +1,7 @@
-"""What only a real GPU can show: the sweep there, graphs, streams, and a fault that leaves a clear error.
+"""What `start.py gpu` says without a GPU, and what only a real one can show: the sweep there, graphs, streams, a fault.
 
-Skipped without one; `python3 start.py gpu --out results` runs the sweep and the timings on a machine that has one, and
-`python3 start.py test -m gpu` these tests.
+`python3 start.py gpu --out results` runs the sweep and the timings on a machine that has a GPU, and
+`python3 start.py test -m gpu` the tests that need one.
 """
 
 import copy
@@ -16,19 +16,27 @@ from llama_from_scratch import family
 from llama_from_scratch.kernels.adamw import FusedAdamW
 from llama_from_scratch.kernels.fuse import fuse
 from llama_from_scratch.kernels.rms_norm import rms_norm
-from llama_from_scratch.kernels.trial import compare
+from llama_from_scratch.kernels.trial import compare, gpu
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train.optimizer import decay_groups
 
-pytestmark = [pytest.mark.gpu, pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs an NVIDIA GPU; on a machine with one: python3 start.py gpu --out results")]
+NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+NEEDS_GPU = pytest.mark.skipif(
+    not torch.cuda.is_available(),
+    reason="needs an NVIDIA GPU; on a machine with one: python3 start.py gpu --out results")
 
 
+def on_a_gpu(test):
+    return pytest.mark.gpu(NEEDS_GPU(test))
+
+
+@on_a_gpu
 def test_every_kernel_is_right_at_every_size():
     wrong = [str(comparison) for comparison in compare.sweep(torch.device("cuda"), is_large=True) if not comparison.verdict.is_ok]
     assert not wrong, "\n".join(wrong)
 
 
+@on_a_gpu
 @pytest.mark.parametrize("operation", compare.OPERATIONS, ids=lambda operation: operation.name)
 def test_the_gpu_and_the_emulator_agree(operation):
     for size in operation.sizes:
@@ -36,6 +44,7 @@ def test_the_gpu_and_the_emulator_agree(operation):
             assert comparison.verdict.is_ok, str(comparison)
 
 
+@on_a_gpu
 def test_a_training_step_can_be_held_in_a_cuda_graph():
     torch.manual_seed(0)
     model = Llama(family.tiny("llama-3")).cuda()
@@ -70,6 +79,7 @@ def test_a_training_step_can_be_held_in_a_cuda_graph():
     assert int(optimizer.n_steps) == 5
 
 
+@on_a_gpu
 def test_launches_go_to_the_current_stream():
     x, weight = torch.randn(4096, 4096, device="cuda"), torch.ones(4096, device="cuda")
     stream = torch.cuda.Stream()
@@ -82,6 +92,7 @@ def test_launches_go_to_the_current_stream():
     assert not y.any()
 
 
+@on_a_gpu
 def test_a_kernel_that_faults_says_so_and_says_that_the_process_is_lost():
     text = """
 import torch
@@ -103,3 +114,25 @@ except CudaError as error:
 """
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True)
     assert done.stdout.startswith("True") and "is lost" in done.stdout, done.stdout + done.stderr
+
+
+@NO_GPU
+def test_without_a_gpu_the_check_says_so_and_fails(tmp_path, capsys):
+    assert gpu.main(["--out", str(tmp_path / "results")]) == 2
+    assert "finds no CUDA device" in capsys.readouterr().err
+    assert not (tmp_path / "results").exists()
+
+
+@NO_GPU
+def test_the_module_runs_as_a_program():
+    done = subprocess.run([sys.executable, "-m", "llama_from_scratch.kernels.trial.gpu"], capture_output=True, text=True)
+    assert done.returncode == 2 and "--out" in done.stderr
+
+
+def test_the_whole_sweep_passes_on_the_emulator_and_names_what_is_wrong(monkeypatch, capsys):
+    found = gpu.sweep(torch.device("cpu"), is_large=False)
+    assert found["n_comparisons"] > 200 and not found["wrong"] and not found["differ_from_emulator"], capsys.readouterr().out
+    broken = {**vars(compare.OPERATIONS[3]), "sizes": ((3, 5),), "fused": lambda gate, up, emulate: (gate * up,)}
+    monkeypatch.setattr(compare, "OPERATIONS", (compare.Operation(**broken),))
+    wrong = gpu.sweep(torch.device("cpu"), is_large=False)["wrong"]
+    assert any(line.startswith("swiglu (3, 5) float32 output 0") for line in wrong)

@@ -1,9 +1,9 @@
+"""What the emulator computes, what it refuses, and how it reports a fault and lives on."""
+
 import ctypes
 import itertools
 import re
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -13,7 +13,6 @@ import torch
 
 from llama_from_scratch.kernels.emulator import build, machine
 from llama_from_scratch.kernels.emulator.machine import KernelFault
-from llama_from_scratch.kernels.machinery.nvrtc import CompileError
 from llama_from_scratch.kernels.machinery.source import FOLDER, Program, Source
 
 HEADERS = {"common.cuh": (FOLDER / "common.cuh").read_text()}
@@ -698,50 +697,11 @@ def test_tensors_of_another_device_are_refused():
         machine.load(FAULTS, kind="checked").launch("good", [torch.zeros(64, device="meta"), 64], grid=1, block=64)
 
 
-def test_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="kind must be one of fast, checked, traced, address, thread; got 'slow'"):
-        machine.load(FAULTS, kind="slow")
+# --- what a launch leaves behind --------------------------------------------------------------------------------------
 
 
-# --- building ----------------------------------------------------------------------------------------------------------
-
-
-def test_source_with_an_error_is_told_with_its_line():
-    broken = program("broken", '#include "common.cuh"\n\nextern "C" __global__ void f(float* y) { y[0] = undefined_thing; }\n')
-    with pytest.raises(CompileError, match=r"(?s)broken.cu does not compile for float.*broken\.cu:3:\d+: error: .*undefined"):
-        machine.load(broken)
-
-
-def test_program_is_compiled_once(monkeypatch, tmp_path):
-    first = build.build(FAULTS, kind="fast", folder=tmp_path)
-    monkeypatch.setattr(subprocess, "run", None)
-    assert build.build(FAULTS, kind="fast", folder=tmp_path) == first
-    with pytest.raises(TypeError):   # another dtype is another file
-        build.build(Program(source=FAULTS.source, real=torch.float64), kind="fast", folder=tmp_path)
+def test_equal_programs_are_loaded_once():
     assert machine.load(FAULTS, kind="fast") is machine.load(program("faults", FAULTS.source.text), kind="fast")
-
-
-def test_machine_without_a_compiler_is_told_what_to_install(monkeypatch):
-    monkeypatch.setattr(build.shutil, "which", lambda name: None)
-    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(RuntimeError, match=r"needs a C\+\+ compiler.*-m pip install ziglang"):
-        build.find_compiler.__wrapped__()
-
-
-def test_windows_is_told_to_use_wsl(monkeypatch):
-    monkeypatch.setattr(build.sys, "platform", "win32")
-    with pytest.raises(RuntimeError, match="Run the course in WSL"):
-        build.find_compiler.__wrapped__()
-
-
-def test_compiler_of_the_wheel_is_used_where_there_is_no_other(monkeypatch):
-    monkeypatch.setattr(build.shutil, "which", lambda name: None)
-    monkeypatch.setattr(build.importlib.util, "find_spec", lambda name: name == "ziglang")
-    answer = lambda command, **_: subprocess.CompletedProcess(command, 0, "clang version 99")
-    monkeypatch.setattr(build.subprocess, "run", answer)
-    found = build.find_compiler.__wrapped__()
-    assert found.command == (sys.executable, "-m", "ziglang", "c++") and found.version == "clang version 99"
-    assert found.flags[0].startswith("-mcpu=")   # or it would build for this very machine, into a cache that others may share
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counts what Linux tells in /proc/self/maps")
