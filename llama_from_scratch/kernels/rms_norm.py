@@ -13,19 +13,55 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llama_from_scratch.config import record
+from llama_from_scratch.kernels.machinery.ladder import ladder, rung_named
 from llama_from_scratch.kernels.machinery.launch import launch, program
 from llama_from_scratch.kernels.machinery.tensors import aligned, n_processors, require_cuda
 
-FORWARD_RUNGS = ("rms_norm_forward_1", "rms_norm_forward_2", "rms_norm_forward",
-                 *(f"rms_norm_forward_by{n}" for n in (1, 2, 4, 8)))
-BACKWARD_RUNGS = ("rms_norm_backward_1", "rms_norm_backward", *(f"rms_norm_backward_by{n}" for n in (1, 2, 4, 8)))
-
-WARP, THREADS = 32, 256                     # threads of a warp, and of a block at most, but for _MOST_THREADS
-ROWS = 8                                    # rows per block where a warp is enough for a row
+WARP, THREADS = 32, 256   # threads of a warp, and of a block at most unless its rung says otherwise
+ROWS = 8                  # rows per block where a warp is enough for a row
 VECTOR_BYTES = 16
-_MOST_THREADS = {"rms_norm_forward_by8": 512}
-# Threads of the backward kernels that a processor holds at once, by vectors per thread: as their registers allow.
-_RESIDENT = {None: 1024, 1: 1024, 2: 768, 4: 384, 8: 256}
+
+
+@record
+class Rung:
+    """One entry point of rms_norm.cu, and what must be known to launch it.
+
+    vectors: of 16 bytes, that a thread holds of its row; None where a row may have any width and is read number by number.
+    most_threads: of a block. is_full: a block always has that many, however narrow the row.
+    is_thread_per_row: a thread has a row of its own; elsewhere at least a warp shares one.
+    takes_n_rows, takes_residual: whether it has these parameters (backward, the residual's gradient).
+    resident: the threads that a processor holds at once, as registers allow, where a few blocks visit all rows; 0 where each
+    row has a block of its own.
+    """
+
+    entry: str
+    vectors: int | None = None
+    most_threads: int = THREADS
+    is_full: bool = False
+    is_thread_per_row: bool = False
+    takes_n_rows: bool = True
+    takes_residual: bool = True
+    resident: int = 0
+
+
+FORWARD_RUNGS = ladder(
+    Rung(entry="rms_norm_forward_1", is_full=True, is_thread_per_row=True, takes_residual=False),
+    Rung(entry="rms_norm_forward_2", is_full=True, takes_n_rows=False, takes_residual=False),
+    Rung(entry="rms_norm_forward", takes_n_rows=False),
+    Rung(entry="rms_norm_forward_by1", vectors=1),
+    Rung(entry="rms_norm_forward_by2", vectors=2),
+    Rung(entry="rms_norm_forward_by4", vectors=4),
+    Rung(entry="rms_norm_forward_by8", vectors=8, most_threads=512),
+)
+BACKWARD_RUNGS = ladder(
+    Rung(entry="rms_norm_backward_1", is_full=True, takes_n_rows=False, takes_residual=False),
+    Rung(entry="rms_norm_backward", resident=1024),
+    Rung(entry="rms_norm_backward_by1", vectors=1, resident=1024),
+    Rung(entry="rms_norm_backward_by2", vectors=2, resident=768),
+    Rung(entry="rms_norm_backward_by4", vectors=4, resident=384),
+    Rung(entry="rms_norm_backward_by8", vectors=8, resident=256),
+)
+LADDERS = {"forward": FORWARD_RUNGS, "backward": BACKWARD_RUNGS}
 
 
 def rms_norm(
@@ -62,27 +98,39 @@ class Shape:
     rows: int
 
 
-def shape_for(direction: str, *, n_columns: int, n_rows: int, dtype: torch.dtype, rung: str | None = None) -> Shape:
-    """The fastest rung for rows of this width, or how to launch the one asked for. direction: forward or backward.
+def shape_for(
+    direction: str, *, n_columns: int, n_rows: int, dtype: torch.dtype, rung: str | None = None
+) -> Shape:
+    """The fastest rung for rows of this width, or how to launch the one asked for.
 
-    Raises ValueError if the rung asked for cannot take rows of this width.
+    direction: "forward" or "backward". Raises ValueError if the rung asked for is none of that direction's, or cannot take
+    rows of this width.
     """
+    rungs = LADDERS[direction]
+    any_width = [each for each in rungs.values() if each.vectors is None][-1]
+    by_vectors = [each for each in rungs.values() if each.vectors is not None]
     n_vectors, rest = divmod(n_columns, VECTOR_BYTES // dtype.itemsize)
     is_narrow = not rest and n_vectors <= 4 * WARP
+
+    def fits(each: Rung) -> bool:
+        return not rest and n_vectors <= each.vectors * each.most_threads
+
     if rung is None:
-        vectors = next((n for n in (1, 2, 4) if n_vectors <= n * (WARP if is_narrow else THREADS)), 8)
-        rung = f"rms_norm_{direction}_by{vectors}"
-        if rest or n_vectors > vectors * _MOST_THREADS.get(rung, THREADS):
-            rung = f"rms_norm_{direction}"
-    if "_by" not in rung:
-        threads = THREADS if rung.endswith(("_1", "_2")) else min(THREADS, _whole_warps(n_columns))
-        return Shape(entry=rung, vectors=None, threads=threads, rows=1)
-    vectors, most = int(rung[-1]), _MOST_THREADS.get(rung, THREADS)
-    if rest or n_vectors > vectors * most:
-        raise ValueError(f"{rung} takes rows of whole 16-byte vectors, up to {vectors * most} of them; got {n_columns} columns "
-                         f"of {dtype}. rms_norm_{direction} takes rows of any width")
-    threads = _whole_warps(-(-n_vectors // vectors))
-    return Shape(entry=rung, vectors=vectors, threads=threads, rows=min(ROWS, n_rows) if is_narrow and threads == WARP else 1)
+        n_threads = WARP if is_narrow else THREADS
+        fast = next((each for each in by_vectors if n_vectors <= each.vectors * n_threads), by_vectors[-1])
+        chosen = fast if fits(fast) else any_width
+    else:
+        chosen = rung_named(rung, rungs)
+    if chosen.vectors is None:
+        threads = THREADS if chosen.is_full else min(THREADS, _whole_warps(n_columns))
+        return Shape(entry=chosen.entry, vectors=None, threads=threads, rows=1)
+    if not fits(chosen):
+        raise ValueError(
+            f"{chosen.entry} takes rows of whole 16-byte vectors, up to {chosen.vectors * chosen.most_threads} of them; "
+            f"got {n_columns} columns of {dtype}. {any_width.entry} takes rows of any width")
+    threads = _whole_warps(-(-n_vectors // chosen.vectors))
+    rows = min(ROWS, n_rows) if is_narrow and threads == WARP else 1
+    return Shape(entry=chosen.entry, vectors=chosen.vectors, threads=threads, rows=rows)
 
 
 def _whole_warps(n_threads: int) -> int:
@@ -102,14 +150,12 @@ def run_forward(
     inverse_size = torch.empty(x.shape[:-1], dtype=kernel.accum, device=x.device)
     if x.numel():
         shape = shape_for("forward", n_columns=n_columns, n_rows=n_rows, dtype=x.dtype, rung=rung)
-        if shape.entry.endswith(("_1", "_2")):
-            args = [x, weight, y, inverse_size]
-        else:
-            args = [x, residual, weight, y, total, inverse_size]
-        if shape.vectors or shape.entry.endswith("_1"):
-            args.append(n_rows)
-        rows = shape.threads if shape.entry.endswith("_1") else shape.rows
-        launch(kernel, shape.entry, [*args, n_columns, eps], grid=-(-n_rows // rows), block=(shape.threads, shape.rows))
+        chosen = FORWARD_RUNGS[shape.entry]
+        args = [x, residual, weight, y, total] if chosen.takes_residual else [x, weight, y]
+        args += [inverse_size, n_rows] if chosen.takes_n_rows else [inverse_size]
+        rows = shape.threads if chosen.is_thread_per_row else shape.rows
+        launch(kernel, shape.entry, [*args, n_columns, eps], grid=-(-n_rows // rows),
+               block=(shape.threads, shape.rows))
     return y, x if total is None else total, inverse_size
 
 
@@ -128,12 +174,13 @@ def run_backward(
     if not x.numel():
         return dx, dweight.zero_()
     shape = shape_for("backward", n_columns=n_columns, n_rows=n_rows, dtype=x.dtype, rung=rung)
-    if shape.entry.endswith("_1"):
+    resident = BACKWARD_RUNGS[shape.entry].resident
+    if not resident:
         launch(kernel, shape.entry, [dy, x, weight, inverse_size, dx, n_columns], grid=n_rows, block=THREADS)
         launch(kernel, "rms_norm_weight_gradient_1", [dy, x, inverse_size, dweight, n_rows, n_columns],
                grid=-(-n_columns // THREADS), block=THREADS)
         return dx, dweight
-    per_processor = max(1, _RESIDENT[shape.vectors] // (shape.threads * shape.rows))
+    per_processor = max(1, resident // (shape.threads * shape.rows))
     n_blocks = min(n_blocks or per_processor * n_processors(x.device), -(-n_rows // shape.rows))
     partial = torch.empty(n_blocks, n_columns, dtype=kernel.accum, device=x.device)   # one row per block of the very same grid
     launch(kernel, shape.entry, [dy, dsum, x, weight, inverse_size, dx, partial, n_rows, n_columns],

@@ -12,13 +12,35 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
+from llama_from_scratch.config import record
+from llama_from_scratch.kernels.machinery.ladder import ladder, rung_named
 from llama_from_scratch.kernels.machinery.launch import launch, program
 from llama_from_scratch.kernels.machinery.tensors import aligned, n_processors, require_cuda
 
-THREADS, HEADS, VECTOR_BYTES = 256, 2, 16   # as in rope.cu
-BLOCKS_PER_PROCESSOR = 32                   # at least: several times what it holds at once, so that few idle at the end
+THREADS, VECTOR_BYTES = 256, 16   # as in rope.cu
+BLOCKS_PER_PROCESSOR = 32         # at least: several times what it holds at once, so that few idle at the end
 LAYOUTS = ("interleaved", "half")
-RUNGS = ("rope_1", "rope_2", "rope")
+
+
+@record
+class Rung:
+    """One entry point of rope.cu, and what a thread of it has in hand.
+
+    is_by_vector: 16 bytes of a head at a time, whole vectors of pairs; otherwise one pair. heads: at the same time.
+    is_block_per_head: every head has blocks of its own; otherwise a block visits several heads of its tokens.
+    """
+
+    entry: str
+    is_by_vector: bool = False
+    heads: int = 1
+    is_block_per_head: bool = False
+
+
+RUNGS = ladder(
+    Rung(entry="rope_1", is_block_per_head=True),
+    Rung(entry="rope_2"),
+    Rung(entry="rope", is_by_vector=True, heads=2),
+)
 
 
 def rope(
@@ -54,15 +76,17 @@ def run(
     q, k, table = aligned(q), aligned(k), aligned(torch.view_as_real(rotation))
     B, T, H, K = q.shape
     n_heads, vector = H + k.shape[2], VECTOR_BYTES // q.dtype.itemsize
-    rung = rung or ("rope" if K // 2 % vector == 0 else "rope_2")
-    if rung == "rope" and K // 2 % vector:
+    is_whole = K // 2 % vector == 0
+    fastest = [each for each in RUNGS.values() if is_whole or not each.is_by_vector][-1]
+    chosen = rung_named(rung, RUNGS) if rung else fastest
+    if chosen.is_by_vector and not is_whole:
         raise ValueError(f"this rung moves {vector} numbers at a time, so half a head must be a multiple of that; got "
                          f"{K // 2}. Leave the choice of the rung to the wrapper")
-    pairs, heads = (vector, HEADS) if rung == "rope" else (1, 1)   # that a thread has in hand
+    pairs = vector if chosen.is_by_vector else 1
     width = -(-(K // 2) // pairs)
     block = min(width, THREADS), max(THREADS // width, 1)
-    n_blocks, most_groups = -(-B * T // block[1]), -(-n_heads // heads)
-    if rung == "rope_1":
+    n_blocks, most_groups = -(-B * T // block[1]), -(-n_heads // chosen.heads)
+    if chosen.is_block_per_head:
         n_groups = n_heads
     elif n_groups is None and n_blocks and n_heads:
         wanted = -(-BLOCKS_PER_PROCESSOR * n_processors(q.device) // n_blocks)
@@ -71,7 +95,7 @@ def run(
     if n_blocks and n_heads:
         direction = -1.0 if is_backward else 1.0
         sizes = [B * T, table.shape[0] * T, H, k.shape[2], K, int(is_half)]
-        (launcher or launch)(program("rope", q.dtype), rung, [q, k, table, q_out, k_out, *sizes, direction],
+        (launcher or launch)(program("rope", q.dtype), chosen.entry, [q, k, table, q_out, k_out, *sizes, direction],
                              grid=(n_blocks, n_groups, -(-width // block[0])), block=block)
     return q_out, k_out
 

@@ -14,13 +14,32 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from llama_from_scratch.config import record
+from llama_from_scratch.kernels.machinery.ladder import ladder, rung_named
 from llama_from_scratch.kernels.machinery.launch import launch, program
 from llama_from_scratch.kernels.machinery.tensors import aligned, require_cuda
 
-THREADS = 256                       # as in swiglu.cu
-VECTOR_BYTES, VECTORS = 16, 2       # one memory access; how many of each tensor a thread asks for at once
-RUNGS = ("swiglu_forward_1", "swiglu_forward_2", "swiglu_forward")
-BACKWARD_RUNGS = ("swiglu_backward_1", "swiglu_backward")
+THREADS = 256       # as in swiglu.cu
+VECTOR_BYTES = 16   # of one memory access
+
+
+@record
+class Rung:
+    """One entry point of swiglu.cu. vectors: of 16 bytes, that a thread asks for of each tensor at once; None: one number."""
+
+    entry: str
+    vectors: int | None
+
+
+RUNGS = ladder(
+    Rung(entry="swiglu_forward_1", vectors=None),
+    Rung(entry="swiglu_forward_2", vectors=1),
+    Rung(entry="swiglu_forward", vectors=2),
+)
+BACKWARD_RUNGS = ladder(
+    Rung(entry="swiglu_backward_1", vectors=None),
+    Rung(entry="swiglu_backward", vectors=1),
+)
 
 
 def swiglu(
@@ -44,7 +63,7 @@ def run_forward(
     """
     gate, up = aligned(gate), aligned(up)
     y = torch.empty_like(gate)
-    _launch(rung, [gate, up, y], n_blocks=n_blocks, launcher=launcher)
+    _launch(rung_named(rung, RUNGS), [gate, up, y], n_blocks=n_blocks, launcher=launcher)
     return y
 
 
@@ -55,16 +74,18 @@ def run_backward(
     """The gradients by gate and up by one rung of the ladder; `n_blocks` and `launcher` as of `run_forward`."""
     d_y, gate, up = aligned(d_y), aligned(gate), aligned(up)
     d_gate, d_up = torch.empty_like(gate), torch.empty_like(up)
-    _launch(rung, [d_y, gate, up, d_gate, d_up], n_blocks=n_blocks, launcher=launcher)
+    _launch(rung_named(rung, BACKWARD_RUNGS), [d_y, gate, up, d_gate, d_up], n_blocks=n_blocks, launcher=launcher)
     return d_gate, d_up
 
 
-def _launch(rung: str, tensors: list[Tensor], *, n_blocks: int | None, launcher: Callable[..., object] | None) -> None:
+def _launch(
+    rung: Rung, tensors: list[Tensor], *, n_blocks: int | None, launcher: Callable[..., object] | None
+) -> None:
     n, real = tensors[0].numel(), tensors[0].dtype
-    per_thread = {"swiglu_forward": VECTORS * VECTOR_BYTES // real.itemsize, "swiglu_forward_1": 1, "swiglu_backward_1": 1}
-    per_block = THREADS * per_thread.get(rung, VECTOR_BYTES // real.itemsize)
+    per_thread = 1 if rung.vectors is None else rung.vectors * VECTOR_BYTES // real.itemsize
     if n:
-        (launcher or launch)(program("swiglu", real), rung, [*tensors, n], grid=n_blocks or -(-n // per_block), block=THREADS)
+        (launcher or launch)(program("swiglu", real), rung.entry, [*tensors, n],
+                             grid=n_blocks or -(-n // (THREADS * per_thread)), block=THREADS)
 
 
 def _check(gate: Tensor, *others: Tensor) -> None:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from llama_from_scratch.kernels.emulator import machine
 from llama_from_scratch.kernels.emulator.rules import BANK_BYTES, N_BANKS, SECTOR_BYTES, WARP
-from llama_from_scratch.kernels.emulator.trace import Step, Trace, trace
+from llama_from_scratch.kernels.emulator.trace import Moment, Trace, trace
 from llama_from_scratch.kernels.machinery.source import FOLDER, Program, Source
 from llama_from_scratch.lessons import figures
 from llama_from_scratch.lessons.widgets import Explorer, explore
@@ -60,7 +60,7 @@ def steps(found: Trace, *, array: str | None = None) -> Explorer:
                    controls={"step": (0, last) if last else [0]}, has_hover=True)
 
 
-def step_frame(step: Step, array: str) -> Figure:
+def step_frame(step: Moment, array: str) -> Figure:
     """One shared array at the end of a step: numbers in cells, by what was done to them."""
     values, written, read = step.arrays[array], step.written[array] > 0, step.read[array] > 0
     if values.size > MAX_CELLS:

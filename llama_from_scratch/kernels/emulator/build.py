@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 
 from llama_from_scratch.config import record
-from llama_from_scratch.kernels.machinery.cache import cached_file, digest
+from llama_from_scratch.files import digest
+from llama_from_scratch.kernels.machinery.cache import cached_file
 from llama_from_scratch.kernels.machinery.nvrtc import CompileError
 from llama_from_scratch.kernels.machinery.source import Program
 

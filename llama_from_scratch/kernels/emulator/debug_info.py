@@ -61,7 +61,7 @@ class DebugInfo:
 
 
 @functools.cache  # a file's name holds the digest of its bytes
-def read(path: Path) -> DebugInfo:
+def read_debug_info(path: Path) -> DebugInfo:
     """A file's account of itself. Raises ValueError, with the cure, where pyelftools is not installed."""
     try:
         return DebugInfo(path)

@@ -250,7 +250,7 @@ def _source_line(path: Path, offset: int) -> str:
     """file:line of an instruction, or that it is unknown (no pyelftools, or code without a source)."""
     if not offset or not importlib.util.find_spec("elftools"):
         return "an unknown line"
-    found = [f"{file}:{line}" for file, line in debug_info.read(path).lines(offset) if line]
+    found = [f"{file}:{line}" for file, line in debug_info.read_debug_info(path).lines(offset) if line]
     return found[0] if found else "an unknown line"
 
 
@@ -264,7 +264,7 @@ def _run_executable(
     spans = _spans(entry, args)
     parts = [struct.pack("=128s6IQiIII", entry.name.encode(), *grid, *block, shared_bytes, order, seed, len(args), len(spans))]
     values = bytes(pack(program, entry.name, args).pointers) + bytes(8)
-    for arg, offset in zip(args, program.layouts[entry.name].offsets):
+    for arg, offset in zip(args, program.packings[entry.name].offsets):
         if isinstance(arg, Tensor):
             number = next(i for i, span in enumerate(spans) if span.holds(arg))
             parts.append(struct.pack("=qq8x", number, arg.data_ptr() - spans[number].begin))

@@ -196,7 +196,7 @@ class Symbols:
         """Without the arrays of other entry points than `entry`: its blocks do not have those."""
         foreign = {name for name in program.source.entries if name != entry}
         shared, others = [], []
-        for variable in debug_info.read(path).variables:
+        for variable in debug_info.read_debug_info(path).variables:
             name, begin, n_bytes = variable.name, variable.begin, variable.n_bytes
             if variable.is_shared:
                 if "emu_guard_" not in name and foreign.isdisjoint(re.findall(r"\w+", name.rpartition("::")[0])):
@@ -255,7 +255,7 @@ def _evaluated(text: str, constants: dict[str, str]) -> int | None:
 
 
 def _source_line(path: Path, offset: int, texts: dict[str, str]) -> Line:
-    frames = debug_info.read(path).lines(offset - 1)  # of the call, which lies before the address it returns to
+    frames = debug_info.read_debug_info(path).lines(offset - 1)  # of the call, which lies before the address it returns to
     known = [(file, number) for file, number in frames if file in texts and number]
     return _line(texts, *(known or frames or [("?", 0)])[0])
 

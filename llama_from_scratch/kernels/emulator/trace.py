@@ -95,7 +95,7 @@ class OutOfBounds:
 
 
 @record
-class Step:
+class Moment:
     """What a block did between two barriers, and its shared memory as the second one found it.
 
     `arrays`: each shared array by name; what was never written is NaN, in integers -1 (all bits set). `written`, `read`: how
@@ -222,11 +222,11 @@ class Trace:
         return {name: (read, written) for name, (read, written) in totals.items()}
 
     @cached_property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[Moment, ...]:
         """The watched block from barrier to barrier."""
         return tuple(self._step(*picture) for picture in self.pictures)
 
-    def _step(self, block: int, number: int, barrier: Line | None, arrays: dict[str, np.ndarray]) -> Step:
+    def _step(self, block: int, number: int, barrier: Line | None, arrays: dict[str, np.ndarray]) -> Moment:
         rows = self.table[(self.table["block"] == block) & (self.table["interval"] == number)]
         counts: list[dict[str, np.ndarray]] = []
         for is_read in (False, True):
@@ -234,7 +234,7 @@ class Trace:
             counts.append({array.name: _count(side[side["array"] == k], array)
                            for k, array in enumerate(self.known) if array.name in arrays and array.is_shared})
         lines = {self._line(row) for row in rows[np.unique(rows[["place", "line"]], return_index=True)[1]]}
-        return Step(number=number, barrier=barrier, arrays=arrays, written=counts[0], read=counts[1],
+        return Moment(number=number, barrier=barrier, arrays=arrays, written=counts[0], read=counts[1],
                     lines=tuple(sorted(lines, key=_position)))
 
     def at(self, text: str, array: str, *, kind: str | None = None) -> Traffic:

@@ -8,23 +8,15 @@ Notebook 30.
 """
 
 import functools
-import hashlib
 import os
 import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+from llama_from_scratch.files import digest
+
 DIGITS = 32  # hexadecimal, of either digest in a file's name: 128 bits
-
-
-def digest(*parts: str) -> str:
-    """The key of a file that is made from these texts: 64 hexadecimal digits."""
-    total = hashlib.sha256()
-    for part in parts:  # each behind its length, so that no two lists of texts run together into the same bytes
-        data = part.encode()
-        total.update(len(data).to_bytes(8, "little") + data)
-    return total.hexdigest()
 
 
 def default_folder() -> Path:
@@ -70,7 +62,7 @@ def _intact(folder: Path, key: str, suffix: str) -> Path | None:
 
 
 def _content_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:DIGITS]
+    return digest(path.read_bytes())[:DIGITS]
 
 
 @functools.cache

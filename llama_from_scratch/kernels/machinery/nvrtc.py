@@ -18,7 +18,8 @@ from pathlib import Path
 import torch
 
 from llama_from_scratch.config import record
-from llama_from_scratch.kernels.machinery.cache import cached_file, digest
+from llama_from_scratch.files import digest
+from llama_from_scratch.kernels.machinery.cache import cached_file
 from llama_from_scratch.kernels.machinery.source import Program
 
 # No --use_fast_math: it flushes denormals and replaces division and square root by approximations, for whole files, unseen.

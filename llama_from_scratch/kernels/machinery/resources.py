@@ -26,8 +26,9 @@ from pathlib import Path
 import torch
 
 from llama_from_scratch.config import record
+from llama_from_scratch.files import digest
 from llama_from_scratch.kernels.machinery import nvrtc
-from llama_from_scratch.kernels.machinery.cache import cached_file, digest
+from llama_from_scratch.kernels.machinery.cache import cached_file
 from llama_from_scratch.kernels.machinery.nvrtc import Compiled, CompileError, flags_of
 from llama_from_scratch.kernels.machinery.source import FOLDER, REAL_NAMES, Program, Source
 
@@ -49,7 +50,7 @@ _ACCESS = re.compile(r"\b(LD|ST)G?((?:\.\w+)+)")   # LD and ST, where the compil
 
 
 @record
-class Resources:
+class EntryResources:
     """What one entry point takes: `registers` in each thread, bytes in each thread or, of shared memory, in each block.
 
     load_bits, store_bits: of the widest access to global memory; n_local: accesses to a thread's own memory, which lies as far
@@ -66,10 +67,10 @@ class Resources:
 
 
 @record
-class Report:
-    """The resources of a program's entry points, by name, and what the compiler warned of."""
+class Resources:
+    """What a program's entry points take, by name, and what the compiler warned of."""
 
-    entries: dict[str, Resources]
+    entries: dict[str, EntryResources]
     warnings: tuple[str, ...]
 
 
@@ -117,14 +118,14 @@ def tool(name: str) -> str | None:
     return found[0] if found else shutil.which(name) or shutil.which(name, path="/usr/local/cuda/bin")
 
 
-def read_report(log: str) -> dict[str, Resources]:
+def read_log(log: str) -> dict[str, EntryResources]:
     """What ptxas, the assembler inside both compilers, says of each entry point when it is asked to (`-v`)."""
     found = {}
     for section in re.split(r"Compiling entry function '(?=\w+')", log)[1:]:
         # The functions that an entry point calls (pow, say) report their own stack and spills behind it.
         stacks, stores, loads = zip(*((int(n) for n in numbers) for numbers in _PROPERTIES.findall(section)))
         registers, shared_bytes = _USED.search(section).groups()
-        found[section.partition("'")[0]] = Resources(
+        found[section.partition("'")[0]] = EntryResources(
             registers=int(registers), spill_bytes=sum(stores) + sum(loads), stack_bytes=max(stacks),
             shared_bytes=int(shared_bytes or 0))
     return found
@@ -145,11 +146,11 @@ def read_sass(text: str) -> dict[str, dict[str, int]]:
 
 
 def measure(program: Program, architecture: str, *, compiler: nvrtc.Compiler | Nvcc, disassembler: str | None = None,
-            folder: Path | None = None) -> Report:
+            folder: Path | None = None) -> Resources:
     """What the program's entry points take on one architecture, from the disk cache if that was ever measured."""
     def make(path: Path) -> None:
         compiled = compiler.compile(program, architecture)
-        entries, sass = read_report(compiled.log), {}
+        entries, sass = read_log(compiled.log), {}
         if disassembler:
             cubin = path.with_suffix(".cubin")
             cubin.write_bytes(compiled.cubin)
@@ -159,22 +160,22 @@ def measure(program: Program, architecture: str, *, compiler: nvrtc.Compiler | N
         path.write_text(json.dumps({"warnings": warnings, "entries": {
             name: asdict(entries[name]) | sass.get(name, {}) for name in in_order}}))
 
-    readers = [inspect.getsource(read_report), inspect.getsource(read_sass)]
+    readers = [inspect.getsource(read_log), inspect.getsource(read_sass)]
     patterns = [each.pattern for each in (_PROPERTIES, _USED, _ACCESS)]
     key = digest("resources", *readers, *patterns, program.key, *flags_of(program, architecture),
                  compiler.path, repr(compiler.version), str(disassembler))
     data = json.loads(cached_file(key, suffix=".json", make=make, folder=folder).read_text())
-    return Report(warnings=tuple(data["warnings"]), entries={name: Resources(**each) for name, each in data["entries"].items()})
+    return Resources(warnings=tuple(data["warnings"]), entries={name: EntryResources(**each) for name, each in data["entries"].items()})
 
 
-def measure_all(jobs: Sequence[tuple[Program, str, nvrtc.Compiler | Nvcc]]) -> list[Report]:
-    """The report of each (program, architecture, compiler), two at a time: compilers run outside Python's lock.
+def measure_all(jobs: Sequence[tuple[Program, str, nvrtc.Compiler | Nvcc]]) -> list[Resources]:
+    """The resources of each (program, architecture, compiler), two at a time: compilers run outside Python's lock.
 
     Disassembled on one architecture, and where there is a disassembler.
     """
     disassembler = tool("nvdisasm")
 
-    def one(job: tuple[Program, str, nvrtc.Compiler | Nvcc]) -> Report:
+    def one(job: tuple[Program, str, nvrtc.Compiler | Nvcc]) -> Resources:
         program, architecture, compiler = job
         return measure(program, architecture, compiler=compiler,
                        disassembler=disassembler if architecture == SASS_ARCHITECTURE else None)
@@ -186,17 +187,17 @@ def measure_all(jobs: Sequence[tuple[Program, str, nvrtc.Compiler | Nvcc]]) -> l
 # ---- the budget -------------------------------------------------------------------------------------------------------
 
 
-def complaints(program: Program, architecture: str, report: Report, budget: dict[str, dict]) -> Iterator[str]:
-    """What a report must not show: a warning, a spill, local memory, or more registers and shared memory than its budget.
+def complaints(program: Program, architecture: str, taken: Resources, budget: dict[str, dict]) -> Iterator[str]:
+    """What resources must not show: a warning, a spill, local memory, or more registers and shared memory than its budget.
 
     Accesses narrower than the budget's are complained of, too, and an entry point that has no budget yet.
     """
     where = f"{program.source.name}.cu, {program.real_name}, {architecture}"
-    for line in report.warnings:
+    for line in taken.warnings:
         yield f"{where}: {line}"
-    if missing := sorted({*program.source.entries} ^ {*report.entries}):
-        yield f"{where}: the source's entry points and the report's differ in {', '.join(missing)}"
-    for name, found in report.entries.items() if program.real in BUDGETED else ():
+    if missing := sorted({*program.source.entries} ^ {*taken.entries}):
+        yield f"{where}: the source's entry points and those in the compiler's log differ in {', '.join(missing)}"
+    for name, found in taken.entries.items() if program.real in BUDGETED else ():
         allowed = budget.get(f"{name} {program.real_name}")
         if allowed is None or architecture not in allowed["registers"]:
             yield f"{where}: {name} has no budget; python -m llama_from_scratch.kernels.machinery.resources --update writes one"
@@ -223,8 +224,8 @@ def write_budget(path: Path = BUDGET) -> None:
     jobs = [(program, architecture, compiler) for program in programs(BUDGETED) for architecture in ARCHITECTURES
             for compiler in (nvrtc.compiler(), nvcc())]
     budget = {}
-    for (program, architecture, _), report in zip(jobs, measure_all(jobs)):
-        for name, found in report.entries.items():
+    for (program, architecture, _), taken in zip(jobs, measure_all(jobs)):
+        for name, found in taken.entries.items():
             line = budget.setdefault(f"{name} {program.real_name}", {"registers": {}, "shared_bytes": 0})
             line["registers"][architecture] = max(found.registers, line["registers"].get(architecture, 0))
             line["shared_bytes"] = max(found.shared_bytes, line["shared_bytes"])
@@ -258,12 +259,12 @@ def table(architecture: str = "sm_90") -> str:
     except RuntimeError as error:
         return f"registers, spills and shared memory are not known here: {error}"
     made = programs()
-    reports = measure_all([(program, architecture, compiler) for program in made])
+    measured = measure_all([(program, architecture, compiler) for program in made])
     head = f"{architecture + ', ' + compiler_name():28}{'registers':^28}  {'bytes':>12}{'bits, at widest':>20}\n"
     head += f"{'':28}" + "".join(f"{name:>7}" for name in REAL_NAMES.values())
     lines = [head + f"  {'spilled':>8}{'shared':>8}  {'load':>6}{'store':>6}"]
     for source in dict.fromkeys(program.source.name for program in made):
-        mine = [report.entries for program, report in zip(made, reports) if program.source.name == source]
+        mine = [taken.entries for program, taken in zip(made, measured) if program.source.name == source]
         for name in mine[0]:
             found = [entries[name] for entries in mine]
             widest = [min(bits) if None not in (bits := [getattr(each, what) for each in found]) else "-"

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from llama_from_scratch.config import record
-from llama_from_scratch.kernels.machinery.cache import digest
+from llama_from_scratch.files import digest
 
 FOLDER = Path(__file__).parents[1]   # of the kernels
 REAL_NAMES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "double"}
@@ -142,9 +142,9 @@ class Program:
         return self.real if parameter.c_type == "real" else _TENSOR_DTYPES[self.c_type(parameter)]
 
     @cached_property
-    def layouts(self) -> dict[str, "Layout"]:
+    def packings(self) -> dict[str, "Packing"]:
         """How the arguments of each entry point lie in memory, by name."""
-        return {name: Layout.of(self, entry) for name, entry in self.source.entries.items()}
+        return {name: Packing.of(self, entry) for name, entry in self.source.entries.items()}
 
     @cached_property
     def key(self) -> str:
@@ -167,7 +167,7 @@ class Arguments:
 
 
 @record
-class Layout:
+class Packing:
     """How the arguments of an entry point lie in memory, behind one pointer to each; `pack` fills it in."""
 
     parameters: tuple[Parameter, ...]
@@ -177,8 +177,8 @@ class Layout:
     pointers: type                           # the ctypes array that holds it all, as long as its pointers and values together
 
     @classmethod
-    def of(cls, program: "Program", entry: Entry) -> "Layout":
-        """The layout of one entry point in this program, each value aligned as C aligns it."""
+    def of(cls, program: "Program", entry: Entry) -> "Packing":
+        """The packing of one entry point in this program, each value aligned as C aligns it."""
         codes = ["Q" if p.is_pointer else _CODES[program.c_type(p)] for p in entry.parameters]
         format, offsets = f"={len(codes)}Q", []   # "=": unlike "@", it refuses a number that its float would turn into infinity
         for code in codes:
@@ -197,12 +197,12 @@ def pack(program: Program, entry: str, args: Sequence[Tensor | float | int | Non
     Raises ValueError for a wrong number of arguments, and for a tensor of another dtype, on another device than the rest, with
     gaps between its elements, or not aligned to 16 bytes; TypeError or OverflowError for a scalar that its C type cannot hold.
     """
-    layout = program.layouts.get(entry) or program.layouts[program.entry(entry).name]
-    if len(args) != len(layout.parameters):
-        names = ", ".join(p.name for p in layout.parameters)
-        raise ValueError(f"{entry} takes {len(layout.parameters)} arguments ({names}); got {len(args)}")
+    packing = program.packings.get(entry) or program.packings[program.entry(entry).name]
+    if len(args) != len(packing.parameters):
+        names = ", ".join(p.name for p in packing.parameters)
+        raise ValueError(f"{entry} takes {len(packing.parameters)} arguments ({names}); got {len(args)}")
     values, tensors = [], []
-    for parameter, dtype, arg in zip(layout.parameters, layout.dtypes, args):
+    for parameter, dtype, arg in zip(packing.parameters, packing.dtypes, args):
         if dtype is None:
             if type(arg) is not int and (type(arg) is not float or parameter.c_type in _INTEGERS):
                 _require_number(program, entry, parameter, arg)
@@ -218,12 +218,12 @@ def pack(program: Program, entry: str, args: Sequence[Tensor | float | int | Non
     if device is None or any(tensor.device != device for tensor in tensors):
         found = ", ".join(sorted({str(tensor.device) for tensor in tensors})) or "no tensor"
         raise ValueError(f"all tensors of a launch must be on one device; {entry} got {found}")
-    memory = layout.pointers()
+    memory = packing.pointers()
     start = ctypes.addressof(memory)
     try:
-        layout.packer.pack_into(memory, 0, *[start + offset for offset in layout.offsets], *values)
+        packing.packer.pack_into(memory, 0, *[start + offset for offset in packing.offsets], *values)
     except (struct.error, OverflowError):
-        for parameter, arg in zip(layout.parameters, args):
+        for parameter, arg in zip(packing.parameters, args):
             if not parameter.is_pointer:
                 _require_range(program, entry, parameter, arg)
         raise

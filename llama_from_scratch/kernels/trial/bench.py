@@ -21,7 +21,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from llama_from_scratch.config import record
 from llama_from_scratch.kernels.adamw import FusedAdamW
@@ -119,20 +118,23 @@ def operation_rows(operation: compare.Operation, *, device: torch.device, say: C
     first = inputs()
     n_sets = max(1, math.ceil(4 * L2_BYTES / sum(x.nbytes for x in first)))
     sets = [first, *(inputs() for _ in range(n_sets - 1))]
-    rivals = {"fused": lambda *args: operation.fused(*args, emulate=device.type == "cpu"), "eager": operation.plain,
-              "compiled": torch.compile(operation.plain), "library": _LIBRARY.get(operation.name)}
+    fused = lambda *args: operation.fused(*args, emulate=device.type == "cpu")
+    rivals = {"eager": operation.plain, "compiled": torch.compile(operation.plain), "library": operation.library}
+    n_forward_bytes, n_backward_bytes = operation.traffic(operation.large)
     rows = []
-    for direction, kind, prepare, n_bytes in zip(("forward", "backward"), ("output", "gradient"), (_forward, _backward),
-                                                 operation.traffic(operation.large)):
+    for direction, is_gradient, prepare, n_bytes in (("forward", False, _forward, n_forward_bytes),
+                                                     ("backward", True, _backward, n_backward_bytes)):
+        say(f"{operation.name} {direction}: fused")
+        time = time_graph(lambda prepare=prepare: prepare(fused, sets))
         times = {}
         for name, way in rivals.items():
             say(f"{operation.name} {direction}: {name}")
-            times[name] = way and _tried(name, lambda way=way, prepare=prepare: time_graph(lambda: prepare(way, sets)), say)
-        verdicts = [f.verdict for f in comparisons if f.part.startswith(kind)]
+            times[name] = way and _tried(name, lambda way=way, prepare=prepare: prepare(way, sets), say)
+        verdicts = [each.verdict for each in comparisons if each.is_gradient == is_gradient]
         rows.append(Row(
             kernel=f"{operation.name} {direction}", size=operation.large, dtype="bfloat16", n_bytes=n_bytes,
-            time=times["fused"], eager=times["eager"], compiled=times["compiled"], library=times["library"],
-            library_name="F.rms_norm" if times["library"] else "",
+            time=time, eager=times["eager"], compiled=times["compiled"], library=times["library"],
+            library_name=operation.library_name if times["library"] else "",
             error_ratio=max(v.ratio for v in verdicts), is_right=all(v.is_ok for v in verdicts)))
     return rows
 
@@ -163,17 +165,21 @@ def adamw_row(dtype: torch.dtype, *, max_norm: float | None, device: torch.devic
         clip = (lambda: torch.nn.utils.clip_grad_norm_(params, max_norm)) if max_norm else (lambda: None)
         return [lambda: (clip(), optimizer.step())]
 
+    label = f"adamw {str(dtype).removeprefix('torch.')}{' clipped' if max_norm else ''}"
+    say(f"{label}: fused")
+    time = time_graph(fused)
+    torch.cuda.empty_cache()
     times = {}
-    for name, prepare in (("fused", fused), ("eager", None if max_norm else eager), ("library", library)):
-        say(f"adamw {str(dtype).removeprefix('torch.')}{' clipped' if max_norm else ''}: {name}")
-        times[name] = prepare and _tried(name, lambda prepare=prepare: time_graph(prepare), say)
+    for name, prepare in (("eager", None if max_norm else eager), ("library", library)):
+        say(f"{label}: {name}")
+        times[name] = prepare and _tried(name, prepare, say)
         torch.cuda.empty_cache()
     n = sum(math.prod(shape) for shape in shapes)
     n_bytes = 24 * n + n * dtype.itemsize * (2 if dtype.itemsize < 4 else 1)  # three fp32 in and out, gradient in, copy out
     if max_norm:
         n_bytes += n * dtype.itemsize
     return Row(kernel="adamw, clipped" if max_norm else "adamw", size=(n,), dtype=str(dtype).removeprefix("torch."),
-               n_bytes=n_bytes, time=times["fused"], eager=times["eager"], compiled=None, library=times["library"],
+               n_bytes=n_bytes, time=time, eager=times["eager"], compiled=None, library=times["library"],
                library_name="torch fused, fp32", error_ratio=max(f.verdict.ratio for f in comparisons),
                is_right=all(f.verdict.is_ok for f in comparisons))
 
@@ -194,24 +200,12 @@ def _backward(way: Callable, sets: Sequence[Sequence[Tensor]]) -> list[Callable]
     return calls
 
 
-def _library_norm(x: Tensor, weight: Tensor) -> tuple[Tensor]:
-    return (F.rms_norm(x, (x.shape[-1],), weight, compare.EPS),)
-
-
-def _library_add_norm(x: Tensor, residual: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    total = x + residual
-    return F.rms_norm(total, (x.shape[-1],), weight, compare.EPS), total
-
-
-_LIBRARY = {"rms_norm": _library_norm, "add_rms_norm": _library_add_norm}
-
-
-def _tried(name: str, way: Callable[[], Time], say: Callable[[str], None]) -> Time | None:
-    """A rival that does not run here (no Triton, say) must not stop the run; ours must."""
-    if name == "fused":
-        return way()
+def _tried(
+    name: str, prepare: Callable[[], Sequence[Callable[[], object]]], say: Callable[[str], None]
+) -> Time | None:
+    """A rival's time. One that does not run here (no Triton, say) must not stop the run; ours must."""
     try:
-        return way()
+        return time_graph(prepare)
     except RuntimeError as error:
         say(f"  {name} could not be timed: {str(error).splitlines()[0][:200]}")
         torch.cuda.synchronize()
@@ -257,7 +251,7 @@ def as_data(row: Row) -> dict:
     return {name: vars(value) if isinstance(value, Time) else value for name, value in vars(row).items()}
 
 
-def machine() -> dict[str, str]:
+def describe_machine() -> dict[str, str]:
     """What the figures were measured on, and when."""
     device = torch.cuda.get_device_properties(0)
     return {"device": device.name, "compute_capability": f"{device.major}.{device.minor}",
@@ -277,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     results = run(torch.device("cuda"), say=print)
     if options.out:
-        options.out.write_text(json.dumps({"machine": machine()} | results, indent=1))
+        options.out.write_text(json.dumps({"machine": describe_machine()} | results, indent=1))
     return 0 if all(row["is_right"] for row in results["rows"]) else 1
 
 

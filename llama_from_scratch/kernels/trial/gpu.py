@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
               "on the emulator.", file=sys.stderr)
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
-    results = {"machine": bench.machine(), "sweep": sweep(torch.device("cuda"))}
+    results = {"machine": bench.describe_machine(), "sweep": sweep(torch.device("cuda"))}
     path = options.out / f"gpu-{re.sub(r'[^a-z0-9]+', '-', torch.cuda.get_device_name().lower())}.json"
     path.write_text(json.dumps(results, indent=1))  # the check stands even if the timing is cut short
     if not options.no_bench:

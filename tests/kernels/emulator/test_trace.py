@@ -390,7 +390,7 @@ def test_fault_that_no_gpu_survives_is_raised_and_leaves_the_tracer_usable():
 def test_lines_and_symbols_need_no_program_of_the_machine(monkeypatch):
     whole = program()
     machine.load(whole, kind="traced")
-    debug_info.read.cache_clear()
+    debug_info.read_debug_info.cache_clear()
     monkeypatch.setattr(subprocess, "Popen", None)
     found = trace(whole, "copy", [torch.randn(64), torch.zeros(64), 1, 0, 64], grid=1, block=64)
     assert {t.line.number for t in found.traffic} == {LINE}

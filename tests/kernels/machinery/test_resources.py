@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from llama_from_scratch.kernels.machinery import nvrtc, resources
-from llama_from_scratch.kernels.machinery.resources import ARCHITECTURES, BUDGETED, Report, Resources, complaints, read_budget
+from llama_from_scratch.kernels.machinery.resources import (
+    ARCHITECTURES,
+    BUDGETED,
+    EntryResources,
+    Resources,
+    complaints,
+    read_budget,
+)
 from llama_from_scratch.kernels.machinery.source import FOLDER, REAL_NAMES, Program, Source
 
 # Seconds are dear: the oldest, the newest and the one that the kernels are tuned for, a dtype each; the rest is slow.
@@ -63,8 +70,8 @@ def all_complaints(compiler, pairs):
                     f"here is {compiler.path} of {compiler.version}")
     budget = read_budget()
     jobs = [(program, architecture, compiler) for real, architecture in pairs for program in resources.programs([real])]
-    return [line for (program, architecture, _), report in zip(jobs, resources.measure_all(jobs))
-            for line in complaints(program, architecture, report, budget)]
+    return [line for (program, architecture, _), taken in zip(jobs, resources.measure_all(jobs))
+            for line in complaints(program, architecture, taken, budget)]
 
 
 # ---- the kernels ------------------------------------------------------------------------------------------------------
@@ -94,15 +101,15 @@ def test_the_budget_names_just_the_kernels_there_are_on_the_architectures_they_s
 
 
 def test_both_toolchains_see_registers_shared_memory_widths_and_spills(compiler, disassembler, tmp_path):
-    report = resources.measure(example(), "sm_90", compiler=compiler, disassembler=disassembler, folder=tmp_path)
-    assert [*report.entries] == ["copy_vectors", "copy_numbers", "copy_shared", "spill"]
-    vectors, numbers, shared, spill = report.entries.values()
+    taken = resources.measure(example(), "sm_90", compiler=compiler, disassembler=disassembler, folder=tmp_path)
+    assert [*taken.entries] == ["copy_vectors", "copy_numbers", "copy_shared", "spill"]
+    vectors, numbers, shared, spill = taken.entries.values()
     assert (vectors.load_bits, vectors.store_bits) == (128, 128) and (numbers.load_bits, numbers.store_bits) == (16, 16)
     assert [each.shared_bytes for each in (vectors, numbers, shared, spill)] == [0, 0, 1024, 0]
     assert spill.registers == 64 and spill.spill_bytes > 0 and spill.stack_bytes > 0 and spill.n_local > 0
     for each in (vectors, numbers, shared):
         assert 0 < each.registers < 32 and each.spill_bytes == each.stack_bytes == each.n_local == 0
-    assert report.warnings == ()
+    assert taken.warnings == ()
 
 
 def test_a_measurement_is_made_once_per_text_and_compiler(compiler, tmp_path, monkeypatch):
@@ -115,9 +122,9 @@ def test_a_measurement_is_made_once_per_text_and_compiler(compiler, tmp_path, mo
 
 
 def test_both_toolchains_report_warnings(compiler, tmp_path):
-    report = resources.measure(example(TEXT.replace("float turned", "int unused; float turned").replace(
+    taken = resources.measure(example(TEXT.replace("float turned", "int unused; float turned").replace(
         "__shared__ int unused; float", "int unused; __shared__ float")), "sm_90", compiler=compiler, folder=tmp_path)
-    assert any("unused" in line for line in report.warnings)
+    assert any("unused" in line for line in taken.warnings)
 
 
 def test_nvcc_refuses_a_broken_source_with_the_line(tmp_path):
@@ -125,8 +132,8 @@ def test_nvcc_refuses_a_broken_source_with_the_line(tmp_path):
         found(resources.nvcc).compile(example(TEXT.replace("{ y[threadIdx.x] = x", "{ z[threadIdx.x] = x")), "sm_90")
 
 
-def test_a_report_counts_what_called_functions_spill():
-    report = resources.read_report("""ptxas info    : 0 bytes gmem
+def test_a_log_counts_what_called_functions_spill():
+    taken = resources.read_log("""ptxas info    : 0 bytes gmem
 ptxas info    : Compiling entry function 'power' for 'sm_90'
 ptxas info    : Function properties for power
 ptxas         .     16 bytes stack frame, 4 bytes spill stores, 8 bytes spill loads
@@ -138,8 +145,8 @@ ptxas info    : Function properties for plain
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 8 registers, used 0 barriers
 """)
-    assert report == {"power": Resources(registers=40, spill_bytes=14, stack_bytes=24, shared_bytes=96),
-                      "plain": Resources(registers=8, spill_bytes=0, stack_bytes=0, shared_bytes=0)}
+    assert taken == {"power": EntryResources(registers=40, spill_bytes=14, stack_bytes=24, shared_bytes=96),
+                      "plain": EntryResources(registers=8, spill_bytes=0, stack_bytes=0, shared_bytes=0)}
 
 
 def test_a_disassembly_tells_the_widest_accesses_of_each_entry_point():
@@ -166,9 +173,9 @@ BUDGET = {"one bf16": {"registers": {"sm_90": 32}, "shared_bytes": 64, "load_bit
 
 
 def complaints_about(*, program=ONE, architecture="sm_90", warnings=(), **changes):
-    entry = Resources(**dict(registers=32, spill_bytes=0, stack_bytes=0, shared_bytes=64, load_bits=128, store_bits=128,
+    entry = EntryResources(**dict(registers=32, spill_bytes=0, stack_bytes=0, shared_bytes=64, load_bits=128, store_bits=128,
                              n_local=0) | changes)
-    return [*complaints(program, architecture, Report(entries={"one": entry}, warnings=warnings), BUDGET)]
+    return [*complaints(program, architecture, Resources(entries={"one": entry}, warnings=warnings), BUDGET)]
 
 
 def test_a_kernel_within_its_budget_is_not_complained_of():
@@ -244,5 +251,5 @@ def test_the_written_budget_is_what_the_comparison_reads(monkeypatch, tmp_path, 
     assert json.loads(path.read_text())["copy_vectors fp16"]["load_bits"] == 128
     for compiler in (nvrtc_here, nvcc_here):
         jobs = [(example(text, real), "sm_90", compiler) for real in BUDGETED]
-        for (program, architecture, _), report in zip(jobs, resources.measure_all(jobs)):
-            assert [*complaints(program, architecture, report, read_budget(path))] == []
+        for (program, architecture, _), taken in zip(jobs, resources.measure_all(jobs)):
+            assert [*complaints(program, architecture, taken, read_budget(path))] == []

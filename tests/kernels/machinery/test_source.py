@@ -43,7 +43,7 @@ def test_every_entry_point_of_every_kernel_parses(name, real):
     source = Source.read(name)
     code = "\n".join(line.split("//")[0] for line in source.text.splitlines())
     assert len(source.entries) == code.count("__global__") > 0, "a kernel that Python does not see"
-    assert set(Program(source=source, real=real).layouts) == set(source.entries)
+    assert set(Program(source=source, real=real).packings) == set(source.entries)
     for entry in source.entries.values():
         assert entry.parameters and 32 <= entry.max_threads <= 1024 and entry.max_threads % 32 == 0
         first, after = (source.text.splitlines()[line] for line in (entry.line - 1, entry.line))
