@@ -1,11 +1,12 @@
 """SwiGLU's gate as one kernel: silu(gate) * up read once, written once.
 
-Plain PyTorch takes two passes over memory, and writes and reads silu(gate) in between; backward takes five. Here each is one,
-and nothing is kept for backward but the two inputs, which the matrix products keep anyway. Every result is rounded where the
-plain model rounds it, gradients only at the end (swiglu.cu says why).
+Plain PyTorch takes two passes over memory, and writes and reads silu(gate) in between; backward
+takes five. Here each is one, and nothing is kept for backward but the two inputs, which the matrix
+products keep anyway. Every result is rounded where the plain model rounds it, gradients only at the
+end (swiglu.cu says why).
 
-Notebook 32. In the feed-forward network of every Llama: `model.feed_forward`, notebook 14. Source: Shazeer, GLU Variants
-Improve Transformer, arXiv:2002.05202, eq. 6.
+Notebook 32. In the feed-forward network of every Llama: `model.feed_forward`, notebook 14. Source:
+Shazeer, GLU Variants Improve Transformer, arXiv:2002.05202, eq. 6.
 """
 
 from collections.abc import Callable
@@ -25,7 +26,10 @@ VECTOR_BYTES = 16   # of one memory access
 
 @record
 class Rung:
-    """One entry point of swiglu.cu. vectors: of 16 bytes, that a thread asks for of each tensor at once; None: one number."""
+    """One entry point of swiglu.cu.
+
+    vectors: of 16 bytes, that a thread asks for of each tensor at once; None: one number.
+    """
 
     entry: str
     vectors: int | None
@@ -47,7 +51,8 @@ def swiglu(
 ) -> Float[Tensor, "*batch F"]:
     """silu(gate) * up, in the inputs' dtype; the sigmoid is fp32. Differentiable in both.
 
-    Raises ValueError for tensors of two shapes, dtypes or devices, and for CPU tensors unless `emulate`.
+    Raises ValueError for tensors of two shapes, dtypes or devices, and for CPU tensors unless
+    `emulate`.
     """
     require_cuda("swiglu", gate, emulate=emulate)
     return torch.ops.llama_from_scratch.swiglu(gate, up)
@@ -57,7 +62,8 @@ def run_forward(
     gate: Tensor, up: Tensor, *, rung: str = "swiglu_forward", n_blocks: int | None = None,
     launcher: Callable[..., object] | None = None,
 ) -> Tensor:
-    """The forward pass by one rung of the ladder, without autograd. `n_blocks` replaces the grid that covers everything.
+    """The forward pass by one rung of the ladder, without autograd.
+    `n_blocks` replaces the grid that covers everything.
 
     `launcher` takes what `launch` takes, and does its work: `emulator.trace.trace`, for one.
     """
@@ -68,18 +74,20 @@ def run_forward(
 
 
 def run_backward(
-    d_y: Tensor, gate: Tensor, *, up: Tensor, rung: str = "swiglu_backward", n_blocks: int | None = None,
-    launcher: Callable[..., object] | None = None,
+    d_y: Tensor, gate: Tensor, *, up: Tensor, rung: str = "swiglu_backward",
+    n_blocks: int | None = None, launcher: Callable[..., object] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients by gate and up by one rung of the ladder; `n_blocks` and `launcher` as of `run_forward`."""
+    """The gradients by gate and up, by one rung; `n_blocks` and `launcher` as of `run_forward`."""
     d_y, gate, up = aligned(d_y), aligned(gate), aligned(up)
     d_gate, d_up = torch.empty_like(gate), torch.empty_like(up)
-    _launch(rung_named(rung, BACKWARD_RUNGS), [d_y, gate, up, d_gate, d_up], n_blocks=n_blocks, launcher=launcher)
+    _launch(rung_named(rung, BACKWARD_RUNGS), [d_y, gate, up, d_gate, d_up], n_blocks=n_blocks,
+            launcher=launcher)
     return d_gate, d_up
 
 
 def _launch(
-    rung: Rung, tensors: list[Tensor], *, n_blocks: int | None, launcher: Callable[..., object] | None
+    rung: Rung, tensors: list[Tensor], *, n_blocks: int | None,
+    launcher: Callable[..., object] | None
 ) -> None:
     n, real = tensors[0].numel(), tensors[0].dtype
     per_thread = 1 if rung.vectors is None else rung.vectors * VECTOR_BYTES // real.itemsize
@@ -91,8 +99,9 @@ def _launch(
 def _check(gate: Tensor, *others: Tensor) -> None:
     kinds = [f"{tuple(x.shape)} {x.dtype} on {x.device}" for x in (gate, *others)]
     if len(set(kinds)) > 1:
-        raise ValueError(f"swiglu multiplies number by number, so its tensors must share shape, dtype and device; got "
-                         f"{', '.join(kinds)}. Convert them with .to(...) before the call")
+        raise ValueError("swiglu multiplies number by number, so its tensors must share shape, "
+                         f"dtype and device; got {', '.join(kinds)}. Convert them with .to(...) "
+                         "before the call")
 
 
 def _forward(gate: Tensor, up: Tensor) -> Tensor:
@@ -124,5 +133,6 @@ for _device in ("CPU", "CUDA"):
 torch.library.register_fake("llama_from_scratch::swiglu", _fake_forward, lib=_library)
 torch.library.register_fake("llama_from_scratch::swiglu_backward", _fake_backward, lib=_library)
 torch.library.register_autograd(
-    "llama_from_scratch::swiglu", lambda ctx, d_y: torch.ops.llama_from_scratch.swiglu_backward(d_y, *ctx.saved_tensors),
+    "llama_from_scratch::swiglu",
+    lambda ctx, d_y: torch.ops.llama_from_scratch.swiglu_backward(d_y, *ctx.saved_tensors),
     setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs), lib=_library)

@@ -1,8 +1,9 @@
-"""A kernel's source made into machine code for one GPU architecture, by the compiler that comes with PyTorch's CUDA build.
+"""A kernel's source made into machine code for one GPU architecture, by PyTorch's CUDA compiler.
 
-NVRTC is nvcc's device half as a library: it takes a text and returns a cubin, the GPU's own machine code, in about a tenth of
-a second, and needs neither a host compiler nor a CUDA toolkit nor a GPU. A cubin loads into any driver of the same CUDA major;
-PTX, the intermediate text, would not load into a driver older than the compiler.
+NVRTC is nvcc's device half as a library: it takes a text and returns a cubin, the GPU's own machine
+code, in about a tenth of a second, and needs neither a host compiler nor a CUDA toolkit nor a GPU.
+A cubin loads into any driver of the same CUDA major; PTX, the intermediate text, would not load
+into a driver older than the compiler.
 
 Notebook 30. Source: NVIDIA, "NVRTC" (CUDA toolkit documentation), section "Basic Usage".
 """
@@ -22,7 +23,8 @@ from llama_from_scratch.files import digest
 from llama_from_scratch.kernels.machinery.cache import cached_file
 from llama_from_scratch.kernels.machinery.source import Program
 
-# No --use_fast_math: it flushes denormals and replaces division and square root by approximations, for whole files, unseen.
+# No --use_fast_math: it flushes denormals and replaces division and square root by approximations,
+# for whole files, unseen.
 FLAGS = ("--std=c++17", "--generate-line-info", "--ptxas-options=-v")
 MAJORS = (13, 12)  # of CUDA, newest first
 
@@ -33,14 +35,14 @@ class CompileError(RuntimeError):
 
 @record
 class Compiled:
-    """What came out of one compilation: the machine code, and the compiler's report (warnings, registers, spills)."""
+    """The machine code of one compilation, and its log (warnings, registers, spills)."""
 
     cubin: bytes
     log: str
 
 
 class Compiler:
-    """One NVRTC library: its `path`, its `version` (of CUDA), and the GPU `architectures` it knows, as 75 for 7.5."""
+    """One NVRTC library: its `path`, `version` (of CUDA) and GPU `architectures`, as 75 for 7.5."""
 
     def __init__(self, path: str) -> None:
         self.path, self._library = path, ctypes.CDLL(path)
@@ -48,8 +50,10 @@ class Compiler:
         major, minor, count = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
         self._call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
         self.version = (major.value, minor.value)
-        # NVRTC opens its built-in functions by bare name; loaded here by path, they are found wherever they lie beside it.
-        if (builtins := Path(path).parent / f"libnvrtc-builtins.so.{major.value}.{minor.value}").is_file():
+        # NVRTC opens its built-in functions by bare name; loaded here by path, they are found next
+        # to it wherever it is.
+        builtins = Path(path).with_name(f"libnvrtc-builtins.so.{major.value}.{minor.value}")
+        if builtins.is_file():
             ctypes.CDLL(str(builtins))
         self._call("nvrtcGetNumSupportedArchs", ctypes.byref(count))
         architectures = (ctypes.c_int * count.value)()
@@ -57,48 +61,52 @@ class Compiler:
         self.architectures = tuple(sorted(architectures))
 
     def architecture(self, capability: tuple[int, int]) -> str:
-        """The newest architecture whose code runs on a GPU of this compute capability: `sm_90` for (9, 0).
+        """The newest architecture whose code runs on a GPU of this capability: `sm_90` for (9, 0).
 
-        Code runs on GPUs of the same major capability and the same or a later minor one. Raises ValueError if there is none.
+        Code runs on GPUs of the same major capability and the same or a later minor one. Raises
+        ValueError if there is none.
         """
         major, minor = capability
-        if fitting := [each for each in self.architectures if each // 10 == major and each % 10 <= minor]:
+        if fitting := [each for each in self.architectures
+                       if each // 10 == major and each % 10 <= minor]:
             return f"sm_{fitting[-1]}"
         known = ", ".join(f"{each // 10}.{each % 10}" for each in self.architectures)
         cuda = ".".join(map(str, self.version))
-        cure = ("Install a PyTorch built for an older CUDA" if 10 * major + minor < self.architectures[0]
-                else "Install a PyTorch built for a newer CUDA")
-        raise ValueError(f"the GPU must be of a compute capability that CUDA {cuda} compiles for ({known}); "
-                         f"it is of {major}.{minor}. {cure}, or use the plain PyTorch modules")
+        needed = "an older" if 10 * major + minor < self.architectures[0] else "a newer"
+        raise ValueError(f"the GPU must be of a compute capability that CUDA {cuda} compiles for "
+                         f"({known}); it is of {major}.{minor}. Install a PyTorch built for "
+                         f"{needed} CUDA, or use the plain PyTorch modules")
 
     def compile(self, program: Program, architecture: str) -> Compiled:
-        """The program compiled for `sm_XX`. Raises CompileError, with the compiler's log, for a source with an error in it."""
+        """The program compiled for `sm_XX`. Raises CompileError, with the log, for an error in
+        it."""
         source, handle = program.source, ctypes.c_void_p()
         file = f"{source.name}.cu"
-        self._call("nvrtcCreateProgram", ctypes.byref(handle), source.text.encode(), file.encode(), len(source.headers),
-                   _strings(source.headers.values()), _strings(source.headers))
+        self._call("nvrtcCreateProgram", ctypes.byref(handle), source.text.encode(), file.encode(),
+                   len(source.headers), _strings(source.headers.values()), _strings(source.headers))
         try:
             flags = flags_of(program, architecture)
             status = self._library.nvrtcCompileProgram(handle, len(flags), _strings(flags))
             log = self._bytes(handle, "nvrtcGetProgramLog").rstrip(b"\0").decode(errors="replace")
             if status:
                 cuda = ".".join(map(str, self.version))
-                raise CompileError(f"{file} does not compile for {architecture} with real = {program.real_name} "
-                                   f"(NVRTC {cuda}, {self._meaning(status)}):\n{log}")
+                raise CompileError(f"{file} does not compile for {architecture} with real = "
+                                   f"{program.real_name} (NVRTC {cuda}, "
+                                   f"{self._meaning(status)}):\n{log}")
             return Compiled(cubin=self._bytes(handle, "nvrtcGetCUBIN"), log=log)
         finally:
             self._call("nvrtcDestroyProgram", ctypes.byref(handle))
 
     def cubin(self, program: Program, architecture: str, *, folder: Path | None = None) -> bytes:
-        """The program's machine code for `sm_XX`, from the disk cache if it was ever compiled with the same everything."""
-        key = digest("cubin", program.key, *flags_of(program, architecture), repr(self.version), repr(self._n_bytes))
-        path = cached_file(key, suffix=".cubin", folder=folder,
-                           make=lambda path: path.write_bytes(self.compile(program, architecture).cubin))
-        return path.read_bytes()
+        """The program's machine code for `sm_XX`, from the disk cache if it holds exactly that."""
+        key = digest("cubin", program.key, *flags_of(program, architecture), repr(self.version),
+                     repr(self._n_bytes))
+        make = lambda path: path.write_bytes(self.compile(program, architecture).cubin)
+        return cached_file(key, suffix=".cubin", folder=folder, make=make).read_bytes()
 
     @functools.cached_property
     def _n_bytes(self) -> int:
-        """The library's size, which tells 13.0.48 from 13.0.88: nvrtcVersion stops at the minor number."""
+        """The library's size, as 13.0.48 and 13.0.88 differ, but nvrtcVersion says 13.0."""
         return Path(self.path).stat().st_size if Path(self.path).is_file() else 0
 
     def _bytes(self, handle: ctypes.c_void_p, getter: str) -> bytes:
@@ -137,13 +145,15 @@ def compiler() -> Compiler:
         except OSError:  # not on the loader's path, or for another kind of machine
             continue
     searched = ", ".join(dict.fromkeys(str(path.parent) for path in paths if path.is_absolute()))
-    raise RuntimeError(f"no NVRTC, the CUDA runtime compiler, of CUDA {' or '.join(map(str, majors))} was found in {searched}, "
-                       f"nor by the loader. `{sys.executable} -m pip install 'nvidia-cuda-nvrtc=={majors[0]}.*'` gets it "
-                       "(90 MB, Linux; on Windows, work in WSL)")
+    raise RuntimeError("no NVRTC, the CUDA runtime compiler, of CUDA "
+                       f"{' or '.join(map(str, majors))} was found in {searched}, nor by the "
+                       f"loader. `{sys.executable} -m pip install "
+                       f"'nvidia-cuda-nvrtc=={majors[0]}.*'` gets it (90 MB, Linux; on Windows, "
+                       "work in WSL)")
 
 
 def candidates(major: int) -> Iterator[Path]:
-    """Where libnvrtc may lie: beside PyTorch's other CUDA wheels, in a CUDA toolkit; last, a bare name for the loader."""
+    """Where libnvrtc may be: in CUDA's wheels, in a toolkit; last, a bare name for the loader."""
     name = f"libnvrtc.so.{major}"
     wheels = importlib.util.find_spec("nvidia")
     for root in wheels.submodule_search_locations if wheels else ():
@@ -152,7 +162,8 @@ def candidates(major: int) -> Iterator[Path]:
     yield Path(torch.__file__).parent / "lib" / name
     nvcc = shutil.which("nvcc")
     toolkits = [Path(nvcc).resolve().parents[1]] if nvcc else []
-    for root in [*toolkits, Path("/usr/local/cuda"), *sorted(Path("/usr/local").glob(f"cuda-{major}*")), Path(sys.prefix)]:
+    for root in [*toolkits, Path("/usr/local/cuda"),
+                 *sorted(Path("/usr/local").glob(f"cuda-{major}*")), Path(sys.prefix)]:
         yield root / "lib64" / name
         yield root / "lib" / name
     yield Path(name)

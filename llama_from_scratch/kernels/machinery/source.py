@@ -1,8 +1,9 @@
 """A kernel's source text, and what its entry points take.
 
-Every kernel is one plain `.cu` file. The dtype is a compile flag (`-DREAL=bf16`), not a template, so an entry point reads as
-it is called, and its C signature is all that Python needs: it is parsed here, and every argument is checked against it and
-typed by it. A launch is then six integers and a list of pointers, for a GPU and for the emulator alike.
+Every kernel is one plain `.cu` file. The dtype is a compile flag (`-DREAL=bf16`), not a template,
+so an entry point reads as it is called, and its C signature is all that Python needs: it is parsed
+here, and every argument is checked against it and typed by it. A launch is then six integers and a
+list of pointers, for a GPU and for the emulator alike.
 
 Notebook 30.
 """
@@ -22,19 +23,25 @@ from llama_from_scratch.config import record
 from llama_from_scratch.files import digest
 
 FOLDER = Path(__file__).parents[1]   # of the kernels
-REAL_NAMES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "fp16", torch.float64: "double"}
+REAL_NAMES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "fp16",
+              torch.float64: "double"}
 
 _TENSOR_DTYPES = {
-    "float": torch.float32, "double": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16, "int": torch.int32,
-    "long long": torch.int64, "unsigned": torch.uint32, "unsigned char": torch.uint8,
+    "float": torch.float32, "double": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16,
+    "int": torch.int32, "long long": torch.int64, "unsigned": torch.uint32,
+    "unsigned char": torch.uint8,
 }
-_INTEGERS = {"int": (-(2**31), 2**31 - 1), "unsigned": (0, 2**32 - 1), "long long": (-(2**63), 2**63 - 1)}
-_CODES = {"int": "i", "unsigned": "I", "long long": "q", "float": "f", "double": "d"}   # as the struct module spells them
+_INTEGERS = {"int": (-(2**31), 2**31 - 1), "unsigned": (0, 2**32 - 1),
+             "long long": (-(2**63), 2**63 - 1)}
+# As the struct module spells them.
+_CODES = {"int": "i", "unsigned": "I", "long long": "q", "float": "f", "double": "d"}
 
 _ENTRY = re.compile(
-    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\(\s*(?P<threads>\w+)[^)]*\)\s+)?(?P<name>\w+)\s*\((?P<parameters>[^)]*)\)')
-_PARAMETER = re.compile(r"(?P<const>const\s+)?(?P<type>[a-z]\w*(?:\s+(?:long|char))?)\s*(?P<pointer>\*?)"
-                        r"\s*(?:__restrict__\s+)?(?P<name>\w+)")
+    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\(\s*(?P<threads>\w+)[^)]*\)\s+)?'
+    r"(?P<name>\w+)\s*\((?P<parameters>[^)]*)\)")
+_PARAMETER = re.compile(
+    r"(?P<const>const\s+)?(?P<type>[a-z]\w*(?:\s+(?:long|char))?)\s*(?P<pointer>\*?)"
+    r"\s*(?:__restrict__\s+)?(?P<name>\w+)")
 
 
 @record
@@ -54,7 +61,7 @@ class Parameter:
 
 @record
 class Entry:
-    """An `extern "C" __global__` function: its name, its parameters in order, and the most threads a block of it may have."""
+    """An `extern "C" __global__` function; `max_threads`: that a block of it may have."""
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -72,7 +79,8 @@ class Source:
 
     @classmethod
     def read(cls, name: str) -> "Source":
-        """The kernel file `name`.cu of this folder. Raises ValueError, with the names there are, if there is none."""
+        """The file `name`.cu of kernels/. Raises ValueError, with the names there are, without
+        one."""
         if not (FOLDER / f"{name}.cu").is_file():
             names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.cu")))
             raise ValueError(f"a kernel source must be one of {names}; got {name!r}")
@@ -80,24 +88,30 @@ class Source:
         return cls(name=name, text=(FOLDER / f"{name}.cu").read_text(), headers=headers)
 
     def replace(self, old: str, new: str) -> "Source":
-        """This source with one place changed. Raises ValueError unless `old` occurs exactly once, in the file or one header."""
+        """This source with one place changed.
+
+        Raises ValueError unless `old` occurs exactly once, in the file or one header.
+        """
         texts = {f"{self.name}.cu": self.text, **self.headers}
         if (count := sum(text.count(old) for text in texts.values())) != 1:
-            raise ValueError(f"the text to replace must occur once in {', '.join(texts)}; {old!r} occurs {count} times")
+            raise ValueError(f"the text to replace must occur once in {', '.join(texts)}; {old!r} "
+                             f"occurs {count} times")
         changed = {name: text.replace(old, new) for name, text in texts.items()}
         return Source(name=self.name, text=changed.pop(f"{self.name}.cu"), headers=changed)
 
     @cached_property
     def entries(self) -> dict[str, Entry]:
-        """Every entry point by name. Raises ValueError for a declaration that Python could not call."""
+        """Every entry point by name. Raises ValueError for a declaration that cannot be called."""
         text = re.sub(r"//[^\n]*", lambda comment: " " * len(comment[0]), self.text)
-        constants = {m[1]: int(m[2]) for m in re.finditer(r"constexpr\s+int\s+(\w+)\s*=\s*(\d+)\s*;", text)}
+        constants = {m[1]: int(m[2])
+                     for m in re.finditer(r"constexpr\s+int\s+(\w+)\s*=\s*(\d+)\s*;", text)}
         found = {}
         for match in _ENTRY.finditer(text):
             threads = match["threads"] or "1024"
             found[match["name"]] = Entry(
                 name=match["name"], line=text.count("\n", 0, match.start()) + 1,
-                parameters=tuple(_parameter(part, match["name"]) for part in match["parameters"].split(",")),
+                parameters=tuple(_parameter(part, match["name"])
+                                 for part in match["parameters"].split(",")),
                 max_threads=int(threads) if threads.isdigit() else constants[threads])
         return found
 
@@ -106,9 +120,10 @@ def _parameter(text: str, entry: str) -> Parameter:
     match = _PARAMETER.fullmatch(" ".join(text.split()))
     known = {*_TENSOR_DTYPES, "real", "accum"} if match and match["pointer"] else {*_CODES, "accum"}
     if match is None or match["type"] not in known:
-        raise ValueError(f"a parameter of {entry} must be a pointer or a number of the types {', '.join(sorted(known))}; "
-                         f"got {' '.join(text.split())!r}")
-    return Parameter(name=match["name"], c_type=match["type"], is_pointer=bool(match["pointer"]), is_const=bool(match["const"]))
+        raise ValueError(f"a parameter of {entry} must be a pointer or a number of the types "
+                         f"{', '.join(sorted(known))}; got {' '.join(text.split())!r}")
+    return Parameter(name=match["name"], c_type=match["type"], is_pointer=bool(match["pointer"]),
+                     is_const=bool(match["const"]))
 
 
 @record
@@ -120,8 +135,8 @@ class Program:
 
     def __post_init__(self) -> None:
         if self.real not in REAL_NAMES:
-            raise ValueError(f"the kernels compute in {', '.join(map(str, REAL_NAMES))}; got {self.real}. "
-                             "Convert the tensors, or use PyTorch's own functions")
+            raise ValueError(f"the kernels compute in {', '.join(map(str, REAL_NAMES))}; got "
+                             f"{self.real}. Convert the tensors, or use PyTorch's own functions")
 
     @property
     def real_name(self) -> str:
@@ -134,7 +149,7 @@ class Program:
         return torch.float64 if self.real == torch.float64 else torch.float32
 
     def c_type(self, parameter: Parameter) -> str:
-        """The parameter's C type in this program: `accum` is float or double, every other type is itself."""
+        """The parameter's C type in this program, where `accum` is float or double."""
         return REAL_NAMES[self.accum] if parameter.c_type == "accum" else parameter.c_type
 
     def dtype(self, parameter: Parameter) -> torch.dtype:
@@ -143,44 +158,48 @@ class Program:
 
     @cached_property
     def packings(self) -> dict[str, "Packing"]:
-        """How the arguments of each entry point lie in memory, by name."""
+        """How the arguments of each entry point are laid out in memory, by name."""
         return {name: Packing.of(self, entry) for name, entry in self.source.entries.items()}
 
     @cached_property
     def key(self) -> str:
-        """A digest of the whole program: equal for equal texts, so that compiled code can be found by it."""
+        """A digest of the whole program, by which compiled code is found."""
         headers = [text for header in sorted(self.source.headers.items()) for text in header]
         return digest(self.source.name, self.source.text, *headers, self.real_name)
 
     def entry(self, name: str) -> Entry:
         """The entry point of that name; ValueError, with the names there are, if there is none."""
         if name not in self.source.entries:
-            raise ValueError(f"{self.source.name}.cu has the entry points {', '.join(self.source.entries)}; got {name!r}")
+            raise ValueError(f"{self.source.name}.cu has the entry points "
+                             f"{', '.join(self.source.entries)}; got {name!r}")
         return self.source.entries[name]
 
 
 class Arguments:
-    """Checked and typed arguments of one launch: `pointers` is what both drivers take. Keeps what they point to alive."""
+    """The arguments of one launch, checked and typed: `pointers`, and what they point to."""
 
-    def __init__(self, pointers: ctypes.Array, tensors: Sequence[Tensor], device: torch.device) -> None:
+    def __init__(
+        self, pointers: ctypes.Array, tensors: Sequence[Tensor], device: torch.device
+    ) -> None:
         self.pointers, self.tensors, self.device = pointers, tuple(tensors), device
 
 
 @record
 class Packing:
-    """How the arguments of an entry point lie in memory, behind one pointer to each; `pack` fills it in."""
+    """How an entry point's arguments are laid out, after one pointer to each, for `pack`."""
 
     parameters: tuple[Parameter, ...]
     dtypes: tuple[torch.dtype | None, ...]   # of the tensor that each takes; None for a number
     packer: struct.Struct
     offsets: tuple[int, ...]
-    pointers: type                           # the ctypes array that holds it all, as long as its pointers and values together
+    pointers: type   # the ctypes array that holds it all, pointers and values together
 
     @classmethod
     def of(cls, program: "Program", entry: Entry) -> "Packing":
         """The packing of one entry point in this program, each value aligned as C aligns it."""
         codes = ["Q" if p.is_pointer else _CODES[program.c_type(p)] for p in entry.parameters]
-        format, offsets = f"={len(codes)}Q", []   # "=": unlike "@", it refuses a number that its float would turn into infinity
+        # "=", unlike "@", refuses a number that its float would turn into infinity.
+        format, offsets = f"={len(codes)}Q", []
         for code in codes:
             format += "x" * (-struct.calcsize(format) % struct.calcsize(code))
             offsets.append(struct.calcsize(format))
@@ -194,15 +213,17 @@ class Packing:
 def pack(program: Program, entry: str, args: Sequence[Tensor | float | int | None]) -> Arguments:
     """The arguments of one launch of `entry`, each as the C type its parameter declares.
 
-    Raises ValueError for a wrong number of arguments, and for a tensor of another dtype, on another device than the rest, with
-    gaps between its elements, or not aligned to 16 bytes; TypeError or OverflowError for a scalar that its C type cannot hold.
+    Raises ValueError for a wrong number of arguments, and for a tensor of another dtype, on another
+    device than the rest, with gaps between its elements, or not aligned to 16 bytes; TypeError or
+    OverflowError for a scalar that its C type cannot hold.
     """
     packing = program.packings.get(entry) or program.packings[program.entry(entry).name]
     if len(args) != len(packing.parameters):
         names = ", ".join(p.name for p in packing.parameters)
-        raise ValueError(f"{entry} takes {len(packing.parameters)} arguments ({names}); got {len(args)}")
+        raise ValueError(f"{entry} takes {len(packing.parameters)} arguments ({names}); got "
+                         f"{len(args)}")
     values, tensors = [], []
-    for parameter, dtype, arg in zip(packing.parameters, packing.dtypes, args):
+    for parameter, dtype, arg in zip(packing.parameters, packing.dtypes, args, strict=True):
         if dtype is None:
             if type(arg) is not int and (type(arg) is not float or parameter.c_type in _INTEGERS):
                 _require_number(program, entry, parameter, arg)
@@ -210,7 +231,8 @@ def pack(program: Program, entry: str, args: Sequence[Tensor | float | int | Non
         elif arg is None and parameter.may_be_null:
             values.append(0)
         else:
-            if not isinstance(arg, Tensor) or arg.dtype is not dtype or not arg.is_contiguous() or (at := arg.data_ptr()) % 16:
+            if (not isinstance(arg, Tensor) or arg.dtype is not dtype or not arg.is_contiguous()
+                    or (at := arg.data_ptr()) % 16):
                 _refuse_tensor(f"{parameter.name} of {entry}", dtype, arg)
             values.append(at)
             tensors.append(arg)
@@ -221,9 +243,10 @@ def pack(program: Program, entry: str, args: Sequence[Tensor | float | int | Non
     memory = packing.pointers()
     start = ctypes.addressof(memory)
     try:
-        packing.packer.pack_into(memory, 0, *[start + offset for offset in packing.offsets], *values)
+        packing.packer.pack_into(memory, 0, *[start + offset for offset in packing.offsets],
+                                 *values)
     except (struct.error, OverflowError):
-        for parameter, arg in zip(packing.parameters, args):
+        for parameter, arg in zip(packing.parameters, args, strict=True):
             if not parameter.is_pointer:
                 _require_range(program, entry, parameter, arg)
         raise
@@ -236,10 +259,10 @@ def _refuse_tensor(where: str, dtype: torch.dtype, arg: object) -> NoReturn:
     if arg.dtype != dtype:
         raise ValueError(f"{where} must be {dtype} in this program; got {arg.dtype}")
     if not arg.is_contiguous():
-        raise ValueError(f"{where} must lie in memory without gaps; got shape {tuple(arg.shape)} with strides {arg.stride()}. "
-                         "Pass tensor.contiguous()")
-    raise ValueError(f"{where} must start at a multiple of 16 bytes, as the kernel reads 16 at a time; "
-                     f"it starts {arg.data_ptr() % 16} bytes behind one. Pass tensor.clone()")
+        raise ValueError(f"{where} must lie in memory without gaps; got shape {tuple(arg.shape)} "
+                         f"with strides {arg.stride()}. Pass tensor.contiguous()")
+    raise ValueError(f"{where} must start at a multiple of 16 bytes, as the kernel reads 16 at a "
+                     f"time; it starts {arg.data_ptr() % 16} bytes behind one. Pass tensor.clone()")
 
 
 def _require_number(program: Program, entry: str, parameter: Parameter, arg: object) -> None:

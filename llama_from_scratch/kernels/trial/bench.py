@@ -1,10 +1,13 @@
-"""`python -m llama_from_scratch.kernels.trial.bench`: how fast the kernels are, beside everything else that does the same.
+"""How fast the kernels are, compared with everything else that does the same.
 
-Every kernel here is bound by memory, so the yardstick is a copy: the bytes a kernel must move, over the bandwidth of a
-device-to-device copy measured in the same run, is the time no kernel can beat. Each row also times eager PyTorch,
-`torch.compile`, and the best library function there is, on the same buffers in the same run. Times are of replayed CUDA
-graphs, so that they hold no work of the CPU; buffers rotate, so that nothing is found in the L2 cache; medians of
-repeated replays, with the 20th and 80th percentile. A row whose result is wrong is marked, not left out.
+`python -m llama_from_scratch.kernels.trial.bench` runs it.
+
+Every kernel here is bound by memory, so the yardstick is a copy: the bytes a kernel must move, over
+the bandwidth of a device-to-device copy measured in the same run, is the time no kernel can beat.
+Each row also times eager PyTorch, `torch.compile`, and the best library function there is, on the
+same buffers in the same run. Times are of replayed CUDA graphs, so that they hold no work of the
+CPU; buffers rotate, so that nothing is found in the L2 cache; medians of repeated replays, with the
+20th and 80th percentile. A row whose result is wrong is marked, not left out.
 
 Notebook 36 draws the results of real runs, from `benchmarks/results`.
 """
@@ -29,9 +32,10 @@ from llama_from_scratch.kernels.trial import compare
 from llama_from_scratch.train.optimizer import AdamW, Group
 
 N_REPEATS = 25
-L2_BYTES = 64 * 2**20          # at least that of any GPU so far; buffers of a row together take four times as much
+# At least the L2 cache of any GPU so far; the buffers of a row together take four times as much.
+L2_BYTES = 64 * 2**20
 COPY_BYTES = 2 * 2**30
-N_PARAMETERS = 2**28           # of the AdamW row: 28 bytes each make 7.5 GB
+N_PARAMETERS = 2**28   # of the AdamW row: 28 bytes each make 7.5 GB
 
 
 @record
@@ -45,7 +49,8 @@ class Time:
 
 @record
 class Row:
-    """One kernel at one size. Times in microseconds; None where nothing was timed (no such rival, or it failed)."""
+    """One kernel at one size. Times in microseconds; None without such a rival or where it
+    failed."""
 
     kernel: str
     size: tuple[int, ...]
@@ -64,16 +69,20 @@ class Row:
         return self.n_bytes / (self.time.median * 1e-6) / copy_bytes_per_s
 
 
-def time_graph(prepare: Callable[[], Sequence[Callable[[], object]]], *, n_repeats: int = N_REPEATS) -> Time:
-    """Microseconds per call of a CUDA graph that makes all the calls that `prepare` returns, each on its own buffers.
+def time_graph(
+    prepare: Callable[[], Sequence[Callable[[], object]]], *, n_repeats: int = N_REPEATS
+) -> Time:
+    """Microseconds per call of a CUDA graph of all the calls that `prepare` returns.
 
-    `prepare` runs on the stream that is captured, as the backward pass of PyTorch runs on the stream of its forward pass.
+    `prepare` runs on the stream that is captured, as the backward pass of PyTorch runs on the
+    stream of its forward pass.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         calls = prepare()
-        for _ in range(3):  # what compiles, tunes or allocates on first use does so before the capture
+        # What compiles, tunes or allocates on first use does so before the capture.
+        for _ in range(3):
             for call in calls:
                 call()
     torch.cuda.synchronize()
@@ -101,10 +110,12 @@ def copy_bandwidth(device: torch.device) -> float:
     return 2 * COPY_BYTES / (time_graph(lambda: [lambda: target.copy_(source)]).median * 1e-6)
 
 
-# --- the rows ---------------------------------------------------------------------------------------------------------
+# --- the rows -------------------------------------------------------------------------------------
 
 
-def operation_rows(operation: compare.Operation, *, device: torch.device, say: Callable[[str], None]) -> list[Row]:
+def operation_rows(
+    operation: compare.Operation, *, device: torch.device, say: Callable[[str], None]
+) -> list[Row]:
     """Forward and backward of one operation at its large size, in bf16."""
     dtype = torch.bfloat16
     generator = torch.Generator(device).manual_seed(3)
@@ -112,58 +123,72 @@ def operation_rows(operation: compare.Operation, *, device: torch.device, say: C
     comparisons = compare.compare(operation, operation.large, dtype=dtype, device=device)
 
     def inputs() -> list[Tensor]:
-        drawn = [x.to(torch.complex64) if x.is_complex() else x.to(dtype) for x in operation.inputs(operation.large, draw)]
+        drawn = [x.to(torch.complex64) if x.is_complex() else x.to(dtype)
+                 for x in operation.inputs(operation.large, draw)]
         return [x.requires_grad_(i < len(operation.gradient_names)) for i, x in enumerate(drawn)]
 
     first = inputs()
     n_sets = max(1, math.ceil(4 * L2_BYTES / sum(x.nbytes for x in first)))
     sets = [first, *(inputs() for _ in range(n_sets - 1))]
     fused = lambda *args: operation.fused(*args, emulate=device.type == "cpu")
-    rivals = {"eager": operation.plain, "compiled": torch.compile(operation.plain), "library": operation.library}
-    n_forward_bytes, n_backward_bytes = operation.traffic(operation.large)
+    rivals = {"eager": operation.plain, "compiled": torch.compile(operation.plain),
+              "library": operation.library}
+    there, back = operation.traffic(operation.large)
     rows = []
-    for direction, is_gradient, prepare, n_bytes in (("forward", False, _forward, n_forward_bytes),
-                                                     ("backward", True, _backward, n_backward_bytes)):
+    for direction, is_gradient, prepare, n_bytes in (
+            ("forward", False, _forward, there), ("backward", True, _backward, back)):
         say(f"{operation.name} {direction}: fused")
         time = time_graph(lambda prepare=prepare: prepare(fused, sets))
         times = {}
         for name, way in rivals.items():
             say(f"{operation.name} {direction}: {name}")
-            times[name] = way and _tried(name, lambda way=way, prepare=prepare: prepare(way, sets), say)
+            times[name] = way and _tried(
+                name, lambda way=way, prepare=prepare: prepare(way, sets), say)
         verdicts = [each.verdict for each in comparisons if each.is_gradient == is_gradient]
         rows.append(Row(
-            kernel=f"{operation.name} {direction}", size=operation.large, dtype="bfloat16", n_bytes=n_bytes,
-            time=time, eager=times["eager"], compiled=times["compiled"], library=times["library"],
+            kernel=f"{operation.name} {direction}", size=operation.large, dtype="bfloat16",
+            n_bytes=n_bytes, time=time, eager=times["eager"], compiled=times["compiled"],
+            library=times["library"],
             library_name=operation.library_name if times["library"] else "",
             error_ratio=max(v.ratio for v in verdicts), is_right=all(v.is_ok for v in verdicts)))
     return rows
 
 
-def adamw_row(dtype: torch.dtype, *, max_norm: float | None, device: torch.device, say: Callable[[str], None]) -> Row:
-    """One step over `N_PARAMETERS` parameters in tensors of two sizes, with the clipping of gradients or without."""
+def adamw_row(
+    dtype: torch.dtype, *, max_norm: float | None, device: torch.device, say: Callable[[str], None]
+) -> Row:
+    """One step over `N_PARAMETERS` parameters in tensors of two sizes, clipped or not."""
     width = math.isqrt(N_PARAMETERS // 16)
     shapes = [(width,)] * 16 + [(width, width)] * 16
     comparisons = compare.compare_adamw(dtype=dtype, device=device)
 
     def parameters(kind: torch.dtype) -> dict[str, nn.Parameter]:
-        made = {f"p{i}": nn.Parameter(torch.randn(shape, device=device, dtype=kind)) for i, shape in enumerate(shapes)}
+        made = {f"p{i}": nn.Parameter(torch.randn(shape, device=device, dtype=kind))
+                for i, shape in enumerate(shapes)}
         for p in made.values():
             p.grad = torch.randn_like(p)
         return made
 
     def fused() -> list[Callable]:
-        optimizer = FusedAdamW([Group(params=parameters(dtype), weight_decay=0.1)], emulate=device.type == "cpu")
+        optimizer = FusedAdamW([Group(params=parameters(dtype), weight_decay=0.1)],
+                               emulate=device.type == "cpu")
         return [lambda: optimizer.step(lr=1e-4, max_norm=max_norm)]
 
-    def eager() -> list[Callable]:  # its clipping asks the GPU for the norm, which no graph can hold
+    # without clipping, which waits for the norm: no graph holds that
+    def eager() -> list[Callable]:
         optimizer = AdamW([Group(params=parameters(torch.float32), weight_decay=0.1)])
         return [lambda: optimizer.step(lr=1e-4)]
 
     def library() -> list[Callable]:
         params = list(parameters(torch.float32).values())
         optimizer = torch.optim.AdamW(params, lr=1e-4, fused=True, capturable=device.type == "cuda")
-        clip = (lambda: torch.nn.utils.clip_grad_norm_(params, max_norm)) if max_norm else (lambda: None)
-        return [lambda: (clip(), optimizer.step())]
+
+        def step() -> None:
+            if max_norm:
+                torch.nn.utils.clip_grad_norm_(params, max_norm)
+            optimizer.step()
+
+        return [step]
 
     label = f"adamw {str(dtype).removeprefix('torch.')}{' clipped' if max_norm else ''}"
     say(f"{label}: fused")
@@ -175,13 +200,16 @@ def adamw_row(dtype: torch.dtype, *, max_norm: float | None, device: torch.devic
         times[name] = prepare and _tried(name, prepare, say)
         torch.cuda.empty_cache()
     n = sum(math.prod(shape) for shape in shapes)
-    n_bytes = 24 * n + n * dtype.itemsize * (2 if dtype.itemsize < 4 else 1)  # three fp32 in and out, gradient in, copy out
+    # Three fp32 in and out, the gradient in, the copy out.
+    n_bytes = 24 * n + n * dtype.itemsize * (2 if dtype.itemsize < 4 else 1)
     if max_norm:
         n_bytes += n * dtype.itemsize
-    return Row(kernel="adamw, clipped" if max_norm else "adamw", size=(n,), dtype=str(dtype).removeprefix("torch."),
-               n_bytes=n_bytes, time=time, eager=times["eager"], compiled=None, library=times["library"],
-               library_name="torch fused, fp32", error_ratio=max(f.verdict.ratio for f in comparisons),
-               is_right=all(f.verdict.is_ok for f in comparisons))
+    return Row(kernel="adamw, clipped" if max_norm else "adamw", size=(n,),
+               dtype=str(dtype).removeprefix("torch."), n_bytes=n_bytes, time=time,
+               eager=times["eager"], compiled=None, library=times["library"],
+               library_name="torch fused, fp32",
+               error_ratio=max(each.verdict.ratio for each in comparisons),
+               is_right=all(each.verdict.is_ok for each in comparisons))
 
 
 def _forward(way: Callable, sets: Sequence[Sequence[Tensor]]) -> list[Callable]:
@@ -196,14 +224,15 @@ def _backward(way: Callable, sets: Sequence[Sequence[Tensor]]) -> list[Callable]
     for args in sets:
         outputs, leaves = way(*args), [x for x in args if x.requires_grad]
         upstream = [torch.randn_like(y) for y in outputs]
-        calls.append(lambda o=outputs, x=leaves, g=upstream: torch.autograd.grad(o, x, g, retain_graph=True))
+        calls.append(lambda o=outputs, x=leaves, g=upstream: torch.autograd.grad(
+            o, x, g, retain_graph=True))
     return calls
 
 
 def _tried(
     name: str, prepare: Callable[[], Sequence[Callable[[], object]]], say: Callable[[str], None]
 ) -> Time | None:
-    """A rival's time. One that does not run here (no Triton, say) must not stop the run; ours must."""
+    """A rival's time; None for one that does not run here (no Triton, say)."""
     try:
         return time_graph(prepare)
     except RuntimeError as error:
@@ -212,9 +241,10 @@ def _tried(
         return None
 
 
-# --- the table and the program ----------------------------------------------------------------------------------------
+# --- the table and the program --------------------------------------------------------------------
 
-HEADER = ("kernel", "size", "us", "GB/s", "% of copy", "eager us", "compiled us", "library us", "x best rival", "err/eager")
+HEADER = ("kernel", "size", "us", "GB/s", "% of copy", "eager us", "compiled us", "library us",
+          "x best rival", "err/eager")
 
 
 def table(rows: Sequence[Row], copy_bytes_per_s: float) -> str:
@@ -225,12 +255,16 @@ def table(rows: Sequence[Row], copy_bytes_per_s: float) -> str:
         us = lambda t: f"{t.median:.0f}" if t else "-"
         lines.append((
             f"{row.kernel} {row.dtype}", "x".join(map(str, row.size)), f"{row.time.median:.1f}",
-            f"{row.n_bytes / row.time.median / 1e3:.0f}", f"{100 * row.share(copy_bytes_per_s):.0f}", us(row.eager),
-            us(row.compiled), us(row.library), f"{min(rivals) / row.time.median:.2f}" if rivals else "-",
+            f"{row.n_bytes / row.time.median / 1e3:.0f}",
+            f"{100 * row.share(copy_bytes_per_s):.0f}",
+            us(row.eager), us(row.compiled), us(row.library),
+            f"{min(rivals) / row.time.median:.2f}" if rivals else "-",
             f"{row.error_ratio:.2f}{'' if row.is_right else ' WRONG'}"))
     widths = [max(len(line[i]) for line in lines) for i in range(len(HEADER))]
-    text = "\n".join("  ".join(cell.ljust(w) if i < 2 else cell.rjust(w) for i, (cell, w) in enumerate(zip(line, widths)))
-                     for line in lines)
+    sides = [str.ljust, str.ljust, *[str.rjust] * (len(HEADER) - 2)]
+    text = "\n".join(
+        "  ".join(side(cell, width) for side, cell, width in zip(sides, line, widths, strict=True))
+        for line in lines)
     return f"{text}\na copy moves {copy_bytes_per_s / 1e9:.0f} GB/s, read and written"
 
 
@@ -238,9 +272,11 @@ def run(device: torch.device, *, say: Callable[[str], None]) -> dict:
     """Times everything on a GPU and returns it as JSON-ready data."""
     bandwidth = copy_bandwidth(device)
     say(f"a copy moves {bandwidth / 1e9:.0f} GB/s, read and written")
-    rows = [row for operation in compare.OPERATIONS for row in operation_rows(operation, device=device, say=say)]
+    rows = [row for operation in compare.OPERATIONS
+            for row in operation_rows(operation, device=device, say=say)]
     for dtype in (torch.bfloat16, torch.float32):
-        rows += [adamw_row(dtype, max_norm=max_norm, device=device, say=say) for max_norm in (None, 1.0)]
+        rows += [adamw_row(dtype, max_norm=max_norm, device=device, say=say)
+                 for max_norm in (None, 1.0)]
     say(table(rows, bandwidth))
     return {"copy_bytes_per_s": bandwidth,
             "rows": [as_data(row) | {"share_of_copy": row.share(bandwidth)} for row in rows]}
@@ -248,26 +284,31 @@ def run(device: torch.device, *, say: Callable[[str], None]) -> dict:
 
 def as_data(row: Row) -> dict:
     """A row as JSON can hold it."""
-    return {name: vars(value) if isinstance(value, Time) else value for name, value in vars(row).items()}
+    return {name: vars(value) if isinstance(value, Time) else value
+            for name, value in vars(row).items()}
 
 
 def describe_machine() -> dict[str, str]:
     """What the figures were measured on, and when."""
     device = torch.cuda.get_device_properties(0)
     return {"device": device.name, "compute_capability": f"{device.major}.{device.minor}",
-            "n_multiprocessors": str(device.multi_processor_count), "memory_gib": f"{device.total_memory / 2**30:.0f}",
-            "date": datetime.date.today().isoformat(), "torch": torch.__version__, "cuda": str(torch.version.cuda),
+            "n_multiprocessors": str(device.multi_processor_count),
+            "memory_gib": f"{device.total_memory / 2**30:.0f}",
+            "date": datetime.date.today().isoformat(), "torch": torch.__version__,
+            "cuda": str(torch.version.cuda),
             "python": platform.python_version(), "compiler": resources.compiler_name()}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The table on a GPU; without one, what the compiler alone can tell: registers, spills, shared memory."""
-    parser = argparse.ArgumentParser(description="Times the kernels of this folder beside eager, compiled and library code.")
+    """Prints the table on a GPU, and everywhere the registers, spills and shared memory."""
+    parser = argparse.ArgumentParser(description="Times the kernels of this folder beside eager, "
+                                                 "compiled and library code.")
     parser.add_argument("--out", type=Path, help="also write everything to this JSON file")
     options = parser.parse_args(arguments)
     print(resources.table())
     if not torch.cuda.is_available():
-        print("No CUDA device is here, so nothing was timed. On a machine with one: python3 start.py gpu --out results")
+        print("No CUDA device is here, so nothing was timed. On a machine with one: python3 "
+              "start.py gpu --out results")
         return 0
     results = run(torch.device("cuda"), say=print)
     if options.out:

@@ -1,9 +1,10 @@
-"""Every kernel's outputs and gradients against float64, on a GPU or on the emulator: the sweep that comes before any timing.
+"""Every kernel's outputs and gradients against float64, before any timing, on a GPU or the
+emulator.
 
-An operation knows three ways to the same numbers: the exact formula in float64, the plain model's own
-code, and the kernel. `tolerance.judge` says whether the kernel is as good as the plain code. The sizes
-are chosen to be awkward: one row, widths that no vector divides, odd head counts; and, on a GPU, more
-elements than a 32-bit index can count.
+An operation knows three ways to the same numbers: the exact formula in float64, the plain model's
+own code, and the kernel. `tolerance.judge` says whether the kernel is as good as the plain code.
+The sizes are chosen to be awkward: one row, widths that no vector divides, odd head counts; and, on
+a GPU, more elements than a 32-bit index can count.
 
 Notebook 30.
 """
@@ -40,14 +41,15 @@ class Operation:
     sizes: tuple[tuple[int, ...], ...]       # small and awkward
     large: tuple[int, ...]                   # what a training step of an 8B model does
     beyond: tuple[int, ...]                  # over 2^31 elements in bf16
-    inputs: Callable[..., Outputs]           # (size, draw) -> float64 tensors; draw(*shape) gives normal numbers
+    inputs: Callable[..., Outputs]           # (size, draw) -> float64; draw(*shape): normal numbers
     exact: Callable[..., Outputs]
     plain: Callable[..., Outputs]
     fused: Callable[..., Outputs]            # takes emulate=
-    traffic: Callable[..., tuple[int, int]]  # (size) -> bytes of bf16 that forward and backward must move, each once
-    gradient_names: tuple[str, ...]          # of the first inputs; those behind them are constants
-    row_axis: int                            # of the outputs: what is computed at one place of it needs no other
-    library: Callable[..., Outputs] | None   # the best function of PyTorch that does the same, and its name
+    traffic: Callable[..., tuple[int, int]]  # (size) -> bytes of bf16 that each direction must move
+    gradient_names: tuple[str, ...]          # of the first inputs; those after them are constants
+    # of the outputs, along which rows do not depend on others
+    row_axis: int
+    library: Callable[..., Outputs] | None   # PyTorch's best function that does the same
     library_name: str
 
 
@@ -63,10 +65,11 @@ class Comparison:
     is_gradient: bool = False
 
     def __str__(self) -> str:
-        return f"{self.operation} {self.size} {str(self.dtype).removeprefix('torch.')} {self.part}: {self.verdict}"
+        dtype = str(self.dtype).removeprefix("torch.")
+        return f"{self.operation} {self.size} {dtype} {self.part}: {self.verdict}"
 
 
-# --- the operations ----------------------------------------------------------------------------------
+# --- the operations -------------------------------------------------------------------------------
 
 
 def _norm_inputs(size: Sequence[int], draw: Callable[..., Tensor]) -> Outputs:
@@ -78,13 +81,14 @@ def _add_norm_inputs(size: Sequence[int], draw: Callable[..., Tensor]) -> Output
 
 
 def _streams(forward: int, backward: int) -> Callable[..., tuple[int, int]]:
-    """This many tensors of the first input's size are read or written; a weight that all rows share does not count."""
+    """The bytes of this many tensors of the first input's size; a shared weight does not count."""
     return lambda size: (2 * forward * math.prod(size), 2 * backward * math.prod(size))
 
 
 def _rope_traffic(size: Sequence[int]) -> tuple[int, int]:
     B, T, H, G, K = size
-    n_bytes = B * T * (2 * 2 * (H + G) * K + 8 * K // 2)  # heads in and out, and one complex64 per pair
+    # Heads in and out, and one complex64 per pair.
+    n_bytes = B * T * (2 * 2 * (H + G) * K + 8 * K // 2)
     return n_bytes, n_bytes
 
 
@@ -147,7 +151,8 @@ OPERATIONS = (
         library=_library_add_norm, library_name="F.rms_norm"),
     Operation(
         name="rope",
-        sizes=((1, 1, 1, 1, 2), (2, 3, 3, 1, 6), (1, 33, 4, 2, 64), (2, 7, 5, 5, 80), (1, 5, 7, 1, 128)),
+        sizes=((1, 1, 1, 1, 2), (2, 3, 3, 1, 6), (1, 33, 4, 2, 64), (2, 7, 5, 5, 80),
+               (1, 5, 7, 1, 128)),
         large=(2, 8192, 32, 8, 128), beyond=(1, 2**19 + 3, 32, 1, 128), row_axis=1,
         inputs=_rope_inputs, exact=_exact_rope,
         plain=lambda q, k, rotation: (apply_rope(q, rotation), apply_rope(k, rotation)),
@@ -162,18 +167,20 @@ OPERATIONS = (
 )
 
 
-# --- the sweep ---------------------------------------------------------------------------------------
+# --- the sweep ------------------------------------------------------------------------------------
 
 
 def compare(
     operation: Operation, size: tuple[int, ...], *, dtype: torch.dtype, device: torch.device
 ) -> list[Comparison]:
-    """The comparisons of all outputs and gradients of one operation at one size. Same numbers on every machine."""
+    """All outputs and gradients of one operation at one size, of the same inputs on every
+    machine."""
     inputs, upstream = _draw(operation, size, dtype)
     try:
         exact = _run(operation, operation.exact, map(_widened, inputs), upstream, device)
     except torch.OutOfMemoryError:
-        exact = _run(operation, operation.exact, map(_widened, inputs), upstream, torch.device("cpu"))
+        exact = _run(operation, operation.exact, map(_widened, inputs), upstream,
+                     torch.device("cpu"))
     plain = _run(operation, operation.plain, inputs, upstream, device)
     fused = _run(operation, _fused(operation, device), inputs, upstream, device)
     return _judge(operation, size, dtype, fused, exact=exact, plain=plain)
@@ -182,10 +189,10 @@ def compare(
 def compare_with_emulator(
     operation: Operation, size: tuple[int, ...], *, dtype: torch.dtype, device: torch.device
 ) -> list[Comparison]:
-    """The same kernel source on a GPU and on the emulator: judged as if the emulator's result were the exact one.
+    """The same kernel source on a GPU and on the emulator, whose result counts as the exact one.
 
-    They may add in another order (the grid is another) and round an exponential or a root differently,
-    and no more.
+    They may add in another order (the grid is another) and round an exponential or a root
+    differently, and no more.
     """
     inputs, upstream = _draw(operation, size, dtype)
     cpu = torch.device("cpu")
@@ -214,7 +221,7 @@ def _run(
     operation: Operation, way: Callable[..., Outputs], inputs: Iterable[Tensor],
     upstream: Sequence[Tensor], device: torch.device,
 ) -> list[Tensor]:
-    """All outputs, then the gradients by all inputs that have one, on the device they were computed on."""
+    """All outputs, then the gradients of all inputs that have one, on the device."""
     args = [x.detach().clone().to(device) for x in inputs]
     leaves = [x.requires_grad_() for x in args[: len(operation.gradient_names)]]
     outputs = way(*args)
@@ -230,28 +237,34 @@ def _judge(
     n_outputs = len(results) - len(operation.gradient_names)
     parts = [*((f"output {j}", False) for j in range(n_outputs)),
              *((f"gradient of {name}", True) for name in operation.gradient_names)]
-    return [Comparison(operation=operation.name, size=size, dtype=dtype, part=part, is_gradient=is_gradient,
-                       verdict=judge(x.to(e.device), exact=e, eager=p.to(e.device), is_gradient=is_gradient))
+    return [Comparison(operation=operation.name, size=size, dtype=dtype, part=part,
+                       is_gradient=is_gradient,
+                       verdict=judge(x.to(e.device), exact=e, eager=p.to(e.device),
+                                     is_gradient=is_gradient))
             for (part, is_gradient), x, e, p in zip(parts, results, exact, plain, strict=True)]
 
 
 def compare_repeats(
     operation: Operation, *, device: torch.device, n_repeats: int = 20
 ) -> list[Comparison]:
-    """Whether the same inputs give the same bits every time: no kernel here adds in an order that timing decides."""
+    """Whether the same inputs give the same bits every time: no sum's order depends on timing."""
     size, dtype = operation.large if device.type == "cuda" else operation.sizes[-1], torch.bfloat16
-    inputs, upstream = ([x.to(device) for x in tensors] for tensors in _draw(operation, size, dtype))
+    inputs, upstream = ([x.to(device) for x in tensors]
+                        for tensors in _draw(operation, size, dtype))
     runs = (_run(operation, _fused(operation, device), inputs, upstream, device)
             for _ in range(n_repeats))
     first = next(runs)
-    n_other = sum(any(not torch.equal(a, b) for a, b in zip(first, run, strict=True)) for run in runs)
+    n_other = sum(any(not torch.equal(a, b) for a, b in zip(first, run, strict=True))
+                  for run in runs)
     complaint = f"{n_other} of {n_repeats} runs gave other bits than the first" if n_other else ""
-    verdict = Verdict(error=float(n_other), eager_error=0.0, relative_error=0.0, complaint=complaint)
-    return [Comparison(operation=operation.name, size=size, dtype=dtype, part="repeats", verdict=verdict)]
+    verdict = Verdict(error=float(n_other), eager_error=0.0, relative_error=0.0,
+                      complaint=complaint)
+    return [Comparison(operation=operation.name, size=size, dtype=dtype, part="repeats",
+                       verdict=verdict)]
 
 
 def compare_beyond(operation: Operation, *, device: torch.device) -> list[Comparison]:
-    """The last rows of tensors with over 2^31 elements, in bf16: kernels work row by row, so a slice is the reference."""
+    """The last rows of bf16 tensors of over 2^31 elements, against the same rows computed alone."""
     dtype, axis = torch.bfloat16, operation.row_axis
     generator = torch.Generator(device).manual_seed(1)
     draw = lambda *shape: torch.randn(
@@ -264,7 +277,8 @@ def compare_beyond(operation: Operation, *, device: torch.device) -> list[Compar
 
     with torch.no_grad():
         outputs = [last_rows(y).clone() for y in _fused(operation, device)(*inputs)]
-        last = [last_rows(x) if has_rows else x for x, has_rows in zip(inputs, have_rows, strict=True)]
+        last = [last_rows(x) if has_rows else x
+                for x, has_rows in zip(inputs, have_rows, strict=True)]
         exact, plain = operation.exact(*map(_widened, last)), operation.plain(*last)
     return [Comparison(operation=operation.name, size=operation.beyond, dtype=dtype,
                        part=f"last rows of output {j}", verdict=judge(y, exact=e, eager=p))
@@ -274,9 +288,10 @@ def compare_beyond(operation: Operation, *, device: torch.device) -> list[Compar
 def compare_adamw(
     *, dtype: torch.dtype, device: torch.device, n_steps: int = 3, max_norm: float = 1.0
 ) -> list[Comparison]:
-    """Weights and averages after a few clipped steps of `FusedAdamW`, against the plain optimizer in float64 and in fp32.
+    """Weights and averages after a few clipped steps of `FusedAdamW`, against the plain optimizer.
 
-    The fp32 weights behind bf16 ones are judged, and the copies must be exactly those, rounded.
+    That runs in float64 and in fp32. The fp32 weights behind bf16 ones are judged, and the copies
+    must be exactly those, rounded.
     """
     generator = torch.Generator().manual_seed(5)
     shapes = [(3, 7), (1,), (129, 130), (5,), (40000,)]
@@ -322,7 +337,7 @@ def compare_adamw(
 
 
 def sweep(device: torch.device, *, is_large: bool) -> Iterator[Comparison]:
-    """All comparisons; with `is_large` also the sizes of an 8B model and those over 2^31 elements, which need a GPU."""
+    """All comparisons; `is_large` adds an 8B model's sizes and over 2^31 elements, for a GPU."""
     for operation in OPERATIONS:
         for dtype in DTYPES:
             large = [operation.large] if is_large and dtype == torch.bfloat16 else []

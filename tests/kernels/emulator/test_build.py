@@ -1,4 +1,5 @@
-"""Which compiler makes a kernel into a program for this CPU, how often, and what is said where it cannot."""
+"""Which compiler makes a kernel into a program for this CPU, how often, and what is said where it
+cannot."""
 
 import importlib.util
 import os
@@ -24,13 +25,16 @@ def program(text=TEXT, real=torch.float32, name="doubled"):
 
 
 def test_unknown_kind_is_refused():
-    with pytest.raises(ValueError, match="kind must be one of fast, checked, traced, address, thread; got 'slow'"):
+    with pytest.raises(ValueError, match="kind must be one of fast, checked, traced, address, "
+                                         "thread; got 'slow'"):
         build.build(program(), kind="slow")
 
 
 def test_source_with_an_error_is_told_with_its_line():
-    text = '#include "common.cuh"\n\nextern "C" __global__ void f(float* y) { y[0] = undefined_thing; }\n'
-    with pytest.raises(CompileError, match=r"(?s)broken.cu does not compile for float.*broken\.cu:3:\d+: error: .*undefined"):
+    text = ('#include "common.cuh"\n\n'
+            'extern "C" __global__ void f(float* y) { y[0] = undefined_thing; }\n')
+    with pytest.raises(CompileError, match=r"(?s)broken.cu does not compile for "
+                                           r"float.*broken\.cu:3:\d+: error: .*undefined"):
         build.build(program(text, name="broken"), kind="fast")
 
 
@@ -61,11 +65,13 @@ def test_compiler_of_the_wheel_is_used_where_there_is_no_other(monkeypatch):
     answer = lambda command, **_: subprocess.CompletedProcess(command, 0, "clang version 99")
     monkeypatch.setattr(build.subprocess, "run", answer)
     found = build.find_compiler.__wrapped__()
-    assert found.command == (sys.executable, "-m", "ziglang", "c++") and found.version == "clang version 99"
-    assert found.flags[0].startswith("-mcpu=")   # or it would build for this very machine, into a cache that others may share
+    assert found.command == (sys.executable, "-m", "ziglang",
+                             "c++") and found.version == "clang version 99"
+    # or it would build for this very machine, into a cache that others may share
+    assert found.flags[0].startswith("-mcpu=")
 
 
-# --- the compiler of the wheel ---------------------------------------------------------------------------------------
+# --- the compiler of the wheel --------------------------------------------------------------------
 
 # A plugin of pytest: hides every other compiler, and the programs that could read a compiled file.
 HIDE = """
@@ -82,11 +88,13 @@ def pytest_collection_modifyitems():
 
 @pytest.mark.slow
 @pytest.mark.skipif(not importlib.util.find_spec("ziglang"),
-                    reason="the wheel `ziglang` (400 MB) is not installed: python -m pip install ziglang")
+                    reason="the wheel `ziglang` (400 MB) is not installed: python -m pip install "
+                           "ziglang")
 @pytest.mark.parametrize("name", [
     "test_trace", "test_tape", "test_planted_bugs", "test_debug_info", "test_machine"])
 def test_proof_holds_with_the_compiler_of_the_wheel(name, tmp_path):
-    """The emulator's proofs once more, with that compiler and no other, as on a laptop without g++."""
+    """The emulator's proofs once more, with that compiler and no other, as on a laptop without
+    g++."""
     (tmp_path / "hide_compilers.py").write_text(HIDE)
     folder = Path(__file__).parent
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider",

@@ -7,7 +7,8 @@ from llama_from_scratch.kernels.emulator import rules
 
 
 def happens_before(rows, syncs):
-    """The closure of the order that the threads' own programs, barriers and __syncwarp give, pair by pair."""
+    """The closure of the order that the threads' own programs, barriers and __syncwarp give, pair
+    by pair."""
     reach = np.eye(len(rows), dtype=bool)
     for b in range(len(rows)):
         for a in range(b):
@@ -29,7 +30,8 @@ def happens_before(rows, syncs):
 
 @pytest.mark.parametrize("seed", range(30))
 def test_race_rule_agrees_with_happens_before_on_random_programs(seed):
-    """Random accesses of a few threads of two warps and two blocks, between random barriers and warp barriers."""
+    """Random accesses of a few threads of two warps and two blocks, between random barriers and
+    warp barriers."""
     draw = np.random.default_rng(seed)
     rows, syncs = [], []
     for block in range(2):
@@ -47,7 +49,8 @@ def test_race_rule_agrees_with_happens_before_on_random_programs(seed):
                 size = int(draw.choice([4, 8]))
                 address = 1024 + int(draw.integers(3)) * 4 // size * size
                 place, kind, array = map(int, draw.integers([4, 3, 2]))
-                rows.append((address, place, 0, block, interval, epochs[thread // 32], thread, size, kind, array))
+                rows.append((address, place, 0, block, interval, epochs[thread // 32], thread, size,
+                             kind, array))
     rows, syncs = np.array(rows, rules.ACCESS), np.array(syncs, rules.SYNC)
     reach = happens_before(rows, syncs)
     expected = set()
@@ -57,9 +60,14 @@ def test_race_rule_agrees_with_happens_before_on_random_programs(seed):
             kinds = {int(first["kind"]), int(second["kind"])}
             low, high = sorted((first, second), key=lambda row: row["address"])
             overlap = high["address"] < low["address"] + low["bytes"]
-            is_one_place = first["array"] == second["array"] and (first["array"] == 1 or first["block"] == second["block"])
-            if is_one_place and overlap and kinds not in ({rules.READ}, {rules.ATOMIC}) and not reach[a, b]:
-                expected.add((int(first["array"]), *sorted((int(row["place"]), int(row["kind"])) for row in (first, second))))
+            is_one_place = first["array"] == second["array"] and (
+                first["array"] == 1 or first["block"] == second["block"])
+            if is_one_place and overlap and kinds not in (
+                {rules.READ}, {rules.ATOMIC}) and not reach[a, b]:
+                expected.add((int(first["array"]),
+                              *sorted((int(row["place"]), int(row["kind"]))
+                                      for row in (first, second))))
     found = rules.clashes(rows, syncs, shared={0})
-    assert {(int(rows[c.first]["array"]), *sorted((int(rows[k]["place"]), int(rows[k]["kind"])) for k in (c.first, c.second)))
+    assert {(int(rows[c.first]["array"]),
+             *sorted((int(rows[k]["place"]), int(rows[k]["kind"])) for k in (c.first, c.second)))
             for c in found} == expected

@@ -46,13 +46,16 @@ def test_two_tensors_that_lie_side_by_side_are_still_apart_when_traced():
 
 def test_tensors_that_fill_whole_pages_are_still_apart_when_traced():
     for offset in (1024, -1):  # whichever of the two lies first
-        found = trace(program(), "copy", [torch.zeros(1024), torch.zeros(1024), offset], grid=1, block=64)
+        found = trace(program(), "copy", [torch.zeros(1024), torch.zeros(1024), offset], grid=1,
+                      block=64)
         assert f"reads x[{offset}]" in str(found.out_of_bounds)
 
 
 def test_dynamic_shared_memory_ends_where_the_launch_said():
-    found = trace(program(), "dynamic", [torch.zeros(40), torch.zeros(40)], grid=1, block=40, shared_bytes=128)
-    assert "thread 32 writes slots[32]" in str(found.out_of_bounds) and found.out_of_bounds.n_elements == 32
+    found = trace(program(), "dynamic", [torch.zeros(40), torch.zeros(40)], grid=1, block=40,
+                  shared_bytes=128)
+    assert "thread 32 writes slots[32]" in str(found.out_of_bounds)
+    assert found.out_of_bounds.n_elements == 32
 
 
 def test_tensor_that_is_read_and_written_in_place_has_both_names():

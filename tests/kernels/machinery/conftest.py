@@ -14,7 +14,8 @@ def fake_path(tmp_path_factory):
         pytest.skip("needs a C compiler, as of `apt install gcc`, to build the fake driver")
     path = tmp_path_factory.mktemp("driver") / "libcuda.so"
     source = Path(__file__).with_name("fake_libcuda.c")
-    subprocess.run([compiler, "-x", "c", "-O1", "-pthread", "-shared", "-fPIC", source, "-o", path], check=True)
+    subprocess.run([compiler, "-x", "c", "-O1", "-pthread", "-shared", "-fPIC", source, "-o", path],
+                   check=True)
     return path
 
 

@@ -1,4 +1,5 @@
-"""One call, two machines: CPU tensors to the emulator, CUDA tensors to the driver, with the same arguments."""
+"""One call, two machines: CPU tensors to the emulator, CUDA tensors to the driver, with the same
+arguments."""
 
 import ctypes
 import struct
@@ -18,7 +19,9 @@ from llama_from_scratch.kernels.machinery.launch import launch, program
 from llama_from_scratch.kernels.machinery.source import FOLDER, Program, Source
 
 TEXT = """#include "common.cuh"
-extern "C" __global__ void __launch_bounds__(64) add_number(const real* x, real* y, int n, float number) {
+extern "C" __global__ void __launch_bounds__(64) add_number(
+    const real* x, real* y, int n, float number)
+{
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i < n) y[i] = narrow(widen(x[i]) + number);
 }
@@ -28,7 +31,8 @@ extern "C" __global__ void __launch_bounds__(64) write_nowhere(real* y, long lon
 """
 HEADERS = {"common.cuh": (FOLDER / "common.cuh").read_text()}
 on_gpu = [pytest.mark.gpu, pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs an NVIDIA GPU; on a machine with one: python3 start.py gpu --out DIR")]
+    not torch.cuda.is_available(), reason="needs an NVIDIA GPU; on a machine with one: python3 "
+                                          "start.py gpu --out DIR")]
 
 
 def on_a_gpu(test):
@@ -42,15 +46,18 @@ def example(real=torch.bfloat16, text=TEXT):
 
 
 def add(x, y, *, number=1.0, grid=None, block=64, real=torch.bfloat16):
-    launch(example(real), "add_number", [x, y, x.numel(), number], grid=grid or -(-x.numel() // 64), block=block)
+    launch(example(real), "add_number", [x, y, x.numel(), number], grid=grid or -(-x.numel() // 64),
+           block=block)
 
 
 class PretendCuda(torch.Tensor):
-    """A tensor that says it is on a GPU; its address is one of the CPU, which the recording driver does not mind."""
+    """A tensor that says it is on a GPU; its address is one of the CPU, which the recording driver
+    does not mind."""
 
     @staticmethod
     def __new__(cls, memory, device="cuda:1"):
-        made = torch.Tensor._make_wrapper_subclass(cls, memory.shape, dtype=memory.dtype, device=device)
+        made = torch.Tensor._make_wrapper_subclass(
+            cls, memory.shape, dtype=memory.dtype, device=device)
         made.memory = memory
         return made
 
@@ -83,7 +90,8 @@ def test_the_program_of_a_kernel_is_read_once_per_dtype():
         program("no_such_kernel", torch.float32)
 
 
-@pytest.mark.parametrize("real", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("real", [torch.float32, torch.bfloat16, torch.float16, torch.float64],
+                         ids=str)
 def test_cpu_tensors_run_on_the_emulator(real):
     x = torch.randn(100).to(real)
     y = torch.full_like(x, torch.nan)
@@ -98,12 +106,14 @@ def test_cuda_tensors_go_to_the_driver_on_their_device_and_its_current_stream(pr
     log = pretended.fake_log().decode()
     assert "cuCtxPushCurrent 0xc000000001\ncuLaunchKernel" in log
     assert "grid 2 1 1 block 64 1 1 shared 0 stream 0x5001" in log
-    assert bytes(pretended.fake_arguments()[:24]) == struct.pack("QQif", x.data_ptr(), y.data_ptr(), 100, 0.5)
+    assert bytes(pretended.fake_arguments()[:24]) == struct.pack(
+        "QQif", x.data_ptr(), y.data_ptr(), 100, 0.5)
 
 
 def test_grids_and_blocks_may_have_one_two_or_three_sizes(pretended):
     x = PretendCuda(torch.zeros(64, dtype=torch.bfloat16))
-    for grid, block, told in ((5, 32, "grid 5 1 1 block 32 1 1"), ((5, 4), (8, 2), "grid 5 4 1 block 8 2 1"),
+    for grid, block, told in ((5, 32, "grid 5 1 1 block 32 1 1"),
+                              ((5, 4), (8, 2), "grid 5 4 1 block 8 2 1"),
                               ((5, 4, 3), (4, 4, 2), "grid 5 4 3 block 4 4 2")):
         add(x, x, grid=grid, block=block)
         assert told in pretended.fake_log().decode()
@@ -115,18 +125,21 @@ def test_grids_and_blocks_may_have_one_two_or_three_sizes(pretended):
 def test_tensors_on_two_devices_are_refused(pretended):
     x = torch.zeros(64, dtype=torch.bfloat16)
     for other in (x, PretendCuda(x, device="cuda:0")):
-        with pytest.raises(ValueError, match="all tensors of a launch must be on one device; add_number got"):
+        with pytest.raises(ValueError, match="all tensors of a launch must be on one device; "
+                                             "add_number got"):
             add(PretendCuda(x), other)
 
 
 def test_tensors_of_another_kind_of_device_are_refused():
     x = torch.zeros(64, dtype=torch.bfloat16, device="meta")
-    with pytest.raises(ValueError, match="NVIDIA GPUs and on the CPU; add_number got tensors on meta"):
+    with pytest.raises(ValueError, match="NVIDIA GPUs and on the CPU; add_number got tensors on "
+                                         "meta"):
         add(x, x)
 
 
 @pytest.mark.parametrize("change, message", [
-    (dict(block=65), "at most 64 threads"), (dict(block=(64, 2)), "at most 64 threads"), (dict(grid=(1, 70000)), "grid"),
+    (dict(block=65), "at most 64 threads"), (dict(block=(64, 2)), "at most 64 threads"),
+    (dict(grid=(1, 70000)), "grid"),
     (dict(block=-1), "block"), (dict(real=torch.float32), "x of add_number must be torch.float32")])
 def test_both_machines_refuse_the_same_mistakes(pretended, change, message):
     x = torch.zeros(64, dtype=torch.bfloat16)
@@ -148,7 +161,10 @@ def test_a_fault_on_the_gpu_is_an_error_of_the_driver_with_what_to_do(pretended)
 
 
 def test_a_fault_on_the_emulator_leaves_the_process_usable():
-    barrier = TEXT + 'extern "C" __global__ void stuck(real* y) { if (threadIdx.x < 40) __syncthreads(); y[0] = narrow(0.0f); }'
+    barrier = TEXT + """extern "C" __global__ void stuck(real* y) {
+    if (threadIdx.x < 40) __syncthreads();
+    y[0] = narrow(0.0f);
+}"""
     y = torch.zeros(64, dtype=torch.bfloat16)
     with pytest.raises(KernelFault):
         launch(example(text=barrier), "stuck", [y], grid=1, block=64)
@@ -157,7 +173,8 @@ def test_a_fault_on_the_emulator_leaves_the_process_usable():
 
 
 def test_the_gpus_machine_code_comes_from_nvrtc_for_its_capability(fake, monkeypatch, tmp_path):
-    """The whole path but the GPU: source, NVRTC, disk cache, and the cubin as cuModuleLoadData receives it."""
+    """The whole path but the GPU: source, NVRTC, disk cache, and the cubin as cuModuleLoadData
+    receives it."""
     try:
         compiler = nvrtc.compiler()
     except RuntimeError as error:
@@ -165,10 +182,12 @@ def test_the_gpus_machine_code_comes_from_nvrtc_for_its_capability(fake, monkeyp
     asked = []
     monkeypatch.setattr(launching, "libcuda", lambda: fake)
     monkeypatch.setattr(launching, "compiler", lambda: compiler)
-    monkeypatch.setattr(compiler, "cubin", lambda program, architecture: asked.append(architecture) or
+    monkeypatch.setattr(compiler, "cubin",
+                        lambda program, architecture: asked.append(architecture) or
                         nvrtc.Compiler.cubin(compiler, program, architecture, folder=tmp_path))
     monkeypatch.setattr(launching, "gpu", launching.gpu.__wrapped__)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: type("Stream", (), {"cuda_stream": 0}))
+    monkeypatch.setattr(torch.cuda, "current_stream",
+                        lambda device: type("Stream", (), {"cuda_stream": 0}))
     fake.fake_gpu(86, 1024, 0, 101376)
     x = PretendCuda(torch.zeros(64, dtype=torch.bfloat16))
     add(x, x)
@@ -180,7 +199,8 @@ def test_the_gpus_machine_code_comes_from_nvrtc_for_its_capability(fake, monkeyp
         add(x, x)
     fake.fake_gpu(90, 1024, 0, 232448)
     with pytest.raises(nvrtc.CompileError, match=r"example.cu\(4\): error"):
-        launch(example(text=TEXT.replace("y[i] =", "z[i] =")), "add_number", [x, x, 64, 1.0], grid=1, block=64)
+        launch(example(text=TEXT.replace("y[i] =", "z[i] =")), "add_number", [x, x, 64, 1.0],
+               grid=1, block=64)
 
 
 def test_a_launch_without_an_nvidia_driver_says_so(monkeypatch):
@@ -194,11 +214,12 @@ def test_a_launch_without_an_nvidia_driver_says_so(monkeypatch):
         add(x, x)
 
 
-# ---- on a real GPU ------------------------------------------------------------------------------------------------------
+# ---- on a real GPU -------------------------------------------------------------------------------
 
 
 @on_a_gpu
-@pytest.mark.parametrize("real", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
+@pytest.mark.parametrize("real", [torch.float32, torch.bfloat16, torch.float16, torch.float64],
+                         ids=str)
 def test_a_gpu_computes_what_the_emulator_computes(real):
     x = torch.randn(1000).to(real)
     here, there = torch.zeros_like(x), torch.zeros_like(x, device="cuda")
@@ -262,7 +283,8 @@ extern "C" __global__ void reverse(const real* x, real* y, int n) {
 }"""
     x = torch.randn(15_000, device="cuda")
     y = torch.zeros_like(x)
-    launch(example(torch.float32, text), "reverse", [x, y, 15_000], grid=1, block=256, shared_bytes=60_000)
+    launch(example(torch.float32, text), "reverse", [x, y, 15_000], grid=1, block=256,
+           shared_bytes=60_000)
     assert torch.equal(y, x.flip(0))
 
 
@@ -272,7 +294,8 @@ def test_a_launch_refused_for_its_shape_leaves_the_gpu_usable():
     with pytest.raises(ValueError, match="at most 64 threads"):
         add(x, x, block=128, real=torch.float32)
     with pytest.raises(ValueError, match="shared_bytes of add_number must be 0 to"):
-        launch(example(torch.float32), "add_number", [x, x, 64, 1.0], grid=1, block=64, shared_bytes=2**20)
+        launch(example(torch.float32), "add_number", [x, x, 64, 1.0], grid=1, block=64,
+               shared_bytes=2**20)
     add(x, x, real=torch.float32)
     assert (x == 2).all()
 
@@ -284,7 +307,8 @@ import torch
 from llama_from_scratch.kernels.machinery.driver import CudaError
 from llama_from_scratch.kernels.machinery.launch import launch
 from llama_from_scratch.kernels.machinery.source import Program, Source
-program = Program(source=Source(name="example", text={TEXT!r}, headers={HEADERS!r}), real=torch.float32)
+source = Source(name="example", text={TEXT!r}, headers={HEADERS!r})
+program = Program(source=source, real=torch.float32)
 x = torch.zeros(64, device="cuda")
 try:
     launch(program, "write_nowhere", [x, 2**45], grid=1, block=1)
@@ -297,8 +321,10 @@ except CudaError as error:
     print("ours:", error.is_sticky, error)
 print("alive", torch.ones(3).sum().item())
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
-    assert "illegal memory access" in done.stdout.lower() and "ours: True" in done.stdout, done.stdout + done.stderr
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                          timeout=120)
+    said = done.stdout + done.stderr
+    assert "illegal memory access" in done.stdout.lower() and "ours: True" in done.stdout, said
     assert "alive 3.0" in done.stdout
 
 
@@ -316,7 +342,7 @@ def test_a_warm_launch_neither_waits_for_the_gpu_nor_allocates():
             busy = torch.cuda.Event()
             busy.record()
             add(x, x, real=torch.float32)
-            assert not busy.query(), "the launch returned while the GPU was still busy with what came before"
+            assert not busy.query(), "the launch must return while the GPU is still busy"
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert torch.cuda.memory_stats()["allocation.all.allocated"] == before

@@ -10,7 +10,9 @@ from llama_from_scratch.kernels.machinery import nvrtc
 from llama_from_scratch.kernels.machinery.source import FOLDER, REAL_NAMES, Program, Source
 
 TEXT = """#include "common.cuh"
-extern "C" __global__ void __launch_bounds__(256) scale_rows(const real* x, real* y, int n, float factor) {
+extern "C" __global__ void __launch_bounds__(256) scale_rows(
+    const real* x, real* y, int n, float factor)
+{
     int i = (blockIdx.x * blockDim.x + threadIdx.x) * VECTOR;
     if (i >= n) return;
     Vector v = load(x + i);
@@ -34,8 +36,10 @@ def compiler():
 
 
 def test_a_missing_compiler_is_reported_with_the_places_searched_and_the_cure(monkeypatch):
-    monkeypatch.setattr(nvrtc, "candidates", lambda major: iter([Path(f"/nowhere/nvrtc.so.{major}"), Path("libnot.so")]))
-    with pytest.raises(RuntimeError, match=r"no NVRTC.*/nowhere.*pip install 'nvidia-cuda-nvrtc==\d+\.\*'"):
+    monkeypatch.setattr(nvrtc, "candidates",
+                        lambda major: iter([Path(f"/nowhere/nvrtc.so.{major}"), Path("libnot.so")]))
+    with pytest.raises(RuntimeError, match=r"no NVRTC.*/nowhere.*pip install "
+                                           r"'nvidia-cuda-nvrtc==\d+\.\*'"):
         nvrtc.compiler.__wrapped__()
 
 
@@ -44,7 +48,8 @@ def test_the_compiler_is_sought_only_for_the_cuda_major_of_this_pytorch(monkeypa
     monkeypatch.setattr(nvrtc, "candidates", lambda major: asked.append(major) or iter(()))
     for version, majors in (("12.8", [12]), ("13.0", [13]), (None, [13, 12])):
         monkeypatch.setattr(torch.version, "cuda", version)
-        with pytest.raises(RuntimeError, match=f"of CUDA {' or '.join(map(str, majors))} was found"):
+        with pytest.raises(RuntimeError,
+                           match=f"of CUDA {' or '.join(map(str, majors))} was found"):
             nvrtc.compiler.__wrapped__()
         assert asked == majors
         asked.clear()
@@ -56,7 +61,8 @@ def test_the_wheels_come_before_the_toolkit_and_the_loader_comes_last(monkeypatc
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: Namespace)
     paths = list(nvrtc.candidates(12))
-    assert paths[:2] == [tmp_path / "cu12/lib/libnvrtc.so.12", tmp_path / "cuda_nvrtc/lib/libnvrtc.so.12"]
+    assert paths[:2] == [tmp_path / "cu12/lib/libnvrtc.so.12",
+                         tmp_path / "cuda_nvrtc/lib/libnvrtc.so.12"]
     assert paths[-1] == Path("libnvrtc.so.12")
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert tmp_path not in {path.parents[1] for path in nvrtc.candidates(12) if path.is_absolute()}
@@ -94,27 +100,35 @@ def test_an_architecture_that_the_compiler_does_not_know_is_an_error(compiler):
         compiler.compile(program(), "sm_42")
 
 
-def test_the_disk_holds_one_file_per_source_header_dtype_and_architecture(compiler, tmp_path, monkeypatch):
-    header = Program(source=program().source.replace("// ---- conversions", "// ---- Conversions"), real=torch.bfloat16)
+def test_the_disk_holds_one_file_per_source_header_dtype_and_architecture(
+    compiler, tmp_path, monkeypatch
+):
+    header = Program(source=program().source.replace("// ---- conversions", "// ---- Conversions"),
+                     real=torch.bfloat16)
     variants = [(program(), "sm_90"), (program(real=torch.float16), "sm_90"), (program(), "sm_80"),
                 (program(TEXT.replace("i >= n", "i > n")), "sm_90"), (header, "sm_90")]
     codes = [compiler.cubin(each, architecture, folder=tmp_path) for each, architecture in variants]
     assert len(list(tmp_path.iterdir())) == len(variants)
 
-    monkeypatch.setattr(compiler, "compile", None)   # from here on, whatever is not found on disk fails
-    assert [compiler.cubin(each, architecture, folder=tmp_path) for each, architecture in variants] == codes
+    # from here on, whatever is not found on disk fails
+    monkeypatch.setattr(compiler, "compile", None)
+    assert [compiler.cubin(each, architecture, folder=tmp_path)
+            for each, architecture in variants] == codes
 
 
 @pytest.mark.parametrize("capability, architecture", [
-    ((7, 5), "sm_75"), ((8, 6), "sm_86"), ((8, 9), "sm_89"), ((9, 0), "sm_90"), ((12, 9), "sm_121")])
+    ((7, 5), "sm_75"), ((8, 6), "sm_86"), ((8, 9), "sm_89"), ((9, 0), "sm_90"),
+    ((12, 9), "sm_121")])
 def test_a_gpu_gets_the_newest_architecture_that_runs_on_it(compiler, capability, architecture):
     assert compiler.architecture(capability) == architecture
 
 
 def test_an_old_gpu_and_one_from_the_future_are_refused_with_what_would_help(compiler):
-    with pytest.raises(ValueError, match=r"compiles for \(7\.5, 8.*it is of 6\.1\. Install a PyTorch built for an older CUDA"):
+    with pytest.raises(ValueError, match=r"compiles for \(7\.5, 8.*it is of 6\.1\. Install a "
+                                         r"PyTorch built for an older CUDA"):
         compiler.architecture((6, 1))
-    with pytest.raises(ValueError, match=r"it is of 99\.0\. Install a PyTorch built for a newer CUDA"):
+    with pytest.raises(ValueError, match=r"it is of 99\.0\. Install a PyTorch built for a newer "
+                                         r"CUDA"):
         compiler.architecture((99, 0))
 
 

@@ -1,4 +1,5 @@
-"""Every kernel compiled by both toolchains for every architecture, and held against its budget. No GPU is needed."""
+"""Every kernel compiled by both toolchains for every architecture, and held against its budget. No
+GPU is needed."""
 
 import json
 
@@ -16,7 +17,8 @@ from llama_from_scratch.kernels.machinery.resources import (
 )
 from llama_from_scratch.kernels.machinery.source import FOLDER, REAL_NAMES, Program, Source
 
-# Seconds are dear: the oldest, the newest and the one that the kernels are tuned for, a dtype each; the rest is slow.
+# Seconds are dear: the oldest, the newest and the one that the kernels are tuned for, a dtype each;
+# the rest is slow.
 QUICK = [(torch.float32, "sm_75"), (torch.bfloat16, "sm_90"), (torch.float16, "sm_120")]
 ALL = [(real, architecture) for real in REAL_NAMES for architecture in ARCHITECTURES]
 
@@ -61,20 +63,23 @@ def compiler(request):
 
 @pytest.fixture
 def disassembler():
-    return resources.tool("nvdisasm") or pytest.skip("needs nvdisasm: pip install nvidia-cuda-nvdisasm (5 MB, Linux)")
+    return resources.tool("nvdisasm") or pytest.skip(
+        "needs nvdisasm: pip install nvidia-cuda-nvdisasm (5 MB, Linux)")
 
 
 def all_complaints(compiler, pairs):
     if compiler.version != tuple(map(int, resources.BUDGET_CUDA.split("."))):
-        pytest.skip(f"the budget is of CUDA {resources.BUDGET_CUDA}, whose compilers the test extra installs; "
-                    f"here is {compiler.path} of {compiler.version}")
+        pytest.skip(f"the budget is of CUDA {resources.BUDGET_CUDA}, whose compilers the test "
+                    f"extra installs; here is {compiler.path} of {compiler.version}")
     budget = read_budget()
-    jobs = [(program, architecture, compiler) for real, architecture in pairs for program in resources.programs([real])]
-    return [line for (program, architecture, _), taken in zip(jobs, resources.measure_all(jobs))
+    jobs = [(program, architecture, compiler) for real, architecture in pairs
+            for program in resources.programs([real])]
+    measured = resources.measure_all(jobs)
+    return [line for (program, architecture, _), taken in zip(jobs, measured, strict=True)
             for line in complaints(program, architecture, taken, budget)]
 
 
-# ---- the kernels ------------------------------------------------------------------------------------------------------
+# ---- the kernels ---------------------------------------------------------------------------------
 
 
 def test_every_kernel_compiles_with_nvrtc_and_keeps_its_budget():
@@ -86,27 +91,34 @@ def test_every_kernel_compiles_with_nvcc_and_keeps_its_budget():
 
 
 @pytest.mark.slow
-def test_every_kernel_keeps_its_budget_on_every_architecture_in_every_dtype_with_both_toolchains(compiler):
+def test_every_kernel_keeps_its_budget_on_every_architecture_in_every_dtype_with_both_toolchains(
+    compiler
+):
     assert all_complaints(compiler, ALL) == []
 
 
 def test_the_budget_names_just_the_kernels_there_are_on_the_architectures_they_support():
     budget = read_budget()
-    assert set(budget) == {f"{entry} {REAL_NAMES[real]}" for real in BUDGETED for program in resources.programs([real])
+    assert set(budget) == {f"{entry} {REAL_NAMES[real]}" for real in BUDGETED
+                           for program in resources.programs([real])
                            for entry in program.source.entries}
     assert all(tuple(line["registers"]) == ARCHITECTURES for line in budget.values())
 
 
-# ---- the measuring ----------------------------------------------------------------------------------------------------
+# ---- the measuring -------------------------------------------------------------------------------
 
 
-def test_both_toolchains_see_registers_shared_memory_widths_and_spills(compiler, disassembler, tmp_path):
-    taken = resources.measure(example(), "sm_90", compiler=compiler, disassembler=disassembler, folder=tmp_path)
+def test_both_toolchains_see_registers_shared_memory_widths_and_spills(
+    compiler, disassembler, tmp_path
+):
+    taken = resources.measure(example(), "sm_90", compiler=compiler, disassembler=disassembler,
+                              folder=tmp_path)
     assert [*taken.entries] == ["copy_vectors", "copy_numbers", "copy_shared", "spill"]
     vectors, numbers, shared, spill = taken.entries.values()
-    assert (vectors.load_bits, vectors.store_bits) == (128, 128) and (numbers.load_bits, numbers.store_bits) == (16, 16)
+    assert (vectors.load_bits, vectors.store_bits) == (128, 128)
+    assert (numbers.load_bits, numbers.store_bits) == (16, 16)
     assert [each.shared_bytes for each in (vectors, numbers, shared, spill)] == [0, 0, 1024, 0]
-    assert spill.registers == 64 and spill.spill_bytes > 0 and spill.stack_bytes > 0 and spill.n_local > 0
+    assert spill.registers == 64 and min(spill.spill_bytes, spill.stack_bytes, spill.n_local) > 0
     for each in (vectors, numbers, shared):
         assert 0 < each.registers < 32 and each.spill_bytes == each.stack_bytes == each.n_local == 0
     assert taken.warnings == ()
@@ -122,14 +134,18 @@ def test_a_measurement_is_made_once_per_text_and_compiler(compiler, tmp_path, mo
 
 
 def test_both_toolchains_report_warnings(compiler, tmp_path):
-    taken = resources.measure(example(TEXT.replace("float turned", "int unused; float turned").replace(
-        "__shared__ int unused; float", "int unused; __shared__ float")), "sm_90", compiler=compiler, folder=tmp_path)
+    taken = resources.measure(example(TEXT.replace(
+        "float turned", "int unused; float turned").replace(
+        "__shared__ int unused; float", "int unused; __shared__ float")), "sm_90",
+                              compiler=compiler, folder=tmp_path)
     assert any("unused" in line for line in taken.warnings)
 
 
 def test_nvcc_refuses_a_broken_source_with_the_line(tmp_path):
-    with pytest.raises(nvrtc.CompileError, match=r'example.cu\(5\): error: identifier "z" is undefined'):
-        found(resources.nvcc).compile(example(TEXT.replace("{ y[threadIdx.x] = x", "{ z[threadIdx.x] = x")), "sm_90")
+    with pytest.raises(nvrtc.CompileError, match=r'example.cu\(5\): error: identifier "z" is '
+                                                 r'undefined'):
+        found(resources.nvcc).compile(example(TEXT.replace(
+            "{ y[threadIdx.x] = x", "{ z[threadIdx.x] = x")), "sm_90")
 
 
 def test_a_log_counts_what_called_functions_spill():
@@ -145,8 +161,10 @@ ptxas info    : Function properties for plain
     0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
 ptxas info    : Used 8 registers, used 0 barriers
 """)
-    assert taken == {"power": EntryResources(registers=40, spill_bytes=14, stack_bytes=24, shared_bytes=96),
-                      "plain": EntryResources(registers=8, spill_bytes=0, stack_bytes=0, shared_bytes=0)}
+    assert taken == {"power": EntryResources(registers=40, spill_bytes=14, stack_bytes=24,
+                                             shared_bytes=96),
+                      "plain": EntryResources(registers=8, spill_bytes=0, stack_bytes=0,
+                                              shared_bytes=0)}
 
 
 def test_a_disassembly_tells_the_widest_accesses_of_each_entry_point():
@@ -166,16 +184,19 @@ def test_a_disassembly_tells_the_widest_accesses_of_each_entry_point():
                      "second": {"load_bits": 0, "store_bits": 8, "n_local": 2}}
 
 
-# ---- the comparison with the budget -----------------------------------------------------------------------------------
+# ---- the comparison with the budget --------------------------------------------------------------
 
 ONE = example('extern "C" __global__ void one(real* y) {}')
-BUDGET = {"one bf16": {"registers": {"sm_90": 32}, "shared_bytes": 64, "load_bits": 128, "store_bits": 128}}
+BUDGET = {"one bf16": {"registers": {"sm_90": 32}, "shared_bytes": 64, "load_bits": 128,
+                       "store_bits": 128}}
 
 
 def complaints_about(*, program=ONE, architecture="sm_90", warnings=(), **changes):
-    entry = EntryResources(**dict(registers=32, spill_bytes=0, stack_bytes=0, shared_bytes=64, load_bits=128, store_bits=128,
+    entry = EntryResources(**dict(registers=32, spill_bytes=0, stack_bytes=0, shared_bytes=64,
+                                  load_bits=128, store_bits=128,
                              n_local=0) | changes)
-    return [*complaints(program, architecture, Resources(entries={"one": entry}, warnings=warnings), BUDGET)]
+    return [*complaints(program, architecture, Resources(entries={"one": entry}, warnings=warnings),
+                        BUDGET)]
 
 
 def test_a_kernel_within_its_budget_is_not_complained_of():
@@ -184,14 +205,20 @@ def test_a_kernel_within_its_budget_is_not_complained_of():
 
 
 @pytest.mark.parametrize("change, message", [
-    (dict(registers=33), "one has registers 33, but may have 32"), (dict(shared_bytes=65), "shared_bytes 65, but may have 64"),
-    (dict(spill_bytes=4), "spill_bytes 4, but may have 0"), (dict(stack_bytes=8), "stack_bytes 8, but may have 0"),
-    (dict(n_local=1), "n_local 1, but may have 0"), (dict(load_bits=64), "load_bits 64, but must have 128"),
-    (dict(store_bits=16), "store_bits 16, but must have 128"), (dict(warnings=("x.cu(3): warning",)), "x.cu(3): warning"),
-    (dict(architecture="sm_80"), "one has no budget; python -m llama_from_scratch.kernels.machinery.resources --update"),
+    (dict(registers=33), "one has registers 33, but may have 32"),
+    (dict(shared_bytes=65), "shared_bytes 65, but may have 64"),
+    (dict(spill_bytes=4), "spill_bytes 4, but may have 0"),
+    (dict(stack_bytes=8), "stack_bytes 8, but may have 0"),
+    (dict(n_local=1), "n_local 1, but may have 0"), (dict(load_bits=64), "load_bits 64, but must "
+                                                                         "have 128"),
+    (dict(store_bits=16), "store_bits 16, but must have 128"),
+    (dict(warnings=("x.cu(3): warning",)), "x.cu(3): warning"),
+    (dict(architecture="sm_80"), "one has no budget; python -m "
+                                 "llama_from_scratch.kernels.machinery.resources --update"),
     (dict(program=example(TEXT)), "differ in copy_numbers, copy_shared, copy_vectors, one, spill")])
 def test_whatever_exceeds_the_budget_is_complained_of_by_name(change, message):
-    assert any(message in line and "example.cu, bf16, sm_" in line for line in complaints_about(**change))
+    assert any(message in line and "example.cu, bf16, sm_" in line
+               for line in complaints_about(**change))
 
 
 def test_a_kernel_that_may_spill_may_do_so_only_where_and_as_much_as_is_said(monkeypatch):
@@ -212,7 +239,7 @@ def test_double_programs_have_no_budget_but_must_compile_without_warnings():
     assert len(complaints_about(program=double, warnings=("warning",))) == 1
 
 
-# ---- the command ------------------------------------------------------------------------------------------------------
+# ---- the command ---------------------------------------------------------------------------------
 
 
 def test_the_table_has_a_line_for_every_entry_point(monkeypatch):
@@ -220,7 +247,8 @@ def test_the_table_has_a_line_for_every_entry_point(monkeypatch):
     monkeypatch.setattr(resources, "programs", lambda: [example(real=real) for real in REAL_NAMES])
     lines = resources.table().splitlines()
     assert lines[0].startswith("sm_90, NVRTC") and "registers" in lines[0]
-    assert [line.split()[0] for line in lines[2:]] == ["copy_vectors", "copy_numbers", "copy_shared", "spill"]
+    assert [line.split()[0] for line in lines[2:]] == [
+        "copy_vectors", "copy_numbers", "copy_shared", "spill"]
     assert all(int(n) > 0 for line in lines[2:] for n in line.split()[1:5])
 
 
@@ -229,15 +257,18 @@ def test_the_table_without_a_compiler_says_what_is_missing(monkeypatch):
         raise RuntimeError("no NVRTC was found; pip install it")
 
     monkeypatch.setattr(nvrtc, "compiler", absent)
-    assert resources.table() == "registers, spills and shared memory are not known here: no NVRTC was found; pip install it"
+    assert resources.table() == ("registers, spills and shared memory are not known here: "
+                                 "no NVRTC was found; pip install it")
     assert resources.compiler_name() == "no NVRTC"
 
 
 def test_a_missing_nvcc_or_nvdisasm_is_reported_with_the_cure(monkeypatch, tmp_path):
     monkeypatch.setattr(resources, "tool", lambda name: None)
-    with pytest.raises(RuntimeError, match=r"no nvcc was found. .*pip install 'nvidia-cuda-nvcc==13.0.\*'.*cuda-runtime"):
+    with pytest.raises(RuntimeError, match=r"no nvcc was found. .*pip install "
+                                           r"'nvidia-cuda-nvcc==13.0.\*'.*cuda-runtime"):
         resources.nvcc.__wrapped__()
-    with pytest.raises(RuntimeError, match="no nvdisasm was found.*pip install nvidia-cuda-nvdisasm"):
+    with pytest.raises(RuntimeError,
+                       match="no nvdisasm was found.*pip install nvidia-cuda-nvdisasm"):
         resources.write_budget(tmp_path / "budget.json")
 
 
@@ -245,11 +276,13 @@ def test_the_written_budget_is_what_the_comparison_reads(monkeypatch, tmp_path, 
     nvrtc_here, nvcc_here = found(nvrtc.compiler), found(resources.nvcc)
     text = TEXT[:TEXT.index('extern "C" __global__ void copy_shared')]
     monkeypatch.setattr(resources, "ARCHITECTURES", ("sm_90",))
-    monkeypatch.setattr(resources, "programs", lambda dtypes: [example(text, real) for real in dtypes])
+    monkeypatch.setattr(resources, "programs",
+                        lambda dtypes: [example(text, real) for real in dtypes])
     path = tmp_path / "budget.json"
     resources.write_budget(path)
     assert json.loads(path.read_text())["copy_vectors fp16"]["load_bits"] == 128
     for compiler in (nvrtc_here, nvcc_here):
         jobs = [(example(text, real), "sm_90", compiler) for real in BUDGETED]
-        for (program, architecture, _), taken in zip(jobs, resources.measure_all(jobs)):
+        measured = resources.measure_all(jobs)
+        for (program, architecture, _), taken in zip(jobs, measured, strict=True):
             assert [*complaints(program, architecture, taken, read_budget(path))] == []

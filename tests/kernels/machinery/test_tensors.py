@@ -1,4 +1,5 @@
-"""What kernels may read, which tensors they refuse, and how large the emulated GPU pretends to be."""
+"""What kernels may read, which tensors they refuse, and how large the emulated GPU pretends to
+be."""
 
 import pytest
 import torch

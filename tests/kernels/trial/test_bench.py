@@ -12,8 +12,10 @@ NO_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has 
 
 def row(**changes):
     time = bench.Time(median=100.0, p20=99.0, p80=101.0)
-    fields = {"kernel": "rms_norm forward", "size": (16384, 4096), "dtype": "bfloat16", "n_bytes": 268_435_456, "time": time,
-              "eager": bench.Time(median=400.0, p20=399.0, p80=401.0), "compiled": None, "library": None, "library_name": "",
+    fields = {"kernel": "rms_norm forward", "size": (16384, 4096), "dtype": "bfloat16",
+              "n_bytes": 268_435_456, "time": time,
+              "eager": bench.Time(median=400.0, p20=399.0, p80=401.0), "compiled": None,
+              "library": None, "library_name": "",
               "error_ratio": 0.75, "is_right": True}
     return bench.Row(**{**fields, **changes})
 
@@ -31,8 +33,11 @@ def test_the_table_shows_rivals_as_times_over_ours_and_marks_what_is_wrong():
 
 
 @NO_GPU
-def test_without_a_gpu_the_bench_shows_what_the_compiler_knows_and_how_to_get_the_rest(capsys, monkeypatch):
-    monkeypatch.setattr(bench.resources, "table", lambda: "the table of registers")  # test_resources compiles the real one
+def test_without_a_gpu_the_bench_shows_what_the_compiler_knows_and_how_to_get_the_rest(
+    capsys, monkeypatch
+):
+    # test_resources compiles the real one
+    monkeypatch.setattr(bench.resources, "table", lambda: "the table of registers")
     assert bench.main([]) == 0
     text = capsys.readouterr().out
     assert "the table of registers" in text and "python3 start.py gpu --out" in text
@@ -43,7 +48,8 @@ def test_a_row_can_be_written_as_json():
 
 
 def test_a_rehearsal_on_the_emulator_fills_every_row(monkeypatch):
-    """All that a GPU run does but for the clock, which is all that a GPU adds: the first one must not fail for a typo."""
+    """All that a GPU run does but for the clock, which is all that a GPU adds: the first one must
+    not fail for a typo."""
     calls = []
 
     def once(prepare, n_repeats=1):
@@ -52,20 +58,24 @@ def test_a_rehearsal_on_the_emulator_fills_every_row(monkeypatch):
             calls.append(call)
         return bench.Time(median=2.0, p20=1.0, p80=3.0)
 
-    small = {"rms_norm": (6, 64), "add_rms_norm": (6, 64), "rope": (1, 6, 4, 2, 16), "swiglu": (6, 64)}
+    small = {"rms_norm": (6, 64), "add_rms_norm": (6, 64), "rope": (1, 6, 4, 2, 16),
+             "swiglu": (6, 64)}
     monkeypatch.setattr(bench, "time_graph", once)
     monkeypatch.setattr(bench, "COPY_BYTES", 1024)
     monkeypatch.setattr(bench, "L2_BYTES", 1024)
     monkeypatch.setattr(bench, "N_PARAMETERS", 16 * 8**2)
     monkeypatch.setattr(torch, "compile", lambda function: function)
     monkeypatch.setattr(compare, "OPERATIONS", tuple(
-        compare.Operation(**{**vars(operation), "large": small[operation.name]}) for operation in compare.OPERATIONS))
+        compare.Operation(**{**vars(operation), "large": small[operation.name]})
+        for operation in compare.OPERATIONS))
     said = []
     results = json.loads(json.dumps(bench.run(torch.device("cpu"), say=said.append)))
     rows = {f"{row['kernel']} {row['dtype']}": row for row in results["rows"]}
     assert len(rows) == 2 * 4 + 2 * 2 and all(row["is_right"] for row in rows.values())
     assert all(row["eager"] for name, row in rows.items() if "clipped" not in name)
-    assert rows["rms_norm backward bfloat16"]["library"] and not rows["rope forward bfloat16"]["library"]
-    assert rows["adamw bfloat16"]["n_bytes"] == 28 * 16 * (8 + 64) == rows["adamw float32"]["n_bytes"]
+    assert rows["rms_norm backward bfloat16"]["library"]
+    assert not rows["rope forward bfloat16"]["library"]
+    n_bytes = 28 * 16 * (8 + 64)
+    assert rows["adamw bfloat16"]["n_bytes"] == rows["adamw float32"]["n_bytes"] == n_bytes
     assert not any("could not be timed" in line for line in said), said
     assert len(calls) > 40 and "adamw, clipped bfloat16" in said[-1]

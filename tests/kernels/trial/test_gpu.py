@@ -1,4 +1,5 @@
-"""What `start.py gpu` says without a GPU, and what only a real one can show: the sweep there, graphs, streams, a fault.
+"""What `start.py gpu` says without a GPU, and what only a real one can show: the sweep there,
+graphs, streams, a fault.
 
 `python3 start.py gpu --out results` runs the sweep and the timings on a machine that has a GPU, and
 `python3 start.py test -m gpu` the tests that need one.
@@ -32,7 +33,8 @@ def on_a_gpu(test):
 
 @on_a_gpu
 def test_every_kernel_is_right_at_every_size():
-    wrong = [str(comparison) for comparison in compare.sweep(torch.device("cuda"), is_large=True) if not comparison.verdict.is_ok]
+    wrong = [str(comparison) for comparison in compare.sweep(torch.device("cuda"), is_large=True)
+             if not comparison.verdict.is_ok]
     assert not wrong, "\n".join(wrong)
 
 
@@ -40,7 +42,8 @@ def test_every_kernel_is_right_at_every_size():
 @pytest.mark.parametrize("operation", compare.OPERATIONS, ids=lambda operation: operation.name)
 def test_the_gpu_and_the_emulator_agree(operation):
     for size in operation.sizes:
-        for comparison in compare.compare_with_emulator(operation, size, dtype=torch.bfloat16, device=torch.device("cuda")):
+        for comparison in compare.compare_with_emulator(
+            operation, size, dtype=torch.bfloat16, device=torch.device("cuda")):
             assert comparison.verdict.is_ok, str(comparison)
 
 
@@ -50,7 +53,8 @@ def test_a_training_step_can_be_held_in_a_cuda_graph():
     model = Llama(family.tiny("llama-3")).cuda()
     plain = copy.deepcopy(model)
     fuse(model)
-    optimizer, reference = (FusedAdamW(decay_groups(each, weight_decay=0.1)) for each in (model, plain))
+    optimizer, reference = (FusedAdamW(decay_groups(each, weight_decay=0.1))
+                            for each in (model, plain))
     ids = torch.randint(model.config.vocab_size, (2, 16), device="cuda")
 
     def step(model, optimizer):
@@ -99,7 +103,8 @@ import torch
 from llama_from_scratch.kernels.machinery.driver import CudaError
 from llama_from_scratch.kernels.machinery.launch import launch
 from llama_from_scratch.kernels.machinery.source import Program, Source
-source = Source(name="wild", text='extern "C" __global__ void wild(float* x) { x[1ll << 45] = 1; }', headers={})
+text = 'extern "C" __global__ void wild(float* x) { x[1ll << 45] = 1; }'
+source = Source(name="wild", text=text, headers={})
 program = Program(source=source, real=torch.float32)
 x = torch.zeros(4, device="cuda")
 launch(program, "wild", [x], grid=1, block=1)
@@ -125,14 +130,17 @@ def test_without_a_gpu_the_check_says_so_and_fails(tmp_path, capsys):
 
 @NO_GPU
 def test_the_module_runs_as_a_program():
-    done = subprocess.run([sys.executable, "-m", "llama_from_scratch.kernels.trial.gpu"], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "llama_from_scratch.kernels.trial.gpu"],
+                          capture_output=True, text=True)
     assert done.returncode == 2 and "--out" in done.stderr
 
 
 def test_the_whole_sweep_passes_on_the_emulator_and_names_what_is_wrong(monkeypatch, capsys):
     found = gpu.sweep(torch.device("cpu"), is_large=False)
-    assert found["n_comparisons"] > 200 and not found["wrong"] and not found["differ_from_emulator"], capsys.readouterr().out
-    broken = {**vars(compare.OPERATIONS[3]), "sizes": ((3, 5),), "fused": lambda gate, up, emulate: (gate * up,)}
+    assert found["n_comparisons"] > 200
+    assert not found["wrong"] and not found["differ_from_emulator"], capsys.readouterr().out
+    broken = {**vars(compare.OPERATIONS[3]), "sizes": ((3, 5),),
+              "fused": lambda gate, up, emulate: (gate * up,)}
     monkeypatch.setattr(compare, "OPERATIONS", (compare.Operation(**broken),))
     wrong = gpu.sweep(torch.device("cpu"), is_large=False)["wrong"]
     assert any(line.startswith("swiglu (3, 5) float32 output 0") for line in wrong)

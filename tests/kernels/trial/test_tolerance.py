@@ -3,7 +3,13 @@
 import pytest
 import torch
 
-from llama_from_scratch.kernels.trial.tolerance import FORWARD_CAPS, GRADIENT_CAPS, Verdict, judge, step_of
+from llama_from_scratch.kernels.trial.tolerance import (
+    FORWARD_CAPS,
+    GRADIENT_CAPS,
+    Verdict,
+    judge,
+    step_of,
+)
 
 DTYPES = [torch.float32, torch.bfloat16, torch.float16, torch.float64]
 
@@ -17,7 +23,8 @@ def answers(dtype: torch.dtype, *, n: int = 512) -> tuple[torch.Tensor, torch.Te
 def test_step_is_the_distance_to_the_next_number(dtype):
     bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
     info = torch.finfo(dtype)
-    x = torch.cat([torch.tensor([1.0, 1.5, 2.0, 3.9, 1000.0, info.smallest_normal, info.smallest_normal / 4, 0.0], dtype=dtype),
+    x = torch.cat([torch.tensor([1.0, 1.5, 2.0, 3.9, 1000.0, info.smallest_normal,
+                                 info.smallest_normal / 4, 0.0], dtype=dtype),
                    torch.rand(100, generator=torch.Generator().manual_seed(0)).to(dtype)])
     neighbour = (x.view(bits) + 1).view(dtype)
     assert torch.equal(step_of(x), neighbour.double() - x.double())
@@ -62,7 +69,8 @@ def test_cap_holds_even_where_eager_is_poor(dtype):
     within_poor = (exact * (1 + 4 * GRADIENT_CAPS[dtype])).to(dtype)
     verdict = judge(within_poor, exact=exact, eager=poor)
     assert not verdict.is_ok and "whole tensor" in verdict.complaint
-    assert judge(within_poor[:8], exact=exact[:8], eager=poor[:8]).is_ok, "a few numbers have no average"
+    assert judge(within_poor[:8], exact=exact[:8],
+                 eager=poor[:8]).is_ok, "a few numbers have no average"
 
 
 def test_gradients_have_the_wider_cap():
