@@ -2,8 +2,8 @@
 
 `rms_norm`, `rope`, `swiglu` and `adamw` are each one `.cu` file, a ladder from naive to fast, and a
 module of the same name that launches it. From the same source it runs on a GPU, after `machinery`
-compiled it, and on any CPU, through `emulator`. `trial` holds every kernel against float64 and times
-it. Nothing is compiled before it is called.
+compiled it, and on any CPU, through `emulator`. `trial` holds every kernel against float64 and
+times it. Nothing is compiled before it is called.
 
 Notebooks 30 to 36.
 """

@@ -95,8 +95,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) swiglu_backward_1(
 extern "C" __global__ void __launch_bounds__(THREADS) swiglu_backward(
     const real* d_y, const real* gate, const real* up, real* d_gate, real* d_up, long long n)
 {
-    size_t first = (size_t)blockIdx.x * THREADS + threadIdx.x;
-    size_t n_vectors = n / VECTOR, rest = n_vectors * VECTOR + first;
+    size_t n_vectors = n / VECTOR, first = (size_t)blockIdx.x * THREADS + threadIdx.x;
+    size_t rest = n_vectors * VECTOR + first;
     for (size_t i = first; i < n_vectors; i += (size_t)gridDim.x * THREADS) {
         Vector d = load_once(d_y + i * VECTOR);
         Vector g = load_once(gate + i * VECTOR), u = load_once(up + i * VECTOR);
