@@ -186,8 +186,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) make_plan(
     accum norm = sqrt(sum);
     bool is_finite = norm - norm == 0;   // of infinity and of NaN this is NaN
     if (is_finite) n_steps[0]++;
-    // Both averages started at 0: what is missing is divided out.
-    double root = sqrt(1 - pow(beta2, (double)n_steps[0]));
+    double root = sqrt(1 - pow(beta2, (double)n_steps[0]));   // as both averages started at 0
     plan[NORM] = norm;
     plan[SCALE] = norm > max_norm ? max_norm / norm : 1;
     plan[LENGTH] = (accum)(lr[0] * root / (1 - pow(beta1, (double)n_steps[0])));
