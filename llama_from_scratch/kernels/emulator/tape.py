@@ -29,7 +29,7 @@ MAX_PICTURE_BYTES = 1 << 26
 MAX_MOMENTS = MAX_SYNCS = 1 << 18
 GUARD_BYTES = 1 << 16  # around each tensor
 PAGE_BYTES = 4096
-NOBODY = 255           # the array of an access that is in none
+NO_ARRAY = 255           # the array of an access that is in none
 
 _MOMENT = np.dtype([("file", "u8"), ("line", "u4"), ("interval", "u4")])
 _NUMPY = {"float": "f4", "double": "f8", "int": "i4", "unsigned": "u4", "long long": "i8",

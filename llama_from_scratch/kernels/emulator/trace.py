@@ -19,7 +19,7 @@ from llama_from_scratch.kernels.emulator import machine, rules
 from llama_from_scratch.kernels.emulator.rules import READ, WRITE
 from llama_from_scratch.kernels.emulator.tape import (
     GUARD_BYTES,
-    NOBODY,
+    NO_ARRAY,
     Array,
     Line,
     Symbols,
@@ -376,7 +376,7 @@ def trace(
     table, stray = tape.accesses, tape.stray
     known = (*tensors, *tape.shared(symbols),
              *tape.dynamic(dynamic_declaration(program), shared_bytes))
-    table["array"] = NOBODY
+    table["array"] = NO_ARRAY
     for number, array in enumerate(known):
         table["array"][(table["address"] >= array.begin)
                        & (table["address"] < array.begin + array.n_bytes)] = number

@@ -198,7 +198,7 @@ def test_the_gpus_machine_code_comes_from_nvrtc_for_its_capability(fake, monkeyp
     with pytest.raises(ValueError, match="it is of 7.0. Install a PyTorch built for an older CUDA"):
         add(x, x)
     fake.fake_gpu(90, 1024, 0, 232448)
-    with pytest.raises(nvrtc.CompileError, match=r"example.cu\(4\): error"):
+    with pytest.raises(nvrtc.CompileError, match=r"example.cu\(6\): error"):
         launch(example(text=TEXT.replace("y[i] =", "z[i] =")), "add_number", [x, x, 64, 1.0],
                grid=1, block=64)
 

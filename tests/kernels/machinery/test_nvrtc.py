@@ -79,7 +79,7 @@ def test_an_error_in_a_source_comes_with_the_file_the_line_and_the_line_s_text(c
     with pytest.raises(nvrtc.CompileError) as caught:
         compiler.compile(program(TEXT.replace("* factor", "* facter")), "sm_90")
     message = str(caught.value)
-    assert 'scale_rows.cu(6): error: identifier "facter" is undefined' in message
+    assert 'scale_rows.cu(8): error: identifier "facter" is undefined' in message
     assert "widen(v.at[k]) * facter" in message and "sm_90 with real = bf16" in message
     assert compiler.compile(program(), "sm_90").cubin, "the next source compiles as before"
 
