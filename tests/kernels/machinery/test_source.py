@@ -59,7 +59,7 @@ def test_a_declaration_is_read_with_its_comments_bounds_and_line():
     entries = program().source.entries
     assert [*entries] == ["first", "second", "third"]
     assert [entry.max_threads for entry in entries.values()] == [128, 256, 1024]
-    assert [entry.line for entry in entries.values()] == [4, 7, 8]
+    assert [entry.line for entry in entries.values()] == [4, 8, 10]
     read = [(p.name, p.c_type, p.is_pointer, p.is_const) for p in entries["first"].parameters]
     assert read[:3] == [("x", "real", True, True), ("y", "real", True, False),
                         ("sums_or_null", "float", True, False)]
