@@ -452,7 +452,7 @@ def gpu(arguments):
             "Start with a Python that has PyTorch for CUDA and these packages, "
             "or set up here first: python3 start.py"
         )
-    command = [interpreter, "-m", "llama_from_scratch.kernels.gpu", *arguments]
+    command = [interpreter, "-m", "llama_from_scratch.kernels.trial.gpu", *arguments]
     return wait_for(subprocess.Popen(command, cwd=ROOT, env=dict(os.environ, PYTHONPATH=ROOT)))
 
 

@@ -23,8 +23,8 @@ NONE_YET = ("No run on a GPU has been committed yet, so there is nothing to draw
 
 
 def runs(folder: Path = RESULTS) -> list[dict]:
-    """All committed runs that hold timings, newest first: the files gpu-*.json, as kernels/gpu.py
-    wrote them.
+    """All committed runs that hold timings, newest first: the files gpu-*.json, as
+    kernels/trial/gpu.py wrote them.
     """
     found = [json.loads(path.read_text()) for path in folder.glob("gpu-*.json")]
     return sorted((run for run in found if run.get("rows")), key=lambda run: run["machine"]["date"],

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from llama_from_scratch.kernels.emulator import machine
 from llama_from_scratch.kernels.emulator.trace import Trace, trace
-from llama_from_scratch.kernels.source import Program, Source
+from llama_from_scratch.kernels.machinery.source import Program, Source
 from llama_from_scratch.lessons.figures.look import RED, TINTS
 from llama_from_scratch.lessons.views.gpu.drawing import MONO, amount, short
 from llama_from_scratch.lessons.widgets.explorer import Explorer, explore

@@ -2,7 +2,7 @@
 
 import torch
 
-from llama_from_scratch.kernels.source import FOLDER, Program, Source
+from llama_from_scratch.kernels.machinery.source import FOLDER, Program, Source
 
 
 def program(text: str, *, real: torch.dtype = torch.float32) -> Program:

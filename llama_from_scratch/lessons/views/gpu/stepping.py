@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-from llama_from_scratch.kernels.emulator.trace import Step, Trace
+from llama_from_scratch.kernels.emulator.trace import Moment, Trace
 from llama_from_scratch.lessons.figures.look import BLUE, TINTS
 from llama_from_scratch.lessons.views.gpu.drawing import MONO, amount, legend, separate, short
 from llama_from_scratch.lessons.widgets.explorer import Explorer, explore
@@ -31,7 +31,7 @@ def steps(found: Trace, *, array: str | None = None) -> Explorer:
                    controls={"step": (0, last) if last else [0]}, has_hover=True)
 
 
-def step_frame(step: Step, array: str) -> Figure:
+def step_frame(step: Moment, array: str) -> Figure:
     """One shared array at the end of a step: numbers in cells, by what was done to them."""
     values, written, read = step.arrays[array], step.written[array] > 0, step.read[array] > 0
     if values.size > MAX_CELLS:
@@ -73,7 +73,7 @@ def step_frame(step: Step, array: str) -> Figure:
         return f"{array}{place} = {values[row, column]:.6g}, {names[state[row, column]]}"
 
     ax.format_coord = tell
-    fig.set_label(f"Step {step.number}: {amount(written.sum(), 'element')} written, "
+    fig.set_label(f"Moment {step.number}: {amount(written.sum(), 'element')} written, "
                   f"{amount(read.sum(), 'element')} read, {amount(never.sum(), 'element')} never "
                   f"written so far. {end[0].upper() + end[1:]}.")
     return fig
