@@ -2,7 +2,7 @@
 
 import unicodedata
 
-from llama_from_scratch.tokenizer.sentencepiece import Kind, Piece
+from llama_from_scratch.tokenizer.pieces import Kind, Piece
 
 # What a small vocabulary can learn something from, and where upper and lower case, digits and blanks meet.
 CORPUS = (

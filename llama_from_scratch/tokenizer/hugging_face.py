@@ -15,8 +15,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer, Word, merge, write_whole
-from llama_from_scratch.tokenizer.sentencepiece import BLANK, Kind, Piece, Prefix, SentencePiece, is_byte_name
+from llama_from_scratch.files import replacing_file
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer, merge
+from llama_from_scratch.tokenizer.long_words import Word
+from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece, is_byte_name
+from llama_from_scratch.tokenizer.sentencepiece import Prefix, SentencePiece
 
 _CURE = "give the tokenizer.json of a Llama"
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
@@ -27,7 +30,7 @@ _BYTE_OF = {symbol: value for value, symbol in _SYMBOL_OF.items()}
 _SCHEMES: dict[str, Prefix] = {"always": "if missing", "first": "first if missing", "never": "never"}
 
 
-def read(path: str | os.PathLike) -> Tokenizer | SentencePiece:
+def read_tokenizer(path: str | os.PathLike) -> Tokenizer | SentencePiece:
     """The tokenizer of a tokenizer.json: of Llama 3 and 4 if it works on bytes, else of Llama 1 and 2.
 
     It gives the ids that `tokenizers` gives, who takes special strings in a text always: `allowed_special="all"`. What
@@ -45,7 +48,9 @@ def write(path: str | os.PathLike, tokenizer: Tokenizer | SentencePiece) -> None
 
     Raises ValueError if that cannot be: pieces that merge as equals, or of characters that are no pieces.
     """
-    write_whole(path, (json.dumps(to_json(tokenizer), ensure_ascii=False, indent=2) + "\n").encode())
+    text = json.dumps(to_json(tokenizer), ensure_ascii=False, indent=2) + "\n"
+    with replacing_file(path) as unfinished:
+        unfinished.write_bytes(text.encode())
 
 
 def to_json(tokenizer: Tokenizer | SentencePiece) -> dict[str, Any]:
@@ -57,7 +62,7 @@ def to_json(tokenizer: Tokenizer | SentencePiece) -> dict[str, Any]:
 
 
 def from_json(file: Any) -> Tokenizer | SentencePiece:
-    """The tokenizer of a tokenizer.json that has been parsed, as `read` gives it."""
+    """The tokenizer of a tokenizer.json that has been parsed, as `read_tokenizer` gives it."""
     model = _get(_require(file, dict, "the file"), "model", dict)
     vocab = _get(model, "vocab", dict)
     for key, wanted in {"type": ["BPE", None], "dropout": [None, 0], "continuing_subword_prefix": [None, ""],

@@ -19,8 +19,9 @@ from tiktoken.load import load_tiktoken_bpe
 from tokenizer_texts import CORPUS, random_text
 
 from llama_from_scratch.tokenizer import Tokenizer
-from llama_from_scratch.tokenizer.byte_bpe import Memo, learn_merges, merge_word
+from llama_from_scratch.tokenizer.byte_bpe import learn_merges, merge_word
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN, Splitter, cut_long
+from llama_from_scratch.tokenizer.word_cache import Memo
 
 BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
 BYTES = {bytes([value]): value for value in range(256)}
@@ -290,11 +291,11 @@ def test_the_memory_is_bounded_and_changes_no_result(tok, monkeypatch):
     texts = [random_text(rng) for _ in range(300)]
     expected = [tok.encode(text) for text in texts]
     assert [tok.encode(text) for text in texts] == expected
-    monkeypatch.setattr("llama_from_scratch.tokenizer.byte_bpe._MEMO_TEXTS", 5)
+    monkeypatch.setattr("llama_from_scratch.tokenizer.word_cache._MEMO_TEXTS", 5)
     small = Tokenizer(tok.ranks, special_tokens=list(tok.special_ids))
     for text, ids in zip(texts, expected):
         assert small.encode(text) == ids
-        assert len(small._ids_of) <= 5 and len(small._ids_after_blank) <= 5
+        assert len(small._words._ids_of) <= 5 and len(small._words._ids_after_blank) <= 5
 
 
 def test_the_memory_keeps_no_long_text():

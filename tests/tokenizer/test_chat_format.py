@@ -24,10 +24,11 @@ from llama_from_scratch.tokenizer.chat_format import (
     Tool,
     ToolCall,
 )
+from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece
 from llama_from_scratch.tokenizer.released import LLAMA_3 as NAMES_3
 from llama_from_scratch.tokenizer.released import LLAMA_3_1 as NAMES_3_1
 from llama_from_scratch.tokenizer.released import LLAMA_4 as NAMES_4
-from llama_from_scratch.tokenizer.sentencepiece import BLANK, Kind, Piece, SentencePiece
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN
 
 CORPUS = (

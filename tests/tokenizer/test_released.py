@@ -169,7 +169,7 @@ def every(files, tmp_path_factory):
     for name, tok in list(found.items()):
         small = tok if name == "llama-2" else Tokenizer.train("the cat", 260, pattern=tok.pattern)
         hugging_face.write(folder / "tokenizer.json", small)
-        found[f"{name} tokenizer.json"] = hugging_face.read(folder / "tokenizer.json")
+        found[f"{name} tokenizer.json"] = hugging_face.read_tokenizer(folder / "tokenizer.json")
     return found
 
 

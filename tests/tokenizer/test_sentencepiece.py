@@ -14,7 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizer_texts import CORPUS, FIRST_PIECES, random_text
 
-from llama_from_scratch.tokenizer.sentencepiece import BLANK, Kind, Piece, SentencePiece, _fields
+from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece
+from llama_from_scratch.tokenizer.protobuf import fields
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 # What is known of the 32,000 pieces that were released.
 RUNS = [29871, 259, 1678, 268, 418, 539, 4706, 308, 3986, 965, 9651, 632, 795, 1669, 18884, 462]
@@ -435,7 +437,7 @@ def test_a_forged_file_is_refused(tmp_path, data, message):
 
 def test_fields_that_are_not_ours_are_skipped():
     data = b"\x08\x96\x01" + b"\x11" + bytes(8) + b"\x1a\x02hi" + b"\x25" + struct.pack("<f", 1.5) + b"\x28\x07"
-    assert list(_fields(data, {1: int, 3: bytes, 4: float})) == [(1, 150), (3, b"hi"), (4, 1.5)]
+    assert list(fields(data, {1: int, 3: bytes, 4: float})) == [(1, 150), (3, b"hi"), (4, 1.5)]
 
 
 def damaged(data: bytes, rng: random.Random) -> bytes:

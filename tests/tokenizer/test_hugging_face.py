@@ -13,8 +13,9 @@ from tokenizer_texts import CORPUS, FIRST_PIECES, random_text
 from transformers import LlamaTokenizer
 
 from llama_from_scratch.tokenizer import Tokenizer, hugging_face
+from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece
 from llama_from_scratch.tokenizer.released import LLAMA_3_1, LLAMA_4
-from llama_from_scratch.tokenizer.sentencepiece import BLANK, Kind, Piece, SentencePiece
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN
 
 
@@ -58,7 +59,7 @@ def pieces() -> SentencePiece:
 
 def test_a_file_of_llama_3_or_4_gives_the_same_ids_here_and_there(byte_bpe, path):
     hugging_face.write(path, byte_bpe)
-    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read(path)
+    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read_tokenizer(path)
     assert (ours.ranks, ours.special_ids, ours.pattern) == (byte_bpe.ranks, byte_bpe.special_ids, byte_bpe.pattern)
     assert_same_ids(ours, theirs)
     assert theirs.encode("hi").ids == ours.encode("hi", bos=True)
@@ -80,7 +81,7 @@ def test_merges_are_read_in_either_form_and_all_or_the_needed_ones(byte_bpe, pat
             merges.append([part.value for part in theirs.model.tokenize(token)])
         assert all(len(pair) == 2 for pair in merges)
     changed(path, model__merges=merges)
-    ours = hugging_face.read(path)
+    ours = hugging_face.read_tokenizer(path)
     assert ours.ranks == byte_bpe.ranks
     assert_same_ids(ours, tokenizers.Tokenizer.from_file(str(path)), n_texts=300)
 
@@ -96,7 +97,7 @@ def test_a_file_that_tokenizers_trained_gives_its_ids(path):
     theirs.train_from_iterator([CORPUS] * 3, trainer)
     theirs.add_special_tokens(["<|begin_of_text|>", "<|end_of_text|>"])
     theirs.save(str(path))
-    ours = hugging_face.read(path)
+    ours = hugging_face.read_tokenizer(path)
     assert (ours.vocab_size, ours.bos_id, ours.eos_id) == (402, 400, 401)
     assert_same_ids(ours, theirs)
 
@@ -104,12 +105,12 @@ def test_a_file_that_tokenizers_trained_gives_its_ids(path):
 def test_a_token_that_merging_cannot_reach_is_taken_whole_as_there(path):
     ranks = {bytes([value]): value for value in range(256)} | {b"ab": 256, b"bc": 257, b" abc": 258}
     hugging_face.write(path, Tokenizer(ranks))
-    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read(path)
+    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read_tokenizer(path)
     assert [ours.encode(text) for text in (" abc", " abcd")] == [[258], [32, 256, 99, 100]]
     assert [theirs.encode(text).ids for text in (" abc", " abcd")] == [[258], [32, 256, 99, 100]]
     changed(path, model__ignore_merges=False)
     with pytest.raises(ValueError, match="ignore_merges is on where merges do not reach all tokens, such as b' abc'"):
-        hugging_face.read(path)
+        hugging_face.read_tokenizer(path)
 
 
 @settings(max_examples=300, deadline=None)
@@ -126,7 +127,7 @@ def test_any_ranks_give_the_same_ids_here_and_there(tmp_path_factory, tokens, wo
     theirs = tokenizers.Tokenizer.from_file(str(path))
     for word in words:
         assert ours.encode(word) == theirs.encode(word).ids
-    assert hugging_face.read(path).ranks == ours.ranks
+    assert hugging_face.read_tokenizer(path).ranks == ours.ranks
 
 
 @settings(max_examples=300, deadline=None)
@@ -142,7 +143,7 @@ def test_any_list_of_merges_is_refused_or_gives_the_same_ids(tmp_path_factory, m
     changed(path, model__vocab=vocab | {token: 256 + i for i, token in enumerate(tokens)}, model__merges=merges)
     theirs = tokenizers.Tokenizer.from_file(str(path))
     try:
-        ours = hugging_face.read(path)
+        ours = hugging_face.read_tokenizer(path)
     except ValueError as error:
         assert re.search("not among the merges|too early", str(error))
         return
@@ -157,7 +158,7 @@ def test_any_list_of_merges_is_refused_or_gives_the_same_ids(tmp_path_factory, m
 def test_a_file_of_llama_1_or_2_gives_the_same_ids_and_text_here_and_there(pieces, path, prefix):
     tok = SentencePiece(pieces.pieces, prefix=prefix)
     hugging_face.write(path, tok)
-    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read(path)
+    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read_tokenizer(path)
     assert ours.prefix == prefix and ours.special_ids == tok.special_ids
     assert_same_ids(ours, theirs)
     assert_same_ids(tok, theirs, n_texts=300)
@@ -171,8 +172,8 @@ def test_scores_are_those_of_the_model_file_that_was_converted(pieces, path, tmp
     learned = [Piece(text, score if score == -1e9 else float(-i)) for i, (text, score, _) in enumerate(pieces.pieces[259:])]
     shifted = SentencePiece([*FIRST_PIECES, *learned])
     hugging_face.write(path, shifted)
-    assert hugging_face.read(path).pieces == shifted.pieces
-    hugging_face.read(path).save(tmp_path / "tokenizer.model")
+    assert hugging_face.read_tokenizer(path).pieces == shifted.pieces
+    hugging_face.read_tokenizer(path).save(tmp_path / "tokenizer.model")
     assert SentencePiece.load(tmp_path / "tokenizer.model").pieces == shifted.pieces
 
 
@@ -187,7 +188,7 @@ def test_runs_of_blanks_in_the_order_of_older_files_give_the_same_ids(pieces, pa
         changed(path, model__merges=[merge for merge in merges if merge not in runs] + runs)
         theirs = tokenizers.Tokenizer.from_file(str(path))
         try:
-            ours = hugging_face.read(path)
+            ours = hugging_face.read_tokenizer(path)
         except ValueError as error:
             assert re.search("not among the merges|too early", str(error))
             continue
@@ -201,7 +202,7 @@ def test_a_tokenizer_that_transformers_saved_gives_its_ids(pieces, path, tmp_pat
     merges = [tuple(merge.split(" ")) for merge in model["merges"]]
     theirs = LlamaTokenizer(vocab=model["vocab"], merges=merges)
     theirs.save_pretrained(tmp_path / "saved")
-    ours = hugging_face.read(tmp_path / "saved" / "tokenizer.json")
+    ours = hugging_face.read_tokenizer(tmp_path / "saved" / "tokenizer.json")
     assert ours.prefix in ("if missing", "first if missing")
     assert_same_ids(ours, theirs.backend_tokenizer)
 
@@ -209,7 +210,7 @@ def test_a_tokenizer_that_transformers_saved_gives_its_ids(pieces, path, tmp_pat
 def test_a_vocabulary_without_bytes_joins_unknown_characters_as_there(path):
     pieces = [*FIRST_PIECES[:3], Piece("▁"), *(Piece(char, -9.0) for char in "abc"), Piece("ab", -1.0), Piece("▁ab", -2.0)]
     hugging_face.write(path, SentencePiece(pieces))
-    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read(path)
+    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read_tokenizer(path)
     for text in ("abxyzab", "xéy ab", "é", "a é é b"):
         assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids
 
@@ -230,7 +231,7 @@ def test_any_pieces_give_the_same_ids_here_and_there(tmp_path_factory, tokens, t
     except ValueError as error:
         assert "have equal scores" in str(error) and any(BLANK * 2 in token for token in tokens) and n_run > 2
         return
-    theirs, again = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read(path)
+    theirs, again = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read_tokenizer(path)
     for text in texts:
         expected = theirs.encode(text, add_special_tokens=False).ids
         assert ours.encode(text) == again.encode(text) == expected, text
@@ -241,7 +242,7 @@ def test_a_real_sized_file_is_read_within_seconds(path):
     words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(20_000)]
     hugging_face.write(path, Tokenizer.train(" ".join(words), 20_000))
     start = time.process_time()
-    assert hugging_face.read(path).vocab_size == 20_000
+    assert hugging_face.read_tokenizer(path).vocab_size == 20_000
     assert time.process_time() - start < 3
 
 
@@ -276,7 +277,7 @@ def test_a_file_of_another_kind_or_a_damaged_one_is_refused(pieces, path, change
     hugging_face.write(path, pieces if kind == "pieces" else Tokenizer.train(CORPUS, 400, special_tokens=["<s>"]))
     changed(path, **changes)
     with pytest.raises(ValueError, match=rf"tokenizer.json cannot be read as a tokenizer.json of a Llama: .*({message})"):
-        hugging_face.read(path)
+        hugging_face.read_tokenizer(path)
 
 
 @pytest.mark.parametrize(
@@ -293,14 +294,14 @@ def test_a_file_of_pieces_that_llama_1_and_2_do_not_have_is_refused(pieces, path
     hugging_face.write(path, pieces)
     changed(path, **changes)
     with pytest.raises(ValueError, match=message):
-        hugging_face.read(path)
+        hugging_face.read_tokenizer(path)
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"[]", b"7", b"[" * 100_000, b"\xff\xfe", b'{"model": {"vocab": []}}'])
 def test_what_is_no_tokenizer_json_is_refused(path, data):
     path.write_bytes(data)
     with pytest.raises(ValueError, match="cannot be read as a tokenizer.json of a Llama"):
-        hugging_face.read(path)
+        hugging_face.read_tokenizer(path)
 
 
 def test_a_file_with_turned_bits_is_refused_or_read(pieces, path):
@@ -312,7 +313,7 @@ def test_a_file_with_turned_bits_is_refused_or_read(pieces, path):
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
         path.write_bytes(data)
         try:
-            hugging_face.read(path).encode("the cat")
+            hugging_face.read_tokenizer(path).encode("the cat")
         except ValueError as error:
             assert str(path) in str(error)
 
