@@ -94,19 +94,21 @@ def longest_run(ranks: Mapping[str, int]) -> int:
     return len(tied) + 1 if is_greedy and is_last else 1
 
 
-def merged_runs(word: str, ranks: Mapping[str, int], *, n_run: int) -> Iterator[tuple[str, int]]:
-    """Each part of `word` after merging, with how many times it comes in a row.
+def merge_but_runs(word: str, ranks: Mapping[str, int], *, n_run: int) -> list[str]:
+    """The parts of `word` after merging, with runs of blanks taken as the longest pieces of blanks.
 
-    `n_run`: how many blanks the longest piece of blanks has, which are not among the `ranks`; 1 if
+    `n_run`: how many blanks the longest of these has, none of which is among the `ranks`; 1 if
     blanks merge as all else.
     """
-    for part, same in groupby(merge(word, ranks)):
+    parts = merge(word, ranks)
+    if n_run == 1 or BLANK not in parts:
+        return parts
+    merged: list[str] = []
+    for part, same in groupby(parts):
         n = sum(map(bool, same))
-        if part == BLANK and n_run > 1:
+        if part == BLANK:
             n_whole, rest = divmod(n, n_run)
-            if n_whole:
-                yield BLANK * n_run, n_whole
-            if rest:
-                yield BLANK * rest, 1
+            merged += [BLANK * n_run] * n_whole + [BLANK * rest] * (rest > 0)
         else:
-            yield part, n
+            merged += [part] * n
+    return merged

@@ -27,7 +27,7 @@ from llama_from_scratch.tokenizer.piece_words import (
     LLAMA_WORDS,
     PieceWords,
     longest_run,
-    merged_runs,
+    merge_but_runs,
 )
 from llama_from_scratch.tokenizer.pieces import (
     BLANK,
@@ -225,11 +225,11 @@ class SentencePiece:
     def _encode_known(self, word: str) -> tuple[int, ...]:
         """The ids of a word of known characters: merge, then look up what is left."""
         ids: list[int] = []
-        for part, n in merged_runs(word, self._ranks, n_run=self.n_run):
+        for part in merge_but_runs(word, self._ranks, n_run=self.n_run):
             if (found := self._id_of.get(part)) is None:
-                ids += [*self._encode_unknown(part)] * n
+                ids += self._encode_unknown(part)
             else:
-                ids += [found] * n
+                ids.append(found)
         return tuple(ids)
 
     def _encode_unknown(self, text: str) -> Sequence[int]:
