@@ -4,6 +4,9 @@ import unicodedata
 
 from llama_from_scratch.tokenizer.pieces import Kind, Piece
 
+BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
+BYTES = {bytes([value]): value for value in range(256)}
+
 # What a small vocabulary can learn something from, and where upper and lower case, digits and blanks meet.
 CORPUS = (
     "The cat sat on the mat, and the cat's hat WASN'T there. They'll say: I'm sure we've met, haven't we?\n"

@@ -1,0 +1,110 @@
+"""tokenizer.model read and written, against the sentencepiece library."""
+
+import random
+
+import pytest
+import sentencepiece
+from sentencepiece_reference import (
+    ODD,
+    assert_damaged_files_are_refused_or_read,
+    theirs_of,
+    trained_by_them,
+)
+from tokenizer_texts import CORPUS, random_text
+
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
+
+
+@pytest.fixture(scope="module")
+def tok() -> SentencePiece:
+    return SentencePiece.train([CORPUS] * 3, 460)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"byte_fallback": False, "vocab_size": 180},
+        {"split_digits": False},
+        {"user_defined_symbols": "<x>,<xy>,▁[,  "},
+        {"add_dummy_prefix": False},
+        {"split_by_unicode_script": False},
+        {"split_by_whitespace": False},
+    ],
+)
+def test_a_vocabulary_that_sentencepiece_trained_is_read_and_gives_its_ids(options, tmp_path):
+    data = trained_by_them(**options)
+    (tmp_path / "tokenizer.model").write_bytes(data)
+    tok, theirs = SentencePiece.load(tmp_path / "tokenizer.model"), sentencepiece.SentencePieceProcessor(model_proto=data)
+    assert [piece.text for piece in tok.pieces] == [theirs.id_to_piece(i) for i in range(theirs.vocab_size())]
+    assert [piece.score for piece in tok.pieces] == [theirs.get_score(i) for i in range(tok.vocab_size)]
+    rng = random.Random(1)
+    texts = [random_text(rng, ODD) for _ in range(1000)] + ["<xy><x>y<x", " [a  [ [x", "12 123 1234", "éé\x01\x02é", CORPUS]
+    for text in texts:
+        ids = tok.encode(text)
+        assert ids == theirs.encode(text), text
+        assert tok.decode(ids) == theirs.decode(ids), text
+
+
+@pytest.fixture(scope="module")
+def theirs(tok, tmp_path_factory) -> sentencepiece.SentencePieceProcessor:
+    return theirs_of(tok, tmp_path_factory.mktemp("theirs"))
+
+
+def test_a_saved_tokenizer_loads_as_it_was_and_leaves_no_other_file(tok, theirs, tmp_path):
+    path = tmp_path / "tokenizer.model"
+    path.write_text("an old file")
+    tok.save(path)
+    again = SentencePiece.load(path)
+    assert (again.pieces, again.prefix, again.special_ids) == (tok.pieces, tok.prefix, tok.special_ids)
+    assert [file.name for file in tmp_path.iterdir()] == ["tokenizer.model"]
+    assert (theirs.bos_id(), theirs.eos_id(), theirs.unk_id(), theirs.pad_id()) == (1, 2, 0, -1)
+
+
+def test_a_prefix_the_format_cannot_say_is_refused(tok, tmp_path):
+    with pytest.raises(ValueError, match="always or never, got prefix='if missing'"):
+        SentencePiece(tok.pieces, prefix="if missing").save(tmp_path / "t")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"model_type": "unigram", "vocab_size": 360}, "the model is BPE, type 2, got type 1"),
+        ({"normalization_rule_name": "nmt_nfkc"}, r"text is not normalized, got a table of \d+ bytes"),
+        ({"remove_extra_whitespaces": True}, "blanks are kept, got remove_extra_whitespaces"),
+        ({"treat_whitespace_as_suffix": True}, "a blank belongs to the word after it"),
+        ({"unk_surface": "??"}, "unk_surface is ' ⁇ '"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused(options, message, tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(trained_by_them(**options))
+    with pytest.raises(ValueError, match=rf"tokenizer.model cannot be read as a SentencePiece model: .*{message}"):
+        SentencePiece.load(tmp_path / "tokenizer.model")
+
+
+@pytest.mark.parametrize(
+    "data, message",
+    [
+        (b"", "no pieces"),
+        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "bytes, 0 are left"),
+        (b"\x0a\x02", "has 2 bytes, 0 are left"),
+        (b"\x0a", "a number is cut off by the end"),
+        (b"\xff" * 20, "at most ten bytes"),
+        (b"\x08\x01", "wire type of its values, got 0 for field 1"),
+        (b"\x03", "wire type of its values, got 3 for field 0"),
+        (b"\x33", "4 or 8 bytes, got wire type 3"),
+        (b"\x0a\x03\x0a\x01\xff", "a piece is UTF-8"),
+        (b"\x0a\x05\x0a\x01a\x18\x07", "the kind of a piece is 1 to 6, got 7 for piece 0"),
+        (b"not a model, but a text of some length", "SentencePiece model"),
+    ],
+)
+def test_a_forged_file_is_refused(tmp_path, data, message):
+    (tmp_path / "t").write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        SentencePiece.load(tmp_path / "t")
+
+
+def test_a_damaged_file_is_refused_or_read_and_never_breaks_the_reader(tmp_path):
+    assert_damaged_files_are_refused_or_read(
+        tmp_path / "t", SentencePiece.save, SentencePiece.load
+    )
