@@ -1,7 +1,7 @@
-r"""Patterns that split ASCII text as those of Llama 3 and 4 do, for Python's `re`: what makes splitting fast.
+r"""What makes splitting fast: patterns for Python's `re` that split ASCII text as Llama 3 and 4 do.
 
-The patterns of `split` need Unicode classes, which only the slower `regex` has. For ASCII text a class is a short list of
-characters, so each pattern has a twin here that gives equal pieces.
+The patterns of `split` need Unicode classes, which only the slower `regex` has. For ASCII text a
+class is a short list of characters, so each pattern has a twin here that gives equal pieces.
 
 Notebook 10. Llama 3 and 4.
 """

@@ -160,8 +160,9 @@ class Tokenizer:
         if len(merges) < n_merges:
             reachable = vocab_size - n_merges + len(merges)
             raise ValueError(
-                f"each merge needs a pair of neighbours, and this text has none left at {reachable} "
-                f"ids; got vocab_size={vocab_size}; give more text or vocab_size={reachable}"
+                "each merge needs a pair of neighbours, and this text has none left at "
+                f"{reachable} ids; got vocab_size={vocab_size}; give more text or "
+                f"vocab_size={reachable}"
             )
         tokens = [bytes([value]) for value in range(256)]
         tokens += [left + right for left, right in merges]
@@ -240,10 +241,10 @@ class Tokenizer:
         allowed_special: SpecialNames = frozenset(),
         disallowed_special: SpecialNames = frozenset(),
     ) -> list[list[int]]:
-        """The ids of each text, as `encode` gives them, by `n_workers` processes; None: a core each.
+        """The ids of each text, as `encode` gives them, by `n_workers` processes.
 
-        With None, little text stays in this process. Raises what `encode` raises, at the first text
-        where it does.
+        None is one for each core, but little text stays in this process. Raises what `encode`
+        raises, at the first text where it does.
         """
         encode = partial(
             self.encode,
@@ -288,7 +289,8 @@ class Tokenizer:
 def _check_ranks(ranks: Mapping[bytes, int]) -> None:
     if missing := [value for value in range(256) if bytes([value]) not in ranks]:
         raise ValueError(
-            f"each of the 256 bytes is a token; got ranks without {missing[:8]}, {len(missing)} in all"
+            "each of the 256 bytes is a token; got ranks without "
+            f"{missing[:8]}, {len(missing)} in all"
         )
     if b"" in ranks:
         raise ValueError(f"a token has at least one byte, got b'' at rank {ranks[b'']}")

@@ -1,7 +1,8 @@
-"""Merging the parts of a long word in n log n steps: what keeps one endless word from taking quadratic time.
+"""Merging a long word in n log n steps, so that one endless word does not take quadratic time.
 
-`byte_bpe.merge` looks through all pairs for each merge, which is the fastest way for words of usual length. A longer word
-first merges a pair wherever it occurs at once, while its different pairs are few; a heap and links do the rest.
+`byte_bpe.merge` looks through all pairs for each merge, which is the fastest way for words of usual
+length. A longer word first merges a pair in all places at once, while it has few different pairs; a
+heap and links do the rest.
 
 Notebook 10. All generations.
 """
@@ -27,7 +28,7 @@ def merge_long(word: Word, ranks: Mapping[Word, int], *, n_parts: int = 1) -> li
 
 
 def _merge_run(word: Word, ranks: Mapping[Word, int]) -> list[Word]:
-    """Each step merges one pair everywhere, while the different pairs are few, as in one letter repeated."""
+    """Merges one pair everywhere at each step, while there are few, as in one letter repeated."""
     row = word if isinstance(word, str) else word.decode("latin-1")  # a character per part
     part_of = {char: char if isinstance(word, str) else char.encode("latin-1") for char in set(row)}
     for new in map(chr, range(0xD800, 0xE000)):  # surrogates, which occur in no text and no byte

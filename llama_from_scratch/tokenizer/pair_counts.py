@@ -1,7 +1,8 @@
-"""How often each pair of neighbors occurs in words, kept up to date while pairs merge: what makes training fast.
+"""What makes training fast: counts of pairs that are kept up to date while pairs merge.
 
-Counting every pair again before each merge takes as long as reading all words. Here a merge visits only the words that
-contain its pair and changes only the counts of the pairs around it; a heap finds the most frequent pair.
+Counting every pair again before each merge takes as long as reading all words. Here a merge visits
+only the words that contain its pair, and changes only the counts of the pairs around it; a heap
+finds the most frequent pair.
 
 Notebook 10. All generations.
 """
@@ -32,9 +33,10 @@ class PairCounts:
         heapq.heapify(self._heap)
 
     def merge_most_frequent(self, *, new: int) -> tuple[int, int, int] | None:
-        """Makes the most frequent pair the token `new`: its (left id, right id, count), or None if no pair is left.
+        """Makes one token, `new`, of the most frequent pair: (left id, right id, count).
 
-        Among pairs of equal count it is the one with the smallest left id, then with the smallest right id.
+        Among pairs of equal count it takes the one with the smallest left id, then with the
+        smallest right id. Returns None if no pair is left.
         """
         while self._heap:
             negative_count, pair = heapq.heappop(self._heap)
@@ -63,7 +65,10 @@ class PairCounts:
 
 
 def _neighbors(parts: list[str], left: str, right: str, new: str) -> Iterator[tuple[str, str]]:
-    """Each (pair lost, pair gained) when every gap between two `parts`, so far `left + right`, becomes `new`."""
+    """Each (pair lost, pair gained) when a word's `left + right` become `new`.
+
+    The word is its `parts` with a `left + right` in each gap.
+    """
     for i, part in enumerate(parts):
         follows_new, precedes_new = i > 0, i < len(parts) - 1
         if part and follows_new:

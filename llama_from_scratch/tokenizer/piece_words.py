@@ -1,4 +1,4 @@
-"""What makes encoding with pieces fast: words apart, remembered, and runs of blanks without merging.
+"""What makes encoding with pieces fast: remembered words, and runs of blanks without merging.
 
 A cut falls where no piece of the vocabulary goes on, so that the parts encoded apart give the ids
 of the whole: before a blank that follows anything else, between letters, digits and other ASCII, at

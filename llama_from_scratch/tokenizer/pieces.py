@@ -1,4 +1,6 @@
-"""The vocabulary of SentencePiece: pieces, each a text with a score and a kind; its id is its place.
+"""The vocabulary of SentencePiece: pieces, each a text with a score and a kind.
+
+The id of a piece is its place in the vocabulary.
 
 Notebook 10. Llama 1 and 2. Source: google/sentencepiece, src/sentencepiece_model.proto.
 """

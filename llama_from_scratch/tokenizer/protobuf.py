@@ -1,4 +1,4 @@
-r"""The bytes of a protobuf message: fields, each a number and a wire type in one varint, then a value.
+"""The bytes of a protobuf message: fields, each a number and a wire type, then a value.
 
 Notebook 10. Llama 1 and 2. Source: https://protobuf.dev/programming-guides/encoding.
 """
@@ -9,9 +9,7 @@ from collections.abc import Iterator, Mapping
 _WIRE = {int: 0, bytes: 2, float: 5}
 
 
-def fields(
-    data: bytes, wanted: Mapping[int, type]
-) -> Iterator[tuple[int, int | bytes | float]]:
+def fields(data: bytes, wanted: Mapping[int, type]) -> Iterator[tuple[int, int | bytes | float]]:
     r"""Each (number, value) of a message among `wanted`, which gives the type of each field number.
 
     `b"\x08\x05", {1: int}` -> (1, 5). Raises ValueError if the message is damaged.
@@ -33,8 +31,8 @@ def fields(
             at = begin + length
         else:
             raise ValueError(
-                f"a field is a number, bytes, or of 4 or 8 bytes, got wire type {wire}; the file is "
-                "damaged"
+                f"a field is a number, bytes, or of 4 or 8 bytes, got wire type {wire}; the file "
+                "is damaged"
             )
         if at > end:
             raise ValueError(
@@ -55,9 +53,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
-            raise ValueError(
-                "a number is cut off by the end; the file is cut short or damaged"
-            )
+            raise ValueError("a number is cut off by the end; the file is cut short or damaged")
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift

@@ -1,8 +1,9 @@
-"""Meta's tokenizer.model of Llama 3 and 4, read and written: a line per token, in base64, with its rank.
+"""Meta's tokenizer.model of Llama 3 and 4, read and written: a token in base64 and a rank per line.
 
-Special tokens and the split pattern are not in the file; `released` knows those that belong to each generation.
+Special tokens and the split pattern are not in the file; `released` has those of each generation.
 
-Notebook 10. Llama 3 and 4. Source: llama-models, models/llama3/tokenizer.py; openai/tiktoken, tiktoken/load.py.
+Notebook 10. Llama 3 and 4. Source: llama-models, models/llama3/tokenizer.py; openai/tiktoken,
+tiktoken/load.py.
 """
 
 import base64
@@ -22,7 +23,10 @@ def write_ranks(path: str | os.PathLike, ranks: Mapping[bytes, int]) -> None:
 
 
 def read_ranks(path: str | os.PathLike) -> dict[bytes, int]:
-    """The rank of each token, as `write_ranks` writes them. Raises ValueError, with the line, if one is malformed."""
+    """The rank of each token in a file as `write_ranks` writes it.
+
+    Raises ValueError, with the line, if one is malformed.
+    """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
         if not line.strip():
@@ -38,7 +42,8 @@ def read_ranks(path: str | os.PathLike) -> dict[bytes, int]:
             ) from None
         if token in ranks:
             raise ValueError(
-                f"a token has one rank, got {token!r} again in line {number} of {path}; keep one line"
+                f"a token has one rank, got {token!r} again in line {number} of {path}; keep one "
+                "line"
             )
         ranks[token] = rank
     return ranks

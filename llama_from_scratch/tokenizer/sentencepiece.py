@@ -95,9 +95,10 @@ class SentencePiece:
 
     @classmethod
     def train(cls, text: str | Iterable[str], vocab_size: int) -> "SentencePiece":
-        """A vocabulary as Llama's: <unk>, <s>, </s>, 256 bytes, 16 runs of blanks, merges, letters.
+        """A vocabulary that is learned from `text` or texts, and laid out as Llama's.
 
-        The 256 commonest characters of `text`, or texts, are pieces; a rarer one stays bytes. Ties
+        First come <unk>, <s>, </s>, the 256 bytes and 16 runs of blanks, then what merging makes,
+        then characters. The 256 commonest characters are pieces; a rarer one stays bytes. Ties
         between pairs are broken as `learn_merges` says, with the commonest character first. Raises
         ValueError if `vocab_size` has no room for what is not learned, or if the text runs out of
         pairs before it is reached.
@@ -114,8 +115,8 @@ class SentencePiece:
         n_merges = vocab_size - len(fixed) - len(alphabet) + 1
         if n_merges < 0:
             raise ValueError(
-                f"vocab_size holds {len(fixed)} fixed pieces and {len(alphabet) - 1} characters, so "
-                f"at least {vocab_size - n_merges}; got {vocab_size}"
+                f"vocab_size holds {len(fixed)} fixed pieces and {len(alphabet) - 1} characters, "
+                f"so at least {vocab_size - n_merges}; got {vocab_size}"
             )
         # `learn_merges` knows 256 units, which it takes for bytes: here they are characters.
         number = {char: i for i, char in enumerate(alphabet)}
@@ -247,10 +248,10 @@ class SentencePiece:
         allowed_special: SpecialNames = frozenset(),
         disallowed_special: SpecialNames = frozenset(),
     ) -> list[list[int]]:
-        """The ids of each text, as `encode` gives them, by `n_workers` processes; None: a core each.
+        """The ids of each text, as `encode` gives them, by `n_workers` processes.
 
-        With None, little text stays in this process. Raises what `encode` raises, at the first text
-        where it does.
+        None is one for each core, but little text stays in this process. Raises what `encode`
+        raises, at the first text where it does.
         """
         encode = partial(
             self.encode,
@@ -277,8 +278,8 @@ class SentencePiece:
         else:
             # Bytes on both sides of a control piece make no character together.
             runs = groupby(ids, self._control.__contains__)
-            text = "".join(_decoded(self.decode_bytes(run)) for is_control, run in runs
-                           if not is_control)
+            texts = (_decoded(self.decode_bytes(run)) for is_control, run in runs if not is_control)
+            text = "".join(texts)
         first = next((i for i in ids if i not in self._control), None)
         return text[1:] if first in self._begins_blank and self.prefix != "never" else text
 
@@ -312,9 +313,7 @@ class SentencePiece:
             prefix = "always" if found.has_prefix else "never"
             return cls(found.pieces, prefix=prefix, bos=found.bos, eos=found.eos)
         except ValueError as error:
-            raise ValueError(
-                f"{path} cannot be read as a SentencePiece model: {error}"
-            ) from None
+            raise ValueError(f"{path} cannot be read as a SentencePiece model: {error}") from None
 
     def save_llama2c(self, path: str | os.PathLike) -> None:
         """Writes llama2.c's tokenizer.bin.
@@ -323,8 +322,8 @@ class SentencePiece:
         """
         if not tokenizer_bin.is_laid_out_for_bin(self.pieces) or self.prefix != "always":
             raise ValueError(
-                "a tokenizer.bin has <unk>, <s>, </s> and then the 256 bytes as first pieces, and a "
-                f"blank always in front; got {[piece.text for piece in self.pieces[:5]]} and "
+                "a tokenizer.bin has <unk>, <s>, </s> and then the 256 bytes as first pieces, and "
+                f"a blank always in front; got {[piece.text for piece in self.pieces[:5]]} and "
                 f"prefix={self.prefix!r}"
             )
         with replacing_file(path) as unfinished:
@@ -357,6 +356,5 @@ def _decoded(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        # One U+FFFD for each byte: other decoders have one for several bytes that begin a
-        # character.
+        # One U+FFFD for each byte: other decoders have one for several bytes that begin a character.
         return re.sub("[\udc80-\udcff]", "\ufffd", data.decode("utf-8", "surrogateescape"))

@@ -1,4 +1,4 @@
-"""SentencePiece's tokenizer.model, read and written: pieces, then how it was trained and what it does.
+"""SentencePiece's tokenizer.model, read and written: pieces, and the settings of the tokenizer.
 
 Notebook 10. Llama 1 and 2. Source: google/sentencepiece, src/sentencepiece_model.proto.
 """
@@ -95,7 +95,8 @@ def from_bytes(data: bytes) -> ModelFile:
     }
     if broken := [rule for rule, is_kept in rules.items() if not is_kept]:
         raise ValueError(
-            f"in the models of Llama {'; '.join(broken)}; give the tokenizer.model of a Llama 1 or 2"
+            f"in the models of Llama {'; '.join(broken)}; give the tokenizer.model of a Llama 1 "
+            "or 2"
         )
     return ModelFile(
         pieces=pieces,

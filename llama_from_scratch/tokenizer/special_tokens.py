@@ -1,8 +1,9 @@
 """Which special strings of a text become ids: none, unless the caller allows them by name.
 
-Special tokens such as <|eot_id|> open headers and end turns. A user may type their names, which must stay ordinary text.
+Special tokens such as <|eot_id|> open headers and end turns. A user may type their names, which
+must stay ordinary text.
 
-Notebook 10. All generations. Source: openai/tiktoken, tiktoken/core.py, whose two arguments are taken over.
+Notebook 10. All generations. Source: openai/tiktoken, tiktoken/core.py, for the two arguments.
 """
 
 import re
@@ -20,7 +21,10 @@ def names_allowed(
     allowed_special: SpecialNames,
     disallowed_special: SpecialNames,
 ) -> Set[str]:
-    """The special strings that become ids where `text` has them. Raises ValueError if it has a disallowed one."""
+    """The special strings that become ids where `text` has them.
+
+    Raises ValueError if it has a disallowed one.
+    """
     if not isinstance(text, str):
         raise TypeError(f"encode takes str, got {type(text).__name__}; decode bytes to str first")
     allowed = _named(allowed_special, set(special_ids), special_ids)

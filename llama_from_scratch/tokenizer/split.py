@@ -129,7 +129,7 @@ def cut_long(text: str) -> Iterator[str]:
 
 
 def without_surrogates(text: str) -> str:
-    """`text` with surrogate pairs joined; lone surrogates become U+FFFD, as UTF-8 cannot write them."""
+    """`text` with surrogate pairs joined; lone ones, which UTF-8 cannot write, become U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:

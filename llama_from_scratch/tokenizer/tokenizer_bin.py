@@ -1,6 +1,7 @@
-"""llama2.c's tokenizer.bin, read and written: the longest length, then score, length and bytes of each piece.
+"""llama2.c's tokenizer.bin, read and written.
 
-The kinds of pieces are not in the file: piece 0 is unknown, 1 and 2 are control pieces, 3 to 258 bytes.
+It is the longest length, then score, length and bytes of each piece. The kinds of pieces are not in
+the file: piece 0 is unknown, 1 and 2 are control pieces, 3 to 258 bytes.
 
 Notebook 10. Llama 1 and 2. Source: karpathy/llama2.c, tokenizer.py.
 """
@@ -34,7 +35,10 @@ def to_bytes(pieces: Sequence[Piece]) -> bytes:
 
 
 def read_records(path: str | os.PathLike) -> list[tuple[bytes, float]]:
-    """The bytes and the score of each piece in a tokenizer.bin. Raises ValueError if it is damaged."""
+    """The bytes and the score of each piece in a tokenizer.bin.
+
+    Raises ValueError if the file is damaged.
+    """
     data = Path(path).read_bytes()
     cure = f"{path}; export the tokenizer again"
     if len(data) < 4:
@@ -47,7 +51,8 @@ def read_records(path: str | os.PathLike) -> list[tuple[bytes, float]]:
     while at < len(data):
         if len(data) - at < 8:
             raise ValueError(
-                f"a piece begins with 8 bytes, got {len(data) - at} for piece {len(records)} of {cure}"
+                f"a piece begins with 8 bytes, got {len(data) - at} for piece {len(records)} of "
+                f"{cure}"
             )
         score, length = struct.unpack_from("<fI", data, at)
         if length > min(longest, len(data) - at - 8):

@@ -1,7 +1,8 @@
-"""Words whose ids are remembered: what makes encoding fast, as most words of a text have occurred before.
+"""What makes encoding fast: the ids of words are remembered, and most words have occurred before.
 
-A text is cut into pre-tokens, and the ids of each are computed once. Text beyond ASCII is first cut at blanks, because
-finding a whole word again is faster than splitting it again: `regex` does not have the speed of `re`.
+A text is cut into pre-tokens, and the ids of each are computed once. Text beyond ASCII is first cut
+at blanks, because finding a whole word again is faster than splitting it again: `regex` does not
+have the speed of `re`.
 
 Notebook 10. All generations.
 """
@@ -16,7 +17,10 @@ _MEMO_CHARS = 64
 
 
 class Memo(dict):
-    """A bounded memory of `compute`: at most 131,072 texts of at most 64 characters, all forgotten when it is full."""
+    """A memory of `compute` for at most 131,072 texts of at most 64 characters.
+
+    When it is full, it forgets all of them.
+    """
 
     def __init__(self, compute: Callable[[str], tuple[int, ...]]):
         self._compute = compute
@@ -31,7 +35,7 @@ class Memo(dict):
 
 
 class WordCache:
-    """Gives the ids of a text: those that `encode_pretoken` gives of each pre-token of `split`, in a row."""
+    """Gives the ids of a text: those of each of its pre-tokens, in a row."""
 
     def __init__(self, split: Splitter, encode_pretoken: Callable[[str], tuple[int, ...]]):
         self._split = split

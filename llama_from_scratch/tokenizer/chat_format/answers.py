@@ -19,7 +19,11 @@ Said = tuple[str, tuple[ToolCall, ...], str | None]
 
 @record
 class Answer:
-    """What a model said, and the `problem`, if any, that left text as text which looks like a call."""
+    """What a model said.
+
+    `problem`: why text that looks like a call has stayed text, or what else is odd; None if all is
+    well.
+    """
 
     message: Message
     problem: str | None = None
@@ -97,9 +101,7 @@ class AnswerReader:
                 )
                 return whole, (), problem
             code.pop()
-        calls, problem = read_tagged_tail(
-            tokenizer.decode(code), builtin_tools=self.builtin_tools
-        )
+        calls, problem = read_tagged_tail(tokenizer.decode(code), builtin_tools=self.builtin_tools)
         return (tokenizer.decode(content) if calls else whole), calls, problem
 
     def _id(self, name: str, tokenizer: Tokenizer | SentencePiece) -> int:

@@ -73,7 +73,10 @@ def write_builtin(call: ToolCall) -> str:
 def _try(
     read: Callable[[str], tuple[ToolCall, ...]], text: str
 ) -> tuple[tuple[ToolCall, ...], str | None]:
-    """The calls of `text`, or why there are none. Long texts are refused: some take parsers n² time."""
+    """The calls of `text`, or why there are none.
+
+    A very long text is refused, because for some texts parsers take quadratic time.
+    """
     try:
         if len(text) > _MAX_CALL_CHARS:
             raise ValueError(f"a call has at most {_MAX_CALL_CHARS} characters, got {len(text)}")

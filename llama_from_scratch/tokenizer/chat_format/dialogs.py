@@ -28,9 +28,8 @@ class Rules:
         """Raises ValueError at the first rule that `dialog` breaks."""
         roles = [message.role for message in dialog]
         if not roles or roles == ["system"]:
-            self._refuse(
-                "a dialog has a message beside the system's", roles, "add a user's message"
-            )
+            self._refuse("a dialog has a message beside the system's", roles,
+                         "add a user's message")
         for message in dialog:
             self._check_message(message)
         if "system" in roles[1:]:
@@ -43,11 +42,11 @@ class Rules:
         self._check_tool_turns(dialog, roles)
         is_last = roles[-1] == "assistant"
         if is_answered != is_last:
+            ask = "leave it out to ask the model, or give is_answered=True"
             self._refuse(
                 "the assistant's message comes last in a dialog that is answered, and in no other",
                 roles,
-                "leave it out to ask the model, or give is_answered=True"
-                if is_last else "add the answer",
+                ask if is_last else "add the answer",
             )
 
     def _check_message(self, message: Message) -> None:

@@ -146,7 +146,8 @@ class ChatFormat:
                          "leave today out, or write it into the content")
         if instructions is not None and not tools:
             raise ValueError(
-                f"instructions introduce tools, got {instructions!r:.80} without any; give tools too"
+                f"instructions introduce tools, got {instructions!r:.80} without any; give tools "
+                "too"
             )
 
     def _with_lead(

@@ -106,7 +106,7 @@ def special_id(name: str, tokenizer: Tokenizer | SentencePiece, *, generation: s
     if name not in tokenizer.special_ids:
         raise ValueError(
             f"{generation} chats with the special token {name!r}, which the vocabulary lacks; it "
-            f"has {list(tokenizer.special_ids)[:12]}; load the tokenizer with the special tokens of "
-            f"{generation}"
+            f"has {list(tokenizer.special_ids)[:12]}; load the tokenizer with the special tokens "
+            f"of {generation}"
         )
     return tokenizer.special_ids[name]

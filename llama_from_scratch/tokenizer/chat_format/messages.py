@@ -52,8 +52,9 @@ class Message:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            is_tool = self.role == "tool"
-            hint = "what a tool returns has the role 'ipython'" if is_tool else nearest(self.role, ROLES)
+            hint = nearest(self.role, ROLES)
+            if self.role == "tool":
+                hint = "what a tool returns has the role 'ipython'"
             raise ValueError(f"a role is one of {', '.join(ROLES)}; got {self.role!r}; {hint}")
         if self.tool_calls and self.role != "assistant":
             raise ValueError(
@@ -79,8 +80,8 @@ class Tool:
         _check_json(self.properties, f"the properties of {self.name!r}")
         if missing := [name for name in self.required if name not in self.properties]:
             raise ValueError(
-                f"a required parameter has properties, got {missing[0]!r} of {self.name!r} without; "
-                f"{nearest(missing[0], self.properties)}"
+                f"a required parameter has properties, got {missing[0]!r} of {self.name!r} "
+                f"without; {nearest(missing[0], self.properties)}"
             )
 
 

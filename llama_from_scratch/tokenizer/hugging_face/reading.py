@@ -99,7 +99,8 @@ def _bytes_tokenizer(
     if any(i < len(base) for i in added.values()):
         first = in_order[0]
         raise ValueError(
-            f"special tokens follow the {len(base)} others, got {first!r} as {added[first]}; {_CURE}"
+            f"special tokens follow the {len(base)} others, got {first!r} as {added[first]}; "
+            f"{_CURE}"
         )
     try:
         ranks = {bytes(map(BYTE_OF.__getitem__, name)): i for name, i in base.items()}

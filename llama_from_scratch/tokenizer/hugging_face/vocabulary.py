@@ -14,8 +14,8 @@ _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 SYMBOL_OF = {value: chr(value) for value in _PRINTABLE} | {
     value: chr(256 + i) for i, value in enumerate(sorted(set(range(256)) - set(_PRINTABLE)))
 }
+"""How each byte is written: as itself if it is printable in Latin-1, else as one from U+0100 on."""
 BYTE_OF = {symbol: value for value, symbol in SYMBOL_OF.items()}
-"""How each byte is written: itself if it is printable in Latin-1, else a character from U+0100 on."""
 SCHEMES: dict[str, Prefix] = {
     "always": "if missing",
     "first": "first if missing",
