@@ -59,7 +59,7 @@ def _n_cores() -> int:
 
 
 def _shared_out(encode: Encode, texts: Sequence[str], shares: list[list[int]]) -> list[list[int]]:
-    """The ids of each text. A share is a list of places in `texts` for one process, first this one."""
+    """The ids of each text. A share is the places in `texts` for one process, first this one."""
     workers = []
     try:
         for share in shares[1:]:

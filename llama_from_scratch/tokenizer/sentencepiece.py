@@ -356,5 +356,5 @@ def _decoded(data: bytes) -> str:
     try:
         return data.decode()
     except UnicodeDecodeError:
-        # One U+FFFD for each byte: other decoders have one for several bytes that begin a character.
+        # One U+FFFD for each byte: other decoders have one for several bytes that begin a letter.
         return re.sub("[\udc80-\udcff]", "\ufffd", data.decode("utf-8", "surrogateescape"))

@@ -3,7 +3,7 @@
 import pytest
 from tokenizer_texts import FIRST_PIECES
 
-from llama_from_scratch.tokenizer.pieces import Kind, Piece
+from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece, byte_name, is_byte_name
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 
@@ -23,3 +23,16 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 def test_impossible_vocabularies_are_refused(pieces, message):
     with pytest.raises(ValueError, match=message):
         SentencePiece(pieces)
+
+
+def test_a_piece_has_the_bytes_of_its_kind():
+    assert Piece(f"{BLANK}a").data == b" a" and Piece("<0x0A>", 0.0, Kind.BYTE).data == b"\n"
+    assert Piece("<s>", 0.0, Kind.CONTROL).data == b""
+    assert Piece("<unk>", 0.0, Kind.UNKNOWN).data == " ⁇ ".encode()
+    assert Piece("<0x0A>").data == b"<0x0A>"
+
+
+def test_bytes_have_names_with_two_capital_digits():
+    assert [byte_name(0), byte_name(255)] == ["<0x00>", "<0xFF>"]
+    assert all(map(is_byte_name, map(byte_name, range(256))))
+    assert not any(map(is_byte_name, ["<0xff>", "<0x0>", "<0x000>", "0x00", "<0x00> "]))

@@ -10,8 +10,10 @@ from sentencepiece_reference import (
     theirs_of,
     trained_by_them,
 )
-from tokenizer_texts import CORPUS, random_text
+from tokenizer_texts import CORPUS, FIRST_PIECES, random_text
 
+from llama_from_scratch.tokenizer.pieces import Kind, Piece
+from llama_from_scratch.tokenizer.protobuf import fields
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 
@@ -108,3 +110,96 @@ def test_a_damaged_file_is_refused_or_read_and_never_breaks_the_reader(tmp_path)
     assert_damaged_files_are_refused_or_read(
         tmp_path / "t", SentencePiece.save, SentencePiece.load
     )
+
+
+# --- the settings in a file ---------------------------------------------------------------------
+
+TRAINER = {3: "model_type", 4: "vocab_size", 24: "treat_whitespace_as_suffix", 35: "byte_fallback",
+           40: "unk_id", 41: "bos_id", 42: "eos_id", 43: "pad_id",
+           45: "unk_piece", 46: "bos_piece", 47: "eos_piece"}
+NORMALIZER = {1: "name", 3: "add_dummy_prefix", 4: "remove_extra_whitespaces",
+              5: "escape_whitespaces"}
+# What sentencepiece_model.proto gives a field that is not in the file.
+DEFAULTS = {
+    "model_type": 1, "vocab_size": 8000, "treat_whitespace_as_suffix": 0, "byte_fallback": 0,
+    "unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": 2**64 - 1,
+    "unk_piece": b"<unk>", "bos_piece": b"<s>", "eos_piece": b"</s>",
+    "name": b"", "add_dummy_prefix": 1, "remove_extra_whitespaces": 1, "escape_whitespaces": 1,
+}  # fmt: skip
+
+
+def settings_in(path) -> dict:
+    """The settings in a tokenizer.model, by their names in sentencepiece_model.proto."""
+    found = {}
+    for number, value in fields(path.read_bytes(), {2: bytes, 3: bytes}):
+        name_of = TRAINER if number == 2 else NORMALIZER
+        types = {n: type(DEFAULTS[name]) for n, name in name_of.items()}
+        found |= {name_of[n]: setting for n, setting in fields(value, types)}
+    return found
+
+
+UNKNOWN, BEGIN, END = (
+    Piece("[U]", 0.0, Kind.UNKNOWN), Piece("[B]", 0.0, Kind.CONTROL), Piece("[E]", 0.0, Kind.CONTROL)
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "pieces, prefix, ids",
+    [
+        ([BEGIN, Piece("a"), END, Piece("▁"), UNKNOWN], "always", (4, 0, 2)),
+        ([Piece("a"), UNKNOWN, END, *FIRST_PIECES[3:]], "never", (1, -1, 2)),
+        ([BEGIN, UNKNOWN, Piece("a")], "never", (1, 0, -1)),
+    ],
+)
+def test_every_setting_is_in_a_saved_file(tmp_path, pieces, prefix, ids):
+    SentencePiece(pieces, prefix=prefix, bos="[B]", eos="[E]").save(tmp_path / "t")
+    unknown, bos, eos = (i % 2**64 for i in ids)
+    assert settings_in(tmp_path / "t") == {
+        "model_type": 2,
+        "vocab_size": len(pieces),
+        "treat_whitespace_as_suffix": 0,
+        "byte_fallback": len(pieces) > 256,
+        "unk_id": unknown,
+        "bos_id": bos,
+        "eos_id": eos,
+        "pad_id": 2**64 - 1,
+        "unk_piece": b"[U]",
+        "bos_piece": b"[B]",
+        "eos_piece": b"[E]",
+        "name": b"identity",
+        "add_dummy_prefix": prefix == "always",
+        "remove_extra_whitespaces": 0,
+        "escape_whitespaces": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "pieces, ids",
+    [
+        ([BEGIN, Piece("a"), END, Piece("▁"), UNKNOWN], (4, 0, 2)),
+        ([Piece("a"), UNKNOWN, END, *FIRST_PIECES[3:]], (1, -1, 2)),
+        ([BEGIN, UNKNOWN, Piece("a")], (1, 0, -1)),
+    ],
+)
+def test_sentencepiece_finds_the_ids_of_a_saved_file(tmp_path, pieces, ids):
+    theirs = theirs_of(SentencePiece(pieces, bos="[B]", eos="[E]"), tmp_path)
+    assert (theirs.unk_id(), theirs.bos_id(), theirs.eos_id()) == ids
+    assert theirs.pad_id() == -1 and theirs.vocab_size() == len(pieces)
+    assert [theirs.id_to_piece(i) for i in range(len(pieces))] == [p.text for p in pieces]
+    assert [theirs.is_byte(i) for i in range(len(pieces))] == [p.kind == Kind.BYTE for p in pieces]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"unk_id": 2, "bos_id": 0, "eos_id": 1, "unk_piece": "[U]", "bos_piece": "[B]",
+         "eos_piece": "[E]"},
+        {"bos_id": -1, "byte_fallback": False, "vocab_size": 180},
+        {"add_dummy_prefix": False},
+    ],
+)  # fmt: skip
+def test_a_file_of_sentencepiece_that_is_saved_again_keeps_its_settings(tmp_path, options):
+    (tmp_path / "theirs").write_bytes(trained_by_them(**options))
+    SentencePiece.load(tmp_path / "theirs").save(tmp_path / "ours")
+    assert settings_in(tmp_path / "ours") == DEFAULTS | settings_in(tmp_path / "theirs")
