@@ -1,4 +1,4 @@
-"""tokenizer.json read and written, against the tokenizers library on every kind of file that a Llama has."""
+"""Files of every kind that a Llama has are read, and others refused."""
 
 import json
 import random
@@ -7,35 +7,15 @@ import time
 
 import pytest
 import tokenizers
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
-from tokenizer_texts import CORPUS, FIRST_PIECES, random_text
+from tokenizer_json_reference import assert_same_ids, changed
+from tokenizer_texts import CORPUS, FIRST_PIECES
 from transformers import LlamaTokenizer
 
 from llama_from_scratch.tokenizer import Tokenizer, hugging_face
-from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece
+from llama_from_scratch.tokenizer.pieces import BLANK, Piece
 from llama_from_scratch.tokenizer.released import LLAMA_3_1, LLAMA_4
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN
-
-
-def assert_same_ids(ours, theirs: tokenizers.Tokenizer, *, n_texts: int = 1500) -> None:
-    rng, special = random.Random(0), list(ours.special_ids)[:12]
-    for text in [CORPUS, *(random_text(rng, special, characters=0x30000) for _ in range(n_texts))]:
-        ids = ours.encode(text, allowed_special="all")
-        assert ids == theirs.encode(text, add_special_tokens=False).ids, text
-
-
-def changed(path, **changes) -> None:
-    """Writes the tokenizer.json again with other values at dotted names."""
-    file = json.loads(path.read_text())
-    for name, value in changes.items():
-        *way, last = name.split("__")
-        place = file
-        for key in way:
-            place = place[key]
-        place[last] = value
-    path.write_text(json.dumps(file))
 
 
 @pytest.fixture
@@ -52,20 +32,6 @@ def byte_bpe(request) -> Tokenizer:
 @pytest.fixture(scope="module")
 def pieces() -> SentencePiece:
     return SentencePiece.train([CORPUS] * 2, 480)
-
-
-# --- Llama 3 and 4 ----------------------------------------------------------------------------------------------------
-
-
-def test_a_file_of_llama_3_or_4_gives_the_same_ids_here_and_there(byte_bpe, path):
-    hugging_face.write(path, byte_bpe)
-    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read_tokenizer(path)
-    assert (ours.ranks, ours.special_ids, ours.pattern) == (byte_bpe.ranks, byte_bpe.special_ids, byte_bpe.pattern)
-    assert_same_ids(ours, theirs)
-    assert theirs.encode("hi").ids == ours.encode("hi", bos=True)
-    assert theirs.encode("hi", "the").ids == ours.encode("hi", bos=True) + ours.encode("the", bos=True)
-    text = CORPUS + "<|begin_of_text|>"
-    assert theirs.decode(ours.encode(text, allowed_special="all"), skip_special_tokens=False) == text
 
 
 @pytest.mark.parametrize("form", ["lists", "one merge a token"])
@@ -100,72 +66,6 @@ def test_a_file_that_tokenizers_trained_gives_its_ids(path):
     ours = hugging_face.read_tokenizer(path)
     assert (ours.vocab_size, ours.bos_id, ours.eos_id) == (402, 400, 401)
     assert_same_ids(ours, theirs)
-
-
-def test_a_token_that_merging_cannot_reach_is_taken_whole_as_there(path):
-    ranks = {bytes([value]): value for value in range(256)} | {b"ab": 256, b"bc": 257, b" abc": 258}
-    hugging_face.write(path, Tokenizer(ranks))
-    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read_tokenizer(path)
-    assert [ours.encode(text) for text in (" abc", " abcd")] == [[258], [32, 256, 99, 100]]
-    assert [theirs.encode(text).ids for text in (" abc", " abcd")] == [[258], [32, 256, 99, 100]]
-    changed(path, model__ignore_merges=False)
-    with pytest.raises(ValueError, match="ignore_merges is on where merges do not reach all tokens, such as b' abc'"):
-        hugging_face.read_tokenizer(path)
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    tokens=st.lists(st.text("ab", min_size=2, max_size=5).map(str.encode), unique=True, max_size=10),
-    words=st.lists(st.text("ab", min_size=1, max_size=16), min_size=1, max_size=20),
-)
-@example([b"aaa", b"aa"], ["aaaaaaa"])
-@example([b"aa", b"aaa"], ["aaaaaaa"])
-def test_any_ranks_give_the_same_ids_here_and_there(tmp_path_factory, tokens, words):
-    path = tmp_path_factory.getbasetemp() / "ranks.json"
-    ours = Tokenizer({bytes([value]): value for value in range(256)} | {token: 256 + i for i, token in enumerate(tokens)})
-    hugging_face.write(path, ours)
-    theirs = tokenizers.Tokenizer.from_file(str(path))
-    for word in words:
-        assert ours.encode(word) == theirs.encode(word).ids
-    assert hugging_face.read_tokenizer(path).ranks == ours.ranks
-
-
-@settings(max_examples=300, deadline=None)
-@given(merges=st.lists(st.tuples(*[st.text("ab", min_size=1, max_size=3)] * 2), unique=True, max_size=10), words=st.lists(
-    st.text("ab", min_size=1, max_size=16), min_size=1, max_size=20))  # fmt: skip
-@example([("a", "b"), ("b", "a"), ("b", "b"), ("a", "bb")], ["abb", "abbb"])
-@example([("bb", "a"), ("a", "b"), ("b", "b")], ["abb"])
-def test_any_list_of_merges_is_refused_or_gives_the_same_ids(tmp_path_factory, merges, words):
-    path = tmp_path_factory.getbasetemp() / "merges.json"
-    tokens = dict.fromkeys(part for left, right in merges for part in (left, right, left + right) if len(part) > 1)
-    hugging_face.write(path, Tokenizer({bytes([value]): value for value in range(256)}))
-    vocab = json.loads(path.read_text())["model"]["vocab"]
-    changed(path, model__vocab=vocab | {token: 256 + i for i, token in enumerate(tokens)}, model__merges=merges)
-    theirs = tokenizers.Tokenizer.from_file(str(path))
-    try:
-        ours = hugging_face.read_tokenizer(path)
-    except ValueError as error:
-        assert re.search("not among the merges|too early", str(error))
-        return
-    for word in words:
-        assert ours.encode(word) == theirs.encode(word).ids
-
-
-# --- Llama 1 and 2 ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("prefix", ["always", "if missing", "first if missing", "never"])
-def test_a_file_of_llama_1_or_2_gives_the_same_ids_and_text_here_and_there(pieces, path, prefix):
-    tok = SentencePiece(pieces.pieces, prefix=prefix)
-    hugging_face.write(path, tok)
-    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read_tokenizer(path)
-    assert ours.prefix == prefix and ours.special_ids == tok.special_ids
-    assert_same_ids(ours, theirs)
-    assert_same_ids(tok, theirs, n_texts=300)
-    assert theirs.encode("hi").ids == ours.encode("hi", bos=True)
-    rng = random.Random(1)
-    for text in (random_text(rng, ["a"]) for _ in range(500)):
-        assert theirs.decode(ours.encode(text)) == ours.decode(ours.encode(text))
 
 
 def test_scores_are_those_of_the_model_file_that_was_converted(pieces, path, tmp_path):
@@ -207,36 +107,6 @@ def test_a_tokenizer_that_transformers_saved_gives_its_ids(pieces, path, tmp_pat
     assert_same_ids(ours, theirs.backend_tokenizer)
 
 
-def test_a_vocabulary_without_bytes_joins_unknown_characters_as_there(path):
-    pieces = [*FIRST_PIECES[:3], Piece("▁"), *(Piece(char, -9.0) for char in "abc"), Piece("ab", -1.0), Piece("▁ab", -2.0)]
-    hugging_face.write(path, SentencePiece(pieces))
-    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read_tokenizer(path)
-    for text in ("abxyzab", "xéy ab", "é", "a é é b"):
-        assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids
-
-
-@settings(max_examples=300, deadline=None)
-@given(
-    tokens=st.lists(st.text("ab▁▁", min_size=2, max_size=4), unique=True, max_size=12),
-    texts=st.lists(st.text("ab  ", min_size=1, max_size=20), min_size=1, max_size=20),
-    n_run=st.sampled_from([1, 1, 2, 4]),
-)
-def test_any_pieces_give_the_same_ids_here_and_there(tmp_path_factory, tokens, texts, n_run):
-    path = tmp_path_factory.getbasetemp() / "pieces.json"
-    runs = [Piece(BLANK * n, -1e9) for n in range(1, n_run + 1)]
-    made = [Piece(token, float(-i)) for i, token in enumerate(tokens) if token not in {run.text for run in runs}]
-    ours = SentencePiece([*FIRST_PIECES[:3], *made, *runs, Piece("a", -50.0), Piece("b", -51.0)])
-    try:
-        hugging_face.write(path, ours)
-    except ValueError as error:
-        assert "have equal scores" in str(error) and any(BLANK * 2 in token for token in tokens) and n_run > 2
-        return
-    theirs, again = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read_tokenizer(path)
-    for text in texts:
-        expected = theirs.encode(text, add_special_tokens=False).ids
-        assert ours.encode(text) == again.encode(text) == expected, text
-
-
 def test_a_real_sized_file_is_read_within_seconds(path):
     rng = random.Random(3)
     words = ["".join(rng.choices("etaoinshrdlu", k=rng.randint(2, 9))) for _ in range(20_000)]
@@ -244,9 +114,6 @@ def test_a_real_sized_file_is_read_within_seconds(path):
     start = time.process_time()
     assert hugging_face.read_tokenizer(path).vocab_size == 20_000
     assert time.process_time() - start < 3
-
-
-# --- files that are refused -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -316,17 +183,3 @@ def test_a_file_with_turned_bits_is_refused_or_read(pieces, path):
             hugging_face.read_tokenizer(path).encode("the cat")
         except ValueError as error:
             assert str(path) in str(error)
-
-
-@pytest.mark.parametrize(
-    "extra, message",
-    [
-        ([Piece("<x>", 0.0, Kind.USER_DEFINED)], "no user-defined pieces"),
-        ([Piece("aa", -1.0), Piece("ab", -1.0), Piece("a"), Piece("b")], "equal scores"),
-        ([Piece("ab", -1.0), Piece("a")], "'ab' is made of .*not among the merges; make each letter a piece"),
-    ],
-)
-def test_pieces_that_the_format_cannot_say_are_refused(path, extra, message):
-    with pytest.raises(ValueError, match=message):
-        hugging_face.write(path, SentencePiece([*FIRST_PIECES, *extra]))
-    assert not path.exists()
