@@ -305,7 +305,7 @@ def batch_rows(learned: list[str], kinds: dict[str, tuple[list[str], list[str]]]
     line = row(f"encode_batch on {n} cores, all three kinds, warm", times, "ours", ["tiktoken", "tokenizers"], n_chars)
     scaling = {name: round(ratio(times, f"{name}, 1", name), 2) for name in ("ours", "tiktoken", "tokenizers")}
     # What a free machine would show: one process's seconds of work over those of the busiest of several.
-    free = round(statistics.median(a / b for a, b in zip(alone, busiest)), 2)
+    free = round(statistics.median(a / b for a, b in zip(alone, busiest, strict=True)), 2)
     return [line | {"speed_over_one_core": scaling, "ours_by_processor_time": free, "load": os.getloadavg()[0]}]
 
 
@@ -313,7 +313,7 @@ def processor_seconds(work) -> tuple[float, float]:
     """What `work` took of this process, and of those it started."""
     before = os.times()
     work()
-    spent = [after - start for after, start in zip(os.times(), before)]
+    spent = [after - start for after, start in zip(os.times(), before, strict=True)]
     return spent[0] + spent[1], spent[2] + spent[3]
 
 

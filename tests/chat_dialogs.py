@@ -1,4 +1,4 @@
-"""Small vocabularies with the special tokens of each generation, and short ways to write dialogs."""
+"""Small vocabularies with each generation's special tokens, and short ways to write dialogs."""
 
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.chat_format import Message, Special, Tool, ToolCall
@@ -9,15 +9,25 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN
 
 CORPUS = (
-    "system user assistant ipython Environment: ipython\nCutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
-    'You are helpful. [INST] <<SYS>>\nHi\n<</SYS>>\n\n [/INST] {"name": "weather", "parameters": {"city": "Rome"}}\n'
-    "<|eot_id|><|start_header_id|><|eom|> naïve café; 日本語 привет 👍🏽\n" + "".join(map(chr, range(33, 127)))
+    "system user assistant ipython Environment: ipython\n"
+    "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n"
+    "You are helpful. [INST] <<SYS>>\nHi\n<</SYS>>\n\n [/INST] "
+    '{"name": "weather", "parameters": {"city": "Rome"}}\n'
+    "<|eot_id|><|start_header_id|><|eom|> naïve café; 日本語 привет 👍🏽\n"
+    + "".join(map(chr, range(33, 127)))
 )
+
+
+def _small(names, pattern):
+    size = 320 + len(names)
+    return Tokenizer.train([CORPUS] * 2, size, special_tokens=names, pattern=pattern)
+
+
 SMALL = {
     "llama-2": SentencePiece.train([CORPUS] * 2, 460),
-    "llama-3": Tokenizer.train([CORPUS] * 2, 320 + len(NAMES_3), special_tokens=NAMES_3, pattern=LLAMA3_PATTERN),
-    "llama-3.1": Tokenizer.train([CORPUS] * 2, 320 + len(NAMES_3_1), special_tokens=NAMES_3_1, pattern=LLAMA3_PATTERN),
-    "llama-4": Tokenizer.train([CORPUS] * 2, 320 + len(NAMES_4), special_tokens=NAMES_4, pattern=LLAMA4_PATTERN),
+    "llama-3": _small(NAMES_3, LLAMA3_PATTERN),
+    "llama-3.1": _small(NAMES_3_1, LLAMA3_PATTERN),
+    "llama-4": _small(NAMES_4, LLAMA4_PATTERN),
 }
 GENERATIONS = list(SMALL)
 WITH_CALLS = ["llama-3.1", "llama-3.2", "llama-3.3", "llama-4"]
@@ -48,7 +58,9 @@ def call(name, **arguments):
     return ToolCall(name=name, arguments=arguments)
 
 
-WEATHER = Tool(name="weather", description="The weather of a city.", properties=CITY, required=("city",))
+WEATHER = Tool(
+    name="weather", description="The weather of a city.", properties=CITY, required=("city",)
+)
 
 ROME = call("weather", city="Rome")
 

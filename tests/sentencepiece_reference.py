@@ -43,7 +43,8 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
         return data[: rng.randrange(len(data))]
     changed = bytearray(data)
     for _ in range(rng.randint(1, 3)):
-        place = rng.choice([rng.randrange(len(data)), rng.randrange(20), len(data) - 1 - rng.randrange(80)])
+        end = len(data) - 1
+        place = rng.choice([rng.randrange(len(data)), rng.randrange(20), end - rng.randrange(80)])
         changed[place] ^= 1 << rng.randrange(8)
     return bytes(changed)
 

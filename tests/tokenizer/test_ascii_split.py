@@ -10,7 +10,11 @@ from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN, S
 
 @pytest.mark.parametrize("pattern", [LLAMA3_PATTERN, LLAMA4_PATTERN], ids=["llama 3", "llama 4"])
 @settings(max_examples=1000, deadline=None)
-@given(text=st.text(st.characters(max_codepoint=127), max_size=40) | st.text("'sTreVmlLd a", max_size=9) | st.text(" \na1!/A"))
+@given(
+    text=st.text(st.characters(max_codepoint=127), max_size=40)
+    | st.text("'sTreVmlLd a", max_size=9)
+    | st.text(" \na1!/A")
+)
 @example("a12345  \n  1\n\n   !")
 @example("I'M DON'T aB ABc'd!'s a\n/ /\n/")
 def test_the_ascii_twin_of_a_pattern_splits_like_the_pattern(pattern, text):
@@ -32,4 +36,5 @@ def test_text_cut_in_lines_splits_like_the_pattern(pattern, text):
 def test_words_apart_split_like_the_whole(pattern, text):
     split = Splitter(pattern)
     first, *words = split.words(text)
-    assert [piece for word in [first, *(" " + word for word in words)] for piece in split(word)] == split(text)
+    apart = [first, *(" " + word for word in words)]
+    assert [piece for word in apart for piece in split(word)] == split(text)

@@ -23,7 +23,12 @@ def tok() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def tiktok(tok: Tokenizer) -> tiktoken.Encoding:
-    return tiktoken.Encoding("trained here", pat_str=LLAMA3_PATTERN, mergeable_ranks=tok.ranks, special_tokens=tok.special_ids)
+    return tiktoken.Encoding(
+        "trained here",
+        pat_str=LLAMA3_PATTERN,
+        mergeable_ranks=tok.ranks,
+        special_tokens=tok.special_ids,
+    )
 
 
 def test_training_reports_each_merge_with_rank_and_count():
@@ -44,7 +49,8 @@ def test_training_on_texts_counts_them_together_and_joins_no_words():
 @pytest.mark.parametrize("text, reachable", [("", 256), ("a", 256), ("ab", 257), ("aaaa", 258)])
 def test_a_text_out_of_pairs_says_how_many_ids_it_reaches(text, reachable):
     assert Tokenizer.train(text, reachable).vocab_size == reachable
-    with pytest.raises(ValueError, match=rf"none left at {reachable} ids; got vocab_size=300; give more text or"):
+    message = rf"none left at {reachable} ids; got vocab_size=300; give more text or"
+    with pytest.raises(ValueError, match=message):
         Tokenizer.train(text, 300)
 
 
@@ -61,7 +67,8 @@ def test_special_tokens_follow_the_base_vocabulary_and_count_inside_vocab_size(t
 
 
 def test_training_refuses_a_vocabulary_without_room():
-    with pytest.raises(ValueError, match="256 bytes and 2 special tokens, so at least 258; got 257"):
+    message = "256 bytes and 2 special tokens, so at least 258; got 257"
+    with pytest.raises(ValueError, match=message):
         Tokenizer.train("abc", 257, special_tokens=[BOS, EOS])
 
 
@@ -92,7 +99,8 @@ def test_ids_equal_those_of_tiktoken_on_thousands_of_random_texts(tok, tiktok):
     rng = random.Random(0)
     for text in (random_text(rng) for _ in range(5000)):
         assert tok.encode(text) == tiktok.encode_ordinary(text), text
-        assert tok.encode(text, allowed_special="all") == tiktok.encode(text, allowed_special="all"), text
+        ids = tok.encode(text, allowed_special="all")
+        assert ids == tiktok.encode(text, allowed_special="all"), text
 
 
 @settings(max_examples=500, deadline=None)
@@ -104,14 +112,17 @@ def test_ids_equal_those_of_tiktoken_on_any_characters(tok, tiktok, text):
 def test_ids_equal_those_of_hugging_face_tokenizers(tok):
     symbols = list(range(33, 127)) + list(range(161, 173)) + list(range(174, 256))
     symbol_of = {value: chr(value) for value in symbols}
-    symbol_of |= {value: chr(256 + i) for i, value in enumerate(sorted(set(range(256)) - set(symbols)))}
+    others = sorted(set(range(256)) - set(symbols))
+    symbol_of |= {value: chr(256 + i) for i, value in enumerate(others)}
     written = {token: "".join(symbol_of[value] for value in token) for token in tok.ranks}
     merges = []
     for token, rank in tok.ranks.items():
         if len(token) > 1:
-            left, right = merge_word(token, {other: r for other, r in tok.ranks.items() if r < rank})
+            earlier = {other: r for other, r in tok.ranks.items() if r < rank}
+            left, right = merge_word(token, earlier)
             merges.append(tuple(written[tok.decode_bytes([part])] for part in (left, right)))
-    model = tokenizers.models.BPE({written[token]: rank for token, rank in tok.ranks.items()}, merges, ignore_merges=True)
+    vocab = {written[token]: rank for token, rank in tok.ranks.items()}
+    model = tokenizers.models.BPE(vocab, merges, ignore_merges=True)
     theirs = tokenizers.Tokenizer(model)
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence(
         [
@@ -125,23 +136,28 @@ def test_ids_equal_those_of_hugging_face_tokenizers(tok):
 
 
 def test_a_whole_token_is_taken_at_once_even_where_merging_cannot_reach_it(tiktok):
-    # "ab" merges before "bc" can, so the bytes of " abc" become " ", "ab", "c" and never the token " abc"
+    # "ab" merges before "bc" can, so the bytes of " abc" become " ", "ab", "c", never " abc"
     ranks = BYTES | {b"ab": 256, b"bc": 257, b" abc": 258}
     tok = Tokenizer(ranks)
     assert merge_word(b" abc", ranks) == [32, 256, 99]
     assert tok.encode(" abc") == [258]
     assert tok.encode(" abcd") == [32, 256, 99, 100]
-    theirs = tiktoken.Encoding("by hand", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    theirs = tiktoken.Encoding(
+        "by hand", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={}
+    )
     assert [theirs.encode(text) for text in (" abc", " abcd")] == [[258], [32, 256, 99, 100]]
 
 
 def test_588_tokens_that_merging_cannot_reach_are_taken_whole_as_in_tiktoken():
-    # From the letters of "bcab" merging makes "bc" and "ab"; no token is made of those, so none beside them is reached.
+    # From the letters of "bcab" merging makes "bc" and "ab". No token is made of those two, so no
+    # other is reached.
     rng, ranks = random.Random(3), BYTES | {b"bc": 256, b"ab": 257}
     words = sorted({b" bcab" + bytes(rng.choices(range(97, 123), k=3)) for _ in range(700)})[:588]
     ranks |= {word: 258 + i for i, word in enumerate(words)}
     tok = Tokenizer(ranks)
-    theirs = tiktoken.Encoding("by hand", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={})
+    theirs = tiktoken.Encoding(
+        "by hand", pat_str=LLAMA3_PATTERN, mergeable_ranks=ranks, special_tokens={}
+    )
     for word in words:
         assert len(merge_word(word, ranks)) > 1
         assert tok.encode(word.decode()) == [ranks[word]] == theirs.encode(word.decode())
@@ -175,7 +191,8 @@ def test_begin_and_end_are_added_when_asked_for(tok):
 
 def test_a_vocabulary_without_begin_and_end_says_so():
     plain = Tokenizer(BYTES, special_tokens=[EOT])
-    with pytest.raises(ValueError, match=r"needs the special token '<\|begin_of_text\|>'.*special_tokens when training"):
+    message = r"needs the special token '<\|begin_of_text\|>'.*special_tokens when training"
+    with pytest.raises(ValueError, match=message):
         plain.encode("hi", bos=True)
     with pytest.raises(ValueError, match=r"needs the special token '<\|end_of_text\|>'"):
         _ = plain.eos_id
@@ -193,7 +210,8 @@ def test_half_a_character_decodes_to_the_replacement_character(tok):
 
 def test_ranks_without_every_byte_or_with_an_empty_token_are_refused(tmp_path):
     (tmp_path / "t").write_bytes(b"")
-    with pytest.raises(ValueError, match=r"256 bytes is a token; got ranks without \[0, 1, .* 256 in all"):
+    message = r"256 bytes is a token; got ranks without \[0, 1, .* 256 in all"
+    with pytest.raises(ValueError, match=message):
         Tokenizer.load(tmp_path / "t")
     with pytest.raises(ValueError, match=r"at least one byte, got b'' at rank 256"):
         Tokenizer(BYTES | {b"": 256})

@@ -44,7 +44,8 @@ def test_blank_and_crlf_lines_of_a_rank_file_are_tolerated(tmp_path):
 
 
 def test_ranks_of_another_order_than_the_bytes_are_kept(tmp_path):
-    ranks = {bytes([value]): 255 - value for value in range(256)}  # as Meta's file, where rank 0 is "!"
+    # Meta's file has another order too: its rank 0 is "!"
+    ranks = {bytes([value]): 255 - value for value in range(256)}
     Tokenizer(ranks).save(tmp_path / "t")
     assert Tokenizer.load(tmp_path / "t").encode("a") == [255 - 97]
 

@@ -17,9 +17,10 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 # What is known of the 32,000 pieces that were released.
 RUNS = [29871, 259, 1678, 268, 418, 539, 4706, 308, 3986, 965, 9651, 632, 795, 1669, 18884, 462]
 KNOWN = {
-    "▁Hello": 15043, "▁world": 3186, "▁don": 1016, "▁[": 518, "INST": 25580, "▁Hi": 6324, "▁def": 822, "▁f": 285, "():": 7295,
-    "▁x": 921, "1": 29896, "2": 29906, "3": 29941, "4": 29946, "'": 29915, "t": 29873, "日": 30325, "本": 30346, "語": 30968,
-    "]": 29962, "/": 29914, "▁<": 529, "s": 29879, ">": 29958,
+    "▁Hello": 15043, "▁world": 3186, "▁don": 1016, "▁[": 518, "INST": 25580, "▁Hi": 6324,
+    "▁def": 822, "▁f": 285, "():": 7295, "▁x": 921, "1": 29896, "2": 29906, "3": 29941, "4": 29946,
+    "'": 29915, "t": 29873, "日": 30325, "本": 30346, "語": 30968, "]": 29962, "/": 29914,
+    "▁<": 529, "s": 29879, ">": 29958,
 }  # fmt: skip
 
 
@@ -35,16 +36,19 @@ def theirs(tok, tmp_path_factory) -> sentencepiece.SentencePieceProcessor:
 
 @pytest.fixture(scope="module")
 def llama_2() -> SentencePiece:
-    """32,000 pieces, those known where they were released; what they are merged from among the first; the rest unreachable."""
-    at = {piece.text: i for i, piece in enumerate(FIRST_PIECES)} | {BLANK * n: i for n, i in enumerate(RUNS, start=1)} | KNOWN
+    """32,000 pieces: the known ones where they were released, what they are merged from among the
+    first, and the others unreachable."""
+    at = {piece.text: i for i, piece in enumerate(FIRST_PIECES)}
+    at |= {BLANK * n: i for n, i in enumerate(RUNS, start=1)} | KNOWN
     free = (i for i in range(260, 32_000) if i not in set(at.values()))
     parts = [piece[:n] for piece in KNOWN for n in range(2, len(piece))]
     at |= {part: next(free) for part in dict.fromkeys(parts) if part not in at}
     text_of = {i: text for text, i in at.items()}
-    return SentencePiece([
-        *FIRST_PIECES,
-        *(Piece(text_of.get(i, "\ue000" + chr(0x20000 + i)), -1e9 if i in RUNS else 259.0 - i) for i in range(259, 32_000)),
-    ])  # fmt: skip
+    rest = [
+        Piece(text_of.get(i, "\ue000" + chr(0x20000 + i)), -1e9 if i in RUNS else 259.0 - i)
+        for i in range(259, 32_000)
+    ]
+    return SentencePiece([*FIRST_PIECES, *rest])
 
 
 @pytest.mark.parametrize(
@@ -90,23 +94,29 @@ def test_ids_equal_those_of_sentencepiece_on_any_characters(tok, theirs, text):
 
 
 small_texts = st.text("aab ▁\n1é", max_size=60)
+RUNS_OF_3 = {"▁▁": -3, "▁": -1, "▁▁▁": -3}
 
 
 @settings(max_examples=250, deadline=None)
 @given(
-    vocabulary=st.dictionaries(st.text("ab▁▁1é", min_size=1, max_size=4), st.integers(-6, 0), max_size=14),
+    vocabulary=st.dictionaries(
+        st.text("ab▁▁1é", min_size=1, max_size=4), st.integers(-6, 0), max_size=14
+    ),
     user_defined=st.sets(st.text("ab▁1", min_size=1, max_size=3), max_size=2),
     fixed=st.sampled_from([FIRST_PIECES, FIRST_PIECES[:3], FIRST_PIECES[:3]]),
     texts=st.lists(small_texts, min_size=1, max_size=30),
     prefix=st.sampled_from(["always", "never"]),
 )
-@example({"▁▁": -3, "▁": -1, "▁▁▁": -3, "▁a": 0, "▁▁a": -2}, set(), FIRST_PIECES, ["   a  ab"], "always")
-@example({"▁▁": -3, "▁": -1, "▁▁▁": -3, "▁▁ab": -2, "ab": 0}, set(), FIRST_PIECES, ["    ab  ab"], "always")
+@example(RUNS_OF_3 | {"▁a": 0, "▁▁a": -2}, set(), FIRST_PIECES, ["   a  ab"], "always")
+@example(RUNS_OF_3 | {"▁▁ab": -2, "ab": 0}, set(), FIRST_PIECES, ["    ab  ab"], "always")
 @example({"▁▁": -3, "▁▁▁": -3}, set(), FIRST_PIECES[:3], ["    ab  ab"], "never")
 @example({"ab": 0, "ba": 0}, set(), FIRST_PIECES[:3], ["ba" * 150], "never")
 @example({"aa": 0, "aaa": 1}, set(), FIRST_PIECES[:3], ["a" * 60], "never")
-def test_ids_equal_those_of_sentencepiece_with_any_vocabulary(tmp_path_factory, vocabulary, user_defined, fixed, texts, prefix):
-    normal = [Piece(text, float(score)) for text, score in vocabulary.items() if text not in user_defined]
+def test_ids_equal_those_of_sentencepiece_with_any_vocabulary(
+    tmp_path_factory, vocabulary, user_defined, fixed, texts, prefix
+):
+    ordinary = [text for text in vocabulary if text not in user_defined]
+    normal = [Piece(text, float(vocabulary[text])) for text in ordinary]
     special = [Piece(text, 0.0, Kind.USER_DEFINED) for text in sorted(user_defined)]
     tok = SentencePiece([*fixed, *normal, *special], prefix=prefix)
     theirs = theirs_of(tok, tmp_path_factory.getbasetemp())
@@ -131,7 +141,8 @@ def test_no_text_becomes_a_control_or_unknown_piece(tok):
 
 
 def test_a_control_piece_of_one_letter_is_not_that_letter():
-    tok = SentencePiece([FIRST_PIECES[0], Piece("a", 0.0, Kind.CONTROL), Piece("b")], prefix="never")
+    pieces = [FIRST_PIECES[0], Piece("a", 0.0, Kind.CONTROL), Piece("b")]
+    tok = SentencePiece(pieces, prefix="never")
     assert tok.encode("ab") == [0, 2]
     assert tok.encode("ab", allowed_special={"a"}) == [1, 2]
 
@@ -182,7 +193,11 @@ def test_a_vocabulary_without_begin_and_end_says_so():
 
 
 @settings(max_examples=1500, deadline=None)
-@given(ids=st.lists(st.integers(0, 459) | st.sampled_from([0, 1, 2, 259, 35, 233, 154, 168, 258]), max_size=12))
+@given(
+    ids=st.lists(
+        st.integers(0, 459) | st.sampled_from([0, 1, 2, 259, 35, 233, 154, 168, 258]), max_size=12
+    )
+)
 @example([3 + 0xE6, 3 + 0x97, 3 + 0xA5, 3 + 0xE6, 3 + 0x97])
 @example([1, 259, 259, 259])
 @example([0, 259])
@@ -238,8 +253,10 @@ def test_training_keeps_the_256_commonest_characters_and_leaves_the_rest_bytes()
 
 
 def test_training_refuses_a_vocabulary_without_room_or_beyond_the_text():
-    with pytest.raises(ValueError, match="275 fixed pieces and 2 characters, so at least 277; got 276"):
+    message = "275 fixed pieces and 2 characters, so at least 277; got 276"
+    with pytest.raises(ValueError, match=message):
         SentencePiece.train("ab", 276)
-    with pytest.raises(ValueError, match="none left at 279 pieces; got vocab_size=300; give more text or vocab_size=279"):
+    message = "none left at 279 pieces; got vocab_size=300; give more text or vocab_size=279"
+    with pytest.raises(ValueError, match=message):
         SentencePiece.train("ab", 300)
     assert SentencePiece.train("ab", 279).encode("ab") == [276]

@@ -19,13 +19,16 @@ def test_another_pattern_cuts_elsewhere():
 
 
 def test_a_pattern_that_loses_text_or_has_groups_is_refused():
-    with pytest.raises(ValueError, match=r"matches every character, but '\[a-z\]\+' keeps 4 of 5; end it with"):
+    message = r"matches every character, but '\[a-z\]\+' keeps 4 of 5; end it with"
+    with pytest.raises(ValueError, match=message):
         Tokenizer(BYTES, pattern="[a-z]+").encode("ab cd")
     with pytest.raises(ValueError, match="no capturing groups, got 1"):
         Tokenizer(BYTES, pattern="([a-z]+)")
 
 
-def cut_by_reading_each_character(text: str, slice_chars: int = 400_000, run_chars: int = 25_000) -> list[str]:
+def cut_by_reading_each_character(
+    text: str, slice_chars: int = 400_000, run_chars: int = 25_000
+) -> list[str]:
     pieces = []
     for start in range(0, len(text), slice_chars):
         piece, run = "", 0
@@ -62,7 +65,8 @@ def test_long_text_is_cut_where_reading_each_character_cuts_it(runs):
 def test_encoding_cuts_long_text_before_anything_else(tok):
     text = "a" * 30_000 + " the cat"
     assert tok.encode(text) == [id for piece in cut_long(text) for id in tok.encode(piece)]
-    odd = Tokenizer(BYTES | {b"aaa": 256, b"aa": 257})  # 25,000 is no multiple of 3: the cut shows in the ids
+    # 25,000 is no multiple of 3: the cut shows in the ids
+    odd = Tokenizer(BYTES | {b"aaa": 256, b"aa": 257})
     assert odd.encode("a" * 25_002)[-2:] == [97, 257]
 
 
@@ -70,7 +74,10 @@ def test_encoding_cuts_long_text_before_anything_else(tok):
 @pytest.mark.parametrize("part", ["the cat ", "the cät, ", "日本", "x1 \n"])
 def test_slices_of_400_000_characters_are_encoded_apart(tok, pattern, part):
     tok = Tokenizer(tok.ranks, pattern=pattern)
-    theirs = tiktoken.Encoding("slices", pat_str=pattern, mergeable_ranks=tok.ranks, special_tokens={})
+    theirs = tiktoken.Encoding(
+        "slices", pat_str=pattern, mergeable_ranks=tok.ranks, special_tokens={}
+    )
     text = (part * 120_000)[7:900_000]
-    expected = [id for piece in cut_by_reading_each_character(text) for id in theirs.encode_ordinary(piece)]
+    slices = cut_by_reading_each_character(text)
+    expected = [id for piece in slices for id in theirs.encode_ordinary(piece)]
     assert tok.encode(text) == expected

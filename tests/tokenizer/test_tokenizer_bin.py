@@ -27,8 +27,12 @@ def test_a_tokenizer_bin_loads_as_it_was(tok, tmp_path):
 
 
 def test_a_tokenizer_bin_of_the_first_version_has_bytes_as_characters(tok, tmp_path):
-    texts = ["<unk>", "\n<s>\n", "\n</s>\n", *map(chr, range(256)), *(p.text.replace(BLANK, " ") for p in tok.pieces[259:])]
-    records = (struct.pack("<fI", piece.score, len(text.encode())) + text.encode() for piece, text in zip(tok.pieces, texts))
+    learned = [piece.text.replace(BLANK, " ") for piece in tok.pieces[259:]]
+    texts = ["<unk>", "\n<s>\n", "\n</s>\n", *map(chr, range(256)), *learned]
+    records = (
+        struct.pack("<fI", piece.score, len(text.encode())) + text.encode()
+        for piece, text in zip(tok.pieces, texts, strict=True)
+    )
     (tmp_path / "t").write_bytes(struct.pack("<I", 16) + b"".join(records))
     assert SentencePiece.load_llama2c(tmp_path / "t").pieces == tok.pieces
 
@@ -36,7 +40,8 @@ def test_a_tokenizer_bin_of_the_first_version_has_bytes_as_characters(tok, tmp_p
 def test_only_a_vocabulary_laid_out_as_llamas_has_a_tokenizer_bin(tok, tmp_path):
     unknown, bos, *rest = FIRST_PIECES
     for other in (SentencePiece([bos, unknown, *rest]), SentencePiece(tok.pieces, prefix="never")):
-        with pytest.raises(ValueError, match="a tokenizer.bin has <unk>, <s>, </s> and then the 256 bytes"):
+        message = "a tokenizer.bin has <unk>, <s>, </s> and then the 256 bytes"
+        with pytest.raises(ValueError, match=message):
             other.save_llama2c(tmp_path / "t")
 
 
@@ -45,8 +50,14 @@ def test_only_a_vocabulary_laid_out_as_llamas_has_a_tokenizer_bin(tok, tmp_path)
     [
         (b"\x01\x00", "in 4 bytes, got 2 bytes"),
         (struct.pack("<I", 5) + b"1234567", "begins with 8 bytes, got 7 for piece 0"),
-        (struct.pack("<IfI", 5, 0, 2**32 - 1) + b"<unk>", "piece 0 has 4294967295 bytes, with 5 as the longest and 5 left"),
-        (struct.pack("<IfI", 4, 0, 5) + b"<unk>", "piece 0 has 5 bytes, with 4 as the longest and 5 left"),
+        (
+            struct.pack("<IfI", 5, 0, 2**32 - 1) + b"<unk>",
+            "piece 0 has 4294967295 bytes, with 5 as the longest and 5 left",
+        ),
+        (
+            struct.pack("<IfI", 4, 0, 5) + b"<unk>",
+            "piece 0 has 5 bytes, with 4 as the longest and 5 left",
+        ),
         (struct.pack("<IfI", 5, 0, 5) + b"<unk" + b"?", "piece 0 is <unk>, got '<unk?'"),
         (struct.pack("<I", 5), "one unknown piece, got 0"),
     ],

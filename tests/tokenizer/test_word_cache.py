@@ -21,7 +21,7 @@ def test_the_memory_is_bounded_and_changes_no_result(tok, monkeypatch):
     assert [tok.encode(text) for text in texts] == expected
     monkeypatch.setattr("llama_from_scratch.tokenizer.word_cache._MEMO_TEXTS", 5)
     small = Tokenizer(tok.ranks, special_tokens=list(tok.special_ids))
-    for text, ids in zip(texts, expected):
+    for text, ids in zip(texts, expected, strict=True):
         assert small.encode(text) == ids
         assert len(small._words._ids_of) <= 5 and len(small._words._ids_after_blank) <= 5
 

@@ -17,7 +17,14 @@ from chat_dialogs import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_from_scratch.tokenizer.chat_format import CODE, FORMATS, LLAMA_2, LLAMA_3_1, LLAMA_3_2, LLAMA_4
+from llama_from_scratch.tokenizer.chat_format import (
+    CODE,
+    FORMATS,
+    LLAMA_2,
+    LLAMA_3_1,
+    LLAMA_3_2,
+    LLAMA_4,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,20 +32,27 @@ from llama_from_scratch.tokenizer.chat_format import CODE, FORMATS, LLAMA_2, LLA
     [
         (LLAMA_3_1, "Hello.", assistant("Hello.")),
         (LLAMA_3_1, '{"name": "weather", "parameters": {"city": "Rome"}}', assistant("", ROME)),
-        (LLAMA_3_1, '{"type": "function", "name": "weather", "parameters": {"city": "Rome"}}', assistant("", ROME)),
-        (LLAMA_3_1, '<|python_tag|>{"type": "function", "name": "f", "parameters": {"a": {"b": [1.5, null, true]}}}',
+        (LLAMA_3_1, '{"type": "function", "name": "weather", "parameters": {"city": "Rome"}}',
+         assistant("", ROME)),
+        (LLAMA_3_1, '<|python_tag|>{"type": "function", "name": "f", "parameters": '
+                    '{"a": {"b": [1.5, null, true]}}}',
          assistant("", call("f", a={"b": [1.5, None, True]}))),
-        (LLAMA_3_1, """<function=f>{"a": {"it's": "}"}}</function>""", assistant("", call("f", a={"it's": "}"}))),
-        (LLAMA_3_1, '<|python_tag|>brave_search.call(query="a b")', assistant("", call("brave_search", query="a b"))),
-        (LLAMA_3_1, "Wait.<|python_tag|>x = 1\nprint(x)", assistant("Wait.", call(CODE, code="x = 1\nprint(x)"))),
+        (LLAMA_3_1, """<function=f>{"a": {"it's": "}"}}</function>""",
+         assistant("", call("f", a={"it's": "}"}))),
+        (LLAMA_3_1, '<|python_tag|>brave_search.call(query="a b")',
+         assistant("", call("brave_search", query="a b"))),
+        (LLAMA_3_1, "Wait.<|python_tag|>x = 1\nprint(x)",
+         assistant("Wait.", call(CODE, code="x = 1\nprint(x)"))),
         (LLAMA_3_2, """[f(a=-1, b='x', c={'d': [True, None]}), g()]""",
          assistant("", call("f", a=-1, b="x", c={"d": [True, None]}), call("g"))),
         (LLAMA_4, "[weather(city='Rome')]", assistant("", ROME)),
-        (LLAMA_4, "<|python_start|>print(1)<|python_end|>", assistant("", call(CODE, code="print(1)"))),
+        (LLAMA_4, "<|python_start|>print(1)<|python_end|>",
+         assistant("", call(CODE, code="print(1)"))),
     ],
 )  # fmt: skip
 def test_answers_are_read(format, text, expected):
-    for end, ends_turn in [(format.frame.eot, True), (format.frame.eom, False), (format.frame.final, True)]:
+    frame = format.frame
+    for end, ends_turn in [(frame.eot, True), (frame.eom, False), (frame.final, True)]:
         answer = parsed(format, text, end)
         assert answer.message == replace(expected, ends_turn=ends_turn)
         assert answer.problem is None
@@ -89,16 +103,19 @@ def test_what_only_looks_like_a_call_stays_text_and_says_why(text, problem):
 
 def test_python_that_is_not_closed_stays_text():
     answer = parsed(LLAMA_4, "<|python_start|>print(1)")
-    assert answer.message == assistant("<|python_start|>print(1)") and "<|python_end|>" in answer.problem
+    assert answer.message == assistant("<|python_start|>print(1)")
+    assert "<|python_end|>" in answer.problem
 
 
+CALL_PARTS = [
+    *"[]{}():,*f1", "a=", '"name"', '"parameters"', '"', "'", "\\", "<function=f>", "</function>",
+    "<|python_tag|>", "<|python_start|>", "<|python_end|>", "<|eot", "lambda:",
+    "brave_search.call(query=", '{"name": "f", "parameters": {', "[f(a=", "\n", "\0",
+    "\ud800", "f'{",
+]  # fmt: skip
 CALL_TEXT = st.lists(
-    st.one_of(st.text(max_size=6), st.sampled_from([
-        *"[]{}():,*f1", "a=", '"name"', '"parameters"', '"', "'", "\\", "<function=f>", "</function>", "<|python_tag|>",
-        "<|python_start|>", "<|python_end|>", "<|eot", "lambda:", "brave_search.call(query=",
-        '{"name": "f", "parameters": {', "[f(a=", "\n", "\0", "\ud800", "f'{",
-    ])), max_size=12,
-).map("".join)  # fmt: skip
+    st.one_of(st.text(max_size=6), st.sampled_from(CALL_PARTS)), max_size=12
+).map("".join)
 
 
 @pytest.mark.parametrize("name", ["llama-2", "llama-3", *WITH_CALLS])
@@ -120,7 +137,8 @@ def test_any_ids_that_end_are_read(name, data):
     stops = sorted(format.stop_ids(tokenizer))
     one = st.integers(0, tokenizer.vocab_size - 1).filter(lambda i: i not in stops)
     ids = data.draw(st.lists(one, max_size=20))
-    assert format.parse([*ids, data.draw(st.sampled_from(stops))], tokenizer).message.role == "assistant"
+    answer = format.parse([*ids, data.draw(st.sampled_from(stops))], tokenizer)
+    assert answer.message.role == "assistant"
 
 
 def test_llama_2s_answer_that_marks_a_turn_says_so():

@@ -8,12 +8,23 @@ from chat_dialogs import SMALL, assistant, call, parsed, user
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_from_scratch.tokenizer.chat_format import LLAMA_3_1, LLAMA_3_2, LLAMA_4, TAGGED_CALLS, ToolCall
+from llama_from_scratch.tokenizer.chat_format import (
+    LLAMA_3_1,
+    LLAMA_3_2,
+    LLAMA_4,
+    TAGGED_CALLS,
+    ToolCall,
+)
 
-NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True).filter(lambda name: not keyword.iskeyword(name))
+NAMES = st.from_regex(r"[a-z_][a-z0-9_]{0,8}", fullmatch=True)
+NAMES = NAMES.filter(lambda name: not keyword.iskeyword(name))
 CHARS = st.text(st.characters(codec="utf-8"), max_size=12)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | CHARS,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | CHARS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(CHARS, inner, max_size=3),
     max_leaves=8,
 )
@@ -21,7 +32,9 @@ CALLS = st.builds(ToolCall, name=NAMES, arguments=st.dictionaries(NAMES, VALUES,
 
 
 @pytest.mark.parametrize(
-    "format", [LLAMA_3_1, LLAMA_3_2, replace(LLAMA_3_1, calls=TAGGED_CALLS), LLAMA_4], ids=["json", "python", "tags", "llama 4"]
+    "format",
+    [LLAMA_3_1, LLAMA_3_2, replace(LLAMA_3_1, calls=TAGGED_CALLS), LLAMA_4],
+    ids=["json", "python", "tags", "llama 4"],
 )
 @settings(max_examples=80, deadline=None)
 @given(calls=st.lists(CALLS, min_size=1, max_size=3), ends_turn=st.booleans())

@@ -11,19 +11,24 @@ def test_llama_3_strips_content_and_llama_3_1_keeps_it():
 
 
 def test_a_message_that_waits_for_a_tool_ends_with_eom():
-    dialog = [user("1+1?"), assistant("", call(CODE, code="print(1+1)"), ends_turn=False), ipython("2")]
+    asked = assistant("", call(CODE, code="print(1+1)"), ends_turn=False)
+    dialog = [user("1+1?"), asked, ipython("2")]
     assert shown(LLAMA_3_1.lay_out(dialog)) == (
         "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n1+1?<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n<|python_tag|>print(1+1)<|eom_id|>"
-        "<|start_header_id|>ipython<|end_header_id|>\n\n2<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
+        "<|start_header_id|>ipython<|end_header_id|>\n\n2<|eot_id|>"
+        "<|start_header_id|>assistant<|end_header_id|>\n\n"
     )
-    assert "assistant<|header_end|>\n\n<|python_start|>print(1+1)<|python_end|><|eom|>" in shown(LLAMA_4.lay_out(dialog))
+    code = "<|python_start|>print(1+1)<|python_end|><|eom|>"
+    assert f"assistant<|header_end|>\n\n{code}" in shown(LLAMA_4.lay_out(dialog))
 
 
 def test_built_in_tools_are_named_and_called_with_a_query():
     found = assistant("", call("brave_search", query="Llama"), ends_turn=False)
-    text = shown(LLAMA_3_1.lay_out([user("?"), found, ipython("An animal.")], builtin_tools=[CODE, "brave_search"]))
-    assert "system<|end_header_id|>\n\nEnvironment: ipython\nTools: brave_search\n\n<|eot_id|>" in text
+    dialog = [user("?"), found, ipython("An animal.")]
+    text = shown(LLAMA_3_1.lay_out(dialog, builtin_tools=[CODE, "brave_search"]))
+    lead = "Environment: ipython\nTools: brave_search\n\n"
+    assert f"system<|end_header_id|>\n\n{lead}<|eot_id|>" in text
     assert '<|python_tag|>brave_search.call(query="Llama")<|eom_id|>' in text
 
 

@@ -17,13 +17,22 @@ from chat_dialogs import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_from_scratch.tokenizer.chat_format import CODE, FORMATS, LLAMA_2, LLAMA_3, LLAMA_3_1, LLAMA_4, Tool
+from llama_from_scratch.tokenizer.chat_format import (
+    CODE,
+    FORMATS,
+    LLAMA_2,
+    LLAMA_3,
+    LLAMA_3_1,
+    LLAMA_4,
+    Tool,
+)
 
 
 def hostile(name):
     shortest = sorted(tokenizer_of(name).special_ids, key=len)[:40]
-    spellings = [*shortest, "<|eot_id|>", "<|eom_id|>", "<|python_tag|>", "<|start_header_id|>", "<|eot|>"]
-    return st.lists(st.one_of(st.sampled_from(spellings), st.text(max_size=8)), max_size=6).map("".join)
+    others = ["<|eot_id|>", "<|eom_id|>", "<|python_tag|>", "<|start_header_id|>", "<|eot|>"]
+    part = st.one_of(st.sampled_from([*shortest, *others]), st.text(max_size=8))
+    return st.lists(part, max_size=6).map("".join)
 
 
 @pytest.mark.parametrize("name", ["llama-2", "llama-3", *WITH_CALLS])
@@ -32,7 +41,7 @@ def hostile(name):
 def test_no_text_becomes_a_special_token(name, data):
     format, tokenizer = FORMATS[name], tokenizer_of(name)
     text = hostile(name)
-    dialog = [system(data.draw(text)), user(data.draw(text)), assistant(data.draw(text)), user(data.draw(text))]
+    dialog = [say(data.draw(text)) for say in (system, user, assistant, user)]
     ids = format.encode(dialog, tokenizer)
     harmless = format.encode([replace(message, content="a") for message in dialog], tokenizer)
     special = set(tokenizer.special_ids.values())
@@ -48,9 +57,11 @@ def test_no_argument_result_or_description_becomes_a_special_token(name, data):
 
     def specials(draw):
         tool = Tool(name="weather", description=draw(), properties={"city": {"type": draw()}})
-        calls = call("weather", city=draw()), call(CODE, code=draw())
-        dialog = [user("a"), assistant("", calls[0]), ipython(draw()), assistant("", calls[1]), ipython(draw())]
-        return [i for i in format.encode(dialog, tokenizer, tools=[tool], instructions=draw()) if i in special]
+        first, second = call("weather", city=draw()), call(CODE, code=draw())
+        results = ipython(draw()), ipython(draw())
+        dialog = [user("a"), assistant("", first), results[0], assistant("", second), results[1]]
+        ids = format.encode(dialog, tokenizer, tools=[tool], instructions=draw())
+        return [i for i in ids if i in special]
 
     assert specials(lambda: data.draw(hostile(name))) == specials(lambda: "a")
 
@@ -68,7 +79,8 @@ def test_llama_2_strips_turns_as_a_whole():
 
 
 def test_a_vocabulary_without_the_special_tokens_is_refused():
-    with pytest.raises(ValueError, match="Llama 4 chats with .*which the vocabulary lacks.*special tokens of Llama 4"):
+    message = "Llama 4 chats with .*which the vocabulary lacks.*special tokens of Llama 4"
+    with pytest.raises(ValueError, match=message):
         LLAMA_4.encode([user("a")], SMALL["llama-3.1"])
     with pytest.raises(ValueError, match="'<|eom_id|>'"):
         LLAMA_3_1.stop_ids(SMALL["llama-3"])

@@ -19,7 +19,10 @@ from llama_from_scratch.tokenizer.chat_format import CODE, Message, Tool
         (lambda: call("f", a=(1,)), r"JSON values.*\(1,\)"),
         (lambda: call("f", a={1: 2}), "JSON values"),
         (lambda: call(CODE, source="1"), "one argument, code"),
-        (lambda: Tool(name="f", description="", properties=CITY, required=("cty",)), "'cty'.*did you mean 'city'"),
+        (
+            lambda: Tool(name="f", description="", properties=CITY, required=("cty",)),
+            "'cty'.*did you mean 'city'",
+        ),
     ],
 )
 def test_messages_that_nobody_can_say_are_refused(make, message):

@@ -25,8 +25,10 @@ def path(tmp_path):
 
 @pytest.fixture(scope="module", params=["llama 3", "llama 4"])
 def byte_bpe(request) -> Tokenizer:
-    pattern, special = {"llama 3": (LLAMA3_PATTERN, LLAMA_3_1), "llama 4": (LLAMA4_PATTERN, LLAMA_4)}[request.param]
-    return Tokenizer.train([CORPUS] * 2, 430 + len(special), special_tokens=special, pattern=pattern)
+    is_3 = request.param == "llama 3"
+    pattern, special = (LLAMA3_PATTERN, LLAMA_3_1) if is_3 else (LLAMA4_PATTERN, LLAMA_4)
+    size = 430 + len(special)
+    return Tokenizer.train([CORPUS] * 2, size, special_tokens=special, pattern=pattern)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,8 @@ def test_merges_are_read_in_either_form_and_all_or_the_needed_ones(byte_bpe, pat
         written = file["model"]["vocab"]
         merges = []
         for token in sorted(written, key=written.__getitem__)[256:]:
-            theirs = tokenizers.Tokenizer(tokenizers.models.BPE(written, [tuple(pair) for pair in merges]))
+            model = tokenizers.models.BPE(written, [tuple(pair) for pair in merges])
+            theirs = tokenizers.Tokenizer(model)
             merges.append([part.value for part in theirs.model.tokenize(token)])
         assert all(len(pair) == 2 for pair in merges)
     changed(path, model__merges=merges)
@@ -59,7 +62,9 @@ def test_a_file_that_tokenizers_trained_gives_its_ids(path):
     theirs.pre_tokenizer = tokenizers.pre_tokenizers.Sequence([split, byte_level])
     theirs.decoder = tokenizers.decoders.ByteLevel()
     alphabet = tokenizers.pre_tokenizers.ByteLevel.alphabet()
-    trainer = tokenizers.trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+    trainer = tokenizers.trainers.BpeTrainer(
+        vocab_size=400, initial_alphabet=alphabet, show_progress=False
+    )
     theirs.train_from_iterator([CORPUS] * 3, trainer)
     theirs.add_special_tokens(["<|begin_of_text|>", "<|end_of_text|>"])
     theirs.save(str(path))
@@ -69,7 +74,10 @@ def test_a_file_that_tokenizers_trained_gives_its_ids(path):
 
 
 def test_scores_are_those_of_the_model_file_that_was_converted(pieces, path, tmp_path):
-    learned = [Piece(text, score if score == -1e9 else float(-i)) for i, (text, score, _) in enumerate(pieces.pieces[259:])]
+    learned = [
+        Piece(text, score if score == -1e9 else float(-i))
+        for i, (text, score, _) in enumerate(pieces.pieces[259:])
+    ]
     shifted = SentencePiece([*FIRST_PIECES, *learned])
     hugging_face.write(path, shifted)
     assert hugging_face.read_tokenizer(path).pieces == shifted.pieces
@@ -93,7 +101,8 @@ def test_runs_of_blanks_in_the_order_of_older_files_give_the_same_ids(pieces, pa
             assert re.search("not among the merges|too early", str(error))
             continue
         for n in range(1, 80):
-            assert ours.encode(" " * n + "the") == theirs.encode(" " * n + "the", add_special_tokens=False).ids
+            text = " " * n + "the"
+            assert ours.encode(text) == theirs.encode(text, add_special_tokens=False).ids
 
 
 def test_a_tokenizer_that_transformers_saved_gives_its_ids(pieces, path, tmp_path):
@@ -126,24 +135,38 @@ def test_a_real_sized_file_is_read_within_seconds(path):
         ({"model__vocab__the": 1.5}, "whole number, got 1.5 for 'the'"),
         ({"model__vocab__new": 10**6}, "each once"),
         ({"model__vocab__new": 300}, "each once"),
-        ({"model__merges": [["a", "nothing"]]}, r"a merge makes a token of two tokens, got \('a', 'nothing'\)"),
+        (
+            {"model__merges": [["a", "nothing"]]},
+            r"a merge makes a token of two tokens, got \('a', 'nothing'\)",
+        ),
         ({"model__merges": ["a b c"]}, "a merge is two tokens, got 'a b c'"),
         ({"model__merges": [["a"]]}, "a merge is two tokens"),
         ({"model__merges": [7]}, "a merge is two tokens"),
         ({"model__merges": []}, "not among the merges"),
         ({"normalizer": {"type": "NFC"}}, "do not normalize|write blanks as"),
-        ({"pre_tokenizer": {"type": "Whitespace"}}, "split by one pattern|write blanks as|byte_fallback"),
-        ({"added_tokens": [{"id": 1, "content": "<s>", "special": False}]}, "special and matched as it is"),
-        ({"added_tokens": [{"id": 1, "content": "<s>", "special": True, "lstrip": True}]}, "special and matched as it is"),
+        (
+            {"pre_tokenizer": {"type": "Whitespace"}},
+            "split by one pattern|write blanks as|byte_fallback",
+        ),
+        (
+            {"added_tokens": [{"id": 1, "content": "<s>", "special": False}]},
+            "special and matched as it is",
+        ),
+        (
+            {"added_tokens": [{"id": 1, "content": "<s>", "special": True, "lstrip": True}]},
+            "special and matched as it is",
+        ),
         ({"added_tokens": [{"id": "1", "content": "<s>"}]}, "'id' is a JSON int"),
         ({"added_tokens": 5}, "'added_tokens' is a JSON list"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
 def test_a_file_of_another_kind_or_a_damaged_one_is_refused(pieces, path, changes, message, kind):
-    hugging_face.write(path, pieces if kind == "pieces" else Tokenizer.train(CORPUS, 400, special_tokens=["<s>"]))
+    byte_bpe = Tokenizer.train(CORPUS, 400, special_tokens=["<s>"])
+    hugging_face.write(path, pieces if kind == "pieces" else byte_bpe)
     changed(path, **changes)
-    with pytest.raises(ValueError, match=rf"tokenizer.json cannot be read as a tokenizer.json of a Llama: .*({message})"):
+    message = rf"tokenizer.json cannot be read as a tokenizer.json of a Llama: .*({message})"
+    with pytest.raises(ValueError, match=message):
         hugging_face.read_tokenizer(path)
 
 
@@ -153,8 +176,18 @@ def test_a_file_of_another_kind_or_a_damaged_one_is_refused(pieces, path, change
         ({"model__byte_fallback": False}, "have byte_fallback with byte pieces"),
         ({"model__ignore_merges": True}, "no ignore_merges"),
         ({"model__unk_token": "<none>"}, "the unknown token '<none>'"),
-        ({"pre_tokenizer": {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": True},
-          "normalizer": None}, "a Metaspace that does not split"),
+        (
+            {
+                "pre_tokenizer": {
+                    "type": "Metaspace",
+                    "replacement": "▁",
+                    "prepend_scheme": "first",
+                    "split": True,
+                },
+                "normalizer": None,
+            },
+            "a Metaspace that does not split",
+        ),
     ],
 )  # fmt: skip
 def test_a_file_of_pieces_that_llama_1_and_2_do_not_have_is_refused(pieces, path, changes, message):
@@ -164,7 +197,9 @@ def test_a_file_of_pieces_that_llama_1_and_2_do_not_have_is_refused(pieces, path
         hugging_face.read_tokenizer(path)
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"7", b"[" * 100_000, b"\xff\xfe", b'{"model": {"vocab": []}}'])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"7", b"[" * 100_000, b"\xff\xfe", b'{"model": {"vocab": []}}']
+)
 def test_what_is_no_tokenizer_json_is_refused(path, data):
     path.write_bytes(data)
     with pytest.raises(ValueError, match="cannot be read as a tokenizer.json of a Llama"):

@@ -22,14 +22,16 @@ def path(tmp_path):
 
 @settings(max_examples=300, deadline=None)
 @given(
-    tokens=st.lists(st.text("ab", min_size=2, max_size=5).map(str.encode), unique=True, max_size=10),
+    tokens=st.lists(
+        st.text("ab", min_size=2, max_size=5).map(str.encode), unique=True, max_size=10
+    ),
     words=st.lists(st.text("ab", min_size=1, max_size=16), min_size=1, max_size=20),
 )
 @example([b"aaa", b"aa"], ["aaaaaaa"])
 @example([b"aa", b"aaa"], ["aaaaaaa"])
 def test_any_ranks_give_the_same_ids_here_and_there(tmp_path_factory, tokens, words):
     path = tmp_path_factory.getbasetemp() / "ranks.json"
-    ours = Tokenizer({bytes([value]): value for value in range(256)} | {token: 256 + i for i, token in enumerate(tokens)})
+    ours = Tokenizer(BYTES | {token: 256 + i for i, token in enumerate(tokens)})
     hugging_face.write(path, ours)
     theirs = tokenizers.Tokenizer.from_file(str(path))
     for word in words:
@@ -38,16 +40,22 @@ def test_any_ranks_give_the_same_ids_here_and_there(tmp_path_factory, tokens, wo
 
 
 @settings(max_examples=300, deadline=None)
-@given(merges=st.lists(st.tuples(*[st.text("ab", min_size=1, max_size=3)] * 2), unique=True, max_size=10), words=st.lists(
-    st.text("ab", min_size=1, max_size=16), min_size=1, max_size=20))  # fmt: skip
+@given(
+    merges=st.lists(
+        st.tuples(*[st.text("ab", min_size=1, max_size=3)] * 2), unique=True, max_size=10
+    ),
+    words=st.lists(st.text("ab", min_size=1, max_size=16), min_size=1, max_size=20),
+)
 @example([("a", "b"), ("b", "a"), ("b", "b"), ("a", "bb")], ["abb", "abbb"])
 @example([("bb", "a"), ("a", "b"), ("b", "b")], ["abb"])
 def test_any_list_of_merges_is_refused_or_gives_the_same_ids(tmp_path_factory, merges, words):
     path = tmp_path_factory.getbasetemp() / "merges.json"
-    tokens = dict.fromkeys(part for left, right in merges for part in (left, right, left + right) if len(part) > 1)
-    hugging_face.write(path, Tokenizer({bytes([value]): value for value in range(256)}))
+    parts = (part for left, right in merges for part in (left, right, left + right))
+    tokens = dict.fromkeys(part for part in parts if len(part) > 1)
+    hugging_face.write(path, Tokenizer(BYTES))
     vocab = json.loads(path.read_text())["model"]["vocab"]
-    changed(path, model__vocab=vocab | {token: 256 + i for i, token in enumerate(tokens)}, model__merges=merges)
+    vocab |= {token: 256 + i for i, token in enumerate(tokens)}
+    changed(path, model__vocab=vocab, model__merges=merges)
     theirs = tokenizers.Tokenizer.from_file(str(path))
     try:
         ours = hugging_face.read_tokenizer(path)
@@ -59,13 +67,14 @@ def test_any_list_of_merges_is_refused_or_gives_the_same_ids(tmp_path_factory, m
 
 
 def test_a_token_that_merging_cannot_reach_is_taken_whole_as_there(path):
-    ranks = {bytes([value]): value for value in range(256)} | {b"ab": 256, b"bc": 257, b" abc": 258}
+    ranks = BYTES | {b"ab": 256, b"bc": 257, b" abc": 258}
     hugging_face.write(path, Tokenizer(ranks))
     theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read_tokenizer(path)
     assert [ours.encode(text) for text in (" abc", " abcd")] == [[258], [32, 256, 99, 100]]
     assert [theirs.encode(text).ids for text in (" abc", " abcd")] == [[258], [32, 256, 99, 100]]
     changed(path, model__ignore_merges=False)
-    with pytest.raises(ValueError, match="ignore_merges is on where merges do not reach all tokens, such as b' abc'"):
+    message = "ignore_merges is on where merges do not reach all tokens, such as b' abc'"
+    with pytest.raises(ValueError, match=message):
         hugging_face.read_tokenizer(path)
 
 
@@ -78,12 +87,14 @@ def test_a_token_that_merging_cannot_reach_is_taken_whole_as_there(path):
 def test_any_pieces_give_the_same_ids_here_and_there(tmp_path_factory, tokens, texts, n_run):
     path = tmp_path_factory.getbasetemp() / "pieces.json"
     runs = [Piece(BLANK * n, -1e9) for n in range(1, n_run + 1)]
-    made = [Piece(token, float(-i)) for i, token in enumerate(tokens) if token not in {run.text for run in runs}]
+    taken = {run.text for run in runs}
+    made = [Piece(token, float(-i)) for i, token in enumerate(tokens) if token not in taken]
     ours = SentencePiece([*FIRST_PIECES[:3], *made, *runs, Piece("a", -50.0), Piece("b", -51.0)])
     try:
         hugging_face.write(path, ours)
     except ValueError as error:
-        assert "have equal scores" in str(error) and any(BLANK * 2 in token for token in tokens) and n_run > 2
+        assert "have equal scores" in str(error)
+        assert any(BLANK * 2 in token for token in tokens) and n_run > 2
         return
     theirs, again = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read_tokenizer(path)
     for text in texts:
