@@ -68,3 +68,9 @@ def test_a_malformed_rank_file_is_refused_with_its_line(tmp_path, line, message)
         file.write(line)
     with pytest.raises(ValueError, match=re.escape(message)):
         Tokenizer.load(tmp_path / "t")
+
+
+def test_lines_come_in_the_order_of_the_ranks(tmp_path):
+    Tokenizer(dict(reversed(BYTES.items()))).save(tmp_path / "t")
+    lines = (tmp_path / "t").read_bytes().splitlines()
+    assert [int(line.split()[1]) for line in lines] == list(range(256))

@@ -8,7 +8,7 @@ import tokenizers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizer_json_reference import changed
-from tokenizer_texts import FIRST_PIECES
+from tokenizer_texts import BYTES, FIRST_PIECES
 
 from llama_from_scratch.tokenizer import Tokenizer, hugging_face
 from llama_from_scratch.tokenizer.pieces import BLANK, Piece
