@@ -17,7 +17,8 @@ from llama_from_scratch.checkpoint import tokenizer_files
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
-from llama_from_scratch.tokenizer.sentencepiece import Kind, Piece, SentencePiece
+from llama_from_scratch.tokenizer.pieces import Kind, Piece
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN
 
 _LLAMA_3_NAMES = ("llama-bpe", "llama3", "llama-v3")

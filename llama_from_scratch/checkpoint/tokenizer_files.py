@@ -26,7 +26,7 @@ def read_hugging_face(folder: Path, config: LlamaConfig) -> Tokenizer | Sentence
     """The tokenizer of tokenizer.json, or of tokenizer.model if that is all there is. Raises ValueError as `read_meta` does."""
     if not (folder / "tokenizer.json").is_file():
         return read_meta(folder, config)
-    tokenizer = tokenizer_json.read(folder / "tokenizer.json")
+    tokenizer = tokenizer_json.read_tokenizer(folder / "tokenizer.json")
     refuse_other_vocabulary(tokenizer, config, where=str(folder))
     return tokenizer
 

@@ -21,6 +21,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -273,11 +274,16 @@ def _add_side_files(folder: Path, tokenizer: Tokenizer | SentencePiece) -> None:
 def _key(config: LlamaConfig, training: TrainConfig, stories: Sequence[str], name: str) -> str:
     """A digest of all that the mini is made from: data, sizes, settings, this recipe, the form of its dialogs, PyTorch."""
     parts = [name, json.dumps(config.to_dict()), json.dumps(dataclasses.asdict(training)), torch.__version__,
-             inspect.getsource(inspect.getmodule(_key)), inspect.getsource(chat_format), *stories]
+             inspect.getsource(inspect.getmodule(_key)), *_sources(chat_format), *stories]
     total = hashlib.sha256()
     for part in parts:
         total.update(len(part.encode()).to_bytes(8, "little") + part.encode())
     return total.hexdigest()[:_DIGITS]
+
+
+def _sources(package: ModuleType) -> list[str]:
+    """The source of each module of a package, in the order of their names."""
+    return [file.read_text("utf-8") for file in sorted(Path(package.__file__).parent.glob("*.py"))]
 
 
 def _kept(cache: Path, key: str) -> Path | None:

@@ -15,7 +15,8 @@ import llama_from_scratch
 from llama_from_scratch import family
 from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, load, meta, names, native, opened, tokenizer_files
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tokenizer.sentencepiece import Piece, SentencePiece
+from llama_from_scratch.tokenizer.pieces import Piece
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 WRITERS = {
     "native": native.save,
