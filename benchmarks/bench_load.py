@@ -28,8 +28,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import hugging_face, load, names
+from llama_from_scratch.checkpoint.hugging_face_config import config_to
+from llama_from_scratch.checkpoint.load import open_checkpoint
+from llama_from_scratch.checkpoint.names import HUGGING_FACE
 from llama_from_scratch.checkpoint.opened import build
+from llama_from_scratch.checkpoint.translation import translation
 
 MODEL = "llama-3.2-1b"
 
@@ -37,11 +40,10 @@ MODEL = "llama-3.2-1b"
 def write_checkpoint(folder: Path) -> None:
     """config.json and model.safetensors; one block of random weights again and again, as their values cost no time."""
     config = family.config(MODEL)
-    rows = names.expand(names.HUGGING_FACE, config.n_layers)
     header, end = {}, 0
-    for ours, shape in names.shapes(config).items():
+    for name, shape in translation(HUGGING_FACE, config).theirs.items():
         n_bytes = 2 * math.prod(shape)
-        header[rows[ours].theirs] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [end, end + n_bytes]}
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [end, end + n_bytes]}
         end += n_bytes
     head = json.dumps({"__metadata__": {"format": "pt"}} | header).encode()
     head += b" " * (-len(head) % 8)
@@ -50,7 +52,7 @@ def write_checkpoint(folder: Path) -> None:
         file.write(len(head).to_bytes(8, "little") + head)
         for done in range(0, end, len(block)):
             file.write(block[: end - done])
-    (folder / "config.json").write_text(json.dumps(hugging_face.config_to(config, dtype=torch.bfloat16)))
+    (folder / "config.json").write_text(json.dumps(config_to(config, dtype=torch.bfloat16)))
 
 
 def touch(tensors: Iterable[Tensor]) -> None:
@@ -65,7 +67,7 @@ def first_token(model: torch.nn.Module) -> None:
 
 
 def ours(folder: Path, then: Callable[[torch.nn.Module], object] | None = None, dtype: torch.dtype | None = None) -> None:
-    model = build(load.read(folder), dtype=dtype)
+    model = build(open_checkpoint(folder), dtype=dtype)
     if then is not None:
         then(model)
 

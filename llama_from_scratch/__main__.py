@@ -273,10 +273,10 @@ def _sampling(args: argparse.Namespace):
 
 def _tokenize(args: argparse.Namespace) -> int:
     from llama_from_scratch import bundled
-    from llama_from_scratch.checkpoint.load import read
+    from llama_from_scratch.checkpoint.load import open_checkpoint
     from llama_from_scratch.train.data import read_text
 
-    tokenizer = read(bundled.path("mini") if args.model is None else args.model).tokenizer()
+    tokenizer = open_checkpoint(bundled.path("mini") if args.model is None else args.model).tokenizer()
     text = args.text if args.file is None else read_text(args.file)
     ids = tokenizer.encode(text)
     for token in ids:
@@ -316,9 +316,10 @@ def _tell_written(path: Path) -> None:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from llama_from_scratch.checkpoint import inspect, load
+    from llama_from_scratch.checkpoint.inspect import facts
+    from llama_from_scratch.checkpoint.load import open_checkpoint
 
-    rows = inspect.facts(load.read(args.model))
+    rows = facts(open_checkpoint(args.model))
     for name, value in rows.items():
         print(f"{name:{max(map(len, rows))}}  {value}")
     return 0

@@ -3,6 +3,7 @@
 import torch
 import transformers
 
+from llama_from_scratch.checkpoint.plain import ffn_dim_of
 from llama_from_scratch.model.transformer import Llama
 
 
@@ -45,7 +46,7 @@ def twin_of(model):
                  "high_freq_factor": scaling.high_freq_factor,
                  "original_max_position_embeddings": scaling.original_max_seq_len}
     twin = transformers.LlamaForCausalLM(transformers.LlamaConfig(
-        hidden_size=config.dim, intermediate_size=config.ffn_dim, num_hidden_layers=config.n_layers,
+        hidden_size=config.dim, intermediate_size=ffn_dim_of(config, rule="a twin has plain layers"), num_hidden_layers=config.n_layers,
         num_attention_heads=config.n_heads, num_key_value_heads=config.n_kv_heads, vocab_size=config.vocab_size,
         max_position_embeddings=config.max_seq_len, rms_norm_eps=config.norm_eps, rope_parameters=rope,
         tie_word_embeddings=config.is_tied, attn_implementation="eager"))

@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
-from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, load, meta, native
+from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, meta, native
+from llama_from_scratch.checkpoint.folders import creating_folder
+from llama_from_scratch.checkpoint.load import open_checkpoint
 from llama_from_scratch.checkpoint.opened import OnTensor, build
 from llama_from_scratch.config import nearest
 from llama_from_scratch.model.transformer import Llama
@@ -39,7 +41,7 @@ def convert(
     for this model, its dtype or its tokenizer; OSError where the disk refuses. Either leaves nothing behind.
     """
     refuse_what_cannot_be(target, format=format, dtype=dtype, n_shards=n_shards)
-    opened = load.read(source)
+    opened = open_checkpoint(source)
     tokenizer = opened.tokenizer()
     wanted = opened.dtype or torch.float32  # which holds every other dtype of a checkpoint but float64 exactly
     model = build(opened, dtype=DTYPES.get(dtype or "", wanted), on_tensor=on_tensor)
@@ -69,7 +71,7 @@ def write(
     elif format == "llama2c":
         llama2c.write(target, model, tokenizer=tokenizer)
     else:
-        with native.creating(target) as unfinished:
+        with creating_folder(target) as unfinished:
             native.write(unfinished, model, tokenizer=tokenizer)
 
 

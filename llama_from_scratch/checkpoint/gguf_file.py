@@ -23,6 +23,7 @@ from llama_from_scratch.checkpoint import safetensors_file
 from llama_from_scratch.checkpoint.gguf_blocks import KINDS, UNREAD, Kind, pack_q8_0
 from llama_from_scratch.checkpoint.safetensors_file import Entry
 from llama_from_scratch.config import record
+from llama_from_scratch.files import replacing_file
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)  # 3 added big-endian files to 2 and changed nothing else
@@ -36,7 +37,7 @@ _PIECE_VALUES = 1 << 16
 
 
 @record
-class Packed:
+class PackedEntry:
     """Where one tensor lies: `file`, its first byte counted from the file's start, how it is packed, its shape."""
 
     file: Path
@@ -54,7 +55,7 @@ class Header:
     """What a file says of itself: `facts` by name, where arrays of numbers are numpy's, and its tensors by name."""
 
     facts: dict[str, Any]
-    tensors: dict[str, Packed]
+    tensors: dict[str, PackedEntry]
 
 
 def is_one(path: Path) -> bool:
@@ -79,7 +80,7 @@ def header(file: str | Path) -> Header:
                          "Copy or download it again") from error
 
 
-def read(entry: Packed, data: UInt8[Tensor, "bytes"], *, dtype: torch.dtype | None = None) -> Tensor:
+def read_tensor(entry: PackedEntry, data: UInt8[Tensor, "bytes"], *, dtype: torch.dtype | None = None) -> Tensor:
     """The tensor in `dtype`, by default the file's, or fp32 if it is packed. `data`: the mapped file.
 
     A view of it if nothing changes; otherwise memory of its own.
@@ -87,7 +88,7 @@ def read(entry: Packed, data: UInt8[Tensor, "bytes"], *, dtype: torch.dtype | No
     if entry.kind.unpack is None:
         plain = Entry(file=entry.file, start=entry.start, dtype=DTYPES[entry.kind.name], shape=entry.shape)
         if dtype not in (None, plain.dtype):
-            return safetensors_file.read(plain, dtype=dtype)
+            return safetensors_file.read_tensor(plain, dtype=dtype)
         return safetensors_file.view(plain, data)
     raw = data[entry.start : entry.start + entry.n_bytes].numpy().reshape(-1, entry.kind.n_bytes)
     flat = torch.empty(math.prod(entry.shape), dtype=dtype or torch.float32)
@@ -115,21 +116,13 @@ def write(file: Path, facts: Mapping[str, tuple[str, Any]], tensors: Iterable[tu
         dims = tensor.shape[::-1]  # the format lists the innermost axis first
         head += _string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind.number, at)
         at = _aligned(at + tensor.numel() // kind.n_values * kind.n_bytes, _ALIGNMENT)
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    try:
-        with open(unfinished, "wb") as out:
-            out.write(head)
-            for name, kind, tensor in tensors:
-                out.write(bytes(-out.tell() % _ALIGNMENT))
-                for piece in tensor.detach().contiguous().flatten().split(_PIECE_VALUES):
-                    out.write(memoryview(_packed(name, kind, piece)).cast("B"))
+    with replacing_file(file) as unfinished, open(unfinished, "wb") as out:
+        out.write(head)
+        for name, kind, tensor in tensors:
             out.write(bytes(-out.tell() % _ALIGNMENT))
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(unfinished, file)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+            for piece in tensor.detach().contiguous().flatten().split(_PIECE_VALUES):
+                out.write(memoryview(_packed(name, kind, piece)).cast("B"))
+        out.write(bytes(-out.tell() % _ALIGNMENT))
 
 
 def _packed(name: str, kind: Kind, values: Tensor) -> np.ndarray:
@@ -183,7 +176,7 @@ class _Reader:
         if type(alignment) is not int or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
             raise ValueError(f"general.alignment must be a power of two, got {alignment!r}")
         start = expected = _aligned(self.at, alignment)
-        tensors = {name: Packed(file=file, start=start + offset, kind=kind, shape=shape)
+        tensors = {name: PackedEntry(file=file, start=start + offset, kind=kind, shape=shape)
                    for name, (kind, shape, offset) in claims.items()}
         # Without overlap, gap or rest, a cut file is noticed.
         for name, entry in sorted(tensors.items(), key=lambda item: item[1].start):

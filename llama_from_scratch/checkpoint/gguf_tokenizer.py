@@ -24,7 +24,7 @@ _LLAMA_3_NAMES = ("llama-bpe", "llama3", "llama-v3")
 _KEY = "tokenizer.ggml."
 
 
-def read(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path) -> Tokenizer | SentencePiece:
+def read_tokenizer(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path) -> Tokenizer | SentencePiece:
     """The tokenizer of a file. Raises ValueError if it has none, a damaged one, or one that is of no Llama up to 3.3."""
     try:
         model = facts.get(_KEY + "model")
@@ -78,7 +78,7 @@ def _pieces(facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]) -> S
     has_prefix = facts.get(_KEY + "add_space_prefix", True)
     if type(has_prefix) is not bool:
         raise ValueError(f"{_KEY}add_space_prefix is a truth value, got {has_prefix!r}")
-    return SentencePiece([Piece(*piece) for piece in zip(tokens, scores, kinds)], prefix="always" if has_prefix else "never",
+    return SentencePiece([Piece(*piece) for piece in zip(tokens, scores[: len(tokens)], kinds, strict=True)], prefix="always" if has_prefix else "never",
                          bos=tokens[bos], eos=tokens[eos])
 
 

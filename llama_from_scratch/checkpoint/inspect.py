@@ -11,12 +11,13 @@ from typing import Any
 import torch
 
 from llama_from_scratch.checkpoint.opened import Opened
+from llama_from_scratch.checkpoint.plain import LAYER_FIELDS, ffn_dims
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.family import FAMILY
 from llama_from_scratch.tokenizer.chat_format import FORMATS, ChatFormat
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
-_SHAPE = ("dim", "n_heads", "n_kv_heads", "ffn_dim", "layers")
+_SHAPE = ("dim", "n_heads", "n_kv_heads", *LAYER_FIELDS)
 _ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "max_seq_len", "is_tied")
 
 
@@ -31,7 +32,8 @@ def facts(opened: Opened) -> dict[str, str]:
         "parameters": f"{config.n_params:,}" + (" (the output head is the embedding)" if config.is_tied else ""),
         "stored as": f"{', '.join(opened.kinds)}, {size(opened.n_bytes)} in {_count(len(opened.files), 'file')}",
         "context": f"{config.max_seq_len:,} tokens",
-        "layers": f"{config.n_layers}, {config.dim:,} wide, feed-forward {config.ffn_dim:,}",
+        "layers": f"{config.n_layers}, {config.dim:,} wide, feed-forward "
+                  + " or ".join(f"{width:,}" for width in ffn_dims(config)),
         "heads": f"{config.n_heads} of {config.head_dim}, key/value heads: {grouped}",
         "vocabulary": f"{config.vocab_size:,}",
         "chat format": "none" if found is None else found.name,

@@ -1,8 +1,7 @@
 """Our own checkpoint: a folder with a config, the weights and the tokenizer, which is either the old one or the new one.
 
-A save writes a sibling folder to the end, forces it to the disk and only then lets it take the old one's place, so a kill
-or a full disk at any moment costs the new checkpoint and never the old. Loading is strict: a tensor that is missing, left
-over or of another shape is named.
+Saving replaces the folder as a whole (`folders`). Loading is strict: a tensor that is missing, left over or of another
+shape is named.
 
 config.json      {"format": ..., "model": the LlamaConfig, "tokenizer": what tokenizer.model does not say}
 model.safetensors    the parameters under their names in `Llama`, in their own dtype; a tied head is stored once
@@ -13,23 +12,23 @@ Notebook 17. The weight format: https://github.com/huggingface/safetensors.
 """
 
 import contextlib
-import json
-import os
-import shutil
+import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llama_from_scratch.checkpoint import safetensors_file
+from llama_from_scratch.checkpoint.described import refuse_undescribed
+from llama_from_scratch.checkpoint.folders import find, replacing_folder
+from llama_from_scratch.checkpoint.json_file import differences, read_json, write_json
 from llama_from_scratch.checkpoint.names import shapes
 from llama_from_scratch.checkpoint.opened import Opened, build, common_dtype, kinds_of
-from llama_from_scratch.checkpoint.safetensors_file import Entry
+from llama_from_scratch.checkpoint.safetensors_file import Entry, read_tensor, read_tensors, write_tensors
+from llama_from_scratch.checkpoint.strict import listed, refuse_impossible_sizes
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
@@ -45,9 +44,10 @@ _OF_RANKS, _OF_PIECES = {"special_tokens", "pattern"}, {"prefix", "bos", "eos"}
 def save(folder: str | Path, model: Llama, tokenizer: Tokenizer | SentencePiece) -> None:
     """Writes model and tokenizer to `folder`, in place of the checkpoint that may be there, all or nothing.
 
-    Raises ValueError if the tokenizer has ids the model does not know, or if `folder` holds anything but a checkpoint;
-    OSError, as for a full disk, leaves the checkpoint that was there.
+    Raises ValueError if the model is not what its config describes, the tokenizer has ids the model does not know, or
+    `folder` holds anything but a checkpoint; OSError, as for a full disk, leaves the checkpoint that was there.
     """
+    refuse_what_cannot_be_saved(model, tokenizer)
     with replacing(folder) as unfinished:
         write(unfinished, model, tokenizer=tokenizer)
 
@@ -58,15 +58,17 @@ def load(folder: str | Path) -> tuple[Llama, Tokenizer | SentencePiece]:
     Raises ValueError if `folder` is no checkpoint of ours, a file of it is damaged or does not fit the config, or the model
     does not fit into memory.
     """
-    opened = read(folder)
+    opened = open_checkpoint(folder)
     return build(opened), opened.tokenizer()
 
 
-def read(folder: str | Path) -> Opened:
+def open_checkpoint(folder: str | Path) -> Opened:
     """The checkpoint in `folder`, its weights not yet read. Raises ValueError as `load` does."""
     path, about = _describe(folder)
     config = _config(path, about)
     entries = safetensors_file.entries(path / "model.safetensors")
+    n_values = sum(math.prod(entry.shape) for entry in entries.values())
+    refuse_impossible_sizes(config, n_values=n_values, where=path / "config.json")
     _refuse_others({name: (entry.dtype, entry.shape) for name, entry in entries.items()}, shapes(config), path)
     dtypes = {entry.dtype for entry in entries.values()}
     return Opened(format="llama_from_scratch", where=path, files=(path / "model.safetensors",), config=config,
@@ -92,76 +94,24 @@ def load_tokenizer(folder: str | Path) -> Tokenizer | SentencePiece:
     return _tokenizer(*_describe(folder))
 
 
-def differences(saved: Any, current: Any, *, where: str = "") -> list[str]:
-    """One line per key at which two JSON values differ: `{"dim": 64}, {"dim": 128}` -> `["dim is 64 there and 128 here"]`."""
-    if isinstance(saved, Mapping) and isinstance(current, Mapping):
-        keys = dict.fromkeys([*saved, *current])
-        pairs = [(f"{where}.{key}" if where else key, saved.get(key), current.get(key)) for key in keys]
-    elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
-        pairs = [(f"{where}[{i}]", a, b) for i, (a, b) in enumerate(zip(saved, current))]
-    elif isinstance(saved, list) and isinstance(current, list):
-        return [f"{where} has {len(saved)} entries there and {len(current)} here"]
-    else:
-        return [] if saved == current else [f"{where} is {saved!r} there and {current!r} here"]
-    return [line for name, a, b in pairs for line in differences(a, b, where=name)]
-
-
 @contextlib.contextmanager
 def replacing(folder: str | Path) -> Iterator[Path]:
-    """An empty folder to write to; when the block ends well it takes the place of `folder`, and on an error it is removed.
+    """An empty folder to write to; when the block ends well it takes the place of the checkpoint `folder`.
 
-    Two renames do it: the old folder aside, the new one in. A kill between them leaves the old one aside, where the next
-    load or save finds it. Raises ValueError if `folder` holds files that are not a checkpoint's, which would be lost.
+    Raises ValueError if `folder` holds files that are not a checkpoint's, which would be lost.
     """
-    folder = Path(folder).absolute()
-    unfinished, aside = folder.with_name(f".{folder.name}.unfinished"), _aside(folder)
-    if aside.exists() and not folder.exists():
-        os.rename(aside, folder)
-    _refuse_foreign(folder)
-    _remove(unfinished)
-    _remove(aside)
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        _force_to_disk(unfinished)
-        if folder.exists():
-            os.rename(folder, aside)
-        try:
-            os.rename(unfinished, folder)
-        except BaseException:
-            if aside.exists():
-                os.rename(aside, folder)
-            raise
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    _sync_folder(folder.parent)
-    shutil.rmtree(aside, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def creating(folder: str | Path) -> Iterator[Path]:
-    """An empty folder to write to, which becomes `folder` when the block ends well; on an error nothing is left.
-
-    Raises ValueError if `folder` is there and holds anything.
-    """
-    if Path(folder).is_dir() and any(Path(folder).iterdir()):
-        raise ValueError(f"this checkpoint is written to a new folder, and {folder} holds files; choose another name")
-    with replacing(folder) as unfinished:
+    with replacing_folder(folder, refuse=_refuse_foreign) as unfinished:
         yield unfinished
 
 
 def write(folder: Path, model: Llama, *, tokenizer: Tokenizer | SentencePiece) -> None:
     """Writes the three files of a checkpoint into an existing folder, one after the other: not atomic by itself."""
-    if tokenizer.vocab_size > model.config.vocab_size:
-        raise ValueError(f"every id of the tokenizer needs a row in the model's embedding; got {tokenizer.vocab_size} ids and "
-                         f"vocab_size={model.config.vocab_size}. Train the tokenizer and the model with the same vocab_size")
+    refuse_what_cannot_be_saved(model, tokenizer)
     if isinstance(tokenizer, SentencePiece):
         beside = {"prefix": tokenizer.prefix, "bos": tokenizer.bos, "eos": tokenizer.eos}
     else:
         beside = {"special_tokens": list(tokenizer.special_ids), "pattern": tokenizer.pattern}
-    about = {"format": FORMAT, "model": model.config.to_dict(), "tokenizer": beside}
-    (folder / "config.json").write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", {"format": FORMAT, "model": model.config.to_dict(), "tokenizer": beside})
     if isinstance(tokenizer, SentencePiece):  # a tokenizer.model has words for two of the prefixes, config.json for all
         SentencePiece(tokenizer.pieces, bos=tokenizer.bos, eos=tokenizer.eos).save(folder / "tokenizer.model")
     else:
@@ -169,77 +119,24 @@ def write(folder: Path, model: Llama, *, tokenizer: Tokenizer | SentencePiece) -
     write_tensors(folder / "model.safetensors", {n: p.detach() for n, p in model.named_parameters()})
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a safetensors file, made by PyTorch as transformers wants it said. Raises OSError where the disk refuses."""
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
-    except SafetensorError as error:
-        raise OSError(f"could not write {path}: {error}") from error
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU. Raises ValueError if the file is missing, cut short or damaged."""
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"a checkpoint needs a whole safetensors file at {path}; it cannot be read ({error}). "
-                         "Copy or save the checkpoint again") from error
-
-
-def read_json(path: Path) -> Any:
-    """The value in a JSON file. Raises ValueError if the file is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"a checkpoint needs a JSON file at {path}; it cannot be read ({error}). "
-                         "Copy or save the checkpoint again") from error
-
-
-def find(folder: str | Path) -> Path | None:
-    """Where the checkpoint of `folder` lies: there, or aside if a save was killed while it took its place, or None."""
-    folder = Path(folder).absolute()
-    return next((path for path in (folder, _aside(folder)) if (path / "config.json").is_file()), None)
-
-
-def _aside(folder: Path) -> Path:
-    return folder.with_name(f".{folder.name}.previous")
+def refuse_what_cannot_be_saved(model: Llama, tokenizer: Tokenizer | SentencePiece) -> None:
+    """Raises ValueError unless the model is what its config describes and has a row for each id of the tokenizer."""
+    refuse_undescribed(model)
+    if tokenizer.vocab_size > model.config.vocab_size:
+        raise ValueError("every id of the tokenizer needs a row in the model's embedding; got "
+                         f"{tokenizer.vocab_size} ids and vocab_size={model.config.vocab_size}. "
+                         "Train the tokenizer and the model with the same vocab_size")
 
 
 def _refuse_foreign(folder: Path) -> None:
     """A save removes the old folder whole, so a folder with anything else in it is not ours to replace."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ValueError(f"a checkpoint is a folder, and {folder} is a file; choose another name")
     foreign = sorted(entry.name for entry in folder.iterdir() if entry.name not in FILES + TRAINING_FILES)
-    if not foreign and (folder / "config.json").exists() and FORMAT not in (folder / "config.json").read_text(errors="replace"):
+    config = folder / "config.json"
+    if not foreign and config.exists() and FORMAT not in config.read_text(errors="replace"):
         foreign = ["a config.json of another program"]
     if foreign:
         raise ValueError(f"saving replaces the whole folder, so it may hold a checkpoint and nothing else; {folder} also "
                          f"holds {', '.join(foreign[:4])}. Choose an empty or a new folder")
-
-
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
-
-
-def _force_to_disk(folder: Path) -> None:
-    """A rename may reach the disk before the bytes do; after a power cut that would be a complete folder of empty files."""
-    for path in folder.iterdir():
-        with open(path, "rb+") as file:
-            os.fsync(file.fileno())
-    _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _describe(folder: str | Path) -> tuple[Path, dict[str, Any]]:
@@ -276,7 +173,8 @@ def _tokenizer(path: Path, about: Mapping[str, Any]) -> Tokenizer | SentencePiec
         raise ValueError(f"a checkpoint is a folder with {', '.join(FILES)}; {path} has no tokenizer.model. "
                          "Copy or save the checkpoint again")
     if keys.keys() == _OF_PIECES:
-        if keys["prefix"] not in get_args(Prefix) or not isinstance(keys["bos"], str) or not isinstance(keys["eos"], str):
+        is_known = keys["prefix"] in get_args(Prefix)
+        if not is_known or not isinstance(keys["bos"], str) or not isinstance(keys["eos"], str):
             raise ValueError(f"the prefix of SentencePiece is one of {', '.join(get_args(Prefix))}, bos and eos are names; "
                              f"{path} has {keys}. Copy or save the checkpoint again")
         return SentencePiece(SentencePiece.load(file).pieces, **keys)
@@ -286,7 +184,7 @@ def _tokenizer(path: Path, about: Mapping[str, Any]) -> Tokenizer | SentencePiec
 def _tensors(entries: Mapping[str, Entry], dtype: torch.dtype | None = None) -> Iterator[tuple[str, Tensor]]:
     """Copies, so that the file is not held open: training goes on to write the next one in its place."""
     for name, entry in entries.items():
-        yield name, safetensors_file.read(entry, dtype=dtype)
+        yield name, read_tensor(entry, dtype=dtype)
 
 
 @torch.no_grad()
@@ -299,12 +197,14 @@ def _fill(model: Llama, path: Path) -> None:
         weight.data = tensors[name].to(weight.device, copy=True)
 
 
-def _refuse_others(found: Mapping[str, tuple[torch.dtype, tuple]], needed: Mapping[str, tuple], path: Path) -> None:
+def _refuse_others(
+    found: Mapping[str, tuple[torch.dtype, tuple]], needed: Mapping[str, tuple], path: Path
+) -> None:
     problems = [f"{name} is missing" for name in needed if name not in found]
     problems += [f"{name} is not of this model" for name in found if name not in needed]
-    problems += [f"{name} is {dtype} {shape}, not floating-point {needed[name]}" for name, (dtype, shape) in found.items()
+    problems += [f"{name} is {dtype} {shape}, not floating-point {needed[name]}"
+                 for name, (dtype, shape) in found.items()
                  if name in needed and (shape != needed[name] or not dtype.is_floating_point)]
     if problems:
-        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise ValueError(f"the tensors in {path / 'model.safetensors'} must be those of its config; "
-                         f"{'; '.join(sorted(problems)[:8])}{more}. Copy or save the checkpoint again")
+        raise ValueError(f"the tensors in {path / 'model.safetensors'} must be those of its config; {listed(problems)}. "
+                         "Copy or save the checkpoint again")

@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 from jaxtyping import Shaped, UInt8
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llama_from_scratch.config import record
@@ -78,7 +80,7 @@ def view(entry: Entry, data: UInt8[Tensor, "bytes"]) -> Shaped[Tensor, "..."]:
     return (flat.clone() if n_misaligned else flat).view(entry.dtype).view(entry.shape)
 
 
-def read(entry: Entry, *, dtype: torch.dtype | None = None) -> Shaped[Tensor, "..."]:
+def read_tensor(entry: Entry, *, dtype: torch.dtype | None = None) -> Shaped[Tensor, "..."]:
     """The tensor in memory of its own, in `dtype` or the file's; holds no more than 2 MB besides what it returns."""
     flat = torch.empty(math.prod(entry.shape), dtype=dtype or entry.dtype)
     with open(entry.file, "rb", buffering=0) as opened:
@@ -92,6 +94,23 @@ def read(entry: Entry, *, dtype: torch.dtype | None = None) -> Shaped[Tensor, ".
                 _read_into(opened, room[: len(piece)], entry.file)
                 piece.copy_(room[: len(piece)])
     return flat.view(entry.shape)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a file, marked as made by PyTorch, which transformers asks for. Raises OSError where the disk refuses."""
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"could not write {path}: {error}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file, on the CPU. Raises ValueError if the file is missing, cut short or damaged."""
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"a checkpoint needs a whole safetensors file at {path}; it cannot be read ({error}). "
+                         "Copy or save the checkpoint again") from error
 
 
 def are_same(a: Entry, b: Entry) -> bool:

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny_checkpoints import far_logits, same_weights, tiny, tokenizer_for
 
-from llama_from_scratch.checkpoint import convert as module
-from llama_from_scratch.checkpoint import gguf_file, load, native
+from llama_from_scratch.checkpoint import folders, gguf_file, hugging_face, native
 from llama_from_scratch.checkpoint.convert import FORMATS, convert, write
+from llama_from_scratch.checkpoint.load import load, open_checkpoint
 
 ALL_HOLD = ("hugging-face", "meta", "gguf", "native")
 HOLDS = {"llama-2": (*ALL_HOLD, "llama2c"), "llama-3.2": ALL_HOLD}
@@ -31,7 +31,7 @@ def sources(tmp_path_factory):
 def test_every_readable_format_becomes_every_writable_one_bit_for_bit(name, source, target, sources, tmp_path):
     folder, models = sources
     convert(folder / name / source, tmp_path / "new", format=target)
-    model, tokenizer = load.load(tmp_path / "new")
+    model, tokenizer = load(tmp_path / "new")
     assert model.config == models[name].config and same_weights(model, models[name])
     assert tokenizer.encode(TEXT) == tokenizer_for(name).encode(TEXT)
     assert torch.equal(far_logits(model), far_logits(models[name]))
@@ -45,8 +45,8 @@ def test_a_dtype_is_kept_unless_another_is_asked_for_or_the_format_lacks_it(form
     model = tiny().bfloat16()
     write(tmp_path / "a", model, tokenizer=tokenizer_for("llama-3.1"), format="hugging-face")
     convert(tmp_path / "a", tmp_path / "b", format=format, dtype=dtype)
-    assert load.read(tmp_path / "b").dtype == expected
-    again, _ = load.load(tmp_path / "b", dtype=torch.float32)
+    assert open_checkpoint(tmp_path / "b").dtype == expected
+    again, _ = load(tmp_path / "b", dtype=torch.float32)
     assert same_weights(again, model.to(expected).float())
 
 
@@ -55,7 +55,7 @@ def test_q8_0_packs_the_matrices_and_stays_close(sources, tmp_path):
     convert(folder / "llama-3.2" / "meta", tmp_path / "packed.gguf", format="gguf", dtype="q8_0")
     kinds = {entry.kind.name for entry in gguf_file.header(tmp_path / "packed.gguf").tensors.values() if len(entry.shape) > 1}
     assert kinds == {"Q8_0"}
-    packed, whole = load.load(tmp_path / "packed.gguf")[0], models["llama-3.2"]
+    packed, whole = load(tmp_path / "packed.gguf")[0], models["llama-3.2"]
     error = (packed.tok_embeddings.weight - whole.tok_embeddings.weight).abs().max()
     assert 0 < error <= whole.tok_embeddings.weight.abs().max() / 127
 
@@ -66,7 +66,7 @@ def test_shards_are_as_many_as_asked_for(n_shards, sources, tmp_path):
     convert(source, tmp_path / "hf", format="hugging-face", n_shards=n_shards)
     sizes = [file.stat().st_size for file in (tmp_path / "hf").glob("model-*.safetensors")]
     assert len(sizes) == n_shards and max(sizes) < 2 * sum(sizes) / n_shards
-    assert same_weights(load.load(tmp_path / "hf")[0], model)
+    assert same_weights(load(tmp_path / "hf")[0], model)
     if n_shards == 3:
         with pytest.raises(ValueError, match="n_shards must divide n_heads"):
             convert(source, tmp_path / "meta", format="meta", n_shards=n_shards)
@@ -74,7 +74,7 @@ def test_shards_are_as_many_as_asked_for(n_shards, sources, tmp_path):
         return
     convert(source, tmp_path / "meta", format="meta", n_shards=n_shards)
     assert len(list((tmp_path / "meta").glob("consolidated.*.pth"))) == n_shards
-    assert same_weights(load.load(tmp_path / "meta")[0], model)
+    assert same_weights(load(tmp_path / "meta")[0], model)
 
 
 def test_the_reader_hears_how_far_it_is(sources, tmp_path):
@@ -159,8 +159,8 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(format, sources, tmp_path, m
         n_written += 1
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    whole = {"hugging-face": (native, "write_tensors"), "meta": (torch, "save"), "gguf": (gguf_file, "_packed"),
-             "llama2c": (native, "_force_to_disk")}
+    whole = {"hugging-face": (hugging_face, "write_tensors"), "meta": (torch, "save"), "gguf": (gguf_file, "_packed"),
+             "llama2c": (folders, "sync")}
     monkeypatch.setattr(*whole[format], full)
     with pytest.raises(OSError, match="No space left"):
         convert(sources[0] / "llama-2" / "hugging-face", tmp_path / "b", format=format)
@@ -169,4 +169,4 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(format, sources, tmp_path, m
 
 def test_the_folder_above_the_target_is_made(sources, tmp_path):
     convert(sources[0] / "llama-2" / "meta", tmp_path / "deep" / "er" / "b.gguf", format="gguf")
-    assert module.load.read(tmp_path / "deep" / "er" / "b.gguf").format == "GGUF"
+    assert open_checkpoint(tmp_path / "deep" / "er" / "b.gguf").format == "GGUF"

@@ -20,7 +20,8 @@ from tiny_checkpoints import (
 )
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import gguf, gguf_blocks, load
+from llama_from_scratch.checkpoint import gguf, gguf_blocks, gguf_config
+from llama_from_scratch.checkpoint.load import load
 from llama_from_scratch.checkpoint.opened import build
 from llama_from_scratch.config import LayerSpec, RopeScaling
 from llama_from_scratch.tokenizer import released
@@ -95,7 +96,7 @@ def each_divisor(config, scaling):
 @pytest.mark.parametrize("generation", family.GENERATIONS)
 def test_ours_to_gguf_to_ours_changes_no_bit(generation, tmp_path):
     model = tiny(generation)
-    back = build(gguf.read(write(tmp_path, model, generation=generation)))
+    back = build(gguf.open_checkpoint(write(tmp_path, model, generation=generation)))
     assert back.config == model.config and same_weights(back, model)
     assert torch.equal(far_logits(back), far_logits(model))
 
@@ -111,7 +112,7 @@ def test_the_reference_reads_what_we_write(generation, kind, tmp_path):
              "layers.1.feed_forward.w_down.weight": "blk.1.ffn_down.weight"}
     assert ("output.weight" in theirs) != model.config.is_tied
     assert ("rope_freqs.weight" in theirs) == (model.config.rope_scaling is not None)
-    back = dict(gguf.read(path).tensors(torch.float32))
+    back = dict(gguf.open_checkpoint(path).tensors(torch.float32))
     weights = dict(model.named_parameters())
     for ours, name in names.items():
         tensor, weight = theirs[name], weights[ours].detach()
@@ -144,7 +145,7 @@ def test_the_reference_reads_the_facts_we_write(tmp_path):
 @pytest.mark.parametrize("generation", family.GENERATIONS)
 def test_we_read_what_the_reference_writes(generation, tmp_path):
     model = tiny(generation)
-    opened = gguf.read(by_their_writer(tmp_path / "m.gguf", model))
+    opened = gguf.open_checkpoint(by_their_writer(tmp_path / "m.gguf", model))
     assert opened.config == model.config and opened.dtype == torch.float32
     assert same_weights(build(opened), model)
     assert torch.equal(far_logits(build(opened)), far_logits(model))
@@ -154,14 +155,14 @@ def test_we_read_what_the_reference_writes(generation, tmp_path):
 def test_the_comparison_with_transformers_sees_every_mistake_a_converter_can_make(mistake, tmp_path):
     model = quiet(tiny("llama-3.2"))
     mistaken = model if mistake is None else MISTAKES[mistake](model)
-    difference = difference_from_transformers(build(gguf.read(by_their_writer(tmp_path / "m.gguf", mistaken))), model)
+    difference = difference_from_transformers(build(gguf.open_checkpoint(by_their_writer(tmp_path / "m.gguf", mistaken))), model)
     assert difference < SAME_ARITHMETIC if mistake is None else difference > 10 * SAME_ARITHMETIC, f"{mistake}: {difference}"
 
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0"])
 def test_matrices_of_every_kind_are_unpacked_as_the_reference_does(kind, tmp_path):
     model = tiny("llama-3.2")
-    opened = gguf.read(by_their_writer(tmp_path / "m.gguf", model, kinds={"all": TYPE[kind]}))
+    opened = gguf.open_checkpoint(by_their_writer(tmp_path / "m.gguf", model, kinds={"all": TYPE[kind]}))
     assert opened.dtype == {"F16": torch.float16, "BF16": torch.bfloat16}.get(kind, torch.float32)
     for dtype in (torch.float32, torch.bfloat16):
         read = dict(opened.tensors(dtype))
@@ -195,7 +196,7 @@ def test_q8_0_is_packed_bit_for_bit_as_the_reference_does():
 def test_the_tokenizer_comes_back_with_the_model(generation, tmp_path):
     tokenizer = tokenizer_for(generation)
     path = write(tmp_path, tiny(generation, vocab_size=540), generation=generation)
-    back = gguf.read(path).tokenizer()
+    back = gguf.open_checkpoint(path).tokenizer()
     assert type(back) is type(tokenizer) and back.vocab_size == tokenizer.vocab_size == 520
     assert (back.special_ids, back.bos_id, back.eos_id) == (tokenizer.special_ids, tokenizer.bos_id, tokenizer.eos_id)
     for text in (TEXT, STRANGE):
@@ -207,7 +208,7 @@ def test_the_tokenizer_comes_back_with_the_model(generation, tmp_path):
 
 def test_a_file_is_recognised_by_its_first_bytes(tmp_path):
     model = tiny()
-    loaded, tokenizer = load.load(write(tmp_path, model, name="model.bin"))
+    loaded, tokenizer = load(write(tmp_path, model, name="model.bin"))
     assert same_weights(loaded, model) and tokenizer.encode(TEXT) == tokenizer_for("llama-3.1").encode(TEXT)
 
 
@@ -215,25 +216,25 @@ def test_a_file_is_recognised_by_its_first_bytes(tmp_path):
 def test_the_divisors_show_the_scaling_of_every_published_model(name):
     config = family.config(name)
     bare = dataclasses.replace(config, rope_scaling=None)
-    assert gguf.scaling_of(gguf.divisors_of(config), bare) == config.rope_scaling
+    assert gguf_config.scaling_of(gguf_config.divisors_of(config), bare) == config.rope_scaling
     if config.rope_scaling:
         wanted = torch.tensor(divisors_by_hand(config, config.rope_scaling))
-        torch.testing.assert_close(gguf.divisors_of(config), wanted, rtol=1e-5, atol=0)
+        torch.testing.assert_close(gguf_config.divisors_of(config), wanted, rtol=1e-5, atol=0)
 
 
 @pytest.mark.parametrize("scaling", [(16.0, 1.0, 1.0, 8192), (4.0, 1.0, 4.0, 4096), (10.0, 1.0, 8.0, 2048)])
 def test_other_scalings_of_the_same_form_are_found(scaling):
     scaling = RopeScaling(**dict(zip(("factor", "low_freq_factor", "high_freq_factor", "original_max_seq_len"), scaling)))
     config = dataclasses.replace(family.config("llama-3.2-1b"), rope_scaling=scaling)
-    assert gguf.scaling_of(gguf.divisors_of(config), config) == scaling
+    assert gguf_config.scaling_of(gguf_config.divisors_of(config), config) == scaling
 
 
 def test_divisors_of_no_known_scaling_are_refused():
     config = family.config("llama-3.1-8b")
-    divisors = gguf.divisors_of(config)
+    divisors = gguf_config.divisors_of(config)
     divisors[30] *= 1.001
     with pytest.raises(ValueError, match=r"must be the divisors of a scaling as in Llama 3.1"):
-        gguf.scaling_of(divisors, config)
+        gguf_config.scaling_of(divisors, config)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -268,7 +269,7 @@ def test_a_tokenizer_that_does_not_belong_is_refused(tmp_path):
     other = Tokenizer(tokenizer_for("llama-3").ranks, special_tokens=released.LLAMA_3, pattern=r"\w+|\W+")
     with pytest.raises(ValueError, match=r"has a name for the pattern of Llama 3, and none for another"):
         gguf.write(tmp_path / "m.gguf", tiny(), tokenizer=other)
-    opened = gguf.read(by_their_writer(tmp_path / "none.gguf", tiny()))
+    opened = gguf.open_checkpoint(by_their_writer(tmp_path / "none.gguf", tiny()))
     with pytest.raises(ValueError, match=r"tokenizer.ggml.model must be \"llama\""):
         opened.tokenizer()
 
@@ -286,12 +287,12 @@ U32, F32, TEXT_FACT = (reference.GGUFValueType.UINT32,), (reference.GGUFValueTyp
 ])
 def test_a_fact_that_changes_the_arithmetic_is_refused(facts, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        gguf.read(by_their_writer(tmp_path / "m.gguf", tiny(), facts=facts))
+        gguf.open_checkpoint(by_their_writer(tmp_path / "m.gguf", tiny(), facts=facts))
 
 
 def test_a_tensor_that_is_missing_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"blk.2.attn_v.weight is missing"):
-        gguf.read(by_their_writer(tmp_path / "m.gguf", tiny(), drop=("blk.2.attn_v.weight",)))
+        gguf.open_checkpoint(by_their_writer(tmp_path / "m.gguf", tiny(), drop=("blk.2.attn_v.weight",)))
 
 
 @pytest.fixture(scope="module")
@@ -302,7 +303,7 @@ def good(tmp_path_factory):
 def refused(tmp_path, data, message):
     (tmp_path / "m.gguf").write_bytes(data)
     with pytest.raises(ValueError, match=message):
-        gguf.read(tmp_path / "m.gguf")
+        gguf.open_checkpoint(tmp_path / "m.gguf")
 
 
 def with_claim(data, *, dims=None, kind=None, offset=None, n_dims=2):
@@ -367,7 +368,7 @@ def test_bytes_changed_anywhere_in_the_header_are_refused_or_harmless(good, tmp_
             data[at] = random.integers(256)
         path.write_bytes(data)
         try:
-            opened = gguf.read(path)
+            opened = gguf.open_checkpoint(path)
             opened.tokenizer()
             list(opened.tensors(torch.float32))
         except ValueError as error:

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from tiny_checkpoints import TOKENIZER, far_logits, far_positions, ids, large_tokenizer, same_weights, tiny, tokenizer_for
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import hugging_face
+from llama_from_scratch.checkpoint import hugging_face, hugging_face_config
 from llama_from_scratch.checkpoint.opened import build
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 
@@ -26,7 +26,7 @@ def their_load(folder):
 
 
 def our_load(folder, **how):
-    return build(hugging_face.read(folder), **how)
+    return build(hugging_face.open_checkpoint(folder), **how)
 
 
 def edit_json(file, **changes):
@@ -51,7 +51,7 @@ def test_transformers_computes_the_same_from_what_we_write(generation, shard_byt
     torch.testing.assert_close(far_logits(model), their_logits(twin), rtol=0, atol=SAME_ARITHMETIC)
     with torch.no_grad():
         assert greedy(model) == greedy(lambda row: twin(row).logits)
-    ends = hugging_face.read(tmp_path / "m").stop_ids
+    ends = hugging_face.open_checkpoint(tmp_path / "m").stop_ids
     assert twin.generation_config.eos_token_id == (sorted(ends) if len(ends) > 1 else tokenizer.eos_id)
 
 
@@ -149,7 +149,7 @@ LLAMA3 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "origi
 
 
 def test_what_a_config_leaves_out_has_the_defaults_of_transformers():
-    config, theirs = hugging_face.config_from(PLAIN), transformers.LlamaConfig(**PLAIN)
+    config, theirs = hugging_face_config.config_from(PLAIN), transformers.LlamaConfig(**PLAIN)
     assert config.norm_eps == theirs.rms_norm_eps == 1e-6
     assert config.max_seq_len == theirs.max_position_embeddings
     assert config.n_kv_heads == theirs.num_key_value_heads
@@ -168,19 +168,19 @@ def test_what_a_config_leaves_out_has_the_defaults_of_transformers():
     ],
 )
 def test_rope_is_read_in_the_words_of_transformers_4_and_5(said):
-    config = hugging_face.config_from(PLAIN | said)
+    config = hugging_face_config.config_from(PLAIN | said)
     assert (config.rope_theta, config.rope_scaling) == (5e5, family.tiny("llama-3.1").rope_scaling)
 
 
 @pytest.mark.parametrize("name", family.FAMILY)
 def test_a_config_comes_back_from_its_config_json(name):
     config = family.config(name)
-    about = json.loads(json.dumps(hugging_face.config_to(config, dtype=torch.bfloat16)))
-    assert hugging_face.config_from(about) == config
+    about = json.loads(json.dumps(hugging_face_config.config_to(config, dtype=torch.bfloat16)))
+    assert hugging_face_config.config_from(about) == config
     if config.rope_scaling is None:
-        assert hugging_face.config_from({k: v for k, v in about.items() if k != "rope_scaling"}) == config
+        assert hugging_face_config.config_from({k: v for k, v in about.items() if k != "rope_scaling"}) == config
     theirs = transformers.LlamaConfig(**about).to_dict()
-    assert hugging_face.config_from(theirs | {"architectures": ["LlamaForCausalLM"]}) == config
+    assert hugging_face_config.config_from(theirs | {"architectures": ["LlamaForCausalLM"]}) == config
 
 
 @pytest.mark.parametrize(
@@ -216,13 +216,13 @@ def test_a_config_comes_back_from_its_config_json(name):
 )
 def test_a_config_that_asks_for_another_arithmetic_is_refused(said, message):
     with pytest.raises(ValueError, match=message):
-        hugging_face.config_from(PLAIN | said)
+        hugging_face_config.config_from(PLAIN | said)
 
 
 @pytest.mark.parametrize("key", [key for key in PLAIN if key != "model_type"])
 def test_a_size_that_is_left_out_is_named(key):
     with pytest.raises(ValueError, match=f"{key} is"):
-        hugging_face.config_from({k: v for k, v in PLAIN.items() if k != key})
+        hugging_face_config.config_from({k: v for k, v in PLAIN.items() if k != key})
 
 
 @pytest.mark.parametrize("generation", ["llama-2", "llama-3", "llama-3.1"])
@@ -230,7 +230,7 @@ def test_the_tokenizer_comes_back_and_transformers_gives_the_same_ids(generation
     tokenizer = tokenizer_for(generation)
     hugging_face.write(tmp_path / "m", tiny(generation), tokenizer=tokenizer)
     text = "the cat sat on Äx\n  <rat> <|eot_id|></s>"
-    mine = hugging_face.read(tmp_path / "m").tokenizer()
+    mine = hugging_face.open_checkpoint(tmp_path / "m").tokenizer()
     assert type(mine) is type(tokenizer) and mine.special_ids == tokenizer.special_ids
     assert mine.encode(text, bos=True) == tokenizer.encode(text, bos=True)
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "m")
@@ -242,7 +242,7 @@ def test_a_tokenizer_model_is_read_where_no_tokenizer_json_is(tmp_path):
     tokenizer = tokenizer_for("llama-2")
     hugging_face.write(tmp_path / "m", tiny("llama-2"), tokenizer=tokenizer)
     (tmp_path / "m/tokenizer.json").unlink()
-    assert hugging_face.read(tmp_path / "m").tokenizer().encode("the cat") == tokenizer.encode("the cat")
+    assert hugging_face.open_checkpoint(tmp_path / "m").tokenizer().encode("the cat") == tokenizer.encode("the cat")
 
 
 # --- the files --------------------------------------------------------------------------------------------------------
@@ -359,21 +359,21 @@ def test_a_bad_folder_is_refused_and_what_is_wrong_is_named(damage, message, tmp
     hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER, shard_bytes=100_000)
     damage(tmp_path / "m")
     with pytest.raises(ValueError, match=message):
-        hugging_face.read(tmp_path / "m").tokenizer()
+        hugging_face.open_checkpoint(tmp_path / "m").tokenizer()
 
 
 def test_dtypes_that_are_no_weights_are_named(tmp_path):
     hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
     edit(tmp_path / "m", lambda t: t.update({"model.norm.weight": t["model.norm.weight"].to(torch.float8_e4m3fn)}))
     with pytest.raises(ValueError, match=r"these hold torch.float8_e4m3fn, as a quantized checkpoint does"):
-        hugging_face.read(tmp_path / "m")
+        hugging_face.open_checkpoint(tmp_path / "m")
 
 
 def test_pickles_are_told_from_a_missing_download(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(PLAIN))
     (tmp_path / "pytorch_model.bin").write_text("")
     with pytest.raises(ValueError, match=r"weights as pickles \(.bin\), which are not read: take its safetensors version"):
-        hugging_face.read(tmp_path)
+        hugging_face.open_checkpoint(tmp_path)
 
 
 def test_damaged_json_is_refused_or_read_and_never_crashes(tmp_path):
@@ -392,7 +392,7 @@ def test_damaged_json_is_refused_or_read_and_never_crashes(tmp_path):
             del bad[int(torch.randint(len(bad), (), generator=draw)) :]
         file.write_bytes(bad)
         try:
-            hugging_face.read(folder)
+            hugging_face.open_checkpoint(folder)
         except ValueError as error:
             n_refused += 1
             assert str(folder) in str(error)

@@ -5,8 +5,9 @@ import torch
 from tiny_checkpoints import tiny, tokenizer_for
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import inspect, load
+from llama_from_scratch.checkpoint import inspect
 from llama_from_scratch.checkpoint.convert import write
+from llama_from_scratch.checkpoint.load import open_checkpoint
 from llama_from_scratch.checkpoint.opened import Opened
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
 from llama_from_scratch.tokenizer.chat_format import FORMATS
@@ -98,6 +99,6 @@ def test_the_table_tells_all_and_reads_no_weight(tmp_path):
 ])
 def test_every_format_is_inspected(name, format, told, tmp_path):
     write(tmp_path / "x", tiny(name), tokenizer=tokenizer_for(name), format=format)
-    rows = inspect.facts(load.read(tmp_path / "x"))
+    rows = inspect.facts(open_checkpoint(tmp_path / "x"))
     assert (rows["format"], rows["chat format"]) == (told, FORMATS[name].name)
     assert name in rows["family"] and rows["stored as"].endswith("in 1 file")

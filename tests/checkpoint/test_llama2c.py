@@ -15,7 +15,8 @@ from tiny_checkpoints import (
     tokenizer_for,
 )
 
-from llama_from_scratch.checkpoint import llama2c, load
+from llama_from_scratch.checkpoint import llama2c
+from llama_from_scratch.checkpoint.load import load
 from llama_from_scratch.checkpoint.opened import build
 from llama_from_scratch.config import LayerSpec
 
@@ -58,7 +59,7 @@ def as_exported(model, version):
 def test_a_file_that_llama2c_exports_is_read_bit_for_bit(changes, version, tmp_path):
     model = tiny("llama-2", **changes)
     (tmp_path / "stories.bin").write_bytes(as_exported(model, version))
-    opened = llama2c.read(tmp_path / "stories.bin")
+    opened = llama2c.open_checkpoint(tmp_path / "stories.bin")
     assert opened.config == model.config and same_weights(build(opened), model)
     assert torch.equal(far_logits(build(opened)), far_logits(model))
     half = dict(opened.tensors(torch.bfloat16))
@@ -76,7 +77,7 @@ def test_the_comparison_with_transformers_sees_every_mistake_a_converter_can_mak
     monkeypatch.setattr(llama2c, "_FIXED", llama2c._FIXED | FIXED.get(mistake, {}))
     mistaken = model if mistake is None or mistake in FIXED else MISTAKES[mistake](model)
     (tmp_path / "m.bin").write_bytes(as_exported(mistaken, version))
-    difference = difference_from_transformers(build(llama2c.read(tmp_path / "m.bin")), model)
+    difference = difference_from_transformers(build(llama2c.open_checkpoint(tmp_path / "m.bin")), model)
     assert difference < SAME_ARITHMETIC if mistake is None else difference > 10 * SAME_ARITHMETIC, f"{mistake}: {difference}"
 
 
@@ -93,9 +94,9 @@ def test_we_write_what_llama2c_exports(is_tied, version, tmp_path):
         np.testing.assert_allclose(*tables, rtol=0, atol=SAME_ANGLE)
         found, wanted = (data[:start] + data[start + n :] for data in (found, wanted))
     assert found == wanted
-    loaded, tokenizer = load.load(tmp_path / "m")
+    loaded, tokenizer = load(tmp_path / "m")
     assert same_weights(loaded, model) and tokenizer.encode(TEXT, bos=True) == PIECES.encode(TEXT, bos=True)
-    assert same_weights(load.load(tmp_path / "m" / "model.bin")[0], model)
+    assert same_weights(load(tmp_path / "m" / "model.bin")[0], model)
 
 
 def test_a_model_that_llama2c_would_compute_otherwise_is_refused(tmp_path):
@@ -122,7 +123,7 @@ def good(request):
 def refused(tmp_path, data, message):
     (tmp_path / "m.bin").write_bytes(data)
     with pytest.raises(ValueError, match=message):
-        llama2c.read(tmp_path / "m.bin")
+        llama2c.open_checkpoint(tmp_path / "m.bin")
 
 
 def test_a_file_cut_anywhere_or_grown_is_refused(good, tmp_path):
@@ -151,7 +152,7 @@ def test_a_tokenizer_that_is_missing_or_of_another_model_is_refused(tmp_path):
     llama2c.write(tmp_path / "m", tiny("llama-2"), tokenizer=PIECES)
     (tmp_path / "m" / "model.bin").write_bytes(as_exported(tiny("llama-2", vocab_size=1000), 1))
     with pytest.raises(ValueError, match=r"must belong together"):
-        llama2c.read(tmp_path / "m").tokenizer()
+        llama2c.open_checkpoint(tmp_path / "m").tokenizer()
     (tmp_path / "m" / "tokenizer.bin").unlink()
     with pytest.raises(ValueError, match=r"there is none at .*tokenizer.bin"):
-        llama2c.read(tmp_path / "m").tokenizer()
+        llama2c.open_checkpoint(tmp_path / "m").tokenizer()

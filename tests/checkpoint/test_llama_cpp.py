@@ -77,7 +77,7 @@ def difference(path, model):
 @pytest.mark.parametrize("generation", ["llama-2", "llama-3", "llama-3.1", "llama-3.2"])
 def test_llama_cpp_computes_the_same_from_what_we_write(generation, kind, tmp_path):
     gguf.write(tmp_path / "m.gguf", tiny(generation), tokenizer=tokenizer_for(generation), kind=kind)
-    ours = build(gguf.read(tmp_path / "m.gguf"), dtype=torch.float32)
+    ours = build(gguf.open_checkpoint(tmp_path / "m.gguf"), dtype=torch.float32)
     if kind != "F32":
         for module in ours.modules():
             if isinstance(module, torch.nn.Linear):

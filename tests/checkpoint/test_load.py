@@ -13,7 +13,12 @@ from tiny_checkpoints import TOKENIZER, VOCAB, far_logits, large_tokenizer, same
 
 import llama_from_scratch
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, load, meta, names, native, opened, tokenizer_files
+from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, machine, meta, native, tokenizer_files
+from llama_from_scratch.checkpoint.folders import creating_folder
+from llama_from_scratch.checkpoint.hugging_face_config import config_to
+from llama_from_scratch.checkpoint.load import load, open_checkpoint
+from llama_from_scratch.checkpoint.names import HUGGING_FACE
+from llama_from_scratch.checkpoint.translation import translation
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.sentencepiece import Piece, SentencePiece
 
@@ -40,8 +45,8 @@ def test_the_wanted_dtype_is_given_and_the_callers_seed_kept(layout, tmp_path):
     WRITERS[layout](tmp_path / "m", tiny().bfloat16(), TOKENIZER)
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    as_saved, _ = load.load(tmp_path / "m")
-    wide, _ = load.load(tmp_path / "m", dtype=torch.float32)
+    as_saved, _ = load(tmp_path / "m")
+    wide, _ = load(tmp_path / "m", dtype=torch.float32)
     assert torch.equal(torch.get_rng_state(), before)
     assert same_weights(as_saved, tiny().bfloat16()) and same_weights(wide, tiny().bfloat16().float())
     assert as_saved.rope.freq_R.dtype == torch.float32
@@ -52,9 +57,9 @@ def test_no_weight_is_drawn_to_be_thrown_away_and_nothing_heavy_imported(tmp_pat
     hugging_face.write(tmp_path / "m", tiny("llama-3.1"), tokenizer=TOKENIZER)
     script = """
 import sys
-from llama_from_scratch.checkpoint import load
+from llama_from_scratch.checkpoint import open_checkpoint
 from llama_from_scratch.checkpoint.opened import build
-model = build(load.read(sys.argv[1]))
+model = build(open_checkpoint(sys.argv[1]))
 print("sympy" in sys.modules, any(p.is_meta for p in [*model.parameters(), *model.buffers()]))
 """
     done = subprocess.run([sys.executable, "-c", script, tmp_path / "m"], capture_output=True, text=True, check=True)
@@ -65,34 +70,33 @@ def test_progress_is_told_in_bytes_up_to_all_of_them(tmp_path):
     model = tiny("llama-3.2")
     hugging_face.write(tmp_path / "m", model, tokenizer=TOKENIZER)
     heard = []
-    load.load(tmp_path / "m", on_tensor=lambda done, n_bytes: heard.append((done, n_bytes)))
+    load(tmp_path / "m", on_tensor=lambda done, n_bytes: heard.append((done, n_bytes)))
     assert len(heard) == 38 and heard == sorted(heard) and heard[-1] == (4 * model.config.n_params,) * 2
 
 
 @pytest.mark.parametrize("layout", WRITERS)
 def test_a_loaded_model_can_be_trained(layout, tmp_path):
     WRITERS[layout](tmp_path / "m", tiny("llama-3.2"), TOKENIZER)
-    loaded, _ = load.load(tmp_path / "m")
+    loaded, _ = load(tmp_path / "m")
     loaded(torch.zeros(1, 3, dtype=torch.int64)).sum().backward()
     torch.optim.SGD(loaded.parameters(), lr=0.1).step()
     assert not torch.equal(loaded.norm.weight, tiny("llama-3.2").norm.weight)
-    assert same_weights(load.load(tmp_path / "m")[0], tiny("llama-3.2")), "the files keep what was saved"
+    assert same_weights(load(tmp_path / "m")[0], tiny("llama-3.2")), "the files keep what was saved"
 
 
 def sparse_checkpoint(folder, config):
     """A folder as Hugging Face's, whose weights are holes in the file: long as the real one, small on the disk."""
     folder.mkdir()
-    rows = names.expand(names.HUGGING_FACE, config.n_layers)
     header, end = {}, 0
-    for ours, shape in names.shapes(config).items():
+    for name, shape in translation(HUGGING_FACE, config).theirs.items():
         n_bytes = 2 * math.prod(shape)
-        header[rows[ours].theirs] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [end, end + n_bytes]}
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [end, end + n_bytes]}
         end += n_bytes
     head = json.dumps(header).encode()
     with open(folder / "model.safetensors", "wb") as file:
         file.write(len(head).to_bytes(8, "little") + head)
         file.truncate(8 + len(head) + end)
-    (folder / "config.json").write_text(json.dumps(hugging_face.config_to(config, dtype=torch.bfloat16)))
+    (folder / "config.json").write_text(json.dumps(config_to(config, dtype=torch.bfloat16)))
     return folder
 
 
@@ -103,28 +107,28 @@ def test_an_8b_model_that_does_not_fit_is_refused_before_a_weight_is_read(tmp_pa
     start = time.perf_counter()
     with pytest.raises(ValueError, match=r"8.03 billion parameters of .* need 16.06 GB in bfloat16, and 12.00 GB are free "
                                          r"on cpu. Take a smaller model"):
-        load.load(folder, memory_bytes=12 * 10**9)
+        load(folder, memory_bytes=12 * 10**9)
     with pytest.raises(ValueError, match=r"need 32.12 GB in float32, and 20.00 GB .* Ask for dtype=torch.bfloat16, which"):
-        load.load(folder, dtype=torch.float32, memory_bytes=20 * 10**9)
+        load(folder, dtype=torch.float32, memory_bytes=20 * 10**9)
     assert time.perf_counter() - start < 5
-    monkeypatch.setattr(opened, "free_bytes", lambda device: 10**9)
+    monkeypatch.setattr(machine, "free_bytes", lambda device: 10**9)
     with pytest.raises(ValueError, match=r"and 1.00 GB are free on cpu"):
-        load.load(folder)
+        load(folder)
 
 
 def test_the_machine_says_how_much_memory_is_free():
-    free = opened.free_bytes(torch.device("cpu"))
+    free = machine.free_bytes(torch.device("cpu"))
     assert 10**8 < free < 10**14
-    assert opened.free_bytes(torch.device("meta")) is None
+    assert machine.free_bytes(torch.device("meta")) is None
 
 
 def test_a_container_leaves_its_limit_less_what_it_uses_and_cannot_drop(tmp_path):
     about = {"memory.max": "1000", "memory.current": "700", "memory.stat": "anon 400\nactive_file 200\ninactive_file 100"}
     for name, content in about.items():
         (tmp_path / name).write_text(content + "\n")
-    assert opened._container_free_bytes(tmp_path, 5000) == 600
+    assert machine._container_free_bytes(tmp_path, 5000) == 600
     (tmp_path / "memory.max").write_text("max\n")
-    assert opened._container_free_bytes(tmp_path, 5000) == 5000
+    assert machine._container_free_bytes(tmp_path, 5000) == 5000
 
 
 @pytest.mark.parametrize(
@@ -149,8 +153,8 @@ def test_tensors_of_several_dtypes_need_a_decision(tmp_path):
     model.norm.float()
     hugging_face.write(tmp_path / "m", model, tokenizer=TOKENIZER)
     with pytest.raises(ValueError, match=r"have several dtypes, of which a model computes in one; choose it: dtype="):
-        load.load(tmp_path / "m")
-    assert load.load(tmp_path / "m", dtype=torch.float32)[0].norm.weight.dtype == torch.float32
+        load(tmp_path / "m")
+    assert load(tmp_path / "m", dtype=torch.float32)[0].norm.weight.dtype == torch.float32
 
 
 PIECES = tokenizer_for("llama-2").pieces
@@ -158,15 +162,15 @@ PIECES = tokenizer_for("llama-2").pieces
 # Prints the peak of resident memory while a checkpoint is loaded and every weight used once, over what was there before.
 PEAK = """
 import sys, torch
-from llama_from_scratch.checkpoint import load
+from llama_from_scratch.checkpoint import open_checkpoint
 from llama_from_scratch.checkpoint.opened import build
 folder, dtype = sys.argv[1], getattr(torch, sys.argv[2])
-build(load.read(sys.argv[3]), dtype=dtype)  # loads what PyTorch loads lazily
+build(open_checkpoint(sys.argv[3]), dtype=dtype)  # loads what PyTorch loads lazily
 def status(key):
     return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(key))
 open("/proc/self/clear_refs", "w").write("5")
 before = status("VmRSS")
-model = build(load.read(folder), dtype=dtype)
+model = build(open_checkpoint(folder), dtype=dtype)
 for weight in model.parameters():
     weight.data.view(torch.uint8)[..., ::64].max()
 print((status("VmHWM") - before) / sum(weight.nbytes for weight in model.parameters()))
@@ -213,7 +217,7 @@ def write_weights_only(layout, folder, model):
     if layout == "meta in one file":
         meta.write(folder, model, tokenizer=tokenizer)
     elif layout == "native":
-        with native.creating(folder) as unfinished:
+        with creating_folder(folder) as unfinished:
             native.write(unfinished, model, tokenizer=TOKENIZER)
     elif layout == "meta":
         meta.write(folder, model, tokenizer=tokenizer, n_shards=2)
@@ -229,7 +233,7 @@ def test_a_round_through_all_layouts_changes_no_bit(generation, tmp_path):
     tokenizer_files.write_hugging_face(tmp_path / "0", tokenizer)
     write = {"1": lambda *where, **what: meta.write(*where, n_shards=2, **what), "2": gguf.write, "3": hugging_face.write}
     for i in range(4):
-        model_then, tokenizer_then = load.load(tmp_path / str(i))
+        model_then, tokenizer_then = load(tmp_path / str(i))
         assert model_then.config == model.config and same_weights(model_then, model)
         assert tokenizer_then.encode("the cat sat", bos=True, eos=True) == tokenizer.encode("the cat sat", bos=True, eos=True)
         if i < 3:
@@ -241,11 +245,11 @@ def test_the_tokenizer_of_a_folder_is_told_by_its_content_and_its_special_tokens
     for generation in family.GENERATIONS:
         written = tokenizer_for(generation)
         meta.write(tmp_path / generation, tiny(generation), tokenizer=written)
-        _, tokenizer = load.load(tmp_path / generation)
+        _, tokenizer = load(tmp_path / generation)
         assert type(tokenizer) is type(written) and tokenizer.special_ids == written.special_ids
         assert tokenizer.encode("the cat sat", bos=True, eos=True) == written.encode("the cat sat", bos=True, eos=True)
-    assert "<|eom_id|>" in load.load(tmp_path / "llama-3.1")[1].special_ids
-    assert "<|eom_id|>" not in load.load(tmp_path / "llama-3")[1].special_ids
+    assert "<|eom_id|>" in load(tmp_path / "llama-3.1")[1].special_ids
+    assert "<|eom_id|>" not in load(tmp_path / "llama-3")[1].special_ids
 
 
 @pytest.mark.parametrize(("generation", "ends"), [
@@ -260,7 +264,7 @@ def test_every_layout_tells_after_which_ids_to_stop(generation, ends, tmp_path):
     if generation == "llama-2":
         llama2c.write(tmp_path / "llama2c", model, tokenizer=tokenizer)
     for path in tmp_path.iterdir():
-        assert load.read(path).stop_ids == {tokenizer.special_ids[name] for name in ends}, path.name
+        assert open_checkpoint(path).stop_ids == {tokenizer.special_ids[name] for name in ends}, path.name
 
 
 @pytest.mark.parametrize(("generation", "config", "stops"), [
@@ -271,7 +275,7 @@ def test_what_the_files_say_of_stopping_goes_before_the_tokenizer(generation, co
         file = tmp_path / "m" / name
         about = json.loads(file.read_text()) | {"eos_token_id": said}
         file.unlink() if said is ... else file.write_text(json.dumps(about))
-    assert load.read(tmp_path / "m").stop_ids == stops
+    assert open_checkpoint(tmp_path / "m").stop_ids == stops
 
 
 @pytest.mark.parametrize(("said", "message"), [
@@ -281,14 +285,14 @@ def test_an_end_that_is_no_id_is_refused(said, message, tmp_path):
     hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
     (tmp_path / "m/generation_config.json").write_text(json.dumps(said))
     with pytest.raises(ValueError, match=message):
-        load.read(tmp_path / "m")
+        open_checkpoint(tmp_path / "m")
 
 
 def test_what_is_opened_says_how_large_it_is_and_reads_the_tokenizer_once(tmp_path):
     model = tiny().bfloat16()
     hugging_face.write(tmp_path / "h", model, tokenizer=TOKENIZER, shard_bytes=100_000)
     gguf.write(tmp_path / "g", model, tokenizer=TOKENIZER, kind="Q8_0")
-    sharded, packed = load.read(tmp_path / "h"), load.read(tmp_path / "g")
+    sharded, packed = open_checkpoint(tmp_path / "h"), open_checkpoint(tmp_path / "g")
     assert sharded.kinds == ("bfloat16",) and packed.kinds == ("F32", "Q8_0")
     assert len(sharded.files) > 2 and packed.files == (tmp_path / "g",)
     weights = list((tmp_path / "h").glob("*.safetensors"))
@@ -304,6 +308,6 @@ def test_a_tokenizer_that_would_not_come_back_is_not_written(tmp_path):
 
 def test_a_padded_embedding_is_accepted_and_another_tokenizers_is_not(tmp_path):
     meta.write(tmp_path / "m", tiny(vocab_size=VOCAB + 255), tokenizer=TOKENIZER)
-    assert load.load(tmp_path / "m")[1].vocab_size == VOCAB
+    assert load(tmp_path / "m")[1].vocab_size == VOCAB
     with pytest.raises(ValueError, match="the tokenizer has 520 ids and the embedding 776 rows"):
         meta.write(tmp_path / "n", tiny(vocab_size=VOCAB + 256), tokenizer=TOKENIZER)

@@ -10,7 +10,7 @@ from hugging_face_twin import twin_of
 from tiny_checkpoints import TOKENIZER, far_logits, far_positions, ids, large_tokenizer, same_weights, tiny, tokenizer_for
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import hugging_face, meta
+from llama_from_scratch.checkpoint import hugging_face, meta, meta_params
 from llama_from_scratch.checkpoint.opened import build
 
 SAME_ARITHMETIC = 1e-5
@@ -46,7 +46,7 @@ def as_released(folder, model, *, n_shards=1, **more):
 
 
 def load(folder, **how):
-    return build(meta.read(folder), **how)
+    return build(meta.open_checkpoint(folder), **how)
 
 
 def edit(folder, change, shard=0):
@@ -74,7 +74,7 @@ def test_a_release_is_read_bit_for_bit(generation, n_shards, tmp_path):
 def test_hugging_face_to_ours_to_meta_to_ours_changes_no_bit(generation, n_shards, tmp_path):
     model = tiny(generation)
     twin_of(model).save_pretrained(tmp_path / "hf")
-    first = build(hugging_face.read(tmp_path / "hf"))
+    first = build(hugging_face.open_checkpoint(tmp_path / "hf"))
     meta.write(tmp_path / "meta", first, tokenizer=tokenizer_for(generation), n_shards=n_shards)
     second = load(tmp_path / "meta")
     assert second.config == model.config and same_weights(second, model)
@@ -85,8 +85,8 @@ def test_hugging_face_to_ours_to_meta_to_ours_changes_no_bit(generation, n_shard
 @pytest.mark.parametrize("name", family.FAMILY)
 def test_params_json_says_all_of_every_published_model(name):
     config = family.config(name)
-    params = meta.params_of(config)
-    assert meta.config_from(params, vocab_size=config.vocab_size, is_tied=config.is_tied) == config
+    params = meta_params.params_of(config)
+    assert meta_params.config_from(params, vocab_size=config.vocab_size, is_tied=config.is_tied) == config
     assert not {"max_seq_len", "rope_scaling_factor"} & params.keys(), "the released files have neither"
 
 
@@ -95,16 +95,16 @@ def test_the_factor_that_params_json_leaves_out_is_32_for_the_sizes_of_llama_3_2
         config = family.config(name)
         params = {"dim": config.dim, "n_layers": config.n_layers, "n_heads": config.n_heads, "n_kv_heads": config.n_kv_heads,
                   "multiple_of": 256, "norm_eps": 1e-5, "rope_theta": 5e5, "use_scaled_rope": True}
-        return meta.config_from(params, vocab_size=9, is_tied=True).rope_scaling.factor
+        return meta_params.config_from(params, vocab_size=9, is_tied=True).rope_scaling.factor
     assert [factor(n) for n in ("llama-3.2-1b", "llama-3.2-3b", "llama-3.1-8b", "llama-3.3-70b")] == [32, 32, 8, 8]
 
 
 def test_what_params_json_has_no_word_for_is_added_or_refused(tmp_path):
     meta.write(tmp_path / "m", tiny("llama-3.2", max_seq_len=640, ffn_dim=100), tokenizer=TOKENIZER)
-    config = meta.read(tmp_path / "m").config
+    config = meta.open_checkpoint(tmp_path / "m").config
     assert (config.max_seq_len, config.rope_scaling.factor, config.ffn_dim, config.is_tied) == (640, 32, 100, True)
     scaling = dataclasses.replace(family.tiny("llama-3.1").rope_scaling, high_freq_factor=2.0)
-    with pytest.raises(ValueError, match=r"no words for .* RoPE scaling with other constants than 1, 4 and 8192"):
+    with pytest.raises(ValueError, match=r"no words for RoPE scaling with other constants than 1, 4 and 8192"):
         meta.write(tmp_path / "n", tiny("llama-3.1", rope_scaling=scaling), tokenizer=TOKENIZER)
 
 
@@ -232,10 +232,10 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(tmp_path):
     file = tmp_path / "m/consolidated.00.pth"
     torch.save({"tok_embeddings.weight": Runs(tmp_path / "ran")}, file)
     with pytest.raises(ValueError, match=r"may hold tensors and nothing that runs; .*consolidated.00.pth asks for more"):
-        meta.read(tmp_path / "m")
+        meta.open_checkpoint(tmp_path / "m")
     file.write_bytes(pickle.dumps(Runs(tmp_path / "ran")))
     with pytest.raises(ValueError, match="no zip archive"):
-        meta.read(tmp_path / "m")
+        meta.open_checkpoint(tmp_path / "m")
     assert not (tmp_path / "ran").exists()
     torch.load(save(file, Runs(tmp_path / "ran")), weights_only=False)
     assert (tmp_path / "ran").exists(), "the pickle does run where code is let run"
@@ -307,7 +307,7 @@ def test_a_bad_folder_is_refused_and_what_is_wrong_is_named(damage, message, tmp
     folder = as_released(tmp_path / "m", tiny(), n_shards=2)
     damage(folder)
     with pytest.raises(ValueError, match=message):
-        opened = meta.read(folder)
+        opened = meta.open_checkpoint(folder)
         opened.tokenizer()
         build(opened)
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import llama_from_scratch
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import native
+from llama_from_scratch.checkpoint import native, safetensors_file
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer import released, split
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
@@ -205,7 +205,7 @@ class Injected:
     def __init__(self, monkeypatch, fail):
         self.count, self.fail_at, self.fail = 0, None, fail
         for owner, name in [(os, "rename"), (os, "replace"), (os, "fsync"), (Path, "mkdir"), (Path, "write_text"),
-                            (Path, "write_bytes"), (native, "save_file")]:
+                            (Path, "write_bytes"), (safetensors_file, "save_file")]:
             monkeypatch.setattr(owner, name, self.wrap(getattr(owner, name)))
 
     def wrap(self, function):

@@ -23,7 +23,7 @@ def test_every_dtype_reads_as_the_library_reads_it(tmp_path):
     assert found.keys() == TENSORS.keys()
     storage = safetensors_file.mapped(tmp_path / "f")
     for name, tensor in load_file(tmp_path / "f").items():
-        for mine in (safetensors_file.read(found[name]), safetensors_file.view(found[name], storage)):
+        for mine in (safetensors_file.read_tensor(found[name]), safetensors_file.view(found[name], storage)):
             assert mine.dtype == tensor.dtype and torch.equal(mine, tensor)
 
 
@@ -35,7 +35,7 @@ def test_a_tensor_longer_than_a_piece_is_converted_piece_by_piece(tmp_path, monk
     read_into, n_bytes = safetensors_file._read_into, []
     monkeypatch.setattr(safetensors_file, "_read_into", lambda file, raw, name: (n_bytes.append(raw.nbytes),
                                                                                  read_into(file, raw, name)))
-    assert torch.equal(safetensors_file.read(found["b"], dtype=torch.float32), weight.float())
+    assert torch.equal(safetensors_file.read_tensor(found["b"], dtype=torch.float32), weight.float())
     assert max(n_bytes) == 64 and sum(n_bytes) == weight.nbytes
     assert safetensors_file.are_same(found["a"], found["b"])
     assert not safetensors_file.are_same(found["a"], found["c"])
@@ -54,7 +54,7 @@ def test_a_header_of_odd_length_leaves_tensors_readable(tmp_path):
         file = write_raw(tmp_path / "f", header + b" " * n_blanks, torch.tensor([1.5]).numpy().tobytes())
         entry = safetensors_file.entries(file)["a"]
         assert safetensors_file.view(entry, safetensors_file.mapped(file)).item() == 1.5
-        assert safetensors_file.read(entry).item() == 1.5
+        assert safetensors_file.read_tensor(entry).item() == 1.5
 
 
 def one(**changes):
@@ -125,7 +125,7 @@ def test_damage_is_refused_wherever_the_library_refuses_it(tmp_path):
             del bad[pick(len(bad)) :]
         file.write_bytes(bad)
         try:
-            mine = {name: safetensors_file.read(entry) for name, entry in safetensors_file.entries(file).items()}
+            mine = {name: safetensors_file.read_tensor(entry) for name, entry in safetensors_file.entries(file).items()}
         except ValueError as error:
             n_refused += 1
             assert str(file) in str(error)

@@ -1,0 +1,37 @@
+"""The layers that every published text format can describe: dense, all alike, rotated, seeing everything before them.
+
+params.json, config.json, GGUF's facts and llama2.c's header have one number of layers and one feed-forward width. This is
+the one place that turns those two into the layers of a config, and back.
+
+Notebook 18.
+"""
+
+from typing import Any
+
+from llama_from_scratch.config import LayerSpec, LlamaConfig
+
+LAYER_FIELDS = ("ffn_dim", "layers")
+"""The fields of a `LlamaConfig` that say what its layers are made of."""
+
+
+def plain_layers(n_layers: int, *, ffn_dim: Any) -> dict[str, Any]:
+    """The fields of a `LlamaConfig` for this many plain layers. Does not check `ffn_dim`: the config does."""
+    return {"layers": (LayerSpec(),) * n_layers, "ffn_dim": ffn_dim}
+
+
+def ffn_dim_of(config: LlamaConfig, *, rule: str) -> int:
+    """The feed-forward width of all layers. Raises ValueError, which begins with `rule`, unless they are plain and alike."""
+    if odd_layers(config):
+        raise ValueError(f"{rule}; got {sorted({str(spec) for spec in config.layers})}. "
+                         "Write another format")
+    return config.ffn_dim
+
+
+def odd_layers(config: LlamaConfig) -> list[str]:
+    """The kinds of layers that are not plain, in words; none where every format can describe the config."""
+    return sorted({str(spec) for spec in config.layers if spec != LayerSpec()})
+
+
+def ffn_dims(config: LlamaConfig) -> tuple[int, ...]:
+    """The feed-forward widths of any config's layers, each once, in the order of the layers."""
+    return (config.ffn_dim,)
