@@ -1,11 +1,13 @@
-"""Files <-> parameters: a checkpoint in any published format becomes a model, and a model a checkpoint in any of them.
+"""Files <-> parameters: a model from a checkpoint of any published format, and back.
 
-To use: `load` (a model and its tokenizer), `open_checkpoint` (what a checkpoint is, no weight read), `build`,
-`convert` (from any format to any other), `write` (a model to any format), `facts` (a table of what a checkpoint is).
+To use: `load` (a model and its tokenizer), `open_checkpoint` (what a checkpoint is, no weight
+read), `build`, `convert` (from any format to any other), `write` (a model to any format), `facts`
+(a table of what a checkpoint is).
 
-The formats: `native` (our own, which training saves), `hugging_face`, `meta`, `gguf`, `llama2c`. What they share: `names` (the
-table of parameters), `translation` (reads the table), `plain` (the layers that they can describe), `described` (a
-model is what its config says), `strict` (tensors are those of the config), `folders`, `machine`, `hub`.
+The formats: `native` (our own, which training saves), `hugging_face`, `meta`, `gguf`, `llama2c`.
+What they share: `names` (the table of parameters), `translation` (reads the table), `plain` (the
+layers that they can describe), `described` (a model is what its config says), `strict` (tensors are
+those of the config), `folders`, `machine`, `hub`.
 """
 
 from llama_from_scratch.checkpoint.convert import convert as convert

@@ -1,8 +1,10 @@
-"""Checkpoints in one GGUF file, as llama.cpp runs them: config, tokenizer and weights, which may be packed to 4 to 8 bits.
+"""Checkpoints in one GGUF file, as llama.cpp runs them: config, tokenizer and weights.
 
-Reading unpacks one tensor after the other. Norms are always fp32.
+Matrices may be packed to 4 to 8 bits; norms are always fp32. Reading unpacks one tensor after the
+other. Reading unpacks one tensor after the other. Norms are always fp32.
 
-Notebook 18. Llama 1 to 3.3. Sources: ggml, docs/gguf.md; gguf-py, constants.py; llama.cpp, convert_hf_to_gguf.py.
+Notebook 18. Llama 1 to 3.3. Sources: ggml, docs/gguf.md; gguf-py, constants.py; llama.cpp,
+convert_hf_to_gguf.py.
 """
 
 import math
@@ -14,7 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama_from_scratch.checkpoint import gguf_file, gguf_tokenizer, safetensors_file, tokenizer_files
+from llama_from_scratch.checkpoint import (
+    gguf_file,
+    gguf_tokenizer,
+    safetensors_file,
+    tokenizer_files,
+)
 from llama_from_scratch.checkpoint.described import refuse_undescribed
 from llama_from_scratch.checkpoint.gguf_blocks import KINDS
 from llama_from_scratch.checkpoint.gguf_config import DIVISORS, config_from, config_to, divisors_of
@@ -29,9 +36,10 @@ _FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7}
 
 
 def open_checkpoint(file: str | Path) -> Opened:
-    """The checkpoint in `file`, its weights not yet read. Its dtype is that of the matrices, and float32 for packed ones.
+    """The checkpoint in `file`, its weights not yet read.
 
-    Raises ValueError if the file is damaged, the model is of another kind than ours, or the tensors are not exactly its.
+    Its dtype is that of the matrices, and float32 for packed ones. Raises ValueError if the file is
+    damaged, the model is of another kind than ours, or the tensors are not exactly its.
     """
     file = Path(file)
     header = gguf_file.header(file)
@@ -41,29 +49,34 @@ def open_checkpoint(file: str | Path) -> Opened:
     n_values = sum(math.prod(entry.shape) for entry in tensors.values())
     refuse_impossible_sizes(config, n_values=n_values, where=file)
     how = translation(GGUF, config)
-    refuse_differences({name: entry.shape for name, entry in tensors.items()}, how.theirs, where=str(file))
+    refuse_differences({name: entry.shape for name, entry in tensors.items()}, how.theirs,
+                       where=str(file))
     kinds = {entry.kind.name for entry in tensors.values() if len(entry.shape) > 1}
     return Opened(format="GGUF", where=file, files=(file,), config=config,
                   kinds=tuple(sorted({entry.kind.name for entry in tensors.values()})),
-                  dtype=DTYPES.get(kinds.pop(), torch.float32) if len(kinds) == 1 else torch.float32,
+                  dtype=DTYPES.get(kinds.pop(), torch.float32) if len(kinds) == 1
+                  else torch.float32,
                   tensors=partial(_tensors, how, file, tensors),
-                  read_tokenizer=partial(gguf_tokenizer.read_tokenizer, header.facts, config, where=file),
+                  read_tokenizer=partial(gguf_tokenizer.read_tokenizer, header.facts, config,
+                                         where=file),
                   end_ids=gguf_tokenizer.end_ids(header.facts, config, where=file))
 
 
 def write(file: str | Path, model: Llama, *, tokenizer: Any, kind: str = "F32") -> None:
-    """Writes `model` and `tokenizer` to `file`, all or nothing. `kind`: of the matrices, "F32", "F16" or "Q8_0".
+    """Writes `model` and `tokenizer` to `file`, all or nothing.
 
-    Raises ValueError if the model is not what its config describes; for what the format cannot say: a config that would not
-    come back the same, numbers beyond F16, rows that are no multiple of 32 in Q8_0; or if the tokenizer has ids that the
-    model does not know.
+    `kind`: of the matrices, "F32", "F16" or "Q8_0". Raises ValueError if the model is not what its
+    config describes; for what the format cannot say: a config that would not come back the same,
+    numbers beyond F16, rows that are no multiple of 32 in Q8_0; or if the tokenizer has ids that
+    the model does not know.
     """
     if kind not in _FILE_TYPES:
         raise ValueError(f"kinds that are written are {', '.join(_FILE_TYPES)}; got {kind!r}")
     refuse_undescribed(model)
     file, config = Path(file), model.config
     tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(file))
-    facts = {"general.architecture": ("str", "llama"), "general.file_type": ("u32", _FILE_TYPES[kind])}
+    facts = {"general.architecture": ("str", "llama"),
+             "general.file_type": ("u32", _FILE_TYPES[kind])}
     facts |= {"general.quantization_version": ("u32", 2)} if kind == "Q8_0" else {}
     facts |= config_to(config) | gguf_tokenizer.facts_of(tokenizer, config)
     how, weights = translation(GGUF, config), dict(model.named_parameters())
@@ -76,11 +89,13 @@ def write(file: str | Path, model: Llama, *, tokenizer: Any, kind: str = "F32") 
 
 
 def _tensors(
-    how: Translation, file: Path, entries: Mapping[str, PackedEntry], dtype: torch.dtype | None = None
+    how: Translation, file: Path, entries: Mapping[str, PackedEntry],
+    dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Views of the mapped file where nothing changes; otherwise memory of its own, one tensor at a time.
+    """Views of the mapped file where nothing changes, otherwise memory of its own.
 
-    What has been read of a mapped file counts as ours until it is closed, so what is unpacked is mapped for itself.
+    What has been read of a mapped file counts as ours until it is closed, so what is unpacked is
+    mapped for itself.
     """
     whole = safetensors_file.mapped(file)
     dtypes = {name: DTYPES.get(entry.kind.name, torch.float32) for name, entry in entries.items()}
@@ -88,6 +103,7 @@ def _tensors(
     def read(name: str, *, dtype: torch.dtype | None, is_kept: bool) -> Tensor:
         entry = entries[name]
         is_view = is_kept and entry.kind.unpack is None and dtype in (None, dtypes[name])
-        return gguf_file.read_tensor(entry, whole if is_view else safetensors_file.mapped(file), dtype=dtype)
+        return gguf_file.read_tensor(entry, whole if is_view else safetensors_file.mapped(file),
+                                     dtype=dtype)
 
     return to_ours(how, read, dtypes=dtypes, dtype=dtype)

@@ -1,7 +1,8 @@
-"""Checkpoints in Hugging Face's layout: config.json, safetensors in one file or several with an index, tokenizer files.
+"""Checkpoints in Hugging Face's layout: config.json, safetensors and tokenizer files.
 
-Most Llamas travel in this form. Reading is lazy and strict: the headers of all files are held against the config before
-a weight is touched. The rows of wq and wk change their order on the way (`names`), the values never do.
+The weights are in one file, or in several with an index. Most Llamas travel in this form. Reading
+is lazy and strict: the headers of all files are held against the config before a weight is touched.
+The rows of wq and wk change their order on the way (`names`), the values never do.
 
 Notebook 18. Llama 1 to 3.3. Source: transformers, models/llama.
 """
@@ -32,8 +33,8 @@ from llama_from_scratch.model.transformer import Llama
 def open_checkpoint(folder: str | Path) -> Opened:
     """The checkpoint in `folder`, its weights not yet read.
 
-    Raises ValueError if the folder lacks a file, a file is damaged, the config describes another arithmetic than ours, or
-    the tensors are not exactly those of the config.
+    Raises ValueError if the folder lacks a file, a file is damaged, the config describes another
+    arithmetic than ours, or the tensors are not exactly those of the config.
     """
     folder = Path(folder)
     about = read_json(folder / "config.json")
@@ -46,56 +47,69 @@ def open_checkpoint(folder: str | Path) -> Opened:
     embedding, head = TABLE.name_of("embedding", HUGGING_FACE), TABLE.name_of("head", HUGGING_FACE)
     if config.is_tied and head in found:
         if embedding in found and not safetensors_file.are_same(found[embedding], found[head]):
-            raise ValueError(f"tie_word_embeddings makes the head the embedding itself, but {folder} holds a {head} with "
-                             f"other values than {embedding}. Set tie_word_embeddings to false in config.json, or remove "
-                             f"{head}")
+            raise ValueError("tie_word_embeddings makes the head the embedding itself, but "
+                             f"{folder} holds a {head} with other values than {embedding}. Set "
+                             f"tie_word_embeddings to false in config.json, or remove {head}")
         del found[head]
     dtypes = {entry.dtype for entry in found.values()}
     dtype = common_dtype(dtypes)
-    refuse_differences({name: entry.shape for name, entry in found.items()}, how.theirs, where=str(folder))
-    return Opened(format="Hugging Face", where=folder, config=config, kinds=kinds_of(dtypes), dtype=dtype,
+    refuse_differences({name: entry.shape for name, entry in found.items()}, how.theirs,
+                       where=str(folder))
+    return Opened(format="Hugging Face", where=folder, config=config, kinds=kinds_of(dtypes),
+                  dtype=dtype,
                   files=tuple(sorted({entry.file for entry in found.values()})),
                   end_ids=_end_ids(folder, about, config), tensors=partial(_tensors, how, found),
                   read_tokenizer=partial(tokenizer_files.read_hugging_face, folder, config))
 
 
-def write(folder: str | Path, model: Llama, *, tokenizer: Any, shard_bytes: int | None = None) -> None:
+def write(
+    folder: str | Path, model: Llama, *, tokenizer: Any, shard_bytes: int | None = None
+) -> None:
     """Writes `model` and `tokenizer` to `folder`, which must be new or empty, all or nothing.
 
-    `shard_bytes`: starts another file before one grows larger than this. Tensors keep their dtype; a tied head is stored
-    once, in the embedding. Raises ValueError if the model is not what its config describes, or if the tokenizer has ids
-    that the model does not know.
+    `shard_bytes`: starts another file before one grows larger than this. Tensors keep their dtype;
+    a tied head is stored once, in the embedding. Raises ValueError if the model is not what its
+    config describes, or if the tokenizer has ids that the model does not know.
     """
     refuse_undescribed(model)
     tokenizer_files.refuse_other_vocabulary(tokenizer, model.config, where=str(folder))
     how, weights = translation(HUGGING_FACE, model.config), dict(model.named_parameters())
     names = how.names_for(weights)
-    sizes = {name: math.prod(how.theirs[name]) * weights[how.by_theirs[name][0].ours].itemsize for name in names}
+    sizes = {name: math.prod(how.theirs[name]) * weights[how.by_theirs[name][0].ours].itemsize
+             for name in names}
     about = config_to(model.config, dtype=model.tok_embeddings.weight.dtype)
     with creating_folder(folder) as unfinished:
         write_json(unfinished / "config.json", about | _framing_ids(tokenizer))
         ends = sorted(tokenizer_files.ends(tokenizer))
         write_json(unfinished / "generation_config.json", _framing_ids(tokenizer) | {
-            "eos_token_id": ends if len(ends) > 1 else ends[0], "do_sample": True, "temperature": 0.6, "top_p": 0.9})
+            "eos_token_id": ends if len(ends) > 1 else ends[0], "do_sample": True,
+            "temperature": 0.6, "top_p": 0.9})
         tokenizer_files.write_hugging_face(unfinished, tokenizer)
         shards = hugging_face_shards.cut(sizes, shard_bytes)
         for file, inside in shards.items():
-            write_tensors(unfinished / file, {name: to_theirs(how, weights, name) for name in inside})
+            write_tensors(unfinished / file,
+                          {name: to_theirs(how, weights, name) for name in inside})
         if len(shards) > 1:
             hugging_face_shards.write_index(unfinished, shards, n_bytes=sum(sizes.values()))
 
 
 def _end_ids(folder: Path, about: Mapping[str, Any], config: LlamaConfig) -> frozenset[int]:
-    """What generation_config.json or else config.json has for eos_token_id: an id, several, or nothing."""
+    """What the files have for eos_token_id: an id, several, or nothing.
+
+    generation_config.json goes before config.json.
+    """
     file = folder / "generation_config.json"
     generation = read_json(file) if file.is_file() else {}
     if not isinstance(generation, Mapping):
-        raise ValueError(f"{file} must hold a JSON object; got {type(generation).__name__}. Download it again")
-    for said, where in ((generation.get("eos_token_id"), file), (about.get("eos_token_id"), folder / "config.json")):
+        raise ValueError(f"{file} must hold a JSON object; got {type(generation).__name__}. "
+                         "Download it again")
+    for said, where in ((generation.get("eos_token_id"), file),
+                        (about.get("eos_token_id"), folder / "config.json")):
         ids = said if isinstance(said, list) else [] if said is None else [said]
         if wrong := [i for i in ids if type(i) is not int or not 0 <= i < config.vocab_size]:
-            raise ValueError(f"eos_token_id is an id below vocab_size={config.vocab_size}, or a list of them; {where} has "
-                             f"{wrong[0]!r:.80}. Correct it, or download the file again")
+            raise ValueError(f"eos_token_id is an id below vocab_size={config.vocab_size}, or a "
+                             f"list of them; {where} has {wrong[0]!r:.80}. Correct it, or download "
+                             "the file again")
         if ids:
             return frozenset(ids)
     return frozenset()
@@ -104,21 +118,25 @@ def _end_ids(folder: Path, about: Mapping[str, Any], config: LlamaConfig) -> fro
 def _tensors(
     how: Translation, entries: Mapping[str, Entry], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Views of the mapped files where nothing changes; where dtype or rows do, memory of its own, one tensor at a time.
+    """Views of the mapped files where nothing changes, otherwise memory of its own.
 
-    What has been read of a mapped file counts as ours until it is closed, so what is copied is mapped for itself.
+    That holds where the dtype or the order of rows changes; one tensor at a time. What has been
+    read of a mapped file counts as ours until it is closed, so what is copied is mapped for itself.
     """
-    whole = {file: safetensors_file.mapped(file) for file in {entry.file for entry in entries.values()}}
+    whole = {file: safetensors_file.mapped(file)
+             for file in {entry.file for entry in entries.values()}}
 
     def read(name: str, *, dtype: torch.dtype | None, is_kept: bool) -> Tensor:
         entry = entries[name]
         if dtype in (None, entry.dtype):
-            return safetensors_file.view(entry, whole[entry.file] if is_kept else safetensors_file.mapped(entry.file))
+            return safetensors_file.view(entry, whole[entry.file] if is_kept
+                                         else safetensors_file.mapped(entry.file))
         own = torch.empty(entry.shape, dtype=dtype)
         own.copy_(safetensors_file.view(entry, safetensors_file.mapped(entry.file)))
         return own
 
-    return to_ours(how, read, dtypes={name: entry.dtype for name, entry in entries.items()}, dtype=dtype)
+    return to_ours(how, read, dtypes={name: entry.dtype for name, entry in entries.items()},
+                   dtype=dtype)
 
 
 def _framing_ids(tokenizer: Any) -> dict[str, int]:

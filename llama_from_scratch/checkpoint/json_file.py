@@ -1,4 +1,6 @@
-"""JSON files of a checkpoint: read with the file named in every error, written in one form, compared key by key.
+"""JSON files of a checkpoint: read, written in one form, and compared key by key.
+
+Every error names the file.
 
 Notebook 17.
 """
@@ -30,9 +32,11 @@ def differences(saved: Any, current: Any, *, where: str = "") -> list[str]:
     """
     if isinstance(saved, Mapping) and isinstance(current, Mapping):
         keys = dict.fromkeys([*saved, *current])
-        pairs = [(f"{where}.{key}" if where else key, saved.get(key), current.get(key)) for key in keys]
+        pairs = [(f"{where}.{key}" if where else key, saved.get(key), current.get(key))
+                 for key in keys]
     elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
-        pairs = [(f"{where}[{i}]", a, b) for i, (a, b) in enumerate(zip(saved, current, strict=True))]
+        pairs = [(f"{where}[{i}]", a, b)
+                 for i, (a, b) in enumerate(zip(saved, current, strict=True))]
     elif isinstance(saved, list) and isinstance(current, list):
         return [f"{where} has {len(saved)} entries there and {len(current)} here"]
     else:

@@ -1,4 +1,6 @@
-"""What this machine can take: a device that is there, with memory enough, refused in words before anything is read.
+"""What this machine can take: a device that is there, with enough memory.
+
+What it cannot take is refused in words before anything is read.
 
 Notebook 18.
 """
@@ -20,15 +22,17 @@ def refuse_absent_device(device: torch.device | str) -> None:
         raise ValueError(f"{rule}; got device={device!r}, which names none. "
                          "Choose \"cpu\", \"cuda\", or \"cuda:1\" for the second GPU") from error
     if wanted.type == "cuda" and not torch.cuda.is_available():
-        why = "no NVIDIA GPU or driver was found" if torch.backends.cuda.is_built() else "this PyTorch is built without CUDA"
-        raise ValueError(f"{rule}; got device={str(device)!r}, and {why}. Choose device=\"cpu\", or install a driver and a "
-                         "PyTorch with CUDA")
+        why = ("no NVIDIA GPU or driver was found" if torch.backends.cuda.is_built()
+               else "this PyTorch is built without CUDA")
+        raise ValueError(f"{rule}; got device={str(device)!r}, and {why}. Choose device=\"cpu\", "
+                         "or install a driver and a PyTorch with CUDA")
     try:
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{rule}; got device={str(device)!r}, which it cannot use ({reason:.160}). "
-                         "Choose device=\"cpu\", or another that is there") from error
+        raise ValueError(f"{rule}; got device={str(device)!r}, which it cannot use "
+                         f"({reason:.160}). Choose device=\"cpu\", or another that is "
+                         "there") from error
 
 
 def refuse_what_does_not_fit(
@@ -43,11 +47,13 @@ def refuse_what_does_not_fit(
     need = config.n_params * dtype.itemsize
     if room is None or need <= room:
         return
-    smaller = " Ask for dtype=torch.bfloat16, which needs half, or take" if dtype.itemsize > 2 else " Take"
-    raise ValueError("a model must fit into memory: the "
-                     f"{config.n_params / 1e9:.2f} billion parameters of {where} need "
-                     f"{need / 1e9:.2f} GB in {str(dtype).removeprefix('torch.')}, and {room / 1e9:.2f} GB are free on "
-                     f"{device}.{smaller} a smaller model, close other programs, or use a larger machine")
+    smaller = (" Ask for dtype=torch.bfloat16, which needs half, or take" if dtype.itemsize > 2
+               else " Take")
+    raise ValueError(f"a model must fit into memory: the {config.n_params / 1e9:.2f} billion "
+                     f"parameters of {where} need {need / 1e9:.2f} GB in "
+                     f"{str(dtype).removeprefix('torch.')}, and {room / 1e9:.2f} GB are free on "
+                     f"{device}.{smaller} a smaller model, close other programs, or use a larger "
+                     "machine")
 
 
 def free_bytes(device: torch.device) -> int | None:
@@ -57,7 +63,8 @@ def free_bytes(device: torch.device) -> int | None:
     if device.type != "cpu":
         return None
     try:
-        machine = next(int(line.split()[1]) << 10 for line in Path("/proc/meminfo").read_text().splitlines()
+        machine = next(int(line.split()[1]) << 10
+                       for line in Path("/proc/meminfo").read_text().splitlines()
                        if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
         try:
@@ -68,7 +75,10 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _container_free_bytes(group: Path, otherwise: int) -> int:
-    """What the container around us leaves free; files it keeps cached give way when memory is needed."""
+    """What the container that we run in leaves free.
+
+    Files that it keeps cached give way when memory is needed.
+    """
     try:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())

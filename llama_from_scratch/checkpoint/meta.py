@@ -1,7 +1,8 @@
-"""Checkpoints in Meta's layout: params.json, consolidated.00.pth and on, one file per GPU of the release, tokenizer.model.
+"""Checkpoints in Meta's layout: params.json, consolidated.00.pth and on, tokenizer.model.
 
-params.json says what the model is (`meta_params`), the files hold a part of each matrix (`meta_shards`); whether the head is
-tied, and how many rows the embedding has, only the weights tell.
+There is one .pth file per GPU of the release. params.json says what the model is (`meta_params`),
+the files hold a part of each matrix (`meta_shards`); whether the head is tied, and how many rows
+the embedding has, only the weights tell.
 
 Notebook 18. Llama 1 to 3.3. Source: llama-models, models/llama3/args.py and models/checkpoint.py.
 """
@@ -29,7 +30,6 @@ from llama_from_scratch.checkpoint.translation import translation
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.transformer import Llama
 
-
 _NEEDED = ("dim", "n_layers", "n_heads", "multiple_of", "norm_eps")
 _EMBEDDING, _HEAD, _QUERIES, _KEYS = (
     TABLE.name_of(role, META) for role in ("embedding", "head", "queries", "keys"))
@@ -38,8 +38,9 @@ _EMBEDDING, _HEAD, _QUERIES, _KEYS = (
 def open_checkpoint(folder: str | Path) -> Opened:
     """The checkpoint in `folder`, its weights not yet read.
 
-    Raises ValueError if the folder lacks a file, a file is damaged or holds anything but tensors, params.json describes a
-    model that is not built here, or the tensors are not exactly those of the model.
+    Raises ValueError if the folder lacks a file, a file is damaged or holds anything but tensors,
+    params.json describes a model that is not built here, or the tensors are not exactly those of
+    the model.
     """
     folder = Path(folder)
     params = text_params(read_json(folder / "params.json"), where=folder / "params.json")
@@ -52,25 +53,29 @@ def open_checkpoint(folder: str | Path) -> Opened:
     n_values = sum(tensor.numel() for shard in shards for tensor in shard.values())
     refuse_impossible_sizes(config, n_values=n_values, where=folder / "params.json")
     how = translation(META, config)
-    cut = Cut(n_shards=len(files), n_copies=n_copies, is_by_column=_is_cut_by_column(shards[0], config.dim))
+    cut = Cut(n_shards=len(files), n_copies=n_copies,
+              is_by_column=_is_cut_by_column(shards[0], config.dim))
     needed = shard_shapes(how, cut)
     if config.is_tied and _HEAD in shards[0]:
         needed[_HEAD] = tuple(shards[0][_HEAD].shape)
     for file, shard in zip(files, shards, strict=True):
-        refuse_differences({name: tuple(tensor.shape) for name, tensor in shard.items()}, needed, where=str(file))
+        refuse_differences({name: tuple(tensor.shape) for name, tensor in shard.items()}, needed,
+                           where=str(file))
     dtypes = {tensor.dtype for shard in shards for tensor in shard.values()}
-    return Opened(format="Meta", where=folder, files=tuple(files), config=config, kinds=kinds_of(dtypes),
+    return Opened(format="Meta", where=folder, files=tuple(files), config=config,
+                  kinds=kinds_of(dtypes),
                   dtype=common_dtype(dtypes), tensors=partial(meta_shards.tensors, how, files, cut),
                   read_tokenizer=partial(tokenizer_files.read_meta, folder, config))
 
 
 def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1) -> None:
-    """Writes `model` and `tokenizer` to `folder`, which must be new or empty, all or nothing; `n_shards` .pth files.
+    """Writes `model` and `tokenizer` to `folder`, which must be new or empty; all or nothing.
 
-    With more shards than key/value heads each head is stored several times, as Meta does. What params.json cannot say by
-    its own rules is added under `max_seq_len` and `rope_scaling_factor`. Raises ValueError if the model is not what its
-    config describes, if the shards cannot be of equal size, if the layers or the scaling are of a kind that params.json has
-    no words for, or if the tokenizer has ids that the model does not know.
+    `n_shards`: the number of .pth files. With more shards than key/value heads each head is stored
+    several times, as Meta does. What params.json cannot say by its own rules is added under
+    `max_seq_len` and `rope_scaling_factor`. Raises ValueError if the model is not what its config
+    describes, if the shards cannot be of equal size, if the layers or the scaling are of a kind
+    that params.json has no words for, or if the tokenizer has ids that the model does not know.
     """
     refuse_undescribed(model)
     config = model.config
@@ -92,35 +97,48 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
             torch.save(shard, unfinished / f"consolidated.{i:02}.pth")
 
 
-def _config(params: Mapping[str, Any], shards: Sequence[Mapping[str, Tensor]], *, where: Path) -> LlamaConfig:
+def _config(
+    params: Mapping[str, Any], shards: Sequence[Mapping[str, Tensor]], *, where: Path
+) -> LlamaConfig:
     """The config as stored: key/value heads that several shards repeat still count."""
     problems = [f"{key} is missing" for key in _NEEDED if key not in params]
     n_layers = params.get("n_layers")
     if type(n_layers) is not int or n_layers > len(shards[0]):
-        problems.append(f"n_layers is {n_layers!r}, and a file holds {len(shards[0])} tensors in all")
+        problems.append(f"n_layers is {n_layers!r}, and a file holds {len(shards[0])} tensors in "
+                        "all")
     if _EMBEDDING not in shards[0] or shards[0][_EMBEDDING].ndim != 2:
         problems.append(f"the files hold no matrix called {_EMBEDDING}")
     if problems:
-        raise ValueError(f"{where} describes no model of this version: {'; '.join(problems)}. Download it again")
+        raise ValueError(f"{where} describes no model of this version: {'; '.join(problems)}. "
+                         "Download it again")
     wq, dim = shards[0].get(_QUERIES), params["dim"]
-    if wq is not None and wq.ndim == 2 and type(dim) is int and 0 < wq.shape[0] != dim / len(shards):
-        raise ValueError(f"wq has {dim} rows in all and {wq.shape[0]} in each file, so there must be "
-                         f"{dim / wq.shape[0]:g} files consolidated.*.pth beside {where}; there are {len(shards)}. "
-                         "Download the missing ones, or remove those of another model")
+    if (wq is not None and wq.ndim == 2 and type(dim) is int
+        and 0 < wq.shape[0] != dim / len(shards)):
+        raise ValueError(f"wq has {dim} rows in all and {wq.shape[0]} in each file, so there must "
+                         f"be {dim / wq.shape[0]:g} files consolidated.*.pth beside {where}; there "
+                         f"are {len(shards)}. Download the missing ones, or remove those of "
+                         "another model")
     n_parts = 1 if _is_cut_by_column(shards[0], dim) else len(shards)
     vocab_size = shards[0][_EMBEDDING].shape[0] * n_parts
     if params.get("vocab_size", -1) not in (-1, vocab_size):
-        raise ValueError(f"{where} says vocab_size {params['vocab_size']!r}, but the {len(shards)} files hold an embedding "
-                         f"of {vocab_size} rows. Check that all files are there and of the same model")
+        raise ValueError(f"{where} says vocab_size {params['vocab_size']!r}, but the {len(shards)} "
+                         f"files hold an embedding of {vocab_size} rows. Check that all files are "
+                         "there and of the same model")
     return config_from(params, vocab_size=vocab_size, is_tied=_is_tied(shards), where=where)
 
 
 def _is_cut_by_column(shard: Mapping[str, Tensor], dim: int) -> bool:
-    """Llama 1 and 2 give each shard some columns of the embedding, Llama 3 some rows: whole rows are `dim` wide."""
+    """Does each shard hold some columns of the embedding, as in Llama 1 and 2, or some rows?
+
+    Whole rows, as in Llama 3, are `dim` wide.
+    """
     return shard[_EMBEDDING].shape[1] != dim
 
 
 def _is_tied(shards: Sequence[Mapping[str, Tensor]]) -> bool:
-    """Whether the head is the embedding: params.json does not say, but the files hold it twice or not at all."""
+    """Is the head the embedding? The files hold it twice or not at all.
+
+    params.json does not say.
+    """
     return all(_HEAD not in shard for shard in shards) or all(
         _HEAD in shard and are_same(shard[_HEAD], shard[_EMBEDDING]) for shard in shards)

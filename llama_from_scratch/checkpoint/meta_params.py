@@ -1,6 +1,7 @@
 """params.json of Meta's layout <-> our config, with what the file leaves out and Meta's code knows.
 
-The feed-forward width follows a rule; the context and the factor of RoPE's scaling go with the generation.
+The feed-forward width follows a rule; the context and the factor of RoPE's scaling go with the
+generation.
 
 Notebook 18. Llama 1 to 3.3. Source: llama-models, models/llama3/args.py.
 """
@@ -15,9 +16,11 @@ from llama_from_scratch import family
 from llama_from_scratch.checkpoint.plain import ffn_dim_of, plain_layers
 from llama_from_scratch.config import LlamaConfig, RopeScaling
 
-# Keys of models that compute something else; other unknown keys are about running, such as a batch size.
+# Keys of models that compute something else; other unknown keys are about running, such as a batch
+# size.
 _LATER = {
-    "vision_chunk_size": "Llama 3.2 Vision", "vision_num_cross_attention_layers": "Llama 3.2 Vision",
+    "vision_chunk_size": "Llama 3.2 Vision",
+    "vision_num_cross_attention_layers": "Llama 3.2 Vision",
     "moe_args": "Llama 4", "vision_args": "Llama 4", "nope_layer_interval": "Llama 4",
     "use_qk_norm": "Llama 4", "attention_chunk_size": "Llama 4",
     "quantization_args": "a quantized Llama", "lora_args": "a Llama with adapters",
@@ -35,7 +38,8 @@ def params_of(config: LlamaConfig) -> dict[str, Any]:
         params["n_kv_heads"] = config.n_kv_heads
     params |= {"multiple_of": width}
     params |= {} if multiplier is None else {"ffn_dim_multiplier": multiplier}
-    params |= {"norm_eps": config.norm_eps, "vocab_size": -1 if is_old(config) else config.vocab_size}
+    params |= {"norm_eps": config.norm_eps,
+               "vocab_size": -1 if is_old(config) else config.vocab_size}
     if not is_old(config):
         params["rope_theta"] = config.rope_theta
     if config.rope_scaling is not None:
@@ -46,13 +50,16 @@ def params_of(config: LlamaConfig) -> dict[str, Any]:
         params["max_seq_len"] = config.max_seq_len
     if _scaling(params) != config.rope_scaling:
         raise ValueError(
-            "params.json has no words for RoPE scaling with other constants than 1, 4 and 8192; got "
-            f"{config.rope_scaling}. Write another format")
+            "params.json has no words for RoPE scaling with other constants than 1, 4 and 8192; "
+            f"got {config.rope_scaling}. Write another format")
     return params
 
 
 def is_old(config: LlamaConfig) -> bool:
-    """Does the config compute as Llama 1 and 2, whose files say less and cut the embedding by columns?"""
+    """Does the config compute as Llama 1 and 2?
+
+    Their files say less, and cut the embedding by columns.
+    """
     return config.rope_theta == 1e4 and config.rope_scaling is None
 
 
@@ -61,8 +68,9 @@ def config_from(
 ) -> LlamaConfig:
     """Our config from the content of params.json and what only the weights tell.
 
-    The factor of RoPE's scaling is not in the released files: 32 for the sizes of Llama 3.2, 8 for all others.
-    Raises ValueError if a key is missing, or if the model is of a kind that is not built here.
+    The factor of RoPE's scaling is not in the released files: 32 for the sizes of Llama 3.2, 8 for
+    all others. Raises ValueError if a key is missing, or if the model is of a kind that is not
+    built here.
     """
     try:
         ffn_dim = family.ffn_dim(params["dim"], multiple_of=params["multiple_of"],
@@ -72,21 +80,25 @@ def config_from(
             dim=params["dim"], n_heads=params["n_heads"],
             n_kv_heads=params["n_heads"] if n_kv_heads is None else n_kv_heads,
             vocab_size=vocab_size, max_seq_len=_max_seq_len(params), norm_eps=params["norm_eps"],
-            rope_theta=params.get("rope_theta", 1e4), rope_scaling=_scaling(params), is_tied=is_tied,
-            **plain_layers(params["n_layers"], ffn_dim=ffn_dim))
+            rope_theta=params.get("rope_theta", 1e4), rope_scaling=_scaling(params),
+            is_tied=is_tied, **plain_layers(params["n_layers"], ffn_dim=ffn_dim))
     except (TypeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"{where} describes no model of this version: {error}") from error
 
 
 def text_params(params: Any, *, where: Path) -> dict[str, Any]:
-    """The keys of params.json, which some releases nest. Raises ValueError for a model that is not built here."""
+    """The keys of params.json, which some releases nest.
+
+    Raises ValueError for a model that is not built here.
+    """
     if isinstance(params, dict) and isinstance(params.get("model"), dict):
         params = params["model"]
     if not isinstance(params, dict):
-        raise ValueError(f"{where} must hold a JSON object; got {type(params).__name__}. Download it again")
+        raise ValueError(f"{where} must hold a JSON object; got {type(params).__name__}. Download "
+                         "it again")
     if later := [f"{key}, as in {of}" for key, of in _LATER.items() if params.get(key)]:
-        raise ValueError(f"{where} has {'; '.join(later)}, which is not built yet; this version has the text models "
-                         "Llama 1 to 3.3. Load one of those")
+        raise ValueError(f"{where} has {'; '.join(later)}, which is not built yet; this version "
+                         "has the text models Llama 1 to 3.3. Load one of those")
     return params
 
 
@@ -116,8 +128,12 @@ def _max_seq_len(params: Mapping[str, Any]) -> int:
 
 
 def _width_rule(dim: int, ffn_dim: int) -> tuple[int, float | None]:
-    """A `multiple_of` and a multiplier whose rule gives the feed-forward width: a published pair where one fits."""
-    for multiple_of, multiplier in itertools.product((4096, 1024, 256, 32), (None, 1.3, 1.2, 1.5, 1.0)):
+    """A `multiple_of` and a multiplier whose rule gives the feed-forward width.
+
+    A published pair where one fits.
+    """
+    for multiple_of, multiplier in itertools.product((4096, 1024, 256, 32),
+                                                     (None, 1.3, 1.2, 1.5, 1.0)):
         if family.ffn_dim(dim, multiple_of=multiple_of, multiplier=multiplier) == ffn_dim:
             return multiple_of, multiplier
     return 1, (ffn_dim + 0.5) / int(2 * (4 * dim) / 3)

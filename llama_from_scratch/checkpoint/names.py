@@ -1,10 +1,11 @@
-"""The same parameters under other names: one table, a row for each parameter of a Llama, a column for each format.
+"""The same parameters under other names: one table, with a column for each format.
 
-A row says what is true of the parameter in every format: the axis along which Meta's shards and tensor parallelism cut it,
-and whose heads its rows belong to. A column says what a format calls it and how it stores it. Two differences are real:
-Meta cuts each matrix into shards, and Hugging Face orders the rows of wq and wk in another way, because its RoPE turns
-channels r and r + K/2 together and ours, like Meta's, 2r and 2r + 1. `translation` reads the table; nothing outside this
-folder knows of it.
+There is a row for each parameter of a Llama. A row says what is true of the parameter in every
+format: the axis along which Meta's shards and tensor parallelism cut it, and whose heads its rows
+belong to. A column says what a format calls it and how it stores it. Two differences are real: Meta
+cuts each matrix into shards, and Hugging Face orders the rows of wq and wk in another way, because
+its RoPE turns channels r and r + K/2 together and ours, like Meta's, 2r and 2r + 1. `translation`
+reads the table; nothing outside this folder knows of it.
 
 Notebook 18. Sources: llama-models, models/llama3/model.py; transformers,
 models/llama/convert_llama_weights_to_hf.py; gguf-py, constants.py.
@@ -21,8 +22,8 @@ from llama_from_scratch.model.costs import param_shapes
 class Format:
     """A format whose tensors have names.
 
-    `of_layer`: what comes before the name of a tensor of layer `{i}`. `ignored`: tensors that repeat what the config says
-    and are not read.
+    `of_layer`: what comes before the name of a tensor of layer `{i}`. `ignored`: tensors that
+    repeat what the config says and are not read.
     """
 
     name: str
@@ -34,10 +35,11 @@ class Format:
 class Theirs:
     """How a format stores one of our parameters; by default as it is.
 
-    `name`: of their tensor; `{e}` stands for the expert where `is_split`. `has_halves`: the rows of each head are in
-    Hugging Face's order, first the even ones of ours, then the odd ones. `is_transposed`: the last two axes change places.
-    `along`: their tensor holds the parameters of several rows, which follow one another along this axis of it, in the order
-    of the table. `is_split`: each entry of our first axis, one expert, is a tensor of its own.
+    `name`: of their tensor; `{e}` stands for the expert where `is_split`. `has_halves`: the rows of
+    each head are in Hugging Face's order, first the even ones of ours, then the odd ones.
+    `is_transposed`: the last two axes change places. `along`: their tensor holds the parameters of
+    several rows, which follow one another along this axis of it, in the order of the table.
+    `is_split`: each entry of our first axis, one expert, is a tensor of its own.
     """
 
     name: str
@@ -51,9 +53,9 @@ class Theirs:
 class Row:
     """One parameter of ours and its column in each format.
 
-    `cut`: the axis along which shards divide it, None where each holds the whole. `heads`: its rows belong to this many
-    heads of the config; shards may repeat those of key/value heads. `role`: what readers look for before they know the
-    config.
+    `cut`: the axis along which shards divide it, None where each holds the whole. `heads`: its rows
+    belong to this many heads of the config; shards may repeat those of key/value heads. `role`:
+    what readers look for before they know the config.
     """
 
     ours: str
@@ -65,15 +67,22 @@ class Row:
 
 @record
 class Table:
-    """The rows of a model: those of its own, then those of each layer, whose names begin with `OF_LAYER`."""
+    """The rows of a model.
+
+    `once`: of the model itself. `per_layer`: of each layer; their full names begin with `OF_LAYER`.
+    """
 
     once: tuple[Row, ...]
     per_layer: tuple[Row, ...]
 
     def name_of(self, role: str, format: Format) -> str:
-        """What a format calls the parameter with this role, in the first layer if it is a layer's."""
+        """What a format calls the parameter with this role.
+
+        In the first layer, if it belongs to a layer.
+        """
         found = [row.theirs[format].name for row in self.once if row.role == role]
-        found += [format.of_layer.format(i=0) + row.theirs[format].name for row in self.per_layer if row.role == role]
+        found += [format.of_layer.format(i=0) + row.theirs[format].name for row in self.per_layer
+                  if row.role == role]
         name, = found
         return name
 
@@ -87,20 +96,25 @@ GGUF = Format(name="GGUF", of_layer="blk.{i}.")
 
 
 def _same(hugging_face: str, meta: str, gguf: str) -> dict[Format, Theirs]:
-    return {HUGGING_FACE: Theirs(name=hugging_face), META: Theirs(name=meta), GGUF: Theirs(name=gguf)}
+    return {HUGGING_FACE: Theirs(name=hugging_face), META: Theirs(name=meta),
+            GGUF: Theirs(name=gguf)}
 
 
 def _halves(hugging_face: str, meta: str, gguf: str) -> dict[Format, Theirs]:
     """The rows in GGUF are as ours: converters undo Hugging Face's order."""
-    return _same(hugging_face, meta, gguf) | {HUGGING_FACE: Theirs(name=hugging_face, has_halves=True)}
+    return (_same(hugging_face, meta, gguf)
+            | {HUGGING_FACE: Theirs(name=hugging_face, has_halves=True)})
 
 
-# The largest come first: loading in this order holds one of them twice only while the model is nearly empty.
+# The largest come first: loading in this order holds one of them twice only while the model is
+# nearly empty.
 TABLE = Table(
     once=(
-        # Llama 1 and 2 cut the columns of the embedding, Llama 3 its rows: `meta_shards` sees it in the shapes.
+        # Llama 1 and 2 cut the columns of the embedding, Llama 3 its rows: `meta_shards` sees it in
+        # the shapes.
         Row(ours="tok_embeddings.weight", cut=0, role="embedding",
-            theirs=_same("model.embed_tokens.weight", "tok_embeddings.weight", "token_embd.weight")),
+            theirs=_same("model.embed_tokens.weight", "tok_embeddings.weight",
+                         "token_embd.weight")),
         Row(ours="output.weight", cut=0, role="head",
             theirs=_same("lm_head.weight", "output.weight", "output.weight")),
         Row(ours="norm.weight",
@@ -132,21 +146,27 @@ TABLE = Table(
 def groups(
     params: Mapping[str, tuple[int, ...]], n_layers: int, *, table: Table = TABLE
 ) -> list[tuple[int | None, dict[str, Row]]]:
-    """The rows that apply to a model with these parameters: (None, a row) for each of its own, (i, rows) for layer i.
+    """The rows that apply to a model with these parameters, in groups.
 
-    A row whose parameter the model or the layer lacks does not apply. Raises ValueError naming parameters that no row is of.
+    (None, one row) for each parameter of the model itself, (i, rows) for layer i. A row whose
+    parameter the model or the layer lacks does not apply. Raises ValueError naming parameters that
+    no row is of.
     """
     found = [(None, {row.ours: row}) for row in table.once]
-    found += [(i, {OF_LAYER.format(i=i) + row.ours: row for row in table.per_layer}) for i in range(n_layers)]
+    found += [(i, {OF_LAYER.format(i=i) + row.ours: row for row in table.per_layer})
+              for i in range(n_layers)]
     found = [(i, {ours: row for ours, row in rows.items() if ours in params}) for i, rows in found]
     found = [(i, rows) for i, rows in found if rows]
     if unknown := sorted(set(params).difference(*(rows for _, rows in found))):
-        raise ValueError("a parameter is read and written by its row in checkpoint.names.TABLE; there is none of "
-                         f"{', '.join(unknown[:4])}. Add it")
+        raise ValueError("a parameter is read and written by its row in checkpoint.names.TABLE; "
+                         f"there is none of {', '.join(unknown[:4])}. Add it")
     return found
 
 
 def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter under our name, in the order of the table; a tied head is left out."""
+    """The shape of every parameter under our name, in the order of the table.
+
+    A tied head is left out.
+    """
     params = param_shapes(config)
     return {ours: params[ours] for _, rows in groups(params, config.n_layers) for ours in rows}

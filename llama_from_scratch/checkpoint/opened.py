@@ -1,7 +1,8 @@
-"""What every format's `open_checkpoint` gives: a checkpoint whose config is known and whose weights are not read yet.
+"""What every format's `open_checkpoint` gives: a config, and weights that are not read yet.
 
-A model is built from it without ever being in memory twice: first its shape alone, without memory, then one tensor after
-the other takes its place. What does not fit into memory is refused before the first of them is read.
+A model is built from it without ever being in memory twice: first its shape alone, without memory,
+then one tensor after the other takes its place. What does not fit into memory is refused before the
+first of them is read.
 
 Notebook 18.
 """
@@ -30,11 +31,12 @@ OnTensor = Callable[[int, int], object]
 class Opened:
     """A checkpoint of any format, opened.
 
-    `where`: the file or folder. `files`: those of the weights. `kinds`: how the tensors are stored there, such as
-    ("bfloat16",) or ("F32", "Q4_K"). `dtype`: of all tensors in the files, None if they differ. `tensors(dtype)`: each
-    parameter once, under our name and in our layout, the next one read when it is asked for; with None in the dtype it
-    was saved in. They may be views of a mapped file. `read_tokenizer()` reads the tokenizer. `end_ids`: the ids that end a
-    text by what the files say, none where they leave it to the tokenizer.
+    `where`: the file or folder. `files`: those of the weights. `kinds`: how the tensors are stored
+    there, such as ("bfloat16",) or ("F32", "Q4_K"). `dtype`: of all tensors in the files, None if
+    they differ. `tensors(dtype)`: each parameter once, under our name and in our layout, the next
+    one read when it is asked for; with None in the dtype it was saved in. They may be views of a
+    mapped file. `read_tokenizer()` reads the tokenizer. `end_ids`: the ids that end a text by what
+    the files say, none where they leave it to the tokenizer.
     """
 
     format: str
@@ -62,15 +64,19 @@ class Opened:
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """The ids after which generation ends: what the files say, or else the tokenizer's own ends."""
+        """The ids after which generation ends: what the files say, or the ends of the tokenizer."""
         return self.end_ids or tokenizer_files.ends(self.tokenizer())
 
 
 def common_dtype(dtypes: set[torch.dtype]) -> torch.dtype | None:
-    """The one dtype of a checkpoint's tensors, or None if there are several. Raises ValueError for a quantized one."""
+    """The one dtype of a checkpoint's tensors, or None if there are several.
+
+    Raises ValueError for a quantized one.
+    """
     if odd := sorted(str(d) for d in dtypes if not d.is_floating_point or d.itemsize < 2):
-        raise ValueError(f"weights are read as float64, float32, float16 or bfloat16; these hold {', '.join(odd)}, as a "
-                         "quantized checkpoint does. Take the checkpoint it was made from")
+        raise ValueError("weights are read as float64, float32, float16 or bfloat16; these hold "
+                         f"{', '.join(odd)}, as a quantized checkpoint does. Take the checkpoint "
+                         "it was made from")
     return next(iter(dtypes)) if len(dtypes) == 1 else None
 
 
@@ -80,19 +86,22 @@ def kinds_of(dtypes: set[torch.dtype]) -> tuple[str, ...]:
 
 
 def refuse_what_cannot_be_built(
-    opened: Opened, *, dtype: torch.dtype | None, device: torch.device | str, memory_bytes: int | None
+    opened: Opened, *, dtype: torch.dtype | None, device: torch.device | str,
+    memory_bytes: int | None
 ) -> torch.dtype:
     """The dtype that a model of a checkpoint will have: `dtype`, or that of its files.
 
-    Raises ValueError if the device is not there, the files have several dtypes, or the model would not fit into memory;
-    reads none of its tensors.
+    Raises ValueError if the device is not there, the files have several dtypes, or the model would
+    not fit into memory; reads none of its tensors.
     """
     refuse_absent_device(device)
     dtype = dtype or opened.dtype
     if dtype is None:
-        raise ValueError(f"the tensors in {opened.where} have several dtypes, of which a model computes in one; "
-                         "choose it: dtype=torch.bfloat16, or torch.float32 for the exact values")
-    refuse_what_does_not_fit(opened.config, where=opened.where, dtype=dtype, device=device, memory_bytes=memory_bytes)
+        raise ValueError(f"the tensors in {opened.where} have several dtypes, of which a model "
+                         "computes in one; choose it: dtype=torch.bfloat16, or torch.float32 for "
+                         "the exact values")
+    refuse_what_does_not_fit(opened.config, where=opened.where, dtype=dtype, device=device,
+                             memory_bytes=memory_bytes)
     return dtype
 
 
@@ -102,10 +111,12 @@ def build(
 ) -> Llama:
     """The model of a checkpoint, in `dtype` or that of its files, on `device`.
 
-    `memory_bytes`: what it may take, by default what is free. `on_tensor(n_bytes_done, n_bytes)` is called after each
-    tensor. Raises ValueError as `refuse_what_cannot_be_built` does, or if the tensors are not exactly those of the config.
+    `memory_bytes`: what it may take, by default what is free. `on_tensor(n_bytes_done, n_bytes)` is
+    called after each tensor. Raises ValueError as `refuse_what_cannot_be_built` does, or if the
+    tensors are not exactly those of the config.
     """
-    dtype = refuse_what_cannot_be_built(opened, dtype=dtype, device=device, memory_bytes=memory_bytes)
+    dtype = refuse_what_cannot_be_built(opened, dtype=dtype, device=device,
+                                        memory_bytes=memory_bytes)
     model = unwritten(opened.config)
     owners = dict(model.named_modules())
     needed, done, n_done = shapes(opened.config), {}, 0

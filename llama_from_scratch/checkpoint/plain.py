@@ -1,7 +1,8 @@
-"""The layers that every published text format can describe: dense, all alike, rotated, seeing everything before them.
+"""The layers that every published text format can describe.
 
-params.json, config.json, GGUF's facts and llama2.c's header have one number of layers and one feed-forward width. This is
-the one place that turns those two into the layers of a config, and back.
+They are dense and all alike, turn their heads by RoPE, and see everything before them. params.json,
+config.json, GGUF's facts and llama2.c's header have one number of layers and one feed-forward
+width. This is the one place that turns those two into the layers of a config, and back.
 
 Notebook 18.
 """
@@ -15,12 +16,18 @@ LAYER_FIELDS = ("ffn_dim", "layers")
 
 
 def plain_layers(n_layers: int, *, ffn_dim: Any) -> dict[str, Any]:
-    """The fields of a `LlamaConfig` for this many plain layers. Does not check `ffn_dim`: the config does."""
+    """The fields of a `LlamaConfig` for this many plain layers.
+
+    Does not check `ffn_dim`: the config does.
+    """
     return {"layers": (LayerSpec(),) * n_layers, "ffn_dim": ffn_dim}
 
 
 def ffn_dim_of(config: LlamaConfig, *, rule: str) -> int:
-    """The feed-forward width of all layers. Raises ValueError, which begins with `rule`, unless they are plain and alike."""
+    """The feed-forward width of all layers.
+
+    Raises ValueError unless they are plain and alike; its message begins with `rule`.
+    """
     if odd_layers(config):
         raise ValueError(f"{rule}; got {sorted({str(spec) for spec in config.layers})}. "
                          "Write another format")
@@ -28,7 +35,10 @@ def ffn_dim_of(config: LlamaConfig, *, rule: str) -> int:
 
 
 def odd_layers(config: LlamaConfig) -> list[str]:
-    """The kinds of layers that are not plain, in words; none where every format can describe the config."""
+    """The kinds of layers that are not plain, in words.
+
+    None where every format can describe the config.
+    """
     return sorted({str(spec) for spec in config.layers if spec != LayerSpec()})
 
 

@@ -1,6 +1,7 @@
-"""The tensors of a checkpoint must be exactly those of its config: what is missing, extra or misshapen is named.
+"""The tensors of a checkpoint must be exactly those of its config.
 
-Nothing that a config claims is believed before it is held against the files: a forged number would allocate memory.
+What is missing, extra or misshapen is named. Nothing that a config claims is believed before it is
+held against the files: a forged number would allocate memory.
 
 Notebook 18.
 """
@@ -18,7 +19,10 @@ N_NAMED = 8
 def refuse_differences(
     found: Mapping[str, tuple[int, ...]], needed: Mapping[str, tuple[int, ...]], *, where: str
 ) -> None:
-    """Raises ValueError that lists what is missing, extra or misshapen among the tensors `found`, if anything is."""
+    """Raises ValueError if a tensor among `found` is missing, extra or misshapen.
+
+    The message lists them.
+    """
     problems = [f"{name} is missing" for name in needed if name not in found]
     problems += [f"{name} is not of this model" for name in found if name not in needed]
     problems += [f"{name} is {tuple(found[name])}, not {needed[name]}"
@@ -29,15 +33,21 @@ def refuse_differences(
 
 
 def refuse_impossible_sizes(config: LlamaConfig, *, n_values: int, where: str | Path) -> None:
-    """Raises ValueError for sizes that a model in files of `n_values` numbers cannot have; makes nothing that large."""
+    """Raises ValueError for sizes that a model in files of `n_values` numbers cannot have.
+
+    Makes nothing that large.
+    """
     if config.dim > n_values:
-        raise ValueError(f"dim is the length of every norm, so it cannot exceed the {n_values} numbers in the files; "
-                         f"{where} says {config.dim}. Download the checkpoint again, or correct the config")
+        raise ValueError(f"dim is the length of every norm, so it cannot exceed the {n_values} "
+                         f"numbers in the files; {where} says {config.dim}. Download the "
+                         "checkpoint again, or correct the config")
     try:
         param_shapes(config)
-    except (RuntimeError, OverflowError, TypeError) as error:  # more bytes than a number of 64 bits counts
-        raise ValueError(f"a tensor must fit into memory, and {where} describes one that fits into no machine "
-                         f"({str(error).splitlines()[0]:.120}). Download the checkpoint again, or correct the config") from error
+    except (RuntimeError, OverflowError, TypeError) as error:
+        # PyTorch counts bytes in 64 bits.
+        raise ValueError(f"a tensor must fit into memory, and {where} describes one that fits into "
+                         f"no machine ({str(error).splitlines()[0]:.120}). Download the checkpoint "
+                         "again, or correct the config") from error
 
 
 def listed(problems: list[str]) -> str:

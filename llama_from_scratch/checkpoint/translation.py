@@ -1,8 +1,9 @@
-"""Our parameters <-> the tensors of a format, by the table of names: one at a time, and as views where nothing changes.
+"""Our parameters <-> the tensors of a format, by the table of names.
 
-Everything is made of pieces: a piece is a part of one parameter of ours and a part of one tensor of theirs with the same
-numbers, in another order at most. A parameter in one piece that keeps its order is a view of the file. All others are
-copied into memory of their own, piece by piece, straight from the file.
+One at a time, and as views where nothing changes. Everything is made of pieces: a piece is a part
+of one parameter of ours and a part of one tensor of theirs with the same numbers, in another order
+at most. A parameter in one piece that keeps its order is a view of the file. All others are copied
+into memory of their own, piece by piece, straight from the file.
 
 E experts, F feed-forward width, H heads, D the rest. Notebook 18.
 """
@@ -23,8 +24,9 @@ from llama_from_scratch.model.costs import param_shapes
 class Piece:
     """The numbers that one parameter of ours and one tensor of theirs have in common.
 
-    `expert`: the entry of our first axis, None for all of it. `along`, `start`, `length`: the place in theirs, None for all
-    of it. `n_heads`: the heads whose rows are in halves there, None where rows keep their order.
+    `expert`: the entry of our first axis, None for all of it. `along`, `start`, `length`: the place
+    in theirs, None for all of it. `n_heads`: the heads whose rows are in halves there, None where
+    rows keep their order.
     """
 
     row: Row
@@ -50,7 +52,8 @@ class Piece:
     def in_ours(self, whole: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """The piece as a view of our parameter; its axes are those of `in_theirs`."""
         part = whole if self.expert is None else whole[self.expert]
-        return part if self.n_heads is None else part.unflatten(0, (self.n_heads, -1, 2)).transpose(1, 2)
+        return (part if self.n_heads is None
+                else part.unflatten(0, (self.n_heads, -1, 2)).transpose(1, 2))
 
     def in_theirs(self, whole: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """The piece as a view of their tensor, its axes in our order."""
@@ -63,8 +66,9 @@ class Piece:
 class Translation:
     """All pieces of a model in one format.
 
-    `groups`: our names, one alone or those of a layer together, in the order of the table. `ours`, `theirs`: the shape of
-    each tensor by name. `ignored`: names that files of this format may hold besides.
+    `groups`: our names, one alone or those of a layer together, in the order of the table. `ours`,
+    `theirs`: the shape of each tensor by name. `ignored`: names that files of this format may
+    also hold.
     """
 
     format: Format
@@ -92,24 +96,30 @@ class Translation:
 def translation(format: Format, config: LlamaConfig, *, table: Table = TABLE) -> Translation:
     """How the parameters that a config's model has are stored in a format."""
     return translation_of(param_shapes(config), format, heads={
-        "n_heads": config.n_heads, "n_kv_heads": config.n_kv_heads}, n_layers=config.n_layers, table=table)
+        "n_heads": config.n_heads, "n_kv_heads": config.n_kv_heads}, n_layers=config.n_layers,
+        table=table)
 
 
 def translation_of(
-    params: Mapping[str, tuple[int, ...]], format: Format, *, heads: Mapping[str, int], n_layers: int, table: Table = TABLE
+    params: Mapping[str, tuple[int, ...]], format: Format, *, heads: Mapping[str, int],
+    n_layers: int, table: Table = TABLE
 ) -> Translation:
-    """The same for parameters of these shapes. Raises ValueError if the table has no row for one of them."""
+    """The same for parameters of these shapes.
+
+    Raises ValueError if the table has no row for one of them.
+    """
     found = groups(params, n_layers, table=table)
     theirs: dict[str, tuple[int, ...]] = {}
     pieces: list[Piece] = []
     for layer, rows in found:
         prefix = "" if layer is None else format.of_layer.format(i=layer)
         for ours, row in rows.items():
-            pieces += _pieces(row, ours, params[ours], row.theirs[format], prefix=prefix, heads=heads, theirs=theirs)
+            pieces += _pieces(row, ours, params[ours], row.theirs[format], prefix=prefix,
+                              heads=heads, theirs=theirs)
     order = [ours for _, rows in found for ours in rows]
     return Translation(
-        format=format, groups=tuple(tuple(rows) for _, rows in found), ours={ours: params[ours] for ours in order},
-        theirs=theirs, pieces=tuple(pieces),
+        format=format, groups=tuple(tuple(rows) for _, rows in found),
+        ours={ours: params[ours] for ours in order}, theirs=theirs, pieces=tuple(pieces),
         ignored=frozenset(name.format(i=i) for name in format.ignored for i in range(n_layers)))
 
 
@@ -126,33 +136,39 @@ def _pieces(
         length = start = 0
         if how.along is None:
             if name in theirs:
-                raise AssertionError(f"the table makes {name} of several parameters and does not say along which axis")
+                raise AssertionError(f"the table makes {name} of several parameters and does not "
+                                     "say along which axis")
         else:
             length = part[how.along]
             start = theirs[name][how.along] if name in theirs else 0
             part[how.along] += start
         theirs[name] = tuple(part)
-        yield Piece(row=row, ours=ours, theirs=name, expert=expert, along=how.along, start=start, length=length,
-                    n_heads=heads[row.heads] if how.has_halves else None, is_transposed=how.is_transposed)
+        yield Piece(row=row, ours=ours, theirs=name, expert=expert, along=how.along, start=start,
+                    length=length,
+                    n_heads=heads[row.heads] if how.has_halves else None,
+                    is_transposed=how.is_transposed)
 
 
 def to_ours(
-    how: Translation, read: Callable[..., Tensor], *, dtypes: Mapping[str, torch.dtype], dtype: torch.dtype | None = None,
-    names: Iterable[str] | None = None,
+    how: Translation, read: Callable[..., Tensor], *, dtypes: Mapping[str, torch.dtype],
+    dtype: torch.dtype | None = None, names: Iterable[str] | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Each parameter of ours, in `dtype` or that of the file, the next one read when it is asked for.
+    """Each parameter of ours, in `dtype` or that of the file.
 
-    `read(theirs, dtype=, is_kept=)` reads one tensor of theirs, in its own dtype where None is asked for. With `is_kept` the
-    result goes on to be used and may be a view of a mapped file; otherwise it is copied from at once and dropped.
-    `dtypes`: of their tensors in the file. `names`: which parameters, by default all in the order of the table.
+    The next one is read when it is asked for. `read(theirs, dtype=, is_kept=)` reads one tensor of
+    theirs, in its own dtype where None is asked for. With `is_kept` the result goes on to be used
+    and may be a view of a mapped file; otherwise it is copied from at once and dropped. `dtypes`:
+    of their tensors in the file. `names`: which parameters, by default all in the order of the
+    table.
     """
     for ours in how.ours if names is None else names:
         pieces = how.by_ours[ours]
         first, is_one = pieces[0], len(pieces) == 1
         stored = {dtypes[piece.theirs] for piece in pieces}
         if dtype is None and len(stored) > 1:
-            raise ValueError(f"the tensors that make up {ours} have several dtypes: {', '.join(sorted(map(str, stored)))}. "
-                             "Choose one: dtype=torch.float32 holds each exactly")
+            raise ValueError(f"the tensors that make up {ours} have several dtypes: "
+                             f"{', '.join(sorted(map(str, stored)))}. Choose one: "
+                             "dtype=torch.float32 holds each exactly")
         if is_one and first.is_all:
             yield ours, read(first.theirs, dtype=dtype, is_kept=True)
             continue
@@ -169,7 +185,10 @@ def to_ours(
 
 
 def to_theirs(how: Translation, weights: Mapping[str, Tensor], name: str) -> Tensor:
-    """One tensor of theirs out of our parameters: a view where it is a part of one, otherwise memory of its own."""
+    """One tensor of theirs out of our parameters.
+
+    A view where it is a part of one, otherwise memory of its own.
+    """
     pieces = how.by_theirs[name]
     first = pieces[0]
     weight = weights[first.ours].detach()

@@ -1,4 +1,6 @@
-"""What a model is made of, without making it: the shape of each parameter, from which its sizes follow.
+"""What a model is made of, without making it: the shape of each parameter.
+
+Sizes follow from the shapes.
 
 Notebook 15.
 """
@@ -13,5 +15,9 @@ from llama_from_scratch.model.unwritten import unwritten
 
 @functools.lru_cache(maxsize=64)
 def param_shapes(config: LlamaConfig) -> Mapping[str, tuple[int, ...]]:
-    """The shape of every parameter by name, in the order of the model's own `named_parameters()`; a tied head is not listed."""
-    return MappingProxyType({name: tuple(weight.shape) for name, weight in unwritten(config).named_parameters()})
+    """The shape of every parameter, in the order of the model's own `named_parameters()`.
+
+    A tied head is not listed.
+    """
+    return MappingProxyType(
+        {name: tuple(weight.shape) for name, weight in unwritten(config).named_parameters()})

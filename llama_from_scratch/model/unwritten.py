@@ -1,7 +1,7 @@
-"""A model in shape alone: every module and parameter is there, and no parameter has memory or a drawn value.
+"""A model in shape alone: no parameter has memory or a drawn value.
 
-A checkpoint is loaded into one, tensor by tensor, so that a model is never in memory twice; and what a model is made of can
-be asked without making it.
+A checkpoint is loaded into one, tensor by tensor, so that a model is never in memory twice; and
+what a model is made of can be asked without making it.
 
 Notebook 18.
 """
@@ -14,16 +14,20 @@ from llama_from_scratch.model.transformer import Llama
 
 
 def unwritten(config: LlamaConfig) -> Llama:
-    """The model of a config whose parameters have a shape and no memory. Draws nothing: the caller's seed is kept."""
+    """The model of a config whose parameters have a shape and no memory.
+
+    Draws nothing: the caller's seed is kept.
+    """
     with _Unwritten():
         return Llama(config)
 
 
 class _Unwritten(TorchFunctionMode):
-    """Under it modules are made whose parameters have a shape and no memory, and nothing is drawn for them.
+    """Under it modules are made whose parameters have a shape and no memory.
 
-    `torch.device("meta")` would do the same and take 50 ms, and two seconds the first time: there PyTorch runs `normal_`
-    and `arange` in Python, and imports sympy to do so.
+    Nothing is drawn for them. `torch.device("meta")` would do the same and take 50 ms, and two
+    seconds the first time: there PyTorch runs `normal_` and `arange` in Python, and imports sympy
+    to do so.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):

@@ -2,7 +2,18 @@ import pytest
 import torch
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint.names import GGUF, HUGGING_FACE, META, TABLE, Format, Row, Table, Theirs, groups, shapes
+from llama_from_scratch.checkpoint.names import (
+    GGUF,
+    HUGGING_FACE,
+    META,
+    TABLE,
+    Format,
+    Row,
+    Table,
+    Theirs,
+    groups,
+    shapes,
+)
 from llama_from_scratch.model.transformer import Llama
 
 FORMATS = {format.name: format for format in (HUGGING_FACE, META, GGUF)}
@@ -27,7 +38,7 @@ def test_a_table_names_every_parameter_once_and_nothing_else(format):
     assert len(set(names)) == len(names) == len(shapes(config)) == 3 + 9 * config.n_layers
 
 
-def test_a_row_whose_parameter_a_layer_lacks_does_not_apply_and_a_parameter_without_a_row_is_refused():
+def test_a_row_applies_where_its_parameter_is_and_a_parameter_without_a_row_is_refused():
     format = Format(name="planted", of_layer="l{i}.")
     rows = tuple(Row(ours=name, theirs={format: Theirs(name=name)}) for name in ("dense", "router"))
     table = Table(once=(Row(ours="head", theirs={format: Theirs(name="head")}),), per_layer=rows)
@@ -43,5 +54,6 @@ def test_a_row_whose_parameter_a_layer_lacks_does_not_apply_and_a_parameter_with
 def test_what_readers_look_for_before_they_know_the_config_has_a_role():
     roles = ("embedding", "head", "queries", "keys")
     assert [TABLE.name_of(role, META) for role in roles] == [
-        "tok_embeddings.weight", "output.weight", "layers.0.attention.wq.weight", "layers.0.attention.wk.weight"]
+        "tok_embeddings.weight", "output.weight", "layers.0.attention.wq.weight",
+        "layers.0.attention.wk.weight"]
     assert TABLE.name_of("embedding", GGUF) == "token_embd.weight"

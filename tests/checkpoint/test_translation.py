@@ -1,4 +1,6 @@
-"""The table of names against planted formats that store our parameters in ways which the real ones do not need yet."""
+"""The table of names against planted formats that store our parameters in ways which the real ones
+do not need yet.
+"""
 
 import dataclasses
 
@@ -8,7 +10,13 @@ from hugging_face_twin import hugging_face_layout, hugging_face_name
 
 from llama_from_scratch import family
 from llama_from_scratch.checkpoint.names import HUGGING_FACE, Format, Row, Table, Theirs, shapes
-from llama_from_scratch.checkpoint.translation import Translation, to_ours, to_theirs, translation, translation_of
+from llama_from_scratch.checkpoint.translation import (
+    Translation,
+    to_ours,
+    to_theirs,
+    translation,
+    translation_of,
+)
 
 E, F, D, H, G, K = 3, 4, 6, 4, 2, 2
 PLANTED = Format(name="planted", of_layer="model.{i}.")
@@ -16,10 +24,12 @@ HEADS = {"n_heads": H, "n_kv_heads": G}
 
 
 def table(**columns):
-    """A table of parameters of a layer, in this order; a column is given as the fields of `Theirs`."""
+    """A table of parameters of a layer, in this order; a column is given as the fields of
+    `Theirs`."""
     heads = {"wq": "n_heads", "wk": "n_kv_heads", "wv": "n_kv_heads"}
     return Table(once=(), per_layer=tuple(
-        Row(ours=ours, heads=heads.get(ours), theirs={PLANTED: Theirs(**column)}) for ours, column in columns.items()))
+        Row(ours=ours, heads=heads.get(ours), theirs={PLANTED: Theirs(**column)})
+        for ours, column in columns.items()))
 
 
 def planted(params, **columns):
@@ -68,17 +78,20 @@ def test_queries_keys_and_values_in_one_tensor_follow_one_another_in_the_order_o
     weights, how = planted(QKV, **FUSED_QKV)
     assert how.theirs == {"model.0.qkv.weight": ((H + 2 * G) * K, D)}
     theirs = stored(how, weights)
-    assert torch.equal(theirs["model.0.qkv.weight"], torch.cat([weights[f"layers.0.{name}"] for name in QKV]))
+    assert torch.equal(theirs["model.0.qkv.weight"],
+                       torch.cat([weights[f"layers.0.{name}"] for name in QKV]))
     ours, reader = back(how, theirs)
     assert equal(ours, weights)
     whole = theirs["model.0.qkv.weight"]
-    assert all(weight.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr() for weight in ours.values())
+    assert all(weight.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
+               for weight in ours.values())
     assert all(is_kept for _, is_kept in reader.asked), "rows of a fused tensor are views of it"
 
 
 def test_rows_in_halves_inside_a_fused_tensor_are_put_in_order_head_by_head():
     halves = {name: column | dict(has_halves=name != "wv") for name, column in FUSED_QKV.items()}
-    weights, how = planted(QKV | {"wq": (2 * H * K, D), "wk": (2 * G * K, D)}, **halves)  # heads of 4 channels
+    # heads of 4 channels
+    weights, how = planted(QKV | {"wq": (2 * H * K, D), "wk": (2 * G * K, D)}, **halves)
     theirs = stored(how, weights)["model.0.qkv.weight"]
     by_hand = [weights["layers.0.wq"][head * 4 + row] for head in range(H) for row in (0, 2, 1, 3)]
     by_hand += [weights["layers.0.wk"][head * 4 + row] for head in range(G) for row in (0, 2, 1, 3)]
@@ -93,12 +106,14 @@ def test_gate_and_up_of_all_experts_fused_and_transposed_as_in_llama_4():
     """`experts.gate_up_proj` is [E, D, 2F] there, `experts.down_proj` [E, F, D]."""
     weights, how = planted(
         EXPERTS, w_gate=dict(name="gate_up_proj", is_transposed=True, along=2),
-        w_up=dict(name="gate_up_proj", is_transposed=True, along=2), w_down=dict(name="down_proj", is_transposed=True))
+        w_up=dict(name="gate_up_proj", is_transposed=True, along=2),
+        w_down=dict(name="down_proj", is_transposed=True))
     assert how.theirs == {"model.0.gate_up_proj": (E, D, 2 * F), "model.0.down_proj": (E, F, D)}
     theirs = stored(how, weights)
     gate, up, down = (weights[f"layers.0.{name}"] for name in EXPERTS)
     for e in range(E):
-        assert torch.equal(theirs["model.0.gate_up_proj"][e], torch.cat([gate[e].T, up[e].T], dim=1))
+        assert torch.equal(theirs["model.0.gate_up_proj"][e],
+                           torch.cat([gate[e].T, up[e].T], dim=1))
         assert torch.equal(theirs["model.0.down_proj"][e], down[e].T)
     ours, reader = back(how, theirs)
     assert equal(ours, weights)
@@ -110,18 +125,21 @@ def test_one_tensor_for_each_expert_is_stacked_by_us_and_read_one_at_a_time():
     weights, how = planted(EXPERTS, **columns)
     theirs = stored(how, weights)
     assert list(theirs) == [f"model.0.experts.{e}.{name}" for name in EXPERTS for e in range(E)]
-    assert all(torch.equal(theirs[f"model.0.experts.{e}.w_up"], weights["layers.0.w_up"][e]) for e in range(E))
+    assert all(torch.equal(theirs[f"model.0.experts.{e}.w_up"], weights["layers.0.w_up"][e])
+               for e in range(E))
     reader = Reader(theirs)
     stream = to_ours(how, reader, dtypes={name: t.dtype for name, t in theirs.items()})
     name, gate = next(stream)
     assert name == "layers.0.w_gate" and torch.equal(gate, weights[name])
-    assert [name for name, _ in reader.asked] == [f"model.0.experts.{e}.w_gate" for e in range(E)], "no other is read yet"
+    assert [name for name, _ in reader.asked] == [f"model.0.experts.{e}.w_gate"
+                                                  for e in range(E)], "no other is read yet"
     assert equal({name: gate} | dict(stream), weights)
 
 
 def test_gate_and_up_of_each_expert_may_share_a_transposed_tensor():
     shared = dict(name="experts.{e}.gate_up", is_split=True, is_transposed=True, along=1)
-    weights, how = planted({name: EXPERTS[name] for name in ("w_gate", "w_up")}, w_gate=shared, w_up=shared)
+    weights, how = planted({name: EXPERTS[name] for name in ("w_gate", "w_up")}, w_gate=shared,
+                           w_up=shared)
     theirs = stored(how, weights)
     assert {tuple(tensor.shape) for tensor in theirs.values()} == {(D, 2 * F)} and len(theirs) == E
     assert torch.equal(theirs["model.0.experts.1.gate_up"][:, F:], weights["layers.0.w_up"][1].T)
@@ -145,7 +163,8 @@ def test_another_dtype_is_read_into_memory_of_its_own_and_several_need_a_decisio
     weights, how = planted({"w_gate": (E, F, D)}, w_gate=dict(name="{e}", is_split=True))
     mixed = stored(how, weights)
     mixed["model.0.1"] = mixed["model.0.1"].double()
-    with pytest.raises(ValueError, match=r"make up layers.0.w_gate have several dtypes: torch.float32, torch.float64"):
+    with pytest.raises(ValueError, match=r"make up layers.0.w_gate have several dtypes: "
+                                         r"torch.float32, torch.float64"):
         back(how, mixed)
     assert back(how, mixed, dtype=torch.float32)[0]["layers.0.w_gate"].dtype == torch.float32
 
@@ -162,7 +181,8 @@ def test_the_hugging_face_names_and_rows_are_those_of_the_tests_own_twin():
     for ours, weight in weights.items():
         theirs = hugging_face_name(ours)
         assert [piece.theirs for piece in how.by_ours[ours]] == [theirs]
-        assert torch.equal(to_theirs(how, weights, theirs), hugging_face_layout(ours, weight, config.head_dim))
+        assert torch.equal(to_theirs(how, weights, theirs),
+                           hugging_face_layout(ours, weight, config.head_dim))
 
 
 def test_names_are_kept_in_the_order_of_ours_and_what_files_may_repeat_is_known():
