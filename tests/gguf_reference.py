@@ -3,10 +3,9 @@
 import gguf as reference
 import numpy as np
 from gguf import quants
-from tiny_checkpoints import tokenizer_for
+from tiny_checkpoints import tokenizer_for, width_of
 
 from llama_from_scratch.checkpoint import gguf
-from llama_from_scratch.checkpoint.plain import ffn_dim_of
 
 TYPE = reference.GGMLQuantizationType
 STRANGE = "Über 12345 <s><|eot_id|> naïve\n\n  the cat’s 🙂 \x00"
@@ -24,7 +23,7 @@ def by_their_writer(path, model, *, kinds=None, facts=None, tokens=None, drop=()
     writer.add_context_length(config.max_seq_len)
     writer.add_embedding_length(config.dim)
     writer.add_block_count(config.n_layers)
-    writer.add_feed_forward_length(ffn_dim_of(config, rule="a reference has plain layers"))
+    writer.add_feed_forward_length(width_of(config))
     writer.add_head_count(config.n_heads)
     writer.add_head_count_kv(config.n_kv_heads)
     writer.add_layer_norm_rms_eps(config.norm_eps)

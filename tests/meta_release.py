@@ -13,8 +13,8 @@ AXIS = {"wq": 0, "wk": 0, "wv": 0, "w1": 0, "w3": 0, "output": 0, "wo": 1, "w2":
 
 
 def as_released(folder, model, *, n_shards=1, **more):
-    """The same model as Meta's programs would have written it, spelled out by hand: the reference for
-    `meta.read`.
+    """The same model as Meta's programs would have written it, spelled out by hand: the reference
+    for `meta.read`.
     """
     config = model.config
     is_old = config.rope_theta == 1e4

@@ -11,6 +11,7 @@ from hugging_face_twin import loud, twin_of
 from safetensors.torch import load_file, save_file
 
 from llama_from_scratch import family
+from llama_from_scratch.checkpoint.plain import ffn_dim_of, plain_layers
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer import released
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
@@ -39,15 +40,28 @@ def large_tokenizer(vocab_size):
                      special_tokens=released.LLAMA_3_1)
 
 
+def sized(config, *, n_layers=None, ffn_dim=None, **changes):
+    """A config with this many plain layers of this width, by default its own, and other changes."""
+    layers = plain_layers(config.n_layers if n_layers is None else n_layers,
+                          ffn_dim=width_of(config) if ffn_dim is None else ffn_dim)
+    return dataclasses.replace(config, **layers | changes)
+
+
+def width_of(config):
+    """The feed-forward width of a config whose layers are plain."""
+    return ffn_dim_of(config, rule="a tiny model has plain layers")
+
+
 def tiny(generation="llama-3.1", **changes):
     """A model of a generation whose every part matters to the logits."""
-    return loud(dataclasses.replace(family.tiny(generation), **dict(vocab_size=VOCAB) | changes))
+    return loud(sized(family.tiny(generation), **dict(vocab_size=VOCAB) | changes))
 
 
 def drawn(seed):
     """A model with the fresh weights of this seed."""
+    config = dataclasses.replace(family.tiny("llama-3.1"), vocab_size=VOCAB)
     torch.manual_seed(seed)
-    return Llama(tiny().config)
+    return Llama(config)
 
 
 def edit_json(file, **changes):

@@ -59,9 +59,9 @@ def write(
 ) -> None:
     """Writes `model` in its own dtype, and `tokenizer`, to `target`, which must be new.
 
-    All or nothing. `n_shards` weight files, of which Meta's layout has exactly that many, and Hugging
-    Face's at most, as no tensor is cut there. `is_packed`: matrices in q8_0. Raises ValueError as
-    `convert` does.
+    All or nothing. `n_shards` weight files, of which Meta's layout has exactly that many, and
+    Hugging Face's at most, as no tensor is cut there. `is_packed`: matrices in q8_0. Raises
+    ValueError as `convert` does.
     """
     dtype = model.tok_embeddings.weight.dtype
     refuse_what_cannot_be(target, format=format, dtype=PACKED if is_packed else None,

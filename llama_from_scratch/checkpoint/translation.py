@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from llama_from_scratch.checkpoint.names import TABLE, Format, Row, Table, groups
+from llama_from_scratch.checkpoint.names import TABLE, Format, Row, Table, Theirs, groups
 from llama_from_scratch.config import LlamaConfig, record
 from llama_from_scratch.model.costs import param_shapes
 
@@ -95,9 +95,9 @@ class Translation:
 
 def translation(format: Format, config: LlamaConfig, *, table: Table = TABLE) -> Translation:
     """How the parameters that a config's model has are stored in a format."""
-    return translation_of(param_shapes(config), format, heads={
-        "n_heads": config.n_heads, "n_kv_heads": config.n_kv_heads}, n_layers=config.n_layers,
-        table=table)
+    heads = {"n_heads": config.n_heads, "n_kv_heads": config.n_kv_heads}
+    return translation_of(
+        param_shapes(config), format, heads=heads, n_layers=config.n_layers, table=table)
 
 
 def translation_of(
@@ -106,7 +106,7 @@ def translation_of(
 ) -> Translation:
     """The same for parameters of these shapes.
 
-    Raises ValueError if the table has no row for one of them.
+    Raises ValueError if the table has no row for one of them, or the format no name.
     """
     found = groups(params, n_layers, table=table)
     theirs: dict[str, tuple[int, ...]] = {}
@@ -114,6 +114,9 @@ def translation_of(
     for layer, rows in found:
         prefix = "" if layer is None else format.of_layer.format(i=layer)
         for ours, row in rows.items():
+            if format not in row.theirs:
+                raise ValueError(f"a checkpoint has a tensor for each parameter, and "
+                                 f"{format.name}'s layout has none for {ours}. Take another format")
             pieces += _pieces(row, ours, params[ours], row.theirs[format], prefix=prefix,
                               heads=heads, theirs=theirs)
     order = [ours for _, rows in found for ours in rows]
@@ -124,8 +127,8 @@ def translation_of(
 
 
 def _pieces(
-    row: Row, ours: str, shape: tuple[int, ...], how, *, prefix: str, heads: Mapping[str, int],
-    theirs: dict[str, tuple[int, ...]],
+    row: Row, ours: str, shape: tuple[int, ...], how: Theirs, *, prefix: str,
+    heads: Mapping[str, int], theirs: dict[str, tuple[int, ...]],
 ) -> Iterator[Piece]:
     """The pieces of one parameter; `theirs`, the shapes of their tensors so far, grows by them."""
     for expert in range(shape[0]) if how.is_split else (None,):
@@ -144,8 +147,7 @@ def _pieces(
             part[how.along] += start
         theirs[name] = tuple(part)
         yield Piece(row=row, ours=ours, theirs=name, expert=expert, along=how.along, start=start,
-                    length=length,
-                    n_heads=heads[row.heads] if how.has_halves else None,
+                    length=length, n_heads=heads[row.heads] if how.has_halves else None,
                     is_transposed=how.is_transposed)
 
 
@@ -167,8 +169,8 @@ def to_ours(
         stored = {dtypes[piece.theirs] for piece in pieces}
         if dtype is None and len(stored) > 1:
             raise ValueError(f"the tensors that make up {ours} have several dtypes: "
-                             f"{', '.join(sorted(map(str, stored)))}. Choose one: "
-                             "dtype=torch.float32 holds each exactly")
+                             f"{', '.join(sorted(map(str, stored)))}. Choose one, "
+                             "such as dtype=torch.float32")
         if is_one and first.is_all:
             yield ours, read(first.theirs, dtype=dtype, is_kept=True)
             continue

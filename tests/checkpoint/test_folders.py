@@ -117,9 +117,8 @@ def test_a_kill_at_any_stage_leaves_a_whole_checkpoint(tmp_path):
         kept, _ = native.load(tmp_path / str(stage))
         is_new = same_weights(kept, drawn(2))
         assert is_new or same_weights(kept, drawn(1)), f"stage {stage}"
-        assert is_new == (
-            stage >= killed[
-                -1]), f"stage {stage} of {killed[-1]}: the new one appears with the last rename"
+        where = f"stage {stage} of {killed[-1]}: the new one appears with the last rename"
+        assert is_new == (stage >= killed[-1]), where
         native.save(tmp_path / str(stage), drawn(3), TOKENIZER)
         assert same_weights(native.load(tmp_path / str(stage))[0], drawn(3))
     assert len(list(tmp_path.iterdir())) == len(stages), "the next save clears what the kill left"

@@ -14,6 +14,7 @@ from tiny_checkpoints import (
     same_weights,
     tiny,
     tokenizer_for,
+    width_of,
 )
 
 from llama_from_scratch import family
@@ -67,7 +68,7 @@ def test_the_reference_reads_the_facts_we_write(tmp_path):
     wanted = {"general.architecture": "llama", "general.file_type": 7,
               "general.quantization_version": 2,
               "llama.context_length": 131072, "llama.embedding_length": 64, "llama.block_count": 4,
-              "llama.feed_forward_length": config.ffn_dim, "llama.attention.head_count": 4,
+              "llama.feed_forward_length": width_of(config), "llama.attention.head_count": 4,
               "llama.attention.head_count_kv": 2,
               "llama.attention.layer_norm_rms_epsilon": float(np.float32(1e-5)),
               "llama.rope.freq_base": 5e5, "llama.rope.dimension_count": 16,

@@ -8,7 +8,6 @@ from gguf_reference import write
 from tiny_checkpoints import tiny
 
 from llama_from_scratch.checkpoint import gguf
-from llama_from_scratch.config import LayerSpec
 
 
 def test_numbers_that_a_kind_cannot_hold_are_refused(tmp_path):
@@ -28,7 +27,7 @@ def test_numbers_that_a_kind_cannot_hold_are_refused(tmp_path):
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    return write(tmp_path_factory.mktemp("good"), tiny(layers=(LayerSpec(),)),
+    return write(tmp_path_factory.mktemp("good"), tiny(n_layers=1),
                  kind="Q8_0").read_bytes()
 
 

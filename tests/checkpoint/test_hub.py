@@ -127,8 +127,7 @@ def server(models, monkeypatch, tmp_path):
 
 def test_a_name_on_the_hub_gives_the_model_and_only_what_it_needs_is_fetched(server):
     model, tokenizer = llama_from_scratch.load(NAME)
-    assert same_weights(model, tiny("llama-3.2").bfloat16())
-    assert open_checkpoint(NAME, revision=revision).where.name == OLD
+    assert same_weights(model, tiny("llama-3.1").bfloat16())
     assert tokenizer.encode("the cat", bos=True) == TOKENIZER.encode("the cat", bos=True)
     needed = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
               hugging_face_shards.INDEX}
@@ -142,9 +141,8 @@ def test_a_name_on_the_hub_gives_the_model_and_only_what_it_needs_is_fetched(ser
 def test_a_revision_is_one_commit_also_when_its_branch_has_moved(server):
     for revision in ("old", OLD):
         model, _ = load(NAME, revision=revision)
-        assert same_weights(model,
-                            tiny("llama-3.2").bfloat16()) and open_checkpoint(
-                                NAME, revision=revision).where.name == OLD
+        assert same_weights(model, tiny("llama-3.2").bfloat16())
+        assert open_checkpoint(NAME, revision=revision).where.name == OLD
     server.branches["old"] = NEW
     assert open_checkpoint(NAME, revision="old").where.name == NEW
     assert open_checkpoint(NAME, revision=OLD).where.name == OLD

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -99,3 +100,11 @@ def test_a_config_that_asks_for_another_arithmetic_is_refused(said, message):
 def test_a_size_that_is_left_out_is_named(key):
     with pytest.raises(ValueError, match=f"{key} is"):
         hugging_face_config.config_from({k: v for k, v in PLAIN.items() if k != key})
+
+
+def test_layers_that_config_json_has_no_words_for_are_refused():
+    config = family.tiny("llama-3.1")
+    odd = dataclasses.replace(config.layers[0], has_rope=False)
+    config = dataclasses.replace(config, layers=(config.layers[0], odd))
+    with pytest.raises(ValueError, match=r"has layers that all turn their heads .*; got"):
+        hugging_face_config.config_to(config, dtype=torch.float32)

@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import math
 import subprocess
@@ -14,6 +13,7 @@ from tiny_checkpoints import (
     far_logits,
     large_tokenizer,
     same_weights,
+    sized,
     tiny,
     tokenizer_for,
 )
@@ -201,11 +201,11 @@ def test_loading_takes_little_more_memory_than_the_model(layout, dtype, is_tied,
     quarter.
     """
     torch.manual_seed(0)
-    shape = dict(dim=768, n_heads=12, n_kv_heads=4, ffn_dim=2048,
-                 layers=family.tiny("llama-3.1").layers * 3, vocab_size=12_000)
     generation = "llama-2" if layout == "llama2c" else "llama-3.1"
+    config = sized(family.tiny(generation), dim=768, n_heads=12, n_kv_heads=4, ffn_dim=2048,
+                   n_layers=12, vocab_size=12_000, is_tied=is_tied)
     with torch.device("meta"):
-        model = Llama(dataclasses.replace(family.tiny(generation), is_tied=is_tied, **shape))
+        model = Llama(config)
     model = model.to_empty(device="cpu").bfloat16()
     if is_tied:
         model.output.weight = model.tok_embeddings.weight

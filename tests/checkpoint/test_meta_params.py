@@ -1,7 +1,7 @@
 import dataclasses
 
 import pytest
-from tiny_checkpoints import TOKENIZER, tiny
+from tiny_checkpoints import TOKENIZER, tiny, width_of
 
 from llama_from_scratch import family
 from llama_from_scratch.checkpoint import meta, meta_params
@@ -32,9 +32,18 @@ def test_the_factor_that_params_json_leaves_out_is_32_for_the_sizes_of_llama_3_2
 def test_what_params_json_has_no_word_for_is_added_or_refused(tmp_path):
     meta.write(tmp_path / "m", tiny("llama-3.2", max_seq_len=640, ffn_dim=100), tokenizer=TOKENIZER)
     config = meta.open_checkpoint(tmp_path / "m").config
-    assert (config.max_seq_len, config.rope_scaling.factor, config.ffn_dim,
+    assert (config.max_seq_len, config.rope_scaling.factor, width_of(config),
             config.is_tied) == (640, 32, 100, True)
     scaling = dataclasses.replace(family.tiny("llama-3.1").rope_scaling, high_freq_factor=2.0)
     with pytest.raises(ValueError, match=r"no words for RoPE scaling with other constants than 1, "
                                          r"4 and 8192"):
         meta.write(tmp_path / "n", tiny("llama-3.1", rope_scaling=scaling), tokenizer=TOKENIZER)
+
+
+@pytest.mark.parametrize("changes", [dict(has_rope=False), dict(chunk_size=16)])
+def test_layers_that_params_json_has_no_words_for_are_refused(changes):
+    config = family.tiny("llama-3.1")
+    odd = dataclasses.replace(config.layers[0], **changes)
+    config = dataclasses.replace(config, layers=(config.layers[0], odd))
+    with pytest.raises(ValueError, match=r"no words for layers without RoPE or with chunks; got"):
+        meta_params.params_of(config)

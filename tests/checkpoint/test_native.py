@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny_checkpoints import sized
 
 import llama_from_scratch
 from llama_from_scratch import family
@@ -21,8 +22,7 @@ TOKENIZER = Tokenizer.train("the cat sat on the mat, the rat sat on the cat. " *
 
 def make(seed=0, generation="llama-3.1", **changes):
     torch.manual_seed(seed)
-    return Llama(dataclasses.replace(family.tiny(generation),
-                                     **dict(vocab_size=270, max_seq_len=64) | changes))
+    return Llama(sized(family.tiny(generation), **dict(vocab_size=270, max_seq_len=64) | changes))
 
 
 def same_weights(a, b):
@@ -125,7 +125,7 @@ def test_a_checkpoint_of_another_configuration_names_the_differing_keys(tmp_path
     scaling = dataclasses.replace(make().config.rope_scaling, factor=4.0)
     with pytest.raises(ValueError) as caught:
         native.load_weights(tmp_path / "m",
-                            make(ffn_dim=96, rope_scaling=scaling, layers=make().config.layers[:3]))
+                            make(ffn_dim=96, rope_scaling=scaling, n_layers=3))
     message = str(caught.value)
     assert "ffn_dim is 192 there and 96 here" in message
     assert "rope_scaling.factor is 8.0 there and 4.0 here" in message

@@ -52,10 +52,11 @@ class Reader:
     """Reads from a dict, and remembers what was asked for."""
 
     def __init__(self, tensors):
-        self.tensors, self.asked = tensors, []
+        self.tensors, self.asked, self.dtypes = tensors, [], []
 
     def __call__(self, name, *, dtype, is_kept):
         self.asked.append((name, is_kept))
+        self.dtypes.append(dtype)
         return self.tensors[name] if dtype is None else self.tensors[name].to(dtype)
 
 
@@ -155,6 +156,13 @@ def test_a_tensor_that_is_ours_in_another_order_is_no_view_and_one_in_our_order_
     assert equal(ours, weights) and is_view == (not broken["has_halves"])
 
 
+def test_a_tensor_that_is_one_of_ours_is_read_in_the_wanted_dtype_at_once():
+    weights, how = planted({"wv": (4, D)}, wv=dict(name="v"))
+    wide, reader = back(how, stored(how, weights), dtype=torch.float64)
+    assert equal(wide, {name: weight.double() for name, weight in weights.items()})
+    assert reader.dtypes == [torch.float64], "a packed tensor is never held in two dtypes"
+
+
 def test_another_dtype_is_read_into_memory_of_its_own_and_several_need_a_decision():
     weights, how = planted(QKV, **FUSED_QKV)
     wide, reader = back(how, stored(how, weights), dtype=torch.float64)
@@ -172,6 +180,13 @@ def test_another_dtype_is_read_into_memory_of_its_own_and_several_need_a_decisio
 def test_a_table_that_gives_two_parameters_one_name_is_a_bug_of_ours():
     with pytest.raises(AssertionError, match=r"makes model.0.same of several parameters"):
         planted({"wk": (4, D), "wv": (4, D)}, wk=dict(name="same"), wv=dict(name="same"))
+
+
+def test_a_parameter_that_a_format_has_no_name_for_is_refused():
+    other = Format(name="Other", of_layer="")
+    with pytest.raises(ValueError, match=r"Other's layout has none for layers.0.wk. Take another"):
+        translation_of({"layers.0.wk": (4, D)}, other, heads=HEADS, n_layers=1,
+                       table=table(wk=dict(name="k")))
 
 
 def test_the_hugging_face_names_and_rows_are_those_of_the_tests_own_twin():
