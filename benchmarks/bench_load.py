@@ -32,8 +32,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import hugging_face, load, names
+from llama_from_scratch.checkpoint.hugging_face_config import config_to
+from llama_from_scratch.checkpoint.load import open_checkpoint
+from llama_from_scratch.checkpoint.names import HUGGING_FACE
 from llama_from_scratch.checkpoint.opened import build
+from llama_from_scratch.checkpoint.translation import translation
 
 MODEL = "llama-3.2-1b"
 
@@ -44,12 +47,10 @@ def write_checkpoint(folder: Path) -> None:
     One block of random weights is repeated, because the time does not depend on their values.
     """
     config = family.config(MODEL)
-    rows = names.expand(names.HUGGING_FACE, config.n_layers)
     header, end = {}, 0
-    for ours, shape in names.shapes(config).items():
+    for name, shape in translation(HUGGING_FACE, config).theirs.items():
         n_bytes = 2 * math.prod(shape)
-        header[rows[ours].theirs] = {"dtype": "BF16", "shape": list(shape),
-                                     "data_offsets": [end, end + n_bytes]}
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [end, end + n_bytes]}
         end += n_bytes
     head = json.dumps({"__metadata__": {"format": "pt"}} | header).encode()
     head += b" " * (-len(head) % 8)
@@ -58,8 +59,7 @@ def write_checkpoint(folder: Path) -> None:
         file.write(len(head).to_bytes(8, "little") + head)
         for done in range(0, end, len(block)):
             file.write(block[: end - done])
-    settings = hugging_face.config_to(config, dtype=torch.bfloat16)
-    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "config.json").write_text(json.dumps(config_to(config, dtype=torch.bfloat16)))
 
 
 def touch(tensors: Iterable[Tensor]) -> None:
@@ -73,15 +73,19 @@ def first_token(model: torch.nn.Module) -> None:
     model(torch.zeros(1, 1, dtype=torch.int64))
 
 
-def ours(folder: Path, then: Callable[[torch.nn.Module], object] | None = None,
-         dtype: torch.dtype | None = None) -> None:
-    model = build(load.read(folder), dtype=dtype)
+def ours(
+    folder: Path, then: Callable[[torch.nn.Module], object] | None = None,
+    dtype: torch.dtype | None = None
+) -> None:
+    model = build(open_checkpoint(folder), dtype=dtype)
     if then is not None:
         then(model)
 
 
-def theirs(folder: Path, then: Callable[[Iterable[Tensor]], object] | None = None,
-           dtype: torch.dtype | None = None) -> None:
+def theirs(
+    folder: Path, then: Callable[[Iterable[Tensor]], object] | None = None,
+    dtype: torch.dtype | None = None
+) -> None:
     tensors = load_file(folder / "model.safetensors")
     if dtype is not None:
         tensors = {name: tensor.to(dtype) for name, tensor in tensors.items()}
@@ -90,8 +94,7 @@ def theirs(folder: Path, then: Callable[[Iterable[Tensor]], object] | None = Non
 
 
 def transformers_model(folder: Path) -> None:
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
-    first_token(model)
+    first_token(transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16))
 
 
 def rows_of(folder: Path, n_rounds: int) -> list[dict]:
@@ -111,17 +114,18 @@ def rows_of(folder: Path, n_rounds: int) -> list[dict]:
     for what, contestants in races.items():
         times = race(contestants, n_rounds=n_rounds, clock=time.process_time)
         other = next(name for name in contestants if name != "ours")
-        medians = {name: round(statistics.median(seconds), 4) for name, seconds in times.items()}
         rows.append({"what": what, "rounds": n_rounds, "against": other,
-                     "ratio": round(ratio(times, "ours", other), 3), "processor_s": medians})
+                     "ratio": round(ratio(times, "ours", other), 3),
+                     "processor_s": {name: round(statistics.median(seconds), 4)
+                                     for name, seconds in times.items()}})
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--folder", type=Path,
-                        help="keep the 2.5 GB there (default: a temporary folder)")
+    parser.add_argument("--folder", type=Path, help="keep the 2.5 GB there (default: a temporary "
+                                                    "folder)")
     args = parser.parse_args()
     transformers.logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as temporary:
@@ -131,9 +135,9 @@ def main() -> None:
             write_checkpoint(folder)
         n_bytes = (folder / "model.safetensors").stat().st_size
         rows = rows_of(folder, args.rounds)
-    results = {"model": MODEL, "n_bytes": n_bytes, "n_threads": 1, "clock": "processor",
-               "rows": rows}
-    write("load", results, packages=("torch", "safetensors", "transformers"))
+    write("load",
+          {"model": MODEL, "n_bytes": n_bytes, "n_threads": 1, "clock": "processor", "rows": rows},
+          packages=("torch", "safetensors", "transformers"))
     for row in rows:
         seconds = "  ".join(f"{name} {value:.3f} s" for name, value in row["processor_s"].items())
         print(f"{row['what']:<36} {seconds:<44} {row['ratio']:.2f} x as long")

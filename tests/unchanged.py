@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import convert
+from llama_from_scratch.checkpoint.convert import write
 from llama_from_scratch.config import LayerSpec
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.sampling import Sampling
@@ -76,7 +76,7 @@ def files_of(name):
             if format == "llama2c" and name != "llama-2":
                 continue
             target = Path(folder, format)
-            convert.write(target, model_of(name), tokenizer=tokenizer, format=format, **settings)
+            write(target, model_of(name), tokenizer=tokenizer, format=format, **settings)
             files = sorted(target.iterdir()) if target.is_dir() else [target]
             found |= {f"{format} {file.name}": digest_of(file) for file in files}
     return found

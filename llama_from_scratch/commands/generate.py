@@ -23,7 +23,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _decoder(model, args: argparse.Namespace):
     """What writes greedily at the speed of memory, where it applies: plain parts on a CPU."""
-    from llama_from_scratch.generate.greedy import GreedyDecoder, foreign_parts
+    from llama_from_scratch.generate.greedy import GreedyDecoder, can_decode
 
-    is_plain = model.device.type == "cpu" and not foreign_parts(model)
-    return GreedyDecoder(model) if args.temperature == 0 and is_plain else None
+    return GreedyDecoder(model) if args.temperature == 0 and can_decode(model) else None

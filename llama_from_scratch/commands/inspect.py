@@ -16,9 +16,9 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints a table of facts."""
-    from llama_from_scratch.checkpoint import inspect, load
+    from llama_from_scratch.checkpoint import facts, open_checkpoint
 
-    rows = inspect.facts(load.read(args.model))
+    rows = facts(open_checkpoint(args.model))
     for name, value in rows.items():
         print(f"{name:{max(map(len, rows))}}  {value}")
     return 0

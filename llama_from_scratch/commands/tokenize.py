@@ -18,10 +18,11 @@ def add(commands: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> int:
     """Prints each token's id and text, then how many bytes a token holds on average."""
     from llama_from_scratch import bundled
-    from llama_from_scratch.checkpoint.load import read
+    from llama_from_scratch.checkpoint.load import open_checkpoint
     from llama_from_scratch.train.data import read_text
 
-    tokenizer = read(bundled.path("mini") if args.model is None else args.model).tokenizer()
+    model = bundled.path("mini") if args.model is None else args.model
+    tokenizer = open_checkpoint(model).tokenizer()
     text = args.text if args.file is None else read_text(args.file)
     ids = tokenizer.encode(text)
     for token in ids:

@@ -17,6 +17,7 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from llama_from_scratch.checkpoint.described import undescribed
 from llama_from_scratch.generate.checks import check_limits, check_stops
 from llama_from_scratch.generate.generate import choose
 from llama_from_scratch.generate.prefix import weights_of
@@ -26,7 +27,6 @@ from llama_from_scratch.model.kv_cache import KVCache, LayerCache
 from llama_from_scratch.model.norm import RMSNorm
 from llama_from_scratch.model.rope import Rotate
 from llama_from_scratch.model.transformer import Block, Llama
-from llama_from_scratch.model.unwritten import unwritten
 
 _N_PROBES = 5
 
@@ -49,7 +49,7 @@ class GreedyDecoder:
         if model.device.type != "cpu":
             raise ValueError(f"a GreedyDecoder is for a CPU; this model is on {model.device}. "
                              "Decode with generate()")
-        if odd := foreign_parts(model):
+        if odd := undescribed(model, accepts_stand_ins=False):
             raise ValueError("a GreedyDecoder walks the weights of a plain model; in this one "
                              f"{'; '.join(odd[:4])}. Decode with generate(), which calls every "
                              "part as it is")
@@ -110,13 +110,9 @@ class GreedyDecoder:
         return token
 
 
-def foreign_parts(model: Llama) -> list[str]:
-    """A sentence for each part of a model that is not of the type its config describes."""
-    plain = {name: type(part).__name__ for name, part in unwritten(model.config).named_modules()}
-    found = {name: type(part).__name__ for name, part in model.named_modules()}
-    names = [name for name in {**plain, **found} if plain.get(name) != found.get(name)]
-    return [f"{name} is {found.get(name, 'not there')}, where a plain model has "
-            f"{plain.get(name, 'nothing')}" for name in names]
+def can_decode(model: Llama) -> bool:
+    """Whether a GreedyDecoder takes this model: on a CPU, and all of its parts plain."""
+    return model.device.type == "cpu" and not undescribed(model, accepts_stand_ins=False)
 
 
 def _screen(model: Llama, is_screened: bool | None) -> Screen | None:

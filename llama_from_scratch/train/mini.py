@@ -28,7 +28,9 @@ import numpy as np
 import torch
 
 from llama_from_scratch import bundled, family
-from llama_from_scratch.checkpoint import convert, hugging_face, native
+from llama_from_scratch.checkpoint import hugging_face
+from llama_from_scratch.checkpoint.convert import DTYPES, PACKED, refuse_what_cannot_be, write
+from llama_from_scratch.checkpoint.folders import creating_folder
 from llama_from_scratch.checkpoint.load import load
 from llama_from_scratch.config import LayerSpec, LlamaConfig, nearest
 from llama_from_scratch.model.transformer import Llama
@@ -70,20 +72,20 @@ def mini(
     Raises ValueError for an unknown family or format, for one that cannot hold the other, or if there is something at
     `folder`; OSError where the disk refuses. Either leaves nothing behind.
     """
-    convert.refuse_what_cannot_be(folder, format=format, dtype=dtype, n_shards=n_shards)
+    refuse_what_cannot_be(folder, format=format, dtype=dtype, n_shards=n_shards)
     small_config(family)
     if format == "llama2c" and family != "llama-2":
         raise ValueError(f"the format llama2c holds llama-2 alone; got {family}. Choose another format")
     model, tokenizer = trained(family, n_steps=n_steps, cache=cache, on_step=on_step)
     published = "float16" if family == "llama-1" else "bfloat16"
-    model.to(convert.DTYPES.get(dtype or published, torch.float32))
-    settings = dict(tokenizer=tokenizer, format=format, is_packed=dtype == convert.PACKED, n_shards=n_shards)
+    model.to(DTYPES.get(dtype or published, torch.float32))
+    settings = dict(tokenizer=tokenizer, format=format, is_packed=dtype == PACKED, n_shards=n_shards)
     if format not in ("hugging-face", "meta"):
-        convert.write(folder, model, **settings)
+        write(folder, model, **settings)
         return
-    with native.creating(folder) as unfinished:
+    with creating_folder(folder) as unfinished:
         inner = unfinished / "checkpoint"
-        convert.write(inner, model, **settings)
+        write(inner, model, **settings)
         _add_side_files(inner, tokenizer)
         for file in inner.iterdir():
             file.rename(unfinished / file.name)

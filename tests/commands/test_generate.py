@@ -28,7 +28,7 @@ def test_temperature_0_writes_by_the_greedy_decoder_what_sampling_would(
     monkeypatch.setattr(greedy, "GreedyDecoder", lambda model: made.append(model) or decoder(model))
     assert main(command) == 0 and len(made) == 1
     by_decoder = capsys.readouterr().out
-    monkeypatch.setattr(greedy, "foreign_parts", lambda model: ["output is of another kind"])
+    monkeypatch.setattr(greedy, "can_decode", lambda model: False)
     assert main(command) == 0 and len(made) == 1, "where it does not apply, generate writes"
     assert capsys.readouterr().out == by_decoder
 

@@ -147,7 +147,7 @@ def test_a_part_that_is_not_plain_is_refused_by_name(path):
     model = loud(family.tiny("llama-3"))
     owner, _, name = path.rpartition(".")
     setattr(model.get_submodule(owner), name, Doubled(model.get_submodule(path)))
-    with pytest.raises(ValueError, match=rf"walks the weights of a plain model; in this one {path} is Doubled, where"):
+    with pytest.raises(ValueError, match=rf"walks the weights of a plain model; in this one {path} is a \S*Doubled, where"):
         GreedyDecoder(model)
 
 
@@ -156,5 +156,5 @@ def test_a_fused_model_is_refused():
 
     model = loud(family.tiny("llama-3"))
     fuse(model, emulate=True)
-    with pytest.raises(ValueError, match="layers.0.attention_norm is FusedRMSNorm, where a plain model has RMSNorm"):
+    with pytest.raises(ValueError, match="layers.0.attention_norm is a FusedRMSNorm, where the config describes a RMSNorm"):
         GreedyDecoder(model)

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import torch
 
 from llama_from_scratch import family
@@ -20,3 +23,11 @@ def test_it_is_the_model_of_the_config_part_by_part():
     assert unwritten(config).output.weight is not unwritten(config).output.weight
     model = unwritten(config)
     assert model.output.weight is model.tok_embeddings.weight, "tied"
+
+
+def test_nothing_heavy_is_imported_for_it():
+    code = ("import sys; from llama_from_scratch import family; from "
+            "llama_from_scratch.model.unwritten import unwritten; "
+            "unwritten(family.tiny('llama-3')); print('sympy' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import native
+from llama_from_scratch.checkpoint import native, safetensors_file
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.train import loop
@@ -191,7 +191,7 @@ class FailingDisk:
 
     def __init__(self, patch, stage):
         self.is_armed, self.left = False, stage
-        for owner, name in [(os, "rename"), (os, "fsync"), (os, "replace"), (native, "save_file"), (Path, "write_text")]:
+        for owner, name in [(os, "rename"), (os, "fsync"), (os, "replace"), (safetensors_file, "save_file"), (Path, "write_text")]:
             patch.setattr(owner, name, self.wrap(getattr(owner, name)))
 
     def wrap(self, function):
