@@ -124,7 +124,7 @@ def test_a_layer_is_its_formula_around_its_two_parts():
 
 
 class Mean(nn.Module):
-    """Stands in for the product of attention: each query gets the mean of all values."""
+    """Instead of the product of attention: each query gets the mean of all values."""
 
     def forward(self, q, k, v, visible):
         return v.mean(1, keepdim=True).repeat_interleave(2, 2).expand_as(q)

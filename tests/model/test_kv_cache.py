@@ -25,7 +25,7 @@ def model(request):
 
 @settings(max_examples=25, deadline=None)
 @given(cuts=st.lists(st.integers(1, 23), max_size=6))
-def test_a_prompt_in_pieces_of_any_size_gives_the_logits_of_the_whole(model, cuts):
+def test_a_prompt_in_pieces_of_any_size_gives_the_logits_of_one_pass(model, cuts):
     torch.manual_seed(1)
     ids = torch.randint(0, 512, (2, 24))
     cache = KVCache(model.config, batch_size=2, max_seq_len=24)
