@@ -1,7 +1,8 @@
-"""Checkpoints in the middle of a run: the model and tokenizer as any checkpoint has them, and what the next step needs.
+"""Checkpoints in the middle of a run: model and tokenizer as in any other, and what a step needs.
 
-That is the optimizer's averages and the number of steps taken; batches and learning rates follow from the number, and
-nothing here draws random numbers. What must be equal for the losses to go on unchanged is saved too, and compared.
+The next step needs the optimizer's averages and the number of steps taken; batches and learning
+rates follow from the number, and nothing here draws random numbers. What must be equal for the
+losses to go on unchanged is saved too, and compared.
 
 training.json            {"settings": config and data of the run, "steps": one record per step}
 optimizer.safetensors    `AdamW.state_dict`
@@ -39,7 +40,10 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the numbers of a run, as JSON: two runs with equal settings and machines have equal losses."""
+        """What decides the numbers of a run, as JSON.
+
+        Two runs with equal settings on equal machines have equal losses.
+        """
         return {"model": self.model.config.to_dict(), "config": dataclasses.asdict(self.config),
                 "data": _identity(self.data), "validation": _identity(self.validation)}
 
@@ -51,7 +55,10 @@ def _identity(data: Packed | None) -> dict[str, Any] | None:
 
 
 def save(folder: str | Path, run: Run, *, steps: Sequence[Step]) -> None:
-    """Writes a checkpoint that `llama_from_scratch.load` and `begin` read, in place of the last one, all or nothing."""
+    """Writes a checkpoint that `llama_from_scratch.load` and `begin` read.
+
+    It replaces the last one in `folder`, whole or not at all.
+    """
     with native.replacing(folder) as unfinished:
         native.write(unfinished, run.model, tokenizer=run.data.tokenizer)
         write_tensors(unfinished / "optimizer.safetensors", run.optimizer.state_dict())
@@ -60,8 +67,9 @@ def save(folder: str | Path, run: Run, *, steps: Sequence[Step]) -> None:
 
 
 def begin(run: Run, folder: str | Path | None, *, is_resumed: bool) -> list[Step]:
-    """The steps already taken: none, or those of the run in `folder`, whose model and optimizer state are put into `run`.
+    """The steps already taken: none in a new run, those of the run in `folder` in a resumed one.
 
+    Then the saved model and optimizer state are put into `run`.
     Raises ValueError if a checkpoint would be overwritten, if there is none to resume, if its run
     differs from `run`, or if the model is not what its config describes.
     """
@@ -81,8 +89,9 @@ def begin(run: Run, folder: str | Path | None, *, is_resumed: bool) -> list[Step
                          "Load the model and start a new run in another folder")
     training = read_json(found / "training.json")
     if differing := differences(training["settings"], run.settings):
-        raise ValueError(f"a run goes on with the settings it began with; against the checkpoint in {folder}, "
-                         f"{'; '.join(differing)}. Resume with those, or start a new run in another folder")
+        raise ValueError("a run goes on with the settings it began with; against the checkpoint in "
+                         f"{folder}, {'; '.join(differing)}. Resume with those, or start a new run "
+                         "in another folder")
     native.load_weights(folder, run.model)
     run.optimizer.load_state_dict(read_tensors(found / "optimizer.safetensors"))
     return [_step(plain) for plain in training["steps"]]

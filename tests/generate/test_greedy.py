@@ -13,8 +13,10 @@ from llama_from_scratch.generate.greedy import GreedyDecoder
 from llama_from_scratch.generate.screen import Screen
 from llama_from_scratch.model.kv_cache import KVCache
 
-CHUNKED = dataclasses.replace(family.tiny("llama-3.1"), layers=(LayerSpec(chunk_size=5), LayerSpec(has_rope=False)) * 2)
-CONFIGS = {name: family.tiny(name) for name in ("llama-1", "llama-3.1", "llama-3.2")} | {"chunked": CHUNKED}
+CHUNKED = dataclasses.replace(
+    family.tiny("llama-3.1"), layers=(LayerSpec(chunk_size=5), LayerSpec(has_rope=False)) * 2)
+CONFIGS = {name: family.tiny(name) for name in ("llama-1", "llama-3.1", "llama-3.2")}
+CONFIGS["chunked"] = CHUNKED
 PROMPT = [7, 8, 9, 10, 11, 300]
 
 
@@ -26,23 +28,26 @@ def model(request):
 @pytest.mark.parametrize("prompt", [[5], PROMPT, PROMPT * 3])
 def test_it_writes_what_generate_writes(model, prompt):
     decoder = GreedyDecoder(model, is_screened=True)
-    assert list(decoder.stream(prompt, max_tokens=40)) == generate(model, [prompt], max_tokens=40)[0]
+    ids = list(decoder.stream(prompt, max_tokens=40))
+    assert ids == generate(model, [prompt], max_tokens=40)[0]
     assert decoder.screen.n_asked == 40 and decoder.screen.n_undecided < 5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_hidden_state_is_that_of_the_model(model, dtype):
-    """Teacher forcing: the same ids through both, beyond the chunk's edge and the reach of RoPE's scaling."""
+    """Teacher forcing: both get the same ids, past the first chunk's end."""
     model = loud(model.config).to(dtype)
     decoder, seen = GreedyDecoder(model), []
     decoder._likeliest = lambda hidden_D: seen.append(hidden_D) or (len(seen) * 37) % 500
     ids = list(decoder.stream(PROMPT, max_tokens=60))
     with torch.inference_mode():
         cache = KVCache(model.config, batch_size=1, max_seq_len=100, dtype=dtype)
-        plain = [model.hidden(torch.tensor([piece]), cache=cache)[0, -1] for piece in [PROMPT, *([i] for i in ids[:-1])]]
-    # One rounding of bf16 is 2^-8; a few of them meet in four layers. The states themselves are of size 1.
+        plain = [model.hidden(torch.tensor([piece]), cache=cache)[0, -1]
+                 for piece in [PROMPT, *([i] for i in ids[:-1])]]
+    # One rounding of bf16 is 2^-8; four layers add up a few. The states themselves are of size 1.
     tolerance = 1e-5 if dtype == torch.float32 else 2**-4
-    torch.testing.assert_close(torch.stack(seen), torch.stack(plain), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(torch.stack(seen), torch.stack(plain), rtol=tolerance,
+                               atol=tolerance)
 
 
 def test_where_the_screen_cannot_decide_the_head_does(model):
@@ -50,7 +55,8 @@ def test_where_the_screen_cannot_decide_the_head_does(model):
     with torch.no_grad():
         model.output.weight[1::2] = model.output.weight[::2]  # every logit twice
     decoder = GreedyDecoder(model, is_screened=True)
-    assert list(decoder.stream(PROMPT, max_tokens=20)) == generate(model, [PROMPT], max_tokens=20)[0]
+    ids = list(decoder.stream(PROMPT, max_tokens=20))
+    assert ids == generate(model, [PROMPT], max_tokens=20)[0]
     assert decoder.screen.n_undecided == 20
 
 
@@ -70,7 +76,8 @@ def test_two_streams_of_one_decoder_do_not_disturb_each_other(model):
     decoder = GreedyDecoder(model)
     left, right = decoder.stream(PROMPT, max_tokens=20), decoder.stream([5, 6], max_tokens=20)
     pairs = list(zip(left, right, strict=True))
-    assert [list(ids) for ids in zip(*pairs, strict=True)] == generate(model, [PROMPT, [5, 6]], max_tokens=20)
+    expected = generate(model, [PROMPT, [5, 6]], max_tokens=20)
+    assert [list(ids) for ids in zip(*pairs, strict=True)] == expected
 
 
 def test_the_model_is_left_as_it_was(model):

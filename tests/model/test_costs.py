@@ -50,7 +50,7 @@ def test_the_cache_grows_by_a_key_and_a_value_per_layer_and_head():
     assert kv_values_per_token(config) == 2 * 4 * config.n_kv_heads * config.head_dim
 
 
-def test_asking_changes_nothing_for_the_next_who_asks():
+def test_changing_the_counts_that_were_returned_changes_no_later_ones():
     config = family.tiny("llama-2")
     counts = config.param_counts
     counts["embedding"] = 0

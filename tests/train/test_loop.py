@@ -191,7 +191,8 @@ class FailingDisk:
 
     def __init__(self, patch, stage):
         self.is_armed, self.left = False, stage
-        for owner, name in [(os, "rename"), (os, "fsync"), (os, "replace"), (safetensors_file, "save_file"), (Path, "write_text")]:
+        for owner, name in [(os, "rename"), (os, "fsync"), (os, "replace"),
+                            (safetensors_file, "save_file"), (Path, "write_text")]:
             patch.setattr(owner, name, self.wrap(getattr(owner, name)))
 
     def wrap(self, function):
