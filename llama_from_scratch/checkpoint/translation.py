@@ -20,6 +20,26 @@ from llama_from_scratch.config import LlamaConfig, record
 from llama_from_scratch.model.costs import param_shapes
 
 
+def to_halves(weight: Shaped[Tensor, "rows *D"], n_heads: int) -> Shaped[Tensor, "rows *D"]:
+    """Rows of wq or wk from our order to Hugging Face's: of each head, 0, 2, 4, ..., 1, 3, 5, ..."""
+    return _pairs(weight, n_heads).transpose(1, 2).flatten(0, 2)
+
+
+def to_pairs(weight: Shaped[Tensor, "rows *D"], n_heads: int) -> Shaped[Tensor, "rows *D"]:
+    """Rows of wq or wk from Hugging Face's order to ours: of each head, 0, K/2, 1, K/2 + 1, ..."""
+    return _halves(weight, n_heads).transpose(1, 2).flatten(0, 2)
+
+
+def _pairs(weight: Tensor, n_heads: int) -> Shaped[Tensor, "H R two *D"]:
+    """Our rows by head, pair, and place in the pair: channels 2r and 2r + 1 turn together."""
+    return weight.unflatten(0, (n_heads, -1, 2))
+
+
+def _halves(weight: Tensor, n_heads: int) -> Shaped[Tensor, "H two R *D"]:
+    """Their rows by head, half, and pair: channels r and r + K/2 turn together."""
+    return weight.unflatten(0, (n_heads, 2, -1))
+
+
 @record
 class Piece:
     """The numbers that one parameter of ours and one tensor of theirs have in common.
@@ -52,14 +72,13 @@ class Piece:
     def in_ours(self, whole: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """The piece as a view of our parameter; its axes are those of `in_theirs`."""
         part = whole if self.expert is None else whole[self.expert]
-        return (part if self.n_heads is None
-                else part.unflatten(0, (self.n_heads, -1, 2)).transpose(1, 2))
+        return part if self.n_heads is None else _pairs(part, self.n_heads).transpose(1, 2)
 
     def in_theirs(self, whole: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """The piece as a view of their tensor, its axes in our order."""
         part = whole if self.along is None else whole.narrow(self.along, self.start, self.length)
         part = part.transpose(-1, -2) if self.is_transposed else part
-        return part if self.n_heads is None else part.unflatten(0, (self.n_heads, 2, -1))
+        return part if self.n_heads is None else _halves(part, self.n_heads)
 
 
 @record
