@@ -8,8 +8,8 @@ test:
 	python3 start.py test
 
 notebooks:
-	.venv/bin/python -m llama_from_scratch.lessons.notebook run
+	.venv/bin/python -m llama_from_scratch.lessons.authoring run
 
 check:
 	.venv/bin/ruff check .
-	.venv/bin/python -m llama_from_scratch.lessons.notebook check
+	.venv/bin/python -m llama_from_scratch.lessons.authoring check

@@ -1,13 +1,15 @@
-"""Sets this project up in `.venv` and opens the course, or runs every test. Needs only Python and pip.
+"""Sets up the course in `.venv` and opens it, or runs every test. Needs only Python and pip.
 
     python3 start.py                     open JupyterLab at the tour of the course
-    python3 start.py --mine              the same in your own copy, in runs/mine, whose exercises are yet to be solved
+    python3 start.py --mine              the same in your own copy, runs/mine, without solutions
     python3 start.py test [pytest ...]   run every test, all notebooks included
-    python3 start.py gpu --out FOLDER    check and time the kernels on this machine's GPU; installs nothing
+    python3 start.py gpu --out FOLDER    check and time the kernels on this machine's GPU;
+                                         installs nothing
     python3 start.py --help
 
-The first run installs; later ones see that nothing changed and add a second or less. This file keeps to a syntax that
-any Python 3 can read, so that an old one can say what it is instead of stumbling.
+The first run installs. Later ones see that nothing changed and add a second or less. This file
+keeps to a syntax that any Python 3 can read, so that an old one prints its version and the cure
+instead of a syntax error.
 """
 
 import argparse
@@ -54,15 +56,16 @@ def say(text):
     print(text, flush=True)
 
 
-# --- what this machine has -------------------------------------------------------------------------------------------
+# --- what this machine has ------------------------------------------------------------------------
 
 
 def check_python(version):
     if tuple(version[:2]) < OLDEST_PYTHON:
         raise CannotStart(
-            f"This needs Python {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer, this is {version[0]}.{version[1]}.\n"
-            "Install a newer one (https://www.python.org/downloads, or your system's packages) and start with it, "
-            "for example: python3.12 start.py"
+            f"This needs Python {OLDEST_PYTHON[0]}.{OLDEST_PYTHON[1]} or newer, "
+            f"this is {version[0]}.{version[1]}.\n"
+            "Install a newer one (https://www.python.org/downloads, or your system's packages) "
+            "and start with it, for example: python3.12 start.py"
         )
 
 
@@ -71,7 +74,8 @@ def check_modules(find):
         if not find(name):
             raise CannotStart(
                 f"This Python has no module {name!r}, which makes environments.\n"
-                f"On Debian and Ubuntu: sudo apt install python3-venv (or python3.{sys.version_info[1]}-venv). "
+                "On Debian and Ubuntu: sudo apt install python3-venv "
+                f"(or python3.{sys.version_info[1]}-venv). "
                 "Elsewhere: install Python from https://www.python.org/downloads."
             )
 
@@ -88,35 +92,43 @@ def check_disk(free, need):
     if free < need:
         other = f"Or leave CUDA out, which needs {PLAIN_NEED / GB:.0f} GB: python3 start.py --cpu"
         raise CannotStart(
-            f"The set-up needs {need / GB:.0f} GB of free disk space in {ROOT}, there are {free / GB:.1f} GB.\n"
-            "Make room, or move this folder to a larger disk. " + (other if need > PLAIN_NEED else "")
+            f"The set-up needs {need / GB:.0f} GB of free disk space in {ROOT}, "
+            f"there are {free / GB:.1f} GB.\n"
+            "Make room, or move this folder to a larger disk. "
+            + (other if need > PLAIN_NEED else "")
         )
 
 
 def explain_pip(words, version):
     """What pip's error output means for the reader, and the cure."""
-    lost = ("NewConnectionError", "ConnectTimeout", "Read timed out", "name resolution", "ProxyError", "SSLError")
+    lost = ("NewConnectionError", "ConnectTimeout", "Read timed out", "name resolution",
+            "ProxyError", "SSLError")
     if any(sign in words for sign in lost):
         return (
             "pip could not reach its package index: no network, or a proxy in between.\n"
-            "Connect and start again; what was downloaded is kept. Behind a proxy: set HTTPS_PROXY (and PIP_CERT)."
+            "Connect and start again; what was downloaded is kept. "
+            "Behind a proxy: set HTTPS_PROXY (and PIP_CERT)."
         )
     if "No space left on device" in words or "Errno 28" in words:
-        return "The disk is full. Make room (the temporary folder counts too: set TMPDIR elsewhere) and start again."
+        return (
+            "The disk is full. Make room (the temporary folder counts too: set TMPDIR elsewhere) "
+            "and start again."
+        )
     if "No matching distribution found for torch=" in words:
         return (
             f"PyTorch {TORCH} has no package for Python {version[0]}.{version[1]} "
             f"on {platform.system()} {platform.machine()}; a Python can be too new for it.\n"
             "Start with another one, for example: python3.12 start.py"
         )
-    return "pip failed; its own words are above. Start again once that is mended."
+    return "pip failed; its own words are above. Start again when that is fixed."
 
 
-# --- the environment -------------------------------------------------------------------------------------------------
+# --- the environment ------------------------------------------------------------------------------
 
 
 def venv_python(folder, system):
-    return os.path.join(folder, "Scripts", "python.exe") if system == "nt" else os.path.join(folder, "bin", "python")
+    names = ("Scripts", "python.exe") if system == "nt" else ("bin", "python")
+    return os.path.join(folder, *names)
 
 
 def python():
@@ -124,7 +136,10 @@ def python():
 
 
 def digest(pyproject_text, version):
-    """Changes when the environment must be brought up to date: other requirements, another Python, another torch."""
+    """Changes when the environment must be brought up to date.
+
+    That is, with the requirements, the version of Python, and the version of PyTorch.
+    """
     parts = (pyproject_text, f"{version[0]}.{version[1]}", TORCH)
     return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()
 
@@ -133,18 +148,20 @@ def read_stamp(path):
     try:
         with open(path, encoding="utf-8") as file:
             stamp = json.load(file)
-        return {"digest": str(stamp["digest"]), "extras": list(stamp["extras"]), "is_cpu": bool(stamp["is_cpu"])}
+        return {"digest": str(stamp["digest"]), "extras": list(stamp["extras"]),
+                "is_cpu": bool(stamp["is_cpu"])}
     except (OSError, ValueError, KeyError, TypeError):
         return {"digest": "", "extras": [], "is_cpu": False}
 
 
 def is_up_to_date(stamp, want):
     has_torch = stamp["is_cpu"] or not want["is_cpu"]
-    return stamp["digest"] == want["digest"] and set(want["extras"]) <= set(stamp["extras"]) and has_torch
+    has_extras = set(want["extras"]) <= set(stamp["extras"])
+    return stamp["digest"] == want["digest"] and has_extras and has_torch
 
 
 def merge(stamp, want):
-    """What to install so that neither a lab that follows a test, nor the reverse, takes anything away."""
+    """What to install so that neither JupyterLab nor the tests lose a package that they need."""
     extras = sorted(set(stamp["extras"]) | set(want["extras"]))
     return {"digest": want["digest"], "extras": extras, "is_cpu": stamp["is_cpu"] or want["is_cpu"]}
 
@@ -156,17 +173,20 @@ def write_stamp(stamp, path):
 
 
 def runs(program):
-    """True if the interpreter of the environment starts, has pip, and is of the version that is asked for now."""
-    code = "import sys, importlib.util as u; print(*sys.version_info[:2], u.find_spec('pip') is not None)"
+    """True if the environment's interpreter starts, has pip, and has the version of this one."""
+    code = ("import sys, importlib.util as u; "
+            "print(*sys.version_info[:2], u.find_spec('pip') is not None)")
     try:
-        done = subprocess.run([program, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=60)
+        done = subprocess.run([program, "-c", code], stdout=subprocess.PIPE,
+                              stderr=subprocess.DEVNULL, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return False
-    return done.stdout.split() == f"{sys.version_info[0]} {sys.version_info[1]} True".encode().split()
+    expected = f"{sys.version_info[0]} {sys.version_info[1]} True"
+    return done.stdout.split() == expected.encode().split()
 
 
 def empty(folder, keep):
-    """Removes what is in `folder` except the file `keep`, so that a kill on the way leaves the mark in place."""
+    """Removes all of `folder` but the file `keep`, which is there even after a kill half way."""
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if path == keep:
@@ -178,15 +198,16 @@ def empty(folder, keep):
 
 
 def make_venv():
-    """A working `.venv`, made anew if a set-up was killed in it or its Python no longer runs."""
+    """Makes a working `.venv`, again if a set-up was killed in it or its Python no longer runs."""
     is_broken = os.path.exists(VENV) and (os.path.exists(UNFINISHED) or not runs(python()))
     if is_broken and os.path.realpath(sys.prefix) == os.path.realpath(VENV):
-        raise CannotStart("The environment in .venv is broken and in use. Leave it (deactivate) and start again.")
+        raise CannotStart("The environment in .venv is broken and in use. "
+                          "Leave it (deactivate) and start again.")
     os.makedirs(VENV, exist_ok=True)
     with open(UNFINISHED, "w"):
         pass
     if is_broken:
-        say("The environment in .venv is unfinished or broken; making it anew.")
+        say("The environment in .venv is unfinished or broken; making it again.")
         empty(VENV, keep=UNFINISHED)
     if not os.path.exists(python()):
         say("Making the environment .venv")
@@ -194,9 +215,10 @@ def make_venv():
 
 
 def pip_install(*arguments):
-    """Runs pip; its progress goes to the terminal, its errors too, and are explained if it fails."""
+    """Runs pip; its progress and errors go to the terminal, and a failure is explained."""
     command = [python(), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
-    pip = subprocess.Popen(command + list(arguments), cwd=ROOT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    pip = subprocess.Popen(command + list(arguments), cwd=ROOT, stdin=subprocess.DEVNULL,
+                           stderr=subprocess.PIPE)
     words = []
 
     def echo():
@@ -210,14 +232,18 @@ def pip_install(*arguments):
     status = pip.wait()
     reader.join()
     if status:
-        # pip resolves and downloads everything before it touches the environment; only then can it be half made.
+        # pip resolves and downloads everything before it touches the environment, which can be
+        # half made only after that.
         if "OSError" not in "".join(words):
             os.remove(UNFINISHED)
         raise CannotStart(explain_pip("".join(words), sys.version_info))
 
 
 def torch_brings():
-    """The packages that pip would now install for PyTorch; its plain Linux wheels ask for NVIDIA's libraries."""
+    """The packages that pip would now install for PyTorch.
+
+    PyTorch's plain wheels for Linux require NVIDIA's libraries.
+    """
     report = os.path.join(VENV, "llama-report.json")
     pip_install("--quiet", "--dry-run", "--report", report, "torch==" + TORCH)
     with open(report, encoding="utf-8") as file:
@@ -229,12 +255,16 @@ def torch_brings():
 def torch_build():
     """The build of PyTorch in the environment: "" without one, else "cpu" or "cuda"."""
     code = "import torch; print('cuda' if torch.version.cuda else 'cpu')"
-    done = subprocess.run([python(), "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    done = subprocess.run([python(), "-c", code], stdout=subprocess.PIPE,
+                          stderr=subprocess.DEVNULL)
     return done.stdout.decode().strip()
 
 
 def install_torch(is_cpu):
-    """PyTorch alone and first: it is the one large download, and its pin decides what the rest may be."""
+    """Installs PyTorch alone and first.
+
+    It is the one large download, and its pinned version decides what the rest may be.
+    """
     free = shutil.disk_usage(ROOT).free
     if is_cpu and sys.platform.startswith("linux"):
         if torch_build() == "cpu":
@@ -245,7 +275,8 @@ def install_torch(is_cpu):
             # The plain version would be satisfied by a CUDA build that is already here.
             pip_install(f"torch=={TORCH}+cpu", "--no-deps", "--index-url", CPU_INDEX)
         except CannotStart as problem:
-            other = "Some networks do not let it through; without --cpu the larger build comes from pip's usual index."
+            other = ("Some networks do not let it through; without --cpu the larger build comes "
+                     "from pip's usual index.")
             raise CannotStart(f"{problem}\nThis was asked of {CPU_INDEX}. {other}") from problem
         return
     packages = torch_brings()
@@ -254,8 +285,10 @@ def install_torch(is_cpu):
     if any(name.startswith("nvidia-") for name in packages):
         check_disk(free, CUDA_NEED)
         say(
-            f"Downloading PyTorch {TORCH} with NVIDIA's CUDA libraries: {CUDA_DOWNLOAD}, and more than twice that on disk.\n"
-            "Without an NVIDIA GPU: stop with Ctrl-C and run `python3 start.py --cpu`, which takes 0.2 GB."
+            f"Downloading PyTorch {TORCH} with NVIDIA's CUDA libraries: {CUDA_DOWNLOAD}, "
+            "and more than twice that on disk.\n"
+            "Without an NVIDIA GPU: stop with Ctrl-C and run `python3 start.py --cpu`, "
+            "which takes 0.2 GB."
         )
     else:
         check_disk(free, PLAIN_NEED)
@@ -265,7 +298,8 @@ def install_torch(is_cpu):
 
 def set_up(extras, is_cpu):
     with open(os.path.join(ROOT, "pyproject.toml"), encoding="utf-8") as file:
-        want = {"digest": digest(file.read(), sys.version_info), "extras": list(extras), "is_cpu": is_cpu}
+        want = {"digest": digest(file.read(), sys.version_info), "extras": list(extras),
+                "is_cpu": is_cpu}
     stamp = read_stamp(STAMP)
     if is_up_to_date(stamp, want) and not os.path.exists(UNFINISHED) and runs(python()):
         return
@@ -282,16 +316,23 @@ def set_up(extras, is_cpu):
 
 
 def install_compiler():
-    """The chapters on kernels compile CUDA source for this processor; where no program can do that, a package can."""
+    """Installs a compiler as a Python package if this machine has none.
+
+    The chapters on kernels compile CUDA source for this processor.
+    """
     if os.name == "nt":
-        say("The chapters on kernels (30 and later) do not run on Windows itself; everything else does. For those chapters, "
-            "run `wsl --install` and set the course up once more inside WSL.")
+        say("The chapters on kernels (30 and later) do not run on Windows itself; everything else "
+            "does. For those chapters, run `wsl --install` and set the course up once more inside "
+            "WSL.")
         return
-    if any(works(name, "--version") for name in COMPILERS) or works(python(), "-m", WHEEL_COMPILER, "version"):
+    if any(works(name, "--version") for name in COMPILERS):
+        return
+    if works(python(), "-m", WHEEL_COMPILER, "version"):
         return
     check_disk(shutil.disk_usage(ROOT).free, COMPILER_NEED)
-    say("There is no C++ compiler here, and the chapters on kernels need one: installing the Python package "
-        + WHEEL_COMPILER + ", which is one, into .venv (0.1 GB to download, 0.4 GB on disk).")
+    say("There is no C++ compiler here, and the chapters on kernels need one: installing the "
+        f"Python package {WHEEL_COMPILER}, which is one, into .venv (0.1 GB to download, "
+        "0.4 GB on disk).")
     try:
         pip_install(WHEEL_COMPILER)
     except CannotStart as problem:
@@ -304,9 +345,10 @@ def install_compiler():
 def works(*command):
     """True for a program that answers; a Mac has a g++ that only offers to install the real one."""
     try:
-        return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except OSError:
         return False
+    return done.returncode == 0
 
 
 def teach_git():
@@ -314,18 +356,19 @@ def teach_git():
     if not os.path.exists(os.path.join(ROOT, ".git")) or not shutil.which("git"):
         return
     program = os.path.relpath(python(), ROOT).replace(os.sep, "/")
-    # By file and without its folder on the path: importing the package would load PyTorch for each notebook.
-    command = program + " -P llama_from_scratch/lessons/notebook.py show"
-    subprocess.run(["git", "config", "diff.ipynb.textconv", command], cwd=ROOT, stderr=subprocess.DEVNULL)
+    # This command loads the standard library alone: a diff shows each notebook with it.
+    command = program + " -m llama_from_scratch.lessons.authoring show"
+    subprocess.run(["git", "config", "diff.ipynb.textconv", command], cwd=ROOT,
+                   stderr=subprocess.DEVNULL)
 
 
 def activated():
-    """This process's environment variables, with `.venv` in front, for terminals opened in JupyterLab."""
+    """This process's environment variables with `.venv` first, for terminals in JupyterLab."""
     path = os.pathsep.join((os.path.dirname(python()), os.environ.get("PATH", "")))
     return dict(os.environ, VIRTUAL_ENV=VENV, PATH=path)
 
 
-# --- the two commands ------------------------------------------------------------------------------------------------
+# --- the two commands -----------------------------------------------------------------------------
 
 
 def has_browser():
@@ -337,21 +380,27 @@ def has_browser():
 
 
 def copy_lessons():
-    """Puts each chapter that is not there yet into the learner's folder, without solutions; what is there stays as it is."""
+    """Copies each chapter that is missing into the learner's folder, without its solutions.
+
+    A chapter that is there stays as it is.
+    """
     folder = os.path.join(ROOT, MINE)
-    chapters = sorted(name for name in os.listdir(os.path.join(ROOT, LESSONS)) if name.endswith(".ipynb"))
+    names = sorted(os.listdir(os.path.join(ROOT, LESSONS)))
+    chapters = [name for name in names if name.endswith(".ipynb")]
     missing = [name for name in chapters if not os.path.exists(os.path.join(folder, name))]
     if missing:
         say(f"Copying {len(missing)} of {len(chapters)} chapters to {MINE}, without the solutions")
-        command = [python(), "-m", "llama_from_scratch.lessons.notebook", "student", folder]
+        command = [python(), "-m", "llama_from_scratch.lessons.authoring", "student", folder]
         command += [os.path.join(ROOT, LESSONS, name) for name in missing]
         subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
     if len(missing) < len(chapters):
-        say(f"Your work in {MINE} is as you left it. To begin a chapter anew, rename or delete your copy.")
+        say(f"Your work in {MINE} is as you left it. "
+            "To begin a chapter again, rename or delete your copy.")
 
 
 def lab_command(has_browser, is_root, folder):
-    command = [python(), "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1", "--ServerApp.root_dir=" + ROOT]
+    command = [python(), "-m", "jupyterlab", "--ServerApp.ip=127.0.0.1",
+               "--ServerApp.root_dir=" + ROOT]
     command.append("--LabApp.default_url=/lab/tree/" + folder + "/00_tour.ipynb")
     return command + ["--no-browser"] * (not has_browser) + ["--allow-root"] * is_root
 
@@ -359,7 +408,8 @@ def lab_command(has_browser, is_root, folder):
 def lab(is_quiet, folder):
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
     if is_quiet or not has_browser():
-        say("JupyterLab starts. Open the address with `token=` below in a browser; stop with Ctrl-C.")
+        say("JupyterLab starts. Open the address with `token=` below in a browser; "
+            "stop with Ctrl-C.")
     else:
         say("JupyterLab starts and opens in your browser. Stop with Ctrl-C.")
     command = lab_command(not is_quiet and has_browser(), is_root, folder)
@@ -367,8 +417,12 @@ def lab(is_quiet, folder):
 
 
 def test_command(arguments):
-    """pytest over units and notebooks in one run, hence with one summary; a path among `arguments` replaces both."""
-    is_chosen = any(os.path.exists(os.path.join(ROOT, word.split("::")[0])) for word in arguments)
+    """The command that runs pytest over units and notebooks together, so that it has one summary.
+
+    A path among `arguments` replaces both.
+    """
+    paths = [os.path.join(ROOT, word.split("::")[0]) for word in arguments]
+    is_chosen = any(os.path.exists(path) for path in paths)
     command = [python(), "-m", "pytest"] + ([] if is_chosen else ["tests", "notebooks"])
     command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_S}"]
     # A notebook's cells share a kernel, so a file stays with one worker.
@@ -386,14 +440,19 @@ def test(arguments):
 
 
 def gpu(arguments):
-    """With this Python if it has what the kernels need, as on a cluster; else with the one that was set up here."""
+    """Checks and times the kernels, with a Python that has what they need.
+
+    That is this one if it does, as on a cluster, and else the one that was set up here.
+    """
     interpreter = next((each for each in (sys.executable, python()) if can_run_kernels(each)), None)
     if interpreter is None:
         raise CannotStart(
-            f"Neither {sys.executable} nor .venv has {', '.join(CORE_MODULES)}, which the kernels need.\n"
-            "Start with a Python that has PyTorch for CUDA and these packages, or set up here first: python3 start.py"
+            f"Neither {sys.executable} nor .venv has {', '.join(CORE_MODULES)}, "
+            "which the kernels need.\n"
+            "Start with a Python that has PyTorch for CUDA and these packages, "
+            "or set up here first: python3 start.py"
         )
-    command = [interpreter, "-m", "llama_from_scratch.kernels.gpu", *arguments]
+    command = [interpreter, "-m", "llama_from_scratch.kernels.trial.gpu", *arguments]
     return wait_for(subprocess.Popen(command, cwd=ROOT, env=dict(os.environ, PYTHONPATH=ROOT)))
 
 
@@ -414,12 +473,16 @@ def wait_for(process):
 
 
 def parse(argv):
-    usage = "python3 start.py [--mine] [--cpu] [--no-browser]\n       python3 start.py test [--cpu] [pytest arguments]\n"
-    usage += "       python3 start.py gpu --out FOLDER"
+    usage = ("python3 start.py [--mine] [--cpu] [--no-browser]\n"
+             "       python3 start.py test [--cpu] [pytest arguments]\n"
+             "       python3 start.py gpu --out FOLDER")
     parser = argparse.ArgumentParser(usage=usage, description=__doc__.splitlines()[0])
-    parser.add_argument("--cpu", action="store_true", help="on Linux, take PyTorch's CPU build (smaller by 2.5 GB)")
-    parser.add_argument("--no-browser", action="store_true", help="print the address instead of opening it")
-    parser.add_argument("--mine", action="store_true", help="open your own copy of the course, without the solutions")
+    parser.add_argument("--cpu", action="store_true",
+                        help="on Linux, take PyTorch's CPU build (smaller by 2.5 GB)")
+    parser.add_argument("--no-browser", action="store_true",
+                        help="print the address instead of opening it")
+    parser.add_argument("--mine", action="store_true",
+                        help="open your own copy of the course, without the solutions")
     is_test = argv[:1] == ["test"]
     options, rest = parser.parse_known_args(argv[1:] if is_test else argv)
     if rest and not is_test:

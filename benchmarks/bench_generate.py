@@ -1,15 +1,19 @@
-"""How fast greedy decoding is on a CPU, beside transformers' `generate` and beside the processor's memory.
+"""How fast greedy decoding is on a CPU, next to transformers' `generate` and to reading the memory.
 
-Two shapes with random weights, on one thread and on two: llama2.c's 15M in fp32, and Llama 3.2 1B in fp32 and in bf16. On
-one thread the clock counts the processor's seconds; on two only a machine with nothing else to do tells much. Everyone has
-the same weights and, in fp32, must write the same tokens (asserted). A time is that of one further token: of a long answer
-less a short one, so that the prompt's cost is left out for all. Contestants take turns; a ratio is the median of those
-within a round.
+Two shapes with random weights, on one thread and on two: llama2.c's 15M in fp32, and Llama 3.2 1B
+in fp32 and in bf16. On one thread the clock counts the processor's seconds; the numbers of two
+threads mean something only on an idle machine. All contestants have the same weights and, in fp32,
+must write the same tokens (asserted). A time is that of one further token: the time of a long
+answer minus that of a short one, so that the prompt's cost is left out for all. Contestants take
+turns, and a ratio is the median of the ratios within a round.
 
-Beside each row stands the least time that its bytes need: weights and cache as this contestant reads them per token, over
-the speed at which the same weights can be read in the same round (the faster of a plain sum and a matrix times a vector).
+Each row also has the least time that its bytes need: the weights and cache that this contestant
+reads per token, divided by the speed at which the same weights can be read in the same round (the
+faster of a plain sum and a matrix times a vector).
 
-    python benchmarks/bench_generate.py [--only "15m 1 thread"]    # prints the table, writes results/generate.json
+    python benchmarks/bench_generate.py [--only "15m 1 thread"]
+
+It prints the table and writes benchmarks/results/generate.json.
 """
 
 import argparse
@@ -35,8 +39,9 @@ from llama_from_scratch.model.transformer import Llama
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from hugging_face_twin import hugging_face_layout, hugging_face_name
 
-SHAPE_15M = LlamaConfig(dim=288, n_heads=6, n_kv_heads=6, ffn_dim=768, vocab_size=32000, max_seq_len=256, norm_eps=1e-5,
-                        rope_theta=1e4, layers=(LayerSpec(),) * 6, is_tied=True)
+SHAPE_15M = LlamaConfig(
+    dim=288, n_heads=6, n_kv_heads=6, ffn_dim=768, vocab_size=32000, max_seq_len=256,
+    norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 6, is_tied=True)
 PROMPT = [1, 15043, 3186, 29991]
 RUNS = {  # name: config, dtype, threads, tokens, rounds
     "15m 1 thread": (SHAPE_15M, torch.float32, 1, 100, 9),
@@ -49,12 +54,16 @@ RUNS = {  # name: config, dtype, threads, tokens, rounds
 
 
 def model_of(config: LlamaConfig, dtype: torch.dtype) -> Llama:
-    """Random weights, never twice in memory: one block of them again and again, shifted, as a billion take a minute to draw."""
+    """A model of random weights that is never twice in memory.
+
+    One block of numbers is used again and again, shifted, because drawing a billion takes a minute.
+    """
     with torch.device("meta"):
         model = Llama(config)
     model = model.to(dtype).to_empty(device="cpu").eval()
     model.output.weight = model.tok_embeddings.weight  # to_empty forgets that they are one
-    block = torch.randn((1 << 22) + 1, generator=torch.Generator().manual_seed(0)).to(dtype)  # odd: no two rows are alike
+    # An odd length, so that no two rows are alike.
+    block = torch.randn((1 << 22) + 1, generator=torch.Generator().manual_seed(0)).to(dtype)
     for weight in model.parameters():
         if weight.ndim == 1:
             weight.data.fill_(1.0)
@@ -65,21 +74,28 @@ def model_of(config: LlamaConfig, dtype: torch.dtype) -> Llama:
 
 
 def sharing_twin_of(model: Llama) -> transformers.LlamaForCausalLM:
-    """The same model in transformers, on the very same memory but for wq and wk, whose rows it orders otherwise."""
+    """The same model in transformers, in the same memory except for wq and wk.
+
+    transformers orders the rows of those two in another way.
+    """
     config, scaling = model.config, model.config.rope_scaling
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
     if scaling is not None:
-        rope |= {"rope_type": "llama3", "factor": scaling.factor, "low_freq_factor": scaling.low_freq_factor,
+        rope |= {"rope_type": "llama3", "factor": scaling.factor,
+                 "low_freq_factor": scaling.low_freq_factor,
                  "high_freq_factor": scaling.high_freq_factor,
                  "original_max_position_embeddings": scaling.original_max_seq_len}
     settings = transformers.LlamaConfig(
-        hidden_size=config.dim, intermediate_size=config.ffn_dim, num_hidden_layers=config.n_layers,
-        num_attention_heads=config.n_heads, num_key_value_heads=config.n_kv_heads, vocab_size=config.vocab_size,
-        max_position_embeddings=config.max_seq_len, rms_norm_eps=config.norm_eps, rope_parameters=rope,
+        hidden_size=config.dim, intermediate_size=config.ffn_dim,
+        num_hidden_layers=config.n_layers, num_attention_heads=config.n_heads,
+        num_key_value_heads=config.n_kv_heads, vocab_size=config.vocab_size,
+        max_position_embeddings=config.max_seq_len, rms_norm_eps=config.norm_eps,
+        rope_parameters=rope,
         tie_word_embeddings=config.is_tied, attn_implementation="sdpa")
     with torch.device("meta"):
         twin = transformers.LlamaForCausalLM(settings)
-    weights = {hugging_face_name(n): hugging_face_layout(n, w.detach(), config.head_dim) for n, w in model.named_parameters()}
+    weights = {hugging_face_name(name): hugging_face_layout(name, w.detach(), config.head_dim)
+               for name, w in model.named_parameters()}
     weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
     twin.load_state_dict(weights, strict=True, assign=True)
     twin.model.rotary_emb = LlamaRotaryEmbedding(settings)
@@ -109,12 +125,15 @@ def measure(name: str) -> list[dict]:
         "GreedyDecoder": lambda n: list(decoder.stream(PROMPT, max_tokens=n)),
         "generate": lambda n: generate(model, [PROMPT], max_tokens=n)[0],
         "transformers": lambda n: twin.generate(
-            torch.tensor([PROMPT]), max_new_tokens=n, do_sample=False, eos_token_id=None, pad_token_id=0,
+            torch.tensor([PROMPT]), max_new_tokens=n, do_sample=False, eos_token_id=None,
+            pad_token_id=0,
         )[0, len(PROMPT):].tolist(),
     }
     answers = {who: run(1 + n_tokens) for who, run in contestants.items()}
-    n_equal = {who: sum(a == b for a, b in zip(ids, answers["generate"])) for who, ids in answers.items()}
-    assert dtype != torch.float32 or all(n == 1 + n_tokens for n in n_equal.values()), "all must write the same tokens"
+    n_equal = {who: sum(a == b for a, b in zip(ids, answers["generate"], strict=True))
+               for who, ids in answers.items()}
+    is_equal = all(n == 1 + n_tokens for n in n_equal.values())
+    assert is_equal or dtype != torch.float32, "all must write the same tokens"
     times, reads = {who: [] for who in contestants}, []
     for _ in range(n_rounds):
         reads.append(read_s(model, clock))
@@ -128,29 +147,36 @@ def measure(name: str) -> list[dict]:
     cache_bytes = config.kv_bytes_per_token(dtype.itemsize) * (len(PROMPT) + n_tokens / 2)
     screen, head = decoder.screen, model.output.weight
     rows_per_token = screen.n_candidates / screen.n_asked
-    screen_bytes = head.numel() + rows_per_token * head.nbytes / len(head) + screen.n_undecided / screen.n_asked * head.nbytes
+    screen_bytes = (head.numel() + rows_per_token * head.nbytes / len(head)
+                    + screen.n_undecided / screen.n_asked * head.nbytes)
     bandwidth = weight_bytes / statistics.median(reads)
     rows = []
     for who, seconds in times.items():
-        n_bytes = cache_bytes + weight_bytes - (head.nbytes - screen_bytes if who == "GreedyDecoder" else 0)
+        saved = head.nbytes - screen_bytes if who == "GreedyDecoder" else 0
+        n_bytes = cache_bytes + weight_bytes - saved
         median = statistics.median(seconds)
+        longer = [b / a for a, b in zip(seconds, times["transformers"], strict=True)]
+        shares = [n_bytes / weight_bytes * r / s for r, s in zip(reads, seconds, strict=True)]
         rows.append({
-            "run": name, "who": who, "ms_per_token": 1000 * median, "fastest_round_ms": 1000 * min(seconds),
-            "transformers_takes_times_longer": statistics.median(b / a for a, b in zip(seconds, times["transformers"])),
+            "run": name, "who": who, "ms_per_token": 1000 * median,
+            "fastest_round_ms": 1000 * min(seconds),
+            "transformers_takes_times_longer": statistics.median(longer),
             "megabytes_per_token": n_bytes / 1e6, "read_gigabytes_per_s": bandwidth / 1e9,
             "limit_ms": 1000 * n_bytes / bandwidth,
-            "share_of_limit": statistics.median(n_bytes / weight_bytes * r / s for r, s in zip(reads, seconds)),
+            "share_of_limit": statistics.median(shares),
             "equal_tokens": n_equal[who], "n_tokens": 1 + n_tokens,
         })
-        print("  ".join(f"{value:.2f} {key}" if isinstance(value, float) else f"{value}" for key, value in rows[-1].items()),
-              flush=True)
-    print(f"    screen: {rows_per_token:.1f} candidates, undecided {screen.n_undecided} of {screen.n_asked}", flush=True)
+        print("  ".join(f"{value:.2f} {key}" if isinstance(value, float) else f"{value}"
+                        for key, value in rows[-1].items()), flush=True)
+    print(f"    screen: {rows_per_token:.1f} candidates, "
+          f"undecided {screen.n_undecided} of {screen.n_asked}", flush=True)
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--only", action="append", choices=RUNS, help="measure this run alone and keep the file's others")
+    parser.add_argument("--only", action="append", choices=RUNS,
+                        help="measure this run alone and keep the file's others")
     only = parser.parse_args().only or list(RUNS)
     path = RESULTS / "generate.json"
     old = json.loads(path.read_text())["rows"] if path.exists() else []
@@ -158,7 +184,8 @@ def main() -> None:
     for name in only:
         rows[name] = measure(name)
         gc.collect()
-        print("written:", write("generate", {"rows": [row for name in RUNS for row in rows[name]]},
+        all_rows = [row for name in RUNS for row in rows[name]]
+        print("written:", write("generate", {"rows": all_rows},
                                 packages=("torch", "transformers")))
 
 

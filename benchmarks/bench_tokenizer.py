@@ -1,14 +1,19 @@
-"""How fast the tokenizers train, encode and decode, beside tiktoken, sentencepiece and Hugging Face tokenizers.
+"""How fast the tokenizers train, encode and decode.
 
-Texts: the project's stories; the sources of Python's standard library; and the names of languages, countries, currencies,
-units and time zones in 36 languages, from Unicode's CLDR in the package babel, which JupyterLab needs. So they are words and
-phrases of many scripts, not prose. The vocabularies are learned from one half of each; the other half is encoded.
+They are compared with tiktoken, sentencepiece and Hugging Face tokenizers. Texts: the project's
+stories; the sources of Python's standard library; and the names of languages, countries,
+currencies, units and time zones in 36 languages, from Unicode's CLDR in the package babel, which
+JupyterLab needs. So the last are words and phrases of many scripts, not prose. The vocabularies are
+learned from one half of each; the other half is encoded.
 
-Contestants take turns inside each round and a ratio is the median over rounds. All but the batch runs on one thread and is
-clocked in the processor's seconds, which other load on the machine leaves alone. Cold is a tokenizer that has just been
-made; warm has seen this very text, or another of its kind.
+Contestants take turns inside each round, and a ratio is the median over rounds. All but the batch
+runs on one thread and is measured in the processor's seconds, which other load on the machine
+hardly changes. A cold tokenizer has just been made; a warm one has encoded this very text, or
+another of its kind.
 
-    python benchmarks/bench_tokenizer.py        # prints the table, writes benchmarks/results/tokenizer.json
+    python benchmarks/bench_tokenizer.py
+
+It prints the table and writes benchmarks/results/tokenizer.json.
 """
 
 import argparse
@@ -43,18 +48,20 @@ from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN, S
 ROOT = Path(__file__).parent.parent
 PATTERNS = {"Llama 3": LLAMA3_PATTERN, "Llama 4": LLAMA4_PATTERN}
 LANGUAGES = [
-    "am", "ar", "bn", "cs", "de", "el", "es", "fa", "fr", "gu", "he", "hi", "hy", "it", "ja", "ka", "km", "ko", "lo", "ml",
-    "my", "nl", "pl", "pt", "ru", "si", "sw", "ta", "te", "th", "tr", "uk", "ur", "vi", "zh", "zh_Hant",
+    "am", "ar", "bn", "cs", "de", "el", "es", "fa", "fr", "gu", "he", "hi", "hy", "it", "ja", "ka",
+    "km", "ko", "lo", "ml", "my", "nl", "pl", "pt", "ru", "si", "sw", "ta", "te", "th", "tr", "uk",
+    "ur", "vi", "zh", "zh_Hant",
 ]  # fmt: skip
 NAMED = [
-    "languages", "territories", "scripts", "variants", "time_zones", "meta_zones", "currency_names", "unit_display_names",
-    "date_fields",
+    "languages", "territories", "scripts", "variants", "time_zones", "meta_zones",
+    "currency_names", "unit_display_names", "date_fields",
 ]  # fmt: skip
 
 Race = Mapping[str, list[float]]
+Kinds = dict[str, tuple[list[str], list[str]]]
 
 
-# --- texts ------------------------------------------------------------------------------------------------------------
+# --- texts ----------------------------------------------------------------------------------------
 
 
 def standard_library() -> list[str]:
@@ -80,7 +87,8 @@ def up_to(n_chars: int, texts: list[str]) -> list[str]:
 
 def english(texts: list[str]) -> str:
     """Docstrings and comments: the prose among the sources."""
-    prose = (found[1] or found[2] for text in texts for found in re.finditer(r'"""([\s\S]*?)"""|# ([A-Z].*)', text))
+    pattern = re.compile(r'"""([\s\S]*?)"""|# ([A-Z].*)')
+    prose = (found[1] or found[2] for text in texts for found in pattern.finditer(text))
     return "\n".join(part for part in prose if part)
 
 
@@ -105,29 +113,35 @@ def quarters(text: str) -> list[str]:
     return [text[i * len(text) // 4 : (i + 1) * len(text) // 4] for i in range(4)]
 
 
-def texts_of_each_kind(sources: list[str]) -> tuple[list[str], dict[str, tuple[list[str], list[str]]]]:
-    """What to learn a vocabulary from, and by kind two lists of other texts, about a million characters each."""
+def texts_of_each_kind(sources: list[str]) -> tuple[list[str], Kinds]:
+    """What to learn a vocabulary from, and by kind two lists of other texts.
+
+    Each of those lists has about a million characters.
+    """
     stories = path("stories.txt").read_text("utf-8")
-    # Meta cuts what is longer than 400,000 characters; the others do not, and their ids differ at the cut.
+    # Meta cuts what is longer than 400,000 characters; the others do not, and their ids differ at
+    # the cut.
     others = [text for text in sources[1::2] if len(text) < 400_000]
     random.Random(0).shuffle(others)
     first = up_to(1_000_000, others)
     names = [quarters(names_in(language)) for language in LANGUAGES]
     learned = [stories[:2_000_000], *sources[::2], *(a + b for a, b, _, _ in names)]
     return learned, {
-        "English stories": (parts_of(stories[2_000_000:3_000_000], 20_000), parts_of(stories[3_000_000:4_000_000], 20_000)),
+        "English stories": (parts_of(stories[2_000_000:3_000_000], 20_000),
+                            parts_of(stories[3_000_000:4_000_000], 20_000)),
         "Python sources": (first, up_to(1_000_000, others[len(first) :])),
         "names in 36 languages": ([c for _, _, c, _ in names], [d for _, _, _, d in names]),
     }
 
 
-# --- training ---------------------------------------------------------------------------------------------------------
+# --- training -------------------------------------------------------------------------------------
 
 
 def recount_train(text: str, n_merges: int, *, is_unique: bool) -> list[tuple[bytes, bytes]]:
-    """What a first notebook shows: before each merge, count every pair in every word again."""
+    """Merges found in the simplest way: before each one, count every pair in every word again."""
     pretokens = Splitter(LLAMA3_PATTERN)(text)
-    counted = Counter(pretokens).items() if is_unique else [(pretoken, 1) for pretoken in pretokens]
+    each_once = [(pretoken, 1) for pretoken in pretokens]
+    counted = Counter(pretokens).items() if is_unique else each_once
     words = [(list(pretoken.encode()), n) for pretoken, n in counted]
     tokens, merges = [bytes([value]) for value in range(256)], []
     for _ in range(n_merges):
@@ -150,11 +164,11 @@ def recount_train(text: str, n_merges: int, *, is_unique: bool) -> list[tuple[by
 def hugging_face_train(texts: list[str], vocab_size: int) -> tokenizers.Tokenizer:
     theirs = tokenizers.Tokenizer(models.BPE())
     split = pre_tokenizers.Split(tokenizers.Regex(LLAMA3_PATTERN), "isolated")
-    theirs.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    theirs.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    theirs.train_from_iterator(
-        texts, trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
-    )
+    theirs.train_from_iterator(texts, trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False))
     return theirs
 
 
@@ -182,11 +196,12 @@ def training_rows(sources: list[str], rounds: int) -> list[dict]:
     return rows
 
 
-# --- encoding and decoding --------------------------------------------------------------------------------------------
+# --- encoding and decoding ------------------------------------------------------------------------
 
 
 def byte_vocabulary(name: str, learned: list[str]) -> Tokenizer:
-    file = ROOT / "build" / f"bench-{name}-{platform.python_version()}-65536.model".replace(" ", "-")
+    file = f"bench-{name}-{platform.python_version()}-65536.model".replace(" ", "-")
+    file = ROOT / "build" / file
     if not file.exists():
         file.parent.mkdir(exist_ok=True)
         Tokenizer.train(learned, 65_536, pattern=PATTERNS[name]).save(file)
@@ -202,7 +217,8 @@ def piece_vocabulary(learned: list[str]) -> Path:
 
 
 def tiktoken_of(tok: Tokenizer) -> tiktoken.Encoding:
-    return tiktoken.Encoding("trained here", pat_str=tok.pattern, mergeable_ranks=tok.ranks, special_tokens={})
+    return tiktoken.Encoding("trained here", pat_str=tok.pattern, mergeable_ranks=tok.ranks,
+                             special_tokens={})
 
 
 def hugging_face_of(tok: Tokenizer | SentencePiece) -> tokenizers.Tokenizer:
@@ -211,30 +227,43 @@ def hugging_face_of(tok: Tokenizer | SentencePiece) -> tokenizers.Tokenizer:
         return tokenizers.Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
 
 
-def encoding_rows(learned: list[str], kinds: dict[str, tuple[list[str], list[str]]], rounds: int) -> list[dict]:
+def encoding_rows(learned: list[str], kinds: Kinds, rounds: int) -> list[dict]:
     rows = []
     for name, pattern in PATTERNS.items():
         tok = byte_vocabulary(name, learned)
         theirs = tiktoken_of(tok)
         make = partial(Tokenizer, tok.ranks, pattern=pattern)
         for kind, texts in kinds.items():
-            rows += rows_of(f"{name}, {kind}", make, {"tiktoken": (theirs.encode_ordinary, theirs.decode)}, texts, rounds)
+            codec = {"tiktoken": (theirs.encode_ordinary, theirs.decode)}
+            rows += rows_of(f"{name}, {kind}", make, codec, texts, rounds)
     file = piece_vocabulary(learned)
-    tok, theirs = SentencePiece.load(file), sentencepiece.SentencePieceProcessor(model_file=str(file))
-    # Chinese and Korean characters of which few are pieces: nothing comes twice, and most of it becomes bytes.
-    unknown = ["".join(map(chr, range(begin, begin + 5000))) for begin in range(0x3400, 0xD000, 5000)]
+    tok = SentencePiece.load(file)
+    theirs = sentencepiece.SentencePieceProcessor(model_file=str(file))
+    # Chinese and Korean characters of which few are pieces: nothing comes twice, and most of it
+    # becomes bytes.
+    unknown = ["".join(map(chr, range(begin, begin + 5000)))
+               for begin in range(0x3400, 0xD000, 5000)]
     for kind, texts in (kinds | {"characters of no piece": (unknown, unknown[::-1])}).items():
         codec = {"sentencepiece": (theirs.encode, theirs.decode)}
-        rows += rows_of(f"Llama 2, {kind}", partial(SentencePiece, tok.pieces), codec, texts, rounds)
+        make = partial(SentencePiece, tok.pieces)
+        rows += rows_of(f"Llama 2, {kind}", make, codec, texts, rounds)
     return rows
 
 
-def rows_of(what: str, make, codecs: dict, texts: tuple[list[str], list[str]], rounds: int) -> list[dict]:
-    """Rows for a new tokenizer, one that knows the first texts, and one that knows the second, on the first; and to decode."""
+def rows_of(what: str, make, codecs: dict, texts: tuple[list[str], list[str]],
+            rounds: int) -> list[dict]:
+    """Rows for encoding the first texts, and one for decoding them.
+
+    The tokenizer is new, or has encoded the second texts before, or the first.
+    """
     first, second = texts
     n_chars = sum(map(len, first))
     warm, theirs = make(), hugging_face_of(make())
-    codecs = codecs | {"tokenizers": (lambda text: theirs.encode(text, add_special_tokens=False).ids, theirs.decode)}
+
+    def encode_theirs(text: str) -> list[int]:
+        return theirs.encode(text, add_special_tokens=False).ids
+
+    codecs = codecs | {"tokenizers": (encode_theirs, theirs.decode)}
     ids = [warm.encode(text) for text in first]
     for encode, decode in codecs.values():
         assert [encode(text) for text in first] == ids
@@ -248,7 +277,8 @@ def rows_of(what: str, make, codecs: dict, texts: tuple[list[str], list[str]], r
         "warm": lambda: encode_all(warm.encode, first),
         **{name: partial(encode_all, encode, first) for name, (encode, _) in codecs.items()},
     }, n_rounds=rounds, clock=time.process_time)
-    rows = [row(f"encode, {what}, {state}", times, state, [*codecs], n_chars) for state in ("cold", "warm, other text", "warm")]
+    rows = [row(f"encode, {what}, {state}", times, state, [*codecs], n_chars)
+            for state in ("cold", "warm, other text", "warm")]
     times = race({
         "ours": partial(encode_all, warm.decode, ids),
         **{name: partial(encode_all, decode, ids) for name, (_, decode) in codecs.items()},
@@ -261,7 +291,7 @@ def encode_all(encode, texts: list) -> list:
 
 
 def row(what: str, times: Race, ours: str, others: list[str], n_chars: int) -> dict:
-    """A ratio above 1 says how many times faster than the other we are."""
+    """One row of the table; `speed_over` is above 1 where we are faster, by this factor."""
     return {
         "what": what,
         "n_chars": n_chars,
@@ -272,11 +302,11 @@ def row(what: str, times: Race, ours: str, others: list[str], n_chars: int) -> d
     }
 
 
-# --- a batch on all cores ---------------------------------------------------------------------------------------------
+# --- a batch on all cores -------------------------------------------------------------------------
 
 
-def batch_rows(learned: list[str], kinds: dict[str, tuple[list[str], list[str]]], rounds: int) -> list[dict]:
-    """Wall-clock seconds, which all other load on the machine adds to."""
+def batch_rows(learned: list[str], kinds: Kinds, rounds: int) -> list[dict]:
+    """A row in wall-clock seconds, which grow with all other load on the machine."""
     n = os.cpu_count() or 1
     texts = [text for first, second in kinds.values() for text in first + second] * 2
     n_chars = sum(map(len, texts))
@@ -302,18 +332,22 @@ def batch_rows(learned: list[str], kinds: dict[str, tuple[list[str], list[str]]]
         alone.append(processor_seconds(partial(tok.encode_batch, texts, n_workers=1))[0])
         here, elsewhere = processor_seconds(partial(tok.encode_batch, texts, n_workers=n))
         busiest.append(max(here, elsewhere / max(n - 1, 1)))
-    line = row(f"encode_batch on {n} cores, all three kinds, warm", times, "ours", ["tiktoken", "tokenizers"], n_chars)
-    scaling = {name: round(ratio(times, f"{name}, 1", name), 2) for name in ("ours", "tiktoken", "tokenizers")}
-    # What a free machine would show: one process's seconds of work over those of the busiest of several.
-    free = round(statistics.median(a / b for a, b in zip(alone, busiest)), 2)
-    return [line | {"speed_over_one_core": scaling, "ours_by_processor_time": free, "load": os.getloadavg()[0]}]
+    line = row(f"encode_batch on {n} cores, all three kinds, warm", times, "ours",
+               ["tiktoken", "tokenizers"], n_chars)
+    scaling = {name: round(ratio(times, f"{name}, 1", name), 2)
+               for name in ("ours", "tiktoken", "tokenizers")}
+    # What an idle machine would show: one process's seconds of work divided by those of the busiest
+    # of several.
+    free = round(statistics.median(a / b for a, b in zip(alone, busiest, strict=True)), 2)
+    return [line | {"speed_over_one_core": scaling, "ours_by_processor_time": free,
+                    "load": os.getloadavg()[0]}]
 
 
 def processor_seconds(work) -> tuple[float, float]:
-    """What `work` took of this process, and of those it started."""
+    """The processor's seconds that `work` took in this process, and in those it started."""
     before = os.times()
     work()
-    spent = [after - start for after, start in zip(os.times(), before)]
+    spent = [after - start for after, start in zip(os.times(), before, strict=True)]
     return spent[0] + spent[1], spent[2] + spent[3]
 
 
@@ -332,10 +366,13 @@ def main() -> None:
     ):
         for line in some:
             ratios = (f"{times:6.2f} x {name}" for name, times in line["speed_over"].items())
-            print(f"{line['what']:<58} {line['ours_s']:8.4f} s {line['mchars_per_s']:7.2f} Mchar/s", *ratios, flush=True)
+            print(f"{line['what']:<58} {line['ours_s']:8.4f} s "
+                  f"{line['mchars_per_s']:7.2f} Mchar/s", *ratios, flush=True)
         rows += some
-    print("over one core:", rows[-1]["speed_over_one_core"], "ours by processor time:", rows[-1]["ours_by_processor_time"])
-    write("tokenizer", {"rows": rows}, packages=("babel", "regex", "sentencepiece", "tiktoken", "tokenizers"))
+    print("over one core:", rows[-1]["speed_over_one_core"],
+          "ours by processor time:", rows[-1]["ours_by_processor_time"])
+    write("tokenizer", {"rows": rows},
+          packages=("babel", "regex", "sentencepiece", "tiktoken", "tokenizers"))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,14 @@
-"""How fast one training step is beside transformers' LlamaForCausalLM with torch's fused AdamW, on one thread.
+"""How fast one training step is, on one thread.
 
-The same weights and the same 8 x 256 tokens; forward, backward, clipping and update. Both sides in fp32 and under bf16
-autocast, and ours also with the document mask that real batches need. The losses of the first steps are asserted equal.
-Contestants take turns, and times are the processor's: with one thread those are what a free machine would need, and other
-load on it counts less.
+It is compared with transformers' LlamaForCausalLM and torch's fused AdamW, with the same weights
+and the same 8 x 256 tokens: forward, backward, clipping and update. Both sides run in fp32 and
+under bf16 autocast, and ours also with the document mask that real batches need. The losses of the
+first steps are asserted equal. Contestants take turns, and times are the processor's: with one
+thread that is what an idle machine would need, and other load on it matters less.
 
-    python benchmarks/bench_train.py        # prints the table, writes benchmarks/results/train.json
+    python benchmarks/bench_train.py
+
+It prints the table and writes benchmarks/results/train.json.
 """
 
 import statistics
@@ -27,8 +30,9 @@ from llama_from_scratch.train.optimizer import AdamW, clip_gradients, decay_grou
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from hugging_face_twin import twin_of
 
-SHAPE = LlamaConfig(dim=128, n_heads=4, n_kv_heads=2, ffn_dim=352, vocab_size=1024, max_seq_len=512, norm_eps=1e-5,
-                    rope_theta=1e4, layers=(LayerSpec(),) * 4, is_tied=True)
+SHAPE = LlamaConfig(
+    dim=128, n_heads=4, n_kv_heads=2, ffn_dim=352, vocab_size=1024, max_seq_len=512,
+    norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 4, is_tied=True)
 B, T, LR, N_ROUNDS = 8, 256, 1e-4, 15
 
 
@@ -62,9 +66,10 @@ def their_step(*, is_bf16: bool) -> Callable[[], float]:
     model, data = twin_of(make()), batch(T)
     model.set_attn_implementation("sdpa")
     model.train()
-    matrices, norms = ([p for p in model.parameters() if (p.ndim > 1) == is_matrix] for is_matrix in (True, False))
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}],
-                                  lr=LR, betas=(0.9, 0.95), fused=True)
+    matrices, norms = ([p for p in model.parameters() if (p.ndim > 1) == is_matrix]
+                       for is_matrix in (True, False))
+    groups = [{"params": matrices, "weight_decay": 0.1}, {"params": norms, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=LR, betas=(0.9, 0.95), fused=True)
 
     def step() -> float:
         optimizer.zero_grad()
@@ -86,22 +91,26 @@ def main() -> None:
         a, b = ours(), theirs()
         assert abs(a - b) < 1e-4, f"both must learn the same; got losses {a} and {b}"
     times = race({
-        "ours": ours, "transformers": theirs, "ours, document mask": our_step(document_len=90, is_bf16=False),
-        "ours, bf16": our_step(document_len=T, is_bf16=True), "transformers, bf16": their_step(is_bf16=True),
+        "ours": ours, "transformers": theirs,
+        "ours, document mask": our_step(document_len=90, is_bf16=False),
+        "ours, bf16": our_step(document_len=T, is_bf16=True),
+        "transformers, bf16": their_step(is_bf16=True),
     }, n_rounds=N_ROUNDS, n_warmup=2, clock=time.process_time)
     medians = {name: statistics.median(seconds) for name, seconds in times.items()}
     results = {
-        "shape": SHAPE.to_dict() | {"layers": SHAPE.n_layers}, "n_params": SHAPE.n_params, "batch": [B, T], "n_threads": 1,
+        "shape": SHAPE.to_dict() | {"layers": SHAPE.n_layers}, "n_params": SHAPE.n_params,
+        "batch": [B, T], "n_threads": 1,
         "step_cpu_s": medians,
         "transformers_over_ours": ratio(times, "transformers", "ours"),
-        "transformers_over_ours_with_document_mask": ratio(times, "transformers", "ours, document mask"),
+        "transformers_over_ours_with_document_mask":
+            ratio(times, "transformers", "ours, document mask"),
         "transformers_over_ours_bf16": ratio(times, "transformers, bf16", "ours, bf16"),
         "fp32_over_bf16": ratio(times, "ours", "ours, bf16"),
     }
     for name, seconds in medians.items():
         print(f"{name:30} {1e3 * seconds:7.1f} ms/step  {B * T / seconds:8,.0f} tokens/s")
-    for name in ("transformers_over_ours", "transformers_over_ours_with_document_mask", "transformers_over_ours_bf16",
-                 "fp32_over_bf16"):
+    for name in ("transformers_over_ours", "transformers_over_ours_with_document_mask",
+                 "transformers_over_ours_bf16", "fp32_over_bf16"):
         print(f"{name:45} {results[name]:.2f}")
     print(write("train", results, packages=("torch", "transformers")))
 

@@ -1,6 +1,7 @@
 """What every benchmark shares: contestants that take turns, medians, and one form of results file.
 
-On a shared machine absolute times mean little; a ratio of two things measured in turns within one run does.
+On a shared machine absolute times mean little. A ratio of two things measured in turns within one
+run means more.
 """
 
 import json
@@ -21,9 +22,10 @@ def race(
     contestants: Mapping[str, Callable[[], object]], *, n_rounds: int, n_warmup: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each contestant in each round; in a round everyone runs once.
+    """Seconds of each contestant in each round; in a round each of them runs once.
 
-    For work on one thread, `clock=time.process_time` counts the processor's seconds: what a free machine would need.
+    For work on one thread, `clock=time.process_time` counts the processor's seconds, which are what
+    an idle machine would need.
     """
     times = {name: [] for name in contestants}
     for _ in range(n_warmup + n_rounds):
@@ -36,21 +38,24 @@ def race(
 
 def ratio(times: Mapping[str, list[float]], slow: str, fast: str) -> float:
     """How many times longer `slow` took than `fast`: the median over the rounds."""
-    return statistics.median(a / b for a, b in zip(times[slow], times[fast]))
+    return statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True))
 
 
 def processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else ():
+    """The processor's name."""
+    about = Path("/proc/cpuinfo")
+    for line in about.read_text().splitlines() if about.exists() else ():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
 
 def write(name: str, results: Mapping[str, Any], *, packages: tuple[str, ...]) -> Path:
-    """results/<name>.json: what was measured, with the machine, the date and the versions it was measured on."""
+    """Writes results/<name>.json: the results, and the machine, date and versions behind them."""
     about = {
-        "date": date.today().isoformat(), "processor": processor(), "n_cores": os.cpu_count(), "system": platform.platform(),
-        "python": platform.python_version(), "versions": {package: version(package) for package in packages},
+        "date": date.today().isoformat(), "processor": processor(), "n_cores": os.cpu_count(),
+        "system": platform.platform(), "python": platform.python_version(),
+        "versions": {package: version(package) for package in packages},
     }
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"about": about} | dict(results), indent=2) + "\n")

@@ -1,8 +1,9 @@
-"""Remakes data/mini: a Llama of about a million parameters, trained on the bundled stories, with its own tokenizer.
+"""Remakes data/mini: a Llama of about a million parameters and its tokenizer, from the stories.
 
-    python data/make_mini.py        # about a quarter of an hour on one core; the same weights on the same machine
+    python data/make_mini.py        # about a quarter of an hour on one core
 
-The last 5 % of the stories are kept apart; the loss printed at the end is theirs.
+The same machine gives the same weights. The last 5 % of the stories are kept apart; the loss
+printed at the end is measured on them.
 """
 
 import argparse
@@ -20,19 +21,21 @@ from llama_from_scratch.train import Packed, TrainConfig, read_documents, split_
 from llama_from_scratch.train.progress import ProgressBar
 
 CONFIG = LlamaConfig(
-    dim=128, n_heads=4, n_kv_heads=2, ffn_dim=352, vocab_size=1024, max_seq_len=512, norm_eps=1e-5, rope_theta=1e4,
-    layers=(LayerSpec(),) * 5, is_tied=True,
+    dim=128, n_heads=4, n_kv_heads=2, ffn_dim=352, vocab_size=1024, max_seq_len=512,
+    norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 5, is_tied=True,
 )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--out", type=Path, default=bundled.DATA / "mini")
     args = parser.parse_args()
 
     torch.set_num_threads(1)
-    stories, held_out = split_validation(read_documents(bundled.path("stories.txt"), separator="\n\n"), fraction=0.05)
+    documents = read_documents(bundled.path("stories.txt"), separator="\n\n")
+    stories, held_out = split_validation(documents, fraction=0.05)
     tokenizer = Tokenizer.train(stories, CONFIG.vocab_size, special_tokens=BEGIN_AND_END)
     torch.manual_seed(0)
     model = Llama(CONFIG)

@@ -1,14 +1,16 @@
 """Writes data/stories.txt: thousands of short stories for a small Llama to learn from.
 
-Where does data come from? Here, from a program. A frame (data/stories/frames_*.py) is a plot: who wants what, what
-gets in the way, and how it ends. It casts characters and things with properties, tells them through templates with
-many ways to say each sentence, and brings back at the end what it introduced at the beginning, so that a model which
-reads far back is rewarded. The same seed gives the same bytes on every machine.
+Where does data come from? Here, from a program. A frame (data/stories/frames_*.py) is a plot: who
+wants what, what gets in the way, and how it ends. It casts characters and things with properties,
+and tells its story through templates with many ways to say each sentence. At the end it brings back
+what it introduced at the beginning, so that a model that uses distant text predicts it better. The
+same seed gives the same bytes on every machine.
 
     python data/make_stories.py                              remakes data/stories.txt
     python data/make_stories.py --count 100 --seed 1 --out my.txt
 
-The file is plain ASCII. A story is one or more lines (its paragraphs); an empty line stands between two stories.
+The file is plain ASCII. A story is one or more lines (its paragraphs), and an empty line separates
+two stories.
 """
 
 import argparse
@@ -18,25 +20,32 @@ from itertools import islice
 from pathlib import Path
 from random import Random
 
-from stories import frames_friends, frames_home, frames_making, frames_outdoors, frames_small, frames_wonder
+from stories import (
+    frames_friends,
+    frames_home,
+    frames_making,
+    frames_outdoors,
+    frames_small,
+    frames_wonder,
+)
 from stories.story import Story
 
 THEMES = (frames_friends, frames_home, frames_making, frames_outdoors, frames_small, frames_wonder)
 FRAMES = tuple(frame for theme in THEMES for frame in theme.FRAMES)
 COUNT, SEED = 4_500, 2024
 MIN_WORDS, MAX_WORDS = 60, 250
-REPEAT = 8  # a run of this many words that occurs twice in one story makes dull reading
+REPEAT = 8  # a story with a run of this many words that occurs twice is dull to read
 
 
 def is_good(text: str) -> bool:
-    """Whether a draft is worth keeping: a fair length, and no phrase of `REPEAT` words said twice."""
+    """True for a draft of a fair length in which no phrase of `REPEAT` words occurs twice."""
     said = re.findall(r"[a-z']+", text.lower())
     runs = [tuple(said[i : i + REPEAT]) for i in range(len(said) - REPEAT + 1)]
     return MIN_WORDS <= len(said) <= MAX_WORDS and len(runs) == len(set(runs))
 
 
 def stories(seed: int) -> Iterator[str]:
-    """Endless different stories. Every frame is told once before any is told again, in a new order each round."""
+    """Endless different stories; every frame is told once in each round, in a new order."""
     rng = Random(seed)
     told = set()
     while True:
@@ -51,9 +60,12 @@ def stories(seed: int) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the bundled corpus of short stories.")
-    parser.add_argument("--count", type=int, default=COUNT, help=f"number of stories (default {COUNT})")
-    parser.add_argument("--seed", type=int, default=SEED, help=f"seed of the random choices (default {SEED})")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("stories.txt"), help="file to write")
+    parser.add_argument("--count", type=int, default=COUNT,
+                        help=f"number of stories (default {COUNT})")
+    parser.add_argument("--seed", type=int, default=SEED,
+                        help=f"seed of the random choices (default {SEED})")
+    parser.add_argument("--out", type=Path, default=Path(__file__).with_name("stories.txt"),
+                        help="file to write")
     args = parser.parse_args()
     text = "\n\n".join(islice(stories(args.seed), args.count)) + "\n"
     args.out.write_bytes(text.encode("ascii"))

@@ -18,8 +18,8 @@ def path(name: str) -> Path:
     found = DATA / name
     if not found.exists():
         raise FileNotFoundError(
-            f"the course's data is in the data/ folder of its repository; got {name!r}, and {found} does not exist."
-            " Work in a clone of the repository installed with `pip install -e .`, or remake the file with the command"
-            " that data/README.md gives for it (for the stories: `python data/make_stories.py`)."
-        )
+            f"the course's data is in the data/ folder of its repository; got {name!r}, and "
+            f"{found} does not exist. Work in a clone of the repository installed with "
+            "`pip install -e .`, or remake the file with the command that data/README.md gives "
+            "for it (for the stories: `python data/make_stories.py`).")
     return found

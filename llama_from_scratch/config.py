@@ -33,16 +33,23 @@ def record(cls: type) -> type:
                      and f.default_factory is dataclasses.MISSING)
 
     def __init__(self, **values: Any) -> None:
-        for key in values:
-            if key not in fields:
-                raise ValueError(f"{cls.__name__} has no field {key!r}; {nearest(key, fields)}")
-        if missing := [name for name in required if name not in values]:
-            raise ValueError(f"{cls.__name__} needs {', '.join(missing)}; "
-                             f"got only {', '.join(values) or 'nothing'}")
+        if tuple(values) != fields:  # as given in order, all is there
+            _refuse_other_fields(cls.__name__, values, fields, required)
         build(self, **values)
 
     cls.__init__ = __init__
     return cls
+
+
+def _refuse_other_fields(
+    name: str, values: Mapping[str, Any], fields: tuple[str, ...], required: tuple[str, ...]
+) -> None:
+    for key in values:
+        if key not in fields:
+            raise ValueError(f"{name} has no field {key!r}; {nearest(key, fields)}")
+    if missing := [field for field in required if field not in values]:
+        raise ValueError(f"{name} needs {', '.join(missing)}; "
+                         f"got only {', '.join(values) or 'nothing'}")
 
 
 def _check_number(owner: object, name: str, kind: type, *, above: float = 0) -> None:

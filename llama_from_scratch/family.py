@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from llama_from_scratch.config import LayerSpec, LlamaConfig, RopeScaling, nearest, record
+from llama_from_scratch.config import Dense, LayerSpec, LlamaConfig, RopeScaling, nearest, record
 
 
 @record
@@ -123,8 +123,15 @@ def tiny(generation: str) -> LlamaConfig:
     is_grouped = first.n_kv_heads < first.n_heads
     return dataclasses.replace(
         first, dim=64, n_heads=4, n_kv_heads=2 if is_grouped else 4,
-        ffn_dim=ffn_dim(64, multiple_of=32), vocab_size=512, layers=first.layers[:4],
+        ffn_dim=ffn_dim(64, multiple_of=32), vocab_size=512,
+        layers=tuple(map(_of_usual_width, first.layers[:4])),
     )
+
+
+def _of_usual_width(spec: LayerSpec) -> LayerSpec:
+    """A layer whose dense feed-forward, if it has one, is as wide as the config says."""
+    is_dense = isinstance(spec.feed_forward, Dense)
+    return dataclasses.replace(spec, feed_forward=None) if is_dense else spec
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:

@@ -1,7 +1,9 @@
-"""What nbval lacks for these notebooks: a tolerance for floats, tags for slow and GPU cells, and lost figures.
+"""What nbval lacks for these notebooks: a tolerance for floats, tags for slow and GPU cells, and
+lost figures.
 
-Text must equal the stored text, except that numbers with a decimal point may differ in their last digits, as they do
-between processors. Warnings on stderr are not compared, so that a new deprecation elsewhere does not break a lesson.
+Text must equal the stored text, except that numbers with a decimal point may differ in their last
+digits, as they do between processors. Warnings on stderr are not compared, so that a new
+deprecation elsewhere does not break a lesson.
 """
 
 import functools
@@ -12,7 +14,8 @@ import pytest
 
 FLOAT = re.compile(r"(?<![\w.])[-+]?\d+\.\d*(?:e[-+]?\d+)?")
 REL_TOL, ABS_TOL = 2e-3, 2e-4  # a few times what other instruction sets change in a float32 result
-OUTPUT_TIMEOUT_S = 60  # nbval waits five seconds for a cell's next message, too little on a busy machine
+# nbval waits five seconds for a cell's next message, too little on a busy machine
+OUTPUT_TIMEOUT_S = 60
 
 
 def is_close(new: str, ref: str) -> bool:
@@ -24,8 +27,10 @@ def is_close(new: str, ref: str) -> bool:
 
 
 def align(new: list[dict], ref: list[dict]) -> None:
-    """Copies the reference over text that is close to it, so that nbval's own comparison, which is exact, agrees."""
-    for n, r in zip(new, ref):
+    """Copies the reference over text that is close to it, so that nbval's own comparison, which is
+    exact, agrees.
+    """
+    for n, r in zip(new, ref, strict=False):  # nbval itself refuses another number of outputs
         if n["output_type"] != r["output_type"]:
             return
         for a, b in ((n, r), (n.get("data", {}), r.get("data", {}))):
@@ -43,7 +48,8 @@ def compare(cell, plain, new, ref, *rest):
     align(new, ref)
     is_equal = plain(new, ref, *rest)
     if is_equal and count_pictures(new) != count_pictures(ref):
-        cell.comparison_traceback.append(f"{count_pictures(ref)} pictures stored, {count_pictures(new)} drawn")
+        cell.comparison_traceback.append(f"{count_pictures(ref)} pictures stored, "
+                                         f"{count_pictures(new)} drawn")
         return False
     return is_equal
 

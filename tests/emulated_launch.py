@@ -1,4 +1,5 @@
-"""What the tests of several kernels share: launches on the emulator with every guard on, odd layouts, tensors beyond memory."""
+"""What the tests of several kernels share: launches on the emulator with every guard on, odd
+layouts, tensors beyond memory."""
 
 import ctypes
 import mmap
@@ -9,8 +10,9 @@ from llama_from_scratch.kernels.emulator.machine import load
 
 
 def checked_launch(program, entry, args, *, grid, block, shared_bytes=0, order="forward", seed=0):
-    """As `kernels.launch.launch`, on the build that ends at the first byte beside a tensor; outputs hold NaN before."""
-    for parameter, arg in zip(program.entry(entry).parameters, args):
+    """As `kernels.machinery.launch.launch`, on the build that ends at the first byte beside a
+    tensor; outputs hold NaN before."""
+    for parameter, arg in zip(program.entry(entry).parameters, args, strict=True):
         if parameter.is_pointer and not parameter.is_const and arg is not None:
             arg.fill_(float("nan"))
     load(program, kind="checked").launch(
@@ -18,7 +20,8 @@ def checked_launch(program, entry, args, *, grid, block, shared_bytes=0, order="
 
 
 def layouts_of(x):
-    """The rows of x (B, D) as views, copies and expansions leave them in memory, with what each is called."""
+    """The rows of x (B, D) as views, copies and expansions leave them in memory, with what each is
+    called."""
     yield "transposed", x.t().contiguous().t()
     yield "every second column", x.repeat_interleave(2, dim=1)[:, ::2]
     yield "misaligned", torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
@@ -28,9 +31,11 @@ def layouts_of(x):
 
 
 class Vast:
-    """A tensor of more than 2^31 elements that needs the memory of what is touched alone: its pages exist once written.
+    """A tensor of more than 2^31 elements that needs the memory of what is touched alone: its pages
+    exist once written.
 
-    As much address space lies before it, so that an index that wrapped around at 2^31 hits nobody: the result is missing.
+    As much address space lies before it, so that an index that wrapped around at 2^31 hits nobody:
+    the result is missing.
     """
 
     def __init__(self, n, dtype):
@@ -38,4 +43,5 @@ class Vast:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | getattr(mmap, "MAP_NORESERVE", 0)
         self.memory = mmap.mmap(-1, 2 * n_bytes + 16, flags=flags)
         address = ctypes.addressof(ctypes.c_char.from_buffer(self.memory)) + n_bytes
-        self.tensor = torch.frombuffer(self.memory, dtype=dtype, offset=n_bytes + -address % 16, count=n)
+        self.tensor = torch.frombuffer(self.memory, dtype=dtype, offset=n_bytes + -address % 16,
+                                       count=n)

@@ -14,7 +14,8 @@ def test_path_finds_them_from_any_working_folder(tmp_path, monkeypatch):
 
 
 def test_missing_data_says_where_it_comes_from_and_how_to_remake_it():
-    with pytest.raises(FileNotFoundError, match=r"'no\.txt'.*pip install -e.*data/README\.md.*make_stories\.py"):
+    cure = r"'no\.txt'.*pip install -e.*data/README\.md.*make_stories\.py"
+    with pytest.raises(FileNotFoundError, match=cure):
         bundled.path("no.txt")
 
 

@@ -1,4 +1,7 @@
-"""The bundled corpus is what data/README.md says it is: same bytes, thousands of stories, a child's words, clean text."""
+"""The bundled corpus is what data/README.md says it is.
+
+The same bytes, thousands of stories, the words of a young child, clean text.
+"""
 
 import hashlib
 import re
@@ -12,12 +15,13 @@ import pytest
 from llama_from_scratch import bundled
 
 DATA = bundled.path("README.md").parent
-sys.path.insert(0, str(DATA))  # the generator is a script beside the data, not a part of the package
+sys.path.insert(0, str(DATA))  # the generator is a script beside the data, outside the package
 
 import make_stories  # noqa: E402
 from stories.story import Character, Story, Thing, tidy  # noqa: E402
 
-ROW = re.compile(r"^\| `(?P<file>[^`]+)` \| (?P<size>[\d,]+) \| `(?P<sha256>[0-9a-f]{64})` \|", re.MULTILINE)
+ROW = re.compile(r"^\| `(?P<file>[^`]+)` \| (?P<size>[\d,]+) \| `(?P<sha256>[0-9a-f]{64})` \|",
+                 re.MULTILINE)
 
 
 @pytest.fixture(scope="module")
@@ -78,24 +82,32 @@ def test_no_template_shows_through(text):
     assert text.isascii() and "\r" not in text and text.endswith("\n")
 
 
+PUNCTUATION = r" [.,!?]|  |[.,!?]{2}(?<!\.\.)|[a-z][.!?][A-Za-z]|(?<!\.\.)[.!?] [a-z]"
+WORDS = r"\b[Aa] [aeio]|\b[Aa]n (?!hour|honest)[^aeiouAEIOU]|\b(\w+) \1\b"
+"""What must not be in the text: a wrong article, or the same word twice in a row."""
+
+
 def test_paragraphs_are_clean_sentences(corpus):
     for paragraph in (line for story in corpus for line in story.split("\n")):
         assert re.fullmatch(r'"?[A-Z].*[.!?]"?', paragraph), paragraph
         assert paragraph.count('"') % 2 == 0, paragraph
-        assert not re.search(r" [.,!?]|  |[.,!?]{2}(?<!\.\.)|[a-z][.!?][A-Za-z]|(?<!\.\.)[.!?] [a-z]", paragraph), paragraph
-        assert not re.search(r"\b[Aa] [aeio]|\b[Aa]n (?!hour|honest)[^aeiouAEIOU]|\b(\w+) \1\b", paragraph), paragraph
+        assert not re.search(PUNCTUATION, paragraph), paragraph
+        assert not re.search(WORDS, paragraph), paragraph
 
 
 def test_questions_end_with_a_question_mark(corpus):
-    asks = r'"(?:What|Where|Why|Who|Is it|Are you|Do you|Did you|Can you|Will you|Would you)\b[^"?!]*[.]"'
+    asks = (r'"(?:What|Where|Why|Who|Is it|Are you|Do you|Did you|Can you|Will you|Would you)'
+            r'\b[^"?!]*[.]"')
     for story in corpus:
         assert not re.search(asks, story), story
 
 
 def test_training_and_validation_parts_tell_the_same_kinds_of_stories(corpus):
     cut = len(corpus) * 95 // 100
-    for word in ("kite", "thunder", "riddle", "robot", "market", "baby", "promise", "caterpillar", "seed", "library"):
-        rates = [sum(word in story for story in part) / len(part) for part in (corpus[:cut], corpus[cut:])]
+    parts = corpus[:cut], corpus[cut:]
+    for word in ("kite", "thunder", "riddle", "robot", "market", "baby", "promise", "caterpillar",
+                 "seed", "library"):
+        rates = [sum(word in story for story in part) / len(part) for part in parts]
         assert 0.4 < rates[0] / rates[1] < 2.5, (word, rates)
 
 
@@ -108,7 +120,8 @@ def test_frame_tells_many_stories_with_its_hero_from_start_to_end(frame):
         drafts.append(story.text())
         assert story.roles["h"].name in story.text().rpartition("\n")[0][:400] + story.text()[:400]
     assert len(set(drafts)) == 40
-    assert sum(map(make_stories.is_good, drafts)) >= 20, Counter(len(draft.split()) for draft in drafts)
+    n_words = Counter(len(draft.split()) for draft in drafts)
+    assert sum(map(make_stories.is_good, drafts)) >= 20, n_words
 
 
 def test_there_are_many_different_plots():
@@ -122,16 +135,19 @@ def two_boys_and_a_girl() -> Story:
     return story
 
 
-def test_pronoun_stands_for_the_one_mentioned_last():
-    assert two_boys_and_a_girl().fill("{a} ran. {a.he} fell, and {a.his} knee hurt.") == "Tom ran. he fell, and his knee hurt."
+def test_pronoun_means_the_one_mentioned_last():
+    text = two_boys_and_a_girl().fill("{a} ran. {a.he} fell, and {a.his} knee hurt.")
+    assert text == "Tom ran. he fell, and his knee hurt."
 
 
 def test_pronoun_gives_way_to_the_name_where_it_would_mislead():
-    assert two_boys_and_a_girl().fill("{a} saw {b}. {a.he} waved to {b.him}.") == "Tom saw Ben. Tom waved to Ben."
+    text = two_boys_and_a_girl().fill("{a} saw {b}. {a.he} waved to {b.him}.")
+    assert text == "Tom saw Ben. Tom waved to Ben."
 
 
 def test_a_girl_does_not_take_a_boys_pronoun():
-    assert two_boys_and_a_girl().fill("{a} saw {c}. {a.he} waved to {c.him}.") == "Tom saw Mia. he waved to her."
+    text = two_boys_and_a_girl().fill("{a} saw {c}. {a.he} waved to {c.him}.")
+    assert text == "Tom saw Mia. he waved to her."
 
 
 def test_a_thing_keeps_its_color():
@@ -140,8 +156,9 @@ def test_a_thing_keeps_its_color():
     assert story.fill("{t.a}, {t.the}, {t}") == "a red ball, the red ball, ball"
 
 
-def test_tidy_mends_articles_and_capitals():
-    assert tidy('there was a  owl , a one. "a egg!" said Tom') == 'There was an owl, a one. "An egg!" said Tom'
+def test_tidy_corrects_articles_and_capitals():
+    told = tidy('there was a  owl , a one. "a egg!" said Tom')
+    assert told == 'There was an owl, a one. "An egg!" said Tom'
 
 
 def test_phrase_said_twice_makes_a_story_dull():

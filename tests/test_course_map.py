@@ -1,4 +1,7 @@
-"""The course map in the README is complete and true: every notebook has its row, and what a row names exists."""
+"""The course map in the README is complete and true.
+
+Every notebook has its row, and what a row names exists.
+"""
 
 import re
 from pathlib import Path
@@ -22,11 +25,14 @@ class Row(NamedTuple):
 
 
 def read_map(text):
-    """The rows of the one table whose columns are COLUMNS, in this order; ValueError if there is none."""
-    lines = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in text.splitlines()]
-    starts = [n for n, cells in enumerate(lines) if [c.strip("*` ").lower() for c in cells] == COLUMNS]
+    """The rows of the one table whose columns are COLUMNS, in this order; ValueError without it."""
+    lines = [[cell.strip() for cell in line.strip().strip("|").split("|")]
+             for line in text.splitlines()]
+    starts = [n for n, cells in enumerate(lines)
+              if [cell.strip("*` ").lower() for cell in cells] == COLUMNS]
     if len(starts) != 1:
-        raise ValueError(f"README.md must hold one table with the columns {COLUMNS}; found {len(starts)}")
+        raise ValueError(f"README.md must hold one table with the columns {COLUMNS}; "
+                         f"found {len(starts)}")
     rows = []
     for cells in lines[starts[0] + 2 :]:
         if len(cells) != len(COLUMNS):
@@ -55,36 +61,39 @@ def problems(rows, root=ROOT):
         number, _, topic = Path(row.notebook[0]).stem.partition("_")
         if number != row.number:
             found.append(f"{label} has the number {row.number} and the notebook {row.notebook[0]}")
-        found += [f"{label}: {path} does not exist" for path in row.notebook if not exists(path, root)]
-        found += [f"{label}: {path} does not exist" for path in (*row.module, *row.test) if not exists(path, root)]
+        found += [f"{label}: {path} does not exist"
+                  for path in (*row.notebook, *row.module, *row.test) if not exists(path, root)]
         if number == "00":
             continue
         for column in ("module", "test", "paper"):
             if not getattr(row, column):
                 found.append(f"{label} names no {column}")
         names = {topic, *topic.split("_")}  # a chapter on two modules carries both names
-        if row.module and not any(names & {*Path(path).with_suffix("").parts} for path in row.module):
+        modules = {part for path in row.module for part in Path(path).with_suffix("").parts}
+        if row.module and not names & modules:
             found.append(f"{label}: no module is called {topic}, as its notebook is")
     return found
 
 
 def exists(path, root):
-    return any((root / folder / path).exists() for folder in ("", "notebooks", "llama_from_scratch", "tests"))
+    folders = ("", "notebooks", "llama_from_scratch", "tests")
+    return any((root / folder / path).exists() for folder in folders)
 
 
 def test_course_map_of_the_readme_is_complete_and_true():
     assert problems(read_map((ROOT / "README.md").read_text())) == []
 
 
-# --- the reader itself -----------------------------------------------------------------------------------------------
+# --- the reader itself ----------------------------------------------------------------------------
 
-TABLE = """
+TABLE = """\
 # Course
 
 | Number | Notebook | Module | Test | Paper |
 |---:|---|---|---|---|
 | 00 | [A tour](notebooks/00_tour.ipynb) | - | - | - |
-| 12 | [RoPE](notebooks/12_rope.ipynb) | [`rope`](llama_from_scratch/rope.py), `mask.py` | `test_rope.py` | [RoFormer](x) |
+| 12 | [RoPE](notebooks/12_rope.ipynb) | [`rope`](llama_from_scratch/rope.py), `mask.py` \
+| `test_rope.py` | [RoFormer](x) |
 
 Words after it | with a bar.
 """
@@ -108,19 +117,16 @@ def test_rows_are_read_with_their_links_and_words(course):
     assert problems([tour, rope], course) == []
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "words"),
-    [
-        ("notebooks/12_rope.ipynb", "notebooks/12_ropes.ipynb", "12_rope.ipynb has 0 rows"),
-        ("| 12 |", "| 13 |", "row 13 has the number 13"),
-        ("`mask.py`", "`masks.py`", "row 12: masks.py does not exist"),
-        ("`test_rope.py`", "`test_ropes.py`", "row 12: test_ropes.py does not exist"),
-        ("`test_rope.py`", "-", "row 12 names no test"),
-        ("[RoFormer](x)", "-", "row 12 names no paper"),
-        ("[`rope`](llama_from_scratch/rope.py), `mask.py`", "`mask.py`", "no module is called rope"),
-        ("[RoPE](notebooks/12_rope.ipynb)", "RoPE", "row 12 names 0 notebooks"),
-    ],
-)
+@pytest.mark.parametrize(("old", "new", "words"), [
+    ("notebooks/12_rope.ipynb", "notebooks/12_ropes.ipynb", "12_rope.ipynb has 0 rows"),
+    ("| 12 |", "| 13 |", "row 13 has the number 13"),
+    ("`mask.py`", "`masks.py`", "row 12: masks.py does not exist"),
+    ("`test_rope.py`", "`test_ropes.py`", "row 12: test_ropes.py does not exist"),
+    ("`test_rope.py`", "-", "row 12 names no test"),
+    ("[RoFormer](x)", "-", "row 12 names no paper"),
+    ("[`rope`](llama_from_scratch/rope.py), `mask.py`", "`mask.py`", "no module is called rope"),
+    ("[RoPE](notebooks/12_rope.ipynb)", "RoPE", "row 12 names 0 notebooks"),
+])
 def test_untrue_map_is_seen(course, old, new, words):
     assert any(words in line for line in problems(read_map(TABLE.replace(old, new)), course))
 

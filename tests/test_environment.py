@@ -1,4 +1,4 @@
-"""environment.yml is a thin wrapper: its few lines agree with pyproject.toml and start.py, so it cannot drift."""
+"""environment.yml is a thin wrapper: its few lines agree with pyproject.toml and start.py."""
 
 import ast
 import re
@@ -7,7 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-LINES = [line.strip() for line in (ROOT / "environment.yml").read_text().splitlines() if not line.startswith("#")]
+LINES = [line.strip() for line in (ROOT / "environment.yml").read_text().splitlines()
+         if not line.startswith("#")]
 
 
 def constant(name):
@@ -33,8 +34,10 @@ def test_oldest_python_is_the_same_everywhere():
 
 
 def test_pinned_torch_is_one_the_library_accepts():
-    (floor,) = [need.partition(">=")[2] for need in PROJECT["dependencies"] if need.startswith("torch")]
-    pinned, oldest = ([int(part) for part in version.split(".")] for version in (constant("TORCH"), floor))
+    (floor,) = [need.partition(">=")[2] for need in PROJECT["dependencies"]
+                if need.startswith("torch")]
+    pinned, oldest = ([int(part) for part in version.split(".")]
+                      for version in (constant("TORCH"), floor))
     assert pinned >= oldest
 
 
@@ -48,7 +51,8 @@ def test_extras_that_are_installed_exist_and_dev_holds_them_all():
 
 def test_makefile_calls_the_two_commands():
     makefile = (ROOT / "Makefile").read_text()
-    assert "lab:\n\tpython3 start.py\n" in makefile and "test:\n\tpython3 start.py test\n" in makefile
+    assert "lab:\n\tpython3 start.py\n" in makefile
+    assert "test:\n\tpython3 start.py test\n" in makefile
 
 
 def test_continuous_integration_runs_the_same_command():

@@ -1,20 +1,27 @@
+import dataclasses
+
 import pytest
 import torch
 
 from llama_from_scratch import family
+from llama_from_scratch.config import Dense, LayerSpec
 from llama_from_scratch.model.transformer import Llama
 
 N_PARAMS = {
-    "llama-1-7b": 6_738_415_616, "llama-1-13b": 13_015_864_320, "llama-1-33b": 32_528_943_616, "llama-1-65b": 65_285_660_672,
+    "llama-1-7b": 6_738_415_616, "llama-1-13b": 13_015_864_320,
+    "llama-1-33b": 32_528_943_616, "llama-1-65b": 65_285_660_672,
     "llama-2-7b": 6_738_415_616, "llama-2-13b": 13_015_864_320, "llama-2-70b": 68_976_648_192,
     "llama-3-8b": 8_030_261_248, "llama-3-70b": 70_553_706_496,
-    "llama-3.1-8b": 8_030_261_248, "llama-3.1-70b": 70_553_706_496, "llama-3.1-405b": 405_853_388_800,
-    "llama-3.2-1b": 1_235_814_400, "llama-3.2-3b": 3_212_749_824, "llama-3.3-70b": 70_553_706_496,
+    "llama-3.1-8b": 8_030_261_248, "llama-3.1-70b": 70_553_706_496,
+    "llama-3.1-405b": 405_853_388_800,
+    "llama-3.2-1b": 1_235_814_400, "llama-3.2-3b": 3_212_749_824,
+    "llama-3.3-70b": 70_553_706_496,
 }  # fmt: skip
 
 KV_BYTES = {
-    "llama-1-7b": 524_288, "llama-1-13b": 819_200, "llama-1-33b": 1_597_440, "llama-3-8b": 131_072, "llama-2-70b": 327_680,
-    "llama-3.1-405b": 516_096, "llama-3.2-1b": 32_768, "llama-3.2-3b": 114_688,
+    "llama-1-7b": 524_288, "llama-1-13b": 819_200, "llama-1-33b": 1_597_440,
+    "llama-2-70b": 327_680, "llama-3-8b": 131_072, "llama-3.1-405b": 516_096,
+    "llama-3.2-1b": 32_768, "llama-3.2-3b": 114_688,
 }  # fmt: skip
 
 
@@ -42,7 +49,8 @@ def test_kv_cache_bytes_per_token_in_bf16(name):
 def test_the_order_of_the_two_truncations_in_the_ffn_rule_matters():
     assert family.ffn_dim(8192, multiple_of=4096, multiplier=1.3) == 28672
     assert family.ffn_dim(4096, multiple_of=256) == 11008
-    assert family.ffn_dim(10, multiple_of=1, multiplier=1.3) == int(1.3 * 26) != int(1.3 * 8 * 10 / 3)
+    in_order, at_once = int(1.3 * 26), int(1.3 * 8 * 10 / 3)
+    assert family.ffn_dim(10, multiple_of=1, multiplier=1.3) == in_order != at_once
 
 
 @pytest.mark.parametrize("generation", family.GENERATIONS)
@@ -55,8 +63,36 @@ def test_tiny_twins_keep_what_makes_the_generation(generation):
     assert twin.n_params < 300_000
 
 
+def test_the_first_of_a_generation_is_its_first_row():
+    assert family.first_of("llama-3.1") is family.config("llama-3.1-8b")
+    assert family.first_of("llama-3.3") is family.config("llama-3.3-70b")
+    assert [family.first_of(generation) for generation in family.GENERATIONS] == [
+        family.config(name) for name in ("llama-1-7b", "llama-2-7b", "llama-3-8b", "llama-3.1-8b",
+                                         "llama-3.2-1b", "llama-3.3-70b")]
+
+
+def test_a_tiny_twin_keeps_what_the_first_four_layers_are(monkeypatch):
+    plan = (LayerSpec(), LayerSpec(has_rope=False), LayerSpec(chunk_size=8),
+            LayerSpec(has_rope=False, chunk_size=8), LayerSpec())
+    wide = (plan[0], dataclasses.replace(plan[1], feed_forward=Dense(width=14336)), *plan[2:])
+    first = family.FAMILY["llama-3-8b"]
+    planned = dataclasses.replace(first, config=dataclasses.replace(first.config, layers=wide))
+    monkeypatch.setattr(family, "FAMILY", {**family.FAMILY, "llama-3-8b": planned})
+    assert family.tiny("llama-3").layers == plan[:4]
+    assert family.tiny("llama-3.1").layers == (LayerSpec(),) * 4
+
+
 def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'llama-3.1-8b'"):
         family.config("llama-3.1-8B")
     with pytest.raises(ValueError, match="did you mean 'llama-3.2'"):
         family.tiny("llama-32")
+    with pytest.raises(ValueError, match="no generation is called 'llama-3-8b'"):
+        family.first_of("llama-3-8b")
+
+
+def test_names_that_are_published_and_not_built_here_are_refused_as_that():
+    with pytest.raises(ValueError, match="'llama-4-scout' is a Llama 4, with experts, which this"):
+        family.config("llama-4-scout")
+    with pytest.raises(ValueError, match=r"'llama-3\.2-11b' is a Llama 3\.2 Vision, which this"):
+        family.config("llama-3.2-11b")

@@ -1,4 +1,4 @@
-"""Files are written whole, hashed without collisions of lists, and changed by one process at a time."""
+"""Files are written whole, hashed without collisions, and changed by one process at a time."""
 
 import subprocess
 import sys

@@ -17,7 +17,7 @@ WANT = {"digest": "d", "extras": ["notebooks"], "is_cpu": False}
 
 @pytest.fixture
 def start(monkeypatch, tmp_path):
-    """A fresh copy of the module whose `.venv` is an empty temporary folder; its commands are recorded, not run."""
+    """A fresh copy of the module whose `.venv` is in an empty temporary folder."""
     spec = importlib.util.spec_from_file_location("start", ROOT / "start.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -32,15 +32,17 @@ def test_script_can_be_read_by_an_old_python_and_needs_only_the_standard_library
     tree = ast.parse((ROOT / "start.py").read_text(), feature_version=(3, 6))
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
     assert all(isinstance(node, ast.Import) for node in imports)
-    assert {name.name.split(".")[0] for node in imports for name in node.names} <= sys.stdlib_module_names
+    names = {name.name.split(".")[0] for node in imports for name in node.names}
+    assert names <= sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("version", [(3, 6, 9), (3, 10, 14)])
-def test_old_python_is_told_its_version_and_the_cure(start, monkeypatch, capsys, version):
+def test_old_python_gets_its_version_and_the_cure(start, monkeypatch, capsys, version):
     monkeypatch.setattr(start.sys, "version_info", version)
     assert start.main([]) == 1
     words = capsys.readouterr().err
-    assert f"needs Python 3.11 or newer, this is {version[0]}.{version[1]}." in words and "python3.12 start.py" in words
+    assert f"needs Python 3.11 or newer, this is {version[0]}.{version[1]}." in words
+    assert "python3.12 start.py" in words
 
 
 def test_missing_venv_module_names_the_debian_package(start):
@@ -57,19 +59,14 @@ def test_little_disk_states_the_need_and_what_there_is(start):
     start.check_disk(5e9, start.PLAIN_NEED)
 
 
-@pytest.mark.parametrize(
-    ("words", "meaning"),
-    [
-        ("ERROR: No matching distribution found for torch==2.13.0", "too new"),
-        (
-            "WARNING: Retrying after connection broken by 'NewConnectionError'\n"
-            "ERROR: No matching distribution found for torch==2.13.0",
-            "no network",
-        ),
-        ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device", "disk is full"),
-        ("ERROR: something else", "its own words are above"),
-    ],
-)
+@pytest.mark.parametrize(("words", "meaning"), [
+    ("ERROR: No matching distribution found for torch==2.13.0", "too new"),
+    ("WARNING: Retrying after connection broken by 'NewConnectionError'\n"
+     "ERROR: No matching distribution found for torch==2.13.0", "no network"),
+    ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+     "disk is full"),
+    ("ERROR: something else", "its own words are above"),
+])
 def test_failure_of_pip_is_explained(start, words, meaning):
     assert meaning in start.explain_pip(words, (3, 16))
 
@@ -79,7 +76,7 @@ def test_python_of_the_environment_is_found_on_every_system(start):
     assert start.venv_python("v", "nt") == os.path.join("v", "Scripts", "python.exe")
 
 
-# --- the stamp -------------------------------------------------------------------------------------------------------
+# --- the stamp ------------------------------------------------------------------------------------
 
 
 def test_stamp_of_an_equal_or_larger_set_up_is_up_to_date(start):
@@ -88,7 +85,8 @@ def test_stamp_of_an_equal_or_larger_set_up_is_up_to_date(start):
     assert start.is_up_to_date(start.read_stamp(start.STAMP), WANT)
 
 
-@pytest.mark.parametrize("change", [{"digest": "e"}, {"extras": ["notebooks", "test"]}, {"is_cpu": True}])
+@pytest.mark.parametrize("change", [{"digest": "e"}, {"extras": ["notebooks", "test"]},
+                                    {"is_cpu": True}])
 def test_other_requirements_are_not_up_to_date(start, change):
     assert start.is_up_to_date(WANT, WANT)
     assert not start.is_up_to_date(WANT, {**WANT, **change})
@@ -104,25 +102,28 @@ def test_set_up_never_takes_extras_away(start):
 
 
 def test_digest_follows_the_requirements_the_python_and_the_torch(start, monkeypatch):
-    digests = {start.digest("a", (3, 11, 1)), start.digest("b", (3, 11, 1)), start.digest("a", (3, 12, 1))}
+    digests = {start.digest("a", (3, 11, 1)), start.digest("b", (3, 11, 1)),
+               start.digest("a", (3, 12, 1))}
     assert start.digest("a", (3, 11, 2)) in digests
     monkeypatch.setattr(start, "TORCH", "9.9.9")
     assert len(digests | {start.digest("a", (3, 11, 1))}) == 4
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"digest": "d"}', '{"digest": "d", "extras": 3, "is_cpu": 0}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"digest": "d"}',
+                                  '{"digest": "d", "extras": 3, "is_cpu": 0}'])
 def test_spoilt_stamp_means_set_up_again(start, tmp_path, text):
     (tmp_path / "stamp").write_text(text)
     assert not start.is_up_to_date(start.read_stamp(str(tmp_path / "stamp")), WANT)
 
 
-# --- the environment -------------------------------------------------------------------------------------------------
+# --- the environment ------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def steps(start, monkeypatch):
     """What a set-up does, in order, with an environment whose Python runs if `works` is true."""
-    record = SimpleNamespace(done=[], works=True, fails=False, brings=["torch", "numpy"], compilers={"g++"})
+    record = SimpleNamespace(done=[], works=True, fails=False, brings=["torch", "numpy"],
+                             compilers={"g++"})
 
     def make(command, **kwargs):
         record.done.append("venv")
@@ -136,10 +137,15 @@ def steps(start, monkeypatch):
             raise KeyboardInterrupt
         if "--dry-run" in arguments:
             names = [{"metadata": {"name": name}} for name in record.brings]
-            Path(arguments[arguments.index("--report") + 1]).write_text(json.dumps({"install": names}))
+            report = Path(arguments[arguments.index("--report") + 1])
+            report.write_text(json.dumps({"install": names}))
 
-    monkeypatch.setattr(start, "subprocess", SimpleNamespace(run=make, CalledProcessError=subprocess.CalledProcessError))
-    monkeypatch.setattr(start, "runs", lambda program: record.works and os.path.exists(start.python()))
+    def runs(program):
+        return record.works and os.path.exists(start.python())
+
+    monkeypatch.setattr(start, "subprocess", SimpleNamespace(
+        run=make, CalledProcessError=subprocess.CalledProcessError))
+    monkeypatch.setattr(start, "runs", runs)
     monkeypatch.setattr(start, "pip_install", pip)
     monkeypatch.setattr(start, "works", lambda *command: bool(record.compilers & set(command)))
     monkeypatch.setattr(start, "torch_build", lambda: "")
@@ -159,7 +165,7 @@ def test_first_run_installs_torch_and_then_the_course_and_the_second_does_nothin
     assert steps.done[len(before) + 1 :] == ["torch==2.13.0 -e .[notebooks,test]"]
 
 
-def test_set_up_that_was_stopped_is_made_anew(start, steps):
+def test_set_up_that_was_stopped_is_made_again(start, steps):
     steps.fails = True
     with pytest.raises(KeyboardInterrupt):
         start.set_up(["notebooks"], False)
@@ -169,7 +175,7 @@ def test_set_up_that_was_stopped_is_made_anew(start, steps):
     assert steps.done.count("venv") == 2 and not (Path(start.VENV) / "half").exists()
 
 
-def test_environment_whose_python_is_gone_is_made_anew_even_with_a_good_stamp(start, steps):
+def test_environment_whose_python_is_gone_is_made_again_even_with_a_good_stamp(start, steps):
     start.set_up(["notebooks"], False)
     os.remove(start.python())
     start.set_up(["notebooks"], False)
@@ -199,7 +205,7 @@ def test_download_of_cuda_is_announced_with_the_way_around_it(start, steps, caps
     assert "2.7 GB" in words and "start.py --cpu" in words
 
 
-def test_no_word_of_cuda_where_the_plain_wheel_brings_none(start, steps, capsys):
+def test_cuda_is_not_announced_where_the_plain_wheel_brings_none(start, steps, capsys):
     start.set_up(["notebooks"], False)
     assert "CUDA" not in capsys.readouterr().out
 
@@ -215,12 +221,15 @@ def test_cpu_build_comes_from_its_own_index_on_linux_only(start, steps, monkeypa
         os.remove(start.STAMP)
 
 
-def test_machine_without_a_compiler_gets_the_one_of_a_wheel_and_is_told_why_and_how_large(start, steps, capsys):
+def test_machine_without_a_compiler_gets_the_one_of_a_wheel_with_reason_and_size(start, steps,
+                                                                                 capsys):
     steps.compilers = set()
     start.set_up(["notebooks"], False)
-    assert steps.done[-2:] == ["torch==2.13.0 -e .[notebooks]", "ziglang"] and not os.path.exists(start.UNFINISHED)
+    assert steps.done[-2:] == ["torch==2.13.0 -e .[notebooks]", "ziglang"]
+    assert not os.path.exists(start.UNFINISHED)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if "ziglang" in line]
-    assert "no C++ compiler" in line and "chapters on kernels need one" in line and "0.1 GB to download, 0.4 GB on disk" in line
+    assert "no C++ compiler" in line and "chapters on kernels need one" in line
+    assert "0.1 GB to download, 0.4 GB on disk" in line
 
 
 @pytest.mark.parametrize("compiler", ["g++", "clang++", "c++", "ziglang"])
@@ -230,12 +239,13 @@ def test_machine_with_a_compiler_of_any_kind_installs_none(start, steps, capsys,
     assert "ziglang" not in steps.done and "compiler" not in capsys.readouterr().out
 
 
-def test_windows_is_told_that_only_the_kernels_need_wsl(start, steps, monkeypatch, capsys):
+def test_on_windows_only_the_kernels_need_wsl(start, steps, monkeypatch, capsys):
     steps.compilers = set()
     monkeypatch.setattr(start, "os", SimpleNamespace(name="nt"))
     start.install_compiler()
     words = capsys.readouterr().out
-    assert steps.done == [] and "chapters on kernels" in words and "everything else does" in words and "wsl --install" in words
+    assert steps.done == [] and "chapters on kernels" in words
+    assert "everything else does" in words and "wsl --install" in words
 
 
 def test_wheel_that_cannot_be_had_stops_only_the_kernels(start, steps, monkeypatch, capsys):
@@ -244,7 +254,7 @@ def test_wheel_that_cannot_be_had_stops_only_the_kernels(start, steps, monkeypat
 
     def pip(*arguments):
         if arguments == ("ziglang",):
-            os.remove(start.UNFINISHED)   # as pip_install does where nothing was begun
+            os.remove(start.UNFINISHED)  # as pip_install does where nothing was begun
             raise start.CannotStart("no network")
         install(*arguments)
 
@@ -255,40 +265,47 @@ def test_wheel_that_cannot_be_had_stops_only_the_kernels(start, steps, monkeypat
 
 
 def test_compiler_that_only_offers_to_be_installed_does_not_work(start):
-    assert start.works(sys.executable, "--version") and not start.works("/no/such/compiler", "--version")
+    assert start.works(sys.executable, "--version")
+    assert not start.works("/no/such/compiler", "--version")
     assert not start.works(sys.executable, "-c", "raise SystemExit(1)")
 
 
-# --- the commands ----------------------------------------------------------------------------------------------------
+# --- the commands ---------------------------------------------------------------------------------
 
 
 def test_lab_listens_to_this_machine_only_and_opens_the_tour(start):
     command = start.lab_command(True, False, start.LESSONS)
-    assert "--ServerApp.ip=127.0.0.1" in command and command[-1].endswith("/lab/tree/notebooks/00_tour.ipynb")
+    assert "--ServerApp.ip=127.0.0.1" in command
+    assert command[-1].endswith("/lab/tree/notebooks/00_tour.ipynb")
     assert not any("token" in word or "password" in word for word in command)
     assert start.lab_command(False, True, start.LESSONS)[-2:] == ["--no-browser", "--allow-root"]
 
 
 @pytest.fixture
 def course(start, monkeypatch, tmp_path):
-    """Two small chapters, an environment that is this very one, and the command that would start JupyterLab."""
+    """Two small chapters, this very environment, and the command that would start JupyterLab."""
     (tmp_path / "notebooks").mkdir()
     for name in ("00_tour", "10_next"):
         solved = ["**Exercise 1 (★, 5 min).** Add.",
                   "def f(x):\n    ### BEGIN SOLUTION: add\n    return x + 1\n    ### END SOLUTION"]
         cells = [{"cell_type": "markdown", "id": "t-01", "metadata": {}, "source": solved[0]},
-                 {"cell_type": "code", "id": "t-02", "metadata": {"tags": ["exercise"]}, "source": solved[1],
-                  "execution_count": 1, "outputs": []}]
+                 {"cell_type": "code", "id": "t-02", "metadata": {"tags": ["exercise"]},
+                  "source": solved[1], "execution_count": 1, "outputs": []}]
         (tmp_path / "notebooks" / f"{name}.ipynb").write_text(
             json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
     started = []
+
+    def popen(command, **settings):
+        started.append(command)
+        return SimpleNamespace(wait=lambda: 0)
+
     monkeypatch.setattr(start, "ROOT", str(tmp_path))
     monkeypatch.setattr(start, "python", lambda: sys.executable)
     monkeypatch.setattr(start, "set_up", lambda extras, is_cpu: None)
     monkeypatch.setattr(start, "teach_git", lambda: None)
     monkeypatch.setattr(start, "subprocess", SimpleNamespace(
-        run=subprocess.run, DEVNULL=subprocess.DEVNULL, CalledProcessError=subprocess.CalledProcessError,
-        Popen=lambda command, **settings: started.append(command) or SimpleNamespace(wait=lambda: 0)))
+        run=subprocess.run, DEVNULL=subprocess.DEVNULL,
+        CalledProcessError=subprocess.CalledProcessError, Popen=popen))
     return SimpleNamespace(folder=tmp_path, started=started)
 
 
@@ -296,14 +313,17 @@ def test_own_copy_has_no_solutions_and_is_made_once(start, course, capsys):
     assert start.main(["--mine", "--no-browser"]) == 0
     assert any(word.endswith("/lab/tree/runs/mine/00_tour.ipynb") for word in course.started[0])
     assert "Copying 2 of 2 chapters to runs/mine" in capsys.readouterr().out
-    mine, next_one = (course.folder / "runs" / "mine" / name for name in ("00_tour.ipynb", "10_next.ipynb"))
-    assert "raise NotImplementedError" in mine.read_text() and "return x + 1" not in mine.read_text()
+    folder = course.folder / "runs" / "mine"
+    mine, next_one = folder / "00_tour.ipynb", folder / "10_next.ipynb"
+    assert "raise NotImplementedError" in mine.read_text()
+    assert "return x + 1" not in mine.read_text()
     mine.write_text("what the learner wrote")
     next_one.unlink()
     assert start.main(["--mine", "--no-browser"]) == 0
     assert mine.read_text() == "what the learner wrote" and next_one.exists()
     words = capsys.readouterr().out
-    assert "Copying 1 of 2 chapters" in words and "Your work in runs/mine is as you left it" in words
+    assert "Copying 1 of 2 chapters" in words
+    assert "Your work in runs/mine is as you left it" in words
 
 
 def test_without_the_option_the_solved_chapters_open_and_nothing_is_copied(start, course):
@@ -312,13 +332,13 @@ def test_without_the_option_the_solved_chapters_open_and_nothing_is_copied(start
     assert not (course.folder / "runs").exists()
 
 
-def test_a_copy_that_fails_is_told_and_opens_nothing(start, course, capsys):
+def test_a_copy_that_fails_is_reported_and_opens_nothing(start, course, capsys):
     (course.folder / "notebooks" / "00_tour.ipynb").write_text("{")
     assert start.main(["--mine"]) == 1
     assert "this command failed" in capsys.readouterr().err and course.started == []
 
 
-def test_tests_know_no_own_copy(start, capsys):
+def test_the_tests_take_no_own_copy(start, capsys):
     with pytest.raises(SystemExit):
         start.parse(["test", "--mine"])
     assert "the tests are those of the course itself" in capsys.readouterr().err
@@ -342,22 +362,28 @@ def test_words_after_test_go_to_pytest_and_others_are_refused(start, capsys):
 def test_exit_status_of_pytest_is_the_exit_status_of_the_script(start, monkeypatch):
     monkeypatch.setattr(start, "set_up", lambda extras, is_cpu: None)
     monkeypatch.setattr(start, "teach_git", lambda: None)
-    monkeypatch.setattr(start, "test_command", lambda words: [sys.executable, "-c", "raise SystemExit(3)"])
+    exits = [sys.executable, "-c", "raise SystemExit(3)"]
+    monkeypatch.setattr(start, "test_command", lambda words: exits)
     assert start.main(["test"]) == 3
 
 
 def test_the_gpu_check_runs_with_this_python_and_installs_nothing(start, monkeypatch, tmp_path):
     seen = {}
+
+    def popen(command, **given):
+        seen.update(command=command, **given)
+        return SimpleNamespace(wait=lambda: 2)
+
     monkeypatch.setattr(start, "set_up", lambda *_: pytest.fail("the gpu command must not install"))
     monkeypatch.setattr(start, "can_run_kernels", lambda interpreter: interpreter == sys.executable)
-    monkeypatch.setattr(start.subprocess, "Popen", lambda command, **given: seen.update(command=command, **given)
-                        or SimpleNamespace(wait=lambda: 2))
+    monkeypatch.setattr(start.subprocess, "Popen", popen)
     assert start.main(["gpu", "--out", str(tmp_path)]) == 2
-    assert seen["command"] == [sys.executable, "-m", "llama_from_scratch.kernels.gpu", "--out", str(tmp_path)]
+    assert seen["command"] == [sys.executable, "-m", "llama_from_scratch.kernels.trial.gpu", "--out",
+                               str(tmp_path)]
     assert seen["cwd"] == str(ROOT) == seen["env"]["PYTHONPATH"]
 
 
-def test_a_python_without_pytorch_is_told_what_the_gpu_check_needs(start, monkeypatch, capsys):
+def test_a_python_without_pytorch_gets_the_list_of_what_it_lacks(start, monkeypatch, capsys):
     monkeypatch.setattr(start, "can_run_kernels", lambda interpreter: False)
     assert start.main(["gpu", "--out", "x"]) == 1
     assert "nor .venv has torch, numpy, regex, safetensors, jaxtyping" in capsys.readouterr().err

@@ -1,16 +1,22 @@
-"""What tokenizers are tried on: a corpus of code, prose and several scripts, and random texts of everything odd."""
+"""What tokenizers are tried on: a corpus of code, prose and scripts, and random odd texts."""
 
 import unicodedata
 
-from llama_from_scratch.tokenizer.sentencepiece import Kind, Piece
+from llama_from_scratch.tokenizer.pieces import Kind, Piece
 
-# What a small vocabulary can learn something from, and where upper and lower case, digits and blanks meet.
+BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
+BYTES = {bytes([value]): value for value in range(256)}
+
+# A small vocabulary can learn something from it, and upper and lower case, digits and blanks meet.
 CORPUS = (
-    "The cat sat on the mat, and the cat's hat WASN'T there. They'll say: I'm sure we've met, haven't we?\n"
-    "def forward(self, x):\n    return self.w2(silu(self.w1(x)) * self.w3(x))\n\n\tif x == 1234567890:\r\n\t\tpass/\n"
-    "naïve café, Ärger über Öl; привет мир, здравствуй; 日本語テスト、東京タワー; 👍🏽👍🏽 1½ ² Ⅳ ΑΒγ Ǆǅ\n   \n"
+    "The cat sat on the mat, and the cat's hat WASN'T there. "
+    "They'll say: I'm sure we've met, haven't we?\n"
+    "def forward(self, x):\n    return self.w2(silu(self.w1(x)) * self.w3(x))\n\n"
+    "\tif x == 1234567890:\r\n\t\tpass/\n"
+    "naïve café, Ärger über Öl; привет мир, здравствуй; "
+    "日本語テスト、東京タワー; 👍🏽👍🏽 1½ ² Ⅳ ΑΒγ Ǆǅ\n   \n"
 )
-# With which every vocabulary of Llama 1 and 2 begins.
+# Every vocabulary of Llama 1 and 2 begins with these.
 FIRST_PIECES = [
     Piece("<unk>", 0.0, Kind.UNKNOWN),
     Piece("<s>", 0.0, Kind.CONTROL),
@@ -20,7 +26,7 @@ FIRST_PIECES = [
 
 
 def random_text(rng, *more, characters=0x110000):
-    """Words of the corpus, blanks, contractions, digits, controls and characters of every script, and of each of `more`."""
+    """Words of the corpus, blanks, digits, controls, characters of all scripts, and of `more`."""
     kinds = [
         lambda: rng.choice(CORPUS.split()),
         lambda: rng.choice(CORPUS.split()) + " ",
@@ -37,7 +43,10 @@ def random_text(rng, *more, characters=0x110000):
 
 
 def assigned_character(rng, characters):
-    """One that Python's Unicode has: of newer ones, two libraries of different age may not agree whether they are letters."""
+    """One that Python's Unicode has.
+
+    Libraries of different age may not agree whether a newer one is a letter.
+    """
     while True:
         character = chr(rng.choice([rng.randrange(0xD800), rng.randrange(0xE000, characters)]))
         if unicodedata.category(character) != "Cn":

@@ -1,7 +1,8 @@
-"""From any layout of a checkpoint to any other: read it, write it, and refuse what the other one cannot say.
+"""From any format of a checkpoint to any other; what the other cannot say is refused.
 
-Nothing is rounded unless a dtype is asked for: what a format cannot hold exactly it gets in float32, or not at all. The
-target appears whole or not at all, and never in place of something else.
+Nothing is rounded unless a dtype is asked for: what a format cannot hold exactly it gets in
+float32, or not at all. The target appears whole or not at all, and never in place of something
+else.
 
 Notebook 18.
 """
@@ -13,7 +14,9 @@ from typing import Any
 
 import torch
 
-from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, load, meta, native
+from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, meta, native
+from llama_from_scratch.checkpoint.folders import creating_folder
+from llama_from_scratch.checkpoint.load import open_checkpoint
 from llama_from_scratch.checkpoint.opened import OnTensor, build
 from llama_from_scratch.config import nearest
 from llama_from_scratch.model.transformer import Llama
@@ -26,36 +29,43 @@ _GGUF_KINDS = {torch.float32: "F32", torch.bfloat16: "F32", torch.float16: "F16"
 
 
 def convert(
-    source: str | Path, target: str | Path, *, format: str, dtype: str | None = None, n_shards: int = 1,
-    on_tensor: OnTensor | None = None,
+    source: str | Path, target: str | Path, *, format: str, dtype: str | None = None,
+    n_shards: int = 1, on_tensor: OnTensor | None = None,
 ) -> None:
-    """Writes the checkpoint at `source`, of any format that is read, to `target`, which must be new.
+    """Writes the checkpoint at `source`, of any format that is read, to a new `target`.
 
-    `target` is a file for "gguf", a folder for all others. `dtype`: "float32", "bfloat16", "float16", and for "gguf" also
-    "q8_0"; by default that of the source, or float32 where the format has no such dtype. `n_shards`: the number of weight
-    files, see `write`. `on_tensor(n_bytes_done, n_bytes)` hears of each tensor read.
+    `target` is a file for "gguf", a folder for all others. `dtype`: "float32", "bfloat16",
+    "float16", and for "gguf" also "q8_0"; by default that of the source, or float32 where the
+    format has no such dtype. `n_shards`: the number of weight files, see `write`.
+    `on_tensor(n_bytes_done, n_bytes)` is called after each tensor is read.
 
-    Raises ValueError if there is something at `target`, if nothing is recognised at `source`, or if the format has no words
-    for this model, its dtype or its tokenizer; OSError where the disk refuses. Either leaves nothing behind.
+    Raises ValueError if there is something at `target`, if nothing is recognized at `source`, or if
+    the format has no words for this model, its dtype or its tokenizer; OSError where the disk
+    refuses. Either leaves nothing behind.
     """
     refuse_what_cannot_be(target, format=format, dtype=dtype, n_shards=n_shards)
-    opened = load.read(source)
+    opened = open_checkpoint(source)
     tokenizer = opened.tokenizer()
-    wanted = opened.dtype or torch.float32  # which holds every other dtype of a checkpoint but float64 exactly
+    # It holds every other dtype of a checkpoint but float64 exactly
+    wanted = opened.dtype or torch.float32
     model = build(opened, dtype=DTYPES.get(dtype or "", wanted), on_tensor=on_tensor)
-    write(target, model, tokenizer=tokenizer, format=format, is_packed=dtype == PACKED, n_shards=n_shards)
+    write(target, model, tokenizer=tokenizer, format=format, is_packed=dtype == PACKED,
+          n_shards=n_shards)
 
 
 def write(
-    target: str | Path, model: Llama, *, tokenizer: Any, format: str, is_packed: bool = False, n_shards: int = 1
+    target: str | Path, model: Llama, *, tokenizer: Any, format: str, is_packed: bool = False,
+    n_shards: int = 1
 ) -> None:
-    """Writes `model` in its own dtype, and `tokenizer`, to `target`, which must be new; all or nothing.
+    """Writes `model` in its own dtype, and `tokenizer`, to `target`, which must be new.
 
-    `n_shards` weight files, of which Meta's layout has exactly so many, and Hugging Face's at most, as no tensor is cut
-    there. `is_packed`: matrices in q8_0. Raises ValueError as `convert` does.
+    All or nothing. `n_shards` weight files, of which Meta's layout has exactly that many, and
+    Hugging Face's at most, as no tensor is cut there. `is_packed`: matrices in q8_0. Raises
+    ValueError as `convert` does.
     """
     dtype = model.tok_embeddings.weight.dtype
-    refuse_what_cannot_be(target, format=format, dtype=PACKED if is_packed else None, n_shards=n_shards)
+    refuse_what_cannot_be(target, format=format, dtype=PACKED if is_packed else None,
+                          n_shards=n_shards)
     Path(target).absolute().parent.mkdir(parents=True, exist_ok=True)
     if format == "hugging-face":
         shard_bytes = _shard_bytes([weight.nbytes for weight in model.parameters()], n_shards)
@@ -64,34 +74,49 @@ def write(
         meta.write(target, model, tokenizer=tokenizer, n_shards=n_shards)
     elif format == "gguf":
         if dtype not in _GGUF_KINDS:
-            raise ValueError(f"GGUF is written from float32, bfloat16 and float16; got {dtype}. Ask for one of those")
-        gguf.write(target, model, tokenizer=tokenizer, kind="Q8_0" if is_packed else _GGUF_KINDS[dtype])
+            raise ValueError(f"GGUF is written from float32, bfloat16 and float16; got {dtype}. "
+                             "Ask for one of those")
+        gguf.write(target, model, tokenizer=tokenizer,
+                   kind="Q8_0" if is_packed else _GGUF_KINDS[dtype])
     elif format == "llama2c":
         llama2c.write(target, model, tokenizer=tokenizer)
     else:
-        with native.creating(target) as unfinished:
+        with creating_folder(target) as unfinished:
             native.write(unfinished, model, tokenizer=tokenizer)
 
 
-def refuse_what_cannot_be(target: str | Path, *, format: str, dtype: str | None, n_shards: int) -> None:
-    """Raises ValueError for a target that is there, and for settings that do not go together; reads nothing."""
+def refuse_what_cannot_be(
+    target: str | Path, *, format: str, dtype: str | None, n_shards: int
+) -> None:
+    """Raises ValueError for a target that exists or for settings that do not go together.
+
+    Reads nothing.
+    """
     if format not in FORMATS:
-        raise ValueError(f"formats that are written are {', '.join(FORMATS)}; got {format!r}; {nearest(format, FORMATS)}")
+        raise ValueError(f"formats that are written are {', '.join(FORMATS)}; got {format!r}; "
+                         f"{nearest(format, FORMATS)}")
     if dtype is not None and dtype not in (*DTYPES, PACKED):
-        raise ValueError(f"dtypes that are written are {', '.join(DTYPES)}, and {PACKED} in gguf; got {dtype!r}")
-    cannot = {"gguf": ("bfloat16",), "llama2c": ("bfloat16", "float16", PACKED)}.get(format, (PACKED,))
+        raise ValueError(f"dtypes that are written are {', '.join(DTYPES)}, and {PACKED} in gguf; "
+                         f"got {dtype!r}")
+    cannot = {"gguf": ("bfloat16",),
+              "llama2c": ("bfloat16", "float16", PACKED)}.get(format, (PACKED,))
     if dtype in cannot:
         others = [name for name in (*DTYPES, PACKED) if name not in cannot]
-        raise ValueError(f"{format} is written in {', '.join(others)}; got {dtype}. Choose one of those, or leave it out")
+        raise ValueError(f"{format} is written in {', '.join(others)}; got {dtype}. Choose one of "
+                         "those, or leave it out")
     if n_shards < 1 or (n_shards > 1 and format not in ("hugging-face", "meta")):
-        raise ValueError(f"hugging-face and meta have one weight file or more, the others one; got {n_shards} for {format}")
+        raise ValueError("hugging-face and meta have one weight file or more, the others one; got "
+                         f"{n_shards} for {format}")
     if os.path.lexists(target):
-        raise ValueError(f"a checkpoint is written to a new place, and there is something at {target}; choose another name, "
-                         "or remove it first")
+        raise ValueError("a checkpoint is written to a new place, and there is something at "
+                         f"{target}; choose another name, or remove it first")
 
 
 def _shard_bytes(sizes: Sequence[int], n_shards: int) -> int:
-    """What `n_shards` files, filled one after the other with tensors of these sizes, may hold at most: the least that does."""
+    """The least size limit with which tensors of these sizes fill `n_shards` files at most.
+
+    The files are filled one after the other.
+    """
     limit = max(*sizes, -(-sum(sizes) // n_shards))
     while True:
         n_files, room = 1, limit

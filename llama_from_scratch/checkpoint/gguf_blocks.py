@@ -1,7 +1,8 @@
-"""How GGUF packs numbers: blocks of 32 or 256 neighbours of a row that share a scale, unpacked to fp32 and, for Q8_0, packed.
+"""How GGUF packs numbers: blocks of 32 or 256 values of a row that share a scale.
 
-A weight is a small whole number times its block's scale, and in the kinds with a K each block has parts with scales of
-their own. In fp32 the products are those that llama.cpp computes with, bit for bit.
+All kinds are unpacked to fp32; Q8_0 is packed too. A weight is a small whole number times its
+block's scale, and in the kinds with a K each block has parts with scales of their own. In fp32 the
+products are those that llama.cpp computes with, bit for bit.
 
 Notebook 18. Source: ggml, ggml-quants.c and gguf-py's quants.py, whose layouts these are.
 """
@@ -16,17 +17,24 @@ from llama_from_scratch.config import record
 
 @record
 class Kind:
-    """One way to pack numbers: `n_values` of them take `n_bytes`. `unpack`: None where they are plain floats."""
+    """One way to pack numbers: `n_values` of them take `n_bytes`.
+
+    `unpack`: None where they are plain floats.
+    """
 
     name: str
     number: int
     n_values: int
     n_bytes: int
-    unpack: Callable[[UInt8[np.ndarray, "blocks bytes"]], Float32[np.ndarray, "blocks values"]] | None = None
+    unpack: Callable[[UInt8[np.ndarray, "blocks bytes"]],
+                     Float32[np.ndarray, "blocks values"]] | None = None
 
 
 def pack_q8_0(values: Float[np.ndarray, "blocks 32"]) -> UInt8[np.ndarray, "blocks 34"]:
-    """Each block as an fp16 scale, a 127th of its largest size, and 32 whole numbers, halves rounded away from 0."""
+    """Each block as an fp16 scale, a 127th of its largest size, and 32 whole numbers.
+
+    Halves are rounded away from 0.
+    """
     values = values.astype(np.float32)
     scale = np.abs(values).max(axis=1, keepdims=True) / np.float32(127)
     with np.errstate(divide="ignore", over="ignore"):
@@ -43,15 +51,18 @@ def unpack_q8_0(blocks: UInt8[np.ndarray, "blocks 34"]) -> Float32[np.ndarray, "
 
 
 def unpack_q4_0(blocks: UInt8[np.ndarray, "blocks 18"]) -> Float32[np.ndarray, "blocks 32"]:
-    """Scale, then 16 bytes: the low halves are values 0 to 15, the high ones 16 to 31, each with 8 too much."""
+    """Scale, then 16 bytes: values 0 to 15 in the low halves, 16 to 31 in the high ones.
+
+    Each is stored with an offset of 8.
+    """
     q = np.concatenate([blocks[:, 2:] & 15, blocks[:, 2:] >> 4], axis=1)
     return _halves(blocks[:, :2]) * (q.astype(np.float32) - 8)
 
 
 def unpack_q4_k(blocks: UInt8[np.ndarray, "blocks 144"]) -> Float32[np.ndarray, "blocks 256"]:
-    """Scale of the scales, scale of the minima, 8 six-bit pairs of both in 12 bytes, then 4 bits for each value.
+    """Scales of the scales and the minima, 8 pairs of them in 12 bytes, then 4 bits a value.
 
-    Two parts of 32 share 32 bytes: the first has the low halves.
+    The pairs have 6 bits each. Two parts of 32 share 32 bytes: the first has the low halves.
     """
     packed, nibbles = blocks[:, 4:16], blocks[:, 16:].reshape(-1, 4, 1, 32)
     first, second, rest = packed[:, :4], packed[:, 4:8], packed[:, 8:]
@@ -63,10 +74,11 @@ def unpack_q4_k(blocks: UInt8[np.ndarray, "blocks 144"]) -> Float32[np.ndarray, 
 
 
 def unpack_q6_k(blocks: UInt8[np.ndarray, "blocks 210"]) -> Float32[np.ndarray, "blocks 256"]:
-    """Low 4 bits of each value, high 2 bits, 16 signed scales of 16 values each, and the scale of the scales.
+    """Low 4 bits of each value, high 2 bits, 16 signed scales, and the scale of the scales.
 
-    Of each half block, 64 bytes hold the low bits of values 0 to 63 in their low halves and of 64 to 127 in their high
-    ones; each of 32 bytes has the high bits of four values 32 apart. Values have 32 too much.
+    A scale belongs to 16 values. Of each half block, 64 bytes hold the low bits of values 0 to 63
+    in their low halves and of 64 to 127 in their high ones; each of 32 bytes has the high bits of
+    four values 32 apart. Values have 32 too much.
     """
     low = blocks[:, :128].reshape(-1, 2, 1, 64) >> np.array([0, 4], np.uint8)[:, None] & 15
     high = blocks[:, 128:192].reshape(-1, 2, 1, 32) >> np.array([0, 2, 4, 6], np.uint8)[:, None] & 3
@@ -94,6 +106,7 @@ KINDS = {kind.number: kind for kind in (
 )}
 """What can be read, by the number that files have for it."""
 
-UNREAD = {3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 13: "Q5_K", 15: "Q8_K", 24: "I8", 25: "I16",
+UNREAD = {3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 13: "Q5_K",
+          15: "Q8_K", 24: "I8", 25: "I16",
           26: "I32", 27: "I64", 28: "F64"}
 """What is known and not read."""

@@ -1,7 +1,9 @@
-"""One GGUF file: facts by name, then the names, kinds, shapes and places of the tensors, then their bytes.
+"""One GGUF file: facts by name, a list of tensors, then the bytes of the tensors.
 
-Everything that the header claims is held against the file's true size before a byte is allocated, so a forged or cut file
-is refused, never believed. A tensor is read where it lies, one at a time; packed ones are unpacked piece by piece.
+The list has the name, kind, shape and place of each tensor. Everything that the header claims is
+held against the file's true size before a byte is allocated, so a forged or cut file is refused,
+never believed. A tensor is read in place, one at a time; packed ones are unpacked piece by
+piece.
 
 Notebook 18. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
@@ -23,6 +25,7 @@ from llama_from_scratch.checkpoint import safetensors_file
 from llama_from_scratch.checkpoint.gguf_blocks import KINDS, UNREAD, Kind, pack_q8_0
 from llama_from_scratch.checkpoint.safetensors_file import Entry
 from llama_from_scratch.config import record
+from llama_from_scratch.files import replacing_file
 
 MAGIC = b"GGUF"
 VERSIONS = (2, 3)  # 3 added big-endian files to 2 and changed nothing else
@@ -30,14 +33,18 @@ DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _ALIGNMENT = 32
 _MAX_ALIGNMENT = 1 << 20
 _MAX_DIMS = 4
-_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+_SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q",
+            12: "d"}
 _STRING, _ARRAY = 8, 9
 _PIECE_VALUES = 1 << 16
 
 
 @record
-class Packed:
-    """Where one tensor lies: `file`, its first byte counted from the file's start, how it is packed, its shape."""
+class PackedEntry:
+    """Where one tensor is, how it is packed, and its shape.
+
+    `start`: its first byte, counted from the start of `file`.
+    """
 
     file: Path
     start: int
@@ -51,10 +58,13 @@ class Packed:
 
 @record
 class Header:
-    """What a file says of itself: `facts` by name, where arrays of numbers are numpy's, and its tensors by name."""
+    """What a file says of itself.
+
+    `facts`: by name, arrays of numbers as numpy's. `tensors`: by name.
+    """
 
     facts: dict[str, Any]
-    tensors: dict[str, Packed]
+    tensors: dict[str, PackedEntry]
 
 
 def is_one(path: Path) -> bool:
@@ -66,7 +76,10 @@ def is_one(path: Path) -> bool:
 
 
 def header(file: str | Path) -> Header:
-    """The header of a file. Raises ValueError if it is missing, cut short, damaged, or of a kind that is not read."""
+    """The header of a file.
+
+    Raises ValueError if it is missing, cut short, damaged, or of a kind that is not read.
+    """
     file = Path(file)
     try:
         with open(file, "rb") as opened:
@@ -75,33 +88,39 @@ def header(file: str | Path) -> Header:
             with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(data).header(file)
     except (OSError, ValueError) as error:
-        raise ValueError(f"a checkpoint needs a whole GGUF file at {file}; it cannot be read ({error}). "
-                         "Copy or download it again") from error
+        raise ValueError(f"a checkpoint needs a whole GGUF file at {file}; it cannot be read "
+                         f"({error}). Copy or download it again") from error
 
 
-def read(entry: Packed, data: UInt8[Tensor, "bytes"], *, dtype: torch.dtype | None = None) -> Tensor:
-    """The tensor in `dtype`, by default the file's, or fp32 if it is packed. `data`: the mapped file.
+def read_tensor(
+    entry: PackedEntry, data: UInt8[Tensor, "bytes"], *, dtype: torch.dtype | None = None
+) -> Tensor:
+    """The tensor in `dtype`, by default the file's, or fp32 if it is packed.
 
-    A view of it if nothing changes; otherwise memory of its own.
+    `data`: the mapped file. A view of it if nothing changes; otherwise memory of its own.
     """
     if entry.kind.unpack is None:
-        plain = Entry(file=entry.file, start=entry.start, dtype=DTYPES[entry.kind.name], shape=entry.shape)
+        plain = Entry(file=entry.file, start=entry.start, dtype=DTYPES[entry.kind.name],
+                      shape=entry.shape)
         if dtype not in (None, plain.dtype):
-            return safetensors_file.read(plain, dtype=dtype)
+            return safetensors_file.read_tensor(plain, dtype=dtype)
         return safetensors_file.view(plain, data)
     raw = data[entry.start : entry.start + entry.n_bytes].numpy().reshape(-1, entry.kind.n_bytes)
     flat = torch.empty(math.prod(entry.shape), dtype=dtype or torch.float32)
     n_blocks = _PIECE_VALUES // entry.kind.n_values
     for i, piece in enumerate(flat.split(_PIECE_VALUES)):
-        piece.copy_(torch.from_numpy(entry.kind.unpack(raw[i * n_blocks : (i + 1) * n_blocks])).flatten())
+        piece.copy_(
+            torch.from_numpy(entry.kind.unpack(raw[i * n_blocks : (i + 1) * n_blocks])).flatten())
     return flat.view(entry.shape)
 
 
-def write(file: Path, facts: Mapping[str, tuple[str, Any]], tensors: Iterable[tuple[str, Kind, Tensor]]) -> None:
+def write(
+    file: Path, facts: Mapping[str, tuple[str, Any]], tensors: Iterable[tuple[str, Kind, Tensor]]
+) -> None:
     """Writes a file, all or nothing, in place of one that may be there.
 
-    `facts`: name -> (type, value), where a type is "u32", "f32", "bool", "str" or one of these in brackets for a list.
-    Raises ValueError for a value that the kind cannot hold.
+    `facts`: name -> (type, value), where a type is "u32", "f32", "bool", "str" or one of these in
+    brackets for a list. Raises ValueError for a value that the kind cannot hold.
     """
     tensors = list(tensors)
     head = bytearray(MAGIC + struct.pack("<IQQ", 3, len(tensors), len(facts)))
@@ -110,26 +129,19 @@ def write(file: Path, facts: Mapping[str, tuple[str, Any]], tensors: Iterable[tu
     at = 0
     for name, kind, tensor in tensors:
         if tensor.shape[-1] % kind.n_values:
-            raise ValueError(f"{kind.name} packs {kind.n_values} neighbours of a row, so rows must be a multiple of that; "
-                             f"{name} is {tuple(tensor.shape)}. Write another kind")
+            raise ValueError(f"{kind.name} packs {kind.n_values} neighbors of a row, so rows must "
+                             f"be a multiple of that; {name} is {tuple(tensor.shape)}. Write "
+                             "another kind")
         dims = tensor.shape[::-1]  # the format lists the innermost axis first
         head += _string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind.number, at)
         at = _aligned(at + tensor.numel() // kind.n_values * kind.n_bytes, _ALIGNMENT)
-    unfinished = file.with_name(f".{file.name}.unfinished")
-    try:
-        with open(unfinished, "wb") as out:
-            out.write(head)
-            for name, kind, tensor in tensors:
-                out.write(bytes(-out.tell() % _ALIGNMENT))
-                for piece in tensor.detach().contiguous().flatten().split(_PIECE_VALUES):
-                    out.write(memoryview(_packed(name, kind, piece)).cast("B"))
+    with replacing_file(file) as unfinished, open(unfinished, "wb") as out:
+        out.write(head)
+        for name, kind, tensor in tensors:
             out.write(bytes(-out.tell() % _ALIGNMENT))
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(unfinished, file)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+            for piece in tensor.detach().contiguous().flatten().split(_PIECE_VALUES):
+                out.write(memoryview(_packed(name, kind, piece)).cast("B"))
+        out.write(bytes(-out.tell() % _ALIGNMENT))
 
 
 def _packed(name: str, kind: Kind, values: Tensor) -> np.ndarray:
@@ -137,8 +149,10 @@ def _packed(name: str, kind: Kind, values: Tensor) -> np.ndarray:
     if kind.name == "F32":
         return values.numpy().astype("<f4")
     if not values.isfinite().all() or values.abs().max() > torch.finfo(torch.float16).max:
-        raise ValueError(f"{kind.name} holds finite numbers up to 65504; {name} has others. Write F32")
-    return values.half().numpy() if kind.name == "F16" else pack_q8_0(values.view(-1, kind.n_values).numpy())
+        raise ValueError(f"{kind.name} holds finite numbers up to 65504; {name} has others. Write "
+                         "F32")
+    return (values.half().numpy() if kind.name == "F16"
+            else pack_q8_0(values.view(-1, kind.n_values).numpy()))
 
 
 def _fact(kind: str, value: Any) -> bytes:
@@ -146,7 +160,8 @@ def _fact(kind: str, value: Any) -> bytes:
     if not kind.startswith("["):
         return struct.pack("<I", numbers[kind]) + _value(kind, value)
     kind = kind[1:-1]
-    return struct.pack("<IIQ", _ARRAY, numbers[kind], len(value)) + b"".join(_value(kind, each) for each in value)
+    return (struct.pack("<IIQ", _ARRAY, numbers[kind], len(value))
+            + b"".join(_value(kind, each) for each in value))
 
 
 def _value(kind: str, value: Any) -> bytes:
@@ -174,32 +189,37 @@ class _Reader:
             raise ValueError(f"it begins with {self.data[:4]!r}, not with {MAGIC!r}")
         version = self.number("I", "the version")
         if version not in VERSIONS:
-            what = "a file for big-endian machines" if version and version % (1 << 16) == 0 else f"version {version}"
+            what = ("a file for big-endian machines" if version and version % (1 << 16) == 0
+                    else f"version {version}")
             raise ValueError(f"versions 2 and 3 are read, and this is {what}")
         n_tensors, n_facts = self.count(25, "tensors"), self.count(13, "facts")
         facts = dict(_once(((self.string("a name"), self.value()) for _ in range(n_facts)), "fact"))
         claims = dict(_once((self.claim() for _ in range(n_tensors)), "tensor"))
         alignment = facts.get("general.alignment", _ALIGNMENT)
-        if type(alignment) is not int or not 0 < alignment <= _MAX_ALIGNMENT or alignment & (alignment - 1):
+        if (type(alignment) is not int or not 0 < alignment <= _MAX_ALIGNMENT
+            or alignment & (alignment - 1)):
             raise ValueError(f"general.alignment must be a power of two, got {alignment!r}")
         start = expected = _aligned(self.at, alignment)
-        tensors = {name: Packed(file=file, start=start + offset, kind=kind, shape=shape)
+        tensors = {name: PackedEntry(file=file, start=start + offset, kind=kind, shape=shape)
                    for name, (kind, shape, offset) in claims.items()}
         # Without overlap, gap or rest, a cut file is noticed.
         for name, entry in sorted(tensors.items(), key=lambda item: item[1].start):
             if entry.start != expected:
-                raise ValueError(f"{name!r} begins at byte {entry.start}, but what lies before it ends at {expected}")
+                raise ValueError(f"{name!r} begins at byte {entry.start}, but what lies before it "
+                                 f"ends at {expected}")
             end = entry.start + entry.n_bytes
             if end > len(self.data):
                 raise ValueError(f"{name!r} ends at byte {end}, and the file has {len(self.data)}")
             expected = _aligned(end, alignment)
         if tensors and len(self.data) > expected:
-            raise ValueError(f"its tensors end at byte {expected}, and the file has {len(self.data)}")
+            raise ValueError(f"its tensors end at byte {expected}, and the file has "
+                             f"{len(self.data)}")
         return Header(facts=facts, tensors=tensors)
 
     def take(self, n_bytes: int, what: str) -> bytes:
         if n_bytes > len(self.data) - self.at:
-            raise ValueError(f"{what} at byte {self.at} is {n_bytes} bytes long, and the file has {len(self.data)}")
+            raise ValueError(f"{what} at byte {self.at} is {n_bytes} bytes long, and the file has "
+                             f"{len(self.data)}")
         self.at += n_bytes
         return self.data[self.at - n_bytes : self.at]
 
@@ -207,7 +227,7 @@ class _Reader:
         return struct.unpack("<" + code, self.take(struct.calcsize("<" + code), what))[0]
 
     def count(self, least_bytes: int, what: str) -> int:
-        """A count of things that each take at least so many bytes."""
+        """A count of things that each take at least this many bytes."""
         n = self.number("Q", f"the number of {what}")
         if n > (len(self.data) - self.at) // least_bytes:
             raise ValueError(f"it is said to hold {n} {what}, and has {len(self.data)} bytes")
@@ -244,7 +264,10 @@ class _Reader:
         return np.frombuffer(self.take(n * dtype.itemsize, "a list"), dtype)
 
     def claim(self) -> tuple[str, tuple[Kind, tuple[int, ...], int]]:
-        """What the header says of a tensor: its name, kind, shape in PyTorch's order, and place after the header."""
+        """What the header says of a tensor: name, kind, shape and place after the header.
+
+        The shape is in PyTorch's order.
+        """
         name = self.string("a name")
         n_dims = self.number("I", f"the number of axes of {name!r}")
         if not 1 <= n_dims <= _MAX_DIMS:
@@ -254,14 +277,16 @@ class _Reader:
         offset = self.number("Q", f"the place of {name!r}")
         kind = KINDS.get(number)
         if kind is None:
-            raise ValueError(f"{name!r} is of kind {UNREAD.get(number, number)}; those that are read are "
-                             f"{', '.join(kind.name for kind in KINDS.values())}")
+            raise ValueError(f"{name!r} is of kind {UNREAD.get(number, number)}; those that are "
+                             f"read are {', '.join(kind.name for kind in KINDS.values())}")
         n_values = math.prod(shape)
-        if not 0 < n_values or n_values // kind.n_values * kind.n_bytes > len(self.data) or offset > len(self.data):
-            raise ValueError(f"{name!r} is said to be {shape} in {kind.name} at byte {offset} of its data, and the file has "
-                             f"{len(self.data)} bytes")
+        if (not 0 < n_values or n_values // kind.n_values * kind.n_bytes > len(self.data)
+            or offset > len(self.data)):
+            raise ValueError(f"{name!r} is said to be {shape} in {kind.name} at byte {offset} of "
+                             f"its data, and the file has {len(self.data)} bytes")
         if shape[-1] % kind.n_values:
-            raise ValueError(f"{name!r} is {shape}, and {kind.name} packs {kind.n_values} neighbours of a row")
+            raise ValueError(f"{name!r} is {shape}, and {kind.name} packs {kind.n_values} "
+                             "neighbors of a row")
         return name, (kind, shape, offset)
 
 

@@ -1,8 +1,9 @@
-"""The tokenizer inside a GGUF file: lists of tokens, scores, kinds and merges among the file's facts, read and written.
+"""The tokenizer inside a GGUF file: lists of tokens, scores, kinds and merges.
 
-"llama" is SentencePiece, told by scores and kinds. "gpt2" is byte-level BPE, told as in a tokenizer.json by tokens in
-symbols for bytes and by merges; the pattern that cuts the text goes by a name, for Llama 3 "llama-bpe". The list is as
-long as the embedding, so rows that pad it have names too.
+"llama" is SentencePiece, described by scores and kinds. "gpt2" is byte-level BPE, described as in a
+tokenizer.json by tokens in symbols for bytes and by merges; the pattern that cuts the text goes by
+a name, for Llama 3 "llama-bpe". The list is as long as the embedding, so rows that pad it have
+names too.
 
 Notebook 18. Source: ggml, docs/gguf.md; llama.cpp, convert_hf_to_gguf.py.
 """
@@ -17,19 +18,26 @@ from llama_from_scratch.checkpoint import tokenizer_files
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
-from llama_from_scratch.tokenizer.sentencepiece import Kind, Piece, SentencePiece
+from llama_from_scratch.tokenizer.pieces import Kind, Piece
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN
 
 _LLAMA_3_NAMES = ("llama-bpe", "llama3", "llama-v3")
 _KEY = "tokenizer.ggml."
 
 
-def read(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path) -> Tokenizer | SentencePiece:
-    """The tokenizer of a file. Raises ValueError if it has none, a damaged one, or one that is of no Llama up to 3.3."""
+def read_tokenizer(
+    facts: Mapping[str, Any], config: LlamaConfig, *, where: Path
+) -> Tokenizer | SentencePiece:
+    """The tokenizer of a file.
+
+    Raises ValueError if it has none, a damaged one, or one that is of no Llama up to 3.3.
+    """
     try:
         model = facts.get(_KEY + "model")
         if model not in ("llama", "gpt2"):
-            raise ValueError(f"{_KEY}model must be \"llama\" (SentencePiece) or \"gpt2\" (byte-level BPE), got {model!r:.80}")
+            raise ValueError(f"{_KEY}model must be \"llama\" (SentencePiece) or \"gpt2\" "
+                             f"(byte-level BPE), got {model!r:.80}")
         tokens = _texts(facts, "tokens")
         kinds = [Kind(i) for i in _numbers(facts, "token_type", len(tokens), whole=True)]
         n = len(tokens)
@@ -38,24 +46,33 @@ def read(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path) -> Token
         parse = _pieces if model == "llama" else _bytes_tokenizer
         tokenizer = parse(facts, tokens[:n], kinds[:n])
     except ValueError as error:
-        raise ValueError(f"the tokenizer in {where} cannot be read: {error}. Take the tokenizer from the checkpoint that the "
-                         "file was made from") from error
+        raise ValueError(f"the tokenizer in {where} cannot be read: {error}. Take the tokenizer "
+                         "from the checkpoint that the file was made from") from error
     tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(where))
     return tokenizer
 
 
 def end_ids(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path) -> frozenset[int]:
-    """The ids that end a text, a turn or a message by what a file says, if it does. Raises ValueError for one that is none."""
-    said = {key: facts[_KEY + key] for key in ("eos_token_id", "eot_token_id", "eom_token_id") if _KEY + key in facts}
+    """The ids that end a text, a turn or a message by what a file says, if it does.
+
+    Raises ValueError for one that is none.
+    """
+    said = {key: facts[_KEY + key] for key in ("eos_token_id", "eot_token_id", "eom_token_id")
+            if _KEY + key in facts}
     for key, value in said.items():
         if type(value) is not int or not 0 <= value < config.vocab_size:
-            raise ValueError(f"{_KEY}{key} is an id below the {config.vocab_size} rows of the embedding; {where} has "
-                             f"{value!r:.80}. Download it again")
+            raise ValueError(f"{_KEY}{key} is an id below the {config.vocab_size} rows of the "
+                             f"embedding; {where} has {value!r:.80}. Download it again")
     return frozenset(said.values())
 
 
-def facts_of(tokenizer: Tokenizer | SentencePiece, config: LlamaConfig) -> dict[str, tuple[str, Any]]:
-    """The facts by which a file tells of a tokenizer. Raises ValueError for one that the format has no words for."""
+def facts_of(
+    tokenizer: Tokenizer | SentencePiece, config: LlamaConfig
+) -> dict[str, tuple[str, Any]]:
+    """The facts by which a file describes a tokenizer.
+
+    Raises ValueError for one that the format has no words for.
+    """
     if isinstance(tokenizer, SentencePiece):
         facts, tokens, kinds = _facts_of_pieces(tokenizer)
     else:
@@ -74,25 +91,32 @@ def _pieces(facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]) -> S
     scores = _numbers(facts, "scores", len(facts[_KEY + "tokens"]), whole=False)
     bos, eos = (facts.get(f"{_KEY}{name}_token_id", i) for name, i in (("bos", 1), ("eos", 2)))
     if wrong := [i for i in (bos, eos) if type(i) is not int or not 0 <= i < len(tokens)]:
-        raise ValueError(f"the tokens that begin and end a text are among the {len(tokens)}, got {wrong[0]!r}")
+        raise ValueError(f"the tokens that begin and end a text are among the {len(tokens)}, got "
+                         f"{wrong[0]!r}")
     has_prefix = facts.get(_KEY + "add_space_prefix", True)
     if type(has_prefix) is not bool:
         raise ValueError(f"{_KEY}add_space_prefix is a truth value, got {has_prefix!r}")
-    return SentencePiece([Piece(*piece) for piece in zip(tokens, scores, kinds)], prefix="always" if has_prefix else "never",
+    return SentencePiece(
+        [Piece(*piece) for piece in zip(tokens, scores[: len(tokens)], kinds, strict=True)],
+        prefix="always" if has_prefix else "never",
                          bos=tokens[bos], eos=tokens[eos])
 
 
 def _bytes_tokenizer(facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]) -> Tokenizer:
     pre = facts.get(_KEY + "pre")
     if pre not in _LLAMA_3_NAMES:
-        raise ValueError(f"the text of Llama 3 is cut by the pattern called \"llama-bpe\", got {pre!r:.80}")
+        raise ValueError("the text of Llama 3 is cut by the pattern called \"llama-bpe\", got "
+                         f"{pre!r:.80}")
     if len(set(tokens)) < len(tokens):
         raise ValueError("a token occurs twice")
     ids = {token: i for i, token in enumerate(tokens)}
-    added = [{"id": i, "content": token, "special": True} for token, i in ids.items() if kinds[i] != Kind.NORMAL]
-    split = {"type": "Split", "pattern": {"Regex": LLAMA3_PATTERN}, "behavior": "Isolated", "invert": False}
+    added = [{"id": i, "content": token, "special": True} for token, i in ids.items()
+             if kinds[i] != Kind.NORMAL]
+    split = {"type": "Split", "pattern": {"Regex": LLAMA3_PATTERN}, "behavior": "Isolated",
+             "invert": False}
     return tokenizer_json.from_json({
-        "model": {"type": "BPE", "vocab": {token: i for token, i in ids.items() if kinds[i] == Kind.NORMAL},
+        "model": {"type": "BPE",
+                  "vocab": {token: i for token, i in ids.items() if kinds[i] == Kind.NORMAL},
                   "merges": _texts(facts, "merges"), "ignore_merges": True},
         "added_tokens": added,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
@@ -100,27 +124,36 @@ def _bytes_tokenizer(facts: Mapping[str, Any], tokens: list[str], kinds: list[Ki
     })
 
 
-def _facts_of_pieces(tokenizer: SentencePiece) -> tuple[dict[str, tuple[str, Any]], list[str], list[int]]:
+def _facts_of_pieces(
+    tokenizer: SentencePiece
+) -> tuple[dict[str, tuple[str, Any]], list[str], list[int]]:
     if tokenizer.prefix not in ("always", "never"):
         raise ValueError("a GGUF file's SentencePiece puts a blank in front always or never, got "
-                         f"prefix={tokenizer.prefix!r}; write Hugging Face's layout, or make the tokenizer with another prefix")
+                         f"prefix={tokenizer.prefix!r}; write Hugging Face's layout, or make the "
+                         "tokenizer with another prefix")
     facts = {"model": ("str", "llama"), "pre": ("str", "default"),
              "scores": ("[f32]", [piece.score for piece in tokenizer.pieces]),
-             "unknown_token_id": ("u32", tokenizer.unknown_id), "add_space_prefix": ("bool", tokenizer.prefix == "always")}
-    return facts, [piece.text for piece in tokenizer.pieces], [piece.kind for piece in tokenizer.pieces]
+             "unknown_token_id": ("u32", tokenizer.unknown_id),
+             "add_space_prefix": ("bool", tokenizer.prefix == "always")}
+    return facts, [piece.text
+                   for piece in tokenizer.pieces], [piece.kind for piece in tokenizer.pieces]
 
 
-def _facts_of_bytes(tokenizer: Tokenizer) -> tuple[dict[str, tuple[str, Any]], list[str], list[int]]:
+def _facts_of_bytes(
+    tokenizer: Tokenizer
+) -> tuple[dict[str, tuple[str, Any]], list[str], list[int]]:
     if tokenizer.pattern != LLAMA3_PATTERN:
-        raise ValueError("a GGUF file has a name for the pattern of Llama 3, and none for another; got "
-                         f"{tokenizer.pattern!r:.80}. Write Hugging Face's layout")
+        raise ValueError("a GGUF file has a name for the pattern of Llama 3, and none for "
+                         f"another; got {tokenizer.pattern!r:.80}. Write Hugging Face's layout")
     model = tokenizer_json.to_json(tokenizer)["model"]
-    facts = {"model": ("str", "gpt2"), "pre": ("str", _LLAMA_3_NAMES[0]), "merges": ("[str]", model["merges"])}
+    facts = {"model": ("str", "gpt2"), "pre": ("str", _LLAMA_3_NAMES[0]),
+             "merges": ("[str]", model["merges"])}
     for key, name in {"eot_token_id": "<|eot_id|>", "eom_token_id": "<|eom_id|>"}.items():
         if name in tokenizer.special_ids:
             facts[key] = ("u32", tokenizer.special_ids[name])
     special = sorted(tokenizer.special_ids, key=tokenizer.special_ids.__getitem__)
-    return facts, [*model["vocab"], *special], [Kind.NORMAL] * len(model["vocab"]) + [Kind.CONTROL] * len(special)
+    return (facts, [*model["vocab"], *special],
+            [Kind.NORMAL] * len(model["vocab"]) + [Kind.CONTROL] * len(special))
 
 
 def _texts(facts: Mapping[str, Any], key: str) -> list[str]:
@@ -131,6 +164,8 @@ def _texts(facts: Mapping[str, Any], key: str) -> list[str]:
 
 def _numbers(facts: Mapping[str, Any], key: str, n: int, *, whole: bool) -> list:
     values = facts.get(_KEY + key)
-    if not isinstance(values, np.ndarray) or values.dtype.kind not in ("iu" if whole else "f") or len(values) != n:
-        raise ValueError(f"{_KEY}{key} is a list of {n} {'whole ' if whole else ''}numbers, got {values!r:.80}")
+    if (not isinstance(values, np.ndarray) or values.dtype.kind not in ("iu" if whole else "f")
+        or len(values) != n):
+        raise ValueError(f"{_KEY}{key} is a list of {n} {'whole ' if whole else ''}numbers, got "
+                         f"{values!r:.80}")
     return values.tolist()

@@ -1,8 +1,10 @@
-"""A model by its name on the Hugging Face Hub, such as "meta-llama/Llama-3.2-1B-Instruct" -> a folder on this machine.
+"""A model by its name on the Hugging Face Hub -> a folder on this machine.
 
-Downloading is the work of `huggingface_hub`: it fetches what its cache does not hold yet, goes on where a connection broke,
-keeps files that are complete, and serves them without a network. Here is decided what to fetch, all of it from one commit,
-and what to say when it fails: each failure has its own cure, and all of them the one of bringing the files by hand.
+A name is such as "meta-llama/Llama-3.2-1B-Instruct". Downloading is the work of `huggingface_hub`:
+it fetches what its cache does not hold yet, goes on where a connection broke, keeps files that are
+complete, and serves them without a network. Here is decided what to fetch, all of it from one
+commit, and what to say when it fails: each failure has its own cure, and all of them the one of
+bringing the files by hand.
 
 Notebook 18.
 """
@@ -10,61 +12,79 @@ Notebook 18.
 import re
 from pathlib import Path
 
-FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
-         "special_tokens_map.json", "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
-"""What is fetched: neither the same weights in another format, nor what lies in folders."""
-_BY_HAND = ("Or put config.json, generation_config.json, the tokenizer (tokenizer.json or tokenizer.model) and the weights "
-            "(model.safetensors, or all of its shards with model.safetensors.index.json) into a folder, and give its path")
+FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
+         "tokenizer_config.json",
+         "special_tokens_map.json", "model.safetensors", "model.safetensors.index.json",
+         "model-*-of-*.safetensors")
+"""What is fetched: neither the same weights in another format, nor what is in folders."""
+_BY_HAND = ("Or put config.json, generation_config.json, the tokenizer (tokenizer.json or "
+            "tokenizer.model) and the weights (model.safetensors, or all of its shards with "
+            "model.safetensors.index.json) into a folder, and give its path")
 
 
 def is_id(name: str) -> bool:
     """Does `name` look like one on the Hub, owner/name?"""
-    return len(name) <= 96 and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII) is not None and not (
+    return len(name) <= 96 and re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name,
+                                            re.ASCII) is not None and not (
         "--" in name or ".." in name or name.endswith((".", "-", ".git")))
 
 
 def fetch(repo_id: str, *, revision: str | None = None) -> Path:
-    """The folder with the files of a model, downloaded where they are not there yet; its name is the commit they are of.
+    """The folder with the files of a model, downloaded where they are not there yet.
 
-    `revision`: a branch, a tag or a commit, by default the main branch. It is resolved first, so all files are of one
-    commit; give the folder's name as `revision` to get the same model again, also when the branch has moved.
+    Its name is the commit of the files. `revision`: a branch, a tag or a commit, by default the
+    main branch. It is resolved first, so all files are of one commit; give the folder's name as
+    `revision` to get the same model again, also when the branch has moved.
 
-    Raises ValueError with what to do if the model is gated, not found, has no such revision or no weights as safetensors,
-    if the Hub cannot be reached and the cache lacks a file, or if `huggingface_hub` is not installed; OSError where the
-    disk refuses.
+    Raises ValueError with what to do if the model is gated, not found, has no such revision or no
+    weights as safetensors, if the Hub cannot be reached and the cache lacks a file, or if
+    `huggingface_hub` is not installed; OSError where the disk refuses.
     """
     try:
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import GatedRepoError, HTTPError, RepositoryNotFoundError, RevisionNotFoundError
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HTTPError,
+            RepositoryNotFoundError,
+            RevisionNotFoundError,
+        )
     except ImportError as error:
-        raise ValueError(f"there is nothing at {repo_id!r} on this machine, and downloading it from the Hugging Face Hub takes "
-                         f"the package huggingface_hub, which is not installed ({error}): pip install huggingface_hub. "
+        raise ValueError(f"there is nothing at {repo_id!r} on this machine, and downloading it "
+                         "from the Hugging Face Hub takes the package huggingface_hub, which is "
+                         f"not installed ({error}): pip install huggingface_hub. "
                          f"{_BY_HAND}") from error
     at = "" if revision is None else f" at revision {revision!r}"
     try:
         folder = Path(snapshot_download(repo_id, revision=revision, allow_patterns=list(FILES)))
     except GatedRepoError as error:
-        raise ValueError(f"{repo_id} is gated: its makers ask you to accept their licence. 1. Sign in and accept it at "
-                         f"https://huggingface.co/{repo_id}, and wait until access is granted. 2. Make a token that may "
-                         "read it at https://huggingface.co/settings/tokens. 3. Run `hf auth login` and paste the token. Then "
-                         f"load again. {_BY_HAND}") from error
+        raise ValueError(f"{repo_id} is gated: its makers ask you to accept their license. 1. Sign "
+                         f"in and accept it at https://huggingface.co/{repo_id}, and wait until "
+                         "access is granted. 2. Make a token that may read it at "
+                         "https://huggingface.co/settings/tokens. 3. Run `hf auth login` and "
+                         f"paste the token. Then load again. {_BY_HAND}") from error
     except RepositoryNotFoundError as error:
-        raise ValueError(f"there is nothing at {repo_id!r} on this machine, and no model of this name on the Hugging Face Hub "
-                         "that may be seen without logging in. Check the spelling; for a private model run `hf auth login`. "
+        raise ValueError(f"there is nothing at {repo_id!r} on this machine, and no model of this "
+                         "name on the Hugging Face Hub that may be seen without logging in. Check "
+                         "the spelling; for a private model run `hf auth login`. "
                          f"{_BY_HAND}") from error
     except RevisionNotFoundError as error:
-        raise ValueError(f"a revision is a branch, a tag or a commit, and {repo_id} on the Hugging Face Hub has none called "
-                         f"{revision!r}. See https://huggingface.co/{repo_id}/commits/main, or leave it out") from error
+        raise ValueError(f"a revision is a branch, a tag or a commit, and {repo_id} on the Hugging "
+                         f"Face Hub has none called {revision!r}. See "
+                         f"https://huggingface.co/{repo_id}/commits/main, or leave it "
+                         "out") from error
     except (HTTPError, OSError) as error:
-        is_network = isinstance(error, (HTTPError, ConnectionError, TimeoutError)) or error.errno is None
+        is_network = (isinstance(error, (HTTPError, ConnectionError, TimeoutError))
+                      or error.errno is None)
         if not is_network:  # the disk
             raise
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"there is nothing at {repo_id!r} on this machine, the Hugging Face Hub could not give the model{at}, "
-                         f"and the cache does not hold all of it ({type(error).__name__}: {reason}). Connect to a network and "
-                         f"load again: what is complete is kept. {_BY_HAND}") from error
+        raise ValueError(f"there is nothing at {repo_id!r} on this machine, the Hugging Face Hub "
+                         f"could not give the model{at}, and the cache does not hold all of it "
+                         f"({type(error).__name__}: {reason}). Connect to a network and load "
+                         f"again: what is complete is kept. {_BY_HAND}") from error
     if not (folder / "config.json").is_file() or not list(folder.glob("model*.safetensors")):
-        raise ValueError("a model that is loaded by its name has a config.json and weights as safetensors; on the Hugging Face "
-                         f"Hub {repo_id}{at}, commit {folder.name}, has not. Choose another name, or download its GGUF file "
+        raise ValueError("a model that is loaded by its name has a config.json and weights as "
+                         f"safetensors; on the Hugging Face Hub {repo_id}{at}, commit "
+                         f"{folder.name}, has not. Choose another name, or download its GGUF file "
                          "or its .pth files with params.json by hand and give their path")
     return folder

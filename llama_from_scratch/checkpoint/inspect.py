@@ -1,6 +1,7 @@
 """What a checkpoint is and what it would take to run it, from its headers alone: no weight is read.
 
-Files rarely say which Llama they hold, but its sizes and its arithmetic do: they are held against every published model.
+Files rarely say which Llama they hold, but its sizes and its arithmetic do: they are held against
+every published model.
 
 Notebook 18.
 """
@@ -11,27 +12,35 @@ from typing import Any
 import torch
 
 from llama_from_scratch.checkpoint.opened import Opened
+from llama_from_scratch.checkpoint.plain import LAYER_FIELDS, ffn_dims
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.family import FAMILY
 from llama_from_scratch.tokenizer.chat_format import FORMATS, ChatFormat
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
-_SHAPE = ("dim", "n_heads", "n_kv_heads", "ffn_dim", "layers")
+_SHAPE = ("dim", "n_heads", "n_kv_heads", *LAYER_FIELDS)
 _ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "max_seq_len", "is_tied")
 
 
 def facts(opened: Opened) -> dict[str, str]:
-    """A table of what is known of a checkpoint: its rows by name, in words. Raises ValueError if its tokenizer is damaged."""
+    """What is known of a checkpoint, in words, as a table: its rows by name.
+
+    Raises ValueError if its tokenizer is damaged.
+    """
     config, dtype = opened.config, opened.dtype
     found = chat_format(config, opened.tokenizer())
-    grouped = "one for each head" if config.n_kv_heads == config.n_heads else f"{config.n_kv_heads}, shared"
+    grouped = ("one for each head" if config.n_kv_heads == config.n_heads
+               else f"{config.n_kv_heads}, shared")
     rows = {
         "format": opened.format,
         "family": release(config),
-        "parameters": f"{config.n_params:,}" + (" (the output head is the embedding)" if config.is_tied else ""),
-        "stored as": f"{', '.join(opened.kinds)}, {size(opened.n_bytes)} in {_count(len(opened.files), 'file')}",
+        "parameters": f"{config.n_params:,}"
+        + (" (the output head is the embedding)" if config.is_tied else ""),
+        "stored as": f"{', '.join(opened.kinds)}, {size(opened.n_bytes)} in "
+                     f"{_count(len(opened.files), 'file')}",
         "context": f"{config.max_seq_len:,} tokens",
-        "layers": f"{config.n_layers}, {config.dim:,} wide, feed-forward {config.ffn_dim:,}",
+        "layers": f"{config.n_layers}, {config.dim:,} wide, feed-forward "
+                  + " or ".join(f"{width:,}" for width in ffn_dims(config)),
         "heads": f"{config.n_heads} of {config.head_dim}, key/value heads: {grouped}",
         "vocabulary": f"{config.vocab_size:,}",
         "chat format": "none" if found is None else found.name,
@@ -42,10 +51,13 @@ def facts(opened: Opened) -> dict[str, str]:
 
 
 def memory(config: LlamaConfig, dtype: torch.dtype) -> str:
-    """What a model takes to run in a dtype, in words: weights, and the KV cache for a token and for its whole context."""
+    """The memory that a model takes to run in a dtype, in words.
+
+    Weights, and the KV cache for a token and for the whole context.
+    """
     per_token = config.kv_bytes_per_token(dtype.itemsize)
-    return (f"weights {size(config.n_params * dtype.itemsize)}, KV cache {size(per_token)} a token, "
-            f"{size(per_token * config.max_seq_len)} at full context")
+    return (f"weights {size(config.n_params * dtype.itemsize)}, KV cache {size(per_token)} a "
+            f"token, {size(per_token * config.max_seq_len)} at full context")
 
 
 def size(n_bytes: int) -> str:
@@ -59,7 +71,10 @@ def size(n_bytes: int) -> str:
 
 
 def release(config: LlamaConfig) -> str:
-    """Which published model has this config: its name, or the one of the same shape and what differs, or none of them."""
+    """Which published model has this config, by name.
+
+    Or the one of the same shape and what differs, or that it is none of them.
+    """
     if same := [name for name, row in FAMILY.items() if row.config == config]:
         return " or ".join(same)
     near = [(name, wrong) for name, row in FAMILY.items()
@@ -75,14 +90,17 @@ def release(config: LlamaConfig) -> str:
 def chat_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
     """The format that the special tokens of a tokenizer are for; None if it has none for chats.
 
-    Files do not say whether a model was trained to chat: the base model of a generation has the same ones. Llama 1 and 2
-    share a tokenizer, and only the epsilon tells them apart; from Llama 3.1 on RoPE's scaling tells the generation.
+    Files do not say whether a model was trained to chat: the base model of a generation has the
+    same ones. Llama 1 and 2 share a tokenizer, and only the epsilon tells them apart; from Llama
+    3.1 on RoPE's scaling tells the generation.
     """
     if isinstance(tokenizer, SentencePiece):
-        return FORMATS["llama-2"] if config.norm_eps >= 1e-5 and {"<s>", "</s>"} <= tokenizer.special_ids.keys() else None
+        return (FORMATS["llama-2"] if config.norm_eps >= 1e-5
+                and {"<s>", "</s>"} <= tokenizer.special_ids.keys() else None)
     if "<|header_start|>" in tokenizer.special_ids:
         return FORMATS["llama-4"]
-    if not {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<|end_of_text|>"} <= tokenizer.special_ids.keys():
+    if not {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
+            "<|end_of_text|>"} <= tokenizer.special_ids.keys():
         return None
     if "<|eom_id|>" not in tokenizer.special_ids:
         return FORMATS["llama-3"]

@@ -1,13 +1,15 @@
-"""llama2.c's checkpoints: a short header, then every number of the model in fp32, in an order that both sides know.
+"""llama2.c's checkpoints: a short header, then every number of the model in fp32.
 
-Nothing in the file has a name, so its size is the check: it must be just what the header's sizes need. Version 0, the
-legacy one, has no mark and carries tables for RoPE that nobody needs; version 1 has a mark and room in its header. The
-program runs Llama 2 alone: theta is 10,000 and epsilon 1e-5. The tokenizer is a tokenizer.bin beside the model.
+Both sides know the order. Nothing in the file has a name, so its size is the check: it must be just
+what the header's sizes need. Version 0, the legacy one, has no mark and carries tables for RoPE
+that are not needed; version 1 has a mark and room in its header. The program runs Llama 2 alone:
+theta is 10,000 and epsilon 1e-5. The tokenizer is a tokenizer.bin beside the model.
 
 Notebook 18. Source: karpathy/llama2.c, export.py and run.c.
 """
 
 import dataclasses
+import math
 import os
 import struct
 from collections.abc import Iterator, Mapping
@@ -18,11 +20,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama_from_scratch.checkpoint import native, safetensors_file, tokenizer_files
-from llama_from_scratch.checkpoint.names import shapes
+from llama_from_scratch.checkpoint import safetensors_file, tokenizer_files
+from llama_from_scratch.checkpoint.described import refuse_undescribed
+from llama_from_scratch.checkpoint.folders import creating_folder
+from llama_from_scratch.checkpoint.names import groups, shapes
 from llama_from_scratch.checkpoint.opened import Opened
-from llama_from_scratch.checkpoint.safetensors_file import Entry
-from llama_from_scratch.config import LayerSpec, LlamaConfig
+from llama_from_scratch.checkpoint.plain import ffn_dim_of, odd_layers, plain_layers
+from llama_from_scratch.checkpoint.safetensors_file import Entry, read_tensor
+from llama_from_scratch.checkpoint.strict import refuse_impossible_sizes
+from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.rope import rope_rotation
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
@@ -30,43 +36,57 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 MODEL, TOKENIZER = "model.bin", "tokenizer.bin"
 _MAGIC = b"24ka"  # 0x616b3432, the lowest byte first
 _SIZES = ("dim", "ffn_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len")
+"""Of the header, in its order."""
 _HEADER_BYTES = {0: 28, 1: 256}
 _FIXED = {"norm_eps": 1e-5, "rope_theta": 1e4, "rope_scaling": None}
-_MATRICES = ("attention.wq", "attention.wk", "attention.wv", "attention.wo")
-_FEED_FORWARD = ("feed_forward.w_gate", "feed_forward.w_down", "feed_forward.w_up")
-_TABLES = ""
-"""Stands for RoPE's tables in an order."""
+_MATRICES = ("attention.wq.weight", "attention.wk.weight", "attention.wv.weight",
+             "attention.wo.weight")
+_FEED_FORWARD = ("feed_forward.w_gate.weight", "feed_forward.w_down.weight",
+                 "feed_forward.w_up.weight")
+_TABLES = "RoPE's tables"
 _ORDER = {
-    0: ("tok_embeddings", "attention_norm", *_MATRICES, "ffn_norm", *_FEED_FORWARD, "norm", _TABLES, "output"),
-    1: ("attention_norm", "ffn_norm", "norm", "tok_embeddings", *_MATRICES, *_FEED_FORWARD, "output"),
+    0: ("tok_embeddings.weight", "attention_norm.weight", *_MATRICES, "ffn_norm.weight",
+        *_FEED_FORWARD,
+        "norm.weight", _TABLES, "output.weight"),
+    1: ("attention_norm.weight", "ffn_norm.weight", "norm.weight", "tok_embeddings.weight",
+        *_MATRICES,
+        *_FEED_FORWARD, "output.weight"),
 }
-_ONCE = ("tok_embeddings", "norm", "output", _TABLES)
+"""The rows of the table of names in the order of each version; a row of the layers holds all
+layers, one after the other.
+"""
 
 
 def is_one(path: Path) -> bool:
-    """Is `path` called as llama2.c's files are, which have no other mark: a .bin, or a folder whose weights are a model.bin?"""
+    """Is `path` named as llama2.c's files are? They have no other mark.
+
+    That is a .bin, or a folder whose weights are a model.bin.
+    """
     if path.is_file():
         return path.suffix == ".bin"
-    return (path / MODEL).is_file() and not any((path / name).is_file() for name in ("config.json", "params.json"))
+    return (path / MODEL).is_file() and not any((path / name).is_file()
+                                                for name in ("config.json", "params.json"))
 
 
-def read(path: str | Path) -> Opened:
+def open_checkpoint(path: str | Path) -> Opened:
     """The checkpoint in a .bin file, or in a folder's model.bin, its weights not yet read.
 
-    Raises ValueError if the file is missing, cut short, damaged, or of the version with whole numbers.
+    Raises ValueError if the file is missing, cut short, damaged, or of the version with whole
+    numbers.
     """
     path = Path(path)
     file = path / MODEL if path.is_dir() else path
     try:
         config, version = _header(file)
     except (OSError, ValueError) as error:
-        raise ValueError(f"a checkpoint needs a whole llama2.c file at {file}; it cannot be read ({error}). "
-                         "Export or download it again") from error
+        raise ValueError(f"a checkpoint needs a whole llama2.c file at {file}; it cannot be read "
+                         f"({error}). Export or download it again") from error
     places, at = {}, _HEADER_BYTES[version]
     for name, shape in _order(config, version):
         places[name] = Entry(file=file, start=at, dtype=torch.float32, shape=shape)
         at += places[name].n_bytes
-    return Opened(format="llama2.c", where=file, files=(file,), config=config, kinds=("float32",), dtype=torch.float32,
+    return Opened(format="llama2.c", where=file, files=(file,), config=config, kinds=("float32",),
+                  dtype=torch.float32,
                   tensors=partial(_tensors, file, {name: places[name] for name in shapes(config)}),
                   read_tokenizer=partial(_tokenizer, file.parent / TOKENIZER, config))
 
@@ -74,29 +94,37 @@ def read(path: str | Path) -> Opened:
 def write(folder: str | Path, model: Llama, *, tokenizer: Any, version: int = 0) -> None:
     """Writes model.bin and tokenizer.bin to `folder`, which must be new or empty, all or nothing.
 
-    `version`: 0, which llama2.c's run reads, or 1. Weights become fp32. Raises ValueError for a model that llama2.c would
-    compute otherwise, or a tokenizer that has not one piece for each row of the embedding.
+    `version`: 0, which llama2.c's run reads, or 1. Weights become fp32. Raises ValueError for a
+    model that llama2.c would compute otherwise, or a tokenizer that has not one piece for each row
+    of the embedding.
     """
-    config = model.config
     if version not in _ORDER:
-        raise ValueError(f"versions that are written are {', '.join(map(str, _ORDER))}; got {version!r}")
+        raise ValueError(f"versions that are written are {', '.join(map(str, _ORDER))}; got "
+                         f"{version!r}")
+    refuse_undescribed(model)
+    config = model.config
     wrong = [f"{name}={getattr(config, name)!r}, not {value!r}" for name, value in _FIXED.items()
              if getattr(config, name) != value]
-    wrong += [f"layers with {spec}" for spec in sorted(set(config.layers) - {LayerSpec()}, key=str)]
+    wrong += [f"layers with {spec}" for spec in odd_layers(config)]
     if wrong:
-        raise ValueError(f"llama2.c runs Llama 2 and no other; this model has {', '.join(wrong)}. Write another format")
-    if not isinstance(tokenizer, SentencePiece) or tokenizer.vocab_size != config.vocab_size:
-        raise ValueError("llama2.c has a SentencePiece tokenizer with a piece for each row of the embedding, so "
-                         f"{config.vocab_size}; got a {type(tokenizer).__name__} of {tokenizer.vocab_size}. "
+        raise ValueError(f"llama2.c runs Llama 2 and no other; this model has {', '.join(wrong)}. "
                          "Write another format")
+    if not isinstance(tokenizer, SentencePiece) or tokenizer.vocab_size != config.vocab_size:
+        raise ValueError("llama2.c has a SentencePiece tokenizer with a piece for each row of the "
+                         f"embedding, so {config.vocab_size}; got a {type(tokenizer).__name__} of "
+                         f"{tokenizer.vocab_size}. Write another format")
     weights = dict(model.named_parameters())
-    sizes = {name: getattr(config, name) for name in _SIZES}
+    sizes = {"dim": config.dim, "ffn_dim": ffn_dim_of(config, rule="llama2.c has one width"),
+             "n_layers": config.n_layers,
+             "n_heads": config.n_heads, "n_kv_heads": config.n_kv_heads,
+             "vocab_size": config.vocab_size,
+             "max_seq_len": config.max_seq_len}
     if version == 0 and not config.is_tied:
         sizes["vocab_size"] *= -1
-    header = struct.pack("<7i", *sizes.values())
+    header = struct.pack("<7i", *(sizes[name] for name in _SIZES))
     if version:
         header = _MAGIC + struct.pack("<i", version) + header + struct.pack("<?", config.is_tied)
-    with native.creating(folder) as unfinished:
+    with creating_folder(folder) as unfinished:
         tokenizer.save_llama2c(unfinished / TOKENIZER)
         with open(unfinished / MODEL, "wb") as out:
             out.write(header.ljust(_HEADER_BYTES[version], b"\0"))
@@ -109,57 +137,76 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, version: int = 0)
 def _header(file: Path) -> tuple[LlamaConfig, int]:
     with open(file, "rb") as opened:
         head, n_bytes = opened.read(_HEADER_BYTES[1]), os.fstat(opened.fileno()).st_size
-    version, at = (struct.unpack_from("<i", head, 4)[0], 8) if head.startswith(_MAGIC) and len(head) >= 8 else (0, 0)
+    version, at = (struct.unpack_from("<i", head, 4)[0],
+                   8) if head.startswith(_MAGIC) and len(head) >= 8 else (0, 0)
     if version not in _ORDER or (at and version == 0):
         raise ValueError(f"versions 0 and 1, in fp32, are read, and this is version {version}")
     if len(head) < _HEADER_BYTES[version]:
-        raise ValueError(f"its header is {_HEADER_BYTES[version]} bytes long, and the file has {n_bytes}")
-    sizes = dict(zip(_SIZES, struct.unpack_from("<7i", head, at)))
+        raise ValueError(f"its header is {_HEADER_BYTES[version]} bytes long, and the file has "
+                         f"{n_bytes}")
+    sizes = dict(zip(_SIZES, struct.unpack_from("<7i", head, at), strict=True))
     if version and (head[36] > 1 or any(head[37:])):
         raise ValueError("a header ends with 0 or 1 and then zeros, and this one has other bytes")
     is_tied = bool(head[36]) if version else sizes["vocab_size"] > 0
     sizes["vocab_size"] *= 1 if version or is_tied else -1
-    n_layers = sizes.pop("n_layers")
-    one = LlamaConfig(**sizes, **_FIXED, is_tied=is_tied, layers=(LayerSpec(),))
-    per_layer = dataclasses.replace(one, layers=(LayerSpec(),) * 2).n_params - one.n_params
+    n_layers, ffn_dim = sizes.pop("n_layers"), sizes.pop("ffn_dim")
+    one = LlamaConfig(**sizes, **_FIXED, is_tied=is_tied, **plain_layers(1, ffn_dim=ffn_dim))
+    refuse_impossible_sizes(one, n_values=n_bytes // 4, where=file)
+    per_layer = _n_values(dataclasses.replace(one, **plain_layers(2, ffn_dim=ffn_dim))) - _n_values(
+        one)
     n_tables = 0 if version else one.max_seq_len * one.head_dim
-    needed = _HEADER_BYTES[version] + 4 * (one.n_params + (n_layers - 1) * per_layer + n_tables)
+    needed = _HEADER_BYTES[version] + 4 * (_n_values(one) + (n_layers - 1) * per_layer + n_tables)
     if n_layers < 1 or needed != n_bytes:
-        raise ValueError(f"{n_layers} layers of {sizes} take {needed} bytes, and the file has {n_bytes}")
-    return dataclasses.replace(one, layers=(LayerSpec(),) * n_layers), version
+        raise ValueError(f"{n_layers} layers of {sizes} and ffn_dim {ffn_dim} take {needed} bytes, "
+                         f"and the file has {n_bytes}")
+    return dataclasses.replace(one, **plain_layers(n_layers, ffn_dim=ffn_dim)), version
+
+
+def _n_values(config: LlamaConfig) -> int:
+    return sum(math.prod(shape) for shape in shapes(config).values())
 
 
 def _order(config: LlamaConfig, version: int) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Our name and the shape of all that a file holds, in its order; RoPE's tables have no name."""
     known = shapes(config)
+    names: dict[str, list[str]] = {part: [] for part in _ORDER[version]}
+    for _, rows in groups(known, config.n_layers):
+        for name, row in rows.items():
+            if row.ours not in names:
+                raise ValueError(f"llama2.c has a place for {', '.join(names)}, and none for "
+                                 f"{name}. Write another format")
+            names[row.ours].append(name)
     for part in _ORDER[version]:
         if part == _TABLES:
             yield _TABLES, (2, config.max_seq_len, config.head_dim // 2)
-            continue
-        names = [f"{part}.weight"] if part in _ONCE else [f"layers.{i}.{part}.weight" for i in range(config.n_layers)]
-        yield from ((name, known[name]) for name in names if name in known)
+        yield from ((name, known[name]) for name in names[part])
 
 
 def _tables(model: Llama) -> Tensor:
     """Cosine, then sine, of the angle of each position and pair."""
-    rotation_TR = rope_rotation(torch.arange(model.config.max_seq_len)[None], model.rope.freq_R.cpu())[0]
+    rotation_TR = rope_rotation(torch.arange(model.config.max_seq_len)[None],
+                                model.rope.freq_R.cpu())[0]
     return torch.stack([rotation_TR.real, rotation_TR.imag])
 
 
 def _tensors(
     file: Path, places: Mapping[str, Entry], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Views of the mapped file in fp32; in another dtype memory of its own, one tensor at a time."""
+    """Views of the mapped file in fp32, memory of its own in another dtype.
+
+    One tensor at a time.
+    """
     data = safetensors_file.mapped(file)
     for name, entry in places.items():
         is_same = dtype in (None, entry.dtype)
-        yield name, safetensors_file.view(entry, data) if is_same else safetensors_file.read(entry, dtype=dtype)
+        yield (name,
+               safetensors_file.view(entry, data) if is_same else read_tensor(entry, dtype=dtype))
 
 
 def _tokenizer(file: Path, config: LlamaConfig) -> SentencePiece:
     if not file.is_file():
-        raise ValueError(f"a llama2.c checkpoint has its tokenizer in a {TOKENIZER} beside it; there is none at {file}. "
-                         "Export it to there")
+        raise ValueError(f"a llama2.c checkpoint has its tokenizer in a {TOKENIZER} beside it; "
+                         f"there is none at {file}. Export it to there")
     tokenizer = SentencePiece.load_llama2c(file)
     tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(file.parent))
     return tokenizer

@@ -1,4 +1,6 @@
-"""Any checkpoint -> a model that runs: which format a path holds, whether it fits into memory, and its tokenizer with it.
+"""Any checkpoint -> a model that runs, and its tokenizer.
+
+Decides which format a path holds, and whether the model fits into memory.
 
 Notebook 18.
 """
@@ -9,71 +11,94 @@ from typing import Any
 import torch
 
 from llama_from_scratch.checkpoint import gguf, gguf_file, hub, hugging_face, llama2c, meta, native
-from llama_from_scratch.checkpoint.opened import OnTensor, Opened, build, refuse_what_does_not_fit
+from llama_from_scratch.checkpoint.folders import find
+from llama_from_scratch.checkpoint.json_file import read_json
+from llama_from_scratch.checkpoint.machine import refuse_absent_device
+from llama_from_scratch.checkpoint.opened import (
+    OnTensor,
+    Opened,
+    build,
+    refuse_what_cannot_be_built,
+)
 from llama_from_scratch.model.transformer import Llama
 
 
 def load(
-    path: str | Path, *, revision: str | None = None, dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
-    memory_bytes: int | None = None, on_tensor: OnTensor | None = None,
+    path: str | Path, *, revision: str | None = None, dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu", memory_bytes: int | None = None,
+    on_tensor: OnTensor | None = None,
 ) -> tuple[Llama, Any]:
     """The model of a checkpoint in any format that is known, and its tokenizer.
 
-    `path`: a file or folder, or the name of a model on the Hugging Face Hub, such as "meta-llama/Llama-3.2-1B-Instruct";
-    what exists is a path. `revision`: of a model on the Hub a branch, a tag or a commit, by default its main branch.
-    `dtype`: by default that of the files. `memory_bytes`: what the weights may take, by default what is free on `device`.
-    `on_tensor(n_bytes_done, n_bytes)` hears of each tensor, for a progress bar. A model in the dtype of its files may be
-    views of them, read when they are used: leave the files as they are while it runs.
+    `path`: a file or folder, or the name of a model on the Hugging Face Hub, such as
+    "meta-llama/Llama-3.2-1B-Instruct"; what exists is a path. `revision`: of a model on the Hub a
+    branch, a tag or a commit, by default its main branch. `dtype`: by default that of the files.
+    `memory_bytes`: what the weights may take, by default what is free on `device`.
+    `on_tensor(n_bytes_done, n_bytes)` is called after each tensor, for a progress bar. A model in
+    the dtype of its files may be views of them, read when they are used: leave the files as they
+    are while it runs.
 
-    Raises ValueError if nothing is recognised at `path`, a file is damaged, the model does not fit into memory, or config,
-    tensors and tokenizer do not belong together.
+    Raises ValueError if the device is not there, nothing is recognized at `path`, a file is
+    damaged, the model does not fit into memory, or config, tensors and tokenizer do not belong
+    together.
     """
-    opened = read(path, revision=revision)
-    if (target := dtype or opened.dtype) is not None:
-        refuse_what_does_not_fit(opened, dtype=target, device=device, memory_bytes=memory_bytes)
+    refuse_absent_device(device)  # before a download
+    opened = open_checkpoint(path, revision=revision)
+    # Before the tokenizer is read, which may take seconds.
+    refuse_what_cannot_be_built(opened, dtype=dtype, device=device, memory_bytes=memory_bytes)
     tokenizer = opened.tokenizer()
-    return build(opened, dtype=dtype, device=device, memory_bytes=memory_bytes, on_tensor=on_tensor), tokenizer
+    model = build(
+        opened, dtype=dtype, device=device, memory_bytes=memory_bytes, on_tensor=on_tensor)
+    return model, tokenizer
 
 
-def read(path: str | Path, *, revision: str | None = None) -> Opened:
-    """The checkpoint at `path`, as `load` takes it, its weights not yet read. Raises ValueError as `load` does."""
+def open_checkpoint(path: str | Path, *, revision: str | None = None) -> Opened:
+    """The checkpoint at `path`, as `load` takes it, its weights not read yet.
+
+    Raises ValueError as `load` does.
+    """
     path = _local(path, revision)
     if gguf_file.is_one(path):
-        return gguf.read(path)
+        return gguf.open_checkpoint(path)
     if llama2c.is_one(path):
-        return llama2c.read(path)
+        return llama2c.open_checkpoint(path)
     is_hugging_face, is_meta = (path / "config.json").is_file(), (path / "params.json").is_file()
     if is_hugging_face and is_meta:
-        raise ValueError(f"a folder holds one checkpoint, and {path} has the config.json of one and the params.json of "
-                         "another. Move one of them, or say which: checkpoint.hugging_face.read or checkpoint.meta.read")
+        raise ValueError(f"a folder holds one checkpoint, and {path} has the config.json of one "
+                         "and the params.json of another. Move one of them, or say which: "
+                         "checkpoint.hugging_face.open_checkpoint or "
+                         "checkpoint.meta.open_checkpoint")
     if is_meta:
-        return meta.read(path)
-    if (found := native.find(path)) is not None and _format_of(found) != native.FORMAT:
-        return hugging_face.read(path)
+        return meta.open_checkpoint(path)
+    if (found := find(path)) is not None and _format_of(found) != native.FORMAT:
+        return hugging_face.open_checkpoint(path)
     if found is not None:
-        return native.read(path)
+        return native.open_checkpoint(path)
     if path.is_file():
-        raise ValueError("a checkpoint is a folder with config.json or params.json, or a GGUF file, or a .bin of "
-                         f"llama2.c; {path} is a file. Give its folder, or download it again")
-    raise ValueError("a checkpoint is a folder with config.json (our own or Hugging Face's layout) or params.json "
-                     "(Meta's), or a GGUF file, or a .bin of llama2.c; "
-                     f"{path} {'has neither; give the one with the weights' if path.is_dir() else 'is not there'}")
+        raise ValueError("a checkpoint is a folder with config.json or params.json, or a GGUF "
+                         f"file, or a .bin of llama2.c; {path} is a file. Give its folder, or "
+                         "download it again")
+    state = "has neither; give the one with the weights" if path.is_dir() else "is not there"
+    raise ValueError("a checkpoint is a folder with config.json (our own or Hugging Face's "
+                     "layout) or params.json (Meta's), or a GGUF file, or a .bin of llama2.c; "
+                     f"{path} {state}")
 
 
 def _local(path: str | Path, revision: str | None) -> Path:
-    """Where a checkpoint lies, downloaded first if `path` is a name on the Hub."""
-    is_there = Path(path).exists() or native.find(path) is not None
+    """Where a checkpoint is, downloaded first if `path` is a name on the Hub."""
+    is_there = Path(path).exists() or find(path) is not None
     if not is_there and isinstance(path, str) and hub.is_id(path):
         return hub.fetch(path, revision=revision)
     if not is_there and isinstance(path, str):
-        raise ValueError(f"a checkpoint is given by a path or by its name on the Hugging Face Hub, owner/name; {path!r} is no "
-                         "such name, and as a path it is not there. Check the spelling and the folder you are in")
+        raise ValueError("a checkpoint is given by a path or by its name on the Hugging Face Hub, "
+                         f"owner/name; {path!r} is no such name, and as a path it is not there. "
+                         "Check the spelling and the folder you are in")
     if revision is not None:
-        raise ValueError(f"a revision goes with a name on the Hugging Face Hub; {path} is a path, got revision={revision!r}. "
-                         "Leave it out")
+        raise ValueError(f"a revision goes with a name on the Hugging Face Hub; {path} is a path, "
+                         f"got revision={revision!r}. Leave it out")
     return Path(path)
 
 
 def _format_of(folder: Path) -> Any:
-    about = native.read_json(folder / "config.json")
+    about = read_json(folder / "config.json")
     return about.get("format") if isinstance(about, dict) else None

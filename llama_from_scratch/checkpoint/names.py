@@ -1,133 +1,172 @@
-"""The same parameters under other names: one table per format, from ours to theirs, and the layout where it differs.
+"""The same parameters under other names: one table, with a column for each format.
 
-A Llama has nine tensors per layer and three besides. Meta's files cut each of them into shards along one axis; Hugging
-Face's order the rows of wq and wk otherwise, as their RoPE turns channels r and r + K/2 together and ours, as Meta's,
-2r and 2r + 1. Both differences are columns of the tables, and nothing outside this folder knows of them.
+There is a row for each parameter of a Llama. A row says what is true of the parameter in every
+format: the axis along which Meta's shards and tensor parallelism cut it, and whose heads its rows
+belong to. A column says what a format calls it and how it stores it. Two differences are real: Meta
+cuts each matrix into shards, and Hugging Face orders the rows of wq and wk in another way, because
+its RoPE turns channels r and r + K/2 together and ours, like Meta's, 2r and 2r + 1. `translation`
+reads the table; nothing outside this folder knows of it.
 
-Notebook 18. Sources: llama-models, models/llama3/model.py; transformers, models/llama/convert_llama_weights_to_hf.py;
-gguf-py, constants.py.
+Notebook 18. Sources: llama-models, models/llama3/model.py; transformers,
+models/llama/convert_llama_weights_to_hf.py; gguf-py, constants.py.
 """
 
-from collections.abc import Iterable, Mapping
-
-import torch
-from jaxtyping import Shaped
-from torch import Tensor
+from collections.abc import Mapping
+from typing import Literal
 
 from llama_from_scratch.config import LlamaConfig, record
+from llama_from_scratch.model.costs import param_shapes
 
 
 @record
-class Name:
-    """One parameter in one format; `{i}` stands for the layer.
+class Format:
+    """A format whose tensors have names.
 
-    `axis`: what the format's shards are cut along, None where each holds the whole. `heads`: the rows are Hugging Face's
-    halves of this many heads, "n_heads" or "n_kv_heads" of the config; None where they are as ours.
+    `of_layer`: what comes before the name of a tensor of layer `{i}`. `ignored`: tensors that
+    repeat what the config says and are not read.
+    """
+
+    name: str
+    of_layer: str
+    ignored: tuple[str, ...] = ()
+
+
+@record
+class Theirs:
+    """How a format stores one of our parameters; by default as it is.
+
+    `name`: of their tensor; `{e}` stands for the expert where `is_split`. `has_halves`: the rows of
+    each head are in Hugging Face's order, first the even ones of ours, then the odd ones.
+    `is_transposed`: the last two axes change places. `along`: their tensor holds the parameters of
+    several rows, which follow one another along this axis of it, in the order of the table.
+    `is_split`: each entry of our first axis, one expert, is a tensor of its own.
+    """
+
+    name: str
+    has_halves: bool = False
+    is_transposed: bool = False
+    along: int | None = None
+    is_split: bool = False
+
+
+@record
+class Row:
+    """One parameter of ours and its column in each format.
+
+    `cut`: the axis along which shards divide it, None where each holds the whole. `heads`: its rows
+    belong to this many heads of the config; shards may repeat those of key/value heads. `role`:
+    what readers look for before they know the config.
     """
 
     ours: str
-    theirs: str
-    axis: int | None = None
-    heads: str | None = None
+    theirs: Mapping[Format, Theirs]
+    cut: int | None = None
+    heads: Literal["n_heads", "n_kv_heads"] | None = None
+    role: Literal["embedding", "head", "queries", "keys"] | None = None
 
 
-HUGGING_FACE = (
-    Name(ours="tok_embeddings.weight", theirs="model.embed_tokens.weight"),
-    Name(ours="output.weight", theirs="lm_head.weight"),
-    Name(ours="norm.weight", theirs="model.norm.weight"),
-    Name(ours="layers.{i}.attention_norm.weight", theirs="model.layers.{i}.input_layernorm.weight"),
-    Name(ours="layers.{i}.attention.wq.weight", theirs="model.layers.{i}.self_attn.q_proj.weight", heads="n_heads"),
-    Name(ours="layers.{i}.attention.wk.weight", theirs="model.layers.{i}.self_attn.k_proj.weight", heads="n_kv_heads"),
-    Name(ours="layers.{i}.attention.wv.weight", theirs="model.layers.{i}.self_attn.v_proj.weight"),
-    Name(ours="layers.{i}.attention.wo.weight", theirs="model.layers.{i}.self_attn.o_proj.weight"),
-    Name(ours="layers.{i}.ffn_norm.weight", theirs="model.layers.{i}.post_attention_layernorm.weight"),
-    Name(ours="layers.{i}.feed_forward.w_gate.weight", theirs="model.layers.{i}.mlp.gate_proj.weight"),
-    Name(ours="layers.{i}.feed_forward.w_up.weight", theirs="model.layers.{i}.mlp.up_proj.weight"),
-    Name(ours="layers.{i}.feed_forward.w_down.weight", theirs="model.layers.{i}.mlp.down_proj.weight"),
+@record
+class Table:
+    """The rows of a model.
+
+    `once`: of the model itself. `per_layer`: of each layer; their full names begin with `OF_LAYER`.
+    """
+
+    once: tuple[Row, ...]
+    per_layer: tuple[Row, ...]
+
+    def name_of(self, role: str, format: Format) -> str:
+        """What a format calls the parameter with this role.
+
+        In the first layer, if it belongs to a layer.
+        """
+        found = [row.theirs[format].name for row in self.once if row.role == role]
+        found += [format.of_layer.format(i=0) + row.theirs[format].name for row in self.per_layer
+                  if row.role == role]
+        name, = found
+        return name
+
+
+OF_LAYER = "layers.{i}."
+HUGGING_FACE = Format(
+    name="Hugging Face", of_layer="model.layers.{i}.",
+    ignored=("model.rotary_emb.inv_freq", "model.layers.{i}.self_attn.rotary_emb.inv_freq"))
+META = Format(name="Meta", of_layer="layers.{i}.", ignored=("rope.freqs",))
+GGUF = Format(name="GGUF", of_layer="blk.{i}.")
+
+
+def _same(hugging_face: str, meta: str, gguf: str) -> dict[Format, Theirs]:
+    return {HUGGING_FACE: Theirs(name=hugging_face), META: Theirs(name=meta),
+            GGUF: Theirs(name=gguf)}
+
+
+def _halves(hugging_face: str, meta: str, gguf: str) -> dict[Format, Theirs]:
+    """The rows in GGUF are as ours: converters undo Hugging Face's order."""
+    return (_same(hugging_face, meta, gguf)
+            | {HUGGING_FACE: Theirs(name=hugging_face, has_halves=True)})
+
+
+# The largest come first: loading in this order holds one of them twice only while the model is
+# nearly empty.
+TABLE = Table(
+    once=(
+        # Llama 1 and 2 cut the columns of the embedding, Llama 3 its rows: `meta_shards` sees it in
+        # the shapes.
+        Row(ours="tok_embeddings.weight", cut=0, role="embedding",
+            theirs=_same("model.embed_tokens.weight", "tok_embeddings.weight",
+                         "token_embd.weight")),
+        Row(ours="output.weight", cut=0, role="head",
+            theirs=_same("lm_head.weight", "output.weight", "output.weight")),
+        Row(ours="norm.weight",
+            theirs=_same("model.norm.weight", "norm.weight", "output_norm.weight")),
+    ),
+    per_layer=(
+        Row(ours="attention_norm.weight",
+            theirs=_same("input_layernorm.weight", "attention_norm.weight", "attn_norm.weight")),
+        Row(ours="attention.wq.weight", cut=0, heads="n_heads", role="queries",
+            theirs=_halves("self_attn.q_proj.weight", "attention.wq.weight", "attn_q.weight")),
+        Row(ours="attention.wk.weight", cut=0, heads="n_kv_heads", role="keys",
+            theirs=_halves("self_attn.k_proj.weight", "attention.wk.weight", "attn_k.weight")),
+        Row(ours="attention.wv.weight", cut=0, heads="n_kv_heads",
+            theirs=_same("self_attn.v_proj.weight", "attention.wv.weight", "attn_v.weight")),
+        Row(ours="attention.wo.weight", cut=1,
+            theirs=_same("self_attn.o_proj.weight", "attention.wo.weight", "attn_output.weight")),
+        Row(ours="ffn_norm.weight",
+            theirs=_same("post_attention_layernorm.weight", "ffn_norm.weight", "ffn_norm.weight")),
+        Row(ours="feed_forward.w_gate.weight", cut=0,
+            theirs=_same("mlp.gate_proj.weight", "feed_forward.w1.weight", "ffn_gate.weight")),
+        Row(ours="feed_forward.w_up.weight", cut=0,
+            theirs=_same("mlp.up_proj.weight", "feed_forward.w3.weight", "ffn_up.weight")),
+        Row(ours="feed_forward.w_down.weight", cut=1,
+            theirs=_same("mlp.down_proj.weight", "feed_forward.w2.weight", "ffn_down.weight")),
+    ),
 )
 
-META = (
-    # Llama 1 and 2 cut the columns of the embedding, Llama 3 its rows: `meta.py` sees it in the shapes.
-    Name(ours="tok_embeddings.weight", theirs="tok_embeddings.weight", axis=0),
-    Name(ours="output.weight", theirs="output.weight", axis=0),
-    Name(ours="norm.weight", theirs="norm.weight"),
-    Name(ours="layers.{i}.attention_norm.weight", theirs="layers.{i}.attention_norm.weight"),
-    Name(ours="layers.{i}.attention.wq.weight", theirs="layers.{i}.attention.wq.weight", axis=0),
-    Name(ours="layers.{i}.attention.wk.weight", theirs="layers.{i}.attention.wk.weight", axis=0),
-    Name(ours="layers.{i}.attention.wv.weight", theirs="layers.{i}.attention.wv.weight", axis=0),
-    Name(ours="layers.{i}.attention.wo.weight", theirs="layers.{i}.attention.wo.weight", axis=1),
-    Name(ours="layers.{i}.ffn_norm.weight", theirs="layers.{i}.ffn_norm.weight"),
-    Name(ours="layers.{i}.feed_forward.w_gate.weight", theirs="layers.{i}.feed_forward.w1.weight", axis=0),
-    Name(ours="layers.{i}.feed_forward.w_up.weight", theirs="layers.{i}.feed_forward.w3.weight", axis=0),
-    Name(ours="layers.{i}.feed_forward.w_down.weight", theirs="layers.{i}.feed_forward.w2.weight", axis=1),
-)
 
-# The rows of wq and wk are as ours: converters undo Hugging Face's order.
-GGUF = (
-    Name(ours="tok_embeddings.weight", theirs="token_embd.weight"),
-    Name(ours="output.weight", theirs="output.weight"),
-    Name(ours="norm.weight", theirs="output_norm.weight"),
-    Name(ours="layers.{i}.attention_norm.weight", theirs="blk.{i}.attn_norm.weight"),
-    Name(ours="layers.{i}.attention.wq.weight", theirs="blk.{i}.attn_q.weight"),
-    Name(ours="layers.{i}.attention.wk.weight", theirs="blk.{i}.attn_k.weight"),
-    Name(ours="layers.{i}.attention.wv.weight", theirs="blk.{i}.attn_v.weight"),
-    Name(ours="layers.{i}.attention.wo.weight", theirs="blk.{i}.attn_output.weight"),
-    Name(ours="layers.{i}.ffn_norm.weight", theirs="blk.{i}.ffn_norm.weight"),
-    Name(ours="layers.{i}.feed_forward.w_gate.weight", theirs="blk.{i}.ffn_gate.weight"),
-    Name(ours="layers.{i}.feed_forward.w_up.weight", theirs="blk.{i}.ffn_up.weight"),
-    Name(ours="layers.{i}.feed_forward.w_down.weight", theirs="blk.{i}.ffn_down.weight"),
-)
+def groups(
+    params: Mapping[str, tuple[int, ...]], n_layers: int, *, table: Table = TABLE
+) -> list[tuple[int | None, dict[str, Row]]]:
+    """The rows that apply to a model with these parameters, in groups.
+
+    (None, one row) for each parameter of the model itself, (i, rows) for layer i. A row whose
+    parameter the model or the layer lacks does not apply. Raises ValueError naming parameters that
+    no row is of.
+    """
+    found = [(None, {row.ours: row}) for row in table.once]
+    found += [(i, {OF_LAYER.format(i=i) + row.ours: row for row in table.per_layer})
+              for i in range(n_layers)]
+    found = [(i, {ours: row for ours, row in rows.items() if ours in params}) for i, rows in found]
+    found = [(i, rows) for i, rows in found if rows]
+    if unknown := sorted(set(params).difference(*(rows for _, rows in found))):
+        raise ValueError("a parameter is read and written by its row in checkpoint.names.TABLE; "
+                         f"there is none of {', '.join(unknown[:4])}. Add it")
+    return found
 
 
 def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter under our name, without making one; a tied head is left out.
+    """The shape of every parameter under our name, in the order of the table.
 
-    The embedding and the head come first: loading in this order holds the largest tensors twice only while the model is
-    nearly empty.
+    A tied head is left out.
     """
-    D, F, V = config.dim, config.ffn_dim, config.vocab_size
-    kv_dim = config.n_kv_heads * config.head_dim
-    layer = {
-        "attention_norm": (D,), "attention.wq": (D, D), "attention.wk": (kv_dim, D), "attention.wv": (kv_dim, D),
-        "attention.wo": (D, D), "ffn_norm": (D,),
-        "feed_forward.w_gate": (F, D), "feed_forward.w_up": (F, D), "feed_forward.w_down": (D, F),
-    }
-    head = {} if config.is_tied else {"output.weight": (V, D)}
-    layers = {f"layers.{i}.{name}.weight": shape for i in range(config.n_layers) for name, shape in layer.items()}
-    return {"tok_embeddings.weight": (V, D)} | head | {"norm.weight": (D,)} | layers
-
-
-def expand(table: Iterable[Name], n_layers: int) -> dict[str, Name]:
-    """The rows of a table for a model of `n_layers`, by our name."""
-    rows = [Name(ours=row.ours.format(i=i), theirs=row.theirs.format(i=i), axis=row.axis, heads=row.heads)
-            for row in table for i in (range(n_layers) if "{i}" in row.ours else (0,))]
-    return {row.ours: row for row in rows}
-
-
-def to_pairs(
-    weight: Shaped[Tensor, "rows D"], n_heads: int, *, out: Shaped[Tensor, "rows D"] | None = None
-) -> Shaped[Tensor, "rows D"]:
-    """Rows of wq or wk from Hugging Face's order to ours: of each head, rows 0, K/2, 1, K/2 + 1, ...
-
-    `out`: where they go, in its dtype; by default a new tensor like `weight`.
-    """
-    out = torch.empty_like(weight) if out is None else out
-    out.view(n_heads, -1, 2, weight.shape[1]).copy_(weight.view(n_heads, 2, -1, weight.shape[1]).transpose(1, 2))
-    return out
-
-
-def to_halves(weight: Shaped[Tensor, "rows D"], n_heads: int) -> Shaped[Tensor, "rows D"]:
-    """Rows of wq or wk from our order to Hugging Face's: of each head, rows 0, 2, 4, ..., then 1, 3, 5, ..."""
-    return weight.view(n_heads, -1, 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
-
-
-def refuse_differences(found: Mapping[str, tuple[int, ...]], needed: Mapping[str, tuple[int, ...]], *, where: str) -> None:
-    """Raises ValueError that lists what is missing, extra or misshapen among the tensors `found`, if anything is."""
-    problems = [f"{name} is missing" for name in needed if name not in found]
-    problems += [f"{name} is not of this model" for name in found if name not in needed]
-    problems += [f"{name} is {tuple(found[name])}, not {needed[name]}"
-                 for name in needed if name in found and tuple(found[name]) != needed[name]]
-    if problems:
-        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise ValueError(f"the tensors in {where} must be those of its config; {'; '.join(sorted(problems)[:8])}{more}. "
-                         "Copy or convert the checkpoint again, or correct the config")
+    params = param_shapes(config)
+    return {ours: params[ours] for _, rows in groups(params, config.n_layers) for ours in rows}

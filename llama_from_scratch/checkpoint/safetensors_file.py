@@ -1,8 +1,9 @@
-"""One safetensors file: a list of names, types, shapes and places, then the bytes of the tensors and nothing else.
+"""One safetensors file: a list of names, types, shapes and places, then the tensors.
 
-The file is 8 bytes with the length N of a header, N bytes of JSON, and data. Everything the header claims is held against
-the file's true size before a byte is allocated, so a forged or cut file is refused, never believed. A tensor is read
-where it lies: as a view of the mapped file, or piece by piece into memory of its own, in the dtype that is wanted.
+There is nothing else in it. The file is 8 bytes with the length N of a header, N bytes of JSON, and
+data. Everything the header claims is held against the file's true size before a byte is allocated,
+so a forged or cut file is refused, never believed. A tensor is read in place: as a view of the
+mapped file, or piece by piece into memory of its own, in the dtype that is wanted.
 
 Notebook 18. The format: https://github.com/huggingface/safetensors.
 """
@@ -17,12 +18,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Shaped, UInt8
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from llama_from_scratch.config import record
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-          "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+          "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+          "U8": torch.uint8, "BOOL": torch.bool,
           "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _PIECE_BYTES = 2 << 20
@@ -30,7 +34,10 @@ _PIECE_BYTES = 2 << 20
 
 @record
 class Entry:
-    """Where one tensor lies: `file`, its first byte counted from the file's start, its dtype and its shape."""
+    """Where one tensor is, its dtype and its shape.
+
+    `start`: its first byte, counted from the start of `file`.
+    """
 
     file: Path
     start: int
@@ -45,7 +52,8 @@ class Entry:
 def entries(file: str | Path) -> dict[str, Entry]:
     """The tensors of a file by name, from its header alone.
 
-    Raises ValueError if the file is missing, cut short or damaged, or if a dtype is not known, which is named.
+    Raises ValueError if the file is missing, cut short or damaged, or if a dtype is not known,
+    which is named.
     """
     file = Path(file)
     try:
@@ -53,21 +61,26 @@ def entries(file: str | Path) -> dict[str, Entry]:
         with open(file, "rb") as opened:
             n_header = int.from_bytes(opened.read(8), "little")
             if size < 8 or n_header > min(size - 8, _MAX_HEADER_BYTES):
-                raise ValueError(f"its header is said to be {n_header} bytes long, and the file has {size}")
+                raise ValueError(f"its header is said to be {n_header} bytes long, and the file "
+                                 f"has {size}")
             header = json.loads(opened.read(n_header).decode("utf-8"), object_pairs_hook=unique)
         if not isinstance(header, dict):
             raise ValueError("its header is no JSON object")
         header.pop("__metadata__", None)
-        found = {name: _entry(file, name, about, data_start=8 + n_header) for name, about in header.items()}
+        found = {name: _entry(file, name, about, data_start=8 + n_header)
+                 for name, about in header.items()}
         _check_places(found, data_start=8 + n_header, file_size=size)
     except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"a checkpoint needs a whole safetensors file at {file}; it cannot be read ({error}). "
-                         "Copy or save the checkpoint again") from error
+        raise ValueError(f"a checkpoint needs a whole safetensors file at {file}; it cannot be "
+                         f"read ({error}). Copy or save the checkpoint again") from error
     return found
 
 
 def mapped(file: Path) -> UInt8[Tensor, "bytes"]:
-    """The whole file as memory that is read when it is used: writing to it does not change the file."""
+    """The whole file as memory that is read when it is used.
+
+    Writing to it does not change the file.
+    """
     return torch.from_file(str(file), shared=False, size=file.stat().st_size, dtype=torch.uint8)
 
 
@@ -78,20 +91,48 @@ def view(entry: Entry, data: UInt8[Tensor, "bytes"]) -> Shaped[Tensor, "..."]:
     return (flat.clone() if n_misaligned else flat).view(entry.dtype).view(entry.shape)
 
 
-def read(entry: Entry, *, dtype: torch.dtype | None = None) -> Shaped[Tensor, "..."]:
-    """The tensor in memory of its own, in `dtype` or the file's; holds no more than 2 MB besides what it returns."""
+def read_tensor(entry: Entry, *, dtype: torch.dtype | None = None) -> Shaped[Tensor, "..."]:
+    """The tensor in memory of its own, in `dtype` or the file's.
+
+    Takes no more than 2 MB beyond what it returns.
+    """
     flat = torch.empty(math.prod(entry.shape), dtype=dtype or entry.dtype)
     with open(entry.file, "rb", buffering=0) as opened:
         opened.seek(entry.start)
         if flat.dtype == entry.dtype:
             _read_into(opened, flat, entry.file)
         else:
-            # Not of malloc, which would leave a hole beside each tensor: a third of the model after a hundred of them.
+            # Not of malloc, which would leave a hole beside each tensor: a third of the model after
+            # a hundred of them.
             room = torch.frombuffer(mmap.mmap(-1, _PIECE_BYTES), dtype=entry.dtype)
             for piece in flat.split(len(room)):
                 _read_into(opened, room[: len(piece)], entry.file)
                 piece.copy_(room[: len(piece)])
     return flat.view(entry.shape)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes a file, marked as made by PyTorch, which transformers asks for.
+
+    Raises OSError where the disk refuses.
+    """
+    try:
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path,
+                  metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OSError(f"could not write {path}: {error}") from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors of a file, on the CPU.
+
+    Raises ValueError if the file is missing, cut short or damaged.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"a checkpoint needs a whole safetensors file at {path}; it cannot be "
+                         f"read ({error}). Copy or save the checkpoint again") from error
 
 
 def are_same(a: Entry, b: Entry) -> bool:
@@ -106,7 +147,10 @@ def are_same(a: Entry, b: Entry) -> bool:
 
 
 def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, refused if a key occurs twice: of two tensors with one name, json keeps the last without a word."""
+    """A JSON object, refused if a key occurs twice.
+
+    Of two tensors with one name, json keeps the last and says nothing.
+    """
     values = dict(pairs)
     if len(values) < len(pairs):
         (name, _), = Counter(name for name, _ in pairs).most_common(1)
@@ -116,32 +160,39 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _entry(file: Path, name: str, about: Any, *, data_start: int) -> Entry:
     if not isinstance(about, Mapping) or about.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"the header's entry of {name!r} has not just dtype, shape and data_offsets")
+        raise ValueError(f"the header's entry of {name!r} has not just dtype, shape and "
+                         "data_offsets")
     dtype, shape, offsets = about["dtype"], about["shape"], about["data_offsets"]
     if not isinstance(dtype, str) or dtype not in DTYPES:
         raise ValueError(f"{name!r} has the dtype {dtype!r}, which is none of {', '.join(DTYPES)}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"{name!r} has the shape {shape!r} and the offsets {offsets!r}, which must be lists of sizes")
+        raise ValueError(f"{name!r} has the shape {shape!r} and the offsets {offsets!r}, which "
+                         "must be lists of sizes")
     entry = Entry(file=file, start=data_start + offsets[0], dtype=DTYPES[dtype], shape=tuple(shape))
     if offsets[1] - offsets[0] != entry.n_bytes:
-        raise ValueError(f"{name!r} of shape {shape} in {dtype} has {entry.n_bytes} bytes, but its place has "
-                         f"{offsets[1] - offsets[0]}")
+        raise ValueError(f"{name!r} of shape {shape} in {dtype} has {entry.n_bytes} bytes, but its "
+                         f"place has {offsets[1] - offsets[0]}")
     return entry
 
 
 def _check_places(found: Mapping[str, Entry], *, data_start: int, file_size: int) -> None:
-    """The tensors must cover the data without overlap, gap or rest, which is what lets a cut file be noticed."""
+    """Raises ValueError unless the tensors cover the data without overlap, gap or rest.
+
+    That is what lets a cut file be noticed.
+    """
     expected = data_start
     for name, entry in sorted(found.items(), key=lambda item: (item[1].start, item[1].n_bytes)):
         if entry.start != expected:
-            raise ValueError(f"{name!r} begins at byte {entry.start}, but what lies before it ends at {expected}")
+            raise ValueError(f"{name!r} begins at byte {entry.start}, but what lies before it ends "
+                             f"at {expected}")
         expected += entry.n_bytes
     if expected != file_size:
         raise ValueError(f"its tensors end at byte {expected}, and the file has {file_size}")
 
 
 def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and len(values) <= 8 and all(type(v) is int and 0 <= v < 2**63 for v in values)
+    return (isinstance(values, list) and len(values) <= 8
+            and all(type(v) is int and 0 <= v < 2**63 for v in values))
 
 
 def _read_into(opened: Any, target: Tensor, file: Path) -> None:
@@ -149,6 +200,6 @@ def _read_into(opened: Any, target: Tensor, file: Path) -> None:
     while buffer:
         n = opened.readinto(buffer)
         if not n:
-            raise ValueError(f"a checkpoint needs a whole safetensors file at {file}; it was cut while it was read. "
-                             "Copy or save the checkpoint again")
+            raise ValueError(f"a checkpoint needs a whole safetensors file at {file}; it was cut "
+                             "while it was read. Copy or save the checkpoint again")
         buffer = buffer[n:]

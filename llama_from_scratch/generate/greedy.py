@@ -1,19 +1,23 @@
-"""Greedy decoding of one text on a CPU, with what is special about it used: a single token is a vector, not a batch.
+"""Greedy decoding of one text on a CPU: a single token is a vector, and that is used.
 
-At one token a step the model is a chain of matrices times vectors. Its time is the bytes of those matrices, and the cost
-of every call in between: at 15 million parameters half of all. This walks the plain model's own weights with as few calls
-as the arithmetic needs, and asks a `Screen` for the likeliest token instead of the whole head. The model knows nothing.
+At one token a step the model is a chain of matrices times vectors. Its time is the bytes of those
+matrices, and the cost of every call in between: at 15 million parameters half of all. This walks
+the plain model's own weights with as few calls as the arithmetic needs, and asks a `Screen` for the
+likeliest token instead of the whole head where that is faster. The model's source does not know it.
 
 Notebook 16.
 """
 
-from collections.abc import Iterator, Sequence, Set
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence, Set
 
 import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from llama_from_scratch.checkpoint.described import undescribed
 from llama_from_scratch.generate.checks import check_limits, check_stops
 from llama_from_scratch.generate.generate import choose
 from llama_from_scratch.generate.prefix import weights_of
@@ -24,62 +28,123 @@ from llama_from_scratch.model.norm import RMSNorm
 from llama_from_scratch.model.rope import Rotate
 from llama_from_scratch.model.transformer import Block, Llama
 
+_N_PROBES = 5
+
 
 class GreedyDecoder:
     """Writes the ids that `generate` writes greedily, one text at a time, on a CPU.
 
-    The head's choice is proven to be that of all logits (`Screen`). Before it, the same arithmetic runs as in the model,
-    but PyTorch may add up a matrix times a vector in another order than a matrix times a batch, so where two logits are
-    equal up to the rounding of the hidden state, either id may come. One thread at a time may use a decoder.
+    The head's choice is proven to be that of all logits (`Screen`). Before it, the same arithmetic
+    runs as in the model, but PyTorch may add up a matrix times a vector in another order than a
+    matrix times a batch, so where two logits are equal up to the rounding of the hidden state,
+    either id may come. One thread at a time may use a decoder.
+
+    `is_screened`: whether to use a screen; by default whichever way was faster in a short probe,
+    as the int8 product that it needs is slow on processors without matrix units. `screen` is None
+    where it is not used.
+    Raises ValueError for a model on another device, and for one with parts that are not plain.
     """
 
-    def __init__(self, model: Llama) -> None:
-        weight = model.output.weight
-        if weight.device.type != "cpu":
-            raise ValueError(f"a GreedyDecoder is for a CPU; this model is on {weight.device}. Decode with generate()")
-        self._model, self.screen = model, Screen(model.output)
-        self._known, self._layers = weights_of(model), [_Layer(block, dtype=weight.dtype) for block in model.layers]
-        self._embeddings_VD, self._norm = model.tok_embeddings.weight.detach(), _norm(model.norm)
+    def __init__(self, model: Llama, *, is_screened: bool | None = None) -> None:
+        if model.device.type != "cpu":
+            raise ValueError(f"a GreedyDecoder is for a CPU; this model is on {model.device}. "
+                             "Decode with generate()")
+        if odd := undescribed(model, accepts_stand_ins=False):
+            raise ValueError("a GreedyDecoder walks the weights of a plain model; in this one "
+                             f"{'; '.join(odd[:4])}. Decode with generate(), which calls every "
+                             "part as it is")
+        self._model, self._known = model, weights_of(model)
+        self._layers = [_Layer(block, dtype=model.dtype) for block in model.layers]
+        self._embeddings_VD = model.tok_embeddings.weight.detach()
+        self._norm = _norm(model.norm)
+        self.screen = _screen(model, is_screened)
 
     def stream(
-        self, prompt: Sequence[int], *, max_tokens: int | None = None, stop_ids: Set[int] = frozenset()
+        self, prompt: Sequence[int], *, max_tokens: int | None = None,
+        stop_ids: Set[int] = frozenset(),
     ) -> Iterator[int]:
-        """What the model writes after `prompt`, each id as soon as it is known, without the one that stopped it.
+        """What the model writes after `prompt`, id by id, without the one that stopped it.
 
-        Raises ValueError as `generate` does, and when the weights have changed since the decoder was made.
+        Raises ValueError as `generate` does, and when the weights have changed since the decoder
+        was made.
         """
         model, config = self._model, self._model.config
         if weights_of(model) != self._known:
-            raise ValueError("the model's weights have changed since this GreedyDecoder was made. Make a new one")
-        [n_tokens], [stops] = check_limits(model, [prompt], max_tokens), check_stops(model, [prompt], stop_ids)
-        n_slots, dtype = len(prompt) + n_tokens, model.dtype
+            raise ValueError("the model's weights have changed since this GreedyDecoder was made. "
+                             "Make a new one")
+        [n_tokens] = check_limits(model, [prompt], max_tokens)
+        [stops] = check_stops(model, [prompt], stop_ids)
+        n_slots = len(prompt) + n_tokens
         with torch.inference_mode():
-            pasts = [_Past(torch.empty(n_slots, 2 * config.n_kv_heads, config.head_dim, dtype=dtype)) for _ in config.layers]
-            cache = KVCache(config, batch_size=1, max_seq_len=n_slots, layers=[past.layer_cache() for past in pasts])
+            shape = (n_slots, 2 * config.n_kv_heads, config.head_dim)
+            pasts = [_Past(torch.empty(shape, dtype=model.dtype)) for _ in config.layers]
+            cache = KVCache(config, batch_size=1, max_seq_len=n_slots,
+                            layers=[past.layer_cache() for past in pasts])
             rotation_SR = model.rope(torch.arange(n_slots)[None])[0]
-            token = self._likeliest(model.hidden(torch.tensor([prompt]), cache=cache)[0, -1])
+            hidden_BTD = model.hidden(torch.tensor([prompt]), cache=cache)
+            token = self._likeliest(hidden_BTD[0, -1])
         for slot in range(len(prompt), n_slots - 1):
             if token in stops:
                 return
             yield token
             with torch.inference_mode():
-                token = self._likeliest(self._hidden(token, slot, rotation_R=rotation_SR[slot], pasts=pasts))
+                hidden_D = self._hidden(token, slot, rotation_R=rotation_SR[slot], pasts=pasts)
+                token = self._likeliest(hidden_D)
         if token not in stops:
             yield token
 
-    def _hidden(self, token: int, slot: int, *, rotation_R: Complex[Tensor, "R"], pasts: list["_Past"]) -> Float[Tensor, "D"]:
+    def _hidden(
+        self, token: int, slot: int, *, rotation_R: Complex[Tensor, "R"], pasts: list["_Past"]
+    ) -> Float[Tensor, "D"]:
         """`Llama.hidden` for one token that follows those of the past."""
         x_D = self._embeddings_VD[token]
-        for layer, spec, past in zip(self._layers, self._model.config.layers, pasts, strict=True):
-            start = 0 if spec.chunk_size is None else slot // spec.chunk_size * spec.chunk_size
-            x_D = layer(x_D, rotation_R=rotation_R, past=past, start=start, slot=slot)
+        for layer, past in zip(self._layers, pasts, strict=True):
+            x_D = layer(x_D, rotation_R=rotation_R, past=past, slot=slot)
         return self._norm(x_D)
 
     def _likeliest(self, hidden_D: Float[Tensor, "D"]) -> int:
-        token = self.screen.largest(hidden_D)
+        token = None if self.screen is None else self.screen.largest(hidden_D)
         if token is None:
-            token = choose(self._model.output(hidden_D[None]).float(), GREEDY, seen=None, generators=[]).item()
+            logits_BV = self._model.output(hidden_D[None]).float()
+            token = choose(logits_BV, GREEDY, seen=None, generators=[]).item()
         return token
+
+
+def can_decode(model: Llama) -> bool:
+    """Whether a GreedyDecoder takes this model: on a CPU, and all of its parts plain."""
+    return model.device.type == "cpu" and not undescribed(model, accepts_stand_ins=False)
+
+
+def _screen(model: Llama, is_screened: bool | None) -> Screen | None:
+    """A screen for the head, if it is asked for, or if it is faster here than the head."""
+    if is_screened is False:
+        return None
+    if is_screened is None and not torch.backends.mkldnn.is_available():
+        return None
+    screen = Screen(model.output)
+    if is_screened is None and not _is_faster(screen, model):
+        return None
+    return screen
+
+
+def _is_faster(screen: Screen, model: Llama) -> bool:
+    """Medians of a few choices each, in turns, for hidden states like those of a text."""
+    def whole(x_D: Tensor) -> int:
+        return model.output(x_D[None]).float().argmax().item()
+
+    generator = torch.Generator().manual_seed(0)
+    states_ND = torch.randn(_N_PROBES, model.config.dim, generator=generator).to(model.dtype)
+    with torch.inference_mode():
+        pairs_s = [(_time_s(screen.largest, x_D), _time_s(whole, x_D)) for x_D in states_ND]
+    screen.n_asked = screen.n_candidates = screen.n_undecided = 0
+    screened_s, whole_s = (statistics.median(times_s) for times_s in zip(*pairs_s, strict=True))
+    return screened_s < whole_s
+
+
+def _time_s(call: Callable[[Tensor], object], x_D: Tensor) -> float:
+    began = time.perf_counter()
+    call(x_D)
+    return time.perf_counter() - began
 
 
 class _Past:
@@ -87,7 +152,8 @@ class _Past:
 
     def __init__(self, kv_SHK: Tensor) -> None:
         self.kv_SHK = kv_SHK
-        self.keys, self.values = kv_SHK[None].transpose(1, 2).chunk(2, 1)  # (1, G, S, K), as the kernel wants them
+        # (1, G, S, K), as the kernel wants them
+        self.keys, self.values = kv_SHK[None].transpose(1, 2).chunk(2, 1)
 
     def layer_cache(self) -> LayerCache:
         """The same memory as the model's own cache sees it, for the prompt."""
@@ -95,25 +161,30 @@ class _Past:
 
 
 class _Layer:
-    """`transformer.Block` for one token: its weights at hand, and room for one token's queries, keys and values."""
+    """`transformer.Block` for one token: its weights, and room for that token's q, k and v."""
 
     def __init__(self, block: Block, *, dtype: torch.dtype) -> None:
         part, ffn = block.attention, block.feed_forward
         self.attention_norm, self.ffn_norm = _norm(block.attention_norm), _norm(block.ffn_norm)
         self.wo, self.has_rope = part.wo.weight.detach(), type(part.rotate) is Rotate
-        self.w_gate, self.w_up, self.w_down = (w.weight.detach() for w in (ffn.w_gate, ffn.w_up, ffn.w_down))
+        self.chunk_size = part.chunk_size
+        self.w_gate, self.w_up, self.w_down = (
+            w.weight.detach() for w in (ffn.w_gate, ffn.w_up, ffn.w_down))
         with torch.inference_mode():
-            n_rows = [len(w.weight) for w in (part.wq, part.wk, part.wv)]
-            heads_HK = torch.empty(sum(n_rows), dtype=dtype).view(-1, part.head_dim)
             weights = [w.weight.detach() for w in (part.wq, part.wk, part.wv)]
+            n_rows = [len(weight) for weight in weights]
+            heads_HK = torch.empty(sum(n_rows), dtype=dtype).view(-1, part.head_dim)
             self.products = list(zip(weights, heads_HK.view(-1).split(n_rows), strict=True))
-            self.q_BHTK = heads_HK[: n_rows[0] // part.head_dim].view(1, -1, 1, part.head_dim)
-            self.kv_HK = heads_HK[n_rows[0] // part.head_dim :]
+            n_heads = n_rows[0] // part.head_dim
+            self.q_BHTK = heads_HK[:n_heads].view(1, -1, 1, part.head_dim)
+            self.kv_HK = heads_HK[n_heads:]
             self.qk_HK = heads_HK[: sum(n_rows[:2]) // part.head_dim]
             self.wide_HK = self.qk_HK.float()  # the same memory if it is fp32 already
             self.pairs_HR = torch.view_as_complex(self.wide_HK.view(len(self.wide_HK), -1, 2))
 
-    def __call__(self, x_D: Tensor, *, rotation_R: Tensor, past: _Past, start: int, slot: int) -> Float[Tensor, "D"]:
+    def __call__(
+        self, x_D: Tensor, *, rotation_R: Tensor, past: _Past, slot: int
+    ) -> Float[Tensor, "D"]:
         h_D = self.attention_norm(x_D)
         for weight, out in self.products:
             torch.mv(weight, h_D, out=out)
@@ -122,12 +193,14 @@ class _Layer:
             self.pairs_HR.mul_(rotation_R)
             self.qk_HK.copy_(self.wide_HK)
         past.kv_SHK[slot] = self.kv_HK
-        seen = slice(start, slot + 1)
+        first = 0 if self.chunk_size is None else slot // self.chunk_size * self.chunk_size
+        seen = slice(first, slot + 1)
         out_BHTK = F.scaled_dot_product_attention(
             self.q_BHTK, past.keys[:, :, seen], past.values[:, :, seen], enable_gqa=True)
         x_D = x_D + torch.mv(self.wo, out_BHTK.view(-1))
         h_D = self.ffn_norm(x_D)
-        return x_D + torch.mv(self.w_down, F.silu(torch.mv(self.w_gate, h_D)).mul_(torch.mv(self.w_up, h_D)))
+        gated_F = F.silu(torch.mv(self.w_gate, h_D)).mul_(torch.mv(self.w_up, h_D))
+        return x_D + torch.mv(self.w_down, gated_F)
 
 
 def _norm(norm: RMSNorm):

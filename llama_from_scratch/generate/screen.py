@@ -1,11 +1,12 @@
-"""The likeliest next token without computing every logit: a quarter of the head's bytes decides who can win at all.
+"""The likeliest next token without computing every logit, by a screening with fewer bytes.
 
-An int8 copy of the head says each logit up to an error with a proven bound. Only the few rows whose upper bound reaches
-the best lower bound can hold the largest logit; those are computed again from the head itself. At 15 million parameters
-the head is 60 % of all bytes that a token must read, at a billion 20 %.
+An int8 copy of the head, a quarter of an fp32 head's bytes, gives each logit up to an error with a
+proven bound. Only the few rows whose upper bound reaches the best lower bound can have the largest
+logit; those are computed again from the head itself. In a model of 15 million parameters the head
+is 60 % of all bytes that must be read per token, in one of a billion 20 %.
 
-Notebook 16. The bounds: Cauchy-Schwarz for what rounding to int8 takes away, and Higham, Accuracy and Stability of
-Numerical Algorithms, section 3.1, for sums in any order.
+Notebook 16. The bounds: Cauchy-Schwarz for what rounding to int8 takes away, and Higham, Accuracy
+and Stability of Numerical Algorithms, section 3.1, for sums in any order.
 """
 
 import torch
@@ -18,11 +19,14 @@ ROWS_AT_ONCE = 4096
 
 
 class Screen:
-    """Finds the largest logit of one head. Holds its int8 copy: a quarter of an fp32 head's memory more.
+    """Finds the largest logit of one head.
 
-    The answer is proven, not likely: where two logits lie so close that the order of a sum decides between them, or where
-    a number is not finite, `largest` returns None and the whole head must be asked. `n_asked`, `n_candidates` and
-    `n_undecided` count what it came to. The head's product must accumulate in fp32, as PyTorch's does unless told otherwise.
+    It keeps an int8 copy of the head, which takes a quarter of an fp32 head's memory in addition.
+    The answer is proven, not likely: where two logits are so close that the order of a sum decides
+    between them, or where a number is not finite, `largest` returns None and the whole head must be
+    computed. `n_asked`, `n_candidates` and `n_undecided` count the calls, the rows that were
+    computed again, and the calls that returned None. The head's product must accumulate in fp32,
+    which is PyTorch's default.
     """
 
     def __init__(self, head: nn.Linear) -> None:
@@ -30,7 +34,8 @@ class Screen:
         if weight.device.type != "cpu" or not torch.backends.mkldnn.is_available():
             oneDNN = "has" if torch.backends.mkldnn.is_available() else "lacks"
             raise ValueError("a Screen multiplies int8 numbers on a CPU with oneDNN; got a head on "
-                             f"{weight.device} and a PyTorch that {oneDNN} oneDNN. Decode with generate()")
+                             f"{weight.device} and a PyTorch that {oneDNN} oneDNN. "
+                             "Decode with generate()")
         V, D = weight.shape
         self._weight = weight
         self._peak = next(peak for peak in (127, 63) if _is_exact(peak))
@@ -39,39 +44,47 @@ class Screen:
         self._scale_V, self._error_V, self._length_V = (torch.empty(V) for _ in range(3))
         for start in range(0, V, ROWS_AT_ONCE):
             rows = slice(start, start + ROWS_AT_ONCE)
-            int8_VD[rows], self._scale_V[rows], self._error_V[rows], self._length_V[rows] = self._round(weight[rows])
+            (int8_VD[rows], self._scale_V[rows], self._error_V[rows],
+             self._length_V[rows]) = self._round(weight[rows])
         self._int8, self._no_offset_V = _pack(int8_VD), torch.zeros(V, dtype=torch.int32)
         self.n_asked = self.n_candidates = self.n_undecided = 0
 
     def _round(self, rows_VD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """int8 rows, their scales, how far off a logit can be per unit of the hidden state's length, and their lengths."""
+        """int8 rows, their scales, their largest errors and their lengths.
+
+        The error is how far off a logit can be, per unit of the hidden state's length.
+        """
         scale_V = (rows_VD.float().abs().amax(1) / self._peak).clamp(min=1e-30)
         int8_VD = (rows_VD.float() / scale_V[:, None]).round().clamp(-self._peak, self._peak)
         kept_VD = int8_VD.double() * scale_V.double()[:, None]
         lost_V, length_V = (rows_VD.double() - kept_VD).norm(dim=1), kept_VD.norm(dim=1)
-        # Besides what int8 loses: the roundings of the few fp32 operations here, and those of the head's own sum.
+        # In addition to what int8 loses: the roundings of the few fp32 operations here, and those
+        # of the head's own sum.
         error_V = (lost_V + (16 * UNIT + self._gamma) * (lost_V + length_V)) * (1 + 1e-5) + 1e-30
         return int8_VD.to(torch.int8), scale_V, error_V, length_V * (1 + 1e-5)
 
     def largest(self, hidden: Float[Tensor, "D"]) -> int | None:
-        """The row of the head with the largest logit, or None if rounding could decide otherwise."""
+        """The row of the head with the largest logit, or None where rounding could decide it."""
         wide_D = hidden.float()
         step = wide_D.abs().max().item() / 127
-        best = self._search(wide_D, step) if 1e-30 < step < 1e30 else None  # neither all zero, nor infinite, nor NaN
+        is_usable = 1e-30 < step < 1e30  # neither all zero, nor infinite, nor NaN
+        best = self._search(wide_D, step) if is_usable else None
         self.n_asked += 1
         self.n_undecided += best is None
         return best
 
     def _search(self, wide_D: Tensor, step: float) -> int | None:
-        """Works in units of `step`, the distance of neighbouring int8 numbers of the hidden state."""
+        """As `largest`. Works in units of `step`, one int8 step of the hidden state."""
         steps_D = wide_D / step
         int8_D = steps_D.round()
         logits_V = self._multiply(int8_D.to(torch.int8))
-        # <w, h> - <kept w, kept h> = <lost w, h> + <kept w, lost h>: at most lost * length of h + length of w * lost of h.
+        # <w, h> - <kept w, kept h> = <lost w, h> + <kept w, lost h>, which is at most
+        # lost w * length of h + length of w * lost h.
         length, lost = (x_D.norm().item() * (1 + 1e-5) for x_D in (steps_D, steps_D - int8_D))
         most, first = (value.item() for value in logits_V.max(0))
         bar = most - length * self._error_V[first].item() - lost * self._length_V[first].item()
-        upper_V = torch.add(logits_V, self._error_V, alpha=length).add_(self._length_V, alpha=lost)
+        upper_V = torch.add(logits_V, self._error_V, alpha=length)
+        upper_V.add_(self._length_V, alpha=lost)
         (candidates_C,) = (upper_V >= bar).nonzero(as_tuple=True)
         self.n_candidates += len(candidates_C)
         if not 0 < len(candidates_C) <= max(64, len(logits_V) // 8):  # 0: a NaN in the head
@@ -79,13 +92,18 @@ class Screen:
         return self._settle(candidates_C, wide_D, bar=bar * step)
 
     def _settle(self, candidates_C: Tensor, wide_D: Tensor, *, bar: float) -> int | None:
-        """The winner, if it is above everybody else in whatever order the head adds up. All others are below `bar`."""
+        """The winner, if no other row can exceed it in whatever order the head adds up.
+
+        The logits of all rows that are not candidates are below `bar`.
+        """
         if len(candidates_C) == 1 and self._weight.dtype == torch.float32:
             return candidates_C.item()
         products_CD = self._weight[candidates_C].double() * wide_D.double()
         exact_C, doubt_C = products_CD.sum(1), products_CD.abs().sum(1) * self._gamma + 1e-30
-        # The plain logits are rounded to the head's dtype, and rounding keeps the order of two numbers or makes them equal.
-        least_C, most_C = ((exact_C + sign * doubt_C).float().to(self._weight.dtype) for sign in (-1, 1))
+        # The plain logits are rounded to the head's dtype, and rounding keeps the order of two
+        # numbers or makes them equal.
+        least_C, most_C = ((exact_C + sign * doubt_C).float().to(self._weight.dtype)
+                           for sign in (-1, 1))
         winner = exact_C.argmax()
         most_C[winner] = bar
         return candidates_C[winner].item() if least_C[winner] > most_C.max() else None
@@ -98,16 +116,23 @@ def _pack(int8_VD: Tensor) -> Tensor:
     return torch.ops.onednn.qlinear_prepack(int8_VD, [1, int8_VD.shape[1]])
 
 
-def _product(x_BD: Tensor, packed: Tensor, scale_V: Tensor, no_offset_V: Tensor) -> Float[Tensor, "B V"]:
+def _product(
+    x_BD: Tensor, packed: Tensor, scale_V: Tensor, no_offset_V: Tensor
+) -> Float[Tensor, "B V"]:
     """Exact integer sums, each then rounded to fp32 and multiplied by its row's scale."""
-    # The only int8 product of PyTorch's that is fast for one row, exact and not deprecated; its name is not public.
+    # The only int8 product of PyTorch that is fast for one row, exact and not deprecated; its name
+    # is not public.
     return torch.ops.onednn.qlinear_pointwise(
         x_BD, 1.0, 0, packed, scale_V, no_offset_V, None, 1.0, 0, torch.float32, "none", [], "")
 
 
 def _is_exact(peak: int) -> bool:
-    """Whether int8 products up to 127 * peak add up without loss: older processors saturate their 16-bit sums of two."""
-    x_BD, rows_VD = torch.full((1, 64), 127, dtype=torch.int8), torch.full((32, 64), peak, dtype=torch.int8)
+    """Whether int8 products up to 127 * peak add up without loss.
+
+    Older processors saturate their 16-bit sums of two.
+    """
+    x_BD = torch.full((1, 64), 127, dtype=torch.int8)
+    rows_VD = torch.full((32, 64), peak, dtype=torch.int8)
     rows_VD[::2] = -peak
     sums_BV = _product(x_BD, _pack(rows_VD), torch.ones(32), torch.zeros(32, dtype=torch.int32))
     return torch.equal(sums_BV.double(), x_BD.double() @ rows_VD.double().T)

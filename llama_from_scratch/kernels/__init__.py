@@ -1,8 +1,9 @@
-"""The same functions as the plain model's, as fused CUDA kernels, and `fuse`, which puts them into a model.
+"""The plain model's functions as fused CUDA kernels, and `fuse`, which puts them into a model.
 
-Each kernel is one `.cu` file, a ladder from naive to fast, with a module of the same name that launches it: on a GPU after
-NVRTC compiled it (`nvrtc`, `driver`), on any CPU through the emulator (`emulator`), from the same source. Nothing is compiled
-before it is called.
+`rms_norm`, `rope`, `swiglu` and `adamw` are each one `.cu` file, a ladder from naive to fast, and a
+module of the same name that launches it. From the same source it runs on a GPU, after `machinery`
+compiled it, and on any CPU, through `emulator`. `trial` holds every kernel against float64 and
+times it. Nothing is compiled before it is called.
 
 Notebooks 30 to 36.
 """

@@ -1,15 +1,18 @@
 // AdamW for all parameters of a model at once. Notebook 36.
 //
-// A step reads and writes the fp32 weights and both averages and reads the gradient: 28 bytes per bf16 parameter, a dozen
-// additions. Written with PyTorch's functions it is a handful of passes per tensor, each of them over memory; here every
-// number is touched once, by one launch, whatever the number of tensors.
+// A step reads and writes the fp32 weights and both averages and reads the gradient: 28 bytes per
+// bf16 parameter, a dozen additions. Written with PyTorch's functions it is a handful of passes per
+// tensor, each of them over memory; here every number is touched once, by one launch, whatever the
+// number of tensors.
 //
-// `tensors` has one row of FIELDS numbers per parameter: the addresses of the fp32 weights, of the two averages, of the
-// gradient, of the copy that the model computes with (0 where that is the fp32 weights themselves), and its size. A chunk is
-// CHUNK elements of one tensor: the unit of work of one block.
+// `tensors` has one row of FIELDS numbers per parameter: the addresses of the fp32 weights, of the
+// two averages, of the gradient, of the copy that the model computes with (0 where that is the fp32
+// weights themselves), and its size. A chunk is CHUNK elements of one tensor: the unit of work of
+// one block.
 //
-// `plan` is what one step needs to know. The device writes it and the device reads it: neither the length of the gradient
-// nor the decision to skip a step ever travels to the CPU, so the CPU never waits and a CUDA graph can hold the whole step.
+// `plan` is what one step needs to know. The device writes it and the device reads it: neither the
+// length of the gradient nor the decision to skip a step ever travels to the CPU, so the CPU never
+// waits and a CUDA graph can hold the whole step.
 #include "common.cuh"
 
 constexpr int THREADS = 256;
@@ -17,15 +20,18 @@ constexpr int CHUNK = 16384;
 enum Field { MASTER, MEAN, SQUARE, GRADIENT, COPY, SIZE, FIELDS };
 enum Plan { NORM, SCALE, LENGTH, EPS, LR, GO };
 
-// The formula, for one element. The plan is read into registers first: read where it is used, it would come from memory
-// again for every element, as the compiler cannot know that the stores leave it alone.
+// The formula, for one element. The plan is read into registers first: read where it is used, it
+// would come from memory again for every element, as the compiler cannot know that the stores leave
+// it alone.
 struct Rule {
     accum scale, length, eps, lr, beta1, beta2;
 
     __device__ Rule(const accum* plan, accum beta1, accum beta2)
-        : scale(plan[SCALE]), length(plan[LENGTH]), eps(plan[EPS]), lr(plan[LR]), beta1(beta1), beta2(beta2) {}
+        : scale(plan[SCALE]), length(plan[LENGTH]), eps(plan[EPS]), lr(plan[LR]),
+          beta1(beta1), beta2(beta2) {}
 
-    __device__ void apply(real gradient, accum& weight, accum& mean, accum& square, accum decay) const {
+    __device__ void apply(real gradient, accum& weight, accum& mean, accum& square,
+                          accum decay) const {
         accum g = widen(gradient) * scale;
         mean += (1 - beta1) * (g - mean);
         square = beta2 * square + (1 - beta2) * g * g;
@@ -33,21 +39,24 @@ struct Rule {
     }
 };
 
-// ---- rung 1: one thread per element, one launch per tensor -------------------------------------------------------------
-// The right bytes, once each. But a model has hundreds of tensors, most of them small: each launch costs microseconds in
-// which a GPU could have moved megabytes, and a norm of 4,096 weights cannot fill 132 multiprocessors.
-extern "C" __global__ void __launch_bounds__(THREADS) adamw_1(accum* master, accum* mean, accum* square, const real* gradient,
-                                                             real* copy_or_null, long long size, const accum* plan,
-                                                             accum beta1, accum beta2, accum decay) {
+// ---- rung 1: one thread per element, one launch per tensor --------------------------------------
+// The right bytes, once each. But a model has hundreds of tensors, most of them small: each launch
+// costs microseconds in which a GPU could have moved megabytes, and a norm of 4,096 weights cannot
+// fill 132 multiprocessors.
+extern "C" __global__ void __launch_bounds__(THREADS) adamw_1(
+    accum* master, accum* mean, accum* square, const real* gradient, real* copy_or_null,
+    long long size, const accum* plan, accum beta1, accum beta2, accum decay)
+{
     long long i = (long long)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= size || plan[GO] == 0) return;
     Rule(plan, beta1, beta2).apply(gradient[i], master[i], mean[i], square[i], decay);
     if (copy_or_null) copy_or_null[i] = narrow(master[i]);
 }
 
-// ---- rung 2: one launch for all tensors --------------------------------------------------------------------------------
-// A block takes chunk after chunk, whichever tensor it lies in. Still one element per thread: a warp's access to bf16 moves
-// only 64 bytes, and each thread waits for four loads where it could wait for many.
+// ---- rung 2: one launch for all tensors ---------------------------------------------------------
+// A block takes chunk after chunk, whichever tensor it lies in. Still one element per thread: a
+// warp's access to bf16 moves only 64 bytes, and each thread waits for four loads where it could
+// wait for many.
 struct Chunk {
     accum *master, *mean, *square, *end;
     const real* gradient;
@@ -68,7 +77,8 @@ struct Chunk {
 
     // Chunks begin at multiples of CHUNK, so they are aligned where their tensor is.
     __device__ bool is_aligned() const {
-        return (((size_t)master | (size_t)mean | (size_t)square | (size_t)gradient | (size_t)copy) & 15) == 0;
+        return (((size_t)master | (size_t)mean | (size_t)square | (size_t)gradient
+                 | (size_t)copy) & 15) == 0;
     }
 
     __device__ void step(int i, Rule rule) const {
@@ -77,9 +87,10 @@ struct Chunk {
     }
 };
 
-extern "C" __global__ void __launch_bounds__(THREADS) adamw_2(const long long* tensors, const accum* decays,
-                                                             const int* chunk_tensor, const long long* chunk_start,
-                                                             int n_chunks, const accum* plan, accum beta1, accum beta2) {
+extern "C" __global__ void __launch_bounds__(THREADS) adamw_2(
+    const long long* tensors, const accum* decays, const int* chunk_tensor,
+    const long long* chunk_start, int n_chunks, const accum* plan, accum beta1, accum beta2)
+{
     if (plan[GO] == 0) return;
     Rule rule(plan, beta1, beta2);
     for (int c = blockIdx.x; c < n_chunks; c += gridDim.x) {
@@ -88,16 +99,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw_2(const long long* t
     }
 }
 
-// ---- rung 3: 16 bytes at a time ----------------------------------------------------------------------------------------
-// VECTOR elements per thread: for bf16 one 16-byte load of gradients and two each of weights and averages, seven that do not
-// wait for one another. The last few elements of a tensor, or a tensor that a view has put off the 16-byte
-// grid, go one by one.
-constexpr int WIDE = sizeof(accum) / sizeof(real);   // 16-byte loads of accum that hold as many elements as one of real
-constexpr int BLOCKS = sizeof(real) == 8 ? 2 : 4;    // per multiprocessor: what may stay in registers, without spilling
+// ---- rung 3: 16 bytes at a time -----------------------------------------------------------------
+// VECTOR elements per thread: for bf16 one 16-byte load of gradients and two each of weights and
+// averages, seven that do not wait for one another. The last few elements of a tensor, or a tensor
+// that a view has put off the 16-byte grid, go one by one.
+constexpr int WIDE = sizeof(accum) / sizeof(real);   // 16-byte loads of accum for one of real
+constexpr int BLOCKS = sizeof(real) == 8 ? 2 : 4;    // per processor, so that nothing spills
 
-extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) adamw(const long long* tensors, const accum* decays,
-                                                           const int* chunk_tensor, const long long* chunk_start,
-                                                           int n_chunks, const accum* plan, accum beta1, accum beta2) {
+extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) adamw(
+    const long long* tensors, const accum* decays, const int* chunk_tensor,
+    const long long* chunk_start, int n_chunks, const accum* plan, accum beta1, accum beta2)
+{
     if (plan[GO] == 0) return;
     Rule rule(plan, beta1, beta2);
     for (int c = blockIdx.x; c < n_chunks; c += gridDim.x) {
@@ -117,7 +129,8 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) adamw(const long l
             #pragma unroll
             for (int j = 0; j < VECTOR; j++) {
                 int w = j / (VECTOR / WIDE), k = j % (VECTOR / WIDE);
-                rule.apply(gradient.at[j], master[w].at[k], mean[w].at[k], square[w].at[k], chunk.decay);
+                rule.apply(gradient.at[j], master[w].at[k], mean[w].at[k], square[w].at[k],
+                           chunk.decay);
                 copy.at[j] = narrow(master[w].at[k]);
             }
             #pragma unroll
@@ -133,12 +146,14 @@ extern "C" __global__ void __launch_bounds__(THREADS, BLOCKS) adamw(const long l
     }
 }
 
-// ---- the length of the gradient, and the plan --------------------------------------------------------------------------
-// Two levels, both in a fixed order, so the same gradients give the same bits: one sum of squares per chunk, then one block
-// adds the chunks. Atomic additions would save the second launch and cost that.
-extern "C" __global__ void __launch_bounds__(THREADS) gradient_squares(const long long* tensors, const accum* decays,
-                                                                      const int* chunk_tensor, const long long* chunk_start,
-                                                                      int n_chunks, accum* squares) {
+// ---- the length of the gradient, and the plan ---------------------------------------------------
+// Two levels, both in a fixed order, so the same gradients give the same bits: one sum of squares
+// per chunk, then one block adds the chunks. Atomic additions would save the second launch and cost
+// that.
+extern "C" __global__ void __launch_bounds__(THREADS) gradient_squares(
+    const long long* tensors, const accum* decays, const int* chunk_tensor,
+    const long long* chunk_start, int n_chunks, accum* squares)
+{
     __shared__ accum per_warp[THREADS / 32];
     for (int c = blockIdx.x; c < n_chunks; c += gridDim.x) {
         Chunk chunk(tensors, decays, chunk_tensor[c], chunk_start[c]);
@@ -150,17 +165,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) gradient_squares(const lon
             #pragma unroll
             for (int j = 0; j < VECTOR; j++) sum += widen(gradient.at[j]) * widen(gradient.at[j]);
         }
-        for (int i = vectorised + threadIdx.x; i < size; i += THREADS) sum += widen(chunk.gradient[i]) * widen(chunk.gradient[i]);
+        for (int i = vectorised + threadIdx.x; i < size; i += THREADS)
+            sum += widen(chunk.gradient[i]) * widen(chunk.gradient[i]);
         sum = block_sum(sum, per_warp);
         if (threadIdx.x == 0) squares[c] = sum;
     }
 }
 
-// One block. Without clipping n_chunks is 0, and the step goes ahead whatever the gradients are. A norm that is not finite
-// sets GO to 0: no weight, no average and no step count changes.
-extern "C" __global__ void __launch_bounds__(THREADS) make_plan(const accum* squares, int n_chunks, accum max_norm,
-                                                               const double* lr, double beta1, double beta2, double eps,
-                                                               long long* n_steps, accum* plan) {
+// One block. Without clipping n_chunks is 0, and the step goes ahead whatever the gradients are. A
+// norm that is not finite sets GO to 0: no weight, no average and no step count changes.
+extern "C" __global__ void __launch_bounds__(THREADS) make_plan(
+    const accum* squares, int n_chunks, accum max_norm, const double* lr, double beta1,
+    double beta2, double eps, long long* n_steps, accum* plan)
+{
     __shared__ accum per_warp[THREADS / 32];
     accum sum = 0;
     for (int c = threadIdx.x; c < n_chunks; c += THREADS) sum += squares[c];
@@ -169,7 +186,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) make_plan(const accum* squ
     accum norm = sqrt(sum);
     bool is_finite = norm - norm == 0;   // of infinity and of NaN this is NaN
     if (is_finite) n_steps[0]++;
-    double root = sqrt(1 - pow(beta2, (double)n_steps[0]));   // both averages started at 0: divide out what is missing
+    double root = sqrt(1 - pow(beta2, (double)n_steps[0]));   // as both averages started at 0
     plan[NORM] = norm;
     plan[SCALE] = norm > max_norm ? max_norm / norm : 1;
     plan[LENGTH] = (accum)(lr[0] * root / (1 - pow(beta1, (double)n_steps[0])));

@@ -1,11 +1,12 @@
-"""AdamW for all parameters in one launch: the same formula as `train.optimizer.AdamW`, every number touched once.
+"""AdamW for all parameters in one launch: `train.optimizer.AdamW`, but every number touched once.
 
-A step reads and writes the fp32 weights and both averages, reads the gradient and writes the model's copy: 28 bytes per bf16
-parameter. The length of the gradient, the clipping and the decision to skip a step stay on the device, so the CPU never waits
-for it and a CUDA graph can hold the whole step.
+A step reads and writes the fp32 weights and both averages, reads the gradient and writes the
+model's copy: 28 bytes per bf16 parameter. The length of the gradient, the clipping and the decision
+to skip a step stay on the device, so the CPU never waits for it and a CUDA graph can hold the whole
+step.
 
-Notebook 36. Sources: as `train.optimizer`; fp32 weights behind bf16 ones: Micikevicius et al., Mixed Precision Training,
-arXiv:1710.03740, section 3.1.
+Notebook 36. Sources: as `train.optimizer`; fp32 weights behind bf16 ones: Micikevicius et al.,
+Mixed Precision Training, arXiv:1710.03740, section 3.1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from llama_from_scratch.kernels.launch import launch, program
-from llama_from_scratch.kernels.tensors import n_processors, require_cuda
+from llama_from_scratch.kernels.machinery.launch import launch, program
+from llama_from_scratch.kernels.machinery.tensors import n_processors, require_cuda
 from llama_from_scratch.train.optimizer import Group, refuse_other_state
 
 THREADS = 256
@@ -27,14 +28,16 @@ NORM = 0                # place of the gradient's length in the plan
 
 
 class FusedAdamW:
-    """A drop-in for `train.optimizer.AdamW`, with clipping inside: one launch for the step, two more for the norm.
+    """A drop-in for `train.optimizer.AdamW` that also clips: one launch a step, three with the
+    norm.
 
-    Parameters in bf16 or fp16 get fp32 weights behind them (`masters`); the model's own are rounded copies of those, written
-    in the same pass. All parameters share one dtype and one device.
+    Parameters in bf16 or fp16 get fp32 weights behind them (`masters`); the model's own are rounded
+    copies of those, written in the same pass. All parameters share one dtype and one device.
     """
 
     def __init__(
-        self, groups: Sequence[Group], *, beta1: float = 0.9, beta2: float = 0.95, eps: float = 1e-8, emulate: bool = False
+        self, groups: Sequence[Group], *, beta1: float = 0.9, beta2: float = 0.95,
+        eps: float = 1e-8, emulate: bool = False,
     ) -> None:
         self.groups, self.beta1, self.beta2, self.eps = tuple(groups), beta1, beta2, eps
         self.params = {name: p for group in groups for name, p in group.params.items()}
@@ -45,7 +48,8 @@ class FusedAdamW:
         device, accum = first.device, self._program.accum
         self.means = {name: torch.zeros_like(p, dtype=accum) for name, p in self.params.items()}
         self.squares = {name: torch.zeros_like(p, dtype=accum) for name, p in self.params.items()}
-        self.masters = {} if first.dtype == accum else {name: p.detach().to(accum) for name, p in self.params.items()}
+        copied = {} if first.dtype == accum else self.params
+        self.masters = {name: p.detach().to(accum) for name, p in copied.items()}
         self.n_steps = torch.zeros(1, dtype=torch.int64, device=device)
         self._lr = torch.zeros(1, dtype=torch.float64, device=device)
         self._plan = torch.zeros(N_FIELDS, dtype=accum, device=device)
@@ -60,41 +64,49 @@ class FusedAdamW:
     def step(self, *, lr: float, max_norm: float | None = None) -> Float[Tensor, ""] | None:
         """One step against the gradients, all of which must be there.
 
-        With `max_norm`, gradients longer than that (all of them as one vector) count as scaled down to it, and a length that is
-        not finite skips the step: nothing changes, the number of steps included. Returns the length before scaling, on the
-        device: reading it waits for the GPU. Without, the gradients are not measured and None is returned.
+        With `max_norm`, gradients longer than that (all of them as one vector) count as scaled down
+        to it, and a length that is not finite skips the step: nothing changes, the number of steps
+        included. Returns the length before scaling, on the device: reading it waits for the GPU.
+        Without `max_norm`, the gradients are not measured and None is returned.
         """
         self._find_gradients()
         self._lr.fill_(lr)
         grid = min(len(self._chunk_tensor), n_processors(self._lr.device) * BLOCKS_PER_PROCESSOR)
-        work = [self._table, self._decays, self._chunk_tensor, self._chunk_start, len(self._chunk_tensor)]
+        work = [self._table, self._decays, self._chunk_tensor, self._chunk_start,
+                len(self._chunk_tensor)]
         if max_norm is not None:
-            launch(self._program, "gradient_squares", [*work, self._squares], grid=grid, block=THREADS)
+            launch(self._program, "gradient_squares", [*work, self._squares], grid=grid,
+                   block=THREADS)
         n_measured = 0 if max_norm is None else len(self._chunk_tensor)
         limit = float("inf") if max_norm is None else max_norm
         launch(self._program, "make_plan",
-               [self._squares, n_measured, limit, self._lr, self.beta1, self.beta2, self.eps, self.n_steps, self._plan],
+               [self._squares, n_measured, limit, self._lr, self.beta1, self.beta2, self.eps,
+                self.n_steps, self._plan],
                grid=1, block=THREADS)
-        launch(self._program, "adamw", [*work, self._plan, self.beta1, self.beta2], grid=grid, block=THREADS)
+        launch(self._program, "adamw", [*work, self._plan, self.beta1, self.beta2], grid=grid,
+               block=THREADS)
         return None if max_norm is None else self._plan[NORM].clone()
 
     def _find_gradients(self) -> None:
-        """Tells the device where everything lies, if anything moved since the last step: gradients may be new tensors."""
+        """Gives the device the addresses again if any moved: gradients may be new tensors."""
         if missing := [name for name, p in self.params.items() if p.grad is None]:
-            raise ValueError(f"every parameter of a group needs a gradient; {', '.join(missing[:4])} got none. "
-                             "Call backward first, or leave frozen parameters out of the groups")
+            raise ValueError("every parameter of a group needs a gradient; "
+                             f"{', '.join(missing[:4])} got none. Call backward first, or leave "
+                             "frozen parameters out of the groups")
         for p in self.params.values():
             p.grad = p.grad.contiguous()
         addresses = [row for name, p in self.params.items() for row in self._row(name, p)]
         if addresses != self._addresses:
             table = torch.tensor(addresses)
-            self._table = (table.pin_memory() if self._lr.is_cuda else table).to(self._lr.device, non_blocking=True)
+            table = table.pin_memory() if self._lr.is_cuda else table
+            self._table = table.to(self._lr.device, non_blocking=True)
             self._addresses = addresses
 
     def _row(self, name: str, p: nn.Parameter) -> list[int]:
         master = self.masters.get(name)
         weights, copy = (p.data_ptr(), 0) if master is None else (master.data_ptr(), p.data_ptr())
-        return [weights, self.means[name].data_ptr(), self.squares[name].data_ptr(), p.grad.data_ptr(), copy, p.numel()]
+        return [weights, self.means[name].data_ptr(), self.squares[name].data_ptr(),
+                p.grad.data_ptr(), copy, p.numel()]
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""
@@ -102,7 +114,10 @@ class FusedAdamW:
             p.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """As `train.optimizer.AdamW.state_dict`, which can load it in fp32; with `master.*` where the model is narrower."""
+        """As `train.optimizer.AdamW.state_dict`, and `master.*` for a model narrower than fp32.
+
+        In fp32 the plain optimizer can load it.
+        """
         state = {f"mean.{name}": mean for name, mean in self.means.items()}
         state |= {f"square.{name}": square for name, square in self.squares.items()}
         state |= {f"master.{name}": master for name, master in self.masters.items()}
@@ -110,7 +125,7 @@ class FusedAdamW:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over what `state_dict` gave. Raises ValueError if it belongs to other parameters."""
+        """Loads what `state_dict` gave. Raises ValueError if it belongs to other parameters."""
         own = self.state_dict()
         refuse_other_state(state, own=own)
         for name, tensor in own.items():
@@ -125,11 +140,12 @@ def _check(groups: Sequence[Group], params: Mapping[str, nn.Parameter]) -> None:
         raise ValueError(f"AdamW needs at least one parameter, and each in one group; got {names}")
     kinds = sorted({f"{p.dtype} on {p.device}" for p in params.values()})
     if len(kinds) > 1:
-        raise ValueError(f"FusedAdamW steps all parameters in one launch, so they must share dtype and device; got {kinds}. "
-                         "Convert the model with .to(...), or make one optimizer for each kind")
+        raise ValueError("FusedAdamW steps all parameters in one launch, so they must share dtype "
+                         f"and device; got {kinds}. Convert the model with .to(...), or make one "
+                         "optimizer for each kind")
     if gaps := [name for name, p in params.items() if not p.is_contiguous()]:
-        raise ValueError(f"FusedAdamW needs parameters that lie in memory without gaps; {', '.join(gaps[:4])} do not. "
-                         "Replace them by p.contiguous()")
+        raise ValueError("FusedAdamW needs parameters that lie in memory without gaps; "
+                         f"{', '.join(gaps[:4])} do not. Replace them by p.contiguous()")
 
 
 def _chunks(sizes: Sequence[int]) -> tuple[Int[Tensor, "chunks"], Int[Tensor, "chunks"]]:

@@ -15,11 +15,11 @@ from jaxtyping import Complex, Float
 from torch import Tensor, nn
 
 from llama_from_scratch.config import record
+from llama_from_scratch.kernels.machinery.source import REAL_NAMES
+from llama_from_scratch.kernels.machinery.tensors import require_cuda
 from llama_from_scratch.kernels.rms_norm import add_rms_norm, rms_norm
 from llama_from_scratch.kernels.rope import rope
-from llama_from_scratch.kernels.source import REAL_NAMES
 from llama_from_scratch.kernels.swiglu import swiglu
-from llama_from_scratch.kernels.tensors import require_cuda
 from llama_from_scratch.model.attention import Attention, SoftmaxAttention
 from llama_from_scratch.model.feed_forward import FeedForward, SwiGLU
 from llama_from_scratch.model.norm import AddNorm, RMSNorm

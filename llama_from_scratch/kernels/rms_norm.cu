@@ -1,17 +1,16 @@
-// RMSNorm: y = x / sqrt(mean(x^2) + eps) * weight for every row, with a residual added on the way in if there is one.
+// RMSNorm: y = x / sqrt(mean(x^2) + eps) * weight for every row, after adding a residual, if any.
 //
-// A row is a token. Forward reads a row and writes a row; backward reads two (three with a residual) and writes one. The
-// arithmetic is nothing beside that, so the whole ladder is about one thing: move every byte once, and keep enough bytes on
-// their way. Memory answers after most of a microsecond; an H200 that copies 4.3 TB/s has about 2 MB of reads on their way at
-// any time, 16 KB per processor: one 16-byte load from each of 1024 threads.
+// A row is a token. Forward reads and writes one row; backward reads two (three with a residual)
+// and writes one. The arithmetic costs little: the ladder is about moving every byte once, with
+// enough of them on their way. Memory answers after most of a microsecond; an H200 that copies 4.3
+// TB/s has 2 MB of reads on their way, 16 KB per processor: a 16-byte load of each of 1024 threads.
 //
-// Rounding, as in model/norm.py: x + residual is rounded before its size is taken; x * inverse is rounded before it is
+// Rounding, as in model/norm.py: x + residual before its size is taken; x * inverse before it is
 // multiplied by the weight. Backward rounds where PyTorch's autograd would write to memory.
 #include "common.cuh"
 
 constexpr int THREADS = 256;
-constexpr int NARROW = 4 * 32 * VECTOR;   // the widest row that a single warp handles in a block of several rows
-
+constexpr int NARROW = 4 * 32 * VECTOR;   // the widest row of one warp, in a block of several rows
 __device__ inline accum inverse_of(accum sum_of_squares, int n_columns, accum eps) {
     return inverse_root(sum_of_squares / n_columns + eps);
 }
@@ -19,12 +18,12 @@ __device__ inline real normed(real x, accum inverse, real weight) {
     return narrow(rounded(widen(x) * inverse) * widen(weight));
 }
 
-// ==== forward =========================================================================================================
-
-// Rung 1. One thread per row, as one would write it for a CPU. Neighbouring threads read a whole row apart, so each 2 bytes of
-// bf16 that a warp asks for are fetched as a 32-byte sector of their own.
+// ==== forward ====================================================================================
+// Rung 1. One thread per row, as one would write it for a CPU. Neighboring threads read a whole row
+// apart, so every 2 bytes of bf16 that a warp asks for come in a 32-byte sector of their own.
 extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_forward_1(
-    const real* x, const real* weight, real* y, accum* inverse_size, long long n_rows, int n_columns, accum eps)
+    const real* x, const real* weight, real* y, accum* inverse_size, long long n_rows,
+    int n_columns, accum eps)
 {
     size_t row = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= (size_t)n_rows) return;
@@ -34,12 +33,13 @@ extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_forward_1(
         sum += value * value;
     }
     accum inverse = inverse_of(sum, n_columns, eps);
-    for (int c = 0; c < n_columns; c++) y[row * n_columns + c] = normed(x[row * n_columns + c], inverse, weight[c]);
+    for (int c = 0; c < n_columns; c++)
+        y[row * n_columns + c] = normed(x[row * n_columns + c], inverse, weight[c]);
     inverse_size[row] = inverse;
 }
 
-// Rung 2. One block per row: neighbouring threads read neighbouring numbers. Their sums meet in shared memory, half as many in
-// each round; a barrier after each, as the readers are other threads than the writers. Eight barriers, in which a block waits.
+// Rung 2. One block per row: neighboring threads read neighboring numbers. Sums meet in shared
+// memory, half as many in each round, with a barrier after each, at which the whole block waits.
 extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_forward_2(
     const real* x, const real* weight, real* y, accum* inverse_size, int n_columns, accum eps)
 {
@@ -57,16 +57,17 @@ extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_forward_2(
         __syncthreads();
     }
     accum inverse = inverse_of(sums[0], n_columns, eps);
-    for (int c = threadIdx.x; c < n_columns; c += THREADS) y[begin + c] = normed(x[begin + c], inverse, weight[c]);
+    for (int c = threadIdx.x; c < n_columns; c += THREADS)
+        y[begin + c] = normed(x[begin + c], inverse, weight[c]);
     if (threadIdx.x == 0) inverse_size[blockIdx.x] = inverse;
 }
 
-// Rung 3. The lanes of a warp add by shuffles, register to register; only 8 numbers go through shared memory. The residual
-// joins here: the sum is written and measured in one pass. This rung takes rows of any width (an odd one shifts every second
-// row off the 16-byte grid), but asks for 2 bytes at a time and for every row twice, the second time of the cache.
+// Rung 3. A warp's lanes add by shuffles; only 8 numbers go through shared memory. The residual
+// joins here: the sum is written and measured in one pass. Rows of any width (odd ones leave the
+// 16-byte grid), but 2 bytes at a time and every row twice, the second time from the cache.
 extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_forward(
-    const real* x, const real* residual_or_null, const real* weight, real* y, real* sum_or_null, accum* inverse_size,
-    int n_columns, accum eps)
+    const real* x, const real* residual_or_null, const real* weight, real* y, real* sum_or_null,
+    accum* inverse_size, int n_columns, accum eps)
 {
     __shared__ accum per_warp[THREADS / 32];
     size_t begin = (size_t)blockIdx.x * n_columns;
@@ -80,19 +81,18 @@ extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_forward(
         sum += value * value;
     }
     accum inverse = inverse_of(block_sum(sum, per_warp), n_columns, eps);
-    const real* h = residual_or_null ? sum_or_null : x;   // a thread reads back only what it wrote itself: no barrier
-    for (int c = threadIdx.x; c < n_columns; c += blockDim.x) y[begin + c] = normed(h[begin + c], inverse, weight[c]);
+    const real* h = residual_or_null ? sum_or_null : x;   // what this thread wrote: no barrier
+    for (int c = threadIdx.x; c < n_columns; c += blockDim.x)
+        y[begin + c] = normed(h[begin + c], inverse, weight[c]);
     if (threadIdx.x == 0) inverse_size[blockIdx.x] = inverse;
 }
 
-// Rung 4. 16 bytes per load, VECTORS of them per tensor asked for before the first is needed, and the row stays in registers:
-// every byte moves once. VECTORS is known to the compiler, or `h` could not live in registers, which have no addresses.
-//
-// blockDim.x threads share a row, vector j of thread t at column (j * blockDim.x + t) * VECTOR. Where one warp is enough for a
-// row, a block takes blockDim.y rows, and no warp waits for another. The weight is asked for before the reduction, so that it
-// is there when the sum is; after the first rows it comes from the L1 cache, where `load_once` leaves it room.
+// Rung 4. 16 bytes per load, VECTORS of them asked for before the first is needed. The row stays in
+// registers, for which VECTORS must be known to the compiler: every byte moves once. blockDim.x
+// threads share a row, vector j of thread t at column (j * blockDim.x + t) * VECTOR; if a warp is
+// enough for a row, a block takes blockDim.y rows. The weight is asked for before the reduction, so
+// that it is there when the sum is; for later rows the L1 cache has it, as `load_once` leaves room.
 __device__ inline int column_of(int j) { return (j * blockDim.x + threadIdx.x) * VECTOR; }
-__device__ inline accum row_sum(accum x, accum* per_warp) { return blockDim.x == 32 ? warp_sum(x) : block_sum(x, per_warp); }
 
 template <int VECTORS>
 __device__ inline void forward(
@@ -138,48 +138,54 @@ __device__ inline void forward(
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_forward_by1(
-    const real* x, const real* residual_or_null, const real* weight, real* y, real* sum_or_null, accum* inverse_size,
-    long long n_rows, int n_columns, accum eps)
+    const real* x, const real* residual_or_null, const real* weight, real* y, real* sum_or_null,
+    accum* inverse_size, long long n_rows, int n_columns, accum eps)
 {
     __shared__ accum per_warp[32];
-    forward<1>(x, residual_or_null, weight, y, sum_or_null, inverse_size, n_rows, n_columns, eps, per_warp);
+    forward<1>(x, residual_or_null, weight, y, sum_or_null, inverse_size, n_rows, n_columns, eps,
+               per_warp);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_forward_by2(
-    const real* x, const real* residual_or_null, const real* weight, real* y, real* sum_or_null, accum* inverse_size,
-    long long n_rows, int n_columns, accum eps)
+    const real* x, const real* residual_or_null, const real* weight, real* y, real* sum_or_null,
+    accum* inverse_size, long long n_rows, int n_columns, accum eps)
 {
     __shared__ accum per_warp[32];
-    forward<2>(x, residual_or_null, weight, y, sum_or_null, inverse_size, n_rows, n_columns, eps, per_warp);
+    forward<2>(x, residual_or_null, weight, y, sum_or_null, inverse_size, n_rows, n_columns, eps,
+               per_warp);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 3) rms_norm_forward_by4(
-    const real* x, const real* residual_or_null, const real* weight, real* y, real* sum_or_null, accum* inverse_size,
-    long long n_rows, int n_columns, accum eps)
+    const real* x, const real* residual_or_null, const real* weight, real* y, real* sum_or_null,
+    accum* inverse_size, long long n_rows, int n_columns, accum eps)
 {
     __shared__ accum per_warp[32];
-    forward<4>(x, residual_or_null, weight, y, sum_or_null, inverse_size, n_rows, n_columns, eps, per_warp);
+    forward<4>(x, residual_or_null, weight, y, sum_or_null, inverse_size, n_rows, n_columns, eps,
+               per_warp);
 }
 
 extern "C" __global__ void __launch_bounds__(512) rms_norm_forward_by8(
-    const real* x, const real* residual_or_null, const real* weight, real* y, real* sum_or_null, accum* inverse_size,
-    long long n_rows, int n_columns, accum eps)
+    const real* x, const real* residual_or_null, const real* weight, real* y, real* sum_or_null,
+    accum* inverse_size, long long n_rows, int n_columns, accum eps)
 {
     __shared__ accum per_warp[32];
-    forward<8>(x, residual_or_null, weight, y, sum_or_null, inverse_size, n_rows, n_columns, eps, per_warp);
+    forward<8>(x, residual_or_null, weight, y, sum_or_null, inverse_size, n_rows, n_columns, eps,
+               per_warp);
 }
 
-// ==== backward ========================================================================================================
+// ==== backward ===================================================================================
 //
 // With n = x * inverse and g = dy * weight:
-//     dx      = inverse * (g - n * mean(g * n))     the mean over the row: every x has a share in the row's size
+//     dx      = inverse * (g - n * mean(g * n))   the mean over the row, whose size every x shares
 //     dweight = sum of dy * n over all rows
-// dx asks for a sum along rows, dweight for a sum down the columns: the trouble is to get both from one visit to dy and x.
+// dx asks for a sum along rows, dweight for a sum down the columns: the trouble is to get both from
+// one visit to dy and x.
 
-// Rung 1. Two kernels: a block per row for dx, a thread per column for dweight. dy and x are read twice from memory, and one
-// thread per column is far too few to keep memory busy.
+// Rung 1. Two kernels: a block per row for dx, a thread per column for dweight. dy and x are read
+// twice from memory, and one thread per column is far too few to keep memory busy.
 extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_backward_1(
-    const real* dy, const real* x, const real* weight, const accum* inverse_size, real* dx, int n_columns)
+    const real* dy, const real* x, const real* weight, const accum* inverse_size, real* dx,
+    int n_columns)
 {
     __shared__ accum per_warp[THREADS / 32];
     size_t begin = (size_t)blockIdx.x * n_columns;
@@ -194,22 +200,25 @@ extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_backward_1(
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_weight_gradient_1(
-    const real* dy, const real* x, const accum* inverse_size, real* dweight, long long n_rows, int n_columns)
+    const real* dy, const real* x, const accum* inverse_size, real* dweight, long long n_rows,
+    int n_columns)
 {
     int c = blockIdx.x * blockDim.x + threadIdx.x;
     if (c >= n_columns) return;
     accum sum = 0;
     for (size_t row = 0; row < (size_t)n_rows; row++)
-        sum += widen(dy[row * n_columns + c]) * rounded(widen(x[row * n_columns + c]) * inverse_size[row]);
+        sum += widen(dy[row * n_columns + c])
+             * rounded(widen(x[row * n_columns + c]) * inverse_size[row]);
     dweight[c] = narrow(sum);
 }
 
-// Rung 2. A few blocks that stay and visit row after row. A thread meets the same columns in every row, so it alone adds up
-// their part of dweight: no atomics, hence the same bits in every run. The parts of a block are one row of `partial`, kept in
-// the cache; `rms_norm_column_sum` adds the blocks. Rows of any width. The incoming gradient of x + residual joins in passing.
+// Rung 2. A few blocks that stay and visit row after row. A thread meets the same columns in every
+// row, so it alone adds up their part of dweight: no atomics, hence the same bits in every run. The
+// parts of a block are one row of `partial`, kept in the cache; `rms_norm_column_sum` adds the
+// blocks. Rows of any width. The incoming gradient of x + residual joins in passing.
 extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_backward(
-    const real* dy, const real* dsum_or_null, const real* x, const real* weight, const accum* inverse_size,
-    real* dx, accum* partial, long long n_rows, int n_columns)
+    const real* dy, const real* dsum_or_null, const real* x, const real* weight,
+    const accum* inverse_size, real* dx, accum* partial, long long n_rows, int n_columns)
 {
     __shared__ accum per_warp[THREADS / 32];
     accum* part = partial + (size_t)blockIdx.x * n_columns;
@@ -230,21 +239,24 @@ extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_backward(
     }
 }
 
-// Rung 3. The parts of dweight live in registers, the row moves once and in vectors, and the next row's loads leave before the
-// current row is reduced: memory works while the block waits at its barrier. That is what one row per block cannot do.
+// Rung 3. The parts of dweight live in registers, the row moves once and in vectors, and the next
+// row's loads leave before the current row is reduced: memory works while the block waits at its
+// barrier. That is what one row per block cannot do.
 //
-// Registers are the limit. Per 8 columns of bf16 a thread holds 8 for dweight, 8 for the row (x and dy) and 8 for the next row,
-// and some 30 for the rest. To save 4 each, the weight is read anew from the L1 cache for each row, and dsum is asked for only
-// when the widened numbers of the first half have left theirs; it has the time of the reduction to arrive.
+// Registers are the limit. Per 8 columns of bf16 a thread holds 8 for dweight, 8 for the row (x and
+// dy) and 8 for the next row, and some 30 for the rest. To save 4 each, the weight is read again
+// from the L1 cache for each row, and dsum is asked for only when the widened numbers of the first
+// half have left theirs; it has the time of the reduction to arrive.
 template <int VECTORS>
 __device__ inline void backward(
-    const real* dy, const real* dsum, const real* x, const real* weight, const accum* inverse_size, real* dx, accum* partial,
-    long long n_rows, int n_columns, accum* shared)
+    const real* dy, const real* dsum, const real* x, const real* weight, const accum* inverse_size,
+    real* dx, accum* partial, long long n_rows, int n_columns, accum* shared)
 {
     accum part[VECTORS][VECTOR] = {};
     Vector next_x[VECTORS] = {}, next_dy[VECTORS] = {};
     accum next_inverse = 0;
-    size_t row = (size_t)blockIdx.x * blockDim.y + threadIdx.y, step = (size_t)gridDim.x * blockDim.y;
+    size_t row = (size_t)blockIdx.x * blockDim.y + threadIdx.y;
+    size_t step = (size_t)gridDim.x * blockDim.y;
     auto fetch = [&](size_t row) {
         if (row >= (size_t)n_rows) return;
         next_inverse = inverse_size[row];
@@ -305,7 +317,8 @@ __device__ inline void backward(
     constexpr int WIDE = 16 / sizeof(accum);   // fp32 numbers per 16-byte store
     accum* out = partial + (size_t)blockIdx.x * n_columns;
     #pragma unroll
-    for (int j = 0; j < VECTORS; j++) if (threadIdx.y + 1 == blockDim.y && column_of(j) < n_columns) {
+    for (int j = 0; j < VECTORS; j++) {
+        if (threadIdx.y + 1 < blockDim.y || column_of(j) >= n_columns) continue;
         for (int i = 0; i < VECTOR; i += WIDE) {
             VectorOf<accum> four;
             for (int k = 0; k < WIDE; k++) four.at[k] = part[j][i + k];
@@ -315,39 +328,40 @@ __device__ inline void backward(
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 4) rms_norm_backward_by1(
-    const real* dy, const real* dsum_or_null, const real* x, const real* weight, const accum* inverse_size,
-    real* dx, accum* partial, long long n_rows, int n_columns)
+    const real* dy, const real* dsum_or_null, const real* x, const real* weight,
+    const accum* inverse_size, real* dx, accum* partial, long long n_rows, int n_columns)
 {
     __shared__ accum shared[NARROW];
     backward<1>(dy, dsum_or_null, x, weight, inverse_size, dx, partial, n_rows, n_columns, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS, 3) rms_norm_backward_by2(
-    const real* dy, const real* dsum_or_null, const real* x, const real* weight, const accum* inverse_size,
-    real* dx, accum* partial, long long n_rows, int n_columns)
+    const real* dy, const real* dsum_or_null, const real* x, const real* weight,
+    const accum* inverse_size, real* dx, accum* partial, long long n_rows, int n_columns)
 {
     __shared__ accum shared[NARROW];
     backward<2>(dy, dsum_or_null, x, weight, inverse_size, dx, partial, n_rows, n_columns, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_backward_by4(
-    const real* dy, const real* dsum_or_null, const real* x, const real* weight, const accum* inverse_size,
-    real* dx, accum* partial, long long n_rows, int n_columns)
+    const real* dy, const real* dsum_or_null, const real* x, const real* weight,
+    const accum* inverse_size, real* dx, accum* partial, long long n_rows, int n_columns)
 {
     __shared__ accum shared[NARROW];
     backward<4>(dy, dsum_or_null, x, weight, inverse_size, dx, partial, n_rows, n_columns, shared);
 }
 
 extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_backward_by8(
-    const real* dy, const real* dsum_or_null, const real* x, const real* weight, const accum* inverse_size,
-    real* dx, accum* partial, long long n_rows, int n_columns)
+    const real* dy, const real* dsum_or_null, const real* x, const real* weight,
+    const accum* inverse_size, real* dx, accum* partial, long long n_rows, int n_columns)
 {
     __shared__ accum shared[NARROW];
     backward<8>(dy, dsum_or_null, x, weight, inverse_size, dx, partial, n_rows, n_columns, shared);
 }
 
-// dweight from the blocks' parts. A thread per column would wait for hundreds of loads one after the other: 32 threads share a
-// column, each every 32nd part, and their sums meet in shared memory, added by one thread in a fixed order.
+// dweight from the blocks' parts. A thread per column would wait for hundreds of loads one after
+// the other: 32 threads share a column, each every 32nd part, and their sums meet in shared memory,
+// added by one thread in a fixed order.
 extern "C" __global__ void __launch_bounds__(1024) rms_norm_column_sum(
     const accum* partial, real* dweight, int n_parts, int n_columns)
 {
@@ -355,7 +369,8 @@ extern "C" __global__ void __launch_bounds__(1024) rms_norm_column_sum(
     int c = blockIdx.x * 32 + threadIdx.x;
     accum sum = 0;
     #pragma unroll 4
-    for (int part = threadIdx.y; part < n_parts; part += 32) if (c < n_columns) sum += partial[(size_t)part * n_columns + c];
+    for (int part = threadIdx.y; part < n_parts; part += 32)
+        if (c < n_columns) sum += partial[(size_t)part * n_columns + c];
     sums[threadIdx.y][threadIdx.x] = sum;
     __syncthreads();
     if (threadIdx.y > 0 || c >= n_columns) return;

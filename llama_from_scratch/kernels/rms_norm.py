@@ -1,11 +1,12 @@
-"""RMSNorm as one kernel, alone or with the addition to the residual stream before it; forward and backward.
+"""RMSNorm as one kernel, alone or with the residual addition before it; forward and backward.
 
-Plain PyTorch takes five passes over memory to normalise a row and some fifteen to go back. Here each direction is one: a row is
-read once, stays in registers while its size is computed, and leaves finished. Every result is rounded where the plain model
-rounds it. For backward only the inputs and one number per row are kept.
+Plain PyTorch takes five passes over memory to normalise a row and some fifteen to go back. Here
+each direction is one: a row is read once, stays in registers while its size is computed, and leaves
+finished. Every result is rounded where the plain model rounds it. For backward only the inputs and
+one number per row are kept.
 
-Notebook 31. In every Llama: `model.norm`, notebook 11. Source: Zhang and Sennrich, Root Mean Square Layer Normalization,
-arXiv:1910.07467, eq. 4.
+Notebook 31. In every Llama: `model.norm`, notebook 11. Source: Zhang and Sennrich, Root Mean Square
+Layer Normalization, arXiv:1910.07467, eq. 4.
 """
 
 import torch
@@ -13,38 +14,78 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llama_from_scratch.config import record
-from llama_from_scratch.kernels.launch import launch, program
-from llama_from_scratch.kernels.tensors import aligned, n_processors, require_cuda
+from llama_from_scratch.kernels.machinery.ladder import ladder, rung_named
+from llama_from_scratch.kernels.machinery.launch import launch, program
+from llama_from_scratch.kernels.machinery.tensors import aligned, n_processors, require_cuda
 
-FORWARD_RUNGS = ("rms_norm_forward_1", "rms_norm_forward_2", "rms_norm_forward",
-                 *(f"rms_norm_forward_by{n}" for n in (1, 2, 4, 8)))
-BACKWARD_RUNGS = ("rms_norm_backward_1", "rms_norm_backward", *(f"rms_norm_backward_by{n}" for n in (1, 2, 4, 8)))
-
-WARP, THREADS = 32, 256                     # threads of a warp, and of a block at most, but for _MOST_THREADS
-ROWS = 8                                    # rows per block where a warp is enough for a row
+WARP, THREADS = 32, 256   # threads of a warp, and of a block at most unless its rung says otherwise
+ROWS = 8                  # rows per block where a warp is enough for a row
 VECTOR_BYTES = 16
-_MOST_THREADS = {"rms_norm_forward_by8": 512}
-# Threads of the backward kernels that a processor holds at once, by vectors per thread: as their registers allow.
-_RESIDENT = {None: 1024, 1: 1024, 2: 768, 4: 384, 8: 256}
+
+
+@record
+class Rung:
+    """One entry point of rms_norm.cu, and what must be known to launch it.
+
+    vectors: of 16 bytes, that a thread holds of its row; None where a row may have any width and is
+    read number by number.
+    most_threads: of a block. is_full: a block always has that many, however narrow the row.
+    is_thread_per_row: a thread has a row of its own; elsewhere at least a warp shares one.
+    takes_n_rows, takes_residual: whether it has these parameters, of which backward calls the
+    second `dsum`.
+    resident: the threads that a processor holds at once, as registers allow, where a few blocks
+    visit all rows; 0 where each row has a block of its own.
+    """
+
+    entry: str
+    vectors: int | None = None
+    most_threads: int = THREADS
+    is_full: bool = False
+    is_thread_per_row: bool = False
+    takes_n_rows: bool = True
+    takes_residual: bool = True
+    resident: int = 0
+
+
+FORWARD_RUNGS = ladder(
+    Rung(entry="rms_norm_forward_1", is_full=True, is_thread_per_row=True, takes_residual=False),
+    Rung(entry="rms_norm_forward_2", is_full=True, takes_n_rows=False, takes_residual=False),
+    Rung(entry="rms_norm_forward", takes_n_rows=False),
+    Rung(entry="rms_norm_forward_by1", vectors=1),
+    Rung(entry="rms_norm_forward_by2", vectors=2),
+    Rung(entry="rms_norm_forward_by4", vectors=4),
+    Rung(entry="rms_norm_forward_by8", vectors=8, most_threads=512),
+)
+BACKWARD_RUNGS = ladder(
+    Rung(entry="rms_norm_backward_1", is_full=True, takes_n_rows=False, takes_residual=False),
+    Rung(entry="rms_norm_backward", resident=1024),
+    Rung(entry="rms_norm_backward_by1", vectors=1, resident=1024),
+    Rung(entry="rms_norm_backward_by2", vectors=2, resident=768),
+    Rung(entry="rms_norm_backward_by4", vectors=4, resident=384),
+    Rung(entry="rms_norm_backward_by8", vectors=8, resident=256),
+)
+LADDERS = {"forward": FORWARD_RUNGS, "backward": BACKWARD_RUNGS}
 
 
 def rms_norm(
     x: Float[Tensor, "*batch D"], weight: Float[Tensor, " D"], *, eps: float, emulate: bool = False
 ) -> Float[Tensor, "*batch D"]:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis: `model.norm.RMSNorm` in one launch. Differentiable once in both.
+    """x / sqrt(mean(x^2) + eps) * weight over the last axis: `model.norm.RMSNorm` in one launch.
+    Differentiable once in both.
 
-    The mean and the division run in fp32 (fp64 for fp64); the quotient is rounded to x's dtype before it is multiplied.
-    Raises ValueError for a weight of another width, dtype or device than x's, and for CPU tensors unless `emulate`.
+    The mean and the division run in fp32 (fp64 for fp64); the quotient is rounded to x's dtype
+    before it is multiplied. Raises ValueError for a weight of another width, dtype or device than
+    x's, and for CPU tensors unless `emulate`.
     """
     require_cuda("rms_norm", x, emulate=emulate)
     return torch.ops.llama_from_scratch.rms_norm(x, weight, eps)[0]
 
 
 def add_rms_norm(
-    x: Float[Tensor, "*batch D"], residual: Float[Tensor, "*batch D"], *, weight: Float[Tensor, " D"], eps: float,
-    emulate: bool = False,
+    x: Float[Tensor, "*batch D"], residual: Float[Tensor, "*batch D"], *,
+    weight: Float[Tensor, " D"], eps: float, emulate: bool = False,
 ) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, "*batch D"]]:
-    """The norm of x + residual, and x + residual itself (rounded, as it would be had it been computed alone), in one launch.
+    """The norm of x + residual, and x + residual itself, rounded as if it were computed alone.
 
     Raises ValueError as `rms_norm` does, and unless x and residual share shape, dtype and device.
     """
@@ -54,7 +95,7 @@ def add_rms_norm(
 
 @record
 class Shape:
-    """How a launch shares out rows: the entry point, its vectors per thread, the threads per row and the rows per block."""
+    """How a launch shares out rows: `vectors` per thread, `threads` per row, `rows` per block."""
 
     entry: str
     vectors: int | None
@@ -62,27 +103,41 @@ class Shape:
     rows: int
 
 
-def shape_for(direction: str, *, n_columns: int, n_rows: int, dtype: torch.dtype, rung: str | None = None) -> Shape:
-    """The fastest rung for rows of this width, or how to launch the one asked for. direction: forward or backward.
+def shape_for(
+    direction: str, *, n_columns: int, n_rows: int, dtype: torch.dtype, rung: str | None = None
+) -> Shape:
+    """The fastest rung for rows of this width, or how to launch the one asked for.
 
-    Raises ValueError if the rung asked for cannot take rows of this width.
+    direction: "forward" or "backward". Raises ValueError if the rung asked for is none of that
+    direction's, or cannot take rows of this width.
     """
+    rungs = LADDERS[direction]
+    any_width = [each for each in rungs.values() if each.vectors is None][-1]
+    by_vectors = [each for each in rungs.values() if each.vectors is not None]
     n_vectors, rest = divmod(n_columns, VECTOR_BYTES // dtype.itemsize)
     is_narrow = not rest and n_vectors <= 4 * WARP
+
+    def fits(each: Rung) -> bool:
+        return not rest and n_vectors <= each.vectors * each.most_threads
+
     if rung is None:
-        vectors = next((n for n in (1, 2, 4) if n_vectors <= n * (WARP if is_narrow else THREADS)), 8)
-        rung = f"rms_norm_{direction}_by{vectors}"
-        if rest or n_vectors > vectors * _MOST_THREADS.get(rung, THREADS):
-            rung = f"rms_norm_{direction}"
-    if "_by" not in rung:
-        threads = THREADS if rung.endswith(("_1", "_2")) else min(THREADS, _whole_warps(n_columns))
-        return Shape(entry=rung, vectors=None, threads=threads, rows=1)
-    vectors, most = int(rung[-1]), _MOST_THREADS.get(rung, THREADS)
-    if rest or n_vectors > vectors * most:
-        raise ValueError(f"{rung} takes rows of whole 16-byte vectors, up to {vectors * most} of them; got {n_columns} columns "
-                         f"of {dtype}. rms_norm_{direction} takes rows of any width")
-    threads = _whole_warps(-(-n_vectors // vectors))
-    return Shape(entry=rung, vectors=vectors, threads=threads, rows=min(ROWS, n_rows) if is_narrow and threads == WARP else 1)
+        n_threads = WARP if is_narrow else THREADS
+        fast = next((each for each in by_vectors if n_vectors <= each.vectors * n_threads),
+                    by_vectors[-1])
+        chosen = fast if fits(fast) else any_width
+    else:
+        chosen = rung_named(rung, rungs)
+    if chosen.vectors is None:
+        threads = THREADS if chosen.is_full else min(THREADS, _whole_warps(n_columns))
+        return Shape(entry=chosen.entry, vectors=None, threads=threads, rows=1)
+    if not fits(chosen):
+        raise ValueError(
+            f"{chosen.entry} takes rows of whole 16-byte vectors, up to "
+            f"{chosen.vectors * chosen.most_threads} of them; got {n_columns} columns of {dtype}. "
+            f"{any_width.entry} takes rows of any width")
+    threads = _whole_warps(-(-n_vectors // chosen.vectors))
+    rows = min(ROWS, n_rows) if is_narrow and threads == WARP else 1
+    return Shape(entry=chosen.entry, vectors=chosen.vectors, threads=threads, rows=rows)
 
 
 def _whole_warps(n_threads: int) -> int:
@@ -90,79 +145,90 @@ def _whole_warps(n_threads: int) -> int:
 
 
 def run_forward(
-    x: Tensor, weight: Tensor, *, eps: float, residual: Tensor | None = None, rung: str | None = None
+    x: Tensor, weight: Tensor, *, eps: float, residual: Tensor | None = None,
+    rung: str | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, x + residual, 1 / size of each row in fp32) by the fastest rung or the one named, without autograd.
+    """(y, x + residual, 1 / size of each row in fp32), by the fastest rung or the one named.
 
-    Without a residual the second is x itself. Rungs 1 and 2 take no residual.
+    Without autograd. Without a residual the second is x itself. Rungs 1 and 2 take no residual.
     """
-    x, weight, residual = aligned(x), aligned(weight), None if residual is None else aligned(residual)
+    x, weight = aligned(x), aligned(weight)
+    residual = None if residual is None else aligned(residual)
     kernel, (n_rows, n_columns) = program("rms_norm", x.dtype), _rows(x)
     y, total = torch.empty_like(x), None if residual is None else torch.empty_like(x)
     inverse_size = torch.empty(x.shape[:-1], dtype=kernel.accum, device=x.device)
     if x.numel():
         shape = shape_for("forward", n_columns=n_columns, n_rows=n_rows, dtype=x.dtype, rung=rung)
-        if shape.entry.endswith(("_1", "_2")):
-            args = [x, weight, y, inverse_size]
-        else:
-            args = [x, residual, weight, y, total, inverse_size]
-        if shape.vectors or shape.entry.endswith("_1"):
-            args.append(n_rows)
-        rows = shape.threads if shape.entry.endswith("_1") else shape.rows
-        launch(kernel, shape.entry, [*args, n_columns, eps], grid=-(-n_rows // rows), block=(shape.threads, shape.rows))
+        chosen = FORWARD_RUNGS[shape.entry]
+        args = [x, residual, weight, y, total] if chosen.takes_residual else [x, weight, y]
+        args += [inverse_size, n_rows] if chosen.takes_n_rows else [inverse_size]
+        rows = shape.threads if chosen.is_thread_per_row else shape.rows
+        launch(kernel, shape.entry, [*args, n_columns, eps], grid=-(-n_rows // rows),
+               block=(shape.threads, shape.rows))
     return y, x if total is None else total, inverse_size
 
 
 def run_backward(
-    dy: Tensor, x: Tensor, *, weight: Tensor, inverse_size: Tensor, dsum: Tensor | None = None, rung: str | None = None,
-    n_blocks: int | None = None,
+    dy: Tensor, x: Tensor, *, weight: Tensor, inverse_size: Tensor, dsum: Tensor | None = None,
+    rung: str | None = None, n_blocks: int | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(dx, dweight), given what `run_forward` returned, by the fastest rung or the one named.
 
-    x: what was normalised, that is, the sum if there was a residual. dsum: the gradient that reaches this sum on other ways;
-    it is added to dx. Rung 1 takes none. n_blocks: the size of the grid that stays, instead of as many as the device holds.
+    x: what was normalised, that is, the sum if there was a residual. dsum: the gradient that
+    reaches this sum on other ways; it is added to dx. Rung 1 takes none. n_blocks: the size of the
+    grid that stays, instead of as many as the device holds.
     """
-    dy, x, weight, dsum = aligned(dy), aligned(x), aligned(weight), None if dsum is None else aligned(dsum)
+    dy, x, weight = aligned(dy), aligned(x), aligned(weight)
+    dsum = None if dsum is None else aligned(dsum)
     kernel, (n_rows, n_columns) = program("rms_norm", x.dtype), _rows(x)
     dx, dweight = torch.empty_like(x), torch.empty_like(weight)
     if not x.numel():
         return dx, dweight.zero_()
     shape = shape_for("backward", n_columns=n_columns, n_rows=n_rows, dtype=x.dtype, rung=rung)
-    if shape.entry.endswith("_1"):
-        launch(kernel, shape.entry, [dy, x, weight, inverse_size, dx, n_columns], grid=n_rows, block=THREADS)
-        launch(kernel, "rms_norm_weight_gradient_1", [dy, x, inverse_size, dweight, n_rows, n_columns],
+    resident = BACKWARD_RUNGS[shape.entry].resident
+    if not resident:
+        launch(kernel, shape.entry, [dy, x, weight, inverse_size, dx, n_columns], grid=n_rows,
+               block=THREADS)
+        launch(kernel, "rms_norm_weight_gradient_1",
+               [dy, x, inverse_size, dweight, n_rows, n_columns],
                grid=-(-n_columns // THREADS), block=THREADS)
         return dx, dweight
-    per_processor = max(1, _RESIDENT[shape.vectors] // (shape.threads * shape.rows))
+    per_processor = max(1, resident // (shape.threads * shape.rows))
     n_blocks = min(n_blocks or per_processor * n_processors(x.device), -(-n_rows // shape.rows))
-    partial = torch.empty(n_blocks, n_columns, dtype=kernel.accum, device=x.device)   # one row per block of the very same grid
+    # One row per block of the very same grid.
+    partial = torch.empty(n_blocks, n_columns, dtype=kernel.accum, device=x.device)
     launch(kernel, shape.entry, [dy, dsum, x, weight, inverse_size, dx, partial, n_rows, n_columns],
            grid=n_blocks, block=(shape.threads, shape.rows))
-    launch(kernel, "rms_norm_column_sum", [partial, dweight, n_blocks, n_columns], grid=-(-n_columns // 32), block=(32, 32))
+    launch(kernel, "rms_norm_column_sum", [partial, dweight, n_blocks, n_columns],
+           grid=-(-n_columns // 32), block=(32, 32))
     return dx, dweight
 
 
 def _rows(x: Tensor) -> tuple[int, int]:
-    """All axes but the last are rows. Read from the tensor that the kernel gets, whatever its rank."""
+    """(rows, columns): all axes but the last are rows, whatever the rank of the tensor."""
     n_columns = x.shape[-1]
     return x.numel() // max(1, n_columns), n_columns
 
 
 def _check(x: Tensor, weight: Tensor, *like_x: Tensor | None) -> None:
     program("rms_norm", x.dtype)   # refuses integers
-    if x.ndim == 0 or weight.shape != x.shape[-1:] or weight.dtype != x.dtype or weight.device != x.device:
-        raise ValueError(f"the weight must have one number per column of x, in x's dtype and on its device; got x "
-                         f"{_told(x)}, weight {_told(weight)}. Convert the model with .to(dtype)")
+    if (x.ndim == 0 or weight.shape != x.shape[-1:] or weight.dtype != x.dtype
+            or weight.device != x.device):
+        raise ValueError("the weight must have one number per column of x, in x's dtype and on its "
+                         f"device; got x {_told(x)}, weight {_told(weight)}. Convert the model "
+                         "with .to(dtype)")
     for other in like_x:
-        if other is not None and (other.shape != x.shape or other.dtype != x.dtype or other.device != x.device):
-            raise ValueError(f"what is added to x, and its gradients, must be like x; got x {_told(x)} and {_told(other)}")
+        if other is not None and (other.shape != x.shape or other.dtype != x.dtype
+                                  or other.device != x.device):
+            raise ValueError("what is added to x, and its gradients, must be like x; got x "
+                             f"{_told(x)} and {_told(other)}")
 
 
 def _told(x: Tensor) -> str:
     return f"{tuple(x.shape)} {x.dtype} on {x.device}"
 
 
-# --- PyTorch operators -------------------------------------------------------------------------------------------------
+# --- PyTorch operators ----------------------------------------------------------------------------
 
 
 def _norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -171,7 +237,9 @@ def _norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return y, inverse_size
 
 
-def _add_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def _add_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     _check(x, weight, residual)
     return run_forward(x, weight, eps=eps, residual=residual)
 
@@ -188,7 +256,9 @@ def _fake_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return x.new_empty(x.shape), x.new_empty(x.shape[:-1], dtype=program("rms_norm", x.dtype).accum)
 
 
-def _fake_add_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+def _fake_add_norm(
+    x: Tensor, residual: Tensor, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor, Tensor]:
     _check(x, weight, residual)
     y, inverse_size = _fake_norm(x, weight, eps)
     return y, x.new_empty(x.shape), inverse_size
@@ -211,7 +281,8 @@ def _save_add_norm(ctx, inputs, output) -> None:
     (_, _, weight, _), (_, total, inverse_size) = inputs, output
     ctx.save_for_backward(total, weight, inverse_size)
     ctx.mark_non_differentiable(inverse_size)
-    ctx.set_materialize_grads(False)   # a gradient that does not exist shall not be read as zeros from memory
+    # A gradient that does not exist must not be read as zeros from memory.
+    ctx.set_materialize_grads(False)
 
 
 def _norm_backward(ctx, dy, _):
@@ -227,13 +298,16 @@ def _add_norm_backward(ctx, dy, dsum, _):
 
 
 def _no_second_derivative(ctx, *gradients):
-    raise NotImplementedError("the rms_norm kernel has no second derivative. For one, use model.norm.RMSNorm")
+    raise NotImplementedError("the rms_norm kernel has no second derivative. For one, use "
+                              "model.norm.RMSNorm")
 
 
 _library = torch.library.Library("llama_from_scratch", "FRAGMENT")
 _library.define("rms_norm(Tensor x, Tensor weight, float eps) -> (Tensor, Tensor)")
-_library.define("add_rms_norm(Tensor x, Tensor residual, Tensor weight, float eps) -> (Tensor, Tensor, Tensor)")
-_library.define("rms_norm_backward(Tensor dy, Tensor? dsum, Tensor x, Tensor weight, Tensor inverse_size) -> (Tensor, Tensor)")
+_library.define("add_rms_norm(Tensor x, Tensor residual, Tensor weight, float eps)"
+                " -> (Tensor, Tensor, Tensor)")
+_library.define("rms_norm_backward(Tensor dy, Tensor? dsum, Tensor x, Tensor weight,"
+                " Tensor inverse_size) -> (Tensor, Tensor)")
 for _device in ("CPU", "CUDA"):
     _library.impl("rms_norm", _norm, _device)
     _library.impl("add_rms_norm", _add_norm, _device)
@@ -241,7 +315,10 @@ for _device in ("CPU", "CUDA"):
 torch.library.register_fake("llama_from_scratch::rms_norm", _fake_norm, lib=_library)
 torch.library.register_fake("llama_from_scratch::add_rms_norm", _fake_add_norm, lib=_library)
 torch.library.register_fake("llama_from_scratch::rms_norm_backward", _fake_gradients, lib=_library)
-torch.library.register_autograd("llama_from_scratch::rms_norm", _norm_backward, setup_context=_save_norm, lib=_library)
 torch.library.register_autograd(
-    "llama_from_scratch::add_rms_norm", _add_norm_backward, setup_context=_save_add_norm, lib=_library)
-torch.library.register_autograd("llama_from_scratch::rms_norm_backward", _no_second_derivative, lib=_library)
+    "llama_from_scratch::rms_norm", _norm_backward, setup_context=_save_norm, lib=_library)
+torch.library.register_autograd(
+    "llama_from_scratch::add_rms_norm", _add_norm_backward,
+    setup_context=_save_add_norm, lib=_library)
+torch.library.register_autograd(
+    "llama_from_scratch::rms_norm_backward", _no_second_derivative, lib=_library)

@@ -1,11 +1,12 @@
 """SwiGLU's gate as one kernel: silu(gate) * up read once, written once.
 
-Plain PyTorch takes two passes over memory, and writes and reads silu(gate) in between; backward takes five. Here each is one,
-and nothing is kept for backward but the two inputs, which the matrix products keep anyway. Every result is rounded where the
-plain model rounds it, gradients only at the end (swiglu.cu says why).
+Plain PyTorch takes two passes over memory, and writes and reads silu(gate) in between; backward
+takes five. Here each is one, and nothing is kept for backward but the two inputs, which the matrix
+products keep anyway. Every result is rounded where the plain model rounds it, gradients only at the
+end (swiglu.cu says why).
 
-Notebook 32. In the feed-forward network of every Llama: `model.feed_forward`, notebook 14. Source: Shazeer, GLU Variants
-Improve Transformer, arXiv:2002.05202, eq. 6.
+Notebook 32. In the feed-forward network of every Llama: `model.feed_forward`, notebook 14. Source:
+Shazeer, GLU Variants Improve Transformer, arXiv:2002.05202, eq. 6.
 """
 
 from collections.abc import Callable
@@ -14,13 +15,35 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from llama_from_scratch.kernels.launch import launch, program
-from llama_from_scratch.kernels.tensors import aligned, require_cuda
+from llama_from_scratch.config import record
+from llama_from_scratch.kernels.machinery.ladder import ladder, rung_named
+from llama_from_scratch.kernels.machinery.launch import launch, program
+from llama_from_scratch.kernels.machinery.tensors import aligned, require_cuda
 
-THREADS = 256                       # as in swiglu.cu
-VECTOR_BYTES, VECTORS = 16, 2       # one memory access; how many of each tensor a thread asks for at once
-RUNGS = ("swiglu_forward_1", "swiglu_forward_2", "swiglu_forward")
-BACKWARD_RUNGS = ("swiglu_backward_1", "swiglu_backward")
+THREADS = 256       # as in swiglu.cu
+VECTOR_BYTES = 16   # of one memory access
+
+
+@record
+class Rung:
+    """One entry point of swiglu.cu.
+
+    vectors: of 16 bytes, that a thread asks for of each tensor at once; None: one number.
+    """
+
+    entry: str
+    vectors: int | None
+
+
+RUNGS = ladder(
+    Rung(entry="swiglu_forward_1", vectors=None),
+    Rung(entry="swiglu_forward_2", vectors=1),
+    Rung(entry="swiglu_forward", vectors=2),
+)
+BACKWARD_RUNGS = ladder(
+    Rung(entry="swiglu_backward_1", vectors=None),
+    Rung(entry="swiglu_backward", vectors=1),
+)
 
 
 def swiglu(
@@ -28,7 +51,8 @@ def swiglu(
 ) -> Float[Tensor, "*batch F"]:
     """silu(gate) * up, in the inputs' dtype; the sigmoid is fp32. Differentiable in both.
 
-    Raises ValueError for tensors of two shapes, dtypes or devices, and for CPU tensors unless `emulate`.
+    Raises ValueError for tensors of two shapes, dtypes or devices, and for CPU tensors unless
+    `emulate`.
     """
     require_cuda("swiglu", gate, emulate=emulate)
     return torch.ops.llama_from_scratch.swiglu(gate, up)
@@ -38,40 +62,46 @@ def run_forward(
     gate: Tensor, up: Tensor, *, rung: str = "swiglu_forward", n_blocks: int | None = None,
     launcher: Callable[..., object] | None = None,
 ) -> Tensor:
-    """The forward pass by one rung of the ladder, without autograd. `n_blocks` replaces the grid that covers everything.
+    """The forward pass by one rung of the ladder, without autograd.
+    `n_blocks` replaces the grid that covers everything.
 
     `launcher` takes what `launch` takes, and does its work: `emulator.trace.trace`, for one.
     """
     gate, up = aligned(gate), aligned(up)
     y = torch.empty_like(gate)
-    _launch(rung, [gate, up, y], n_blocks=n_blocks, launcher=launcher)
+    _launch(rung_named(rung, RUNGS), [gate, up, y], n_blocks=n_blocks, launcher=launcher)
     return y
 
 
 def run_backward(
-    d_y: Tensor, gate: Tensor, *, up: Tensor, rung: str = "swiglu_backward", n_blocks: int | None = None,
-    launcher: Callable[..., object] | None = None,
+    d_y: Tensor, gate: Tensor, *, up: Tensor, rung: str = "swiglu_backward",
+    n_blocks: int | None = None, launcher: Callable[..., object] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients by gate and up by one rung of the ladder; `n_blocks` and `launcher` as of `run_forward`."""
+    """The gradients by gate and up, by one rung; `n_blocks` and `launcher` as of `run_forward`."""
     d_y, gate, up = aligned(d_y), aligned(gate), aligned(up)
     d_gate, d_up = torch.empty_like(gate), torch.empty_like(up)
-    _launch(rung, [d_y, gate, up, d_gate, d_up], n_blocks=n_blocks, launcher=launcher)
+    _launch(rung_named(rung, BACKWARD_RUNGS), [d_y, gate, up, d_gate, d_up], n_blocks=n_blocks,
+            launcher=launcher)
     return d_gate, d_up
 
 
-def _launch(rung: str, tensors: list[Tensor], *, n_blocks: int | None, launcher: Callable[..., object] | None) -> None:
+def _launch(
+    rung: Rung, tensors: list[Tensor], *, n_blocks: int | None,
+    launcher: Callable[..., object] | None
+) -> None:
     n, real = tensors[0].numel(), tensors[0].dtype
-    per_thread = {"swiglu_forward": VECTORS * VECTOR_BYTES // real.itemsize, "swiglu_forward_1": 1, "swiglu_backward_1": 1}
-    per_block = THREADS * per_thread.get(rung, VECTOR_BYTES // real.itemsize)
+    per_thread = 1 if rung.vectors is None else rung.vectors * VECTOR_BYTES // real.itemsize
     if n:
-        (launcher or launch)(program("swiglu", real), rung, [*tensors, n], grid=n_blocks or -(-n // per_block), block=THREADS)
+        (launcher or launch)(program("swiglu", real), rung.entry, [*tensors, n],
+                             grid=n_blocks or -(-n // (THREADS * per_thread)), block=THREADS)
 
 
 def _check(gate: Tensor, *others: Tensor) -> None:
     kinds = [f"{tuple(x.shape)} {x.dtype} on {x.device}" for x in (gate, *others)]
     if len(set(kinds)) > 1:
-        raise ValueError(f"swiglu multiplies number by number, so its tensors must share shape, dtype and device; got "
-                         f"{', '.join(kinds)}. Convert them with .to(...) before the call")
+        raise ValueError("swiglu multiplies number by number, so its tensors must share shape, "
+                         f"dtype and device; got {', '.join(kinds)}. Convert them with .to(...) "
+                         "before the call")
 
 
 def _forward(gate: Tensor, up: Tensor) -> Tensor:
@@ -103,5 +133,6 @@ for _device in ("CPU", "CUDA"):
 torch.library.register_fake("llama_from_scratch::swiglu", _fake_forward, lib=_library)
 torch.library.register_fake("llama_from_scratch::swiglu_backward", _fake_backward, lib=_library)
 torch.library.register_autograd(
-    "llama_from_scratch::swiglu", lambda ctx, d_y: torch.ops.llama_from_scratch.swiglu_backward(d_y, *ctx.saved_tensors),
+    "llama_from_scratch::swiglu",
+    lambda ctx, d_y: torch.ops.llama_from_scratch.swiglu_backward(d_y, *ctx.saved_tensors),
     setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs), lib=_library)

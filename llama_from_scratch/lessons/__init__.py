@@ -1,0 +1,46 @@
+"""What the notebooks need around the library.
+
+    check        the kit that judges: equal, function, gradients, compare
+    exercises    read from the notebooks, shown on demand, ticked off
+    figures      still pictures, all with one look
+    widgets      pictures with controls, for any function that draws
+    views        pictures and widgets of models, tokenizers, runs and the emulated GPU
+    authoring    how the notebooks themselves are made, checked and copied
+
+Imports inside go one way: each room uses only those above it. `from llama_from_scratch.lessons
+import ...` also gives what is named below, wherever it is kept. Each loads what it needs when it is
+asked for: the exercises load nothing but the standard library.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llama_from_scratch.lessons.figures import measured as measured
+    from llama_from_scratch.lessons.figures.losses import plot_losses as plot_losses
+    from llama_from_scratch.lessons.views import gpu as gpu
+    from llama_from_scratch.lessons.views import inspect_model as inspect_model
+    from llama_from_scratch.lessons.views import sizes as sizes
+    from llama_from_scratch.lessons.views.chat import ChatWindow as ChatWindow
+    from llama_from_scratch.lessons.views.chat import Conversation as Conversation
+    from llama_from_scratch.lessons.widgets.course import ProgressView as ProgressView
+    from llama_from_scratch.lessons.widgets.explorer import explore as explore
+    from llama_from_scratch.lessons.widgets.live import LivePlot as LivePlot
+
+_MODULES = {
+    "gpu": "views.gpu", "inspect_model": "views.inspect_model", "measured": "figures.measured",
+    "sizes": "views.sizes",
+}
+_HOMES = {
+    "ChatWindow": "views.chat", "Conversation": "views.chat", "LivePlot": "widgets.live",
+    "ProgressView": "widgets.course", "explore": "widgets.explorer",
+    "plot_losses": "figures.losses",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -34,7 +34,7 @@ def attention(
     Raises ValueError for tensors whose axes do not belong together, such as heads before tokens.
     """
     _refuse_other_shapes(q, k, v, visible)
-    return _softmax_attention(q, k, v, visible)
+    return SoftmaxAttention()(q, k, v, visible)
 
 
 class SoftmaxAttention(nn.Module):
@@ -44,7 +44,10 @@ class SoftmaxAttention(nn.Module):
         self, q: Float[Tensor, "B T H K"], k: Float[Tensor, "B S G K"],
         v: Float[Tensor, "B S G K"], visible: Visible | GivenMask,
     ) -> Float[Tensor, "B T H K"]:
-        return _softmax_attention(q, k, v, visible)
+        out_BHTK = F.scaled_dot_product_attention(
+            q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible.mask,
+            is_causal=visible.is_causal, enable_gqa=True)
+        return out_BHTK.transpose(1, 2)
 
 
 class Attention(nn.Module):
@@ -65,7 +68,10 @@ class Attention(nn.Module):
     def forward(
         self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *, cache: LayerCache | Uncached
     ) -> Float[Tensor, "B T D"]:
-        q, k, v = (w(x).view(*x.shape[:2], -1, self.head_dim) for w in (self.wq, self.wk, self.wv))
+        B, T, _ = x.shape
+        q = self.wq(x).view(B, T, -1, self.head_dim)
+        k = self.wk(x).view(B, T, -1, self.head_dim)
+        v = self.wv(x).view(B, T, -1, self.head_dim)
         q, k = self.rotate(q, k, inputs.rotation)
         keys, values = cache.append(k, v)
         found = self.attend(q, keys, values, inputs.visible[self.chunk_size])
@@ -83,16 +89,6 @@ class Attention(nn.Module):
         for w in (self.wq, self.wk, self.wv):
             init_linear(w)
         init_linear(self.wo, n_additions=n_additions)
-
-
-def _softmax_attention(
-    q: Tensor, k: Tensor, v: Tensor, visible: Visible | GivenMask
-) -> Float[Tensor, "B T H K"]:
-    q_BHTK, k_BGSK, v_BGSK = (x.transpose(1, 2) for x in (q, k, v))
-    out_BHTK = F.scaled_dot_product_attention(
-        q_BHTK, k_BGSK, v_BGSK, attn_mask=visible.mask, is_causal=visible.is_causal,
-        enable_gqa=True)
-    return out_BHTK.transpose(1, 2)
 
 
 def _refuse_other_shapes(q: Tensor, k: Tensor, v: Tensor, visible: Visible | GivenMask) -> None:

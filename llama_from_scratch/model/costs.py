@@ -42,6 +42,18 @@ def param_counts(config: LlamaConfig) -> Mapping[str, int]:
     return MappingProxyType(counts)
 
 
+@functools.lru_cache(maxsize=64)
+def params_by_matrix(config: LlamaConfig) -> Mapping[tuple[str, str], int]:
+    """Parameters by place and by the name of the child that holds them, summed over the layers."""
+    amounts: dict[tuple[str, str], int] = {}
+    for place, part in _parts(_asked(config)):
+        for name, child in part.named_children():
+            n = sum(parameter.numel() for parameter in child.parameters())
+            if n:
+                amounts[place, name] = amounts.get((place, name), 0) + n
+    return MappingProxyType(amounts)
+
+
 def flops_per_token(config: LlamaConfig, *, context: int) -> int:
     """Multiply-adds counted as two, for one token decoded with `context` tokens visible.
 

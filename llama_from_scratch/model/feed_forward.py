@@ -63,6 +63,8 @@ def build(spec: FeedForwardSpec, dim: int) -> nn.Module:
 
 @build.register
 def _(spec: Dense, dim: int) -> FeedForward:
+    if type(spec) is not Dense:  # a record below it is another kind, which must register itself
+        return build.dispatch(FeedForwardSpec)(spec, dim)
     return FeedForward(dim, spec.width)
 
 

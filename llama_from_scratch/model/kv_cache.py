@@ -47,10 +47,12 @@ class LayerCache:
             raise ValueError("a KV cache is for inference and keeps no graph, but these keys need "
                              "a gradient. Call the model under torch.inference_mode(), or train "
                              "without a cache")
-        start, self.length = self.length, self.length + k.shape[1]
-        self._keys_BSGK[:, start : self.length] = k
-        self._values_BSGK[:, start : self.length] = v
-        return self._keys_BSGK[:, : self.length], self._values_BSGK[:, : self.length]
+        start, T = self.length, k.shape[1]
+        self.length = start + T
+        keys, values = self._keys_BSGK, self._values_BSGK
+        keys.narrow(1, start, T).copy_(k)
+        values.narrow(1, start, T).copy_(v)
+        return keys.narrow(1, 0, self.length), values.narrow(1, 0, self.length)
 
     def truncate(self, length: int) -> None:
         """Forgets all tokens from `length` on."""

@@ -85,12 +85,12 @@ class Visible:
         """Queries and keys: (T, S)."""
         return self.n_queries, self.tokens.positions.shape[1]
 
-    @property
+    @functools.cached_property
     def is_everything(self) -> bool:
         """One query that sees all keys: no mask is needed."""
         return self.n_queries == 1 and self._is_one_plain_chunk
 
-    @property
+    @functools.cached_property
     def is_causal(self) -> bool:
         """All tokens are queries, and order alone decides: kernels need no mask for that."""
         T, S = self.shape
@@ -101,13 +101,11 @@ class Visible:
         is_one_chunk = self.chunk_size is None or self.shape[1] <= self.chunk_size
         return self.tokens.is_plain and is_one_chunk
 
-    @property
+    @functools.cached_property
     def mask(self) -> Bool[Tensor, "B 1 T S"] | None:
         """True where a query may look; None where `is_causal` or `is_everything` says it all."""
-        return None if self.is_causal or self.is_everything else self._dense
-
-    @functools.cached_property
-    def _dense(self) -> Bool[Tensor, "B 1 T S"]:
+        if self.is_causal or self.is_everything:
+            return None
         tokens, (T, S) = self.tokens, self.shape
         mask_BTS = causal_mask(T, S, device=tokens.positions.device)
         if tokens.documents is not None:

@@ -67,6 +67,7 @@ class Llama(nn.Module):
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.config = config
+        self._chunk_sizes = frozenset(spec.chunk_size for spec in config.layers)
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
         self.rope = Rope(config)
         self.layers = nn.ModuleList(Block(config, spec) for spec in config.layers)
@@ -150,18 +151,17 @@ class Llama(nn.Module):
         if cache is not None:
             cache.refuse_other(self.config)
             tokens = cache.extend(tokens, batch_size=B)
-        chunk_sizes = {spec.chunk_size for spec in self.config.layers}
         return BlockInputs(
             rotation=self.rope(positions),
             visible={size: Visible(tokens=tokens, n_queries=T, chunk_size=size)
-                     for size in chunk_sizes})
+                     for size in self._chunk_sizes})
 
     def run(
         self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *, cache: KVCache | None = None,
         layers: slice = slice(None),
     ) -> Float[Tensor, "B T D"]:
         """The stream after these layers, by default all of them."""
-        blocks = self.layers[layers]
+        blocks = list(self.layers)[layers]
         caches = [_UNCACHED] * len(blocks) if cache is None else cache.layers[layers]
         for block, layer_cache in zip(blocks, caches, strict=True):
             x = block(x, inputs, cache=layer_cache)

@@ -25,7 +25,7 @@ class _Unwritten(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if func is torch.empty:
+        if func in (torch.empty, torch.ones):
             return func(*args, **kwargs | {"device": "meta"})
         if func.__name__ in ("normal_", "uniform_", "fill_", "kaiming_uniform_"):
             target = args[0] if args else kwargs["tensor"]

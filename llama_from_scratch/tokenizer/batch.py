@@ -1,7 +1,8 @@
-"""Many texts -> ids on all cores: each process takes a share of the texts, and the calling one works along.
+"""Many texts -> ids on all cores: each process takes a share of the texts, the calling one too.
 
-Encoding is Python, so threads would wait for one another. A process that is forked has the texts and the tokenizer already,
-with what it remembers; one that is spawned is sent them. What comes back are bytes, four to an id.
+Encoding is Python, so threads would wait for one another. A process that is forked has the texts
+and the tokenizer already, with what it remembers; one that is spawned is sent them. Ids come back
+as bytes, four for each.
 
 Notebook 10. All generations.
 """
@@ -17,22 +18,26 @@ from multiprocessing.connection import Connection, wait
 
 Encode = Callable[[str], list[int]]
 
-# A process begins to pay when it encodes longer than it takes to start: a fork some hundredths of a second, where a fresh
-# Python must import the package and be sent the vocabulary and the texts.
+# A process pays when it encodes for longer than it takes to start. A fork takes some hundredths of
+# a second, while a fresh Python must import the package and be sent the vocabulary and the texts.
 _CHARS_TO_FORK = 400_000
 _CHARS_TO_SPAWN = 10_000_000
 
 
 def encode_batch(encode: Encode, texts: Iterable[str], *, n_workers: int | None) -> list[list[int]]:
-    """What `encode` gives of each text, in order, by `n_workers` processes of which the calling one is the first.
+    """What `encode` gives of each text, in order, by `n_workers` processes.
 
-    None takes all cores, but no more than the amount of text pays for. Raises what `encode` raises at the first text where
-    it does, and RuntimeError if a process ends before its share is done.
+    The calling process is the first of them. None takes all cores, but no more than the amount of
+    text pays for. Raises what `encode` raises at the first text where it does, and RuntimeError if
+    a process ends before its share is done.
     """
     if isinstance(texts, str):
         raise TypeError("a batch is a list of texts, got one str; put it in a list")
     if n_workers is not None and n_workers < 1:
-        raise ValueError(f"n_workers counts the calling process, so it is at least 1, got {n_workers}; None takes all cores")
+        raise ValueError(
+            f"n_workers counts the calling process, so it is at least 1, got {n_workers}; None "
+            "takes all cores"
+        )
     texts = list(texts)
     n_workers = min(len(texts), n_workers or _n_that_pay(sum(map(len, texts))))
     if n_workers <= 1:
@@ -54,14 +59,15 @@ def _n_cores() -> int:
 
 
 def _shared_out(encode: Encode, texts: Sequence[str], shares: list[list[int]]) -> list[list[int]]:
-    """Each share, a list of places in `texts`, goes to a process, the first to this one."""
+    """The ids of each text. A share is the places in `texts` for one process, first this one."""
     workers = []
     try:
         for share in shares[1:]:
             receiver, sender = multiprocessing.Pipe(duplex=False)
-            process = multiprocessing.Process(target=_work, args=(encode, [texts[i] for i in share], sender), daemon=True)
+            work = (encode, [texts[i] for i in share], sender)
+            process = multiprocessing.Process(target=_work, args=work, daemon=True)
             process.start()
-            sender.close()  # the process alone holds it now, so that its end is heard
+            sender.close()  # only the process holds it now, so that the receiver notices its end
             workers.append((process, receiver))
         outcomes = [_encode_each(encode, [texts[i] for i in shares[0]])]
         for process, receiver in workers:
@@ -71,18 +77,25 @@ def _shared_out(encode: Encode, texts: Sequence[str], shares: list[list[int]]) -
             except (EOFError, OSError):
                 process.join()
                 raise RuntimeError(
-                    f"a process that encodes ended before its work was done, exit code {process.exitcode}; give n_workers=1, "
-                    'or if it was out of memory a smaller batch, and begin a script with `if __name__ == "__main__":`'
+                    "a process that encodes ended before its work was done, exit code "
+                    f"{process.exitcode}; give n_workers=1, or if it was out of memory a smaller "
+                    'batch, and begin a script with `if __name__ == "__main__":`'
                 ) from None
     finally:
         for process, receiver in workers:
-            process.kill()  # it has done its work, or nobody waits for it any more
+            process.kill()  # it has done its work, or its work is not needed any more
             process.join()
             receiver.close()
-    if failed := [(share[len(encoded)], error) for share, (encoded, error) in zip(shares, outcomes) if error]:
+    failed: list[tuple[int, Exception]] = []
+    ids_of: dict[int, list[int]] = {}
+    for share, (encoded, error) in zip(shares, outcomes, strict=True):
+        if error:
+            failed.append((share[len(encoded)], error))
+        else:
+            ids_of.update(zip(share, encoded, strict=True))
+    if failed:
         raise min(failed, key=lambda found: found[0])[1]
-    found = {place: ids for share, (encoded, _) in zip(shares, outcomes) for place, ids in zip(share, encoded)}
-    return [found[place] for place in range(len(texts))]
+    return [ids_of[place] for place in range(len(texts))]
 
 
 def _encode_each(encode: Encode, texts: Iterable[str]) -> tuple[list[list[int]], Exception | None]:
@@ -97,7 +110,8 @@ def _encode_each(encode: Encode, texts: Iterable[str]) -> tuple[list[list[int]],
 
 
 def _work(encode: Encode, texts: Sequence[str], sender: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the calling process too, which ends this one
+    # Ctrl-C reaches the calling process too, which ends this one.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     encoded, error = _encode_each(encode, texts)
     sender.send(([array("I", ids).tobytes() for ids in encoded], error))

@@ -1,10 +1,12 @@
-"""The tokenizers that were released with Llama 1 to 4: which file, which pattern and which special tokens belong together.
+"""The tokenizers that were released with Llama 1 to 4: file, pattern and special tokens of each.
 
-From Llama 3 on `tokenizer.model` holds ranks alone, so special tokens are known by rule: a block of ids after the ranks,
-where some have names and all others are reserved and numbered in order. Two releases share a file and differ in names.
+From Llama 3 on `tokenizer.model` holds only ranks, so special tokens are known by rule: a block of
+ids after the ranks, where some have names and all others are reserved and numbered in order. Two
+releases can share a file and differ in names.
 
-Notebook 10. Sources: llama-models, models/llama3/tokenizer.py and models/llama4/tokenizer.py; the names of Llama 3.1 and
-3.2 are those of its published tokenizer.json, where Meta's own code has "step_id" and "image" for two reserved ones.
+Notebook 10. Sources: llama-models, models/llama3/tokenizer.py and models/llama4/tokenizer.py; the
+names of Llama 3.1 and 3.2 are those of its published tokenizer.json, where Meta's own code has
+"step_id" and "image" for two reserved ones.
 """
 
 import os
@@ -17,18 +19,32 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN
 
 
-def _block(length: int, named: Mapping[int, str], *, kind: str = "", first: int = 0) -> tuple[str, ...]:
-    """`length` special tokens: those `named` at their places, the others reserved of a `kind`, numbered from `first`."""
+def _block(
+    length: int, named: Mapping[int, str], *, kind: str = "", first: int = 0
+) -> tuple[str, ...]:
+    """`length` special tokens: those `named` at their places, the others reserved.
+
+    Reserved ones are of a `kind` and numbered from `first`.
+    """
     numbers = count(first)
     names = (named.get(i) or f"{kind}reserved_special_token_{next(numbers)}" for i in range(length))
     return tuple(f"<|{name}|>" for name in names)
 
 
-_NAMED_3 = {0: "begin_of_text", 1: "end_of_text", 6: "start_header_id", 7: "end_header_id", 9: "eot_id"}
+_NAMED_3 = {
+    0: "begin_of_text", 1: "end_of_text", 6: "start_header_id", 7: "end_header_id", 9: "eot_id",
+}  # fmt: skip
 _NAMED_3_1 = _NAMED_3 | {4: "finetune_right_pad_id", 8: "eom_id", 10: "python_tag"}
-_TEXT_4 = ["begin_of_text", "end_of_text", "fim_prefix", "fim_middle", "fim_suffix",
-           "header_start", "header_end", "eom", "eot", "step"]
-_VISION_4 = {0: "image_start", 1: "image_end", 4: "tile_x_separator", 5: "tile_y_separator", 10: "image", 12: "patch"}
+_TEXT_4 = [
+    "begin_of_text", "end_of_text", "fim_prefix", "fim_middle", "fim_suffix", "header_start",
+    "header_end", "eom", "eot", "step",
+]  # fmt: skip
+_PYTHON_4 = {0: "python_start", 1: "python_end", 2: "finetune_right_pad"}
+_VISION_4 = {
+    0: "image_start", 1: "image_end", 4: "tile_x_separator", 5: "tile_y_separator", 10: "image",
+    12: "patch",
+}  # fmt: skip
+_REASONING_4 = {8: "reasoning_thinking_start", 9: "reasoning_thinking_end"}
 
 LLAMA_3 = _block(256, _NAMED_3)
 LLAMA_3_1 = _block(256, _NAMED_3_1)
@@ -36,9 +52,9 @@ LLAMA_3_1 = _block(256, _NAMED_3_1)
 LLAMA_3_2_VISION = _block(257, _NAMED_3_1 | {5: "step_id", 256: "image"})
 LLAMA_4 = (
     *_block(16, dict(enumerate(_TEXT_4)), kind="text_post_train_"),
-    *_block(64, {0: "python_start", 1: "python_end", 2: "finetune_right_pad"}, kind="text_post_train_", first=8),
+    *_block(64, _PYTHON_4, kind="text_post_train_", first=8),
     *_block(1054, _VISION_4, kind="vision_"),
-    *_block(10, {8: "reasoning_thinking_start", 9: "reasoning_thinking_end"}, kind="reasoning_"),
+    *_block(10, _REASONING_4, kind="reasoning_"),
     *_block(904, {}),
 )
 SPECIAL_TOKENS: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -51,11 +67,14 @@ SPECIAL_TOKENS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "llama-4": LLAMA_4,
     }
 )
-"""The special tokens of each generation that keeps them out of its tokenizer.model, in the order of their ids."""
+"""The special tokens of each generation whose tokenizer.model does not hold them, in id order."""
 
 
 def llama_3(path: str | os.PathLike, *, special_tokens: tuple[str, ...] = LLAMA_3_1) -> Tokenizer:
-    """The tokenizer of a rank file of Llama 3 to 3.3. Give LLAMA_3 for the names of 3.0, LLAMA_3_2_VISION for <|image|>."""
+    """The tokenizer of a rank file of Llama 3 to 3.3.
+
+    Give LLAMA_3 for the names of 3.0, LLAMA_3_2_VISION for <|image|>.
+    """
     return Tokenizer.load(path, special_tokens=special_tokens, pattern=LLAMA3_PATTERN)
 
 
@@ -65,12 +84,19 @@ def llama_4(path: str | os.PathLike) -> Tokenizer:
 
 
 def load(path: str | os.PathLike, generation: str) -> Tokenizer | SentencePiece:
-    """The tokenizer of the tokenizer.model that was released with a generation, such as "llama-2" or "llama-3.1".
+    """The tokenizer of the tokenizer.model that was released with a generation.
+
+    A generation is a name such as "llama-2" or "llama-3.1".
 
     Raises ValueError if the generation is not known, or if the file is not of its kind.
     """
     if generation in ("llama-1", "llama-2"):
         return SentencePiece.load(path)
     if generation not in SPECIAL_TOKENS:
-        raise ValueError(f"a generation is one of llama-1, llama-2, {', '.join(SPECIAL_TOKENS)}; got {generation!r}")
-    return llama_4(path) if generation == "llama-4" else llama_3(path, special_tokens=SPECIAL_TOKENS[generation])
+        raise ValueError(
+            f"a generation is one of llama-1, llama-2, {', '.join(SPECIAL_TOKENS)}; got "
+            f"{generation!r}"
+        )
+    if generation == "llama-4":
+        return llama_4(path)
+    return llama_3(path, special_tokens=SPECIAL_TOKENS[generation])

@@ -21,13 +21,16 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
 from llama_from_scratch import bundled, family
-from llama_from_scratch.checkpoint import convert, hugging_face, native
+from llama_from_scratch.checkpoint import hugging_face
+from llama_from_scratch.checkpoint.convert import DTYPES, PACKED, refuse_what_cannot_be, write
+from llama_from_scratch.checkpoint.folders import creating_folder
 from llama_from_scratch.checkpoint.load import load
 from llama_from_scratch.config import LayerSpec, LlamaConfig, nearest
 from llama_from_scratch.model.transformer import Llama
@@ -69,20 +72,20 @@ def mini(
     Raises ValueError for an unknown family or format, for one that cannot hold the other, or if there is something at
     `folder`; OSError where the disk refuses. Either leaves nothing behind.
     """
-    convert.refuse_what_cannot_be(folder, format=format, dtype=dtype, n_shards=n_shards)
+    refuse_what_cannot_be(folder, format=format, dtype=dtype, n_shards=n_shards)
     small_config(family)
     if format == "llama2c" and family != "llama-2":
         raise ValueError(f"the format llama2c holds llama-2 alone; got {family}. Choose another format")
     model, tokenizer = trained(family, n_steps=n_steps, cache=cache, on_step=on_step)
     published = "float16" if family == "llama-1" else "bfloat16"
-    model.to(convert.DTYPES.get(dtype or published, torch.float32))
-    settings = dict(tokenizer=tokenizer, format=format, is_packed=dtype == convert.PACKED, n_shards=n_shards)
+    model.to(DTYPES.get(dtype or published, torch.float32))
+    settings = dict(tokenizer=tokenizer, format=format, is_packed=dtype == PACKED, n_shards=n_shards)
     if format not in ("hugging-face", "meta"):
-        convert.write(folder, model, **settings)
+        write(folder, model, **settings)
         return
-    with native.creating(folder) as unfinished:
+    with creating_folder(folder) as unfinished:
         inner = unfinished / "checkpoint"
-        convert.write(inner, model, **settings)
+        write(inner, model, **settings)
         _add_side_files(inner, tokenizer)
         for file in inner.iterdir():
             file.rename(unfinished / file.name)
@@ -273,11 +276,16 @@ def _add_side_files(folder: Path, tokenizer: Tokenizer | SentencePiece) -> None:
 def _key(config: LlamaConfig, training: TrainConfig, stories: Sequence[str], name: str) -> str:
     """A digest of all that the mini is made from: data, sizes, settings, this recipe, the form of its dialogs, PyTorch."""
     parts = [name, json.dumps(config.to_dict()), json.dumps(dataclasses.asdict(training)), torch.__version__,
-             inspect.getsource(inspect.getmodule(_key)), inspect.getsource(chat_format), *stories]
+             inspect.getsource(inspect.getmodule(_key)), *_sources(chat_format), *stories]
     total = hashlib.sha256()
     for part in parts:
         total.update(len(part.encode()).to_bytes(8, "little") + part.encode())
     return total.hexdigest()[:_DIGITS]
+
+
+def _sources(package: ModuleType) -> list[str]:
+    """The source of each module of a package, in the order of their names."""
+    return [file.read_text("utf-8") for file in sorted(Path(package.__file__).parent.glob("*.py"))]
 
 
 def _kept(cache: Path, key: str) -> Path | None:

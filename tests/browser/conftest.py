@@ -1,7 +1,8 @@
 """A real JupyterLab and a real browser: what a reader's hands and eyes would find.
 
-The server gets copies of the notebooks, Jupyter folders of its own, a free port and a token. The browser is the
-machine's own Chromium, driven by playwright; nothing is downloaded and nothing leaves 127.0.0.1.
+The server gets copies of the notebooks, Jupyter folders of its own, a free port and a token. The
+browser is the machine's own Chromium, driven by playwright; nothing is downloaded and nothing
+leaves 127.0.0.1.
 """
 
 import json
@@ -30,7 +31,8 @@ BROWSERS = (
     "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
     r"C:\Program Files\Google\Chrome\Application\chrome.exe",
 )
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
+         "--disable-component-update"]
 # A news pop-up would cover the corner; cells out of sight would not be drawn.
 SETTINGS = {
     "@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -44,8 +46,8 @@ FOLDERS = {
     "JUPYTERLAB_SETTINGS_DIR": "settings",
     "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
 }
-# What is looked at here are widgets, not how well a model learns: batches of a few tokens train in a tenth of the time. The
-# notebooks themselves, whole and as they are, run under nbval.
+# What is looked at here are widgets, not how well a model learns: batches of a few tokens train in
+# a tenth of the time. The notebooks themselves, whole and as they are, run under nbval.
 SHORT_BATCHES = """\
 from llama_from_scratch.train import Packed
 
@@ -65,8 +67,10 @@ IS_READY = """() => {
 RUN_ALL = """async () => {
     const panel = jupyterapp.shell.currentWidget;
     await jupyterapp.commands.execute('notebook:run-all-cells');
-    return panel.content.model.sharedModel.toJSON().cells.filter(cell => cell.cell_type === 'code').map(
-        cell => cell.outputs.filter(out => out.output_type === 'error').map(out => out.ename + ': ' + out.evalue)[0] ?? null);
+    const cells = panel.content.model.sharedModel.toJSON().cells;
+    const errors = cell => cell.outputs.filter(out => out.output_type === 'error');
+    return cells.filter(cell => cell.cell_type === 'code').map(
+        cell => errors(cell).map(out => out.ename + ': ' + out.evalue)[0] ?? null);
 }"""
 SHUT_DOWN = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.shutdown()"
 
@@ -81,10 +85,12 @@ class Lab(NamedTuple):
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
-    pytest.importorskip("jupyterlab", reason='the browser tests need JupyterLab: pip install -e ".[notebooks]"')
+    pytest.importorskip("jupyterlab",
+                        reason='the browser tests need JupyterLab: pip install -e ".[notebooks]"')
     root = tmp_path_factory.mktemp("lab")
     folder = root / "notebooks"
-    shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns("conftest.py", "__pycache__", ".ipynb_checkpoints"))
+    shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns("conftest.py", "__pycache__",
+                                                                     ".ipynb_checkpoints"))
     for plugin, value in SETTINGS.items():
         file = root / "settings" / f"{plugin}.jupyterlab-settings"
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -96,9 +102,12 @@ def lab(tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     token = secrets.token_hex(16)
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}", "--allow-root"]
-    command += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}", "--expose-app-in-browser"]
-    environment = os.environ | {name: str(root / part) for name, part in FOLDERS.items()} | {"JUPYTER_TOKEN": token}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1",
+               f"--port={port}", "--allow-root"]
+    command += ["--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}",
+                "--expose-app-in-browser"]
+    environment = (os.environ | {name: str(root / part) for name, part in FOLDERS.items()}
+                   | {"JUPYTER_TOKEN": token})
     with open(root / "log", "w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
         try:
@@ -122,10 +131,12 @@ def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
 
 @pytest.fixture(scope="session")
 def browser():
-    api = pytest.importorskip("playwright.sync_api", reason='the browser tests need playwright: pip install -e ".[test]"')
+    api = pytest.importorskip("playwright.sync_api",
+                              reason='the browser tests need playwright: pip install -e ".[test]"')
     program = next(filter(None, map(shutil.which, BROWSERS)), None)
     if program is None:
-        pytest.skip("the browser tests need Chromium or Chrome, found none: sudo apt install chromium (Debian, Ubuntu)")
+        pytest.skip("the browser tests need Chromium or Chrome, found none: sudo apt install "
+                    "chromium (Debian, Ubuntu)")
     with api.sync_playwright() as play:
         chromium = play.chromium.launch(executable_path=program, args=FLAGS)
         # one context for all, so that JupyterLab's own files are loaded once
@@ -147,7 +158,9 @@ def page(browser, request):
 
 @pytest.fixture
 def run_notebook(lab) -> Callable[..., list[str]]:
-    """`run_notebook(page, name)` opens a notebook, runs every cell and gives the errors, none if all is well."""
+    """`run_notebook(page, name)` opens a notebook, runs every cell and gives the errors, none if
+    all is well.
+    """
 
     def run(page, name: str) -> list[str]:
         page.goto(f"{lab.url}/lab/tree/{name}?reset&token={lab.token}")

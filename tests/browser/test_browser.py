@@ -1,4 +1,6 @@
-"""JupyterLab starts, notebooks run, each widget answers to the keyboard and its picture changes: seen in a real browser."""
+"""JupyterLab starts, notebooks run, each widget answers to the keyboard and its picture changes:
+seen in a real browser.
+"""
 
 import ast
 import json
@@ -22,10 +24,12 @@ import ipywidgets
 
 def png(grey):
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        check = zlib.crc32(kind + data)
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", check)
     rows = (b"\\x00" + bytes([grey]) * 64) * 64
     header = struct.pack(">IIBBBBB", 64, 64, 8, 0, 0, 0, 0)
-    return b"\\x89PNG\\r\\n\\x1a\\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    chunks = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(rows)), chunk(b"IEND", b"")
+    return b"\\x89PNG\\r\\n\\x1a\\n" + b"".join(chunks)
 
 slider = ipywidgets.IntSlider(value=3, max=9)
 picture = ipywidgets.Image(value=png(30 * slider.value), format="png")
@@ -35,27 +39,33 @@ ipywidgets.VBox([slider, picture])"""
 
 def write_notebook(path, *sources):
     cells = [
-        {"cell_type": "code", "id": f"x-{k}", "metadata": {}, "execution_count": None, "outputs": [], "source": source}
+        {"cell_type": "code", "id": f"x-{k}", "metadata": {}, "execution_count": None,
+         "outputs": [], "source": source}
         for k, source in enumerate(sources)
     ]
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
-    path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
+    path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4,
+                                "nbformat_minor": 5}))
 
 
 def output(page, text=None):
-    """The outputs of the page, or the one that shows `text`; the sources show the same words and are left out."""
+    """The outputs of the page, or the one that shows `text`; the sources show the same words and
+    are left out.
+    """
     outputs = page.locator(".jp-OutputArea-output")
     return outputs.filter(has_text=text) if text else outputs
 
 
 def bytes_of(picture):
     """What an <img> shows; ipywidgets gives each new picture an address of its own."""
-    code = "async img => { await img.decode(); const b = await (await fetch(img.src)).arrayBuffer();"
+    code = ("async img => { await img.decode(); const b = await (await "
+            "fetch(img.src)).arrayBuffer();")
     return bytes(picture.evaluate(code + " return Array.from(new Uint8Array(b)) }"))
 
 
 def expect_another(page, picture, before):
-    page.wait_for_function("([img, src]) => img.src !== src && img.complete", arg=[picture.element_handle(), before])
+    page.wait_for_function("([img, src]) => img.src !== src && img.complete",
+                           arg=[picture.element_handle(), before])
 
 
 def test_slider_of_a_tiny_notebook_changes_its_picture(lab, page, run_notebook):
@@ -76,20 +86,23 @@ def test_error_in_a_cell_is_reported(lab, page, run_notebook):
 
 def expected_widgets(page):
     """How many outputs of the notebook are widgets, by its own record."""
-    return page.evaluate("""kind => jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells.flatMap(
+    return page.evaluate("""kind =>
+        jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells.flatMap(
         cell => (cell.outputs ?? []).filter(out => out.data?.[kind])).length""", WIDGET_MIME)
 
 
 def move_first_control(widget):
     """One step with the keyboard: the first control, whatever its kind, takes another value."""
     control = widget.locator(CONTROLS).first
-    kind = control.evaluate("node => node.matches('.noUi-handle') ? 'slider' : node.type ?? 'buttons'")
+    kind = control.evaluate("node => node.matches('.noUi-handle') "
+                            "? 'slider' : node.type ?? 'buttons'")
     if kind == "slider":
         is_at_end = control.get_attribute("aria-valuenow") == control.get_attribute("aria-valuemax")
         control.press("ArrowLeft" if is_at_end else "ArrowRight")
     elif kind == "buttons":
         control.locator("button:not(.mod-active)").first.press("Enter")
-    elif kind == "select-one":  # JupyterLab takes the arrow keys for itself as long as the menu is closed
+    # JupyterLab takes the arrow keys for itself as long as the menu is closed
+    elif kind == "select-one":
         for key in ("Space", "ArrowDown", "Enter"):
             control.press(key)
     elif kind == "text":
@@ -101,30 +114,39 @@ def move_first_control(widget):
 
 
 def words_under(page, cell):
-    """What the page shows beside a cell of the picture while the pointer stands in its middle."""
+    """What the page shows beside a cell of the picture while the pointer is in its middle."""
     box = cell.bounding_box()
     page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
-    found = page.evaluate("() => getComputedStyle([...document.querySelectorAll('i:hover')].at(-1), '::after').content")
+    found = page.evaluate("() => "
+                          "getComputedStyle([...document.querySelectorAll('i:hover')].at(-1), "
+                          "'::after').content")
     return found.strip('"')
 
 
 def check_hover(page, widget, *, head, name):
-    """The pointer over two cells of a head's picture, where it is bright and where nothing may be seen."""
+    """The pointer over two cells of a head's picture, where it is bright and where nothing may be
+    seen.
+    """
     picture, cells = widget.locator("img").bounding_box(), widget.locator(".llama-hover-cells")
     covered = cells.bounding_box()
-    assert all(abs(covered[side] - picture[side]) < 1 for side in picture), "the cells lie over the picture"
+    assert all(abs(covered[side] - picture[side]) < 1 for side in picture), (
+        "the cells cover the picture")
     row = cells.locator(".grid").nth(head).locator(".row").nth(10)
     row.scroll_into_view_if_needed()
     told = words_under(page, row.locator("i").nth(3))
-    assert re.fullmatch(r"layer \d, head \d, key/value \d: query “.+” \(10\) looks at key “.+” \(3\) with weight [\d.]+%", told)
+    assert re.fullmatch(r"layer \d, head \d, key/value \d: query “.+” \(10\) "
+                        r"looks at key “.+” \(3\) with weight [\d.]+%", told)
     widget.screenshot(path=SCREENSHOTS / f"{name}.png")
-    assert words_under(page, row.locator("i").nth(11)).endswith("(10) cannot see what comes after it (causal mask)")
+    assert words_under(page, row.locator("i").nth(11)).endswith("(10) cannot see what comes "
+                                                                "after it (causal mask)")
     page.mouse.move(0, 0)
     assert page.locator("i:hover").count() == 0
 
 
 def check_widget(page, widget, *, name):
-    """It shows a picture; the keyboard changes it; nothing is refused. The screenshot shows it afterwards."""
+    """It shows a picture; the keyboard changes it; nothing is refused. The screenshot shows it
+    afterwards.
+    """
     widget.scroll_into_view_if_needed()
     if widget.locator("[role=log]").count():
         return check_chat(widget, name=name)
@@ -145,10 +167,12 @@ def check_chat(widget, *, name):
     turns = widget.locator("[role=log] > div")
     assert turns.count() == 2
     move_first_control(widget)
-    # A chat in a chat format, which has a field for the system's message, ends its answers itself; stories go on.
+    # A chat in a chat format, which has a field for the system's message, ends its answers itself;
+    # stories go on.
     is_brief = widget.get_by_placeholder("what the model reads before all else").count()
     turns.nth(3).filter(has_text=re.compile(r"\w+\W+\w+\W+\w+" if is_brief else ".{20}")).wait_for()
-    assert turns.nth(2).inner_text().split() == ["you", "and", "the"], "all words are sent, however fast Enter follows them"
+    assert turns.nth(2).inner_text().split() == ["you", "and", "the"], (
+        "all words are sent, however fast Enter follows them")
     assert widget.locator("[role=alert]").count() == 0
     SCREENSHOTS.mkdir(exist_ok=True)
     widget.screenshot(path=SCREENSHOTS / f"{name}.png")
@@ -165,7 +189,8 @@ def check_widgets(page, *, name):
 def complaints(page):
     """What the page writes to the browser's console as an error, and every exception in it."""
     found = []
-    page.on("console", lambda message: found.append(message.text) if message.type == "error" else None)
+    page.on("console",
+            lambda message: found.append(message.text) if message.type == "error" else None)
     page.on("pageerror", lambda error: found.append(str(error)))
     return found
 
@@ -175,19 +200,26 @@ WHOLE = "12_rope.ipynb"
 
 
 def has_widget(cell):
-    """By its stored output: the words that stand for a widget where no kernel is alive."""
-    return any("run the cell" in "".join(out.get("data", {}).get("text/plain", "")) for out in cell.get("outputs", []))
+    """By its stored output: the words shown for a widget where no kernel is alive."""
+    return any("run the cell" in "".join(out.get("data", {}).get("text/plain", ""))
+               for out in cell.get("outputs", []))
 
 
 def needed_by_widgets(path):
-    """The sources of the cells with widgets and, backwards from them, of all that bind a name that these use."""
+    """The sources of the cells with widgets and, backwards from them, of all that bind a name that
+    these use.
+    """
     cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     kept, wanted = [], set()
     for cell in reversed(cells):
-        names = [node for node in ast.walk(ast.parse("".join(cell["source"]))) if isinstance(node, ast.Name | ast.alias | DEF)]
-        used = {node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-        bound = {node.id for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-        bound |= {node.asname or node.name.partition(".")[0] for node in names if isinstance(node, ast.alias)}
+        names = [node for node in ast.walk(ast.parse("".join(cell["source"])))
+                 if isinstance(node, ast.Name | ast.alias | DEF)]
+        used = {node.id
+                for node in names if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+        bound = {node.id for node in names if isinstance(node, ast.Name)
+                 and isinstance(node.ctx, ast.Store)}
+        bound |= {node.asname or node.name.partition(".")[0]
+                  for node in names if isinstance(node, ast.alias)}
         bound |= {node.name for node in names if isinstance(node, DEF)}
         if has_widget(cell) or bound & wanted:
             kept.append("".join(cell["source"]))
@@ -200,7 +232,9 @@ CHAPTERS = {path.name: needed_by_widgets(path) for path in sorted(NOTEBOOKS.glob
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, (_, n_widgets) in CHAPTERS.items() if n_widgets])
-def test_every_widget_of_the_notebook_answers_to_the_keyboard(lab, page, run_notebook, complaints, name):
+def test_every_widget_of_the_notebook_answers_to_the_keyboard(
+    lab, page, run_notebook, complaints, name
+):
     sources, n_widgets = CHAPTERS[name]
     write_notebook(lab.folder / name, *sources)
     assert run_notebook(page, name) == []
@@ -222,8 +256,7 @@ import math, time
 import torch
 from llama_from_scratch import bundled, load
 from llama_from_scratch.kernels.emulator.trace import trace
-from llama_from_scratch.lessons import figures, gpu, sizes, views
-from llama_from_scratch.lessons.chat import Chat
+from llama_from_scratch.lessons import ChatWindow, figures, gpu, sizes, views
 from llama_from_scratch.train import History, Step
 
 figures.style()
@@ -249,7 +282,8 @@ def sum_args():
 
 def run(rate):
     losses = [2 + 5 * math.exp(-step * rate * 15) for step in range(100)]
-    steps = (Step(step=k, loss=loss, lr=rate, grad_norm=1.0, n_tokens=1000, time_s=0.1) for k, loss in enumerate(losses))
+    steps = (Step(step=k, loss=loss, lr=rate, grad_norm=1.0, n_tokens=1000, time_s=0.1)
+             for k, loss in enumerate(losses))
     return History(steps=tuple(steps), is_complete=True)"""
 
 GALLERY = {
@@ -267,7 +301,9 @@ GALLERY = {
 }
 
 
-def test_every_widget_of_the_library_answers_to_pointer_and_keyboard_and_refuses_in_words(lab, page, run_notebook, complaints):
+def test_every_widget_of_the_library_answers_to_pointer_and_keyboard_and_refuses_in_words(
+    lab, page, run_notebook, complaints
+):
     write_notebook(lab.folder / "gallery.ipynb", SETUP, *GALLERY.values())
     assert run_notebook(page, "gallery.ipynb") == []
     widgets = output(page).locator(".widget-vbox")
@@ -281,7 +317,8 @@ def test_every_widget_of_the_library_answers_to_pointer_and_keyboard_and_refuses
                 address = widgets.nth(k).locator("img").get_attribute("src")
                 field.fill(words)
                 field.press("Enter")
-                widgets.nth(k).locator("[role=alert]").get_by_text("room for" if words else "words").wait_for()
+                widgets.nth(k).locator("[role=alert]").get_by_text("room for" if words
+                                                                   else "words").wait_for()
                 assert widgets.nth(k).locator("img").get_attribute("src") == address, name
             field.fill("@")
             field.press("Enter")
@@ -291,10 +328,12 @@ def test_every_widget_of_the_library_answers_to_pointer_and_keyboard_and_refuses
 
 SLOW_CHAT = """\
 model.norm.register_forward_hook(lambda *_: time.sleep(0.02))
-Chat(model, tokenizer, opening="The dog", max_tokens=400)"""
+ChatWindow(model, tokenizer, opening="The dog", max_tokens=400)"""
 
 
-def test_chat_answers_while_other_controls_stay_alive_and_stops(lab, page, run_notebook, complaints):
+def test_chat_answers_while_other_controls_stay_alive_and_stops(
+    lab, page, run_notebook, complaints
+):
     write_notebook(lab.folder / "chat.ipynb", SETUP, GALLERY["rope"], SLOW_CHAT)
     assert run_notebook(page, "chat.ipynb") == []
     rope, chat = (output(page).locator(".widget-vbox").nth(k) for k in range(2))

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny_checkpoints import far_logits, same_weights, tiny, tokenizer_for
 
-from llama_from_scratch.checkpoint import convert as module
-from llama_from_scratch.checkpoint import gguf_file, load, native
+from llama_from_scratch.checkpoint import folders, gguf_file, hugging_face, native
 from llama_from_scratch.checkpoint.convert import FORMATS, convert, write
+from llama_from_scratch.checkpoint.load import load, open_checkpoint
 
 ALL_HOLD = ("hugging-face", "meta", "gguf", "native")
 HOLDS = {"llama-2": (*ALL_HOLD, "llama2c"), "llama-3.2": ALL_HOLD}
@@ -22,16 +22,20 @@ def sources(tmp_path_factory):
     models = {name: tiny(name) for name in HOLDS}
     for name, formats in HOLDS.items():
         for format in formats:
-            write(folder / name / format, models[name], tokenizer=tokenizer_for(name), format=format)
+            write(folder / name / format, models[name], tokenizer=tokenizer_for(name),
+                  format=format)
     return folder, models
 
 
 @pytest.mark.parametrize(("name", "source", "target"),
-                         [(name, *pair) for name, formats in HOLDS.items() for pair in itertools.product(formats, repeat=2)])
-def test_every_readable_format_becomes_every_writable_one_bit_for_bit(name, source, target, sources, tmp_path):
+                         [(name, *pair) for name, formats in HOLDS.items()
+                          for pair in itertools.product(formats, repeat=2)])
+def test_every_readable_format_becomes_every_writable_one_bit_for_bit(
+    name, source, target, sources, tmp_path
+):
     folder, models = sources
     convert(folder / name / source, tmp_path / "new", format=target)
-    model, tokenizer = load.load(tmp_path / "new")
+    model, tokenizer = load(tmp_path / "new")
     assert model.config == models[name].config and same_weights(model, models[name])
     assert tokenizer.encode(TEXT) == tokenizer_for(name).encode(TEXT)
     assert torch.equal(far_logits(model), far_logits(models[name]))
@@ -39,23 +43,28 @@ def test_every_readable_format_becomes_every_writable_one_bit_for_bit(name, sour
 
 @pytest.mark.parametrize(("format", "dtype", "expected"), [
     ("meta", None, torch.bfloat16), ("native", None, torch.bfloat16), ("gguf", None, torch.float32),
-    ("hugging-face", "float32", torch.float32), ("hugging-face", "float16", torch.float16), ("gguf", "float16", torch.float16),
+    ("hugging-face", "float32", torch.float32), ("hugging-face", "float16", torch.float16),
+    ("gguf", "float16", torch.float16),
 ])
-def test_a_dtype_is_kept_unless_another_is_asked_for_or_the_format_lacks_it(format, dtype, expected, tmp_path):
+def test_a_dtype_is_kept_unless_another_is_asked_for_or_the_format_lacks_it(
+    format, dtype, expected, tmp_path
+):
     model = tiny().bfloat16()
     write(tmp_path / "a", model, tokenizer=tokenizer_for("llama-3.1"), format="hugging-face")
     convert(tmp_path / "a", tmp_path / "b", format=format, dtype=dtype)
-    assert load.read(tmp_path / "b").dtype == expected
-    again, _ = load.load(tmp_path / "b", dtype=torch.float32)
+    assert open_checkpoint(tmp_path / "b").dtype == expected
+    again, _ = load(tmp_path / "b", dtype=torch.float32)
     assert same_weights(again, model.to(expected).float())
 
 
 def test_q8_0_packs_the_matrices_and_stays_close(sources, tmp_path):
     folder, models = sources
     convert(folder / "llama-3.2" / "meta", tmp_path / "packed.gguf", format="gguf", dtype="q8_0")
-    kinds = {entry.kind.name for entry in gguf_file.header(tmp_path / "packed.gguf").tensors.values() if len(entry.shape) > 1}
+    kinds = {entry.kind.name
+             for entry in gguf_file.header(tmp_path / "packed.gguf").tensors.values()
+             if len(entry.shape) > 1}
     assert kinds == {"Q8_0"}
-    packed, whole = load.load(tmp_path / "packed.gguf")[0], models["llama-3.2"]
+    packed, whole = load(tmp_path / "packed.gguf")[0], models["llama-3.2"]
     error = (packed.tok_embeddings.weight - whole.tok_embeddings.weight).abs().max()
     assert 0 < error <= whole.tok_embeddings.weight.abs().max() / 127
 
@@ -66,7 +75,7 @@ def test_shards_are_as_many_as_asked_for(n_shards, sources, tmp_path):
     convert(source, tmp_path / "hf", format="hugging-face", n_shards=n_shards)
     sizes = [file.stat().st_size for file in (tmp_path / "hf").glob("model-*.safetensors")]
     assert len(sizes) == n_shards and max(sizes) < 2 * sum(sizes) / n_shards
-    assert same_weights(load.load(tmp_path / "hf")[0], model)
+    assert same_weights(load(tmp_path / "hf")[0], model)
     if n_shards == 3:
         with pytest.raises(ValueError, match="n_shards must divide n_heads"):
             convert(source, tmp_path / "meta", format="meta", n_shards=n_shards)
@@ -74,13 +83,14 @@ def test_shards_are_as_many_as_asked_for(n_shards, sources, tmp_path):
         return
     convert(source, tmp_path / "meta", format="meta", n_shards=n_shards)
     assert len(list((tmp_path / "meta").glob("consolidated.*.pth"))) == n_shards
-    assert same_weights(load.load(tmp_path / "meta")[0], model)
+    assert same_weights(load(tmp_path / "meta")[0], model)
 
 
 def test_the_reader_hears_how_far_it_is(sources, tmp_path):
     heard = []
-    convert(sources[0] / "llama-2" / "meta", tmp_path / "b", format="gguf", on_tensor=lambda done, n: heard.append((done, n)))
-    assert heard[-1][0] == heard[-1][1] == sources[1]["llama-2"].config.n_params * 4 and len(heard) > 10
+    convert(sources[0] / "llama-2" / "meta", tmp_path / "b", format="gguf",
+            on_tensor=lambda done, n: heard.append((done, n)))
+    assert heard[-1] == (sources[1]["llama-2"].config.n_params * 4,) * 2 and len(heard) > 10
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -109,21 +119,26 @@ def test_a_checkpoint_is_not_converted_onto_itself(sources):
 @pytest.mark.parametrize(("settings", "message"), [
     (dict(format="ggufs"), "formats that are written are .* did you mean 'gguf'"),
     (dict(format="meta", dtype="float8"), "dtypes that are written are .*; got 'float8'"),
-    (dict(format="gguf", dtype="bfloat16"), "gguf is written in float32, float16, q8_0; got bfloat16"),
+    (dict(format="gguf", dtype="bfloat16"), "gguf is written in float32, float16, q8_0; got "
+                                            "bfloat16"),
     (dict(format="meta", dtype="q8_0"), "meta is written in float32, bfloat16, float16; got q8_0"),
     (dict(format="llama2c", dtype="float16"), "llama2c is written in float32; got float16"),
     (dict(format="gguf", n_shards=2), "the others one; got 2 for gguf"),
     (dict(format="meta", n_shards=0), "one weight file or more"),
     (dict(format="llama2c"), r"llama2.c runs Llama 2 and no other; .* rope_theta=500000.0"),
 ])  # fmt: skip
-def test_what_cannot_be_written_is_refused_with_the_reason_and_leaves_nothing(settings, message, sources, tmp_path):
+def test_what_cannot_be_written_is_refused_with_the_reason_and_leaves_nothing(
+    settings, message, sources, tmp_path
+):
     with pytest.raises(ValueError, match=message):
         convert(sources[0] / "llama-3.2" / "meta", tmp_path / "b", **settings)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_model_that_a_format_has_no_words_for_is_refused(tmp_path):
-    odd = tiny("llama-3.1", rope_scaling=dataclasses.replace(tiny("llama-3.1").config.rope_scaling, low_freq_factor=2.0))
+    odd = tiny("llama-3.1",
+               rope_scaling=dataclasses.replace(tiny("llama-3.1").config.rope_scaling,
+                                                low_freq_factor=2.0))
     native.save(tmp_path / "odd", odd, tokenizer_for("llama-3.1"))
     for format in ("meta", "gguf"):
         with pytest.raises(ValueError, match="Write another format"):
@@ -159,8 +174,9 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(format, sources, tmp_path, m
         n_written += 1
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    whole = {"hugging-face": (native, "write_tensors"), "meta": (torch, "save"), "gguf": (gguf_file, "_packed"),
-             "llama2c": (native, "_force_to_disk")}
+    whole = {"hugging-face": (hugging_face, "write_tensors"), "meta": (torch, "save"),
+             "gguf": (gguf_file, "_packed"),
+             "llama2c": (folders, "sync")}
     monkeypatch.setattr(*whole[format], full)
     with pytest.raises(OSError, match="No space left"):
         convert(sources[0] / "llama-2" / "hugging-face", tmp_path / "b", format=format)
@@ -169,4 +185,4 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(format, sources, tmp_path, m
 
 def test_the_folder_above_the_target_is_made(sources, tmp_path):
     convert(sources[0] / "llama-2" / "meta", tmp_path / "deep" / "er" / "b.gguf", format="gguf")
-    assert module.load.read(tmp_path / "deep" / "er" / "b.gguf").format == "GGUF"
+    assert open_checkpoint(tmp_path / "deep" / "er" / "b.gguf").format == "GGUF"

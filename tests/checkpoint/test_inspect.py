@@ -5,13 +5,15 @@ import torch
 from tiny_checkpoints import tiny, tokenizer_for
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import inspect, load
+from llama_from_scratch.checkpoint import inspect
 from llama_from_scratch.checkpoint.convert import write
+from llama_from_scratch.checkpoint.load import open_checkpoint
 from llama_from_scratch.checkpoint.opened import Opened
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
 from llama_from_scratch.tokenizer.chat_format import FORMATS
 
-CHATS = {"llama-1": None, "llama-2": "llama-2", "llama-3": "llama-3", "llama-3.1": "llama-3.1", "llama-3.2": "llama-3.2",
+CHATS = {"llama-1": None, "llama-2": "llama-2", "llama-3": "llama-3", "llama-3.1": "llama-3.1",
+         "llama-3.2": "llama-3.2",
          "llama-3.3": "llama-3.1"}  # the files of a 3.3 are those of a 3.1
 
 
@@ -19,12 +21,13 @@ def opened(config, file, *, dtype=torch.bfloat16, kinds=("bfloat16",), name="lla
     def unread(dtype):
         raise AssertionError("a weight was read")
 
-    return Opened(format="Meta", where=file.parent, files=(file, file), kinds=kinds, config=config, dtype=dtype, tensors=unread,
+    return Opened(format="Meta", where=file.parent, files=(file, file), kinds=kinds, config=config,
+                  dtype=dtype, tensors=unread,
                   read_tokenizer=lambda: tokenizer_for(name))
 
 
 @pytest.mark.parametrize("name", family.FAMILY)
-def test_every_published_model_is_recognised_from_its_config(name):
+def test_every_published_model_is_recognized_from_its_config(name):
     row = family.FAMILY[name]
     expected = [other for other, r in family.FAMILY.items() if r.config == row.config]
     assert inspect.release(row.config) == " or ".join(expected) and name in expected
@@ -43,7 +46,8 @@ def test_a_model_of_a_known_shape_is_named_with_what_differs():
 @pytest.mark.parametrize("name", family.GENERATIONS)
 def test_a_model_of_another_shape_is_none_of_them_and_its_arithmetic_is_named(name):
     told = inspect.release(family.tiny(name))
-    assert told.startswith("none of the published; computes as ") and name in told.split("computes as ")[1].split(" and ")
+    beginning, _, generations = told.partition("; computes as ")
+    assert beginning == "none of the published" and name in generations.split(" and ")
     other = dataclasses.replace(family.tiny(name), norm_eps=2e-5)
     assert inspect.release(other) == "none of the published"
 
@@ -57,23 +61,27 @@ def test_the_chat_format_follows_from_the_tokenizer_and_the_config(name):
 def test_a_tokenizer_without_marks_for_turns_has_no_chat_format():
     plain = Tokenizer.train("the cat and the rat", 258, special_tokens=BEGIN_AND_END)
     assert inspect.chat_format(family.tiny("llama-3.1"), plain) is None
-    four = Tokenizer.train("the cat", 261, special_tokens=("<|begin_of_text|>", "<|header_start|>", "<|header_end|>", "<|eot|>",
+    four = Tokenizer.train("the cat", 261,
+                           special_tokens=("<|begin_of_text|>", "<|header_start|>",
+                                           "<|header_end|>", "<|eot|>",
                                                           "<|eom|>"))
     assert inspect.chat_format(family.tiny("llama-3.1"), four) is FORMATS["llama-4"]
 
 
 @pytest.mark.parametrize(("name", "weights", "per_token", "full"), [
-    ("llama-2-7b", "13.5 GB", "524 kB", "2.15 GB"), ("llama-3.1-8b", "16.1 GB", "131 kB", "17.2 GB"),
-    ("llama-3.1-405b", "812 GB", "516 kB", "67.6 GB"), ("llama-3.2-1b", "2.47 GB", "32.8 kB", "4.29 GB"),
+    ("llama-2-7b", "13.5 GB", "524 kB", "2.15 GB"),
+    ("llama-3.1-8b", "16.1 GB", "131 kB", "17.2 GB"),
+    ("llama-3.1-405b", "812 GB", "516 kB", "67.6 GB"),
+    ("llama-3.2-1b", "2.47 GB", "32.8 kB", "4.29 GB"),
 ])
 def test_memory_is_weights_and_cache_in_the_dtype(name, weights, per_token, full):
     words = f"weights {weights}, KV cache {per_token} a token, {full} at full context"
     assert inspect.memory(family.config(name), torch.bfloat16) == words
 
 
-@pytest.mark.parametrize(("n_bytes", "words"), [(0, "0 bytes"), (512, "512 bytes"), (999, "999 bytes"), (1000, "1 kB"),
-                                               (999_499, "999 kB"), (999_500, "1 MB"), (13_476_831_232, "13.5 GB"),
-                                               (5_000_000_000_000_000, "5e+03 TB")])
+@pytest.mark.parametrize(("n_bytes", "words"), [
+    (0, "0 bytes"), (512, "512 bytes"), (999, "999 bytes"), (1000, "1 kB"), (999_499, "999 kB"),
+    (999_500, "1 MB"), (13_476_831_232, "13.5 GB"), (5_000_000_000_000_000, "5e+03 TB")])
 def test_sizes_have_three_digits(n_bytes, words):
     assert inspect.size(n_bytes) == words
 
@@ -83,21 +91,28 @@ def test_the_table_tells_all_and_reads_no_weight(tmp_path):
     file.write_bytes(bytes(750))
     rows = inspect.facts(opened(family.config("llama-3.2-1b"), file, name="llama-3.2"))
     assert rows == {
-        "format": "Meta", "family": "llama-3.2-1b", "parameters": "1,235,814,400 (the output head is the embedding)",
-        "stored as": "bfloat16, 1.5 kB in 2 files", "context": "131,072 tokens", "layers": "16, 2,048 wide, feed-forward 8,192",
-        "heads": "32 of 64, key/value heads: 8, shared", "vocabulary": "128,256", "chat format": "Llama 3.2",
+        "format": "Meta", "family": "llama-3.2-1b",
+        "parameters": "1,235,814,400 (the output head is the embedding)",
+        "stored as": "bfloat16, 1.5 kB in 2 files", "context": "131,072 tokens",
+        "layers": "16, 2,048 wide, feed-forward 8,192",
+        "heads": "32 of 64, key/value heads: 8, shared", "vocabulary": "128,256",
+        "chat format": "Llama 3.2",
         "memory, bfloat16": "weights 2.47 GB, KV cache 32.8 kB a token, 4.29 GB at full context"}
-    mixed = inspect.facts(opened(family.config("llama-2-7b"), file, dtype=None, kinds=("F32", "Q4_K"), name="llama-2"))
-    assert mixed["stored as"].startswith("F32, Q4_K, ") and mixed["heads"] == "32 of 128, key/value heads: one for each head"
-    assert [key for key in mixed if key.startswith("memory")] == ["memory, float32", "memory, bfloat16"]
+    mixed = inspect.facts(opened(
+        family.config("llama-2-7b"), file, dtype=None, kinds=("F32", "Q4_K"), name="llama-2"))
+    assert mixed["stored as"].startswith("F32, Q4_K, ")
+    assert mixed["heads"] == "32 of 128, key/value heads: one for each head"
+    assert [key for key in mixed
+            if key.startswith("memory")] == ["memory, float32", "memory, bfloat16"]
 
 
 @pytest.mark.parametrize(("name", "format", "told"), [
-    ("llama-2", "hugging-face", "Hugging Face"), ("llama-2", "meta", "Meta"), ("llama-2", "gguf", "GGUF"),
+    ("llama-2", "hugging-face", "Hugging Face"), ("llama-2", "meta", "Meta"),
+    ("llama-2", "gguf", "GGUF"),
     ("llama-2", "llama2c", "llama2.c"), ("llama-3.1", "native", "llama_from_scratch"),
 ])
 def test_every_format_is_inspected(name, format, told, tmp_path):
     write(tmp_path / "x", tiny(name), tokenizer=tokenizer_for(name), format=format)
-    rows = inspect.facts(load.read(tmp_path / "x"))
+    rows = inspect.facts(open_checkpoint(tmp_path / "x"))
     assert (rows["format"], rows["chat format"]) == (told, FORMATS[name].name)
     assert name in rows["family"] and rows["stored as"].endswith("in 1 file")

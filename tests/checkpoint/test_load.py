@@ -1,4 +1,3 @@
-import dataclasses
 import json
 import math
 import subprocess
@@ -9,28 +8,53 @@ from pathlib import Path
 import pytest
 import torch
 from hugging_face_twin import twin_of
-from tiny_checkpoints import TOKENIZER, VOCAB, far_logits, large_tokenizer, same_weights, tiny, tokenizer_for
+from tiny_checkpoints import (
+    TOKENIZER,
+    far_logits,
+    large_tokenizer,
+    same_weights,
+    sized,
+    tiny,
+    tokenizer_for,
+)
 
 import llama_from_scratch
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, load, meta, names, native, opened, tokenizer_files
+from llama_from_scratch.checkpoint import (
+    gguf,
+    hugging_face,
+    llama2c,
+    machine,
+    meta,
+    native,
+    tokenizer_files,
+)
+from llama_from_scratch.checkpoint.folders import creating_folder
+from llama_from_scratch.checkpoint.hugging_face_config import config_to
+from llama_from_scratch.checkpoint.load import load, open_checkpoint
+from llama_from_scratch.checkpoint.names import HUGGING_FACE
+from llama_from_scratch.checkpoint.translation import translation
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tokenizer.sentencepiece import Piece, SentencePiece
+from llama_from_scratch.tokenizer.pieces import Piece
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 WRITERS = {
     "native": native.save,
-    "hugging_face": lambda folder, model, tokenizer: hugging_face.write(folder, model, tokenizer=tokenizer, shard_bytes=10**5),
-    "meta": lambda folder, model, tokenizer: meta.write(folder, model, tokenizer=tokenizer, n_shards=2),
+    "hugging_face": lambda folder, model, tokenizer: hugging_face.write(
+        folder, model, tokenizer=tokenizer, shard_bytes=10**5),
+    "meta": lambda folder, model, tokenizer: meta.write(
+        folder, model, tokenizer=tokenizer, n_shards=2),
 }
 
 
 @pytest.mark.parametrize("layout", WRITERS)
-def test_a_path_is_recognised_and_gives_model_and_tokenizer(layout, tmp_path):
+def test_a_path_is_recognized_and_gives_model_and_tokenizer(layout, tmp_path):
     model = tiny("llama-3.1")
     WRITERS[layout](tmp_path / "m", model, TOKENIZER)
     loaded, tokenizer = llama_from_scratch.load(tmp_path / "m")
     assert loaded.config == model.config and same_weights(loaded, model)
-    assert torch.equal(far_logits(loaded), far_logits(model)), "the frequencies of RoPE are there, too"
+    same_logits = torch.equal(far_logits(loaded), far_logits(model))
+    assert same_logits, "the frequencies of RoPE are there, too"
     assert tokenizer.encode("the cat", bos=True) == TOKENIZER.encode("the cat", bos=True)
     assert all(weight.requires_grad for weight in loaded.parameters())
 
@@ -40,24 +64,28 @@ def test_the_wanted_dtype_is_given_and_the_callers_seed_kept(layout, tmp_path):
     WRITERS[layout](tmp_path / "m", tiny().bfloat16(), TOKENIZER)
     torch.manual_seed(7)
     before = torch.get_rng_state()
-    as_saved, _ = load.load(tmp_path / "m")
-    wide, _ = load.load(tmp_path / "m", dtype=torch.float32)
+    as_saved, _ = load(tmp_path / "m")
+    wide, _ = load(tmp_path / "m", dtype=torch.float32)
     assert torch.equal(torch.get_rng_state(), before)
-    assert same_weights(as_saved, tiny().bfloat16()) and same_weights(wide, tiny().bfloat16().float())
+    assert same_weights(as_saved, tiny().bfloat16())
+    assert same_weights(wide, tiny().bfloat16().float())
     assert as_saved.rope.freq_R.dtype == torch.float32
 
 
 def test_no_weight_is_drawn_to_be_thrown_away_and_nothing_heavy_imported(tmp_path):
-    """On the meta device PyTorch would draw weights in Python, for which it imports sympy: seconds before the first load."""
+    """On the meta device PyTorch would draw weights in Python, for which it imports sympy: seconds
+    before the first load.
+    """
     hugging_face.write(tmp_path / "m", tiny("llama-3.1"), tokenizer=TOKENIZER)
     script = """
 import sys
-from llama_from_scratch.checkpoint import load
+from llama_from_scratch.checkpoint import open_checkpoint
 from llama_from_scratch.checkpoint.opened import build
-model = build(load.read(sys.argv[1]))
+model = build(open_checkpoint(sys.argv[1]))
 print("sympy" in sys.modules, any(p.is_meta for p in [*model.parameters(), *model.buffers()]))
 """
-    done = subprocess.run([sys.executable, "-c", script, tmp_path / "m"], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", script, tmp_path / "m"], capture_output=True,
+                          text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 
 
@@ -65,34 +93,36 @@ def test_progress_is_told_in_bytes_up_to_all_of_them(tmp_path):
     model = tiny("llama-3.2")
     hugging_face.write(tmp_path / "m", model, tokenizer=TOKENIZER)
     heard = []
-    load.load(tmp_path / "m", on_tensor=lambda done, n_bytes: heard.append((done, n_bytes)))
-    assert len(heard) == 38 and heard == sorted(heard) and heard[-1] == (4 * model.config.n_params,) * 2
+    load(tmp_path / "m", on_tensor=lambda done, n_bytes: heard.append((done, n_bytes)))
+    assert len(heard) == 38 and heard == sorted(heard)
+    assert heard[-1] == (4 * model.config.n_params,) * 2
 
 
 @pytest.mark.parametrize("layout", WRITERS)
 def test_a_loaded_model_can_be_trained(layout, tmp_path):
     WRITERS[layout](tmp_path / "m", tiny("llama-3.2"), TOKENIZER)
-    loaded, _ = load.load(tmp_path / "m")
+    loaded, _ = load(tmp_path / "m")
     loaded(torch.zeros(1, 3, dtype=torch.int64)).sum().backward()
     torch.optim.SGD(loaded.parameters(), lr=0.1).step()
     assert not torch.equal(loaded.norm.weight, tiny("llama-3.2").norm.weight)
-    assert same_weights(load.load(tmp_path / "m")[0], tiny("llama-3.2")), "the files keep what was saved"
+    assert same_weights(load(tmp_path / "m")[0], tiny("llama-3.2")), "the files keep what was saved"
 
 
 def sparse_checkpoint(folder, config):
-    """A folder as Hugging Face's, whose weights are holes in the file: long as the real one, small on the disk."""
+    """A folder as Hugging Face's, whose weights are holes in the file: long as the real one, small
+    on the disk.
+    """
     folder.mkdir()
-    rows = names.expand(names.HUGGING_FACE, config.n_layers)
     header, end = {}, 0
-    for ours, shape in names.shapes(config).items():
+    for name, shape in translation(HUGGING_FACE, config).theirs.items():
         n_bytes = 2 * math.prod(shape)
-        header[rows[ours].theirs] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [end, end + n_bytes]}
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [end, end + n_bytes]}
         end += n_bytes
     head = json.dumps(header).encode()
     with open(folder / "model.safetensors", "wb") as file:
         file.write(len(head).to_bytes(8, "little") + head)
         file.truncate(8 + len(head) + end)
-    (folder / "config.json").write_text(json.dumps(hugging_face.config_to(config, dtype=torch.bfloat16)))
+    (folder / "config.json").write_text(json.dumps(config_to(config, dtype=torch.bfloat16)))
     return folder
 
 
@@ -101,30 +131,17 @@ def test_an_8b_model_that_does_not_fit_is_refused_before_a_weight_is_read(tmp_pa
     assert (folder / "model.safetensors").stat().st_size > 16_060_522_496
     monkeypatch.setattr(hugging_face, "_tensors", lambda *_: pytest.fail("a weight was read"))
     start = time.perf_counter()
-    with pytest.raises(ValueError, match=r"8.03 billion parameters of .* need 16.06 GB in bfloat16, and 12.00 GB are free "
-                                         r"on cpu. Take a smaller model"):
-        load.load(folder, memory_bytes=12 * 10**9)
-    with pytest.raises(ValueError, match=r"need 32.12 GB in float32, and 20.00 GB .* Ask for dtype=torch.bfloat16, which"):
-        load.load(folder, dtype=torch.float32, memory_bytes=20 * 10**9)
+    with pytest.raises(ValueError, match=r"8.03 billion parameters of .* need 16.06 GB in "
+                                         r"bfloat16, and 12.00 GB are free on cpu. Take a smaller "
+                                         r"model"):
+        load(folder, memory_bytes=12 * 10**9)
+    with pytest.raises(ValueError, match=r"need 32.12 GB in float32, and 20.00 GB .* Ask for "
+                                         r"dtype=torch.bfloat16, which"):
+        load(folder, dtype=torch.float32, memory_bytes=20 * 10**9)
     assert time.perf_counter() - start < 5
-    monkeypatch.setattr(opened, "free_bytes", lambda device: 10**9)
+    monkeypatch.setattr(machine, "free_bytes", lambda device: 10**9)
     with pytest.raises(ValueError, match=r"and 1.00 GB are free on cpu"):
-        load.load(folder)
-
-
-def test_the_machine_says_how_much_memory_is_free():
-    free = opened.free_bytes(torch.device("cpu"))
-    assert 10**8 < free < 10**14
-    assert opened.free_bytes(torch.device("meta")) is None
-
-
-def test_a_container_leaves_its_limit_less_what_it_uses_and_cannot_drop(tmp_path):
-    about = {"memory.max": "1000", "memory.current": "700", "memory.stat": "anon 400\nactive_file 200\ninactive_file 100"}
-    for name, content in about.items():
-        (tmp_path / name).write_text(content + "\n")
-    assert opened._container_free_bytes(tmp_path, 5000) == 600
-    (tmp_path / "memory.max").write_text("max\n")
-    assert opened._container_free_bytes(tmp_path, 5000) == 5000
+        load(folder)
 
 
 @pytest.mark.parametrize(
@@ -133,9 +150,12 @@ def test_a_container_leaves_its_limit_less_what_it_uses_and_cannot_drop(tmp_path
         (lambda f: None, "is not there"),
         (lambda f: f.mkdir(), "has neither"),
         (lambda f: f.write_text("x"), "is a file. Give its folder"),
-        (lambda f: [f.mkdir(), *[(f / name).write_text("{}") for name in ("config.json", "params.json")]], "holds one"),
-        (lambda f: [f.mkdir(), (f / "config.json").write_text("nonsense")], "needs a JSON file at .*config.json"),
-        (lambda f: [f.mkdir(), (f / "config.json").write_text('{"model_type": "bert"}')], "neither"),
+        (lambda f: [f.mkdir(), (f / "config.json").touch(), (f / "params.json").touch()],
+         "holds one"),
+        (lambda f: [f.mkdir(), (f / "config.json").write_text("nonsense")],
+         "needs a JSON file at .*config.json"),
+        (lambda f: [f.mkdir(), (f / "config.json").write_text('{"model_type": "bert"}')],
+         "neither"),
     ],
 )
 def test_a_path_without_a_checkpoint_is_refused(make, message, tmp_path):
@@ -144,50 +164,49 @@ def test_a_path_without_a_checkpoint_is_refused(make, message, tmp_path):
         llama_from_scratch.load(tmp_path / "m")
 
 
-def test_tensors_of_several_dtypes_need_a_decision(tmp_path):
-    model = tiny().bfloat16()
-    model.norm.float()
-    hugging_face.write(tmp_path / "m", model, tokenizer=TOKENIZER)
-    with pytest.raises(ValueError, match=r"have several dtypes, of which a model computes in one; choose it: dtype="):
-        load.load(tmp_path / "m")
-    assert load.load(tmp_path / "m", dtype=torch.float32)[0].norm.weight.dtype == torch.float32
-
-
 PIECES = tokenizer_for("llama-2").pieces
 
-# Prints the peak of resident memory while a checkpoint is loaded and every weight used once, over what was there before.
+# Prints the peak of resident memory while a checkpoint is loaded and every weight used once, over
+# what was there before.
 PEAK = """
 import sys, torch
-from llama_from_scratch.checkpoint import load
+from llama_from_scratch.checkpoint import open_checkpoint
 from llama_from_scratch.checkpoint.opened import build
 folder, dtype = sys.argv[1], getattr(torch, sys.argv[2])
-build(load.read(sys.argv[3]), dtype=dtype)  # loads what PyTorch loads lazily
+build(open_checkpoint(sys.argv[3]), dtype=dtype)  # loads what PyTorch loads lazily
 def status(key):
-    return next(int(line.split()[1]) << 10 for line in open("/proc/self/status") if line.startswith(key))
+    lines = open("/proc/self/status")
+    return next(int(line.split()[1]) << 10 for line in lines if line.startswith(key))
 open("/proc/self/clear_refs", "w").write("5")
 before = status("VmRSS")
-model = build(load.read(folder), dtype=dtype)
+model = build(open_checkpoint(folder), dtype=dtype)
 for weight in model.parameters():
     weight.data.view(torch.uint8)[..., ::64].max()
 print((status("VmHWM") - before) / sum(weight.nbytes for weight in model.parameters()))
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory can be reset on Linux only")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(),
+                    reason="the peak of memory can be reset on Linux only")
 @pytest.mark.parametrize(
     ("layout", "dtype", "is_tied"),
-    [("native", "bfloat16", False), ("hugging_face", "bfloat16", False), ("hugging_face", "float32", False),
+    [("native", "bfloat16", False), ("hugging_face", "bfloat16", False),
+     ("hugging_face", "float32", False),
      ("meta", "bfloat16", False), ("meta", "float32", True), ("meta in one file", "bfloat16", True),
-     ("meta in one file", "float32", False), ("gguf F32", "float32", False), ("gguf F16", "bfloat16", True),
+     ("meta in one file", "float32", False), ("gguf F32", "float32", False),
+     ("gguf F16", "bfloat16", True),
      ("gguf Q8_0", "float32", False), ("llama2c", "float32", False), ("llama2c", "bfloat16", True)],
 )
 def test_loading_takes_little_more_memory_than_the_model(layout, dtype, is_tied, tmp_path):
-    """The proportions of a small Llama: the embedding is a seventh of it, or with the head a quarter."""
+    """The proportions of a small Llama: the embedding is a seventh of it, or with the head a
+    quarter.
+    """
     torch.manual_seed(0)
-    shape = dict(dim=768, n_heads=12, n_kv_heads=4, ffn_dim=2048, layers=family.tiny("llama-3.1").layers * 3, vocab_size=12_000)
     generation = "llama-2" if layout == "llama2c" else "llama-3.1"
+    config = sized(family.tiny(generation), dim=768, n_heads=12, n_kv_heads=4, ffn_dim=2048,
+                   n_layers=12, vocab_size=12_000, is_tied=is_tied)
     with torch.device("meta"):
-        model = Llama(dataclasses.replace(family.tiny(generation), is_tied=is_tied, **shape))
+        model = Llama(config)
     model = model.to_empty(device="cpu").bfloat16()
     if is_tied:
         model.output.weight = model.tok_embeddings.weight
@@ -213,7 +232,7 @@ def write_weights_only(layout, folder, model):
     if layout == "meta in one file":
         meta.write(folder, model, tokenizer=tokenizer)
     elif layout == "native":
-        with native.creating(folder) as unfinished:
+        with creating_folder(folder) as unfinished:
             native.write(unfinished, model, tokenizer=TOKENIZER)
     elif layout == "meta":
         meta.write(folder, model, tokenizer=tokenizer, n_shards=2)
@@ -227,25 +246,16 @@ def test_a_round_through_all_layouts_changes_no_bit(generation, tmp_path):
     model, tokenizer = tiny(generation), tokenizer_for(generation)
     twin_of(model).save_pretrained(tmp_path / "0")
     tokenizer_files.write_hugging_face(tmp_path / "0", tokenizer)
-    write = {"1": lambda *where, **what: meta.write(*where, n_shards=2, **what), "2": gguf.write, "3": hugging_face.write}
+    write = {"1": lambda *where, **what: meta.write(*where, n_shards=2, **what), "2": gguf.write,
+             "3": hugging_face.write}
     for i in range(4):
-        model_then, tokenizer_then = load.load(tmp_path / str(i))
+        model_then, tokenizer_then = load(tmp_path / str(i))
         assert model_then.config == model.config and same_weights(model_then, model)
-        assert tokenizer_then.encode("the cat sat", bos=True, eos=True) == tokenizer.encode("the cat sat", bos=True, eos=True)
+        wanted = tokenizer.encode("the cat sat", bos=True, eos=True)
+        assert tokenizer_then.encode("the cat sat", bos=True, eos=True) == wanted
         if i < 3:
             write[str(i + 1)](tmp_path / str(i + 1), model_then, tokenizer=tokenizer_then)
     assert torch.equal(far_logits(model_then), far_logits(model))
-
-
-def test_the_tokenizer_of_a_folder_is_told_by_its_content_and_its_special_tokens_by_the_model(tmp_path):
-    for generation in family.GENERATIONS:
-        written = tokenizer_for(generation)
-        meta.write(tmp_path / generation, tiny(generation), tokenizer=written)
-        _, tokenizer = load.load(tmp_path / generation)
-        assert type(tokenizer) is type(written) and tokenizer.special_ids == written.special_ids
-        assert tokenizer.encode("the cat sat", bos=True, eos=True) == written.encode("the cat sat", bos=True, eos=True)
-    assert "<|eom_id|>" in load.load(tmp_path / "llama-3.1")[1].special_ids
-    assert "<|eom_id|>" not in load.load(tmp_path / "llama-3")[1].special_ids
 
 
 @pytest.mark.parametrize(("generation", "ends"), [
@@ -260,50 +270,32 @@ def test_every_layout_tells_after_which_ids_to_stop(generation, ends, tmp_path):
     if generation == "llama-2":
         llama2c.write(tmp_path / "llama2c", model, tokenizer=tokenizer)
     for path in tmp_path.iterdir():
-        assert load.read(path).stop_ids == {tokenizer.special_ids[name] for name in ends}, path.name
+        wanted = {tokenizer.special_ids[name] for name in ends}
+        assert open_checkpoint(path).stop_ids == wanted, path.name
 
 
 @pytest.mark.parametrize(("generation", "config", "stops"), [
-    (7, 8, {7}), ([7, 9], 8, {7, 9}), (None, 8, {8}), (..., [8, 9], {8, 9}), ([], None, {265, 273, 272})])
-def test_what_the_files_say_of_stopping_goes_before_the_tokenizer(generation, config, stops, tmp_path):
+    (7, 8, {7}), ([7, 9], 8, {7, 9}), (None, 8, {8}), (..., [8, 9], {8, 9}),
+    ([], None, {265, 273, 272})])
+def test_what_the_files_say_of_stopping_goes_before_the_tokenizer(
+    generation, config, stops, tmp_path
+):
     hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
     for name, said in (("generation_config.json", generation), ("config.json", config)):
         file = tmp_path / "m" / name
         about = json.loads(file.read_text()) | {"eos_token_id": said}
         file.unlink() if said is ... else file.write_text(json.dumps(about))
-    assert load.read(tmp_path / "m").stop_ids == stops
+    assert open_checkpoint(tmp_path / "m").stop_ids == stops
 
 
 @pytest.mark.parametrize(("said", "message"), [
-    ({"eos_token_id": 520}, "below vocab_size=520.* has 520"), ({"eos_token_id": [1, -1]}, "generation_config.json has -1"),
+    ({"eos_token_id": 520}, "below vocab_size=520.* has 520"),
+    ({"eos_token_id": [1, -1]}, "generation_config.json has -1"),
     ({"eos_token_id": True}, "has True"), ([], "must hold a JSON object; got list")])
 def test_an_end_that_is_no_id_is_refused(said, message, tmp_path):
     hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
     (tmp_path / "m/generation_config.json").write_text(json.dumps(said))
     with pytest.raises(ValueError, match=message):
-        load.read(tmp_path / "m")
+        open_checkpoint(tmp_path / "m")
 
 
-def test_what_is_opened_says_how_large_it_is_and_reads_the_tokenizer_once(tmp_path):
-    model = tiny().bfloat16()
-    hugging_face.write(tmp_path / "h", model, tokenizer=TOKENIZER, shard_bytes=100_000)
-    gguf.write(tmp_path / "g", model, tokenizer=TOKENIZER, kind="Q8_0")
-    sharded, packed = load.read(tmp_path / "h"), load.read(tmp_path / "g")
-    assert sharded.kinds == ("bfloat16",) and packed.kinds == ("F32", "Q8_0")
-    assert len(sharded.files) > 2 and packed.files == (tmp_path / "g",)
-    weights = list((tmp_path / "h").glob("*.safetensors"))
-    assert sharded.n_bytes == sum(file.stat().st_size for file in weights) > 2 * model.config.n_params
-    assert sharded.tokenizer() is sharded.tokenizer()
-
-
-def test_a_tokenizer_that_would_not_come_back_is_not_written(tmp_path):
-    with pytest.raises(ValueError, match=r"no place for special tokens and pattern: they are those of llama-3.1"):
-        meta.write(tmp_path / "m", tiny("llama-3.1"), tokenizer=tokenizer_for("llama-3"))
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_padded_embedding_is_accepted_and_another_tokenizers_is_not(tmp_path):
-    meta.write(tmp_path / "m", tiny(vocab_size=VOCAB + 255), tokenizer=TOKENIZER)
-    assert load.load(tmp_path / "m")[1].vocab_size == VOCAB
-    with pytest.raises(ValueError, match="the tokenizer has 520 ids and the embedding 776 rows"):
-        meta.write(tmp_path / "n", tiny(vocab_size=VOCAB + 256), tokenizer=TOKENIZER)

@@ -1,52 +1,59 @@
 import pytest
 import torch
-from hugging_face_twin import hugging_face_layout, hugging_face_name
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import names
+from llama_from_scratch.checkpoint.names import (
+    GGUF,
+    HUGGING_FACE,
+    META,
+    TABLE,
+    Format,
+    Row,
+    Table,
+    Theirs,
+    groups,
+    shapes,
+)
 from llama_from_scratch.model.transformer import Llama
 
-TABLES = {"hugging_face": names.HUGGING_FACE, "meta": names.META}
+FORMATS = {format.name: format for format in (HUGGING_FACE, META, GGUF)}
 
 
 @pytest.mark.parametrize("name", family.FAMILY)
 def test_the_shapes_are_those_of_the_model_itself(name):
     with torch.device("meta"):
         model = Llama(family.config(name))
-    shapes = {n: tuple(p.shape) for n, p in model.named_parameters()}
-    assert names.shapes(model.config) == shapes
-    assert next(iter(names.shapes(model.config))) == "tok_embeddings.weight", "the largest comes first"
+    wanted = {n: tuple(p.shape) for n, p in model.named_parameters()}
+    assert shapes(model.config) == wanted
+    first = ["tok_embeddings.weight", "output.weight"][: 1 if model.config.is_tied else 2]
+    assert list(shapes(model.config))[: len(first)] == first, "the largest come first"
 
 
-@pytest.mark.parametrize("table", TABLES)
-def test_a_table_names_every_parameter_once_and_nothing_else(table):
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_table_names_every_parameter_once_and_nothing_else(format):
     config = family.tiny("llama-3")
-    rows = names.expand(TABLES[table], config.n_layers)
-    assert rows.keys() == names.shapes(config).keys()
-    assert len({row.theirs for row in rows.values()}) == len(rows) == 3 + 9 * config.n_layers
+    names = [FORMATS[format].of_layer.format(i=i) + row.theirs[FORMATS[format]].name
+             for i in range(config.n_layers) for row in TABLE.per_layer]
+    names += [row.theirs[FORMATS[format]].name for row in TABLE.once]
+    assert len(set(names)) == len(names) == len(shapes(config)) == 3 + 9 * config.n_layers
 
 
-def test_the_hugging_face_names_and_rows_are_those_of_the_tests_own_twin():
-    config = family.tiny("llama-3")
-    for ours, row in names.expand(names.HUGGING_FACE, config.n_layers).items():
-        assert row.theirs == hugging_face_name(ours)
-        weight = torch.randn(names.shapes(config)[ours])
-        theirs = weight if row.heads is None else names.to_halves(weight, getattr(config, row.heads))
-        assert torch.equal(theirs, hugging_face_layout(ours, weight, config.head_dim))
+def test_a_row_applies_where_its_parameter_is_and_a_parameter_without_a_row_is_refused():
+    format = Format(name="planted", of_layer="l{i}.")
+    rows = tuple(Row(ours=name, theirs={format: Theirs(name=name)}) for name in ("dense", "router"))
+    table = Table(once=(Row(ours="head", theirs={format: Theirs(name="head")}),), per_layer=rows)
+    params = {"layers.0.dense": (2,), "layers.1.router": (2,), "layers.3.dense": (2,)}
+    found = groups(params, 4, table=table)
+    assert [(i, list(rows)) for i, rows in found] == [
+        (0, ["layers.0.dense"]), (1, ["layers.1.router"]), (3, ["layers.3.dense"])]
+    for stranger in ("layers.0.gate", "norm", "layers.4.dense"):
+        with pytest.raises(ValueError, match=rf"there is none of {stranger}. Add it"):
+            groups(params | {stranger: (2,)}, 4, table=table)
 
 
-def test_pairs_and_halves_undo_each_other_and_keep_heads_apart():
-    rows = torch.arange(8.0)[:, None].expand(8, 3)
-    assert names.to_halves(rows, 2)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
-    assert torch.equal(names.to_pairs(names.to_halves(rows, 2), 2), rows)
-    wide = torch.empty(8, 3, dtype=torch.float64)
-    assert names.to_pairs(names.to_halves(rows, 2), 2, out=wide) is wide and torch.equal(wide, rows.double())
-    assert not torch.equal(names.to_halves(rows, 1), names.to_halves(rows, 2)), "the number of heads matters"
-
-
-def test_what_is_missing_extra_and_misshapen_is_listed_together():
-    with pytest.raises(ValueError, match=r"tensors in there .* a is missing; b is \(3,\), not \(2,\); c is not of this model"):
-        names.refuse_differences({"b": (3,), "c": (1,)}, {"a": (1,), "b": (2,)}, where="there")
-    with pytest.raises(ValueError, match=r"and 22 more"):
-        names.refuse_differences({}, {f"t{i}": (1,) for i in range(30)}, where="there")
-    names.refuse_differences({"a": (1,)}, {"a": (1,)}, where="there")
+def test_what_readers_look_for_before_they_know_the_config_has_a_role():
+    roles = ("embedding", "head", "queries", "keys")
+    assert [TABLE.name_of(role, META) for role in roles] == [
+        "tok_embeddings.weight", "output.weight", "layers.0.attention.wq.weight",
+        "layers.0.attention.wk.weight"]
+    assert TABLE.name_of("embedding", GGUF) == "token_embd.weight"

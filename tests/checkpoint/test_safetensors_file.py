@@ -6,7 +6,8 @@ from safetensors.torch import load_file, save_file
 
 from llama_from_scratch.checkpoint import safetensors_file
 
-DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.uint8, torch.bool]
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int8,
+          torch.uint8, torch.bool]
 TENSORS = {f"t{i}": torch.arange(6).reshape(2, 3).to(dtype) for i, dtype in enumerate(DTYPES)} | {
     "scalar": torch.tensor(2.5), "empty": torch.zeros(0, 4)}
 
@@ -23,7 +24,8 @@ def test_every_dtype_reads_as_the_library_reads_it(tmp_path):
     assert found.keys() == TENSORS.keys()
     storage = safetensors_file.mapped(tmp_path / "f")
     for name, tensor in load_file(tmp_path / "f").items():
-        for mine in (safetensors_file.read(found[name]), safetensors_file.view(found[name], storage)):
+        for mine in (safetensors_file.read_tensor(found[name]),
+                     safetensors_file.view(found[name], storage)):
             assert mine.dtype == tensor.dtype and torch.equal(mine, tensor)
 
 
@@ -33,9 +35,13 @@ def test_a_tensor_longer_than_a_piece_is_converted_piece_by_piece(tmp_path, monk
     save_file({"a": weight, "b": weight.clone(), "c": weight.flip(0)}, tmp_path / "f")
     found = safetensors_file.entries(tmp_path / "f")
     read_into, n_bytes = safetensors_file._read_into, []
-    monkeypatch.setattr(safetensors_file, "_read_into", lambda file, raw, name: (n_bytes.append(raw.nbytes),
-                                                                                 read_into(file, raw, name)))
-    assert torch.equal(safetensors_file.read(found["b"], dtype=torch.float32), weight.float())
+    def noted(file, raw, name):
+        n_bytes.append(raw.nbytes)
+        read_into(file, raw, name)
+
+    monkeypatch.setattr(safetensors_file, "_read_into", noted)
+    assert torch.equal(safetensors_file.read_tensor(found["b"], dtype=torch.float32),
+                       weight.float())
     assert max(n_bytes) == 64 and sum(n_bytes) == weight.nbytes
     assert safetensors_file.are_same(found["a"], found["b"])
     assert not safetensors_file.are_same(found["a"], found["c"])
@@ -51,10 +57,11 @@ def test_writing_to_a_view_does_not_change_the_file(tmp_path):
 def test_a_header_of_odd_length_leaves_tensors_readable(tmp_path):
     header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
     for n_blanks in range(4):
-        file = write_raw(tmp_path / "f", header + b" " * n_blanks, torch.tensor([1.5]).numpy().tobytes())
+        file = write_raw(tmp_path / "f", header + b" " * n_blanks,
+                         torch.tensor([1.5]).numpy().tobytes())
         entry = safetensors_file.entries(file)["a"]
         assert safetensors_file.view(entry, safetensors_file.mapped(file)).item() == 1.5
-        assert safetensors_file.read(entry).item() == 1.5
+        assert safetensors_file.read_tensor(entry).item() == 1.5
 
 
 def one(**changes):
@@ -76,8 +83,10 @@ def one(**changes):
         (one(data_offsets=[0, 8, 9]), "must be lists of sizes"),
         (one(data_offsets=[8, 16]), "begins at byte"),
         (one(x=1), "has not just dtype, shape and data_offsets"),
-        (one() | {"b": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}, "but what lies before it ends at"),
-        (one() | {"b": {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}}, "its tensors end at byte"),
+        (one() | {"b": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}},
+         "but what lies before it ends at"),
+        (one() | {"b": {"dtype": "F32", "shape": [2], "data_offsets": [8, 16]}},
+         "its tensors end at byte"),
         ({}, "its tensors end at byte"),
         ({"a": 3}, "has not just"),
         (b"[]", "its header is no JSON object"),
@@ -98,7 +107,9 @@ def test_a_header_that_lies_is_refused(header, message, tmp_path):
 FORGED_LENGTH = (10**12).to_bytes(8, "little") + b"{}"
 
 
-@pytest.mark.parametrize("content", [b"", b"\x01", bytes(8), b"\xff" * 8, FORGED_LENGTH, b"not a model at all"])
+@pytest.mark.parametrize("content",
+                         [b"", b"\x01", bytes(8), b"\xff" * 8, FORGED_LENGTH,
+                          b"not a model at all"])
 def test_a_file_that_is_something_else_is_refused(content, tmp_path):
     (tmp_path / "f").write_bytes(content)
     with pytest.raises(ValueError, match="a whole safetensors file at"):
@@ -125,12 +136,14 @@ def test_damage_is_refused_wherever_the_library_refuses_it(tmp_path):
             del bad[pick(len(bad)) :]
         file.write_bytes(bad)
         try:
-            mine = {name: safetensors_file.read(entry) for name, entry in safetensors_file.entries(file).items()}
+            mine = {name: safetensors_file.read_tensor(entry)
+                    for name, entry in safetensors_file.entries(file).items()}
         except ValueError as error:
             n_refused += 1
             assert str(file) in str(error)
             continue
         theirs = load_file(file)
         assert mine.keys() == theirs.keys()
-        assert all(torch.equal(mine[n].view(torch.uint8), theirs[n].view(torch.uint8)) for n in mine)
+        assert all(torch.equal(mine[n].view(torch.uint8), theirs[n].view(torch.uint8))
+                   for n in mine)
     assert 1000 < n_refused < 3000

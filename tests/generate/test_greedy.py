@@ -1,17 +1,22 @@
 import dataclasses
+import time
 
 import pytest
 import torch
 from hugging_face_twin import loud
+from torch import nn
 
 from llama_from_scratch import family
 from llama_from_scratch.config import LayerSpec
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.greedy import GreedyDecoder
+from llama_from_scratch.generate.screen import Screen
 from llama_from_scratch.model.kv_cache import KVCache
 
-CHUNKED = dataclasses.replace(family.tiny("llama-3.1"), layers=(LayerSpec(chunk_size=5), LayerSpec(has_rope=False)) * 2)
-CONFIGS = {name: family.tiny(name) for name in ("llama-1", "llama-3.1", "llama-3.2")} | {"chunked": CHUNKED}
+CHUNKED = dataclasses.replace(
+    family.tiny("llama-3.1"), layers=(LayerSpec(chunk_size=5), LayerSpec(has_rope=False)) * 2)
+CONFIGS = {name: family.tiny(name) for name in ("llama-1", "llama-3.1", "llama-3.2")}
+CONFIGS["chunked"] = CHUNKED
 PROMPT = [7, 8, 9, 10, 11, 300]
 
 
@@ -22,32 +27,36 @@ def model(request):
 
 @pytest.mark.parametrize("prompt", [[5], PROMPT, PROMPT * 3])
 def test_it_writes_what_generate_writes(model, prompt):
-    decoder = GreedyDecoder(model)
-    assert list(decoder.stream(prompt, max_tokens=40)) == generate(model, [prompt], max_tokens=40)[0]
+    decoder = GreedyDecoder(model, is_screened=True)
+    ids = list(decoder.stream(prompt, max_tokens=40))
+    assert ids == generate(model, [prompt], max_tokens=40)[0]
     assert decoder.screen.n_asked == 40 and decoder.screen.n_undecided < 5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_the_hidden_state_is_that_of_the_model(model, dtype):
-    """Teacher forcing: the same ids through both, beyond the chunk's edge and the reach of RoPE's scaling."""
+    """Teacher forcing: both get the same ids, past the first chunk's end."""
     model = loud(model.config).to(dtype)
     decoder, seen = GreedyDecoder(model), []
     decoder._likeliest = lambda hidden_D: seen.append(hidden_D) or (len(seen) * 37) % 500
     ids = list(decoder.stream(PROMPT, max_tokens=60))
     with torch.inference_mode():
         cache = KVCache(model.config, batch_size=1, max_seq_len=100, dtype=dtype)
-        plain = [model.hidden(torch.tensor([piece]), cache=cache)[0, -1] for piece in [PROMPT, *([i] for i in ids[:-1])]]
-    # One rounding of bf16 is 2^-8; a few of them meet in four layers. The states themselves are of size 1.
+        plain = [model.hidden(torch.tensor([piece]), cache=cache)[0, -1]
+                 for piece in [PROMPT, *([i] for i in ids[:-1])]]
+    # One rounding of bf16 is 2^-8; four layers add up a few. The states themselves are of size 1.
     tolerance = 1e-5 if dtype == torch.float32 else 2**-4
-    torch.testing.assert_close(torch.stack(seen), torch.stack(plain), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(torch.stack(seen), torch.stack(plain), rtol=tolerance,
+                               atol=tolerance)
 
 
 def test_where_the_screen_cannot_decide_the_head_does(model):
     model = loud(model.config)
     with torch.no_grad():
         model.output.weight[1::2] = model.output.weight[::2]  # every logit twice
-    decoder = GreedyDecoder(model)
-    assert list(decoder.stream(PROMPT, max_tokens=20)) == generate(model, [PROMPT], max_tokens=20)[0]
+    decoder = GreedyDecoder(model, is_screened=True)
+    ids = list(decoder.stream(PROMPT, max_tokens=20))
+    assert ids == generate(model, [PROMPT], max_tokens=20)[0]
     assert decoder.screen.n_undecided == 20
 
 
@@ -66,14 +75,15 @@ def test_without_a_limit_it_fills_the_context(model):
 def test_two_streams_of_one_decoder_do_not_disturb_each_other(model):
     decoder = GreedyDecoder(model)
     left, right = decoder.stream(PROMPT, max_tokens=20), decoder.stream([5, 6], max_tokens=20)
-    pairs = list(zip(left, right))
-    assert [list(ids) for ids in zip(*pairs)] == generate(model, [PROMPT, [5, 6]], max_tokens=20)
+    pairs = list(zip(left, right, strict=True))
+    expected = generate(model, [PROMPT, [5, 6]], max_tokens=20)
+    assert [list(ids) for ids in zip(*pairs, strict=True)] == expected
 
 
 def test_the_model_is_left_as_it_was(model):
     before = [w.clone() for w in model.parameters()]
     list(GreedyDecoder(model).stream(PROMPT, max_tokens=10))
-    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
 def test_changed_weights_are_refused():
@@ -102,3 +112,56 @@ def test_a_prompt_that_leaves_no_room_is_refused():
 def test_a_model_that_is_not_on_a_cpu_is_refused():
     with pytest.raises(ValueError, match="a GreedyDecoder is for a CPU; this model is on meta"):
         GreedyDecoder(loud(family.tiny("llama-3")).to("meta"))
+
+
+def test_without_a_screen_the_head_decides(model):
+    decoder = GreedyDecoder(model, is_screened=False)
+    assert decoder.screen is None
+    assert list(decoder.stream(PROMPT, max_tokens=20)) == generate(model, [PROMPT], max_tokens=20)[0]
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.02])
+def test_a_screen_that_is_slower_here_than_the_head_is_not_used(delay_s, monkeypatch):
+    """As on processors whose int8 product takes a third of a second."""
+    model, largest, head = loud(family.tiny("llama-3")), Screen.largest, type(loud(family.tiny("llama-3")).output).forward
+
+    def slow(self, hidden):
+        time.sleep(delay_s)
+        return largest(self, hidden)
+
+    def slow_head(self, x):
+        time.sleep(0.01)
+        return head(self, x)
+
+    monkeypatch.setattr(Screen, "largest", slow)
+    monkeypatch.setattr(type(model.output), "forward", slow_head)
+    decoder = GreedyDecoder(model)
+    assert (decoder.screen is None) == (delay_s > 0)
+    assert decoder.screen is None or decoder.screen.n_asked == 0
+
+
+class Doubled(nn.Module):
+    def __init__(self, plain):
+        super().__init__()
+        self.plain = plain
+
+    def forward(self, *args, **settings):
+        return 2 * self.plain(*args, **settings)
+
+
+@pytest.mark.parametrize("path", ["layers.1.attention.wq", "layers.0.feed_forward", "output", "norm"])
+def test_a_part_that_is_not_plain_is_refused_by_name(path):
+    model = loud(family.tiny("llama-3"))
+    owner, _, name = path.rpartition(".")
+    setattr(model.get_submodule(owner), name, Doubled(model.get_submodule(path)))
+    with pytest.raises(ValueError, match=rf"walks the weights of a plain model; in this one {path} is a \S*Doubled, where"):
+        GreedyDecoder(model)
+
+
+def test_a_fused_model_is_refused():
+    from llama_from_scratch.kernels import fuse
+
+    model = loud(family.tiny("llama-3"))
+    fuse(model, emulate=True)
+    with pytest.raises(ValueError, match="layers.0.attention_norm is a FusedRMSNorm, where the config describes a RMSNorm"):
+        GreedyDecoder(model)

@@ -27,8 +27,9 @@ def test_the_largest_logit_is_found_among_few_candidates(dtype):
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 10**6), n_channels=st.sampled_from([1, 2, 7, 64, 130]), gap=st.sampled_from([0.0, 1e-7, 1e-5, 1e-3]))
-def test_rows_that_int8_cannot_tell_apart_are_settled_exactly_or_left_undecided(seed, n_channels, gap):
+@given(seed=st.integers(0, 10**6), n_channels=st.sampled_from([1, 2, 7, 64, 130]),
+       gap=st.sampled_from([0.0, 1e-7, 1e-5, 1e-3]))
+def test_rows_that_int8_cannot_tell_apart_are_settled_exactly_or_not(seed, n_channels, gap):
     torch.manual_seed(seed)
     weight = torch.randn(1, n_channels) + gap * torch.randn(50, n_channels)
     hidden = torch.randn(n_channels)
@@ -61,7 +62,7 @@ def test_one_huge_channel_of_the_hidden_state_does_not_mislead():
 
 
 @torch.inference_mode()
-def test_a_row_whose_whole_logit_int8_loses_is_found():
+def test_a_row_is_found_though_int8_loses_its_whole_logit():
     torch.manual_seed(0)
     hidden, weight = torch.randint(-127, 127, (64,)).float(), torch.zeros(4, 64)
     hidden[:2] = torch.tensor([0.0, 127.0])
@@ -71,7 +72,7 @@ def test_a_row_whose_whole_logit_int8_loses_is_found():
 
 
 @torch.inference_mode()
-def test_a_row_that_reads_only_what_the_int8_hidden_state_loses_is_found():
+def test_a_row_is_found_though_it_reads_only_what_the_int8_hidden_state_loses():
     torch.manual_seed(0)
     hidden = torch.randn(64)
     hidden[0] = 1000.0
@@ -92,7 +93,8 @@ def test_a_row_that_int8_holds_exactly_does_not_widen_the_search():
     assert screen.n_candidates < 50 * 40
 
 
-@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf"), 3e36, 1e-38])  # the last two leave fp32's range
+# The last two would make numbers outside fp32's range.
+@pytest.mark.parametrize("value", [0.0, float("nan"), float("inf"), 3e36, 1e-38])
 def test_what_has_no_largest_logit_is_left_undecided(value):
     screen = Screen(head_of(torch.randn(40, 8)))
     assert screen.largest(torch.full((8,), value)) is None and screen.n_undecided == 1
@@ -105,17 +107,19 @@ def test_a_head_that_holds_a_nan_is_left_undecided():
 
 
 def test_the_order_of_a_sum_decides_nothing():
-    """Logits that differ by less than fp32 can add up: the head may say either, so the screen says none."""
-    weight = torch.cat([torch.full((2, 1), 1e6), torch.full((2, 1), -1e6), torch.tensor([[1.0], [1.0 + 2**-20]])], 1)
+    """Logits that differ by less than a sum in fp32 can be off: the head could give either."""
+    weight = torch.tensor([[1e6, -1e6, 1.0], [1e6, -1e6, 1.0 + 2**-20]])
     assert Screen(head_of(weight)).largest(torch.ones(3)) is None
 
 
 def test_bf16_logits_that_round_to_the_same_number_are_left_undecided():
     weight = torch.tensor([[256.0, 1.0], [256.0, 0.5], [-1.0, 0.0]], dtype=torch.bfloat16)
     assert Screen(head_of(weight.float())).largest(torch.ones(2)) == 0
-    assert Screen(head_of(weight)).largest(torch.ones(2, dtype=torch.bfloat16)) is None  # 257 rounds to 256, 256.5 too
-    close = torch.tensor([[127.0, 127.0, 127.0, 3.0], [127.0, 127.0, 127.0, 2.0]], dtype=torch.bfloat16)  # int8 knows better
-    assert Screen(head_of(close)).largest(torch.ones(4, dtype=torch.bfloat16)) is None  # 384 and 383, which rounds to 384
+    # 257 rounds to 256, and 256.5 too.
+    assert Screen(head_of(weight)).largest(torch.ones(2, dtype=torch.bfloat16)) is None
+    # 384, and 383, which rounds to 384; in int8 they differ.
+    close = torch.tensor([[127.0, 127.0, 127.0, 3.0], [127.0, 127.0, 127.0, 2.0]]).bfloat16()
+    assert Screen(head_of(close)).largest(torch.ones(4, dtype=torch.bfloat16)) is None
 
 
 def test_a_processor_that_loses_sums_gets_smaller_numbers(monkeypatch):

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from llama_from_scratch.kernels import check
 from llama_from_scratch.kernels.adamw import CHUNK, N_FIELDS, THREADS, FusedAdamW, _chunks
 from llama_from_scratch.kernels.emulator.machine import load
-from llama_from_scratch.kernels.source import Program, Source
+from llama_from_scratch.kernels.machinery.source import Program, Source
+from llama_from_scratch.kernels.trial import compare
 from llama_from_scratch.train.optimizer import AdamW, Group, clip_gradients
 
 SOURCE = Source.read("adamw")
@@ -16,7 +16,8 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 def parameters(sizes=((3, 7), (1,), (257,), (40, 40)), *, dtype=torch.float32, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    params = {f"p{i}": nn.Parameter(torch.randn(size, generator=generator).to(dtype)) for i, size in enumerate(sizes)}
+    params = {f"p{i}": nn.Parameter(torch.randn(size, generator=generator).to(dtype))
+              for i, size in enumerate(sizes)}
     for p in params.values():
         p.grad = torch.randn(p.shape, generator=generator).to(dtype)
     return params
@@ -32,8 +33,8 @@ def bits(params):
 
 @pytest.mark.parametrize("dtype", DTYPES[:3], ids=str)
 def test_steps_are_as_exact_as_those_of_the_plain_optimizer(dtype):
-    for finding in check.check_adamw(dtype=dtype, device=torch.device("cpu")):
-        assert finding.verdict.is_ok, finding
+    for comparison in compare.compare_adamw(dtype=dtype, device=torch.device("cpu")):
+        assert comparison.verdict.is_ok, comparison
 
 
 def test_steps_in_float64_equal_the_plain_optimizers():
@@ -65,7 +66,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing(bad):
     before, state = bits(params), {name: x.clone() for name, x in optimizer.state_dict().items()}
     norm = optimizer.step(lr=1e-2, max_norm=1.0)
     assert not norm.isfinite()
-    assert all(torch.equal(a, b) for a, b in zip(before, bits(params)))
+    assert all(torch.equal(a, b) for a, b in zip(before, bits(params), strict=True))
     assert all(torch.equal(x, state[name]) for name, x in optimizer.state_dict().items())
     params["p2"].grad[200] = 0.0
     optimizer.step(lr=1e-2, max_norm=1.0)
@@ -76,7 +77,8 @@ def test_the_norm_is_the_same_bits_for_any_grid(monkeypatch):
     norms = set()
     for n in (1, 3, 7):
         monkeypatch.setattr("llama_from_scratch.kernels.adamw.BLOCKS_PER_PROCESSOR", n)
-        norms.add(fused(parameters(((3 * CHUNK + 5,), (100, 100)))).step(lr=0.0, max_norm=1.0).item())
+        optimizer = fused(parameters(((3 * CHUNK + 5,), (100, 100))))
+        norms.add(optimizer.step(lr=0.0, max_norm=1.0).item())
     assert len(norms) == 1
 
 
@@ -84,10 +86,11 @@ def test_the_norm_is_the_same_bits_for_any_grid(monkeypatch):
 def test_a_tensor_off_the_16_byte_grid_or_with_a_ragged_end_is_stepped_like_any_other(dtype):
     flat = parameters(((4001,),), dtype=dtype)["p0"].detach()
     gradient = torch.randn(4001, generator=torch.Generator().manual_seed(3)).to(dtype)
-    views = {"a": nn.Parameter(flat[:1]), "b": nn.Parameter(flat[1:2000]), "c": nn.Parameter(flat[2000:])}
+    views = {"a": nn.Parameter(flat[:1]), "b": nn.Parameter(flat[1:2000]),
+             "c": nn.Parameter(flat[2000:])}
     whole = {"all": nn.Parameter(flat.clone())}
     whole["all"].grad = gradient
-    for view, (start, stop) in zip(views.values(), ((0, 1), (1, 2000), (2000, 4001))):
+    for view, (start, stop) in zip(views.values(), ((0, 1), (1, 2000), (2000, 4001)), strict=True):
         view.grad = gradient[start:stop]
     fused(views).step(lr=1e-2), fused(whole).step(lr=1e-2)
     assert torch.equal(flat, whole["all"].detach())
@@ -107,9 +110,9 @@ def test_gradients_that_moved_are_found_again():
         optimizer.step(lr=1e-2), reference.step(lr=1e-2)
         gradients = [p.grad.clone() for p in ours.values()]
         optimizer.zero_grad()
-        for p, gradient in zip(ours.values(), gradients):
+        for p, gradient in zip(ours.values(), gradients, strict=True):
             p.grad = gradient
-    assert all(torch.equal(a, b) for a, b in zip(bits(ours), bits(still)))
+    assert all(torch.equal(a, b) for a, b in zip(bits(ours), bits(still), strict=True))
 
 
 def table_of(master, mean, square, gradient, copy=None):
@@ -131,22 +134,25 @@ def test_every_rung_of_the_ladder_gives_the_same_bits_in_every_order(dtype, orde
             machine.launch(rung, [master, mean, square, gradient, copy, n, plan, 0.9, 0.95, 0.1],
                            grid=-(-n // THREADS), block=THREADS, order=order)
         else:
-            work = [table_of(master, mean, square, gradient, copy), torch.tensor([0.1]), *_chunks([n]), 2]
+            work = [table_of(master, mean, square, gradient, copy), torch.tensor([0.1]),
+                    *_chunks([n]), 2]
             machine.launch(rung, [*work, plan, 0.9, 0.95], grid=3, block=THREADS, order=order)
         results.append((master, mean, square, copy))
     for other in results[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(results[0], other))
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
 def test_elements_beyond_what_32_bits_can_count_are_stepped():
     n, start = 2**31 + CHUNK, 2**31
-    tensors = [torch.empty(n) for _ in range(4)]  # only the pages of the last chunk are ever touched
+    # only the pages of the last chunk are ever touched
+    tensors = [torch.empty(n) for _ in range(4)]
     for t in tensors:
         t[start:] = 0.5
     chunk = [torch.tensor([0], dtype=torch.int32), torch.tensor([start])]
     plan = torch.tensor([1.0, 1.0, 0.01, 1e-8, 0.0, 1.0])
     machine = load(Program(source=SOURCE, real=torch.float32))
-    machine.launch("adamw", [table_of(*tensors), torch.tensor([0.0]), *chunk, 1, plan, 0.9, 0.95], grid=1, block=THREADS)
+    machine.launch("adamw", [table_of(*tensors), torch.tensor([0.0]), *chunk, 1, plan, 0.9, 0.95],
+                   grid=1, block=THREADS)
     assert (tensors[0][start:] < 0.5).all() and (tensors[1][start:] == 0.5).all()
 
 
@@ -155,7 +161,8 @@ def test_the_first_bias_corrections_make_a_step_of_the_learning_rates_length():
     params["p0"].grad.sign_()
     before = bits(params)[0]
     fused(params, weight_decay=0.0).step(lr=0.25)
-    torch.testing.assert_close((before - params["p0"].detach()).abs(), torch.full((50,), 0.25), rtol=1e-5, atol=0)
+    torch.testing.assert_close((before - params["p0"].detach()).abs(), torch.full((50,), 0.25),
+                               rtol=1e-5, atol=0)
 
 
 def test_narrow_weights_move_by_less_than_their_own_steps():
@@ -179,7 +186,7 @@ def test_its_state_goes_on_exactly_and_fits_the_plain_optimizer():
     successor.load_state_dict(optimizer.state_dict())
     AdamW([Group(params=parameters(), weight_decay=0.1)]).load_state_dict(optimizer.state_dict())
     optimizer.step(lr=1e-2, max_norm=1.0), successor.step(lr=1e-2, max_norm=1.0)
-    assert all(torch.equal(a, b) for a, b in zip(bits(ours), bits(copies)))
+    assert all(torch.equal(a, b) for a, b in zip(bits(ours), bits(copies), strict=True))
 
 
 def test_the_state_of_other_parameters_is_refused():
@@ -204,7 +211,7 @@ def test_a_missing_gradient_is_named_and_nothing_moves():
     params["p1"].grad = None
     with pytest.raises(ValueError, match="p1 got none"):
         optimizer.step(lr=1e-2)
-    assert all(torch.equal(a, b) for a, b in zip(before, bits(params)))
+    assert all(torch.equal(a, b) for a, b in zip(before, bits(params), strict=True))
 
 
 def test_a_parameter_with_gaps_is_refused():
@@ -214,7 +221,8 @@ def test_a_parameter_with_gaps_is_refused():
 
 def test_the_tables_agree_with_the_source():
     text = SOURCE.text
-    assert f"constexpr int CHUNK = {CHUNK};" in text and f"constexpr int THREADS = {THREADS};" in text
+    assert f"constexpr int CHUNK = {CHUNK};" in text
+    assert f"constexpr int THREADS = {THREADS};" in text
     assert text.split("enum Field {")[1].split("}")[0].count(",") == N_FIELDS
     tensor, start = _chunks([CHUNK + 1, 1, 2 * CHUNK])
     assert tensor.tolist() == [0, 0, 1, 2, 2] and start.tolist() == [0, CHUNK, 0, 0, CHUNK]

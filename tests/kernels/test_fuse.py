@@ -1,4 +1,7 @@
-"""A fused model against the plain one, kernels executed by the emulator: logits, gradients, cache, and the way back."""
+"""A fused model against the plain one, with kernels that the emulator executes.
+
+Compared are logits, gradients, cached steps and training; then the way back is tested.
+"""
 
 import copy
 import dataclasses
@@ -14,9 +17,18 @@ from llama_from_scratch import family
 from llama_from_scratch.config import Dense, LayerSpec
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.kernels.adamw import FusedAdamW
-from llama_from_scratch.kernels.fuse import FusedAddNorm, FusedRMSNorm, FusedSwiGLU, fuse, unfuse
+from llama_from_scratch.kernels.fuse import (
+    FusedAddNorm,
+    FusedPart,
+    FusedRMSNorm,
+    FusedSwiGLU,
+    fuse,
+    unfuse,
+)
+from llama_from_scratch.model.feed_forward import SwiGLU
 from llama_from_scratch.model.kv_cache import KVCache
-from llama_from_scratch.model.norm import AddNorm
+from llama_from_scratch.model.norm import AddNorm, RMSNorm
+from llama_from_scratch.model.rope import Rotate
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train.optimizer import AdamW, decay_groups
 
@@ -44,7 +56,8 @@ def test_logits_and_every_gradient_equal_the_plain_models(generation):
     for out in logits:
         F.cross_entropy(out[:, :-1].flatten(0, 1), ids[:, 1:].flatten()).backward()
     for (name, p), q in zip(plain.named_parameters(), fused.parameters(), strict=True):
-        torch.testing.assert_close(q.grad, p.grad, rtol=1e-4, atol=1e-6, msg=lambda text, name=name: f"{name}: {text}")
+        torch.testing.assert_close(q.grad, p.grad, rtol=1e-4, atol=1e-6,
+                                   msg=lambda text, name=name: f"{name}: {text}")
 
 
 def test_a_fused_model_is_no_further_from_float64_than_the_plain_one_in_bf16():
@@ -80,7 +93,7 @@ def test_greedy_tokens_are_the_plain_models():
     assert generate(fused, prompts, max_tokens=6) == generate(plain, prompts, max_tokens=6)
 
 
-def test_the_report_names_every_part_and_fusing_twice_changes_nothing():
+def test_the_report_names_every_part():
     torch.manual_seed(0)
     model = Llama(family.tiny("llama-3"))
     report = fuse(model, emulate=True)
@@ -88,8 +101,28 @@ def test_the_report_names_every_part_and_fusing_twice_changes_nothing():
     assert report.n_fused == len(report.changes) == 5 * n_layers + 1
     assert f"{report.n_fused} of {report.n_fused} parts fused" in str(report)
     assert "layers.0.attention_norm" in str(report) and "FusedRMSNorm" in str(report)
-    assert isinstance(model.layers[0].add_norm, FusedAddNorm) and isinstance(model.norm, FusedRMSNorm)
-    assert fuse(model, emulate=True).changes == ()
+    assert isinstance(model.layers[0].add_norm, FusedAddNorm)
+    assert isinstance(model.norm, FusedRMSNorm)
+
+
+def test_fusing_twice_changes_nothing_and_reports_nothing():
+    _, fused = pair()
+    before = dict(fused.named_modules())
+    report = fuse(fused, emulate=True)
+    assert report.changes == () and str(report) == "0 of 0 parts fused"
+    after = dict(fused.named_modules())
+    assert list(after) == list(before) and all(after[name] is before[name] for name in before)
+
+
+def test_each_fused_part_names_the_plain_type_that_it_stands_for():
+    plain, fused = pair()
+    types = {name: type(module) for name, module in plain.named_modules()}
+    parts = {name: module for name, module in fused.named_modules()
+             if isinstance(module, FusedPart)}
+    assert len(parts) == 5 * plain.config.n_layers + 1
+    for name, part in parts.items():
+        assert part.stands_for is types[name] is type(part.plain)
+    assert {part.stands_for for part in parts.values()} == {RMSNorm, AddNorm, SwiGLU, Rotate}
 
 
 def test_unfuse_puts_the_plain_parts_back_with_what_was_learned():
@@ -99,7 +132,8 @@ def test_unfuse_puts_the_plain_parts_back_with_what_was_learned():
             p.mul_(1.01), q.mul_(1.01)
     report = unfuse(fused)
     assert not any("Fused" in type(module).__name__ for module in fused.modules())
-    assert type(fused.layers[0].add_norm) is AddNorm and report.n_fused == 5 * plain.config.n_layers + 1
+    assert type(fused.layers[0].add_norm) is AddNorm
+    assert report.n_fused == 5 * plain.config.n_layers + 1
     assert torch.equal(fused(ids_of(plain)), plain(ids_of(plain)))
     assert list(fused.state_dict()) == list(plain.state_dict())
 
@@ -121,13 +155,15 @@ def test_a_copy_of_a_fused_model_owns_its_parameters():
     assert torch.equal(twin.layers[0].ffn_norm.weight, 2 * fused.layers[0].ffn_norm.weight)
 
 
-def test_a_layer_without_rope_stays_plain_and_says_why():
+def test_a_layer_without_rope_stays_plain_and_the_report_says_why():
     torch.manual_seed(0)
     config = family.tiny("llama-3")
-    model = Llama(dataclasses.replace(config, layers=(LayerSpec(has_rope=False), *config.layers[1:])))
+    layers = (LayerSpec(has_rope=False), *config.layers[1:])
+    model = Llama(dataclasses.replace(config, layers=layers))
     report = fuse(model, emulate=True)
     kept = [change for change in report.changes if change.reason]
-    assert [change.name for change in kept] == ["layers.0.attention.rotate"] and "no RoPE" in str(report)
+    assert [change.name for change in kept] == ["layers.0.attention.rotate"]
+    assert "no RoPE" in str(report)
     assert report.n_fused == 5 * model.config.n_layers
 
 
@@ -137,8 +173,9 @@ def test_a_block_with_a_foreign_norm_keeps_its_own_addition():
     model.layers[0].ffn_norm = nn.LayerNorm(model.config.dim)
     report = fuse(model, emulate=True)
     kept = {change.name: change.reason for change in report.changes if change.reason}
+    reason = "kept: the norm after it is a LayerNorm, which has no kernel"
     assert kept == {"layers.0.ffn_norm": "kept: no kernel is known for LayerNorm",
-                    "layers.0.add_norm": "kept: the norm after it is a LayerNorm, which has no kernel"}
+                    "layers.0.add_norm": reason}
     assert isinstance(model.layers[0].feed_forward.activation, FusedSwiGLU)
     model(ids_of(model))
 
@@ -152,7 +189,7 @@ class Adapter(nn.Module):
         return 2 * self.plain(x)
 
 
-def test_parts_it_has_never_heard_of_are_listed_and_looked_through():
+def test_unknown_parts_are_listed_and_what_is_inside_them_is_fused():
     torch.manual_seed(0)
     model = Llama(family.tiny("llama-3"))
     model.layers[1].feed_forward = Adapter(model.layers[1].feed_forward)
@@ -160,6 +197,20 @@ def test_parts_it_has_never_heard_of_are_listed_and_looked_through():
     kept = [(change.name, change.reason) for change in report.changes if change.reason]
     assert kept == [("layers.1.feed_forward", "kept: no kernel is known for Adapter")]
     assert isinstance(model.layers[1].feed_forward.plain.activation, FusedSwiGLU)
+
+
+def test_an_unknown_leaf_is_listed_once_each_time_and_stays():
+    torch.manual_seed(0)
+    model = Llama(family.tiny("llama-3"))
+    leaf = model.layers[1].feed_forward.activation = nn.Bilinear(2, 2, 2)
+    first, second = fuse(model, emulate=True), fuse(model, emulate=True)
+    names = [change.name for change in first.changes]
+    assert len(names) == len(set(names)) == 5 * model.config.n_layers + 1
+    (kept,) = [change for change in first.changes if change.reason]
+    assert (kept.name, kept.plain) == ("layers.1.feed_forward.activation", "Bilinear")
+    assert kept.reason == "kept: no kernel is known for Bilinear"
+    assert second.changes == (kept,), "the second time it is all that is left"
+    assert model.layers[1].feed_forward.activation is leaf
 
 
 def test_unfuse_names_each_part_by_its_path():
@@ -197,7 +248,7 @@ print(sum(name.startswith("llama_from_scratch.") for name in nodes), 4 * model.c
 
 @pytest.mark.slow
 def test_a_fused_model_compiles_into_one_graph_that_holds_the_kernels():
-    """In a process of its own: the type checks that pytest puts around every function cannot be compiled."""
+    """In a process of its own, because the type checks that pytest adds cannot be compiled."""
     done = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     found, expected = done.stdout.split()
@@ -210,7 +261,8 @@ def test_a_few_steps_of_training_give_the_plain_losses():
     for model, make in ((plain, AdamW), (fused, lambda groups: FusedAdamW(groups, emulate=True))):
         optimizer, history = make(decay_groups(model, weight_decay=0.1)), []
         for step in range(3):
-            ids = torch.randint(model.config.vocab_size, (2, 8), generator=torch.Generator().manual_seed(step))
+            generator = torch.Generator().manual_seed(step)
+            ids = torch.randint(model.config.vocab_size, (2, 8), generator=generator)
             loss = F.cross_entropy(model(ids)[:, :-1].flatten(0, 1), ids[:, 1:].flatten())
             optimizer.zero_grad(), loss.backward(), optimizer.step(lr=1e-3)
             history.append(loss.item())
@@ -228,7 +280,8 @@ def test_a_cpu_model_is_refused_unless_the_emulator_is_asked_for():
 def test_a_model_of_two_dtypes_is_refused():
     model = Llama(family.tiny("llama-3"))
     model.norm.to(torch.bfloat16)
-    with pytest.raises(ValueError, match=r"on one device; the model has torch\.bfloat16 on cpu, torch\.float32 on cpu"):
+    message = r"on one device; the model has torch\.bfloat16 on cpu, torch\.float32 on cpu"
+    with pytest.raises(ValueError, match=message):
         fuse(model, emulate=True)
 
 

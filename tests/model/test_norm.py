@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from llama_from_scratch.model.norm import RMSNorm
+from llama_from_scratch.model.norm import AddNorm, RMSNorm
 
 
 def make(dim=8, eps=1e-5, dtype=torch.float32):
@@ -20,7 +20,8 @@ def test_norm_equals_the_formula_written_as_a_loop():
         for t in range(3):
             values = x[b, t].tolist()
             size = math.sqrt(sum(v * v for v in values) / 8 + 1e-5)
-            expected = torch.tensor([v / size * w for v, w in zip(values, norm.weight.tolist())])
+            weights = norm.weight.tolist()
+            expected = torch.tensor([v / size * w for v, w in zip(values, weights, strict=True)])
             torch.testing.assert_close(norm(x)[b, t], expected, rtol=1e-6, atol=1e-6)
 
 
@@ -38,16 +39,33 @@ def test_output_and_gradients_equal_torch_rms_norm():
     torch.manual_seed(0)
     norm, x = make(), torch.randn(5, 8, requires_grad=True)
     fake_loss = torch.randn(5, 8)
-    ours = torch.autograd.grad((norm(x) * fake_loss).sum(), [x, norm.weight])
-    theirs = torch.autograd.grad((F.rms_norm(x, (8,), norm.weight, 1e-5) * fake_loss).sum(), [x, norm.weight])
-    torch.testing.assert_close(norm(x), F.rms_norm(x, (8,), norm.weight, 1e-5))
+    our_output, their_output = norm(x), F.rms_norm(x, (8,), norm.weight, 1e-5)
+    torch.testing.assert_close(our_output, their_output)
+    ours, theirs = (torch.autograd.grad((out * fake_loss).sum(), [x, norm.weight])
+                    for out in (our_output, their_output))
     torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_low_precision_is_normalised_in_fp32_and_cast_before_the_weight(dtype):
+def test_low_precision_is_normalized_in_fp32_and_cast_before_the_weight(dtype):
     torch.manual_seed(0)
     norm, x = make(64, dtype=dtype), (300 * torch.randn(50, 64)).to(dtype)  # 300^2 overflows fp16
     wide = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + 1e-5)
     assert torch.equal(norm(x), wide.to(dtype) * norm.weight)
-    assert not torch.equal(norm(x), (wide * norm.weight.float()).to(dtype)), "the other order must be told apart"
+    other_order = (wide * norm.weight.float()).to(dtype)
+    assert not torch.equal(norm(x), other_order), "the test must tell the two orders apart"
+
+
+def test_fresh_weights_are_ones_again():
+    norm = make()
+    norm.init_weights()
+    assert torch.equal(norm.weight, torch.ones(8)) and norm.weight.requires_grad
+
+
+def test_add_norm_returns_the_norm_of_the_sum_and_the_sum():
+    torch.manual_seed(0)
+    norm, (x, addition) = make(), torch.randn(2, 5, 8)
+    normed, total = AddNorm()(x, addition, norm)
+    assert torch.equal(total, x + addition)
+    assert torch.equal(normed, norm(x + addition))
+    assert not torch.allclose(normed, norm(x)) and not list(AddNorm().parameters())

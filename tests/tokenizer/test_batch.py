@@ -1,4 +1,4 @@
-"""Many texts on all cores: the same ids in the same order, errors as they were raised, and no process left behind."""
+"""Many texts on all cores: the same ids in order, the same errors, and no process left behind."""
 
 import multiprocessing
 import os
@@ -9,20 +9,19 @@ import sys
 import time
 
 import pytest
-from tokenizer_texts import CORPUS, random_text
+from tokenizer_texts import BOS, CORPUS, EOS, EOT, random_text
 
 from llama_from_scratch.tokenizer import Tokenizer, batch
 from llama_from_scratch.tokenizer.batch import encode_batch
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
-EOT = "<|eot_id|>"
 PARENT = os.getpid()
 
 
 @pytest.fixture(scope="module", params=["byte BPE", "sentencepiece"])
 def tok(request):
     if request.param == "byte BPE":
-        return Tokenizer.train(CORPUS, 400, special_tokens=["<|begin_of_text|>", "<|end_of_text|>", EOT])
+        return Tokenizer.train(CORPUS, 400, special_tokens=[BOS, EOS, EOT])
     return SentencePiece.train(CORPUS, 440)
 
 
@@ -42,7 +41,8 @@ def no_process_stays():
 
 def texts_of(seed: int) -> list[str]:
     rng = random.Random(seed)
-    return [random_text(rng, ["<s>", EOT]) for _ in range(60)] + ["", "a\ud800b", CORPUS, "", "a" * 3000]
+    texts = [random_text(rng, ["<s>", EOT]) for _ in range(60)]
+    return [*texts, "", "a\ud800b", CORPUS, "", "a" * 3000]
 
 
 def test_a_batch_gives_the_ids_of_each_text_in_order(tok, method):
@@ -59,7 +59,9 @@ def test_the_error_of_the_first_text_that_fails_comes_back_as_it_was_raised(tok,
     name = max(tok.special_ids, key=len)
     texts = texts_of(1)[:10]
     for fails in ([3, 8], [8], [0, 9], range(10)):
-        marked = [text.replace(name, "") + (name if i in fails else "") for i, text in enumerate(texts)]
+        marked = [text.replace(name, "") for text in texts]
+        for i in fails:
+            marked[i] += name
         with pytest.raises(ValueError) as alone:
             for text in marked:
                 tok.encode(text, disallowed_special={name})
@@ -70,7 +72,12 @@ def test_the_error_of_the_first_text_that_fails_comes_back_as_it_was_raised(tok,
 
 def test_only_enough_text_is_shared_out(monkeypatch):
     asked = []
-    monkeypatch.setattr(batch, "_shared_out", lambda encode, texts, shares: asked.append(shares) or [[] for _ in texts])
+
+    def shared_out(encode, texts, shares):
+        asked.append(shares)
+        return [[] for _ in texts]
+
+    monkeypatch.setattr(batch, "_shared_out", shared_out)
     monkeypatch.setattr(batch, "_n_cores", lambda: 3)
     few, many = ["a" * 1000] * 10, ["a" * 100_000] * 40
     assert encode_batch(len_as_ids, few, n_workers=None) == [[1000]] * 10 and not asked
@@ -85,18 +92,21 @@ def test_only_enough_text_is_shared_out(monkeypatch):
 def test_shares_hold_about_as_much_text(monkeypatch):
     rng, given = random.Random(2), []
     texts = ["a" * rng.randrange(1000) for _ in range(101)]
-    monkeypatch.setattr(batch, "_shared_out", lambda encode, texts, shares: given.extend(shares) or [])
+    take = lambda encode, texts, shares: given.extend(shares) or []
+    monkeypatch.setattr(batch, "_shared_out", take)
     encode_batch(len_as_ids, texts, n_workers=3)
     sizes = [sum(len(texts[i]) for i in share) for share in given]
     assert max(sizes) - min(sizes) < 1000
 
 
 def test_large_ids_come_back_whole():
-    assert encode_batch(large_id, ["a", "bb", "ccc"], n_workers=3) == [[2**32 - 2], [2**32 - 3], [2**32 - 4]]
+    ids = encode_batch(large_id, ["a", "bb", "ccc"], n_workers=3)
+    assert ids == [[2**32 - 2], [2**32 - 3], [2**32 - 4]]
 
 
 def test_a_process_that_dies_is_told_with_a_cure():
-    with pytest.raises(RuntimeError, match=r"ended before its work was done, exit code 3; give n_workers=1, .*__main__"):
+    message = r"ended before its work was done, exit code 3; give n_workers=1, .*__main__"
+    with pytest.raises(RuntimeError, match=message):
         encode_batch(dies_elsewhere, ["a", "b"], n_workers=2)
 
 

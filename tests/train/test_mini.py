@@ -10,7 +10,8 @@ import transformers
 from tiny_checkpoints import far_logits, same_weights
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import convert, load
+from llama_from_scratch.checkpoint.convert import FORMATS as FILE_FORMATS
+from llama_from_scratch.checkpoint.load import load, open_checkpoint
 from llama_from_scratch.generate.chat import Chat
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.tokenizer.chat_format import FORMATS
@@ -130,7 +131,7 @@ META = ["checklist.chk", "consolidated.00.pth", "params.json", "tokenizer.model"
 def test_a_folder_has_the_files_of_a_published_checkpoint(name, format, expected, cache, tmp_path):
     mini(tmp_path / "x", family=name, format=format, cache=cache, **QUICK)
     assert files(tmp_path / "x") == expected
-    opened = load.read(tmp_path / "x")
+    opened = open_checkpoint(tmp_path / "x")
     usual = torch.float32 if format == "llama2c" else torch.float16 if name == "llama-1" else torch.bfloat16
     assert opened.config == small_config(name) and opened.dtype == usual
     assert files(tmp_path) == ["x"]
@@ -138,10 +139,10 @@ def test_a_folder_has_the_files_of_a_published_checkpoint(name, format, expected
 
 @pytest.mark.parametrize("name", family.GENERATIONS)
 def test_every_format_of_a_family_holds_the_same_model_and_tokenizer(name, cache, tmp_path):
-    formats = [format for format in convert.FORMATS if format != "llama2c" or name == "llama-2"]
+    formats = [format for format in FILE_FORMATS if format != "llama2c" or name == "llama-2"]
     for format in formats:
         mini(tmp_path / format, family=name, format=format, cache=cache, **QUICK)
-    loaded = [load.load(tmp_path / format, dtype=torch.float32) for format in formats]
+    loaded = [load(tmp_path / format, dtype=torch.float32) for format in formats]
     for model, tokenizer in loaded:
         assert same_weights(model, loaded[0][0]) and torch.equal(far_logits(model), far_logits(loaded[0][0]))
         assert tokenizer.encode("Milo and the fox, é") == loaded[0][1].encode("Milo and the fox, é")
@@ -153,7 +154,7 @@ def test_shards_are_those_of_a_published_checkpoint(cache, tmp_path):
     mini(tmp_path / "hf", family="llama-3.3", format="hugging-face", n_shards=3, cache=cache, **QUICK)
     assert "model-00001-of-00003.safetensors" in files(tmp_path / "hf")
     assert "model.safetensors.index.json" in files(tmp_path / "hf")
-    assert same_weights(load.load(tmp_path / "meta")[0], load.load(tmp_path / "hf")[0])
+    assert same_weights(load(tmp_path / "meta")[0], load(tmp_path / "hf")[0])
 
 
 def test_the_checklist_has_the_digest_of_every_file(cache, tmp_path):
@@ -167,7 +168,7 @@ def test_the_checklist_has_the_digest_of_every_file(cache, tmp_path):
 def test_transformers_opens_a_mini_and_computes_the_same(name, cache, tmp_path):
     mini(tmp_path / "x", family=name, format="hugging-face", n_shards=2, cache=cache, **QUICK)
     twin = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "x", dtype=torch.float32)
-    model, tokenizer = load.load(tmp_path / "x", dtype=torch.float32)
+    model, tokenizer = load(tmp_path / "x", dtype=torch.float32)
     ids = tokenizer.encode("Once there was a fox, and it sang.", bos=True)
     assert transformers.AutoTokenizer.from_pretrained(tmp_path / "x")("Once there was a fox, and it sang.")["input_ids"] in (
         ids, ids[1:])

@@ -10,7 +10,7 @@ import tiny_runs
 import torch
 from tiny_runs import BYTES, CONFIG, OTHER, STORIES, equal, make, run
 
-from llama_from_scratch.checkpoint import native
+from llama_from_scratch.checkpoint import native, safetensors_file
 from llama_from_scratch.train.data import Packed
 from llama_from_scratch.train.loop import train
 
@@ -51,7 +51,8 @@ class FailingDisk:
 
     def __init__(self, patch, stage):
         self.is_armed, self.left = False, stage
-        for owner, name in [(os, "rename"), (os, "fsync"), (os, "replace"), (native, "save_file"), (Path, "write_text")]:
+        for owner, name in [(os, "rename"), (os, "fsync"), (os, "replace"),
+                            (safetensors_file, "save_file"), (Path, "write_text")]:
             patch.setattr(owner, name, self.wrap(getattr(owner, name)))
 
     def wrap(self, function):

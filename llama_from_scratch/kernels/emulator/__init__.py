@@ -1,1 +1,6 @@
-"""A CUDA machine on the CPU: it runs, checks and traces the kernels of this folder's parent, unchanged, on any laptop."""
+"""A CUDA machine on the CPU: it runs, checks and traces the same kernel sources on any laptop.
+
+`build` compiles a source for this CPU, `machine` launches it, and `trace` records every access of a
+launch: on a `tape`, with names from the `debug_info` of the compiled file, judged by the `rules` of
+CUDA's memory.
+"""

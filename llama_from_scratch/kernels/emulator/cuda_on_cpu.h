@@ -1,18 +1,22 @@
-// A CUDA machine on the CPU: a .cu file that includes this header instead of CUDA's runs on a laptop, unchanged.
+// A CUDA machine on the CPU: a .cu file that includes this header instead of CUDA's runs on a
+// laptop, unchanged.
 //
-// Every CUDA thread is a fiber: a function call with a stack of its own, which the scheduler below leaves and re-enters by
-// swapping the stack pointer. 32 fibers are a warp, and a block's fibers share the memory that the kernel calls __shared__.
-// Only one fiber of a block runs at a time, until it has to wait for others. So a barrier is a counter, a shuffle is a table
-// with 32 places, and every mistake in their use is seen when it is made and told with block, thread and source line.
+// Every CUDA thread is a fiber: a function call with a stack of its own, which the scheduler below
+// leaves and re-enters by swapping the stack pointer. 32 fibers are a warp, and a block's fibers
+// share the memory that the kernel calls __shared__. Only one fiber of a block runs at a time,
+// until it has to wait for others. So a barrier is a counter, a shuffle is a table with 32 places,
+// and every mistake in their use is seen when it is made and told with block, thread and source
+// line.
 //
-// What is not modelled: time, caches, occupancy, the weak ordering of memory, clusters. The approximate functions of a GPU
-// (__expf, rsqrtf, ...) are the accurate ones here, so no tolerance may depend on their last bits.
+// What is not modelled: time, caches, occupancy, the weak ordering of memory, clusters. The
+// approximate functions of a GPU (__expf, rsqrtf, ...) are the accurate ones here, so no tolerance
+// may depend on their last bits.
 //
 // build.py compiles it with one of:
 //   (nothing)       "fast":     several OS threads, each running whole blocks
-//   EMU_CHECKED     "checked":  one OS thread; shared memory poisoned before each block; wild addresses reported
+//   EMU_CHECKED     "checked":  one OS thread; poisoned shared memory; wild addresses reported
 //   EMU_TRACE       "traced":   as checked, and trace.h sees every memory access
-//   -fsanitize=...  "address", "thread": an executable (standalone.h) under the compiler's own bug finders
+//   -fsanitize=...  "address", "thread": an executable (standalone.h) with the compiler's checks
 //
 // It includes no C++ library header, as those cost a second of every build.
 #pragma once
@@ -25,9 +29,10 @@
 #include <stdio.h>
 #include <sys/mman.h>
 
-// ---- what the build is ----------------------------------------------------------------------------------------------
+// ---- what the build is --------------------------------------------------------------------------
 
-#if defined(__SANITIZE_THREAD__) && !defined(EMU_TRACE)   // the traced build instruments as TSan does, but has its own hooks
+// the traced build instruments as TSan does, but has its own hooks
+#if defined(__SANITIZE_THREAD__) && !defined(EMU_TRACE)
 #define EMU_TSAN
 extern "C" void* __tsan_create_fiber(unsigned);
 extern "C" void* __tsan_get_current_fiber();
@@ -49,14 +54,17 @@ extern "C" void __sanitizer_finish_switch_fiber(void*, const void**, size_t*);
 #else
 #define EMU_NO_TRACE __attribute__((no_sanitize("thread"), noinline, unused))
 #endif
-#if defined(EMU_TRACE)   // the trace is told of an atomic as one event; TSan must see the machine's atomic instruction instead
+// the trace is told of an atomic as one event; TSan must see the machine's atomic instruction
+// instead
+#if defined(EMU_TRACE)
 #define EMU_ATOMIC EMU_NO_TRACE
 #else
 #define EMU_ATOMIC __attribute__((unused))
 #endif
 
-// A worker is an OS thread that runs blocks. What exists once per worker, a block's shared memory above all, is thread-local
-// where there can be several; elsewhere shared memory lies in one section of the file, which can be found and poisoned.
+// A worker is an OS thread that runs blocks. What exists once per worker, a block's shared memory
+// above all, is thread-local where there can be several; elsewhere shared memory lies in one
+// section of the file, which can be found and poisoned.
 #if defined(EMU_CHECKED) || defined(EMU_TRACE)
 #define EMU_PER_WORKER
 #ifdef __APPLE__
@@ -70,7 +78,8 @@ extern "C" char __stop_emu_shared[] __attribute__((weak, visibility("hidden")));
 #define emu_shared_begin __start_emu_shared
 #define emu_shared_end __stop_emu_shared
 #endif
-#elif defined(EMU_ASAN)   // ASan guards a variable with red zones only if it lies in no section of its own
+// ASan guards a variable with red zones only if it lies in no section of its own
+#elif defined(EMU_ASAN)
 #define EMU_PER_WORKER
 #define __shared__ static
 #else
@@ -78,7 +87,7 @@ extern "C" char __stop_emu_shared[] __attribute__((weak, visibility("hidden")));
 #define __shared__ static thread_local
 #endif
 
-// ---- the words CUDA adds to C++ -------------------------------------------------------------------------------------
+// ---- the words CUDA adds to C++ -----------------------------------------------------------------
 
 #define __global__
 #define __device__
@@ -101,7 +110,9 @@ struct alignas(16) uint4 { unsigned x, y, z, w; };
 struct alignas(16) double2 { double x, y; };
 static inline float2 make_float2(float x, float y) { return {x, y}; }
 static inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
-static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) { return {x, y, z, w}; }
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
+    return {x, y, z, w};
+}
 
 static EMU_PER_WORKER uint3 threadIdx, blockIdx;
 static EMU_PER_WORKER dim3 blockDim, gridDim;
@@ -110,15 +121,20 @@ constexpr int warpSize = 32;
 namespace emu {
 
 struct Place { const char* file; int line; };       // in the kernel's source
-struct Call { const char* function; Place at; };    // of a function by which threads wait for each other
+// of a function by which threads wait for each other
+struct Call { const char* function; Place at; };
 #define EMU_HERE emu::Place at = {__builtin_FILE(), __builtin_LINE()}
-EMU_NO_TRACE static bool is_same(const char* a, const char* b) { return a == b || !__builtin_strcmp(a, b); }
+EMU_NO_TRACE static bool is_same(const char* a, const char* b) {
+    return a == b || !__builtin_strcmp(a, b);
+}
 EMU_NO_TRACE static bool is_same(const Call& a, const Call& b) {
-    return a.at.line == b.at.line && is_same(a.at.file, b.at.file) && is_same(a.function, b.function);
+    return a.at.line == b.at.line && is_same(a.at.file, b.at.file)
+           && is_same(a.function, b.function);
 }
 
 constexpr unsigned MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / 32, MAX_WORKERS = 64;
-constexpr size_t PAGE_BYTES = 16 * 1024;            // no machine's pages are larger, but for some Linux on ARM
+// no machine's pages are larger, but for some Linux on ARM
+constexpr size_t PAGE_BYTES = 16 * 1024;
 constexpr unsigned MAX_SHARED_BYTES = 227 * 1024;   // what a block may ask for on a Hopper GPU
 #if defined(EMU_TSAN) || defined(EMU_ASAN)
 constexpr size_t STACK_BYTES = 256 * 1024;          // instrumented code keeps more on the stack
@@ -132,7 +148,7 @@ constexpr size_t STACK_BYTES = 64 * 1024;
 
 namespace emu {
 
-// ---- the machine: threads, warps, a block ---------------------------------------------------------------------------
+// ---- the machine: threads, warps, a block -------------------------------------------------------
 
 enum Wait : unsigned char { NOTHING, BARRIER, LANES };
 
@@ -180,8 +196,10 @@ struct Machine {                  // one worker's
     Launch* launch;
     unsigned n_threads, n_exited, n_at_barrier, n_barriers, ready_warps, random, n_guarded;
     size_t block_number;
-    char* stacks;                 // one mapping for all, so that an address is known to be a local variable's
-    char* shared_end;             // dynamic shared memory ends here, at a page that must not be touched
+    // one mapping for all, so that an address is known to be a local variable's
+    char* stacks;
+    // dynamic shared memory ends here, at a page that must not be touched
+    char* shared_end;
     char signal_stack[64 * 1024];
 };
 static EMU_PER_WORKER Machine* machine;
@@ -189,23 +207,34 @@ static EMU_PER_WORKER Machine* machine;
 EMU_NO_TRACE static unsigned current_thread() { return machine->current->linear; }
 EMU_NO_TRACE static size_t current_block() { return machine->block_number; }
 EMU_NO_TRACE static size_t dynamic_shared_bytes() { return machine->launch->shared_bytes; }
-EMU_NO_TRACE static char* dynamic_shared() { return machine->shared_end - (dynamic_shared_bytes() + 15) / 16 * 16; }
-EMU_NO_TRACE static bool is_local(const void* p) { return (size_t)((char*)p - machine->stacks) < MAX_THREADS * STACK_BYTES; }
+EMU_NO_TRACE static char* dynamic_shared() {
+    return machine->shared_end - (dynamic_shared_bytes() + 15) / 16 * 16;
+}
+EMU_NO_TRACE static bool is_local(const void* p) {
+    return (size_t)((char*)p - machine->stacks) < MAX_THREADS * STACK_BYTES;
+}
 
-// Leaves the block for good: its other threads are forgotten where they stand. The first fault of a launch is the one told.
-[[noreturn]] __attribute__((format(printf, 1, 2))) EMU_NO_TRACE static void fault(const char* format, ...);
+// Leaves the block for good: its other threads are forgotten where they stand. The first fault of a
+// launch is the one told.
+[[noreturn]] __attribute__((format(printf, 1, 2)))
+EMU_NO_TRACE static void fault(const char* format, ...);
 
 }  // namespace emu
 
-// The traced build reports to trace.h, which defines the functions named here. Every address in shared memory lies between
-// emu_shared_begin and emu_shared_end or within emu::dynamic_shared(); addresses for which emu::is_local() holds are local
-// variables; `grid` and `block` of the launch are gridDim and blockDim.
-//   trace::begin_launch()                        before the first block; end_launch() after the last, or after a fault
-//   trace::begin_block(size_t), end_block()      blocks run one after the other; end_block() is left out after a fault
-//   trace::barrier_released(emu::Place)          every thread of the block has come; called once, by the last of them
-//   trace::warp_synced(unsigned warp, unsigned mask, emu::Place)    likewise for __syncwarp; shuffles do not order memory
-//   trace::atomic(void*, size_t bytes, emu::Place)                  by the current thread, instead of a read and a write
-//   trace::access16(const void*, bool is_write, emu::Place)         16 bytes as one access (common.cuh's load and store)
+// The traced build reports to trace.h, which defines the functions named here. Every address in
+// shared memory lies between emu_shared_begin and emu_shared_end or within emu::dynamic_shared();
+// addresses for which emu::is_local() holds are local variables; `grid` and `block` of the launch
+// are gridDim and blockDim.
+//   trace::begin_launch()                      before the first block
+//   trace::end_launch()                        after the last, or after a fault
+//   trace::begin_block(size_t), end_block()    one block after another; no end_block() on a fault
+//   trace::barrier_released(emu::Place)        called once, by the last thread of the block to come
+//   trace::warp_synced(unsigned warp, unsigned mask, emu::Place)
+//                                              as for __syncwarp; shuffles do not order memory
+//   trace::atomic(void*, size_t bytes, emu::Place)
+//                                              by the current thread, not as a read and a write
+//   trace::access16(const void*, bool is_write, emu::Place)
+//                                              16 bytes as one access: load and store of common.cuh
 #ifdef EMU_TRACE
 #include "trace.h"
 #define EMU_TELL(call) trace::call
@@ -215,9 +244,11 @@ EMU_NO_TRACE static bool is_local(const void* p) { return (size_t)((char*)p - ma
 
 namespace emu {
 
-static inline void access16(const void* p, bool is_write, Place at) { EMU_TELL(access16(p, is_write, at)); }
+static inline void access16(const void* p, bool is_write, Place at) {
+    EMU_TELL(access16(p, is_write, at));
+}
 
-// ---- faults: told, never fatal to the process -----------------------------------------------------------------------
+// ---- faults: told, never fatal to the process ---------------------------------------------------
 
 EMU_NO_TRACE static void go(Thread& from, Thread& to);
 
@@ -242,15 +273,17 @@ EMU_NO_TRACE static void fault(const char* format, ...) {
 #define EMU_THREAD "thread (%u, %u, %u)"
 #define EMU_THREAD_OF(t) (t).index.x, (t).index.y, (t).index.z
 
-// ---- the scheduler: a warp runs as far as it can before another one moves -------------------------------------------
-// Taking turns would be fairer, and would hide races between warps: each would see what the others wrote a moment ago.
+// ---- the scheduler: a warp runs as far as it can before another one moves -----------------------
+// Taking turns would be fairer, and would hide races between warps: each would see what the others
+// wrote a moment ago.
 
 EMU_NO_TRACE static unsigned random_below(unsigned n) {
     machine->random = machine->random * 1664525u + 1013904223u;
     return (unsigned)((unsigned long long)machine->random * n >> 32);
 }
 
-// One of a set of at most 32, which must not be empty: the next one after `last` in the launch's order.
+// One of a set of at most 32, which must not be empty: the next one after `last` in the launch's
+// order.
 EMU_NO_TRACE static unsigned pick(unsigned set, unsigned last) {
     switch (machine->launch->order) {
         case FORWARD: {
@@ -295,12 +328,14 @@ EMU_NO_TRACE static void go(Thread& from, Thread& to) {
     machine->current = &to;
     threadIdx = to.index;
 #ifdef EMU_TSAN
-    __tsan_switch_to_fiber(to.fiber, 1);   // 1: a switch orders nothing, so fibers race as real threads would
+    // 1: a switch orders nothing, so fibers race as real threads would
+    __tsan_switch_to_fiber(to.fiber, 1);
 #endif
 #ifdef EMU_ASAN
     void* fake_stack = nullptr;
     bool is_outside = &to == &machine->outside;
-    __sanitizer_start_switch_fiber(&fake_stack, is_outside ? nullptr : machine->stacks + to.linear * STACK_BYTES,
+    __sanitizer_start_switch_fiber(&fake_stack,
+                                   is_outside ? nullptr : machine->stacks + to.linear * STACK_BYTES,
                                    is_outside ? 0 : STACK_BYTES);
 #endif
     switch_context(from.context, to.context);
@@ -309,13 +344,15 @@ EMU_NO_TRACE static void go(Thread& from, Thread& to) {
 #endif
 }
 
-// Everybody waits. Lanes that wait for lanes which have returned, or wait elsewhere in their warp, are told when the last of
-// them comes, so here some thread waits in a barrier and another for lanes.
+// Everybody waits. Lanes that wait for lanes which have returned, or wait elsewhere in their warp,
+// are told when the last of them comes, so here some thread waits in a barrier and another for
+// lanes.
 [[noreturn]] EMU_NO_TRACE static void report_deadlock() {
     Thread& me = *machine->current;
     Thread* other = machine->threads;
     while (other->waits_for == me.waits_for) other++;
-    fault("deadlock: waits in " EMU_CALL ", while " EMU_THREAD " waits in " EMU_CALL, EMU_CALL_OF(me.call),
+    fault("deadlock: waits in " EMU_CALL ", while " EMU_THREAD " waits in " EMU_CALL,
+          EMU_CALL_OF(me.call),
           EMU_THREAD_OF(*other), EMU_CALL_OF(other->call));
 }
 
@@ -329,10 +366,12 @@ EMU_NO_TRACE static void wait_for(Wait kind, const Call& call) {
     me.waits_for = NOTHING;
 }
 
-// ---- __syncthreads: all threads of the block ------------------------------------------------------------------------
+// ---- __syncthreads: all threads of the block ----------------------------------------------------
 
-[[noreturn]] EMU_NO_TRACE static void report_missing(const Thread& returned, const Thread& waiting, const Call& barrier) {
-    fault(EMU_THREAD " has returned, but " EMU_THREAD " waits in " EMU_CALL ": all threads of a block must reach every barrier",
+[[noreturn]] EMU_NO_TRACE static void report_missing(const Thread& returned, const Thread& waiting,
+                                                     const Call& barrier) {
+    fault(EMU_THREAD " has returned, but " EMU_THREAD " waits in " EMU_CALL
+          ": all threads of a block must reach every barrier",
           EMU_THREAD_OF(returned), EMU_THREAD_OF(waiting), EMU_CALL_OF(barrier));
 }
 
@@ -341,7 +380,9 @@ EMU_NO_TRACE static void barrier(const Call& call) {
     Thread& me = *m.current;
     for (unsigned i = 0; m.n_exited && i < m.n_threads; i++)
         if (m.warps[i / 32].exited >> i % 32 & 1) report_missing(m.threads[i], me, call);
-#ifdef EMU_TSAN   // two by turns, as some threads are at the next barrier already while others have yet to leave this one
+// two by turns, as some threads are at the next barrier already while others have yet to leave this
+// one
+#ifdef EMU_TSAN
     static size_t news[2];
     size_t* all_news = &news[m.n_barriers % 2];
     __tsan_release(all_news);
@@ -360,7 +401,8 @@ EMU_NO_TRACE static void barrier(const Call& call) {
         m.n_barriers++;
         EMU_TELL(barrier_released(call.at));
         for (unsigned warp = 0; warp * 32 < m.n_threads; warp++)
-            make_ready(warp, m.warps[warp].exists & ~(warp == me.linear / 32 ? 1u << me.linear % 32 : 0));
+            make_ready(warp,
+                       m.warps[warp].exists & ~(warp == me.linear / 32 ? 1u << me.linear % 32 : 0));
     }
 #ifdef EMU_TSAN
     __tsan_acquire(all_news);
@@ -368,20 +410,25 @@ EMU_NO_TRACE static void barrier(const Call& call) {
 }
 
 
-// ---- warp operations: the lanes named in a mask ---------------------------------------------------------------------
+// ---- warp operations: the lanes named in a mask -------------------------------------------------
 
 typedef void (*Finish)(Warp& warp, unsigned lanes, const Call& call);
 
-// Waits until every lane of `mask` is here; the last of them runs `finish` for all, which fills their `received`.
+// Waits until every lane of `mask` is here; the last of them runs `finish` for all, which fills
+// their `received`.
 EMU_NO_TRACE static void meet(unsigned mask, const Call& call, Finish finish, bool orders_memory) {
     Machine& m = *machine;
     Thread& me = *m.current;
     unsigned number = me.linear / 32, lane = me.linear % 32;
     Warp& warp = m.warps[number];
-    unsigned lanes = mask & warp.exists, returned = lanes & warp.exited;   // the last warp of a block may be incomplete
-    if (!(lanes >> lane & 1)) fault(EMU_CALL ": the mask 0x%08x leaves out the caller, lane %u", EMU_CALL_OF(call), mask, lane);
+    // the last warp of a block may be incomplete
+    unsigned lanes = mask & warp.exists, returned = lanes & warp.exited;
+    if (!(lanes >> lane & 1))
+        fault(EMU_CALL ": the mask 0x%08x leaves out the caller, lane %u", EMU_CALL_OF(call), mask,
+              lane);
     if (returned)
-        fault(EMU_CALL ": the mask 0x%08x names lane %d, which has returned", EMU_CALL_OF(call), mask, __builtin_ctz(returned));
+        fault(EMU_CALL ": the mask 0x%08x names lane %d, which has returned", EMU_CALL_OF(call),
+              mask, __builtin_ctz(returned));
     me.mask = mask;
 #ifdef EMU_TSAN
     if (orders_memory) __tsan_release(&me.news[++me.n_synced % 2]);
@@ -393,10 +440,12 @@ EMU_NO_TRACE static void meet(unsigned mask, const Call& call, Finish finish, bo
         for (unsigned rest = lanes & ~(1u << lane); rest; rest &= rest - 1) {
             Thread& other = m.threads[number * 32 + __builtin_ctz(rest)];
             if (!is_same(other.call, call))
-                fault(EMU_CALL ": lane %u of the same warp waits in " EMU_CALL, EMU_CALL_OF(call), other.linear % 32,
+                fault(EMU_CALL ": lane %u of the same warp waits in " EMU_CALL, EMU_CALL_OF(call),
+                      other.linear % 32,
                       EMU_CALL_OF(other.call));
             if (other.mask != mask)
-                fault(EMU_CALL ": lane %u gives the mask 0x%08x, lane %u gives 0x%08x", EMU_CALL_OF(call), lane, mask,
+                fault(EMU_CALL ": lane %u gives the mask 0x%08x, lane %u gives 0x%08x",
+                      EMU_CALL_OF(call), lane, mask,
                       other.linear % 32, other.mask);
         }
         warp.met &= ~lanes;
@@ -404,19 +453,22 @@ EMU_NO_TRACE static void meet(unsigned mask, const Call& call, Finish finish, bo
         make_ready(number, lanes & ~(1u << lane));
     }
 #ifdef EMU_TSAN
-    for (unsigned rest = orders_memory ? lanes : 0, odd = warp.received[lane]; rest; rest &= rest - 1) {
+    unsigned odd = warp.received[lane];
+    for (unsigned rest = orders_memory ? lanes : 0; rest; rest &= rest - 1) {
         unsigned other = __builtin_ctz(rest);
         __tsan_acquire(&m.threads[number * 32 + other].news[odd >> other & 1]);
     }
 #endif
 }
 
-EMU_NO_TRACE static void finish_sync([[maybe_unused]] Warp& warp, [[maybe_unused]] unsigned lanes, const Call& call) {
+EMU_NO_TRACE static void finish_sync([[maybe_unused]] Warp& warp, [[maybe_unused]] unsigned lanes,
+                                     const Call& call) {
     EMU_TELL(warp_synced(&warp - machine->warps, lanes, call.at));
     (void)call;
 #ifdef EMU_TSAN   // which of their news is the one to be heard
     unsigned odd = 0, first = (&warp - machine->warps) * 32;
-    for (unsigned lane = 0; lane < 32; lane++) odd |= machine->threads[first + lane].n_synced % 2 << lane;
+    for (unsigned lane = 0; lane < 32; lane++)
+        odd |= machine->threads[first + lane].n_synced % 2 << lane;
     for (unsigned rest = lanes; rest; rest &= rest - 1) warp.received[__builtin_ctz(rest)] = odd;
 #endif
 }
@@ -426,7 +478,8 @@ EMU_NO_TRACE static void finish_shuffle(Warp& warp, unsigned lanes, const Call& 
         unsigned lane = __builtin_ctz(rest), source = warp.source[lane];
         if (!(lanes >> source & 1))
             fault(EMU_CALL ": lane %u reads lane %u, which %s", EMU_CALL_OF(call), lane, source,
-                  warp.exists >> source & 1 ? "is not in the mask" : "does not exist in this block");
+                  warp.exists >> source & 1 ? "is not in the mask"
+                                            : "does not exist in this block");
         warp.received[lane] = warp.given[source];
     }
 }
@@ -441,16 +494,19 @@ EMU_NO_TRACE static void finish_ballot(Warp& warp, unsigned lanes, const Call&) 
 enum Direction { FROM_LANE, UP, DOWN, XOR };
 
 template <class T>
-EMU_NO_TRACE static T shuffle(unsigned mask, T value, int n, int width, Direction direction, const Call& call) {
+EMU_NO_TRACE static T shuffle(unsigned mask, T value, int n, int width, Direction direction,
+                              const Call& call) {
     static_assert(sizeof(T) <= 8, "a shuffle moves at most 8 bytes per lane");
     if (width < 1 || width > 32 || width & (width - 1))
-        fault(EMU_CALL ": width must be a power of two, at most 32; got %d", EMU_CALL_OF(call), width);
+        fault(EMU_CALL ": width must be a power of two, at most 32; got %d", EMU_CALL_OF(call),
+              width);
     Warp& warp = machine->warps[machine->current->linear / 32];
     int lane = machine->current->linear % 32, first = lane & ~(width - 1), last = first + width - 1;
     int source = direction == FROM_LANE ? first | (n & (width - 1))
                : direction == UP        ? (lane - n >= first ? lane - n : lane)
                : direction == DOWN      ? (lane + n <= last ? lane + n : lane)
-                                        : ((lane ^ n) <= last ? lane ^ n : lane);   // reaches earlier groups, not later
+                                        // reaches earlier groups, not later
+                                        : ((lane ^ n) <= last ? lane ^ n : lane);
     warp.source[lane] = source & 31;
     warp.given[lane] = 0;
     __builtin_memcpy(&warp.given[lane], &value, sizeof value);
@@ -467,7 +523,7 @@ EMU_NO_TRACE static unsigned ballot(unsigned mask, bool vote, const Call& call) 
     return (unsigned)warp.received[lane];
 }
 
-// ---- running a block ------------------------------------------------------------------------------------------------
+// ---- running a block ----------------------------------------------------------------------------
 
 EMU_NO_TRACE static void leave_block() {
     Machine& m = *machine;
@@ -481,7 +537,8 @@ EMU_NO_TRACE static void leave_block() {
     for (unsigned rest = warp.met; rest; rest &= rest - 1) {
         Thread& other = m.threads[number * 32 + __builtin_ctz(rest)];
         if (other.mask >> lane & 1)
-            fault("lane %u has returned, but lane %u waits for it in " EMU_CALL, lane, other.linear % 32,
+            fault("lane %u has returned, but lane %u waits for it in " EMU_CALL, lane,
+                  other.linear % 32,
                   EMU_CALL_OF(other.call));
     }
     Thread* next = next_thread();   // none: this was the last
@@ -507,8 +564,10 @@ EMU_NO_TRACE static void prepare_threads() {
     Machine& m = *machine;
     m.n_threads = blockDim.x * blockDim.y * blockDim.z;
     m.n_exited = m.n_at_barrier = m.ready_warps = 0;
-#if !defined(EMU_ASAN) && !defined(EMU_TSAN)   // a page that must not be touched, so that too deep a recursion is told
-    for (; m.n_guarded < m.n_threads; m.n_guarded++) mprotect(m.stacks + m.n_guarded * STACK_BYTES, PAGE_BYTES, PROT_NONE);
+// a page that must not be touched, so that too deep a recursion is told
+#if !defined(EMU_ASAN) && !defined(EMU_TSAN)
+    for (; m.n_guarded < m.n_threads; m.n_guarded++)
+        mprotect(m.stacks + m.n_guarded * STACK_BYTES, PAGE_BYTES, PROT_NONE);
 #endif
     uint3 index = {0, 0, 0};
     for (unsigned i = 0; i < m.n_threads; i++) {
@@ -516,7 +575,8 @@ EMU_NO_TRACE static void prepare_threads() {
         t.index = index;
         t.linear = i;
         t.waits_for = NOTHING;
-        // Stacks a power of two apart would compete for the same few places of the cache, hence the shift by i % 61.
+        // Stacks a power of two apart would compete for the same few places of the cache, hence the
+        // shift by i % 61.
         make_context(t.context, m.stacks + i * STACK_BYTES, STACK_BYTES - i % 61 * 192, run_thread);
 #ifdef EMU_TSAN
         if (!t.fiber) t.fiber = __tsan_create_fiber(0);
@@ -537,8 +597,10 @@ EMU_NO_TRACE static void run_block(size_t number) {
     m.block_number = number;
     m.random = m.launch->seed ^ (unsigned)number * 0x9e3779b9u;
     size_t row = number / gridDim.x;
-    blockIdx = {(unsigned)(number % gridDim.x), (unsigned)(row % gridDim.y), (unsigned)(row / gridDim.y)};
-#if defined(EMU_CHECKED) || defined(EMU_TRACE)   // 0xff...: a NaN in every float type, -1 in every integer
+    blockIdx = {(unsigned)(number % gridDim.x), (unsigned)(row % gridDim.y),
+                (unsigned)(row / gridDim.y)};
+// 0xff...: a NaN in every float type, -1 in every integer
+#if defined(EMU_CHECKED) || defined(EMU_TRACE)
     __builtin_memset(dynamic_shared(), 0xff, dynamic_shared_bytes());
     __builtin_memset(emu_shared_begin, 0xff, emu_shared_end - emu_shared_begin);
 #endif
@@ -556,7 +618,7 @@ EMU_NO_TRACE static void run_block(size_t number) {
     if (!m.launch->n_faults) EMU_TELL(end_block());
 }
 
-// ---- wild addresses: a signal becomes a fault like any other --------------------------------------------------------
+// ---- wild addresses: a signal becomes a fault like any other ------------------------------------
 
 static thread_local bool is_worker;   // does this OS thread run blocks at the moment?
 
@@ -565,7 +627,8 @@ static thread_local bool is_worker;   // does this OS thread run blocks at the m
 static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE};
 static struct sigaction outer_actions[3];
 
-EMU_NO_TRACE static size_t code_offset(void* signal_context) {   // where in this file the program was; 0 if unknown
+// where in this file the program was; 0 if unknown
+EMU_NO_TRACE static size_t code_offset(void* signal_context) {
     [[maybe_unused]] mcontext_t& registers = ((ucontext_t*)signal_context)->uc_mcontext;
     size_t counter = 0;
 #if defined(__linux__) && defined(__x86_64__)
@@ -582,20 +645,24 @@ EMU_NO_TRACE static void on_signal(int number, siginfo_t* info, void* context) {
         size_t offset = code_offset(context);
         if (number == SIGFPE) fault("<code %#zx>: integer division by zero", offset);
         size_t address = (size_t)info->si_addr;
-        if (is_local(info->si_addr)) fault("<code %#zx>: the thread's stack of %zu bytes is full", offset, STACK_BYTES);
+        if (is_local(info->si_addr))
+            fault("<code %#zx>: the thread's stack of %zu bytes is full", offset, STACK_BYTES);
         if (address - (size_t)machine->shared_end < PAGE_BYTES)
-            fault("<code %#zx>: touches byte %zu of the block's dynamic shared memory, which has %zu bytes", offset,
+            fault("<code %#zx>: touches byte %zu of the block's dynamic shared memory, "
+                  "which has %zu bytes", offset,
                   address - (size_t)dynamic_shared(), dynamic_shared_bytes());
         fault("<code %#zx>: touches <address %#zx>", offset, address);
     }
-    for (int i = 0; i < 3; i++)   // not ours: let whoever was asked before us see it when it happens again
+    // not ours: let whoever was asked before us see it when it happens again
+    for (int i = 0; i < 3; i++)
         if (SIGNALS[i] == number) sigaction(number, &outer_actions[i], nullptr);
 }
 
 EMU_NO_TRACE static void catch_signals() {
     struct sigaction action = {};
     action.sa_sigaction = on_signal;
-    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;   // a fault leaves the handler without returning from it
+    // a fault leaves the handler without returning from it
+    action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_NODEFER;
     for (int i = 0; i < 3; i++) {
         sigaction(SIGNALS[i], &action, &outer_actions[i]);
         if (outer_actions[i].sa_sigaction == on_signal) outer_actions[i].sa_handler = SIG_DFL;
@@ -607,10 +674,12 @@ EMU_NO_TRACE static void release_signals() {
 }
 #endif
 
-// ---- launching a grid -----------------------------------------------------------------------------------------------
+// ---- launching a grid ---------------------------------------------------------------------------
 
-EMU_NO_TRACE static char* reserve(size_t bytes) {   // memory that costs nothing before it is touched
-    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE, -1, 0);
+// memory that costs nothing before it is touched
+EMU_NO_TRACE static char* reserve(size_t bytes) {
+    void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANON | MAP_NORESERVE,
+                   -1, 0);
     return p == MAP_FAILED ? nullptr : (char*)p;
 }
 
@@ -629,7 +698,8 @@ EMU_NO_TRACE static Machine* make_machine() {
 static Machine* machines[MAX_WORKERS];
 struct Worker { Launch* launch; Machine* machine; };
 
-// A step by which (step i + start) mod n visits every block once: one that has no divisor in common with n.
+// A step by which (step i + start) mod n visits every block once: one that has no divisor in common
+// with n.
 EMU_NO_TRACE static size_t random_step(size_t n, unsigned seed) {
     for (size_t step = seed * 2654435761ull % n | 1;; step += 2) {
         size_t a = step, b = n;
@@ -647,7 +717,8 @@ EMU_NO_TRACE static void* work(void* argument) {
     gridDim = launch.grid;
     blockDim = launch.block;
 #ifdef EMU_SIGNALS
-    stack_t mine = {}, outer;   // a handler needs a stack of its own: the fault may be that the thread's is full
+    // a handler needs a stack of its own: the fault may be that the thread's is full
+    stack_t mine = {}, outer;
     mine.ss_sp = machine->signal_stack;
     mine.ss_size = sizeof machine->signal_stack;
     sigaltstack(&mine, &outer);
@@ -657,12 +728,15 @@ EMU_NO_TRACE static void* work(void* argument) {
     for (;;) {
         size_t i = __atomic_fetch_add(&launch.next_block, 1, __ATOMIC_RELAXED);
         if (i >= n || __atomic_load_n(&launch.n_faults, __ATOMIC_RELAXED)) break;
-        run_block(launch.order == FORWARD ? i : launch.order == REVERSE ? n - 1 - i : (i * step + launch.seed) % n);
+        run_block(launch.order == FORWARD   ? i
+                  : launch.order == REVERSE ? n - 1 - i
+                                            : (i * step + launch.seed) % n);
     }
     is_worker = false;
 #if !defined(EMU_ASAN) && !defined(EMU_TSAN)
-    // Each guard cuts the stacks' memory into two more pieces, of which a process may have some 65,000 in all: left standing,
-    // the guards of a hundred kernels would use them up. Without guards it is one piece again.
+    // Each guard cuts the stacks' memory into two more pieces, of which a process may have some
+    // 65,000 in all: left standing, the guards of a hundred kernels would use them up. Without
+    // guards it is one piece again.
     mprotect(machine->stacks, MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE);
     machine->n_guarded = 0;
 #endif
@@ -672,9 +746,11 @@ EMU_NO_TRACE static void* work(void* argument) {
     return nullptr;
 }
 
-// Runs a grid; returns nullptr or what went wrong. build.py adds one function for each entry point that calls it.
-EMU_NO_TRACE static const char* launch(void (*kernel)(void**), void** args, const unsigned grid[3], const unsigned block[3],
-                                       size_t shared_bytes, int n_workers, int order, unsigned seed) {
+// Runs a grid; returns nullptr or what went wrong. build.py adds one function for each entry point
+// that calls it.
+EMU_NO_TRACE static const char* launch(void (*kernel)(void**), void** args, const unsigned grid[3],
+                                       const unsigned block[3], size_t shared_bytes, int n_workers,
+                                       int order, unsigned seed) {
     static pthread_mutex_t one_at_a_time = PTHREAD_MUTEX_INITIALIZER;
     static thread_local char message[MESSAGE_BYTES];
     pthread_mutex_lock(&one_at_a_time);
@@ -692,7 +768,10 @@ EMU_NO_TRACE static const char* launch(void (*kernel)(void**), void** args, cons
     pthread_t threads[MAX_WORKERS];
     for (int i = 0; i < n_workers; i++) {
         if (!machines[i]) machines[i] = make_machine();
-        if (!machines[i]) launch.n_faults = 1, snprintf(message, sizeof message, "no memory for the threads' stacks");
+        if (!machines[i]) {
+            launch.n_faults = 1;
+            snprintf(message, sizeof message, "no memory for the threads' stacks");
+        }
         workers[i] = {&launch, machines[i]};
     }
     if (!launch.n_faults) {
@@ -701,7 +780,9 @@ EMU_NO_TRACE static const char* launch(void (*kernel)(void**), void** args, cons
 #endif
         EMU_TELL(begin_launch());
         int n_started = 1;   // this thread is the first worker; fewer than asked for will do
-        while (n_started < n_workers && !pthread_create(&threads[n_started], nullptr, work, &workers[n_started])) n_started++;
+        while (n_started < n_workers
+               && !pthread_create(&threads[n_started], nullptr, work, &workers[n_started]))
+            n_started++;
         work(&workers[0]);
         for (int i = 1; i < n_started; i++) pthread_join(threads[i], nullptr);
         EMU_TELL(end_launch());

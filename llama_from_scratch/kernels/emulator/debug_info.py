@@ -1,9 +1,11 @@
-"""What a compiled file says of itself: where its variables lie, and which source line each instruction came from.
+"""What a compiled file records: where its variables are, and the source line of each instruction.
 
-Compilers write both into the file: its symbol table, DWARF's line table, and a record of every call that was inlined. They are
-read here by pyelftools, which is Python alone, so that a machine needs neither binutils nor a debugger.
+Compilers write both into the file: its symbol table, DWARF's line table, and a record of every call
+that was inlined. They are read here by pyelftools, which is Python alone, so that a machine needs
+neither binutils nor a debugger.
 
-Notebook 30. Source: DWARF Debugging Information Format 4, sections 3.3.8 (inlined calls) and 6.2 (line table).
+Notebook 30. Source: DWARF Debugging Information Format 4, sections 3.3.8 (inlined calls) and 6.2
+(line table).
 """
 
 import ctypes
@@ -37,19 +39,21 @@ class DebugInfo:
         with open(path, "rb") as file:
             elf = ELFFile(file)
             self.variables = tuple(_variables(elf))
-            self._rows: list[tuple[int, str, int]] = []       # from this address on: file, line
-            self._inlined: list[tuple[int, int, str, int]] = []  # between these addresses: file, line of the call
+            # From this address on: file, line. Between these addresses: file, line of the call.
+            self._rows: list[tuple[int, str, int]] = []
+            self._inlined: list[tuple[int, int, str, int]] = []
             dwarf = elf.get_dwarf_info()
             for unit in dwarf.iter_CUs():
                 if program := dwarf.line_program_for_CU(unit):
                     names = _file_names(program)
                     self._rows += _rows(program, names)
                     self._inlined += _inlined(dwarf, unit, names)
-        self._rows.sort(key=lambda row: row[:1])  # stable: of several rows for one address the last one counts
+        # Stable, as of several rows for one address the last one counts.
+        self._rows.sort(key=lambda row: row[:1])
         self._starts = [address for address, *_ in self._rows]
 
     def lines(self, address: int) -> list[tuple[str, int]]:
-        """(file, line) of an instruction, then of each call that brought it there by inlining, from the inside out.
+        """(file, line) of an instruction, then of each inlined call around it, from the inside out.
 
         Line 0: the compiler names none. Empty: code without a source.
         """
@@ -57,31 +61,35 @@ class DebugInfo:
         if at < 0 or not self._rows[at][1]:
             return []
         calls = [(file, line) for low, high, file, line in self._inlined if low <= address < high]
-        return [self._rows[at][1:], *reversed(calls)]  # an inner call is recorded behind the one around it
+        # An inner call is recorded after the one around it.
+        return [self._rows[at][1:], *reversed(calls)]
 
 
 @functools.cache  # a file's name holds the digest of its bytes
-def read(path: Path) -> DebugInfo:
-    """A file's account of itself. Raises ValueError, with the cure, where pyelftools is not installed."""
+def read_debug_info(path: Path) -> DebugInfo:
+    """The debug info of a file. Raises ValueError, with the cure, without pyelftools."""
     try:
         return DebugInfo(path)
     except ImportError as problem:
-        raise ValueError(f"tracing needs the package pyelftools, which reads a compiled file's line table: {sys.executable} -m "
-                         "pip install pyelftools. Without it, kernels still run and are checked: "
-                         "machine.load(program, kind=\"checked\")") from problem
+        raise ValueError("tracing needs the package pyelftools, which reads a compiled file's line "
+                         f"table: {sys.executable} -m pip install pyelftools. Without it, kernels "
+                         "still run and are checked: machine.load(program, "
+                         "kind=\"checked\")") from problem
 
 
 def _variables(elf):
     sections = list(elf.iter_sections())
     for symbol in elf.get_section_by_name(".symtab").iter_symbols():
         number = symbol["st_shndx"]
-        if symbol["st_info"]["type"] != "STT_OBJECT" or not symbol["st_size"] or isinstance(number, str):
+        is_object = symbol["st_info"]["type"] == "STT_OBJECT" and symbol["st_size"]
+        if not is_object or isinstance(number, str):
             continue
         section = sections[number]
         flags = section["sh_flags"]
         if flags & _ALLOCATED and not flags & _CODE:
-            yield Variable(name=_demangled(symbol.name), begin=symbol["st_value"], n_bytes=symbol["st_size"],
-                           is_read_only=not flags & _WRITABLE, is_shared=section.name == "emu_shared")
+            yield Variable(
+                name=_demangled(symbol.name), begin=symbol["st_value"], n_bytes=symbol["st_size"],
+                is_read_only=not flags & _WRITABLE, is_shared=section.name == "emu_shared")
 
 
 @functools.cache
@@ -93,7 +101,8 @@ def _demangler():
 
 
 def _demangled(symbol: str) -> str:
-    stem = symbol.partition(".")[0]  # clang numbers the parts of a struct that it took apart: blockIdx.0
+    # clang numbers the parts of a struct that it took apart: blockIdx.0.
+    stem = symbol.partition(".")[0]
     name = _demangler()(stem.encode(), None, None, None) if stem.startswith("_Z") else None
     return name.decode() if name else stem
 
@@ -108,11 +117,12 @@ def _rows(program, names: list[str]):
     for entry in program.get_entries():
         if (state := entry.state) is None:
             continue
-        rows.append((state.address, "" if state.end_sequence else Path(names[state.file]).name, state.line))
+        rows.append((state.address, "" if state.end_sequence else Path(names[state.file]).name,
+                     state.line))
         if state.end_sequence:
             sequences.append(rows)
             rows = []
-    # In order of their addresses, so that an end is overruled by the next function, which may begin where it lies.
+    # In order of their addresses, so that an end is overruled by a function that begins there.
     return [row for rows in sorted(sequences, key=lambda rows: rows[0][0]) for row in rows]
 
 
@@ -136,7 +146,8 @@ def _ranges(dwarf, unit, die):
         return
     base = unit.get_top_DIE().attributes.get("DW_AT_low_pc")
     base = base.value if base else 0
-    for entry in dwarf.range_lists().get_range_list_at_offset(die.attributes["DW_AT_ranges"].value, unit):
+    offset = die.attributes["DW_AT_ranges"].value
+    for entry in dwarf.range_lists().get_range_list_at_offset(offset, unit):
         if isinstance(entry, BaseAddressEntry):
             base = entry.base_address
         else:

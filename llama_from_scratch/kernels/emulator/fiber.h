@@ -8,9 +8,13 @@
 namespace emu {
 
 #if defined(EMU_UCONTEXT) || !(defined(__x86_64__) || defined(__aarch64__))
-struct Context { ucontext_t registers; };   // portable, but every switch is a system call: about five times slower
-EMU_NO_TRACE static void switch_context(Context& from, Context& to) { swapcontext(&from.registers, &to.registers); }
-EMU_NO_TRACE static void make_context(Context& context, char* stack, size_t bytes, void (*start)()) {
+// portable, but every switch is a system call: about five times slower
+struct Context { ucontext_t registers; };
+EMU_NO_TRACE static void switch_context(Context& from, Context& to) {
+    swapcontext(&from.registers, &to.registers);
+}
+EMU_NO_TRACE static void make_context(Context& context, char* stack, size_t bytes,
+                                      void (*start)()) {
     getcontext(&context.registers);
     context.registers.uc_stack.ss_sp = stack;
     context.registers.uc_stack.ss_size = bytes;
@@ -18,12 +22,13 @@ EMU_NO_TRACE static void make_context(Context& context, char* stack, size_t byte
     makecontext(&context.registers, start, 0);
 }
 #else
-// The registers that a function must preserve are pushed onto the stack that is left and popped from the one entered, so a
-// fiber at rest is nothing but a stack pointer.
+// The registers that a function must preserve are pushed onto the stack that is left and popped
+// from the one entered, so a fiber at rest is nothing but a stack pointer.
 struct Context { void* stack_pointer; };
 extern "C" void emu_switch_stack(void** save_here, void* go_there) __asm("emu_switch_stack");
 #if defined(__x86_64__)
-constexpr size_t SAVED_BYTES = 64, RETURN_AT = 48;         // six registers, then the address to continue at
+// six registers, then the address to continue at
+constexpr size_t SAVED_BYTES = 64, RETURN_AT = 48;
 __asm(R"(
     .text
     emu_switch_stack:
@@ -34,7 +39,8 @@ __asm(R"(
         ret
 )");
 #else
-constexpr size_t SAVED_BYTES = 160, RETURN_AT = 88;        // x19..x30 and d8..d15; x30 is the address to continue at
+// x19..x30 and d8..d15; x30 is the address to continue at
+constexpr size_t SAVED_BYTES = 160, RETURN_AT = 88;
 __asm(R"(
     .text
     .p2align 2
@@ -67,8 +73,11 @@ __asm(R"(
         ret
 )");
 #endif
-EMU_NO_TRACE static void switch_context(Context& from, Context& to) { emu_switch_stack(&from.stack_pointer, to.stack_pointer); }
-EMU_NO_TRACE static void make_context(Context& context, char* stack, size_t bytes, void (*start)()) {
+EMU_NO_TRACE static void switch_context(Context& from, Context& to) {
+    emu_switch_stack(&from.stack_pointer, to.stack_pointer);
+}
+EMU_NO_TRACE static void make_context(Context& context, char* stack, size_t bytes,
+                                      void (*start)()) {
     char* saved = (char*)((size_t)(stack + bytes) & ~(size_t)15) - SAVED_BYTES;
     __builtin_memset(saved, 0, SAVED_BYTES);
     *(void**)(saved + RETURN_AT) = (void*)start;

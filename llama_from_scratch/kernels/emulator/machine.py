@@ -1,8 +1,9 @@
-"""Launches a kernel's source on the emulator, with tensors of the CPU, and tells a fault as an exception.
+"""Launches a kernel's source on the emulator, with tensors of the CPU; a fault is an exception.
 
-A launch names a grid, a block, and the order in which threads and blocks take turns. A right kernel gives the same numbers in
-every order; one that forgot a barrier rarely does. In the "checked" build every tensor is moved, for the launch, to the very
-end of a memory page behind which nothing may be touched: the first element past the end ends the launch, with the source line.
+A launch names a grid, a block, and the order in which threads and blocks take turns. A right kernel
+gives the same numbers in every order; one that forgot a barrier rarely does. In the "checked" build
+every tensor is moved, for the launch, to the very end of a memory page behind which nothing may be
+touched: the first element past the end ends the launch, with the source line.
 
 Notebook 30.
 """
@@ -26,9 +27,9 @@ from torch import Tensor
 from llama_from_scratch.config import record
 from llama_from_scratch.kernels.emulator import debug_info
 from llama_from_scratch.kernels.emulator.build import EXECUTABLES, build
-from llama_from_scratch.kernels.source import Arguments, Entry, Program, pack
+from llama_from_scratch.kernels.machinery.source import Arguments, Entry, Program, pack
 
-ORDERS = ("forward", "reverse", "random")  # of the threads of a block, of its warps, and of the blocks
+ORDERS = ("forward", "reverse", "random")   # of a block's threads, of its warps, of the blocks
 MAX_THREADS = 1024
 MAX_SHARED_BYTES = 227 * 1024  # of a block on a Hopper GPU
 MAX_WORKERS = 64
@@ -37,11 +38,12 @@ _FILL = 0xA5  # of the bytes between a tensor and the next page
 
 
 class KernelFault(RuntimeError):
-    """A kernel did what no GPU survives, or leaves undefined; the message names block, thread and source line."""
+    """A kernel did what no GPU survives or what is undefined; in which block, thread and line."""
 
 
 class Emulated:
-    """A program compiled for the emulator: its `path` on disk, and its `library` unless it is an executable."""
+    """A program compiled for the emulator: its `path`, and its `library` unless it is
+    executable."""
 
     def __init__(self, program: Program, *, kind: str, path: Path) -> None:
         self.program, self.kind, self.path = program, kind, path
@@ -49,30 +51,32 @@ class Emulated:
         for name in program.source.entries if self.library else ():
             function = self.library[f"emulate_{name}"]
             function.restype = ctypes.c_char_p
-            function.argtypes = [ctypes.c_uint * 3, ctypes.c_uint * 3, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int,
-                                 ctypes.c_int, ctypes.c_uint]
+            function.argtypes = [ctypes.c_uint * 3, ctypes.c_uint * 3, ctypes.c_size_t,
+                                 ctypes.c_void_p, ctypes.c_int, ctypes.c_int, ctypes.c_uint]
             setattr(self, f"_{name}", function)
 
     def launch(
-        self, entry: str, args: Sequence[Tensor | float | int | None], *, grid: int | tuple[int, ...],
-        block: int | tuple[int, ...], shared_bytes: int = 0, order: str = "forward", seed: int = 0, n_workers: int = 1,
+        self, entry: str, args: Sequence[Tensor | float | int | None], *,
+        grid: int | tuple[int, ...], block: int | tuple[int, ...], shared_bytes: int = 0,
+        order: str = "forward", seed: int = 0, n_workers: int = 1,
     ) -> None:
         """Runs a grid of blocks; the tensors among `args` are changed as the kernel says.
 
-        seed: of the order "random". n_workers: OS threads that share the blocks; several need the kind "fast". Raises
-        KernelFault, and leaves the process and the emulator usable; ValueError for what a GPU's driver would refuse.
+        seed: of the order "random". n_workers: OS threads that share the blocks; several need the
+        kind "fast". Raises KernelFault, and leaves the process and the emulator usable; ValueError
+        for what a GPU's driver would refuse.
         """
         declared = self.program.entry(entry)
         arguments = pack(self.program, entry, args)
         if arguments.device.type != "cpu":
-            raise ValueError(f"the emulator runs on tensors of the CPU; {entry} got some on {arguments.device}. "
-                             "Move them with .cpu()")
+            raise ValueError(f"the emulator runs on tensors of the CPU; {entry} got some on "
+                             f"{arguments.device}. Move them with .cpu()")
         shape = _check(declared, grid=grid, block=block, shared_bytes=shared_bytes)
         if order not in ORDERS:
             raise ValueError(f"order must be one of {', '.join(ORDERS)}; got {order!r}")
         if not 1 <= n_workers <= (MAX_WORKERS if self.kind == "fast" else 1):
-            raise ValueError(f"n_workers must be from 1 to {MAX_WORKERS} in the kind 'fast' and 1 in every other; "
-                             f"got {n_workers} in {self.kind!r}")
+            raise ValueError(f"n_workers must be from 1 to {MAX_WORKERS} in the kind 'fast' and 1 "
+                             f"in every other; got {n_workers} in {self.kind!r}")
         how = (*shape, shared_bytes, ORDERS.index(order), seed)
         if self.kind in EXECUTABLES:
             _run_executable(self.path, self.program, declared, args, *how)
@@ -82,13 +86,20 @@ class Emulated:
         else:
             self._call(entry, arguments, *how, n_workers, None)
 
-    def _call(self, entry: str, arguments: Arguments, grid, block, shared_bytes, order, seed, n_workers, guarded) -> None:
-        if message := getattr(self, f"_{entry}")(grid, block, shared_bytes, arguments.pointers, n_workers, order, seed):
+    def _call(
+        self, entry: str, arguments: Arguments, grid, block, shared_bytes, order, seed, n_workers,
+        guarded,
+    ) -> None:
+        if message := getattr(self, f"_{entry}")(
+            grid, block, shared_bytes, arguments.pointers, n_workers, order, seed):
             raise KernelFault(f"{entry}, {_explain(message.decode(), self.path, guarded)}")
 
 
 def load(program: Program, *, kind: str = "fast") -> Emulated:
-    """The program, compiled for the emulator and ready to launch. For the kinds see build.KINDS; errors as of build.build."""
+    """The program, compiled for the emulator and ready to launch.
+
+    For the kinds see build.KINDS, for the errors build.build.
+    """
     return _load(_Named(program, kind))
 
 
@@ -102,7 +113,8 @@ class _Named:
         return hash((self.program.key, self.kind))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Named) and (self.program.key, self.kind) == (other.program.key, other.kind)
+        return (isinstance(other, _Named)
+                and (self.program.key, self.kind) == (other.program.key, other.kind))
 
 
 @functools.cache
@@ -111,28 +123,31 @@ def _load(named: _Named) -> Emulated:
 
 
 def _check(entry: Entry, *, grid, block, shared_bytes: int) -> tuple[ctypes.Array, ctypes.Array]:
-    """Grid and block as the launchers take them; ValueError for a shape that a GPU's driver refuses."""
+    """Grid and block as the launchers take them; ValueError for what a GPU's driver refuses."""
     triples = []
     for name, size in (("grid", grid), ("block", block)):
         size = size if isinstance(size, tuple) else (size,)
-        if not 1 <= len(size) <= 3 or not all(1 <= n <= most for n, most in zip(size, _LIMITS[name])):
+        limits = _LIMITS[name][:len(size)]
+        if not 1 <= len(size) <= 3 or not all(
+                1 <= n <= most for n, most in zip(size, limits, strict=True)):
             raise ValueError(f"{name} must have 1 to 3 sizes from 1 to {_LIMITS[name]}; got {size}")
         triples.append((ctypes.c_uint * 3)(*size, *[1] * (3 - len(size))))
     n_threads = triples[1][0] * triples[1][1] * triples[1][2]
     if n_threads > min(entry.max_threads, MAX_THREADS):
-        raise ValueError(f"a block of {entry.name} may have at most {min(entry.max_threads, MAX_THREADS)} threads "
-                         f"(its __launch_bounds__, or the machine's limit); got {n_threads}")
+        raise ValueError(f"a block of {entry.name} may have at most "
+                         f"{min(entry.max_threads, MAX_THREADS)} threads (its __launch_bounds__, "
+                         f"or the machine's limit); got {n_threads}")
     if not 0 <= shared_bytes <= MAX_SHARED_BYTES:
         raise ValueError(f"shared_bytes must be from 0 to {MAX_SHARED_BYTES}; got {shared_bytes}")
     return triples[0], triples[1]
 
 
-# --- tensors under guard -----------------------------------------------------------------------------------------------
+# --- tensors under guard --------------------------------------------------------------------------
 
 
 @record
 class _Span:
-    """Consecutive bytes that a launch was given: a tensor, or several that overlap. By name and offset, as they are passed."""
+    """Consecutive bytes that a launch was given: one tensor, or several that overlap."""
 
     begin: int
     n_bytes: int
@@ -140,7 +155,8 @@ class _Span:
     is_const: bool
 
     def holds(self, tensor: Tensor) -> bool:
-        return self.begin <= tensor.data_ptr() <= tensor.data_ptr() + _n_bytes(tensor) <= self.begin + self.n_bytes
+        begin, end = tensor.data_ptr(), tensor.data_ptr() + _n_bytes(tensor)
+        return self.begin <= begin <= end <= self.begin + self.n_bytes
 
 
 def _n_bytes(tensor: Tensor) -> int:
@@ -149,7 +165,8 @@ def _n_bytes(tensor: Tensor) -> int:
 
 def _spans(entry: Entry, args: Sequence[Tensor | float | int | None]) -> list[_Span]:
     spans: list[_Span] = []
-    given = [(p, arg) for p, arg in zip(entry.parameters, args) if isinstance(arg, Tensor)]
+    given = [(p, arg) for p, arg in zip(entry.parameters, args, strict=True)
+             if isinstance(arg, Tensor)]
     for parameter, tensor in sorted(given, key=lambda pair: pair[1].data_ptr()):
         begin, names, is_const = tensor.data_ptr(), parameter.name, parameter.is_const
         end = begin + _n_bytes(tensor)
@@ -163,7 +180,7 @@ def _spans(entry: Entry, args: Sequence[Tensor | float | int | None]) -> list[_S
 
 @record
 class _Region:
-    """The memory that stands in for a span: the page before it and the page behind it must not be touched."""
+    """A copy of a span, between two pages that must not be touched."""
 
     span: _Span
     memory: mmap.mmap
@@ -176,7 +193,8 @@ class _Region:
         room = -(-max(span.n_bytes, 1) // page) * page
         memory = mmap.mmap(-1, room + 2 * page)
         base = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-        begin = base + page + room - -(-span.n_bytes // 16) * 16   # a tensor starts at a multiple of 16 bytes
+        # A tensor starts at a multiple of 16 bytes.
+        begin = base + page + room - -(-span.n_bytes // 16) * 16
         ctypes.memset(base + page, _FILL, room)
         ctypes.memmove(begin, span.begin, span.n_bytes)
         for guard in (base, base + page + room):
@@ -206,7 +224,7 @@ def _libc() -> ctypes.CDLL:
 
 
 class _Guarded:
-    """The arguments of a launch, `args`, with every tensor moved between two guards, and back when the launch is over."""
+    """The arguments of a launch, with every tensor moved between two guards until it is over."""
 
     def __init__(self, entry: Entry, args: Sequence[Tensor | float | int | None]) -> None:
         self._entry = entry
@@ -214,7 +232,8 @@ class _Guarded:
         self.args = [self._moved(arg) if isinstance(arg, Tensor) else arg for arg in args]
 
     def _moved(self, tensor: Tensor) -> Tensor:
-        return next(region for region in self._regions if region.span.holds(tensor)).stand_in(tensor)
+        region = next(region for region in self._regions if region.span.holds(tensor))
+        return region.stand_in(tensor)
 
     def __enter__(self) -> "_Guarded":
         return self
@@ -232,52 +251,61 @@ class _Guarded:
         """An address in words: which byte of which tensor it would be."""
         for region in self._regions:
             if region.base <= address < region.base + len(region.memory):
-                return f"byte {address - region.begin} of {region.span.names}, which has {region.span.n_bytes} bytes"
-        return f"address {address:#x}, which is in no tensor" + (" (a null pointer?)" if address < mmap.PAGESIZE else "")
+                return (f"byte {address - region.begin} of {region.span.names}, "
+                        f"which has {region.span.n_bytes} bytes")
+        guess = " (a null pointer?)" if address < mmap.PAGESIZE else ""
+        return f"address {address:#x}, which is in no tensor{guess}"
 
 
 def _explain(message: str, path: Path, guarded: _Guarded | None) -> str:
-    """The emulator's message with addresses put into words: of code as a source line, of data as a byte of a tensor."""
+    """The emulator's message in words: code as source lines, other addresses as bytes of
+    tensors."""
     def data(match: re.Match) -> str:
         address = int(match[1], 16)
         return guarded.where(address) if guarded else f"address {address:#x}"
 
-    message = re.sub(r"<code (?:0x)?([0-9a-f]+)>", lambda match: _source_line(path, int(match[1], 16)), message)
+    message = re.sub(r"<code (?:0x)?([0-9a-f]+)>",
+                     lambda match: _source_line(path, int(match[1], 16)), message)
     return re.sub(r"<address (?:0x)?([0-9a-f]+)>", data, message)
 
 
 def _source_line(path: Path, offset: int) -> str:
-    """file:line of an instruction, or that it is unknown (no pyelftools, or code without a source)."""
+    """file:line of an instruction; without pyelftools or a source, that it is unknown."""
     if not offset or not importlib.util.find_spec("elftools"):
         return "an unknown line"
-    found = [f"{file}:{line}" for file, line in debug_info.read(path).lines(offset) if line]
+    lines = debug_info.read_debug_info(path).lines(offset)
+    found = [f"{file}:{line}" for file, line in lines if line]
     return found[0] if found else "an unknown line"
 
 
-# --- executables: one process per launch, under a sanitizer ------------------------------------------------------------
+# --- executables: one process per launch, under a sanitizer ---------------------------------------
 
 
 def _run_executable(
-    path: Path, program: Program, entry: Entry, args: Sequence[Tensor | float | int | None], grid, block, shared_bytes: int,
-    order: int, seed: int,
+    path: Path, program: Program, entry: Entry, args: Sequence[Tensor | float | int | None],
+    grid, block, shared_bytes: int, order: int, seed: int,
 ) -> None:
     spans = _spans(entry, args)
-    parts = [struct.pack("=128s6IQiIII", entry.name.encode(), *grid, *block, shared_bytes, order, seed, len(args), len(spans))]
+    parts = [struct.pack("=128s6IQiIII", entry.name.encode(), *grid, *block, shared_bytes, order,
+                         seed, len(args), len(spans))]
     values = bytes(pack(program, entry.name, args).pointers) + bytes(8)
-    for arg, offset in zip(args, program.layouts[entry.name].offsets):
+    for arg, offset in zip(args, program.packings[entry.name].offsets, strict=True):
         if isinstance(arg, Tensor):
             number = next(i for i, span in enumerate(spans) if span.holds(arg))
             parts.append(struct.pack("=qq8x", number, arg.data_ptr() - spans[number].begin))
         else:
-            parts.append(struct.pack("=qq8s", -2 if arg is None else -1, 0, values[offset:offset + 8]))
+            parts.append(struct.pack("=qq8s", -2 if arg is None else -1, 0,
+                                     values[offset:offset + 8]))
     parts.append(struct.pack(f"={len(spans)}Q", *(span.n_bytes for span in spans)))
     head = b"".join(parts)
-    # The sanitizers of older compilers cannot live with the most random address layouts.
+    # The sanitizers of older compilers fail under the most random address layouts.
     fixed = ["setarch", "-R"] if sys.platform == "linux" and shutil.which("setarch") else []
     with tempfile.TemporaryDirectory() as folder:
         launch, fault = Path(folder, "launch"), Path(folder, "fault")
-        launch.write_bytes(head + b"".join(ctypes.string_at(span.begin, span.n_bytes) for span in spans))
-        done = subprocess.run([*fixed, str(path), str(launch), str(fault)], capture_output=True, text=True)
+        given = [ctypes.string_at(span.begin, span.n_bytes) for span in spans]
+        launch.write_bytes(b"".join([head, *given]))
+        done = subprocess.run([*fixed, str(path), str(launch), str(fault)], capture_output=True,
+                              text=True)
         if fault.exists():
             raise KernelFault(f"{entry.name}, {fault.read_text()}")
         if done.returncode:

@@ -1,10 +1,11 @@
-"""The rules of CUDA's memory, applied to a list of accesses: what races, what a warp access moves, where banks collide.
+"""The rules of CUDA's memory, applied to a list of accesses: races, sectors moved, bank conflicts.
 
-Pure arithmetic on the columns of `ACCESS`, one row per access of one thread. What belongs together is found by sorting and not
-by simulating: the accesses of a warp are those of its lanes to the same instruction, the same
-time around since the last barrier.
+Pure arithmetic on the columns of `ACCESS`, one row per access of one thread. What belongs together
+is found by sorting and not by simulating: the accesses of a warp are those of its lanes to the same
+instruction, the same time around since the last barrier.
 
-Notebook 30. Source: CUDA C++ Programming Guide, "Memory Hierarchy", "Device Memory Accesses" and "Shared Memory".
+Notebook 30. Source: CUDA C++ Programming Guide, "Memory Hierarchy", "Device Memory Accesses" and
+"Shared Memory".
 """
 
 import math
@@ -20,16 +21,18 @@ SECTOR_BYTES = 32  # what memory delivers at least, and in steps of
 N_BANKS, BANK_BYTES = 32, 4
 
 ACCESS = np.dtype([
-    ("address", "u8"), ("place", "u8"), ("line", "u4"), ("block", "u4"), ("interval", "u4"), ("epoch", "u4"), ("thread", "u2"),
-    ("bytes", "u2"), ("kind", "u1"), ("array", "u1")], align=True)
-"""As in trace.h, in the order of execution. `array`: the number of the tensor or shared array that holds the address."""
+    ("address", "u8"), ("place", "u8"), ("line", "u4"), ("block", "u4"), ("interval", "u4"),
+    ("epoch", "u4"), ("thread", "u2"), ("bytes", "u2"), ("kind", "u1"), ("array", "u1")],
+    align=True)
+"""As in trace.h, in the order of execution. `array`: the number of the tensor or shared array that
+holds the address."""
 
 SYNC = np.dtype([("block", "u4"), ("warp", "u4"), ("epoch", "u4"), ("mask", "u4")])
 """A completed __syncwarp: the lanes in `mask` met, which ended this epoch of the warp."""
 
 
 def _run_numbers(*columns: np.ndarray) -> np.ndarray:
-    """For rows sorted by these columns: 0 for the first distinct row and its equals, 1 for the next, ..."""
+    """For rows sorted by these columns: 0 for the first distinct row and its equals, then 1, ..."""
     is_new = np.zeros(len(columns[0]), bool)
     for column in columns:
         is_new[1:] |= column[1:] != column[:-1]
@@ -63,36 +66,43 @@ def _spread(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray
 def warp_accesses(accesses: np.ndarray) -> np.ndarray:
     """For each access the number of the warp access it is part of.
 
-    Lanes take part together in the k-th time that each of them reaches an instruction since the last barrier. (Real lanes that
-    part ways at a branch may meet later, or not at all; then the machine needs more accesses than are counted here.)
+    Lanes take part together in the k-th time that each of them reaches an instruction since the
+    last barrier. (Real lanes that part ways at a branch may meet later, or not at all; then the
+    machine needs more accesses than are counted here.)
     """
-    once = _numbers(accesses["block"], accesses["thread"], accesses["interval"], accesses["place"], accesses["line"],
-                    accesses["kind"], accesses["array"])
-    return _numbers(accesses["block"], accesses["thread"] // WARP, accesses["interval"], accesses["place"], accesses["line"],
-                    accesses["kind"], accesses["array"], _occurrences(once))
+    once = _numbers(accesses["block"], accesses["thread"], accesses["interval"], accesses["place"],
+                    accesses["line"], accesses["kind"], accesses["array"])
+    return _numbers(accesses["block"], accesses["thread"] // WARP, accesses["interval"],
+                    accesses["place"], accesses["line"], accesses["kind"], accesses["array"],
+                    _occurrences(once))
 
 
 def sectors(accesses: np.ndarray, warp_access: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(sectors of 32 bytes touched, fewest that could hold the distinct bytes asked for), for each warp access."""
+    """For each warp access (sectors of 32 bytes touched, fewest that could hold its bytes)."""
     address, size = accesses["address"].astype(np.int64), accesses["bytes"].astype(np.int64)
     n = int(warp_access.max(initial=-1)) + 1
-    touched = _distinct_per_group(warp_access, address // SECTOR_BYTES, (address + size - 1) // SECTOR_BYTES, n)
+    touched = _distinct_per_group(warp_access, address // SECTOR_BYTES,
+                                  (address + size - 1) // SECTOR_BYTES, n)
     step = math.gcd(*np.unique(address).tolist(), *np.unique(size).tolist(), SECTOR_BYTES)
-    distinct = step * _distinct_per_group(warp_access, address // step, (address + size) // step - 1, n)
+    distinct = step * _distinct_per_group(warp_access, address // step,
+                                          (address + size) // step - 1, n)
     return touched, -(-distinct // SECTOR_BYTES)
 
 
-def _distinct_per_group(group: np.ndarray, first: np.ndarray, last: np.ndarray, n_groups: int) -> np.ndarray:
+def _distinct_per_group(
+    group: np.ndarray, first: np.ndarray, last: np.ndarray, n_groups: int
+) -> np.ndarray:
     rows, values = _spread(first, last)
     pairs = np.unique(np.stack([group[rows], values]), axis=1)
     return np.bincount(pairs[0], minlength=n_groups)
 
 
 def passes(accesses: np.ndarray, warp_access: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(passes over the 32 banks of shared memory, passes without any conflict), for each warp access.
+    """For each warp access (passes over the 32 banks of shared memory, passes without a conflict).
 
-    A bank is 4 bytes wide and serves one word a pass, to any number of lanes. Accesses of 8 and 16 bytes go by half and quarter
-    warps, as 32 banks hold no more. Several atomics on one word take turns on the machine; that is not counted.
+    A bank is 4 bytes wide and serves one word a pass, to any number of lanes. Accesses of 8 and 16
+    bytes go by half and quarter warps, as 32 banks hold no more. Several atomics on one word take
+    turns on the machine; that is not counted.
     """
     size = np.maximum(accesses["bytes"].astype(np.int64), BANK_BYTES)
     part = accesses["thread"].astype(np.int64) % WARP // np.maximum(N_BANKS * BANK_BYTES // size, 1)
@@ -100,18 +110,20 @@ def passes(accesses: np.ndarray, warp_access: np.ndarray) -> tuple[np.ndarray, n
     address = accesses["address"].astype(np.int64)
     rows, words = _spread(address // BANK_BYTES, (address + accesses["bytes"] - 1) // BANK_BYTES)
     turn_of, word = np.unique(np.stack([turn[rows], words]), axis=1)
-    (turn_of, _), per_bank = np.unique(np.stack([turn_of, word % N_BANKS]), axis=1, return_counts=True)
+    (turn_of, _), per_bank = np.unique(np.stack([turn_of, word % N_BANKS]), axis=1,
+                                       return_counts=True)
     worst = np.zeros(int(turn.max(initial=-1)) + 1, np.int64)
     np.maximum.at(worst, turn_of, per_bank)
     owner = np.zeros(len(worst), np.int64)
     owner[turn] = warp_access
     n = int(warp_access.max(initial=-1)) + 1
-    return np.bincount(owner, weights=worst, minlength=n).astype(np.int64), np.bincount(owner, minlength=n)
+    needed = np.bincount(owner, weights=worst, minlength=n).astype(np.int64)
+    return needed, np.bincount(owner, minlength=n)
 
 
 @record
 class Clash:
-    """Two accesses that race, as rows of the list, and how many places of the array the same two instructions race for."""
+    """Two accesses that race, as rows of the list; their instructions do for `n_places` places."""
 
     first: int
     second: int
@@ -119,12 +131,18 @@ class Clash:
     n_places: int
 
 
-def clashes(accesses: np.ndarray, syncs: np.ndarray, *, shared: Collection[int]) -> list[Clash]:
-    """Every pair of instructions that race, each with one example. `shared`: the arrays of which each block has its own.
+_INSTRUCTION = ("place", "line", "kind")   # the columns that name one
 
-    A race: different threads, the same byte, at least one writes, not both atomic, and nothing orders them. Within a block
-    __syncthreads orders all, __syncwarp the lanes that met in it; between blocks of a launch nothing does. (Real blocks can
-    hand over data through a __threadfence and an atomic flag; such code is reported although it may be right.)
+
+def clashes(accesses: np.ndarray, syncs: np.ndarray, *, shared: Collection[int]) -> list[Clash]:
+    """Every pair of instructions that race, each with one example.
+
+    shared: the numbers of the arrays of which each block has its own.
+
+    A race: different threads, the same byte, at least one writes, not both atomic, and nothing
+    orders them. Within a block __syncthreads orders all, __syncwarp the lanes that met in it;
+    between blocks of a launch nothing does. (Real blocks can hand over data through a __threadfence
+    and an atomic flag; such code is reported although it may be right.)
     """
     found: dict[tuple, list] = {}
     for number in np.unique(accesses["array"][accesses["kind"] != READ]):
@@ -133,9 +151,11 @@ def clashes(accesses: np.ndarray, syncs: np.ndarray, *, shared: Collection[int])
         step = math.gcd(*np.unique(address).tolist(), *np.unique(size).tolist())
         owners, cells = _spread(address // step, (address + size) // step - 1)
         rows = rows[owners]
-        for members, cell, is_within_block in _suspects(accesses, rows, cells, int(number) in shared):
+        suspects = _suspects(accesses, rows, cells, int(number) in shared)
+        for members, cell, is_within_block in suspects:
             for pair in _pairs(accesses, members, syncs, is_within_block):
-                key = (number, *sorted((accesses["place"][row], accesses["line"][row], accesses["kind"][row]) for row in pair))
+                key = (number, *sorted(tuple(accesses[name][row] for name in _INSTRUCTION)
+                                       for row in pair))
                 found.setdefault(key, [pair, cell * step, set()])[2].add(cell)
     return [Clash(first=min(pair), second=max(pair), address=int(address), n_places=len(cells))
             for pair, address, cells in found.values()]
@@ -144,8 +164,12 @@ def clashes(accesses: np.ndarray, syncs: np.ndarray, *, shared: Collection[int])
 def _suspects(
     accesses: np.ndarray, rows: np.ndarray, cells: np.ndarray, is_shared: bool,
 ) -> Iterator[tuple[np.ndarray, int, bool]]:
-    """(rows, cell, within a block?) of each cell that several threads of one interval, or several blocks, do not only read."""
-    block, interval, thread, kind = (accesses[name][rows].astype(np.int64) for name in ("block", "interval", "thread", "kind"))
+    """(rows, cell, within a block?) of each cell that rivals touch and do not only read.
+
+    Rivals are several threads of a block in one interval, or several blocks.
+    """
+    block, interval, thread, kind = (accesses[name][rows].astype(np.int64)
+                                     for name in ("block", "interval", "thread", "kind"))
     views = [((cells, block, interval), thread, True), ((cells,), block, False)]
     for group_columns, rival, is_within_block in views[:1 if is_shared else 2]:
         order = np.lexsort((rival, *group_columns[::-1]))
@@ -159,13 +183,18 @@ def _suspects(
             yield rows[members], int(cells[members[0]]), is_within_block
 
 
-def _pairs(accesses: np.ndarray, members: np.ndarray, syncs: np.ndarray, is_within_block: bool) -> Iterator[tuple[int, int]]:
-    """One racing pair, if there is any, for each two instructions (or one with itself) among these accesses to one cell."""
-    if not is_within_block:  # then one access speaks for all that its block makes with that instruction
-        like = _numbers(*(accesses[name][members] for name in ("block", "place", "line", "kind")))
+def _pairs(
+    accesses: np.ndarray, members: np.ndarray, syncs: np.ndarray, is_within_block: bool
+) -> Iterator[tuple[int, int]]:
+    """One racing pair, if any, for each two instructions (or one twice) that access a cell."""
+    # Between blocks, one access stands for all that its block makes with that instruction.
+    if not is_within_block:
+        like = _numbers(*(accesses[name][members] for name in ("block", *_INSTRUCTION)))
         members = members[np.unique(like, return_index=True)[1]]
-    kind, place = accesses["kind"][members], _numbers(accesses["place"][members], accesses["line"][members])
-    parts = [members[(kind == k) & (place == p)] for k, p in sorted(set(zip(kind.tolist(), place.tolist())))]
+    kind = accesses["kind"][members]
+    place = _numbers(accesses["place"][members], accesses["line"][members])
+    parts = [members[(kind == k) & (place == p)]
+             for k, p in sorted(set(zip(kind.tolist(), place.tolist(), strict=True)))]
     for i, some in enumerate(parts):
         for others in parts[i:]:
             kinds = {int(accesses["kind"][some[0]]), int(accesses["kind"][others[0]])}
@@ -185,7 +214,7 @@ def _is_unordered(pair: np.ndarray, syncs: np.ndarray, is_within_block: bool) ->
     warp = pair["thread"] // WARP
     if warp[0] != warp[1]:
         return True
-    # Whom the earlier lane's news has reached: it spreads to all who meet one who has it.
+    # `told` are the lanes ordered after the earlier access: those that met one of them since.
     early, late = pair[np.argsort(pair["epoch"], kind="stable")]
     between = syncs[(syncs["block"] == early["block"]) & (syncs["warp"] == warp[0])
                     & (syncs["epoch"] >= early["epoch"]) & (syncs["epoch"] < late["epoch"])]

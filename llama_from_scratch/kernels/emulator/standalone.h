@@ -1,8 +1,10 @@
-// The launcher of an executable build: reads one launch from a file, runs it, writes the tensors back.
+// The launcher of an executable build: reads one launch from a file, runs it, writes the tensors
+// back.
 //
-// A sanitizer wants to be in a process from its first instruction, which Python is not. So machine.py starts a program of its
-// own: `program launch.bin fault.txt`. Each tensor lies in a block of its own from malloc, where AddressSanitizer guards both
-// its ends. The file: the entry point's name, then per argument its kind and size, then per argument its bytes.
+// A sanitizer wants to be in a process from its first instruction, which Python is not. So
+// machine.py starts a program of its own: `program launch.bin fault.txt`. Each tensor lies in a
+// block of its own from malloc, where AddressSanitizer guards both its ends. The file: the entry
+// point's name, then per argument its kind and size, then per argument its bytes.
 #pragma once
 
 struct Header {
@@ -17,7 +19,8 @@ struct Argument {   // a pointer into a buffer, or a number of up to 8 bytes
     unsigned char number[8];
 };
 
-typedef const char* (*Emulate)(const unsigned*, const unsigned*, size_t, void**, int, int, unsigned);
+typedef const char* (*Emulate)(const unsigned*, const unsigned*, size_t, void**, int, int,
+                               unsigned);
 static const struct { const char* name; Emulate run; } entries[] = {EMU_ENTRIES};
 
 template <class T> static T* read_items(FILE* file, size_t n) {
@@ -27,7 +30,9 @@ template <class T> static T* read_items(FILE* file, size_t n) {
 }
 
 #ifdef EMU_ASAN   // the end of the process frees what main allocates
-extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() { return "detect_leaks=0"; }
+extern "C" __attribute__((visibility("default"))) const char* __asan_default_options() {
+    return "detect_leaks=0";
+}
 #endif
 
 int main(int n_words, char** words) {
@@ -49,7 +54,8 @@ int main(int n_words, char** words) {
     for (auto& entry : entries) {
         if (__builtin_strcmp(entry.name, header->entry)) continue;
         const char* message =
-            entry.run(header->grid, header->block, header->shared_bytes, args, 1, header->order, header->seed);
+            entry.run(header->grid, header->block, header->shared_bytes, args, 1, header->order,
+                      header->seed);
         fseek(file, begin, SEEK_SET);
         for (unsigned i = 0; i < header->n_buffers; i++) fwrite(buffers[i], 1, sizes[i], file);
         fclose(file);

@@ -1,8 +1,8 @@
-"""Records a traced launch and reads back what it means: addresses as arrays and elements, instructions as source lines.
+"""Records a traced launch and reads it back as elements of arrays and lines of source.
 
-trace.h writes numbers onto a `Tape`, in memory that is set aside here; the compiled file's symbols and line table
-(debug_info.py) give them names. Tensors are run in copies with empty space around them, so that an element past an end is
-nobody's.
+trace.h writes numbers onto a `Tape`, in memory that is set aside here; the compiled file's symbols
+and line table (debug_info.py) give them names. Tensors are run in copies with empty space around
+them, so that an element past an end belongs to no array.
 
 Notebook 30.
 """
@@ -23,23 +23,23 @@ from torch import Tensor
 from llama_from_scratch.config import record
 from llama_from_scratch.kernels.emulator import debug_info
 from llama_from_scratch.kernels.emulator.rules import ACCESS, SYNC
-from llama_from_scratch.kernels.source import Program
+from llama_from_scratch.kernels.machinery.source import Program
 
 MAX_PICTURE_BYTES = 1 << 26
-MAX_STEPS = MAX_SYNCS = 1 << 18
+MAX_MOMENTS = MAX_SYNCS = 1 << 18
 GUARD_BYTES = 1 << 16  # around each tensor
 PAGE_BYTES = 4096
-NOBODY = 255           # the array of an access that is in none
+NO_ARRAY = 255           # the array of an access that is in none
 
-_STEP = np.dtype([("file", "u8"), ("line", "u4"), ("interval", "u4")])
-_NUMPY = {"float": "f4", "double": "f8", "int": "i4", "unsigned": "u4", "long long": "i8", "unsigned char": "u1", "bool": "?",
-          "fp16": "f2", "bf16": "u2"}
-_TORCH = {torch.float32: "f4", torch.float64: "f8", torch.int32: "i4", torch.uint32: "u4", torch.int64: "i8", torch.uint8: "u1",
-          torch.float16: "f2", torch.bfloat16: "u2"}
+_MOMENT = np.dtype([("file", "u8"), ("line", "u4"), ("interval", "u4")])
+_NUMPY = {"float": "f4", "double": "f8", "int": "i4", "unsigned": "u4", "long long": "i8",
+          "unsigned char": "u1", "bool": "?", "fp16": "f2", "bf16": "u2"}
+_TORCH = {torch.float32: "f4", torch.float64: "f8", torch.int32: "i4", torch.uint32: "u4",
+          torch.int64: "i8", torch.uint8: "u1", torch.float16: "f2", torch.bfloat16: "u2"}
 _INDICES = ("threadIdx", "blockIdx", "blockDim", "gridDim")
 _DECLARED = re.compile(
-    r"__shared__\s+(?:(?:__align__|alignas)\(\w+\)\s+)?(?P<type>[a-z]\w*(?: long| char)?)\s+(?P<name>\w+)"
-    r"\s*(?P<shape>(?:\[[^\]]+\])*)\s*;")
+    r"__shared__\s+(?:(?:__align__|alignas)\(\w+\)\s+)?"
+    r"(?P<type>[a-z]\w*(?: long| char)?)\s+(?P<name>\w+)\s*(?P<shape>(?:\[[^\]]+\])*)\s*;")
 _DYNAMIC = re.compile(r"DYNAMIC_SHARED\(\s*(?P<type>[\w ]+?)\s*,\s*(?P<name>\w+)\s*\)")
 _CONSTANT = re.compile(r"constexpr\s+(?:int|unsigned)\s+(\w+)\s*=\s*([^;]+);")
 
@@ -53,12 +53,13 @@ class Line:
     text: str
 
     def __str__(self) -> str:
-        return f"line {self.number}" if self.file.endswith(".cu") else f"{self.file}, line {self.number}"
+        is_kernel = self.file.endswith(".cu")
+        return f"line {self.number}" if is_kernel else f"{self.file}, line {self.number}"
 
 
 @record
 class Array:
-    """A tensor of the launch or a shared array of the block: where it lies and what it holds. bf16 has the dtype u2."""
+    """A tensor of the launch or a shared array of the block. bf16 has the dtype u2."""
 
     name: str
     begin: int
@@ -76,7 +77,7 @@ class Array:
         return self.n_bytes // self.item_bytes
 
     def element(self, address: int) -> str:
-        """The element at an address as the source would write it, such as tile[3][5]; also for addresses before or behind."""
+        """The element at an address as source text, such as tile[3][5]; also beyond the array."""
         flat = (address - self.begin) // self.item_bytes
         if len(self.shape) > 1 and 0 <= flat < self.n_elements:
             return self.name + "".join(f"[{index}]" for index in np.unravel_index(flat, self.shape))
@@ -98,26 +99,34 @@ class _Room(ctypes.Structure):
 
 class _Tape(ctypes.Structure):  # trace::Tape
     _fields_ = (
-        *((name, ctypes.c_uint64) for name in ("file_begin", "shared_begin", "shared_end", "dynamic_begin")),
-        *((name, _Room) for name in ("accesses", "syncs", "steps", "pictures", "regions")),
-        ("watched_block", ctypes.c_uint64), ("has_stray", ctypes.c_uint64), ("stray", ctypes.c_ubyte * ACCESS.itemsize))
+        *((name, ctypes.c_uint64)
+          for name in ("file_begin", "shared_begin", "shared_end", "dynamic_begin")),
+        *((name, _Room) for name in ("accesses", "syncs", "moments", "pictures", "regions")),
+        ("watched_block", ctypes.c_uint64), ("has_stray", ctypes.c_uint64),
+        ("stray", ctypes.c_ubyte * ACCESS.itemsize))
 
 
 class Tape:
-    """Room for what one launch records. Inside `with tape.on(emulated, regions):` a launch is recorded."""
+    """Room for what one launch records, inside `with tape.on(library, symbols, tensors):`."""
 
     def __init__(self, *, max_accesses: int, watch: int) -> None:
-        self._accesses, self._syncs, self._steps, self._pictures = (np.empty(n, dtype) for n, dtype in (
-            (max_accesses, ACCESS), (MAX_SYNCS, SYNC), (MAX_STEPS, _STEP), (MAX_PICTURE_BYTES, "u1")))
-        self._raw = _Tape(watched_block=watch, accesses=_Room.over(self._accesses), syncs=_Room.over(self._syncs),
-                          steps=_Room.over(self._steps), pictures=_Room.over(self._pictures))
+        self._accesses, self._syncs = np.empty(max_accesses, ACCESS), np.empty(MAX_SYNCS, SYNC)
+        self._moments = np.empty(MAX_MOMENTS, _MOMENT)
+        self._pictures = np.empty(MAX_PICTURE_BYTES, "u1")
+        self._raw = _Tape(watched_block=watch, accesses=_Room.over(self._accesses),
+                          syncs=_Room.over(self._syncs), moments=_Room.over(self._moments),
+                          pictures=_Room.over(self._pictures))
 
     @contextlib.contextmanager
-    def on(self, library: ctypes.CDLL, symbols: "Symbols", tensors: Sequence[Array]) -> Iterator[None]:
+    def on(
+        self, library: ctypes.CDLL, symbols: "Symbols", tensors: Sequence[Array]
+    ) -> Iterator[None]:
         library.emulate_onto_tape.argtypes = [ctypes.c_void_p]
         library.emulate_onto_tape(ctypes.addressof(self._raw))  # fills in file_begin
-        regions = [(array.begin, array.begin + array.n_bytes, 1) for array in (*tensors, *self.shared(symbols))]
-        regions += [(self._raw.file_begin + begin, self._raw.file_begin + begin + size, 0) for begin, size in symbols.others]
+        regions = [(array.begin, array.begin + array.n_bytes, 1)
+                   for array in (*tensors, *self.shared(symbols))]
+        regions += [(self._raw.file_begin + begin, self._raw.file_begin + begin + size, 0)
+                    for begin, size in symbols.others]
         self._regions = np.array(regions, "u8")
         self._raw.regions = _Room(self._regions.ctypes.data, len(regions), len(regions))
         try:
@@ -127,7 +136,8 @@ class Tape:
 
     def shared(self, symbols: "Symbols") -> tuple[Array, ...]:
         """The static shared arrays, at their addresses in this process."""
-        return tuple(dataclasses.replace(array, begin=array.begin + self._raw.file_begin) for array in symbols.shared)
+        return tuple(dataclasses.replace(array, begin=array.begin + self._raw.file_begin)
+                     for array in symbols.shared)
 
     def dynamic(self, declared: tuple[str, str] | None, n_bytes: int) -> tuple[Array, ...]:
         """The dynamic shared memory as one array, if the launch asked for any."""
@@ -135,7 +145,8 @@ class Tape:
             return ()
         name, dtype = declared or ("dynamic shared memory", "f4")
         size = n_bytes // np.dtype(dtype).itemsize
-        return (Array(name=name, begin=self._raw.dynamic_begin, n_bytes=n_bytes, dtype=dtype, shape=(size,), is_shared=True),)
+        return (Array(name=name, begin=self._raw.dynamic_begin, n_bytes=n_bytes, dtype=dtype,
+                      shape=(size,), is_shared=True),)
 
     @property
     def accesses(self) -> np.ndarray:
@@ -147,46 +158,54 @@ class Tape:
 
     @property
     def stray(self) -> np.ndarray | None:
-        """The one access to nobody's memory."""
+        """The one access to memory of no array."""
         return np.frombuffer(bytes(self._raw.stray), ACCESS) if self._raw.has_stray else None
 
-    def pictures(self, arrays: Sequence[Array]) -> list[tuple[tuple[int, int], dict[str, np.ndarray]]]:
-        """For each step ((file's address, line) of the barrier that ended it, each shared array's values)."""
+    def pictures(
+        self, arrays: Sequence[Array]
+    ) -> list[tuple[tuple[int, int], dict[str, np.ndarray]]]:
+        """Per moment ((file's address, line) of the barrier after it, values by shared array)."""
         static_bytes = self._raw.shared_end - self._raw.shared_begin
-        steps = self._steps[:self._raw.steps.n]
-        data = self._pictures[:self._raw.pictures.n].reshape(len(steps), -1 if len(steps) else 0)
+        moments = self._moments[:self._raw.moments.n]
+        data = self._pictures[:self._raw.pictures.n]
+        data = data.reshape(len(moments), -1 if len(moments) else 0)
         found = []
-        for step, picture in zip(steps, data):
+        for moment, picture in zip(moments, data, strict=True):
             values = {}
             for array in arrays:
                 is_static = self._raw.shared_begin <= array.begin < self._raw.shared_end
                 start = array.begin - self._raw.shared_begin if is_static else static_bytes
                 values[array.name] = array.values(picture[start:start + array.n_bytes].copy())
-            found.append(((int(step["file"]), int(step["line"])), values))
+            found.append(((int(moment["file"]), int(moment["line"])), values))
         return found
 
-    def lines(self, path: Path, texts: dict[str, str], places: Iterable[tuple[int, int]]) -> dict[tuple[int, int], Line]:
+    def lines(
+        self, path: Path, texts: dict[str, str], places: Iterable[tuple[int, int]]
+    ) -> dict[tuple[int, int], Line]:
         """The source line of each (instruction, 0) or (name of a file, line)."""
         places = list(places)
         codes = [place for place, line in places if not line]
         found = {code: _source_line(path, code - self._raw.file_begin, texts) for code in codes}
-        return {(place, line): _line(texts, ctypes.string_at(place).decode(), line) if line else found[place]
-                for place, line in places}
+        return {(place, line): (_line(texts, ctypes.string_at(place).decode(), line) if line
+                                else found[place]) for place, line in places}
 
 
 def _line(texts: dict[str, str], file: str, number: int) -> Line:
     file = Path(file).name
     lines = texts.get(file, "").split("\n")
-    return Line(file=file, number=number, text=lines[number - 1].strip() if 0 < number <= len(lines) else "")
+    return Line(file=file, number=number,
+                text=lines[number - 1].strip() if 0 < number <= len(lines) else "")
 
 
-# --- what the compiled file says of itself ------------------------------------------------------------------------------
+# --- what the compiled file says of itself --------------------------------------------------------
 
 
 @record
 class Symbols:
-    """The variables of a compiled program, at offsets from its begin: shared arrays, and as (begin, bytes)
-    `others` that a kernel may touch: constants, threadIdx and its like."""
+    """The variables of a compiled program that a kernel may touch, as offsets in the file.
+
+    others: as (begin, bytes); constants, threadIdx and its like.
+    """
 
     shared: tuple[Array, ...]
     others: tuple[tuple[int, int], ...]
@@ -196,10 +215,11 @@ class Symbols:
         """Without the arrays of other entry points than `entry`: its blocks do not have those."""
         foreign = {name for name in program.source.entries if name != entry}
         shared, others = [], []
-        for variable in debug_info.read(path).variables:
+        for variable in debug_info.read_debug_info(path).variables:
             name, begin, n_bytes = variable.name, variable.begin, variable.n_bytes
             if variable.is_shared:
-                if "emu_guard_" not in name and foreign.isdisjoint(re.findall(r"\w+", name.rpartition("::")[0])):
+                scopes = re.findall(r"\w+", name.rpartition("::")[0])
+                if "emu_guard_" not in name and foreign.isdisjoint(scopes):
                     shared.append(_declared(program, name, begin, n_bytes))
             elif variable.is_read_only or name in _INDICES or "(anonymous namespace)" in name:
                 others.append((begin, n_bytes))
@@ -212,10 +232,12 @@ def _declared(program: Program, symbol: str, begin: int, n_bytes: int) -> Array:
     constants = {m[1]: m[2] for text in texts for m in _CONSTANT.finditer(text)}
     for match in (m for text in texts for m in _DECLARED.finditer(text) if m["name"] == name):
         dtype, more = _numpy_type(program, match["type"])
-        sizes = [_evaluated(size, constants) for size in re.findall(r"\[([^\]]+)\]", match["shape"])]
+        sizes = [_evaluated(size, constants)
+                 for size in re.findall(r"\[([^\]]+)\]", match["shape"])]
         shape = (*(size or 0 for size in sizes), *more)
         if np.dtype(dtype).itemsize * int(np.prod(shape)) == n_bytes:
-            return Array(name=name, begin=begin, n_bytes=n_bytes, dtype=dtype, shape=shape, is_shared=True)
+            return Array(name=name, begin=begin, n_bytes=n_bytes, dtype=dtype, shape=shape,
+                         is_shared=True)
     n = n_bytes // np.dtype(dtype := "f4" if n_bytes % 4 == 0 else "u1").itemsize
     return Array(name=name, begin=begin, n_bytes=n_bytes, dtype=dtype, shape=(n,), is_shared=True)
 
@@ -227,13 +249,15 @@ def dynamic_declaration(program: Program) -> tuple[str, str] | None:
 
 
 def _numpy_type(program: Program, c_type: str) -> tuple[str, tuple[int, ...]]:
-    c_type = {"real": program.real_name, "accum": "double" if program.accum == torch.float64 else "float"}.get(c_type, c_type)
+    c_type = {"real": program.real_name,
+              "accum": "double" if program.accum == torch.float64 else "float"}.get(c_type, c_type)
     if match := re.fullmatch(r"(float|double|int|uint)([234])", c_type):
         return _NUMPY[match[1].replace("uint", "unsigned")], (int(match[2]),)
     return _NUMPY.get(c_type, "u1"), ()
 
 
-_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.floordiv}
+_OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul,
+              ast.Div: operator.floordiv}
 
 
 def _evaluated(text: str, constants: dict[str, str]) -> int | None:
@@ -255,44 +279,52 @@ def _evaluated(text: str, constants: dict[str, str]) -> int | None:
 
 
 def _source_line(path: Path, offset: int, texts: dict[str, str]) -> Line:
-    frames = debug_info.read(path).lines(offset - 1)  # of the call, which lies before the address it returns to
+    # Of the call, which comes before the address it returns to.
+    frames = debug_info.read_debug_info(path).lines(offset - 1)
     known = [(file, number) for file, number in frames if file in texts and number]
     return _line(texts, *(known or frames or [("?", 0)])[0])
 
 
-# --- tensors with empty space around them --------------------------------------------------------------------------------
+# --- tensors with empty space around them ---------------------------------------------------------
 
 
-def guarded(names: Sequence[str], args: Sequence[Tensor | float | int | None]) -> tuple[list, tuple[Array, ...]]:
-    """(the arguments with copies for tensors, the copies as arrays by the names of their parameters).
+def guarded(
+    names: Sequence[str], args: Sequence[Tensor | float | int | None]
+) -> tuple[list, tuple[Array, ...]]:
+    """(arguments with copies for tensors, the copies as arrays named after their parameters).
 
-    Tensors that overlap do so in the copies, too. A copy lies as far behind the start of a page as the tensor does behind the
-    start of its storage, which a GPU would put there.
+    Tensors that overlap do so in the copies, too. A copy is as far from the start of a page as the
+    tensor is from the start of its storage, which a GPU would put there.
     """
-    tensors = {name: arg for name, arg in zip(names, args) if isinstance(arg, Tensor)}
-    groups: list[list[int]] = []  # begin, end, and the place in `room`, of each stretch of memory that tensors cover
+    tensors = {name: arg for name, arg in zip(names, args, strict=True) if isinstance(arg, Tensor)}
+    # Begin, end, and the place in `room`, of each stretch of memory that tensors cover.
+    groups: list[list[int]] = []
     for tensor in sorted(tensors.values(), key=Tensor.data_ptr):
         begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
         if not groups or begin >= groups[-1][1]:
             behind = groups[-1][2] + groups[-1][1] - groups[-1][0] if groups else 0
             page = -(-(behind + GUARD_BYTES) // PAGE_BYTES) * PAGE_BYTES
-            groups.append([begin, end, page + (begin - tensor.untyped_storage().data_ptr()) % PAGE_BYTES])
+            groups.append([begin, end,
+                           page + (begin - tensor.untyped_storage().data_ptr()) % PAGE_BYTES])
         groups[-1][1] = max(groups[-1][1], end)
-    room = torch.empty(groups[-1][2] + groups[-1][1] - groups[-1][0] + GUARD_BYTES + PAGE_BYTES, dtype=torch.uint8)
+    room = torch.empty(groups[-1][2] + groups[-1][1] - groups[-1][0] + GUARD_BYTES + PAGE_BYTES,
+                       dtype=torch.uint8)
     room = room[-room.data_ptr() % PAGE_BYTES:]
 
     def copied(tensor: Tensor) -> Tensor:
-        begin, _, place = next(group for group in groups if group[0] <= tensor.data_ptr() < max(group[1], group[0] + 1))
+        begin, _, place = next(group for group in groups
+                               if group[0] <= tensor.data_ptr() < max(group[1], group[0] + 1))
         start = place + tensor.data_ptr() - begin
-        return room[start:start + tensor.nbytes].view(tensor.dtype).view(tensor.shape).copy_(tensor.detach())
+        copy = room[start:start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
+        return copy.copy_(tensor.detach())
 
     copies = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
     arrays: dict[tuple[int, int], Array] = {}
-    for name, copy in zip(names, copies):
+    for name, copy in zip(names, copies, strict=True):
         if isinstance(copy, Tensor):
             span = copy.data_ptr(), copy.nbytes
             if span in arrays:  # one tensor under two names, as in an operation in place
                 name = f"{arrays[span].name}/{name}"
-            arrays[span] = Array(name=name, begin=copy.data_ptr(), n_bytes=copy.nbytes, dtype=_TORCH[copy.dtype],
-                                 shape=(copy.numel(),), is_shared=False)
+            arrays[span] = Array(name=name, begin=copy.data_ptr(), n_bytes=copy.nbytes,
+                                 dtype=_TORCH[copy.dtype], shape=(copy.numel(),), is_shared=False)
     return copies, tuple(arrays.values())

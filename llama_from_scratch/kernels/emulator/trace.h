@@ -1,21 +1,28 @@
-// What the traced build sees: every access to memory, every barrier, and shared memory as each barrier found it.
+// What the traced build sees: every access to memory, every barrier, and shared memory as each
+// barrier found it.
 //
-// The compiler does the watching. With -fsanitize=thread it calls a function before each read and each write of the kernel;
-// these functions are normally ThreadSanitizer's, but the traced build does not link that library and defines them here. So a
-// kernel is traced without a change to its text. The address returned to tells the instruction, and with it the source line.
+// The compiler does the watching. With -fsanitize=thread it calls a function before each read and
+// each write of the kernel; these functions are normally ThreadSanitizer's, but the traced build
+// does not link that library and defines them here. So a kernel is traced without a change to its
+// text. The address returned to tells the instruction, and with it the source line.
 //
-// Everything is written onto a Tape whose room Python has set aside (trace.py, which also does all the judging); a full tape,
-// and an access to memory that is no tensor's and not the block's, end the launch with a fault.
+// Everything is written onto a Tape whose room Python has set aside (trace.py, which also does all
+// the judging); a full tape, and an access to memory that is no tensor's and not the block's, end
+// the launch with a fault.
 #pragma once
 
-// A guard after each __shared__ array, so that the element after the last is nobody's; and each array begins at bank 0. It is
-// `used`, so that the compiler keeps even an array that nobody reads.
+// A guard after each __shared__ array, so that the element after the last belongs to none; and each
+// array begins at bank 0. It is `used`, so that the compiler keeps even an array that is not read.
 #undef __shared__
-#define EMU_GUARD_NAMED(n) static unsigned char emu_guard_##n[128] __attribute__((section("emu_shared"), aligned(128), used));
+#define EMU_GUARD_NAMED(n) \
+    static unsigned char emu_guard_##n[128] \
+        __attribute__((section("emu_shared"), aligned(128), used));
 #define EMU_GUARD(n) EMU_GUARD_NAMED(n)
-#define __shared__ EMU_GUARD(__COUNTER__) static __attribute__((section("emu_shared"), aligned(128), used))
+#define __shared__ \
+    EMU_GUARD(__COUNTER__) static __attribute__((section("emu_shared"), aligned(128), used))
 
-extern "C" char __ehdr_start[] __attribute__((visibility("hidden")));   // where this file begins in memory
+// where this file begins in memory
+extern "C" char __ehdr_start[] __attribute__((visibility("hidden")));
 
 namespace trace {
 
@@ -24,7 +31,8 @@ enum Kind : unsigned char { READ, WRITE, ATOMIC };
 
 struct Access {
     u64 address;
-    u64 place;              // the instruction; or, where `line` is not 0, the name of the source file as a C string
+    // the instruction; or, where `line` is not 0, the name of the source file as a C string
+    u64 place;
     unsigned line, block;
     unsigned interval;      // how many barriers the block had passed
     unsigned epoch;         // how many __syncwarp the warp had passed
@@ -32,24 +40,29 @@ struct Access {
     Kind kind;
 };
 struct Sync { unsigned block, warp, epoch, mask; };        // the epoch it ended
-struct Step { u64 file; unsigned line, interval; };        // the barrier that ended an interval; line 0: the end of the block
-struct Region { u64 begin, end, is_recorded; };            // a tensor or a __shared__ array; or a constant, threadIdx and so on
+// the barrier that ended an interval; line 0: the end of the block
+struct Moment { u64 file; unsigned line, interval; };
+// a tensor or a __shared__ array; or a constant, threadIdx and so on
+struct Region { u64 begin, end, is_recorded; };
 
 template <class T> struct Room {
     T* at;
     u64 n, most;
     EMU_NO_TRACE void add(const T* items, u64 count, const char* what) {
-        if (n + count > most) emu::fault("the trace is full: it holds %llu %s. Trace fewer blocks or smaller tensors", most, what);
+        if (n + count > most)
+            emu::fault("the trace is full: it holds %llu %s. Trace fewer blocks or smaller tensors",
+                       most, what);
         __builtin_memcpy((void*)(at + n), items, count * sizeof(T));
         n += count;
     }
 };
 
 struct Tape {
-    u64 file_begin, shared_begin, shared_end, dynamic_begin;   // filled in for Python: where this file and shared memory lie
+    // filled in for Python: where this file and shared memory lie
+    u64 file_begin, shared_begin, shared_end, dynamic_begin;
     Room<Access> accesses;
     Room<Sync> syncs;
-    Room<Step> steps;            // of the watched block
+    Room<Moment> moments;        // of the watched block
     Room<char> pictures;         // of its shared memory at each step, static then dynamic
     Room<const Region> regions;
     u64 watched_block, has_stray;
@@ -70,10 +83,12 @@ EMU_NO_TRACE static void begin_block(size_t) {
 
 EMU_NO_TRACE static void take_picture(emu::Place at) {
     if (!tape || emu::current_block() != tape->watched_block) return;
-    Step step = {(u64)at.file, (unsigned)at.line, interval};
-    tape->steps.add(&step, 1, "steps");
-    tape->pictures.add(emu_shared_begin, emu_shared_end - emu_shared_begin, "bytes of pictures of shared memory");
-    tape->pictures.add(emu::dynamic_shared(), emu::dynamic_shared_bytes(), "bytes of pictures of shared memory");
+    Moment moment = {(u64)at.file, (unsigned)at.line, interval};
+    tape->moments.add(&moment, 1, "moments");
+    tape->pictures.add(emu_shared_begin, emu_shared_end - emu_shared_begin,
+                       "bytes of pictures of shared memory");
+    tape->pictures.add(emu::dynamic_shared(), emu::dynamic_shared_bytes(),
+                       "bytes of pictures of shared memory");
 }
 
 EMU_NO_TRACE static void barrier_released(emu::Place at) {
@@ -90,7 +105,8 @@ EMU_NO_TRACE static void warp_synced(unsigned warp, unsigned mask, emu::Place) {
 
 // The region that holds all of these bytes; nullptr if none does.
 EMU_NO_TRACE static const Region* find(u64 begin, u64 end) {
-    for (const Region* region = tape->regions.at; region < tape->regions.at + tape->regions.n; region++)
+    const Region* end_of_all = tape->regions.at + tape->regions.n;
+    for (const Region* region = tape->regions.at; region < end_of_all; region++)
         if (begin >= region->begin && end <= region->end) return region;
     static Region dynamic;
     dynamic = {tape->dynamic_begin, tape->dynamic_begin + emu::dynamic_shared_bytes(), 1};
@@ -100,7 +116,8 @@ EMU_NO_TRACE static const Region* find(u64 begin, u64 end) {
 EMU_NO_TRACE static void record(const void* p, size_t bytes, Kind kind, u64 place, int line) {
     if (!tape || !emu::machine || emu::is_local(p)) return;
     unsigned thread = emu::current_thread();
-    Access access = {(u64)p, place, (unsigned)line, (unsigned)emu::current_block(), interval, epochs[thread / 32],
+    Access access = {(u64)p, place, (unsigned)line, (unsigned)emu::current_block(), interval,
+                     epochs[thread / 32],
                      (unsigned short)thread, (unsigned short)bytes, kind};
     const Region* region = find(access.address, access.address + bytes);
     if (!region) {
@@ -111,7 +128,9 @@ EMU_NO_TRACE static void record(const void* p, size_t bytes, Kind kind, u64 plac
     if (region->is_recorded) tape->accesses.add(&access, 1, "memory accesses");
 }
 
-EMU_NO_TRACE static void atomic(const void* p, size_t bytes, emu::Place at) { record(p, bytes, ATOMIC, (u64)at.file, at.line); }
+EMU_NO_TRACE static void atomic(const void* p, size_t bytes, emu::Place at) {
+    record(p, bytes, ATOMIC, (u64)at.file, at.line);
+}
 EMU_NO_TRACE static void access16(const void* p, bool is_write, emu::Place at) {
     record(p, 16, is_write ? WRITE : READ, (u64)at.file, at.line);
 }
@@ -119,7 +138,8 @@ EMU_NO_TRACE static void access16(const void* p, bool is_write, emu::Place at) {
 }  // namespace trace
 
 extern "C" {
-__attribute__((visibility("default"))) EMU_NO_TRACE void emulate_onto_tape(trace::Tape* tape) {   // nullptr: watch no longer
+// nullptr: watch no longer
+__attribute__((visibility("default"))) EMU_NO_TRACE void emulate_onto_tape(trace::Tape* tape) {
     trace::tape = tape;
     if (!tape) return;
     tape->file_begin = (trace::u64)__ehdr_start;
@@ -127,17 +147,25 @@ __attribute__((visibility("default"))) EMU_NO_TRACE void emulate_onto_tape(trace
     tape->shared_end = (trace::u64)emu_shared_end;
 }
 
-// The names by which gcc and clang call. A size in the name, "unaligned" or not, a range for the copy of a struct.
+// The names by which gcc and clang call. A size in the name, "unaligned" or not, a range for the
+// copy of a struct.
 #define EMU_HOOK __attribute__((visibility("hidden"))) EMU_NO_TRACE
 #define EMU_HOOKS(name, kind, bytes) \
-    EMU_HOOK void __tsan_##name(void* p) { trace::record(p, bytes, kind, (trace::u64)__builtin_return_address(0), 0); }
+    EMU_HOOK void __tsan_##name(void* p) { \
+        trace::record(p, bytes, kind, (trace::u64)__builtin_return_address(0), 0); \
+    }
 #define EMU_SIZE(n) \
     EMU_HOOKS(read##n, trace::READ, n) EMU_HOOKS(write##n, trace::WRITE, n) \
     EMU_HOOKS(unaligned_read##n, trace::READ, n) EMU_HOOKS(unaligned_write##n, trace::WRITE, n)
 EMU_SIZE(1) EMU_SIZE(2) EMU_SIZE(4) EMU_SIZE(8) EMU_SIZE(16)
-EMU_HOOK void __tsan_read_range(void* p, size_t n) { trace::record(p, n, trace::READ, (trace::u64)__builtin_return_address(0), 0); }
-EMU_HOOK void __tsan_write_range(void* p, size_t n) { trace::record(p, n, trace::WRITE, (trace::u64)__builtin_return_address(0), 0); }
-EMU_HOOK void* __tsan_memcpy(void* to, const void* from, size_t n) {   // clang's, for the copy of a struct
+EMU_HOOK void __tsan_read_range(void* p, size_t n) {
+    trace::record(p, n, trace::READ, (trace::u64)__builtin_return_address(0), 0);
+}
+EMU_HOOK void __tsan_write_range(void* p, size_t n) {
+    trace::record(p, n, trace::WRITE, (trace::u64)__builtin_return_address(0), 0);
+}
+// clang's, for the copy of a struct
+EMU_HOOK void* __tsan_memcpy(void* to, const void* from, size_t n) {
     trace::record(from, n, trace::READ, (trace::u64)__builtin_return_address(0), 0);
     trace::record(to, n, trace::WRITE, (trace::u64)__builtin_return_address(0), 0);
     return __builtin_memcpy(to, from, n);

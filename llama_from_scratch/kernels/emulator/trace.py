@@ -1,8 +1,9 @@
-"""Watches a kernel run: who touched which memory, in which line, what races, and what the memory traffic costs.
+"""Watches a kernel run: which thread touched what memory in which line, what races, what it costs.
 
-`trace(program, "my_kernel", [x, y], grid=4, block=128)` runs the unmodified source under the emulator with every memory access
-recorded (see trace.h) and returns a `Trace`. Its numbers are counts, not estimates; time is not modelled. Tensors are run in
-copies with empty space around them, so an access past an end is caught at its first element.
+`trace(program, "my_kernel", [x, y], grid=4, block=128)` runs the unmodified source under the
+emulator with every memory access recorded (see trace.h) and returns a `Trace`. Its numbers are
+counts, not estimates; time is not modeled. Tensors are run in copies with empty space around them,
+so an access past an end is caught at its first element.
 
 Needs pyelftools. Notebook 30.
 """
@@ -18,7 +19,7 @@ from llama_from_scratch.kernels.emulator import machine, rules
 from llama_from_scratch.kernels.emulator.rules import READ, WRITE
 from llama_from_scratch.kernels.emulator.tape import (
     GUARD_BYTES,
-    NOBODY,
+    NO_ARRAY,
     Array,
     Line,
     Symbols,
@@ -26,12 +27,12 @@ from llama_from_scratch.kernels.emulator.tape import (
     dynamic_declaration,
     guarded,
 )
-from llama_from_scratch.kernels.source import Program, pack
+from llama_from_scratch.kernels.machinery.source import Program, pack
 
 MAX_ACCESSES = 2_000_000
 VERBS = ("reads", "writes", "changes by an atomic")
 
-# --- what a trace says -------------------------------------------------------------------------------------------------
+# --- what a trace says ----------------------------------------------------------------------------
 
 
 @record
@@ -49,7 +50,8 @@ class Access:
 
     def told(self, element: str) -> str:
         block = f" of block {_index(self.block)}" if any(self.block) else ""
-        return f"thread {_index(self.thread)}{block} {self.kind} {element} in {self.line} (`{self.line.text}`)"
+        return (f"thread {_index(self.thread)}{block} {self.kind} {element} in {self.line} "
+                f"(`{self.line.text}`)")
 
 
 def _index(position: tuple[int, ...]) -> str:
@@ -58,9 +60,10 @@ def _index(position: tuple[int, ...]) -> str:
 
 @record
 class Race:
-    """Two accesses to one element that nothing orders, at least one of them a write. `n_places`: elements this befalls.
+    """Two accesses to one element that nothing orders, at least one of them a write.
 
-    `first` is a write. `cure`: what would order the two, if they are in one block.
+    `first` is a write. `n_places`: how many elements the two lines race for. `cure`: what would
+    order the two, if they are in one block.
     """
 
     array: str
@@ -68,15 +71,21 @@ class Race:
     first: Access
     second: Access
     n_places: int
-    cure: str
+    is_in_one_warp: bool
+
+    @property
+    def cure(self) -> str:
+        return "__syncwarp()" if self.is_in_one_warp else "__syncthreads()"
 
     def __str__(self) -> str:
-        more = f" So it is for {self.n_places - 1} more of its elements." if self.n_places > 1 else ""
+        n_more = self.n_places - 1
+        more = f" So it is for {n_more} more of its elements." if n_more else ""
         if self.first.block != self.second.block:
             blocks = f"{_index(self.first.block)} and {_index(self.second.block)}"
             cause = f"They are in blocks {blocks}, and nothing orders two blocks."
         else:
-            cause = f"No {self.cure} orders the two" + (", lanes of one warp." if self.cure == "__syncwarp()" else ".")
+            where = ", lanes of one warp" if self.is_in_one_warp else ""
+            cause = f"No {self.cure} orders the two{where}."
         return f"Race: {self.first}, and {self.second.told('it')}. {cause}{more}"
 
 
@@ -95,11 +104,12 @@ class OutOfBounds:
 
 
 @record
-class Step:
+class Moment:
     """What a block did between two barriers, and its shared memory as the second one found it.
 
-    `arrays`: each shared array by name; what was never written is NaN, in integers -1 (all bits set). `written`, `read`: how
-    many accesses each element got in this step. `lines`: those that touched memory. `barrier`: None at the end of the block.
+    `arrays`: each shared array by name; what was never written is NaN, in integers -1 (all bits
+    set). `written`, `read`: how many accesses each element got in between. `lines`: those that
+    touched memory. `barrier`: None at the end of the block.
     """
 
     number: int
@@ -114,8 +124,9 @@ class Step:
 class Traffic:
     """What one line moves to or from one array, over the whole launch.
 
-    Tensors: `moved` counts sectors of 32 bytes, `ideal` the fewest that hold the bytes asked for. Shared arrays: `moved` counts
-    passes over the 32 banks, `ideal` the passes without a conflict. `asked_bytes`: the sum over threads.
+    Tensors: `moved` counts sectors of 32 bytes, `ideal` the fewest that hold the bytes asked for.
+    Shared arrays: `moved` counts passes over the 32 banks, `ideal` the passes without a conflict.
+    `asked_bytes`: the sum over threads.
     """
 
     line: Line
@@ -139,13 +150,14 @@ class Traffic:
 
     def __str__(self) -> str:
         unit = "passes" if self.is_shared else "sectors"
-        return (f"{self.line}: {self.kind} {self.array}, {self.warp_accesses:,} × {self.per_access:.3g} {unit}, "
-                f"ideal {self.ideal / self.warp_accesses:.3g} ({self.efficiency:.0%})")
+        return (f"{self.line}: {self.kind} {self.array}, {self.warp_accesses:,} × "
+                f"{self.per_access:.3g} {unit}, ideal {self.ideal / self.warp_accesses:.3g} "
+                f"({self.efficiency:.0%})")
 
 
 @record
 class Trace:
-    """A recorded launch. `stray`: the row of the access that ended it; `table`: the rows, as `rules.ACCESS`."""
+    """A recorded launch. `table`: rows of `rules.ACCESS`; `stray`: the one that ended it."""
 
     program: Program
     entry: str
@@ -160,26 +172,32 @@ class Trace:
 
     @cached_property
     def races(self) -> tuple[Race, ...]:
-        """Every two lines that race, each with one example. An empty tuple is a proof for this launch, not for every launch."""
+        """Every two lines that race, each with one example.
+
+        An empty tuple is a proof for this launch, not for every launch.
+        """
         lines = {line: number for number, line in enumerate(dict.fromkeys(self.places.values()))}
         by_line = self.table.copy()  # several instructions of one line are one to the reader
         by_line["place"] = [lines[self._line(row)] for row in self.table]
         by_line["line"] = 0
         shared = {number for number, array in enumerate(self.known) if array.is_shared}
-        return tuple(self._race(clash) for clash in rules.clashes(by_line, self.syncs, shared=shared))
+        return tuple(self._race(clash)
+                     for clash in rules.clashes(by_line, self.syncs, shared=shared))
 
     @cached_property
     def out_of_bounds(self) -> OutOfBounds | None:
-        """The first access to memory that is neither a tensor's nor the block's; the launch ended with it."""
+        """The access that ended the launch: to memory neither of a tensor nor of the block."""
         if self.stray is None:
             return None
         address = int(self.stray["address"])
-        before = self.table["array"][(self.table["place"] == self.stray["place"]) & (self.table["line"] == self.stray["line"])]
+        before = self.table["array"][(self.table["place"] == self.stray["place"])
+                                     & (self.table["line"] == self.stray["line"])]
         # The array that this instruction went through until then, or else the nearest.
-        array = min((self.known[number] for number in np.unique(before)) if len(before) else self.known,
-                    key=lambda array: _distance(array, address))
+        near = [self.known[number] for number in np.unique(before)] or self.known
+        array = min(near, key=lambda array: _distance(array, address))
         if _distance(array, address) >= GUARD_BYTES:
-            return OutOfBounds(access=self._access(self.stray, f"address {address:#x}"), array="", n_elements=0)
+            return OutOfBounds(access=self._access(self.stray, f"address {address:#x}"), array="",
+                               n_elements=0)
         access = self._access(self.stray, array.element(address))
         return OutOfBounds(access=access, array=array.name, n_elements=array.n_elements)
 
@@ -203,79 +221,98 @@ class Trace:
         sums: dict[tuple, np.ndarray] = {}
         for k, row in enumerate(rows[first]):
             key = (self._line(row), VERBS[row["kind"]])
-            sums[key] = sums.get(key, np.zeros(4, np.int64)) + np.array([asked[k], 1, moved[k], ideal[k]], np.int64)
-        return [Traffic(line=line, kind=kind, array=array.name, is_shared=array.is_shared, asked_bytes=int(total[0]),
-                        warp_accesses=int(total[1]), moved=int(total[2]), ideal=int(total[3]))
+            one = np.array([asked[k], 1, moved[k], ideal[k]], np.int64)
+            sums[key] = sums.get(key, np.zeros(4, np.int64)) + one
+        return [Traffic(line=line, kind=kind, array=array.name, is_shared=array.is_shared,
+                        asked_bytes=int(total[0]), warp_accesses=int(total[1]),
+                        moved=int(total[2]), ideal=int(total[3]))
                 for (line, kind), total in sums.items()]
 
     @cached_property
     def moved_bytes(self) -> dict[str, tuple[int, int]]:
-        """(read, written) for each tensor, in bytes: 32 for each sector of each warp access. An atomic does both.
+        """(read, written) for each tensor, in bytes: 32 for each sector of each warp access.
 
-        This is what warps ask of the memory system; a GPU's caches answer a part of it when a sector is asked for again.
+        An atomic does both. This is what warps ask of the memory system; a GPU's caches answer a
+        part of it when a sector is asked for again.
         """
         totals = {array.name: [0, 0] for array in self.known if not array.is_shared}
         for traffic in self.traffic:
             if not traffic.is_shared:
                 for side, kinds in enumerate(((VERBS[0], VERBS[2]), VERBS[1:])):
-                    totals[traffic.array][side] += rules.SECTOR_BYTES * traffic.moved * (traffic.kind in kinds)
+                    if traffic.kind in kinds:
+                        totals[traffic.array][side] += rules.SECTOR_BYTES * traffic.moved
         return {name: (read, written) for name, (read, written) in totals.items()}
 
     @cached_property
-    def steps(self) -> tuple[Step, ...]:
+    def steps(self) -> tuple[Moment, ...]:
         """The watched block from barrier to barrier."""
-        return tuple(self._step(*picture) for picture in self.pictures)
+        return tuple(self._moment(*picture) for picture in self.pictures)
 
-    def _step(self, block: int, number: int, barrier: Line | None, arrays: dict[str, np.ndarray]) -> Step:
+    def _moment(
+        self, block: int, number: int, barrier: Line | None, arrays: dict[str, np.ndarray]
+    ) -> Moment:
         rows = self.table[(self.table["block"] == block) & (self.table["interval"] == number)]
         counts: list[dict[str, np.ndarray]] = []
         for is_read in (False, True):
             side = rows[rows["kind"] != READ] if not is_read else rows[rows["kind"] != WRITE]
             counts.append({array.name: _count(side[side["array"] == k], array)
-                           for k, array in enumerate(self.known) if array.name in arrays and array.is_shared})
-        lines = {self._line(row) for row in rows[np.unique(rows[["place", "line"]], return_index=True)[1]]}
-        return Step(number=number, barrier=barrier, arrays=arrays, written=counts[0], read=counts[1],
-                    lines=tuple(sorted(lines, key=_position)))
+                           for k, array in enumerate(self.known)
+                           if array.name in arrays and array.is_shared})
+        lines = {self._line(row)
+                 for row in rows[np.unique(rows[["place", "line"]], return_index=True)[1]]}
+        return Moment(number=number, barrier=barrier, arrays=arrays, written=counts[0],
+                      read=counts[1], lines=tuple(sorted(lines, key=_position)))
 
     def at(self, text: str, array: str, *, kind: str | None = None) -> Traffic:
         """The traffic of the one line that contains `text`, with this array.
 
-        kind: one of VERBS, where the line does several things with the array. Raises ValueError, with what there is, unless
-        exactly one row fits.
+        kind: one of VERBS, where the line does several things with the array. Raises ValueError,
+        with what there is, unless exactly one row fits.
         """
-        found = [row for row in self.traffic if text in row.line.text and row.array == array and kind in (None, row.kind)]
+        found = [row for row in self.traffic
+                 if text in row.line.text and row.array == array and kind in (None, row.kind)]
         if len(found) != 1:
-            there = "\n".join(f"  {row.line.number}: {row.kind} {row.array}: {row.line.text}" for row in self.traffic)
-            raise ValueError(f"one line that contains {text!r} must touch {array}; {len(found)} do. There are\n{there}")
+            there = "\n".join(f"  {row.line.number}: {row.kind} {row.array}: {row.line.text}"
+                              for row in self.traffic)
+            raise ValueError(f"one line that contains {text!r} must touch {array}; {len(found)} "
+                             f"do. There are\n{there}")
         return found[0]
 
     def warp_access(self, traffic: Traffic, *, number: int = 0) -> dict[int, tuple[int, int]]:
-        """{lane: (first element, elements)} of one of the warp accesses that a row of `traffic` counts, by block and warp."""
+        """{lane: (first element, elements)} of one of the warp accesses that `traffic` counts.
+
+        number: which of them, counted by block and warp. Raises ValueError if there is no such one.
+        """
         array = next(array for array in self.known if array.name == traffic.array)
         mine = self.table[self.table["array"] == self.known.index(array)]
-        mine = mine[[VERBS[row["kind"]] == traffic.kind and self._line(row) == traffic.line for row in mine]]
+        mine = mine[[VERBS[row["kind"]] == traffic.kind and self._line(row) == traffic.line
+                     for row in mine]]
         if not 0 <= number < traffic.warp_accesses:
-            raise ValueError(f"there are {traffic.warp_accesses} warp accesses, from 0; got {number}")
+            raise ValueError(
+                f"there are {traffic.warp_accesses} warp accesses, from 0; got {number}")
         rows = mine[rules.warp_accesses(mine) == number]
         size = array.item_bytes
-        return {int(row["thread"]) % rules.WARP: ((int(row["address"]) - array.begin) // size, -(-int(row["bytes"]) // size))
+        return {int(row["thread"]) % rules.WARP: (
+            (int(row["address"]) - array.begin) // size, -(-int(row["bytes"]) // size))
                 for row in rows}
 
     def _line(self, row: np.void) -> Line:
         return self.places[int(row["place"]), int(row["line"])]
 
     def _access(self, row: np.void, element: str) -> Access:
-        return Access(thread=_unravel(int(row["thread"]), self.block), block=_unravel(int(row["block"]), self.grid),
-                      kind=VERBS[row["kind"]], element=element, line=self._line(row))
+        return Access(thread=_unravel(int(row["thread"]), self.block),
+                      block=_unravel(int(row["block"]), self.grid), kind=VERBS[row["kind"]],
+                      element=element, line=self._line(row))
 
     def _race(self, clash: rules.Clash) -> Race:
-        rows = sorted((self.table[clash.first], self.table[clash.second]), key=lambda row: row["kind"] == READ)
+        rows = sorted((self.table[clash.first], self.table[clash.second]),
+                      key=lambda row: row["kind"] == READ)
         array = self.known[rows[0]["array"]]
         element = array.element(clash.address)
         first, second = (self._access(row, element) for row in rows)
-        in_one_warp = rows[0]["thread"] // rules.WARP == rows[1]["thread"] // rules.WARP
-        return Race(array=array.name, element=element, first=first, second=second, n_places=clash.n_places,
-                    cure="__syncwarp()" if in_one_warp else "__syncthreads()")
+        warps = [row["thread"] // rules.WARP for row in rows]
+        return Race(array=array.name, element=element, first=first, second=second,
+                    n_places=clash.n_places, is_in_one_warp=bool(warps[0] == warps[1]))
 
     def __str__(self) -> str:
         found = [str(self.out_of_bounds)] if self.out_of_bounds else []
@@ -295,7 +332,7 @@ def _count(rows: np.ndarray, array: Array) -> np.ndarray:
     first = (rows["address"].astype(np.int64) - array.begin) // array.item_bytes
     last = (rows["address"].astype(np.int64) + rows["bytes"] - 1 - array.begin) // array.item_bytes
     counts = np.zeros(array.n_elements, np.int64)
-    for low, high in zip(first, last):
+    for low, high in zip(first, last, strict=True):
         counts[low:high + 1] += 1
     return counts.reshape(array.shape)
 
@@ -305,46 +342,54 @@ def _unravel(number: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(int(k) for k in np.unravel_index(number, sizes[::-1])[::-1])
 
 
-# --- recording ---------------------------------------------------------------------------------------------------------
+# --- recording ------------------------------------------------------------------------------------
 
 
 def trace(
-    program: Program, entry: str, args: Sequence[Tensor | float | int | None], *, grid: int | tuple[int, ...],
-    block: int | tuple[int, ...], shared_bytes: int = 0, order: str = "forward", seed: int = 0, watch: int = 0,
-    max_accesses: int = MAX_ACCESSES,
+    program: Program, entry: str, args: Sequence[Tensor | float | int | None], *,
+    grid: int | tuple[int, ...], block: int | tuple[int, ...], shared_bytes: int = 0,
+    order: str = "forward", seed: int = 0, watch: int = 0, max_accesses: int = MAX_ACCESSES,
 ) -> Trace:
     """Runs one launch on the CPU, tensors changed as on a GPU, with every memory access recorded.
 
-    watch: the number of the block whose shared memory `steps` shows. Raises KernelFault for a launch that a GPU would not
-    survive either (a barrier that some threads never reach), ValueError where pyelftools is missing. An access out of
-    bounds ends the launch; it is told by `out_of_bounds`.
+    watch: the number of the block whose shared memory `steps` shows. Raises KernelFault for a
+    launch that a GPU would not survive either (a barrier that some threads never reach), ValueError
+    where pyelftools is missing. An access out of bounds ends the launch and is in `out_of_bounds`.
     """
     pack(program, entry, args)  # refuses what a launch would refuse, before tensors are copied
     grid, block = (size if isinstance(size, tuple) else (size,) for size in (grid, block))
     emulated = machine.load(program, kind="traced")
     symbols = Symbols.read(emulated.path, program, entry)
-    copies, tensors = guarded([parameter.name for parameter in program.entry(entry).parameters], args)
+    names = [parameter.name for parameter in program.entry(entry).parameters]
+    copies, tensors = guarded(names, args)
     tape = Tape(max_accesses=max_accesses, watch=watch)
     with tape.on(emulated.library, symbols, tensors):
         try:
-            emulated.launch(entry, copies, grid=grid, block=block, shared_bytes=shared_bytes, order=order, seed=seed)
+            emulated.launch(entry, copies, grid=grid, block=block, shared_bytes=shared_bytes,
+                            order=order, seed=seed)
         except machine.KernelFault:
             if tape.stray is None:
                 raise
-    for original, copy in zip(args, copies):
+    for original, copy in zip(args, copies, strict=True):
         if isinstance(original, Tensor):
             original.detach().copy_(copy)
     table, stray = tape.accesses, tape.stray
-    known = (*tensors, *tape.shared(symbols), *tape.dynamic(dynamic_declaration(program), shared_bytes))
-    table["array"] = NOBODY
+    known = (*tensors, *tape.shared(symbols),
+             *tape.dynamic(dynamic_declaration(program), shared_bytes))
+    table["array"] = NO_ARRAY
     for number, array in enumerate(known):
-        table["array"][(table["address"] >= array.begin) & (table["address"] < array.begin + array.n_bytes)] = number
+        table["array"][(table["address"] >= array.begin)
+                       & (table["address"] < array.begin + array.n_bytes)] = number
     rows = table if stray is None else np.append(table, stray)
-    touched = [array for number, array in enumerate(known) if array.is_shared and (table["array"] == number).any()]
+    touched = [array for number, array in enumerate(known)
+               if array.is_shared and (table["array"] == number).any()]
     pictures = tape.pictures(touched)
     texts = {f"{program.source.name}.cu": program.source.text, **program.source.headers}
     places = {(int(row["place"]), int(row["line"])) for row in np.unique(rows[["place", "line"]])}
-    lines = tape.lines(emulated.path, texts, places | {barrier for barrier, _ in pictures if barrier[1]})
-    return Trace(program=program, entry=entry, grid=grid, block=block, table=table, syncs=tape.syncs, known=known, places=lines,
-                 pictures=tuple((watch, number, lines.get(at), values) for number, (at, values) in enumerate(pictures)),
+    lines = tape.lines(emulated.path, texts,
+                       places | {barrier for barrier, _ in pictures if barrier[1]})
+    return Trace(program=program, entry=entry, grid=grid, block=block, table=table,
+                 syncs=tape.syncs, known=known, places=lines,
+                 pictures=tuple((watch, number, lines.get(at), values)
+                                for number, (at, values) in enumerate(pictures)),
                  stray=None if stray is None else stray[0])

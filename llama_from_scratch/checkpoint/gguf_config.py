@@ -1,0 +1,177 @@
+"""The facts of a GGUF file <-> our config.
+
+Numbers of the config are fp32 there, and RoPE's scaling is not said at all: in its place are the
+divisors of the frequencies, from which it is found again, or refused.
+
+Notebook 18. Llama 1 to 3.3. Sources: gguf-py, constants.py; llama.cpp, convert_hf_to_gguf.py.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from llama_from_scratch.checkpoint import gguf_file, safetensors_file
+from llama_from_scratch.checkpoint.gguf_file import PackedEntry
+from llama_from_scratch.checkpoint.names import GGUF, TABLE
+from llama_from_scratch.checkpoint.plain import ffn_dim_of, plain_layers
+from llama_from_scratch.config import LlamaConfig, RopeScaling
+from llama_from_scratch.model.rope import rope_frequencies
+
+DIVISORS = "rope_freqs.weight"
+_EMBEDDING, _HEAD = (TABLE.name_of(role, GGUF) for role in ("embedding", "head"))
+_SAME_DIVISOR = 1e-5
+"""Largest relative difference of two divisors that come from the same scaling, computed in fp32 in
+another order.
+"""
+
+_SIZES = {"embedding_length": "dim", "attention.head_count": "n_heads",
+          "context_length": "max_seq_len"}
+_WIDTH, _N_LAYERS = "feed_forward_length", "block_count"
+_NEEDED = (*_SIZES, _WIDTH, _N_LAYERS, "attention.layer_norm_rms_epsilon")
+_READ = {*_NEEDED, "attention.head_count_kv", "rope.freq_base", "vocab_size"}
+# What a plain Llama computes. Another value is another model.
+_MUST_BE = {"expert_count": (0,), "expert_used_count": (0,), "rope.scaling.type": ("none",),
+            "rope.scale_linear": (1.0,),
+            "attention.causal": (True,), "attention.sliding_window": (0,),
+            "tensor_data_layout": ("reference", "Meta AI original pth")}
+
+
+def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
+    """The facts by which a file describes a config, without the scaling of RoPE.
+
+    Raises ValueError for a config that facts cannot describe.
+    """
+    ffn_dim = ffn_dim_of(
+        config, rule="the layers of a Llama in GGUF all turn their heads and see everything "
+                     "before them")
+    for name in ("norm_eps", "rope_theta"):
+        if _shortest(value := getattr(config, name)) != value:
+            raise ValueError(f"GGUF has numbers in fp32, and {name}={value!r} would come back as "
+                             f"{_shortest(value)!r}. Choose that, or write another format")
+    if (config.rope_scaling is not None
+        and (back := scaling_of(divisors_of(config), config)) != config.rope_scaling):
+        raise ValueError("GGUF tells of the scaling of RoPE by its divisors alone, and those of "
+                         f"{config.rope_scaling} would be read as {back}. Write another format")
+    facts = {"embedding_length": config.dim, "attention.head_count": config.n_heads,
+             "feed_forward_length": ffn_dim,
+             "context_length": config.max_seq_len, "block_count": config.n_layers}
+    facts = {key: ("u32", value) for key, value in facts.items()}
+    facts |= {"attention.head_count_kv": ("u32", config.n_kv_heads),
+              "attention.layer_norm_rms_epsilon": ("f32", config.norm_eps),
+              "rope.freq_base": ("f32", config.rope_theta),
+              "rope.dimension_count": ("u32", config.head_dim),
+              "vocab_size": ("u32", config.vocab_size)}
+    return {f"llama.{key}": fact for key, fact in facts.items()}
+
+
+def divisors_of(config: LlamaConfig) -> Float32[Tensor, "R"]:
+    """How many times slower the scaling of RoPE turns each pair."""
+    freq_R = rope_frequencies(config.head_dim, theta=config.rope_theta)
+    return (freq_R / rope_frequencies(config.head_dim, theta=config.rope_theta,
+                                      scaling=config.rope_scaling))
+
+
+def scaling_of(divisor_R: Float32[Tensor, "R"], config: LlamaConfig) -> RopeScaling | None:
+    """The scaling of RoPE that has these divisors, None if all are 1.
+
+    Of several, one that was published. Looks among the published constants, then among contexts
+    that are powers of two; the factor is the slowest pair's. Raises ValueError if none has them.
+    """
+    def turns_alike(scaling: RopeScaling | None) -> bool:
+        freq_R = rope_frequencies(config.head_dim, theta=config.rope_theta)
+        other_R = (
+            freq_R / rope_frequencies(config.head_dim, theta=config.rope_theta, scaling=scaling))
+        return torch.allclose(other_R, divisor_R, rtol=_SAME_DIVISOR, atol=0)
+
+    if turns_alike(None):
+        return None
+    factor = _shortest(divisor_R[-1].item())
+    if factor > 0 and math.isfinite(factor):
+        for original in (8192, *(1 << n for n in range(6, 21))):
+            for high in (4.0, 1.0, 2.0, 8.0):
+                scaling = RopeScaling(factor=factor, low_freq_factor=1.0, high_freq_factor=high,
+                                      original_max_seq_len=original)
+                if turns_alike(scaling):
+                    return scaling
+    raise ValueError(f"{DIVISORS} must be the divisors of a scaling as in Llama 3.1; no such "
+                     f"scaling has {[round(x, 4) for x in divisor_R.tolist()]}. Load a Llama, or "
+                     "another format of it")
+
+
+def config_from(
+    facts: Mapping[str, Any], tensors: Mapping[str, PackedEntry], divisors: PackedEntry | None, *,
+    where: Path
+) -> LlamaConfig:
+    """Our config from the facts of a file, its tensors and the divisors of the frequencies.
+
+    Raises ValueError naming each fact that is missing, unknown or asks for another arithmetic.
+    """
+    architecture = facts.get("general.architecture")
+    if architecture == "llama4":
+        raise ValueError(f"{where} is of a Llama 4, which is not built yet; this version has the "
+                         "text models Llama 1 to 3.3. Load one of those")
+    if architecture != "llama":
+        raise ValueError(f"general.architecture must be \"llama\"; {where} has "
+                         f"{architecture!r:.80}. Only Llamas can be loaded")
+    about = {name.removeprefix("llama."): value for name, value in facts.items()
+             if name.startswith("llama.")}
+    problems = [f"{key} is missing" for key in _NEEDED if key not in about]
+    problems += [f"{key} is {about[key]!r:.80}, and only {allowed[0]!r} can be computed"
+                 for key, allowed in _MUST_BE.items() if key in about
+                 and not _is_among(about[key], allowed)]
+    widths = ("rope.dimension_count", "attention.key_length", "attention.value_length")
+    problems += [f"{key} is not a key that is known" for key in about
+                 if key not in {*_READ, *_MUST_BE, *widths}]
+    if not _is_among(facts.get("split.count", 0), (0, 1)):
+        problems.append(f"it is one of {facts['split.count']!r:.80} files, which are not read: "
+                        "join them first")
+    n_layers = about.get("block_count")
+    if type(n_layers) is not int or n_layers > len(tensors):
+        problems.append(f"block_count is {n_layers!r:.80}, and the file holds {len(tensors)} "
+                        "tensors in all")
+    embedding = tensors.get(_EMBEDDING)
+    if embedding is None or len(embedding.shape) != 2:
+        problems.append(f"it has no matrix called {_EMBEDDING}")
+    if problems:
+        raise ValueError(f"{where} describes no model of this version: {'; '.join(problems[:8])}. "
+                         "Download it again, or take another format of this model")
+    try:
+        n_heads = about["attention.head_count"]
+        config = LlamaConfig(
+            **{ours: about[theirs] for theirs, ours in _SIZES.items()},
+            **plain_layers(n_layers, ffn_dim=about[_WIDTH]),
+            vocab_size=embedding.shape[0], n_kv_heads=about.get("attention.head_count_kv", n_heads),
+            norm_eps=_shortest(about["attention.layer_norm_rms_epsilon"]),
+            rope_theta=_shortest(about.get("rope.freq_base", 1e4)), is_tied=_HEAD not in tensors)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{where} describes no model of this version: {error}") from error
+    expected = dict.fromkeys(widths, config.head_dim) | {"vocab_size": config.vocab_size}
+    wrong = [f"{key} is {about[key]!r:.80}, not {n}" for key, n in expected.items()
+             if key in about and not _is_among(about[key], (n,))]
+    if (divisors is not None
+        and (divisors.kind.name, divisors.shape) != ("F32", (config.head_dim // 2,))):
+        wrong.append(f"{DIVISORS} is {divisors.shape} in {divisors.kind.name}, not "
+                     f"{(config.head_dim // 2,)} in F32")
+    if wrong:
+        raise ValueError(f"the facts in {where} must be those of its tensors; {'; '.join(wrong)}. "
+                         "Download it again")
+    if divisors is None:
+        return config
+    values = gguf_file.read_tensor(divisors, safetensors_file.mapped(where)).clone()
+    return dataclasses.replace(config, rope_scaling=scaling_of(values, config))
+
+
+def _shortest(value: Any) -> float:
+    """The number with the fewest digits that is the same in fp32: 1e-5, not 0.0000099999997."""
+    return float(str(np.float32(value)))
+
+
+def _is_among(value: Any, allowed: tuple) -> bool:
+    return not isinstance(value, np.ndarray) and value in allowed

@@ -1,0 +1,109 @@
+"""The weight files of Hugging Face's layout: one safetensors file, or several with an index.
+
+The index says which file holds which tensor. The index is believed only where the files agree with
+it, tensor by tensor, and only about files in its own folder.
+
+Notebook 18.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from llama_from_scratch.checkpoint import safetensors_file
+from llama_from_scratch.checkpoint.json_file import read_json, write_json
+from llama_from_scratch.checkpoint.safetensors_file import Entry
+
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+def entries(folder: Path) -> dict[str, Entry]:
+    """The tensors of all files by name, each from the one file that the index says it is in.
+
+    Raises ValueError if a file is missing or damaged, or if the index and the files do not say the
+    same.
+    """
+    has_single, has_index = (folder / SINGLE).exists(), (folder / INDEX).exists()
+    if has_single and has_index:
+        raise ValueError(f"weights lie in {SINGLE} or in the shards of {INDEX}; {folder} has both. "
+                         "Remove the one that is older")
+    if not has_single and not has_index:
+        raise ValueError(f"a checkpoint in Hugging Face's layout has {SINGLE} or {INDEX}; {folder} "
+                         "has neither"
+                         + (", but weights as pickles (.bin), which are not read: take its "
+                            "safetensors version"
+                            if list(folder.glob("pytorch_model*.bin")) else ". Download it again"))
+    if has_single:
+        return safetensors_file.entries(folder / SINGLE)
+    weight_map = _weight_map(folder)
+    shards = {file: safetensors_file.entries(folder / file)
+              for file in sorted(set(weight_map.values()))}
+    if extra := sorted(p.name for p in folder.iterdir()
+                       if re.fullmatch(r"model-\d+-of-\d+\.safetensors", p.name)
+                       and p.name not in shards):
+        raise ValueError(f"{folder / INDEX} does not name {', '.join(extra[:4])}, which may be of "
+                         "another checkpoint. Remove what does not belong, or download the index "
+                         "again")
+    problems = [f"{name} is not in {file}" for name, file in weight_map.items()
+                if name not in shards[file]]
+    for file, found in shards.items():
+        for name in found:
+            if name not in weight_map:
+                problems.append(f"{name} is in {file} and not in the index")
+            elif weight_map[name] != file:
+                problems.append(f"{name} is in {file} and in {weight_map[name]}")
+    if problems:
+        raise ValueError(f"the shards of {folder / INDEX} must hold just what it says; "
+                         f"{'; '.join(problems[:8])}. Download the checkpoint again")
+    return {name: entry for found in shards.values() for name, entry in found.items()}
+
+
+def cut(sizes: Mapping[str, int], shard_bytes: int | None) -> dict[str, list[str]]:
+    """Which file holds which tensors, each filled in order up to `shard_bytes`.
+
+    A single tensor may be larger than that. `sizes`: the bytes of each tensor. One file where
+    `shard_bytes` is None.
+    """
+    shards: list[list[str]] = [[]]
+    room = shard_bytes
+    for name, n_bytes in sizes.items():
+        if room is not None and n_bytes > room and shards[-1]:
+            shards.append([])
+            room = shard_bytes
+        shards[-1].append(name)
+        room = None if room is None else room - n_bytes
+    if len(shards) == 1:
+        return {SINGLE: shards[0]}
+    return {f"model-{i:05}-of-{len(shards):05}.safetensors": names
+            for i, names in enumerate(shards, 1)}
+
+
+def write_index(folder: Path, shards: Mapping[str, Sequence[str]], *, n_bytes: int) -> None:
+    """Writes the index of `shards`, whose tensors have `n_bytes` together."""
+    write_json(folder / INDEX, {"metadata": {"total_size": n_bytes},
+                                "weight_map": {name: file for file, names in shards.items()
+                                               for name in names}})
+
+
+def _weight_map(folder: Path) -> dict[str, str]:
+    """What the index says: the file of each tensor, all of them in its own folder and there."""
+    index = read_json(folder / INDEX)
+    weight_map = index.get("weight_map") if isinstance(index, Mapping) else None
+    is_map = isinstance(weight_map, Mapping) and weight_map
+    if not is_map or not all(isinstance(file, str) for file in weight_map.values()):
+        raise ValueError(f"{folder / INDEX} must map each tensor to its file in \"weight_map\"; it "
+                         "does not. Download it again")
+    files = sorted(set(weight_map.values()))
+    if outside := [file for file in files if not _is_in_this_folder(file)]:
+        raise ValueError(f"the shards of {folder / INDEX} must lie beside it; it names "
+                         f"{outside[0]!r}, which is elsewhere. Do not trust this checkpoint")
+    if missing := [file for file in files if not (folder / file).is_file()]:
+        raise ValueError(f"{folder / INDEX} names files that are not there: "
+                         f"{', '.join(missing[:4])}. Download them")
+    return dict(weight_map)
+
+
+def _is_in_this_folder(file: str) -> bool:
+    """Is it a plain name, under the rules of every system?"""
+    return (file not in ("", ".", "..")
+            and file == PurePosixPath(file).name == PureWindowsPath(file).name)

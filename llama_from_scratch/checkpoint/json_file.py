@@ -1,0 +1,44 @@
+"""JSON files of a checkpoint: read, written in one form, and compared key by key.
+
+Every error names the file.
+
+Notebook 17.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file. Raises ValueError if the file is missing or damaged."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"a checkpoint needs a JSON file at {path}; it cannot be read ({error}). "
+                         "Copy or save the checkpoint again") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value to a file that people can read, two spaces to a level."""
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+def differences(saved: Any, current: Any, *, where: str = "") -> list[str]:
+    """One line per key at which two JSON values differ.
+
+    `{"dim": 64}, {"dim": 128}` -> `["dim is 64 there and 128 here"]`.
+    """
+    if isinstance(saved, Mapping) and isinstance(current, Mapping):
+        keys = dict.fromkeys([*saved, *current])
+        pairs = [(f"{where}.{key}" if where else key, saved.get(key), current.get(key))
+                 for key in keys]
+    elif isinstance(saved, list) and isinstance(current, list) and len(saved) == len(current):
+        pairs = [(f"{where}[{i}]", a, b)
+                 for i, (a, b) in enumerate(zip(saved, current, strict=True))]
+    elif isinstance(saved, list) and isinstance(current, list):
+        return [f"{where} has {len(saved)} entries there and {len(current)} here"]
+    else:
+        return [] if saved == current else [f"{where} is {saved!r} there and {current!r} here"]
+    return [line for name, a, b in pairs for line in differences(a, b, where=name)]

@@ -1,0 +1,233 @@
+"""The .pth files of Meta's layout: each matrix cut into shards, and joined again.
+
+They are opened without running code. Every file holds a part of every matrix, so the whole is their
+concatenation along the axis of its row in the table of names; norms are in each file. A .pth file
+is a pickle, which could run code: only tensors are accepted from it.
+
+Notebook 18. Sources: llama-models, models/checkpoint.py; transformers,
+models/llama/convert_llama_weights_to_hf.py.
+"""
+
+import itertools
+import pickle
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from llama_from_scratch.checkpoint.names import META
+from llama_from_scratch.checkpoint.translation import Piece, Translation, to_ours, to_theirs
+from llama_from_scratch.config import LlamaConfig, record
+
+# What a damaged pickle or zip archive may raise on its way through torch.load.
+_DAMAGE = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError,
+           pickle.UnpicklingError,
+           RecursionError, RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile)
+
+
+@record
+class Cut:
+    """How a model is divided into `n_shards` files.
+
+    `n_copies`: with more shards than key/value heads, this many neighbors hold the same head.
+    `is_by_column`: each shard has some columns of the embedding, as in Llama 1 and 2, instead of
+    some rows.
+    """
+
+    n_shards: int
+    n_copies: int
+    is_by_column: bool
+
+    def axis(self, piece: Piece) -> int | None:
+        """The axis along which the shards divide a tensor, None where each holds the whole."""
+        return 1 if self.is_by_column and piece.row.role == "embedding" else piece.row.cut
+
+    def n_parts(self, piece: Piece) -> int:
+        """The number of different parts of a tensor that is divided."""
+        return self.n_shards // self.n_copies if piece.row.heads == "n_kv_heads" else self.n_shards
+
+
+def open_shard(file: Path) -> dict[str, Tensor]:
+    """The tensors of a .pth file, as views of the mapped file.
+
+    Raises ValueError if the file is no whole archive, or if its pickle holds anything but a flat
+    dict of tensors.
+    """
+    try:
+        _refuse_forged_lengths(file)
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except _DAMAGE as error:
+        reason = str(error).split("\n")[0][:300]
+        if isinstance(error, pickle.UnpicklingError):
+            raise ValueError(f"a .pth file may hold tensors and nothing that runs; {file} asks for "
+                             f"more ({reason}). Do not open it by other means unless you trust its "
+                             "maker") from error
+        raise ValueError(f"a checkpoint needs a whole .pth file at {file}; it cannot be read "
+                         f"({reason}). Copy or download the checkpoint again") from error
+    is_flat = isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items())
+    if not is_flat:
+        raise ValueError(f"a .pth file of a Llama holds tensors by name; {file} holds something "
+                         "else. Download it again")
+    size = file.stat().st_size
+    for name, tensor in content.items():
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.nbytes > size:
+            raise ValueError(f"{name} in {file} is said to have {tensor.nbytes} bytes, and the "
+                             f"file has {size}. Download it again")
+    return {name: tensor for name, tensor in content.items() if name not in META.ignored}
+
+
+def files_of(folder: Path) -> list[Path]:
+    """The .pth files of a checkpoint, in their order.
+
+    Raises ValueError if there is none, or a gap.
+    """
+    files = sorted(folder.glob("consolidated.*.pth"))
+    if (folder / "consolidated.pth").is_file():
+        files.append(folder / "consolidated.pth")
+    if not files:
+        raise ValueError(f"a checkpoint in Meta's layout has consolidated.00.pth and on; {folder} "
+                         "has none. Download it again")
+    expected = [f"consolidated.{i:02}.pth" for i in range(len(files))]
+    if [file.name for file in files] not in (expected, ["consolidated.pth"]):
+        raise ValueError(f"the shards of a checkpoint are {', '.join(expected[:3])} and so on "
+                         f"without a gap; {folder} has "
+                         f"{', '.join(file.name for file in files[:12])}. Download what is "
+                         "missing, or remove what does not belong")
+    return files
+
+
+def n_copies_for(config: LlamaConfig, n_shards: int) -> int:
+    """How often each key/value head is stored in this many shards.
+
+    Raises ValueError if the shards would hold unequal numbers of heads.
+    """
+    n_copies = max(1, n_shards // config.n_kv_heads)
+    if n_shards < 1 or config.n_heads % n_shards or (config.n_kv_heads * n_copies) % n_shards:
+        raise ValueError("each shard holds the same number of heads, so n_shards must divide "
+                         "n_heads, and divide n_kv_heads or be a multiple of it; got "
+                         f"n_shards={n_shards}, n_heads={config.n_heads} and "
+                         f"n_kv_heads={config.n_kv_heads}. Choose another number")
+    return n_copies
+
+
+def n_copies_in(shards: Sequence[Mapping[str, Tensor]], *, keys: str) -> int:
+    """How many neighbors hold the same key/value heads, by the tensor called `keys`."""
+    if any(keys not in shard for shard in shards):
+        return 1
+    n = len(list(itertools.takewhile(lambda shard: are_same(shard[keys], shards[0][keys]), shards)))
+    return n if len(shards) % n == 0 else 1
+
+
+def shard_shapes(how: Translation, cut: Cut) -> dict[str, tuple[int, ...]]:
+    """The shape of every tensor in one shard, under Meta's names.
+
+    Raises ValueError if the shards would be unequal.
+    """
+    parts = {}
+    for name, shape in how.theirs.items():
+        piece, = how.by_theirs[name]
+        axis, n_parts = cut.axis(piece), cut.n_parts(piece)
+        if axis is not None and shape[axis] % n_parts:
+            raise ValueError("all shards have the same size, so their number must divide axis "
+                             f"{axis} of {piece.ours}, {shape}; got {cut.n_shards} shards. Choose "
+                             "another number")
+        parts[name] = tuple(n // n_parts if i == axis else n for i, n in enumerate(shape))
+    return parts
+
+
+def shard_of(
+    how: Translation, weights: Mapping[str, Tensor], i: int, *, cut: Cut
+) -> dict[str, Tensor]:
+    """The tensors of shard `i`; copies, because torch.save would write all that a view looks at."""
+    shard = {}
+    for name in how.names_for(weights):
+        piece, = how.by_theirs[name]
+        whole, axis = to_theirs(how, weights, name), cut.axis(piece)
+        if axis is not None:
+            n_parts = cut.n_parts(piece)
+            length = whole.shape[axis] // n_parts
+            whole = whole.narrow(axis, i // (cut.n_shards // n_parts) * length, length)
+        shard[name] = whole.clone()
+    return shard
+
+
+def tensors(
+    how: Translation, files: Sequence[Path], cut: Cut, dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Views of the one mapped file where nothing changes, otherwise memory of its own.
+
+    One tensor at a time. What has been read of a mapped file counts as ours until it is closed, so
+    the files are opened again for each layer.
+    """
+    first = open_shard(files[0])
+    dtypes = {name: tensor.dtype for name, tensor in first.items()}
+    is_unchanged = len(files) == 1 and all(dtype in (None, each) for each in dtypes.values())
+    groups = [tuple(how.ours)] if is_unchanged else how.groups
+    del first
+    for group in groups:
+        shards = [open_shard(file) for file in files]
+
+        def read(name: str, *, dtype: torch.dtype | None, is_kept: bool, shards=shards) -> Tensor:
+            parts = [shard[name] for shard in shards]
+            return parts[0].contiguous() if is_unchanged else _joined(parts, how, name, cut, dtype)
+
+        yield from to_ours(how, read, dtypes=dtypes, dtype=dtype, names=group)
+        del shards, read
+
+
+def are_same(a: Tensor, b: Tensor) -> bool:
+    """Do two tensors have the same dtype, shape and values?
+
+    Other weights differ in the first piece.
+    """
+    if a.shape != b.shape or a.dtype != b.dtype:
+        return False
+    return all(torch.equal(x, y) for x, y in zip(a.split(1024), b.split(1024), strict=True))
+
+
+def _joined(
+    parts: Sequence[Tensor], how: Translation, name: str, cut: Cut, dtype: torch.dtype | None
+) -> Tensor:
+    """The parts of a tensor side by side, in memory of their own.
+
+    A tensor that every shard holds whole is the first shard's.
+    """
+    piece, = how.by_theirs[name]
+    axis, n_each = cut.axis(piece), cut.n_shards // cut.n_parts(piece)
+    if axis is not None and n_each > 1:
+        _refuse_unequal_copies(parts, n_each, piece.ours)
+        parts = parts[::n_each]
+    whole = torch.empty(how.theirs[name], dtype=dtype or parts[0].dtype)
+    places = [whole] if axis is None else whole.split(parts[0].shape[axis], dim=axis)
+    for place, part in zip(places, parts[: len(places)], strict=True):
+        place.copy_(part)
+    return whole
+
+
+def _refuse_unequal_copies(parts: Sequence[Tensor], n_copies: int, name: str) -> None:
+    for i, part in enumerate(parts):
+        if not are_same(part, parts[i - i % n_copies]):
+            raise ValueError(f"with more shards than key/value heads, {n_copies} neighbors hold "
+                             f"the same one; shards {i - i % n_copies} and {i} differ in {name}. "
+                             "Check that all files are of the same model")
+
+
+def _refuse_forged_lengths(file: Path) -> None:
+    """Raises ValueError for an archive whose entries claim to be longer than the file.
+
+    PyTorch writes its archives uncompressed, and allocates what an entry claims.
+    """
+    if not zipfile.is_zipfile(file):
+        raise ValueError("it is no zip archive, as torch.save has written since version 1.6")
+    with zipfile.ZipFile(file) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                raise ValueError(f"its entry {entry.filename!r} is compressed, which PyTorch never "
+                                 "does")
+            if entry.header_offset + entry.file_size > file.stat().st_size:
+                raise ValueError(f"its entry {entry.filename!r} is said to be {entry.file_size} "
+                                 "bytes long")

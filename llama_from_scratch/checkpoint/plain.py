@@ -1,0 +1,51 @@
+"""The layers that every published text format can describe.
+
+They are dense and all alike, turn their heads by RoPE, and see everything before them. params.json,
+config.json, GGUF's facts and llama2.c's header have one number of layers and one feed-forward
+width. This is the one place that turns those two into the layers of a config, and back.
+
+Notebook 18.
+"""
+
+from typing import Any
+
+from llama_from_scratch.config import Dense, LayerSpec, LlamaConfig
+
+LAYER_FIELDS = ("ffn_dim", "layers")
+"""The fields of a `LlamaConfig` that say what its layers are made of."""
+
+
+def plain_layers(n_layers: int, *, ffn_dim: Any) -> dict[str, Any]:
+    """The fields of a `LlamaConfig` for this many plain layers.
+
+    Does not check `ffn_dim`: the config does.
+    """
+    return {"layers": (LayerSpec(),) * n_layers, "ffn_dim": ffn_dim}
+
+
+def ffn_dim_of(config: LlamaConfig, *, rule: str) -> int:
+    """The feed-forward width of all layers.
+
+    Raises ValueError unless they are plain and alike; its message begins with `rule`.
+    """
+    if odd_layers(config):
+        raise ValueError(f"{rule}; got {sorted({str(spec) for spec in config.layers})}. "
+                         "Write another format")
+    return config.feed_forward(config.layers[0]).width
+
+
+def odd_layers(config: LlamaConfig) -> list[str]:
+    """The kinds of layers that are not plain, or not like the first one, in words.
+
+    None where every format can describe the config.
+    """
+    first = config.feed_forward(config.layers[0])
+    return sorted({str(spec) for spec in config.layers
+                   if spec != LayerSpec(feed_forward=spec.feed_forward)
+                   or not isinstance(first, Dense) or config.feed_forward(spec) != first})
+
+
+def ffn_dims(config: LlamaConfig) -> tuple[int, ...]:
+    """The feed-forward widths of any config's dense layers, each once, in their order."""
+    kinds = [config.feed_forward(spec) for spec in config.layers]
+    return tuple(dict.fromkeys(kind.width for kind in kinds if isinstance(kind, Dense)))

@@ -1,0 +1,56 @@
+"""The tensors of a checkpoint must be exactly those of its config.
+
+What is missing, extra or misshapen is named. Nothing that a config claims is believed before it is
+held against the files: a forged number would allocate memory.
+
+Notebook 18.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.model.costs import param_shapes
+
+N_NAMED = 8
+"""How many differences a message names before it counts the rest."""
+
+
+def refuse_differences(
+    found: Mapping[str, tuple[int, ...]], needed: Mapping[str, tuple[int, ...]], *, where: str
+) -> None:
+    """Raises ValueError if a tensor among `found` is missing, extra or misshapen.
+
+    The message lists them.
+    """
+    problems = [f"{name} is missing" for name in needed if name not in found]
+    problems += [f"{name} is not of this model" for name in found if name not in needed]
+    problems += [f"{name} is {tuple(found[name])}, not {needed[name]}"
+                 for name in needed if name in found and tuple(found[name]) != needed[name]]
+    if problems:
+        raise ValueError(f"the tensors in {where} must be those of its config; {listed(problems)}. "
+                         "Copy or convert the checkpoint again, or correct the config")
+
+
+def refuse_impossible_sizes(config: LlamaConfig, *, n_values: int, where: str | Path) -> None:
+    """Raises ValueError for sizes that a model in files of `n_values` numbers cannot have.
+
+    Makes nothing that large.
+    """
+    if config.dim > n_values:
+        raise ValueError(f"dim is the length of every norm, so it cannot exceed the {n_values} "
+                         f"numbers in the files; {where} says {config.dim}. Download the "
+                         "checkpoint again, or correct the config")
+    try:
+        param_shapes(config)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        # PyTorch counts bytes in 64 bits.
+        raise ValueError(f"a tensor must fit into memory, and {where} describes one that fits into "
+                         f"no machine ({str(error).splitlines()[0]:.120}). Download the checkpoint "
+                         "again, or correct the config") from error
+
+
+def listed(problems: list[str]) -> str:
+    """The first problems in one line, and how many more there are."""
+    more = f" and {len(problems) - N_NAMED} more" if len(problems) > N_NAMED else ""
+    return "; ".join(sorted(problems)[:N_NAMED]) + more

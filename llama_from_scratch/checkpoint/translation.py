@@ -1,0 +1,209 @@
+"""Our parameters <-> the tensors of a format, by the table of names.
+
+One at a time, and as views where nothing changes. Everything is made of pieces: a piece is a part
+of one parameter of ours and a part of one tensor of theirs with the same numbers, in another order
+at most. A parameter in one piece that keeps its order is a view of the file. All others are copied
+into memory of their own, piece by piece, straight from the file.
+
+E experts, F feed-forward width, H heads, D the rest. Notebook 18.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from llama_from_scratch.checkpoint.names import TABLE, Format, Row, Table, Theirs, groups
+from llama_from_scratch.config import LlamaConfig, record
+from llama_from_scratch.model.costs import param_shapes
+
+
+@record
+class Piece:
+    """The numbers that one parameter of ours and one tensor of theirs have in common.
+
+    `expert`: the entry of our first axis, None for all of it. `along`, `start`, `length`: the place
+    in theirs, None for all of it. `n_heads`: the heads whose rows are in halves there, None where
+    rows keep their order.
+    """
+
+    row: Row
+    ours: str
+    theirs: str
+    expert: int | None
+    along: int | None
+    start: int
+    length: int
+    n_heads: int | None
+    is_transposed: bool
+
+    @property
+    def keeps_order(self) -> bool:
+        """Do the numbers follow one another in the same order in both?"""
+        return self.n_heads is None and not self.is_transposed
+
+    @property
+    def is_all(self) -> bool:
+        """Is theirs the same tensor as ours?"""
+        return self.keeps_order and self.along is None and self.expert is None
+
+    def in_ours(self, whole: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+        """The piece as a view of our parameter; its axes are those of `in_theirs`."""
+        part = whole if self.expert is None else whole[self.expert]
+        return (part if self.n_heads is None
+                else part.unflatten(0, (self.n_heads, -1, 2)).transpose(1, 2))
+
+    def in_theirs(self, whole: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
+        """The piece as a view of their tensor, its axes in our order."""
+        part = whole if self.along is None else whole.narrow(self.along, self.start, self.length)
+        part = part.transpose(-1, -2) if self.is_transposed else part
+        return part if self.n_heads is None else part.unflatten(0, (self.n_heads, 2, -1))
+
+
+@record
+class Translation:
+    """All pieces of a model in one format.
+
+    `groups`: our names, one alone or those of a layer together, in the order of the table. `ours`,
+    `theirs`: the shape of each tensor by name. `ignored`: names that files of this format may
+    also hold.
+    """
+
+    format: Format
+    groups: tuple[tuple[str, ...], ...]
+    ours: Mapping[str, tuple[int, ...]]
+    theirs: Mapping[str, tuple[int, ...]]
+    pieces: tuple[Piece, ...]
+    ignored: frozenset[str]
+
+    @functools.cached_property
+    def by_ours(self) -> Mapping[str, list[Piece]]:
+        """The pieces of each parameter of ours."""
+        return _by(lambda piece: piece.ours, self.pieces)
+
+    @functools.cached_property
+    def by_theirs(self) -> Mapping[str, list[Piece]]:
+        """The pieces of each tensor of theirs, in their order there."""
+        return _by(lambda piece: piece.theirs, self.pieces)
+
+    def names_for(self, ours: Iterable[str]) -> list[str]:
+        """Their tensors that hold these parameters, each once."""
+        return list(dict.fromkeys(piece.theirs for name in ours for piece in self.by_ours[name]))
+
+
+def translation(format: Format, config: LlamaConfig, *, table: Table = TABLE) -> Translation:
+    """How the parameters that a config's model has are stored in a format."""
+    heads = {"n_heads": config.n_heads, "n_kv_heads": config.n_kv_heads}
+    return translation_of(
+        param_shapes(config), format, heads=heads, n_layers=config.n_layers, table=table)
+
+
+def translation_of(
+    params: Mapping[str, tuple[int, ...]], format: Format, *, heads: Mapping[str, int],
+    n_layers: int, table: Table = TABLE
+) -> Translation:
+    """The same for parameters of these shapes.
+
+    Raises ValueError if the table has no row for one of them, or the format no name.
+    """
+    found = groups(params, n_layers, table=table)
+    theirs: dict[str, tuple[int, ...]] = {}
+    pieces: list[Piece] = []
+    for layer, rows in found:
+        prefix = "" if layer is None else format.of_layer.format(i=layer)
+        for ours, row in rows.items():
+            if format not in row.theirs:
+                raise ValueError(f"a checkpoint has a tensor for each parameter, and "
+                                 f"{format.name}'s layout has none for {ours}. Take another format")
+            pieces += _pieces(row, ours, params[ours], row.theirs[format], prefix=prefix,
+                              heads=heads, theirs=theirs)
+    order = [ours for _, rows in found for ours in rows]
+    return Translation(
+        format=format, groups=tuple(tuple(rows) for _, rows in found),
+        ours={ours: params[ours] for ours in order}, theirs=theirs, pieces=tuple(pieces),
+        ignored=frozenset(name.format(i=i) for name in format.ignored for i in range(n_layers)))
+
+
+def _pieces(
+    row: Row, ours: str, shape: tuple[int, ...], how: Theirs, *, prefix: str,
+    heads: Mapping[str, int], theirs: dict[str, tuple[int, ...]],
+) -> Iterator[Piece]:
+    """The pieces of one parameter; `theirs`, the shapes of their tensors so far, grows by them."""
+    for expert in range(shape[0]) if how.is_split else (None,):
+        name = prefix + how.name.format(e=expert)
+        part = list(shape if expert is None else shape[1:])
+        if how.is_transposed:
+            part[-2:] = part[-1], part[-2]
+        length = start = 0
+        if how.along is None:
+            if name in theirs:
+                raise AssertionError(f"the table makes {name} of several parameters and does not "
+                                     "say along which axis")
+        else:
+            length = part[how.along]
+            start = theirs[name][how.along] if name in theirs else 0
+            part[how.along] += start
+        theirs[name] = tuple(part)
+        yield Piece(row=row, ours=ours, theirs=name, expert=expert, along=how.along, start=start,
+                    length=length, n_heads=heads[row.heads] if how.has_halves else None,
+                    is_transposed=how.is_transposed)
+
+
+def to_ours(
+    how: Translation, read: Callable[..., Tensor], *, dtypes: Mapping[str, torch.dtype],
+    dtype: torch.dtype | None = None, names: Iterable[str] | None = None,
+) -> Iterator[tuple[str, Tensor]]:
+    """Each parameter of ours, in `dtype` or that of the file.
+
+    The next one is read when it is asked for. `read(theirs, dtype=, is_kept=)` reads one tensor of
+    theirs, in its own dtype where None is asked for. With `is_kept` the result goes on to be used
+    and may be a view of a mapped file; otherwise it is copied from at once and dropped. `dtypes`:
+    of their tensors in the file. `names`: which parameters, by default all in the order of the
+    table.
+    """
+    for ours in how.ours if names is None else names:
+        pieces = how.by_ours[ours]
+        first, is_one = pieces[0], len(pieces) == 1
+        stored = {dtypes[piece.theirs] for piece in pieces}
+        if dtype is None and len(stored) > 1:
+            raise ValueError(f"the tensors that make up {ours} have several dtypes: "
+                             f"{', '.join(sorted(map(str, stored)))}. Choose one, "
+                             "such as dtype=torch.float32")
+        if is_one and first.is_all:
+            yield ours, read(first.theirs, dtype=dtype, is_kept=True)
+            continue
+        wanted = dtype or dtypes[first.theirs]
+        if is_one and first.keeps_order and stored == {wanted}:
+            part = first.in_theirs(read(first.theirs, dtype=None, is_kept=True))
+            if part.is_contiguous():
+                yield ours, part
+                continue
+        own = torch.empty(how.ours[ours], dtype=wanted)
+        for piece in pieces:
+            piece.in_ours(own).copy_(piece.in_theirs(read(piece.theirs, dtype=None, is_kept=False)))
+        yield ours, own
+
+
+def to_theirs(how: Translation, weights: Mapping[str, Tensor], name: str) -> Tensor:
+    """One tensor of theirs out of our parameters.
+
+    A view where it is a part of one, otherwise memory of its own.
+    """
+    pieces = how.by_theirs[name]
+    first = pieces[0]
+    weight = weights[first.ours].detach()
+    if len(pieces) == 1 and first.keeps_order:
+        return first.in_ours(weight)
+    whole = torch.empty(how.theirs[name], dtype=weight.dtype, device=weight.device)
+    for piece in pieces:
+        piece.in_theirs(whole).copy_(piece.in_ours(weights[piece.ours].detach()))
+    return whole
+
+
+def _by(key: Callable[[Piece], str], pieces: Iterable[Piece]) -> dict[str, list[Piece]]:
+    found: dict[str, list[Piece]] = {}
+    for piece in pieces:
+        found.setdefault(key(piece), []).append(piece)
+    return found

@@ -1,0 +1,23 @@
+"""What `llama mini` and `llama convert` share: in which form a checkpoint is written, and where."""
+
+import argparse
+from pathlib import Path
+
+FORMAT_HELP = "hugging-face, meta, gguf, llama2c or native"
+TARGET_HELP = "a new folder, or for gguf a new file"
+
+
+def add_form_arguments(parser: argparse.ArgumentParser, *, usual_dtype: str) -> None:
+    """Adds the numbers' type and the number of files; `usual_dtype` is text for --help."""
+    parser.add_argument("--dtype", help="float32, bfloat16, float16, and for gguf q8_0 "
+                        f"(default: {usual_dtype})")
+    parser.add_argument("--shards", type=int, default=1, metavar="N",
+                        help="how many weight files, in meta and hugging-face (default 1)")
+
+
+def print_written(path: Path) -> None:
+    """Prints the files that were written, with their sizes in bytes, and what to do with them."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    for file in files:
+        print(f"{file.stat().st_size:14,}  {file}")
+    print(f"Look at it with: llama inspect {path}. Talk to it with: llama chat {path}")

@@ -1,0 +1,37 @@
+"""`llama tokenize`: the tokens of a text, one a line."""
+
+import argparse
+from pathlib import Path
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Adds the subcommand and its arguments."""
+    parser = commands.add_parser("tokenize", help="show how a text becomes tokens")
+    parser.set_defaults(run=run)
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("text", nargs="?", help="the text itself")
+    source.add_argument("--file", type=Path, help="or a UTF-8 file")
+    parser.add_argument("--model", help="a checkpoint's folder or file, or an id on the Hugging "
+                        "Face hub (default: the bundled mini model)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prints each token's id and text, then how many bytes a token holds on average."""
+    from llama_from_scratch import bundled
+    from llama_from_scratch.checkpoint.load import open_checkpoint
+    from llama_from_scratch.train.data import read_text
+
+    model = bundled.path("mini") if args.model is None else args.model
+    tokenizer = open_checkpoint(model).tokenizer()
+    text = args.text if args.file is None else read_text(args.file)
+    ids = tokenizer.encode(text)
+    for token in ids:
+        piece = tokenizer.decode_bytes([token])
+        try:
+            print(f"{token:7}  {piece.decode()!r}")
+        except UnicodeDecodeError:  # part of a character
+            print(f"{token:7}  {piece!r}")
+    n_bytes = len(text.encode(errors="replace"))
+    print(f"{len(ids):,} tokens for {n_bytes:,} bytes: "
+          f"{n_bytes / max(len(ids), 1):.2f} bytes per token")
+    return 0

@@ -1,0 +1,174 @@
+"""A kernel's source made into machine code for one GPU architecture, by PyTorch's CUDA compiler.
+
+NVRTC is nvcc's device half as a library: it takes a text and returns a cubin, the GPU's own machine
+code, in about a tenth of a second, and needs neither a host compiler nor a CUDA toolkit nor a GPU.
+A cubin loads into any driver of the same CUDA major; PTX, the intermediate text, would not load
+into a driver older than the compiler.
+
+Notebook 30. Source: NVIDIA, "NVRTC" (CUDA toolkit documentation), section "Basic Usage".
+"""
+
+import ctypes
+import functools
+import importlib.util
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from llama_from_scratch.config import record
+from llama_from_scratch.files import digest
+from llama_from_scratch.kernels.machinery.cache import cached_file
+from llama_from_scratch.kernels.machinery.source import Program
+
+# No --use_fast_math: it flushes denormals and replaces division and square root by approximations,
+# for whole files, unseen.
+FLAGS = ("--std=c++17", "--generate-line-info", "--ptxas-options=-v")
+MAJORS = (13, 12)  # of CUDA, newest first
+
+
+class CompileError(RuntimeError):
+    """A kernel source that a compiler refused; the message is its log, with file and line."""
+
+
+@record
+class Compiled:
+    """The machine code of one compilation, and its log (warnings, registers, spills)."""
+
+    cubin: bytes
+    log: str
+
+
+class Compiler:
+    """One NVRTC library: its `path`, `version` (of CUDA) and GPU `architectures`, as 75 for 7.5."""
+
+    def __init__(self, path: str) -> None:
+        self.path, self._library = path, ctypes.CDLL(path)
+        self._library.nvrtcGetErrorString.restype = ctypes.c_char_p
+        major, minor, count = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
+        self._call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
+        self.version = (major.value, minor.value)
+        # NVRTC opens its built-in functions by bare name; loaded here by path, they are found next
+        # to it wherever it is.
+        builtins = Path(path).with_name(f"libnvrtc-builtins.so.{major.value}.{minor.value}")
+        if builtins.is_file():
+            ctypes.CDLL(str(builtins))
+        self._call("nvrtcGetNumSupportedArchs", ctypes.byref(count))
+        architectures = (ctypes.c_int * count.value)()
+        self._call("nvrtcGetSupportedArchs", architectures)
+        self.architectures = tuple(sorted(architectures))
+
+    def architecture(self, capability: tuple[int, int]) -> str:
+        """The newest architecture whose code runs on a GPU of this capability: `sm_90` for (9, 0).
+
+        Code runs on GPUs of the same major capability and the same or a later minor one. Raises
+        ValueError if there is none.
+        """
+        major, minor = capability
+        if fitting := [each for each in self.architectures
+                       if each // 10 == major and each % 10 <= minor]:
+            return f"sm_{fitting[-1]}"
+        known = ", ".join(f"{each // 10}.{each % 10}" for each in self.architectures)
+        cuda = ".".join(map(str, self.version))
+        needed = "an older" if 10 * major + minor < self.architectures[0] else "a newer"
+        raise ValueError(f"the GPU must be of a compute capability that CUDA {cuda} compiles for "
+                         f"({known}); it is of {major}.{minor}. Install a PyTorch built for "
+                         f"{needed} CUDA, or use the plain PyTorch modules")
+
+    def compile(self, program: Program, architecture: str) -> Compiled:
+        """The program compiled for `sm_XX`. Raises CompileError, with the log, for an error in
+        it."""
+        source, handle = program.source, ctypes.c_void_p()
+        file = f"{source.name}.cu"
+        self._call("nvrtcCreateProgram", ctypes.byref(handle), source.text.encode(), file.encode(),
+                   len(source.headers), _strings(source.headers.values()), _strings(source.headers))
+        try:
+            flags = flags_of(program, architecture)
+            status = self._library.nvrtcCompileProgram(handle, len(flags), _strings(flags))
+            log = self._bytes(handle, "nvrtcGetProgramLog").rstrip(b"\0").decode(errors="replace")
+            if status:
+                cuda = ".".join(map(str, self.version))
+                raise CompileError(f"{file} does not compile for {architecture} with real = "
+                                   f"{program.real_name} (NVRTC {cuda}, "
+                                   f"{self._meaning(status)}):\n{log}")
+            return Compiled(cubin=self._bytes(handle, "nvrtcGetCUBIN"), log=log)
+        finally:
+            self._call("nvrtcDestroyProgram", ctypes.byref(handle))
+
+    def cubin(self, program: Program, architecture: str, *, folder: Path | None = None) -> bytes:
+        """The program's machine code for `sm_XX`, from the disk cache if it holds exactly that."""
+        key = digest("cubin", program.key, *flags_of(program, architecture), repr(self.version),
+                     repr(self._n_bytes))
+        make = lambda path: path.write_bytes(self.compile(program, architecture).cubin)
+        return cached_file(key, suffix=".cubin", folder=folder, make=make).read_bytes()
+
+    @functools.cached_property
+    def _n_bytes(self) -> int:
+        """The library's size, as 13.0.48 and 13.0.88 differ, but nvrtcVersion says 13.0."""
+        return Path(self.path).stat().st_size if Path(self.path).is_file() else 0
+
+    def _bytes(self, handle: ctypes.c_void_p, getter: str) -> bytes:
+        size = ctypes.c_size_t()
+        self._call(f"{getter}Size", handle, ctypes.byref(size))
+        data = ctypes.create_string_buffer(size.value)
+        self._call(getter, handle, data)
+        return data.raw
+
+    def _call(self, function: str, *args: object) -> None:
+        if status := getattr(self._library, function)(*args):
+            raise RuntimeError(f"{function} of {self.path} failed: {self._meaning(status)}")
+
+    def _meaning(self, status: int) -> str:
+        return self._library.nvrtcGetErrorString(status).decode()
+
+
+def flags_of(program: Program, architecture: str) -> tuple[str, ...]:
+    """The compiler's options, which are NVRTC's and nvcc's alike."""
+    return (*FLAGS, f"--gpu-architecture={architecture}", f"-DREAL={program.real_name}")
+
+
+@functools.cache
+def compiler() -> Compiler:
+    """The NVRTC of the CUDA major that PyTorch was built for; of any, if it was built for none.
+
+    Raises RuntimeError, with the places searched and the way to get one, if there is none.
+    """
+    majors = MAJORS if torch.version.cuda is None else (int(torch.version.cuda.split(".")[0]),)
+    paths = [path for major in majors for path in candidates(major)]
+    for path in paths:
+        if path.is_absolute() and not path.is_file():
+            continue
+        try:
+            return Compiler(str(path))
+        except OSError:  # not on the loader's path, or for another kind of machine
+            continue
+    searched = ", ".join(dict.fromkeys(str(path.parent) for path in paths if path.is_absolute()))
+    raise RuntimeError("no NVRTC, the CUDA runtime compiler, of CUDA "
+                       f"{' or '.join(map(str, majors))} was found in {searched}, nor by the "
+                       f"loader. `{sys.executable} -m pip install "
+                       f"'nvidia-cuda-nvrtc=={majors[0]}.*'` gets it (90 MB, Linux; on Windows, "
+                       "work in WSL)")
+
+
+def candidates(major: int) -> Iterator[Path]:
+    """Where libnvrtc may be: in CUDA's wheels, in a toolkit; last, a bare name for the loader."""
+    name = f"libnvrtc.so.{major}"
+    wheels = importlib.util.find_spec("nvidia")
+    for root in wheels.submodule_search_locations if wheels else ():
+        yield Path(root) / f"cu{major}" / "lib" / name
+        yield Path(root) / "cuda_nvrtc" / "lib" / name
+    yield Path(torch.__file__).parent / "lib" / name
+    nvcc = shutil.which("nvcc")
+    toolkits = [Path(nvcc).resolve().parents[1]] if nvcc else []
+    for root in [*toolkits, Path("/usr/local/cuda"),
+                 *sorted(Path("/usr/local").glob(f"cuda-{major}*")), Path(sys.prefix)]:
+        yield root / "lib64" / name
+        yield root / "lib" / name
+    yield Path(name)
+
+
+def _strings(texts: object) -> ctypes.Array:
+    encoded = [text.encode() for text in texts]
+    return (ctypes.c_char_p * len(encoded))(*encoded)

@@ -1,0 +1,285 @@
+"""A kernel's source text, and what its entry points take.
+
+Every kernel is one plain `.cu` file. The dtype is a compile flag (`-DREAL=bf16`), not a template,
+so an entry point reads as it is called, and its C signature is all that Python needs: it is parsed
+here, and every argument is checked against it and typed by it. A launch is then six integers and a
+list of pointers, for a GPU and for the emulator alike.
+
+Notebook 30.
+"""
+
+import ctypes
+import re
+import struct
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from llama_from_scratch.config import record
+from llama_from_scratch.files import digest
+
+FOLDER = Path(__file__).parents[1]   # of the kernels
+REAL_NAMES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "fp16",
+              torch.float64: "double"}
+
+_TENSOR_DTYPES = {
+    "float": torch.float32, "double": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16,
+    "int": torch.int32, "long long": torch.int64, "unsigned": torch.uint32,
+    "unsigned char": torch.uint8,
+}
+_INTEGERS = {"int": (-(2**31), 2**31 - 1), "unsigned": (0, 2**32 - 1),
+             "long long": (-(2**63), 2**63 - 1)}
+# As the struct module spells them.
+_CODES = {"int": "i", "unsigned": "I", "long long": "q", "float": "f", "double": "d"}
+
+_ENTRY = re.compile(
+    r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\(\s*(?P<threads>\w+)[^)]*\)\s+)?'
+    r"(?P<name>\w+)\s*\((?P<parameters>[^)]*)\)")
+_PARAMETER = re.compile(
+    r"(?P<const>const\s+)?(?P<type>[a-z]\w*(?:\s+(?:long|char))?)\s*(?P<pointer>\*?)"
+    r"\s*(?:__restrict__\s+)?(?P<name>\w+)")
+
+
+@record
+class Parameter:
+    """One argument of an entry point, as its C declaration states it."""
+
+    name: str
+    c_type: str
+    is_pointer: bool
+    is_const: bool
+
+    @property
+    def may_be_null(self) -> bool:
+        """A pointer whose name ends in `_or_null` may be given None."""
+        return self.is_pointer and self.name.endswith("_or_null")
+
+
+@record
+class Entry:
+    """An `extern "C" __global__` function; `max_threads`: that a block of it may have."""
+
+    name: str
+    parameters: tuple[Parameter, ...]
+    max_threads: int
+    line: int
+
+
+@record
+class Source:
+    """The text of a `.cu` file and of the headers it includes, by name."""
+
+    name: str
+    text: str
+    headers: dict[str, str]
+
+    @classmethod
+    def read(cls, name: str) -> "Source":
+        """The file `name`.cu of kernels/. Raises ValueError, with the names there are, without
+        one."""
+        if not (FOLDER / f"{name}.cu").is_file():
+            names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.cu")))
+            raise ValueError(f"a kernel source must be one of {names}; got {name!r}")
+        headers = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.cuh"))}
+        return cls(name=name, text=(FOLDER / f"{name}.cu").read_text(), headers=headers)
+
+    def replace(self, old: str, new: str) -> "Source":
+        """This source with one place changed.
+
+        Raises ValueError unless `old` occurs exactly once, in the file or one header.
+        """
+        texts = {f"{self.name}.cu": self.text, **self.headers}
+        if (count := sum(text.count(old) for text in texts.values())) != 1:
+            raise ValueError(f"the text to replace must occur once in {', '.join(texts)}; {old!r} "
+                             f"occurs {count} times")
+        changed = {name: text.replace(old, new) for name, text in texts.items()}
+        return Source(name=self.name, text=changed.pop(f"{self.name}.cu"), headers=changed)
+
+    @cached_property
+    def entries(self) -> dict[str, Entry]:
+        """Every entry point by name. Raises ValueError for a declaration that cannot be called."""
+        text = re.sub(r"//[^\n]*", lambda comment: " " * len(comment[0]), self.text)
+        constants = {m[1]: int(m[2])
+                     for m in re.finditer(r"constexpr\s+int\s+(\w+)\s*=\s*(\d+)\s*;", text)}
+        found = {}
+        for match in _ENTRY.finditer(text):
+            threads = match["threads"] or "1024"
+            found[match["name"]] = Entry(
+                name=match["name"], line=text.count("\n", 0, match.start()) + 1,
+                parameters=tuple(_parameter(part, match["name"])
+                                 for part in match["parameters"].split(",")),
+                max_threads=int(threads) if threads.isdigit() else constants[threads])
+        return found
+
+
+def _parameter(text: str, entry: str) -> Parameter:
+    match = _PARAMETER.fullmatch(" ".join(text.split()))
+    known = {*_TENSOR_DTYPES, "real", "accum"} if match and match["pointer"] else {*_CODES, "accum"}
+    if match is None or match["type"] not in known:
+        raise ValueError(f"a parameter of {entry} must be a pointer or a number of the types "
+                         f"{', '.join(sorted(known))}; got {' '.join(text.split())!r}")
+    return Parameter(name=match["name"], c_type=match["type"], is_pointer=bool(match["pointer"]),
+                     is_const=bool(match["const"]))
+
+
+@record
+class Program:
+    """A source compiled for one dtype: `real` is what the text calls `real`."""
+
+    source: Source
+    real: torch.dtype
+
+    def __post_init__(self) -> None:
+        if self.real not in REAL_NAMES:
+            raise ValueError(f"the kernels compute in {', '.join(map(str, REAL_NAMES))}; got "
+                             f"{self.real}. Convert the tensors, or use PyTorch's own functions")
+
+    @property
+    def real_name(self) -> str:
+        """The dtype as the compile flag -DREAL= spells it."""
+        return REAL_NAMES[self.real]
+
+    @property
+    def accum(self) -> torch.dtype:
+        """What sums run in: fp32, or fp64 in the double program."""
+        return torch.float64 if self.real == torch.float64 else torch.float32
+
+    def c_type(self, parameter: Parameter) -> str:
+        """The parameter's C type in this program, where `accum` is float or double."""
+        return REAL_NAMES[self.accum] if parameter.c_type == "accum" else parameter.c_type
+
+    def dtype(self, parameter: Parameter) -> torch.dtype:
+        """The dtype of the tensor that a pointer parameter takes in this program."""
+        return self.real if parameter.c_type == "real" else _TENSOR_DTYPES[self.c_type(parameter)]
+
+    @cached_property
+    def packings(self) -> dict[str, "Packing"]:
+        """How the arguments of each entry point are laid out in memory, by name."""
+        return {name: Packing.of(self, entry) for name, entry in self.source.entries.items()}
+
+    @cached_property
+    def key(self) -> str:
+        """A digest of the whole program, by which compiled code is found."""
+        headers = [text for header in sorted(self.source.headers.items()) for text in header]
+        return digest(self.source.name, self.source.text, *headers, self.real_name)
+
+    def entry(self, name: str) -> Entry:
+        """The entry point of that name; ValueError, with the names there are, if there is none."""
+        if name not in self.source.entries:
+            raise ValueError(f"{self.source.name}.cu has the entry points "
+                             f"{', '.join(self.source.entries)}; got {name!r}")
+        return self.source.entries[name]
+
+
+class Arguments:
+    """The arguments of one launch, checked and typed: `pointers`, and what they point to."""
+
+    def __init__(
+        self, pointers: ctypes.Array, tensors: Sequence[Tensor], device: torch.device
+    ) -> None:
+        self.pointers, self.tensors, self.device = pointers, tuple(tensors), device
+
+
+@record
+class Packing:
+    """How an entry point's arguments are laid out, after one pointer to each, for `pack`."""
+
+    parameters: tuple[Parameter, ...]
+    dtypes: tuple[torch.dtype | None, ...]   # of the tensor that each takes; None for a number
+    packer: struct.Struct
+    offsets: tuple[int, ...]
+    pointers: type   # the ctypes array that holds it all, pointers and values together
+
+    @classmethod
+    def of(cls, program: "Program", entry: Entry) -> "Packing":
+        """The packing of one entry point in this program, each value aligned as C aligns it."""
+        codes = ["Q" if p.is_pointer else _CODES[program.c_type(p)] for p in entry.parameters]
+        # "=", unlike "@", refuses a number that its float would turn into infinity.
+        format, offsets = f"={len(codes)}Q", []
+        for code in codes:
+            format += "x" * (-struct.calcsize(format) % struct.calcsize(code))
+            offsets.append(struct.calcsize(format))
+            format += code
+        return cls(
+            parameters=entry.parameters, packer=struct.Struct(format), offsets=tuple(offsets),
+            dtypes=tuple(program.dtype(p) if p.is_pointer else None for p in entry.parameters),
+            pointers=ctypes.c_void_p * -(-struct.calcsize(format) // 8))
+
+
+def pack(program: Program, entry: str, args: Sequence[Tensor | float | int | None]) -> Arguments:
+    """The arguments of one launch of `entry`, each as the C type its parameter declares.
+
+    Raises ValueError for a wrong number of arguments, and for a tensor of another dtype, on another
+    device than the rest, with gaps between its elements, or not aligned to 16 bytes; TypeError or
+    OverflowError for a scalar that its C type cannot hold.
+    """
+    packing = program.packings.get(entry) or program.packings[program.entry(entry).name]
+    if len(args) != len(packing.parameters):
+        names = ", ".join(p.name for p in packing.parameters)
+        raise ValueError(f"{entry} takes {len(packing.parameters)} arguments ({names}); got "
+                         f"{len(args)}")
+    values, tensors = [], []
+    for parameter, dtype, arg in zip(packing.parameters, packing.dtypes, args, strict=True):
+        if dtype is None:
+            if type(arg) is not int and (type(arg) is not float or parameter.c_type in _INTEGERS):
+                _require_number(program, entry, parameter, arg)
+            values.append(arg)
+        elif arg is None and parameter.may_be_null:
+            values.append(0)
+        else:
+            if (not isinstance(arg, Tensor) or arg.dtype is not dtype or not arg.is_contiguous()
+                    or (at := arg.data_ptr()) % 16):
+                _refuse_tensor(f"{parameter.name} of {entry}", dtype, arg)
+            values.append(at)
+            tensors.append(arg)
+    device = tensors[0].device if tensors else None
+    if device is None or any(tensor.device != device for tensor in tensors):
+        found = ", ".join(sorted({str(tensor.device) for tensor in tensors})) or "no tensor"
+        raise ValueError(f"all tensors of a launch must be on one device; {entry} got {found}")
+    memory = packing.pointers()
+    start = ctypes.addressof(memory)
+    try:
+        packing.packer.pack_into(memory, 0, *[start + offset for offset in packing.offsets],
+                                 *values)
+    except (struct.error, OverflowError):
+        for parameter, arg in zip(packing.parameters, args, strict=True):
+            if not parameter.is_pointer:
+                _require_range(program, entry, parameter, arg)
+        raise
+    return Arguments(memory, tensors, device)
+
+
+def _refuse_tensor(where: str, dtype: torch.dtype, arg: object) -> NoReturn:
+    if not isinstance(arg, Tensor):
+        raise ValueError(f"{where} must be a tensor; got {type(arg).__name__}")
+    if arg.dtype != dtype:
+        raise ValueError(f"{where} must be {dtype} in this program; got {arg.dtype}")
+    if not arg.is_contiguous():
+        raise ValueError(f"{where} must lie in memory without gaps; got shape {tuple(arg.shape)} "
+                         f"with strides {arg.stride()}. Pass tensor.contiguous()")
+    raise ValueError(f"{where} must start at a multiple of 16 bytes, as the kernel reads 16 at a "
+                     f"time; it starts {arg.data_ptr() % 16} bytes behind one. Pass tensor.clone()")
+
+
+def _require_number(program: Program, entry: str, parameter: Parameter, arg: object) -> None:
+    c_type = program.c_type(parameter)
+    if isinstance(arg, bool) or not isinstance(arg, int if c_type in _INTEGERS else int | float):
+        raise TypeError(f"{parameter.name} of {entry} must be a Python number that fits {c_type}; "
+                        f"got {arg!r} ({type(arg).__name__})")
+
+
+def _require_range(program: Program, entry: str, parameter: Parameter, arg: float | int) -> None:
+    c_type, where = program.c_type(parameter), f"{parameter.name} of {entry}"
+    if c_type in _INTEGERS:
+        least, most = _INTEGERS[c_type]
+        if not least <= arg <= most:
+            raise OverflowError(f"{where} must fit {c_type}, {least} to {most}; got {arg}")
+        return
+    try:
+        struct.pack("=" + _CODES[c_type], arg)
+    except (struct.error, OverflowError) as error:
+        raise OverflowError(f"{where} must fit {c_type}; got {arg!r}") from error

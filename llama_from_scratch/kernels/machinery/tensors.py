@@ -1,0 +1,34 @@
+"""What all wrappers need: memory that a kernel may read, a refusal of the CPU, the GPU's size.
+
+Notebook 30.
+"""
+
+import functools
+
+import torch
+from torch import Tensor
+
+# So few that several blocks share one, and a persistent grid visits several rows per block.
+EMULATED_PROCESSORS = 2
+
+
+def aligned(x: Tensor) -> Tensor:
+    """x itself if it has no gaps and starts at a multiple of 16 bytes, otherwise such a copy."""
+    x = x.contiguous()
+    return x.clone() if x.data_ptr() % 16 else x
+
+
+def require_cuda(name: str, x: Tensor, *, emulate: bool) -> None:
+    """Raises ValueError for a CPU tensor, unless the caller asked for the slow emulator."""
+    if not x.is_cuda and not emulate:
+        raise ValueError(f"{name} runs on a CUDA device; the tensor is on {x.device}. Move it with "
+                         ".cuda(), use the plain PyTorch module, or pass emulate=True to run the "
+                         "same source on the CPU, hundreds of times slower")
+
+
+@functools.cache
+def n_processors(device: torch.device) -> int:
+    """Streaming multiprocessors of a GPU; of the emulator, as many as it pretends to have."""
+    if device.type != "cuda":
+        return EMULATED_PROCESSORS
+    return torch.cuda.get_device_properties(device).multi_processor_count

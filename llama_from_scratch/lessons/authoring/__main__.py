@@ -1,0 +1,67 @@
+"""Runs, checks, shows and copies the course's notebooks.
+
+`python -m llama_from_scratch.lessons.authoring --help` lists the commands.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llama_from_scratch.lessons.authoring.copies import student
+from llama_from_scratch.lessons.authoring.executing import CellFailed, run
+from llama_from_scratch.lessons.authoring.rules import COMMAND, check
+from llama_from_scratch.lessons.authoring.text import show
+from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Exit status of one command: 0, or 1 if a cell failed or a rule is broken."""
+    parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, words in (("run", "execute and store"),
+                        ("check", "find broken rules without executing")):
+        command = commands.add_parser(name, help=words)
+        command.add_argument("files", nargs="*", type=Path, help="default: all notebooks")
+    commands.add_parser("show", help="print as text, for git diff").add_argument("file", type=Path)
+    copy = commands.add_parser("student", help="write copies without the solutions")
+    copy.add_argument("folder", type=Path)
+    copy.add_argument("files", nargs="*", type=Path, help="default: all notebooks")
+    arguments = parser.parse_args(argv)
+    if arguments.command == "show":
+        sys.stdout.write(show(arguments.file))
+        return 0
+    files = arguments.files or sorted(NOTEBOOKS.glob("*.ipynb"))
+    match arguments.command:
+        case "run":
+            return _run_all(files)
+        case "check":
+            complaints = [complaint for path in files for complaint in check(path)]
+            print("\n".join([*map(str, complaints), f"{len(files)} notebooks checked"]))
+            return int(any(complaint.is_error for complaint in complaints))
+        case "student":
+            _copy_all(files, arguments.folder)
+    return 0
+
+
+def _copy_all(files: Sequence[Path], folder: Path) -> None:
+    for path in files:
+        try:
+            print(student(path, folder))
+        except FileExistsError as kept:
+            print(kept)
+
+
+def _run_all(files: Sequence[Path]) -> int:
+    status = 0
+    for path in files:
+        try:
+            print(f"{path.name}: {'written' if run(path) else 'unchanged'}", flush=True)
+        except CellFailed as error:
+            print(f"error: {error}\n{path.name}: left as it was", flush=True)
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The canonical form in which every notebook is stored, so that a second run changes no byte.
+
+A notebook is stored with its outputs: a reader sees the figures before running anything, and a test
+can compare a fresh run with what is stored. Everything that varies from run to run (widget ids,
+time stamps, split streams, temporary paths) is therefore left out.
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+SLUG = re.compile(r"[a-z0-9_]+-\d{2,}")
+KERNEL_FILE = re.compile(r"\S*ipykernel_\d+[/\\]\d+\.py")
+
+
+def read_notebook(path: Path) -> dict:
+    """The notebook of a file, with every cell id a stable slug and every text one string."""
+    import nbformat
+
+    raw = json.loads(path.read_text(encoding="utf-8"))
+    if raw.get("nbformat") != 4:
+        raise ValueError(f"{path.name} must have nbformat 4; got "
+                         f"{raw.get('nbformat')}; save it with JupyterLab")
+    raw["nbformat_minor"] = 5
+    _name_cells(raw["cells"], re.sub(r"^\d+_", "", path.stem))
+    return nbformat.reads(json.dumps(raw), as_version=4)
+
+
+def canonical(nb: dict) -> str:
+    """The one text by which this notebook is stored; writing it twice gives the same bytes."""
+    import nbformat
+
+    nb = nbformat.from_dict(json.loads(json.dumps(nb)))
+    nb.nbformat, nb.nbformat_minor = 4, 5
+    kernel = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
+    nb.metadata = nbformat.from_dict({"kernelspec": kernel, "language_info": {"name": "python"}})
+    count = 0
+    for cell in nb.cells:
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            cell.outputs = [_plain_output(out, count) for out in _merge_streams(cell.outputs)]
+            cell.outputs = [out for out in cell.outputs if out.get("data") != {}]
+    return nbformat.writes(nb) + "\n"
+
+
+def tags_of(cell: dict) -> list[str]:
+    return cell["metadata"].get("tags", [])
+
+
+def _name_cells(cells: list[dict], topic: str) -> None:
+    """Gives each cell without a slug, such as one that JupyterLab just made, the next number."""
+    kept, unnamed = set(), []
+    for cell in cells:
+        if SLUG.fullmatch(cell.get("id", "")) and cell["id"] not in kept:
+            kept.add(cell["id"])
+        else:
+            unnamed.append(cell)
+    last = max((int(name.rpartition("-")[2]) for name in kept), default=0)
+    for number, cell in enumerate(unnamed, start=last + 1):
+        cell["id"] = f"{topic}-{number:02d}"
+
+
+def _merge_streams(outputs: Sequence[dict]) -> list[dict]:
+    merged: list[dict] = []
+    for out in outputs:
+        if (merged and out.output_type == "stream" == merged[-1].output_type
+            and out.name == merged[-1].name):
+            merged[-1].text += out.text
+        else:
+            merged.append(out)
+    return merged
+
+
+def _plain_output(out: dict, count: int) -> dict:
+    if out.output_type == "stream":
+        out.text = _stable(out.text)
+    elif out.output_type == "error":
+        out.evalue = _stable(out.evalue)
+        out.traceback = [f"{out.ename}: {out.evalue}"]
+    else:
+        out.metadata = {}
+        out.data.pop(WIDGET_VIEW, None)
+        for kind, value in out.data.items():
+            if kind.startswith("text/"):
+                out.data[kind] = _stable(value)
+            elif kind == "image/png":
+                out.data[kind] = value.replace("\n", "")
+        if out.output_type == "execute_result":
+            out.execution_count = count
+    return out
+
+
+def _stable(text: str) -> str:
+    """`text` as a terminal would end up showing it, without the kernel's temporary file names."""
+    lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
+    return KERNEL_FILE.sub("<cell>", "\n".join(lines))

@@ -1,0 +1,161 @@
+"""Compares what a function returns (`function`) and what flows back through it (`gradients`) with a
+reference.
+
+Used in the exercises of every notebook.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from llama_from_scratch.lessons.check.calling import (
+    Arguments,
+    Inputs,
+    about,
+    arguments,
+    call,
+    copied,
+    guarded,
+    named,
+    tensors,
+)
+from llama_from_scratch.lessons.check.difference import (
+    KINDS,
+    Tolerance,
+    checked_tolerance,
+    difference,
+)
+from llama_from_scratch.lessons.check.failures import CheckFailed
+from llama_from_scratch.lessons.check.words import counted, describe, name_of
+
+TIME_LIMIT_S = 10.0
+
+_PARAMETER = "parameter "
+
+
+def function(
+    mine: Any, reference: Callable[..., Any], *, inputs: Inputs, name: str | None = None,
+    rtol: float | int | None = None, atol: float | int | None = None,
+    time_limit_s: float | int = TIME_LIMIT_S,
+) -> None:
+    """Prints one line if `mine` returns what `reference` returns, for each of `inputs`.
+
+    An input is a tuple of arguments, a dict of arguments by name, or one argument that is neither;
+    instead of a sequence of inputs, a function that makes one from a torch.Generator is called with
+    five seeds. Each call gets copies. Raises CheckFailed for another answer, a changed argument,
+    other parameters, or a call longer than `time_limit_s`; NotWritten, with the task, for an
+    exercise that is still blank; and what `mine` itself raises, with a note that says for which
+    input.
+    """
+    __tracebackhide__ = True
+    tolerance, name = checked_tolerance(rtol, atol), _checked_name(mine, name)
+    calls = arguments(inputs)
+    for number, given in enumerate(calls, start=1):
+        note = about(mine, given, number=number, of=len(calls))
+        expected, handed = call(reference, copied(given)), copied(given)
+        answer = guarded(mine, handed, name=name, note=note, time_limit_s=time_limit_s)
+        _refuse_difference(answer, expected, name, note, tolerance)
+        before, after = named(mine, given), named(mine, handed)
+        if changed := [key for key, value in before.items()
+                       if _is_comparable(value)
+                       and difference(after[key], value, name=key, tolerance=(0.0, 0.0))]:
+            raise CheckFailed(f"{name} returns the right values, but changes its argument "
+                              f"{changed[0]}; work on a copy, without methods that end in _ and "
+                              f"without assigning to parts of it.\n{note}")
+    print(f"✓ {name} is right for {counted(len(calls), 'input')}")
+
+
+def gradients(
+    mine: Any, reference: Callable[..., Any], *, inputs: Inputs, name: str | None = None,
+    rtol: float | int | None = None, atol: float | int | None = None,
+    time_limit_s: float | int = TIME_LIMIT_S,
+) -> None:
+    """Prints one line if `mine` returns what `reference` returns and sends the same gradients back
+    to its arguments.
+
+    The loss is the sum of all outputs, each times a fixed random weight, so that no error cancels.
+    Of two modules the gradients of parameters with the same names are compared, too. Arguments and
+    errors as for `function`.
+    """
+    __tracebackhide__ = True
+    tolerance, name = checked_tolerance(rtol, atol), _checked_name(mine, name)
+    calls = arguments(inputs)
+    for number, given in enumerate(calls, start=1):
+        note = about(mine, given, number=number, of=len(calls))
+        keys = list(named(mine, given))
+        leaves, handed = _leaves(reference, given, keys)
+        expected = call(reference, handed)
+        my_leaves, handed = _leaves(mine, given, keys)
+        answer = guarded(mine, handed, name=name, note=note, time_limit_s=time_limit_s)
+        _refuse_difference(answer, expected, name, note, tolerance)
+        wanted, got = _gradients(expected, leaves), _gradients(answer, my_leaves)
+        if not wanted:
+            raise ValueError("gradients need a floating-point argument or parameter "
+                             f"from which the result follows; {name_of(reference)} "
+                             "has none. Use check.function for whole numbers")
+        for leaf, gradient in wanted.items():
+            if leaf not in got:
+                raise CheckFailed(f"no gradient reaches {leaf} through {name}: `.detach()`, "
+                                  "`.item()`, `torch.tensor(...)` and `torch.no_grad()` cut the "
+                                  f"way back, and so does an argument without use.\n{note}")
+            if problem := difference(got[leaf], gradient, name=f"the gradient of {leaf}",
+                                     tolerance=tolerance):
+                raise CheckFailed(f"{name} returns the right values, but its backward pass "
+                                  f"differs:\n{problem}\n{note}")
+    n_parameters = sum(leaf.startswith(_PARAMETER) for leaf in wanted)
+    parts = ((len(wanted) - n_parameters, "argument"), (n_parameters, "parameter"))
+    agreed = " and ".join(counted(n, unit) for n, unit in parts if n)
+    print(f"✓ {name} is right for {counted(len(calls), 'input')}, "
+          f"and so are its gradients for {agreed}")
+
+
+def _checked_name(mine: Any, name: str | None) -> str:
+    if not callable(mine):
+        raise CheckFailed(f"a function is to be checked, yours is {describe(mine)}. "
+                          "Hand over the function, not its result")
+    return name or name_of(mine)
+
+
+def _refuse_difference(
+    answer: Any, expected: Any, name: str, note: str, tolerance: Tolerance
+) -> None:
+    __tracebackhide__ = True
+    if problem := difference(answer, expected, name=f"what {name} returns", tolerance=tolerance):
+        raise CheckFailed(f"{problem}\n{note}")
+
+
+def _is_comparable(value: Any) -> bool:
+    """True for what `difference` can look into."""
+    if isinstance(value, Mapping | list | tuple):
+        return all(map(_is_comparable, value.values() if isinstance(value, Mapping) else value))
+    return any(isinstance(value, KINDS[kind])
+               for kind in ("tensor", "array", "number", "text", "bytes", "None"))
+
+
+def _leaves(
+    side: Callable, given: Arguments, keys: list[str]
+) -> tuple[dict[str, Tensor], Arguments]:
+    """By name what can have a gradient, and copies of all arguments."""
+    values = given.values() if isinstance(given, dict) else given
+    by_name = dict(zip(keys, map(copied, values), strict=True))
+    leaves = {key: x.requires_grad_() for key, x in by_name.items() if _can_have_gradient(x)}
+    if isinstance(side, nn.Module):
+        leaves |= {f"{_PARAMETER}{key}": x for key, x in side.named_parameters() if x.requires_grad}
+    return leaves, by_name if isinstance(given, dict) else tuple(by_name.values())
+
+
+def _can_have_gradient(value: Any) -> bool:
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+
+
+def _gradients(answer: Any, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+    outputs = [x for x in tensors(answer) if x.requires_grad]
+    if not outputs:
+        return {}
+    generator = torch.Generator().manual_seed(0)
+    loss = sum((x * torch.randn(x.shape, generator=generator).to(x)).sum().real for x in outputs)
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    return {key: gradient
+            for key, gradient in zip(leaves, found, strict=True) if gradient is not None}

@@ -1,0 +1,197 @@
+"""Compares two whole models, of which it names the first module that diverges.
+
+Used in the chapters that build a model.
+"""
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from llama_from_scratch.lessons.check.calling import guarded, tensors
+from llama_from_scratch.lessons.check.difference import Tolerance, checked_tolerance, difference
+from llama_from_scratch.lessons.check.failures import CheckFailed
+from llama_from_scratch.lessons.check.words import describe
+
+MODEL_TIME_LIMIT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """What entered or left a module in one call of it."""
+
+    module: str
+    kind: str
+    """"input" or "output"."""
+    tensors: list[Tensor]
+    is_innermost: bool
+
+    def __str__(self) -> str:
+        return f"the {self.kind} of {self.module or 'the whole model'}"
+
+
+def compare(
+    mine: Any, reference: nn.Module, *, ids: Int[Tensor, "B T"],
+    rtol: float | int | None = None, atol: float | int | None = None,
+    time_limit_s: float | int = MODEL_TIME_LIMIT_S,
+) -> None:
+    """Prints one line if two models give the same output for `ids`; else names the first module
+    that diverges.
+
+    Modules that hold parameters or buffers and have the same names are compared one by one, what
+    enters and what leaves, in the order in which `reference` calls them. If the names differ, the
+    innermost modules of `reference` are taken in their order, and the first is named whose output
+    no later module of `mine` gives.
+    Models can only agree if they have the same weights. Raises CheckFailed if they differ, and what
+    `mine` itself raises, with a note that says in which module.
+    """
+    __tracebackhide__ = True
+    tolerance = checked_tolerance(rtol, atol)
+    if not isinstance(mine, nn.Module):
+        raise CheckFailed("two models are to be compared, yours is "
+                          f"{describe(mine)}. A model is a torch.nn.Module")
+    expected: list[Event] = []
+    with _recording(reference, expected):
+        reference(ids)
+    found: list[Event] = []
+    with _recording(mine, found):
+        guarded(mine, (ids,), name="your model", note=f"  with ids of shape {tuple(ids.shape)}",
+                time_limit_s=time_limit_s)
+    problem = _event_difference(found[-1], expected[-1], tolerance)
+    if problem is None:
+        print(f"✓ the models agree, output of shape {tuple(expected[-1].tensors[0].shape)}")
+        return
+    yours, wanted = ({name for name, module in model.named_modules() if _holds_numbers(module)}
+                     for model in (mine, reference))
+    if yours == wanted:
+        problem = _first_by_name(mine, reference, found, expected, tolerance)
+    else:
+        problem = f"{_first_by_order(found, expected, tolerance)}\n{problem}"
+    raise CheckFailed(problem)
+
+
+def _holds_numbers(module: nn.Module) -> bool:
+    """A part without any, such as an activation, is seen in what enters the next."""
+    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
+
+
+@contextlib.contextmanager
+def _recording(model: nn.Module, events: list[Event]):
+    """Appends everything that enters and leaves the modules of a model; an error says in which
+    module it rose.
+    """
+    __tracebackhide__ = True
+    inside: list[str] = []
+
+    def record(name: str, kind: str, value: Any, module: nn.Module) -> None:
+        copies = [x.detach().clone() for x in tensors(value)]
+        events.append(Event(module=name, kind=kind, tensors=copies,
+                            is_innermost=not any(map(_holds_numbers, module.children()))))
+
+    def entering(name: str) -> Callable:
+        def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+            inside.append(name)
+            record(name, "input", (*args, kwargs), module)
+        return hook
+
+    def leaving(name: str) -> Callable:
+        def hook(module: nn.Module, args: tuple, output: Any) -> None:
+            inside.pop()
+            record(name, "output", output, module)
+        return hook
+
+    with contextlib.ExitStack() as hooks, torch.no_grad():
+        for name, module in model.named_modules():
+            if name and not _holds_numbers(module):
+                continue
+            before = module.register_forward_pre_hook(entering(name), with_kwargs=True)
+            hooks.callback(before.remove)
+            hooks.callback(module.register_forward_hook(leaving(name)).remove)
+        try:
+            yield
+        except Exception as error:
+            if inside and inside[-1]:
+                error.add_note(f"inside {inside[-1]}")
+            raise
+
+
+def _event_difference(found: Event, expected: Event, tolerance: Tolerance) -> str | None:
+    if len(found.tensors) == len(expected.tensors) == 1:
+        return difference(found.tensors[0], expected.tensors[0], name=str(expected),
+                          tolerance=tolerance)
+    return difference(found.tensors, expected.tensors, name=str(expected), tolerance=tolerance)
+
+
+def _first_by_name(
+    mine: nn.Module, reference: nn.Module, found: list[Event], expected: list[Event],
+    tolerance: Tolerance,
+) -> str:
+    """Which module goes wrong first, and what is known about why."""
+    calls: dict[tuple[str, str], list[Event]] = {}
+    for event in found:
+        calls.setdefault((event.module, event.kind), []).append(event)
+    agreed = "the ids"
+    for event in expected:
+        module, queue = event.module or "the model", calls.get((event.module, event.kind))
+        if not queue:
+            return (f"{module} is not called in your model, or less "
+                    f"often. Everything before agrees, up to {agreed}.")
+        other = queue.pop(0)
+        if event.kind == "input" and len(other.tensors) != len(event.tensors):
+            continue  # a module of one's own may take other arguments
+        problem = _event_difference(other, event, tolerance)
+        if problem is None:
+            agreed = str(event)
+            continue
+        if event.kind == "input":
+            parent = event.module.rpartition(".")[0] or "the model"
+            where = (f"What enters {module} differs first: the mistake is in the forward of "
+                     f"{parent}, before that call.")
+        elif weights := _weight_difference(mine, reference, event.module, tolerance):
+            where = (f"{module} is the first module that diverges, "
+                     f"and its weights differ.\n{weights}")
+        elif event.is_innermost:
+            where = (f"{module} is the first module that diverges: its "
+                     "input and weights agree, its output does not.")
+        else:
+            where = (f"{module} is the first module that diverges: all that it calls agrees, so "
+                     "its own forward is wrong.")
+        return f"{where}\nEverything before agrees, up to {agreed}.\n{problem}"
+    raise AssertionError("the outputs of the models differ and no module does")
+
+
+def _weight_difference(
+    mine: nn.Module, reference: nn.Module, module: str, tolerance: Tolerance
+) -> str | None:
+    yours = dict(mine.get_submodule(module).named_parameters(recurse=False))
+    for key, parameter in reference.get_submodule(module).named_parameters(recurse=False):
+        if key not in yours:
+            return f"Yours has no parameter {key}."
+        if problem := difference(yours[key], parameter, name=f"{module}.{key}".lstrip("."),
+                                 tolerance=tolerance):
+            return problem
+    return None
+
+
+def _first_by_order(found: list[Event], expected: list[Event], tolerance: Tolerance) -> str:
+    """The first innermost module of the reference whose output is not found, in order, among those
+    of the reader's.
+    """
+    outputs = [event for event in found if event.kind == "output"]
+    n_used, agreed = 0, "the ids"
+    for event in expected:
+        if event.kind == "input" or not event.is_innermost:
+            continue
+        match = next((i for i in range(n_used, len(outputs))
+                      if not _event_difference(outputs[i], event, tolerance)), None)
+        if match is None:
+            return (f"No module of yours has the output of {event.module}, shape "
+                    f"{tuple(event.tensors[0].shape)}, after {agreed}. (The names of modules "
+                    "differ, so they are matched by their outputs, in order.)")
+        n_used, agreed = (match + 1,
+                          f"{event} ({outputs[match].module or 'the whole model'} in yours)")
+    return f"All innermost modules agree, up to {agreed}; the mistake comes after it."

@@ -1,0 +1,80 @@
+"""Compares a value with what it should be (`equal`), or with what it was before an experiment
+(`changed`).
+
+Used in the exercises and proofs of every notebook.
+"""
+
+from typing import Any
+
+from torch import Tensor
+
+from llama_from_scratch.lessons.check.difference import (
+    KINDS,
+    checked_tolerance,
+    difference,
+    same_kind,
+)
+from llama_from_scratch.lessons.check.failures import CheckFailed
+from llama_from_scratch.lessons.check.words import describe, is_plural, short
+
+
+def equal(
+    mine: Any, expected: Any, *, name: str = "your result", rtol: float | int | None = None,
+    atol: float | int | None = None,
+) -> None:
+    """Prints one line if `mine` equals `expected`: a tensor, array, number, text, None, or a
+    sequence or mapping of those.
+
+    `name` is used in the messages; a suffix such as in scores_BHTS names the axes. Equal means
+    |mine - expected| <= atol + rtol |expected|, by default as `difference.TOLERANCES` has it.
+    Raises CheckFailed if they differ.
+    """
+    __tracebackhide__ = True
+    if problem := difference(mine, expected, name=name, tolerance=checked_tolerance(rtol, atol)):
+        raise CheckFailed(problem)
+    shape = (f", shape {tuple(expected.shape)}" if isinstance(expected, Tensor)
+             and expected.ndim else "")
+    print(f"✓ {name} {'are' if is_plural(name) else 'is'} right{shape}")
+
+
+def changed(
+    mine: Any, baseline: Any, *, name: str = "your result", is_lower: bool | None = None,
+    rtol: float | int | None = None, atol: float | int | None = None,
+) -> None:
+    """Prints one line, with both, if `mine` differs from `baseline`: for an experiment whose
+    outcome cannot be prescribed.
+
+    Values and tolerances as for `equal`. `is_lower`: whether a number must fall (True) or rise
+    (False) to pass. Raises CheckFailed if both are equal, of different kinds, or the number went
+    the other way.
+    """
+    __tracebackhide__ = True
+    mine, baseline = (x.item() if isinstance(x, Tensor) and x.ndim == 0 else x
+                      for x in (mine, baseline))
+    has = "have" if is_plural(name) else "has"
+    problem = difference(mine, baseline, name=name, tolerance=checked_tolerance(rtol, atol))
+    if problem is None:
+        raise CheckFailed(f"{name} {has} not changed: {_brief(baseline)} before, {_brief(mine)} "
+                          "now. Was the change made where it takes effect, and was every cell run "
+                          "again that follows from it?")
+    if not same_kind(mine, baseline):
+        raise CheckFailed(problem)
+    if is_lower is not None:
+        if not isinstance(mine, KINDS["number"]) or isinstance(mine, complex):
+            raise ValueError("only a number can be lower or higher; got "
+                             f"{describe(mine)}. Leave is_lower out")
+        if not (mine < baseline if is_lower else mine > baseline):
+            asked, way = ("lower", "up") if is_lower else ("higher", "down")
+            went = f"went {way}" if mine == mine else "is not a number"
+            raise CheckFailed(f"{name} {went}: {_brief(baseline)} before, {_brief(mine)} now; a "
+                              f"{asked} one is asked for")
+    print(f"✓ {name} {has} changed: {_brief(baseline)} → {_brief(mine)}")
+
+
+def _brief(value: Any) -> str:
+    match value:
+        case float():
+            return f"{value:.4g}"
+        case Tensor():
+            return describe(value)
+    return short(value)

@@ -1,0 +1,57 @@
+"""How the checks name values in their messages: a value in a few words, a number with its unit,
+singular or plural.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+# A name's noun comes before the first of these: "the losses of the run".
+PREPOSITION = re.compile(r" (?:of|for|at|in|on|to|by|with|without|after|before|from|under|per) ")
+
+
+def describe(value: Any) -> str:
+    """One value in a few words: "a float32 tensor of shape (2, 3)"."""
+    match value:
+        case Tensor():
+            return f"a {dtype_name(value)} tensor of shape {tuple(value.shape)}"
+        case np.ndarray():
+            return f"a {value.dtype} array of shape {value.shape}"
+        case list() | tuple():
+            return f"a {type(value).__name__} of {len(value)}: {short(value)}"
+        case nn.Module():
+            return f"the module {name_of(value)}"
+        case _ if isinstance(value, Callable):
+            return f"the {'class' if isinstance(value, type) else 'function'} {name_of(value)}"
+    return short(value)
+
+
+def short(value: Any) -> str:
+    """The value as Python writes it, cut off after 80 letters."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def counted(n: int, unit: str) -> str:
+    """A number with its unit: "1 byte", "2,000 bytes"."""
+    return f"{n:,} {unit}{'' if n == 1 else 's'}"
+
+
+def is_plural(name: str) -> bool:
+    """Whether a value's name, such as "your losses" or "the sizes of the layers", takes "are" and
+    "have".
+    """
+    noun = PREPOSITION.split(name)[0]
+    return not name.startswith("what ") and re.search(r"[^saiu]s$", noun) is not None
+
+
+def name_of(function: Any) -> str:
+    """What a function or class calls itself."""
+    return getattr(function, "__name__", type(function).__name__)
+
+
+def dtype_name(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")

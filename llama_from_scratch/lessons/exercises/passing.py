@@ -1,0 +1,92 @@
+"""What a reader asks of the exercises: a hint, a solution, to tick one off, and how much is done.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from llama_from_scratch.lessons.exercises import progress
+from llama_from_scratch.lessons.exercises.reading import (
+    NOTEBOOKS,
+    Exercise,
+    chapters,
+    find,
+    read_exercises,
+)
+
+
+class Text(str):
+    """Markdown that a notebook shows as such."""
+
+    __slots__ = ()
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def hint(name: str | float, *, folder: Path = NOTEBOOKS) -> Text:
+    """The hint of an exercise, to be shown by a cell that ends with this call."""
+    exercise = find(name, folder=folder)
+    hints = exercise.hints or ("there is none in the text. Read the task "
+                               "again, then the section it comes from.",)
+    return Text("\n\n".join(f"**Hint for {exercise.id}:** {words}" for words in hints))
+
+
+def solution(name: str | float, *, folder: Path = NOTEBOOKS) -> Text:
+    """One solution of an exercise, from the original notebook, to be shown by a cell that ends with
+    this call.
+    """
+    exercise = find(name, folder=folder)
+    if exercise.cell is None:
+        return Text(f"**{exercise.id}** has no code to write: run "
+                    "it, and compare with what you predicted.")
+    return Text(f"**One solution of {exercise.id}**\n\n```python\n{exercise.solution}\n```")
+
+
+def passed(name: str | float, *, file: Path | None = None, folder: Path = NOTEBOOKS) -> None:
+    """Records that an exercise is done, and prints one line. Readers' copies call it at the end of
+    each exercise.
+
+    `file`: where to record, by default `runs/progress.json` in the repository. Exercises without
+    code are ticked off by hand: in a cell, or with `llama progress --done 12.4`.
+    """
+    exercise = find(name, folder=folder)
+    mates = [mate.id for mate in read_exercises(folder / f"{exercise.chapter}.ipynb")]
+    try:
+        now = progress.add(exercise.id, progress.PROGRESS if file is None else file)
+    except OSError as error:
+        print(f"✓ exercise {exercise.id} is done, but this could not be recorded: {error}")
+        return
+    if now.note:
+        print(now.note)
+    print(f"✓ exercise {exercise.id} is done: {len(now.passed.intersection(mates))} of "
+          f"{len(mates)} in this chapter")
+
+
+def progress_table(*, file: Path | None = None, folder: Path = NOTEBOOKS) -> str:
+    """How much of each chapter is done, and the minutes left, as text."""
+    now = progress.load(progress.PROGRESS if file is None else file)
+    rows = [(stem.replace("_", " "), found) for stem, found in chapters(folder).items()]
+    width = max((len(title) for title, _ in rows), default=0)
+    lines = [f"{title:<{width}}  {_bar(found, now.passed)}  {left(found, now.passed)}"
+             for title, found in rows]
+    everything = [exercise for _, found in rows for exercise in found]
+    n_done = sum(exercise.id in now.passed for exercise in everything)
+    total = f"{n_done} of {len(everything)} exercises done; {left(everything, now.passed)}"
+    return "\n".join([*([now.note, ""] if now.note else []), *lines, "", total])
+
+
+def _bar(found: Sequence[Exercise], done: frozenset[str]) -> str:
+    return "".join("■" if exercise.id in done else "□" for exercise in found).ljust(8)
+
+
+def left(found: Sequence[Exercise], done: frozenset[str]) -> str:
+    """The minutes of what is not done, in words."""
+    minutes = sum(exercise.minutes or 0 for exercise in found if exercise.id not in done)
+    if all(exercise.id in done for exercise in found):
+        return "done"
+    if minutes < 60:
+        return f"{minutes} minutes left"
+    return f"{minutes // 60} h {minutes % 60} min left"

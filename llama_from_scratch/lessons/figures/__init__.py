@@ -1,0 +1,27 @@
+"""Still pictures, all with one look.
+
+    look         colors, sizes and fonts; a figure as a PNG
+    matrices     grid, grids: heat maps with named axes
+    boxes        tokens: a text cut into tokens
+    losses       plot_losses: the curves of training runs
+    measured     draw: what the kernels took on real GPUs
+"""
+
+from llama_from_scratch.lessons.figures.boxes import letters as letters
+from llama_from_scratch.lessons.figures.boxes import token_boxes as token_boxes
+from llama_from_scratch.lessons.figures.boxes import tokens as tokens
+from llama_from_scratch.lessons.figures.look import BLACK as BLACK
+from llama_from_scratch.lessons.figures.look import BLUE as BLUE
+from llama_from_scratch.lessons.figures.look import COLOURS as COLOURS
+from llama_from_scratch.lessons.figures.look import GREEN as GREEN
+from llama_from_scratch.lessons.figures.look import ORANGE as ORANGE
+from llama_from_scratch.lessons.figures.look import PINK as PINK
+from llama_from_scratch.lessons.figures.look import RED as RED
+from llama_from_scratch.lessons.figures.look import SIGNED as SIGNED
+from llama_from_scratch.lessons.figures.look import SKY as SKY
+from llama_from_scratch.lessons.figures.look import TINTS as TINTS
+from llama_from_scratch.lessons.figures.look import YELLOW as YELLOW
+from llama_from_scratch.lessons.figures.look import png as png
+from llama_from_scratch.lessons.figures.look import style as style
+from llama_from_scratch.lessons.figures.matrices import grid as grid
+from llama_from_scratch.lessons.figures.matrices import grids as grids

@@ -1,0 +1,46 @@
+"""One look for every picture of the course: large type, units on the axes, colours that
+colour-blind readers can tell apart.
+
+White ground, so that a figure reads the same in a light and in a dark notebook. The palette is that
+of Okabe and Ito (2008), in an order whose brightness differs from one to the next; heat maps use
+viridis, signed ones a blue-orange map.
+"""
+
+import io
+
+import matplotlib.pyplot as plt
+import torch
+from cycler import cycler
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+
+BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK = (
+    "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#222222")
+COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, YELLOW)
+TINTS = ("#9CCBE8", "#F7D48B", "#97D9C3", "#F2B48F", "#E6C3D6", "#CBE6F5", "#F6EFA6")
+SIGNED = LinearSegmentedColormap.from_list("signed", (BLUE, "#FFFFFF", RED))
+
+
+def style() -> None:
+    """Sets the look of plots and of printed tensors for this kernel. Every notebook calls it once,
+    at its top.
+    """
+    plt.rcParams.update({
+        "figure.figsize": (7, 3.6), "figure.dpi": 100, "figure.facecolor": "white",
+        "figure.constrained_layout.use": True, "axes.prop_cycle": cycler(color=COLOURS),
+        "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 13,
+        "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.labelsize": 12,
+        "xtick.labelsize": 11, "ytick.labelsize": 11, "legend.fontsize": 11,
+        "legend.frameon": False, "lines.linewidth": 2.2, "image.cmap": "viridis",
+        "image.interpolation": "nearest",
+    })
+    torch.set_printoptions(precision=3, sci_mode=False)
+
+
+def png(figure: Figure) -> bytes:
+    """The picture as a PNG file, without the date and the program's version, and the figure closed.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    plt.close(figure)
+    return buffer.getvalue()

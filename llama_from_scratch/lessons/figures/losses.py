@@ -1,0 +1,43 @@
+"""The still picture of finished training runs: loss against tokens read."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from llama_from_scratch.lessons.figures.look import BLUE, COLOURS, ORANGE
+from llama_from_scratch.train import History
+
+
+def plot_losses(runs: Mapping[str, History], *, title: str = "Loss while training") -> Figure:
+    """Loss against tokens read, one colour per run: thin for each step, thick for their running
+    mean, dots for validation.
+    """
+    fig, ax = plt.subplots()
+    # strict=False: the colors begin again where there are more runs.
+    for (name, history), colour in zip(runs.items(), itertools.cycle(COLOURS), strict=False):
+        tokens = history.n_tokens
+        ax.plot(tokens, history.losses, color=colour, alpha=0.3, linewidth=1)
+        ax.plot(tokens, running_mean(history.losses), color=colour, label=name)
+        if history.validations:
+            evaluated = [(tokens[i], step.validation.loss)
+                         for i, step in enumerate(history.steps) if step.validation]
+            ax.plot(*zip(*evaluated, strict=True), "o",
+                    color=ORANGE if colour == BLUE else colour,
+                    markeredgecolor="black", label=f"{name}, unseen stories")
+    ax.set(xlabel="tokens read", ylabel="loss (nats per token)", title=title)
+    ax.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1000:,.0f}k")
+    ax.legend()
+    return fig
+
+
+def running_mean(values: Sequence[float], *, decay: float = 0.9) -> list[float]:
+    """An average in which each earlier value counts `decay` times the next: [1, 0] -> [1.0, 0.47]
+    with decay 0.9.
+    """
+    means, total, weight = [], 0.0, 0.0
+    for value in values:
+        total, weight = decay * total + value, decay * weight + 1
+        means.append(total / weight)
+    return means

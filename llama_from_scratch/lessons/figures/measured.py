@@ -1,0 +1,66 @@
+"""What the kernels took on real GPUs: draws the committed results of `python3 start.py gpu`, and
+says so where there are none.
+
+Nothing here measures or estimates; a bar is a run that somebody made, with the device and the date
+under it. Notebooks 31, 32 and 36 end with it.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from llama_from_scratch.lessons.figures.look import BLACK, BLUE, GREEN, ORANGE, SKY
+
+RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
+_WAYS = {"time": ("this kernel", BLUE), "library": ("best library function", GREEN),
+         "compiled": ("torch.compile", SKY),
+         "eager": ("eager PyTorch", ORANGE)}
+NONE_YET = ("No run on a GPU has been committed yet, so there is nothing to draw. On a machine "
+            "with an NVIDIA GPU, `python3 start.py gpu --out results` makes one in a few minutes.")
+
+
+def runs(folder: Path = RESULTS) -> list[dict]:
+    """All committed runs that hold timings, newest first: the files gpu-*.json, as
+    kernels/trial/gpu.py wrote them.
+    """
+    found = [json.loads(path.read_text()) for path in folder.glob("gpu-*.json")]
+    return sorted((run for run in found if run.get("rows")), key=lambda run: run["machine"]["date"],
+                  reverse=True)
+
+
+def draw(kernels: Sequence[str], *, folder: Path = RESULTS) -> Figure | None:
+    """Time of each kernel beside its rivals in the newest run, with the share of a copy's
+    bandwidth; None if there is no run.
+
+    kernels: the beginnings of their names in the results, such as "rms_norm" for both of its
+    directions.
+    """
+    newest = next(iter(runs(folder)), None)
+    if newest is None:
+        print(NONE_YET)
+        return None
+    rows = [row for row in newest["rows"] if row["kernel"].startswith(tuple(kernels))]
+    if not rows:
+        names = ", ".join(row["kernel"] for row in newest["rows"])
+        raise ValueError(f"the newest run times {names}; none of them "
+                         f"begins with one of {', '.join(kernels)}")
+    fig, axes = plt.subplots(len(rows), 1, figsize=(8, 0.5 + 1.3 * len(rows)), squeeze=False)
+    for ax, row in zip(axes[:, 0], rows, strict=True):
+        ways = [(label, colour, row[key]["median"])
+                for key, (label, colour) in _WAYS.items() if row[key]]
+        labels = [row["library_name"] if label == "best library "
+                                                  "function" else label for label, _, _ in ways]
+        bars = ax.barh(labels, [us for *_, us in ways], color=[colour for _, colour, _ in ways])
+        ax.bar_label(bars, [f"{us:,.0f} µs" for *_, us in ways], padding=4, fontsize=11)
+        ax.axvline(row["n_bytes"] / newest["copy_bytes_per_s"] * 1e6, color=BLACK, linestyle=":")
+        ax.invert_yaxis()
+        ax.margins(x=0.15)
+        ax.set_title(f"{row['kernel']}, {row['dtype']}: {row['share_of_copy']:.0%} "
+                     "of a copy's bandwidth", fontsize=12)
+    machine = newest["machine"]
+    axes[-1, 0].set_xlabel("microseconds; dotted: what a copy of the same bytes takes\n"
+                           f"{machine['device']}, {machine['date']}, PyTorch {machine['torch']}")
+    return fig

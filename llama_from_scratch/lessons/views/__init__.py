@@ -1,0 +1,59 @@
+"""Widgets that look into the reader's own model, tokenizer and runs, each with a frame: the same
+picture without controls.
+
+`attention(model, tokenizer, text="...")` is a widget, `attention_frame(...)` the figure under it; a
+frame takes numbers and never runs a model. Every widget runs the model again when a control moves,
+so it shows the weights as they are now.
+
+    merging        merges: a text growing together from bytes to tokens                chapter 10
+    rotation       rope: hands that turn with the position                             chapter 12
+    heads          attention: who looks at whom                                        chapter 13
+    layers         residual_stream: what each layer adds, and would predict            chapter 15
+    dials          sampling: what may come next, before and after the dials            chapter 16
+    sweep          learning_rates: finished runs, by learning rate                     chapter 17
+    sizes          what a model costs: parameters, FLOPs, the KV cache       chapters 13, 15, 16
+    chat           ChatWindow, Conversation: write with a model, or talk with it   chapters 17, 19
+    gpu            the emulated CUDA machine                                           chapter 30
+    inspect_model  the numbers behind these pictures: trace, lens
+    text           a reader's text as tokens
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llama_from_scratch.lessons.views.dials import sampling as sampling
+    from llama_from_scratch.lessons.views.dials import sampling_frame as sampling_frame
+    from llama_from_scratch.lessons.views.heads import attention as attention
+    from llama_from_scratch.lessons.views.heads import attention_frame as attention_frame
+    from llama_from_scratch.lessons.views.heads import (
+        attention_heads_frame as attention_heads_frame,
+    )
+    from llama_from_scratch.lessons.views.layers import residual_frame as residual_frame
+    from llama_from_scratch.lessons.views.layers import residual_stream as residual_stream
+    from llama_from_scratch.lessons.views.merging import merges as merges
+    from llama_from_scratch.lessons.views.merging import merges_frame as merges_frame
+    from llama_from_scratch.lessons.views.merging import merges_used as merges_used
+    from llama_from_scratch.lessons.views.rotation import rope as rope
+    from llama_from_scratch.lessons.views.rotation import rope_frame as rope_frame
+    from llama_from_scratch.lessons.views.sweep import final_loss as final_loss
+    from llama_from_scratch.lessons.views.sweep import learning_rates as learning_rates
+    from llama_from_scratch.lessons.views.sweep import learning_rates_frame as learning_rates_frame
+    from llama_from_scratch.lessons.views.text import encode as encode
+
+# Loaded when used, so that `inspect_model`, which draws nothing, does not load what draws.
+_HOMES = {
+    "attention": "heads", "attention_frame": "heads", "attention_heads_frame": "heads",
+    "encode": "text", "final_loss": "sweep",
+    "learning_rates": "sweep", "learning_rates_frame": "sweep",
+    "merges": "merging", "merges_frame": "merging", "merges_used": "merging",
+    "residual_frame": "layers", "residual_stream": "layers",
+    "rope": "rotation", "rope_frame": "rotation",
+    "sampling": "dials", "sampling_frame": "dials",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,308 @@
+"""Write with a model, or talk with it: type, press Enter, and watch the answer token by token.
+
+The model reads everything said so far, as far as its context reaches: `ChatWindow` goes on with one
+text, `Conversation` takes turns in the model's chat format. It answers in a thread of its own, so
+the notebook and every other control stay alive. Where no kernel is alive, a picture of the opening
+is shown.
+
+Used by the chapters on training (17) and chat (19, 5x), and by the tour.
+"""
+
+import base64
+import html
+import math
+import textwrap
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import ipywidgets
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from llama_from_scratch.generate import chat as generate_chat
+from llama_from_scratch.generate.generate import stream
+from llama_from_scratch.generate.sampling import Sampling
+from llama_from_scratch.lessons.figures.look import BLACK, BLUE, ORANGE, png
+from llama_from_scratch.lessons.views.text import encode
+from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+
+# Often enough to be read as it comes, seldom enough not to keep the browser busy.
+_SHOW_EVERY_S = 0.1
+_WIDTH = 88
+_ENTER_S = 1.0
+_COLORS = {"you": BLUE, "model": ORANGE}
+_WHO = {"user": "you", "assistant": "model"}
+
+
+class _Talk(ipywidgets.VBox):
+    """A text field, buttons, a temperature and the conversation. `turns` holds it as (who, text)
+    pairs.
+
+    Each kind of talk defines how an answer begins (`_begin`), and what starting over forgets
+    (`_forget`).
+    """
+
+    def __init__(
+        self, title: str, *, seed: int, controls: Sequence[ipywidgets.Widget] = ()
+    ) -> None:
+        self._seed, self._shown_s = seed, -math.inf
+        self._stop = threading.Event()
+        self.title, self.turns, self.thread = title, [], threading.Thread()
+        self.field = ipywidgets.Text(
+            placeholder="your words, then Enter", description="you", continuous_update=False,
+            style={"description_width": "9em"}, layout={"width": "44em"})
+        self.temperature = ipywidgets.FloatSlider(
+            value=0.8, min=0.0, max=1.5, step=0.05, description="temperature",
+            style={"description_width": "9em"}, layout={"width": "32em"})
+        self.send_button = ipywidgets.Button(
+            description="Send", button_style="primary", tooltip="or press Enter")
+        self.stop_button = ipywidgets.Button(description="Stop", disabled=True)
+        self.new_button = ipywidgets.Button(description="Start over")
+        self.problem, self.page = ipywidgets.HTML(), ipywidgets.HTML()
+        buttons = ipywidgets.HBox([self.send_button, self.stop_button, self.new_button],
+                                  layout={"margin": "0 0 0 9em"})
+        heading = ipywidgets.HTML(f"<b>{html.escape(title)}</b>")
+        super().__init__([heading, self.page, self.problem, self.field, buttons, *controls,
+                          self.temperature])
+        self._entered_s = -math.inf
+        self.field.on_msg(self._on_message)
+        self.field.observe(lambda change: self._on_words(change["new"]), names="value")
+        self.send_button.on_click(lambda _: self.send(self.field.value))
+        self.stop_button.on_click(lambda _: self.stop())
+        self.new_button.on_click(lambda _: self.start_over())
+        self._still = b""
+
+    def _on_message(self, _: ipywidgets.Widget, content: dict, buffers: list) -> None:
+        """Enter: the browser may announce it before the words, which then follow within moments."""
+        if content.get("event") == "submit":
+            self._entered_s = time.monotonic()
+            self._on_words(self.field.value)
+
+    def _on_words(self, text: str) -> None:
+        if text and time.monotonic() - self._entered_s < _ENTER_S:
+            self._entered_s = -math.inf
+            self.send(text)
+
+    def send(self, text: str) -> None:
+        """Adds `text` to the conversation and lets the model answer in a thread; a refusal is told
+        in `problem`.
+        """
+        if self.thread.is_alive():
+            self._tell("one moment: the model is still writing. Stop it, or wait")
+            return
+        try:
+            answer = self._begin(text, Sampling(temperature=self.temperature.value))
+        except ValueError as error:
+            self._tell(str(error))
+            return
+        self.field.value = ""
+        self._tell("")
+        self._stop.clear()
+        self.send_button.disabled, self.stop_button.disabled = True, False
+        self.thread = threading.Thread(target=answer, daemon=True)
+        self.thread.start()
+
+    def stop(self) -> None:
+        """Ends the answer after the token being computed."""
+        self._stop.set()
+
+    def start_over(self) -> None:
+        """Forgets the conversation."""
+        self.stop()
+        if self.thread.is_alive():
+            self.thread.join()
+        self._forget()
+        self.turns = []
+        self._tell("")
+        self._show()
+
+    def _begin(self, text: str, sampling: Sampling) -> Callable[[], None]:
+        """Adds `text` to the turns, and returns what writes the answer. Raises ValueError if `text`
+        cannot be sent.
+        """
+        raise NotImplementedError
+
+    def _forget(self) -> None:
+        raise NotImplementedError
+
+    def _is_time_to_show(self) -> bool:
+        is_time = time.monotonic() - self._shown_s > _SHOW_EVERY_S
+        if is_time:
+            self._shown_s = time.monotonic()
+        return is_time
+
+    def _show(self, *, n_unread: int = 0) -> None:
+        """Shows the turns, the first of them pale that the model does not read any more."""
+        rows = ['<div style="white-space: pre-wrap; line-height: 1.4; margin: 4px 0; padding-left: '
+                f'8px; border-left: 4px solid {_COLORS[who]}'
+                f'{"; opacity: 0.5" if i < n_unread else ""}">'
+                f"<b>{who}</b> {html.escape(text)}</div>"
+                for i, (who, text) in enumerate(self.turns)]
+        self.page.value = f'<div role="log" style="max-width: 52em">{"".join(rows)}</div>'
+
+    def _tell(self, words: str) -> None:
+        self.problem.value = f'<div role="alert"><i>{html.escape(words)}</i></div>' if words else ""
+
+    def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
+        live = super()._repr_mimebundle_(**settings)
+        still = {"text/plain": f"{self.title} (a conversation: run the cell to write to it)"}
+        if self._still:
+            still["image/png"] = base64.b64encode(self._still).decode()
+        return live | still
+
+
+class ChatWindow(_Talk):
+    """Write a text together: a text field, buttons, a temperature and what was written, in `turns`
+    as (who, text) pairs.
+
+    `opening` is sent at once, and greedily, so that there is something to see; "" sends nothing. An
+    answer ends with the text's end token, after `max_tokens`, or at the stop button; `seed` moves
+    on by one with every answer.
+    """
+
+    def __init__(
+        self, model: Llama, tokenizer: Tokenizer, *, title: str = "Write with your model",
+        opening: str = "Once upon a time",
+        max_tokens: int = 120, seed: int = 0,
+    ) -> None:
+        self._model, self._tokenizer, self._max_tokens = model, tokenizer, max_tokens
+        self._ids: list[int] = []
+        self._is_over = False
+        super().__init__(title, seed=seed)
+        if opening:
+            self._begin(opening, Sampling(temperature=0.0))()
+            self._still = png(chat_frame(self.turns, title=title))
+
+    def _begin(self, text: str, sampling: Sampling) -> Callable[[], None]:
+        return partial(self._answer, self._read(text), sampling)
+
+    def _forget(self) -> None:
+        self._ids, self._is_over = [], False
+
+    def _read(self, text: str) -> list[int]:
+        """All ids up to and with `text`; of it alone, after a text that the model ended itself."""
+        room = self._model.config.max_seq_len - 1
+        before = [] if self._is_over else self._ids
+        new = encode(self._model, self._tokenizer, text=f" {text}" if before and text else text,
+                     max_tokens=room)
+        if before and new[0] == self._tokenizer.special_ids.get("<|begin_of_text|>"):
+            new = new[1:]
+        if len(before) + len(new) > room:
+            raise ValueError(f"the model's context holds {room + 1} tokens, {len(before)} are "
+                             f"taken, and this is {len(new)} more. Write less, or start over")
+        self._ids, self._is_over = before + new, False
+        self.turns += [("you", text), ("model", "")]
+        return self._ids
+
+    def _answer(self, prompt: list[int], sampling: Sampling) -> None:
+        answer = []
+        n_most = min(self._max_tokens, self._model.config.max_seq_len - len(prompt))
+        try:
+            ends = {self._tokenizer.special_ids[name]
+                    for name in ("<|end_of_text|>",) if name in self._tokenizer.special_ids}
+            for token in stream(self._model, prompt, max_tokens=n_most, sampling=sampling,
+                                seed=self._seed, stop_ids=ends):
+                answer.append(token)
+                if self._stop.is_set():
+                    break
+                if self._is_time_to_show():
+                    self._set_answer(answer)
+        except ValueError as error:
+            self._tell(str(error))
+        finally:
+            self._ids, self._seed = prompt + answer, self._seed + 1
+            self._is_over = len(answer) < n_most and not self._stop.is_set()
+            self._set_answer(answer)
+            self.send_button.disabled, self.stop_button.disabled = False, True
+
+    def _set_answer(self, answer: list[int]) -> None:
+        # The last character may still lack bytes that the next token brings.
+        self.turns[-1] = ("model", self._tokenizer.decode(answer).rstrip("\ufffd"))
+        self._show()
+
+
+class Conversation(_Talk):
+    """Talk with a model in its chat format: `chat` keeps what was said, and may have said something
+    already.
+
+    Below the words is what the model reads before all else, its system message, which may be
+    changed at any time. `opening` is said at once, and greedily. An answer ends where the model
+    ends it, after `max_tokens`, or at the stop button; `seed` moves on by one with every answer.
+    Turns that no longer fit the context are pale.
+    """
+
+    def __init__(
+        self, chat: generate_chat.Chat, *, title: str = "Talk with your model", opening: str = "",
+        max_tokens: int = 300,
+        seed: int = 0,
+    ) -> None:
+        self.chat, self._max_tokens = chat, max_tokens
+        self.system = ipywidgets.Text(value=chat.system or "", description="system",
+                                      continuous_update=False,
+                                      placeholder="what the model reads before all else",
+                                      style={"description_width": "9em"}, layout={"width": "44em"})
+        super().__init__(title, seed=seed, controls=[self.system])
+        self.system.observe(lambda change: self._set_system(change["new"]), names="value")
+        self._show_chat()
+        if opening:
+            self._begin(opening, Sampling(temperature=0.0))()
+        if self.turns:
+            lead = [("system", chat.system)] if chat.system else []
+            self._still = png(chat_frame([*lead, *self.turns], title=title))
+
+    def _set_system(self, text: str) -> None:
+        self.chat.system = text.strip() or None
+        self._tell("the model reads that from your next words on" if self.chat.system
+                   else "there is no system message now")
+
+    def _begin(self, text: str, sampling: Sampling) -> Callable[[], None]:
+        pieces = self.chat.say(text, max_tokens=self._max_tokens, sampling=sampling,
+                               seed=self._seed)
+        self.turns += [("you", text), ("model", "")]
+        return partial(self._answer, pieces)
+
+    def _forget(self) -> None:
+        self.chat.reset()
+
+    def _answer(self, pieces: Iterator[str]) -> None:
+        said, n_before = "", self.chat.n_forgotten
+        try:
+            for piece in pieces:
+                said += piece
+                if self._stop.is_set():
+                    break
+                if self._is_time_to_show():
+                    self.turns[-1] = ("model", said)
+                    self._show(n_unread=n_before)
+        except ValueError as error:
+            self._tell(str(error))
+        finally:
+            pieces.close()
+            self._seed += 1
+            self._show_chat()
+            if self.chat.n_forgotten > n_before:
+                self._tell(f"the context of {self.chat.context:,} tokens is full: the first "
+                           f"{self.chat.n_forgotten} messages are forgotten")
+            self.send_button.disabled, self.stop_button.disabled = False, True
+
+    def _show_chat(self) -> None:
+        self.turns = [(_WHO[message.role], message.content) for message in self.chat.messages]
+        self._show(n_unread=self.chat.n_forgotten)
+
+
+def chat_frame(turns: list[tuple[str, str]], *, title: str) -> Figure:
+    """A conversation as a picture."""
+    lines = [(who, line) for who, text in turns
+             for line in textwrap.wrap(f"{who}: {text}", _WIDTH) or [f"{who}:"]]
+    fig, ax = plt.subplots(figsize=(9, 0.7 + 0.24 * len(lines)))
+    for row, (who, line) in enumerate(lines):
+        ax.text(0, row, line, va="center", fontsize=12, parse_math=False,
+                color=BLUE if who == "you" else BLACK,
+                fontweight="normal" if who == "model" else "bold")
+    ax.set(title=title, xlim=(0, 1), ylim=(len(lines) - 0.4, -0.6))
+    ax.axis("off")
+    return fig

@@ -1,0 +1,74 @@
+"""The exercises of the whole course as a picture: a row per chapter, a square per exercise, blue
+where it is done.
+
+Used by the tour (notebook 00). Its still picture, stored with the notebook, shows the course with
+nothing done, so that it is the same for every reader.
+"""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from llama_from_scratch.lessons.exercises import progress
+from llama_from_scratch.lessons.exercises.passing import left
+from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS, Exercise, chapters
+from llama_from_scratch.lessons.figures.look import BLUE, png
+
+
+class ProgressView(ipywidgets.VBox):
+    """The reader's own progress, read again at each press of the button. `picture.value` holds the
+    PNG, `words` the sum.
+    """
+
+    def __init__(self, *, file: Path | None = None, folder: Path = NOTEBOOKS) -> None:
+        self._file, self._chapters = progress.PROGRESS if file is None else file, chapters(folder)
+        self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        self.words = ipywidgets.Label()
+        self.again = ipywidgets.Button(description="Look again",
+                                       tooltip="read the record of your progress again")
+        self.again.on_click(lambda _: self.redraw())
+        super().__init__([self.picture, ipywidgets.HBox([self.again, self.words])])
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Reads the record and draws it."""
+        now = progress.load(self._file)
+        everything = [exercise for found in self._chapters.values() for exercise in found]
+        n_done = sum(exercise.id in now.passed for exercise in everything)
+        self.words.value = f"{n_done} of {len(everything)} exercises done. {now.note}".strip()
+        self.picture.value = png(draw(self._chapters, done=now.passed))
+
+    def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
+        still = png(draw(self._chapters, done=frozenset()))
+        return super()._repr_mimebundle_(**settings) | {
+            "text/plain": "the exercises of the course (run the "
+                          "cell to see which of them you have done)",
+            "image/png": base64.b64encode(still).decode()}
+
+
+def draw(chapters: Mapping[str, Sequence[Exercise]], *, done: frozenset[str]) -> Figure:
+    """A row per chapter, a square per exercise with its stars, blue and ticked if done, and the
+    minutes left.
+    """
+    widest = max(map(len, chapters.values()), default=1)
+    fig, ax = plt.subplots(figsize=(7, 0.7 + 0.42 * len(chapters)))
+    for row, found in enumerate(chapters.values()):
+        for column, exercise in enumerate(found):
+            is_done = exercise.id in done
+            ax.add_patch(plt.Rectangle((column, row - 0.4), 0.92, 0.8,
+                                       color=BLUE if is_done else "0.9", linewidth=0))
+            ax.text(column + 0.46, row, "✓" if is_done else "★" * exercise.stars, ha="center",
+                    va="center", fontsize=11,
+                    color="white" if is_done else "0.25", family="DejaVu Sans")
+        ax.text(widest + 0.2, row, left(found, done), va="center", fontsize=11)
+    ax.set(title="Exercises: stars show how hard, blue is done", xticks=[],
+           xlim=(0, widest + 2.2), ylim=(len(chapters) - 0.4, -0.6))
+    ax.set_yticks(range(len(chapters)), [name.replace("_", " ") for name in chapters])
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return fig

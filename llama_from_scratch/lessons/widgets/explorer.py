@@ -1,0 +1,164 @@
+"""Pictures with controls: a function that draws, and a slider for each of its arguments.
+
+`explore(draw, title="...", controls={"position": (0, 40)})` calls `draw(position=...)` whenever the
+slider moves and shows the figure it returns. The function is the reader's own, so it draws their
+own objects. Where no kernel is alive (on GitHub, in a PDF) the first picture is shown instead.
+`views` and `sizes` hold the pictures that several chapters share.
+"""
+
+import base64
+import html
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import ipywidgets
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from llama_from_scratch.lessons.figures.look import png
+from llama_from_scratch.lessons.widgets import hover
+
+Choices = tuple[float, ...] | Sequence[Any] | Mapping[str, Any] | bool | str
+
+# What fits beside a description in one line of a notebook.
+_MAX_BUTTONS, _MAX_BUTTON_LETTERS = 8, 48
+
+
+class Explorer(ipywidgets.VBox):
+    """A picture under its controls. `picture.value` holds the PNG, `controls[name].value` an
+    argument, `problem` an error.
+
+    `words` shows the figure's label (`figure.set_label("...")`): what is to be seen, for those who
+    cannot see it too. `under_pointer` holds what hovering tells.
+    """
+
+    def __init__(
+        self, draw: Callable[..., Figure], *, title: str,
+        controls: dict[str, ipywidgets.ValueWidget],
+        limits: Callable[..., Mapping[str, int]] | None = None, has_hover: bool = False,
+    ) -> None:
+        self.draw, self.title, self.controls, self.limits = draw, title, controls, limits
+        self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        self.problem, self.words = ipywidgets.HTML(), ipywidgets.HTML()
+        self.under_pointer = ipywidgets.HTML().add_class(hover.CELLS_CLASS) if has_hover else None
+        shown = (ipywidgets.Box([self.picture, self.under_pointer]).add_class(hover.PICTURE_CLASS)
+                 if has_hover else self.picture)
+        heading = ipywidgets.HTML(f"<b>{html.escape(title)}</b>")
+        super().__init__([heading, *controls.values(), self.problem, shown, self.words])
+        self._is_limiting = False
+        self.redraw()
+        for control in controls.values():
+            control.observe(lambda _: self._answer(), names="value")
+
+    def redraw(self) -> None:
+        """Draws the picture for the present values; a ValueError of `draw` is shown in words above
+        the last good one.
+        """
+        open_before = set(plt.get_fignums())
+        try:
+            if self.limits is not None:
+                self._limit(self.limits(**self._values()))
+            figure = self.draw(**self._values())
+            words = figure.get_label()
+            self.picture.value = png(figure)
+            if self.under_pointer is not None:
+                self.under_pointer.value = hover.cells(figure)
+            self.words.value = ('<div role="status" style="line-height: '
+                                f'1.4">{html.escape(words)}</div>' if words else "")
+            self.problem.value = ""
+        except ValueError as error:
+            self._tell(str(error))
+        finally:
+            for number in set(plt.get_fignums()) - open_before:
+                plt.close(number)
+
+    def _answer(self) -> None:
+        if self._is_limiting:
+            return
+        try:
+            self.redraw()
+        # Jupyter hides what a control's handler raises, and the reader's own function may raise
+        # anything.
+        except Exception as error:
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self._tell(f"{type(error).__name__}: {error} (in "
+                       f"{place.name}, line {place.lineno}: {place.line})")
+
+    def _limit(self, limits: Mapping[str, int]) -> None:
+        self._is_limiting = True
+        try:
+            for name, limit in limits.items():
+                self.controls[name].max = limit
+        finally:
+            self._is_limiting = False
+
+    def _values(self) -> dict[str, Any]:
+        return {name: control.value for name, control in self.controls.items()}
+
+    def _tell(self, words: str) -> None:
+        self.problem.value = f'<div role="alert"><i>{html.escape(words)}</i></div>'
+
+    def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
+        live = super()._repr_mimebundle_(**settings)
+        still = {"text/plain": f"{self.title} (a picture with controls: run the cell to move them)"}
+        if self.picture.value:
+            still["image/png"] = base64.b64encode(self.picture.value).decode()
+        return live | still
+
+
+def explore(
+    draw: Callable[..., Figure], *, title: str, controls: Mapping[str, Choices],
+    start: Mapping[str, Any] | None = None,
+    limits: Callable[..., Mapping[str, int]] | None = None, has_hover: bool = False,
+) -> Explorer:
+    """An `Explorer` with a control for each argument of `draw`.
+
+    (low, high) or (low, high, start) of ints makes a slider of ints, of floats one of floats; a
+    list makes buttons, or a menu when it is long, the first chosen; {label: value} a slider over
+    these values, such as powers of two; True or False a checkbox; a string a text field. `start`:
+    other first values, by name. `limits` gets the arguments of `draw` before it is called and
+    returns the highest value of int sliders that depend on them, such as the last token of a text.
+    `has_hover`: the pointer over a cell of an image shows what `axes.format_coord(column, row)`
+    says of it.
+    """
+    widgets = {name: _control(name, choice) for name, choice in controls.items()}
+    if unknown := [name for name in start or {} if name not in widgets]:
+        raise ValueError(f"start names the controls {', '.join(widgets)}; got {unknown[0]!r}")
+    for name, value in (start or {}).items():
+        widgets[name].value = value
+    return Explorer(draw, title=title, controls=widgets, limits=limits, has_hover=has_hover)
+
+
+def _control(name: str, choice: Choices) -> ipywidgets.ValueWidget:
+    look = {"description": name.replace("_", " "), "style": {"description_width": "9em"},
+            "layout": {"width": "32em"}}
+    if isinstance(choice, bool):
+        return ipywidgets.Checkbox(value=choice, **look)
+    if isinstance(choice, str):
+        return ipywidgets.Text(value=choice, continuous_update=False, **look)
+    if isinstance(choice, Mapping):
+        return ipywidgets.SelectionSlider(options=list(choice.items()), continuous_update=False,
+                                          **look)
+    if isinstance(choice, list):
+        if (len(choice) > _MAX_BUTTONS
+            or sum(len(str(option)) + 3 for option in choice) > _MAX_BUTTON_LETTERS):
+            return ipywidgets.Dropdown(options=choice, **look)
+        buttons = ipywidgets.ToggleButtons(options=choice, **look | {
+            "layout": {"width": "auto", "margin": "4px 2px"},
+            "style": look["style"] | {"button_width": "auto"}})
+        # the description beside the buttons, as with every other control
+        return buttons.add_class("widget-inline-hbox")
+    if not (isinstance(choice, tuple) and len(choice) in (2, 3) and choice[0] < choice[1]):
+        raise ValueError(f"{name} needs (low, high) or (low, high, start) with low < high, a list, "
+                         f"labels with values, a bool or a string; got {choice!r}")
+    low, high, start = choice if len(choice) == 3 else (*choice, choice[0])
+    if all(isinstance(bound, int) for bound in choice):
+        return ipywidgets.IntSlider(value=start, min=low, max=high, continuous_update=False, **look)
+    return ipywidgets.FloatSlider(value=start, min=low, max=high, step=(high - low) / 100,
+                                  continuous_update=False, **look)
+
+
+def slider(last: int, start: int = 0) -> tuple[int, int, int] | list[int]:
+    """The choices of an int control from 0 to `last`: a slider, or the only value there is."""
+    return (0, last, start) if last else [0]

@@ -1,0 +1,36 @@
+"""Dialogs and tool calls <-> ids: what a chat model is shown, and what its answer says.
+
+- `messages`: what is said, called and offered: Message, ToolCall, Tool
+- `calls`: the ways to write tool calls as text, and to read them back
+- `frames`: how turns are marked: in plain text (Llama 2) or by headers of special tokens
+- `dialogs`: which dialogs a generation can say
+- `answers`: what an answer says: content, calls, or why it is neither
+- `format`: ChatFormat, which is made of these
+- `generations`: the format of each Llama, as data
+
+Notebook 19. Sources: meta-llama/llama, llama/generation.py (2); llama-models,
+models/llama3/chat_format.py and the prompt formats of 3.1 to 4. Meta's sentences that introduce
+tools are not here: give them as `instructions`, or ours are used.
+"""
+
+from llama_from_scratch.tokenizer.chat_format.answers import Answer as Answer
+from llama_from_scratch.tokenizer.chat_format.calls import JSON_CALLS as JSON_CALLS
+from llama_from_scratch.tokenizer.chat_format.calls import PYTHONIC_CALLS as PYTHONIC_CALLS
+from llama_from_scratch.tokenizer.chat_format.calls import TAGGED_CALLS as TAGGED_CALLS
+from llama_from_scratch.tokenizer.chat_format.calls import CallStyle as CallStyle
+from llama_from_scratch.tokenizer.chat_format.format import ChatFormat as ChatFormat
+from llama_from_scratch.tokenizer.chat_format.frames import Headers as Headers
+from llama_from_scratch.tokenizer.chat_format.frames import Instructions as Instructions
+from llama_from_scratch.tokenizer.chat_format.frames import Part as Part
+from llama_from_scratch.tokenizer.chat_format.frames import Special as Special
+from llama_from_scratch.tokenizer.chat_format.generations import FORMATS as FORMATS
+from llama_from_scratch.tokenizer.chat_format.generations import LLAMA_2 as LLAMA_2
+from llama_from_scratch.tokenizer.chat_format.generations import LLAMA_3 as LLAMA_3
+from llama_from_scratch.tokenizer.chat_format.generations import LLAMA_3_1 as LLAMA_3_1
+from llama_from_scratch.tokenizer.chat_format.generations import LLAMA_3_2 as LLAMA_3_2
+from llama_from_scratch.tokenizer.chat_format.generations import LLAMA_3_3 as LLAMA_3_3
+from llama_from_scratch.tokenizer.chat_format.generations import LLAMA_4 as LLAMA_4
+from llama_from_scratch.tokenizer.chat_format.messages import CODE as CODE
+from llama_from_scratch.tokenizer.chat_format.messages import Message as Message
+from llama_from_scratch.tokenizer.chat_format.messages import Tool as Tool
+from llama_from_scratch.tokenizer.chat_format.messages import ToolCall as ToolCall

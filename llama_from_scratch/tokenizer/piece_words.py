@@ -1,0 +1,114 @@
+"""What makes encoding with pieces fast: remembered words, and runs of blanks without merging.
+
+A cut falls where no piece of the vocabulary goes on, so that the parts encoded apart give the ids
+of the whole: before a blank that follows anything else, between letters, digits and other ASCII, at
+characters of no piece, and in a long word between two characters that no piece has side by side.
+
+Notebook 10. Llama 1 and 2.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from itertools import chain, groupby, pairwise
+from operator import add
+
+from llama_from_scratch.tokenizer.byte_bpe import merge
+from llama_from_scratch.tokenizer.pieces import BLANK
+from llama_from_scratch.tokenizer.word_cache import Memo
+
+# Each pattern cuts less than the one before it. A vocabulary takes the first that cuts none of its
+# pieces in two.
+_LETTERS = rf"[^\x00-@\[-`{{-\x7f{BLANK}]+"
+_OTHERS = r"[\x00-\x1f!-/:-@\[-`{-\x7f]+"
+_WORDS = tuple(
+    re.compile(rf"[ {BLANK}]*(?:{kinds})|[ {BLANK}]+")
+    for kinds in (
+        rf"{_LETTERS}|[0-9]|{_OTHERS}",
+        rf"{_LETTERS}|[0-9]+|{_OTHERS}",
+        rf"[^ {BLANK}]+",
+        r"(?s:.)+",
+    )
+)
+LLAMA_WORDS = _WORDS[0]
+"""Finds the words that no piece of Llama crosses."""
+_LONG_WORD = 24
+
+
+class PieceWords:
+    """Gives the ids of a text, word by word, with a vocabulary whose ordinary pieces are `texts`.
+
+    `encode_known` gives the ids of characters that are in pieces, with blanks written ▁, and
+    `encode_unknown` those of all others.
+    """
+
+    def __init__(
+        self,
+        texts: Collection[str],
+        *,
+        encode_known: Callable[[str], tuple[int, ...]],
+        encode_unknown: Callable[[str], Sequence[int]],
+    ):
+        self._words = next(words for words in _WORDS if all(map(words.fullmatch, texts)))
+        self._known = {BLANK}.union(*texts)
+        self._unknown_run = re.compile(f"([^{re.escape(''.join(sorted(self._known)))}]+)")
+        self._pairs = {left + right for text in texts for left, right in pairwise(text)}
+        self._encode_known = encode_known
+        self._encode_unknown = encode_unknown
+        self._ids_of = Memo(self._encode_word)
+
+    def encode(self, text: str) -> Iterator[int]:
+        """The ids of `text`, in which blanks may be written ▁."""
+        return chain.from_iterable(map(self._ids_of.__getitem__, self._words.findall(text)))
+
+    def _encode_word(self, word: str) -> tuple[int, ...]:
+        word = word.replace(" ", BLANK)
+        if self._known.issuperset(word):
+            return self._encode_cut(word)
+        # the group keeps the characters of no piece: they are every second part
+        parts = (
+            self._encode_unknown(part) if i % 2 else self._ids_of[part]
+            for i, part in enumerate(self._unknown_run.split(word))
+            if part
+        )
+        return tuple(chain.from_iterable(parts))
+
+    def _encode_cut(self, word: str) -> tuple[int, ...]:
+        if len(word) <= _LONG_WORD or self._pairs.issuperset(map(add, word, word[1:])):
+            return self._encode_known(word)
+        pairs = enumerate(map(add, word, word[1:]), start=1)
+        cuts = [i for i, pair in pairs if pair not in self._pairs]
+        fragments = (word[begin:end] for begin, end in pairwise([0, *cuts, len(word)]))
+        return tuple(chain.from_iterable(map(self._ids_of.__getitem__, fragments)))
+
+
+def longest_run(ranks: Mapping[str, int]) -> int:
+    """How many blanks the longest piece of blanks has, if runs of blanks merge last; else 1.
+
+    In Llama's files they merge after all else and as equals. So the longest piece is taken again
+    and again from the left, and no blanks need merging.
+    """
+    last = max(ranks.values(), default=0)
+    tied = {text for text, rank in ranks.items() if rank == last and len(text) > 1}
+    is_greedy = tied == {BLANK * n for n in range(2, len(tied) + 2)} and BLANK in ranks
+    is_last = not any(BLANK * 2 in text for text in ranks.keys() - tied)
+    return len(tied) + 1 if is_greedy and is_last else 1
+
+
+def merge_but_runs(word: str, ranks: Mapping[str, int], *, n_run: int) -> list[str]:
+    """The parts of `word` after merging, with runs of blanks taken as the longest pieces of blanks.
+
+    `n_run`: how many blanks the longest of these has, none of which is among the `ranks`; 1 if
+    blanks merge as all else.
+    """
+    parts = merge(word, ranks)
+    if n_run == 1 or BLANK not in parts:
+        return parts
+    merged: list[str] = []
+    for part, same in groupby(parts):
+        n = sum(map(bool, same))
+        if part == BLANK:
+            n_whole, rest = divmod(n, n_run)
+            merged += [BLANK * n_run] * n_whole + [BLANK * rest] * (rest > 0)
+        else:
+            merged += [part] * n
+    return merged

@@ -1,0 +1,49 @@
+"""Meta's tokenizer.model of Llama 3 and 4, read and written: a token in base64 and a rank per line.
+
+Special tokens and the split pattern are not in the file; `released` has those of each generation.
+
+Notebook 10. Llama 3 and 4. Source: llama-models, models/llama3/tokenizer.py; openai/tiktoken,
+tiktoken/load.py.
+"""
+
+import base64
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from llama_from_scratch.files import replacing_file
+
+
+def write_ranks(path: str | os.PathLike, ranks: Mapping[bytes, int]) -> None:
+    """Writes a line per token, in the order of the ranks."""
+    in_order = sorted(ranks.items(), key=lambda item: item[1])
+    lines = [b"%s %d\n" % (base64.b64encode(token), rank) for token, rank in in_order]
+    with replacing_file(path) as unfinished:
+        unfinished.write_bytes(b"".join(lines))
+
+
+def read_ranks(path: str | os.PathLike) -> dict[bytes, int]:
+    """The rank of each token in a file as `write_ranks` writes it.
+
+    Raises ValueError, with the line, if one is malformed.
+    """
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            token, rank = line.split()
+            token = base64.b64decode(token, validate=True)
+            rank = int(rank)
+        except ValueError:
+            raise ValueError(
+                "a rank file holds a token in base64, a blank and a rank per line, got "
+                f"{line[:80]!r} in line {number} of {path}; download the file again"
+            ) from None
+        if token in ranks:
+            raise ValueError(
+                f"a token has one rank, got {token!r} again in line {number} of {path}; keep one "
+                "line"
+            )
+        ranks[token] = rank
+    return ranks

@@ -1,0 +1,54 @@
+"""Which special strings of a text become ids: none, unless the caller allows them by name.
+
+Special tokens such as <|eot_id|> open headers and end turns. A user may type their names, which
+must stay ordinary text.
+
+Notebook 10. All generations. Source: openai/tiktoken, tiktoken/core.py, for the two arguments.
+"""
+
+import re
+from collections.abc import Mapping, Set
+from typing import Literal
+
+SpecialNames = Literal["all"] | Set[str]
+"""Names of special tokens, or all of them."""
+
+
+def names_allowed(
+    text: object,
+    special_ids: Mapping[str, int],
+    *,
+    allowed_special: SpecialNames,
+    disallowed_special: SpecialNames,
+) -> Set[str]:
+    """The special strings that become ids where `text` has them.
+
+    Raises ValueError if it has a disallowed one.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"encode takes str, got {type(text).__name__}; decode bytes to str first")
+    allowed = _named(allowed_special, set(special_ids), special_ids)
+    disallowed = _named(disallowed_special, special_ids.keys() - allowed, special_ids)
+    if disallowed and (found := one_of(disallowed).search(text)):
+        raise ValueError(
+            f"text may not hold disallowed special tokens, got {found[0]!r} at character "
+            f"{found.start()}; take it out, or put it in allowed_special to make it one id"
+        )
+    return allowed
+
+
+def _named(names: SpecialNames, all_names: Set[str], special_ids: Mapping[str, int]) -> Set[str]:
+    if names == "all":
+        return all_names
+    if unknown := sorted(names - special_ids.keys()):
+        raise ValueError(
+            "only special tokens of this vocabulary can be allowed or disallowed, got "
+            f"{unknown}; it has {list(special_ids) or 'none'}"
+        )
+    return names
+
+
+def one_of(names: Set[str]) -> re.Pattern:
+    """A pattern with one group that finds any of `names`, the longest where several begin."""
+    longest_first = sorted(names, key=lambda name: (-len(name), name))
+    return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")

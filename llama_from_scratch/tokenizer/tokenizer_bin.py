@@ -1,0 +1,79 @@
+"""llama2.c's tokenizer.bin, read and written.
+
+It is the longest length, then score, length and bytes of each piece. The kinds of pieces are not in
+the file: piece 0 is unknown, 1 and 2 are control pieces, 3 to 258 bytes.
+
+Notebook 10. Llama 1 and 2. Source: karpathy/llama2.c, tokenizer.py.
+"""
+
+import os
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+
+from llama_from_scratch.tokenizer.pieces import BLANK, FIRST_PIECES, Kind, Piece
+from llama_from_scratch.tokenizer.sentencepiece_file import text_of
+
+_NAMES = {"<s>": "\n<s>\n", "</s>": "\n</s>\n"}
+
+
+def is_laid_out_for_bin(pieces: Sequence[Piece]) -> bool:
+    """Are <unk>, <s>, </s> and the 256 bytes the first pieces, and the only ones of their kinds?"""
+    kinds = (Kind.UNKNOWN, Kind.CONTROL, Kind.BYTE)
+    special = [(i, piece.text, piece.kind) for i, piece in enumerate(pieces) if piece.kind in kinds]
+    return special == [(i, piece.text, piece.kind) for i, piece in enumerate(FIRST_PIECES)]
+
+
+def to_bytes(pieces: Sequence[Piece]) -> bytes:
+    """The bytes of a tokenizer.bin."""
+    texts = [_NAMES.get(piece.text, piece.text.replace(BLANK, " ")).encode() for piece in pieces]
+    records = (
+        struct.pack("<fI", piece.score, len(text)) + text
+        for piece, text in zip(pieces, texts, strict=True)
+    )
+    return struct.pack("<I", max(map(len, texts))) + b"".join(records)
+
+
+def read_records(path: str | os.PathLike) -> list[tuple[bytes, float]]:
+    """The bytes and the score of each piece in a tokenizer.bin.
+
+    Raises ValueError if the file is damaged.
+    """
+    data = Path(path).read_bytes()
+    cure = f"{path}; export the tokenizer again"
+    if len(data) < 4:
+        raise ValueError(
+            "a tokenizer.bin begins with the longest length in 4 bytes, got "
+            f"{len(data)} bytes in {cure}"
+        )
+    longest, at = int.from_bytes(data[:4], "little"), 4
+    records: list[tuple[bytes, float]] = []
+    while at < len(data):
+        if len(data) - at < 8:
+            raise ValueError(
+                f"a piece begins with 8 bytes, got {len(data) - at} for piece {len(records)} of "
+                f"{cure}"
+            )
+        score, length = struct.unpack_from("<fI", data, at)
+        if length > min(longest, len(data) - at - 8):
+            raise ValueError(
+                f"piece {len(records)} has {length} bytes, with {longest} as the longest and "
+                f"{len(data) - at - 8} left in {cure}"
+            )
+        records.append((data[at + 8 : at + 8 + length], score))
+        at += 8 + length
+    return records
+
+
+def piece_of(i: int, data: bytes, score: float) -> Piece:
+    """The piece `i` of a tokenizer.bin. Raises ValueError if its text is not that of its place."""
+    text = text_of(data)
+    if i >= len(FIRST_PIECES):
+        return Piece(text.replace(" ", BLANK), score)
+    name, _, kind = FIRST_PIECES[i]
+    known = {name, _NAMES.get(name)}
+    if kind == Kind.BYTE:  # the first version of the format has bytes as characters
+        known |= {chr(i - 3), chr(i - 3).replace(BLANK, " ")}
+    if text not in known:
+        raise ValueError(f"piece {i} is {name}, got {text!r}")
+    return Piece(name, score, kind)

@@ -1,0 +1,72 @@
+import dataclasses
+
+import gguf as reference
+import pytest
+import torch
+from gguf_reference import by_their_writer, divisors_by_hand, write
+from tiny_checkpoints import tiny
+
+from llama_from_scratch import family
+from llama_from_scratch.checkpoint import gguf, gguf_config
+from llama_from_scratch.config import RopeScaling
+
+LAYER = family.tiny("llama-3.1").layers[0]
+
+
+@pytest.mark.parametrize("name", family.FAMILY)
+def test_the_divisors_show_the_scaling_of_every_published_model(name):
+    config = family.config(name)
+    bare = dataclasses.replace(config, rope_scaling=None)
+    assert gguf_config.scaling_of(gguf_config.divisors_of(config), bare) == config.rope_scaling
+    if config.rope_scaling:
+        wanted = torch.tensor(divisors_by_hand(config, config.rope_scaling))
+        torch.testing.assert_close(gguf_config.divisors_of(config), wanted, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("scaling",
+                         [(16.0, 1.0, 1.0, 8192), (4.0, 1.0, 4.0, 4096), (10.0, 1.0, 8.0, 2048)])
+def test_other_scalings_of_the_same_form_are_found(scaling):
+    scaling = RopeScaling(
+        **dict(zip(("factor", "low_freq_factor", "high_freq_factor", "original_max_seq_len"),
+                   scaling, strict=True)))
+    config = dataclasses.replace(family.config("llama-3.2-1b"), rope_scaling=scaling)
+    assert gguf_config.scaling_of(gguf_config.divisors_of(config), config) == scaling
+
+
+def test_divisors_of_no_known_scaling_are_refused():
+    config = family.config("llama-3.1-8b")
+    divisors = gguf_config.divisors_of(config)
+    divisors[30] *= 1.001
+    with pytest.raises(ValueError, match=r"must be the divisors of a scaling as in Llama 3.1"):
+        gguf_config.scaling_of(divisors, config)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    (
+        dict(rope_scaling=RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=3.3,
+                                      original_max_seq_len=9000)),
+     r"must be the divisors of a scaling"),
+    (dict(norm_eps=1.23456789e-5), r"norm_eps=1.23456789e-05 would come back as 1.2345679e-05"),
+    (dict(layers=(LAYER, dataclasses.replace(LAYER, has_rope=False))), r"all turn their heads"),
+])
+def test_what_the_format_cannot_say_is_refused(changes, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        write(tmp_path, tiny(**dict(dim=512) | changes))
+    assert not list(tmp_path.iterdir())
+
+
+U32, F32, TEXT_FACT = (reference.GGUFValueType.UINT32,), (reference.GGUFValueType.FLOAT32,), (
+    reference.GGUFValueType.STRING,)
+
+
+@pytest.mark.parametrize(("facts", "message"), [
+    ({"llama.expert_count": (8, *U32)}, r"expert_count is 8, and only 0 can be computed"),
+    ({"llama.rope.scaling.type": ("linear", *TEXT_FACT)}, r"rope.scaling.type is 'linear'"),
+    ({"llama.attention.key_length": (32, *U32)}, r"attention.key_length is 32, not 16"),
+    ({"llama.vocab_size": (32000, *U32)}, r"vocab_size is 32000, not 520"),
+    ({"llama.logit_scale": (2.0, *F32)}, r"logit_scale is not a key that is known"),
+    ({"split.count": (2, *U32)}, r"it is one of 2 files"),
+])
+def test_a_fact_that_changes_the_arithmetic_is_refused(facts, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        gguf.open_checkpoint(by_their_writer(tmp_path / "m.gguf", tiny(), facts=facts))

@@ -1,0 +1,115 @@
+import re
+import struct
+
+import numpy as np
+import pytest
+import torch
+from gguf_reference import write
+from tiny_checkpoints import tiny
+
+from llama_from_scratch.checkpoint import gguf
+
+
+def test_numbers_that_a_kind_cannot_hold_are_refused(tmp_path):
+    model = tiny()
+    with torch.no_grad():
+        model.output.weight[3, 3] = 7e4
+    for kind in ("F16", "Q8_0"):
+        with pytest.raises(ValueError, match=rf"{kind} holds finite numbers up to 65504; "
+                                             r"output.weight has others"):
+            write(tmp_path, model, kind=kind)
+    with pytest.raises(ValueError, match=r"multiple of that; blk.0.ffn_down.weight is \(64, 100\)"):
+        write(tmp_path, tiny(ffn_dim=100), kind="Q8_0")
+    with pytest.raises(ValueError, match=r"kinds that are written are F32, F16, Q8_0; got 'Q4_K'"):
+        write(tmp_path, tiny(), kind="Q4_K")
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("good"), tiny(n_layers=1),
+                 kind="Q8_0").read_bytes()
+
+
+def refused(tmp_path, data, message):
+    (tmp_path / "m.gguf").write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        gguf.open_checkpoint(tmp_path / "m.gguf")
+
+
+def with_claim(data, *, dims=None, kind=None, offset=None, n_dims=2):
+    """The file with another claim about token_embd.weight."""
+    at = data.index(b"token_embd.weight") + len("token_embd.weight")
+    old = struct.unpack_from("<IQQIQ", data, at)
+    new = (n_dims, *(dims or old[1:3]), old[3] if kind is None else kind,
+           old[4] if offset is None else offset)
+    return data[:at] + struct.pack("<IQQIQ", *(x % 2**64 for x in new)) + data[at + 32 :]
+
+
+@pytest.mark.parametrize(("claim", "message"), [
+    (dict(dims=(-64, 520)), r"said to be \(520, 18446744073709551552\)"),
+    (dict(dims=(2**40, 2**40)), r"and the file has \d+ bytes"),
+    (dict(dims=(0, 520)), r"said to be \(520, 0\)"),
+    (dict(dims=(520, 64)), r"is \(64, 520\), and Q8_0 packs 32"),
+    (dict(kind=77), r"'token_embd.weight' is of kind 77; those that are read are F32, F16"),
+    (dict(kind=11), r"is of kind Q3_K"),
+    (dict(offset=2**63), r"at byte 9223372036854775808 of its data"),
+    (dict(offset=32), r"but what lies before it ends at"),
+    (dict(n_dims=9), r"has 9 axes"),
+])
+def test_a_forged_claim_about_a_tensor_is_refused(claim, message, good, tmp_path):
+    refused(tmp_path, with_claim(good, **claim), message)
+
+
+def test_forged_counts_and_lengths_are_refused_before_anything_is_allocated(good, tmp_path):
+    refused(tmp_path, good[:8] + struct.pack("<Q", 2**33) + good[16:], r"said to hold \d+ tensors")
+    refused(tmp_path, good[:16] + struct.pack("<Q", 2**33) + good[24:], r"said to hold \d+ facts")
+    refused(tmp_path, good[:24] + struct.pack("<Q", 2**50) + good[32:],
+            r"a name at byte 32 is 1125899906842624 bytes long")
+    tokens = good.index(b"tokenizer.ggml.tokens") + len("tokenizer.ggml.tokens") + 8
+    refused(tmp_path, good[:tokens] + struct.pack("<Q", 2**33) + good[tokens + 8 :],
+            r"said to hold \d+ texts")
+    kinds = good.index(b"tokenizer.ggml.token_type") + len("tokenizer.ggml.token_type")
+    refused(tmp_path, good[: kinds + 4] + struct.pack("<I", 99) + good[kinds + 8 :],
+            r"texts or numbers, got type 99")
+    refused(tmp_path, good[: kinds + 8] + struct.pack("<Q", 2**33) + good[kinds + 16 :],
+            r"said to hold \d+ numbers")
+    layers = good.index(b"llama.block_count") + len("llama.block_count") + 4
+    refused(tmp_path, good[:layers] + struct.pack("<I", 2**32 - 1) + good[layers + 4 :],
+            r"block_count is 4294967295")
+
+
+@pytest.mark.parametrize(("data", "message"), [
+    (b"", r"it is empty"), (b"GGU", r"the first four bytes"),
+    (b"GGML" * 20, r"it begins with b'GGML'"),
+    (b"GGUF" + struct.pack("<I", 1) + bytes(40), r"this is version 1"),
+    (b"GGUF" + struct.pack(">I", 3) + bytes(40), r"big-endian"),
+])
+def test_a_file_that_is_no_gguf_is_refused(data, message, tmp_path):
+    refused(tmp_path, data, message)
+
+
+def test_a_file_cut_anywhere_or_grown_is_refused(good, tmp_path):
+    cuts = [*range(0, 400), *range(400, len(good), 997), len(good) - 33]
+    for cut in cuts:
+        refused(tmp_path, good[:cut], r"needs a whole GGUF file")
+    refused(tmp_path, good + bytes(64), r"its tensors end at byte \d+, and the file has")
+
+
+def test_bytes_changed_anywhere_in_the_header_are_refused_or_harmless(good, tmp_path):
+    random = np.random.default_rng(0)
+    n_header = good.index(b"rope_freqs.weight") + 40
+    path, n_refused = tmp_path / "m.gguf", 0
+    for _ in range(600):
+        data = bytearray(good)
+        for at in random.integers(0, n_header, random.integers(1, 4)):
+            data[at] = random.integers(256)
+        path.write_bytes(data)
+        try:
+            opened = gguf.open_checkpoint(path)
+            opened.tokenizer()
+            list(opened.tensors(torch.float32))
+        except ValueError as error:
+            n_refused += 1
+            assert re.search(re.escape(str(path)), str(error))
+    assert n_refused > 100

@@ -1,0 +1,49 @@
+import dataclasses
+
+import pytest
+from tiny_checkpoints import TOKENIZER, tiny, width_of
+
+from llama_from_scratch import family
+from llama_from_scratch.checkpoint import meta, meta_params
+
+
+@pytest.mark.parametrize("name", family.FAMILY)
+def test_params_json_says_all_of_every_published_model(name):
+    config = family.config(name)
+    params = meta_params.params_of(config)
+    assert meta_params.config_from(params, vocab_size=config.vocab_size,
+                                   is_tied=config.is_tied) == config
+    assert not {"max_seq_len",
+                "rope_scaling_factor"} & params.keys(), "the released files have neither"
+
+
+def test_the_factor_that_params_json_leaves_out_is_32_for_the_sizes_of_llama_3_2_and_8_for_others():
+    def factor(name):
+        config = family.config(name)
+        params = {"dim": config.dim, "n_layers": config.n_layers, "n_heads": config.n_heads,
+                  "n_kv_heads": config.n_kv_heads,
+                  "multiple_of": 256, "norm_eps": 1e-5, "rope_theta": 5e5, "use_scaled_rope": True}
+        return meta_params.config_from(params, vocab_size=9, is_tied=True).rope_scaling.factor
+    assert [factor(n)
+            for n in ("llama-3.2-1b", "llama-3.2-3b", "llama-3.1-8b", "llama-3.3-70b")] == [
+                32, 32, 8, 8]
+
+
+def test_what_params_json_has_no_word_for_is_added_or_refused(tmp_path):
+    meta.write(tmp_path / "m", tiny("llama-3.2", max_seq_len=640, ffn_dim=100), tokenizer=TOKENIZER)
+    config = meta.open_checkpoint(tmp_path / "m").config
+    assert (config.max_seq_len, config.rope_scaling.factor, width_of(config),
+            config.is_tied) == (640, 32, 100, True)
+    scaling = dataclasses.replace(family.tiny("llama-3.1").rope_scaling, high_freq_factor=2.0)
+    with pytest.raises(ValueError, match=r"no words for RoPE scaling with other constants than 1, "
+                                         r"4 and 8192"):
+        meta.write(tmp_path / "n", tiny("llama-3.1", rope_scaling=scaling), tokenizer=TOKENIZER)
+
+
+@pytest.mark.parametrize("changes", [dict(has_rope=False), dict(chunk_size=16)])
+def test_layers_that_params_json_has_no_words_for_are_refused(changes):
+    config = family.tiny("llama-3.1")
+    odd = dataclasses.replace(config.layers[0], **changes)
+    config = dataclasses.replace(config, layers=(config.layers[0], odd))
+    with pytest.raises(ValueError, match=r"no words for layers without RoPE or with chunks; got"):
+        meta_params.params_of(config)

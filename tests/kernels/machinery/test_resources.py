@@ -1,0 +1,288 @@
+"""Every kernel compiled by both toolchains for every architecture, and held against its budget. No
+GPU is needed."""
+
+import json
+
+import pytest
+import torch
+
+from llama_from_scratch.kernels.machinery import nvrtc, resources
+from llama_from_scratch.kernels.machinery.resources import (
+    ARCHITECTURES,
+    BUDGETED,
+    EntryResources,
+    Resources,
+    complaints,
+    read_budget,
+)
+from llama_from_scratch.kernels.machinery.source import FOLDER, REAL_NAMES, Program, Source
+
+# Seconds are dear: the oldest, the newest and the one that the kernels are tuned for, a dtype each;
+# the rest is slow.
+QUICK = [(torch.float32, "sm_75"), (torch.bfloat16, "sm_90"), (torch.float16, "sm_120")]
+ALL = [(real, architecture) for real in REAL_NAMES for architecture in ARCHITECTURES]
+
+TEXT = """#include "common.cuh"
+extern "C" __global__ void copy_vectors(const real* x, real* y) {
+    store(y + threadIdx.x * VECTOR, load(x + threadIdx.x * VECTOR));
+}
+extern "C" __global__ void copy_numbers(const real* x, real* y) { y[threadIdx.x] = x[threadIdx.x]; }
+extern "C" __global__ void copy_shared(const real* x, real* y) {
+    __shared__ float turned[256];
+    turned[threadIdx.x] = widen(x[threadIdx.x]);
+    __syncthreads();
+    y[threadIdx.x] = narrow(turned[255 - threadIdx.x]);
+}
+extern "C" __global__ void __launch_bounds__(1024) spill(const real* x, real* y, int n) {
+    float kept[80];
+    for (int i = 0; i < 80; i++) kept[i] = widen(x[i * n + threadIdx.x]);
+    for (int turn = 0; turn < n; turn++)
+        for (int i = 0; i < 80; i++) kept[i] = kept[i] * kept[(i + 7) % 80] + kept[(i + 31) % 80];
+    for (int i = 0; i < 80; i++) y[i * n + threadIdx.x] = narrow(kept[i]);
+}
+"""
+
+
+def example(text=TEXT, real=torch.bfloat16):
+    headers = {"common.cuh": (FOLDER / "common.cuh").read_text()}
+    return Program(source=Source(name="example", text=text, headers=headers), real=real)
+
+
+def found(compiler):
+    """The compiler, or a skip that says what is missing and how to get it."""
+    try:
+        return compiler()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(params=[nvrtc.compiler, resources.nvcc], ids=["nvrtc", "nvcc"])
+def compiler(request):
+    return found(request.param)
+
+
+@pytest.fixture
+def disassembler():
+    return resources.tool("nvdisasm") or pytest.skip(
+        "needs nvdisasm: pip install nvidia-cuda-nvdisasm (5 MB, Linux)")
+
+
+def all_complaints(compiler, pairs):
+    if compiler.version != tuple(map(int, resources.BUDGET_CUDA.split("."))):
+        pytest.skip(f"the budget is of CUDA {resources.BUDGET_CUDA}, whose compilers the test "
+                    f"extra installs; here is {compiler.path} of {compiler.version}")
+    budget = read_budget()
+    jobs = [(program, architecture, compiler) for real, architecture in pairs
+            for program in resources.programs([real])]
+    measured = resources.measure_all(jobs)
+    return [line for (program, architecture, _), taken in zip(jobs, measured, strict=True)
+            for line in complaints(program, architecture, taken, budget)]
+
+
+# ---- the kernels ---------------------------------------------------------------------------------
+
+
+def test_every_kernel_compiles_with_nvrtc_and_keeps_its_budget():
+    assert all_complaints(found(nvrtc.compiler), QUICK) == []
+
+
+def test_every_kernel_compiles_with_nvcc_and_keeps_its_budget():
+    assert all_complaints(found(resources.nvcc), [(torch.bfloat16, "sm_90")]) == []
+
+
+@pytest.mark.slow
+def test_every_kernel_keeps_its_budget_on_every_architecture_in_every_dtype_with_both_toolchains(
+    compiler
+):
+    assert all_complaints(compiler, ALL) == []
+
+
+def test_the_budget_names_just_the_kernels_there_are_on_the_architectures_they_support():
+    budget = read_budget()
+    assert set(budget) == {f"{entry} {REAL_NAMES[real]}" for real in BUDGETED
+                           for program in resources.programs([real])
+                           for entry in program.source.entries}
+    assert all(tuple(line["registers"]) == ARCHITECTURES for line in budget.values())
+
+
+# ---- the measuring -------------------------------------------------------------------------------
+
+
+def test_both_toolchains_see_registers_shared_memory_widths_and_spills(
+    compiler, disassembler, tmp_path
+):
+    taken = resources.measure(example(), "sm_90", compiler=compiler, disassembler=disassembler,
+                              folder=tmp_path)
+    assert [*taken.entries] == ["copy_vectors", "copy_numbers", "copy_shared", "spill"]
+    vectors, numbers, shared, spill = taken.entries.values()
+    assert (vectors.load_bits, vectors.store_bits) == (128, 128)
+    assert (numbers.load_bits, numbers.store_bits) == (16, 16)
+    assert [each.shared_bytes for each in (vectors, numbers, shared, spill)] == [0, 0, 1024, 0]
+    assert spill.registers == 64 and min(spill.spill_bytes, spill.stack_bytes, spill.n_local) > 0
+    for each in (vectors, numbers, shared):
+        assert 0 < each.registers < 32 and each.spill_bytes == each.stack_bytes == each.n_local == 0
+    assert taken.warnings == ()
+
+
+def test_a_measurement_is_made_once_per_text_and_compiler(compiler, tmp_path, monkeypatch):
+    first = resources.measure(example(), "sm_90", compiler=compiler, folder=tmp_path)
+    assert first.entries["copy_vectors"].load_bits is None, "not disassembled"
+    monkeypatch.setattr(compiler, "compile", None)
+    assert resources.measure(example(), "sm_90", compiler=compiler, folder=tmp_path) == first
+    with pytest.raises(TypeError):
+        resources.measure(example(TEXT + "//"), "sm_90", compiler=compiler, folder=tmp_path)
+
+
+def test_both_toolchains_report_warnings(compiler, tmp_path):
+    taken = resources.measure(example(TEXT.replace(
+        "float turned", "int unused; float turned").replace(
+        "__shared__ int unused; float", "int unused; __shared__ float")), "sm_90",
+                              compiler=compiler, folder=tmp_path)
+    assert any("unused" in line for line in taken.warnings)
+
+
+def test_nvcc_refuses_a_broken_source_with_the_line(tmp_path):
+    with pytest.raises(nvrtc.CompileError, match=r'example.cu\(5\): error: identifier "z" is '
+                                                 r'undefined'):
+        found(resources.nvcc).compile(example(TEXT.replace(
+            "{ y[threadIdx.x] = x", "{ z[threadIdx.x] = x")), "sm_90")
+
+
+def test_a_log_counts_what_called_functions_spill():
+    taken = resources.read_log("""ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function 'power' for 'sm_90'
+ptxas info    : Function properties for power
+ptxas         .     16 bytes stack frame, 4 bytes spill stores, 8 bytes spill loads
+ptxas info    : Used 40 registers, used 1 barriers, 96 bytes smem, 400 bytes cmem[0]
+ptxas info    : Function properties for __internal_pow
+    24 bytes stack frame, 0 bytes spill stores, 2 bytes spill loads
+ptxas info    : Compiling entry function 'plain' for 'sm_90'
+ptxas info    : Function properties for plain
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 8 registers, used 0 barriers
+""")
+    assert taken == {"power": EntryResources(registers=40, spill_bytes=14, stack_bytes=24,
+                                             shared_bytes=96),
+                      "plain": EntryResources(registers=8, spill_bytes=0, stack_bytes=0,
+                                              shared_bytes=0)}
+
+
+def test_a_disassembly_tells_the_widest_accesses_of_each_entry_point():
+    facts = resources.read_sass("""
+//--------------------- .text.first --------------------------
+        /*0270*/      @!P0 LDG.E.128.CONSTANT R4, desc[UR6][R6.64] ;
+        /*0280*/           LDG.E.U16 R7, desc[UR6][R6.64] ;
+        /*0290*/           ST.E.64 desc[UR6][R6.64], R4 ;
+        /*02a0*/           LDS.128 R4, [R6] ;
+//--------------------- .text.second --------------------------
+        /*0270*/           STL [R1], R4 ;
+        /*0280*/           LDL.LU R4, [R1] ;
+        /*0290*/           STG.E.U8 desc[UR6][R6.64], R4 ;
+//--------------------- .nv.shared.second --------------------------
+""")
+    assert facts == {"first": {"load_bits": 128, "store_bits": 64, "n_local": 0},
+                     "second": {"load_bits": 0, "store_bits": 8, "n_local": 2}}
+
+
+# ---- the comparison with the budget --------------------------------------------------------------
+
+ONE = example('extern "C" __global__ void one(real* y) {}')
+BUDGET = {"one bf16": {"registers": {"sm_90": 32}, "shared_bytes": 64, "load_bits": 128,
+                       "store_bits": 128}}
+
+
+def complaints_about(*, program=ONE, architecture="sm_90", warnings=(), **changes):
+    entry = EntryResources(**dict(registers=32, spill_bytes=0, stack_bytes=0, shared_bytes=64,
+                                  load_bits=128, store_bits=128,
+                             n_local=0) | changes)
+    return [*complaints(program, architecture, Resources(entries={"one": entry}, warnings=warnings),
+                        BUDGET)]
+
+
+def test_a_kernel_within_its_budget_is_not_complained_of():
+    assert complaints_about() == complaints_about(registers=20, shared_bytes=0) == []
+    assert complaints_about(load_bits=None, store_bits=None, n_local=None) == [], "not disassembled"
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(registers=33), "one has registers 33, but may have 32"),
+    (dict(shared_bytes=65), "shared_bytes 65, but may have 64"),
+    (dict(spill_bytes=4), "spill_bytes 4, but may have 0"),
+    (dict(stack_bytes=8), "stack_bytes 8, but may have 0"),
+    (dict(n_local=1), "n_local 1, but may have 0"), (dict(load_bits=64), "load_bits 64, but must "
+                                                                         "have 128"),
+    (dict(store_bits=16), "store_bits 16, but must have 128"),
+    (dict(warnings=("x.cu(3): warning",)), "x.cu(3): warning"),
+    (dict(architecture="sm_80"), "one has no budget; python -m "
+                                 "llama_from_scratch.kernels.machinery.resources --update"),
+    (dict(program=example(TEXT)), "differ in copy_numbers, copy_shared, copy_vectors, one, spill")])
+def test_whatever_exceeds_the_budget_is_complained_of_by_name(change, message):
+    assert any(message in line and "example.cu, bf16, sm_" in line
+               for line in complaints_about(**change))
+
+
+def test_a_kernel_that_may_spill_may_do_so_only_where_and_as_much_as_is_said(monkeypatch):
+    monkeypatch.setattr(resources, "MAY_SPILL", {("one", "sm_90"): 8, ("other", "sm_90"): 100})
+    assert complaints_about(spill_bytes=8, stack_bytes=8) == []
+    assert len(complaints_about(spill_bytes=9)) == 1
+    monkeypatch.setattr(resources, "MAY_SPILL", {("one", "sm_80"): 8})
+    assert len(complaints_about(spill_bytes=8)) == 1
+
+
+def test_no_kernel_may_spill_on_the_gpu_that_they_are_tuned_for():
+    assert not any(architecture == "sm_90" for _, architecture in resources.MAY_SPILL)
+
+
+def test_double_programs_have_no_budget_but_must_compile_without_warnings():
+    double = example(ONE.source.text, torch.float64)
+    assert complaints_about(program=double, registers=255, spill_bytes=44) == []
+    assert len(complaints_about(program=double, warnings=("warning",))) == 1
+
+
+# ---- the command ---------------------------------------------------------------------------------
+
+
+def test_the_table_has_a_line_for_every_entry_point(monkeypatch):
+    found(nvrtc.compiler)
+    monkeypatch.setattr(resources, "programs", lambda: [example(real=real) for real in REAL_NAMES])
+    lines = resources.table().splitlines()
+    assert lines[0].startswith("sm_90, NVRTC") and "registers" in lines[0]
+    assert [line.split()[0] for line in lines[2:]] == [
+        "copy_vectors", "copy_numbers", "copy_shared", "spill"]
+    assert all(int(n) > 0 for line in lines[2:] for n in line.split()[1:5])
+
+
+def test_the_table_without_a_compiler_says_what_is_missing(monkeypatch):
+    def absent():
+        raise RuntimeError("no NVRTC was found; pip install it")
+
+    monkeypatch.setattr(nvrtc, "compiler", absent)
+    assert resources.table() == ("registers, spills and shared memory are not known here: "
+                                 "no NVRTC was found; pip install it")
+    assert resources.compiler_name() == "no NVRTC"
+
+
+def test_a_missing_nvcc_or_nvdisasm_is_reported_with_the_cure(monkeypatch, tmp_path):
+    monkeypatch.setattr(resources, "tool", lambda name: None)
+    with pytest.raises(RuntimeError, match=r"no nvcc was found. .*pip install "
+                                           r"'nvidia-cuda-nvcc==13.0.\*'.*cuda-runtime"):
+        resources.nvcc.__wrapped__()
+    with pytest.raises(RuntimeError,
+                       match="no nvdisasm was found.*pip install nvidia-cuda-nvdisasm"):
+        resources.write_budget(tmp_path / "budget.json")
+
+
+def test_the_written_budget_is_what_the_comparison_reads(monkeypatch, tmp_path, disassembler):
+    nvrtc_here, nvcc_here = found(nvrtc.compiler), found(resources.nvcc)
+    text = TEXT[:TEXT.index('extern "C" __global__ void copy_shared')]
+    monkeypatch.setattr(resources, "ARCHITECTURES", ("sm_90",))
+    monkeypatch.setattr(resources, "programs",
+                        lambda dtypes: [example(text, real) for real in dtypes])
+    path = tmp_path / "budget.json"
+    resources.write_budget(path)
+    assert json.loads(path.read_text())["copy_vectors fp16"]["load_bits"] == 128
+    for compiler in (nvrtc_here, nvcc_here):
+        jobs = [(example(text, real), "sm_90", compiler) for real in BUDGETED]
+        measured = resources.measure_all(jobs)
+        for (program, architecture, _), taken in zip(jobs, measured, strict=True):
+            assert [*complaints(program, architecture, taken, read_budget(path))] == []

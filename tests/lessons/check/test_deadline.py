@@ -1,0 +1,53 @@
+"""A function that does not end is stopped, and the alarm with it."""
+
+import contextlib
+import threading
+import time
+
+import pytest
+from failing_checks import double, message, raises
+
+from llama_from_scratch.lessons import check
+
+
+def swallows_everything(x):
+    until = time.monotonic() + 8
+    while time.monotonic() < until:
+        with contextlib.suppress(Exception):
+            time.sleep(0.01)
+
+
+@pytest.mark.parametrize("in_thread", [False, True])
+def test_endless_loop_is_stopped_after_the_stated_time(in_thread):
+    def endless(x):
+        until = time.monotonic() + 8  # so that this test ends if the limit does not work
+        while time.monotonic() < until:
+            x += 1
+
+    texts = []
+
+    def work():
+        texts.append(message(check.function, endless, double, inputs=[(1,)], time_limit_s=0.3))
+
+    began = time.monotonic()
+    if in_thread:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    else:
+        work()
+    assert time.monotonic() - began < 5
+    assert "endless was still running after 0.3 s and was stopped in its line" in texts[0]
+    assert "with input 1 of 1: x = 1" in texts[0]
+
+
+def test_loop_that_swallows_every_exception_is_stopped_too():
+    assert "still running" in message(check.function, swallows_everything, double, inputs=[(1,)],
+                                      time_limit_s=0.2)
+
+
+def test_time_limit_leaves_no_alarm_behind():
+    check.function(double, double, inputs=[(1,)], time_limit_s=0.1)
+    with pytest.raises(AttributeError):
+        check.function(raises, double, inputs=[(1,)], time_limit_s=0.1)
+    time.sleep(0.25)

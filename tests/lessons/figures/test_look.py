@@ -1,0 +1,30 @@
+"""The look that all pictures share, and the picture as a file."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.colors import to_rgb
+
+from llama_from_scratch.lessons import figures
+
+
+def test_a_png_says_nothing_that_varies_and_its_figure_is_closed():
+    first, second = (figures.png(plt.subplots()[0]) for _ in range(2))
+    assert first == second and first[:4] == b"\x89PNG"
+    assert b"Software" not in first and b"atplotlib" not in first
+    assert plt.get_fignums() == []
+
+
+def test_neighbors_in_the_palette_differ_in_brightness():
+    brightness = [np.dot(to_rgb(color), (0.3, 0.59, 0.11)) for color in figures.COLOURS[:6]]
+    assert np.abs(np.diff(brightness)).min() > 0.02
+    assert len(set(figures.COLOURS)) == 8
+
+
+def test_style_sets_the_look_of_the_plots_of_this_kernel():
+    with matplotlib.rc_context():
+        figures.style()
+        assert plt.rcParams["axes.titleweight"] == "bold"
+        torch.set_printoptions(profile="default")  # which style changes for the whole process
+        assert plt.rcParams["axes.prop_cycle"].by_key()["color"] == list(figures.COLOURS)

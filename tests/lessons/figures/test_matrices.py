@@ -1,0 +1,33 @@
+"""Pictures of matrices: what is written in the cells, and in which colour."""
+
+import math
+
+import pytest
+import torch
+
+from llama_from_scratch.lessons import figures
+
+
+def cells(fig):
+    return [[text.get_text() for text in ax.texts] for ax in fig.axes]
+
+
+def test_grid_writes_every_value_into_its_cell_row_by_row():
+    fig = figures.grid(torch.tensor([[1.0, 2.5], [-3.0, 0.0]]), title="", x="", y="", labels=".1f")
+    assert cells(fig) == [["1.0", "2.5", "-3.0", "0.0"]]
+
+
+def test_grids_draws_one_matrix_per_title_in_order():
+    fig = figures.grids({"before": torch.zeros(2, 3), "after": torch.ones(2, 3)}, x="s", y="t",
+                        labels=".0f")
+    assert [ax.get_title(loc="left") or ax.get_title() for ax in fig.axes] == ["before", "after"]
+    assert cells(fig) == [["0"] * 6, ["1"] * 6]
+
+
+@pytest.mark.parametrize("is_signed", [False, True])
+def test_a_masked_score_is_grey_and_does_not_spoil_the_colour_scale(is_signed):
+    scores = torch.tensor([[1.0, -math.inf], [2.0, 3.0]])
+    figure = figures.grids({"masked": scores}, x="", y="", labels=".0f", signed=is_signed)
+    (image,) = figure.axes[0].images
+    assert image.norm.vmax == 3 and image.norm.vmin == (-3 if is_signed else 1)
+    assert image.to_rgba(image.get_array())[0, 1, :3].tolist() == pytest.approx([0.9] * 3)

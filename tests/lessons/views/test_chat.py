@@ -1,0 +1,295 @@
+import time
+
+import pytest
+import torch
+from tiny_checkpoints import tiny, tokenizer_for
+
+from llama_from_scratch.generate.chat import Chat as SpokenChat
+from llama_from_scratch.generate.generate import generate
+from llama_from_scratch.generate.sampling import GREEDY, Sampling
+from llama_from_scratch.lessons.views.chat import ChatWindow, Conversation
+
+
+@pytest.fixture
+def chat(model, tokenizer):
+    return ChatWindow(model, tokenizer, opening="", max_tokens=8)
+
+
+def press_enter(chat, text):
+    chat.field.value = text
+    chat.field._handle_custom_msg({"event": "submit"}, [])
+    chat.thread.join()
+
+
+def test_enter_sends_and_the_answer_is_what_generate_gives(chat, model, tokenizer):
+    chat.temperature.value = 0.0
+    press_enter(chat, "the dog")
+    prompt = tokenizer.encode("the dog", bos=True)
+    (answer,) = generate(model, [prompt], max_tokens=8, sampling=GREEDY,
+                         stop_ids={tokenizer.eos_id})
+    assert chat.turns == [("you", "the dog"), ("model", tokenizer.decode(answer).rstrip("\ufffd"))]
+    assert chat.field.value == "" and not chat.send_button.disabled and chat.stop_button.disabled
+
+
+def test_each_answer_reads_all_that_was_said_and_has_a_seed_of_its_own(chat, model, tokenizer):
+    chat.temperature.value = 1.5
+    press_enter(chat, "the dog")
+    before = list(chat._ids)
+    assert len(before) == len(tokenizer.encode("the dog", bos=True)) + 8
+    chat.field.value = "and"
+    chat.send_button.click()
+    chat.thread.join()
+    prompt = before + tokenizer.encode(" and")
+    (answer,) = generate(model, [prompt], max_tokens=8, sampling=Sampling(temperature=1.5), seed=1,
+                         stop_ids={tokenizer.eos_id})
+    assert chat._ids == prompt + answer
+
+
+def test_after_a_text_the_model_ended_itself_the_next_begins_anew(chat, model, tokenizer):
+    with torch.no_grad():  # a head that says only the end
+        model.output.weight.zero_()
+        model.norm.weight.fill_(1.0)
+        model.output.weight[tokenizer.eos_id] = 1.0
+        model.tok_embeddings.weight.abs_().add_(3.0)
+    chat.temperature.value = 0.0
+    press_enter(chat, "the dog")
+    assert chat.turns[-1] == ("model", "")
+    press_enter(chat, "the girl")
+    assert chat._ids == tokenizer.encode("the girl", bos=True)
+
+
+def test_stop_ends_a_long_answer(model, tokenizer, monkeypatch):
+    import llama_from_scratch.lessons.views.chat as module
+
+    def slow(*args, **settings):
+        for _ in range(1000):
+            time.sleep(0.01)
+            yield 100
+
+    monkeypatch.setattr(module, "stream", slow)
+    chat = ChatWindow(model, tokenizer, opening="")
+    chat.send("the dog")
+    assert chat.thread.is_alive() and chat.send_button.disabled and not chat.stop_button.disabled
+    chat.send("again")
+    assert "still writing" in chat.problem.value
+    chat.stop_button.click()
+    chat.thread.join(timeout=5)
+    assert not chat.thread.is_alive() and not chat.send_button.disabled and len(chat.turns) == 2
+
+
+def test_answer_appears_while_it_is_written(model, tokenizer, monkeypatch):
+    import llama_from_scratch.lessons.views.chat as module
+
+    pages = []
+
+    def watched(*args, **settings):
+        for token in b"abc":
+            yield token
+            pages.append(chat.page.value)
+            time.sleep(2 * module._SHOW_EVERY_S)
+
+    monkeypatch.setattr(module, "stream", watched)
+    chat = ChatWindow(model, tokenizer, opening="")
+    press_enter(chat, "the dog")
+    assert len(pages) >= 3
+    for page, text in zip(pages[:3], ("a", "ab", "abc"), strict=True):
+        assert page.count(f"</b> {text}</div>") == 1
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("", "type a few words"), ("word " * 20_000, "room for 63 tokens; got far more")],
+                         ids=["empty", "huge"])
+def test_what_cannot_be_read_is_refused_in_words_and_nothing_is_lost(chat, text, words):
+    press_enter(chat, "the dog")
+    turns = list(chat.turns)
+    chat.send(text)
+    assert words in chat.problem.value and chat.turns == turns
+    press_enter(chat, "and")
+    assert chat.problem.value.find(words) < 0 and len(chat.turns) == 4
+
+
+def test_a_full_context_is_told_with_its_cure_and_a_new_beginning_helps(chat):
+    for _ in range(20):
+        press_enter(chat, "the little dog")
+    assert "context holds 64 tokens" in chat.problem.value and "start over" in chat.problem.value
+    chat.new_button.click()
+    assert chat.turns == [] and "<b>" not in chat.page.value
+    press_enter(chat, "the dog")
+    assert len(chat.turns) == 2 and chat.problem.value == ""
+
+
+def test_what_is_written_is_shown_as_text_and_not_as_a_page(chat):
+    press_enter(chat, "<b>bold</b> & <script>")
+    assert "&lt;script&gt;" in chat.page.value and "<script>" not in chat.page.value
+
+
+def test_still_is_a_picture_of_the_opening_and_nothing_of_the_conversation_is_stored(
+    model, tokenizer
+):
+    chat = ChatWindow(model, tokenizer, opening="the $dog$", max_tokens=8)
+    bundle = chat._repr_mimebundle_()
+    assert chat.turns[0] == ("you", "the $dog$") and bundle["image/png"]
+    press_enter(chat, "secret")
+    assert chat._repr_mimebundle_()["image/png"] == bundle["image/png"]
+    assert (bundle["text/plain"] == "Write with your model (a conversation: "
+                                    "run the cell to write to it)")
+    assert "image/png" not in ChatWindow(model, tokenizer, opening="")._repr_mimebundle_()
+
+
+def test_enter_waits_for_words_that_the_browser_sends_a_moment_later(model, tokenizer):
+    chat = ChatWindow(model, tokenizer, opening="", max_tokens=4)
+    chat.field._handle_custom_msg({"event": "submit"}, [])
+    assert chat.turns == [], "an empty field sends nothing"
+    chat.field.value = "and then"
+    chat.thread.join()
+    assert chat.turns[0] == ("you", "and then")
+
+
+def test_words_without_enter_wait_in_the_field(model, tokenizer):
+    chat = ChatWindow(model, tokenizer, opening="", max_tokens=4)
+    chat.field.value = "not yet"
+    assert chat.turns == [] and chat.field.value == "not yet"
+
+
+# --- in turns, with a chat format -----------------------------------------------------------------
+
+
+@pytest.fixture
+def spoken():
+    return SpokenChat(tiny("llama-3.1"), tokenizer_for("llama-3.1"), system="Be short.", context=96)
+
+
+@pytest.fixture
+def conversation(spoken):
+    return Conversation(spoken, max_tokens=8)
+
+
+def test_enter_says_it_in_the_chat_and_the_answer_is_the_chats(conversation, spoken):
+    conversation.temperature.value = 0.0
+    press_enter(conversation, "the dog")
+    other = SpokenChat(spoken.model, spoken.tokenizer, system="Be short.")
+    assert conversation.turns == [("you", "the dog"),
+                                  ("model", "".join(other.say("the dog", max_tokens=8)))]
+    assert [m.content for m in spoken.messages] == [text for _, text in conversation.turns]
+    assert conversation.field.value == "" and not conversation.send_button.disabled
+    assert conversation.stop_button.disabled
+
+
+def test_each_turn_has_a_seed_of_its_own_and_the_temperature_of_the_slider(conversation, spoken):
+    conversation.temperature.value = 1.5
+    for text in ("the dog", "and"):
+        press_enter(conversation, text)
+    other = SpokenChat(spoken.model, spoken.tokenizer, system="Be short.")
+    said = ["".join(other.say(text, max_tokens=8, sampling=Sampling(temperature=1.5), seed=seed))
+            for seed, text in enumerate(("the dog", "and"))]
+    assert [text for who, text in conversation.turns if who == "model"] == said
+
+
+def test_what_a_chat_said_before_is_shown(spoken):
+    list(spoken.say("the dog", max_tokens=4))
+    conversation = Conversation(spoken)
+    assert [who for who, _ in conversation.turns] == ["you", "model"]
+    assert "the dog" in conversation.page.value
+
+
+def test_the_system_message_is_shown_and_may_be_changed(conversation, spoken):
+    assert conversation.system.value == "Be short."
+    conversation.system.value = "Be long."
+    assert spoken.system == "Be long." and "next words" in conversation.problem.value
+    conversation.system.value = " "
+    assert spoken.system is None and "no system message" in conversation.problem.value
+
+
+def test_stop_ends_a_long_answer_and_what_was_read_is_remembered(conversation, spoken, monkeypatch):
+    def slow(*args, **settings):
+        for _ in range(1000):
+            time.sleep(0.01)
+            yield 100
+
+    monkeypatch.setattr("llama_from_scratch.generate.chat.stream", slow)
+    conversation.send("the dog")
+    assert conversation.thread.is_alive() and conversation.send_button.disabled
+    assert not conversation.stop_button.disabled
+    conversation.send("again")
+    assert "still writing" in conversation.problem.value
+    time.sleep(0.2)
+    conversation.stop_button.click()
+    conversation.thread.join(timeout=5)
+    assert not conversation.thread.is_alive() and not conversation.send_button.disabled
+    assert len(conversation.turns) == 2 and len(spoken.messages[1].content) > 0
+
+
+def test_an_answer_in_turns_appears_while_it_is_written(conversation, monkeypatch):
+    import llama_from_scratch.lessons.views.chat as module
+
+    pages = []
+
+    def watched(*args, **settings):
+        for token in b"abc":
+            yield token
+            pages.append(conversation.page.value)
+            time.sleep(2 * module._SHOW_EVERY_S)
+
+    monkeypatch.setattr("llama_from_scratch.generate.chat.stream", watched)
+    press_enter(conversation, "the dog")
+    assert len(pages) >= 3
+    for page, text in zip(pages[:3], ("a", "ab", "abc"), strict=True):
+        assert page.count(f"</b> {text}</div>") == 1
+
+
+@pytest.mark.parametrize(("text", "words"), [("  ", "a message needs words"),
+                                             ("word " * 20_000, "context holds 96 tokens")],
+                         ids=["blank", "huge"])
+def test_what_cannot_be_said_is_told_and_nothing_is_lost(text, words, conversation):
+    press_enter(conversation, "the dog")
+    turns = list(conversation.turns)
+    conversation.send(text)
+    assert words in conversation.problem.value and conversation.turns == turns
+    press_enter(conversation, "and")
+    assert words not in conversation.problem.value and len(conversation.turns) == 4
+
+
+def test_an_answer_that_fails_is_told_and_its_question_forgotten(conversation, spoken):
+    with torch.no_grad():
+        spoken.model.norm.weight[0] = float("nan")
+    press_enter(conversation, "the dog")
+    assert "NaN" in conversation.problem.value and conversation.turns == []
+    assert not conversation.send_button.disabled
+
+
+def test_forgotten_turns_are_pale_and_told_and_a_new_beginning_helps(conversation, spoken):
+    while not spoken.n_forgotten:
+        press_enter(conversation, "the cat sat on the mat")
+    assert "context of 96 tokens is full: the first 2 messages" in conversation.problem.value
+    assert conversation.page.value.count("opacity: 0.5") == 2
+    conversation.new_button.click()
+    assert conversation.turns == [] == spoken.messages and "<b>" not in conversation.page.value
+    assert spoken.system == "Be short." and conversation.problem.value == ""
+
+
+def test_still_of_a_conversation_is_its_opening_with_the_system_message(spoken, monkeypatch):
+    import llama_from_scratch.lessons.views.chat as module
+
+    drawn = []
+    frame = module.chat_frame
+
+    def noted(turns, *, title):
+        drawn.append(list(turns))
+        return frame(turns, title=title)
+
+    monkeypatch.setattr(module, "chat_frame", noted)
+    conversation = Conversation(spoken, opening="the $dog$", max_tokens=8)
+    bundle = conversation._repr_mimebundle_()
+    assert drawn == [[("system", "Be short."), *conversation.turns]]
+    assert conversation.turns[0] == ("you", "the $dog$")
+    assert bundle["image/png"] and bundle["text/plain"].startswith("Talk with your model "
+                                                                   "(a conversation")
+    press_enter(conversation, "secret")
+    assert conversation._repr_mimebundle_()["image/png"] == bundle["image/png"]
+    spoken.reset()
+    assert "image/png" not in Conversation(spoken)._repr_mimebundle_()
+
+
+def test_what_is_said_is_shown_as_text_and_not_as_a_page(conversation):
+    press_enter(conversation, "<b>bold</b> & <script>")
+    assert "&lt;script&gt;" in conversation.page.value and "<script>" not in conversation.page.value

@@ -1,0 +1,57 @@
+"""What a config costs is what its model has; the arithmetic by hand is the reference."""
+
+import dataclasses
+
+import pytest
+
+from llama_from_scratch import family
+from llama_from_scratch.config import Dense, LayerSpec
+from llama_from_scratch.model.costs import kv_values_per_token, param_counts, param_shapes
+from llama_from_scratch.model.transformer import Llama
+
+CONFIGS = {generation: family.tiny(generation) for generation in family.GENERATIONS}
+CONFIGS["widths"] = dataclasses.replace(
+    family.tiny("llama-3"), layers=(LayerSpec(), LayerSpec(feed_forward=Dense(width=40))) * 2)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_shapes_are_those_of_the_model_that_is_built_in_its_order(name):
+    built = {n: tuple(p.shape) for n, p in Llama(CONFIGS[name]).named_parameters()}
+    assert dict(param_shapes(CONFIGS[name])) == built
+    assert list(param_shapes(CONFIGS[name])) == list(built)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_counts_equal_the_arithmetic_by_hand(name):
+    config = CONFIGS[name]
+    D, V, kv = config.dim, config.vocab_size, config.n_kv_heads * config.head_dim
+    widths = [config.feed_forward(spec).width for spec in config.layers]
+    assert param_counts(config) == {
+        "embedding": V * D, "attention": config.n_layers * (2 * D * D + 2 * D * kv),
+        "feed-forward": sum(3 * D * width for width in widths),
+        "norms": (2 * config.n_layers + 1) * D, "output": 0 if config.is_tied else V * D}
+
+
+def test_flops_see_only_the_chunk_that_a_layer_sees():
+    config = family.tiny("llama-3")
+    chunked = dataclasses.replace(config, layers=(LayerSpec(chunk_size=8), LayerSpec()) * 2)
+    at = chunked.flops_per_token
+    assert at(8) == config.flops_per_token(8)
+    assert at(20) - at(8) == 2 * 4 * config.dim * 12, "two of four layers look further than 8"
+
+
+def test_flops_of_a_tied_head_are_those_of_its_product():
+    tied = dataclasses.replace(family.tiny("llama-3"), is_tied=True)
+    assert tied.flops_per_token(5) == family.tiny("llama-3").flops_per_token(5)
+
+
+def test_the_cache_grows_by_a_key_and_a_value_per_layer_and_head():
+    config = family.tiny("llama-3.1")
+    assert kv_values_per_token(config) == 2 * 4 * config.n_kv_heads * config.head_dim
+
+
+def test_changing_the_counts_that_were_returned_changes_no_later_ones():
+    config = family.tiny("llama-2")
+    counts = config.param_counts
+    counts["embedding"] = 0
+    assert config.param_counts["embedding"] == config.vocab_size * config.dim
