@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from llama_from_scratch import family
 from llama_from_scratch.generate.generate import generate, stream, stream_text
 from llama_from_scratch.generate.sampling import Sampling
-from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
 WARM = Sampling(temperature=1.0, top_k=40, repetition_penalty=1.1)
@@ -42,13 +41,6 @@ def without_cache(model, prompt, n):
 def test_greedy_equals_feeding_the_whole_text_for_every_token(model):
     for prompt in PROMPTS:
         assert generate(model, [prompt], max_tokens=20) == [without_cache(model, prompt, 20)]
-
-
-@pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), WARM], ids=["greedy", "sampled"])
-def test_a_batch_of_unequal_prompts_writes_what_each_would_alone(model, sampling):
-    batch = generate(model, PROMPTS, max_tokens=20, sampling=sampling, seed=3)
-    alone = [generate(model, [prompt], max_tokens=20, sampling=sampling, seed=3 + b)[0] for b, prompt in enumerate(PROMPTS)]
-    assert batch == alone
 
 
 def test_greedy_equals_transformers_generate(model):
@@ -92,12 +84,6 @@ def test_without_max_tokens_the_context_is_filled():
     assert len(generate(loud_model(max_seq_len=16), [[1, 2, 3]])[0]) == 13
 
 
-def rows_fed(model):
-    """A list that grows by the batch size of each pass, and the hook that feeds it."""
-    sizes = []
-    return sizes, model.tok_embeddings.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
-
-
 @settings(max_examples=30, deadline=None)
 @given(data=st.data(), sampling=st.sampled_from([Sampling(temperature=0.0), WARM]), has_mask=st.booleans())
 def test_rows_that_end_at_their_own_time_write_what_they_would_alone(exact_model, data, sampling, has_mask):
@@ -116,41 +102,12 @@ def even_after_odd(row, ids):
     return torch.arange(512) % 2 == (row + sum(ids)) % 2
 
 
-def test_rows_that_have_stopped_leave_the_batch():
-    model = loud_model()
-    sizes, hook = rows_fed(model)
-    generate(model, [[1]] * 8, max_tokens=[1, 1, 1, 2, 2, 3, 5, 6])
-    hook.remove()
-    assert sizes == [8, 8, 3, 3, 3, 1], "a row may stay until half of the batch have stopped"
-
-
-def test_a_row_that_leaves_takes_its_padding_with_it():
-    model, caches, original = loud_model(), [], KVCache.extend
-
-    def extend(cache, new, *, batch_size):
-        tokens = original(cache, new, batch_size=batch_size)
-        caches.append((cache.length, tokens.is_plain))
-        return tokens
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(KVCache, "extend", extend)
-        generate(model, [[1] * 30, [2]], max_tokens=[1, 4])
-    assert caches == [(30, False), (1, True), (2, True), (3, True), (4, True)]
-
-
 def test_without_max_tokens_each_row_of_a_batch_fills_its_own_context():
     model = loud_model(max_seq_len=16).double()
     prompts = [[1] * 9, [2], [3, 4, 5]]
     batch = generate(model, prompts)
     assert [len(answer) for answer in batch] == [7, 15, 13]
     assert batch == [generate(model, [prompt])[0] for prompt in prompts]
-
-
-def test_rows_fill_their_context_also_after_others_have_left():
-    model = loud_model(max_seq_len=16).double()
-    prompts, limits = [[5], [6], [7], [1] * 9, [2], [3]], [1, 1, 1, 7, 15, 15]
-    batch = generate(model, prompts, max_tokens=limits)
-    assert batch == [generate(model, [prompt], max_tokens=limit)[0] for prompt, limit in zip(prompts, limits)]
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), Sampling(temperature=0.0, repetition_penalty=1.5), WARM,
@@ -199,31 +156,6 @@ def test_a_mask_is_not_asked_for_a_row_that_has_stopped(model):
 def test_masks_that_leave_no_choice_or_have_another_form_are_refused(model, mask, message):
     with pytest.raises(ValueError, match=message):
         generate(model, PROMPTS, max_tokens=5, mask=mask)
-
-
-@pytest.mark.parametrize(("options", "message"), [
-    ({"max_tokens": [3]}, "one number for all prompts or one for each; got 1 for 3 prompts"),
-    ({"max_tokens": [3, 0, 3]}, "max_tokens must be at least 1; got 0"),
-    ({"stop_ids": [{1}]}, "one set for all prompts or one for each; got 1 for 3 prompts"),
-    ({"stop_ids": [1, 2, 3]}, r"a set of ids for all prompts or a list .* got \[1, 2, 3\]. A set is written"),
-    ({"stop_ids": {512}}, "ids run from 0 to 511; stop_ids holds 512"),
-])
-def test_limits_and_stop_ids_that_fit_no_prompt_are_refused(model, options, message):
-    with pytest.raises(ValueError, match=message):
-        generate(model, PROMPTS, **options)
-
-
-@pytest.mark.parametrize(("prompts", "max_tokens", "message"), [
-    ([], 5, "at least one prompt"),
-    ([[1], []], 5, "prompt 1 is empty. Encode it with bos=True"),
-    ([[512]], 5, "ids run from 0 to 511; prompt 0 holds 512"),
-    ([[1] * 10], 7, "context holds 16 tokens; a prompt of 10 leaves room for 6, not 7"),
-    ([[1] * 17], None, "a prompt of 17 leaves room for 0, not 1"),
-    ([[1]], 0, "max_tokens must be at least 1; got 0"),
-])
-def test_prompts_that_cannot_be_continued_are_refused(prompts, max_tokens, message):
-    with pytest.raises(ValueError, match=message):
-        generate(loud_model(max_seq_len=16), prompts, max_tokens=max_tokens)
 
 
 def test_a_model_of_nans_is_refused(model):
