@@ -1,4 +1,4 @@
-"""Runs of a model of two layers and nine short stories, which take a second, for all tests of training."""
+"""Runs of a model of two layers on nine short stories: a second each, for tests of training."""
 
 import dataclasses
 
