@@ -5,10 +5,9 @@ import torch
 from hugging_face_twin import loud
 
 from llama_from_scratch import family
-from llama_from_scratch.generate import score as score_module
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.sampling import Sampling
-from llama_from_scratch.generate.score import generate_scored, score
+from llama_from_scratch.generate.score import _N_TOKENS_AT_ONCE, generate_scored, score
 
 PROMPTS = [[5], [7, 8, 9, 10, 11], [300, 2, 2]]
 WARM = Sampling(temperature=0.7, top_k=40, repetition_penalty=1.3)
@@ -51,7 +50,7 @@ def test_log_probs_are_those_of_the_uncached_model_whatever_chose_the_token(
 
 def test_score_gives_each_id_its_log_prob_across_the_pieces_it_works_in(model):
     ids = torch.randint(0, 512, (600,), generator=torch.Generator().manual_seed(0)).tolist()
-    assert len(ids) > 2 * score_module._N_TOKENS_AT_ONCE
+    assert len(ids) > 2 * _N_TOKENS_AT_ONCE
     expected = log_probs_of(model, ids)[:-1].gather(-1, torch.tensor(ids[1:])[:, None])[:, 0]
     torch.testing.assert_close(score(model, ids).double(), expected, rtol=0, atol=FP32)
 
