@@ -1,7 +1,7 @@
-"""The rows that share a forward pass: prompts of unequal length padded to one, and room made when some are complete.
+"""The rows that share a forward pass: prompts padded to one length, and room made as rows end.
 
-Padding stands on the left, so that all rows go on at the same slot; it is a document that no real token sees. What a row
-writes does not depend on the others.
+Padding is on the left, so that all rows continue at the same slot. It is a document of its own,
+which no real token sees. What is written in a row does not depend on the other rows.
 
 Notebook 16.
 """
@@ -21,10 +21,10 @@ from llama_from_scratch.model.transformer import Llama
 
 @dataclasses.dataclass(eq=False)
 class Batch:
-    """What goes through the model next: in row i, ids of prompt `rows[i]` that the cache does not hold yet.
+    """What goes through the model next: row i has ids of prompt `rows[i]` that are not cached yet.
 
-    `positions` and `documents` are None where nothing is padded: kernels are faster without a mask. `seen` says which ids
-    occurred in a row; None if nobody asks.
+    `positions` and `documents` are None where nothing is padded, because kernels are faster without
+    a mask. `seen` marks the ids that occurred in each row; None if it is not needed.
     """
 
     config: LlamaConfig
@@ -36,7 +36,7 @@ class Batch:
     cache: KVCache
 
     def append(self, next_ids: Int[Tensor, "B"]) -> None:
-        """Each row goes on with one id."""
+        """Continues each row with one id."""
         self.ids = next_ids[:, None]
         if self.seen is not None:
             self.seen.scatter_(1, self.ids, True)
@@ -44,10 +44,11 @@ class Batch:
             self.positions, self.documents = self.positions[:, -1:] + 1, torch.zeros_like(self.ids)
 
     def drop(self, live: Set[int], *, texts: Sequence[Sequence[int]], ends: Sequence[int]) -> None:
-        """Rows of prompts that are not `live` leave once they are half of the batch, or when the cache is full.
+        """Removes rows that are not `live` once they are half of the batch or the cache is full.
 
-        Waiting for half of them keeps copying cheap: all copies together are smaller than the first cache. A full cache
-        begins with padding in every live row, as no text is longer than the context; the copy is made without it.
+        Waiting for half of them keeps copying cheap: all copies together are smaller than the first
+        cache. A full cache begins with padding in every live row, because no text is longer than
+        the context; the copy is made without that padding.
         """
         is_full = self.cache.length == self.cache.max_seq_len
         if not live or (2 * len(live) > len(self.rows) and not is_full):
@@ -68,18 +69,21 @@ class Batch:
 
 
 def batch_of(
-    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int, has_seen: bool, cache: KVCache | None
+    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int, has_seen: bool,
+    cache: KVCache | None,
 ) -> Batch:
-    """All prompts in one batch, with room for `max_tokens` more or what the model's context holds.
+    """All prompts in one batch, with room for `max_tokens` more, within the model's context.
 
     `cache` may hold the beginning of a single prompt.
     """
     device = model.device
     lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
     width = int(lengths_B.max())
-    ids_BT = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    ids_BT = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts],
+                          device=device)
     is_padded = bool((lengths_B < width).any())
-    seen_BV = _occurring(ids_BT, width - lengths_B, vocab_size=model.config.vocab_size) if has_seen else None
+    seen_BV = _occurring(
+        ids_BT, width - lengths_B, vocab_size=model.config.vocab_size) if has_seen else None
     if cache is None:
         room = min(width + max_tokens, model.config.max_seq_len)
         cache = model.new_cache(batch_size=len(prompts), max_seq_len=room)
@@ -87,7 +91,8 @@ def batch_of(
         config=model.config,
         rows=list(range(len(prompts))),
         ids=ids_BT[:, cache.length :],
-        positions=(torch.arange(width, device=device) - (width - lengths_B)[:, None]).clamp(min=0) if is_padded else None,
+        positions=(torch.arange(width, device=device)
+                   - (width - lengths_B)[:, None]).clamp(min=0) if is_padded else None,
         documents=padding_documents(lengths_B, width=width) if is_padded else None,
         seen=seen_BV,
         cache=cache,
@@ -95,7 +100,7 @@ def batch_of(
 
 
 def _occurring(ids_BT: Tensor, first_B: Tensor, *, vocab_size: int) -> Bool[Tensor, "B V"]:
-    """Which ids stand in each row from its first real token on."""
+    """Which ids occur in each row from its first real token on."""
     seen_BV = torch.zeros(len(ids_BT), vocab_size, dtype=torch.bool, device=ids_BT.device)
     for row, ids, first in zip(seen_BV, ids_BT, first_B.tolist(), strict=True):
         row[ids[first:]] = True
