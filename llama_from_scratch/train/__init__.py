@@ -2,7 +2,7 @@
 
 data  loss  optimizer  schedule  loop        one run
 protocols  parts  records  resume            what it is made of, what it leaves, how it goes on
-progress  mini                               in a terminal; published layouts in small
+progress  mini                               in a terminal; small models in published layouts
 """
 
 from llama_from_scratch.train.data import Batch as Batch
