@@ -20,7 +20,7 @@ from llama_from_scratch.model.transformer import Llama
 
 
 @dataclasses.dataclass(eq=False)
-class Batch:
+class DecodingBatch:
     """What goes through the model next: row i has ids of prompt `rows[i]` that are not cached yet.
 
     `positions` and `documents` are None where nothing is padded, because kernels are faster without
@@ -71,7 +71,7 @@ class Batch:
 def batch_of(
     model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int, has_seen: bool,
     cache: KVCache | None,
-) -> Batch:
+) -> DecodingBatch:
     """All prompts in one batch, with room for `max_tokens` more, within the model's context.
 
     `cache` may hold the beginning of a single prompt.
@@ -87,7 +87,7 @@ def batch_of(
     if cache is None:
         room = min(width + max_tokens, model.config.max_seq_len)
         cache = model.new_cache(batch_size=len(prompts), max_seq_len=room)
-    return Batch(
+    return DecodingBatch(
         config=model.config,
         rows=list(range(len(prompts))),
         ids=ids_BT[:, cache.length :],

@@ -1,8 +1,10 @@
 """Text -> parameters: data, loss, optimizer, schedule and the loop that joins them.
 
 data  loss  optimizer  schedule  loop        one run
-protocols  parts  records  resume            what it is made of, what it leaves, how it goes on
-progress  mini                               in a terminal; small models in published layouts
+protocols  parts  records  resume            its parts, what it leaves, how it is resumed
+progress                                     how far it is, in a terminal
+mini  mini_families  side_files              published checkpoints in miniature
+story_dialogs  aligned  kept                 what a mini learns from, and where it is kept
 """
 
 from llama_from_scratch.train.data import Batch as Batch

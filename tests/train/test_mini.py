@@ -1,8 +1,6 @@
 import errno
-import hashlib
 import re
 import shutil
-from collections import Counter
 
 import pytest
 import torch
@@ -10,22 +8,28 @@ import transformers
 from tiny_checkpoints import far_logits, same_weights
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint.convert import FORMATS as FILE_FORMATS
 from llama_from_scratch.checkpoint.load import load, open_checkpoint
 from llama_from_scratch.generate.chat import Chat
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.tokenizer.chat_format import FORMATS
 from llama_from_scratch.train import mini as module
-from llama_from_scratch.train.mini import THEMES, Stream, dialogs, mini, small_config, trained
+from llama_from_scratch.train.mini import mini, small_config, trained
+from llama_from_scratch.train.mini_families import PUBLISHED
 from llama_from_scratch.train.records import TrainConfig
+from llama_from_scratch.train.story_dialogs import THEMES
 
 REAL, QUICK = module.TRAINING, dict(n_steps=2)
 
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(module, "TRAINING",
-                        TrainConfig(n_steps=5, n_warmup=1, seq_len=64, batch_size=1))
+    quick = TrainConfig(n_steps=5, n_warmup=1, seq_len=64, batch_size=1)
+    monkeypatch.setattr(module, "TRAINING", quick)
+
+
+@pytest.fixture(scope="module")
+def stories():
+    return module._stories()[0]
 
 
 @pytest.fixture(scope="module")
@@ -35,93 +39,6 @@ def cache(tmp_path_factory):
 
 def files(folder):
     return sorted(path.name for path in folder.iterdir())
-
-
-# --- what a mini is made of -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", family.GENERATIONS)
-def test_a_mini_has_the_structure_of_its_family(name):
-    small, first = small_config(name), next(r.config for r in family.FAMILY.values()
-                                            if r.generation == name)
-    for field in ("norm_eps", "rope_theta", "rope_scaling", "max_seq_len", "is_tied"):
-        assert getattr(small, field) == getattr(first, field), field
-    assert (small.n_kv_heads < small.n_heads) == (first.n_kv_heads < first.n_heads)
-    assert small.ffn_dim / small.dim == pytest.approx(first.ffn_dim / first.dim, rel=0.05)
-    assert small.n_params < 2e6
-
-
-@pytest.fixture(scope="module")
-def stories():
-    return module._stories()[0]
-
-
-def test_the_assistant_says_nothing_but_stories_and_users_a_few_requests(stories):
-    text = " ".join(" ".join(stories).split())
-    asked = set()
-    for dialog in dialogs(stories):
-        roles = [message.role for message in dialog]
-        assert roles[roles[0] == "system" :] == ["user", "assistant"] * (len(roles) // 2)
-        for message in dialog:
-            if message.role == "assistant":
-                assert " ".join(message.content.split()) in text
-            else:
-                asked.add(re.sub("(?<=about ).*|(?<=Go on: ).*", "...", message.content,
-                                 flags=re.DOTALL))
-    assert asked == {"You tell stories.", "You tell stories about ...", "Tell me a story.",
-                     "Tell me a story about ...", "Go on.", "Go on: ...", "Another one, about ..."}
-
-
-def test_the_story_that_is_told_is_about_what_was_asked_for(stories):
-    n_asked = Counter()
-    for dialog in dialogs(stories):
-        asked = [m.content for m in dialog[:2] if m.content.startswith((
-            "Tell me a story about ", "You tell stories about "))]
-        for word in (word for word, words in THEMES.items()
-                     if asked and asked[0].endswith(f" about {words}.")):
-            assert word in " ".join(m.content for m in dialog[:5] if m.role == "assistant")
-            n_asked[word] += 1
-    assert n_asked.keys() == THEMES.keys() and n_asked.total() > len(stories) / 2
-
-
-def test_a_dialog_tells_the_story_to_its_end_and_from_its_opening_if_the_user_gives_that(stories):
-    n_whole = 0
-    for story, dialog in zip(stories, dialogs(stories), strict=True):
-        asked = next(m.content for m in dialog if m.role == "user")
-        told = "".join(m.content for m in dialog if m.role == "assistant")
-        whole, told = "".join(story.split()), "".join(
-            (asked.removeprefix("Go on: ") + told).split())
-        if asked.startswith("Go on: "):
-            assert whole in told
-        else:
-            assert whole[-200:] in told
-        n_whole += whole in told
-    assert len(stories) / 4 < n_whole < len(stories)
-
-
-def test_a_story_without_its_introduction_begins_where_its_theme_does():
-    story = ("Anna was a girl. She sang. It was late. Anna and Mom walked home. She saw the moon. "
-             "The moon was big. It went with them. Oh moon!")
-    assert module._without_introduction(story).startswith(
-        "Anna and Mom walked home. She saw the moon.")
-    story = "Anna was a girl. She had a loose tooth. The tooth hurt. Her tooth fell out."
-    assert module._without_introduction(story) == story
-
-
-def test_every_window_begins_with_a_document_and_predicts_within_documents_alone():
-    stream = Stream([[1, 2, 3, 4], [5, 6], [7, 8, 9, 10, 11]])
-    batch = stream.batch(3, batch_size=8, seq_len=5, seed=0)
-    for row, targets, documents, positions in zip(batch.ids, batch.targets, batch.documents,
-                                                  batch.positions, strict=True):
-        if row[0] == 1:
-            assert row.tolist() == [1, 2, 3, 4, 5] and targets.tolist() == [2, 3, 4, -100, 6]
-            assert positions.tolist() == [0, 1, 2, 3, 0] and documents.tolist() == [0, 0, 0, 0, 4]
-        else:
-            assert row.tolist() == [5, 6, 7, 8, 9] and targets.tolist() == [6, -100, 8, 9, 10]
-    assert {int(row[0]) for row in batch.ids} == {1, 5}, (
-        "the last document has no room for a window")
-    other = stream.batch(4, batch_size=8, seq_len=5, seed=0)
-    assert not torch.equal(batch.ids, other.ids)
 
 
 # --- the files ------------------------------------------------------------------------------------
@@ -144,42 +61,34 @@ def test_a_folder_has_the_files_of_a_published_checkpoint(name, format, expected
     mini(tmp_path / "x", family=name, format=format, cache=cache, **QUICK)
     assert files(tmp_path / "x") == expected
     opened = open_checkpoint(tmp_path / "x")
-    usual = (torch.float32 if format == "llama2c"
-             else torch.float16 if name == "llama-1" else torch.bfloat16)
-    assert opened.config == small_config(name) and opened.dtype == usual
+    usual = torch.float16 if name == "llama-1" else torch.bfloat16
+    assert opened.dtype == (torch.float32 if format == "llama2c" else usual)
+    assert opened.config == small_config(name)
     assert files(tmp_path) == ["x"]
 
 
 @pytest.mark.parametrize("name", family.GENERATIONS)
 def test_every_format_of_a_family_holds_the_same_model_and_tokenizer(name, cache, tmp_path):
-    formats = [format for format in FILE_FORMATS if format != "llama2c" or name == "llama-2"]
+    formats = PUBLISHED[name].formats
     for format in formats:
         mini(tmp_path / format, family=name, format=format, cache=cache, **QUICK)
     loaded = [load(tmp_path / format, dtype=torch.float32) for format in formats]
+    first, its_tokenizer = loaded[0]
     for model, tokenizer in loaded:
-        assert (same_weights(model, loaded[0][0])
-                and torch.equal(far_logits(model), far_logits(loaded[0][0])))
-        assert tokenizer.encode("Milo and the fox, é") == loaded[0][1].encode("Milo and the fox, é")
+        assert same_weights(model, first)
+        assert torch.equal(far_logits(model), far_logits(first))
+        text = "Milo and the fox, é"
+        assert tokenizer.encode(text) == its_tokenizer.encode(text)
 
 
 def test_shards_are_those_of_a_published_checkpoint(cache, tmp_path):
-    mini(tmp_path / "meta", family="llama-3.3", format="meta", n_shards=4, cache=cache, **QUICK)
+    made = dict(family="llama-3.3", cache=cache, **QUICK)
+    mini(tmp_path / "meta", format="meta", n_shards=4, **made)
     assert files(tmp_path / "meta")[1:5] == [f"consolidated.0{i}.pth" for i in range(4)]
-    mini(tmp_path / "hf", family="llama-3.3", format="hugging-face", n_shards=3, cache=cache,
-         **QUICK)
+    mini(tmp_path / "hf", format="hugging-face", n_shards=3, **made)
     assert "model-00001-of-00003.safetensors" in files(tmp_path / "hf")
     assert "model.safetensors.index.json" in files(tmp_path / "hf")
     assert same_weights(load(tmp_path / "meta")[0], load(tmp_path / "hf")[0])
-
-
-def test_the_checklist_has_the_digest_of_every_file(cache, tmp_path):
-    mini(tmp_path / "x", family="llama-2", format="meta", n_shards=2, cache=cache, **QUICK)
-    lines = dict(reversed(line.split("  "))
-                 for line in (tmp_path / "x" / "checklist.chk").read_text().splitlines())
-    assert sorted(lines) == ["consolidated.00.pth", "consolidated.01.pth", "params.json",
-                             "tokenizer.model"]
-    assert all(hashlib.md5((tmp_path / "x" / name).read_bytes()).hexdigest() == digest
-               for name, digest in lines.items())
 
 
 @pytest.mark.parametrize("name", ["llama-1", "llama-2", "llama-3", "llama-3.2", "llama-3.3"])
@@ -187,15 +96,17 @@ def test_transformers_opens_a_mini_and_computes_the_same(name, cache, tmp_path):
     mini(tmp_path / "x", family=name, format="hugging-face", n_shards=2, cache=cache, **QUICK)
     twin = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "x", dtype=torch.float32)
     model, tokenizer = load(tmp_path / "x", dtype=torch.float32)
-    ids = tokenizer.encode("Once there was a fox, and it sang.", bos=True)
-    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "x")(
-        "Once there was a fox, and it sang.")["input_ids"] in (ids, ids[1:])
+    text = "Once there was a fox, and it sang."
+    ids = tokenizer.encode(text, bos=True)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "x")(text)["input_ids"]
+    assert theirs in (ids, ids[1:])
+    ids_1T = torch.tensor([ids])
     with torch.no_grad():
-        torch.testing.assert_close(twin(torch.tensor([ids])).logits, model(torch.tensor([ids])),
-                                   atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(twin(ids_1T).logits, model(ids_1T), atol=1e-4, rtol=1e-4)
     if name in FORMATS:  # then generation stops where an answer ends
         ends = twin.generation_config.eos_token_id
-        assert ({ends} if isinstance(ends, int) else set(ends)) == FORMATS[name].stop_ids(tokenizer)
+        ends = {ends} if isinstance(ends, int) else set(ends)
+        assert ends == FORMATS[name].stop_ids(tokenizer)
 
 
 # --- kept between calls ---------------------------------------------------------------------------
@@ -204,10 +115,13 @@ def test_transformers_opens_a_mini_and_computes_the_same(name, cache, tmp_path):
 @pytest.fixture
 def count(monkeypatch):
     """How often a model was trained."""
-    calls = []
-    train = module._train
-    monkeypatch.setattr(module, "_train", lambda *args, **settings: (
-        calls.append(args), train(*args, **settings)))
+    calls, train = [], module._train
+
+    def counted(*args, **settings):
+        calls.append(args)
+        train(*args, **settings)
+
+    monkeypatch.setattr(module, "_train", counted)
     return calls
 
 
@@ -220,9 +134,9 @@ def test_a_family_is_trained_once_and_every_format_after_that_is_instant(count, 
     assert len(count) == 3, "another family and another budget are other models"
 
 
-@pytest.mark.parametrize("damage", [
-    "flip a bit", "cut a file", "lose a file", "add a file", "an empty folder"])
-def test_a_damaged_cache_is_trained_anew(damage, count, tmp_path):
+@pytest.mark.parametrize(
+    "damage", ["flip a bit", "cut a file", "lose a file", "add a file", "an empty folder"])
+def test_a_damaged_cache_is_trained_again(damage, count, tmp_path):
     before, _ = trained("llama-2", cache=tmp_path, **QUICK)
     (entry,) = tmp_path.iterdir()
     weights = entry / "model.safetensors"
@@ -231,8 +145,7 @@ def test_a_damaged_cache_is_trained_anew(damage, count, tmp_path):
     data[-1000] ^= 1
     {"flip a bit": lambda: weights.write_bytes(data),
      "cut a file": lambda: weights.write_bytes(data[:5000]),
-     "lose a file": weights.unlink,
-     "add a file": lambda: (entry / "more").write_text(""),
+     "lose a file": weights.unlink, "add a file": lambda: (entry / "more").write_text(""),
      "an empty folder": lambda: (shutil.rmtree(entry), entry.mkdir())}[damage]()
     after, _ = trained("llama-2", cache=tmp_path, **QUICK)
     assert len(count) == 2 and len(files(tmp_path)) == 1
@@ -241,7 +154,7 @@ def test_a_damaged_cache_is_trained_anew(damage, count, tmp_path):
     assert len(count) == 2
 
 
-def test_a_model_that_computes_otherwise_by_now_is_trained_anew(count, tmp_path, monkeypatch):
+def test_a_model_that_computes_something_else_by_now_is_trained_again(count, tmp_path, monkeypatch):
     trained("llama-2", cache=tmp_path, **QUICK)
     loss = module._loss
     monkeypatch.setattr(module, "_loss", lambda *args: loss(*args) + 0.1)
@@ -252,11 +165,10 @@ def test_a_model_that_computes_otherwise_by_now_is_trained_anew(count, tmp_path,
 def test_the_key_tells_every_setting_and_the_data_apart(stories):
     config, training = small_config("llama-2"), module.TRAINING
     keys = {module._key(*change) for change in [
-        (config, training, stories, "llama-2"),
-        (config, training, stories, "llama-1"),
+        (config, training, stories, "llama-2"), (config, training, stories, "llama-1"),
         (small_config("llama-3"), training, stories, "llama-2"),
         (config, training, stories[:-1], "llama-2"),
-        (config, type(training)(n_steps=7, n_warmup=1), stories, "llama-2")]}
+        (config, TrainConfig(n_steps=7, n_warmup=1), stories, "llama-2")]}
     assert len(keys) == 5
 
 
@@ -269,7 +181,7 @@ def test_a_training_that_is_interrupted_keeps_nothing(tmp_path):
     assert files(tmp_path) == []
 
 
-def test_a_cache_that_cannot_be_written_is_told_and_the_mini_is_made(tmp_path):
+def test_a_cache_that_cannot_be_written_is_warned_of_and_the_mini_is_made(tmp_path):
     (tmp_path / "cache").write_text("a file")
     with pytest.warns(UserWarning, match="cannot be kept in .*cache"):
         mini(tmp_path / "x", cache=tmp_path / "cache", **QUICK)
@@ -293,12 +205,11 @@ def test_a_real_mini_tells_what_it_is_asked_for_and_ends(tmp_path, monkeypatch):
     known = set(re.findall(r"[A-Za-z']+", " ".join(stories)))
     n_words = n_strange = n_ended = n_right = 0
     for i, (word, words) in enumerate(THEMES.items()):
-        chats = [Chat(model, tokenizer),
-                 Chat(model, tokenizer, system=f"You tell stories about {words}.")]
-        for chat, asked in zip(chats, (f"Tell me a story about {words}.", "Tell me a story."),
-                               strict=True):
-            told = "".join(chat.say(asked, max_tokens=320,
-                                    sampling=Sampling(temperature=0.5, top_p=0.9), seed=i))
+        told_theme = Chat(model, tokenizer, system=f"You tell stories about {words}.")
+        for chat, asked in ((Chat(model, tokenizer), f"Tell me a story about {words}."),
+                            (told_theme, "Tell me a story.")):
+            sampling = Sampling(temperature=0.5, top_p=0.9)
+            told = "".join(chat.say(asked, max_tokens=320, sampling=sampling, seed=i))
             said = re.findall(r"[A-Za-z']+", told)
             n_words, n_strange = n_words + len(said), n_strange + len(set(said) - known)
             n_ended, n_right = n_ended + (not chat.is_cut), n_right + (word in told)
@@ -311,12 +222,10 @@ def test_a_real_mini_tells_what_it_is_asked_for_and_ends(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    (dict(family="llama-22"),
-     "minis are of the families .*; got 'llama-22'; did you mean 'llama-2'"),
+    (dict(family="llama-22"), "minis are of the families .*; got 'llama-22'; did you mean"),
     (dict(family="llama-4"), "minis are of the families"),
     (dict(format="hf"), "formats that are written are .*; got 'hf'"),
-    (dict(family="llama-3", format="llama2c"),
-     "the format llama2c holds llama-2 alone; got llama-3"),
+    (dict(family="llama-3", format="llama2c"), "format llama2c holds llama-2 alone; got llama-3"),
     (dict(format="meta", n_shards=3), "n_shards must divide n_heads"),
     (dict(format="gguf", dtype="bfloat16"), "gguf is written in"),
 ])  # fmt: skip
@@ -327,9 +236,7 @@ def test_what_cannot_be_made_is_refused_and_leaves_nothing(settings, message, ca
 
 
 @pytest.mark.parametrize("format", ["meta", "gguf"])
-def test_what_is_there_is_not_overwritten_and_nothing_is_trained_for_it(
-    format, count, cache, tmp_path
-):
+def test_what_is_there_is_not_overwritten_and_nothing_is_trained_for_it(format, count, tmp_path):
     (tmp_path / "x").write_text("mine")
     with pytest.raises(ValueError, match="there is something at"):
         mini(tmp_path / "x", format=format, cache=tmp_path / "cache", **QUICK)
@@ -343,8 +250,10 @@ def test_a_full_disk_leaves_no_half_a_mini(where, cache, tmp_path, monkeypatch):
     def full(*args, **settings):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(*{"the weights": (torch, "save"),
-                          "the side files": (module, "_add_side_files")}[where], full)
+    if where == "the weights":
+        monkeypatch.setattr(torch, "save", full)
+    else:
+        monkeypatch.setitem(module.SIDE_FILES, "meta", full)
     with pytest.raises(OSError, match="No space left"):
         mini(tmp_path / "x", format="meta", cache=cache, **QUICK)
     assert files(tmp_path) == []

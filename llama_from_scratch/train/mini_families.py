@@ -1,0 +1,79 @@
+"""What a family's mini is: which of its published checkpoints' properties it has, and its sizes.
+
+A mini is 128 channels wide and 3 layers deep, where the smallest published models of these families
+have 2,048 to 8,192 channels and 16 to 80 layers. Everything that is not a size is theirs.
+
+Notebooks 18 and 19.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+import torch
+
+from llama_from_scratch import family
+from llama_from_scratch.checkpoint.convert import FORMATS
+from llama_from_scratch.config import LayerSpec, LlamaConfig, nearest, record
+from llama_from_scratch.tokenizer import chat_format, released
+from llama_from_scratch.tokenizer.chat_format import ChatFormat
+
+_DIM, _N_LAYERS, _N_HEADS = 128, 3, 4
+_N_LEARNED = 1536
+"""Ids of the tokenizer in addition to special tokens."""
+
+
+@record
+class Published:
+    """What is true of a family's published checkpoints and not in their configs.
+
+    `special_tokens`: those that follow the ids of a byte-level tokenizer; None where the tokenizer
+    is a SentencePiece one, which holds its own. `chat_format`: None where the models do not chat.
+    `formats`: those that can hold the family, its tokenizer included.
+    """
+
+    dtype: torch.dtype
+    special_tokens: tuple[str, ...] | None
+    chat_format: ChatFormat | None
+    formats: tuple[str, ...]
+
+
+def _published(
+    name: str, *, dtype: torch.dtype = torch.bfloat16,
+    formats: Sequence[str] = ("hugging-face", "meta", "gguf", "native"),
+) -> Published:
+    return Published(dtype=dtype, special_tokens=released.SPECIAL_TOKENS.get(name),
+                     chat_format=chat_format.FORMATS.get(name), formats=tuple(formats))
+
+
+PUBLISHED: Mapping[str, Published] = MappingProxyType({
+    "llama-1": _published("llama-1", dtype=torch.float16),
+    "llama-2": _published("llama-2", formats=FORMATS),  # llama2c fixes its theta and epsilon
+    "llama-3": _published("llama-3"),
+    "llama-3.1": _published("llama-3.1"),
+    "llama-3.2": _published("llama-3.2"),
+    "llama-3.3": _published("llama-3.3"),
+})  # fmt: skip
+
+
+def small_config(name: str) -> LlamaConfig:
+    """The config of a family's mini: everything of its smallest model's config except the sizes.
+
+    The feed-forward is as wide relative to the model, and two query heads share a key/value head
+    where heads share them at all. Raises ValueError naming the nearest family.
+    """
+    refuse_unknown(name)
+    first = family.first_of(name)
+    n_special = len(PUBLISHED[name].special_tokens or ())
+    n_kv_heads = _N_HEADS if first.n_kv_heads == first.n_heads else _N_HEADS // 2
+    return dataclasses.replace(
+        first, dim=_DIM, n_heads=_N_HEADS, n_kv_heads=n_kv_heads,
+        ffn_dim=-(-_DIM * first.ffn_dim // first.dim // 32) * 32,  # whole blocks of packed weights
+        vocab_size=_N_LEARNED + n_special, layers=(LayerSpec(),) * _N_LAYERS)
+
+
+def refuse_unknown(name: str) -> None:
+    """Raises ValueError, naming the nearest, for a family that has no mini."""
+    if name not in PUBLISHED:
+        raise ValueError(f"minis are of the families {', '.join(PUBLISHED)}; got {name!r}; "
+                         f"{nearest(name, PUBLISHED)}")
