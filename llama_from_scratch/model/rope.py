@@ -70,7 +70,7 @@ def apply_rope(
     that all sequences share.
     """
     pairs_BTHR = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
-    return torch.view_as_real(pairs_BTHR * rotation[:, :, None]).flatten(-2).to(x.dtype)
+    return torch.view_as_real(pairs_BTHR * rotation.unsqueeze(2)).flatten(-2).to(x.dtype)
 
 
 class Rotate(nn.Module):

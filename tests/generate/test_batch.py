@@ -24,14 +24,16 @@ def model():
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), WARM], ids=["greedy", "sampled"])
 def test_a_batch_of_unequal_prompts_writes_what_each_would_alone(model, sampling):
     batch = generate(model, PROMPTS, max_tokens=20, sampling=sampling, seed=3)
-    alone = [generate(model, [prompt], max_tokens=20, sampling=sampling, seed=3 + b)[0] for b, prompt in enumerate(PROMPTS)]
+    alone = [generate(model, [prompt], max_tokens=20, sampling=sampling, seed=3 + b)[0]
+             for b, prompt in enumerate(PROMPTS)]
     assert batch == alone
 
 
 def rows_fed(model):
     """A list that grows by the batch size of each pass, and the hook that feeds it."""
     sizes = []
-    return sizes, model.tok_embeddings.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
+    return sizes, model.tok_embeddings.register_forward_pre_hook(
+        lambda _, inputs: sizes.append(len(inputs[0])))
 
 
 def test_rows_that_have_stopped_leave_the_batch():
@@ -60,4 +62,5 @@ def test_rows_fill_their_context_also_after_others_have_left():
     model = loud_model(max_seq_len=16).double()
     prompts, limits = [[5], [6], [7], [1] * 9, [2], [3]], [1, 1, 1, 7, 15, 15]
     batch = generate(model, prompts, max_tokens=limits)
-    assert batch == [generate(model, [prompt], max_tokens=limit)[0] for prompt, limit in zip(prompts, limits)]
+    assert batch == [generate(model, [prompt], max_tokens=limit)[0]
+                     for prompt, limit in zip(prompts, limits, strict=True)]

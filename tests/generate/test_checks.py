@@ -24,7 +24,8 @@ def model():
     ({"max_tokens": [3]}, "one number for all prompts or one for each; got 1 for 3 prompts"),
     ({"max_tokens": [3, 0, 3]}, "max_tokens must be at least 1; got 0"),
     ({"stop_ids": [{1}]}, "one set for all prompts or one for each; got 1 for 3 prompts"),
-    ({"stop_ids": [1, 2, 3]}, r"a set of ids for all prompts or a list .* got \[1, 2, 3\]. A set is written"),
+    ({"stop_ids": [1, 2, 3]},
+     r"a set of ids for all prompts or a list .* got \[1, 2, 3\]. A set is written"),
     ({"stop_ids": {512}}, "ids run from 0 to 511; stop_ids holds 512"),
 ])
 def test_limits_and_stop_ids_that_fit_no_prompt_are_refused(model, options, message):

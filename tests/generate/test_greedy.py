@@ -117,13 +117,15 @@ def test_a_model_that_is_not_on_a_cpu_is_refused():
 def test_without_a_screen_the_head_decides(model):
     decoder = GreedyDecoder(model, is_screened=False)
     assert decoder.screen is None
-    assert list(decoder.stream(PROMPT, max_tokens=20)) == generate(model, [PROMPT], max_tokens=20)[0]
+    ids = list(decoder.stream(PROMPT, max_tokens=20))
+    assert ids == generate(model, [PROMPT], max_tokens=20)[0]
 
 
 @pytest.mark.parametrize("delay_s", [0.0, 0.02])
 def test_a_screen_that_is_slower_here_than_the_head_is_not_used(delay_s, monkeypatch):
     """As on processors whose int8 product takes a third of a second."""
-    model, largest, head = loud(family.tiny("llama-3")), Screen.largest, type(loud(family.tiny("llama-3")).output).forward
+    model = loud(family.tiny("llama-3"))
+    largest, head = Screen.largest, type(model.output).forward
 
     def slow(self, hidden):
         time.sleep(delay_s)
@@ -149,12 +151,13 @@ class Doubled(nn.Module):
         return 2 * self.plain(*args, **settings)
 
 
-@pytest.mark.parametrize("path", ["layers.1.attention.wq", "layers.0.feed_forward", "output", "norm"])
+@pytest.mark.parametrize(
+    "path", ["layers.1.attention.wq", "layers.0.feed_forward", "output", "norm"])
 def test_a_part_that_is_not_plain_is_refused_by_name(path):
     model = loud(family.tiny("llama-3"))
     owner, _, name = path.rpartition(".")
     setattr(model.get_submodule(owner), name, Doubled(model.get_submodule(path)))
-    with pytest.raises(ValueError, match=rf"walks the weights of a plain model; in this one {path} is a \S*Doubled, where"):
+    with pytest.raises(ValueError, match=rf"of a plain model; in this one {path} is a \S*Doubled"):
         GreedyDecoder(model)
 
 
@@ -163,5 +166,5 @@ def test_a_fused_model_is_refused():
 
     model = loud(family.tiny("llama-3"))
     fuse(model, emulate=True)
-    with pytest.raises(ValueError, match="layers.0.attention_norm is a FusedRMSNorm, where the config describes a RMSNorm"):
+    with pytest.raises(ValueError, match="layers.0.attention_norm is a FusedRMSNorm, where the"):
         GreedyDecoder(model)
