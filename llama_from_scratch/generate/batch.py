@@ -1,7 +1,7 @@
-"""The rows that share a forward pass: prompts of unequal length padded to one, and room made when some are complete.
+"""The rows that share a forward pass: padded to one length, and dropped when they are complete.
 
-Padding stands on the left, so that all rows go on at the same slot; it is a document that no real token sees. What a row
-writes does not depend on the others.
+Padding is on the left, so that all rows continue at the same slot; it is a document of its own,
+which no real token attends to. What a row writes does not depend on the others.
 
 Notebook 16.
 """
@@ -21,10 +21,11 @@ from llama_from_scratch.model.transformer import Llama
 
 @dataclasses.dataclass(eq=False)
 class Batch:
-    """What goes through the model next: in row i, ids of prompt `rows[i]` that the cache does not hold yet.
+    """What goes through the model next.
 
-    `positions` and `documents` are None where nothing is padded: kernels are faster without a mask. `seen` says which ids
-    occurred in a row; None if nobody asks.
+    Row i holds the ids of prompt `rows[i]` that are not in the cache yet. `positions` and
+    `documents` are None where nothing is padded, because kernels are faster without a mask.
+    `seen`: which ids occurred in a row; None if nothing depends on it.
     """
 
     config: LlamaConfig
@@ -36,7 +37,7 @@ class Batch:
     cache: KVCache
 
     def append(self, next_ids: Int[Tensor, "B"]) -> None:
-        """Each row goes on with one id."""
+        """Each row continues with one id."""
         self.ids = next_ids[:, None]
         if self.seen is not None:
             self.seen.scatter_(1, self.ids, True)
@@ -44,10 +45,12 @@ class Batch:
             self.positions, self.documents = self.positions[:, -1:] + 1, torch.zeros_like(self.ids)
 
     def drop(self, live: Set[int], *, texts: Sequence[Sequence[int]], ends: Sequence[int]) -> None:
-        """Rows of prompts that are not `live` leave once they are half of the batch, or when the cache is full.
+        """Removes the rows of prompts that are not `live`.
 
-        Waiting for half of them keeps copying cheap: all copies together are smaller than the first cache. A full cache
-        begins with padding in every live row, as no text is longer than the context; the copy is made without it.
+        It waits until they are half of the batch, or the cache is full. Waiting for half keeps
+        copying cheap: all copies together are smaller than the first cache. A full cache begins
+        with padding in every live row, because no text is longer than the context; the copy is made
+        without it.
         """
         is_full = self.cache.length == self.cache.max_seq_len
         if not live or (2 * len(live) > len(self.rows) and not is_full):
@@ -68,34 +71,37 @@ class Batch:
 
 
 def batch_of(
-    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int, has_seen: bool, cache: KVCache | None
+    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int, has_seen: bool,
+    cache: KVCache | None,
 ) -> Batch:
-    """All prompts in one batch, with room for `max_tokens` more or what the model's context holds.
+    """All prompts in one batch, with room for `max_tokens` more, at most the model's context.
 
     `cache` may hold the beginning of a single prompt.
     """
     device = model.device
     lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
     width = int(lengths_B.max())
-    ids_BT = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    is_padded = bool((lengths_B < width).any())
-    seen_BV = _occurring(ids_BT, width - lengths_B, vocab_size=model.config.vocab_size) if has_seen else None
+    ids_BT = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts],
+                          device=device)
+    n_padding_B = width - lengths_B
+    positions_BT = documents_BT = seen_BV = None
+    if (lengths_B < width).any():
+        positions_BT = torch.arange(width, device=device) - n_padding_B[:, None]
+        positions_BT = positions_BT.clamp(min=0)
+        documents_BT = padding_documents(lengths_B, width=width)
+    if has_seen:
+        seen_BV = _occurring(ids_BT, n_padding_B, vocab_size=model.config.vocab_size)
     if cache is None:
         room = min(width + max_tokens, model.config.max_seq_len)
         cache = model.new_cache(batch_size=len(prompts), max_seq_len=room)
     return Batch(
-        config=model.config,
-        rows=list(range(len(prompts))),
-        ids=ids_BT[:, cache.length :],
-        positions=(torch.arange(width, device=device) - (width - lengths_B)[:, None]).clamp(min=0) if is_padded else None,
-        documents=padding_documents(lengths_B, width=width) if is_padded else None,
-        seen=seen_BV,
-        cache=cache,
+        config=model.config, rows=list(range(len(prompts))), ids=ids_BT[:, cache.length :],
+        positions=positions_BT, documents=documents_BT, seen=seen_BV, cache=cache,
     )
 
 
 def _occurring(ids_BT: Tensor, first_B: Tensor, *, vocab_size: int) -> Bool[Tensor, "B V"]:
-    """Which ids stand in each row from its first real token on."""
+    """Which ids occur in each row from its first real token on."""
     seen_BV = torch.zeros(len(ids_BT), vocab_size, dtype=torch.bool, device=ids_BT.device)
     for row, ids, first in zip(seen_BV, ids_BT, first_B.tolist(), strict=True):
         row[ids[first:]] = True

@@ -1,7 +1,7 @@
-"""A conversation: all that was said so far goes in, the next answer comes out piece by piece, and is remembered.
+"""A conversation: the model reads all messages so far and writes the next answer piece by piece.
 
-A turn reads only what is new, as the keys and values of the rest are kept. When the context is full, the oldest turns are
-left out of what the model reads, and the count of them is there to be shown.
+A turn reads only what is new, because the keys and values of the rest are kept. When the context is
+full, the oldest turns are left out of what the model reads, and they are counted.
 
 Notebook 19.
 """
@@ -19,45 +19,53 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 
 class Chat:
-    """`messages` holds what user and assistant said; `system` is read before them and may be changed at any time.
+    """A conversation with one model.
 
-    `format`: by default the one that tokenizer and config are of. `context`: how many tokens an answer and what it reads
-    may take, by default as many as the model was made for. After an answer, `n_forgotten` is how many of the first messages
-    it did not read, and `is_cut` whether it was ended by `max_tokens` or the context, not by the model.
+    `messages` holds what user and assistant said; `system` is read before them and may be changed
+    at any time. `format`: by default the one that tokenizer and config belong to. `context`: how
+    many tokens an answer and what it reads may take, by default as many as the model was made for.
+    After an answer, `n_forgotten` is how many of the first messages it did not read, and `is_cut`
+    whether `max_tokens` or the context ended it instead of the model.
 
-    Raises ValueError if the model has no chat format and none is given, or for a context beyond the model's.
+    Raises ValueError if the model has no chat format and none is given, or for a context beyond the
+    model's.
     """
 
     def __init__(
-        self, model: Llama, tokenizer: Tokenizer | SentencePiece, *, format: ChatFormat | None = None,
-        system: str | None = None, context: int | None = None,
+        self, model: Llama, tokenizer: Tokenizer | SentencePiece, *,
+        format: ChatFormat | None = None, system: str | None = None, context: int | None = None,
     ) -> None:
         found = chat_format(model.config, tokenizer) if format is None else format
         if found is None:
-            raise ValueError("a chat needs special tokens that mark turns, and this tokenizer has none of a known format. Give "
-                             "one of chat_format.FORMATS, or let the model continue a text with generate")
+            raise ValueError("a chat needs special tokens that mark turns, and this tokenizer has "
+                             "none of a known format. Give one of chat_format.FORMATS, or let the "
+                             "model continue a text with generate")
         context = model.config.max_seq_len if context is None else context
         if not 1 <= context <= model.config.max_seq_len:
-            raise ValueError(f"the context of a chat is at least 1 token and at most the model's {model.config.max_seq_len}; "
-                             f"got {context}")
-        self.model, self.tokenizer, self.format, self.context = model, tokenizer, found, context
-        self.system = system
+            raise ValueError("the context of a chat is at least 1 token and at most the model's "
+                             f"{model.config.max_seq_len}; got {context}")
+        self.model, self.tokenizer, self.format = model, tokenizer, found
+        self.context, self.system = context, system
         self.messages: list[Message] = []
         self.n_forgotten, self.is_cut = 0, False
         self._stop_ids = found.stop_ids(tokenizer)
         self._prefix = PrefixCache(model)
         self._is_answering = False
 
-    def say(self, text: str, *, max_tokens: int = 512, sampling: Sampling = GREEDY, seed: int = 0) -> Iterator[str]:
-        """The answer to `text`, in pieces that are shown as they come. Both are in `messages` when it ends.
+    def say(
+        self, text: str, *, max_tokens: int = 512, sampling: Sampling = GREEDY, seed: int = 0
+    ) -> Iterator[str]:
+        """The answer to `text`, in pieces as they come; both are in `messages` when it ends.
 
-        An answer that is not read to its end is remembered as far as it was read. Room for `max_tokens`, or a quarter of
-        the context if that is less, is kept for the answer; for that the oldest turns are forgotten.
-        Raises ValueError, and forgets `text`, if it is empty, does not fit into the context by itself, or holds what the
-        format cannot say; or if an answer is still being read.
+        An answer that is not read to its end is remembered as far as it was read. Room for
+        `max_tokens`, or a quarter of the context if that is less, is kept for the answer; to make
+        it, the oldest turns are forgotten.
+        Raises ValueError, and forgets `text`, if it is empty, does not fit into the context by
+        itself, or holds what the format cannot say; or if an answer is still being read.
         """
         if self._is_answering:
-            raise ValueError("a chat gives one answer at a time, and one is still being read. Read it to its end, or close it")
+            raise ValueError("a chat gives one answer at a time, and one is still being read. "
+                             "Read it to its end, or close it")
         if not text.strip():
             raise ValueError("a message needs words, and this one has none. Say something")
         if max_tokens < 1:
@@ -65,39 +73,42 @@ class Chat:
         question = Message(role="user", content=text)
         prompt, n_forgotten = self._prompt(question, n_reserved=min(max_tokens, self.context // 4))
         n_most = min(max_tokens, self.context - len(prompt))
-        return self._answer(question, prompt, n_forgotten=n_forgotten, max_tokens=n_most, sampling=sampling, seed=seed)
+        return self._answer(question, prompt, n_forgotten=n_forgotten, max_tokens=n_most,
+                            sampling=sampling, seed=seed)
 
     def reset(self) -> None:
-        """Forgets all that was said; `system` stays."""
+        """Forgets all messages; `system` stays."""
         self.messages, self.n_forgotten, self.is_cut = [], 0, False
 
     def _prompt(self, question: Message, *, n_reserved: int) -> tuple[list[int], int]:
-        """The ids that the answer follows, and how many of the first messages are not among them."""
+        """The ids that the answer follows, and how many of the first messages they leave out."""
         lead = [] if self.system is None else [Message(role="system", content=self.system)]
         for n in range(self.n_forgotten, len(self.messages) + 1, 2):  # a question and its answer
             ids = self.format.encode([*lead, *self.messages[n:], question], self.tokenizer)
             if len(ids) + max(n_reserved, 1) <= self.context:
                 return ids, n
         what = "this message" if self.system is None else "this message with the system's"
-        raise ValueError(f"the context holds {self.context} tokens, and {what} takes {len(ids)}, which leaves no room for "
-                         f"{max(n_reserved, 1)} of an answer. Say it in fewer words")
+        raise ValueError(f"the context holds {self.context} tokens, and {what} takes {len(ids)}, "
+                         f"which leaves no room for {max(n_reserved, 1)} of an answer. Say it in "
+                         "fewer words")
 
     def _answer(
-        self, question: Message, prompt: Sequence[int], *, n_forgotten: int, max_tokens: int, sampling: Sampling, seed: int
+        self, question: Message, prompt: Sequence[int], *, n_forgotten: int, max_tokens: int,
+        sampling: Sampling, seed: int,
     ) -> Iterator[str]:
         said, n_drawn = "", 0
 
         def drawn() -> Iterator[int]:
             nonlocal n_drawn
-            for token in stream(self.model, prompt, max_tokens=max_tokens, sampling=sampling, seed=seed,
-                                stop_ids=self._stop_ids, prefix=self._prefix):
+            for token in stream(self.model, prompt, max_tokens=max_tokens, sampling=sampling,
+                                seed=seed, stop_ids=self._stop_ids, prefix=self._prefix):
                 n_drawn += 1
                 yield token
 
         self._is_answering = True
         try:
             for piece in text_of(drawn(), self.tokenizer):
-                if piece := piece if said else piece.lstrip():  # SentencePiece begins with a blank
+                if piece := piece if said else piece.lstrip():  # SentencePiece begins with a space
                     said += piece
                     yield piece
             self.is_cut = n_drawn == max_tokens

@@ -1,6 +1,6 @@
 """The door of all that generates: prompts, limits and stop ids are accepted or refused.
 
-What is refused costs no work; what comes after this door asks no more. Notebook 16.
+What is refused here has cost no work; the code after this door checks nothing again. Notebook 16.
 """
 
 from collections.abc import Collection, Sequence, Set
@@ -53,8 +53,8 @@ def check_limits(
         raise ValueError("generate needs at least one prompt; got none")
     for b, prompt in enumerate(prompts):
         if not prompt:
-            raise ValueError(f"a prompt needs at least one token to go on from; prompt {b} is empty. "
-                             "Encode it with bos=True to begin from nothing")
+            raise ValueError(f"a prompt needs at least one token to go on from; prompt {b} is "
+                             "empty. Encode it with bos=True to begin from nothing")
         check_ids(model, prompt, name=f"prompt {b}")
     limits = max_tokens if isinstance(max_tokens, Sequence) else [max_tokens] * len(prompts)
     if len(limits) != len(prompts):
@@ -64,19 +64,23 @@ def check_limits(
         if limit is not None and limit < 1:
             raise ValueError(f"max_tokens must be at least 1; got {limit}")
         if (room := context - len(prompt)) < (limit or 1):
-            raise ValueError(f"the model's context holds {context} tokens; a prompt of {len(prompt)} leaves room for "
-                             f"{max(room, 0)}, not {limit or 1}. Shorten the prompt or lower max_tokens")
+            raise ValueError(f"the model's context holds {context} tokens; a prompt of "
+                             f"{len(prompt)} leaves room for {max(room, 0)}, not {limit or 1}. "
+                             "Shorten the prompt or lower max_tokens")
     return [limit or context - len(prompt) for prompt, limit in zip(prompts, limits, strict=True)]
 
 
-def check_stops(model: Llama, prompts: Sequence[Sequence[int]], stop_ids: Set[int] | Sequence) -> list[Set[int]]:
+def check_stops(
+    model: Llama, prompts: Sequence[Sequence[int]], stop_ids: Set[int] | Sequence
+) -> list[Set[int]]:
     """The ids that end each prompt's answer, once they are found possible."""
     stops = [stop_ids] * len(prompts) if isinstance(stop_ids, Set) else list(stop_ids)
     if not all(isinstance(stop, Set) for stop in stops):
-        raise ValueError(f"stop_ids is a set of ids for all prompts or a list with one set for each; got {stop_ids}. "
-                         "A set is written {2, 3}")
+        raise ValueError("stop_ids is a set of ids for all prompts or a list with one set for "
+                         f"each; got {stop_ids}. A set is written {{2, 3}}")
     if len(stops) != len(prompts):
-        raise ValueError(f"stop_ids is one set for all prompts or one for each; got {len(stops)} for {len(prompts)} prompts")
+        raise ValueError("stop_ids is one set for all prompts or one for each; "
+                         f"got {len(stops)} for {len(prompts)} prompts")
     for stop in stops:
         check_ids(model, stop, name="stop_ids")
     return stops
@@ -85,8 +89,8 @@ def check_stops(model: Llama, prompts: Sequence[Sequence[int]], stop_ids: Set[in
 def check_ids(model: Llama, ids: Collection[int], *, name: str) -> None:
     """Raises ValueError for an id outside the vocabulary."""
     if unknown := [token for token in ids if not 0 <= token < model.config.vocab_size]:
-        raise ValueError(f"ids run from 0 to {model.config.vocab_size - 1}; {name} holds {unknown[0]}. "
-                         "Is this the tokenizer that the model was trained with?")
+        raise ValueError(f"ids run from 0 to {model.config.vocab_size - 1}; {name} holds "
+                         f"{unknown[0]}. Is this the tokenizer that the model was trained with?")
 
 
 def check_numbers(logits: Float[Tensor, "*T"]) -> None:

@@ -1,7 +1,7 @@
-"""The loop that writes: feed the prompt once, then one token at a time, each drawn from the logits of the last.
+"""The loop that writes: the prompt is read once, then one token at a time, each drawn from logits.
 
-The KV cache makes a step cost one token instead of the whole text. Several prompts go through the model together; those
-whose answer is complete leave the batch once they are half of it.
+The KV cache makes a step cost one token instead of the whole text. Several prompts go through the
+model together; those whose answer is complete leave the batch once they are half of it.
 
 Notebook 16.
 """
@@ -16,7 +16,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from llama_from_scratch.generate.batch import batch_of
-from llama_from_scratch.generate.checks import Prompts, as_prompts, check_limits, check_numbers, check_stops
+from llama_from_scratch.generate.checks import (
+    Prompts,
+    as_prompts,
+    check_limits,
+    check_numbers,
+    check_stops,
+)
 from llama_from_scratch.generate.prefix import PrefixCache
 from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution, draw
 from llama_from_scratch.model.kv_cache import KVCache
@@ -25,26 +31,33 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 LogitMask = Callable[[int, Sequence[int]], Bool[Tensor, "V"]]
-"""Told the number of a prompt and its ids so far, those written included; returns for each id if it may come next."""
+"""Called with a prompt's number and its ids so far, those written included.
+
+Returns for each id of the vocabulary whether it may come next.
+"""
 
 
 def generate(
     model: Llama, prompts: Prompts, *, max_tokens: int | Sequence[int] | None = None,
-    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] | Sequence = frozenset(), mask: LogitMask | None = None,
+    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] | Sequence = frozenset(),
+    mask: LogitMask | None = None,
 ) -> list[list[int]]:
-    """What the model writes after each prompt, as ids, without the prompt and without the token that stopped it.
+    """What the model writes after each prompt, as ids.
 
+    The prompt and the token that stopped it are not included.
     `prompts`: lists of ids, or a tensor (B, T); one list of ids, or a tensor (T,), is a single
     prompt, and its answer is the only one in the list returned.
-    `max_tokens` and `stop_ids`: one for all prompts, or a list with one for each; None for as many tokens as the model's
-    context holds. `mask` rules ids out before anything else chooses. Row b draws with seed + b, so that a batch writes
-    what each prompt would get alone; only logits that are equal up to rounding may change places with the batch's size.
-    Raises ValueError for an empty prompt, an id outside the vocabulary, a prompt that leaves no room for its tokens, or a
-    mask that allows nothing.
+    `max_tokens` and `stop_ids`: one for all prompts, or a list with one for each; None for as many
+    tokens as the model's context holds. `mask` rules ids out before anything else chooses. Row b
+    draws with seed + b, so that a batch writes what each prompt would get alone; only logits that
+    are equal up to rounding may change places with the batch's size.
+    Raises ValueError for an empty prompt, an id outside the vocabulary, a prompt that leaves no
+    room for its tokens, or a mask that allows nothing.
     """
     prompts = as_prompts(prompts)
     answers = [[] for _ in prompts]
-    for tokens in steps(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids=stop_ids, mask=mask):
+    for tokens in steps(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed,
+                        stop_ids=stop_ids, mask=mask):
         for answer, token in zip(answers, tokens, strict=True):
             if token is not None:
                 answer.append(token)
@@ -52,34 +65,38 @@ def generate(
 
 
 def stream(
-    model: Llama, prompt: Sequence[int], *, max_tokens: int | None = None, sampling: Sampling = GREEDY, seed: int = 0,
-    stop_ids: Set[int] = frozenset(), mask: LogitMask | None = None, prefix: PrefixCache | None = None,
+    model: Llama, prompt: Sequence[int], *, max_tokens: int | None = None,
+    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] = frozenset(),
+    mask: LogitMask | None = None, prefix: PrefixCache | None = None,
 ) -> Iterator[int]:
     """The ids that `generate` would return for one prompt, each as soon as it is drawn.
 
-    `prefix` remembers what it has read: the next call with it feeds the model only what differs.
+    With a `prefix`, the next call with it feeds the model only what differs from this text.
     """
     [max_tokens] = check_limits(model, [prompt], max_tokens)
     cache = None if prefix is None else prefix.begin(model, prompt, max_tokens=max_tokens)
-    tokens = (token for (token,) in steps(model, [prompt], max_tokens=max_tokens, sampling=sampling, seed=seed,
-                                          stop_ids=stop_ids, mask=mask, cache=cache))
+    found = steps(model, [prompt], max_tokens=max_tokens, sampling=sampling, seed=seed,
+                  stop_ids=stop_ids, mask=mask, cache=cache)
+    tokens = (token for (token,) in found)
     yield from tokens if prefix is None else prefix.follow(prompt, tokens)
 
 
 def stream_text(
-    model: Llama, tokenizer: Tokenizer | SentencePiece, *, prompt: str, max_tokens: int | None = None,
-    sampling: Sampling = GREEDY, seed: int = 0,
+    model: Llama, tokenizer: Tokenizer | SentencePiece, *, prompt: str,
+    max_tokens: int | None = None, sampling: Sampling = GREEDY, seed: int = 0,
 ) -> Iterator[str]:
-    """The model's continuation of a text, piece by piece as `text_of` gives them, until it ends the text itself."""
+    """The model's continuation of a text, in the pieces of `text_of`, until it ends the text."""
     ids = tokenizer.encode(prompt, bos=True)
-    tokens = stream(model, ids, max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids={tokenizer.eos_id})
+    tokens = stream(model, ids, max_tokens=max_tokens, sampling=sampling, seed=seed,
+                    stop_ids={tokenizer.eos_id})
     yield from text_of(tokens, tokenizer)
 
 
 def text_of(tokens: Iterable[int], tokenizer: Tokenizer | SentencePiece) -> Iterator[str]:
-    """The text of ids, in pieces that are ready to be shown as the ids come. Special tokens are not shown.
+    """The text of ids, in pieces that are ready to be shown as the ids come.
 
-    A character of several bytes may be spread over tokens; a piece is held back until its characters are whole.
+    Special tokens are not shown. A character of several bytes may be spread over tokens; a piece is
+    held back until its characters are whole.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     special = set(tokenizer.special_ids.values())
@@ -91,17 +108,24 @@ def text_of(tokens: Iterable[int], tokenizer: Tokenizer | SentencePiece) -> Iter
 
 
 def steps(
-    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int | Sequence[int] | None, sampling: Sampling, seed: int,
-    stop_ids: Set[int] | Sequence, mask: LogitMask | None = None, cache: KVCache | None = None,
+    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int | Sequence[int] | None,
+    sampling: Sampling, seed: int, stop_ids: Set[int] | Sequence, mask: LogitMask | None = None,
+    cache: KVCache | None = None,
 ) -> Iterator[list[int | None]]:
-    """One list per decoding step: each prompt's new id, or None once it has stopped. Ends when every prompt has."""
-    for step in decode(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids=stop_ids, mask=mask,
-                       cache=cache):
-        yield step.tokens
+    """One list per decoding step: each prompt's new id, or None once it has stopped.
+
+    Ends when every prompt has stopped.
+    """
+    for decoded in decode(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed,
+                          stop_ids=stop_ids, mask=mask, cache=cache):
+        yield decoded.tokens
 
 
 class Decoded(NamedTuple):
-    """Each prompt's new id, or None once it has stopped, and the model's own logits: row i belongs to prompt `rows[i]`."""
+    """One decoding step: each prompt's new id, or None once it has stopped, and the logits.
+
+    They are the model's own, before any mask; row i belongs to prompt `rows[i]`.
+    """
 
     tokens: list[int | None]
     rows: list[int]
@@ -109,22 +133,30 @@ class Decoded(NamedTuple):
 
 
 def decode(
-    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int | Sequence[int] | None, sampling: Sampling, seed: int,
-    stop_ids: Set[int] | Sequence, mask: LogitMask | None = None, cache: KVCache | None = None,
+    model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int | Sequence[int] | None,
+    sampling: Sampling, seed: int, stop_ids: Set[int] | Sequence, mask: LogitMask | None = None,
+    cache: KVCache | None = None,
 ) -> Iterator[Decoded]:
-    """The loop behind all of these. `cache` may hold the beginning of a single prompt; only the rest is fed."""
+    """The decoding steps, which every function here is made from.
+
+    `cache` may hold the beginning of a single prompt; only the rest is fed.
+    """
     limits, stops = check_limits(model, prompts, max_tokens), check_stops(model, prompts, stop_ids)
     texts = [list(prompt) for prompt in prompts]
     ends = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]
     generators = [torch.Generator().manual_seed(seed + b) for b in range(len(prompts))]
-    batch = batch_of(model, prompts, max_tokens=max(limits), has_seen=sampling.repetition_penalty != 1.0, cache=cache)
+    batch = batch_of(model, prompts, max_tokens=max(limits), cache=cache,
+                     has_seen=sampling.repetition_penalty != 1.0)
     live = set(batch.rows)
     while live:
         with torch.inference_mode():
-            hidden_BTD = model.hidden(batch.ids, positions=batch.positions, documents=batch.documents, cache=batch.cache)
-            logits_BV = model.output(hidden_BTD[:, -1]).float()
-            allowed_BV = logits_BV if mask is None else _masked(logits_BV, mask, rows=batch.rows, texts=texts, live=live)
-            next_B = choose(allowed_BV, sampling, seen=batch.seen, generators=[generators[b] for b in batch.rows])
+            hidden_BTD = model.hidden(batch.ids, positions=batch.positions,
+                                      documents=batch.documents, cache=batch.cache)
+            logits_BV = allowed_BV = model.output(hidden_BTD[:, -1]).float()
+            if mask is not None:
+                allowed_BV = _masked(logits_BV, mask, rows=batch.rows, texts=texts, live=live)
+            next_B = choose(allowed_BV, sampling, seen=batch.seen,
+                            generators=[generators[b] for b in batch.rows])
         tokens = [None] * len(prompts)
         for b, token in zip(batch.rows, next_B.tolist(), strict=True):
             if b in live and token not in stops[b]:
@@ -139,7 +171,8 @@ def decode(
 
 
 def _masked(
-    logits_BV: Tensor, mask: LogitMask, *, rows: list[int], texts: list[list[int]], live: set[int]
+    logits_BV: Tensor, mask: LogitMask, *, rows: list[int], texts: list[list[int]],
+    live: set[int],
 ) -> Float[Tensor, "B V"]:
     """The logits with those at -inf that the mask of a live prompt rules out."""
     masked_BV = logits_BV.clone()
@@ -148,22 +181,24 @@ def _masked(
             continue
         allowed_V = mask(b, texts[b])
         if allowed_V.dtype != torch.bool or allowed_V.shape != logits_V.shape:
-            raise ValueError(f"a mask returns one bool for each of the {len(logits_V)} ids; "
-                             f"got {allowed_V.dtype} of shape {tuple(allowed_V.shape)} for prompt {b}")
+            raise ValueError(f"a mask returns one bool for each of the {len(logits_V)} ids; got "
+                             f"{allowed_V.dtype} of shape {tuple(allowed_V.shape)} for prompt {b}")
         if not allowed_V.any():
-            raise ValueError(f"a mask must allow at least one id, if only a stop id; it allows none for prompt {b} "
-                             f"after {len(texts[b])} ids")
+            raise ValueError("a mask must allow at least one id, if only a stop id; it allows none "
+                             f"for prompt {b} after {len(texts[b])} ids")
         logits_V.masked_fill_(~allowed_V.to(logits_V.device), -math.inf)
     return masked_BV
 
 
 def choose(
-    logits: Float[Tensor, "B V"], sampling: Sampling, *, seen: Bool[Tensor, "B V"] | None, generators: list[torch.Generator]
+    logits: Float[Tensor, "B V"], sampling: Sampling, *, seen: Bool[Tensor, "B V"] | None,
+    generators: list[torch.Generator],
 ) -> Int[Tensor, "B"]:
     """The next id of each row. Raises ValueError for logits that are not numbers."""
     largest_B, best_B = logits.max(-1)  # a NaN counts as largest
     check_numbers(largest_B)
     if sampling == GREEDY:
         return best_B
-    uniform_B = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators])
+    uniform_B = torch.stack([torch.rand((), generator=generator, dtype=torch.float64)
+                             for generator in generators])
     return draw(distribution(logits, sampling, seen=seen), uniform_B.to(logits.device))

@@ -1,9 +1,10 @@
-"""What a chat has read already is not read again: the KV cache of one growing text, kept between calls.
+"""The KV cache of one growing text, kept between calls, so that a chat reads nothing twice.
 
-Each turn sends the whole conversation so far, and all but its end was in the turn before. The longest common beginning
-stays in the cache, what differs is cut off, and only the rest goes through the model.
+Each turn sends the whole conversation so far, and all but its end was in the turn before. The
+longest common beginning stays in the cache, what differs is cut off, and only the rest goes through
+the model.
 
-Goes on from notebook 16.
+Continues notebook 16.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,11 +14,12 @@ from llama_from_scratch.model.transformer import Llama
 
 
 class PrefixCache:
-    """Keys and values of the text that was last generated with this; give it to `stream` as `prefix`.
+    """Keys and values of the text that was last generated with it; give it to `stream` as `prefix`.
 
-    `ids` is the text it holds. The answers are those without it, up to the rounding of reading a text in other pieces.
-    It grows as texts do and starts over when the model's weights have changed. One text at a time: a new `stream` takes
-    the cache from one that is not finished, which then cannot go on. A `stream` may be abandoned, or fail, at any moment.
+    `ids` is the text it holds. Answers are the same as without it, up to the rounding of reading a
+    text in other pieces. It grows with the texts and starts over when the model's weights have
+    changed. It holds one text at a time: a new `stream` takes the cache from one that is not
+    finished, which then cannot go on. A `stream` may be abandoned, or fail, at any moment.
     """
 
     def __init__(self, model: Llama) -> None:
@@ -26,14 +28,15 @@ class PrefixCache:
         self._weights, self._cache, self._turn = None, None, object()
 
     def begin(self, model: Llama, prompt: Sequence[int], *, max_tokens: int) -> KVCache:
-        """A cache with room for the prompt and `max_tokens` more, which holds as much of the prompt as is known already.
+        """A cache with room for the prompt and `max_tokens` more.
 
-        The last id of the prompt is never held: its logits are what the answer begins with.
-        Raises ValueError for another model than the cache was made for.
+        It holds as much of the prompt as was read before, but never the last id: the answer begins
+        with that one's logits. Raises ValueError for another model than the cache was made for.
         """
         if model is not self._model:
-            raise ValueError("a PrefixCache holds the keys and values of one model, and this is another one than it was "
-                             "made for. Make one for each model: PrefixCache(model)")
+            raise ValueError("a PrefixCache holds the keys and values of one model, and this is "
+                             "another one than it was made for. Make one for each model: "
+                             "PrefixCache(model)")
         weights = weights_of(model)
         if weights != self._weights:
             self.ids, self._cache, self._weights = [], None, weights
@@ -50,7 +53,7 @@ class PrefixCache:
         return self._cache
 
     def follow(self, prompt: Sequence[int], tokens: Iterator[int]) -> Iterator[int]:
-        """The tokens of a stream on the cache that `begin` gave, while `ids` keeps account of what that cache holds.
+        """The tokens of a stream on the cache of `begin`; meanwhile `ids` is what that cache holds.
 
         Raises ValueError when a later `begin` has taken the cache in between.
         """
@@ -60,8 +63,9 @@ class PrefixCache:
             text.append(token)
             yield token
             if self._turn is not turn:
-                raise ValueError("a later stream took over this PrefixCache, so this one cannot go on. "
-                                 "Finish one before the next begins, or give each a PrefixCache of its own")
+                raise ValueError("a later stream took over this PrefixCache, so this one cannot go "
+                                 "on. Finish one before the next begins, or give each a "
+                                 "PrefixCache of its own")
         self.ids += text[len(self.ids) : self._cache.length]
 
 
@@ -73,4 +77,5 @@ def _n_shared(left: Sequence[int], right: Sequence[int]) -> int:
 
 def weights_of(model: Llama) -> list[tuple]:
     """What changes when a weight is replaced or written to."""
-    return [(w.data_ptr(), w.dtype, 0 if w.is_inference() else w._version) for w in model.parameters()]
+    return [(w.data_ptr(), w.dtype, 0 if w.is_inference() else w._version)
+            for w in model.parameters()]

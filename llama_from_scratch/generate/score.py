@@ -1,9 +1,10 @@
 """How likely the model finds a text: the log-probability of each token, given all before it.
 
-These are the model's own numbers, the log-softmax of its logits: no temperature, no cut and no mask, whatever chose the
-token. Their mean with the sign turned is the loss of training (notebook 17); exp of that is the perplexity.
+These are the model's own numbers, the log-softmax of its logits, without temperature, cut or mask,
+however the token was chosen. Their mean with the sign changed is the loss of training (notebook
+17); exp of that is the perplexity.
 
-Goes on from notebook 16.
+Continues notebook 16.
 """
 
 from collections.abc import Sequence, Set
@@ -24,7 +25,10 @@ _N_TOKENS_AT_ONCE = 256
 
 @record
 class Scored:
-    """An id that was written, its log-probability in nats, and the likeliest ids at its place, best first, with theirs."""
+    """An id that was written and its log-probability in nats.
+
+    `likeliest`: the likeliest ids at its place with their log-probabilities, best first.
+    """
 
     id: int
     log_prob: float
@@ -32,37 +36,44 @@ class Scored:
 
 
 def generate_scored(
-    model: Llama, prompts: Prompts, *, n_likeliest: int = 0, max_tokens: int | Sequence[int] | None = None,
-    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] | Sequence = frozenset(), mask: LogitMask | None = None,
+    model: Llama, prompts: Prompts, *, n_likeliest: int = 0,
+    max_tokens: int | Sequence[int] | None = None, sampling: Sampling = GREEDY, seed: int = 0,
+    stop_ids: Set[int] | Sequence = frozenset(), mask: LogitMask | None = None,
 ) -> list[list[Scored]]:
-    """What `generate` writes, each id with its log-probability and the `n_likeliest` ids that could stand there."""
+    """What `generate` writes, each id with its log-probability and the likeliest at its place."""
     if not 0 <= n_likeliest <= model.config.vocab_size:
-        raise ValueError(f"n_likeliest is a number of ids from 0 to the vocabulary's {model.config.vocab_size}; "
-                         f"got {n_likeliest}")
+        raise ValueError("n_likeliest is a number of ids from 0 to the vocabulary's "
+                         f"{model.config.vocab_size}; got {n_likeliest}")
     prompts = as_prompts(prompts)
     answers = [[] for _ in prompts]
-    for step in decode(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids=stop_ids, mask=mask):
-        log_probs_BV = step.logits.log_softmax(-1)
-        for b, log_probs_V in zip(step.rows, log_probs_BV, strict=True):
-            if (token := step.tokens[b]) is not None:
+    for decoded in decode(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed,
+                          stop_ids=stop_ids, mask=mask):
+        log_probs_BV = decoded.logits.log_softmax(-1)
+        for b, log_probs_V in zip(decoded.rows, log_probs_BV, strict=True):
+            if (token := decoded.tokens[b]) is not None:
                 best = log_probs_V.topk(n_likeliest)
+                likeliest = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
                 answers[b].append(Scored(id=token, log_prob=log_probs_V[token].item(),
-                                         likeliest=tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))))
+                                         likeliest=likeliest))
     return answers
 
 
 def score(model: Llama, ids: Sequence[int]) -> Float[Tensor, "T"]:
-    """The log-probability in nats of each id but the first, given those before it: one number fewer than ids.
+    """The log-probability in nats of each id but the first, given those before it.
 
-    Raises ValueError for fewer than two ids, an id outside the vocabulary, or a text longer than the model's context.
+    That is one number fewer than ids. Raises ValueError for fewer than two ids, an id outside the
+    vocabulary, or a text longer than the model's context.
     """
     if len(ids) < 2:
-        raise ValueError(f"an id is scored after at least one other; got {len(ids)}. Encode the text with bos=True")
+        raise ValueError(f"an id is scored after at least one other; got {len(ids)}. "
+                         "Encode the text with bos=True")
     check_ids(model, ids, name="the text")
     with torch.inference_mode():
         ids_1T = torch.tensor([ids], device=model.device)
         hidden_TD = model.hidden(ids_1T[:, :-1])[0]
+        pieces = zip(hidden_TD.split(_N_TOKENS_AT_ONCE), ids_1T[0, 1:].split(_N_TOKENS_AT_ONCE),
+                     strict=True)
         return torch.cat([
             model.output(some_TD).float().log_softmax(-1).gather(-1, next_T[:, None])[:, 0]
-            for some_TD, next_T in zip(hidden_TD.split(_N_TOKENS_AT_ONCE), ids_1T[0, 1:].split(_N_TOKENS_AT_ONCE), strict=True)
+            for some_TD, next_T in pieces
         ])

@@ -1,12 +1,13 @@
-"""A small model guesses the next few tokens, the big one reads all guesses in one pass and keeps those it would have made.
+"""A small model guesses the next few tokens; the big one checks all guesses in one pass.
 
-Reading some tokens at once costs less than reading them one by one, as the weights are fetched once. A guess x is kept
-with probability min(1, p(x) / q(x)), p being the big model's distribution and q the small one's; the first one that is
-refused is replaced by a draw from what p has more than q. So every token is distributed as the big model alone would
-have it, however bad the guesses. Greedy decoding is the same rule with all probability on one token.
+Reading several tokens at once costs less than reading them one by one, because the weights are
+fetched once. A guess x is kept with probability min(1, p(x) / q(x)), where p is the big model's
+distribution and q the small one's; the first guess that is refused is replaced by a draw from the
+excess of p over q. So every token is distributed as the big model alone would draw it, however bad
+the guesses are. Greedy decoding is the same rule with all probability on one token.
 
-Goes on from notebook 16. Sources: Leviathan et al., arXiv:2211.17192, section 2.3 and appendix A.1; Chen et al.,
-arXiv:2302.01318.
+Continues notebook 16. Sources: Leviathan et al., arXiv:2211.17192, section 2.3 and appendix A.1;
+Chen et al., arXiv:2302.01318.
 """
 
 from collections.abc import Iterator, Sequence, Set
@@ -23,7 +24,10 @@ from llama_from_scratch.model.transformer import Llama
 
 @record
 class Round:
-    """One pass of the big model: the ids it added to the answer, the first `n_accepted` of them guessed by the draft."""
+    """One pass of the big model: the ids it added to the answer.
+
+    The draft guessed `n_guessed` ids, of which the first `n_accepted` were kept.
+    """
 
     ids: tuple[int, ...]
     n_guessed: int
@@ -32,7 +36,7 @@ class Round:
 
 @record
 class Speculation:
-    """An answer and what it took, round by round."""
+    """An answer and the rounds in which it was written."""
 
     ids: list[int]
     rounds: list[Round]
@@ -40,46 +44,58 @@ class Speculation:
     @property
     def acceptance(self) -> float:
         """The share of guesses that were kept; 0 if there were none."""
-        return sum(r.n_accepted for r in self.rounds) / max(1, sum(r.n_guessed for r in self.rounds))
+        n_guessed = sum(r.n_guessed for r in self.rounds)
+        return sum(r.n_accepted for r in self.rounds) / max(1, n_guessed)
 
     @property
     def tokens_per_pass(self) -> float:
-        """New ids per pass of the big model; 1 is what it would do alone."""
+        """New ids per pass of the big model; alone it would write 1."""
         return len(self.ids) / len(self.rounds)
 
 
 def generate_speculatively(
-    model: Llama, prompt: Sequence[int], *, draft: Llama, n_guesses: int = 4, max_tokens: int | None = None,
-    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] = frozenset(),
+    model: Llama, prompt: Sequence[int], *, draft: Llama, n_guesses: int = 4,
+    max_tokens: int | None = None, sampling: Sampling = GREEDY, seed: int = 0,
+    stop_ids: Set[int] = frozenset(),
 ) -> Speculation:
-    """What `model` writes after the prompt, with the guesses of `draft`. Arguments and refusals as in `rounds`."""
-    found = list(rounds(model, prompt, draft=draft, n_guesses=n_guesses, max_tokens=max_tokens, sampling=sampling, seed=seed,
-                        stop_ids=stop_ids))
+    """What `model` writes after the prompt, with the guesses of `draft`.
+
+    Arguments and refusals are those of `rounds`.
+    """
+    found = list(rounds(model, prompt, draft=draft, n_guesses=n_guesses, max_tokens=max_tokens,
+                        sampling=sampling, seed=seed, stop_ids=stop_ids))
     return Speculation(ids=[token for r in found for token in r.ids], rounds=found)
 
 
 def rounds(
-    model: Llama, prompt: Sequence[int], *, draft: Llama, n_guesses: int = 4, max_tokens: int | None = None,
-    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] = frozenset(),
+    model: Llama, prompt: Sequence[int], *, draft: Llama, n_guesses: int = 4,
+    max_tokens: int | None = None, sampling: Sampling = GREEDY, seed: int = 0,
+    stop_ids: Set[int] = frozenset(),
 ) -> Iterator[Round]:
-    """The answer of `model` in pieces of 1 to `n_guesses` + 1 ids, each as soon as the big model has read the guesses.
+    """The answer of `model` in pieces of 1 to `n_guesses` + 1 ids.
 
-    Greedy: the ids that `generate` returns. Sampled: ids from the same distribution, but not the same ones for a seed.
-    This is exact in the arithmetic of real numbers. Reading several tokens at once adds in another order than reading one,
-    so two logits that are equal up to the rounding of the dtype may change places; bfloat16 makes such ties common.
-    Beyond the draft's context nothing is guessed any more.
-    Raises ValueError for models of different vocabularies, n_guesses below 1, and whatever `generate` refuses.
+    Each comes as soon as the big model has read the guesses. Greedy: the ids that `generate`
+    returns. Sampled: ids from the same distribution, but not the same ones for a seed. This is
+    exact in the arithmetic of real numbers. Reading several tokens at once adds in another order
+    than reading one, so two logits that are equal up to the rounding of the dtype may change
+    places; bfloat16 makes such ties common. Beyond the draft's context nothing more is guessed.
+    Raises ValueError for models of different vocabularies, n_guesses below 1, and everything that
+    `generate` refuses.
     """
     if draft.config.vocab_size != model.config.vocab_size:
         raise ValueError("the draft must speak the same ids as the model; "
-                         f"got vocabularies of {draft.config.vocab_size} and {model.config.vocab_size}. "
-                         "Take a draft with the same tokenizer, usually a smaller model of the same family")
+                         f"got vocabularies of {draft.config.vocab_size} and "
+                         f"{model.config.vocab_size}. Take a draft with the same tokenizer, usually "
+                         "a smaller model of the same family")
     if n_guesses < 1:
-        raise ValueError(f"n_guesses must be at least 1; got {n_guesses}. Without guesses, call generate")
-    [limit], [stops] = check_limits(model, [prompt], max_tokens), check_stops(model, [prompt], stop_ids)
+        raise ValueError(f"n_guesses must be at least 1; got {n_guesses}. "
+                         "Without guesses, call generate")
+    [limit] = check_limits(model, [prompt], max_tokens)
+    [stops] = check_stops(model, [prompt], stop_ids)
     text, end, draft_context = list(prompt), len(prompt) + limit, draft.config.max_seq_len
     generator = torch.Generator().manual_seed(seed)
-    big, small = _Reader(model, sampling, max_seq_len=end), _Reader(draft, sampling, max_seq_len=min(end, draft_context))
+    big = _Reader(model, sampling, max_seq_len=end)
+    small = _Reader(draft, sampling, max_seq_len=min(end, draft_context))
     while len(text) < end:
         n = max(0, min(n_guesses, end - len(text) - 1, draft_context - len(text) + 1))
         guesses, guessed_from = [], []
@@ -100,11 +116,13 @@ def rounds(
 
 
 def judge(
-    p: Float[Tensor, "T V"], q: Sequence[Float[Tensor, "V"]], *, guesses: Sequence[int], generator: torch.Generator
+    p: Float[Tensor, "T V"], q: Sequence[Float[Tensor, "V"]], *, guesses: Sequence[int],
+    generator: torch.Generator,
 ) -> list[int]:
     """The guesses that are kept, and one more id from the big model.
 
-    `p`: its distribution at the place of each guess and after the last. `q`: the distribution each guess was drawn from.
+    `p`: the big model's distribution at the place of each guess and after the last. `q`: the
+    distribution that each guess was drawn from.
     """
     for i, (guess, q_V) in enumerate(zip(guesses, q, strict=True)):
         p_V, q_V = p[i], q_V.to(p.device)
@@ -139,7 +157,8 @@ class _Reader:
     def _seen(self, text: list[int], n_last: int) -> Bool[Tensor, "T V"] | None:
         if self._sampling.repetition_penalty == 1.0:
             return None
-        seen_TV = torch.zeros(n_last, self._model.config.vocab_size, dtype=torch.bool, device=self._model.device)
+        seen_TV = torch.zeros(n_last, self._model.config.vocab_size, dtype=torch.bool,
+                              device=self._model.device)
         for t, seen_V in enumerate(seen_TV):
             seen_V[text[: len(text) - n_last + 1 + t]] = True
         return seen_TV

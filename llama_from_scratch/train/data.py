@@ -1,8 +1,9 @@
-"""From files to batches: every document framed by its two special tokens, all of them in one stream, cut into windows.
+"""From files to batches: documents framed by special tokens, one stream of them, cut into windows.
 
-A window holds the end of one document and the beginning of the next; document numbers and positions that restart keep
-them apart, so nothing is padded and nothing is read that does not belong together. Which windows make up a batch depends
-on the seed and the step alone: a run resumed at step k sees what the uninterrupted run saw.
+A window can hold the end of one document and the beginning of the next; document numbers and
+positions that restart keep them apart, so nothing is padded and no token attends to another
+document. Which windows make up a batch depends on the seed and the step alone: a run resumed at
+step k sees what the uninterrupted run saw.
 
 Notebook 17. Document mask: Llama 3, arXiv:2407.21783, section 3.2.
 """
@@ -21,27 +22,31 @@ from llama_from_scratch.config import record
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
 IGNORE = -100
-"""The target of a token whose successor belongs to another document: it is not learnt from."""
+"""The target of a token whose successor belongs to another document: it is not learned from."""
 
 
 def read_documents(
     path: str | Path, *, separator: str | None = None, suffixes: Collection[str] | None = None,
     on_skip: Callable[[Path, str], object] | None = None,
 ) -> list[str]:
-    """The documents in a text file, or in all files below a folder in order of their paths. Line ends become "\\n".
+    """The documents in a text file, or in all files below a folder in order of their paths.
 
-    A file is one document; with a `separator`, such as "\\n\\n" for blank lines, it is what stands between separators.
-    White space around a document is cut off, and empty ones are left out. `suffixes`, such as {".py", ".md"}, chooses
-    files of a folder; hidden files and folders (".git") are never read. A file that is not UTF-8 raises ValueError with
-    the byte; with `on_skip(file, reason)` it is reported there and left out. Raises ValueError if no text remains.
+    A file is one document; with a `separator`, such as "\\n\\n" for blank lines, each text between
+    separators is one. Line ends become "\\n". White space around a document is cut off, and empty
+    ones are left out. `suffixes`, such as {".py", ".md"}, chooses files of a folder; hidden files
+    and folders (".git") are never read. A file that is not UTF-8 raises ValueError with the byte;
+    with `on_skip(file, reason)` it is reported there and left out. Raises ValueError if no text
+    remains.
     """
     path = Path(path)
     if not path.exists():
-        raise ValueError(f"training reads a text file or a folder of them; {path} is not there. Check the path")
+        raise ValueError(f"training reads a text file or a folder of them; {path} is not there. "
+                         "Check the path")
     files = list(_files(path, suffixes)) if path.is_dir() else [path]
     if not files:
         wanted = f" ending in {' or '.join(sorted(suffixes))}" if suffixes else ""
-        raise ValueError(f"the folder {path} has no files{wanted} below it. Choose another folder, or other suffixes")
+        raise ValueError(f"the folder {path} has no files{wanted} below it. Choose another folder, "
+                         "or other suffixes")
     documents = []
     for file in files:
         try:
@@ -54,7 +59,8 @@ def read_documents(
         documents += [part.strip() for part in (text.split(separator) if separator else [text])]
     documents = [document for document in documents if document]
     if not documents:
-        raise ValueError(f"training needs text, and {path} holds none but white space. Choose another file or folder")
+        raise ValueError(f"training needs text, and {path} holds none but white space. "
+                         "Choose another file or folder")
     return documents
 
 
@@ -75,7 +81,8 @@ def read_text(file: str | Path) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"text must be UTF-8, and in {file} byte {error.start} is 0x{data[error.start]:02x} "
+        byte = data[error.start]
+        raise ValueError(f"text must be UTF-8, and in {file} byte {error.start} is 0x{byte:02x} "
                          f"({error.reason}). Convert the file, or leave it out") from error
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
@@ -83,28 +90,32 @@ def read_text(file: str | Path) -> str:
 def split_validation(documents: Sequence[str], *, fraction: float) -> tuple[list[str], list[str]]:
     """The documents to learn from and the last `fraction` of them, at least one, to be judged by.
 
-    A single document is cut in two, at the end of a line where there is one near. Raises ValueError if a part is empty.
+    A single document is cut in two, at the end of a line where there is one near.
+    Raises ValueError if a part is empty.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"the fraction for validation must lie between 0 and 1; got {fraction}")
     if len(documents) > 1:
-        n_kept = min(max(len(documents) - round(len(documents) * fraction), 1), len(documents) - 1)
+        n_kept = len(documents) - round(len(documents) * fraction)
+        n_kept = min(max(n_kept, 1), len(documents) - 1)
         return list(documents[:n_kept]), list(documents[n_kept:])
     text = "".join(documents)
     cut = len(text) - max(round(len(text) * fraction), 1)
     line_end = text.find("\n", cut, cut + 1000)
     cut = cut if line_end < 0 else line_end + 1
     if not text[:cut].strip() or not text[cut:].strip():
-        raise ValueError(f"there must be text to learn from and text to be judged by; got one document of {len(text)} "
-                         "characters, of which one part would be empty. Give more text, or train without validation")
+        raise ValueError("there must be text to learn from and text to be judged by; got one "
+                         f"document of {len(text)} characters, of which one part would be empty. "
+                         "Give more text, or train without validation")
     return [text[:cut]], [text[cut:]]
 
 
 @record
 class Batch:
-    """B windows of T tokens. `targets` are the tokens that follow, `IGNORE` at the end of a document.
+    """B windows of T tokens. `targets` are the tokens that follow, `IGNORE` at a document's end.
 
-    `documents` number the documents of a window from 0; `positions` count from 0 at each document's first token in it.
+    `documents` number the documents of a window from 0; `positions` count from 0 at each document's
+    first token in the window.
     """
 
     ids: Int[Tensor, "B T"]
@@ -114,7 +125,7 @@ class Batch:
 
     @property
     def n_targets(self) -> int:
-        """How many tokens are learnt from."""
+        """How many tokens are learned from."""
         return int((self.targets != IGNORE).sum())
 
     def to(self, device: torch.device | str) -> "Batch":
@@ -122,7 +133,8 @@ class Batch:
 
     def split(self, n_rows: int) -> list["Batch"]:
         """Micro-batches of `n_rows` rows; the last may have fewer."""
-        return [self._each(lambda x, i=i: x[i : i + n_rows]) for i in range(0, len(self.ids), n_rows)]
+        return [self._each(lambda x, i=i: x[i : i + n_rows])
+                for i in range(0, len(self.ids), n_rows)]
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         return Batch(ids=change(self.ids), targets=change(self.targets),
@@ -130,18 +142,21 @@ class Batch:
 
 
 class Packed:
-    """Documents as one stream of tokens: begin-of-text, the document, end-of-text, the next document, and so on.
+    """Documents as one stream of tokens: begin-of-text, a document, end-of-text, the next one.
 
-    `n_documents`, `n_tokens` (special ones included) and `n_bytes` (of UTF-8 text) say how much there is; `digest` is the
-    same for the same stream and tells two streams apart. Two bytes a token up to a vocabulary of 65,536, four above.
-    Raises ValueError if there is no text at all, or the tokenizer has no begin-of-text or end-of-text.
+    `n_documents`, `n_tokens` (special ones included) and `n_bytes` (of UTF-8 text) say how much
+    there is. Equal streams have equal `digest`s, and different ones have different ones. A token
+    takes two bytes up to a vocabulary of 65,536, and four above. Raises ValueError if there is no
+    text at all, or the tokenizer has no begin-of-text or end-of-text.
     """
 
     def __init__(self, documents: Iterable[str], tokenizer: Tokenizer) -> None:
         dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
-        parts = [np.array(tokenizer.encode(document, bos=True, eos=True), dtype) for document in documents]
+        parts = [np.array(tokenizer.encode(document, bos=True, eos=True), dtype)
+                 for document in documents]
         if not any(len(part) > 2 for part in parts):
-            raise ValueError(f"a stream needs text to learn from; got {len(parts)} documents, all of them empty")
+            raise ValueError(f"a stream needs text to learn from; got {len(parts)} documents, "
+                             "all of them empty")
         self.tokenizer = tokenizer
         self._ids = np.concatenate(parts)
         self._starts = np.cumsum([0] + [len(part) for part in parts[:-1]])
@@ -149,18 +164,22 @@ class Packed:
         self._bytes_of = torch.tensor([0 if i in special else len(tokenizer.decode_bytes([i]))
                                        for i in range(tokenizer.vocab_size)])
         self.n_documents, self.n_tokens = len(parts), len(self._ids)
-        self.n_bytes = int(np.bincount(self._ids, minlength=tokenizer.vocab_size) @ self._bytes_of.numpy())
+        counts = np.bincount(self._ids, minlength=tokenizer.vocab_size)
+        self.n_bytes = int(counts @ self._bytes_of.numpy())
+        # Not files.digest: saved runs hold this one, and resuming compares it.
         self.digest = hashlib.sha256(self._ids.tobytes() + self._starts.tobytes()).hexdigest()
 
     def batch(self, step: int, *, batch_size: int, seq_len: int, seed: int) -> Batch:
         """The batch of a step: a function of these numbers and of the stream, and of nothing else.
 
-        An epoch visits each of its windows once, in an order drawn from the seed and the epoch's number; batches run on
-        from one epoch into the next. The stream is rarely a whole number of windows: each epoch leaves out a different
-        rest of less than a window, in part at the beginning, in part at the end.
+        An epoch visits each of its windows once, in an order drawn from the seed and the epoch's
+        number; batches continue from one epoch into the next. The stream is rarely a whole number
+        of windows: each epoch leaves out a different rest of less than a window, some of it at the
+        beginning and some at the end.
         """
         n_windows, n_spare = divmod(self._n_predicted(seq_len), seq_len)
-        epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), n_windows)
+        numbers = np.arange(step * batch_size, (step + 1) * batch_size)
+        epochs, places = np.divmod(numbers, n_windows)
         rows = []
         for epoch in range(epochs[0], epochs[-1] + 1):
             random = np.random.default_rng([seed, epoch])
@@ -169,7 +188,10 @@ class Packed:
         return self._windows(np.concatenate(rows), seq_len)
 
     def in_order(self, *, batch_size: int, seq_len: int) -> Iterator[Batch]:
-        """All windows from the first to the last, every token once; what is left at the end makes a shorter last batch."""
+        """All windows from the first to the last, every token once.
+
+        What is left at the end makes a shorter last batch.
+        """
         n_windows, n_spare = divmod(self._n_predicted(seq_len), seq_len)
         for first in range(0, n_windows, batch_size):
             rows = np.arange(first, min(first + batch_size, n_windows)) * seq_len
@@ -178,16 +200,17 @@ class Packed:
             yield self._windows(np.array([n_windows * seq_len]), n_spare)
 
     def n_bytes_in(self, targets: Int[Tensor, "B T"]) -> int:
-        """How many bytes of text the targets stand for; special and ignored ones have none."""
+        """How many bytes of text the targets represent; special and ignored ones have none."""
         return int(self._bytes_of[targets[targets != IGNORE].cpu()].sum())
 
     def _n_predicted(self, seq_len: int) -> int:
         """How many tokens have a successor. Raises ValueError if that does not fill one window."""
         if seq_len < 2:
-            raise ValueError(f"a window holds a token and what follows, so seq_len is at least 2; got {seq_len}")
+            raise ValueError("a window holds a token and what follows, so seq_len is at least 2; "
+                             f"got {seq_len}")
         if self.n_tokens - 1 < seq_len:
-            raise ValueError(f"a window of seq_len={seq_len} needs {seq_len + 1} tokens, and this text has {self.n_tokens}. "
-                             "Give more text or a smaller seq_len")
+            raise ValueError(f"a window of seq_len={seq_len} needs {seq_len + 1} tokens, and this "
+                             f"text has {self.n_tokens}. Give more text or a smaller seq_len")
         return self.n_tokens - 1
 
     def _windows(self, first: np.ndarray, seq_len: int) -> Batch:
@@ -195,8 +218,11 @@ class Packed:
         document_BT = np.searchsorted(self._starts, where_BT, side="right") - 1
         successor_BT = np.searchsorted(self._starts, where_BT + 1, side="right") - 1
         begin_BT = np.maximum(self._starts[document_BT], first[:, None])
-        targets_BT = np.where(successor_BT == document_BT, self._ids[where_BT + 1].astype(np.int64), IGNORE)
+        next_BT = self._ids[where_BT + 1].astype(np.int64)
+        targets_BT = np.where(successor_BT == document_BT, next_BT, IGNORE)
         return Batch(
-            ids=torch.from_numpy(self._ids[where_BT].astype(np.int64)), targets=torch.from_numpy(targets_BT),
-            documents=torch.from_numpy(document_BT - document_BT[:, :1]), positions=torch.from_numpy(where_BT - begin_BT),
+            ids=torch.from_numpy(self._ids[where_BT].astype(np.int64)),
+            targets=torch.from_numpy(targets_BT),
+            documents=torch.from_numpy(document_BT - document_BT[:, :1]),
+            positions=torch.from_numpy(where_BT - begin_BT),
         )

@@ -1,10 +1,11 @@
 """AdamW: steps of the same size for every parameter, however large or small its gradients are.
 
-Each parameter keeps a running mean of its gradient and of the gradient's square; the step is the mean over the root of the
-square. Weight decay is decoupled: it shrinks the weights directly instead of passing through those averages.
+Each parameter keeps a running mean of its gradient and of the gradient's square; the step is the
+mean over the root of the square. Weight decay is decoupled: it shrinks the weights directly instead
+of passing through those averages.
 
-Notebook 17. Every Llama. Sources: Kingma and Ba, arXiv:1412.6980, algorithm 1; Loshchilov and Hutter, arXiv:1711.05101,
-algorithm 2; clipping: Pascanu et al., arXiv:1211.5063, algorithm 1.
+Notebook 17. Every Llama. Sources: Kingma and Ba, arXiv:1412.6980, algorithm 1; Loshchilov and
+Hutter, arXiv:1711.05101, algorithm 2; clipping: Pascanu et al., arXiv:1211.5063, algorithm 1.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,47 +26,58 @@ class Group:
 
 
 def decay_groups(model: nn.Module, *, weight_decay: float) -> list[Group]:
-    """All trainable parameters: the matrices with `weight_decay`, the embedding among them, and the norms without.
+    """All trainable parameters: matrices with `weight_decay`, norms without.
 
-    A norm's weight is a scale near 1, which decay would pull to 0.
+    The embedding is one of the matrices. A norm's weight is a scale near 1, which decay would pull
+    to 0.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = {name: p for name, p in trainable.items() if p.ndim > 1}
     norms = {name: p for name, p in trainable.items() if p.ndim <= 1}
-    groups = [Group(params=matrices, weight_decay=weight_decay), Group(params=norms, weight_decay=0.0)]
+    groups = [Group(params=matrices, weight_decay=weight_decay),
+              Group(params=norms, weight_decay=0.0)]
     return [group for group in groups if group.params]
 
 
 class AdamW:
     """The optimizer's memory: per parameter the two averages, and how many steps were taken."""
 
-    def __init__(self, groups: Sequence[Group], *, beta1: float = 0.9, beta2: float = 0.95, eps: float = 1e-8) -> None:
+    def __init__(
+        self, groups: Sequence[Group], *, beta1: float = 0.9, beta2: float = 0.95,
+        eps: float = 1e-8,
+    ) -> None:
         names = [name for group in groups for name in group.params]
         if not names or len(set(names)) < len(names):
-            raise ValueError(f"AdamW needs at least one parameter, and each in one group; got {names}")
+            raise ValueError("AdamW needs at least one parameter, and each in one group; "
+                             f"got {names}")
         self.groups, self.beta1, self.beta2, self.eps = tuple(groups), beta1, beta2, eps
         self.n_steps = 0
         params = {name: p for group in groups for name, p in group.params.items()}
-        self.means = {name: torch.zeros_like(p, memory_format=torch.preserve_format) for name, p in params.items()}
-        self.squares = {name: torch.zeros_like(p, memory_format=torch.preserve_format) for name, p in params.items()}
+        self.means = {name: torch.zeros_like(p, memory_format=torch.preserve_format)
+                      for name, p in params.items()}
+        self.squares = {name: torch.zeros_like(p, memory_format=torch.preserve_format)
+                        for name, p in params.items()}
 
     @torch.no_grad()
     def step(self, *, lr: float) -> None:
-        """One step against the gradients, all of which must be there. The averages start at 0, which is divided out.
+        """One step against the gradients, all of which must be there.
 
         theta <- (1 - lr decay) theta - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-        Both divisors are numbers, so they are moved to the step's length and to eps: two passes over memory less.
+        The averages m and v start at 0; their two divisors correct for that. Both are numbers, so
+        they are moved to the step's length and to eps, which saves two passes over memory.
         """
         for group in self.groups:
             if missing := [name for name, p in group.params.items() if p.grad is None]:
-                raise ValueError(f"every parameter of a group needs a gradient; {', '.join(missing[:4])} got none. "
-                                 "Call backward first, or leave frozen parameters out of the groups")
+                raise ValueError("every parameter of a group needs a gradient; "
+                                 f"{', '.join(missing[:4])} got none. Call backward first, or "
+                                 "leave frozen parameters out of the groups")
         self.n_steps += 1
         root = (1 - self.beta2**self.n_steps) ** 0.5
         length = lr * root / (1 - self.beta1**self.n_steps)
         for group in self.groups:
-            for name, p in group.params.items():  # one tensor after the other, as each fits into the processor's cache
+            # One tensor after the other, because each fits into the processor's cache.
+            for name, p in group.params.items():
                 mean, square = self.means[name], self.squares[name]
                 mean.lerp_(p.grad, 1 - self.beta1)
                 square.mul_(self.beta2).addcmul_(p.grad, p.grad, value=1 - self.beta2)
@@ -73,19 +85,25 @@ class AdamW:
                 p.addcdiv_(mean, square.sqrt().add_(self.eps * root), value=-length)
 
     def zero_grad(self) -> None:
-        """Forgets all gradients."""
+        """Removes all gradients."""
         for group in self.groups:
             for p in group.params.values():
                 p.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages by parameter name and the number of steps: all that an exact resume needs, as tensors."""
+        """The averages by parameter name and the number of steps, as tensors.
+
+        An exact resume needs nothing else.
+        """
         state = {f"mean.{name}": mean for name, mean in self.means.items()}
         state |= {f"square.{name}": square for name, square in self.squares.items()}
         return state | {"n_steps": torch.tensor(self.n_steps)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over what `state_dict` gave. Raises ValueError if it belongs to other parameters."""
+        """Takes over what `state_dict` returned.
+
+        Raises ValueError if it belongs to other parameters.
+        """
         refuse_other_state(state, own=self.state_dict())
         for name in self.means:
             self.means[name].copy_(state[f"mean.{name}"])
@@ -94,19 +112,22 @@ class AdamW:
 
 
 def refuse_other_state(state: Mapping[str, Tensor], *, own: Mapping[str, Tensor]) -> None:
-    """Raises ValueError, with the names that differ, unless `state` has the keys and the shapes of `own`."""
-    wrong = sorted(own.keys() ^ state.keys()) + [n for n in own.keys() & state.keys() if own[n].shape != state[n].shape]
+    """Raises ValueError, naming what differs, unless `state` has the keys and shapes of `own`."""
+    wrong = sorted(own.keys() ^ state.keys())
+    wrong += [n for n in own.keys() & state.keys() if own[n].shape != state[n].shape]
     if wrong:
-        raise ValueError(f"the optimizer's state must be of the same parameters; {', '.join(wrong[:4])} "
-                         f"{'and more ' if len(wrong) > 4 else ''}differ. Resume with the model and settings of the run")
+        raise ValueError("the optimizer's state must be of the same parameters; "
+                         f"{', '.join(wrong[:4])} {'and more ' if len(wrong) > 4 else ''}differ. "
+                         "Resume with the model and settings of the run")
 
 
 @torch.no_grad()
 def clip_gradients(params: Iterable[nn.Parameter], *, max_norm: float) -> Float[Tensor, ""]:
-    """The length of all gradients as one vector; if it is over `max_norm`, they are scaled down to it first.
+    """Scales the gradients down to `max_norm` if they are longer; returns their length before.
 
-    Returns the length before scaling, in fp32. If that is not finite, the gradients are left as they are, for the caller to
-    refuse: scaling by 1 / inf would turn them into zeros and hide it.
+    The length is that of all gradients as one vector, in fp32. If it is not finite, the gradients
+    are left as they are, for the caller to refuse: scaling by 1 / inf would turn them into zeros
+    and hide it.
     """
     grads = [p.grad for p in params if p.grad is not None]
     if not grads:

@@ -1,4 +1,4 @@
-"""A progress bar for the terminal: how far, how well, how fast, and how long still.
+"""A progress bar for the terminal: steps done, loss, speed and the time left.
 
 Notebook 17 draws its own picture from the same step records.
 """
@@ -31,9 +31,10 @@ def line(step: Step, *, n_steps: int, left_s: float) -> str:
 
 
 class ProgressBar:
-    """Called with each step, keeps one line of `stream` up to date, ten times a second at most; a validation gets its own.
+    """Called with each step, keeps one line of `stream` up to date, ten times a second at most.
 
-    Where `stream` is no terminal (a file, a log), only validations and the last step are written, each on a line.
+    A validation gets a line of its own. Where `stream` is no terminal (a file, a log), only
+    validations and the last step are written, each on a line.
     """
 
     def __init__(self, stream: TextIOBase, *, n_steps: int) -> None:
@@ -46,10 +47,12 @@ class ProgressBar:
         if self._began is None:  # a resumed run begins late
             self._began, self._first = now - step.time_s, step.step
         per_step_s = (now - self._began) / (step.step + 1 - self._first)
-        text = line(step, n_steps=self._n_steps, left_s=per_step_s * (self._n_steps - step.step - 1))
+        left_s = per_step_s * (self._n_steps - step.step - 1)
+        text = line(step, n_steps=self._n_steps, left_s=left_s)
         is_last = step.step + 1 == self._n_steps
         if step.validation is not None:
-            text += f"  validation {step.validation.loss:.3f} = {step.validation.bits_per_byte:.3f} bits per byte"
+            text += (f"  validation {step.validation.loss:.3f} = "
+                     f"{step.validation.bits_per_byte:.3f} bits per byte")
         is_kept = is_last or step.validation is not None
         if self._stream.isatty() and (is_kept or now - self._drawn > 0.1):
             self._stream.write("\r\x1b[K" + text + ("\n" if is_kept else ""))

@@ -1,4 +1,4 @@
-"""What goes into a run and what comes out of it, as frozen records: the settings, each step, the whole history.
+"""What goes into a run and what comes out, as frozen records: settings, steps and their history.
 
 Notebook 17.
 """
@@ -10,11 +10,13 @@ from llama_from_scratch.config import record
 
 @record
 class TrainConfig:
-    """Everything about a run but the model and the data. The defaults suit a model of 1M parameters on a laptop's CPU.
+    """Everything about a run except the model and the data.
 
-    `batch_size` windows of `seq_len` tokens make a step; they go through the model `micro_batch_size` at a time, None for
-    all at once, with the same result. `n_warmup` steps lead up to `peak_lr`, a cosine down to `final_lr_ratio` of it.
-    `seed`: the order of the data. `is_bf16`: see `sum_of_nats`; `bf16_pays_off` tells whether this machine gains from it.
+    The defaults suit a model of 1M parameters on a laptop's CPU. `batch_size` windows of `seq_len`
+    tokens make a step; they go through the model `micro_batch_size` at a time, None for all at
+    once, with the same result. `n_warmup` steps lead up to `peak_lr`, a cosine down to
+    `final_lr_ratio` of it. `seed`: the order of the data. `is_bf16`: see `sum_of_nats`;
+    `bf16_pays_off` measures whether this machine gains from it.
     """
 
     n_steps: int = 1200
@@ -35,7 +37,8 @@ class TrainConfig:
     checkpoint_every: int = 200
 
     def __post_init__(self) -> None:
-        for name in ("n_steps", "batch_size", "micro_batch_size", "validate_every", "checkpoint_every"):
+        for name in ("n_steps", "batch_size", "micro_batch_size", "validate_every",
+                     "checkpoint_every"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"TrainConfig.{name} must be at least 1; got {value}")
@@ -44,17 +47,23 @@ class TrainConfig:
                 raise ValueError(f"TrainConfig.{name} must be above 0; got {getattr(self, name)}")
         for name in ("final_lr_ratio", "beta1", "beta2", "weight_decay"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"TrainConfig.{name} must lie between 0 and 1; got {getattr(self, name)}")
+                raise ValueError(f"TrainConfig.{name} must lie between 0 and 1; "
+                                 f"got {getattr(self, name)}")
         if self.seq_len < 2 or self.seed < 0:
-            raise ValueError(f"seq_len must be at least 2 and seed at least 0; got seq_len={self.seq_len}, seed={self.seed}")
+            raise ValueError("seq_len must be at least 2 and seed at least 0; "
+                             f"got seq_len={self.seq_len}, seed={self.seed}")
         if not 0 <= self.n_warmup < self.n_steps:
             raise ValueError("the warm-up must be shorter than the run; "
-                             f"got n_warmup={self.n_warmup}, n_steps={self.n_steps}. A tenth of the run is usual")
+                             f"got n_warmup={self.n_warmup}, n_steps={self.n_steps}. "
+                             "A tenth of the run is usual")
 
 
 @record
 class Evaluation:
-    """How well a text was predicted: nats per token (`loss`) and bits per byte, over so many targets and bytes."""
+    """How well a text was predicted: in nats per token (`loss`) and in bits per byte.
+
+    `n_targets`, `n_bytes`: how many tokens and bytes were scored.
+    """
 
     loss: float
     bits_per_byte: float
@@ -64,9 +73,11 @@ class Evaluation:
 
 @record
 class Step:
-    """One step: the loss of its batch before the update (nats per token) and the gradient's length before clipping.
+    """One step of training.
 
-    `n_tokens`: tokens read; `time_s`: seconds the update took, validation and checkpoints apart.
+    `loss`: of its batch before the update, in nats per token. `grad_norm`: the gradient's length
+    before clipping. `n_tokens`: tokens read. `time_s`: seconds that the update took, without
+    validation and checkpoints.
     """
 
     step: int
@@ -84,7 +95,10 @@ class Step:
 
 @record
 class History:
-    """All steps of a run, those before it was resumed included. `is_complete`: it was not interrupted."""
+    """All steps of a run, those before it was resumed included.
+
+    `is_complete`: it was not interrupted.
+    """
 
     steps: tuple[Step, ...]
     is_complete: bool
@@ -95,7 +109,7 @@ class History:
 
     @property
     def n_tokens(self) -> list[int]:
-        """Tokens read up to and with each step."""
+        """Tokens read by the end of each step."""
         return list(itertools.accumulate(step.n_tokens for step in self.steps))
 
     @property
