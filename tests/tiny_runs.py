@@ -1,4 +1,4 @@
-"""Runs of a model of two layers and nine short stories, which take a second, for all tests of training."""
+"""Runs that take a second, for all tests of training: two layers and nine short stories."""
 
 import dataclasses
 

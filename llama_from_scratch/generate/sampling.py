@@ -111,7 +111,8 @@ def distribution(
 def draw(probs: Float[Tensor, "B V"], uniform: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
     """The token of each row whose slice of the cumulative distribution holds `uniform`.
 
-    `uniform`: a number in [0, 1) per row. Summed in float64, so that a token of probability 0 is never drawn.
+    `uniform`: a number in [0, 1) per row. Summed in float64, so that a token of probability 0 is
+    never drawn.
     """
     cumulative_BV = probs.double().cumsum(-1)
     target_B1 = uniform.double()[:, None] * cumulative_BV[:, -1:]

@@ -85,8 +85,8 @@ def rounds(
     if draft.config.vocab_size != model.config.vocab_size:
         raise ValueError("the draft must speak the same ids as the model; "
                          f"got vocabularies of {draft.config.vocab_size} and "
-                         f"{model.config.vocab_size}. Take a draft with the same tokenizer, usually "
-                         "a smaller model of the same family")
+                         f"{model.config.vocab_size}. Take a draft with the same tokenizer, "
+                         "usually a smaller model of the same family")
     if n_guesses < 1:
         raise ValueError(f"n_guesses must be at least 1; got {n_guesses}. "
                          "Without guesses, call generate")

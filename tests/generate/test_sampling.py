@@ -6,7 +6,15 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution, draw, keep_min_p, keep_top_k, keep_top_p
+from llama_from_scratch.generate.sampling import (
+    GREEDY,
+    Sampling,
+    distribution,
+    draw,
+    keep_min_p,
+    keep_top_k,
+    keep_top_p,
+)
 
 LOGITS = torch.randn(3, 50, generator=torch.Generator().manual_seed(0)) * 3
 
@@ -25,7 +33,8 @@ def test_top_k_and_min_p_on_a_small_example():
 
 
 @pytest.mark.parametrize("sampling", [
-    Sampling(temperature=0.7), Sampling(top_k=5), Sampling(top_p=0.8), Sampling(min_p=0.1), Sampling(repetition_penalty=1.3),
+    Sampling(temperature=0.7), Sampling(top_k=5), Sampling(top_p=0.8), Sampling(min_p=0.1),
+    Sampling(repetition_penalty=1.3),
     Sampling(temperature=1.4, top_k=20, top_p=0.9, min_p=0.02, repetition_penalty=1.2),
 ], ids=str)
 def test_distributions_equal_those_of_transformers(sampling):
@@ -47,7 +56,8 @@ def test_distributions_equal_those_of_transformers(sampling):
 
 def test_temperature_zero_puts_everything_on_the_most_likely_token():
     probs = distribution(LOGITS, GREEDY)
-    assert torch.equal(probs.argmax(-1), LOGITS.argmax(-1)) and torch.equal(probs.max(-1).values, torch.ones(3))
+    assert torch.equal(probs.argmax(-1), LOGITS.argmax(-1))
+    assert torch.equal(probs.max(-1).values, torch.ones(3))
 
 
 @settings(max_examples=100, deadline=None)

@@ -16,7 +16,8 @@ from llama_from_scratch.train.parts import TrainParts
 
 
 def test_the_loss_begins_at_a_guess_among_all_tokens_and_falls():
-    history, _ = run(config=dataclasses.replace(CONFIG, n_steps=60, n_warmup=6, validate_every=20), validation=OTHER)
+    config = dataclasses.replace(CONFIG, n_steps=60, n_warmup=6, validate_every=20)
+    history, _ = run(config=config, validation=OTHER)
     assert history.losses[0] == pytest.approx(math.log(258), abs=0.1)
     assert history.losses[-1] < 2.2
     assert [step for step, _ in history.validations] == [19, 39, 59]
@@ -28,16 +29,18 @@ def test_the_loss_begins_at_a_guess_among_all_tokens_and_falls():
 
 def test_a_step_is_the_schedules_rate_on_the_datas_batch_clipped_and_decayed():
     """The whole loop again, in torch's own terms."""
-    config = dataclasses.replace(CONFIG, max_grad_norm=0.5, weight_decay=0.2, beta1=0.8, adam_eps=1e-6, final_lr_ratio=0.3)
+    config = dataclasses.replace(CONFIG, max_grad_norm=0.5, weight_decay=0.2, beta1=0.8,
+                                 adam_eps=1e-6, final_lr_ratio=0.3)
     history, model = run(config=config)
     twin = make()
-    matrices, norms = [p for p in twin.parameters() if p.ndim > 1], [p for p in twin.parameters() if p.ndim == 1]
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.2}, {"params": norms, "weight_decay": 0.0}],
-                                  betas=(0.8, 0.95), eps=1e-6)
+    matrices = {"params": [p for p in twin.parameters() if p.ndim > 1], "weight_decay": 0.2}
+    norms = {"params": [p for p in twin.parameters() if p.ndim == 1], "weight_decay": 0.0}
+    optimizer = torch.optim.AdamW([matrices, norms], betas=(0.8, 0.95), eps=1e-6)
     for step in history.steps:
         batch = DATA.batch(step.step, batch_size=4, seq_len=24, seed=0)
         logits = twin(batch.ids, positions=batch.positions, documents=batch.documents)
-        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
+        loss = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(twin.parameters(), 0.5)
@@ -49,7 +52,8 @@ def test_a_step_is_the_schedules_rate_on_the_datas_batch_clipped_and_decayed():
     assert [step.lr for step in history.steps][2] == 1e-2
     assert history.steps[-1].lr == pytest.approx(3e-3)
     for p, q in zip(model.parameters(), twin.parameters(), strict=True):
-        torch.testing.assert_close(p, q, rtol=0, atol=1e-4)  # Adam magnifies roundings where gradients are near 0
+        # Adam magnifies roundings where gradients are near 0.
+        torch.testing.assert_close(p, q, rtol=0, atol=1e-4)
 
 
 def test_accumulated_micro_batches_equal_one_big_batch_forward_and_backward():
@@ -72,7 +76,8 @@ def test_accumulated_micro_batches_equal_one_big_batch_forward_and_backward():
     model = make().double()
     for part in batch.split(2):
         gradients(model, part)
-    assert not torch.allclose(model.norm.weight.grad / 3, whole["norm.weight"], rtol=0.1), "a mean of means is something else"
+    mean_of_means = model.norm.weight.grad / 3
+    assert not torch.allclose(mean_of_means, whole["norm.weight"], rtol=0.1), "something else"
 
 
 def test_a_run_in_micro_batches_has_the_losses_of_the_run_in_one(uninterrupted):
@@ -91,7 +96,9 @@ def test_the_bf16_probe_answers():
     assert loop.bf16_pays_off("cpu") in (True, False)
 
 
-def test_ctrl_c_in_the_middle_of_a_step_finishes_the_step_saves_and_returns(tmp_path, uninterrupted):
+def test_ctrl_c_in_the_middle_of_a_step_finishes_the_step_saves_and_returns(
+    tmp_path, uninterrupted
+):
     def pressed(model, loss):
         if len(seen) == 3:
             signal.raise_signal(signal.SIGINT)
@@ -139,13 +146,17 @@ def diverging(step_number, value=float("nan")):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_stops_before_it_reaches_weights_or_checkpoint(value, tmp_path):
+def test_a_gradient_that_is_not_finite_stops_before_it_reaches_weights_or_checkpoint(
+    value, tmp_path
+):
     kept = []
     model = make()
-    with pytest.raises(Diverged, match=r"at step 5, where the learning rate .* after 4 steps, is in .*run. Lower peak_lr=0.01"):
+    refusal = r"at step 5, where the learning rate .* after 4 steps, is in .*run. Lower peak_lr="
+    with pytest.raises(Diverged, match=refusal):
         run(model, folder=tmp_path / "run", parts=diverging(5, value),
             on_step=lambda step: kept.append([p.clone() for p in model.parameters()]))
-    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), kept[4], strict=True)), "the weights of the last good step"
+    last_good = zip(model.parameters(), kept[4], strict=True)
+    assert all(torch.equal(p, q) for p, q in last_good)
     loaded, _ = native.load(tmp_path / "run")
     assert all(torch.equal(p, q) for p, q in zip(loaded.parameters(), kept[3], strict=True))
 
@@ -154,7 +165,8 @@ def test_a_nan_loss_without_a_folder_says_that_nothing_was_saved():
     model = make()
     with torch.no_grad():
         model.norm.weight[0] = float("nan")
-    with pytest.raises(Diverged, match="the loss is nan .* at step 0.* No checkpoint was saved before"):
+    refusal = "the loss is nan .* at step 0.* No checkpoint was saved before"
+    with pytest.raises(Diverged, match=refusal):
         run(model)
 
 
@@ -167,7 +179,8 @@ def test_weights_blown_up_by_the_last_update_are_not_saved_over_the_good_ones(tm
                     next(iter(self.groups[0].params.values()))[0, 0] = float("inf")
 
     parts = TrainParts(make_optimizer=lambda groups, config: Bursting(groups))
-    with pytest.raises(Diverged, match=r"update of step 3 made tok_embeddings.weight infinite .* after 2 steps"):
+    refusal = r"update of step 3 made tok_embeddings.weight infinite .* after 2 steps"
+    with pytest.raises(Diverged, match=refusal):
         run(folder=tmp_path / "run", parts=parts)
     assert all(p.isfinite().all() for p in native.load(tmp_path / "run")[0].parameters())
 

@@ -16,7 +16,9 @@ from llama_from_scratch.train.loop import train
 
 
 @pytest.mark.parametrize("stop_after", [1, 2, 3, 5, 7, 8])
-def test_a_run_interrupted_at_any_step_and_resumed_repeats_the_uninterrupted_one(stop_after, tmp_path, uninterrupted):
+def test_a_run_interrupted_at_any_step_and_resumed_repeats_the_uninterrupted_one(
+    stop_after, tmp_path, uninterrupted
+):
     def stop(step):
         if step.step + 1 == stop_after:
             raise KeyboardInterrupt
@@ -68,7 +70,9 @@ class FailingDisk:
         self.is_armed = step.step >= 2
 
 
-def test_a_full_disk_at_any_stage_of_a_save_costs_only_the_steps_since_the_last_one(tmp_path, monkeypatch, uninterrupted):
+def test_a_full_disk_at_any_stage_of_a_save_costs_only_the_steps_since_the_last_one(
+    tmp_path, monkeypatch, uninterrupted
+):
     for stage in range(1, 17):
         folder = tmp_path / str(stage)
         with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
@@ -93,7 +97,8 @@ run(folder={folder!r}, on_step=kill)
 def test_a_killed_process_resumes_to_the_same_losses(tmp_path, uninterrupted):
     script = KILLED.format(tests=str(Path(tiny_runs.__file__).parent), folder=str(tmp_path / "run"))
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | threads)
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
+                           env=os.environ | threads)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     resumed, model = run(make(seed=9), folder=tmp_path / "run", is_resumed=True)
     assert resumed.losses == uninterrupted[0].losses
@@ -109,8 +114,10 @@ def test_a_new_run_does_not_replace_a_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (dict(config=dataclasses.replace(CONFIG, seq_len=16)), "config.seq_len is 24 there and 16 here"),
-        (dict(config=dataclasses.replace(CONFIG, peak_lr=1e-3, seed=4)), "peak_lr is 0.01 there and 0.001 here; config.seed"),
+        (dict(config=dataclasses.replace(CONFIG, seq_len=16)),
+         "config.seq_len is 24 there and 16 here"),
+        (dict(config=dataclasses.replace(CONFIG, peak_lr=1e-3, seed=4)),
+         "peak_lr is 0.01 there and 0.001 here; config.seed"),
         (dict(model=make(ffn_dim=64)), "model.ffn_dim is 32 there and 64 here"),
         (dict(validation=OTHER), "validation is None there"),
     ],
@@ -123,14 +130,17 @@ def test_resuming_with_other_settings_names_the_differing_keys(change, message, 
 
 def test_resuming_with_other_data_names_it(tmp_path):
     run(folder=tmp_path / "run")
-    with pytest.raises(ValueError, match=r"data.n_documents is 9 there and 8 here; data.n_tokens is .*data.digest"):
-        train(make(), Packed(STORIES[1:], BYTES), config=CONFIG, folder=tmp_path / "run", is_resumed=True)
+    refusal = r"data.n_documents is 9 there and 8 here; data.n_tokens is .*data.digest"
+    with pytest.raises(ValueError, match=refusal):
+        train(make(), Packed(STORIES[1:], BYTES), config=CONFIG, folder=tmp_path / "run",
+              is_resumed=True)
 
 
 def test_resuming_needs_a_run(tmp_path):
     with pytest.raises(ValueError, match="needs a folder with the checkpoint of a run; got None"):
         run(is_resumed=True)
-    with pytest.raises(ValueError, match="needs a folder with the checkpoint of a run; got .*nothing"):
+    refusal = "needs a folder with the checkpoint of a run; got .*nothing"
+    with pytest.raises(ValueError, match=refusal):
         run(folder=tmp_path / "nothing", is_resumed=True)
     native.save(tmp_path / "model", make(), BYTES)
     with pytest.raises(ValueError, match="holds a model and no run to resume"):

@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -24,7 +25,7 @@ def test_the_last_step_has_a_tenth_of_the_peak_and_the_middle_the_mean():
 
 def test_after_the_warm_up_the_rate_only_falls():
     rates = [rate(step) for step in range(10, 100)]
-    assert all(a > b for a, b in zip(rates, rates[1:]))
+    assert all(a > b for a, b in itertools.pairwise(rates))
 
 
 def test_a_run_of_one_step_and_one_without_warm_up_have_a_rate():
