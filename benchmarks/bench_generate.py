@@ -145,14 +145,11 @@ def measure(name: str) -> list[dict]:
             times[who].append((clock() - between - (between - began)) / n_tokens)
     weight_bytes = sum(w.nbytes for w in model.parameters())
     cache_bytes = config.kv_bytes_per_token(dtype.itemsize) * (len(PROMPT) + n_tokens / 2)
-    screen, head = decoder.screen, model.output.weight
-    rows_per_token = screen.n_candidates / screen.n_asked
-    screen_bytes = (head.numel() + rows_per_token * head.nbytes / len(head)
-                    + screen.n_undecided / screen.n_asked * head.nbytes)
+    head_bytes = head_bytes_of(decoder, model.output.weight)
     bandwidth = weight_bytes / statistics.median(reads)
     rows = []
     for who, seconds in times.items():
-        saved = head.nbytes - screen_bytes if who == "GreedyDecoder" else 0
+        saved = model.output.weight.nbytes - head_bytes if who == "GreedyDecoder" else 0
         n_bytes = cache_bytes + weight_bytes - saved
         median = statistics.median(seconds)
         longer = [b / a for a, b in zip(seconds, times["transformers"], strict=True)]
@@ -168,9 +165,19 @@ def measure(name: str) -> list[dict]:
         })
         print("  ".join(f"{value:.2f} {key}" if isinstance(value, float) else f"{value}"
                         for key, value in rows[-1].items()), flush=True)
+    return rows
+
+
+def head_bytes_of(decoder: GreedyDecoder, head: torch.Tensor) -> float:
+    """Bytes of the head, or of its screen and what that asks for, that a token reads."""
+    if (screen := decoder.screen) is None:
+        print("    no screen: the head itself was faster here", flush=True)
+        return head.nbytes
+    rows_per_token = screen.n_candidates / screen.n_asked
     print(f"    screen: {rows_per_token:.1f} candidates, "
           f"undecided {screen.n_undecided} of {screen.n_asked}", flush=True)
-    return rows
+    return (head.numel() + rows_per_token * head.nbytes / len(head)
+            + screen.n_undecided / screen.n_asked * head.nbytes)
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
-"""How this project writes a file whole, hashes what it knows, and lets one process at a time change something.
+"""How this project writes a file whole, hashes, and lets one process at a time change something.
 
-A reader of any file written here finds the old content or the new, never a part of either. No part of the library
-renames, hashes or locks in another way.
+A reader of any file written here finds the old content or the new, never a part of either. The
+other parts rename, hash and lock through this module; only the cache of compiled kernels renames by
+itself, because processes may write the same file at once.
 """
 
 import contextlib
@@ -14,8 +15,9 @@ from pathlib import Path
 
 @contextlib.contextmanager
 def replacing_file(path: str | os.PathLike) -> Iterator[Path]:
-    """A path to write to; when the block ends well it becomes `path` in one step, after its bytes reached the disk.
+    """A path to write to, which becomes `path` in one step when the block ends well.
 
+    Its bytes reach the disk before that.
     On an error nothing is left, and the file that was there stays as it was. The folder must exist.
     """
     path = Path(path)
@@ -30,7 +32,10 @@ def replacing_file(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Forces a file, or the list of names in a folder, to the disk: a rename may get there before the bytes do."""
+    """Forces a file, or the list of names in a folder, to the disk.
+
+    A rename may get there before the bytes do.
+    """
     if path.is_dir() and os.name == "nt":  # Windows cannot open a folder
         return
     descriptor = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
@@ -55,7 +60,10 @@ def digest(*parts: str | bytes) -> str:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike) -> Iterator[None]:
-    """Holds `path` + ".lock": one process at a time runs the block, and the system ends the lock with the process."""
+    """Holds `path` + ".lock", so that one process at a time runs the block.
+
+    The system ends the lock with the process.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path.with_name(path.name + ".lock"), "a+b") as lock:

@@ -378,8 +378,8 @@ def test_the_gpu_check_runs_with_this_python_and_installs_nothing(start, monkeyp
     monkeypatch.setattr(start, "can_run_kernels", lambda interpreter: interpreter == sys.executable)
     monkeypatch.setattr(start.subprocess, "Popen", popen)
     assert start.main(["gpu", "--out", str(tmp_path)]) == 2
-    assert seen["command"] == [sys.executable, "-m", "llama_from_scratch.kernels.trial.gpu", "--out",
-                               str(tmp_path)]
+    module = "llama_from_scratch.kernels.trial.gpu"
+    assert seen["command"] == [sys.executable, "-m", module, "--out", str(tmp_path)]
     assert seen["cwd"] == str(ROOT) == seen["env"]["PYTHONPATH"]
 
 

@@ -57,7 +57,8 @@ def numbers_of(name):
     packed = model(ids, positions=positions, documents=documents)
     prompts, sampling = [[5, 6, 7], [9] * 11, [300, 2]], Sampling(temperature=0.9, top_p=0.9)
     return {
-        "logits": logits[:, ::8, ::65].flatten().tolist(), "packed": packed.norm(dim=-1)[0].tolist(),
+        "logits": logits[:, ::8, ::65].flatten().tolist(),
+        "packed": packed.norm(dim=-1)[0].tolist(),
         "gradients": [p.grad.norm().item() for p in model.parameters()],
         "greedy": generate(model, prompts, max_tokens=12),
         "sampled": generate(model, prompts, max_tokens=12, sampling=sampling, seed=3),

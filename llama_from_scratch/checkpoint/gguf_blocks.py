@@ -16,7 +16,7 @@ from llama_from_scratch.config import record
 
 
 @record
-class Kind:
+class BlockKind:
     """One way to pack numbers: `n_values` of them take `n_bytes`.
 
     `unpack`: None where they are plain floats.
@@ -96,13 +96,13 @@ def _bytes(values: np.ndarray) -> np.ndarray:
 
 
 KINDS = {kind.number: kind for kind in (
-    Kind(name="F32", number=0, n_values=1, n_bytes=4),
-    Kind(name="F16", number=1, n_values=1, n_bytes=2),
-    Kind(name="BF16", number=30, n_values=1, n_bytes=2),
-    Kind(name="Q4_0", number=2, n_values=32, n_bytes=18, unpack=unpack_q4_0),
-    Kind(name="Q8_0", number=8, n_values=32, n_bytes=34, unpack=unpack_q8_0),
-    Kind(name="Q4_K", number=12, n_values=256, n_bytes=144, unpack=unpack_q4_k),
-    Kind(name="Q6_K", number=14, n_values=256, n_bytes=210, unpack=unpack_q6_k),
+    BlockKind(name="F32", number=0, n_values=1, n_bytes=4),
+    BlockKind(name="F16", number=1, n_values=1, n_bytes=2),
+    BlockKind(name="BF16", number=30, n_values=1, n_bytes=2),
+    BlockKind(name="Q4_0", number=2, n_values=32, n_bytes=18, unpack=unpack_q4_0),
+    BlockKind(name="Q8_0", number=8, n_values=32, n_bytes=34, unpack=unpack_q8_0),
+    BlockKind(name="Q4_K", number=12, n_values=256, n_bytes=144, unpack=unpack_q4_k),
+    BlockKind(name="Q6_K", number=14, n_values=256, n_bytes=210, unpack=unpack_q6_k),
 )}
 """What can be read, by the number that files have for it."""
 

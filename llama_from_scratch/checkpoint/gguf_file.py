@@ -22,8 +22,8 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from llama_from_scratch.checkpoint import safetensors_file
-from llama_from_scratch.checkpoint.gguf_blocks import KINDS, UNREAD, Kind, pack_q8_0
-from llama_from_scratch.checkpoint.safetensors_file import Entry
+from llama_from_scratch.checkpoint.gguf_blocks import KINDS, UNREAD, BlockKind, pack_q8_0
+from llama_from_scratch.checkpoint.safetensors_file import TensorEntry
 from llama_from_scratch.config import record
 from llama_from_scratch.files import replacing_file
 
@@ -48,7 +48,7 @@ class PackedEntry:
 
     file: Path
     start: int
-    kind: Kind
+    kind: BlockKind
     shape: tuple[int, ...]
 
     @property
@@ -100,7 +100,7 @@ def read_tensor(
     `data`: the mapped file. A view of it if nothing changes; otherwise memory of its own.
     """
     if entry.kind.unpack is None:
-        plain = Entry(file=entry.file, start=entry.start, dtype=DTYPES[entry.kind.name],
+        plain = TensorEntry(file=entry.file, start=entry.start, dtype=DTYPES[entry.kind.name],
                       shape=entry.shape)
         if dtype not in (None, plain.dtype):
             return safetensors_file.read_tensor(plain, dtype=dtype)
@@ -115,7 +115,8 @@ def read_tensor(
 
 
 def write(
-    file: Path, facts: Mapping[str, tuple[str, Any]], tensors: Iterable[tuple[str, Kind, Tensor]]
+    file: Path, facts: Mapping[str, tuple[str, Any]],
+    tensors: Iterable[tuple[str, BlockKind, Tensor]],
 ) -> None:
     """Writes a file, all or nothing, in place of one that may be there.
 
@@ -144,7 +145,7 @@ def write(
         out.write(bytes(-out.tell() % _ALIGNMENT))
 
 
-def _packed(name: str, kind: Kind, values: Tensor) -> np.ndarray:
+def _packed(name: str, kind: BlockKind, values: Tensor) -> np.ndarray:
     values = values.cpu().float()
     if kind.name == "F32":
         return values.numpy().astype("<f4")
@@ -263,7 +264,7 @@ class _Reader:
         n = self.count(dtype.itemsize, "numbers")
         return np.frombuffer(self.take(n * dtype.itemsize, "a list"), dtype)
 
-    def claim(self) -> tuple[str, tuple[Kind, tuple[int, ...], int]]:
+    def claim(self) -> tuple[str, tuple[BlockKind, tuple[int, ...], int]]:
         """What the header says of a tensor: name, kind, shape and place after the header.
 
         The shape is in PyTorch's order.

@@ -23,7 +23,7 @@ from llama_from_scratch.checkpoint.hugging_face_config import config_from, confi
 from llama_from_scratch.checkpoint.json_file import read_json, write_json
 from llama_from_scratch.checkpoint.names import HUGGING_FACE, TABLE
 from llama_from_scratch.checkpoint.opened import Opened, common_dtype, kinds_of
-from llama_from_scratch.checkpoint.safetensors_file import Entry, write_tensors
+from llama_from_scratch.checkpoint.safetensors_file import TensorEntry, write_tensors
 from llama_from_scratch.checkpoint.strict import refuse_differences, refuse_impossible_sizes
 from llama_from_scratch.checkpoint.translation import Translation, to_ours, to_theirs, translation
 from llama_from_scratch.config import LlamaConfig
@@ -116,7 +116,7 @@ def _end_ids(folder: Path, about: Mapping[str, Any], config: LlamaConfig) -> fro
 
 
 def _tensors(
-    how: Translation, entries: Mapping[str, Entry], dtype: torch.dtype | None = None
+    how: Translation, entries: Mapping[str, TensorEntry], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
     """Views of the mapped files where nothing changes, otherwise memory of its own.
 

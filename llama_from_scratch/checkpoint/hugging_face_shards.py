@@ -12,12 +12,12 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from llama_from_scratch.checkpoint import safetensors_file
 from llama_from_scratch.checkpoint.json_file import read_json, write_json
-from llama_from_scratch.checkpoint.safetensors_file import Entry
+from llama_from_scratch.checkpoint.safetensors_file import TensorEntry
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
-def entries(folder: Path) -> dict[str, Entry]:
+def entries(folder: Path) -> dict[str, TensorEntry]:
     """The tensors of all files by name, each from the one file that the index says it is in.
 
     Raises ValueError if a file is missing or damaged, or if the index and the files do not say the

@@ -26,7 +26,7 @@ from llama_from_scratch.checkpoint.folders import creating_folder
 from llama_from_scratch.checkpoint.names import groups, shapes
 from llama_from_scratch.checkpoint.opened import Opened
 from llama_from_scratch.checkpoint.plain import ffn_dim_of, odd_layers, plain_layers
-from llama_from_scratch.checkpoint.safetensors_file import Entry, read_tensor
+from llama_from_scratch.checkpoint.safetensors_file import TensorEntry, read_tensor
 from llama_from_scratch.checkpoint.strict import refuse_impossible_sizes
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.rope import rope_rotation
@@ -83,7 +83,7 @@ def open_checkpoint(path: str | Path) -> Opened:
                          f"({error}). Export or download it again") from error
     places, at = {}, _HEADER_BYTES[version]
     for name, shape in _order(config, version):
-        places[name] = Entry(file=file, start=at, dtype=torch.float32, shape=shape)
+        places[name] = TensorEntry(file=file, start=at, dtype=torch.float32, shape=shape)
         at += places[name].n_bytes
     return Opened(format="llama2.c", where=file, files=(file,), config=config, kinds=("float32",),
                   dtype=torch.float32,
@@ -190,7 +190,7 @@ def _tables(model: Llama) -> Tensor:
 
 
 def _tensors(
-    file: Path, places: Mapping[str, Entry], dtype: torch.dtype | None = None
+    file: Path, places: Mapping[str, TensorEntry], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
     """Views of the mapped file in fp32, memory of its own in another dtype.
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from llama_from_scratch.checkpoint.names import META
-from llama_from_scratch.checkpoint.translation import Piece, Translation, to_ours, to_theirs
+from llama_from_scratch.checkpoint.translation import TensorPiece, Translation, to_ours, to_theirs
 from llama_from_scratch.config import LlamaConfig, record
 
 # What a damaged pickle or zip archive may raise on its way through torch.load.
@@ -41,11 +41,11 @@ class Cut:
     n_copies: int
     is_by_column: bool
 
-    def axis(self, piece: Piece) -> int | None:
+    def axis(self, piece: TensorPiece) -> int | None:
         """The axis along which the shards divide a tensor, None where each holds the whole."""
         return 1 if self.is_by_column and piece.row.role == "embedding" else piece.row.cut
 
-    def n_parts(self, piece: Piece) -> int:
+    def n_parts(self, piece: TensorPiece) -> int:
         """The number of different parts of a tensor that is divided."""
         return self.n_shards // self.n_copies if piece.row.heads == "n_kv_heads" else self.n_shards
 

@@ -31,7 +31,7 @@ from llama_from_scratch.checkpoint.json_file import differences, read_json, writ
 from llama_from_scratch.checkpoint.names import shapes
 from llama_from_scratch.checkpoint.opened import Opened, build, common_dtype, kinds_of
 from llama_from_scratch.checkpoint.safetensors_file import (
-    Entry,
+    TensorEntry,
     read_tensor,
     read_tensors,
     write_tensors,
@@ -219,7 +219,7 @@ def _tokenizer(path: Path, about: Mapping[str, Any]) -> Tokenizer | SentencePiec
 
 
 def _tensors(
-    entries: Mapping[str, Entry], dtype: torch.dtype | None = None
+    entries: Mapping[str, TensorEntry], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
     """Copies, so that the file is not held open.
 

@@ -33,7 +33,7 @@ _PIECE_BYTES = 2 << 20
 
 
 @record
-class Entry:
+class TensorEntry:
     """Where one tensor is, its dtype and its shape.
 
     `start`: its first byte, counted from the start of `file`.
@@ -49,7 +49,7 @@ class Entry:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def entries(file: str | Path) -> dict[str, Entry]:
+def entries(file: str | Path) -> dict[str, TensorEntry]:
     """The tensors of a file by name, from its header alone.
 
     Raises ValueError if the file is missing, cut short or damaged, or if a dtype is not known,
@@ -84,14 +84,14 @@ def mapped(file: Path) -> UInt8[Tensor, "bytes"]:
     return torch.from_file(str(file), shared=False, size=file.stat().st_size, dtype=torch.uint8)
 
 
-def view(entry: Entry, data: UInt8[Tensor, "bytes"]) -> Shaped[Tensor, "..."]:
+def view(entry: TensorEntry, data: UInt8[Tensor, "bytes"]) -> Shaped[Tensor, "..."]:
     """The tensor as a view of its mapped file, which must not change while the tensor is in use."""
     n_misaligned = entry.start % entry.dtype.itemsize
     flat = data[entry.start : entry.start + entry.n_bytes]
     return (flat.clone() if n_misaligned else flat).view(entry.dtype).view(entry.shape)
 
 
-def read_tensor(entry: Entry, *, dtype: torch.dtype | None = None) -> Shaped[Tensor, "..."]:
+def read_tensor(entry: TensorEntry, *, dtype: torch.dtype | None = None) -> Shaped[Tensor, "..."]:
     """The tensor in memory of its own, in `dtype` or the file's.
 
     Takes no more than 2 MB beyond what it returns.
@@ -135,7 +135,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
                          f"read ({error}). Copy or save the checkpoint again") from error
 
 
-def are_same(a: Entry, b: Entry) -> bool:
+def are_same(a: TensorEntry, b: TensorEntry) -> bool:
     """Whether two tensors have the same dtype, shape and bytes; neither is held in memory whole."""
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return False
@@ -158,7 +158,7 @@ def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _entry(file: Path, name: str, about: Any, *, data_start: int) -> Entry:
+def _entry(file: Path, name: str, about: Any, *, data_start: int) -> TensorEntry:
     if not isinstance(about, Mapping) or about.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f"the header's entry of {name!r} has not just dtype, shape and "
                          "data_offsets")
@@ -168,14 +168,15 @@ def _entry(file: Path, name: str, about: Any, *, data_start: int) -> Entry:
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(f"{name!r} has the shape {shape!r} and the offsets {offsets!r}, which "
                          "must be lists of sizes")
-    entry = Entry(file=file, start=data_start + offsets[0], dtype=DTYPES[dtype], shape=tuple(shape))
+    entry = TensorEntry(file=file, start=data_start + offsets[0], dtype=DTYPES[dtype],
+                        shape=tuple(shape))
     if offsets[1] - offsets[0] != entry.n_bytes:
         raise ValueError(f"{name!r} of shape {shape} in {dtype} has {entry.n_bytes} bytes, but its "
                          f"place has {offsets[1] - offsets[0]}")
     return entry
 
 
-def _check_places(found: Mapping[str, Entry], *, data_start: int, file_size: int) -> None:
+def _check_places(found: Mapping[str, TensorEntry], *, data_start: int, file_size: int) -> None:
     """Raises ValueError unless the tensors cover the data without overlap, gap or rest.
 
     That is what lets a cut file be noticed.

@@ -20,8 +20,28 @@ from llama_from_scratch.config import LlamaConfig, record
 from llama_from_scratch.model.costs import param_shapes
 
 
+def to_halves(weight: Shaped[Tensor, "rows *D"], n_heads: int) -> Shaped[Tensor, "rows *D"]:
+    """Rows of wq or wk from our order to Hugging Face's: of each head 0, 2, 4, ..., 1, 3, 5, ..."""
+    return _pairs(weight, n_heads).transpose(1, 2).flatten(0, 2)
+
+
+def to_pairs(weight: Shaped[Tensor, "rows *D"], n_heads: int) -> Shaped[Tensor, "rows *D"]:
+    """Rows of wq or wk from Hugging Face's order to ours: of each head, 0, K/2, 1, K/2 + 1, ..."""
+    return _halves(weight, n_heads).transpose(1, 2).flatten(0, 2)
+
+
+def _pairs(weight: Tensor, n_heads: int) -> Shaped[Tensor, "H R two *D"]:
+    """Our rows by head, pair, and place in the pair: channels 2r and 2r + 1 turn together."""
+    return weight.unflatten(0, (n_heads, -1, 2))
+
+
+def _halves(weight: Tensor, n_heads: int) -> Shaped[Tensor, "H two R *D"]:
+    """Their rows by head, half, and pair: channels r and r + K/2 turn together."""
+    return weight.unflatten(0, (n_heads, 2, -1))
+
+
 @record
-class Piece:
+class TensorPiece:
     """The numbers that one parameter of ours and one tensor of theirs have in common.
 
     `expert`: the entry of our first axis, None for all of it. `along`, `start`, `length`: the place
@@ -52,14 +72,13 @@ class Piece:
     def in_ours(self, whole: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """The piece as a view of our parameter; its axes are those of `in_theirs`."""
         part = whole if self.expert is None else whole[self.expert]
-        return (part if self.n_heads is None
-                else part.unflatten(0, (self.n_heads, -1, 2)).transpose(1, 2))
+        return part if self.n_heads is None else _pairs(part, self.n_heads).transpose(1, 2)
 
     def in_theirs(self, whole: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """The piece as a view of their tensor, its axes in our order."""
         part = whole if self.along is None else whole.narrow(self.along, self.start, self.length)
         part = part.transpose(-1, -2) if self.is_transposed else part
-        return part if self.n_heads is None else part.unflatten(0, (self.n_heads, 2, -1))
+        return part if self.n_heads is None else _halves(part, self.n_heads)
 
 
 @record
@@ -75,16 +94,16 @@ class Translation:
     groups: tuple[tuple[str, ...], ...]
     ours: Mapping[str, tuple[int, ...]]
     theirs: Mapping[str, tuple[int, ...]]
-    pieces: tuple[Piece, ...]
+    pieces: tuple[TensorPiece, ...]
     ignored: frozenset[str]
 
     @functools.cached_property
-    def by_ours(self) -> Mapping[str, list[Piece]]:
+    def by_ours(self) -> Mapping[str, list[TensorPiece]]:
         """The pieces of each parameter of ours."""
         return _by(lambda piece: piece.ours, self.pieces)
 
     @functools.cached_property
-    def by_theirs(self) -> Mapping[str, list[Piece]]:
+    def by_theirs(self) -> Mapping[str, list[TensorPiece]]:
         """The pieces of each tensor of theirs, in their order there."""
         return _by(lambda piece: piece.theirs, self.pieces)
 
@@ -110,7 +129,7 @@ def translation_of(
     """
     found = groups(params, n_layers, table=table)
     theirs: dict[str, tuple[int, ...]] = {}
-    pieces: list[Piece] = []
+    pieces: list[TensorPiece] = []
     for layer, rows in found:
         prefix = "" if layer is None else format.of_layer.format(i=layer)
         for ours, row in rows.items():
@@ -129,7 +148,7 @@ def translation_of(
 def _pieces(
     row: Row, ours: str, shape: tuple[int, ...], how: Theirs, *, prefix: str,
     heads: Mapping[str, int], theirs: dict[str, tuple[int, ...]],
-) -> Iterator[Piece]:
+) -> Iterator[TensorPiece]:
     """The pieces of one parameter; `theirs`, the shapes of their tensors so far, grows by them."""
     for expert in range(shape[0]) if how.is_split else (None,):
         name = prefix + how.name.format(e=expert)
@@ -146,9 +165,9 @@ def _pieces(
             start = theirs[name][how.along] if name in theirs else 0
             part[how.along] += start
         theirs[name] = tuple(part)
-        yield Piece(row=row, ours=ours, theirs=name, expert=expert, along=how.along, start=start,
-                    length=length, n_heads=heads[row.heads] if how.has_halves else None,
-                    is_transposed=how.is_transposed)
+        yield TensorPiece(row=row, ours=ours, theirs=name, expert=expert, along=how.along,
+                          start=start, length=length, is_transposed=how.is_transposed,
+                          n_heads=heads[row.heads] if how.has_halves else None)
 
 
 def to_ours(
@@ -202,8 +221,10 @@ def to_theirs(how: Translation, weights: Mapping[str, Tensor], name: str) -> Ten
     return whole
 
 
-def _by(key: Callable[[Piece], str], pieces: Iterable[Piece]) -> dict[str, list[Piece]]:
-    found: dict[str, list[Piece]] = {}
+def _by(
+    key: Callable[[TensorPiece], str], pieces: Iterable[TensorPiece]
+) -> dict[str, list[TensorPiece]]:
+    found: dict[str, list[TensorPiece]] = {}
     for piece in pieces:
         found.setdefault(key(piece), []).append(piece)
     return found

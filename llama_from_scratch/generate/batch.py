@@ -1,7 +1,7 @@
-"""The rows that share a forward pass: padded to one length, and dropped when they are complete.
+"""The rows that share a forward pass: prompts padded to one length, and room made as rows end.
 
-Padding is on the left, so that all rows continue at the same slot; it is a document of its own,
-which no real token attends to. What a row writes does not depend on the others.
+Padding is on the left, so that all rows continue at the same slot. It is a document of its own,
+which no real token sees. What is written in a row does not depend on the other rows.
 
 Notebook 16.
 """
@@ -20,12 +20,11 @@ from llama_from_scratch.model.transformer import Llama
 
 
 @dataclasses.dataclass(eq=False)
-class Batch:
-    """What goes through the model next.
+class DecodingBatch:
+    """What goes through the model next: row i has ids of prompt `rows[i]` that are not cached yet.
 
-    Row i holds the ids of prompt `rows[i]` that are not in the cache yet. `positions` and
-    `documents` are None where nothing is padded, because kernels are faster without a mask.
-    `seen`: which ids occurred in a row; None if nothing depends on it.
+    `positions` and `documents` are None where nothing is padded, because kernels are faster without
+    a mask. `seen` marks the ids that occurred in each row; None if it is not needed.
     """
 
     config: LlamaConfig
@@ -37,7 +36,7 @@ class Batch:
     cache: KVCache
 
     def append(self, next_ids: Int[Tensor, "B"]) -> None:
-        """Each row continues with one id."""
+        """Continues each row with one id."""
         self.ids = next_ids[:, None]
         if self.seen is not None:
             self.seen.scatter_(1, self.ids, True)
@@ -45,12 +44,11 @@ class Batch:
             self.positions, self.documents = self.positions[:, -1:] + 1, torch.zeros_like(self.ids)
 
     def drop(self, live: Set[int], *, texts: Sequence[Sequence[int]], ends: Sequence[int]) -> None:
-        """Removes the rows of prompts that are not `live`.
+        """Removes rows that are not `live` once they are half of the batch or the cache is full.
 
-        It waits until they are half of the batch, or the cache is full. Waiting for half keeps
-        copying cheap: all copies together are smaller than the first cache. A full cache begins
-        with padding in every live row, because no text is longer than the context; the copy is made
-        without it.
+        Waiting for half of them keeps copying cheap: all copies together are smaller than the first
+        cache. A full cache begins with padding in every live row, because no text is longer than
+        the context; the copy is made without that padding.
         """
         is_full = self.cache.length == self.cache.max_seq_len
         if not live or (2 * len(live) > len(self.rows) and not is_full):
@@ -73,8 +71,8 @@ class Batch:
 def batch_of(
     model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int, has_seen: bool,
     cache: KVCache | None,
-) -> Batch:
-    """All prompts in one batch, with room for `max_tokens` more, at most the model's context.
+) -> DecodingBatch:
+    """All prompts in one batch, with room for `max_tokens` more, within the model's context.
 
     `cache` may hold the beginning of a single prompt.
     """
@@ -83,20 +81,21 @@ def batch_of(
     width = int(lengths_B.max())
     ids_BT = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts],
                           device=device)
-    n_padding_B = width - lengths_B
-    positions_BT = documents_BT = seen_BV = None
-    if (lengths_B < width).any():
-        positions_BT = torch.arange(width, device=device) - n_padding_B[:, None]
-        positions_BT = positions_BT.clamp(min=0)
-        documents_BT = padding_documents(lengths_B, width=width)
-    if has_seen:
-        seen_BV = _occurring(ids_BT, n_padding_B, vocab_size=model.config.vocab_size)
+    is_padded = bool((lengths_B < width).any())
+    seen_BV = _occurring(
+        ids_BT, width - lengths_B, vocab_size=model.config.vocab_size) if has_seen else None
     if cache is None:
         room = min(width + max_tokens, model.config.max_seq_len)
         cache = model.new_cache(batch_size=len(prompts), max_seq_len=room)
-    return Batch(
-        config=model.config, rows=list(range(len(prompts))), ids=ids_BT[:, cache.length :],
-        positions=positions_BT, documents=documents_BT, seen=seen_BV, cache=cache,
+    return DecodingBatch(
+        config=model.config,
+        rows=list(range(len(prompts))),
+        ids=ids_BT[:, cache.length :],
+        positions=(torch.arange(width, device=device)
+                   - (width - lengths_B)[:, None]).clamp(min=0) if is_padded else None,
+        documents=padding_documents(lengths_B, width=width) if is_padded else None,
+        seen=seen_BV,
+        cache=cache,
     )
 
 

@@ -1,7 +1,7 @@
-"""A conversation: the model reads all messages so far and writes the next answer piece by piece.
+"""A conversation: the messages so far go in, and the next answer comes out in pieces and is kept.
 
 A turn reads only what is new, because the keys and values of the rest are kept. When the context is
-full, the oldest turns are left out of what the model reads, and they are counted.
+full, the oldest turns are left out of what the model reads, and their number can be shown.
 
 Notebook 19.
 """
@@ -19,13 +19,13 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 
 class Chat:
-    """A conversation with one model.
+    """A conversation of a user and a model, with all its `messages`.
 
-    `messages` holds what user and assistant said; `system` is read before them and may be changed
-    at any time. `format`: by default the one that tokenizer and config belong to. `context`: how
-    many tokens an answer and what it reads may take, by default as many as the model was made for.
-    After an answer, `n_forgotten` is how many of the first messages it did not read, and `is_cut`
-    whether `max_tokens` or the context ended it instead of the model.
+    `system` is read before the messages and may be changed at any time.
+    `format`: by default the one that belongs to the tokenizer and the config. `context`: how many
+    tokens an answer and what it reads may take, by default as many as the model was made for.
+    After an answer, `n_forgotten` is the number of first messages that were not read for it, and
+    `is_cut` is True if it was ended by `max_tokens` or the context, not by the model.
 
     Raises ValueError if the model has no chat format and none is given, or for a context beyond the
     model's.
@@ -44,8 +44,9 @@ class Chat:
         if not 1 <= context <= model.config.max_seq_len:
             raise ValueError("the context of a chat is at least 1 token and at most the model's "
                              f"{model.config.max_seq_len}; got {context}")
-        self.model, self.tokenizer, self.format = model, tokenizer, found
-        self.context, self.system = context, system
+        self.model, self.tokenizer, self.format, self.context = (
+            model, tokenizer, found, context)
+        self.system = system
         self.messages: list[Message] = []
         self.n_forgotten, self.is_cut = 0, False
         self._stop_ids = found.stop_ids(tokenizer)
@@ -55,13 +56,13 @@ class Chat:
     def say(
         self, text: str, *, max_tokens: int = 512, sampling: Sampling = GREEDY, seed: int = 0
     ) -> Iterator[str]:
-        """The answer to `text`, in pieces as they come; both are in `messages` when it ends.
+        """The answer to `text`, in pieces that are ready to be shown as they come.
 
-        An answer that is not read to its end is remembered as far as it was read. Room for
-        `max_tokens`, or a quarter of the context if that is less, is kept for the answer; to make
-        it, the oldest turns are forgotten.
+        When it ends, `messages` holds both. An answer that is not read to its end is kept as far as
+        it was read. Room for `max_tokens`, or a quarter of the context if that is less, is reserved
+        for the answer; the oldest turns are forgotten to make this room.
         Raises ValueError, and forgets `text`, if it is empty, does not fit into the context by
-        itself, or holds what the format cannot say; or if an answer is still being read.
+        itself, or holds what the format cannot express; or if an answer is still being read.
         """
         if self._is_answering:
             raise ValueError("a chat gives one answer at a time, and one is still being read. "
@@ -71,17 +72,18 @@ class Chat:
         if max_tokens < 1:
             raise ValueError(f"an answer has at least 1 token; got max_tokens={max_tokens}")
         question = Message(role="user", content=text)
-        prompt, n_forgotten = self._prompt(question, n_reserved=min(max_tokens, self.context // 4))
+        prompt, n_forgotten = self._prompt(
+            question, n_reserved=min(max_tokens, self.context // 4))
         n_most = min(max_tokens, self.context - len(prompt))
         return self._answer(question, prompt, n_forgotten=n_forgotten, max_tokens=n_most,
                             sampling=sampling, seed=seed)
 
     def reset(self) -> None:
-        """Forgets all messages; `system` stays."""
+        """Forgets all messages and keeps `system`."""
         self.messages, self.n_forgotten, self.is_cut = [], 0, False
 
     def _prompt(self, question: Message, *, n_reserved: int) -> tuple[list[int], int]:
-        """The ids that the answer follows, and how many of the first messages they leave out."""
+        """The ids that the answer follows, and how many of the first messages are left out."""
         lead = [] if self.system is None else [Message(role="system", content=self.system)]
         for n in range(self.n_forgotten, len(self.messages) + 1, 2):  # a question and its answer
             ids = self.format.encode([*lead, *self.messages[n:], question], self.tokenizer)
@@ -89,8 +91,8 @@ class Chat:
                 return ids, n
         what = "this message" if self.system is None else "this message with the system's"
         raise ValueError(f"the context holds {self.context} tokens, and {what} takes {len(ids)}, "
-                         f"which leaves no room for {max(n_reserved, 1)} of an answer. Say it in "
-                         "fewer words")
+                         f"which leaves no room for {max(n_reserved, 1)} of an answer. "
+                         "Say it in fewer words")
 
     def _answer(
         self, question: Message, prompt: Sequence[int], *, n_forgotten: int, max_tokens: int,
@@ -108,7 +110,8 @@ class Chat:
         self._is_answering = True
         try:
             for piece in text_of(drawn(), self.tokenizer):
-                if piece := piece if said else piece.lstrip():  # SentencePiece begins with a space
+                # A text of SentencePiece begins with a space.
+                if piece := piece if said else piece.lstrip():
                     said += piece
                     yield piece
             self.is_cut = n_drawn == max_tokens

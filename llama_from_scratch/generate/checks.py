@@ -1,6 +1,8 @@
-"""The door of all that generates: prompts, limits and stop ids are accepted or refused.
+"""The checks before anything is generated: prompts, limits and stop ids are accepted or refused.
 
-What is refused here has cost no work; the code after this door checks nothing again. Notebook 16.
+A refusal comes before any work is done, and the code after these checks does not check again.
+
+Notebook 16.
 """
 
 from collections.abc import Collection, Sequence, Set
@@ -16,7 +18,10 @@ Prompts = Sequence[Sequence[int]] | Sequence[int] | Int[Tensor, "B T"] | Int[Ten
 
 
 def as_prompts(prompts: Prompts) -> list[list[int]]:
-    """The prompts as lists of ids. Raises ValueError for what is not ids, such as text."""
+    """The prompts as lists of ids.
+
+    Raises ValueError for anything that is not ids, such as text.
+    """
     if isinstance(prompts, Tensor):
         if prompts.ndim not in (1, 2) or prompts.is_floating_point() or prompts.is_complex():
             raise ValueError("prompts are integers of shape (B, T), or (T,) for one; got a tensor "
@@ -37,7 +42,7 @@ def _as_prompt(prompt: object, number: int) -> list[int]:
     if not is_list or not all(_is_id(item) for item in ids):
         raise ValueError(f"a prompt is a list of ids, which are ints; prompt {number} is "
                          f"{prompt!r:.80}. Encode a text first: tokenizer.encode(text, bos=True)")
-    return list(ids)
+    return [int(token) for token in ids]
 
 
 def _is_id(item: object) -> bool:
@@ -53,8 +58,8 @@ def check_limits(
         raise ValueError("generate needs at least one prompt; got none")
     for b, prompt in enumerate(prompts):
         if not prompt:
-            raise ValueError(f"a prompt needs at least one token to go on from; prompt {b} is "
-                             "empty. Encode it with bos=True to begin from nothing")
+            raise ValueError("a prompt needs at least one token to go on from; prompt "
+                             f"{b} is empty. Encode it with bos=True to begin from nothing")
         check_ids(model, prompt, name=f"prompt {b}")
     limits = max_tokens if isinstance(max_tokens, Sequence) else [max_tokens] * len(prompts)
     if len(limits) != len(prompts):
@@ -94,7 +99,7 @@ def check_ids(model: Llama, ids: Collection[int], *, name: str) -> None:
 
 
 def check_numbers(logits: Float[Tensor, "*T"]) -> None:
-    """Raises ValueError if there is a NaN among them."""
+    """Raises ValueError if a logit is NaN."""
     if logits.isnan().any():
         raise ValueError("the model's logits hold a NaN, so no next token can be chosen. "
                          "Did training diverge, or is the dtype too small for the weights?")

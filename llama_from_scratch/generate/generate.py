@@ -1,7 +1,8 @@
-"""The loop that writes: the prompt is read once, then one token at a time, each drawn from logits.
+"""The loop that writes: feed the prompt once, then draw and feed one token at a time.
 
-The KV cache makes a step cost one token instead of the whole text. Several prompts go through the
-model together; those whose answer is complete leave the batch once they are half of it.
+Each token is drawn from the logits at the last position. The KV cache makes a step cost one token
+instead of the whole text. Several prompts go through the model together; those whose answer is
+complete leave the batch once they are half of it.
 
 Notebook 16.
 """
@@ -31,9 +32,9 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 LogitMask = Callable[[int, Sequence[int]], Bool[Tensor, "V"]]
-"""Called with a prompt's number and its ids so far, those written included.
+"""A function that returns for each id whether it may come next.
 
-Returns for each id of the vocabulary whether it may come next.
+Its arguments are the number of a prompt and the prompt's ids so far, including those written.
 """
 
 
@@ -42,15 +43,14 @@ def generate(
     sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] | Sequence = frozenset(),
     mask: LogitMask | None = None,
 ) -> list[list[int]]:
-    """What the model writes after each prompt, as ids.
+    """The ids that the model writes after each prompt, without the one that stopped it.
 
-    The prompt and the token that stopped it are not included.
     `prompts`: lists of ids, or a tensor (B, T); one list of ids, or a tensor (T,), is a single
     prompt, and its answer is the only one in the list returned.
-    `max_tokens` and `stop_ids`: one for all prompts, or a list with one for each; None for as many
-    tokens as the model's context holds. `mask` rules ids out before anything else chooses. Row b
-    draws with seed + b, so that a batch writes what each prompt would get alone; only logits that
-    are equal up to rounding may change places with the batch's size.
+    `max_tokens` and `stop_ids`: one for all prompts, or a list with one for each. `max_tokens` None
+    means as many tokens as the model's context holds. `mask` rules ids out before `sampling` is
+    applied. Row b draws with seed + b, so that each prompt gets the same answer in a batch as
+    alone. Only logits that are equal up to rounding may change places with the batch's size.
     Raises ValueError for an empty prompt, an id outside the vocabulary, a prompt that leaves no
     room for its tokens, or a mask that allows nothing.
     """
@@ -71,13 +71,13 @@ def stream(
 ) -> Iterator[int]:
     """The ids that `generate` would return for one prompt, each as soon as it is drawn.
 
-    With a `prefix`, the next call with it feeds the model only what differs from this text.
+    `prefix` keeps what was read: the next call with it feeds the model only what differs.
     """
     [max_tokens] = check_limits(model, [prompt], max_tokens)
     cache = None if prefix is None else prefix.begin(model, prompt, max_tokens=max_tokens)
-    found = steps(model, [prompt], max_tokens=max_tokens, sampling=sampling, seed=seed,
-                  stop_ids=stop_ids, mask=mask, cache=cache)
-    tokens = (token for (token,) in found)
+    tokens = (token for (token,) in steps(
+        model, [prompt], max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids=stop_ids,
+        mask=mask, cache=cache))
     yield from tokens if prefix is None else prefix.follow(prompt, tokens)
 
 
@@ -85,7 +85,10 @@ def stream_text(
     model: Llama, tokenizer: Tokenizer | SentencePiece, *, prompt: str,
     max_tokens: int | None = None, sampling: Sampling = GREEDY, seed: int = 0,
 ) -> Iterator[str]:
-    """The model's continuation of a text, in the pieces of `text_of`, until it ends the text."""
+    """The model's continuation of a text, in the pieces of `text_of`.
+
+    It ends when the model ends the text, or after `max_tokens`.
+    """
     ids = tokenizer.encode(prompt, bos=True)
     tokens = stream(model, ids, max_tokens=max_tokens, sampling=sampling, seed=seed,
                     stop_ids={tokenizer.eos_id})
@@ -116,15 +119,15 @@ def steps(
 
     Ends when every prompt has stopped.
     """
-    for decoded in decode(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed,
-                          stop_ids=stop_ids, mask=mask, cache=cache):
-        yield decoded.tokens
+    for step in decode(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed,
+                       stop_ids=stop_ids, mask=mask, cache=cache):
+        yield step.tokens
 
 
 class Decoded(NamedTuple):
     """One decoding step: each prompt's new id, or None once it has stopped, and the logits.
 
-    They are the model's own, before any mask; row i belongs to prompt `rows[i]`.
+    The logits are the model's own, and row i belongs to prompt `rows[i]`.
     """
 
     tokens: list[int | None]
@@ -137,7 +140,7 @@ def decode(
     sampling: Sampling, seed: int, stop_ids: Set[int] | Sequence, mask: LogitMask | None = None,
     cache: KVCache | None = None,
 ) -> Iterator[Decoded]:
-    """The decoding steps, which every function here is made from.
+    """The decoding steps that the functions above are made of.
 
     `cache` may hold the beginning of a single prompt; only the rest is fed.
     """
@@ -145,16 +148,16 @@ def decode(
     texts = [list(prompt) for prompt in prompts]
     ends = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]
     generators = [torch.Generator().manual_seed(seed + b) for b in range(len(prompts))]
-    batch = batch_of(model, prompts, max_tokens=max(limits), cache=cache,
-                     has_seen=sampling.repetition_penalty != 1.0)
+    batch = batch_of(model, prompts, max_tokens=max(limits),
+                     has_seen=sampling.repetition_penalty != 1.0, cache=cache)
     live = set(batch.rows)
     while live:
         with torch.inference_mode():
             hidden_BTD = model.hidden(batch.ids, positions=batch.positions,
                                       documents=batch.documents, cache=batch.cache)
-            logits_BV = allowed_BV = model.output(hidden_BTD[:, -1]).float()
-            if mask is not None:
-                allowed_BV = _masked(logits_BV, mask, rows=batch.rows, texts=texts, live=live)
+            logits_BV = model.output(hidden_BTD[:, -1]).float()
+            allowed_BV = logits_BV if mask is None else _masked(
+                logits_BV, mask, rows=batch.rows, texts=texts, live=live)
             next_B = choose(allowed_BV, sampling, seen=batch.seen,
                             generators=[generators[b] for b in batch.rows])
         tokens = [None] * len(prompts)
@@ -171,10 +174,9 @@ def decode(
 
 
 def _masked(
-    logits_BV: Tensor, mask: LogitMask, *, rows: list[int], texts: list[list[int]],
-    live: set[int],
+    logits_BV: Tensor, mask: LogitMask, *, rows: list[int], texts: list[list[int]], live: set[int]
 ) -> Float[Tensor, "B V"]:
-    """The logits with those at -inf that the mask of a live prompt rules out."""
+    """The logits, with -inf for each id that the mask rules out in a live prompt."""
     masked_BV = logits_BV.clone()
     for logits_V, b in zip(masked_BV, rows, strict=True):
         if b not in live:
@@ -194,11 +196,13 @@ def choose(
     logits: Float[Tensor, "B V"], sampling: Sampling, *, seen: Bool[Tensor, "B V"] | None,
     generators: list[torch.Generator],
 ) -> Int[Tensor, "B"]:
-    """The next id of each row. Raises ValueError for logits that are not numbers."""
+    """The next id of each row.
+
+    Raises ValueError for logits with a NaN.
+    """
     largest_B, best_B = logits.max(-1)  # a NaN counts as largest
     check_numbers(largest_B)
     if sampling == GREEDY:
         return best_B
-    uniform_B = torch.stack([torch.rand((), generator=generator, dtype=torch.float64)
-                             for generator in generators])
+    uniform_B = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators])
     return draw(distribution(logits, sampling, seen=seen), uniform_B.to(logits.device))

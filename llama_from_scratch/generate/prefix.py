@@ -1,4 +1,4 @@
-"""The KV cache of one growing text, kept between calls, so that a chat reads nothing twice.
+"""The KV cache of one growing text, kept between calls, so that a chat's turns are read only once.
 
 Each turn sends the whole conversation so far, and all but its end was in the turn before. The
 longest common beginning stays in the cache, what differs is cut off, and only the rest goes through
@@ -14,12 +14,12 @@ from llama_from_scratch.model.transformer import Llama
 
 
 class PrefixCache:
-    """Keys and values of the text that was last generated with it; give it to `stream` as `prefix`.
+    """Keys and values of the text last generated with it, to be given to `stream` as `prefix`.
 
-    `ids` is the text it holds. Answers are the same as without it, up to the rounding of reading a
-    text in other pieces. It grows with the texts and starts over when the model's weights have
-    changed. It holds one text at a time: a new `stream` takes the cache from one that is not
-    finished, which then cannot go on. A `stream` may be abandoned, or fail, at any moment.
+    `ids` is the text it holds. The answers are the same as without it, up to rounding, because the
+    text is read in other pieces. It grows with the text and starts over when the model's weights
+    have changed. It serves one text at a time: a new `stream` takes the cache from one that is not
+    finished, which then cannot continue. A `stream` may be abandoned, or fail, at any moment.
     """
 
     def __init__(self, model: Llama) -> None:
@@ -28,10 +28,10 @@ class PrefixCache:
         self._weights, self._cache, self._turn = None, None, object()
 
     def begin(self, model: Llama, prompt: Sequence[int], *, max_tokens: int) -> KVCache:
-        """A cache with room for the prompt and `max_tokens` more.
+        """A cache for the prompt and `max_tokens` more, holding the part of the prompt read before.
 
-        It holds as much of the prompt as was read before, but never the last id: the answer begins
-        with that one's logits. Raises ValueError for another model than the cache was made for.
+        The last id of the prompt is never held, because the answer begins with its logits.
+        Raises ValueError for a model other than the one that the cache was made for.
         """
         if model is not self._model:
             raise ValueError("a PrefixCache holds the keys and values of one model, and this is "
@@ -47,15 +47,15 @@ class PrefixCache:
             self._cache = model.new_cache(batch_size=1, max_seq_len=n_needed)
         self._cache.truncate(len(self.ids))
         if self._cache.max_seq_len < n_needed:
-            room = min(context, max(n_needed, 2 * self._cache.max_seq_len))
             # Doubling copies each token about once, however many turns there are.
+            room = min(context, max(n_needed, 2 * self._cache.max_seq_len))
             self._cache = self._cache.copy([0], max_seq_len=room)
         return self._cache
 
     def follow(self, prompt: Sequence[int], tokens: Iterator[int]) -> Iterator[int]:
-        """The tokens of a stream on the cache of `begin`; meanwhile `ids` is what that cache holds.
+        """The tokens of a stream on the cache from `begin`, with `ids` updated to what it holds.
 
-        Raises ValueError when a later `begin` has taken the cache in between.
+        Raises ValueError if a later `begin` has taken the cache since.
         """
         text, turn = list(prompt), self._turn
         for token in tokens:
@@ -76,6 +76,6 @@ def _n_shared(left: Sequence[int], right: Sequence[int]) -> int:
 
 
 def weights_of(model: Llama) -> list[tuple]:
-    """What changes when a weight is replaced or written to."""
+    """A value that changes when a weight is replaced or written to."""
     return [(w.data_ptr(), w.dtype, 0 if w.is_inference() else w._version)
             for w in model.parameters()]

@@ -1,9 +1,9 @@
 """From logits to the next token: reshape the distribution, then draw from it.
 
 Every method here is a function from logits to logits that rules tokens out (their logit becomes
--inf) or flattens the rest; they compose in one fixed order: repetition penalty, temperature, top-k,
-top-p, min-p. The draw inverts the cumulative distribution at one uniform number per sequence, so a
-seed repeats and a batch equals its rows.
+-inf) or flattens the rest. They are applied in one fixed order: repetition penalty, temperature,
+top-k, top-p, min-p. The draw inverts the cumulative distribution at one uniform number per
+sequence, so a seed repeats and a batch equals its rows.
 
 Notebook 16. Sources: Holtzman et al., arXiv:1904.09751 (top-p); Fan et al., arXiv:1805.04833
 (top-k); Nguyen et al., arXiv:2407.01082 (min-p); Keskar et al., arXiv:1909.05858, section 4.1
@@ -23,10 +23,11 @@ from llama_from_scratch.config import record
 class Sampling:
     """How to choose the next token.
 
-    `temperature` 0 takes the most likely one; None and 1.0 elsewhere mean "off". `top_k`: only the
-    k most likely. `top_p`: the fewest tokens that together hold this probability. `min_p`: only
-    tokens at least this fraction as likely as the most likely one. `repetition_penalty`: above 1
-    makes tokens that already occur in the prompt or the answer less likely.
+    `temperature`: 0 takes the most likely token, and 1.0 changes nothing. `top_k`: only the k most
+    likely. `top_p`: the fewest tokens that together hold this probability. `min_p`: only tokens at
+    least this fraction as likely as the most likely one. `repetition_penalty`: a value above 1
+    makes tokens that already occur in the prompt or the answer less likely, and 1.0 changes
+    nothing. None turns a setting off.
     """
 
     temperature: float = 1.0
@@ -59,19 +60,19 @@ def penalize_repetition(
 ) -> Float[Tensor, "B V"]:
     """Logits where every `seen` token is less likely.
 
-    Positive ones are divided by `penalty`, negative ones multiplied.
+    Positive logits are divided by `penalty`, and negative ones are multiplied by it.
     """
     return torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
 
 
 def keep_top_k(logits: Float[Tensor, "B V"], k: int) -> Float[Tensor, "B V"]:
-    """Only the k largest logits, the rest -inf. Tokens that tie with the k-th stay."""
+    """Only the k largest logits and those equal to the k-th, with the rest at -inf."""
     kth_B1 = logits.topk(min(k, logits.shape[-1])).values[:, -1:]
     return logits.masked_fill(logits < kth_B1, -math.inf)
 
 
 def keep_top_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
-    """The most likely tokens, up to and with the one at which their probabilities reach p."""
+    """Only the most likely tokens, up to the one with which they hold probability p."""
     sorted_BV, order_BV = logits.sort(descending=True, stable=True)
     probs_BV = sorted_BV.softmax(-1)
     before_BV = probs_BV.cumsum(-1) - probs_BV
@@ -88,8 +89,8 @@ def distribution(
 ) -> Float[Tensor, "B V"]:
     """Probabilities of the next token once `sampling` is applied.
 
-    At temperature 0 the most likely token has all of it. `seen` marks the tokens that the
-    repetition penalty applies to; it is needed when that is not 1.
+    At temperature 0 the most likely token has probability 1. `seen` marks the tokens that the
+    repetition penalty applies to, and is needed if that is not 1.
     """
     if sampling.repetition_penalty != 1.0:
         if seen is None:
@@ -109,12 +110,12 @@ def distribution(
 
 
 def draw(probs: Float[Tensor, "B V"], uniform: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
-    """The token of each row whose slice of the cumulative distribution holds `uniform`.
+    """The token whose slice of the cumulative distribution holds `uniform`, in each row.
 
-    `uniform`: a number in [0, 1) per row. Summed in float64, so that a token of probability 0 is
-    never drawn.
+    `uniform`: one number in [0, 1) per row. The sum is in float64, so that a token of probability 0
+    is never drawn.
     """
     cumulative_BV = probs.double().cumsum(-1)
     target_B1 = uniform.double()[:, None] * cumulative_BV[:, -1:]
-    found_B = torch.searchsorted(cumulative_BV, target_B1, right=True)[:, 0]
-    return found_B.clamp(max=probs.shape[-1] - 1)
+    return torch.searchsorted(
+        cumulative_BV, target_B1, right=True)[:, 0].clamp(max=probs.shape[-1] - 1)

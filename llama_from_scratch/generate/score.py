@@ -1,8 +1,8 @@
-"""How likely the model finds a text: the log-probability of each token, given all before it.
+"""How likely a text is to the model: the log-probability of each token, given all before it.
 
 These are the model's own numbers, the log-softmax of its logits, without temperature, cut or mask,
-however the token was chosen. Their mean with the sign changed is the loss of training (notebook
-17); exp of that is the perplexity.
+however the token was chosen. The negative of their mean is the training loss (notebook 17), and exp
+of that is the perplexity.
 
 Continues notebook 16.
 """
@@ -25,9 +25,9 @@ _N_TOKENS_AT_ONCE = 256
 
 @record
 class Scored:
-    """An id that was written and its log-probability in nats.
+    """An id that was written, with its log-probability in nats.
 
-    `likeliest`: the likeliest ids at its place with their log-probabilities, best first.
+    `likeliest`: the likeliest ids at its place and their log-probabilities, best first.
     """
 
     id: int
@@ -40,29 +40,30 @@ def generate_scored(
     max_tokens: int | Sequence[int] | None = None, sampling: Sampling = GREEDY, seed: int = 0,
     stop_ids: Set[int] | Sequence = frozenset(), mask: LogitMask | None = None,
 ) -> list[list[Scored]]:
-    """What `generate` writes, each id with its log-probability and the likeliest at its place."""
+    """What `generate` writes, each id scored, with the `n_likeliest` ids at its place."""
     if not 0 <= n_likeliest <= model.config.vocab_size:
         raise ValueError("n_likeliest is a number of ids from 0 to the vocabulary's "
                          f"{model.config.vocab_size}; got {n_likeliest}")
     prompts = as_prompts(prompts)
     answers = [[] for _ in prompts]
-    for decoded in decode(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed,
-                          stop_ids=stop_ids, mask=mask):
-        log_probs_BV = decoded.logits.log_softmax(-1)
-        for b, log_probs_V in zip(decoded.rows, log_probs_BV, strict=True):
-            if (token := decoded.tokens[b]) is not None:
+    for step in decode(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed,
+                       stop_ids=stop_ids, mask=mask):
+        log_probs_BV = step.logits.log_softmax(-1)
+        for b, log_probs_V in zip(step.rows, log_probs_BV, strict=True):
+            if (token := step.tokens[b]) is not None:
                 best = log_probs_V.topk(n_likeliest)
-                likeliest = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-                answers[b].append(Scored(id=token, log_prob=log_probs_V[token].item(),
-                                         likeliest=likeliest))
+                answers[b].append(Scored(
+                    id=token, log_prob=log_probs_V[token].item(),
+                    likeliest=tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True)),
+                ))
     return answers
 
 
 def score(model: Llama, ids: Sequence[int]) -> Float[Tensor, "T"]:
-    """The log-probability in nats of each id but the first, given those before it.
+    """The log-probability in nats of each id but the first, given the ids before it.
 
-    That is one number fewer than ids. Raises ValueError for fewer than two ids, an id outside the
-    vocabulary, or a text longer than the model's context.
+    Raises ValueError for fewer than two ids, an id outside the vocabulary, or a text longer than
+    the model's context.
     """
     if len(ids) < 2:
         raise ValueError(f"an id is scored after at least one other; got {len(ids)}. "
@@ -71,9 +72,8 @@ def score(model: Llama, ids: Sequence[int]) -> Float[Tensor, "T"]:
     with torch.inference_mode():
         ids_1T = torch.tensor([ids], device=model.device)
         hidden_TD = model.hidden(ids_1T[:, :-1])[0]
-        pieces = zip(hidden_TD.split(_N_TOKENS_AT_ONCE), ids_1T[0, 1:].split(_N_TOKENS_AT_ONCE),
-                     strict=True)
         return torch.cat([
             model.output(some_TD).float().log_softmax(-1).gather(-1, next_T[:, None])[:, 0]
-            for some_TD, next_T in pieces
+            for some_TD, next_T in zip(hidden_TD.split(_N_TOKENS_AT_ONCE),
+                                       ids_1T[0, 1:].split(_N_TOKENS_AT_ONCE), strict=True)
         ])

@@ -1,10 +1,11 @@
-"""A small model guesses the next few tokens; the big one checks all guesses in one pass.
+"""A small model guesses the next few tokens, and the big one checks all guesses in one pass.
 
 Reading several tokens at once costs less than reading them one by one, because the weights are
-fetched once. A guess x is kept with probability min(1, p(x) / q(x)), where p is the big model's
-distribution and q the small one's; the first guess that is refused is replaced by a draw from the
-excess of p over q. So every token is distributed as the big model alone would draw it, however bad
-the guesses are. Greedy decoding is the same rule with all probability on one token.
+fetched once. Let p be the big model's distribution and q the small one's. A guess x is kept with
+probability min(1, p(x) / q(x)). The first guess that is refused is replaced by a draw from
+max(p - q, 0), divided by its sum. Every token then has the distribution that the big model alone
+would give it, however bad the guesses are. Greedy decoding is the same rule with all probability on
+one token.
 
 Continues notebook 16. Sources: Leviathan et al., arXiv:2211.17192, section 2.3 and appendix A.1;
 Chen et al., arXiv:2302.01318.
@@ -24,9 +25,9 @@ from llama_from_scratch.model.transformer import Llama
 
 @record
 class Round:
-    """One pass of the big model: the ids it added to the answer.
+    """One pass of the big model: the ids that it added to the answer.
 
-    The draft guessed `n_guessed` ids, of which the first `n_accepted` were kept.
+    The draft made `n_guessed` guesses, and the first `n_accepted` of them were kept.
     """
 
     ids: tuple[int, ...]
@@ -36,7 +37,7 @@ class Round:
 
 @record
 class Speculation:
-    """An answer and the rounds in which it was written."""
+    """An answer and what it took, round by round."""
 
     ids: list[int]
     rounds: list[Round]
@@ -44,12 +45,12 @@ class Speculation:
     @property
     def acceptance(self) -> float:
         """The share of guesses that were kept; 0 if there were none."""
-        n_guessed = sum(r.n_guessed for r in self.rounds)
-        return sum(r.n_accepted for r in self.rounds) / max(1, n_guessed)
+        return (sum(r.n_accepted for r in self.rounds)
+                / max(1, sum(r.n_guessed for r in self.rounds)))
 
     @property
     def tokens_per_pass(self) -> float:
-        """New ids per pass of the big model; alone it would write 1."""
+        """New ids per pass of the big model; without a draft it would be 1."""
         return len(self.ids) / len(self.rounds)
 
 
@@ -60,7 +61,7 @@ def generate_speculatively(
 ) -> Speculation:
     """What `model` writes after the prompt, with the guesses of `draft`.
 
-    Arguments and refusals are those of `rounds`.
+    Takes the arguments of `rounds`, and raises its errors.
     """
     found = list(rounds(model, prompt, draft=draft, n_guesses=n_guesses, max_tokens=max_tokens,
                         sampling=sampling, seed=seed, stop_ids=stop_ids))
@@ -72,30 +73,30 @@ def rounds(
     max_tokens: int | None = None, sampling: Sampling = GREEDY, seed: int = 0,
     stop_ids: Set[int] = frozenset(),
 ) -> Iterator[Round]:
-    """The answer of `model` in pieces of 1 to `n_guesses` + 1 ids.
+    """The answer of `model` in rounds, each as soon as the big model has read the guesses.
 
-    Each comes as soon as the big model has read the guesses. Greedy: the ids that `generate`
-    returns. Sampled: ids from the same distribution, but not the same ones for a seed. This is
-    exact in the arithmetic of real numbers. Reading several tokens at once adds in another order
-    than reading one, so two logits that are equal up to the rounding of the dtype may change
-    places; bfloat16 makes such ties common. Beyond the draft's context nothing more is guessed.
-    Raises ValueError for models of different vocabularies, n_guesses below 1, and everything that
-    `generate` refuses.
+    A round has 1 to `n_guesses` + 1 ids, and may have fewer where a stop id ends the answer.
+    Greedy: the ids that `generate` returns. Sampled: ids from the same distribution, but not the
+    same ones for a seed. This is exact in the arithmetic of real numbers. Reading several tokens at
+    once adds in another order than reading one, so two logits that are equal up to the rounding of
+    the dtype may change places; bfloat16 makes such ties common. Nothing is guessed beyond the
+    draft's context.
+    Raises ValueError for models of different vocabularies, for `n_guesses` below 1, and for
+    everything that `generate` refuses.
     """
     if draft.config.vocab_size != model.config.vocab_size:
-        raise ValueError("the draft must speak the same ids as the model; "
-                         f"got vocabularies of {draft.config.vocab_size} and "
-                         f"{model.config.vocab_size}. Take a draft with the same tokenizer, "
-                         "usually a smaller model of the same family")
+        raise ValueError("the draft must speak the same ids as the model; got vocabularies of "
+                         f"{draft.config.vocab_size} and {model.config.vocab_size}. Take a draft "
+                         "with the same tokenizer, usually a smaller model of the same family")
     if n_guesses < 1:
         raise ValueError(f"n_guesses must be at least 1; got {n_guesses}. "
                          "Without guesses, call generate")
-    [limit] = check_limits(model, [prompt], max_tokens)
-    [stops] = check_stops(model, [prompt], stop_ids)
+    [limit], [stops] = (
+        check_limits(model, [prompt], max_tokens), check_stops(model, [prompt], stop_ids))
     text, end, draft_context = list(prompt), len(prompt) + limit, draft.config.max_seq_len
     generator = torch.Generator().manual_seed(seed)
-    big = _Reader(model, sampling, max_seq_len=end)
-    small = _Reader(draft, sampling, max_seq_len=min(end, draft_context))
+    big, small = (_Reader(model, sampling, max_seq_len=end),
+                  _Reader(draft, sampling, max_seq_len=min(end, draft_context)))
     while len(text) < end:
         n = max(0, min(n_guesses, end - len(text) - 1, draft_context - len(text) + 1))
         guesses, guessed_from = [], []
@@ -139,7 +140,7 @@ def _uniform(generator: torch.Generator) -> Float[Tensor, "1"]:
 
 
 class _Reader:
-    """A model and what it has read of the text so far."""
+    """A model and the cache of what it has read of the text so far."""
 
     def __init__(self, model: Llama, sampling: Sampling, *, max_seq_len: int) -> None:
         self._model, self._sampling = model, sampling

@@ -24,7 +24,7 @@ VECTOR_BYTES = 16
 
 
 @record
-class Rung:
+class RmsNormRung:
     """One entry point of rms_norm.cu, and what must be known to launch it.
 
     vectors: of 16 bytes, that a thread holds of its row; None where a row may have any width and is
@@ -48,21 +48,23 @@ class Rung:
 
 
 FORWARD_RUNGS = ladder(
-    Rung(entry="rms_norm_forward_1", is_full=True, is_thread_per_row=True, takes_residual=False),
-    Rung(entry="rms_norm_forward_2", is_full=True, takes_n_rows=False, takes_residual=False),
-    Rung(entry="rms_norm_forward", takes_n_rows=False),
-    Rung(entry="rms_norm_forward_by1", vectors=1),
-    Rung(entry="rms_norm_forward_by2", vectors=2),
-    Rung(entry="rms_norm_forward_by4", vectors=4),
-    Rung(entry="rms_norm_forward_by8", vectors=8, most_threads=512),
+    RmsNormRung(entry="rms_norm_forward_1", is_full=True, is_thread_per_row=True,
+                takes_residual=False),
+    RmsNormRung(entry="rms_norm_forward_2", is_full=True, takes_n_rows=False, takes_residual=False),
+    RmsNormRung(entry="rms_norm_forward", takes_n_rows=False),
+    RmsNormRung(entry="rms_norm_forward_by1", vectors=1),
+    RmsNormRung(entry="rms_norm_forward_by2", vectors=2),
+    RmsNormRung(entry="rms_norm_forward_by4", vectors=4),
+    RmsNormRung(entry="rms_norm_forward_by8", vectors=8, most_threads=512),
 )
 BACKWARD_RUNGS = ladder(
-    Rung(entry="rms_norm_backward_1", is_full=True, takes_n_rows=False, takes_residual=False),
-    Rung(entry="rms_norm_backward", resident=1024),
-    Rung(entry="rms_norm_backward_by1", vectors=1, resident=1024),
-    Rung(entry="rms_norm_backward_by2", vectors=2, resident=768),
-    Rung(entry="rms_norm_backward_by4", vectors=4, resident=384),
-    Rung(entry="rms_norm_backward_by8", vectors=8, resident=256),
+    RmsNormRung(entry="rms_norm_backward_1", is_full=True, takes_n_rows=False,
+                takes_residual=False),
+    RmsNormRung(entry="rms_norm_backward", resident=1024),
+    RmsNormRung(entry="rms_norm_backward_by1", vectors=1, resident=1024),
+    RmsNormRung(entry="rms_norm_backward_by2", vectors=2, resident=768),
+    RmsNormRung(entry="rms_norm_backward_by4", vectors=4, resident=384),
+    RmsNormRung(entry="rms_norm_backward_by8", vectors=8, resident=256),
 )
 LADDERS = {"forward": FORWARD_RUNGS, "backward": BACKWARD_RUNGS}
 
@@ -117,7 +119,7 @@ def shape_for(
     n_vectors, rest = divmod(n_columns, VECTOR_BYTES // dtype.itemsize)
     is_narrow = not rest and n_vectors <= 4 * WARP
 
-    def fits(each: Rung) -> bool:
+    def fits(each: RmsNormRung) -> bool:
         return not rest and n_vectors <= each.vectors * each.most_threads
 
     if rung is None:
@@ -175,7 +177,7 @@ def run_backward(
     """(dx, dweight), given what `run_forward` returned, by the fastest rung or the one named.
 
     x: what was normalised, that is, the sum if there was a residual. dsum: the gradient that
-    reaches this sum on other ways; it is added to dx. Rung 1 takes none. n_blocks: the size of the
+    reaches this sum in other ways; it is added to dx. Rung 1 takes none. n_blocks: the size of the
     grid that stays, instead of as many as the device holds.
     """
     dy, x, weight = aligned(dy), aligned(x), aligned(weight)

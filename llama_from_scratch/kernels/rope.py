@@ -26,7 +26,7 @@ LAYOUTS = ("interleaved", "half")
 
 
 @record
-class Rung:
+class RopeRung:
     """One entry point of rope.cu, and what a thread of it has in hand.
 
     is_by_vector: whole vectors of 16 bytes at a time; otherwise one pair.
@@ -41,9 +41,9 @@ class Rung:
 
 
 RUNGS = ladder(
-    Rung(entry="rope_1", is_block_per_head=True),
-    Rung(entry="rope_2"),
-    Rung(entry="rope", is_by_vector=True, heads=2),
+    RopeRung(entry="rope_1", is_block_per_head=True),
+    RopeRung(entry="rope_2"),
+    RopeRung(entry="rope", is_by_vector=True, heads=2),
 )
 
 

@@ -25,7 +25,7 @@ VECTOR_BYTES = 16   # of one memory access
 
 
 @record
-class Rung:
+class SwigluRung:
     """One entry point of swiglu.cu.
 
     vectors: of 16 bytes, that a thread asks for of each tensor at once; None: one number.
@@ -36,13 +36,13 @@ class Rung:
 
 
 RUNGS = ladder(
-    Rung(entry="swiglu_forward_1", vectors=None),
-    Rung(entry="swiglu_forward_2", vectors=1),
-    Rung(entry="swiglu_forward", vectors=2),
+    SwigluRung(entry="swiglu_forward_1", vectors=None),
+    SwigluRung(entry="swiglu_forward_2", vectors=1),
+    SwigluRung(entry="swiglu_forward", vectors=2),
 )
 BACKWARD_RUNGS = ladder(
-    Rung(entry="swiglu_backward_1", vectors=None),
-    Rung(entry="swiglu_backward", vectors=1),
+    SwigluRung(entry="swiglu_backward_1", vectors=None),
+    SwigluRung(entry="swiglu_backward", vectors=1),
 )
 
 
@@ -86,7 +86,7 @@ def run_backward(
 
 
 def _launch(
-    rung: Rung, tensors: list[Tensor], *, n_blocks: int | None,
+    rung: SwigluRung, tensors: list[Tensor], *, n_blocks: int | None,
     launcher: Callable[..., object] | None
 ) -> None:
     n, real = tensors[0].numel(), tensors[0].dtype

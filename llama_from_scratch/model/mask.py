@@ -8,8 +8,6 @@ Notebook 13. Causal: every Llama. Document: Llama 3 pre-training (arXiv:2407.217
 Chunked: Llama 4.
 """
 
-import functools
-
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -80,32 +78,37 @@ class Visible:
     n_queries: int
     chunk_size: int | None = None
 
+    def __post_init__(self) -> None:
+        # Not functools.cached_property, whose lock torch.compile cannot trace.
+        object.__setattr__(self, "_kept", [])
+        object.__setattr__(self, "_is_plain", self.tokens.is_plain and (
+            self.chunk_size is None or self.shape[1] <= self.chunk_size))
+
     @property
     def shape(self) -> tuple[int, int]:
         """Queries and keys: (T, S)."""
         return self.n_queries, self.tokens.positions.shape[1]
 
-    @functools.cached_property
+    @property
     def is_everything(self) -> bool:
         """One query that sees all keys: no mask is needed."""
-        return self.n_queries == 1 and self._is_one_plain_chunk
-
-    @functools.cached_property
-    def is_causal(self) -> bool:
-        """All tokens are queries, and order alone decides: kernels need no mask for that."""
-        T, S = self.shape
-        return T == S > 1 and self._is_one_plain_chunk
+        return self._is_plain and self.n_queries == 1
 
     @property
-    def _is_one_plain_chunk(self) -> bool:
-        is_one_chunk = self.chunk_size is None or self.shape[1] <= self.chunk_size
-        return self.tokens.is_plain and is_one_chunk
+    def is_causal(self) -> bool:
+        """All tokens are queries, and order alone decides: kernels need no mask for that."""
+        return self._is_plain and 1 < self.n_queries == self.tokens.positions.shape[1]
 
-    @functools.cached_property
+    @property
     def mask(self) -> Bool[Tensor, "B 1 T S"] | None:
         """True where a query may look; None where `is_causal` or `is_everything` says it all."""
         if self.is_causal or self.is_everything:
             return None
+        if not self._kept:
+            self._kept.append(self._dense())
+        return self._kept[0]
+
+    def _dense(self) -> Bool[Tensor, "B 1 T S"]:
         tokens, (T, S) = self.tokens, self.shape
         mask_BTS = causal_mask(T, S, device=tokens.positions.device)
         if tokens.documents is not None:

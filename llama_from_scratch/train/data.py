@@ -1,9 +1,9 @@
-"""From files to batches: documents framed by special tokens, one stream of them, cut into windows.
+"""From files to batches: documents between special tokens, joined to one stream, cut into windows.
 
-A window can hold the end of one document and the beginning of the next; document numbers and
-positions that restart keep them apart, so nothing is padded and no token attends to another
-document. Which windows make up a batch depends on the seed and the step alone: a run resumed at
-step k sees what the uninterrupted run saw.
+A window may hold the end of one document and the beginning of the next. Document numbers, and
+positions that restart, keep them apart: nothing is padded, and no token attends to another
+document. Which windows make up a batch depends on the seed and the step alone, so a run resumed at
+step k gets the batches of the uninterrupted run.
 
 Notebook 17. Document mask: Llama 3, arXiv:2407.21783, section 3.2.
 """
@@ -31,12 +31,12 @@ def read_documents(
 ) -> list[str]:
     """The documents in a text file, or in all files below a folder in order of their paths.
 
-    A file is one document; with a `separator`, such as "\\n\\n" for blank lines, each text between
+    A file is one document; with a `separator`, such as "\\n\\n" for blank lines, each piece between
     separators is one. Line ends become "\\n". White space around a document is cut off, and empty
-    ones are left out. `suffixes`, such as {".py", ".md"}, chooses files of a folder; hidden files
-    and folders (".git") are never read. A file that is not UTF-8 raises ValueError with the byte;
-    with `on_skip(file, reason)` it is reported there and left out. Raises ValueError if no text
-    remains.
+    documents are left out. `suffixes`, such as {".py", ".md"}, chooses files of a folder; hidden
+    files and folders (".git") are never read. A file that is not UTF-8 raises ValueError with the
+    byte; with `on_skip(file, reason)` it is reported there and left out.
+    Raises ValueError if no text remains.
     """
     path = Path(path)
     if not path.exists():
@@ -45,8 +45,8 @@ def read_documents(
     files = list(_files(path, suffixes)) if path.is_dir() else [path]
     if not files:
         wanted = f" ending in {' or '.join(sorted(suffixes))}" if suffixes else ""
-        raise ValueError(f"the folder {path} has no files{wanted} below it. Choose another folder, "
-                         "or other suffixes")
+        raise ValueError(f"the folder {path} has no files{wanted} below it. "
+                         "Choose another folder, or other suffixes")
     documents = []
     for file in files:
         try:
@@ -73,7 +73,7 @@ def _files(folder: Path, suffixes: Collection[str] | None) -> Iterator[Path]:
 
 
 def read_text(file: str | Path) -> str:
-    """The text of one file, its line ends made "\n" and a byte-order mark left out.
+    """The text of one file, with every line end made "\\n" and without a byte-order mark.
 
     Raises ValueError naming the first byte that is not UTF-8.
     """
@@ -81,23 +81,22 @@ def read_text(file: str | Path) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        byte = data[error.start]
-        raise ValueError(f"text must be UTF-8, and in {file} byte {error.start} is 0x{byte:02x} "
-                         f"({error.reason}). Convert the file, or leave it out") from error
+        raise ValueError(f"text must be UTF-8, and in {file} byte {error.start} is "
+                         f"0x{data[error.start]:02x} ({error.reason}). "
+                         "Convert the file, or leave it out") from error
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
 
 def split_validation(documents: Sequence[str], *, fraction: float) -> tuple[list[str], list[str]]:
-    """The documents to learn from and the last `fraction` of them, at least one, to be judged by.
+    """The documents to train on, and the last `fraction` of them, at least one, for validation.
 
-    A single document is cut in two, at the end of a line where there is one near.
+    A single document is cut in two, at the end of a line if there is one near.
     Raises ValueError if a part is empty.
     """
     if not 0 < fraction < 1:
         raise ValueError(f"the fraction for validation must lie between 0 and 1; got {fraction}")
     if len(documents) > 1:
-        n_kept = len(documents) - round(len(documents) * fraction)
-        n_kept = min(max(n_kept, 1), len(documents) - 1)
+        n_kept = min(max(len(documents) - round(len(documents) * fraction), 1), len(documents) - 1)
         return list(documents[:n_kept]), list(documents[n_kept:])
     text = "".join(documents)
     cut = len(text) - max(round(len(text) * fraction), 1)
@@ -112,10 +111,10 @@ def split_validation(documents: Sequence[str], *, fraction: float) -> tuple[list
 
 @record
 class Batch:
-    """B windows of T tokens. `targets` are the tokens that follow, `IGNORE` at a document's end.
+    """B windows of T tokens, each token with the one that follows it as its target.
 
-    `documents` number the documents of a window from 0; `positions` count from 0 at each document's
-    first token in the window.
+    `targets` are `IGNORE` at the end of a document. `documents` number the documents of a window
+    from 0; `positions` count from 0 at each document's first token in the window.
     """
 
     ids: Int[Tensor, "B T"]
@@ -142,12 +141,13 @@ class Batch:
 
 
 class Packed:
-    """Documents as one stream of tokens: begin-of-text, a document, end-of-text, the next one.
+    """Documents as one stream of tokens, each between begin-of-text and end-of-text.
 
-    `n_documents`, `n_tokens` (special ones included) and `n_bytes` (of UTF-8 text) say how much
-    there is. Equal streams have equal `digest`s, and different ones have different ones. A token
-    takes two bytes up to a vocabulary of 65,536, and four above. Raises ValueError if there is no
-    text at all, or the tokenizer has no begin-of-text or end-of-text.
+    `n_documents`, `n_tokens` (special ones included) and `n_bytes` (of UTF-8 text) are its sizes.
+    Equal streams have equal `digest`s, and different streams have different ones. A token takes two
+    bytes of memory if the vocabulary has at most 65,536 tokens, otherwise four.
+    Raises ValueError if there is no text at all, or the tokenizer has no begin-of-text or
+    end-of-text.
     """
 
     def __init__(self, documents: Iterable[str], tokenizer: Tokenizer) -> None:
@@ -164,22 +164,20 @@ class Packed:
         self._bytes_of = torch.tensor([0 if i in special else len(tokenizer.decode_bytes([i]))
                                        for i in range(tokenizer.vocab_size)])
         self.n_documents, self.n_tokens = len(parts), len(self._ids)
-        counts = np.bincount(self._ids, minlength=tokenizer.vocab_size)
-        self.n_bytes = int(counts @ self._bytes_of.numpy())
-        # Not files.digest: saved runs hold this one, and resuming compares it.
+        self.n_bytes = int(np.bincount(self._ids, minlength=tokenizer.vocab_size)
+                           @ self._bytes_of.numpy())
         self.digest = hashlib.sha256(self._ids.tobytes() + self._starts.tobytes()).hexdigest()
 
     def batch(self, step: int, *, batch_size: int, seq_len: int, seed: int) -> Batch:
         """The batch of a step: a function of these numbers and of the stream, and of nothing else.
 
         An epoch visits each of its windows once, in an order drawn from the seed and the epoch's
-        number; batches continue from one epoch into the next. The stream is rarely a whole number
-        of windows: each epoch leaves out a different rest of less than a window, some of it at the
-        beginning and some at the end.
+        number; batches run on from one epoch into the next. The stream is rarely a whole number of
+        windows. Each epoch leaves out a different remainder of less than a window, part of it at
+        the beginning and part at the end.
         """
         n_windows, n_spare = divmod(self._n_predicted(seq_len), seq_len)
-        numbers = np.arange(step * batch_size, (step + 1) * batch_size)
-        epochs, places = np.divmod(numbers, n_windows)
+        epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), n_windows)
         rows = []
         for epoch in range(epochs[0], epochs[-1] + 1):
             random = np.random.default_rng([seed, epoch])
@@ -188,9 +186,9 @@ class Packed:
         return self._windows(np.concatenate(rows), seq_len)
 
     def in_order(self, *, batch_size: int, seq_len: int) -> Iterator[Batch]:
-        """All windows from the first to the last, every token once.
+        """All windows from the first to the last, every token of every document predicted once.
 
-        What is left at the end makes a shorter last batch.
+        What is left at the end makes a last batch of one shorter window.
         """
         n_windows, n_spare = divmod(self._n_predicted(seq_len), seq_len)
         for first in range(0, n_windows, batch_size):
@@ -209,8 +207,9 @@ class Packed:
             raise ValueError("a window holds a token and what follows, so seq_len is at least 2; "
                              f"got {seq_len}")
         if self.n_tokens - 1 < seq_len:
-            raise ValueError(f"a window of seq_len={seq_len} needs {seq_len + 1} tokens, and this "
-                             f"text has {self.n_tokens}. Give more text or a smaller seq_len")
+            raise ValueError(f"a window of seq_len={seq_len} needs {seq_len + 1} tokens, "
+                             f"and this text has {self.n_tokens}. "
+                             "Give more text or a smaller seq_len")
         return self.n_tokens - 1
 
     def _windows(self, first: np.ndarray, seq_len: int) -> Batch:
@@ -218,8 +217,8 @@ class Packed:
         document_BT = np.searchsorted(self._starts, where_BT, side="right") - 1
         successor_BT = np.searchsorted(self._starts, where_BT + 1, side="right") - 1
         begin_BT = np.maximum(self._starts[document_BT], first[:, None])
-        next_BT = self._ids[where_BT + 1].astype(np.int64)
-        targets_BT = np.where(successor_BT == document_BT, next_BT, IGNORE)
+        targets_BT = np.where(successor_BT == document_BT,
+                              self._ids[where_BT + 1].astype(np.int64), IGNORE)
         return Batch(
             ids=torch.from_numpy(self._ids[where_BT].astype(np.int64)),
             targets=torch.from_numpy(targets_BT),

@@ -92,7 +92,7 @@ def train(
 
 
 def _step(run: resume.Run, parts: TrainParts, number: int, *, told: str) -> Step:
-    """One update. `told`: where the last good weights are, for the error if it diverges."""
+    """One update. `told`: a sentence for the error message if it diverges."""
     model, config = run.model, run.config
     began = time.perf_counter()
     lr = learning_rate(number, n_steps=config.n_steps, peak=config.peak_lr,
@@ -166,7 +166,10 @@ def _product_s(x: Tensor, w: Tensor) -> float:
 
 
 def _refuse_infinite_weights(run: resume.Run, steps: list[Step], *, told: str) -> None:
-    """Raises Diverged if the last update broke the weights, which only the next loss would show."""
+    """Raises Diverged if the last update made a weight infinite or not a number.
+
+    The loss would show it only at the next step, after the broken weights were saved.
+    """
     if bad := [name for name, p in run.model.named_parameters() if not torch.isfinite(p).all()]:
         raise Diverged(f"the update of step {len(steps) - 1} made {', '.join(bad[:3])} infinite or "
                        f"not a number, so this state is not saved. {told} "
@@ -186,8 +189,8 @@ def _interrupts_noted() -> Iterator[Callable[[], bool]]:
     The second one acts as usual.
     """
     noted = threading.Event()
-    is_main = threading.current_thread() is threading.main_thread()
-    if not is_main:  # only the main thread receives them
+    # Only the main thread receives them.
+    if threading.current_thread() is not threading.main_thread():
         yield noted.is_set
         return
     before = signal.getsignal(signal.SIGINT)

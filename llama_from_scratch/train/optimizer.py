@@ -1,8 +1,8 @@
 """AdamW: steps of the same size for every parameter, however large or small its gradients are.
 
-Each parameter keeps a running mean of its gradient and of the gradient's square; the step is the
-mean over the root of the square. Weight decay is decoupled: it shrinks the weights directly instead
-of passing through those averages.
+Each parameter keeps running means of its gradient and of the gradient's square; the step is the
+first mean divided by the root of the second. Weight decay is decoupled: it shrinks the weights
+directly instead of passing through those means.
 
 Notebook 17. Every Llama. Sources: Kingma and Ba, arXiv:1412.6980, algorithm 1; Loshchilov and
 Hutter, arXiv:1711.05101, algorithm 2; clipping: Pascanu et al., arXiv:1211.5063, algorithm 1.
@@ -26,10 +26,10 @@ class Group:
 
 
 def decay_groups(model: nn.Module, *, weight_decay: float) -> list[Group]:
-    """All trainable parameters: matrices with `weight_decay`, norms without.
+    """All trainable parameters in at most two groups: matrices, which decay, and norms.
 
-    The embedding is one of the matrices. A norm's weight is a scale near 1, which decay would pull
-    to 0.
+    The embedding is one of the matrices. Norms have no decay: their weight is a scale near 1, which
+    decay would pull to 0.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = {name: p for name, p in trainable.items() if p.ndim > 1}
@@ -40,11 +40,10 @@ def decay_groups(model: nn.Module, *, weight_decay: float) -> list[Group]:
 
 
 class AdamW:
-    """The optimizer's memory: per parameter the two averages, and how many steps were taken."""
+    """The optimizer's memory: two averages per parameter, and how many steps were taken."""
 
     def __init__(
-        self, groups: Sequence[Group], *, beta1: float = 0.9, beta2: float = 0.95,
-        eps: float = 1e-8,
+        self, groups: Sequence[Group], *, beta1: float = 0.9, beta2: float = 0.95, eps: float = 1e-8
     ) -> None:
         names = [name for group in groups for name in group.params]
         if not names or len(set(names)) < len(names):
@@ -60,18 +59,20 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, *, lr: float) -> None:
-        """One step against the gradients, all of which must be there.
+        """One step against the gradients; every parameter must have one.
 
         theta <- (1 - lr decay) theta - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-        The averages m and v start at 0; their two divisors correct for that. Both are numbers, so
-        they are moved to the step's length and to eps, which saves two passes over memory.
+        The averages m and v start at 0, and the divisors correct for that. Both divisors are
+        numbers, so they are moved to the step's length and to eps, which saves two passes over
+        memory.
         """
         for group in self.groups:
             if missing := [name for name, p in group.params.items() if p.grad is None]:
                 raise ValueError("every parameter of a group needs a gradient; "
-                                 f"{', '.join(missing[:4])} got none. Call backward first, or "
-                                 "leave frozen parameters out of the groups")
+                                 f"{', '.join(missing[:4])} got none. "
+                                 "Call backward first, or leave frozen parameters out of the "
+                                 "groups")
         self.n_steps += 1
         root = (1 - self.beta2**self.n_steps) ** 0.5
         length = lr * root / (1 - self.beta1**self.n_steps)
@@ -85,22 +86,19 @@ class AdamW:
                 p.addcdiv_(mean, square.sqrt().add_(self.eps * root), value=-length)
 
     def zero_grad(self) -> None:
-        """Removes all gradients."""
+        """Forgets all gradients."""
         for group in self.groups:
             for p in group.params.values():
                 p.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The averages by parameter name and the number of steps, as tensors.
-
-        An exact resume needs nothing else.
-        """
+        """All that an exact resume needs: the averages by parameter name, the number of steps."""
         state = {f"mean.{name}": mean for name, mean in self.means.items()}
         state |= {f"square.{name}": square for name, square in self.squares.items()}
         return state | {"n_steps": torch.tensor(self.n_steps)}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Takes over what `state_dict` returned.
+        """Copies in what `state_dict` returned.
 
         Raises ValueError if it belongs to other parameters.
         """
@@ -112,9 +110,12 @@ class AdamW:
 
 
 def refuse_other_state(state: Mapping[str, Tensor], *, own: Mapping[str, Tensor]) -> None:
-    """Raises ValueError, naming what differs, unless `state` has the keys and shapes of `own`."""
-    wrong = sorted(own.keys() ^ state.keys())
-    wrong += [n for n in own.keys() & state.keys() if own[n].shape != state[n].shape]
+    """Raises ValueError, with the names that differ, unless `state` is of the same parameters.
+
+    It must have the keys and the shapes of `own`.
+    """
+    wrong = sorted(own.keys() ^ state.keys()) + [n for n in own.keys() & state.keys()
+                                                 if own[n].shape != state[n].shape]
     if wrong:
         raise ValueError("the optimizer's state must be of the same parameters; "
                          f"{', '.join(wrong[:4])} {'and more ' if len(wrong) > 4 else ''}differ. "
@@ -123,11 +124,11 @@ def refuse_other_state(state: Mapping[str, Tensor], *, own: Mapping[str, Tensor]
 
 @torch.no_grad()
 def clip_gradients(params: Iterable[nn.Parameter], *, max_norm: float) -> Float[Tensor, ""]:
-    """Scales the gradients down to `max_norm` if they are longer; returns their length before.
+    """The length of all gradients as one vector, in fp32, before they are scaled down.
 
-    The length is that of all gradients as one vector, in fp32. If it is not finite, the gradients
-    are left as they are, for the caller to refuse: scaling by 1 / inf would turn them into zeros
-    and hide it.
+    If it is over `max_norm`, the gradients are scaled to that length. If it is not finite, they are
+    left as they are, and the caller can refuse them: scaling by 1 / inf would turn them into zeros
+    and hide the error.
     """
     grads = [p.grad for p in params if p.grad is not None]
     if not grads:

@@ -1,9 +1,9 @@
 """The parts of a training step, by protocol: each can be wrapped or exchanged alone.
 
-A step is: a batch, the loss of its micro-batches backward, `reduce`, `clip`, the optimizer's step,
-`save` when it is due. With several processes, `count_targets` counts those of all, `reduce` adds up
-gradients and losses, and `save` writes on one of them; with another loss or optimizer, that part
-alone is another.
+A step is: a batch, backward through the loss of each micro-batch, `reduce`, `clip`, the optimizer's
+step, and `save` when it is due. With several processes, `count_targets` counts the targets of all,
+`reduce` adds up gradients and losses, and `save` writes in one process only. To use another loss or
+optimizer, exchange that part alone.
 
 Notebook 17.
 """

@@ -1,4 +1,4 @@
-"""A progress bar for the terminal: steps done, loss, speed and the time left.
+"""A progress bar for the terminal: steps done, loss, speed, and the time left.
 
 Notebook 17 draws its own picture from the same step records.
 """
@@ -26,15 +26,16 @@ def line(step: Step, *, n_steps: int, left_s: float) -> str:
     n_done = step.step + 1
     filled = _WIDTH * n_done // n_steps
     bar = "#" * filled + "." * (_WIDTH - filled)
-    return (f"[{bar}] {n_done}/{n_steps}  loss {step.loss:.3f}  {step.tokens_per_s:,.0f} tokens/s  "
-            f"{duration(left_s)} left")
+    return (f"[{bar}] {n_done}/{n_steps}  loss {step.loss:.3f}  "
+            f"{step.tokens_per_s:,.0f} tokens/s  {duration(left_s)} left")
 
 
 class ProgressBar:
-    """Called with each step, keeps one line of `stream` up to date, ten times a second at most.
+    """Called with each step, keeps one line of `stream` up to date.
 
-    A validation gets a line of its own. Where `stream` is no terminal (a file, a log), only
-    validations and the last step are written, each on a line.
+    The line changes at most ten times a second; each validation keeps a line of its own. If
+    `stream` is not a terminal but a file or a log, only validations and the last step are written,
+    each on a line.
     """
 
     def __init__(self, stream: TextIOBase, *, n_steps: int) -> None:
@@ -47,8 +48,8 @@ class ProgressBar:
         if self._began is None:  # a resumed run begins late
             self._began, self._first = now - step.time_s, step.step
         per_step_s = (now - self._began) / (step.step + 1 - self._first)
-        left_s = per_step_s * (self._n_steps - step.step - 1)
-        text = line(step, n_steps=self._n_steps, left_s=left_s)
+        text = line(step, n_steps=self._n_steps,
+                    left_s=per_step_s * (self._n_steps - step.step - 1))
         is_last = step.step + 1 == self._n_steps
         if step.validation is not None:
             text += (f"  validation {step.validation.loss:.3f} = "

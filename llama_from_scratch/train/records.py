@@ -1,4 +1,4 @@
-"""What goes into a run and what comes out, as frozen records: settings, steps and their history.
+"""What goes into a run and what comes out of it, as frozen records: settings, steps, history.
 
 Notebook 17.
 """
@@ -10,13 +10,13 @@ from llama_from_scratch.config import record
 
 @record
 class TrainConfig:
-    """Everything about a run except the model and the data.
+    """Everything that defines a run except the model and the data.
 
     The defaults suit a model of 1M parameters on a laptop's CPU. `batch_size` windows of `seq_len`
-    tokens make a step; they go through the model `micro_batch_size` at a time, None for all at
-    once, with the same result. `n_warmup` steps lead up to `peak_lr`, a cosine down to
-    `final_lr_ratio` of it. `seed`: the order of the data. `is_bf16`: see `sum_of_nats`;
-    `bf16_pays_off` measures whether this machine gains from it.
+    tokens make a step; they go through the model `micro_batch_size` at a time, or all at once if
+    that is None, with the same result. `n_warmup` steps lead up to `peak_lr`, then a cosine leads
+    down to `final_lr_ratio` of it. `seed` decides the order of the data. `is_bf16`: see
+    `sum_of_nats`; `bf16_pays_off` measures whether this machine gains from it.
     """
 
     n_steps: int = 1200
@@ -60,9 +60,9 @@ class TrainConfig:
 
 @record
 class Evaluation:
-    """How well a text was predicted: in nats per token (`loss`) and in bits per byte.
+    """How well a text was predicted: `loss` in nats per token, and bits per byte.
 
-    `n_targets`, `n_bytes`: how many tokens and bytes were scored.
+    `n_targets`, `n_bytes`: how many tokens and bytes were predicted.
     """
 
     loss: float
@@ -73,11 +73,11 @@ class Evaluation:
 
 @record
 class Step:
-    """One step of training.
+    """One step of a run and what was measured in it.
 
     `loss`: of its batch before the update, in nats per token. `grad_norm`: the gradient's length
-    before clipping. `n_tokens`: tokens read. `time_s`: seconds that the update took, without
-    validation and checkpoints.
+    before clipping. `n_tokens`: tokens read. `time_s`: seconds the update took, without validation
+    and checkpoints.
     """
 
     step: int
@@ -95,9 +95,9 @@ class Step:
 
 @record
 class History:
-    """All steps of a run, those before it was resumed included.
+    """All steps of a run, including those from before it was resumed.
 
-    `is_complete`: it was not interrupted.
+    `is_complete`: the run was not interrupted.
     """
 
     steps: tuple[Step, ...]
@@ -109,7 +109,7 @@ class History:
 
     @property
     def n_tokens(self) -> list[int]:
-        """Tokens read by the end of each step."""
+        """Tokens read up to and with each step."""
         return list(itertools.accumulate(step.n_tokens for step in self.steps))
 
     @property

@@ -1,8 +1,8 @@
 """The learning rate of each step: a short climb, then half a cosine down to a tenth.
 
-Adam's averages are worthless in the first steps, so those are kept small. Later, large steps only
-circle around the minimum that small ones would reach, so they shrink. The rate is a function of the
-step alone, so there is nothing to save or resume.
+Adam's averages are worthless in the first steps, so those steps are kept small. Later, large steps
+only circle around the minimum that small ones would reach, so they shrink. The rate is a function
+of the step alone, so a run has nothing to save or resume for it.
 
 Notebook 17. Every Llama. Sources: Loshchilov and Hutter, SGDR, arXiv:1608.03983, eq. 5;
 arXiv:2302.13971, section 2.3.
@@ -16,9 +16,10 @@ def learning_rate(
 ) -> float:
     """The rate of step 0, 1, ..., n_steps - 1.
 
-    It rises in a line to `peak` over `n_warmup` steps, then falls to `final_ratio` of it. Step
-    `n_warmup` has the peak, the last step exactly `final_ratio * peak`; Llama ends at a tenth.
-    Raises ValueError if `step` is outside the run or the warm-up is not shorter than the run.
+    It rises in a straight line for `n_warmup` steps and then falls along half a cosine. Step
+    `n_warmup` has the rate `peak`, the last step exactly `final_ratio * peak`; Llama ends at a
+    tenth.
+    Raises ValueError if `step` is outside the run, or if the warm-up is not shorter than the run.
     """
     if not 0 <= step < n_steps:
         raise ValueError(f"steps of this run go from 0 to {n_steps - 1}; got {step}")

@@ -103,7 +103,7 @@ for stage in {stages!r}:
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL and fork are POSIX; the renames are the same "
                                             "on Windows")
 def test_a_kill_at_any_stage_leaves_a_whole_checkpoint(tmp_path):
-    stages = list(range(1, 13))
+    stages = list(range(1, 16))
     for stage in stages:
         native.save(tmp_path / str(stage), drawn(1), TOKENIZER)
     script = KILLED_SAVE.format(tests=[str(Path(__file__).parent), str(Path(__file__).parents[1])],

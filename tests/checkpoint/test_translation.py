@@ -1,6 +1,4 @@
-"""The table of names against planted formats that store our parameters in ways which the real ones
-do not need yet.
-"""
+"""The table of names, held against planted formats that need more than the real ones do yet."""
 
 import dataclasses
 
@@ -12,7 +10,9 @@ from llama_from_scratch import family
 from llama_from_scratch.checkpoint.names import HUGGING_FACE, Format, Row, Table, Theirs, shapes
 from llama_from_scratch.checkpoint.translation import (
     Translation,
+    to_halves,
     to_ours,
+    to_pairs,
     to_theirs,
     translation,
     translation_of,
@@ -211,3 +211,10 @@ def test_names_are_kept_in_the_order_of_ours_and_what_files_may_repeat_is_known(
     assert "model.layers.4.self_attn.rotary_emb.inv_freq" not in how.ignored
     tied = translation(HUGGING_FACE, dataclasses.replace(config, is_tied=True))
     assert "lm_head.weight" not in tied.theirs and len(how.theirs) == len(tied.theirs) + 1
+
+
+def test_pairs_and_halves_undo_each_other_and_keep_heads_apart():
+    rows = torch.arange(8.0)[:, None].expand(8, 3)
+    assert to_halves(rows, 2)[:, 0].tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
+    assert torch.equal(to_pairs(to_halves(rows, 2), 2), rows)
+    assert not torch.equal(to_halves(rows, 1), to_halves(rows, 2)), "the number of heads matters"

@@ -56,8 +56,8 @@ def test_distributions_equal_those_of_transformers(sampling):
 
 def test_temperature_zero_puts_everything_on_the_most_likely_token():
     probs = distribution(LOGITS, GREEDY)
-    assert torch.equal(probs.argmax(-1), LOGITS.argmax(-1))
-    assert torch.equal(probs.max(-1).values, torch.ones(3))
+    assert (torch.equal(probs.argmax(-1), LOGITS.argmax(-1))
+            and torch.equal(probs.max(-1).values, torch.ones(3)))
 
 
 @settings(max_examples=100, deadline=None)

@@ -11,7 +11,8 @@ from llama_from_scratch.generate.score import _N_TOKENS_AT_ONCE, generate_scored
 
 PROMPTS = [[5], [7, 8, 9, 10, 11], [300, 2, 2]]
 WARM = Sampling(temperature=0.7, top_k=40, repetition_penalty=1.3)
-# Logits are fp32 whatever the model's dtype: a few units in their last place, at sizes up to 30.
+# Logits are fp32 for every dtype of the model: a few units in their last place, at a size of up to
+# 30.
 FP32 = 1e-5
 
 
@@ -31,20 +32,20 @@ def log_probs_of(model, ids):
 def test_log_probs_are_those_of_the_uncached_model_whatever_chose_the_token(
     model, sampling, has_mask
 ):
-    mask = (lambda row, ids: torch.arange(512) % 2 == len(ids) % 2) if has_mask else None
-    options = {"max_tokens": [3, 12, 7], "sampling": sampling, "stop_ids": {1, 2, 3, 4},
-               "mask": mask}
+    options = {
+        "max_tokens": [3, 12, 7], "sampling": sampling, "stop_ids": {1, 2, 3, 4},
+        "mask": (lambda row, ids: torch.arange(512) % 2 == len(ids) % 2) if has_mask else None,
+    }
     scored = generate_scored(model, PROMPTS, n_likeliest=5, **options)
     assert [[s.id for s in answer] for answer in scored] == generate(model, PROMPTS, **options)
     for prompt, answer in zip(PROMPTS, scored, strict=True):
-        text = prompt + [s.id for s in answer]
-        log_probs_TV = log_probs_of(model, text)[len(prompt) - 1 : -1]
+        log_probs_TV = log_probs_of(model, prompt + [s.id for s in answer])[len(prompt) - 1 : -1]
         for s, log_probs_V in zip(answer, log_probs_TV, strict=True):
             assert s.log_prob == pytest.approx(log_probs_V[s.id].item(), abs=FP32)
             best = log_probs_V.topk(5)
             assert [token for token, _ in s.likeliest] == best.indices.tolist()
-            values = [value for _, value in s.likeliest]
-            assert values == pytest.approx(best.values.tolist(), abs=FP32)
+            assert [value for _, value in s.likeliest] == pytest.approx(
+                best.values.tolist(), abs=FP32)
 
 
 def test_score_gives_each_id_its_log_prob_across_the_pieces_it_works_in(model):

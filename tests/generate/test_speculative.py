@@ -19,12 +19,12 @@ PENALIZED = Sampling(temperature=0.0, repetition_penalty=1.3)
 
 
 def perturbed(model, size):
-    """A draft that agrees with the model the more often, the smaller `size` is."""
+    """A draft that agrees with the model more often if `size` is smaller."""
     draft, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
     with torch.no_grad():
         for weight in draft.parameters():
-            noise = torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
-            weight += size * weight.std() * noise
+            weight += size * weight.std() * torch.randn(
+                weight.shape, generator=generator, dtype=weight.dtype)
     return draft
 
 
@@ -36,10 +36,13 @@ def model():
 
 @pytest.fixture(scope="module")
 def drafts(model):
-    small = dataclasses.replace(TINY, dim=16, n_heads=2, n_kv_heads=1, layers=(LayerSpec(),))
-    return {"the model itself": model, "good": perturbed(model, 0.03),
-            "fair": perturbed(model, 0.2), "bad": loud(small).double(),
-            "with a short context": loud(dataclasses.replace(TINY, max_seq_len=12)).double()}
+    other = loud(dataclasses.replace(
+        TINY, dim=16, n_heads=2, n_kv_heads=1, layers=(LayerSpec(),))).double()
+    return {
+        "the model itself": model, "good": perturbed(model, 0.03), "fair": perturbed(model, 0.2),
+        "bad": other,
+        "with a short context": loud(dataclasses.replace(TINY, max_seq_len=12)).double(),
+    }
 
 
 @settings(max_examples=30, deadline=None)
@@ -47,9 +50,10 @@ def drafts(model):
 def test_greedy_output_is_that_of_the_big_model_alone(model, drafts, data):
     prompt = data.draw(st.lists(st.integers(0, 511), min_size=1, max_size=40))
     max_tokens = data.draw(st.none() | st.integers(1, 48 - len(prompt)))
-    options = {"max_tokens": max_tokens,
-               "sampling": data.draw(st.sampled_from([GREEDY, PENALIZED])),
-               "stop_ids": data.draw(st.sets(st.integers(0, 511), max_size=40))}
+    options = {
+        "max_tokens": max_tokens, "sampling": data.draw(st.sampled_from([GREEDY, PENALIZED])),
+        "stop_ids": data.draw(st.sets(st.integers(0, 511), max_size=40)),
+    }
     draft = data.draw(st.sampled_from(sorted(drafts)))
     found = generate_speculatively(model, prompt, draft=drafts[draft],
                                    n_guesses=data.draw(st.integers(1, 9)), **options)
@@ -77,16 +81,17 @@ def test_figures_count_what_the_models_read(model, drafts):
     reads = {"model": [], "draft": []}
     draft = drafts["fair"]
     hooks = [m.tok_embeddings.register_forward_pre_hook(
-        lambda _, inputs, name=name: reads[name].append(inputs[0].shape[1]))
-        for name, m in (("model", model), ("draft", draft))]
+                 lambda _, inputs, name=name: reads[name].append(inputs[0].shape[1]))
+             for name, m in (("model", model), ("draft", draft))]
     found = generate_speculatively(model, [1, 2, 3], draft=draft, n_guesses=3, max_tokens=30)
     for hook in hooks:
         hook.remove()
     assert 0 < found.acceptance < 1
-    assert len(reads["model"]) == len(found.rounds)
-    assert len(reads["draft"]) == sum(r.n_guessed for r in found.rounds)
+    assert (len(reads["model"]) == len(found.rounds)
+            and len(reads["draft"]) == sum(r.n_guessed for r in found.rounds))
     assert reads["model"] == [len([1, 2, 3]) + 3] + [1 + r.n_guessed for r in found.rounds[1:]]
-    assert max(reads["draft"][1:]) <= 2, "at most its own last guess and the model's token"
+    assert max(reads["draft"][1:]) <= 2, (
+        "the draft reads at most its own last guess and the model's token")
     assert all(len(r.ids) == r.n_accepted + 1 for r in found.rounds)
 
 
@@ -97,20 +102,21 @@ def test_rounds_arrive_as_they_are_made(model):
 
 
 def assert_drawn_from(counts, probs):
-    """Pearson's statistic stays below what 99.9 % of right samples do.
+    """Asserts that Pearson's statistic is below that of 99.9 % of correct samples.
 
-    That bound is Wilson and Hilferty's approximation.
+    The bound is Wilson and Hilferty's approximation.
     """
     expected = counts.sum() * probs
     assert not counts[probs == 0].any()
     counts, expected = counts[expected > 5], expected[expected > 5]
     k = len(counts) - 1
-    bound = k * (1 - 2 / (9 * k) + 3.09 * (2 / (9 * k)) ** 0.5) ** 3
-    assert ((counts - expected) ** 2 / expected).sum() < bound
+    assert ((counts - expected) ** 2 / expected).sum() < (
+        k * (1 - 2 / (9 * k) + 3.09 * (2 / (9 * k)) ** 0.5) ** 3)
 
 
-@pytest.mark.parametrize(
-    "q", [[0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1], [0.0, 0.5, 0.5, 0.0]], ids=str)
+@pytest.mark.parametrize("q", [
+    [0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1], [0.0, 0.5, 0.5, 0.0],
+], ids=str)
 def test_a_judged_guess_is_distributed_as_the_big_model_says(q):
     p, q = torch.tensor([[0.4, 0.3, 0.2, 0.1], [0.1, 0.1, 0.7, 0.1]]), torch.tensor(q)
     generator = torch.Generator().manual_seed(0)
@@ -120,8 +126,8 @@ def test_a_judged_guess_is_distributed_as_the_big_model_says(q):
     second = torch.tensor([new[1] for new in found if len(new) == 2])
     assert_drawn_from(first.bincount(minlength=4), p[0])
     assert_drawn_from(second.bincount(minlength=4), p[1])
-    # The chance of acceptance is what p and q share: the sum of their minima (Leviathan et al.,
-    # theorem 3.5).
+    # The probability of acceptance is what p and q share: the sum of their minima (Leviathan et
+    # al., theorem 3.5).
     assert len(second) / 8000 == pytest.approx(torch.minimum(p[0], q).sum().item(), abs=0.02)
 
 
@@ -130,8 +136,9 @@ def test_where_rounding_leaves_no_rest_the_big_model_decides():
     assert judge(p, [q], guesses=[1], generator=torch.Generator().manual_seed(0))[0] in (0, 2)
 
 
-@pytest.mark.parametrize(
-    "sampling", [Sampling(temperature=0.8), Sampling(top_k=4, repetition_penalty=1.3)], ids=str)
+@pytest.mark.parametrize("sampling", [
+    Sampling(temperature=0.8), Sampling(top_k=4, repetition_penalty=1.3),
+], ids=str)
 def test_sampled_pairs_come_as_often_as_the_big_model_alone_would_write_them(sampling):
     config = dataclasses.replace(TINY, dim=16, n_heads=2, n_kv_heads=1, ffn_dim=16, vocab_size=6,
                                  layers=(LayerSpec(),))
@@ -163,8 +170,9 @@ def test_a_seed_repeats_and_another_differs(model, drafts):
 
 
 def test_a_draft_of_another_vocabulary_is_refused(model):
-    refusal = "the same ids as the model; got vocabularies of 100 and 512"
-    with pytest.raises(ValueError, match=refusal):
+    with pytest.raises(
+        ValueError, match="the same ids as the model; got vocabularies of 100 and 512"
+    ):
         generate_speculatively(model, [1], draft=loud(dataclasses.replace(TINY, vocab_size=100)))
 
 

@@ -24,7 +24,7 @@ def test_there_is_one_rule_for_each_chunk_size_and_no_other():
 def test_a_dense_mask_is_computed_when_it_is_first_asked_for_and_once():
     model = loud(CHUNKED)
     inputs = model.prepare(model.embed(torch.ones(1, 9, dtype=torch.int64)))
-    assert "mask" not in inputs.visible[4].__dict__
+    assert inputs.visible[4]._kept == []
     assert inputs.visible[4].mask is inputs.visible[4].mask
 
 

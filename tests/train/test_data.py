@@ -23,8 +23,8 @@ def test_every_document_is_framed_and_counted():
     whole = next(packed.in_order(batch_size=1, seq_len=len(stream) - 1))
     assert [*whole.ids[0].tolist(), EOS] == stream
     assert (packed.n_documents, packed.n_tokens) == (4, len(stream))
-    n_bytes = sum(len(story.encode()) for story in STORIES)
-    assert packed.n_bytes == n_bytes, "special tokens represent no byte"
+    assert packed.n_bytes == sum(len(story.encode()) for story in STORIES), (
+        "special tokens stand for no byte")
 
 
 def test_targets_are_the_next_tokens_of_the_same_document():
@@ -38,7 +38,7 @@ def test_targets_are_the_next_tokens_of_the_same_document():
     assert batch.n_targets == 7
 
 
-def test_a_window_that_begins_inside_a_document_counts_positions_and_documents_from_there():
+def test_positions_and_documents_count_from_the_first_token_of_a_window_inside_a_document():
     packed = Packed(["abcdefgh", "ij"], BYTES)
     batch = list(packed.in_order(batch_size=1, seq_len=6))[1]
     assert batch.ids[0].tolist() == [*b"fgh", EOS, BOS, *b"i"]
@@ -54,8 +54,8 @@ def test_in_order_predicts_every_token_of_every_document_exactly_once(
     assume(any(documents))
     packed = Packed(documents, BYTES)
     if packed.n_tokens <= seq_len:
-        refusal = f"needs {seq_len + 1} tokens, and this text has {packed.n_tokens}"
-        with pytest.raises(ValueError, match=refusal):
+        with pytest.raises(ValueError, match=f"needs {seq_len + 1} tokens, and this text has "
+                                             f"{packed.n_tokens}"):
             list(packed.in_order(batch_size=batch_size, seq_len=seq_len))
         return
     targets = [t for batch in packed.in_order(batch_size=batch_size, seq_len=seq_len)
@@ -82,16 +82,16 @@ def test_epochs_differ_in_order_and_in_what_they_leave_out():
         epochs.append(torch.cat(rows))
     assert len({tuple(e.flatten().tolist()) for e in epochs}) == 30
     assert len({tuple(sorted(e.flatten().tolist())) for e in epochs}) > 1
-    seen = set(torch.cat(epochs).flatten().tolist())
-    assert seen == {*range(33, 127), EOS}, "over some epochs every token is seen"
+    assert set(torch.cat(epochs).flatten().tolist()) == {*range(33, 127), EOS}, (
+        "over some epochs every token is seen")
 
 
 def test_a_batch_depends_on_seed_and_step_alone_and_not_on_how_many_rows_are_taken_at_once():
     packed, again = Packed(STORIES * 9, BYTES), Packed(STORIES * 9, BYTES)
     for step in (5, 0, 3):
-        one, two = batch_of(packed, step), batch_of(again, step)
         for name in ("ids", "targets", "documents", "positions"):
-            assert torch.equal(getattr(one, name), getattr(two, name))
+            assert torch.equal(getattr(batch_of(packed, step), name),
+                               getattr(batch_of(again, step), name))
     in_fours = [batch_of(packed, step, batch_size=4).ids for step in range(6)]
     in_threes = [batch_of(packed, step, batch_size=3).ids for step in range(8)]
     assert torch.equal(torch.cat(in_fours), torch.cat(in_threes))
@@ -102,8 +102,8 @@ def test_a_batch_larger_than_the_epoch_runs_on_into_the_next():
     packed = Packed(["abcdefgh"], BYTES)
     batch = batch_of(packed, batch_size=6, seq_len=4)
     assert batch.ids.shape == (6, 4)
-    in_twos = torch.cat([batch_of(packed, step, seq_len=4).ids for step in range(3)])
-    assert torch.equal(batch.ids, in_twos)
+    assert torch.equal(batch.ids, torch.cat([batch_of(packed, step, seq_len=4).ids
+                                             for step in range(3)]))
 
 
 def test_micro_batches_are_the_rows_of_the_batch_in_order():
@@ -137,8 +137,8 @@ def test_equal_streams_have_equal_digests_and_different_ones_do_not():
 
 
 def test_a_text_shorter_than_a_window_is_refused_with_the_cure():
-    refusal = r"needs 6 tokens, and this text has 3. Give more text or a smaller seq_len"
-    with pytest.raises(ValueError, match=refusal):
+    with pytest.raises(ValueError, match=r"needs 6 tokens, and this text has 3. "
+                                         r"Give more text or a smaller seq_len"):
         batch_of(Packed(["a"], BYTES))
     with pytest.raises(ValueError, match="at least 2; got 1"):
         batch_of(Packed(STORIES, BYTES), seq_len=1)
@@ -168,20 +168,18 @@ def test_a_folder_is_read_in_order_of_paths_without_hidden_files(tmp_path):
 def test_a_file_that_is_not_utf8_is_named_with_its_byte_or_reported_and_skipped(tmp_path):
     (tmp_path / "good.txt").write_text("good")
     (tmp_path / "latin.txt").write_bytes("caf\xe9 au lait".encode("latin-1"))
-    refusal = r"must be UTF-8, and in .*latin.txt byte 3 is 0xe9 \(invalid continuation"
-    with pytest.raises(ValueError, match=refusal):
+    with pytest.raises(ValueError, match=r"must be UTF-8, and in .*latin.txt byte 3 is 0xe9 "
+                                         r"\(invalid continuation"):
         read_documents(tmp_path)
     skipped = []
-    found = read_documents(
-        tmp_path, on_skip=lambda file, reason: skipped.append((file.name, reason)))
-    assert found == ["good"]
+    assert read_documents(tmp_path, on_skip=lambda file, reason: skipped.append(
+        (file.name, reason))) == ["good"]
     ((name, reason),) = skipped
     assert name == "latin.txt" and "byte 3 is 0xe9" in reason
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (b"", "none but white space"), (b" \n\n\t", "none but white space"),
-])
+    (b"", "none but white space"), (b" \n\n\t", "none but white space")])
 def test_an_empty_text_is_refused(content, message, tmp_path):
     (tmp_path / "empty.txt").write_bytes(content)
     with pytest.raises(ValueError, match=message):
@@ -193,17 +191,17 @@ def test_an_empty_text_is_refused(content, message, tmp_path):
 def test_the_last_documents_are_kept_for_validation():
     documents = [str(i) for i in range(10)]
     assert split_validation(documents, fraction=0.2) == (documents[:8], documents[8:])
-    least = split_validation(documents, fraction=0.001)
-    assert least == (documents[:9], documents[9:]), "at least one"
-    most = split_validation(documents, fraction=0.999)
-    assert most == (documents[:1], documents[1:]), "at least one to learn from"
+    assert split_validation(documents, fraction=0.001) == (documents[:9], documents[9:]), (
+        "at least one")
+    assert split_validation(documents, fraction=0.999) == (documents[:1], documents[1:]), (
+        "at least one to learn from")
 
 
 def test_a_single_document_is_cut_at_the_end_of_a_line():
     text = "\n".join(f"line {i}" for i in range(10))
     train, validation = split_validation([text], fraction=0.25)
-    assert train[0] + validation[0] == text
-    assert train[0].endswith("\n") and validation[0] == "line 8\nline 9"
+    assert (train[0] + validation[0] == text and train[0].endswith("\n")
+            and validation[0] == "line 8\nline 9")
     assert split_validation(["abcdefgh"], fraction=0.25) == (["abcdef"], ["gh"])
     with pytest.raises(ValueError, match="one document of 1 characters"):
         split_validation(["a"], fraction=0.1)

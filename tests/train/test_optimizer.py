@@ -23,10 +23,11 @@ def both(dtype, *, decay=0.1, betas=(0.9, 0.95), eps=1e-8, n_steps=20):
     """Ours and torch's AdamW on the same gradients, for steps of changing learning rate."""
     ours, theirs = make().to(dtype), make().to(dtype)
     mine = AdamW(decay_groups(ours, weight_decay=decay), beta1=betas[0], beta2=betas[1], eps=eps)
-    matrices = {"params": [p for p in theirs.parameters() if p.ndim > 1], "weight_decay": 0.1}
-    norms = {"params": [p for p in theirs.parameters() if p.ndim == 1], "weight_decay": 0.0}
-    reference = torch.optim.AdamW([matrices, norms], lr=1.0, betas=(0.9, 0.95), eps=1e-8,
-                                  foreach=False)
+    matrices = [p for p in theirs.parameters() if p.ndim > 1]
+    norms = [p for p in theirs.parameters() if p.ndim == 1]
+    reference = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.1},
+                                   {"params": norms, "weight_decay": 0.0}],
+                                  lr=1.0, betas=(0.9, 0.95), eps=1e-8, foreach=False)
     for step in range(n_steps):
         set_gradients(ours, step), set_gradients(theirs, step)
         for group in reference.param_groups:
@@ -36,8 +37,8 @@ def both(dtype, *, decay=0.1, betas=(0.9, 0.95), eps=1e-8, n_steps=20):
 
 
 def gap(ours, theirs):
-    pairs = zip(ours.parameters(), theirs.parameters(), strict=True)
-    return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
+    return max(((a - b).abs().max() / b.abs().max()).item()
+               for a, b in zip(ours.parameters(), theirs.parameters(), strict=True))
 
 
 def test_twenty_steps_equal_torchs_adamw_with_its_groups():
@@ -45,8 +46,8 @@ def test_twenty_steps_equal_torchs_adamw_with_its_groups():
     assert gap(*both(torch.float32)) < 1e-6
 
 
-@pytest.mark.parametrize(
-    "change", [dict(decay=0.0), dict(betas=(0.8, 0.95)), dict(betas=(0.9, 0.99)), dict(eps=1e-3)])
+@pytest.mark.parametrize("change", [
+    dict(decay=0.0), dict(betas=(0.8, 0.95)), dict(betas=(0.9, 0.99)), dict(eps=1e-3)])
 def test_the_comparison_notices_every_setting(change):
     assert gap(*both(torch.float64, **change)) > 1e-5
 
@@ -58,8 +59,8 @@ def test_matrices_decay_and_norms_do_not():
         p.grad = torch.zeros_like(p)
     AdamW(decay_groups(model, weight_decay=0.5)).step(lr=0.1)
     for name, p in model.named_parameters():
-        expected = before[name] * (1.0 if "norm" in name else 0.95)
-        torch.testing.assert_close(p.detach(), expected, msg=name)
+        torch.testing.assert_close(p.detach(), before[name] * (1.0 if "norm" in name else 0.95),
+                                   msg=name)
 
 
 def test_every_trainable_parameter_is_in_one_group_and_frozen_ones_in_none():
@@ -89,8 +90,8 @@ def test_saved_state_goes_on_bit_for_bit():
         for model, optimizer in ((straight, a), (stopped, b)):
             set_gradients(model, step)
             optimizer.step(lr=0.01)
-    pairs = zip(straight.parameters(), stopped.parameters(), strict=True)
-    assert all(torch.equal(p, q) for p, q in pairs)
+    assert all(torch.equal(p, q)
+               for p, q in zip(straight.parameters(), stopped.parameters(), strict=True))
 
 
 def test_state_of_other_parameters_is_refused_and_named():
@@ -123,11 +124,11 @@ def test_clipping_returns_the_length_and_scales_only_what_is_longer():
     set_gradients(model, 0)
     before = length(model)
     direction = model.norm.weight.grad / before
-    norm = clip_gradients(model.parameters(), max_norm=2 * before)
-    assert norm.item() == pytest.approx(before, rel=1e-5)
+    assert clip_gradients(model.parameters(), max_norm=2 * before).item() == pytest.approx(
+        before, rel=1e-5)
     assert length(model) == before
-    norm = clip_gradients(model.parameters(), max_norm=before / 2)
-    assert norm.item() == pytest.approx(before, rel=1e-5)
+    assert clip_gradients(model.parameters(), max_norm=before / 2).item() == pytest.approx(
+        before, rel=1e-5)
     assert length(model) == pytest.approx(before / 2, rel=1e-5)
     torch.testing.assert_close(model.norm.weight.grad, direction * before / 2, rtol=1e-5, atol=0)
 

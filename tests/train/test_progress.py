@@ -18,18 +18,17 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("time_s", "text"), [
-    (0.4, "0 s"), (8.4, "8 s"), (59.6, "1 min 0 s"), (95.0, "1 min 35 s"), (3600.0, "1 h 0 min"),
-    (7300.0, "2 h 1 min"),
-])
+@pytest.mark.parametrize(
+    ("time_s", "text"),
+    [(0.4, "0 s"), (8.4, "8 s"), (59.6, "1 min 0 s"), (95.0, "1 min 35 s"),
+     (3600.0, "1 h 0 min"), (7300.0, "2 h 1 min")])
 def test_durations_are_said_as_people_say_them(time_s, text):
     assert duration(time_s) == text
 
 
 def test_a_line_shows_bar_steps_loss_speed_and_time_left():
-    bar = "[######..................] 10/40"
-    shown = line(step(9), n_steps=40, left_s=15.2)
-    assert shown == f"{bar}  loss 3.142  4,096 tokens/s  15 s left"
+    assert line(step(9), n_steps=40, left_s=15.2) == (
+        "[######..................] 10/40  loss 3.142  4,096 tokens/s  15 s left")
     assert line(step(39), n_steps=40, left_s=0.0).startswith("[" + "#" * 24 + "] 40/40")
 
 
@@ -49,8 +48,8 @@ def test_a_file_gets_only_validations_and_the_end():
     show = ProgressBar(stream, n_steps=5)
     for number in range(5):
         show(step(number, EVALUATION if number == 1 else None))
-    written = [text.split("]")[1].split()[0] for text in stream.getvalue().splitlines()]
-    assert written == ["2/5", "5/5"]
+    assert [text.split("]")[1].split()[0]
+            for text in stream.getvalue().splitlines()] == ["2/5", "5/5"]
     assert "\r" not in stream.getvalue()
 
 

@@ -27,7 +27,7 @@ from torch import Tensor
 from llama_from_scratch.config import record
 from llama_from_scratch.kernels.emulator import debug_info
 from llama_from_scratch.kernels.emulator.build import EXECUTABLES, build
-from llama_from_scratch.kernels.machinery.source import Arguments, Entry, Program, pack
+from llama_from_scratch.kernels.machinery.source import Arguments, EntryPoint, Program, pack
 
 ORDERS = ("forward", "reverse", "random")   # of a block's threads, of its warps, of the blocks
 MAX_THREADS = 1024
@@ -122,7 +122,9 @@ def _load(named: _Named) -> Emulated:
     return Emulated(named.program, kind=named.kind, path=build(named.program, kind=named.kind))
 
 
-def _check(entry: Entry, *, grid, block, shared_bytes: int) -> tuple[ctypes.Array, ctypes.Array]:
+def _check(
+    entry: EntryPoint, *, grid, block, shared_bytes: int
+) -> tuple[ctypes.Array, ctypes.Array]:
     """Grid and block as the launchers take them; ValueError for what a GPU's driver refuses."""
     triples = []
     for name, size in (("grid", grid), ("block", block)):
@@ -163,7 +165,7 @@ def _n_bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _spans(entry: Entry, args: Sequence[Tensor | float | int | None]) -> list[_Span]:
+def _spans(entry: EntryPoint, args: Sequence[Tensor | float | int | None]) -> list[_Span]:
     spans: list[_Span] = []
     given = [(p, arg) for p, arg in zip(entry.parameters, args, strict=True)
              if isinstance(arg, Tensor)]
@@ -226,7 +228,7 @@ def _libc() -> ctypes.CDLL:
 class _Guarded:
     """The arguments of a launch, with every tensor moved between two guards until it is over."""
 
-    def __init__(self, entry: Entry, args: Sequence[Tensor | float | int | None]) -> None:
+    def __init__(self, entry: EntryPoint, args: Sequence[Tensor | float | int | None]) -> None:
         self._entry = entry
         self._regions = [_Region.of(span) for span in _spans(entry, args)]
         self.args = [self._moved(arg) if isinstance(arg, Tensor) else arg for arg in args]
@@ -282,7 +284,7 @@ def _source_line(path: Path, offset: int) -> str:
 
 
 def _run_executable(
-    path: Path, program: Program, entry: Entry, args: Sequence[Tensor | float | int | None],
+    path: Path, program: Program, entry: EntryPoint, args: Sequence[Tensor | float | int | None],
     grid, block, shared_bytes: int, order: int, seed: int,
 ) -> None:
     spans = _spans(entry, args)

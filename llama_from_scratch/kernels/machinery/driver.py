@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from llama_from_scratch.config import record
-from llama_from_scratch.kernels.machinery.source import Arguments, Entry, Program
+from llama_from_scratch.kernels.machinery.source import Arguments, EntryPoint, Program
 
 # Along x, y, z, of every GPU since 2012.
 MAX_GRID, MAX_BLOCK = (2**31 - 1, 65535, 65535), (1024, 1024, 64)
@@ -62,7 +62,7 @@ class Function:
 
     handle: ctypes.c_void_p
     context: ctypes.c_void_p
-    entry: Entry
+    entry: EntryPoint
     max_threads: int           # a block, of the declaration and of what the GPU has registers for
     static_bytes: int          # of shared memory, declared in the kernel
     max_dynamic_bytes: int     # of shared memory, that a launch may ask for besides

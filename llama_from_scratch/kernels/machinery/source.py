@@ -60,7 +60,7 @@ class Parameter:
 
 
 @record
-class Entry:
+class EntryPoint:
     """An `extern "C" __global__` function; `max_threads`: that a block of it may have."""
 
     name: str
@@ -100,7 +100,7 @@ class Source:
         return Source(name=self.name, text=changed.pop(f"{self.name}.cu"), headers=changed)
 
     @cached_property
-    def entries(self) -> dict[str, Entry]:
+    def entries(self) -> dict[str, EntryPoint]:
         """Every entry point by name. Raises ValueError for a declaration that cannot be called."""
         text = re.sub(r"//[^\n]*", lambda comment: " " * len(comment[0]), self.text)
         constants = {m[1]: int(m[2])
@@ -108,7 +108,7 @@ class Source:
         found = {}
         for match in _ENTRY.finditer(text):
             threads = match["threads"] or "1024"
-            found[match["name"]] = Entry(
+            found[match["name"]] = EntryPoint(
                 name=match["name"], line=text.count("\n", 0, match.start()) + 1,
                 parameters=tuple(_parameter(part, match["name"])
                                  for part in match["parameters"].split(",")),
@@ -167,7 +167,7 @@ class Program:
         headers = [text for header in sorted(self.source.headers.items()) for text in header]
         return digest(self.source.name, self.source.text, *headers, self.real_name)
 
-    def entry(self, name: str) -> Entry:
+    def entry(self, name: str) -> EntryPoint:
         """The entry point of that name; ValueError, with the names there are, if there is none."""
         if name not in self.source.entries:
             raise ValueError(f"{self.source.name}.cu has the entry points "
@@ -195,7 +195,7 @@ class Packing:
     pointers: type   # the ctypes array that holds it all, pointers and values together
 
     @classmethod
-    def of(cls, program: "Program", entry: Entry) -> "Packing":
+    def of(cls, program: "Program", entry: EntryPoint) -> "Packing":
         """The packing of one entry point in this program, each value aligned as C aligns it."""
         codes = ["Q" if p.is_pointer else _CODES[program.c_type(p)] for p in entry.parameters]
         # "=", unlike "@", refuses a number that its float would turn into infinity.

@@ -48,7 +48,7 @@ class Time:
 
 
 @record
-class Row:
+class BenchRow:
     """One kernel at one size. Times in microseconds; None without such a rival or where it
     failed."""
 
@@ -115,7 +115,7 @@ def copy_bandwidth(device: torch.device) -> float:
 
 def operation_rows(
     operation: compare.Operation, *, device: torch.device, say: Callable[[str], None]
-) -> list[Row]:
+) -> list[BenchRow]:
     """Forward and backward of one operation at its large size, in bf16."""
     dtype = torch.bfloat16
     generator = torch.Generator(device).manual_seed(3)
@@ -145,7 +145,7 @@ def operation_rows(
             times[name] = way and _tried(
                 name, lambda way=way, prepare=prepare: prepare(way, sets), say)
         verdicts = [each.verdict for each in comparisons if each.is_gradient == is_gradient]
-        rows.append(Row(
+        rows.append(BenchRow(
             kernel=f"{operation.name} {direction}", size=operation.large, dtype="bfloat16",
             n_bytes=n_bytes, time=time, eager=times["eager"], compiled=times["compiled"],
             library=times["library"],
@@ -156,7 +156,7 @@ def operation_rows(
 
 def adamw_row(
     dtype: torch.dtype, *, max_norm: float | None, device: torch.device, say: Callable[[str], None]
-) -> Row:
+) -> BenchRow:
     """One step over `N_PARAMETERS` parameters in tensors of two sizes, clipped or not."""
     width = math.isqrt(N_PARAMETERS // 16)
     shapes = [(width,)] * 16 + [(width, width)] * 16
@@ -204,7 +204,7 @@ def adamw_row(
     n_bytes = 24 * n + n * dtype.itemsize * (2 if dtype.itemsize < 4 else 1)
     if max_norm:
         n_bytes += n * dtype.itemsize
-    return Row(kernel="adamw, clipped" if max_norm else "adamw", size=(n,),
+    return BenchRow(kernel="adamw, clipped" if max_norm else "adamw", size=(n,),
                dtype=str(dtype).removeprefix("torch."), n_bytes=n_bytes, time=time,
                eager=times["eager"], compiled=None, library=times["library"],
                library_name="torch fused, fp32",
@@ -247,7 +247,7 @@ HEADER = ("kernel", "size", "us", "GB/s", "% of copy", "eager us", "compiled us"
           "x best rival", "err/eager")
 
 
-def table(rows: Sequence[Row], copy_bytes_per_s: float) -> str:
+def table(rows: Sequence[BenchRow], copy_bytes_per_s: float) -> str:
     """All rows as text; the last line says what the shares refer to."""
     lines = [HEADER]
     for row in rows:
@@ -282,7 +282,7 @@ def run(device: torch.device, *, say: Callable[[str], None]) -> dict:
             "rows": [as_data(row) | {"share_of_copy": row.share(bandwidth)} for row in rows]}
 
 
-def as_data(row: Row) -> dict:
+def as_data(row: BenchRow) -> dict:
     """A row as JSON can hold it."""
     return {name: vars(value) if isinstance(value, Time) else value
             for name, value in vars(row).items()}

@@ -17,7 +17,7 @@ def row(**changes):
               "eager": bench.Time(median=400.0, p20=399.0, p80=401.0), "compiled": None,
               "library": None, "library_name": "",
               "error_ratio": 0.75, "is_right": True}
-    return bench.Row(**{**fields, **changes})
+    return bench.BenchRow(**{**fields, **changes})
 
 
 def test_the_share_is_of_what_a_copy_moves_in_the_same_time():

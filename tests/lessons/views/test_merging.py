@@ -7,13 +7,14 @@ from moved_widgets import TEXT, figure_of
 
 from llama_from_scratch.lessons import views
 from llama_from_scratch.lessons.views import merging
+from llama_from_scratch.tokenizer.split import Splitter
 
 
 def test_merges_used_are_those_that_plain_merging_makes(tokenizer):
     """Replays byte-pair encoding word by word and notes each product."""
     text = "the garden, and the girl"
     made = set()
-    for pretoken in tokenizer._split(text):
+    for pretoken in Splitter(tokenizer.pattern)(text):
         parts = [bytes([value]) for value in pretoken.encode()]
         while pairs := [pair
                         for pair in itertools.pairwise(parts) if b"".join(pair) in tokenizer.ranks]:

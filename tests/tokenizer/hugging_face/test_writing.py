@@ -6,7 +6,7 @@ import random
 import pytest
 import tokenizers
 from tokenizer_json_reference import assert_same_ids
-from tokenizer_texts import CORPUS, FIRST_PIECES, random_text
+from tokenizer_texts import BYTES, CORPUS, FIRST_PIECES, random_text
 
 from llama_from_scratch.tokenizer import Tokenizer, hugging_face
 from llama_from_scratch.tokenizer.pieces import Kind, Piece
@@ -130,4 +130,17 @@ def test_bos_comes_before_a_text_and_before_each_of_a_pair(pieces, path):
         "single": first,
         "pair": first + second,
         "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
+    }
+
+
+def test_the_steps_of_a_file_of_bytes_are_those_that_meta_published(path):
+    ours, _ = written(path, Tokenizer(BYTES))
+    byte_level = {"type": "ByteLevel", "add_prefix_space": True, "use_regex": True}
+    assert ours["decoder"] == byte_level | {"trim_offsets": True}
+    assert ours["post_processor"]["processors"] == [byte_level | {"trim_offsets": False}]
+    assert ours["pre_tokenizer"]["pretokenizers"][1] == {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
     }
