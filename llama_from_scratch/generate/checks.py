@@ -42,7 +42,7 @@ def _as_prompt(prompt: object, number: int) -> list[int]:
     if not is_list or not all(_is_id(item) for item in ids):
         raise ValueError(f"a prompt is a list of ids, which are ints; prompt {number} is "
                          f"{prompt!r:.80}. Encode a text first: tokenizer.encode(text, bos=True)")
-    return list(ids)
+    return [int(token) for token in ids]
 
 
 def _is_id(item: object) -> bool:

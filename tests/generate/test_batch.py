@@ -1,9 +1,11 @@
 import dataclasses
 
 import pytest
+import torch
 from hugging_face_twin import loud
 
 from llama_from_scratch import family
+from llama_from_scratch.generate.batch import batch_of
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.model.kv_cache import KVCache
@@ -32,8 +34,10 @@ def test_a_batch_of_unequal_prompts_writes_what_each_would_alone(model, sampling
 def rows_fed(model):
     """A list that grows by the batch size of each pass, and the hook that feeds it."""
     sizes = []
-    return sizes, model.tok_embeddings.register_forward_pre_hook(
-        lambda _, inputs: sizes.append(len(inputs[0])))
+    def note(module, inputs):
+        sizes.append(len(inputs[0]))
+
+    return sizes, model.tok_embeddings.register_forward_pre_hook(note)
 
 
 def test_rows_that_have_stopped_leave_the_batch():
@@ -62,5 +66,44 @@ def test_rows_fill_their_context_also_after_others_have_left():
     model = loud_model(max_seq_len=16).double()
     prompts, limits = [[5], [6], [7], [1] * 9, [2], [3]], [1, 1, 1, 7, 15, 15]
     batch = generate(model, prompts, max_tokens=limits)
-    assert batch == [generate(model, [prompt], max_tokens=limit)[0]
-                     for prompt, limit in zip(prompts, limits, strict=True)]
+    alone = [generate(model, [prompt], max_tokens=limit)[0]
+             for prompt, limit in zip(prompts, limits, strict=True)]
+    assert batch == alone
+
+
+# --- the batch itself -----------------------------------------------------------------------------
+
+
+def test_prompts_are_padded_on_the_left_and_the_padding_is_a_document_of_its_own(model):
+    batch = batch_of(model, PROMPTS, max_tokens=4, has_seen=True, cache=None)
+    assert batch.ids.tolist() == [[0, 0, 0, 0, 5], [7, 8, 9, 10, 11], [0, 0, 300, 2, 2]]
+    assert batch.positions.tolist() == [[0, 0, 0, 0, 0], [0, 1, 2, 3, 4], [0, 0, 0, 1, 2]]
+    for documents, prompt in zip(batch.documents.tolist(), PROMPTS, strict=True):
+        assert len(set(documents[-len(prompt) :])) == 1
+        assert not set(documents[: -len(prompt)]) & set(documents[-len(prompt) :])
+    occurring = [row.nonzero()[:, 0].tolist() for row in batch.seen]
+    assert occurring == [[5], [7, 8, 9, 10, 11], [2, 300]], "the padding's 0 was not written"
+    assert batch.cache.max_seq_len == 5 + 4
+
+
+def test_equal_lengths_need_no_mask_and_no_room_beyond_the_context():
+    model = loud_model(max_seq_len=16)
+    batch = batch_of(model, [[1, 2], [3, 4]], max_tokens=50, has_seen=False, cache=None)
+    assert batch.positions is batch.documents is batch.seen is None
+    assert batch.cache.max_seq_len == 16
+
+
+def test_a_row_continues_at_the_position_after_its_last(model):
+    batch = batch_of(model, PROMPTS, max_tokens=4, has_seen=True, cache=None)
+    batch.append(torch.tensor([21, 22, 23]))
+    assert batch.ids.tolist() == [[21], [22], [23]]
+    assert batch.positions.tolist() == [[1], [5], [3]]
+    assert batch.seen.gather(1, batch.ids).all()
+
+
+def test_what_a_cache_holds_is_not_fed_again(model):
+    cache = model.new_cache(batch_size=1, max_seq_len=9)
+    with torch.no_grad():
+        model.hidden(torch.tensor([[7, 8, 9]]), cache=cache)
+    batch = batch_of(model, [PROMPTS[1]], max_tokens=4, has_seen=False, cache=cache)
+    assert batch.ids.tolist() == [[10, 11]] and batch.cache is cache

@@ -38,7 +38,7 @@ def assistant(text):
 
 
 def scripted(monkeypatch, *answers):
-    """Answers of ids, one per turn, in place of the model's; returns the prompts that were asked."""
+    """Answers of ids, one per turn, in place of the model's; returns the prompts that it got."""
     prompts, left = [], list(answers)
 
     def stream(model, prompt, *, max_tokens, **settings):
@@ -50,11 +50,13 @@ def scripted(monkeypatch, *answers):
 
 
 def test_an_answer_is_what_generate_gives_for_the_dialog(name, chat, models):
-    tokenizer, found = tokenizer_for(name), inspect.chat_format(models[name].config, tokenizer_for(name))
+    tokenizer = tokenizer_for(name)
+    found = inspect.chat_format(models[name].config, tokenizer)
     chat.system = "Be short."
     said = "".join(chat.say("the cat", max_tokens=12, sampling=WARM, seed=3))
     prompt = found.encode([Message(role="system", content="Be short."), user("the cat")], tokenizer)
-    (ids,) = generate(models[name], [prompt], max_tokens=12, sampling=WARM, seed=3, stop_ids=found.stop_ids(tokenizer))
+    (ids,) = generate(models[name], [prompt], max_tokens=12, sampling=WARM, seed=3,
+                      stop_ids=found.stop_ids(tokenizer))
     text = tokenizer.decode([i for i in ids if i not in tokenizer.special_ids.values()])
     assert said == text.lstrip() and len(said) > 5
     assert chat.messages == [user("the cat"), assistant(said)]
@@ -75,8 +77,14 @@ def test_the_second_turn_reads_the_first(name, chat, models):
 def test_a_turn_feeds_the_model_only_what_is_new(chat, monkeypatch):
     fed = []
     hidden = chat.model.hidden
-    monkeypatch.setattr(chat.model, "hidden", lambda ids, **settings: (fed.append(ids.shape[1]), hidden(ids, **settings))[1])
-    list(chat.say("the cat sat on the mat and the rat sat on the cat, again and again", max_tokens=3))
+
+    def counted(ids, **settings):
+        fed.append(ids.shape[1])
+        return hidden(ids, **settings)
+
+    monkeypatch.setattr(chat.model, "hidden", counted)
+    long = "the cat sat on the mat and the rat sat on the cat, again and again"
+    list(chat.say(long, max_tokens=3))
     first = fed[0]
     fed.clear()
     list(chat.say("go on", max_tokens=3))
@@ -89,7 +97,7 @@ def test_the_system_message_is_read_and_may_change(chat, monkeypatch):
         chat.system = system
         list(chat.say("hi"))
     lead = [[Message(role="system", content=system)] for system in ("Be short.", "Be long.")] + [[]]
-    for n, (prompt, before) in enumerate(zip(prompts, lead)):
+    for n, (prompt, before) in enumerate(zip(prompts, lead, strict=True)):
         said = [m for _ in range(n) for m in (user("hi"), assistant(""))]
         assert prompt == chat.format.encode([*before, *said, user("hi")], chat.tokenizer)
 
@@ -108,7 +116,9 @@ def test_a_character_of_several_tokens_comes_whole(chat, monkeypatch):
     tokenizer = chat.tokenizer
     scripted(monkeypatch, tokenizer.encode("a 🙂 b"))
     pieces = list(chat.say("hi"))
-    assert "".join(pieces) == "a 🙂 b" and sum("🙂" in piece for piece in pieces) == 1 and "\ufffd" not in "".join(pieces)
+    said = "".join(pieces)
+    assert said == "a 🙂 b" and "\ufffd" not in said
+    assert sum("🙂" in piece for piece in pieces) == 1
     scripted(monkeypatch, tokenizer.encode("a 🙂")[:-1])
     assert list(chat.say("hi"))[-1] == "\ufffd", "half a character at the end is shown as one"
 
@@ -128,7 +138,9 @@ def test_what_a_user_types_never_becomes_a_special_token(models, monkeypatch):
 
 
 @pytest.mark.parametrize("n_read", [0, 2])
-def test_an_answer_that_is_not_read_to_its_end_is_remembered_as_far_as_it_was(n_read, chat, monkeypatch):
+def test_an_answer_that_is_not_read_to_its_end_is_remembered_as_far_as_it_was(
+    n_read, chat, monkeypatch
+):
     scripted(monkeypatch, chat.tokenizer.encode("one two three four five six"))
     pieces = chat.say("hi")
     said = "".join(next(pieces) for _ in range(n_read))
@@ -173,22 +185,26 @@ def test_whether_an_answer_was_cut_is_told(chat, monkeypatch):
     assert not chat.is_cut
 
 
-# --- a full context --------------------------------------------------------------------------------------------------------
+# --- a full context -------------------------------------------------------------------------------
 
 
-def test_when_the_context_is_full_the_oldest_turns_are_left_out_and_counted(name, models, monkeypatch):
+def test_when_the_context_is_full_the_oldest_turns_are_left_out_and_counted(
+    name, models, monkeypatch
+):
     tokenizer = tokenizer_for(name)
+    system = Message(role="system", content="Be short.")
     chat = Chat(models[name], tokenizer, system="Be short.", context=128)
     prompts = scripted(monkeypatch, *[tokenizer.encode("the cat sat")] * 20)
     for i in range(20):
         list(chat.say(f"turn {i}", max_tokens=20))
         kept = chat.messages[chat.n_forgotten : -1]
-        assert prompts[i] == chat.format.encode([Message(role="system", content="Be short."), *kept], tokenizer)
+        assert prompts[i] == chat.format.encode([system, *kept], tokenizer)
         assert len(prompts[i]) + 20 <= 128 and chat.n_forgotten % 2 == 0
         if chat.n_forgotten:  # one turn more would not have fitted
             more = chat.messages[chat.n_forgotten - 2 : -1]
-            assert len(chat.format.encode([Message(role="system", content="Be short."), *more], tokenizer)) + 20 > 128
-    assert 0 < chat.n_forgotten < 38 and len(chat.messages) == 40, "what is left out stays in the history"
+            assert len(chat.format.encode([system, *more], tokenizer)) + 20 > 128
+    assert 0 < chat.n_forgotten < 38
+    assert len(chat.messages) == 40, "what is left out stays in the history"
 
 
 def test_at_least_a_quarter_of_the_context_is_kept_for_an_answer(name, models, monkeypatch):
@@ -202,27 +218,31 @@ def test_at_least_a_quarter_of_the_context_is_kept_for_an_answer(name, models, m
 def test_a_message_that_does_not_fit_by_itself_is_refused_and_forgotten(chat):
     small = Chat(chat.model, chat.tokenizer, system="Be short.", context=64)
     list(small.say("hi", max_tokens=4))
-    with pytest.raises(ValueError, match="context holds 64 tokens, and this message with the system's takes .* 16 of an"):
+    refusal = "context holds 64 tokens, and this message with the system's takes .* 16 of an"
+    with pytest.raises(ValueError, match=refusal):
         small.say("the cat " * 200, max_tokens=40)
     assert len(small.messages) == 2
     assert list(small.say("hi", max_tokens=4))
 
 
-# --- refusals --------------------------------------------------------------------------------------------------------------
+# --- refusals -------------------------------------------------------------------------------------
 
 
 def test_a_model_without_a_chat_format_is_refused_unless_one_is_given():
     model = tiny("llama-1")
-    with pytest.raises(ValueError, match=r"none of a known format. Give one of chat_format.FORMATS"):
+    refusal = r"none of a known format. Give one of chat_format.FORMATS"
+    with pytest.raises(ValueError, match=refusal):
         Chat(model, tokenizer_for("llama-1"))
-    assert Chat(model, tokenizer_for("llama-1"), format=FORMATS["llama-2"]).format is FORMATS["llama-2"]
+    given = Chat(model, tokenizer_for("llama-1"), format=FORMATS["llama-2"])
+    assert given.format is FORMATS["llama-2"]
     plain = Tokenizer.train("the cat and the rat", 258, special_tokens=BEGIN_AND_END)
     with pytest.raises(ValueError, match="eot_id|needs"):
         Chat(tiny(vocab_size=258), plain, format=FORMATS["llama-3"])
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    (dict(text=" \n"), "a message needs words"), (dict(text="hi", max_tokens=0), "at least 1 token; got max_tokens=0"),
+    (dict(text=" \n"), "a message needs words"),
+    (dict(text="hi", max_tokens=0), "at least 1 token; got max_tokens=0"),
 ])
 def test_what_cannot_be_said_is_refused_at_once(settings, message, chat):
     with pytest.raises(ValueError, match=message):
@@ -253,4 +273,5 @@ def test_one_answer_at_a_time(chat):
 
 
 def test_a_model_in_bfloat16_chats():
-    assert "".join(Chat(tiny("llama-3").bfloat16(), tokenizer_for("llama-3")).say("hi", max_tokens=5, sampling=WARM))
+    chat = Chat(tiny("llama-3").bfloat16(), tokenizer_for("llama-3"))
+    assert "".join(chat.say("hi", max_tokens=5, sampling=WARM))

@@ -1,13 +1,15 @@
 import dataclasses
 
+import numpy as np
 import pytest
+import torch
 from hugging_face_twin import loud
 
 from llama_from_scratch import family
+from llama_from_scratch.generate import checks
+from llama_from_scratch.generate.checks import as_prompts, check_ids, check_numbers
 from llama_from_scratch.generate.generate import generate
-from llama_from_scratch.generate.sampling import Sampling
 
-WARM = Sampling(temperature=1.0, top_k=40, repetition_penalty=1.1)
 PROMPTS = [[5], [7, 8, 9, 10, 11], [300, 2, 2]]
 
 
@@ -20,12 +22,63 @@ def model():
     return loud_model()
 
 
+@pytest.mark.parametrize(("prompts", "expected"), [
+    ([[1, 2], [3]], [[1, 2], [3]]),
+    (((1, 2), (3,)), [[1, 2], [3]]),
+    ([1, 2, 3], [[1, 2, 3]]),
+    ((1,), [[1]]),
+    (range(3), [[0, 1, 2]]),
+    ([range(3), [7]], [[0, 1, 2], [7]]),
+    (torch.tensor([[1, 2], [3, 4]]), [[1, 2], [3, 4]]),
+    (torch.tensor([1, 2]), [[1, 2]]),
+    (torch.tensor([[1], [2]], dtype=torch.int32), [[1], [2]]),
+    ([[]], [[]]),
+    ([], []),
+], ids=repr)
+def test_one_prompt_or_several_become_lists_of_ids(prompts, expected):
+    assert as_prompts(prompts) == expected
+
+
+def test_ids_may_be_of_any_integer_type():
+    ids = checks._as_prompt([np.int64(1), 2, np.uint8(3)], 0)
+    assert ids == [1, 2, 3] and all(type(token) is int for token in ids)
+    assert checks._as_prompt(torch.tensor([1, 2]), 0) == [1, 2]
+
+
+def test_the_lists_that_are_returned_are_not_the_callers():
+    prompts = [[1, 2], [3]]
+    as_prompts(prompts)[0].append(9)
+    assert prompts == [[1, 2], [3]]
+
+
+def test_one_prompt_writes_what_a_list_with_it_does(model):
+    expected = generate(model, [PROMPTS[1]], max_tokens=5)
+    assert generate(model, PROMPTS[1], max_tokens=5) == expected
+    assert generate(model, torch.tensor(PROMPTS[1]), max_tokens=5) == expected
+
+
+@pytest.mark.parametrize(("prompt", "shown"), [
+    ("Once", "prompt 3 is 'Once'"), (b"Once", "prompt 3 is b'Once'"), ([1, 2.0], "prompt 3 is"),
+    ([True, 1], "which are ints"), ([1, None], "prompt 3 is"), (5, "prompt 3 is 5"),
+    (["Once"], "Encode a text first"),
+], ids=repr)
+def test_a_prompt_that_is_not_ids_is_refused_with_its_number(prompt, shown):
+    with pytest.raises(ValueError, match=shown):
+        checks._as_prompt(prompt, 3)
+
+
+def test_a_long_prompt_that_is_refused_is_not_shown_whole():
+    with pytest.raises(ValueError) as refusal:
+        checks._as_prompt("Once upon a time " * 100, 0)
+    assert len(str(refusal.value)) < 250
+
+
 @pytest.mark.parametrize(("options", "message"), [
     ({"max_tokens": [3]}, "one number for all prompts or one for each; got 1 for 3 prompts"),
     ({"max_tokens": [3, 0, 3]}, "max_tokens must be at least 1; got 0"),
     ({"stop_ids": [{1}]}, "one set for all prompts or one for each; got 1 for 3 prompts"),
     ({"stop_ids": [1, 2, 3]},
-     r"a set of ids for all prompts or a list .* got \[1, 2, 3\]. A set is written"),
+     r"a set of ids for all prompts or a list .* got \[1, 2, 3\]. A set is written \{2, 3\}"),
     ({"stop_ids": {512}}, "ids run from 0 to 511; stop_ids holds 512"),
 ])
 def test_limits_and_stop_ids_that_fit_no_prompt_are_refused(model, options, message):
@@ -44,3 +97,16 @@ def test_limits_and_stop_ids_that_fit_no_prompt_are_refused(model, options, mess
 def test_prompts_that_cannot_be_continued_are_refused(prompts, max_tokens, message):
     with pytest.raises(ValueError, match=message):
         generate(loud_model(max_seq_len=16), prompts, max_tokens=max_tokens)
+
+
+def test_ids_are_those_of_the_vocabulary(model):
+    check_ids(model, [0, 511], name="x")
+    for wrong in (-1, 512):
+        with pytest.raises(ValueError, match=f"from 0 to 511; x holds {wrong}. Is this the token"):
+            check_ids(model, [3, wrong], name="x")
+
+
+def test_infinite_logits_are_numbers_and_nan_is_none():
+    check_numbers(torch.tensor([1.0, -torch.inf, torch.inf]))
+    with pytest.raises(ValueError, match="logits hold a NaN"):
+        check_numbers(torch.tensor([1.0, torch.nan]))

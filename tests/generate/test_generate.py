@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from llama_from_scratch import family
 from llama_from_scratch.generate.generate import generate, stream, stream_text
 from llama_from_scratch.generate.sampling import Sampling
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
 
 WARM = Sampling(temperature=1.0, top_k=40, repetition_penalty=1.1)
 PROMPTS = [[5], [7, 8, 9, 10, 11], [300, 2, 2]]
@@ -46,12 +46,14 @@ def test_greedy_equals_feeding_the_whole_text_for_every_token(model):
 def test_greedy_equals_transformers_generate(model):
     ids = generate(model, [PROMPTS[1]], max_tokens=30)[0]
     theirs = twin_of(model).generate(
-        torch.tensor([PROMPTS[1]]), max_new_tokens=30, do_sample=False, eos_token_id=None, pad_token_id=0)
+        torch.tensor([PROMPTS[1]]), max_new_tokens=30, do_sample=False, eos_token_id=None,
+        pad_token_id=0)
     assert ids == theirs[0, len(PROMPTS[1]):].tolist()
 
 
 def test_a_seed_repeats_and_another_differs(model):
-    first, again, other = (generate(model, [[5]], max_tokens=20, sampling=WARM, seed=s) for s in (1, 1, 2))
+    first, again, other = (generate(model, [[5]], max_tokens=20, sampling=WARM, seed=seed)
+                           for seed in (1, 1, 2))
     assert first == again != other
 
 
@@ -65,13 +67,14 @@ def test_a_stop_token_ends_its_row_and_is_not_returned(model):
     free = generate(model, PROMPTS, max_tokens=12)
     stop = free[1][4]
     stopped = generate(model, PROMPTS, max_tokens=12, stop_ids={stop})
-    for row, whole in zip(stopped, free):
+    for row, whole in zip(stopped, free, strict=True):
         assert row == (whole[: whole.index(stop)] if stop in whole else whole)
     assert len(stopped[1]) <= 4
 
 
 def test_stream_yields_what_generate_returns(model):
-    assert list(stream(model, [5], max_tokens=10, sampling=WARM)) == generate(model, [[5]], max_tokens=10, sampling=WARM)[0]
+    options = {"max_tokens": 10, "sampling": WARM}
+    assert list(stream(model, [5], **options)) == generate(model, [[5]], **options)[0]
 
 
 def test_a_repetition_penalty_forgets_padding_and_remembers_the_prompt(model):
@@ -85,20 +88,31 @@ def test_without_max_tokens_the_context_is_filled():
 
 
 @settings(max_examples=30, deadline=None)
-@given(data=st.data(), sampling=st.sampled_from([Sampling(temperature=0.0), WARM]), has_mask=st.booleans())
-def test_rows_that_end_at_their_own_time_write_what_they_would_alone(exact_model, data, sampling, has_mask):
-    prompts = data.draw(st.lists(st.lists(st.integers(0, 511), min_size=1, max_size=12), min_size=1, max_size=7))
-    limits = data.draw(st.lists(st.integers(1, 20), min_size=len(prompts), max_size=len(prompts)))
-    stops = data.draw(st.lists(st.sets(st.integers(0, 511), max_size=40), min_size=len(prompts), max_size=len(prompts)))
+@given(data=st.data(), sampling=st.sampled_from([Sampling(temperature=0.0), WARM]),
+       has_mask=st.booleans())
+def test_rows_that_end_at_their_own_time_write_what_they_would_alone(
+    exact_model, data, sampling, has_mask
+):
+    prompt = st.lists(st.integers(0, 511), min_size=1, max_size=12)
+    prompts = data.draw(st.lists(prompt, min_size=1, max_size=7))
+
+    def one_each(strategy):
+        return data.draw(st.lists(strategy, min_size=len(prompts), max_size=len(prompts)))
+
+    limits = one_each(st.integers(1, 20))
+    stops = one_each(st.sets(st.integers(0, 511), max_size=40))
     mask = even_after_odd if has_mask else None
-    batch = generate(exact_model, prompts, max_tokens=limits, sampling=sampling, seed=5, stop_ids=stops, mask=mask)
-    for b, (prompt, limit, stop) in enumerate(zip(prompts, limits, stops)):
-        assert batch[b] == generate(exact_model, [prompt], max_tokens=limit, sampling=sampling, seed=5 + b, stop_ids=stop,
-                                    mask=None if mask is None else lambda _, ids, b=b: mask(b, ids))[0]
+    batch = generate(exact_model, prompts, max_tokens=limits, sampling=sampling, seed=5,
+                     stop_ids=stops, mask=mask)
+    for b, (prompt, limit, stop) in enumerate(zip(prompts, limits, stops, strict=True)):
+        own_mask = None if mask is None else lambda _, ids, b=b: mask(b, ids)
+        alone = generate(exact_model, [prompt], max_tokens=limit, sampling=sampling, seed=5 + b,
+                         stop_ids=stop, mask=own_mask)
+        assert batch[b] == alone[0]
 
 
 def even_after_odd(row, ids):
-    """An example of a mask: the next id's last bit is decided by the row's number and all its ids."""
+    """An example of a mask: the row's number and all its ids decide the next id's last bit."""
     return torch.arange(512) % 2 == (row + sum(ids)) % 2
 
 
@@ -110,8 +124,10 @@ def test_without_max_tokens_each_row_of_a_batch_fills_its_own_context():
     assert batch == [generate(model, [prompt])[0] for prompt in prompts]
 
 
-@pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), Sampling(temperature=0.0, repetition_penalty=1.5), WARM,
-                                      Sampling(top_p=0.5, min_p=0.1)], ids=str)
+@pytest.mark.parametrize("sampling", [
+    Sampling(temperature=0.0), Sampling(temperature=0.0, repetition_penalty=1.5), WARM,
+    Sampling(top_p=0.5, min_p=0.1),
+], ids=str)
 def test_only_ids_that_the_mask_allows_are_written(model, sampling):
     told = []
 
@@ -120,10 +136,12 @@ def test_only_ids_that_the_mask_allows_are_written(model, sampling):
         return even_after_odd(row, ids)
 
     answers = generate(model, PROMPTS, max_tokens=6, sampling=sampling, mask=mask)
-    texts = [prompt + answer for prompt, answer in zip(PROMPTS, answers)]
-    assert sorted(told) == sorted((b, tuple(text[:n])) for b, text in enumerate(texts) for n in range(len(text) - 6, len(text)))
+    texts = [prompt + answer for prompt, answer in zip(PROMPTS, answers, strict=True)]
+    assert sorted(told) == sorted((b, tuple(text[:n])) for b, text in enumerate(texts)
+                                  for n in range(len(text) - 6, len(text)))
     for row, text in enumerate(texts):
-        assert all(text[n] % 2 == (row + sum(text[:n])) % 2 for n in range(len(PROMPTS[row]), len(text)))
+        assert all(text[n] % 2 == (row + sum(text[:n])) % 2
+                   for n in range(len(PROMPTS[row]), len(text)))
 
 
 def test_a_greedy_mask_takes_the_likeliest_of_those_allowed(model):
@@ -136,8 +154,9 @@ def test_a_greedy_mask_takes_the_likeliest_of_those_allowed(model):
 
 def test_a_mask_that_allows_everything_changes_nothing(model):
     everything = torch.ones(512, dtype=torch.bool)
-    assert generate(model, PROMPTS, max_tokens=9, sampling=WARM, mask=lambda *_: everything) == generate(
-        model, PROMPTS, max_tokens=9, sampling=WARM)
+    options = {"max_tokens": 9, "sampling": WARM}
+    free = generate(model, PROMPTS, **options)
+    assert generate(model, PROMPTS, mask=lambda *_: everything, **options) == free
 
 
 def test_a_mask_is_not_asked_for_a_row_that_has_stopped(model):
@@ -149,8 +168,10 @@ def test_a_mask_is_not_asked_for_a_row_that_has_stopped(model):
 
 
 @pytest.mark.parametrize(("mask", "message"), [
-    (lambda row, ids: torch.full((512,), row != 1 or len(ids) < 7), "allows none for prompt 1 after 7 ids"),
-    (lambda row, ids: torch.ones(511, dtype=torch.bool), r"one bool for each of the 512 ids; got torch.bool of shape \(511,\)"),
+    (lambda row, ids: torch.full((512,), row != 1 or len(ids) < 7),
+     "allows none for prompt 1 after 7 ids"),
+    (lambda row, ids: torch.ones(511, dtype=torch.bool),
+     r"one bool for each of the 512 ids; got torch.bool of shape \(511,\)"),
     (lambda row, ids: torch.ones(512), "got torch.float32 of shape"),
 ])
 def test_masks_that_leave_no_choice_or_have_another_form_are_refused(model, mask, message):
@@ -167,10 +188,12 @@ def test_a_model_of_nans_is_refused(model):
 
 
 def test_streamed_text_holds_a_character_back_until_it_is_whole():
-    tokenizer = Tokenizer.train("héé " * 20, 260, special_tokens=("<|begin_of_text|>", "<|end_of_text|>"))
+    tokenizer = Tokenizer.train("héé " * 20, 260, special_tokens=BEGIN_AND_END)
     model = loud_model(vocab_size=tokenizer.vocab_size)
     pieces = list(stream_text(model, tokenizer, prompt="hé", max_tokens=60, sampling=WARM))
-    ids = generate(model, [tokenizer.encode("hé", bos=True)], max_tokens=60, sampling=WARM, stop_ids={tokenizer.eos_id})[0]
+    (ids,) = generate(model, [tokenizer.encode("hé", bos=True)], max_tokens=60, sampling=WARM,
+                      stop_ids={tokenizer.eos_id})
     special = set(tokenizer.special_ids.values())
-    whole = b"".join(tokenizer.decode_bytes([i]) for i in ids if i not in special).decode("utf-8", errors="replace")
+    whole = b"".join(tokenizer.decode_bytes([i]) for i in ids if i not in special)
+    whole = whole.decode("utf-8", errors="replace")
     assert "".join(pieces) == whole

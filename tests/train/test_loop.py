@@ -33,11 +33,9 @@ def test_a_step_is_the_schedules_rate_on_the_datas_batch_clipped_and_decayed():
                                  adam_eps=1e-6, final_lr_ratio=0.3)
     history, model = run(config=config)
     twin = make()
-    matrices = [p for p in twin.parameters() if p.ndim > 1]
-    norms = [p for p in twin.parameters() if p.ndim == 1]
-    optimizer = torch.optim.AdamW([{"params": matrices, "weight_decay": 0.2},
-                                   {"params": norms, "weight_decay": 0.0}],
-                                  betas=(0.8, 0.95), eps=1e-6)
+    matrices = {"params": [p for p in twin.parameters() if p.ndim > 1], "weight_decay": 0.2}
+    norms = {"params": [p for p in twin.parameters() if p.ndim == 1], "weight_decay": 0.0}
+    optimizer = torch.optim.AdamW([matrices, norms], betas=(0.8, 0.95), eps=1e-6)
     for step in history.steps:
         batch = DATA.batch(step.step, batch_size=4, seq_len=24, seed=0)
         logits = twin(batch.ids, positions=batch.positions, documents=batch.documents)
@@ -78,8 +76,8 @@ def test_accumulated_micro_batches_equal_one_big_batch_forward_and_backward():
     model = make().double()
     for part in batch.split(2):
         gradients(model, part)
-    means = model.norm.weight.grad / 3
-    assert not torch.allclose(means, whole["norm.weight"], rtol=0.1), "a mean of means is not it"
+    mean_of_means = model.norm.weight.grad / 3
+    assert not torch.allclose(mean_of_means, whole["norm.weight"], rtol=0.1), "something else"
 
 
 def test_a_run_in_micro_batches_has_the_losses_of_the_run_in_one(uninterrupted):
@@ -153,13 +151,12 @@ def test_a_gradient_that_is_not_finite_stops_before_it_reaches_weights_or_checkp
 ):
     kept = []
     model = make()
-    words = r"at step 5, where the learning rate .* after 4 steps, is in .*run. Lower peak_lr=0.01"
-    with pytest.raises(Diverged, match=words):
+    refusal = r"at step 5, where the learning rate .* after 4 steps, is in .*run. Lower peak_lr="
+    with pytest.raises(Diverged, match=refusal):
         run(model, folder=tmp_path / "run", parts=diverging(5, value),
             on_step=lambda step: kept.append([p.clone() for p in model.parameters()]))
-    now = list(model.parameters())
-    is_kept = [torch.equal(p, q) for p, q in zip(now, kept[4], strict=True)]
-    assert all(is_kept), "the weights of the last good step"
+    last_good = zip(model.parameters(), kept[4], strict=True)
+    assert all(torch.equal(p, q) for p, q in last_good)
     loaded, _ = native.load(tmp_path / "run")
     assert all(torch.equal(p, q) for p, q in zip(loaded.parameters(), kept[3], strict=True))
 
@@ -168,8 +165,8 @@ def test_a_nan_loss_without_a_folder_says_that_nothing_was_saved():
     model = make()
     with torch.no_grad():
         model.norm.weight[0] = float("nan")
-    words = "the loss is nan .* at step 0.* No checkpoint was saved before"
-    with pytest.raises(Diverged, match=words):
+    refusal = "the loss is nan .* at step 0.* No checkpoint was saved before"
+    with pytest.raises(Diverged, match=refusal):
         run(model)
 
 
@@ -182,8 +179,8 @@ def test_weights_blown_up_by_the_last_update_are_not_saved_over_the_good_ones(tm
                     next(iter(self.groups[0].params.values()))[0, 0] = float("inf")
 
     parts = TrainParts(make_optimizer=lambda groups, config: Bursting(groups))
-    words = r"update of step 3 made tok_embeddings.weight infinite .* after 2 steps"
-    with pytest.raises(Diverged, match=words):
+    refusal = r"update of step 3 made tok_embeddings.weight infinite .* after 2 steps"
+    with pytest.raises(Diverged, match=refusal):
         run(folder=tmp_path / "run", parts=parts)
     assert all(p.isfinite().all() for p in native.load(tmp_path / "run")[0].parameters())
 

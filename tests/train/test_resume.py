@@ -130,8 +130,8 @@ def test_resuming_with_other_settings_names_the_differing_keys(change, message, 
 
 def test_resuming_with_other_data_names_it(tmp_path):
     run(folder=tmp_path / "run")
-    words = r"data.n_documents is 9 there and 8 here; data.n_tokens is .*data.digest"
-    with pytest.raises(ValueError, match=words):
+    refusal = r"data.n_documents is 9 there and 8 here; data.n_tokens is .*data.digest"
+    with pytest.raises(ValueError, match=refusal):
         train(make(), Packed(STORIES[1:], BYTES), config=CONFIG, folder=tmp_path / "run",
               is_resumed=True)
 
@@ -139,8 +139,8 @@ def test_resuming_with_other_data_names_it(tmp_path):
 def test_resuming_needs_a_run(tmp_path):
     with pytest.raises(ValueError, match="needs a folder with the checkpoint of a run; got None"):
         run(is_resumed=True)
-    words = "needs a folder with the checkpoint of a run; got .*nothing"
-    with pytest.raises(ValueError, match=words):
+    refusal = "needs a folder with the checkpoint of a run; got .*nothing"
+    with pytest.raises(ValueError, match=refusal):
         run(folder=tmp_path / "nothing", is_resumed=True)
     native.save(tmp_path / "model", make(), BYTES)
     with pytest.raises(ValueError, match="holds a model and no run to resume"):
