@@ -1,26 +1,12 @@
-import dataclasses
 
 import pytest
 import torch
-from hugging_face_twin import loud
+from loud_models import PROMPTS, WARM, loud_model
 
-from llama_from_scratch import family
 from llama_from_scratch.generate.batch import batch_of
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.model.kv_cache import KVCache
-
-WARM = Sampling(temperature=1.0, top_k=40, repetition_penalty=1.1)
-PROMPTS = [[5], [7, 8, 9, 10, 11], [300, 2, 2]]
-
-
-def loud_model(**changes):
-    return loud(dataclasses.replace(family.tiny("llama-3"), **changes))
-
-
-@pytest.fixture(scope="module")
-def model():
-    return loud_model()
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), WARM], ids=["greedy", "sampled"])

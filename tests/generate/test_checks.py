@@ -1,25 +1,12 @@
-import dataclasses
 
 import numpy as np
 import pytest
 import torch
-from hugging_face_twin import loud
+from loud_models import PROMPTS, loud_model
 
-from llama_from_scratch import family
 from llama_from_scratch.generate import checks
 from llama_from_scratch.generate.checks import as_prompts, check_ids, check_numbers
 from llama_from_scratch.generate.generate import generate
-
-PROMPTS = [[5], [7, 8, 9, 10, 11], [300, 2, 2]]
-
-
-def loud_model(**changes):
-    return loud(dataclasses.replace(family.tiny("llama-3"), **changes))
-
-
-@pytest.fixture(scope="module")
-def model():
-    return loud_model()
 
 
 @pytest.mark.parametrize(("prompts", "expected"), [

@@ -1,27 +1,14 @@
-import dataclasses
 
 import pytest
 import torch
-from hugging_face_twin import loud, twin_of
+from hugging_face_twin import twin_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loud_models import PROMPTS, WARM, loud_model
 
-from llama_from_scratch import family
 from llama_from_scratch.generate.generate import generate, stream, stream_text
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
-
-WARM = Sampling(temperature=1.0, top_k=40, repetition_penalty=1.1)
-PROMPTS = [[5], [7, 8, 9, 10, 11], [300, 2, 2]]
-
-
-def loud_model(**changes):
-    return loud(dataclasses.replace(family.tiny("llama-3"), **changes))
-
-
-@pytest.fixture(scope="module")
-def model():
-    return loud_model()
 
 
 @pytest.fixture(scope="module")
