@@ -1,8 +1,8 @@
 """How this project writes a file whole, hashes, and lets one process at a time change something.
 
-A reader of any file written here finds the old content or the new, never a part of either. The
-other parts rename, hash and lock through this module; only the cache of compiled kernels renames by
-itself, because processes may write the same file at once.
+A reader of any file written here finds the old content or the new, never a part of either. Whole
+folders are replaced by `checkpoint.folders`. What is kept under the digest of its own content
+(compiled kernels, minis) is renamed where it is made, because processes may make it at once.
 """
 
 import contextlib

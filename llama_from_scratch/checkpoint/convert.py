@@ -63,7 +63,7 @@ def write(
     Hugging Face's at most, as no tensor is cut there. `is_packed`: matrices in q8_0. Raises
     ValueError as `convert` does.
     """
-    dtype = model.tok_embeddings.weight.dtype
+    dtype = model.dtype
     refuse_what_cannot_be(target, format=format, dtype=PACKED if is_packed else None,
                           n_shards=n_shards)
     Path(target).absolute().parent.mkdir(parents=True, exist_ok=True)

@@ -77,7 +77,7 @@ def write(
     names = how.names_for(weights)
     sizes = {name: math.prod(how.theirs[name]) * weights[how.by_theirs[name][0].ours].itemsize
              for name in names}
-    about = config_to(model.config, dtype=model.tok_embeddings.weight.dtype)
+    about = config_to(model.config, dtype=model.dtype)
     with creating_folder(folder) as unfinished:
         write_json(unfinished / "config.json", about | _framing_ids(tokenizer))
         ends = sorted(tokenizer_files.ends(tokenizer))

@@ -5,7 +5,7 @@ module of the same name that launches it. From the same source it runs on a GPU,
 compiled it, and on any CPU, through `emulator`. `trial` holds every kernel against float64 and
 times it. Nothing is compiled before it is called.
 
-Notebooks 30 to 36.
+Notebooks 30, 31, 32 and 36.
 """
 
 from llama_from_scratch.kernels.adamw import FusedAdamW as FusedAdamW
