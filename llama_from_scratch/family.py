@@ -124,11 +124,11 @@ def tiny(generation: str) -> LlamaConfig:
     return dataclasses.replace(
         first, dim=64, n_heads=4, n_kv_heads=2 if is_grouped else 4,
         ffn_dim=ffn_dim(64, multiple_of=32), vocab_size=512,
-        layers=tuple(map(_of_usual_width, first.layers[:4])),
+        layers=tuple(map(of_usual_width, first.layers[:4])),
     )
 
 
-def _of_usual_width(spec: LayerSpec) -> LayerSpec:
+def of_usual_width(spec: LayerSpec) -> LayerSpec:
     """A layer whose dense feed-forward, if it has one, is as wide as the config says."""
     is_dense = isinstance(spec.feed_forward, Dense)
     return dataclasses.replace(spec, feed_forward=None) if is_dense else spec

@@ -14,7 +14,7 @@ import torch
 
 from llama_from_scratch import family
 from llama_from_scratch.checkpoint.convert import FORMATS
-from llama_from_scratch.config import LayerSpec, LlamaConfig, nearest, record
+from llama_from_scratch.config import LlamaConfig, nearest, record
 from llama_from_scratch.tokenizer import chat_format, released
 from llama_from_scratch.tokenizer.chat_format import ChatFormat
 
@@ -69,7 +69,8 @@ def small_config(name: str) -> LlamaConfig:
     return dataclasses.replace(
         first, dim=_DIM, n_heads=_N_HEADS, n_kv_heads=n_kv_heads,
         ffn_dim=-(-_DIM * first.ffn_dim // first.dim // 32) * 32,  # whole blocks of packed weights
-        vocab_size=_N_LEARNED + n_special, layers=(LayerSpec(),) * _N_LAYERS)
+        vocab_size=_N_LEARNED + n_special,
+        layers=tuple(map(family.of_usual_width, first.layers[:_N_LAYERS])))
 
 
 def refuse_unknown(name: str) -> None:
