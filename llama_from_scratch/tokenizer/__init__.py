@@ -1,5 +1,6 @@
 """Text <-> ids: the tokenizers of Llama 1 to 4, their files, and the form of dialogs.
 
+- `merges`: byte-pair encoding itself
 - `byte_bpe`: Llama 3 and 4, over bytes. `split` cuts text into pre-tokens, `rank_file` is its file
 - `sentencepiece`: Llama 1 and 2, over characters. `pieces` is its vocabulary, `sentencepiece_file`
   (made of `protobuf`) and `tokenizer_bin` are its files

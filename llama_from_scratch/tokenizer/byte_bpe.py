@@ -1,27 +1,27 @@
 """Byte-level byte-pair encoding: text <-> ids, the tokenizer of Llama 3 and 4.
 
-Training starts with the 256 bytes and repeatedly makes one new token of the most frequent pair of
-neighbors. Encoding repeats that: in each pre-token, the pair that was learned first merges first.
-Every text and every byte string survives the round trip.
-
-What makes it fast is in `pair_counts` (training), `word_cache` and `long_words` (encoding).
+A text is cut into pre-tokens, and the bytes of each merge as `merges` says. Every text and every
+byte string survives the round trip. What was encoded before is remembered in `word_cache`.
 
 Notebook 10. Llama 3 and 4. Source: Sennrich et al., arXiv:1508.07909, section 3.2;
 llama-models, models/llama3/tokenizer.py.
 """
 
 import os
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 
 from llama_from_scratch.tokenizer.batch import encode_batch
-from llama_from_scratch.tokenizer.long_words import LONG_WORD, Word, merge_long
-from llama_from_scratch.tokenizer.pair_counts import PairCounts
-from llama_from_scratch.tokenizer.rank_file import read_ranks, write_ranks
-from llama_from_scratch.tokenizer.special_tokens import SpecialNames, names_allowed, one_of
+from llama_from_scratch.tokenizer.merges import OnMerge, learn_merges, merge_word
+from llama_from_scratch.tokenizer.rank_file import check_ranks, read_ranks, write_ranks
+from llama_from_scratch.tokenizer.special_tokens import (
+    SpecialNames,
+    check_names,
+    names_allowed,
+    one_of,
+)
 from llama_from_scratch.tokenizer.split import (
     LLAMA3_PATTERN,
     Splitter,
@@ -33,63 +33,6 @@ from llama_from_scratch.tokenizer.word_cache import WordCache
 BEGIN_AND_END = ("<|begin_of_text|>", "<|end_of_text|>")
 """The special tokens that frame a text: what `bos_id` and `eos_id` are the ids of."""
 
-OnMerge = Callable[[int, bytes, bytes, int], object]
-
-
-def learn_merges(
-    counts: Mapping[bytes, int], n_merges: int, *, on_merge: OnMerge | None = None
-) -> list[tuple[bytes, bytes]]:
-    """The first `n_merges` merges of words that occur `counts` times, as (left token, right token).
-
-    Merges the pair with the highest count; among equals the one with the smallest left id, then
-    the smallest right id, where a byte's id is its value and merge k makes id 256 + k. Ends early
-    when no pair is left. `{b"abab": 1, b"ab": 3}` -> `[(b"a", b"b"), (b"ab", b"ab")]`, as "ab"
-    occurs 5 times and then "abab" once.
-
-    `on_merge(rank, left, right, count)` is called after each merge.
-    """
-    tokens = [bytes([value]) for value in range(256)]
-    pairs = PairCounts(counts)
-    merges: list[tuple[bytes, bytes]] = []
-    while len(merges) < n_merges and (found := pairs.merge_most_frequent(new=len(tokens))):
-        left, right, count = found
-        merges.append((tokens[left], tokens[right]))
-        tokens.append(tokens[left] + tokens[right])
-        if on_merge:
-            on_merge(len(tokens) - 1, *merges[-1], count)
-    return merges
-
-
-def merge_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:
-    """The ids of one pre-token: of two neighbors, those whose joint rank is lowest merge first.
-
-    Among equals the leftmost merges first. With ranks `b"a"`, `b"b"`, `b"c"` = 0, 1, 2 and
-    `b"bc"` = 3, `b"ab"` = 4: `b"abc"` -> `[0, 3]`.
-    """
-    return [ranks[part] for part in merge(word, ranks)]
-
-
-def merge(word: Word, ranks: Mapping[Word, int], *, n_parts: int = 1) -> list[Word]:
-    """The parts that `word` has when no two neighbors together have a rank, or `n_parts` are left.
-
-    At first, the parts are the single bytes, or the characters of a str.
-    """
-    if len(word) > LONG_WORD:
-        return merge_long(word, ranks, n_parts=n_parts)
-    rank_of, none = ranks.get, sys.maxsize
-    parts = [word[i : i + 1] for i in range(len(word))]
-    pair_ranks = [rank_of(word[i : i + 2], none) for i in range(len(word) - 1)]
-    while len(parts) > n_parts and (best := min(pair_ranks)) != none:
-        i = pair_ranks.index(best)
-        del pair_ranks[i]
-        parts[i] = merged = parts[i] + parts.pop(i + 1)
-        if i:
-            pair_ranks[i - 1] = rank_of(parts[i - 1] + merged, none)
-        if i < len(pair_ranks):
-            pair_ranks[i] = rank_of(merged + parts[i + 1], none)
-    return parts
-
-
 def join_bytes(bytes_of: Mapping[int, bytes], ids: Iterable[int]) -> bytes:
     """The bytes of `ids`, in a row. Raises ValueError at an id that has none."""
     ids = tuple(ids)
@@ -97,10 +40,8 @@ def join_bytes(bytes_of: Mapping[int, bytes], ids: Iterable[int]) -> bytes:
         # itemgetter looks all up in one step, but gives no tuple for one.
         return b"".join(itemgetter(*ids)(bytes_of) if len(ids) > 1 else [bytes_of[i] for i in ids])
     except KeyError as unknown:
-        raise ValueError(
-            f"ids run from 0 to vocab_size - 1 = {len(bytes_of) - 1}, got {unknown.args[0]!r}; "
-            "decode with the tokenizer that encoded"
-        ) from None
+        raise ValueError(f"ids run from 0 to vocab_size - 1 = {len(bytes_of) - 1}, got "
+                         f"{unknown.args[0]!r}; decode with the tokenizer that encoded") from None
 
 
 class Tokenizer:
@@ -112,14 +53,11 @@ class Tokenizer:
     """
 
     def __init__(
-        self,
-        ranks: Mapping[bytes, int],
-        *,
-        special_tokens: Sequence[str] = (),
+        self, ranks: Mapping[bytes, int], *, special_tokens: Sequence[str] = (),
         pattern: str = LLAMA3_PATTERN,
-    ):
-        _check_ranks(ranks)
-        _check_special_tokens(special_tokens)
+    ) -> None:
+        check_ranks(ranks)
+        check_names(special_tokens)
         self.ranks: dict[bytes, int] = dict(ranks)
         self.special_ids = {name: len(ranks) + i for i, name in enumerate(special_tokens)}
         self.pattern = pattern
@@ -129,13 +67,8 @@ class Tokenizer:
 
     @classmethod
     def train(
-        cls,
-        text: str | Iterable[str],
-        vocab_size: int,
-        *,
-        special_tokens: Sequence[str] = (),
-        pattern: str = LLAMA3_PATTERN,
-        on_merge: OnMerge | None = None,
+        cls, text: str | Iterable[str], vocab_size: int, *, special_tokens: Sequence[str] = (),
+        pattern: str = LLAMA3_PATTERN, on_merge: OnMerge | None = None,
     ) -> "Tokenizer":
         """A tokenizer of `vocab_size` ids: 256 bytes, merges of `text` or texts, `special_tokens`.
 
@@ -144,13 +77,11 @@ class Tokenizer:
         ValueError if `vocab_size` has no room for bytes and special tokens, or if `text` runs out
         of pairs before it is reached.
         """
-        _check_special_tokens(special_tokens)
+        check_names(special_tokens)
         n_merges = vocab_size - 256 - len(special_tokens)
         if n_merges < 0:
-            raise ValueError(
-                f"vocab_size holds 256 bytes and {len(special_tokens)} special tokens, so at least "
-                f"{256 + len(special_tokens)}; got {vocab_size}"
-            )
+            raise ValueError(f"vocab_size holds 256 bytes and {len(special_tokens)} special "
+                             f"tokens, so at least {256 + len(special_tokens)}; got {vocab_size}")
         split = Splitter(pattern)
         counts: Counter[str] = Counter()
         for document in [text] if isinstance(text, str) else text:
@@ -159,11 +90,9 @@ class Tokenizer:
         merges = learn_merges(words, n_merges, on_merge=on_merge)
         if len(merges) < n_merges:
             reachable = vocab_size - n_merges + len(merges)
-            raise ValueError(
-                "each merge needs a pair of neighbours, and this text has none left at "
-                f"{reachable} ids; got vocab_size={vocab_size}; give more text or "
-                f"vocab_size={reachable}"
-            )
+            raise ValueError("each merge needs a pair of neighbours, and this text has none left "
+                             f"at {reachable} ids; got vocab_size={vocab_size}; give more text or "
+                             f"vocab_size={reachable}")
         tokens = [bytes([value]) for value in range(256)]
         tokens += [left + right for left, right in merges]
         ranks = {token: rank for rank, token in enumerate(tokens)}
@@ -186,19 +115,13 @@ class Tokenizer:
 
     def _special_id(self, name: str) -> int:
         if name not in self.special_ids:
-            raise ValueError(
-                f"this needs the special token {name!r}, and the vocabulary has "
-                f"{list(self.special_ids) or 'none'}; name it in special_tokens when training or "
-                "loading"
-            )
+            raise ValueError(f"this needs the special token {name!r}, and the vocabulary has "
+                             f"{list(self.special_ids) or 'none'}; name it in special_tokens when "
+                             "training or loading")
         return self.special_ids[name]
 
     def encode(
-        self,
-        text: str,
-        *,
-        bos: bool = False,
-        eos: bool = False,
+        self, text: str, *, bos: bool = False, eos: bool = False,
         allowed_special: SpecialNames = frozenset(),
         disallowed_special: SpecialNames = frozenset(),
     ) -> list[int]:
@@ -209,12 +132,8 @@ class Tokenizer:
         ValueError; "all" there means all that are not allowed. Lone surrogates become U+FFFD. Very
         long text is cut first (`cut_long`), also through a special string.
         """
-        allowed = names_allowed(
-            text,
-            self.special_ids,
-            allowed_special=allowed_special,
-            disallowed_special=disallowed_special,
-        )
+        allowed = names_allowed(text, self.special_ids, allowed_special=allowed_special,
+                                disallowed_special=disallowed_special)
         ids = [self.bos_id] if bos else []
         for stretch in cut_long(without_surrogates(text)):
             if not allowed:
@@ -232,13 +151,8 @@ class Tokenizer:
         return tuple(merge_word(word, self.ranks)) if rank is None else (rank,)
 
     def encode_batch(
-        self,
-        texts: Iterable[str],
-        *,
-        n_workers: int | None = None,
-        bos: bool = False,
-        eos: bool = False,
-        allowed_special: SpecialNames = frozenset(),
+        self, texts: Iterable[str], *, n_workers: int | None = None, bos: bool = False,
+        eos: bool = False, allowed_special: SpecialNames = frozenset(),
         disallowed_special: SpecialNames = frozenset(),
     ) -> list[list[int]]:
         """The ids of each text, as `encode` gives them, by `n_workers` processes.
@@ -246,13 +160,8 @@ class Tokenizer:
         None is one for each core, but little text stays in this process. Raises what `encode`
         raises, at the first text where it does.
         """
-        encode = partial(
-            self.encode,
-            bos=bos,
-            eos=eos,
-            allowed_special=allowed_special,
-            disallowed_special=disallowed_special,
-        )
+        encode = partial(self.encode, bos=bos, eos=eos, allowed_special=allowed_special,
+                         disallowed_special=disallowed_special)
         return encode_batch(encode, texts, n_workers=n_workers)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -269,10 +178,7 @@ class Tokenizer:
 
     @classmethod
     def load(
-        cls,
-        path: str | os.PathLike,
-        *,
-        special_tokens: Sequence[str] = (),
+        cls, path: str | os.PathLike, *, special_tokens: Sequence[str] = (),
         pattern: str = LLAMA3_PATTERN,
     ) -> "Tokenizer":
         """The tokenizer of a file as `save` writes it.
@@ -284,27 +190,3 @@ class Tokenizer:
     def __reduce__(self):
         make = partial(type(self), special_tokens=tuple(self.special_ids), pattern=self.pattern)
         return make, (self.ranks,)  # a copy starts with an empty memory
-
-
-def _check_ranks(ranks: Mapping[bytes, int]) -> None:
-    if missing := [value for value in range(256) if bytes([value]) not in ranks]:
-        raise ValueError(
-            "each of the 256 bytes is a token; got ranks without "
-            f"{missing[:8]}, {len(missing)} in all"
-        )
-    if b"" in ranks:
-        raise ValueError(f"a token has at least one byte, got b'' at rank {ranks[b'']}")
-    if gaps := sorted(set(range(len(ranks))) - set(ranks.values())):
-        raise ValueError(
-            f"{len(ranks)} tokens have the ranks 0 to {len(ranks) - 1}, each once, got none with "
-            f"rank {gaps[0]}; a part of the file may be lost"
-        )
-
-
-def _check_special_tokens(names: Sequence[str]) -> None:
-    if isinstance(names, str) or "" in names:
-        raise ValueError(f"special_tokens is a list of non-empty strings, got {names!r}")
-    if double := sorted(name for name, count in Counter(names).items() if count > 1):
-        raise ValueError(
-            f"special tokens have one id each, got {double} more than once; name each once"
-        )

@@ -1,6 +1,6 @@
 """Merging a long word in n log n steps, so that one endless word does not take quadratic time.
 
-`byte_bpe.merge` looks through all pairs for each merge, which is the fastest way for words of usual
+`merges.merge` looks through all pairs for each merge, which is the fastest way for words of usual
 length. A longer word first merges a pair in all places at once, while it has few different pairs; a
 heap and links do the rest.
 
@@ -21,7 +21,7 @@ _FEW_PAIRS = 64
 
 
 def merge_long(word: Word, ranks: Mapping[Word, int], *, n_parts: int = 1) -> list[Word]:
-    """Returns what `byte_bpe.merge` describes, for a word of any length."""
+    """Returns what `merges.merge` describes, for a word of any length."""
     if n_parts > 1:
         return _merge_by_heap(word, ranks, list(range(1, len(word) + 1)), n_parts=n_parts)
     return _merge_run(word, ranks)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import chain, groupby, pairwise
 from operator import add
 
-from llama_from_scratch.tokenizer.byte_bpe import merge
+from llama_from_scratch.tokenizer.merges import merge
 from llama_from_scratch.tokenizer.pieces import BLANK
 from llama_from_scratch.tokenizer.word_cache import Memo
 

@@ -47,3 +47,19 @@ def read_ranks(path: str | os.PathLike) -> dict[bytes, int]:
             )
         ranks[token] = rank
     return ranks
+
+
+def check_ranks(ranks: Mapping[bytes, int]) -> None:
+    """Raises ValueError unless the ranks are 0, 1, 2, ... and every byte has one."""
+    if missing := [value for value in range(256) if bytes([value]) not in ranks]:
+        raise ValueError(
+            "each of the 256 bytes is a token; got ranks without "
+            f"{missing[:8]}, {len(missing)} in all"
+        )
+    if b"" in ranks:
+        raise ValueError(f"a token has at least one byte, got b'' at rank {ranks[b'']}")
+    if gaps := sorted(set(range(len(ranks))) - set(ranks.values())):
+        raise ValueError(
+            f"{len(ranks)} tokens have the ranks 0 to {len(ranks) - 1}, each once, got none with "
+            f"rank {gaps[0]}; a part of the file may be lost"
+        )

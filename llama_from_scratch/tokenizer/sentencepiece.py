@@ -22,7 +22,8 @@ from typing import Literal
 from llama_from_scratch.files import replacing_file
 from llama_from_scratch.tokenizer import sentencepiece_file, tokenizer_bin
 from llama_from_scratch.tokenizer.batch import encode_batch
-from llama_from_scratch.tokenizer.byte_bpe import join_bytes, learn_merges
+from llama_from_scratch.tokenizer.byte_bpe import join_bytes
+from llama_from_scratch.tokenizer.merges import learn_merges
 from llama_from_scratch.tokenizer.piece_words import (
     LLAMA_WORDS,
     PieceWords,

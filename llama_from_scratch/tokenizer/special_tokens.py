@@ -7,7 +7,8 @@ Notebook 10. All generations. Source: openai/tiktoken, tiktoken/core.py, for the
 """
 
 import re
-from collections.abc import Mapping, Set
+from collections import Counter
+from collections.abc import Mapping, Sequence, Set
 from typing import Literal
 
 SpecialNames = Literal["all"] | Set[str]
@@ -52,3 +53,13 @@ def one_of(names: Set[str]) -> re.Pattern:
     """A pattern with one group that finds any of `names`, the longest where several begin."""
     longest_first = sorted(names, key=lambda name: (-len(name), name))
     return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")")
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raises ValueError for special tokens that are empty, or named twice."""
+    if isinstance(names, str) or "" in names:
+        raise ValueError(f"special_tokens is a list of non-empty strings, got {names!r}")
+    if double := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise ValueError(
+            f"special tokens have one id each, got {double} more than once; name each once"
+        )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizer_texts import BOS, BYTES, CORPUS, EOS, EOT, random_text
 
 from llama_from_scratch.tokenizer import Tokenizer
-from llama_from_scratch.tokenizer.byte_bpe import merge_word
+from llama_from_scratch.tokenizer.merges import merge_word
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN
 
 
@@ -163,12 +163,6 @@ def test_588_tokens_that_merging_cannot_reach_are_taken_whole_as_in_tiktoken():
         assert tok.encode(word.decode()) == [ranks[word]] == theirs.encode(word.decode())
         longer = word.decode() + "é"
         assert tok.encode(longer) == theirs.encode(longer) and ranks[word] not in tok.encode(longer)
-
-
-def test_the_lowest_rank_merges_first_and_the_leftmost_of_equals():
-    ranks = BYTES | {b"bc": 256, b"ab": 257, b"aa": 258}
-    assert merge_word(b"abc", ranks) == [97, 256]
-    assert merge_word(b"aaa", ranks) == [258, 97]
 
 
 def test_lone_surrogates_become_the_replacement_character_as_in_tiktoken(tok, tiktok):

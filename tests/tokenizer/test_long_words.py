@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizer_texts import BYTES
 
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer, merge_word
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.merges import merge_word
 
 
 @settings(max_examples=200, deadline=None)

@@ -9,7 +9,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizer_texts import CORPUS
 
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer, learn_merges
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.merges import learn_merges
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, Splitter
 
 

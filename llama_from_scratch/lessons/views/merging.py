@@ -11,7 +11,8 @@ from llama_from_scratch.lessons.check.words import counted
 from llama_from_scratch.lessons.figures.boxes import letters, tokens
 from llama_from_scratch.lessons.views.text import MAX_TOKENS
 from llama_from_scratch.lessons.widgets.explorer import Explorer, explore, slider
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer, merge_word
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.merges import merge_word
 
 
 def merges(tokenizer: Tokenizer, *, text: str) -> Explorer:

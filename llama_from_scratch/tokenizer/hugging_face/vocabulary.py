@@ -6,8 +6,8 @@ for the symbols.
 
 from collections.abc import Mapping, Sequence
 
-from llama_from_scratch.tokenizer.byte_bpe import merge
 from llama_from_scratch.tokenizer.long_words import Word
+from llama_from_scratch.tokenizer.merges import merge
 from llama_from_scratch.tokenizer.sentencepiece import Prefix
 
 _PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]

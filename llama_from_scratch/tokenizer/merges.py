@@ -1,0 +1,70 @@
+"""Byte-pair encoding itself: which pairs of neighbors become one token, and when.
+
+Training counts neighbors in all words, makes one token of the most frequent pair, and counts again.
+Encoding repeats that on a new word: of all neighbors, the pair that was learned first merges first.
+The bookkeeping that makes both fast is in `pair_counts` and `long_words`.
+
+Notebook 10. Source: Sennrich et al., arXiv:1508.07909, section 3.2 and algorithm 1.
+"""
+
+import sys
+from collections.abc import Callable, Mapping
+
+from llama_from_scratch.tokenizer.long_words import LONG_WORD, Word, merge_long
+from llama_from_scratch.tokenizer.pair_counts import PairCounts
+
+OnMerge = Callable[[int, bytes, bytes, int], object]
+
+
+def learn_merges(
+    counts: Mapping[bytes, int], n_merges: int, *, on_merge: OnMerge | None = None
+) -> list[tuple[bytes, bytes]]:
+    """The first `n_merges` merges of words that occur `counts` times, as (left token, right token).
+
+    Merges the pair with the highest count; among equals the one with the smallest left id, then
+    the smallest right id, where a byte's id is its value and merge k makes id 256 + k. Ends early
+    when no pair is left. `{b"abab": 1, b"ab": 3}` -> `[(b"a", b"b"), (b"ab", b"ab")]`, as "ab"
+    occurs 5 times and then "abab" once.
+
+    `on_merge(rank, left, right, count)` is called after each merge.
+    """
+    tokens = [bytes([value]) for value in range(256)]
+    pairs = PairCounts(counts)
+    merges: list[tuple[bytes, bytes]] = []
+    while len(merges) < n_merges and (found := pairs.merge_most_frequent(new=len(tokens))):
+        left, right, count = found
+        merges.append((tokens[left], tokens[right]))
+        tokens.append(tokens[left] + tokens[right])
+        if on_merge:
+            on_merge(len(tokens) - 1, *merges[-1], count)
+    return merges
+
+
+def merge_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:
+    """The ids of one pre-token: of two neighbors, those whose joint rank is lowest merge first.
+
+    Among equals the leftmost merges first. With ranks `b"a"`, `b"b"`, `b"c"` = 0, 1, 2 and
+    `b"bc"` = 3, `b"ab"` = 4: `b"abc"` -> `[0, 3]`.
+    """
+    return [ranks[part] for part in merge(word, ranks)]
+
+
+def merge(word: Word, ranks: Mapping[Word, int], *, n_parts: int = 1) -> list[Word]:
+    """The parts that `word` has when no two neighbors together have a rank, or `n_parts` are left.
+
+    At first, the parts are the single bytes, or the characters of a str.
+    """
+    if len(word) > LONG_WORD:
+        return merge_long(word, ranks, n_parts=n_parts)
+    rank_of, none = ranks.get, sys.maxsize
+    parts = [word[i : i + 1] for i in range(len(word))]
+    pair_ranks = [rank_of(word[i : i + 2], none) for i in range(len(word) - 1)]
+    while len(parts) > n_parts and (best := min(pair_ranks)) != none:
+        i = pair_ranks.index(best)
+        del pair_ranks[i]
+        parts[i] = merged = parts[i] + parts.pop(i + 1)
+        if i:
+            pair_ranks[i - 1] = rank_of(parts[i - 1] + merged, none)
+        if i < len(pair_ranks):
+            pair_ranks[i] = rank_of(merged + parts[i + 1], none)
+    return parts
