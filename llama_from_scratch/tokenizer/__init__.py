@@ -1,9 +1,9 @@
 """Text <-> ids: the tokenizers of Llama 1 to 4, their files, and the form of dialogs.
 
-- `merges`: byte-pair encoding itself
+- `merges`: byte-pair encoding itself, the algorithm of both
 - `byte_bpe`: Llama 3 and 4, over bytes. `split` cuts text into pre-tokens, `rank_file` is its file
-- `sentencepiece`: Llama 1 and 2, over characters. `pieces` is its vocabulary, `sentencepiece_file`
-  (made of `protobuf`) and `tokenizer_bin` are its files
+- `sentencepiece`: Llama 1 and 2, over characters. `pieces` is its vocabulary, `piece_training`
+  learns it, `sentencepiece_file` (made of `protobuf`) and `tokenizer_bin` are its files
 - `hugging_face`: tokenizer.json, for both
 - `released`: which file, pattern and special tokens belong to each generation
 - `special_tokens`: which special strings of a text become ids

@@ -33,6 +33,7 @@ from llama_from_scratch.tokenizer.word_cache import WordCache
 BEGIN_AND_END = ("<|begin_of_text|>", "<|end_of_text|>")
 """The special tokens that frame a text: what `bos_id` and `eos_id` are the ids of."""
 
+
 def join_bytes(bytes_of: Mapping[int, bytes], ids: Iterable[int]) -> bytes:
     """The bytes of `ids`, in a row. Raises ValueError at an id that has none."""
     ids = tuple(ids)

@@ -14,6 +14,7 @@ from llama_from_scratch.tokenizer.long_words import LONG_WORD, Word, merge_long
 from llama_from_scratch.tokenizer.pair_counts import PairCounts
 
 OnMerge = Callable[[int, bytes, bytes, int], object]
+"""What is called after each merge: with its rank, left token, right token and count."""
 
 
 def learn_merges(

@@ -4,15 +4,14 @@ A blank is written "▁" and belongs to the word after it, and the text gets one
 neighbors whose concatenation is the piece of the highest score merge first; a character that is no
 piece becomes its UTF-8 bytes.
 
-What makes it fast is in `piece_words`; its two files are in `sentencepiece_file` and
-`tokenizer_bin`.
+Training is in `piece_training`, what makes encoding fast in `piece_words`; its two files are in
+`sentencepiece_file` and `tokenizer_bin`.
 
 Notebook 10. Llama 1 and 2. Source: Kudo and Richardson, arXiv:1808.06226.
 """
 
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import groupby, pairwise
@@ -23,30 +22,15 @@ from llama_from_scratch.files import replacing_file
 from llama_from_scratch.tokenizer import sentencepiece_file, tokenizer_bin
 from llama_from_scratch.tokenizer.batch import encode_batch
 from llama_from_scratch.tokenizer.byte_bpe import join_bytes
-from llama_from_scratch.tokenizer.merges import learn_merges
-from llama_from_scratch.tokenizer.piece_words import (
-    LLAMA_WORDS,
-    PieceWords,
-    longest_run,
-    merge_but_runs,
-)
-from llama_from_scratch.tokenizer.pieces import (
-    BLANK,
-    FIRST_PIECES,
-    Kind,
-    Piece,
-    byte_name,
-    check_pieces,
-)
+from llama_from_scratch.tokenizer.piece_training import learn_pieces
+from llama_from_scratch.tokenizer.piece_words import PieceWords, longest_run, merge_but_runs
+from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece, byte_name, check_pieces
 from llama_from_scratch.tokenizer.special_tokens import SpecialNames, names_allowed, one_of
 from llama_from_scratch.tokenizer.split import without_surrogates
 
 Prefix = Literal["always", "if missing", "first if missing", "never"]
 """Where a blank is put in front: of all text between special tokens; of each such text that does
 not begin with one; of the first of these only; or nowhere."""
-
-_N_RUNS = 16
-_RUN_SCORE = -1e9
 
 
 class SentencePiece:
@@ -96,47 +80,12 @@ class SentencePiece:
 
     @classmethod
     def train(cls, text: str | Iterable[str], vocab_size: int) -> "SentencePiece":
-        """A vocabulary that is learned from `text` or texts, and laid out as Llama's.
+        """A tokenizer whose `vocab_size` pieces are learned from `text` or texts (`learn_pieces`).
 
-        First come <unk>, <s>, </s>, the 256 bytes and 16 runs of blanks, then what merging makes,
-        then characters. The 256 commonest characters are pieces; a rarer one stays bytes. Ties
-        between pairs are broken as `learn_merges` says, with the commonest character first. Raises
-        ValueError if `vocab_size` has no room for what is not learned, or if the text runs out of
-        pairs before it is reached.
+        Raises ValueError if `vocab_size` has no room for what is not learned, or if the text runs
+        out of pairs before it is reached.
         """
-        counts: Counter[str] = Counter()
-        for document in [text] if isinstance(text, str) else text:
-            blanks_shown = (" " + without_surrogates(document)).replace(" ", BLANK)
-            counts.update(LLAMA_WORDS.findall(blanks_shown))
-        counts = _sum((re.sub(f"{BLANK}+", BLANK, word), n) for word, n in counts.items())
-        chars = _sum((char, n) for word, n in counts.items() for char in word)
-        alphabet = list(dict.fromkeys([BLANK, *(char for char, _ in chars.most_common())]))[:256]
-        runs = [Piece(BLANK * n, _RUN_SCORE) for n in range(1, _N_RUNS + 1)]
-        fixed = [*FIRST_PIECES, *runs]
-        n_merges = vocab_size - len(fixed) - len(alphabet) + 1
-        if n_merges < 0:
-            raise ValueError(
-                f"vocab_size holds {len(fixed)} fixed pieces and {len(alphabet) - 1} characters, "
-                f"so at least {vocab_size - n_merges}; got {vocab_size}"
-            )
-        # `learn_merges` knows 256 units, which it takes for bytes: here they are characters.
-        number = {char: i for i, char in enumerate(alphabet)}
-        known = re.compile("[" + re.escape("".join(alphabet)) + "]+")
-        words = _sum(
-            (bytes(number[char] for char in part), n)
-            for word, n in counts.items()
-            for part in known.findall(word)
-        )
-        merges = learn_merges(words, n_merges)
-        if len(merges) < n_merges:
-            reachable = vocab_size - n_merges + len(merges)
-            raise ValueError(
-                "each merge needs a pair of neighbours, and this text has none left at "
-                f"{reachable} pieces; got vocab_size={vocab_size}; give more text or "
-                f"vocab_size={reachable}"
-            )
-        learned = ["".join(alphabet[unit] for unit in left + right) for left, right in merges]
-        return cls(fixed + [Piece(t, float(-i)) for i, t in enumerate(learned + alphabet[1:])])
+        return cls(learn_pieces(text, vocab_size))
 
     @property
     def vocab_size(self) -> int:
@@ -344,13 +293,6 @@ class SentencePiece:
         # a copy starts with an empty memory
         make = partial(type(self), prefix=self.prefix, bos=self.bos, eos=self.eos)
         return make, (self.pieces,)
-
-
-def _sum(counts: Iterable[tuple]) -> Counter:
-    total: Counter = Counter()
-    for key, n in counts:
-        total[key] += n
-    return total
 
 
 def _decoded(data: bytes) -> str:

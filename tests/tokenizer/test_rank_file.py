@@ -74,3 +74,12 @@ def test_lines_come_in_the_order_of_the_ranks(tmp_path):
     Tokenizer(dict(reversed(BYTES.items()))).save(tmp_path / "t")
     lines = (tmp_path / "t").read_bytes().splitlines()
     assert [int(line.split()[1]) for line in lines] == list(range(256))
+
+
+def test_ranks_without_every_byte_or_with_an_empty_token_are_refused(tmp_path):
+    (tmp_path / "t").write_bytes(b"")
+    message = r"256 bytes is a token; got ranks without \[0, 1, .* 256 in all"
+    with pytest.raises(ValueError, match=message):
+        Tokenizer.load(tmp_path / "t")
+    with pytest.raises(ValueError, match=r"at least one byte, got b'' at rank 256"):
+        Tokenizer(BYTES | {b"": 256})
