@@ -34,10 +34,8 @@ def encode_batch(encode: Encode, texts: Iterable[str], *, n_workers: int | None)
     if isinstance(texts, str):
         raise TypeError("a batch is a list of texts, got one str; put it in a list")
     if n_workers is not None and n_workers < 1:
-        raise ValueError(
-            f"n_workers counts the calling process, so it is at least 1, got {n_workers}; None "
-            "takes all cores"
-        )
+        raise ValueError("n_workers counts the calling process, so it is at least 1, got "
+                         f"{n_workers}; None takes all cores")
     texts = list(texts)
     n_workers = min(len(texts), n_workers or _n_that_pay(sum(map(len, texts))))
     if n_workers <= 1:
@@ -76,11 +74,10 @@ def _shared_out(encode: Encode, texts: Sequence[str], shares: list[list[int]]) -
                 outcomes.append(([array("I", ids).tolist() for ids in encoded], error))
             except (EOFError, OSError):
                 process.join()
-                raise RuntimeError(
-                    "a process that encodes ended before its work was done, exit code "
-                    f"{process.exitcode}; give n_workers=1, or if it was out of memory a smaller "
-                    'batch, and begin a script with `if __name__ == "__main__":`'
-                ) from None
+                raise RuntimeError("a process that encodes ended before its work was done, exit "
+                                   f"code {process.exitcode}; give n_workers=1, or if it was out "
+                                   "of memory a smaller batch, and begin a script with "
+                                   '`if __name__ == "__main__":`') from None
     finally:
         for process, receiver in workers:
             process.kill()  # it has done its work, or its work is not needed any more

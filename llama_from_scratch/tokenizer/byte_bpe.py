@@ -123,8 +123,7 @@ class Tokenizer:
 
     def encode(
         self, text: str, *, bos: bool = False, eos: bool = False,
-        allowed_special: SpecialNames = frozenset(),
-        disallowed_special: SpecialNames = frozenset(),
+        allowed_special: SpecialNames = frozenset(), disallowed_special: SpecialNames = frozenset(),
     ) -> list[int]:
         """The ids of `text`, with bos_id before and eos_id after if asked for.
 

@@ -41,26 +41,19 @@ def learn_pieces(text: str | Iterable[str], vocab_size: int) -> list[Piece]:
     fixed = [*FIRST_PIECES, *runs]
     n_merges = vocab_size - len(fixed) - len(alphabet) + 1
     if n_merges < 0:
-        raise ValueError(
-            f"vocab_size holds {len(fixed)} fixed pieces and {len(alphabet) - 1} characters, "
-            f"so at least {vocab_size - n_merges}; got {vocab_size}"
-        )
+        raise ValueError(f"vocab_size holds {len(fixed)} fixed pieces and {len(alphabet) - 1} "
+                         f"characters, so at least {vocab_size - n_merges}; got {vocab_size}")
     # `learn_merges` knows 256 units, which it takes for bytes: here they are characters.
     number = {char: i for i, char in enumerate(alphabet)}
     known = re.compile("[" + re.escape("".join(alphabet)) + "]+")
-    words = _sum(
-        (bytes(number[char] for char in part), n)
-        for word, n in counts.items()
-        for part in known.findall(word)
-    )
+    words = _sum((bytes(number[char] for char in part), n)
+                 for word, n in counts.items() for part in known.findall(word))
     merges = learn_merges(words, n_merges)
     if len(merges) < n_merges:
         reachable = vocab_size - n_merges + len(merges)
-        raise ValueError(
-            "each merge needs a pair of neighbours, and this text has none left at "
-            f"{reachable} pieces; got vocab_size={vocab_size}; give more text or "
-            f"vocab_size={reachable}"
-        )
+        raise ValueError("each merge needs a pair of neighbours, and this text has none left at "
+                         f"{reachable} pieces; got vocab_size={vocab_size}; give more text or "
+                         f"vocab_size={reachable}")
     learned = ["".join(alphabet[unit] for unit in left + right) for left, right in merges]
     return fixed + [Piece(t, float(-i)) for i, t in enumerate(learned + alphabet[1:])]
 

@@ -22,13 +22,8 @@ _LETTERS = rf"[^\x00-@\[-`{{-\x7f{BLANK}]+"
 _OTHERS = r"[\x00-\x1f!-/:-@\[-`{-\x7f]+"
 _WORDS = tuple(
     re.compile(rf"[ {BLANK}]*(?:{kinds})|[ {BLANK}]+")
-    for kinds in (
-        rf"{_LETTERS}|[0-9]|{_OTHERS}",
-        rf"{_LETTERS}|[0-9]+|{_OTHERS}",
-        rf"[^ {BLANK}]+",
-        r"(?s:.)+",
-    )
-)
+    for kinds in (rf"{_LETTERS}|[0-9]|{_OTHERS}", rf"{_LETTERS}|[0-9]+|{_OTHERS}",
+                  rf"[^ {BLANK}]+", r"(?s:.)+"))
 LLAMA_WORDS = _WORDS[0]
 """Finds the words that no piece of Llama crosses."""
 _LONG_WORD = 24
@@ -42,10 +37,7 @@ class PieceWords:
     """
 
     def __init__(
-        self,
-        texts: Collection[str],
-        *,
-        encode_known: Callable[[str], tuple[int, ...]],
+        self, texts: Collection[str], *, encode_known: Callable[[str], tuple[int, ...]],
         encode_unknown: Callable[[str], Sequence[int]],
     ):
         self._words = next(words for words in _WORDS if all(map(words.fullmatch, texts)))
@@ -65,11 +57,8 @@ class PieceWords:
         if self._known.issuperset(word):
             return self._encode_cut(word)
         # the group keeps the characters of no piece: they are every second part
-        parts = (
-            self._encode_unknown(part) if i % 2 else self._ids_of[part]
-            for i, part in enumerate(self._unknown_run.split(word))
-            if part
-        )
+        parts = (self._encode_unknown(part) if i % 2 else self._ids_of[part]
+                 for i, part in enumerate(self._unknown_run.split(word)) if part)
         return tuple(chain.from_iterable(parts))
 
     def _encode_cut(self, word: str) -> tuple[int, ...]:

@@ -71,23 +71,16 @@ def check_pieces(pieces: Sequence[Piece]) -> None:
     texts = Counter(piece.text for piece in pieces)
     if "" in texts or len(texts) < len(pieces):
         i, piece = next((i, p) for i, p in enumerate(pieces) if not p.text or texts[p.text] > 1)
-        raise ValueError(
-            f"pieces are texts that differ, got {piece.text!r} {texts[piece.text]} times, first as "
-            f"piece {i}; a part of the file may be damaged"
-        )
+        raise ValueError(f"pieces are texts that differ, got {piece.text!r} {texts[piece.text]} "
+                         f"times, first as piece {i}; a part of the file may be damaged")
     for i, piece in enumerate(pieces):
         if not math.isfinite(piece.score) or piece.kind == Kind.UNUSED:
-            raise ValueError(
-                f"a piece has a finite score and a kind that Llama uses, got {piece} as piece {i}; "
-                "a part of the file may be damaged"
-            )
+            raise ValueError(f"a piece has a finite score and a kind that Llama uses, got {piece} "
+                             f"as piece {i}; a part of the file may be damaged")
     if (n := sum(piece.kind == Kind.UNKNOWN for piece in pieces)) != 1:
-        raise ValueError(
-            f"a vocabulary has one unknown piece, got {n}; a part of the file may be damaged"
-        )
+        raise ValueError(f"a vocabulary has one unknown piece, got {n}; a part of the file may be "
+                         "damaged")
     names = {piece.text for piece in pieces if piece.kind == Kind.BYTE}
     if names and (wrong := names ^ set(map(byte_name, range(256)))):
-        raise ValueError(
-            "byte pieces are <0x00> to <0xFF>, each once, got "
-            f"{sorted(wrong)[:4]} too many or too few"
-        )
+        raise ValueError(f"byte pieces are <0x00> to <0xFF>, each once, got {sorted(wrong)[:4]} "
+                         "too many or too few")

@@ -19,10 +19,8 @@ def fields(data: bytes, wanted: Mapping[int, type]) -> Iterator[tuple[int, int |
         key, at = _varint(data, at)
         number, wire = key >> 3, key & 7
         if number == 0 or (number in wanted and wire != _WIRE[wanted[number]]):
-            raise ValueError(
-                f"a field has the wire type of its values, got {wire} for field {number}; the file "
-                "is damaged"
-            )
+            raise ValueError(f"a field has the wire type of its values, got {wire} for field "
+                             f"{number}; the file is damaged")
         if wire == 0:
             value, at = _varint(data, at)
             begin = at
@@ -30,15 +28,11 @@ def fields(data: bytes, wanted: Mapping[int, type]) -> Iterator[tuple[int, int |
             length, begin = (8, at) if wire == 1 else (4, at) if wire == 5 else _varint(data, at)
             at = begin + length
         else:
-            raise ValueError(
-                f"a field is a number, bytes, or of 4 or 8 bytes, got wire type {wire}; the file "
-                "is damaged"
-            )
+            raise ValueError("a field is a number, bytes, or of 4 or 8 bytes, got wire type "
+                             f"{wire}; the file is damaged")
         if at > end:
-            raise ValueError(
-                f"field {number} has {at - begin} bytes, {end - begin} are left; the file is cut "
-                "short or damaged"
-            )
+            raise ValueError(f"field {number} has {at - begin} bytes, {end - begin} are left; the "
+                             "file is cut short or damaged")
         if number not in wanted:
             continue
         if wire == 0:

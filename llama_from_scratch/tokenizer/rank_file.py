@@ -36,15 +36,12 @@ def read_ranks(path: str | os.PathLike) -> dict[bytes, int]:
             token = base64.b64decode(token, validate=True)
             rank = int(rank)
         except ValueError:
-            raise ValueError(
-                "a rank file holds a token in base64, a blank and a rank per line, got "
-                f"{line[:80]!r} in line {number} of {path}; download the file again"
-            ) from None
+            raise ValueError("a rank file holds a token in base64, a blank and a rank per line, "
+                             f"got {line[:80]!r} in line {number} of {path}; download the file "
+                             "again") from None
         if token in ranks:
-            raise ValueError(
-                f"a token has one rank, got {token!r} again in line {number} of {path}; keep one "
-                "line"
-            )
+            raise ValueError(f"a token has one rank, got {token!r} again in line {number} of "
+                             f"{path}; keep one line")
         ranks[token] = rank
     return ranks
 
@@ -52,14 +49,10 @@ def read_ranks(path: str | os.PathLike) -> dict[bytes, int]:
 def check_ranks(ranks: Mapping[bytes, int]) -> None:
     """Raises ValueError unless the ranks are 0, 1, 2, ... and every byte has one."""
     if missing := [value for value in range(256) if bytes([value]) not in ranks]:
-        raise ValueError(
-            "each of the 256 bytes is a token; got ranks without "
-            f"{missing[:8]}, {len(missing)} in all"
-        )
+        raise ValueError(f"each of the 256 bytes is a token; got ranks without {missing[:8]}, "
+                         f"{len(missing)} in all")
     if b"" in ranks:
         raise ValueError(f"a token has at least one byte, got b'' at rank {ranks[b'']}")
     if gaps := sorted(set(range(len(ranks))) - set(ranks.values())):
-        raise ValueError(
-            f"{len(ranks)} tokens have the ranks 0 to {len(ranks) - 1}, each once, got none with "
-            f"rank {gaps[0]}; a part of the file may be lost"
-        )
+        raise ValueError(f"{len(ranks)} tokens have the ranks 0 to {len(ranks) - 1}, each once, "
+                         f"got none with rank {gaps[0]}; a part of the file may be lost")

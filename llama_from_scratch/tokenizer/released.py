@@ -57,16 +57,10 @@ LLAMA_4 = (
     *_block(10, _REASONING_4, kind="reasoning_"),
     *_block(904, {}),
 )
-SPECIAL_TOKENS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "llama-3": LLAMA_3,
-        "llama-3.1": LLAMA_3_1,
-        "llama-3.2": LLAMA_3_1,
-        "llama-3.2-vision": LLAMA_3_2_VISION,
-        "llama-3.3": LLAMA_3_1,
-        "llama-4": LLAMA_4,
-    }
-)
+SPECIAL_TOKENS: Mapping[str, tuple[str, ...]] = MappingProxyType({
+    "llama-3": LLAMA_3, "llama-3.1": LLAMA_3_1, "llama-3.2": LLAMA_3_1,
+    "llama-3.2-vision": LLAMA_3_2_VISION, "llama-3.3": LLAMA_3_1, "llama-4": LLAMA_4,
+})
 """The special tokens of each generation whose tokenizer.model does not hold them, in id order."""
 
 
@@ -93,10 +87,8 @@ def load(path: str | os.PathLike, generation: str) -> Tokenizer | SentencePiece:
     if generation in ("llama-1", "llama-2"):
         return SentencePiece.load(path)
     if generation not in SPECIAL_TOKENS:
-        raise ValueError(
-            f"a generation is one of llama-1, llama-2, {', '.join(SPECIAL_TOKENS)}; got "
-            f"{generation!r}"
-        )
+        raise ValueError(f"a generation is one of llama-1, llama-2, {', '.join(SPECIAL_TOKENS)}; "
+                         f"got {generation!r}")
     if generation == "llama-4":
         return llama_4(path)
     return llama_3(path, special_tokens=SPECIAL_TOKENS[generation])

@@ -41,11 +41,7 @@ class SentencePiece:
     """
 
     def __init__(
-        self,
-        pieces: Sequence[Piece],
-        *,
-        prefix: Prefix = "always",
-        bos: str = "<s>",
+        self, pieces: Sequence[Piece], *, prefix: Prefix = "always", bos: str = "<s>",
         eos: str = "</s>",
     ):
         check_pieces(pieces)
@@ -72,11 +68,8 @@ class SentencePiece:
         self.n_run: int = longest_run(self._ranks)
         for n in range(2, self.n_run + 1):
             del self._ranks[BLANK * n]
-        self._words = PieceWords(
-            of_kind[Kind.NORMAL],
-            encode_known=self._encode_known,
-            encode_unknown=self._encode_unknown,
-        )
+        self._words = PieceWords(of_kind[Kind.NORMAL], encode_known=self._encode_known,
+                                 encode_unknown=self._encode_unknown)
 
     @classmethod
     def train(cls, text: str | Iterable[str], vocab_size: int) -> "SentencePiece":
@@ -104,21 +97,14 @@ class SentencePiece:
 
     def _special_id(self, name: str) -> int:
         if name not in self.special_ids:
-            raise ValueError(
-                f"this needs the control piece {name!r}, and the vocabulary has "
-                f"{list(self.special_ids)}; load a vocabulary that has it, or name another as bos "
-                "and eos"
-            )
+            raise ValueError(f"this needs the control piece {name!r}, and the vocabulary has "
+                             f"{list(self.special_ids)}; load a vocabulary that has it, or name "
+                             "another as bos and eos")
         return self.special_ids[name]
 
     def encode(
-        self,
-        text: str,
-        *,
-        bos: bool = False,
-        eos: bool = False,
-        allowed_special: SpecialNames = frozenset(),
-        disallowed_special: SpecialNames = frozenset(),
+        self, text: str, *, bos: bool = False, eos: bool = False,
+        allowed_special: SpecialNames = frozenset(), disallowed_special: SpecialNames = frozenset(),
     ) -> list[int]:
         """The ids of `text`, with bos_id before and eos_id after if asked for.
 
@@ -126,12 +112,8 @@ class SentencePiece:
         `allowed_special` has it: then it becomes its id. One that `disallowed_special` has raises
         ValueError; "all" there means all that are not allowed. Lone surrogates become U+FFFD.
         """
-        allowed = names_allowed(
-            text,
-            self.special_ids,
-            allowed_special=allowed_special,
-            disallowed_special=disallowed_special,
-        )
+        allowed = names_allowed(text, self.special_ids, allowed_special=allowed_special,
+                                disallowed_special=disallowed_special)
         text = without_surrogates(text)
         ids = [self.bos_id] if bos else []
         for i, part in enumerate(one_of(allowed).split(text) if allowed else [text]):
@@ -189,13 +171,8 @@ class SentencePiece:
         return [self._byte_ids[value] for value in text.encode()]
 
     def encode_batch(
-        self,
-        texts: Iterable[str],
-        *,
-        n_workers: int | None = None,
-        bos: bool = False,
-        eos: bool = False,
-        allowed_special: SpecialNames = frozenset(),
+        self, texts: Iterable[str], *, n_workers: int | None = None, bos: bool = False,
+        eos: bool = False, allowed_special: SpecialNames = frozenset(),
         disallowed_special: SpecialNames = frozenset(),
     ) -> list[list[int]]:
         """The ids of each text, as `encode` gives them, by `n_workers` processes.
@@ -203,13 +180,8 @@ class SentencePiece:
         None is one for each core, but little text stays in this process. Raises what `encode`
         raises, at the first text where it does.
         """
-        encode = partial(
-            self.encode,
-            bos=bos,
-            eos=eos,
-            allowed_special=allowed_special,
-            disallowed_special=disallowed_special,
-        )
+        encode = partial(self.encode, bos=bos, eos=eos, allowed_special=allowed_special,
+                         disallowed_special=disallowed_special)
         return encode_batch(encode, texts, n_workers=n_workers)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
@@ -239,14 +211,11 @@ class SentencePiece:
         Raises ValueError for a prefix that its format cannot say.
         """
         if self.prefix not in ("always", "never"):
-            raise ValueError(
-                "a tokenizer.model puts a blank in front always or never, got "
-                f"prefix={self.prefix!r}; write a tokenizer.json, or make the tokenizer with "
-                "another prefix"
-            )
+            raise ValueError("a tokenizer.model puts a blank in front always or never, got "
+                             f"prefix={self.prefix!r}; write a tokenizer.json, or make the "
+                             "tokenizer with another prefix")
         model = sentencepiece_file.ModelFile(
-            pieces=self.pieces, has_prefix=self.prefix == "always", bos=self.bos, eos=self.eos
-        )
+            pieces=self.pieces, has_prefix=self.prefix == "always", bos=self.bos, eos=self.eos)
         with replacing_file(path) as unfinished:
             unfinished.write_bytes(sentencepiece_file.to_bytes(model))
 
@@ -271,11 +240,10 @@ class SentencePiece:
         Raises ValueError unless ids 0 to 258 are those of Llama: specials, then bytes.
         """
         if not tokenizer_bin.is_laid_out_for_bin(self.pieces) or self.prefix != "always":
-            raise ValueError(
-                "a tokenizer.bin has <unk>, <s>, </s> and then the 256 bytes as first pieces, and "
-                f"a blank always in front; got {[piece.text for piece in self.pieces[:5]]} and "
-                f"prefix={self.prefix!r}"
-            )
+            raise ValueError("a tokenizer.bin has <unk>, <s>, </s> and then the 256 bytes as first "
+                             "pieces, and a blank always in front; got "
+                             f"{[piece.text for piece in self.pieces[:5]]} and "
+                             f"prefix={self.prefix!r}")
         with replacing_file(path) as unfinished:
             unfinished.write_bytes(tokenizer_bin.to_bytes(self.pieces))
 

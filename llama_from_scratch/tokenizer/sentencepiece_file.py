@@ -94,16 +94,10 @@ def from_bytes(data: bytes) -> ModelFile:
         "blanks are written ▁, got escape_whitespaces off": normalizer.get(5, 1),
     }
     if broken := [rule for rule, is_kept in rules.items() if not is_kept]:
-        raise ValueError(
-            f"in the models of Llama {'; '.join(broken)}; give the tokenizer.model of a Llama 1 "
-            "or 2"
-        )
-    return ModelFile(
-        pieces=pieces,
-        has_prefix=bool(normalizer.get(3, 1)),
-        bos=text_of(trainer.get(46, b"<s>")),
-        eos=text_of(trainer.get(47, b"</s>")),
-    )
+        raise ValueError(f"in the models of Llama {'; '.join(broken)}; give the tokenizer.model of "
+                         "a Llama 1 or 2")
+    return ModelFile(pieces=pieces, has_prefix=bool(normalizer.get(3, 1)),
+                     bos=text_of(trainer.get(46, b"<s>")), eos=text_of(trainer.get(47, b"</s>")))
 
 
 def text_of(data: bytes) -> str:
@@ -116,7 +110,6 @@ def text_of(data: bytes) -> str:
 
 def _kind(value: int, i: int) -> Kind:
     if value not in list(Kind):
-        raise ValueError(
-            f"the kind of a piece is 1 to 6, got {value} for piece {i}; the file is damaged"
-        )
+        raise ValueError(f"the kind of a piece is 1 to 6, got {value} for piece {i}; the file is "
+                         "damaged")
     return Kind(value)

@@ -16,10 +16,7 @@ SpecialNames = Literal["all"] | Set[str]
 
 
 def names_allowed(
-    text: object,
-    special_ids: Mapping[str, int],
-    *,
-    allowed_special: SpecialNames,
+    text: object, special_ids: Mapping[str, int], *, allowed_special: SpecialNames,
     disallowed_special: SpecialNames,
 ) -> Set[str]:
     """The special strings that become ids where `text` has them.
@@ -31,10 +28,9 @@ def names_allowed(
     allowed = _named(allowed_special, set(special_ids), special_ids)
     disallowed = _named(disallowed_special, special_ids.keys() - allowed, special_ids)
     if disallowed and (found := one_of(disallowed).search(text)):
-        raise ValueError(
-            f"text may not hold disallowed special tokens, got {found[0]!r} at character "
-            f"{found.start()}; take it out, or put it in allowed_special to make it one id"
-        )
+        raise ValueError(f"text may not hold disallowed special tokens, got {found[0]!r} at "
+                         f"character {found.start()}; take it out, or put it in allowed_special to "
+                         "make it one id")
     return allowed
 
 
@@ -42,10 +38,8 @@ def _named(names: SpecialNames, all_names: Set[str], special_ids: Mapping[str, i
     if names == "all":
         return all_names
     if unknown := sorted(names - special_ids.keys()):
-        raise ValueError(
-            "only special tokens of this vocabulary can be allowed or disallowed, got "
-            f"{unknown}; it has {list(special_ids) or 'none'}"
-        )
+        raise ValueError("only special tokens of this vocabulary can be allowed or disallowed, got "
+                         f"{unknown}; it has {list(special_ids) or 'none'}")
     return names
 
 
@@ -60,6 +54,5 @@ def check_names(names: Sequence[str]) -> None:
     if isinstance(names, str) or "" in names:
         raise ValueError(f"special_tokens is a list of non-empty strings, got {names!r}")
     if double := sorted(name for name, count in Counter(names).items() if count > 1):
-        raise ValueError(
-            f"special tokens have one id each, got {double} more than once; name each once"
-        )
+        raise ValueError(f"special tokens have one id each, got {double} more than once; name each "
+                         "once")

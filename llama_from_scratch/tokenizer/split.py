@@ -65,10 +65,8 @@ class Splitter:
         self.pattern = pattern
         self._unicode = regex.compile(pattern)
         if self._unicode.groups:
-            raise ValueError(
-                f"a split pattern has no capturing groups, got {self._unicode.groups} in "
-                f"{pattern!r}; write (?:...)"
-            )
+            raise ValueError(f"a split pattern has no capturing groups, got {self._unicode.groups} "
+                             f"in {pattern!r}; write (?:...)")
         self._ascii, self._lines = _TWINS.get(pattern, (None, None))
 
     def __call__(self, text: str) -> list[str]:
@@ -79,10 +77,9 @@ class Splitter:
         if self._ascii is None:
             pieces = self._unicode.findall(text)
             if (kept := sum(map(len, pieces))) != len(text):
-                raise ValueError(
-                    f"a split pattern matches every character, but {self.pattern!r} keeps {kept} "
-                    rf"of {len(text)}; end it with |[\s\S]"
-                )
+                raise ValueError("a split pattern matches every character, but "
+                                 f"{self.pattern!r} keeps {kept} "
+                                 rf"of {len(text)}; end it with |[\s\S]")
             return pieces
         if text.isascii():
             return self._ascii.findall(text)

@@ -27,10 +27,8 @@ def is_laid_out_for_bin(pieces: Sequence[Piece]) -> bool:
 def to_bytes(pieces: Sequence[Piece]) -> bytes:
     """The bytes of a tokenizer.bin."""
     texts = [_NAMES.get(piece.text, piece.text.replace(BLANK, " ")).encode() for piece in pieces]
-    records = (
-        struct.pack("<fI", piece.score, len(text)) + text
-        for piece, text in zip(pieces, texts, strict=True)
-    )
+    records = (struct.pack("<fI", piece.score, len(text)) + text
+               for piece, text in zip(pieces, texts, strict=True))
     return struct.pack("<I", max(map(len, texts))) + b"".join(records)
 
 
@@ -42,24 +40,18 @@ def read_records(path: str | os.PathLike) -> list[tuple[bytes, float]]:
     data = Path(path).read_bytes()
     cure = f"{path}; export the tokenizer again"
     if len(data) < 4:
-        raise ValueError(
-            "a tokenizer.bin begins with the longest length in 4 bytes, got "
-            f"{len(data)} bytes in {cure}"
-        )
+        raise ValueError("a tokenizer.bin begins with the longest length in 4 bytes, got "
+                         f"{len(data)} bytes in {cure}")
     longest, at = int.from_bytes(data[:4], "little"), 4
     records: list[tuple[bytes, float]] = []
     while at < len(data):
         if len(data) - at < 8:
-            raise ValueError(
-                f"a piece begins with 8 bytes, got {len(data) - at} for piece {len(records)} of "
-                f"{cure}"
-            )
+            raise ValueError(f"a piece begins with 8 bytes, got {len(data) - at} for piece "
+                             f"{len(records)} of {cure}")
         score, length = struct.unpack_from("<fI", data, at)
         if length > min(longest, len(data) - at - 8):
-            raise ValueError(
-                f"piece {len(records)} has {length} bytes, with {longest} as the longest and "
-                f"{len(data) - at - 8} left in {cure}"
-            )
+            raise ValueError(f"piece {len(records)} has {length} bytes, with {longest} as the "
+                             f"longest and {len(data) - at - 8} left in {cure}")
         records.append((data[at + 8 : at + 8 + length], score))
         at += 8 + length
     return records

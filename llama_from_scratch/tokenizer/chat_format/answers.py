@@ -46,13 +46,10 @@ class AnswerReader:
         """
         stops = {self._id(name, tokenizer) for name in self.frame.stops}
         if not ids or ids[-1] not in stops or not stops.isdisjoint(ids[:-1]):
-            refuse(
-                self.name,
-                f"an answer ends with one of the ids {sorted(stops)}, and has it once",
-                list(ids[-8:]),
-                "generate more tokens, cut after the first of them, or append the one that "
-                "generation left out",
-            )
+            refuse(self.name,
+                   f"an answer ends with one of the ids {sorted(stops)}, and has it once",
+                   list(ids[-8:]), "generate more tokens, cut after the first of them, or append "
+                   "the one that generation left out")
         body = list(ids[:-1])
         whole = tokenizer.decode(body)
         if isinstance(self.frame, Instructions):
@@ -67,12 +64,8 @@ class AnswerReader:
         if strange and problem is None and not (calls and strange == tags):
             names = ", ".join(strange[:8])
             problem = f"special tokens within the answer are no text: {names}"
-        message = Message(
-            role="assistant",
-            content=content.strip() if self.strips else content,
-            tool_calls=calls,
-            ends_turn=not is_open,
-        )
+        message = Message(role="assistant", content=content.strip() if self.strips else content,
+                          tool_calls=calls, ends_turn=not is_open)
         return Answer(message=message, problem=problem)
 
     def _read_marked(self, whole: str) -> Said:
@@ -80,11 +73,7 @@ class AnswerReader:
         return whole, (), f"the answer holds {found[0]}, which marks a turn" if found else None
 
     def _read_calls(
-        self,
-        frame: Headers,
-        body: list[int],
-        whole: str,
-        tokenizer: Tokenizer | SentencePiece,
+        self, frame: Headers, body: list[int], whole: str, tokenizer: Tokenizer | SentencePiece
     ) -> Said:
         if not self.has_calls:
             return whole, (), None
@@ -96,9 +85,8 @@ class AnswerReader:
         content, code = body[: body.index(tag)], body[body.index(tag) + 1 :]
         if closing:
             if code[-1:] != [self._id(closing, tokenizer)]:
-                problem = (
-                    f"{opening} is closed by {closing} at the end of the answer, and here it is not"
-                )
+                problem = (f"{opening} is closed by {closing} at the end of the answer, and here "
+                           "it is not")
                 return whole, (), problem
             code.pop()
         calls, problem = read_tagged_tail(tokenizer.decode(code), builtin_tools=self.builtin_tools)

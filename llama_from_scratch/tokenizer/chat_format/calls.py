@@ -123,10 +123,8 @@ def _load_json(text: str) -> dict[str, Any]:
 def _write_pythonic(calls: Sequence[ToolCall]) -> str:
     for name in (name for call in calls for name in (call.name, *call.arguments)):
         if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) or keyword.iskeyword(name):
-            raise ValueError(
-                "a call in Python has names of ASCII letters, digits and _, no keywords; got "
-                f"{name!r}; rename it"
-            )
+            raise ValueError("a call in Python has names of ASCII letters, digits and _, no "
+                             f"keywords; got {name!r}; rename it")
     return "[" + ", ".join(map(_python_text, calls)) + "]"
 
 

@@ -43,11 +43,8 @@ class Rules:
         is_last = roles[-1] == "assistant"
         if is_answered != is_last:
             ask = "leave it out to ask the model, or give is_answered=True"
-            self._refuse(
-                "the assistant's message comes last in a dialog that is answered, and in no other",
-                roles,
-                ask if is_last else "add the answer",
-            )
+            self._refuse("the assistant's message comes last in a dialog that is answered, and in "
+                         "no other", roles, ask if is_last else "add the answer")
 
     def _check_message(self, message: Message) -> None:
         if message.role not in self.roles:

@@ -51,15 +51,9 @@ class ChatFormat:
         return frozenset(self._id(name, tokenizer) for name in self.frame.stops)
 
     def encode(
-        self,
-        dialog: Sequence[Message],
-        tokenizer: Tokenizer | SentencePiece,
-        *,
-        is_answered: bool = False,
-        tools: Sequence[Tool] = (),
-        builtin_tools: Sequence[str] = (),
-        instructions: str | None = None,
-        today: str | None = None,
+        self, dialog: Sequence[Message], tokenizer: Tokenizer | SentencePiece, *,
+        is_answered: bool = False, tools: Sequence[Tool] = (), builtin_tools: Sequence[str] = (),
+        instructions: str | None = None, today: str | None = None,
     ) -> list[int]:
         """The ids of a dialog, ready for the assistant's answer.
 
@@ -69,14 +63,8 @@ class ChatFormat:
         special token. Raises ValueError if this format cannot say the dialog, or if the vocabulary
         lacks its special tokens.
         """
-        parts = self.lay_out(
-            dialog,
-            is_answered=is_answered,
-            tools=tools,
-            builtin_tools=builtin_tools,
-            instructions=instructions,
-            today=today,
-        )
+        parts = self.lay_out(dialog, is_answered=is_answered, tools=tools,
+                             builtin_tools=builtin_tools, instructions=instructions, today=today)
         ids: list[int] = []
         for part in parts:
             if isinstance(part, Special):
@@ -86,26 +74,16 @@ class ChatFormat:
         return ids
 
     def lay_out(
-        self,
-        dialog: Sequence[Message],
-        *,
-        is_answered: bool = False,
-        tools: Sequence[Tool] = (),
-        builtin_tools: Sequence[str] = (),
-        instructions: str | None = None,
+        self, dialog: Sequence[Message], *, is_answered: bool = False, tools: Sequence[Tool] = (),
+        builtin_tools: Sequence[str] = (), instructions: str | None = None,
         today: str | None = None,
     ) -> list[Part]:
         """The parts that `encode` encodes one by one, with the same arguments.
 
         For reading, and for pictures.
         """
-        rules = Rules(
-            name=self.name,
-            roles=self.roles,
-            alternates=self.alternates,
-            open_roles=self.open_roles,
-            marks=self.frame.marks,
-        )
+        rules = Rules(name=self.name, roles=self.roles, alternates=self.alternates,
+                      open_roles=self.open_roles, marks=self.frame.marks)
         rules.check(dialog, is_answered=is_answered)
         self._check_tools(tools, builtin_tools, instructions, today)
         dialog = self._with_lead(dialog, tools, builtin_tools, instructions, today)
@@ -119,20 +97,12 @@ class ChatFormat:
         nothing in it is ever run. Raises ValueError if the ids do not end as an answer does, or are
         not of this vocabulary.
         """
-        reader = AnswerReader(
-            name=self.name,
-            frame=self.frame,
-            has_calls=self.calls is not None,
-            builtin_tools=self.builtin_tools,
-            strips=self.strips,
-        )
+        reader = AnswerReader(name=self.name, frame=self.frame, has_calls=self.calls is not None,
+                              builtin_tools=self.builtin_tools, strips=self.strips)
         return reader.read(ids, tokenizer)
 
     def _check_tools(
-        self,
-        tools: Sequence[Tool],
-        builtin_tools: Sequence[str],
-        instructions: str | None,
+        self, tools: Sequence[Tool], builtin_tools: Sequence[str], instructions: str | None,
         today: str | None,
     ) -> None:
         if tools and self.calls is None:
@@ -145,18 +115,12 @@ class ChatFormat:
             self._refuse("the system's message has no date", today,
                          "leave today out, or write it into the content")
         if instructions is not None and not tools:
-            raise ValueError(
-                f"instructions introduce tools, got {instructions!r:.80} without any; give tools "
-                "too"
-            )
+            raise ValueError(f"instructions introduce tools, got {instructions!r:.80} without any; "
+                             "give tools too")
 
     def _with_lead(
-        self,
-        dialog: Sequence[Message],
-        tools: Sequence[Tool],
-        builtin_tools: Sequence[str],
-        instructions: str | None,
-        today: str | None,
+        self, dialog: Sequence[Message], tools: Sequence[Tool], builtin_tools: Sequence[str],
+        instructions: str | None, today: str | None,
     ) -> list[Message]:
         """The dialog with the lines on dates and tools."""
         dialog = list(dialog)

@@ -104,9 +104,7 @@ class Instructions:
 def special_id(name: str, tokenizer: Tokenizer | SentencePiece, *, generation: str) -> int:
     """The id of a special token. Raises ValueError if the vocabulary lacks it."""
     if name not in tokenizer.special_ids:
-        raise ValueError(
-            f"{generation} chats with the special token {name!r}, which the vocabulary lacks; it "
-            f"has {list(tokenizer.special_ids)[:12]}; load the tokenizer with the special tokens "
-            f"of {generation}"
-        )
+        raise ValueError(f"{generation} chats with the special token {name!r}, which the "
+                         f"vocabulary lacks; it has {list(tokenizer.special_ids)[:12]}; load the "
+                         f"tokenizer with the special tokens of {generation}")
     return tokenizer.special_ids[name]

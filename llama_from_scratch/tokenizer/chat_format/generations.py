@@ -23,38 +23,20 @@ _HEADERS_3 = Headers(
 LLAMA_2 = ChatFormat(name="Llama 2", frame=Instructions(), alternates=True)
 LLAMA_3 = ChatFormat(name="Llama 3", frame=_HEADERS_3, strips=True)
 LLAMA_3_1 = ChatFormat(
-    name="Llama 3.1",
+    name="Llama 3.1", roles=ROLES, open_roles=("assistant",), knowledge_date="December 2023",
     frame=replace(_HEADERS_3, eom="<|eom_id|>", code=("<|python_tag|>", "")),
-    roles=ROLES,
-    calls=JSON_CALLS,
-    tools_role="user",
-    builtin_tools=("brave_search", "wolfram_alpha", CODE),
-    knowledge_date="December 2023",
-    open_roles=("assistant",),
-)
+    calls=JSON_CALLS, tools_role="user", builtin_tools=("brave_search", "wolfram_alpha", CODE))
 LLAMA_3_2 = replace(LLAMA_3_1, name="Llama 3.2", calls=PYTHONIC_CALLS, tools_role="system")
 LLAMA_3_3 = replace(LLAMA_3_2, name="Llama 3.3")
 LLAMA_4 = ChatFormat(
-    name="Llama 4",
-    frame=Headers(
-        bos=_BEGIN, start="<|header_start|>", end="<|header_end|>", eot="<|eot|>", eom="<|eom|>",
-        final=_END, code=("<|python_start|>", "<|python_end|>"),
-    ),
-    roles=ROLES,
-    calls=PYTHONIC_CALLS,
-    builtin_tools=(CODE,),
-    open_roles=("assistant", "ipython"),
-)  # fmt: skip
+    name="Llama 4", roles=ROLES, open_roles=("assistant", "ipython"),
+    frame=Headers(bos=_BEGIN, start="<|header_start|>", end="<|header_end|>", eot="<|eot|>",
+                  eom="<|eom|>", final=_END, code=("<|python_start|>", "<|python_end|>")),
+    calls=PYTHONIC_CALLS, builtin_tools=(CODE,))
 
-FORMATS: Mapping[str, ChatFormat] = MappingProxyType(
-    {
-        "llama-2": LLAMA_2,
-        "llama-3": LLAMA_3,
-        "llama-3.1": LLAMA_3_1,
-        "llama-3.2": LLAMA_3_2,
-        "llama-3.2-vision": replace(LLAMA_3_1, name="Llama 3.2 Vision"),
-        "llama-3.3": LLAMA_3_3,
-        "llama-4": LLAMA_4,
-    }
-)
+FORMATS: Mapping[str, ChatFormat] = MappingProxyType({
+    "llama-2": LLAMA_2, "llama-3": LLAMA_3, "llama-3.1": LLAMA_3_1, "llama-3.2": LLAMA_3_2,
+    "llama-3.2-vision": replace(LLAMA_3_1, name="Llama 3.2 Vision"),
+    "llama-3.3": LLAMA_3_3, "llama-4": LLAMA_4,
+})
 """The chat format of each generation that has one."""

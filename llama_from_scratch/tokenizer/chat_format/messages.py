@@ -26,16 +26,13 @@ class ToolCall:
 
     def __post_init__(self) -> None:
         if not self.name or re.search(r"[<>\s\"]", self.name):
-            raise ValueError(
-                "a tool's name is text without blanks, quotes and angle brackets, got "
-                f"{self.name!r}; rename it"
-            )
+            raise ValueError("a tool's name is text without blanks, quotes and angle brackets, got "
+                             f"{self.name!r}; rename it")
         _check_json(self.arguments, f"the arguments of {self.name!r}")
         is_code = list(self.arguments) == ["code"] and isinstance(self.arguments["code"], str)
         if self.name == CODE and not is_code:
-            raise ValueError(
-                f"a call of {CODE} has one argument, code, a str; got {dict(self.arguments)!r:.200}"
-            )
+            raise ValueError(f"a call of {CODE} has one argument, code, a str; got "
+                             f"{dict(self.arguments)!r:.200}")
 
 
 @record
@@ -57,10 +54,9 @@ class Message:
                 hint = "what a tool returns has the role 'ipython'"
             raise ValueError(f"a role is one of {', '.join(ROLES)}; got {self.role!r}; {hint}")
         if self.tool_calls and self.role != "assistant":
-            raise ValueError(
-                f"the assistant calls tools, got a call of {self.tool_calls[0].name!r} by "
-                f"{self.role!r}; give the call to an assistant's message"
-            )
+            raise ValueError("the assistant calls tools, got a call of "
+                             f"{self.tool_calls[0].name!r} by {self.role!r}; give the call to an "
+                             "assistant's message")
 
 
 @record
@@ -79,10 +75,8 @@ class Tool:
     def __post_init__(self) -> None:
         _check_json(self.properties, f"the properties of {self.name!r}")
         if missing := [name for name in self.required if name not in self.properties]:
-            raise ValueError(
-                f"a required parameter has properties, got {missing[0]!r} of {self.name!r} "
-                f"without; {nearest(missing[0], self.properties)}"
-            )
+            raise ValueError(f"a required parameter has properties, got {missing[0]!r} of "
+                             f"{self.name!r} without; {nearest(missing[0], self.properties)}")
 
 
 def _check_json(value: Any, what: str) -> None:
@@ -101,10 +95,8 @@ def _check_json(value: Any, what: str) -> None:
             elif isinstance(each, list):
                 inner += each
             elif not _is_plain(each):
-                raise ValueError(
-                    f"{what} are JSON values, with str keys and finite numbers; got {each!r:.80}; "
-                    "convert it"
-                )
+                raise ValueError(f"{what} are JSON values, with str keys and finite numbers; got "
+                                 f"{each!r:.80}; convert it")
         if not inner:
             return
         level = inner

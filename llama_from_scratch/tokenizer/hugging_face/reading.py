@@ -27,9 +27,7 @@ def read_tokenizer(path: str | os.PathLike) -> Tokenizer | SentencePiece:
     try:
         return from_json(json.loads(Path(path).read_bytes()))
     except (ValueError, RecursionError) as error:
-        raise ValueError(
-            f"{path} cannot be read as a tokenizer.json of a Llama: {error}"
-        ) from None
+        raise ValueError(f"{path} cannot be read as a tokenizer.json of a Llama: {error}") from None
 
 
 def from_json(file: Any) -> Tokenizer | SentencePiece:
@@ -37,29 +35,24 @@ def from_json(file: Any) -> Tokenizer | SentencePiece:
     model = _get(_require(file, dict, "the file"), "model", dict)
     vocab = _get(model, "vocab", dict)
     for key, wanted in {
-        "type": ["BPE", None],
-        "dropout": [None, 0],
-        "continuing_subword_prefix": [None, ""],
-        "end_of_word_suffix": [None, ""],
+        "type": ["BPE", None], "dropout": [None, 0],
+        "continuing_subword_prefix": [None, ""], "end_of_word_suffix": [None, ""],
     }.items():
         if model.get(key) not in wanted:
-            raise ValueError(
-                f"the model of a Llama has {key} {wanted[0]}, got {model[key]!r}; {_CURE}"
-            )
+            raise ValueError(f"the model of a Llama has {key} {wanted[0]}, got {model[key]!r}; "
+                             f"{_CURE}")
     if wrong := [(name, i) for name, i in vocab.items() if type(i) is not int]:
         name, i = wrong[0]
         raise ValueError(f"an id is a whole number, got {i!r} for {name!r}; the file is damaged")
     added = _added_tokens(file)
     ids = vocab | added
     if sorted(ids.values()) != list(range(len(ids))):
-        raise ValueError(
-            f"{len(ids)} tokens have the ids 0 to {len(ids) - 1}, each once; the file is damaged"
-        )
+        raise ValueError(f"{len(ids)} tokens have the ids 0 to {len(ids) - 1}, each once; the file "
+                         "is damaged")
     merges = [_pair(entry) for entry in _get(model, "merges", list)]
     if unknown := [pair for pair in merges if not {*pair, "".join(pair)} <= vocab.keys()]:
-        raise ValueError(
-            f"a merge makes a token of two tokens, got {unknown[0]}; the file is damaged"
-        )
+        raise ValueError(f"a merge makes a token of two tokens, got {unknown[0]}; the file is "
+                         "damaged")
     steps = _flat(file.get("pre_tokenizer"), "pretokenizers")
     if any(step.get("type") == "ByteLevel" for step in steps):
         return _bytes_tokenizer(file, steps, ids=ids, added=added, merges=merges)
@@ -67,65 +60,43 @@ def from_json(file: Any) -> Tokenizer | SentencePiece:
 
 
 def _bytes_tokenizer(
-    file: dict,
-    steps: list[dict],
-    *,
-    ids: dict[str, int],
-    added: dict[str, int],
+    file: dict, steps: list[dict], *, ids: dict[str, int], added: dict[str, int],
     merges: list[tuple[str, str]],
 ) -> Tokenizer:
     base = {name: i for name, i in ids.items() if name not in added}
     if file.get("normalizer") is not None:
-        raise ValueError(
-            f"Llama 3 and 4 do not normalize text, got {file['normalizer']!r:.80}; {_CURE}"
-        )
+        raise ValueError(f"Llama 3 and 4 do not normalize text, got {file['normalizer']!r:.80}; "
+                         f"{_CURE}")
     match steps:
-        case [
-            {
-                "type": "Split",
-                "pattern": {"Regex": str(pattern)},
-                "behavior": "Isolated",
-                "invert": False,
-            },
-            {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False},
-        ]:
+        case [{"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated",
+               "invert": False},
+              {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]:
             pass
         case _:
-            raise ValueError(
-                "Llama 3 and 4 split by one pattern and then write bytes, got "
-                f"{steps!r:.200}; {_CURE}"
-            )
+            raise ValueError("Llama 3 and 4 split by one pattern and then write bytes, got "
+                             f"{steps!r:.200}; {_CURE}")
     in_order = sorted(added, key=added.__getitem__)
     if any(i < len(base) for i in added.values()):
         first = in_order[0]
-        raise ValueError(
-            f"special tokens follow the {len(base)} others, got {first!r} as {added[first]}; "
-            f"{_CURE}"
-        )
+        raise ValueError(f"special tokens follow the {len(base)} others, got {first!r} as "
+                         f"{added[first]}; {_CURE}")
     try:
         ranks = {bytes(map(BYTE_OF.__getitem__, name)): i for name, i in base.items()}
         pairs = [tuple(bytes(map(BYTE_OF.__getitem__, part)) for part in pair) for pair in merges]
     except KeyError as unknown:
-        raise ValueError(
-            f"tokens are written in symbols for bytes, got {unknown.args[0]!r}; the file is damaged"
-        ) from None
+        raise ValueError(f"tokens are written in symbols for bytes, got {unknown.args[0]!r}; the "
+                         "file is damaged") from None
     tokenizer = Tokenizer(ranks, special_tokens=in_order, pattern=pattern)
     reached = check_merges(pairs, ranks, cure=_CURE)
     others = [token for token in ranks if len(token) > 1 and token not in reached]
     if others and not file["model"].get("ignore_merges"):
-        raise ValueError(
-            "ignore_merges is on where merges do not reach all tokens, such as "
-            f"{others[0]!r}; {_CURE}"
-        )
+        raise ValueError("ignore_merges is on where merges do not reach all tokens, such as "
+                         f"{others[0]!r}; {_CURE}")
     return tokenizer
 
 
 def _pieces_tokenizer(
-    file: dict,
-    steps: list[dict],
-    *,
-    ids: dict[str, int],
-    added: dict[str, int],
+    file: dict, steps: list[dict], *, ids: dict[str, int], added: dict[str, int],
     merges: list[tuple[str, str]],
 ) -> SentencePiece:
     model = file["model"]
@@ -133,16 +104,12 @@ def _pieces_tokenizer(
     settings = {key: model.get(key) for key in ("byte_fallback", "fuse_unk", "ignore_merges")}
     is_fused = has_bytes or settings["fuse_unk"]
     if has_bytes != bool(settings["byte_fallback"]) or not is_fused or settings["ignore_merges"]:
-        raise ValueError(
-            "Llama 1 and 2 have byte_fallback with byte pieces, fuse_unk without, and no "
-            f"ignore_merges, got {settings}; {_CURE}"
-        )
+        raise ValueError("Llama 1 and 2 have byte_fallback with byte pieces, fuse_unk without, and "
+                         f"no ignore_merges, got {settings}; {_CURE}")
     unknown = model.get("unk_token") or ("<unk>" if has_bytes else None)
     if unknown not in ids:
-        raise ValueError(
-            f"the vocabulary has the unknown token {unknown!r}, got unk_token "
-            f"{model.get('unk_token')!r}; {_CURE}"
-        )
+        raise ValueError(f"the vocabulary has the unknown token {unknown!r}, got unk_token "
+                         f"{model.get('unk_token')!r}; {_CURE}")
     prefix = _prefix(_flat(file.get("normalizer"), "normalizers"), steps)
 
     kinds = {name: Kind.CONTROL for name in added} | {unknown: Kind.UNKNOWN}
@@ -188,33 +155,18 @@ def _scores(
 
 def _prefix(normalizers: list[dict], steps: list[dict]) -> Prefix:
     match normalizers, steps:
-        case [
-            [
-                {"type": "Prepend", "prepend": "▁"},
-                {"type": "Replace", "pattern": {"String": " "}, "content": "▁"},
-            ],
-            [],
-        ]:
+        case [[{"type": "Prepend", "prepend": "▁"},
+               {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}], []]:
             return "always"
         case [[{"type": "Replace", "pattern": {"String": " "}, "content": "▁"}], []]:
             return "never"
-        case [
-            [],
-            [
-                {
-                    "type": "Metaspace",
-                    "replacement": "▁",
-                    "prepend_scheme": str(scheme),
-                    "split": False,
-                }
-            ],
-        ]:
+        case [[], [{"type": "Metaspace", "replacement": "▁", "prepend_scheme": str(scheme),
+                    "split": False}]]:
             if scheme in SCHEMES:
                 return SCHEMES[scheme]
-    raise ValueError(
-        "Llama 1 and 2 write blanks as ▁ in a normalizer (Prepend, Replace) or in a Metaspace that "
-        f"does not split, got {normalizers!r:.160} and {steps!r:.160}; {_CURE}"
-    )
+    raise ValueError("Llama 1 and 2 write blanks as ▁ in a normalizer (Prepend, Replace) or in a "
+                     f"Metaspace that does not split, got {normalizers!r:.160} and {steps!r:.160}; "
+                     f"{_CURE}")
 
 
 def _added_tokens(file: dict) -> dict[str, int]:
@@ -224,10 +176,8 @@ def _added_tokens(file: dict) -> dict[str, int]:
         name, i = _get(entry, "content", str), _get(entry, "id", int)
         is_matched_otherwise = any(entry.get(key) for key in ("single_word", "lstrip", "rstrip"))
         if not name or name in added or not entry.get("special") or is_matched_otherwise:
-            raise ValueError(
-                "an added token of a Llama is special and matched as it is, got "
-                f"{entry!r:.200}; {_CURE}"
-            )
+            raise ValueError("an added token of a Llama is special and matched as it is, got "
+                             f"{entry!r:.200}; {_CURE}")
         added[name] = i
     return added
 

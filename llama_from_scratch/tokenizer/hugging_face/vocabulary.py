@@ -17,9 +17,7 @@ SYMBOL_OF = {value: chr(value) for value in _PRINTABLE} | {
 """How each byte is written: as itself if it is printable in Latin-1, else as one from U+0100 on."""
 BYTE_OF = {symbol: value for value, symbol in SYMBOL_OF.items()}
 SCHEMES: dict[str, Prefix] = {
-    "always": "if missing",
-    "first": "first if missing",
-    "never": "never",
+    "always": "if missing", "first": "first if missing", "never": "never",
 }
 """What a Metaspace's prepend_scheme means."""
 
@@ -46,13 +44,11 @@ def check_merges(
         if len(halves) > 2:
             continue  # no text ever becomes this token by merging
         if halves not in place:
-            raise ValueError(
-                f"{token!r} is made of {halves}, which is not among the merges; {cure}"
-            )
+            raise ValueError(f"{token!r} is made of {halves}, which is not among the merges; "
+                             f"{cure}")
         if place[halves] < before:
-            raise ValueError(
-                f"merges come in the order of what they make, got {halves} too early; {cure}"
-            )
+            raise ValueError(f"merges come in the order of what they make, got {halves} too early; "
+                             f"{cure}")
         before = place[halves]
         reached.add(token)
     return reached

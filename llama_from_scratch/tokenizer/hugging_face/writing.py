@@ -46,68 +46,46 @@ def _parts_of_bytes(tokenizer: Tokenizer) -> dict:
     for token in sorted(ranks, key=ranks.__getitem__):
         found = splits(token, ranks)
         merges += sorted(found, key=lambda split: (ranks[split[0]], ranks[split[1]]))
-    split = {
-        "type": "Split",
-        "pattern": {"Regex": tokenizer.pattern},
-        "behavior": "Isolated",
-        "invert": False,
-    }
-    byte_level = {
-        "type": "ByteLevel",
-        "add_prefix_space": False,
-        "trim_offsets": True,
-        "use_regex": True,
-    }
+    split = {"type": "Split", "pattern": {"Regex": tokenizer.pattern}, "behavior": "Isolated",
+             "invert": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                  "use_regex": True}
     bos, _ = BEGIN_AND_END
     template = [_template(bos, tokenizer.bos_id)] if bos in tokenizer.special_ids else []
     post_processors = [byte_level | {"add_prefix_space": True, "trim_offsets": False}, *template]
     return _file(
         tokenizer.special_ids,
         normalizer=None,
-        pre_tokenizer={
-            "type": "Sequence",
-            "pretokenizers": [split, byte_level | {"use_regex": False}],
-        },
+        pre_tokenizer={"type": "Sequence",
+                       "pretokenizers": [split, byte_level | {"use_regex": False}]},
         post_processor={"type": "Sequence", "processors": post_processors},
         decoder=byte_level | {"add_prefix_space": True},
-        model=_model(
-            {written[token]: rank for token, rank in ranks.items()},
-            [(written[left], written[right]) for left, right in merges],
-            unknown=None,
-            has_bytes=False,
-            takes_whole=True,
-        ),
+        model=_model({written[token]: rank for token, rank in ranks.items()},
+                     [(written[left], written[right]) for left, right in merges], unknown=None,
+                     has_bytes=False, takes_whole=True),
     )
 
 
 def _parts_of_pieces(tokenizer: SentencePiece) -> dict:
     pieces = tokenizer.pieces
     if odd := [piece for piece in pieces if piece.kind == Kind.USER_DEFINED]:
-        raise ValueError(
-            "a tokenizer.json of Llama 1 and 2 has no user-defined pieces, got "
-            f"{odd[0]}; keep the tokenizer.model"
-        )
+        raise ValueError("a tokenizer.json of Llama 1 and 2 has no user-defined pieces, got "
+                         f"{odd[0]}; keep the tokenizer.model")
     ids = {piece.text: i for i, piece in enumerate(pieces)}
     score = {piece.text: piece.score for piece in pieces if piece.kind == Kind.NORMAL}
     found = [split for text in score for split in splits(text, score)]
     merges = sorted(found, key=lambda s: (-score["".join(s)], -len(s[0]), -len(s[1])))
     made = [text for text in score if len(text) > 1]
     if len({score[text] for text in made}) < len(made) - max(tokenizer.n_run - 2, 0):
-        raise ValueError(
-            "in a tokenizer.json one merge comes before another, and pieces that are no runs of "
-            "blanks have equal scores; keep the tokenizer.model"
-        )
+        raise ValueError("in a tokenizer.json one merge comes before another, and pieces that are "
+                         "no runs of blanks have equal scores; keep the tokenizer.model")
     # Runs of blanks have one score and merge from the left, which is: the longest first.
     order = sorted(made, key=lambda text: (-score[text], -len(text)))
     ranks = {text: rank for rank, text in enumerate(order)}
     check_merges(merges, ranks, cure="make each letter a piece, or keep the tokenizer.model")
     scheme = next((name for name, prefix in SCHEMES.items() if prefix == tokenizer.prefix), None)
-    metaspace = {
-        "type": "Metaspace",
-        "replacement": BLANK,
-        "prepend_scheme": scheme,
-        "split": False,
-    }
+    metaspace = {"type": "Metaspace", "replacement": BLANK, "prepend_scheme": scheme,
+                 "split": False}
     prepend = {"type": "Prepend", "prepend": BLANK}
     blanks = {"type": "Replace", "pattern": {"String": " "}, "content": BLANK}
     decoders = [
@@ -124,45 +102,26 @@ def _parts_of_pieces(tokenizer: SentencePiece) -> dict:
         pre_tokenizer=metaspace if scheme else None,
         post_processor=_template(tokenizer.bos, tokenizer.bos_id) if has_bos else None,
         decoder={"type": "Sequence", "decoders": decoders},
-        model=_model(
-            ids,
-            merges,
-            unknown=pieces[tokenizer.unknown_id].text,
-            has_bytes=any(piece.kind == Kind.BYTE for piece in pieces),
-            takes_whole=False,
-        ),
+        model=_model(ids, merges, unknown=pieces[tokenizer.unknown_id].text,
+                     has_bytes=any(piece.kind == Kind.BYTE for piece in pieces), takes_whole=False),
     )
 
 
 def _file(special_ids: Mapping[str, int], **parts: Any) -> dict:
-    flags = {
-        "single_word": False,
-        "lstrip": False,
-        "rstrip": False,
-        "normalized": False,
-        "special": True,
-    }
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+             "special": True}
     in_order = sorted(special_ids.items(), key=lambda item: item[1])
     added = [{"id": i, "content": name} | flags for name, i in in_order]
     return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": added} | parts
 
 
 def _model(
-    vocab: dict[str, int],
-    merges: list[tuple[str, str]],
-    *,
-    unknown: str | None,
-    has_bytes: bool,
+    vocab: dict[str, int], merges: list[tuple[str, str]], *, unknown: str | None, has_bytes: bool,
     takes_whole: bool,
 ) -> dict:
     return {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": unknown,
-        "continuing_subword_prefix": None,
-        "end_of_word_suffix": None,
-        "fuse_unk": unknown is not None,
-        "byte_fallback": has_bytes,
+        "type": "BPE", "dropout": None, "unk_token": unknown, "continuing_subword_prefix": None,
+        "end_of_word_suffix": None, "fuse_unk": unknown is not None, "byte_fallback": has_bytes,
         "ignore_merges": takes_whole,
         "vocab": dict(sorted(vocab.items(), key=lambda item: item[1])),
         "merges": [" ".join(pair) for pair in merges],
@@ -171,17 +130,8 @@ def _model(
 
 def _template(bos: str, bos_id: int) -> dict:
     """Puts `bos` before a text, and before each of a pair."""
-    parts = [
-        part
-        for n, name in enumerate("AB")
-        for part in (
-            {"SpecialToken": {"id": bos, "type_id": n}},
-            {"Sequence": {"id": name, "type_id": n}},
-        )
-    ]
-    return {
-        "type": "TemplateProcessing",
-        "single": parts[:2],
-        "pair": parts,
-        "special_tokens": {bos: {"id": bos, "ids": [bos_id], "tokens": [bos]}},
-    }
+    parts = [part for n, name in enumerate("AB")
+             for part in ({"SpecialToken": {"id": bos, "type_id": n}},
+                          {"Sequence": {"id": name, "type_id": n}})]
+    return {"type": "TemplateProcessing", "single": parts[:2], "pair": parts,
+            "special_tokens": {bos: {"id": bos, "ids": [bos_id], "tokens": [bos]}}}
