@@ -28,11 +28,13 @@ NORM = 0                # place of the gradient's length in the plan
 
 
 class FusedAdamW:
-    """A drop-in for `train.optimizer.AdamW` that also clips: one launch a step, three with the
-    norm.
+    """Takes the place of `train.optimizer.AdamW`, and also clips.
 
-    Parameters in bf16 or fp16 get fp32 weights behind them (`masters`); the model's own are rounded
-    copies of those, written in the same pass. All parameters share one dtype and one device.
+    A step is one launch, or three with the norm.
+
+    Parameters in bf16 or fp16 have fp32 weights in addition (`masters`); the model's own parameters
+    are rounded copies of those, written in the same pass. All parameters share one dtype and one
+    device.
     """
 
     def __init__(

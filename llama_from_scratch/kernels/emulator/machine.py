@@ -42,8 +42,10 @@ class KernelFault(RuntimeError):
 
 
 class Emulated:
-    """A program compiled for the emulator: its `path`, and its `library` unless it is
-    executable."""
+    """Holds a program compiled for the emulator.
+
+    `path` is its file, and `library` is that file loaded, or None if it is executable.
+    """
 
     def __init__(self, program: Program, *, kind: str, path: Path) -> None:
         self.program, self.kind, self.path = program, kind, path
@@ -260,8 +262,10 @@ class _Guarded:
 
 
 def _explain(message: str, path: Path, guarded: _Guarded | None) -> str:
-    """The emulator's message in words: code as source lines, other addresses as bytes of
-    tensors."""
+    """Returns the emulator's message with its addresses in words.
+
+    Addresses of code become source lines, and other addresses become bytes of tensors.
+    """
     def data(match: re.Match) -> str:
         address = int(match[1], 16)
         return guarded.where(address) if guarded else f"address {address:#x}"

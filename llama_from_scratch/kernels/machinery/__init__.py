@@ -1,8 +1,8 @@
-"""Everything between a kernel's text and its launch, the same for every kernel, on a GPU and on the
-emulator.
+"""Contains everything between a kernel's text and its launch, on a GPU and on the emulator.
 
-`source` reads what a `.cu` file declares and packs arguments for it, `nvrtc` compiles it for a GPU,
-`cache` keeps what was compiled, `driver` launches on a GPU, and `launch` is the one call that runs
-a kernel where its tensors are. `tensors` is what all wrappers ask of their tensors; `resources`
-measures what each kernel takes of a GPU and holds it to `budget.json`.
+It is the same for every kernel. `source` reads what a `.cu` file declares and packs arguments for
+it, `nvrtc` compiles it for a GPU, `cache` keeps what was compiled, `driver` launches on a GPU, and
+`launch` is the one call that runs a kernel where its tensors are. `tensors` holds what all wrappers
+require of their tensors; `resources` measures what each kernel takes of a GPU and holds it to
+`budget.json`.
 """

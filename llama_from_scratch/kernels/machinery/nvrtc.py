@@ -78,8 +78,10 @@ class Compiler:
                          f"{needed} CUDA, or use the plain PyTorch modules")
 
     def compile(self, program: Program, architecture: str) -> Compiled:
-        """The program compiled for `sm_XX`. Raises CompileError, with the log, for an error in
-        it."""
+        """Returns the program compiled for `sm_XX`.
+
+        Raises CompileError, with the log, if the program has an error.
+        """
         source, handle = program.source, ctypes.c_void_p()
         file = f"{source.name}.cu"
         self._call("nvrtcCreateProgram", ctypes.byref(handle), source.text.encode(), file.encode(),

@@ -79,8 +79,10 @@ class Source:
 
     @classmethod
     def read(cls, name: str) -> "Source":
-        """The file `name`.cu of kernels/. Raises ValueError, with the names there are, without
-        one."""
+        """Returns the file `name`.cu of kernels/.
+
+        Raises ValueError, with the names that exist, if there is no such file.
+        """
         if not (FOLDER / f"{name}.cu").is_file():
             names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.cu")))
             raise ValueError(f"a kernel source must be one of {names}; got {name!r}")

@@ -49,8 +49,10 @@ class Time:
 
 @record
 class BenchRow:
-    """One kernel at one size. Times in microseconds; None without such a rival or where it
-    failed."""
+    """Holds the times of one kernel at one size, in microseconds.
+
+    A rival's time is None where there is no such rival or where it failed.
+    """
 
     kernel: str
     size: tuple[int, ...]

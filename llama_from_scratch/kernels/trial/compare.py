@@ -1,10 +1,9 @@
-"""Every kernel's outputs and gradients against float64, before any timing, on a GPU or the
-emulator.
+"""Compares every kernel's outputs and gradients with float64, on a GPU or the emulator.
 
-An operation knows three ways to the same numbers: the exact formula in float64, the plain model's
-own code, and the kernel. `tolerance.judge` says whether the kernel is as good as the plain code.
-The sizes are chosen to be awkward: one row, widths that no vector divides, odd head counts; and, on
-a GPU, more elements than a 32-bit index can count.
+This comes before any timing. An operation has three ways to the same numbers: the exact formula in
+float64, the plain model's own code, and the kernel. `tolerance.judge` decides whether the kernel is
+as good as the plain code. The sizes are chosen to be awkward: one row, widths that no vector
+divides, odd head counts; and, on a GPU, more elements than a 32-bit index can count.
 
 Notebook 30.
 """
@@ -173,8 +172,10 @@ OPERATIONS = (
 def compare(
     operation: Operation, size: tuple[int, ...], *, dtype: torch.dtype, device: torch.device
 ) -> list[Comparison]:
-    """All outputs and gradients of one operation at one size, of the same inputs on every
-    machine."""
+    """Returns a comparison of each output and gradient of one operation at one size.
+
+    The inputs are the same on every machine.
+    """
     inputs, upstream = _draw(operation, size, dtype)
     try:
         exact = _run(operation, operation.exact, map(_widened, inputs), upstream, device)

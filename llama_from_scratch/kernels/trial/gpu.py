@@ -45,10 +45,11 @@ def sweep(device: torch.device, *, is_large: bool = True) -> dict:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Checks, then times, and writes `gpu-<name of the device>.json`, which `lessons.measured`
-    reads.
+    """Checks, then times, and writes `gpu-<name of the device>.json`.
 
-    0 if everything was right, 1 if not, 2 where there is no GPU.
+    `lessons.measured` reads that file.
+
+    Returns 0 if everything was right, 1 if not, and 2 where there is no GPU.
     """
     parser = argparse.ArgumentParser(
         description="Checks every kernel on this machine's GPU, then times them.")

@@ -1,5 +1,6 @@
-"""A notebook as text, for `git diff`. It loads nothing but the standard library, so that a diff is
-fast.
+"""Returns a notebook as text, for `git diff`.
+
+It loads only the standard library, so that a diff is fast.
 """
 
 import json
@@ -10,8 +11,9 @@ from llama_from_scratch.lessons.authoring.form import tags_of
 
 
 def show(path: Path) -> str:
-    """The notebook as text for `git diff`: sources, text outputs, and one short line for each
-    picture.
+    """Returns the notebook as text for `git diff`.
+
+    The text has sources, text outputs, and one short line for each picture.
     """
     lines = []
     for number, cell in enumerate(json.loads(path.read_text(encoding="utf-8"))["cells"], start=1):

@@ -1,8 +1,8 @@
-"""Calls what the reader wrote, so that whatever it does is told in words: raise, never end, take
-other arguments.
+"""Calls what the reader wrote, and reports in words whatever it does.
 
-Its errors are the reader's own, without a frame of this library before theirs, and with a note that
-says which input it was. Used by `functions` and `models`, in the exercises of every notebook.
+The reader's code may raise, never end, or take other arguments. The errors raised here are the
+reader's own, without a frame of this library before theirs, and with a note that says which input
+it was. Used by `functions` and `models`, in the exercises of every notebook.
 """
 
 import contextlib
@@ -29,8 +29,9 @@ Arguments = tuple | dict
 
 
 def arguments(inputs: Inputs) -> list[Arguments]:
-    """The arguments of each call. Raises ValueError if there are none, or `inputs` is itself an
-    argument.
+    """Returns the arguments of each call.
+
+    Raises ValueError if there are none, or if `inputs` is itself an argument.
     """
     if callable(inputs):
         inputs = [inputs(torch.Generator().manual_seed(seed)) for seed in range(N_RANDOM_INPUTS)]

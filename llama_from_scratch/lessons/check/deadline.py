@@ -1,7 +1,7 @@
-"""Ends a block of code by an exception when its time is over, so that an endless loop in an
-exercise ends, too.
+"""Ends a block of code with an exception when its time is over.
 
-Used by `calling`, around everything that a reader wrote.
+This way an endless loop in an exercise ends, too. Used by `calling`, around everything that a
+reader wrote.
 """
 
 import contextlib

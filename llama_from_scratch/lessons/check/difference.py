@@ -1,8 +1,10 @@
-"""What differs between two values, in words: shapes side by side, the first place, how many, and
-the likely cause.
+"""Describes in words what differs between two values.
 
-`difference` takes tensors, arrays, numbers, texts, None, and sequences and mappings of those; it is
-what every check says when it fails. Used in every notebook.
+The description has the shapes side by side, the first place, how many places differ, and the likely
+cause.
+
+`difference` takes tensors, arrays, numbers, texts, None, and sequences and mappings of those; every
+check that fails shows its result. Used in every notebook.
 """
 
 import math
@@ -61,8 +63,9 @@ def checked_tolerance(rtol: float | int | None, atol: float | int | None) -> Tol
 def difference(
     mine: Any, expected: Any, *, name: str, tolerance: Tolerance = (None, None)
 ) -> str | None:
-    """The first difference, in words that call the value `name`; None if |mine - expected| <= atol
-    + rtol |expected|.
+    """Returns the first difference, in words that call the value `name`, or None.
+
+    It is None if |mine - expected| <= atol + rtol |expected|.
 
     A suffix of the name, as in scores_BHTS, names the axes. Lists and tuples count as the same, and
     so do a number and a tensor without axes. NaN equals NaN.

@@ -8,8 +8,9 @@ from pathlib import Path
 
 
 class _Told(Exception):
-    """An error whose words are enough: notebooks show them under the reader's own line, without a
-    trace through ours.
+    """Carries a message that is enough without a trace.
+
+    Notebooks show it under the reader's own line, without a trace through this library.
     """
 
     def _render_traceback_(self) -> list[str]:
@@ -21,8 +22,9 @@ class _Told(Exception):
 
 
 class CheckFailed(_Told, AssertionError):
-    """What the reader built is not what it should be; the message says where and, if it can be
-    told, why.
+    """Reports that what the reader built is not what it should be.
+
+    The message says where and, if that can be found, why.
     """
 
 

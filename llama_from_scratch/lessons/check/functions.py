@@ -1,7 +1,7 @@
-"""Compares what a function returns (`function`) and what flows back through it (`gradients`) with a
-reference.
+"""Compares what a function returns and its gradients with a reference.
 
-Used in the exercises of every notebook.
+`function` compares what it returns, and `gradients` what flows back through it. Used in the
+exercises of every notebook.
 """
 
 from collections.abc import Callable, Mapping
@@ -72,12 +72,12 @@ def gradients(
     rtol: float | int | None = None, atol: float | int | None = None,
     time_limit_s: float | int = TIME_LIMIT_S,
 ) -> None:
-    """Prints one line if `mine` returns what `reference` returns and sends the same gradients back
-    to its arguments.
+    """Prints one line if `mine` has the same outputs and gradients as `reference`.
 
+    The outputs are what it returns, and the gradients are those that flow back to its arguments.
     The loss is the sum of all outputs, each times a fixed random weight, so that no error cancels.
-    Of two modules the gradients of parameters with the same names are compared, too. Arguments and
-    errors as for `function`.
+    If both are modules, the gradients of parameters with the same names are compared, too.
+    Arguments and errors are as for `function`.
     """
     __tracebackhide__ = True
     tolerance, name = checked_tolerance(rtol, atol), _checked_name(mine, name)

@@ -39,13 +39,15 @@ def compare(
     rtol: float | int | None = None, atol: float | int | None = None,
     time_limit_s: float | int = MODEL_TIME_LIMIT_S,
 ) -> None:
-    """Prints one line if two models give the same output for `ids`; else names the first module
-    that diverges.
+    """Prints one line if two models give the same output for `ids`.
 
-    Modules that hold parameters or buffers and have the same names are compared one by one, what
-    enters and what leaves, in the order in which `reference` calls them. If the names differ, the
-    innermost modules of `reference` are taken in their order, and the first is named whose output
-    no later module of `mine` gives.
+    If they do not, the error names the first module that diverges.
+
+    Modules that hold parameters or buffers and have the same names are compared one by one, both
+    what enters and what leaves, in the order in which `reference` calls them. If the names differ,
+    the innermost modules of `reference` are taken in their order, and the error names the first one
+    whose output no later module of `mine` gives.
+
     Models can only agree if they have the same weights. Raises CheckFailed if they differ, and what
     `mine` itself raises, with a note that says in which module.
     """
@@ -81,8 +83,9 @@ def _holds_numbers(module: nn.Module) -> bool:
 
 @contextlib.contextmanager
 def _recording(model: nn.Module, events: list[Event]):
-    """Appends everything that enters and leaves the modules of a model; an error says in which
-    module it rose.
+    """Appends everything that enters and leaves the modules of a model to `events`.
+
+    An error says in which module it was raised.
     """
     __tracebackhide__ = True
     inside: list[str] = []
@@ -178,8 +181,10 @@ def _weight_difference(
 
 
 def _first_by_order(found: list[Event], expected: list[Event], tolerance: Tolerance) -> str:
-    """The first innermost module of the reference whose output is not found, in order, among those
-    of the reader's.
+    """Returns a message that names the first innermost module without a matching output.
+
+    The module is one of the reference; its output is not found, in order, among the outputs of the
+    reader's modules.
     """
     outputs = [event for event in found if event.kind == "output"]
     n_used, agreed = 0, "the ids"

@@ -1,7 +1,7 @@
-"""Compares a value with what it should be (`equal`), or with what it was before an experiment
-(`changed`).
+"""Compares a value with what it should be, or with what it was before an experiment.
 
-Used in the exercises and proofs of every notebook.
+`equal` does the first, and `changed` the second. Used in the exercises and proofs of every
+notebook.
 """
 
 from typing import Any
@@ -22,12 +22,13 @@ def equal(
     mine: Any, expected: Any, *, name: str = "your result", rtol: float | int | None = None,
     atol: float | int | None = None,
 ) -> None:
-    """Prints one line if `mine` equals `expected`: a tensor, array, number, text, None, or a
-    sequence or mapping of those.
+    """Prints one line if `mine` equals `expected`.
+
+    Each is a tensor, array, number, text, None, or a sequence or mapping of those.
 
     `name` is used in the messages; a suffix such as in scores_BHTS names the axes. Equal means
-    |mine - expected| <= atol + rtol |expected|, by default as `difference.TOLERANCES` has it.
-    Raises CheckFailed if they differ.
+    |mine - expected| <= atol + rtol |expected|, by default with `difference.TOLERANCES`. Raises
+    CheckFailed if they differ.
     """
     __tracebackhide__ = True
     if problem := difference(mine, expected, name=name, tolerance=checked_tolerance(rtol, atol)):
@@ -41,10 +42,11 @@ def changed(
     mine: Any, baseline: Any, *, name: str = "your result", is_lower: bool | None = None,
     rtol: float | int | None = None, atol: float | int | None = None,
 ) -> None:
-    """Prints one line, with both, if `mine` differs from `baseline`: for an experiment whose
-    outcome cannot be prescribed.
+    """Prints one line, with both values, if `mine` differs from `baseline`.
 
-    Values and tolerances as for `equal`. `is_lower`: whether a number must fall (True) or rise
+    This is for an experiment whose outcome cannot be prescribed.
+
+    Values and tolerances are as for `equal`. `is_lower`: whether a number must fall (True) or rise
     (False) to pass. Raises CheckFailed if both are equal, of different kinds, or the number went
     the other way.
     """

@@ -1,5 +1,6 @@
-"""How the checks name values in their messages: a value in a few words, a number with its unit,
-singular or plural.
+"""Names values in the messages of the checks.
+
+A name is a value in a few words, a number with its unit, or a singular or plural form.
 """
 
 import re
@@ -41,8 +42,9 @@ def counted(n: int, unit: str) -> str:
 
 
 def is_plural(name: str) -> bool:
-    """Whether a value's name, such as "your losses" or "the sizes of the layers", takes "are" and
-    "have".
+    """Returns whether the name of a value takes "are" and "have".
+
+    Examples of such names are "your losses" and "the sizes of the layers".
     """
     noun = PREPOSITION.split(name)[0]
     return not name.startswith("what ") and re.search(r"[^saiu]s$", noun) is not None

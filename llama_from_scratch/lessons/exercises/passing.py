@@ -35,8 +35,9 @@ def hint(name: str | float, *, folder: Path = NOTEBOOKS) -> Text:
 
 
 def solution(name: str | float, *, folder: Path = NOTEBOOKS) -> Text:
-    """One solution of an exercise, from the original notebook, to be shown by a cell that ends with
-    this call.
+    """Returns one solution of an exercise, from the original notebook.
+
+    A cell that ends with this call shows it.
     """
     exercise = find(name, folder=folder)
     if exercise.cell is None:
@@ -46,8 +47,9 @@ def solution(name: str | float, *, folder: Path = NOTEBOOKS) -> Text:
 
 
 def passed(name: str | float, *, file: Path | None = None, folder: Path = NOTEBOOKS) -> None:
-    """Records that an exercise is done, and prints one line. Readers' copies call it at the end of
-    each exercise.
+    """Records that an exercise is done, and prints one line.
+
+    Readers' copies call it at the end of each exercise.
 
     `file`: where to record, by default `runs/progress.json` in the repository. Exercises without
     code are ticked off by hand: in a cell, or with `llama progress --done 12.4`.

@@ -27,8 +27,9 @@ class Progress:
 
 
 def load(file: Path) -> Progress:
-    """What a file says; nothing passed if there is none. A damaged one is renamed, and the note
-    says to what.
+    """Returns the progress in a file, with nothing passed if there is no file.
+
+    A damaged file is renamed, and the note gives its new name.
     """
     try:
         return Progress(passed=_parse(file.read_bytes()))
@@ -40,8 +41,9 @@ def load(file: Path) -> Progress:
 
 
 def add(name: str, file: Path) -> Progress:
-    """Adds one exercise to a file and returns what the file says now. Raises OSError where the disk
-    refuses.
+    """Adds one exercise to a file and returns the progress that the file now holds.
+
+    Raises OSError if the disk refuses.
     """
     with locked(file):
         before = _load_or_set_aside(file)

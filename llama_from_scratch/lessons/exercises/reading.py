@@ -78,8 +78,9 @@ def _blank(found: re.Match) -> str:
 
 
 def read_exercises(path: Path) -> list[Exercise]:
-    """The exercises of one notebook, in order. Raises ValueError for one that is not written in the
-    fixed form.
+    """Returns the exercises of one notebook, in order.
+
+    Raises ValueError for an exercise that is not written in the fixed form.
     """
     found: list[Exercise] = []
     for position, cell in enumerate(cells_of(path)):
@@ -144,8 +145,9 @@ def chapters(folder: Path = NOTEBOOKS) -> dict[str, list[Exercise]]:
 
 
 def find(name: str | float, *, folder: Path = NOTEBOOKS) -> Exercise:
-    """The exercise with a number such as "12.1". Raises ValueError, with those there are, if it is
-    unknown.
+    """Returns the exercise with a number such as "12.1".
+
+    Raises ValueError, with the numbers that exist, if it is unknown.
     """
     number = name.partition(".")[0] if isinstance(name, str) else None
     paths = sorted(folder.glob(f"{number}_*.ipynb")) if number and number.isdigit() else []

@@ -21,8 +21,9 @@ _PAD, _GAP, _TITLE, _BOX, _PITCH, _PITCH_WITH_IDS = 0.08, 0.035, 0.36, 0.27, 0.3
 
 
 class Box(NamedTuple):
-    """Where one token is in a picture, in inches from its top left: what is written in it, and
-    below it.
+    """Holds where one token is in a picture, in inches from its top left.
+
+    It also holds what is written in the box, and below it.
     """
 
     label: str
@@ -72,8 +73,9 @@ def tokens(
 def token_boxes(
     pieces: Sequence[bytes], *, ids: Sequence[int] | None = None, columns: int = 64
 ) -> list[Box]:
-    """Where `tokens` puts each piece: left to right, and on to the next line where `columns`
-    letters are full.
+    """Returns where `tokens` puts each piece.
+
+    Pieces go left to right, and on to the next line where `columns` letters are full.
     """
     labels = [label if len(label) < columns else label[: columns - 2] + "…"
               for label in map(letters, pieces)]
@@ -97,8 +99,9 @@ def _tint(piece: bytes) -> str:
 def _written(
     words: str, *, middle: float, baseline: float, size: int, glyphs: dict[str, TextPath]
 ) -> Iterator[Path]:
-    """The outlines of `words` around `middle`, in inches; `glyphs` is filled with each letter at a
-    size of one.
+    """Returns the outlines of `words` around `middle`, in inches.
+
+    `glyphs` is filled with each letter at a size of one.
     """
     start = middle - len(words) * _ADVANCE * size / 144
     for place, letter in enumerate(words):
@@ -113,8 +116,9 @@ def _written(
 
 
 def letters(piece: bytes) -> str:
-    """How a token is written in a picture: blanks as dots, and hexadecimal where the bytes cannot
-    be drawn.
+    """Returns how a token is written in a picture.
+
+    Spaces are written as dots, and bytes that cannot be drawn as hexadecimal.
     """
     try:
         text = piece.decode().replace(" ", "·").replace("\n", "⏎").replace("\t", "→")

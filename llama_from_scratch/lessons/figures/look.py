@@ -1,9 +1,10 @@
-"""One look for every picture of the course: large type, units on the axes, colours that
-colour-blind readers can tell apart.
+"""Gives every picture of the course one look.
 
-White ground, so that a figure reads the same in a light and in a dark notebook. The palette is that
-of Okabe and Ito (2008), in an order whose brightness differs from one to the next; heat maps use
-viridis, signed ones a blue-orange map.
+Type is large, axes have units, and color-blind readers can tell the colors apart.
+
+The ground is white, so that a figure reads the same in a light and in a dark notebook. The palette
+is from Okabe and Ito (2008), in an order in which brightness differs from one color to the next;
+heat maps use viridis, and signed ones a blue-orange map.
 """
 
 import io
@@ -22,8 +23,9 @@ SIGNED = LinearSegmentedColormap.from_list("signed", (BLUE, "#FFFFFF", RED))
 
 
 def style() -> None:
-    """Sets the look of plots and of printed tensors for this kernel. Every notebook calls it once,
-    at its top.
+    """Sets the look of plots and of printed tensors for this kernel.
+
+    Every notebook calls it once, at its top.
     """
     plt.rcParams.update({
         "figure.figsize": (7, 3.6), "figure.dpi": 100, "figure.facecolor": "white",

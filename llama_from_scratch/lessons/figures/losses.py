@@ -11,8 +11,9 @@ from llama_from_scratch.train import History
 
 
 def plot_losses(runs: Mapping[str, History], *, title: str = "Loss while training") -> Figure:
-    """Loss against tokens read, one colour per run: thin for each step, thick for their running
-    mean, dots for validation.
+    """Draws the loss against tokens read, in one color per run.
+
+    Thin lines are for each step, thick lines for their running mean, and dots for validation.
     """
     fig, ax = plt.subplots()
     # strict=False: the colors begin again where there are more runs.
@@ -33,8 +34,9 @@ def plot_losses(runs: Mapping[str, History], *, title: str = "Loss while trainin
 
 
 def running_mean(values: Sequence[float], *, decay: float = 0.9) -> list[float]:
-    """An average in which each earlier value counts `decay` times the next: [1, 0] -> [1.0, 0.47]
-    with decay 0.9.
+    """Returns an average in which each earlier value counts `decay` times the next.
+
+    For example, [1, 0] -> [1.0, 0.47] with decay 0.9.
     """
     means, total, weight = [], 0.0, 0.0
     for value in values:

@@ -38,11 +38,12 @@ def grids(
     signed: bool = False, x_ticks: Sequence[str] | None = None,
     y_ticks: Sequence[str] | None = None, size: tuple[float, float] | None = None,
 ) -> Figure:
-    """Matrices of one shape side by side, each under its title: before and after, one head and the
-    next.
+    """Draws matrices of one shape side by side, each under its title.
 
-    Each has its own colour scale, so colours compare within a matrix only. Cells that are not
-    finite are grey.
+    Examples are before and after, or one head and the next.
+
+    Each has its own color scale, so colors compare within a matrix only. Cells that are not finite
+    are gray.
     """
     rows, columns = np.asarray(next(iter(values.values()))).shape
     width = len(values) * (0.5 + 0.42 * columns)

@@ -1,5 +1,7 @@
-"""What the kernels took on real GPUs: draws the committed results of `python3 start.py gpu`, and
-says so where there are none.
+"""Draws the times that the kernels took on real GPUs.
+
+The times are the committed results of `python3 start.py gpu`. Where there are none, it prints a
+message instead.
 
 Nothing here measures or estimates; a bar is a run that somebody made, with the device and the date
 under it. Notebooks 31, 32 and 36 end with it.
@@ -23,8 +25,9 @@ NONE_YET = ("No run on a GPU has been committed yet, so there is nothing to draw
 
 
 def runs(folder: Path = RESULTS) -> list[dict]:
-    """All committed runs that hold timings, newest first: the files gpu-*.json, as
-    kernels/trial/gpu.py wrote them.
+    """Returns all committed runs that hold timings, newest first.
+
+    They are the files gpu-*.json, as kernels/trial/gpu.py wrote them.
     """
     found = [json.loads(path.read_text()) for path in folder.glob("gpu-*.json")]
     return sorted((run for run in found if run.get("rows")), key=lambda run: run["machine"]["date"],
@@ -32,8 +35,9 @@ def runs(folder: Path = RESULTS) -> list[dict]:
 
 
 def draw(kernels: Sequence[str], *, folder: Path = RESULTS) -> Figure | None:
-    """Time of each kernel beside its rivals in the newest run, with the share of a copy's
-    bandwidth; None if there is no run.
+    """Draws the time of each kernel next to its rivals in the newest run.
+
+    Each time comes with its share of a copy's bandwidth. Returns None if there is no run.
 
     kernels: the beginnings of their names in the results, such as "rms_norm" for both of its
     directions.

@@ -1,5 +1,6 @@
-"""Widgets that look into the reader's own model, tokenizer and runs, each with a frame: the same
-picture without controls.
+"""Contains widgets that look into the reader's own model, tokenizer and runs.
+
+Each widget has a frame, which is the same picture without controls.
 
 `attention(model, tokenizer, text="...")` is a widget, `attention_frame(...)` the figure under it; a
 frame takes numbers and never runs a model. Every widget runs the model again when a control moves,

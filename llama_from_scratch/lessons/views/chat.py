@@ -39,10 +39,11 @@ _WHO = {"user": "you", "assistant": "model"}
 
 
 class _Talk(ipywidgets.VBox):
-    """A text field, buttons, a temperature and the conversation. `turns` holds it as (who, text)
-    pairs.
+    """Contains a text field, buttons, a temperature and the conversation.
 
-    Each kind of talk defines how an answer begins (`_begin`), and what starting over forgets
+    `turns` holds the conversation as (who, text) pairs.
+
+    Each kind of talk defines how an answer begins (`_begin`), and what starting over clears
     (`_forget`).
     """
 
@@ -88,8 +89,9 @@ class _Talk(ipywidgets.VBox):
             self.send(text)
 
     def send(self, text: str) -> None:
-        """Adds `text` to the conversation and lets the model answer in a thread; a refusal is told
-        in `problem`.
+        """Adds `text` to the conversation and lets the model answer in a thread.
+
+        If `text` is refused, `problem` shows why.
         """
         if self.thread.is_alive():
             self._tell("one moment: the model is still writing. Stop it, or wait")
@@ -121,8 +123,9 @@ class _Talk(ipywidgets.VBox):
         self._show()
 
     def _begin(self, text: str, sampling: Sampling) -> Callable[[], None]:
-        """Adds `text` to the turns, and returns what writes the answer. Raises ValueError if `text`
-        cannot be sent.
+        """Adds `text` to the turns, and returns the function that writes the answer.
+
+        Raises ValueError if `text` cannot be sent.
         """
         raise NotImplementedError
 
@@ -156,8 +159,10 @@ class _Talk(ipywidgets.VBox):
 
 
 class ChatWindow(_Talk):
-    """Write a text together: a text field, buttons, a temperature and what was written, in `turns`
-    as (who, text) pairs.
+    """Lets the reader write a text together with a model.
+
+    It has a text field, buttons, a temperature and what was written, in `turns` as (who, text)
+    pairs.
 
     `opening` is sent at once, and greedily, so that there is something to see; "" sends nothing. An
     answer ends with the text's end token, after `max_tokens`, or at the stop button; `seed` moves
@@ -226,13 +231,14 @@ class ChatWindow(_Talk):
 
 
 class Conversation(_Talk):
-    """Talk with a model in its chat format: `chat` keeps what was said, and may have said something
-    already.
+    """Lets the reader talk with a model in its chat format.
 
-    Below the words is what the model reads before all else, its system message, which may be
-    changed at any time. `opening` is said at once, and greedily. An answer ends where the model
-    ends it, after `max_tokens`, or at the stop button; `seed` moves on by one with every answer.
-    Turns that no longer fit the context are pale.
+    `chat` keeps what was said, and may already contain turns.
+
+    Below the words is the system message, which the model reads before all else. It may be changed
+    at any time. `opening` is sent at once, and greedily. An answer ends where the model ends it,
+    after `max_tokens`, or at the stop button; `seed` moves on by one with every answer. Turns that
+    no longer fit the context are pale.
     """
 
     def __init__(

@@ -41,8 +41,9 @@ def sampling(model: Llama, tokenizer: Tokenizer, *, text: str) -> Explorer:
 def sampling_frame(
     logits: Float[Tensor, "V"], sampling: Sampling, *, names: Sequence[str], after: str
 ) -> Figure:
-    """Bars of the most likely tokens, called `names`: grey as the model says, blue as they are
-    drawn from.
+    """Draws bars of the most likely tokens, called `names`.
+
+    Gray bars are the model's own probabilities, and blue bars the ones that tokens are drawn from.
     """
     own_V, probs_V = logits.softmax(-1), distribution(logits[None], sampling)[0]
     order = logits.topk(len(names)).indices

@@ -28,8 +28,9 @@ _GROUP_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK, "#999999")
 def attention(
     model: Llama, tokenizer: Tokenizer, *, text: str, layer: int = 0, head: int | str = "all"
 ) -> Explorer:
-    """Who looks at whom, in each layer and head. The words tell the row of `token`, hovering any
-    other cell.
+    """Returns a widget that shows which token looks at which, in each layer and head.
+
+    The words give the row of `token`, and hovering gives any other cell.
     """
     config = model.config
 
@@ -100,8 +101,9 @@ def attention_heads_frame(
     weights: Float[Tensor, "H T S"], names: Sequence[str], *, n_kv_heads: int, token: int,
     layer: int
 ) -> Figure:
-    """All heads of one layer in small; the colour of a frame is the key/value head that its group
-    shares.
+    """Draws all heads of one layer at a small size.
+
+    The color of a frame is the key/value head that its group shares.
     """
     n_heads = len(weights)
     columns = min(n_heads, 4 if n_heads <= 16 else 8)

@@ -1,5 +1,6 @@
-"""What passes through a plain Llama while it reads: attention weights, the residual stream, and
-what each layer would say.
+"""Records what passes through a plain Llama while it reads.
+
+It records the attention weights, the residual stream, and what each layer would predict.
 
 `trace(model, ids)` runs the model once with hooks on its blocks and takes them off again, so the
 model stays as it is. The fused attention never holds its weights; they are computed a second time
@@ -26,8 +27,9 @@ from llama_from_scratch.model.transformer import Llama
 
 @record
 class Activations:
-    """One text on its way through the layers, in fp32 on the CPU. Axis L+1 begins with the
-    embedding, then each block.
+    """Holds one text on its way through the layers, in fp32 on the CPU.
+
+    Axis L+1 begins with the embedding, followed by each block.
 
     `weights[l, h, t, s]`: how much of key s query t takes in head h of layer l; each row sums to 1.
     `attention` and `feed_forward`: what the two halves of each block add to the stream.
@@ -72,8 +74,9 @@ def trace(model: Llama, ids: Int[Tensor, "T"]) -> Activations:
 def attention_weights(
     attention: Attention, x: Float[Tensor, "B T D"], inputs: BlockInputs
 ) -> Float[Tensor, "B H T T"]:
-    """softmax(q k^T / sqrt(K)) of a whole sequence x, per query head, 0 where a key may not be
-    seen.
+    """Returns softmax(q k^T / sqrt(K)) of a whole sequence x, per query head.
+
+    A weight is 0 where a key may not be seen.
     """
     q_BTHK, k_BTGK = (project(x).unflatten(-1, (-1, attention.head_dim))
                       for project in (attention.wq, attention.wk))
@@ -88,8 +91,9 @@ def attention_weights(
 
 @torch.no_grad()
 def lens(model: Llama, stream: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
-    """The logits the model would give if the stream ended here: the last norm and the output head
-    applied to it.
+    """Returns the logits that the model would give if the stream ended here.
+
+    They come from the last norm and the output head applied to it.
     """
     stream = stream.to(model.device, model.dtype)
     return model.output(model.norm(stream)).float().cpu()

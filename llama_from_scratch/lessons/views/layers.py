@@ -1,5 +1,6 @@
-"""Layer by layer: what each adds to a token's stream, and which token it would predict next (the
-logit lens).
+"""Shows what each layer adds to a token's stream, and which token it would predict next.
+
+The prediction is the logit lens.
 
 Used by the chapter on the transformer (15).
 """
@@ -23,8 +24,9 @@ _MAX_LAYERS_SHOWN = 16
 
 
 def residual_stream(model: Llama, tokenizer: Tokenizer, *, text: str) -> Explorer:
-    """What each layer adds to a token's stream, and the token it would predict next if the model
-    ended there.
+    """Returns a widget that shows what each layer adds to a token's stream.
+
+    It also shows the token that the layer would predict next if the model ended there.
     """
     def draw(text: str, token: int) -> Figure:
         ids = encode(model, tokenizer, text=text)
@@ -46,8 +48,9 @@ def residual_frame(
     passed: Activations, guesses: Sequence[tuple[str, float]], *, token: int, name: str,
     follows: str | None = None
 ) -> Figure:
-    """Sizes of the stream and of both additions per layer, beside `guesses`: (token, probability)
-    after each layer.
+    """Draws the sizes of the stream and of both additions per layer, next to `guesses`.
+
+    `guesses` holds (token, probability) after each layer.
     """
     n_layers = len(passed.attention)
     size = lambda x_LTD: x_LTD[:, token].square().mean(-1).sqrt().tolist()

@@ -16,8 +16,9 @@ from llama_from_scratch.tokenizer.merges import merge_word
 
 
 def merges(tokenizer: Tokenizer, *, text: str) -> Explorer:
-    """A text growing together: one step per merge that touches it, in the order in which the
-    tokenizer learned them.
+    """Returns a widget in which a text grows together, one step per merge that touches it.
+
+    The merges are in the order in which the tokenizer learned them.
     """
     def used(text: str) -> list[bytes]:
         if not text or len(text) > 8 * MAX_TOKENS:

@@ -47,8 +47,9 @@ def rope(config: LlamaConfig, *, start: Mapping[str, Any] | None = None) -> Expl
 
 
 def rope_frame(config: LlamaConfig, *, position: int, original: int) -> Figure:
-    """Hands at angle position · frequency, and tokens per turn for every pair; grey is the same
-    without scaling.
+    """Draws hands at angle position · frequency, and tokens per turn for every pair.
+
+    Gray is the same without scaling.
     """
     plain_R = rope_frequencies(config.head_dim, theta=config.rope_theta)
     freq_R = rope_frequencies(config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling)

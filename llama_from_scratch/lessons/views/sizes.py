@@ -1,5 +1,6 @@
-"""Widgets about what a model costs before anybody builds it: parameters and FLOPs as areas, the KV
-cache as it grows.
+"""Contains widgets about what a model costs before anybody builds it.
+
+They show parameters and FLOPs as areas, and the KV cache as it grows.
 
 Both take configs by name, by default every published Llama; give your own as `{"mine": config,
 **published()}`.
@@ -30,8 +31,9 @@ def published() -> dict[str, LlamaConfig]:
 
 
 def quantity(value: float | int, unit: str = "") -> str:
-    """Three digits, a prefix and the unit: 8.03e9, "B" -> "8.03 GB". A bare number counts in k, M,
-    B (billion), T.
+    """Returns three digits, a prefix and the unit, as in 8.03e9, "B" -> "8.03 GB".
+
+    A bare number counts in k, M, B (billion), T.
     """
     prefixes = ("", "k", "M", "G", "T", "P") if unit else ("", "k", "M", "B", "T")
     step = 0
@@ -45,8 +47,9 @@ def quantity(value: float | int, unit: str = "") -> str:
 
 
 def areas(models: Mapping[str, LlamaConfig] | None = None, *, start: str | None = None) -> Explorer:
-    """The parameters of a model, or the work of one decoded token, as areas. `start`: the model
-    shown first.
+    """Returns a widget that shows a model's parameters, or the work of one decoded token, as areas.
+
+    `start`: the model shown first.
     """
     models = dict(models or published())
 
@@ -83,8 +86,9 @@ def params_by_place(config: LlamaConfig) -> Parts:
 
 
 def flops_by_place(config: LlamaConfig, *, context: int) -> Parts:
-    """FLOPs of one decoded token with `context` tokens visible; they sum to
-    `config.flops_per_token(context)`.
+    """Returns the FLOPs of one decoded token with `context` tokens visible, by place.
+
+    They sum to `config.flops_per_token(context)`.
 
     The embedding is a look-up and costs none; each multiplied weight costs two; scores and weighted
     sum cost two each.
@@ -149,8 +153,9 @@ def _fits(label: str, width: float, height: float) -> bool:
 def squarify(
     amounts: Sequence[float | int], *, width: float | int, height: float | int
 ) -> list[tuple[float, float, float, float]]:
-    """(x, y, width, height) of a rectangle per amount that together tile the whole, as square as
-    their order allows.
+    """Returns (x, y, width, height) of a rectangle per amount that together tile the whole.
+
+    The rectangles are as square as their order allows.
 
     Give the amounts largest first. Rectangles are laid in rows along the shorter side of what is
     left; a row takes one more as long as its worst one becomes squarer by it.
@@ -229,8 +234,9 @@ def kv_cache_frame(
     config: LlamaConfig, *, name: str, n_kv_heads: int, context: int, batch: int,
     bytes_per_value: int
 ) -> Figure:
-    """Cache against context, with this sharing and with none, beside the weights: both in the same
-    unit.
+    """Draws the cache against context, with this sharing and with none, next to the weights.
+
+    Cache and weights are in the same unit.
     """
     cache = lambda heads, tokens: kv_bytes(
         config, n_kv_heads=heads, context=tokens, batch=batch, bytes_per_value=bytes_per_value)

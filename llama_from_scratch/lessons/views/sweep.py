@@ -29,16 +29,18 @@ def learning_rates(runs: Mapping[float, History]) -> Explorer:
 
 
 def final_loss(history: History) -> float:
-    """The running mean of the loss at the last step, in nats per token; infinite if a loss was not
-    a number.
+    """Returns the running mean of the loss at the last step, in nats per token.
+
+    It is infinite if a loss was not a number.
     """
     mean = running_mean(history.losses)[-1]
     return mean if math.isfinite(mean) else math.inf
 
 
 def learning_rates_frame(runs: Mapping[float, History], *, peak_lr: float) -> Figure:
-    """Loss curves of all runs, the one with `peak_lr` in colour; and where each ended, against its
-    rate.
+    """Draws the loss curves of all runs, and where each ended against its rate.
+
+    The run with `peak_lr` is in color.
     """
     ends = {rate: final_loss(history) for rate, history in runs.items()}
     best = min(ends, key=ends.get)

@@ -1,5 +1,6 @@
-"""The exercises of the whole course as a picture: a row per chapter, a square per exercise, blue
-where it is done.
+"""Draws the exercises of the whole course.
+
+The picture has a row per chapter and a square per exercise, blue where it is done.
 
 Used by the tour (notebook 00). Its still picture, stored with the notebook, shows the course with
 nothing done, so that it is the same for every reader.
@@ -21,8 +22,9 @@ from llama_from_scratch.lessons.figures.look import BLUE, png
 
 
 class ProgressView(ipywidgets.VBox):
-    """The reader's own progress, read again at each press of the button. `picture.value` holds the
-    PNG, `words` the sum.
+    """Shows the reader's own progress, read again at each press of the button.
+
+    `picture.value` holds the PNG, and `words` the sum.
     """
 
     def __init__(self, *, file: Path | None = None, folder: Path = NOTEBOOKS) -> None:
@@ -52,8 +54,9 @@ class ProgressView(ipywidgets.VBox):
 
 
 def draw(chapters: Mapping[str, Sequence[Exercise]], *, done: frozenset[str]) -> Figure:
-    """A row per chapter, a square per exercise with its stars, blue and ticked if done, and the
-    minutes left.
+    """Draws a row per chapter, a square per exercise with its stars, and the minutes left.
+
+    A square is blue and ticked if the exercise is done.
     """
     widest = max(map(len, chapters.values()), default=1)
     fig, ax = plt.subplots(figsize=(7, 0.7 + 0.42 * len(chapters)))

@@ -26,11 +26,12 @@ _MAX_BUTTONS, _MAX_BUTTON_LETTERS = 8, 48
 
 
 class Explorer(ipywidgets.VBox):
-    """A picture under its controls. `picture.value` holds the PNG, `controls[name].value` an
-    argument, `problem` an error.
+    """Shows a picture under its controls.
 
-    `words` shows the figure's label (`figure.set_label("...")`): what is to be seen, for those who
-    cannot see it too. `under_pointer` holds what hovering tells.
+    `picture.value` holds the PNG, `controls[name].value` an argument, and `problem` an error.
+
+    `words` shows the figure's label (`figure.set_label("...")`), which says what is to be seen,
+    also for those who cannot see it. `under_pointer` holds what hovering shows.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class Explorer(ipywidgets.VBox):
             control.observe(lambda _: self._answer(), names="value")
 
     def redraw(self) -> None:
-        """Draws the picture for the present values; a ValueError of `draw` is shown in words above
-        the last good one.
+        """Draws the picture for the present values.
+
+        A ValueError of `draw` is shown in words above the last good picture.
         """
         open_before = set(plt.get_fignums())
         try:

@@ -43,8 +43,9 @@ STYLE = f"""<style>
 
 
 def cells(figure: Figure) -> str:
-    """HTML that tells each cell of the first image in each axes of a drawn figure, up to
-    `MAX_CELLS`.
+    """Returns HTML that describes each cell under the pointer.
+
+    The cells are those of the first image in each axes of a drawn figure, up to `MAX_CELLS`.
     """
     shown = [ax for ax in figure.axes if ax.images]
     n_cells = sum(math.prod(ax.images[0].get_size()) for ax in shown)

@@ -19,8 +19,9 @@ _REDRAW_S = 0.7
 
 
 class LivePlot(ipywidgets.VBox):
-    """A widget to display before the run and to pass to `train` as `on_step`. `picture.value` holds
-    the PNG.
+    """Draws the losses of a run while it trains.
+
+    Display it before the run, and pass it to `train` as `on_step`. `picture.value` holds the PNG.
     """
 
     def __init__(self, *, n_steps: int) -> None:

@@ -33,8 +33,9 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
 
 
 def diagnose(mine: Values, expected: Values) -> str | None:
-    """The first diagnosis that explains the whole difference, in words, or None. Axes are called
-    "axis 0", "axis 1", ...
+    """Returns the first diagnosis, in words, that explains the whole difference, or None.
+
+    Axes are called "axis 0", "axis 1", ...
     """
     mine, expected = mine.detach().cpu(), expected.detach().cpu()
     if not mine.numel() or not expected.numel():

@@ -34,8 +34,9 @@ def conjugated(mine: Values, expected: Values) -> str | None:
 
 
 def constant_factor(mine: Values, expected: Values) -> str | None:
-    """Every value is the same factor too large: a scale, a mean for a sum, a logarithm of another
-    base.
+    """Returns a message if every value is too large by the same factor, else None.
+
+    The factor may come from a scale, a mean confused with a sum, or a logarithm of another base.
     """
     pair = finite_pair(mine, expected)
     if pair is None or mine.dtype == torch.bool or not (pair[1] != 0).any():
@@ -52,7 +53,7 @@ def constant_factor(mine: Values, expected: Values) -> str | None:
 
 
 def describe_factor(factor: float) -> str:
-    """What a factor looks like: "4 = √16 times the expected: ..." """
+    """Returns a factor in words, such as "4 = √16 times the expected: ..."."""
     def is_near(value) -> bool:
         return math.isclose(abs(factor), value, rel_tol=FACTOR_TOL)
 

@@ -10,8 +10,9 @@ from llama_from_scratch.lessons.check.diagnosis.sameness import Values, is_same,
 
 
 def masked_wrong(mine: Values, expected: Values) -> str | None:
-    """A mask (booleans, scores with -inf, or weights with zeros) that lets other pairs through; all
-    else is equal.
+    """Returns a message if a mask lets other pairs through and all else is equal, else None.
+
+    A mask is booleans, scores with -inf, or weights with zeros.
     """
     if (mine.shape != expected.shape or mine.ndim < 2 or mine.dtype != expected.dtype
         or mine.is_complex()):

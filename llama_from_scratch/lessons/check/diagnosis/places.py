@@ -7,8 +7,9 @@ from llama_from_scratch.lessons.check.diagnosis.sameness import Values, is_same
 
 
 def merged_wrong(mine: Values, expected: Values) -> str | None:
-    """Two nested axes joined in the wrong order: heads tiled instead of repeated in place, RoPE
-    halves for neighbours.
+    """Returns a message if two nested axes are joined in the wrong order, else None.
+
+    Examples are heads tiled instead of repeated in place, and RoPE halves in place of neighbors.
     """
     if mine.shape != expected.shape:
         return None
@@ -83,8 +84,9 @@ def reordered(mine: Values, expected: Values) -> str | None:
 
 
 def _keys(x: Tensor, axis: int) -> Tensor:
-    """A number for each slice along `axis`, equal for equal slices: its product with a random
-    vector.
+    """Returns a number for each slice along `axis`, equal for equal slices.
+
+    The number is the product of the slice with a random vector.
     """
     rows = (torch.view_as_real(x) if x.is_complex() else x).double()
     rows = rows.nan_to_num(nan=1e3, posinf=2e3, neginf=-2e3)

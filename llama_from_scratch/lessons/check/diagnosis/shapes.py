@@ -25,8 +25,10 @@ def transposed(mine: Values, expected: Values) -> str | None:
 
 
 def reshaped(mine: Values, expected: Values) -> str | None:
-    """The same values in the same order, cut into other axes; or an axis left out that should be
-    repeated.
+    """Returns a message if the values are right but their axes are not, else None.
+
+    The same values in the same order may be cut into other axes, or an axis that should be repeated
+    may be left out.
     """
     if mine.shape == expected.shape:
         return None

@@ -77,8 +77,9 @@ def softmax_over_wrong_axis(mine: Values, expected: Values) -> str | None:
 
 
 def scaled_before_softmax(mine: Values, expected: Values) -> str | None:
-    """Weights that are too sharp or too flat, because the scores were too large or too small by one
-    factor.
+    """Returns a message if the weights are too sharp or too flat by one factor, else None.
+
+    The cause is that the scores were too large or too small by that factor.
     """
     if not _are_weights(mine, expected) or mine.ndim == 0:
         return None
@@ -97,8 +98,9 @@ def scaled_before_softmax(mine: Values, expected: Values) -> str | None:
 
 
 def _rounded(factor: float) -> float:
-    """The factor, or the square root or its inverse that it is within the error that a softmax in
-    float32 leaves.
+    """Returns the square root, or its inverse, that is near the factor, or else the factor.
+
+    Near means within the error that a softmax in float32 leaves.
     """
     names = (value for n in range(2, 257) for value in (math.sqrt(n), 1 / math.sqrt(n)))
     return next((value for value in names if math.isclose(factor, value, rel_tol=5 * FACTOR_TOL)),

@@ -1,5 +1,6 @@
-"""Pictures and widgets of the emulated CUDA machine: a block's shared memory step by step, races,
-sectors, banks.
+"""Contains pictures and widgets of the emulated CUDA machine.
+
+They show a block's shared memory step by step, races, sectors and banks.
 
 Every picture is drawn from a `Trace` of the reader's own kernel (kernels/emulator/trace.py), so it
 shows what that source does and not what it should do. `steps` and `barriers` are widgets; the

@@ -1,5 +1,7 @@
-"""One access of a warp: which sectors of global memory move for it, and which banks of shared
-memory serve it.
+"""Draws one access of a warp.
+
+The pictures show which sectors of global memory move for it, and which banks of shared memory serve
+it.
 """
 
 import matplotlib.pyplot as plt
@@ -18,8 +20,9 @@ ASKED, MOVED, UNTOUCHED = BLUE, TINTS[1], "0.94"
 def sectors_frame(
     found: Trace, text: str, array: str, *, kind: str | None = None, number: int = 0
 ) -> Figure:
-    """Which bytes of a tensor one warp asks for, and which sectors move for them; a row is 128
-    bytes.
+    """Draws which bytes of a tensor one warp asks for, and which sectors move for them.
+
+    A row is 128 bytes.
 
     text: a part of the source line; array: the tensor it touches; number: which of its warp
     accesses.
@@ -81,8 +84,9 @@ def sectors_frame(
 def banks_frame(
     found: Trace, text: str, array: str, *, kind: str | None = None, number: int = 0
 ) -> Figure:
-    """Which words of shared memory one warp touches, bank by bank; a row is the 128 bytes that 32
-    banks hold side by side.
+    """Draws which words of shared memory one warp touches, bank by bank.
+
+    A row is the 128 bytes that 32 banks hold side by side.
     """
     row = found.at(text, array, kind=kind)
     if not row.is_shared:

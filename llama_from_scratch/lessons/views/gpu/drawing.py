@@ -1,5 +1,6 @@
-"""What the pictures of the emulated machine share: cells with lines between them, their legend, and
-short words.
+"""Contains what the pictures of the emulated machine share.
+
+These parts are cells with lines between them, their legend, and short words.
 """
 
 import matplotlib.pyplot as plt

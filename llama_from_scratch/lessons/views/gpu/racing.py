@@ -25,8 +25,9 @@ def barriers(
     grid: int | tuple[int, ...],
     block: int | tuple[int, ...], result: int = -1,
 ) -> Explorer:
-    """A checkbox for each line with a barrier; without one, the races that follow and what three
-    orders of threads compute.
+    """Returns checkboxes, one for each line with a barrier.
+
+    Without a barrier, the races that follow are shown, and what three orders of threads compute.
 
     args: makes new arguments for each run. result: which of them holds the outcome. Every
     choice of barriers is compiled when the widget is made, so that it answers at once.
@@ -70,8 +71,9 @@ def _without(program: Program, numbers: Sequence[int]) -> Program:
 
 
 def source_frame(found: Trace) -> Figure:
-    """The traced source with the lines marked that race, or that left the bounds of an array, and
-    what was found in words.
+    """Draws the traced source, and marks the lines that raced or left the bounds of an array.
+
+    The picture also says in words what was found.
     """
     return _source_frame(found, found.program.source.text.split("\n"), (), {})
 
@@ -79,8 +81,9 @@ def source_frame(found: Trace) -> Figure:
 def _source_frame(
     found: Trace, lines: Sequence[str], gone: Sequence[int], outcomes: dict[str, float]
 ) -> Figure:
-    """lines: the source, with the lines `gone` (numbers from 1) that the traced program does not
-    have.
+    """Draws the source `lines`, with the lines `gone` that the traced program does not have.
+
+    `gone` holds numbers from 1.
     """
     marks = {access.line.number: "races" for race in found.races
              for access in (race.first, race.second)}

@@ -6,8 +6,9 @@ from llama_from_scratch.kernels.machinery.source import FOLDER, Program, Source
 
 
 def program(text: str, *, real: torch.dtype = torch.float32) -> Program:
-    """CUDA source that was written in a notebook, ready to be launched and traced. It may include
-    "common.cuh".
+    """Returns CUDA source that was written in a notebook, ready to be launched and traced.
+
+    It may include "common.cuh".
     """
     headers = {"common.cuh": (FOLDER / "common.cuh").read_text()}
     return Program(source=Source(name="notebook", text=text.strip("\n") + "\n", headers=headers),

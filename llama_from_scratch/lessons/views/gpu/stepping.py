@@ -17,8 +17,9 @@ MAX_CELLS = 256
 
 
 def steps(found: Trace, *, array: str | None = None) -> Explorer:
-    """A shared array of the traced block as each barrier found it. Raises ValueError if the kernel
-    has no such array.
+    """Returns a widget that shows a shared array of the traced block as each barrier found it.
+
+    Raises ValueError if the kernel has no such array.
     """
     arrays = found.steps[0].arrays if found.steps else {}
     array = array or next(iter(arrays), None)
