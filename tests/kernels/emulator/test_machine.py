@@ -777,17 +777,20 @@ def test_equal_programs_are_loaded_once():
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="counts what Linux tells in "
                                                                  "/proc/self/maps")
 def test_a_launch_leaves_the_process_with_hardly_more_pieces_of_memory():
-    """A process may have some 65,000; the guards of a block's stacks, left standing, took a
-    thousand for every kernel."""
+    """A process may have some 65,000; guards of a block's stacks took a thousand per kernel.
+
+    The least of several launches counts, because other threads may map memory during any of them.
+    """
     def n_pieces():
         return len(Path("/proc/self/maps").read_text().splitlines())
 
     text = ('#include "common.cuh"\n'
             'extern "C" __global__ void f(float* x) { x[threadIdx.x] += FIRST; }\n')
-    before = n_pieces()
-    for first in range(3):
-        x = torch.zeros(1024)
+    grown = []
+    for first in range(4):
+        x, before = torch.zeros(1024), n_pieces()
         machine.load(program("touch", text.replace("FIRST", str(first))),
                      kind="checked").launch("f", [x], grid=2, block=1024)
         assert (x == 2 * first).all()
-    assert n_pieces() - before < 200
+        grown.append(n_pieces() - before)
+    assert min(grown) < 50, grown

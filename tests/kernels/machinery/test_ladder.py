@@ -16,7 +16,7 @@ LADDERS = {"rms_norm": rms_norm.FORWARD_RUNGS | rms_norm.BACKWARD_RUNGS, "rope":
 
 
 def test_rungs_are_found_by_the_names_of_their_entry_points_in_order():
-    rungs = [rms_norm.Rung(entry="slow"), rms_norm.Rung(entry="fast")]
+    rungs = [rms_norm.RmsNormRung(entry="slow"), rms_norm.RmsNormRung(entry="fast")]
     assert list(ladder(*rungs)) == ["slow", "fast"]
     assert rung_named("fast", ladder(*rungs)) is rungs[1]
 
