@@ -18,6 +18,7 @@ from torch import Tensor
 
 from llama_from_scratch.checkpoint import (
     gguf_file,
+    gguf_prompting,
     gguf_tokenizer,
     safetensors_file,
     tokenizer_files,
@@ -59,7 +60,7 @@ def open_checkpoint(file: str | Path) -> Opened:
                   tensors=partial(_tensors, how, file, tensors),
                   read_tokenizer=partial(gguf_tokenizer.read_tokenizer, header.facts, config,
                                          where=file),
-                  end_ids=gguf_tokenizer.end_ids(header.facts, config, where=file))
+                  prompting=gguf_prompting.read_prompting(header.facts, config, where=file))
 
 
 def write(file: str | Path, model: Llama, *, tokenizer: Any, kind: str = "F32") -> None:
@@ -79,6 +80,7 @@ def write(file: str | Path, model: Llama, *, tokenizer: Any, kind: str = "F32") 
              "general.file_type": ("u32", _FILE_TYPES[kind])}
     facts |= {"general.quantization_version": ("u32", 2)} if kind == "Q8_0" else {}
     facts |= config_to(config) | gguf_tokenizer.facts_of(tokenizer, config)
+    facts |= gguf_prompting.facts_of(tokenizer)
     how, weights = translation(GGUF, config), dict(model.named_parameters())
     by_name = {kind.name: kind for kind in KINDS.values()}
     tensors = [(name, by_name[kind if len(shape) > 1 else "F32"], to_theirs(how, weights, name))

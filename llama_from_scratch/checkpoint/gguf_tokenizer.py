@@ -52,20 +52,6 @@ def read_tokenizer(
     return tokenizer
 
 
-def end_ids(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path) -> frozenset[int]:
-    """The ids that end a text, a turn or a message by what a file says, if it does.
-
-    Raises ValueError for one that is none.
-    """
-    said = {key: facts[_KEY + key] for key in ("eos_token_id", "eot_token_id", "eom_token_id")
-            if _KEY + key in facts}
-    for key, value in said.items():
-        if type(value) is not int or not 0 <= value < config.vocab_size:
-            raise ValueError(f"{_KEY}{key} is an id below the {config.vocab_size} rows of the "
-                             f"embedding; {where} has {value!r:.80}. Download it again")
-    return frozenset(said.values())
-
-
 def facts_of(
     tokenizer: Tokenizer | SentencePiece, config: LlamaConfig
 ) -> dict[str, tuple[str, Any]]:
@@ -80,8 +66,7 @@ def facts_of(
     padding = range(len(tokens), config.vocab_size)
     facts |= {"tokens": ("[str]", tokens + [f"[PAD{i}]" for i in padding]),
               "token_type": ("[i32]", [*kinds, *(Kind.UNUSED for _ in padding)]),
-              "bos_token_id": ("u32", tokenizer.bos_id), "eos_token_id": ("u32", tokenizer.eos_id),
-              "add_bos_token": ("bool", True), "add_eos_token": ("bool", False)}
+              "bos_token_id": ("u32", tokenizer.bos_id), "add_eos_token": ("bool", False)}
     if "scores" in facts:
         facts["scores"] = ("[f32]", [*facts["scores"][1], *(-1000.0 for _ in padding)])
     return {_KEY + key: fact for key, fact in facts.items()}
@@ -148,9 +133,6 @@ def _facts_of_bytes(
     model = tokenizer_json.to_json(tokenizer)["model"]
     facts = {"model": ("str", "gpt2"), "pre": ("str", _LLAMA_3_NAMES[0]),
              "merges": ("[str]", model["merges"])}
-    for key, name in {"eot_token_id": "<|eot_id|>", "eom_token_id": "<|eom_id|>"}.items():
-        if name in tokenizer.special_ids:
-            facts[key] = ("u32", tokenizer.special_ids[name])
     special = sorted(tokenizer.special_ids, key=tokenizer.special_ids.__getitem__)
     return (facts, [*model["vocab"], *special],
             [Kind.NORMAL] * len(model["vocab"]) + [Kind.CONTROL] * len(special))

@@ -15,7 +15,12 @@ from llama_from_scratch.checkpoint.opened import Opened
 from llama_from_scratch.checkpoint.plain import LAYER_FIELDS, ffn_dims
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.family import FAMILY
-from llama_from_scratch.tokenizer.chat_format import FORMATS, ChatFormat
+from llama_from_scratch.tokenizer.chat_format import (
+    FORMATS,
+    ChatFormat,
+    ChatTemplate,
+    format_of,
+)
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 _SHAPE = ("dim", "n_heads", "n_kv_heads", *LAYER_FIELDS)
@@ -28,7 +33,8 @@ def facts(opened: Opened) -> dict[str, str]:
     Raises ValueError if its tokenizer is damaged.
     """
     config, dtype = opened.config, opened.dtype
-    found = chat_format(config, opened.tokenizer())
+    tokenizer = opened.tokenizer()
+    found, marks = chat_format(config, tokenizer), marked_format(config, tokenizer)
     grouped = ("one for each head" if config.n_kv_heads == config.n_heads
                else f"{config.n_kv_heads}, shared")
     rows = {
@@ -43,7 +49,9 @@ def facts(opened: Opened) -> dict[str, str]:
                   + " or ".join(f"{width:,}" for width in ffn_dims(config)),
         "heads": f"{config.n_heads} of {config.head_dim}, key/value heads: {grouped}",
         "vocabulary": f"{config.vocab_size:,}",
-        "chat format": "none" if found is None else found.name,
+        "chat format": found.name if found else "none" if marks is None
+                       else f"not said; the marks for turns are those of {marks.name}",
+        "a text ends at": ", ".join(_token_names(opened)) or "its length",
     }
     for as_dtype in dict.fromkeys([dtype or torch.float32, torch.bfloat16]):
         rows[f"memory, {_name(as_dtype)}"] = memory(config, as_dtype)
@@ -87,12 +95,26 @@ def release(config: LlamaConfig) -> str:
     return "none of the published" + (f"; computes as {' and '.join(alike)}" if alike else "")
 
 
-def chat_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
+def chat_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | ChatTemplate | None:
+    """The format in which a model chats by what its files say; None if they say nothing of chats.
+
+    A template in the files is obeyed; where it writes what one of our formats does, it is that one.
+    Without a template, a model whose texts end as turns do chats in the format that its special
+    tokens are for.
+    """
+    marks = marked_format(config, tokenizer)
+    ours = list(dict.fromkeys(f for f in (marks, *FORMATS.values()) if f is not None))
+    found = format_of(tokenizer.prompting, tokenizer, ours=ours)
+    is_for_chats = tokenizer.prompting.is_for_chats(tokenizer.special_ids)
+    return marks if found is None and is_for_chats else found
+
+
+def marked_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
     """The format that the special tokens of a tokenizer are for; None if it has none for chats.
 
-    Files do not say whether a model was trained to chat: the base model of a generation has the
-    same ones. Llama 1 and 2 share a tokenizer, and only the epsilon tells them apart; from Llama
-    3.1 on RoPE's scaling tells the generation.
+    The base model of a generation has the same ones as the model for chats. Llama 1 and 2 share a
+    tokenizer, and only the epsilon tells them apart; from Llama 3.1 on RoPE's scaling tells the
+    generation.
     """
     if isinstance(tokenizer, SentencePiece):
         return (FORMATS["llama-2"] if config.norm_eps >= 1e-5
@@ -106,6 +128,12 @@ def chat_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
         return FORMATS["llama-3"]
     is_small = config.rope_scaling is not None and config.rope_scaling.factor == 32
     return FORMATS["llama-3.2" if is_small else "llama-3.1"]
+
+
+def _token_names(opened: Opened) -> list[str]:
+    """The tokens that end a text, by name, or by id where there is none."""
+    names = {i: name for name, i in opened.tokenizer().special_ids.items()}
+    return [names.get(i, str(i)) for i in sorted(opened.stop_ids)]
 
 
 def _differences(config: LlamaConfig, other: LlamaConfig) -> dict[str, Any]:

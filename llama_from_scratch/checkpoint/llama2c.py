@@ -31,12 +31,15 @@ from llama_from_scratch.checkpoint.strict import refuse_impossible_sizes
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.rope import rope_rotation
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer.prompting import Prompting
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 MODEL, TOKENIZER = "model.bin", "tokenizer.bin"
 _MAGIC = b"24ka"  # 0x616b3432, the lowest byte first
 _SIZES = ("dim", "ffn_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len")
 """Of the header, in its order."""
+_PROMPTING = Prompting(end_ids=frozenset({1, 2}), adds_bos=True)
+"""Its run ends a text at <s>, which begins the next one in its data, and so do chats at </s>."""
 _HEADER_BYTES = {0: 28, 1: 256}
 _FIXED = {"norm_eps": 1e-5, "rope_theta": 1e4, "rope_scaling": None}
 _MATRICES = ("attention.wq.weight", "attention.wk.weight", "attention.wv.weight",
@@ -86,7 +89,7 @@ def open_checkpoint(path: str | Path) -> Opened:
         places[name] = TensorEntry(file=file, start=at, dtype=torch.float32, shape=shape)
         at += places[name].n_bytes
     return Opened(format="llama2.c", where=file, files=(file,), config=config, kinds=("float32",),
-                  dtype=torch.float32,
+                  dtype=torch.float32, prompting=_PROMPTING,
                   tensors=partial(_tensors, file, {name: places[name] for name in shapes(config)}),
                   read_tokenizer=partial(_tokenizer, file.parent / TOKENIZER, config))
 

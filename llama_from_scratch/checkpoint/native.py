@@ -9,7 +9,7 @@ model.safetensors    the parameters under their names in `Llama`, in their own d
                      a tied head is stored once
 tokenizer.model      ranks in the tiktoken format, with {"special_tokens": [...], "pattern": ...}
                      in config.json; or SentencePiece's pieces, with {"prefix": ..., "bos": ...,
-                     "eos": ...}
+                     "eos": ...}; and what other files said of texts (`tokenizer.prompting`)
 
 Notebook 17. The weight format: https://github.com/huggingface/safetensors.
 """
@@ -40,6 +40,7 @@ from llama_from_scratch.checkpoint.strict import listed, refuse_impossible_sizes
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.prompting import NOTHING_SAID, Prompting
 from llama_from_scratch.tokenizer.sentencepiece import Prefix, SentencePiece
 
 FORMAT = "llama_from_scratch 1"
@@ -47,6 +48,8 @@ FILES = ("config.json", "model.safetensors", "tokenizer.model")
 TRAINING_FILES = ("training.json", "optimizer.safetensors")
 """What a checkpoint in the middle of training also holds; `train.resume` writes and reads it."""
 _OF_RANKS, _OF_PIECES = {"special_tokens", "pattern"}, {"prefix", "bos", "eos"}
+_PROMPTING = "prompting"
+"""The key of what the files that a model came from said about texts, where they said anything."""
 
 
 def save(folder: str | Path, model: Llama, tokenizer: Tokenizer | SentencePiece) -> None:
@@ -82,7 +85,7 @@ def open_checkpoint(folder: str | Path) -> Opened:
                    shapes(config), path)
     dtypes = {entry.dtype for entry in entries.values()}
     return Opened(format="llama_from_scratch", where=path, files=(path / "model.safetensors",),
-                  config=config,
+                  config=config, prompting=_prompting(path, about, config),
                   kinds=kinds_of(dtypes), dtype=common_dtype(dtypes),
                   tensors=partial(_tensors, {name: entries[name] for name in shapes(config)}),
                   read_tokenizer=partial(_tokenizer, path, about))
@@ -104,7 +107,7 @@ def load_weights(folder: str | Path, model: Llama) -> None:
 
 def load_tokenizer(folder: str | Path) -> Tokenizer | SentencePiece:
     """The tokenizer of a checkpoint, without reading the weights."""
-    return _tokenizer(*_describe(folder))
+    return open_checkpoint(folder).tokenizer()
 
 
 @contextlib.contextmanager
@@ -128,6 +131,8 @@ def write(folder: Path, model: Llama, *, tokenizer: Tokenizer | SentencePiece) -
         beside = {"prefix": tokenizer.prefix, "bos": tokenizer.bos, "eos": tokenizer.eos}
     else:
         beside = {"special_tokens": list(tokenizer.special_ids), "pattern": tokenizer.pattern}
+    if tokenizer.prompting != NOTHING_SAID:
+        beside[_PROMPTING] = tokenizer.prompting.to_dict()
     write_json(folder / "config.json",
                {"format": FORMAT, "model": model.config.to_dict(), "tokenizer": beside})
     # A tokenizer.model has words for two of the prefixes, config.json for all
@@ -197,8 +202,18 @@ def _config(path: Path, about: Mapping[str, Any]) -> LlamaConfig:
                          f"{error}") from error
 
 
+def _prompting(path: Path, about: Mapping[str, Any], config: LlamaConfig) -> Prompting:
+    said = about["tokenizer"].get(_PROMPTING, {})
+    try:
+        return Prompting.from_dict(said, vocab_size=config.vocab_size)
+    except ValueError as error:
+        raise ValueError(f"{path / 'config.json'} is damaged: {error}. Copy or save the checkpoint "
+                         "again") from error
+
+
 def _tokenizer(path: Path, about: Mapping[str, Any]) -> Tokenizer | SentencePiece:
-    keys, file = about["tokenizer"], path / "tokenizer.model"
+    keys, file = dict(about["tokenizer"]), path / "tokenizer.model"
+    keys.pop(_PROMPTING, None)
     if keys.keys() not in (_OF_RANKS, _OF_PIECES):
         raise ValueError(f"the \"tokenizer\" of config.json has {' and '.join(sorted(_OF_RANKS))}, "
                          f"or for SentencePiece {', '.join(sorted(_OF_PIECES))}; in {path} it has "

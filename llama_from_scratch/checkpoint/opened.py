@@ -9,13 +9,13 @@ Notebook 18.
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from llama_from_scratch.checkpoint import tokenizer_files
 from llama_from_scratch.checkpoint.machine import refuse_absent_device, refuse_what_does_not_fit
 from llama_from_scratch.checkpoint.names import shapes
 from llama_from_scratch.checkpoint.strict import refuse_differences
@@ -23,6 +23,7 @@ from llama_from_scratch.config import LlamaConfig, record
 from llama_from_scratch.model.rope import Rope
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
+from llama_from_scratch.tokenizer.prompting import NOTHING_SAID, Prompting
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 OnTensor = Callable[[int, int], object]
@@ -36,8 +37,8 @@ class Opened:
     there, such as ("bfloat16",) or ("F32", "Q4_K"). `dtype`: of all tensors in the files, None if
     they differ. `tensors(dtype)`: each parameter once, under our name and in our layout, the next
     one read when it is asked for; with None in the dtype it was saved in. They may be views of a
-    mapped file. `read_tokenizer()` reads the tokenizer. `end_ids`: the ids that end a text by what
-    the files say, none where they leave it to the tokenizer.
+    mapped file. `read_tokenizer()` reads the tokenizer. `prompting`: what the files say about
+    texts, such as which ids end one; the tokenizer hands it on.
     """
 
     format: str
@@ -48,7 +49,7 @@ class Opened:
     dtype: torch.dtype | None
     tensors: Callable[[torch.dtype | None], Iterator[tuple[str, Tensor]]]
     read_tokenizer: Callable[[], Any]
-    end_ids: frozenset[int] = frozenset()
+    prompting: Prompting = NOTHING_SAID
 
     @property
     def n_bytes(self) -> int:
@@ -61,12 +62,17 @@ class Opened:
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
-        return self.read_tokenizer()
+        tokenizer = self.read_tokenizer()
+        said = self.prompting
+        if said.adds_bos is None:  # which is said by the tokenizer's own file
+            said = replace(said, adds_bos=tokenizer.prompting.adds_bos)
+        tokenizer.prompting = said
+        return tokenizer
 
     @property
     def stop_ids(self) -> frozenset[int]:
         """The ids after which generation ends: what the files say, or the ends of the tokenizer."""
-        return self.end_ids or tokenizer_files.ends(self.tokenizer())
+        return self.tokenizer().stop_ids
 
 
 def common_dtype(dtypes: set[torch.dtype]) -> torch.dtype | None:

@@ -11,6 +11,7 @@ import json
 import re
 from pathlib import Path
 
+from llama_from_scratch.checkpoint import hugging_face_prompting
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 from llama_from_scratch.tokenizer import released
@@ -18,9 +19,6 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 _MAX_PADDING = 255
-# As in Meta's own code of Llama 3 and 4, which stops at the end of a turn whether or not the model
-# was trained to chat.
-_ENDS = {"<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>"}
 
 
 def read_hugging_face(folder: Path, config: LlamaConfig) -> Tokenizer | SentencePiece:
@@ -61,20 +59,13 @@ def write_hugging_face(folder: Path, tokenizer: Tokenizer | SentencePiece) -> No
     name_of = {i: name for name, i in tokenizer.special_ids.items()}
     is_pieces = isinstance(tokenizer, SentencePiece)
     about = {"tokenizer_class": "LlamaTokenizer" if is_pieces else "PreTrainedTokenizerFast",
-             "bos_token": name_of[tokenizer.bos_id], "eos_token": name_of[tokenizer.eos_id]}
+             "bos_token": name_of[tokenizer.bos_id], "eos_token": name_of[tokenizer.eos_id],
+             **tokenizer.prompting.token_names,
+             **hugging_face_prompting.written(tokenizer.prompting)}
     (folder / "tokenizer_config.json").write_text(json.dumps(about, indent=2) + "\n",
                                                   encoding="utf-8")
     if is_pieces:
         tokenizer.save(folder / "tokenizer.model")
-
-
-def ends(tokenizer: Tokenizer | SentencePiece) -> frozenset[int]:
-    """The ids that end a text, a message or a turn in the vocabulary of `tokenizer`.
-
-    None if it has no such tokens.
-    """
-    names = {tokenizer.eos} if isinstance(tokenizer, SentencePiece) else _ENDS
-    return frozenset(tokenizer.special_ids[name] for name in names if name in tokenizer.special_ids)
 
 
 def refuse_what_ranks_cannot_say(

@@ -18,14 +18,14 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
     parser.add_argument("--system", metavar="TEXT", help="what the model reads before all else")
     parser.add_argument("--chat-format", metavar="NAME", help="llama-2, llama-3, llama-3.1, "
-                        "llama-3.2, llama-3.3, or none to write stories (default: that of the "
-                        "model's tokenizer)")
+                        "llama-3.2, llama-3.3, or none to write stories (default: what the "
+                        "model's files ask for)")
     add_writing_arguments(parser, usual_length="500, of stories 200")
 
 
 def run(args: argparse.Namespace) -> int:
     """Answers each line of the user, in the model's chat format; without one, continues it."""
-    from llama_from_scratch.checkpoint.inspect import chat_format
+    from llama_from_scratch.checkpoint.inspect import chat_format, marked_format
     from llama_from_scratch.config import nearest
     from llama_from_scratch.tokenizer.chat_format import FORMATS
 
@@ -38,6 +38,11 @@ def run(args: argparse.Namespace) -> int:
     if found is None and args.system is not None:
         raise ValueError("a system message needs a chat format, and this model has none. Leave "
                          "--system out, or name a format with --chat-format")
+    marks = marked_format(model.config, tokenizer) if is_unasked and found is None else None
+    if marks is not None:
+        name = next(name for name, format in FORMATS.items() if format is marks)
+        print("Nothing in the files of this model says that it was made for chats. If it was, add "
+              f"--chat-format {name}.", file=sys.stderr)
     if found is None:
         _continue_stories(model, tokenizer, args)
     else:

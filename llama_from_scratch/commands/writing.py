@@ -38,8 +38,8 @@ def write(
         pieces = stream_text(model, tokenizer, prompt=prompt, max_tokens=max_tokens,
                              sampling=sampling, seed=seed)
     else:
-        ids = tokenizer.encode(prompt, bos=True)
-        pieces = text_of(decoder.stream(ids, max_tokens=max_tokens, stop_ids={tokenizer.eos_id}),
+        ids = tokenizer.encode(prompt, bos=tokenizer.adds_bos)
+        pieces = text_of(decoder.stream(ids, max_tokens=max_tokens, stop_ids=tokenizer.stop_ids),
                          tokenizer)
     for piece in pieces:
         print(piece, end="", flush=True)

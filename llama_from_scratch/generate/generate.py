@@ -87,12 +87,34 @@ def stream_text(
 ) -> Iterator[str]:
     """The model's continuation of a text, in the pieces of `text_of`.
 
-    It ends when the model ends the text, or after `max_tokens`.
+    It ends when the model ends the text, by what its files say, or after `max_tokens`.
     """
-    ids = tokenizer.encode(prompt, bos=True)
+    ids = tokenizer.encode(prompt, bos=tokenizer.adds_bos)
     tokens = stream(model, ids, max_tokens=max_tokens, sampling=sampling, seed=seed,
-                    stop_ids={tokenizer.eos_id})
+                    stop_ids=tokenizer.stop_ids)
     yield from text_of(tokens, tokenizer)
+
+
+def until(stop: str | None, pieces: Iterable[str]) -> Iterator[str]:
+    """The pieces of a text before `stop`, or all for None.
+
+    What may be the beginning of `stop` is held back until it is known not to be.
+    """
+    held = ""
+    for piece in pieces:
+        if stop is None:
+            yield piece
+            continue
+        text, found, _ = (held + piece).partition(stop)
+        n_held = 0 if found else next(
+            n for n in range(min(len(stop) - 1, len(text)), -1, -1) if text.endswith(stop[:n]))
+        held = text[len(text) - n_held :]
+        if ready := text[: len(text) - n_held]:
+            yield ready
+        if found:
+            return
+    if held:
+        yield held
 
 
 def text_of(tokens: Iterable[int], tokenizer: Tokenizer | SentencePiece) -> Iterator[str]:

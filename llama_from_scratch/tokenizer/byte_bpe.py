@@ -15,6 +15,7 @@ from operator import itemgetter
 
 from llama_from_scratch.tokenizer.batch import encode_batch
 from llama_from_scratch.tokenizer.merges import OnMerge, learn_merges, merge_word
+from llama_from_scratch.tokenizer.prompting import NOTHING_SAID, Prompting, usual_ends
 from llama_from_scratch.tokenizer.rank_file import check_ranks, read_ranks, write_ranks
 from llama_from_scratch.tokenizer.special_tokens import (
     SpecialNames,
@@ -65,6 +66,7 @@ class Tokenizer:
         self._token_of = {rank: token for token, rank in ranks.items()}
         self._token_of |= {i: name.encode() for name, i in self.special_ids.items()}
         self._words = WordCache(Splitter(pattern), self._encode_pretoken)
+        self.prompting: Prompting = NOTHING_SAID
 
     @classmethod
     def train(
@@ -113,6 +115,17 @@ class Tokenizer:
     def eos_id(self) -> int:
         """The id of <|end_of_text|>. Raises ValueError if there is none."""
         return self._special_id(BEGIN_AND_END[1])
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids after which a text ends: those that the files named, or else its usual ends."""
+        return self.prompting.end_ids or usual_ends(self.special_ids)
+
+    @property
+    def adds_bos(self) -> bool:
+        """Does a text begin with bos_id? By what the files say, or else if there is one."""
+        said = self.prompting.adds_bos
+        return BEGIN_AND_END[0] in self.special_ids if said is None else said
 
     def _special_id(self, name: str) -> int:
         if name not in self.special_ids:
@@ -189,4 +202,5 @@ class Tokenizer:
 
     def __reduce__(self):
         make = partial(type(self), special_tokens=tuple(self.special_ids), pattern=self.pattern)
-        return make, (self.ranks,)  # a copy starts with an empty memory
+        # a copy starts with an empty memory
+        return make, (self.ranks,), {"prompting": self.prompting}

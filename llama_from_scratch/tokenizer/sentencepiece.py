@@ -25,6 +25,7 @@ from llama_from_scratch.tokenizer.byte_bpe import join_bytes
 from llama_from_scratch.tokenizer.piece_training import learn_pieces
 from llama_from_scratch.tokenizer.piece_words import PieceWords, longest_run, merge_but_runs
 from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece, byte_name, check_pieces
+from llama_from_scratch.tokenizer.prompting import NOTHING_SAID, Prompting, usual_ends
 from llama_from_scratch.tokenizer.special_tokens import SpecialNames, names_allowed, one_of
 from llama_from_scratch.tokenizer.split import without_surrogates
 
@@ -48,6 +49,7 @@ class SentencePiece:
         self.pieces: tuple[Piece, ...] = tuple(pieces)
         self.prefix: Prefix = prefix
         self.bos, self.eos = bos, eos
+        self.prompting: Prompting = NOTHING_SAID
         of_kind: dict[Kind, dict[str, int]] = {kind: {} for kind in Kind}
         for i, piece in enumerate(pieces):
             of_kind[piece.kind][piece.text] = i
@@ -94,6 +96,17 @@ class SentencePiece:
     def eos_id(self) -> int:
         """The id of </s>. Raises ValueError if there is none."""
         return self._special_id(self.eos)
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids after which a text ends: those that the files named, or else its usual ends."""
+        return self.prompting.end_ids or usual_ends(self.special_ids, self.eos)
+
+    @property
+    def adds_bos(self) -> bool:
+        """Does a text begin with bos_id? By what the files say, or else if there is one."""
+        said = self.prompting.adds_bos
+        return self.bos in self.special_ids if said is None else said
 
     def _special_id(self, name: str) -> int:
         if name not in self.special_ids:
@@ -260,7 +273,7 @@ class SentencePiece:
     def __reduce__(self):
         # a copy starts with an empty memory
         make = partial(type(self), prefix=self.prefix, bos=self.bos, eos=self.eos)
-        return make, (self.pieces,)
+        return make, (self.pieces,), {"prompting": self.prompting}
 
 
 def _decoded(data: bytes) -> str:

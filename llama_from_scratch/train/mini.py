@@ -29,7 +29,7 @@ from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer import chat_format
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
-from llama_from_scratch.tokenizer.chat_format import ChatFormat
+from llama_from_scratch.tokenizer.chat_format import ChatFormat, prompting_for
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.train import aligned, kept, mini_families, story_dialogs
 from llama_from_scratch.train.aligned import Aligned
@@ -109,11 +109,13 @@ def trained(
         # The library has changed: model or tokenizer compute something else by now.
         shutil.rmtree(found, ignore_errors=True)
     tokenizer = _tokenizer(stories, config, special_tokens=PUBLISHED[name].special_tokens)
+    if (format := PUBLISHED[name].chat_format) is not None:
+        tokenizer.prompting = prompting_for(format, tokenizer)
     torch_state = torch.get_rng_state()
     torch.manual_seed(training.seed)
     model = Llama(config)
     torch.set_rng_state(torch_state)
-    documents = _documents(stories, tokenizer, chat_format=PUBLISHED[name].chat_format)
+    documents = _documents(stories, tokenizer, chat_format=format)
     _train(model, Aligned(documents), training, on_step=on_step)
     model.to(PUBLISHED[name].dtype)
     _keep(cache, key, model, tokenizer, held_out)

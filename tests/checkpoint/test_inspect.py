@@ -2,11 +2,11 @@ import dataclasses
 
 import pytest
 import torch
-from tiny_checkpoints import tiny, tokenizer_for
+from tiny_checkpoints import chat_tokenizer_for, tiny, tokenizer_for
 
 from llama_from_scratch import family
 from llama_from_scratch.checkpoint import inspect
-from llama_from_scratch.checkpoint.convert import write
+from llama_from_scratch.checkpoint.convert import NO_CHATS, write
 from llama_from_scratch.checkpoint.load import open_checkpoint
 from llama_from_scratch.checkpoint.opened import Opened
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
@@ -53,19 +53,20 @@ def test_a_model_of_another_shape_is_none_of_them_and_its_arithmetic_is_named(na
 
 
 @pytest.mark.parametrize("name", family.GENERATIONS)
-def test_the_chat_format_follows_from_the_tokenizer_and_the_config(name):
-    found = inspect.chat_format(family.tiny(name), tokenizer_for(name))
+def test_marks_for_turns_are_those_of_the_tokenizer_and_the_config(name):
+    found = inspect.marked_format(family.tiny(name), tokenizer_for(name))
     assert found is (None if CHATS[name] is None else FORMATS[CHATS[name]])
+    assert inspect.chat_format(family.tiny(name), tokenizer_for(name)) is None
 
 
 def test_a_tokenizer_without_marks_for_turns_has_no_chat_format():
     plain = Tokenizer.train("the cat and the rat", 258, special_tokens=BEGIN_AND_END)
-    assert inspect.chat_format(family.tiny("llama-3.1"), plain) is None
+    assert inspect.marked_format(family.tiny("llama-3.1"), plain) is None
     four = Tokenizer.train("the cat", 261,
                            special_tokens=("<|begin_of_text|>", "<|header_start|>",
                                            "<|header_end|>", "<|eot|>",
                                                           "<|eom|>"))
-    assert inspect.chat_format(family.tiny("llama-3.1"), four) is FORMATS["llama-4"]
+    assert inspect.marked_format(family.tiny("llama-3.1"), four) is FORMATS["llama-4"]
 
 
 @pytest.mark.parametrize(("name", "weights", "per_token", "full"), [
@@ -96,7 +97,8 @@ def test_the_table_tells_all_and_reads_no_weight(tmp_path):
         "stored as": "bfloat16, 1.5 kB in 2 files", "context": "131,072 tokens",
         "layers": "16, 2,048 wide, feed-forward 8,192",
         "heads": "32 of 64, key/value heads: 8, shared", "vocabulary": "128,256",
-        "chat format": "Llama 3.2",
+        "chat format": "not said; the marks for turns are those of Llama 3.2",
+        "a text ends at": "<|end_of_text|>, <|eom_id|>, <|eot_id|>",
         "memory, bfloat16": "weights 2.47 GB, KV cache 32.8 kB a token, 4.29 GB at full context"}
     mixed = inspect.facts(opened(
         family.config("llama-2-7b"), file, dtype=None, kinds=("F32", "Q4_K"), name="llama-2"))
@@ -112,7 +114,9 @@ def test_the_table_tells_all_and_reads_no_weight(tmp_path):
     ("llama-2", "llama2c", "llama2.c"), ("llama-3.1", "native", "llama_from_scratch"),
 ])
 def test_every_format_is_inspected(name, format, told, tmp_path):
-    write(tmp_path / "x", tiny(name), tokenizer=tokenizer_for(name), format=format)
+    write(tmp_path / "x", tiny(name), tokenizer=chat_tokenizer_for(name), format=format)
     rows = inspect.facts(open_checkpoint(tmp_path / "x"))
-    assert (rows["format"], rows["chat format"]) == (told, FORMATS[name].name)
+    chats = FORMATS[name].name if format not in NO_CHATS else (
+        f"not said; the marks for turns are those of {FORMATS[name].name}")
+    assert (rows["format"], rows["chat format"]) == (told, chats)
     assert name in rows["family"] and rows["stored as"].endswith("in 1 file")

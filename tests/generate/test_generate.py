@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loud_models import PROMPTS, WARM, loud_model
 
-from llama_from_scratch.generate.generate import generate, stream, stream_text
+from llama_from_scratch.generate.generate import generate, stream, stream_text, until
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
 
@@ -184,3 +184,16 @@ def test_streamed_text_holds_a_character_back_until_it_is_whole():
     whole = b"".join(tokenizer.decode_bytes([i]) for i in ids if i not in special)
     whole = whole.decode("utf-8", errors="replace")
     assert "".join(pieces) == whole
+
+
+@pytest.mark.parametrize(("pieces", "before"), [
+    (["one", " two"], "one two"), (["one\n", "## B"], "one"), (["one\n#", "# B", "three"], "one"),
+    (["one\n#", " two"], "one\n# two"), (["\n##"], "\n##"), (["\n\n## B"], "\n"), ([], ""),
+    (["a\n## ", "C"], "a\n## C")])
+def test_a_text_ends_before_the_words_that_end_it(pieces, before):
+    assert "".join(until("\n## B", pieces)) == before
+    assert "".join(until(None, pieces)) == "".join(pieces)
+
+
+def test_pieces_that_cannot_end_a_text_are_not_held_back():
+    assert list(until("END", ["one", "E", "x", "EN", "D", "late"])) == ["one", "Ex"]

@@ -12,6 +12,7 @@ from typing import Any
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.hugging_face.vocabulary import BYTE_OF, SCHEMES, check_merges
 from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece, is_byte_name
+from llama_from_scratch.tokenizer.prompting import Prompting
 from llama_from_scratch.tokenizer.sentencepiece import Prefix, SentencePiece
 
 _CURE = "give the tokenizer.json of a Llama"
@@ -54,9 +55,20 @@ def from_json(file: Any) -> Tokenizer | SentencePiece:
         raise ValueError(f"a merge makes a token of two tokens, got {unknown[0]}; the file is "
                          "damaged")
     steps = _flat(file.get("pre_tokenizer"), "pretokenizers")
-    if any(step.get("type") == "ByteLevel" for step in steps):
-        return _bytes_tokenizer(file, steps, ids=ids, added=added, merges=merges)
-    return _pieces_tokenizer(file, steps, ids=ids, added=added, merges=merges)
+    is_of_bytes = any(step.get("type") == "ByteLevel" for step in steps)
+    make = _bytes_tokenizer if is_of_bytes else _pieces_tokenizer
+    tokenizer = make(file, steps, ids=ids, added=added, merges=merges)
+    tokenizer.prompting = Prompting(adds_bos=_adds_bos(file))
+    return tokenizer
+
+
+def _adds_bos(file: dict) -> bool:
+    """Does the file put a special token, which is BOS, in front of a text?"""
+    for step in _flat(file.get("post_processor"), "processors"):
+        if step.get("type") == "TemplateProcessing":
+            first = next(iter(_get(step, "single", list)), {})
+            return "SpecialToken" in _require(first, dict, "a part of single")
+    return False
 
 
 def _bytes_tokenizer(

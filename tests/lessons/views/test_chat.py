@@ -2,7 +2,7 @@ import time
 
 import pytest
 import torch
-from tiny_checkpoints import tiny, tokenizer_for
+from tiny_checkpoints import chat_tokenizer_for, tiny
 
 from llama_from_scratch.generate.chat import Chat as SpokenChat
 from llama_from_scratch.generate.generate import generate
@@ -156,7 +156,8 @@ def test_words_without_enter_wait_in_the_field(model, tokenizer):
 
 @pytest.fixture
 def spoken():
-    return SpokenChat(tiny("llama-3.1"), tokenizer_for("llama-3.1"), system="Be short.", context=96)
+    return SpokenChat(tiny("llama-3.1"), chat_tokenizer_for("llama-3.1"), system="Be short.",
+                      context=96)
 
 
 @pytest.fixture
