@@ -34,5 +34,6 @@ def run(args: argparse.Namespace) -> int:
     if args.format in NO_CHATS and open_checkpoint(args.source).prompting.templates:
         print(f"llama: {args.format} has no place for the chat template of {args.source}; name its "
               "format with --chat-format where you need it", file=sys.stderr)
-    target.print_written(args.target)
+    is_told = args.format in NO_CHATS
+    target.print_written(args.target, chat_format=args.chat_format if is_told else None)
     return 0

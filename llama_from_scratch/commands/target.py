@@ -15,9 +15,13 @@ def add_form_arguments(parser: argparse.ArgumentParser, *, usual_dtype: str) -> 
                         help="how many weight files, in meta and hugging-face (default 1)")
 
 
-def print_written(path: Path) -> None:
-    """Prints the files that were written, with their sizes in bytes, and what to do with them."""
+def print_written(path: Path, *, chat_format: str | None = None) -> None:
+    """Prints the files that were written, with their sizes in bytes, and what to do with them.
+
+    `chat_format`: what `llama chat` must be told, because the files cannot say it.
+    """
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in files:
         print(f"{file.stat().st_size:14,}  {file}")
-    print(f"Look at it with: llama inspect {path}. Talk to it with: llama chat {path}")
+    more = f" --chat-format {chat_format}" if chat_format else ""
+    print(f"Look at it with: llama inspect {path}. Talk to it with: llama chat {path}{more}")
