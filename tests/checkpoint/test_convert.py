@@ -1,14 +1,17 @@
 import dataclasses
 import errno
 import itertools
+import shutil
 
 import pytest
 import torch
-from tiny_checkpoints import far_logits, same_weights, tiny, tokenizer_for
+from tiny_checkpoints import edit_json, far_logits, same_weights, tiny, tokenizer_for
 
-from llama_from_scratch.checkpoint import folders, gguf_file, hugging_face, native
+from llama_from_scratch.checkpoint import folders, gguf_file, hugging_face, inspect, native
 from llama_from_scratch.checkpoint.convert import FORMATS, convert, write
 from llama_from_scratch.checkpoint.load import load, open_checkpoint
+from llama_from_scratch.tokenizer.chat_format import FORMATS as CHATS
+from llama_from_scratch.tokenizer.chat_format import template_of
 
 ALL_HOLD = ("hugging-face", "meta", "gguf", "native")
 HOLDS = {"llama-2": (*ALL_HOLD, "llama2c"), "llama-3.2": ALL_HOLD}
@@ -186,3 +189,32 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(format, sources, tmp_path, m
 def test_the_folder_above_the_target_is_made(sources, tmp_path):
     convert(sources[0] / "llama-2" / "meta", tmp_path / "deep" / "er" / "b.gguf", format="gguf")
     assert open_checkpoint(tmp_path / "deep" / "er" / "b.gguf").format == "GGUF"
+
+
+# --- what is said of chats ------------------------------------------------------------------------
+
+
+def test_a_format_that_is_named_is_written_as_a_template(sources, tmp_path):
+    """The files of Meta do not say which model was made for chats."""
+    folder, _ = sources
+    convert(folder / "llama-3.2/meta", tmp_path / "new", format="hugging-face",
+            chat_format="llama-3.2")
+    opened = open_checkpoint(tmp_path / "new")
+    format = CHATS["llama-3.2"]
+    assert inspect.chat_format(opened.config, opened.tokenizer()) is format
+    assert opened.stop_ids == format.stop_ids(opened.tokenizer())
+    with pytest.raises(ValueError, match=r"chat formats are .* did you mean 'llama-3.2'"):
+        convert(folder / "llama-3.2/meta", tmp_path / "x", format="gguf", chat_format="llama-32")
+
+
+def test_a_model_whose_texts_end_as_turns_do_gets_the_template_of_its_format(sources, tmp_path):
+    folder, _ = sources
+    shutil.copytree(folder / "llama-3.2/hugging-face", tmp_path / "old")
+    eot = tokenizer_for("llama-3.2").special_ids["<|eot_id|>"]
+    edit_json(tmp_path / "old/config.json", eos_token_id=eot)
+    assert not open_checkpoint(tmp_path / "old").prompting.templates
+    convert(tmp_path / "old", tmp_path / "new.gguf", format="gguf")
+    said = open_checkpoint(tmp_path / "new.gguf").prompting
+    assert said.templates == {"default": template_of(CHATS["llama-3.2"])}
+    convert(folder / "llama-3.2/hugging-face", tmp_path / "base.gguf", format="gguf")
+    assert not open_checkpoint(tmp_path / "base.gguf").prompting.templates
