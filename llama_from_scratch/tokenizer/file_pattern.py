@@ -1,8 +1,9 @@
-r"""A split pattern that came from a file: compiled only if it means the same here, and run bounded.
+r"""A split pattern that came from a file: compiled or refused in words, and run bounded.
 
 Files of Hugging Face are written for another engine (Oniguruma, in the syntax of Ruby). What both
-understand alike is taken as it is; the rest is refused, because it would cut text elsewhere without
-a word. A pattern can also take exponential time, so each search has a limit of processor time.
+understand alike is taken as it is; the rest is translated or refused, because it would cut text
+elsewhere in silence. A pattern can also take exponential time, so each search has a limit of
+processor time.
 
 Notebook 10. Source: https://github.com/kkos/oniguruma, doc/RE and doc/UNICODE_PROPERTIES.
 """
@@ -31,17 +32,34 @@ _WORD_ALONE = f"[{_WORD}\xb9\xb2\xb3\xbc\xbd\xbe]"
 
 
 def compile_pattern(pattern: str) -> regex.Pattern:
-    """The compiled pattern. Raises ValueError, in words, for one that cannot be used.
+    """The compiled pattern, read as this engine reads it.
 
-    That is one that does not compile, is very long, or has syntax that the other engine reads in
-    another way.
+    Raises ValueError, in words, for one that does not compile or is very long.
     """
+    return _compiled(pattern, pattern, flags=0)
+
+
+def compile_foreign(pattern: str) -> regex.Pattern:
+    """The compiled pattern, read as the other engine reads it.
+
+    Raises ValueError as `compile_pattern` does, and for syntax that has another meaning there.
+    """
+    return _compiled(pattern, _translated(pattern), flags=regex.MULTILINE)
+
+
+def is_read_alike(pattern: str) -> bool:
+    """Do both engines read the pattern in one way? Raises ValueError as `compile_foreign` does."""
+    plain = re.sub(r"\\.|\[\^", "", pattern)
+    return _translated(pattern) == pattern and not set("^$") & set(plain)
+
+
+def _compiled(pattern: str, translated: str, *, flags: int) -> regex.Pattern:
     cure = "correct the pattern in the tokenizer's file, or download the file again"
     if len(pattern) > _MAX_CHARS:
         raise ValueError(f"a split pattern has at most {_MAX_CHARS:,} characters, got "
                          f"{len(pattern):,}; {cure}")
     try:
-        return regex.compile(_translated(pattern), regex.MULTILINE)
+        return regex.compile(translated, flags)
     except (regex.error, RecursionError, OverflowError, MemoryError) as error:
         raise ValueError(f"a split pattern is a regular expression, got {pattern[:80]!r}, which "
                          f"does not compile ({str(error)[:120]}); {cure}") from None

@@ -196,11 +196,11 @@ class SentencePiece:
         """The text of `ids`, without the blank in front; bytes that are not UTF-8 become U+FFFD."""
         ids = list(ids)
         if self._control.isdisjoint(ids):
-            text = _decoded(self.decode_bytes(ids))
+            text = decoded(self.decode_bytes(ids))
         else:
             # Bytes on both sides of a control piece make no character together.
             runs = groupby(ids, self._control.__contains__)
-            texts = (_decoded(self.decode_bytes(run)) for is_control, run in runs if not is_control)
+            texts = (decoded(self.decode_bytes(run)) for is_control, run in runs if not is_control)
             text = "".join(texts)
         first = next((i for i in ids if i not in self._control), None)
         return text[1:] if first in self._begins_blank and self.prefix != "never" else text
@@ -263,7 +263,8 @@ class SentencePiece:
         return make, (self.pieces,)
 
 
-def _decoded(data: bytes) -> str:
+def decoded(data: bytes) -> str:
+    """The text of bytes, with one U+FFFD for each that is not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:

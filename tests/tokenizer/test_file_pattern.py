@@ -8,7 +8,12 @@ import tokenizers
 from tokenizer_texts import random_text
 
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
-from llama_from_scratch.tokenizer.file_pattern import bounded, compile_pattern
+from llama_from_scratch.tokenizer.file_pattern import (
+    bounded,
+    compile_foreign,
+    compile_pattern,
+    is_read_alike,
+)
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN, Splitter
 
 EVERY_BYTE = {bytes([value]): value for value in range(256)}
@@ -31,14 +36,15 @@ def test_a_pattern_cuts_as_in_the_library_that_files_are_written_for(pattern):
     texts = ["", "a\n\nb  \n c", "x_1 ² ½ ٣", *(random_text(rng, ["A's"]) for _ in range(400))]
     for text in texts:
         wanted = [piece for piece, _ in theirs.pre_tokenize_str(text)] if text else []
-        assert compile_pattern(pattern).findall(text) == wanted, text
+        assert compile_foreign(pattern).findall(text) == wanted, text
 
 
 @pytest.mark.parametrize("pattern", ["(", "[a", "*a", r"\p{Nope}", "a{2,1}", "(?P<x", "(?",
                                      "(" * 2000 + ")" * 2000, "\\", "[z-a]", "(?<=a*b"])
 def test_a_pattern_that_does_not_compile_is_refused_in_words(pattern):
-    with pytest.raises(ValueError, match="does not compile|means one thing"):
-        compile_pattern(pattern)
+    for compiled in (compile_pattern, compile_foreign):
+        with pytest.raises(ValueError, match="does not compile|means one thing"):
+            compiled(pattern)
     with pytest.raises(ValueError, match="split pattern"):
         Tokenizer(EVERY_BYTE, pattern=pattern)
 
@@ -50,7 +56,13 @@ def test_a_pattern_that_does_not_compile_is_refused_in_words(pattern):
 ])
 def test_what_the_two_engines_read_in_different_ways_is_refused(pattern):
     with pytest.raises(ValueError, match="means one thing to the library that the file was"):
-        compile_pattern(pattern)
+        compile_foreign(pattern)
+
+
+def test_a_pattern_of_our_own_is_read_as_it_always_was():
+    assert Splitter(r"\w+|\W+")("a²b c") == ["a", "²", "b", " ", "c"]
+    assert is_read_alike(LLAMA3_PATTERN) and is_read_alike(LLAMA4_PATTERN)
+    assert not is_read_alike(r"\w+|[^x]") and not is_read_alike(r"^a|b")
 
 
 def test_a_very_long_pattern_is_refused_before_it_is_compiled():
