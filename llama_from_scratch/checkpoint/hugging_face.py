@@ -78,12 +78,13 @@ def write(
     sizes = {name: math.prod(how.theirs[name]) * weights[how.by_theirs[name][0].ours].itemsize
              for name in names}
     about = config_to(model.config, dtype=model.dtype)
+    framing = tokenizer_files.framing_ids(tokenizer)
     with creating_folder(folder) as unfinished:
-        write_json(unfinished / "config.json", about | _framing_ids(tokenizer))
+        write_json(unfinished / "config.json", about | framing)
         ends = sorted(tokenizer_files.ends(tokenizer))
-        write_json(unfinished / "generation_config.json", _framing_ids(tokenizer) | {
-            "eos_token_id": ends if len(ends) > 1 else ends[0], "do_sample": True,
-            "temperature": 0.6, "top_p": 0.9})
+        stops = {"eos_token_id": ends if len(ends) > 1 else ends[0]} if ends else {}
+        write_json(unfinished / "generation_config.json", framing | stops | {
+            "do_sample": True, "temperature": 0.6, "top_p": 0.9})
         tokenizer_files.write_hugging_face(unfinished, tokenizer)
         shards = hugging_face_shards.cut(sizes, shard_bytes)
         for file, inside in shards.items():
@@ -137,7 +138,3 @@ def _tensors(
 
     return to_ours(how, read, dtypes={name: entry.dtype for name, entry in entries.items()},
                    dtype=dtype)
-
-
-def _framing_ids(tokenizer: Any) -> dict[str, int]:
-    return {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}

@@ -179,13 +179,20 @@ class Tokenizer:
     @classmethod
     def load(
         cls, path: str | os.PathLike, *, special_tokens: Sequence[str] = (),
-        pattern: str = LLAMA3_PATTERN,
+        pattern: str = LLAMA3_PATTERN, n_ranks: int | None = None,
     ) -> "Tokenizer":
         """The tokenizer of a file as `save` writes it.
 
-        Raises ValueError, with the line, if the file is malformed.
+        `n_ranks`: how many the file must have, if that is known. Special tokens take the ids after
+        them, so a file that lost its last lines would move every one. Raises ValueError, with the
+        line, if the file is malformed.
         """
-        return cls(read_ranks(path), special_tokens=special_tokens, pattern=pattern)
+        ranks = read_ranks(path)
+        if n_ranks is not None and len(ranks) != n_ranks:
+            raise ValueError(f"special tokens take the ids after the {n_ranks:,} ranks that a rank "
+                             f"file must have here, got {len(ranks):,} in {path}; it may have lost "
+                             "lines, download it again, or say how many ranks it has")
+        return cls(ranks, special_tokens=special_tokens, pattern=pattern)
 
     def __reduce__(self):
         make = partial(type(self), special_tokens=tuple(self.special_ids), pattern=self.pattern)

@@ -54,6 +54,9 @@ def read_records(path: str | os.PathLike) -> list[tuple[bytes, float]]:
                              f"longest and {len(data) - at - 8} left in {cure}")
         records.append((data[at + 8 : at + 8 + length], score))
         at += 8 + length
+    if max((len(text) for text, _ in records), default=0) != longest:
+        raise ValueError(f"the longest piece has the {longest} bytes that the file begins with, "
+                         f"got no such piece among {len(records)}; it lost a part, {cure}")
     return records
 
 

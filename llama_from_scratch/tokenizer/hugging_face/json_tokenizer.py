@@ -16,7 +16,7 @@ from typing import Any
 
 from llama_from_scratch.tokenizer.added_tokens import TokenFinder
 from llama_from_scratch.tokenizer.batch import encode_batch
-from llama_from_scratch.tokenizer.byte_bpe import join_bytes
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer, join_bytes
 from llama_from_scratch.tokenizer.hugging_face.json_values import get
 from llama_from_scratch.tokenizer.hugging_face.pair_merging import merge_pairs
 from llama_from_scratch.tokenizer.hugging_face.parts import Parts
@@ -24,7 +24,7 @@ from llama_from_scratch.tokenizer.hugging_face.steps import cutter, flat, normal
 from llama_from_scratch.tokenizer.hugging_face.vocabulary import BYTE_OF, SYMBOL_OF
 from llama_from_scratch.tokenizer.piece_words import PieceWords
 from llama_from_scratch.tokenizer.pieces import BLANK, byte_name, is_byte_name
-from llama_from_scratch.tokenizer.sentencepiece import decoded
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece, decoded
 from llama_from_scratch.tokenizer.special_tokens import SpecialNames, names_allowed
 from llama_from_scratch.tokenizer.split import without_surrogates
 from llama_from_scratch.tokenizer.word_cache import Memo
@@ -79,11 +79,10 @@ class JsonTokenizer:
         return self._framing_id(self.eos, "eos_token")
 
     def _framing_id(self, name: str | None, key: str) -> int:
-        if name is None or name not in self.special_ids:
-            raise ValueError(f"this needs the {key} among the special tokens, but this tokenizer"
-                             f" names {name!r}; name one of {list(self.special_ids)[:8]} "
-                             "in tokenizer_config.json")
-        return self.special_ids[name]
+        if name is None or name not in self.parts.ids:
+            raise ValueError(f"this needs the {key} of the tokenizer, but its files name {name!r}; "
+                             f"name one of {list(self.special_ids)[:8]} in tokenizer_config.json")
+        return self.parts.ids[name]
 
     def encode(
         self, text: str, *, bos: bool = False, eos: bool = False,
@@ -167,6 +166,10 @@ class JsonTokenizer:
 
     def __reduce__(self):
         return partial(type(self), bos=self.bos, eos=self.eos), (self.parts,)
+
+
+AnyTokenizer = Tokenizer | SentencePiece | JsonTokenizer
+"""What the tokenizer of a checkpoint may be."""
 
 
 class _ByteModel:

@@ -15,11 +15,14 @@ from typing import Any
 
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
 from llama_from_scratch.tokenizer.file_pattern import is_read_alike
+from llama_from_scratch.tokenizer.hugging_face.beside import Beside, read_beside, with_beside
 from llama_from_scratch.tokenizer.hugging_face.json_tokenizer import (
+    AnyTokenizer,
     JsonTokenizer,
     decoding,
     framing,
 )
+from llama_from_scratch.tokenizer.hugging_face.json_values import require
 from llama_from_scratch.tokenizer.hugging_face.parts import Parts, parts_of
 from llama_from_scratch.tokenizer.hugging_face.steps import flat
 from llama_from_scratch.tokenizer.hugging_face.vocabulary import BYTE_OF, SCHEMES, check_merges
@@ -31,7 +34,7 @@ _ENDS = {BEGIN_AND_END[1], "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>"}
 """What files of Llama 3 and 4 name as eos_token. All of them end a text with the first."""
 
 
-def read_tokenizer(path: str | os.PathLike) -> Tokenizer | SentencePiece | JsonTokenizer:
+def read_tokenizer(path: str | os.PathLike) -> AnyTokenizer:
     """The tokenizer of a tokenizer.json by itself.
 
     It gives the ids that `tokenizers` gives, which always takes special strings in a text as such:
@@ -44,9 +47,28 @@ def read_tokenizer(path: str | os.PathLike) -> Tokenizer | SentencePiece | JsonT
         raise ValueError(f"{path} cannot be read as a tokenizer.json of a Llama: {error}") from None
 
 
-def from_json(
-    file: Any, *, bos: str | None = None, eos: str | None = None
-) -> Tokenizer | SentencePiece | JsonTokenizer:
+def read_folder(folder: str | os.PathLike, *, n_rows: int | None = None) -> AnyTokenizer:
+    """The tokenizer of the tokenizer.json in `folder`, with what the files beside it say.
+
+    `n_rows`: how many ids the embedding has a row for, if that is known. Raises ValueError as
+    `read_tokenizer` does, and for a token that has no row.
+    """
+    path = Path(folder) / "tokenizer.json"
+    try:
+        file, beside = json.loads(path.read_bytes()), read_beside(path.parent)
+        return of_folder(file, beside, n_rows=n_rows)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} cannot be read as a tokenizer.json of a Llama: {error}") from None
+
+
+def of_folder(file: Any, beside: Beside, *, n_rows: int | None) -> AnyTokenizer:
+    """The tokenizer of a parsed tokenizer.json and of the files beside it."""
+    file = with_beside(require(file, dict, "the file"), beside, n_rows=n_rows)
+    names = beside.names
+    return from_json(file, bos=names.get("bos_token"), eos=names.get("eos_token"))
+
+
+def from_json(file: Any, *, bos: str | None = None, eos: str | None = None) -> AnyTokenizer:
     """The tokenizer of a tokenizer.json that has been parsed, as `read_tokenizer` gives it.
 
     `bos`, `eos`: the tokens that begin and end a text by what the files beside it say.

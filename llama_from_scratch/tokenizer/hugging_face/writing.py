@@ -11,7 +11,7 @@ from typing import Any
 
 from llama_from_scratch.files import replacing_file
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
-from llama_from_scratch.tokenizer.hugging_face.json_tokenizer import JsonTokenizer
+from llama_from_scratch.tokenizer.hugging_face.json_tokenizer import AnyTokenizer, JsonTokenizer
 from llama_from_scratch.tokenizer.hugging_face.vocabulary import (
     SCHEMES,
     SYMBOL_OF,
@@ -22,9 +22,7 @@ from llama_from_scratch.tokenizer.pieces import BLANK, Kind
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 
-def write(
-    path: str | os.PathLike, tokenizer: Tokenizer | SentencePiece | JsonTokenizer
-) -> None:
+def write(path: str | os.PathLike, tokenizer: AnyTokenizer) -> None:
     """Writes a tokenizer.json as it is published with this kind of Llama, or as it was read.
 
     `tokenizers` then gives the same ids. Raises ValueError if that cannot be: if pieces merge as
@@ -35,7 +33,7 @@ def write(
         unfinished.write_bytes(text.encode())
 
 
-def to_json(tokenizer: Tokenizer | SentencePiece | JsonTokenizer) -> dict[str, Any]:
+def to_json(tokenizer: AnyTokenizer) -> dict[str, Any]:
     """What `write` writes."""
     if isinstance(tokenizer, JsonTokenizer):
         return tokenizer.parts.file
