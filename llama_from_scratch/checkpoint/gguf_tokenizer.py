@@ -28,11 +28,12 @@ _KEY = "tokenizer.ggml."
 
 
 def read_tokenizer(
-    facts: Mapping[str, Any], config: LlamaConfig, *, where: Path
+    facts: Mapping[str, Any], config: LlamaConfig | None, *, where: Path
 ) -> AnyTokenizer:
     """The tokenizer of a file.
 
-    Raises ValueError if it has none, a damaged one, or one that is of no Llama up to 3.3.
+    `config`: None where the file has no model. Raises ValueError if it has no tokenizer, a damaged
+    one, or one that is of no Llama up to 3.3.
     """
     try:
         model = facts.get(_KEY + "model")
@@ -49,7 +50,8 @@ def read_tokenizer(
     except ValueError as error:
         raise ValueError(f"the tokenizer in {where} cannot be read: {error}. Take the tokenizer "
                          "from the checkpoint that the file was made from") from error
-    tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(where))
+    if config is not None:
+        tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(where))
     return tokenizer
 
 

@@ -77,7 +77,7 @@ def read_meta(folder: Path, config: LlamaConfig) -> Tokenizer | SentencePiece:
         tokenizer = SentencePiece.load(file)
         refuse_other_vocabulary(tokenizer, config, where=str(folder))
         return tokenizer
-    generation = _generation(config)
+    generation = generation_of(config)
     n_special = len(released.SPECIAL_TOKENS[generation])
     tokenizer = released.load(file, generation, n_ranks=len(rank_file.read_ranks(file)))
     if tokenizer.vocab_size != config.vocab_size:
@@ -148,7 +148,7 @@ def refuse_what_ranks_cannot_say(
     refuse_other_vocabulary(tokenizer, config, where=where)
     if isinstance(tokenizer, SentencePiece):
         return
-    generation = _generation(config)
+    generation = generation_of(config)
     if isinstance(tokenizer, JsonTokenizer):
         raise ValueError("Meta's layout has the tokenizers of Llama 1 to 3.3, and none for added "
                          "tokens or steps of other vocabularies; write Hugging Face's layout or "
@@ -180,7 +180,7 @@ def refuse_other_vocabulary(
                          f"{config.vocab_size} rows. Take both from the same checkpoint")
 
 
-def _generation(config: LlamaConfig) -> str:
+def generation_of(config: LlamaConfig) -> str:
     """The generation whose special tokens go with ranks.
 
     3.1 brought the scaling of RoPE, and the names that all later ones keep.

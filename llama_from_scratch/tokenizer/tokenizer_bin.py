@@ -17,6 +17,13 @@ from llama_from_scratch.tokenizer.sentencepiece_file import text_of
 _NAMES = {"<s>": "\n<s>\n", "</s>": "\n</s>\n"}
 
 
+def is_one(path: str | os.PathLike) -> bool:
+    """Does the file begin as a tokenizer.bin does, with the piece <unk>?"""
+    name = FIRST_PIECES[0].text.encode()
+    with open(path, "rb") as opened:
+        return opened.read(12 + len(name))[8:] == struct.pack("<I", len(name)) + name
+
+
 def is_laid_out_for_bin(pieces: Sequence[Piece]) -> bool:
     """Are <unk>, <s>, </s> and the 256 bytes the first pieces, and the only ones of their kinds?"""
     kinds = (Kind.UNKNOWN, Kind.CONTROL, Kind.BYTE)
