@@ -30,13 +30,14 @@ _GGUF_KINDS = {torch.float32: "F32", torch.bfloat16: "F32", torch.float16: "F16"
 
 def convert(
     source: str | Path, target: str | Path, *, format: str, dtype: str | None = None,
-    n_shards: int = 1, on_tensor: OnTensor | None = None,
+    n_shards: int = 1, tokenizer: str | Path | None = None, on_tensor: OnTensor | None = None,
 ) -> None:
     """Writes the checkpoint at `source`, of any format that is read, to a new `target`.
 
     `target` is a file for "gguf", a folder for all others. `dtype`: "float32", "bfloat16",
     "float16", and for "gguf" also "q8_0"; by default that of the source, or float32 where the
     format has no such dtype. `n_shards`: the number of weight files, see `write`.
+    `tokenizer`: a file with the tokenizer, by default that of the source.
     `on_tensor(n_bytes_done, n_bytes)` is called after each tensor is read.
 
     Raises ValueError if there is something at `target`, if nothing is recognized at `source`, or if
@@ -44,12 +45,12 @@ def convert(
     refuses. Either leaves nothing behind.
     """
     refuse_what_cannot_be(target, format=format, dtype=dtype, n_shards=n_shards)
-    opened = open_checkpoint(source)
-    tokenizer = opened.tokenizer()
+    opened = open_checkpoint(source, tokenizer=tokenizer)
+    found = opened.tokenizer()
     # It holds every other dtype of a checkpoint but float64 exactly
     wanted = opened.dtype or torch.float32
     model = build(opened, dtype=DTYPES.get(dtype or "", wanted), on_tensor=on_tensor)
-    write(target, model, tokenizer=tokenizer, format=format, is_packed=dtype == PACKED,
+    write(target, model, tokenizer=found, format=format, is_packed=dtype == PACKED,
           n_shards=n_shards)
 
 

@@ -18,6 +18,8 @@ def add(commands: argparse._SubParsersAction) -> None:
                         help="a checkpoint's folder or file, or an id on the Hugging Face hub")
     parser.add_argument("target", metavar="B", type=Path, help=target.TARGET_HELP)
     parser.add_argument("--format", required=True, help=target.FORMAT_HELP)
+    parser.add_argument("--tokenizer", metavar="PATH", help="the file with the tokenizer of A "
+                        "(default: the one that the checkpoint has)")
     target.add_form_arguments(parser, usual_dtype="as it is")
 
 
@@ -26,6 +28,6 @@ def run(args: argparse.Namespace) -> int:
     from llama_from_scratch.checkpoint.convert import convert
 
     convert(args.source, args.target, format=args.format, dtype=args.dtype,
-            n_shards=args.shards, on_tensor=show_loading)
+            n_shards=args.shards, tokenizer=args.tokenizer, on_tensor=show_loading)
     target.print_written(args.target)
     return 0

@@ -88,7 +88,7 @@ def stream_text(
 
     It ends when the model ends the text, or after `max_tokens`.
     """
-    ids = tokenizer.encode(prompt, bos=True)
+    ids = tokenizer.encode(prompt, bos=tokenizer.adds_bos or not prompt)
     tokens = stream(model, ids, max_tokens=max_tokens, sampling=sampling, seed=seed,
                     stop_ids={tokenizer.eos_id})
     yield from text_of(tokens, tokenizer)

@@ -105,6 +105,11 @@ class Tokenizer:
         return len(self._token_of)
 
     @property
+    def adds_bos(self) -> bool:
+        """Does a model of this tokenizer read bos_id before each text? Every Llama does."""
+        return True
+
+    @property
     def bos_id(self) -> int:
         """The id of <|begin_of_text|>. Raises ValueError if there is none."""
         return self._special_id(BEGIN_AND_END[0])

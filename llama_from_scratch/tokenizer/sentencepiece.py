@@ -86,6 +86,11 @@ class SentencePiece:
         return len(self.pieces)
 
     @property
+    def adds_bos(self) -> bool:
+        """Does a model of this tokenizer read bos_id before each text? Every Llama does."""
+        return True
+
+    @property
     def bos_id(self) -> int:
         """The id of <s>. Raises ValueError if there is none."""
         return self._special_id(self.bos)

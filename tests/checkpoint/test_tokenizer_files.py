@@ -16,9 +16,11 @@ from tokenizer_texts import random_text
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import hugging_face, meta
+from llama_from_scratch.__main__ import main
+from llama_from_scratch.checkpoint import hugging_face, llama2c, meta
 from llama_from_scratch.checkpoint.convert import convert
 from llama_from_scratch.checkpoint.load import load
+from llama_from_scratch.generate.generate import stream_text
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 
@@ -208,3 +210,25 @@ def test_formats_without_words_for_another_vocabulary_refuse_it(tmp_path):
         with pytest.raises(ValueError, match="[Ww]rite (Hugging Face's|another)"):
             convert(tmp_path / "m", tmp_path / "n", format=format)
         assert not (tmp_path / "n").exists()
+
+
+@pytest.mark.parametrize("name", ["SmolLM", "Hermes", "TinyLlama"])
+def test_a_text_begins_as_transformers_begins_it(name, tmp_path):
+    theirs = saved(tmp_path / "m", name, **CASES[name])
+    model, ours = load(tmp_path / "m")
+    assert ours.encode("the cat", bos=ours.adds_bos) == theirs("the cat").input_ids
+    for prompt in ("the cat", ""):
+        assert list(stream_text(model, ours, prompt=prompt, max_tokens=3, seed=1)) is not None
+
+
+def test_a_command_takes_the_tokenizer_that_is_named(tmp_path, capsys):
+    llama2c.write(tmp_path / "m", tiny("llama-2"), tokenizer=tokenizer_for("llama-2"))
+    (tmp_path / "m" / "tokenizer.bin").rename(tmp_path / "tok")
+    assert main(["generate", str(tmp_path / "m"), "--max-tokens", "2"]) == 2
+    assert "--tokenizer PATH" in capsys.readouterr().err
+    named = ["--tokenizer", str(tmp_path / "tok")]
+    assert main(["generate", str(tmp_path / "m"), "--max-tokens", "2", *named]) == 0
+    assert main(["tokenize", "a", "--model", str(tmp_path / "m"), *named]) == 0
+    to = [str(tmp_path / "m"), str(tmp_path / "n"), "--format", "native"]
+    assert main(["convert", *to, *named]) == 0
+    assert load(tmp_path / "n")[1].pieces == tokenizer_for("llama-2").pieces
