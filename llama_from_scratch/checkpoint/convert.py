@@ -20,6 +20,7 @@ from llama_from_scratch.checkpoint.load import open_checkpoint
 from llama_from_scratch.checkpoint.opened import OnTensor, build
 from llama_from_scratch.config import nearest
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer.hugging_face import plainly
 
 FORMATS = ("hugging-face", "meta", "gguf", "llama2c", "native")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -65,6 +66,8 @@ def write(
     ValueError as `convert` does.
     """
     dtype = model.dtype
+    if format in ("meta", "gguf", "llama2c"):
+        tokenizer = plainly(tokenizer)
     refuse_what_cannot_be(target, format=format, dtype=PACKED if is_packed else None,
                           n_shards=n_shards)
     Path(target).absolute().parent.mkdir(parents=True, exist_ok=True)

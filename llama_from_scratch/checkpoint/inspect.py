@@ -16,6 +16,7 @@ from llama_from_scratch.checkpoint.plain import LAYER_FIELDS, ffn_dims
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.family import FAMILY
 from llama_from_scratch.tokenizer.chat_format import FORMATS, ChatFormat
+from llama_from_scratch.tokenizer.hugging_face import plainly
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 _SHAPE = ("dim", "n_heads", "n_kv_heads", *LAYER_FIELDS)
@@ -94,6 +95,7 @@ def chat_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
     same ones. Llama 1 and 2 share a tokenizer, and only the epsilon tells them apart; from Llama
     3.1 on RoPE's scaling tells the generation.
     """
+    tokenizer = plainly(tokenizer)
     if isinstance(tokenizer, SentencePiece):
         return (FORMATS["llama-2"] if config.norm_eps >= 1e-5
                 and {"<s>", "</s>"} <= tokenizer.special_ids.keys() else None)

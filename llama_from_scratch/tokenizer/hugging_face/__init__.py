@@ -16,6 +16,7 @@ from llama_from_scratch.tokenizer.hugging_face.json_tokenizer import (
 )
 from llama_from_scratch.tokenizer.hugging_face.reading import from_json as from_json
 from llama_from_scratch.tokenizer.hugging_face.reading import of_folder as of_folder
+from llama_from_scratch.tokenizer.hugging_face.reading import plainly as plainly
 from llama_from_scratch.tokenizer.hugging_face.reading import read_folder as read_folder
 from llama_from_scratch.tokenizer.hugging_face.reading import read_tokenizer as read_tokenizer
 from llama_from_scratch.tokenizer.hugging_face.writing import to_json as to_json

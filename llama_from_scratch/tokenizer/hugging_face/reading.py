@@ -84,6 +84,22 @@ def from_json(file: Any, *, bos: str | None = None, eos: str | None = None) -> A
         return JsonTokenizer(parts, bos=bos, eos=eos)
 
 
+def plainly(tokenizer: AnyTokenizer) -> AnyTokenizer:
+    """The same vocabulary as a Tokenizer or a SentencePiece, where that is possible.
+
+    Files of early Llama 2 look for special strings in the normalized text. That is all that is
+    lost: how a special string inside a text is found, where the caller allows it, which the formats
+    of Meta, llama.cpp and llama2.c have no words for. Any other tokenizer comes back as it is.
+    """
+    if not isinstance(tokenizer, JsonTokenizer):
+        return tokenizer
+    added = [entry | {"normalized": False} if entry.get("special") else entry
+             for entry in tokenizer.parts.file["added_tokens"]]
+    found = from_json(tokenizer.parts.file | {"added_tokens": added}, bos=tokenizer.bos,
+                      eos=tokenizer.eos)
+    return tokenizer if isinstance(found, JsonTokenizer) else found
+
+
 def _bytes_tokenizer(
     parts: Parts, steps: list[dict], *, bos: str | None, eos: str | None
 ) -> Tokenizer:
