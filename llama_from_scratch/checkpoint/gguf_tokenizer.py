@@ -18,6 +18,7 @@ from llama_from_scratch.checkpoint import tokenizer_files
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.tokenizer.pieces import Kind, Piece
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN
@@ -27,11 +28,12 @@ _KEY = "tokenizer.ggml."
 
 
 def read_tokenizer(
-    facts: Mapping[str, Any], config: LlamaConfig, *, where: Path
-) -> Tokenizer | SentencePiece:
+    facts: Mapping[str, Any], config: LlamaConfig | None, *, where: Path
+) -> AnyTokenizer:
     """The tokenizer of a file.
 
-    Raises ValueError if it has none, a damaged one, or one that is of no Llama up to 3.3.
+    `config`: None where the file has no model. Raises ValueError if it has no tokenizer, a damaged
+    one, or one that is of no Llama up to 3.3.
     """
     try:
         model = facts.get(_KEY + "model")
@@ -48,17 +50,22 @@ def read_tokenizer(
     except ValueError as error:
         raise ValueError(f"the tokenizer in {where} cannot be read: {error}. Take the tokenizer "
                          "from the checkpoint that the file was made from") from error
-    tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(where))
+    if config is not None:
+        tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(where))
     return tokenizer
 
 
 def facts_of(
-    tokenizer: Tokenizer | SentencePiece, config: LlamaConfig
+    tokenizer: AnyTokenizer, config: LlamaConfig
 ) -> dict[str, tuple[str, Any]]:
     """The facts by which a file describes a tokenizer.
 
     Raises ValueError for one that the format has no words for.
     """
+    if isinstance(tokenizer, tokenizer_json.JsonTokenizer):
+        raise ValueError("a GGUF file has names for the steps of Llama's own tokenizers, and this "
+                         "one has steps, ids or added tokens of another kind; write Hugging Face's "
+                         "layout or our own")
     if isinstance(tokenizer, SentencePiece):
         facts, tokens, kinds = _facts_of_pieces(tokenizer)
     else:

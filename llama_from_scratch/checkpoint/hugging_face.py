@@ -79,13 +79,13 @@ def write(
     sizes = {name: math.prod(how.theirs[name]) * weights[how.by_theirs[name][0].ours].itemsize
              for name in names}
     about = config_to(model.config, dtype=model.dtype)
+    framing = tokenizer_files.framing_ids(tokenizer)
     with creating_folder(folder) as unfinished:
-        bos, eos_ids = {"bos_token_id": tokenizer.bos_id}, tokenizer.prompting.eos_ids
-        write_json(unfinished / "config.json", about | bos | {
-            "eos_token_id": _one_or_several(eos_ids or {tokenizer.eos_id})})
-        write_json(unfinished / "generation_config.json", bos | {
-            "eos_token_id": _one_or_several(tokenizer.stop_ids), "do_sample": True,
-            "temperature": 0.6, "top_p": 0.9})
+        ends = _ends(tokenizer.prompting.eos_ids)
+        write_json(unfinished / "config.json", about | framing | ends)
+        write_json(unfinished / "generation_config.json",
+                   framing | _ends(tokenizer.stop_ids)
+                   | {"do_sample": True, "temperature": 0.6, "top_p": 0.9})
         tokenizer_files.write_hugging_face(unfinished, tokenizer)
         shards = hugging_face_shards.cut(sizes, shard_bytes)
         for file, inside in shards.items():
@@ -119,5 +119,6 @@ def _tensors(
                    dtype=dtype)
 
 
-def _one_or_several(ids: Set[int]) -> int | list[int]:
-    return sorted(ids) if len(ids) > 1 else next(iter(ids))
+def _ends(ids: Set[int]) -> dict[str, int | list[int]]:
+    """The entry that names these ends of a text: none, an id or several."""
+    return {"eos_token_id": sorted(ids) if len(ids) > 1 else next(iter(ids))} if ids else {}

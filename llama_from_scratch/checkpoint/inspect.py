@@ -21,6 +21,7 @@ from llama_from_scratch.tokenizer.chat_format import (
     ChatTemplate,
     format_of,
 )
+from llama_from_scratch.tokenizer.hugging_face import plainly
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 _SHAPE = ("dim", "n_heads", "n_kv_heads", *LAYER_FIELDS)
@@ -105,7 +106,7 @@ def chat_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | ChatTemplat
     marks = marked_format(config, tokenizer)
     ours = list(dict.fromkeys(f for f in (marks, *FORMATS.values()) if f is not None))
     found = format_of(tokenizer.prompting, tokenizer, ours=ours)
-    is_for_chats = tokenizer.prompting.is_for_chats(tokenizer.special_ids)
+    is_for_chats = tokenizer.prompting.is_for_chats(tokenizer.named_ids)
     return marks if found is None and is_for_chats else found
 
 
@@ -116,6 +117,7 @@ def marked_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
     tokenizer, and only the epsilon tells them apart; from Llama 3.1 on RoPE's scaling tells the
     generation.
     """
+    tokenizer = plainly(tokenizer)
     if isinstance(tokenizer, SentencePiece):
         return (FORMATS["llama-2"] if config.norm_eps >= 1e-5
                 and {"<s>", "</s>"} <= tokenizer.special_ids.keys() else None)
@@ -132,7 +134,7 @@ def marked_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
 
 def _token_names(opened: Opened) -> list[str]:
     """The tokens that end a text, by name, or by id where there is none."""
-    names = {i: name for name, i in opened.tokenizer().special_ids.items()}
+    names = {i: name for name, i in opened.tokenizer().named_ids.items()}
     return [names.get(i, str(i)) for i in sorted(opened.stop_ids)]
 
 

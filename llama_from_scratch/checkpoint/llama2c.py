@@ -3,7 +3,7 @@
 Both sides know the order. Nothing in the file has a name, so its size is the check: it must be just
 what the header's sizes need. Version 0, the legacy one, has no mark and carries tables for RoPE
 that are not needed; version 1 has a mark and room in its header. The program runs Llama 2 alone:
-theta is 10,000 and epsilon 1e-5. The tokenizer is a tokenizer.bin beside the model.
+theta is 10,000 and epsilon 1e-5. The tokenizer is a file beside the model, usually tokenizer.bin.
 
 Notebook 18. Source: karpathy/llama2.c, export.py and run.c.
 """
@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama_from_scratch.checkpoint import safetensors_file, tokenizer_files
+from llama_from_scratch.checkpoint import safetensors_file
 from llama_from_scratch.checkpoint.described import refuse_undescribed
 from llama_from_scratch.checkpoint.folders import creating_folder
 from llama_from_scratch.checkpoint.names import groups, shapes
@@ -31,6 +31,7 @@ from llama_from_scratch.checkpoint.strict import refuse_impossible_sizes
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.rope import rope_rotation
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer import tokenizer_bin
 from llama_from_scratch.tokenizer.prompting import Prompting
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
@@ -91,7 +92,7 @@ def open_checkpoint(path: str | Path) -> Opened:
     return Opened(format="llama2.c", where=file, files=(file,), config=config, kinds=("float32",),
                   dtype=torch.float32, prompting=_PROMPTING,
                   tensors=partial(_tensors, file, {name: places[name] for name in shapes(config)}),
-                  read_tokenizer=partial(_tokenizer, file.parent / TOKENIZER, config))
+                  read_tokenizer=partial(_tokenizer, file, config))
 
 
 def write(folder: str | Path, model: Llama, *, tokenizer: Any, version: int = 0) -> None:
@@ -206,10 +207,24 @@ def _tensors(
                safetensors_file.view(entry, data) if is_same else read_tensor(entry, dtype=dtype))
 
 
-def _tokenizer(file: Path, config: LlamaConfig) -> SentencePiece:
-    if not file.is_file():
-        raise ValueError(f"a llama2.c checkpoint has its tokenizer in a {TOKENIZER} beside it; "
-                         f"there is none at {file}. Export it to there")
-    tokenizer = SentencePiece.load_llama2c(file)
-    tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(file.parent))
-    return tokenizer
+def _tokenizer(model: Path, config: LlamaConfig) -> SentencePiece:
+    """The tokenizer among the files beside a model, whatever its name is.
+
+    Raises ValueError unless just one has as many pieces as the embedding has rows.
+    """
+    cure = "Copy it to there, or name it: --tokenizer PATH, or load(..., tokenizer=PATH)"
+    read = {file.name: SentencePiece.load_llama2c(file) for file in sorted(model.parent.iterdir())
+            if file.is_file() and file != model and tokenizer_bin.is_one(file)}
+    fitting = {name: tokenizer for name, tokenizer in read.items()
+               if tokenizer.vocab_size == config.vocab_size}
+    if not fitting:
+        seen = [f"{name} has {tokenizer.vocab_size}" for name, tokenizer in read.items()]
+        raise ValueError(f"a llama2.c checkpoint has its tokenizer beside it, in a {TOKENIZER} or "
+                         f"another such file with {config.vocab_size} pieces, one for each row of "
+                         f"the embedding; in {model.parent} {', '.join(seen) or 'there is none'}. "
+                         f"It may be another model's, or have lost a part. {cure}")
+    if len({tokenizer.pieces for tokenizer in fitting.values()}) > 1:
+        raise ValueError(f"one file beside a model is its tokenizer; in {model.parent} "
+                         f"{', '.join(fitting)} all have the {config.vocab_size} pieces of "
+                         f"{model.name}, and they differ. {cure}")
+    return next(iter(fitting.values()))

@@ -5,12 +5,23 @@ Decides which format a path holds, and whether the model fits into memory.
 Notebook 18.
 """
 
+import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from llama_from_scratch.checkpoint import gguf, gguf_file, hub, hugging_face, llama2c, meta, native
+from llama_from_scratch.checkpoint import (
+    gguf,
+    gguf_file,
+    hub,
+    hugging_face,
+    llama2c,
+    meta,
+    native,
+    tokenizer_files,
+)
 from llama_from_scratch.checkpoint.folders import find
 from llama_from_scratch.checkpoint.json_file import read_json
 from llama_from_scratch.checkpoint.machine import refuse_absent_device
@@ -20,19 +31,24 @@ from llama_from_scratch.checkpoint.opened import (
     build,
     refuse_what_cannot_be_built,
 )
+from llama_from_scratch.checkpoint.tokenizer_file import read_file
+from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer import released
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 
 
 def load(
-    path: str | Path, *, revision: str | None = None, dtype: torch.dtype | None = None,
-    device: torch.device | str = "cpu", memory_bytes: int | None = None,
-    on_tensor: OnTensor | None = None,
+    path: str | Path, *, revision: str | None = None, tokenizer: str | Path | None = None,
+    dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
+    memory_bytes: int | None = None, on_tensor: OnTensor | None = None,
 ) -> tuple[Llama, Any]:
     """The model of a checkpoint in any format that is known, and its tokenizer.
 
     `path`: a file or folder, or the name of a model on the Hugging Face Hub, such as
     "meta-llama/Llama-3.2-1B-Instruct"; what exists is a path. `revision`: of a model on the Hub a
-    branch, a tag or a commit, by default its main branch. `dtype`: by default that of the files.
+    branch, a tag or a commit, by default its main branch. `tokenizer`: a file or folder with the
+    tokenizer, by default that of the checkpoint. `dtype`: by default that of the files.
     `memory_bytes`: what the weights may take, by default what is free on `device`.
     `on_tensor(n_bytes_done, n_bytes)` is called after each tensor, for a progress bar. A model in
     the dtype of its files may be views of them, read when they are used: leave the files as they
@@ -43,21 +59,43 @@ def load(
     together.
     """
     refuse_absent_device(device)  # before a download
-    opened = open_checkpoint(path, revision=revision)
+    opened = open_checkpoint(path, revision=revision, tokenizer=tokenizer)
     # Before the tokenizer is read, which may take seconds.
     refuse_what_cannot_be_built(opened, dtype=dtype, device=device, memory_bytes=memory_bytes)
-    tokenizer = opened.tokenizer()
+    found = opened.tokenizer()
     model = build(
         opened, dtype=dtype, device=device, memory_bytes=memory_bytes, on_tensor=on_tensor)
-    return model, tokenizer
+    return model, found
 
 
-def open_checkpoint(path: str | Path, *, revision: str | None = None) -> Opened:
+def open_checkpoint(
+    path: str | Path, *, revision: str | None = None, tokenizer: str | Path | None = None
+) -> Opened:
     """The checkpoint at `path`, as `load` takes it, its weights not read yet.
 
     Raises ValueError as `load` does.
     """
-    path = _local(path, revision)
+    opened = _open(_local(path, revision))
+    if tokenizer is None:
+        return opened
+    return dataclasses.replace(
+        opened, read_tokenizer=partial(_named_tokenizer, Path(tokenizer), opened.config))
+
+
+def _named_tokenizer(path: Path, config: LlamaConfig) -> AnyTokenizer:
+    """The tokenizer in a file that the caller named, held against the model."""
+    generation = tokenizer_files.generation_of(config)
+    n_special = len(released.SPECIAL_TOKENS[generation])
+    found = read_file(path, n_ranks=config.vocab_size - n_special, generation=generation)
+    if found is None:
+        raise ValueError("a tokenizer is a tokenizer.json, tokenizer.model or tokenizer.bin, or a "
+                         f"GGUF file of a vocabulary alone; {path} is none of them. Give one")
+    tokenizer_files.refuse_other_vocabulary(found, config, where=str(path))
+    return found
+
+
+def _open(path: Path) -> Opened:
+    """The checkpoint in a file or folder of this machine."""
     if gguf_file.is_one(path):
         return gguf.open_checkpoint(path)
     if llama2c.is_one(path):

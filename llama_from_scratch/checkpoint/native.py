@@ -9,7 +9,10 @@ model.safetensors    the parameters under their names in `Llama`, in their own d
                      a tied head is stored once
 tokenizer.model      ranks in the tiktoken format, with {"special_tokens": [...], "pattern": ...}
                      in config.json; or SentencePiece's pieces, with {"prefix": ..., "bos": ...,
-                     "eos": ...}; and what other files said of texts (`tokenizer.prompting`)
+                     "eos": ...}; or in its place
+tokenizer.json       a vocabulary of another kind, as it was read, with {"bos": ..., "eos": ...}
+
+What other files said of texts (`tokenizer.prompting`) is beside these keys.
 
 Notebook 17. The weight format: https://github.com/huggingface/safetensors.
 """
@@ -39,7 +42,9 @@ from llama_from_scratch.checkpoint.safetensors_file import (
 from llama_from_scratch.checkpoint.strict import listed, refuse_impossible_sizes
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer, JsonTokenizer
 from llama_from_scratch.tokenizer.prompting import NOTHING_SAID, Prompting
 from llama_from_scratch.tokenizer.sentencepiece import Prefix, SentencePiece
 
@@ -50,9 +55,10 @@ TRAINING_FILES = ("training.json", "optimizer.safetensors")
 _OF_RANKS, _OF_PIECES = {"special_tokens", "pattern"}, {"prefix", "bos", "eos"}
 _PROMPTING = "prompting"
 """The key of what the files that a model came from said about texts, where they said anything."""
+_OF_JSON, JSON_FILE = {"bos", "eos"}, "tokenizer.json"
 
 
-def save(folder: str | Path, model: Llama, tokenizer: Tokenizer | SentencePiece) -> None:
+def save(folder: str | Path, model: Llama, tokenizer: AnyTokenizer) -> None:
     """Writes model and tokenizer to `folder`, in place of a checkpoint there; all or nothing.
 
     Raises ValueError if the model is not what its config describes, the tokenizer has ids the model
@@ -64,7 +70,7 @@ def save(folder: str | Path, model: Llama, tokenizer: Tokenizer | SentencePiece)
         write(unfinished, model, tokenizer=tokenizer)
 
 
-def load(folder: str | Path) -> tuple[Llama, Tokenizer | SentencePiece]:
+def load(folder: str | Path) -> tuple[Llama, AnyTokenizer]:
     """The model, on the CPU and in the dtype it was saved in, and its tokenizer.
 
     Raises ValueError if `folder` is no checkpoint of ours, a file of it is damaged or does not fit
@@ -105,7 +111,7 @@ def load_weights(folder: str | Path, model: Llama) -> None:
     _fill(model, path)
 
 
-def load_tokenizer(folder: str | Path) -> Tokenizer | SentencePiece:
+def load_tokenizer(folder: str | Path) -> AnyTokenizer:
     """The tokenizer of a checkpoint, without reading the weights."""
     return open_checkpoint(folder).tokenizer()
 
@@ -121,7 +127,7 @@ def replacing(folder: str | Path) -> Iterator[Path]:
         yield unfinished
 
 
-def write(folder: Path, model: Llama, *, tokenizer: Tokenizer | SentencePiece) -> None:
+def write(folder: Path, model: Llama, *, tokenizer: AnyTokenizer) -> None:
     """Writes the three files of a checkpoint into an existing folder, one after the other.
 
     Not atomic by itself.
@@ -129,6 +135,8 @@ def write(folder: Path, model: Llama, *, tokenizer: Tokenizer | SentencePiece) -
     refuse_what_cannot_be_saved(model, tokenizer)
     if isinstance(tokenizer, SentencePiece):
         beside = {"prefix": tokenizer.prefix, "bos": tokenizer.bos, "eos": tokenizer.eos}
+    elif isinstance(tokenizer, JsonTokenizer):
+        beside = {"bos": tokenizer.bos, "eos": tokenizer.eos}
     else:
         beside = {"special_tokens": list(tokenizer.special_ids), "pattern": tokenizer.pattern}
     if tokenizer.prompting != NOTHING_SAID:
@@ -139,13 +147,15 @@ def write(folder: Path, model: Llama, *, tokenizer: Tokenizer | SentencePiece) -
     if isinstance(tokenizer, SentencePiece):
         plain = SentencePiece(tokenizer.pieces, bos=tokenizer.bos, eos=tokenizer.eos)
         plain.save(folder / "tokenizer.model")
+    elif isinstance(tokenizer, JsonTokenizer):
+        tokenizer_json.write(folder / JSON_FILE, tokenizer)
     else:
         tokenizer.save(folder / "tokenizer.model")
     write_tensors(folder / "model.safetensors",
                   {n: p.detach() for n, p in model.named_parameters()})
 
 
-def refuse_what_cannot_be_saved(model: Llama, tokenizer: Tokenizer | SentencePiece) -> None:
+def refuse_what_cannot_be_saved(model: Llama, tokenizer: AnyTokenizer) -> None:
     """Raises ValueError unless the model is what its config says and knows all ids.
 
     That is, its embedding has a row for each id of the tokenizer.
@@ -163,7 +173,7 @@ def _refuse_foreign(folder: Path) -> None:
     A save removes the old folder whole.
     """
     foreign = sorted(entry.name for entry in folder.iterdir()
-                     if entry.name not in FILES + TRAINING_FILES)
+                     if entry.name not in (*FILES, JSON_FILE, *TRAINING_FILES))
     config = folder / "config.json"
     if not foreign and config.exists() and FORMAT not in config.read_text(errors="replace"):
         foreign = ["a config.json of another program"]
@@ -211,9 +221,11 @@ def _prompting(path: Path, about: Mapping[str, Any], config: LlamaConfig) -> Pro
                          "again") from error
 
 
-def _tokenizer(path: Path, about: Mapping[str, Any]) -> Tokenizer | SentencePiece:
+def _tokenizer(path: Path, about: Mapping[str, Any]) -> AnyTokenizer:
     keys, file = dict(about["tokenizer"]), path / "tokenizer.model"
     keys.pop(_PROMPTING, None)
+    if keys.keys() == _OF_JSON and all(isinstance(name, str | None) for name in keys.values()):
+        return tokenizer_json.from_json(read_json(path / JSON_FILE), **keys)
     if keys.keys() not in (_OF_RANKS, _OF_PIECES):
         raise ValueError(f"the \"tokenizer\" of config.json has {' and '.join(sorted(_OF_RANKS))}, "
                          f"or for SentencePiece {', '.join(sorted(_OF_PIECES))}; in {path} it has "

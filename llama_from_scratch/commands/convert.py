@@ -21,6 +21,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--format", required=True, help=target.FORMAT_HELP)
     parser.add_argument("--chat-format", metavar="NAME", help="the format of a model that was made "
                         "for chats, such as llama-3.1, where the files of A do not say it")
+    parser.add_argument("--tokenizer", metavar="PATH", help="the file with the tokenizer of A "
+                        "(default: the one that the checkpoint has)")
     target.add_form_arguments(parser, usual_dtype="as it is")
 
 
@@ -30,7 +32,8 @@ def run(args: argparse.Namespace) -> int:
     from llama_from_scratch.checkpoint.load import open_checkpoint
 
     convert(args.source, args.target, format=args.format, dtype=args.dtype,
-            n_shards=args.shards, chat_format=args.chat_format, on_tensor=show_loading)
+            n_shards=args.shards, tokenizer=args.tokenizer,
+            chat_format=args.chat_format, on_tensor=show_loading)
     if args.format in NO_CHATS and open_checkpoint(args.source).prompting.templates:
         print(f"llama: {args.format} has no place for the chat template of {args.source}; name its "
               "format with --chat-format where you need it", file=sys.stderr)

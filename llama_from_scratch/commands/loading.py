@@ -3,12 +3,16 @@
 import sys
 
 
-def load_model(model: str | None):
-    """The model and tokenizer of a path or a hub id; those of the bundled mini model for None."""
+def load_model(model: str | None, *, tokenizer: str | None = None):
+    """The model and tokenizer of a path or a hub id; those of the bundled mini model for None.
+
+    `tokenizer`: the path of another tokenizer than that of the checkpoint.
+    """
     from llama_from_scratch import bundled
     from llama_from_scratch.checkpoint.load import load
 
-    return load(bundled.path("mini") if model is None else model, on_tensor=show_loading)
+    return load(bundled.path("mini") if model is None else model, tokenizer=tokenizer,
+                on_tensor=show_loading)
 
 
 def show_loading(n_bytes_done: int, n_bytes: int) -> None:

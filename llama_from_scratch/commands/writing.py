@@ -7,6 +7,8 @@ def add_writing_arguments(parser: argparse.ArgumentParser, *, usual_length: str)
     """Adds which model writes, how much and how it samples; `usual_length` is text for --help."""
     parser.add_argument("model", nargs="?", help="a checkpoint's folder or file, or an id on the "
                         "Hugging Face hub (default: the bundled mini model)")
+    parser.add_argument("--tokenizer", metavar="PATH", help="the file with the tokenizer of the "
+                        "model (default: the one that the checkpoint has)")
     parser.add_argument("--max-tokens", type=int,
                         help=f"the most tokens of an answer (default {usual_length})")
     parser.add_argument("--temperature", type=float, default=0.7,
@@ -38,7 +40,7 @@ def write(
         pieces = stream_text(model, tokenizer, prompt=prompt, max_tokens=max_tokens,
                              sampling=sampling, seed=seed)
     else:
-        ids = tokenizer.encode(prompt, bos=tokenizer.adds_bos)
+        ids = tokenizer.encode(prompt, bos=tokenizer.adds_bos or not prompt)
         pieces = text_of(decoder.stream(ids, max_tokens=max_tokens, stop_ids=tokenizer.stop_ids),
                          tokenizer)
     for piece in pieces:

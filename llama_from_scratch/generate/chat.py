@@ -13,9 +13,8 @@ from llama_from_scratch.generate.generate import stream, text_of, until
 from llama_from_scratch.generate.prefix import PrefixCache
 from llama_from_scratch.generate.sampling import GREEDY, Sampling
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate, Message
-from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 
 
 class Chat:
@@ -32,7 +31,7 @@ class Chat:
     """
 
     def __init__(
-        self, model: Llama, tokenizer: Tokenizer | SentencePiece, *,
+        self, model: Llama, tokenizer: AnyTokenizer, *,
         format: ChatFormat | ChatTemplate | None = None, system: str | None = None,
         context: int | None = None,
     ) -> None:

@@ -28,8 +28,7 @@ from llama_from_scratch.generate.prefix import PrefixCache
 from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution, draw
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
-from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 
 LogitMask = Callable[[int, Sequence[int]], Bool[Tensor, "V"]]
 """A function that returns for each id whether it may come next.
@@ -82,14 +81,14 @@ def stream(
 
 
 def stream_text(
-    model: Llama, tokenizer: Tokenizer | SentencePiece, *, prompt: str,
+    model: Llama, tokenizer: AnyTokenizer, *, prompt: str,
     max_tokens: int | None = None, sampling: Sampling = GREEDY, seed: int = 0,
 ) -> Iterator[str]:
     """The model's continuation of a text, in the pieces of `text_of`.
 
     It ends when the model ends the text, by what its files say, or after `max_tokens`.
     """
-    ids = tokenizer.encode(prompt, bos=tokenizer.adds_bos)
+    ids = tokenizer.encode(prompt, bos=tokenizer.adds_bos or not prompt)
     tokens = stream(model, ids, max_tokens=max_tokens, sampling=sampling, seed=seed,
                     stop_ids=tokenizer.stop_ids)
     yield from text_of(tokens, tokenizer)
@@ -117,7 +116,7 @@ def until(stop: str | None, pieces: Iterable[str]) -> Iterator[str]:
         yield held
 
 
-def text_of(tokens: Iterable[int], tokenizer: Tokenizer | SentencePiece) -> Iterator[str]:
+def text_of(tokens: Iterable[int], tokenizer: AnyTokenizer) -> Iterator[str]:
     """The text of ids, in pieces that are ready to be shown as the ids come.
 
     Special tokens are not shown. A character of several bytes may be spread over tokens; a piece is

@@ -19,7 +19,8 @@ TOOL_USE = "tool_use"
 
 # As in Meta's own code of Llama 3 and 4, which stops at the end of a turn whether or not the model
 # was trained to chat.
-_USUAL_ENDS = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>")
+USUAL_ENDS = ("<|end_of_text|>", "<|eot_id|>", "<|eom_id|>", "<|eot|>", "<|eom|>")
+"""Of Llama 3 and 4."""
 _TURN_ENDS = ("<|eot_id|>", "<|eot|>")
 
 
@@ -83,6 +84,33 @@ def usual_ends(special_ids: Mapping[str, int], eos: str | None = None) -> frozen
 
     None if it has no such tokens.
     """
-    names = _USUAL_ENDS if eos is None else (eos, *_USUAL_ENDS)
+    names = USUAL_ENDS if eos is None else (eos, *USUAL_ENDS)
     return frozenset(special_ids[name] for name in names if name in special_ids)
 
+
+class Prompted:
+    """What every tokenizer hands on from the files that it came with: its `prompting`.
+
+    `bos`, `eos`: the names of the tokens that begin and end a text, None for none.
+    """
+
+    prompting: Prompting = NOTHING_SAID
+    special_ids: dict[str, int]
+    bos: str | None
+    eos: str | None
+
+    @property
+    def named_ids(self) -> Mapping[str, int]:
+        """The ids of all tokens that are found by their names: the special ones and any others."""
+        return self.special_ids
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """The ids after which a text ends: those that the files named, or else its usual ends."""
+        return self.prompting.end_ids or usual_ends(self.named_ids, self.eos)
+
+    @property
+    def adds_bos(self) -> bool:
+        """Does a text begin with bos_id? By what the files say, or else if there is one."""
+        said = self.prompting.adds_bos
+        return self.bos in self.special_ids if said is None else said

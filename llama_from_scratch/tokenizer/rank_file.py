@@ -8,10 +8,17 @@ tiktoken/load.py.
 
 import base64
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
 from llama_from_scratch.files import replacing_file
+
+
+def is_one(path: str | os.PathLike) -> bool:
+    """Does the file begin as a rank file does?"""
+    with open(path, "rb") as opened:
+        return re.fullmatch(rb"[A-Za-z0-9+/=]+\s+\d+\s*", opened.readline(4096)) is not None
 
 
 def write_ranks(path: str | os.PathLike, ranks: Mapping[bytes, int]) -> None:

@@ -25,7 +25,7 @@ from llama_from_scratch.tokenizer.byte_bpe import join_bytes
 from llama_from_scratch.tokenizer.piece_training import learn_pieces
 from llama_from_scratch.tokenizer.piece_words import PieceWords, longest_run, merge_but_runs
 from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece, byte_name, check_pieces
-from llama_from_scratch.tokenizer.prompting import NOTHING_SAID, Prompting, usual_ends
+from llama_from_scratch.tokenizer.prompting import Prompted
 from llama_from_scratch.tokenizer.special_tokens import SpecialNames, names_allowed, one_of
 from llama_from_scratch.tokenizer.split import without_surrogates
 
@@ -34,7 +34,7 @@ Prefix = Literal["always", "if missing", "first if missing", "never"]
 not begin with one; of the first of these only; or nowhere."""
 
 
-class SentencePiece:
+class SentencePiece(Prompted):
     """Text to ids and back, from `pieces` in the order of their ids.
 
     Raises ValueError if a piece is empty, double or of no known kind, if there is not one unknown
@@ -49,7 +49,6 @@ class SentencePiece:
         self.pieces: tuple[Piece, ...] = tuple(pieces)
         self.prefix: Prefix = prefix
         self.bos, self.eos = bos, eos
-        self.prompting: Prompting = NOTHING_SAID
         of_kind: dict[Kind, dict[str, int]] = {kind: {} for kind in Kind}
         for i, piece in enumerate(pieces):
             of_kind[piece.kind][piece.text] = i
@@ -96,17 +95,6 @@ class SentencePiece:
     def eos_id(self) -> int:
         """The id of </s>. Raises ValueError if there is none."""
         return self._special_id(self.eos)
-
-    @property
-    def stop_ids(self) -> frozenset[int]:
-        """The ids after which a text ends: those that the files named, or else its usual ends."""
-        return self.prompting.end_ids or usual_ends(self.special_ids, self.eos)
-
-    @property
-    def adds_bos(self) -> bool:
-        """Does a text begin with bos_id? By what the files say, or else if there is one."""
-        said = self.prompting.adds_bos
-        return self.bos in self.special_ids if said is None else said
 
     def _special_id(self, name: str) -> int:
         if name not in self.special_ids:
@@ -209,11 +197,11 @@ class SentencePiece:
         """The text of `ids`, without the blank in front; bytes that are not UTF-8 become U+FFFD."""
         ids = list(ids)
         if self._control.isdisjoint(ids):
-            text = _decoded(self.decode_bytes(ids))
+            text = decoded(self.decode_bytes(ids))
         else:
             # Bytes on both sides of a control piece make no character together.
             runs = groupby(ids, self._control.__contains__)
-            texts = (_decoded(self.decode_bytes(run)) for is_control, run in runs if not is_control)
+            texts = (decoded(self.decode_bytes(run)) for is_control, run in runs if not is_control)
             text = "".join(texts)
         first = next((i for i in ids if i not in self._control), None)
         return text[1:] if first in self._begins_blank and self.prefix != "never" else text
@@ -276,7 +264,8 @@ class SentencePiece:
         return make, (self.pieces,), {"prompting": self.prompting}
 
 
-def _decoded(data: bytes) -> str:
+def decoded(data: bytes) -> str:
+    """The text of bytes, with one U+FFFD for each that is not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:

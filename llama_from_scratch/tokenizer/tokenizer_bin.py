@@ -17,6 +17,13 @@ from llama_from_scratch.tokenizer.sentencepiece_file import text_of
 _NAMES = {"<s>": "\n<s>\n", "</s>": "\n</s>\n"}
 
 
+def is_one(path: str | os.PathLike) -> bool:
+    """Does the file begin as a tokenizer.bin does, with the piece <unk>?"""
+    name = FIRST_PIECES[0].text.encode()
+    with open(path, "rb") as opened:
+        return opened.read(12 + len(name))[8:] == struct.pack("<I", len(name)) + name
+
+
 def is_laid_out_for_bin(pieces: Sequence[Piece]) -> bool:
     """Are <unk>, <s>, </s> and the 256 bytes the first pieces, and the only ones of their kinds?"""
     kinds = (Kind.UNKNOWN, Kind.CONTROL, Kind.BYTE)
@@ -54,6 +61,9 @@ def read_records(path: str | os.PathLike) -> list[tuple[bytes, float]]:
                              f"longest and {len(data) - at - 8} left in {cure}")
         records.append((data[at + 8 : at + 8 + length], score))
         at += 8 + length
+    if max((len(text) for text, _ in records), default=0) != longest:
+        raise ValueError(f"the longest piece has the {longest} bytes that the file begins with, "
+                         f"got no such piece among {len(records)}; it lost a part, {cure}")
     return records
 
 

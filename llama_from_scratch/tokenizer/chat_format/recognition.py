@@ -8,13 +8,12 @@ Notebook 19.
 
 from collections.abc import Sequence
 
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.chat_format.format import ChatFormat
 from llama_from_scratch.tokenizer.chat_format.frames import Headers
 from llama_from_scratch.tokenizer.chat_format.messages import Message
 from llama_from_scratch.tokenizer.chat_format.template import ChatTemplate
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.tokenizer.prompting import DEFAULT, Prompting
-from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 _DATE = "26 Jul 2024"
 _SYSTEM = Message(role="system", content="Be short.")
@@ -27,7 +26,7 @@ _DIALOGS = (*_PLAIN, [_WIDE], [_SYSTEM, _WIDE, _ANSWERED, _WIDE])
 
 
 def format_of(
-    prompting: Prompting, tokenizer: Tokenizer | SentencePiece, *, ours: Sequence[ChatFormat]
+    prompting: Prompting, tokenizer: AnyTokenizer, *, ours: Sequence[ChatFormat]
 ) -> ChatFormat | ChatTemplate | None:
     """The format that templates in files write; None if there are none.
 
@@ -49,7 +48,7 @@ def format_of(
     return found
 
 
-def prompting_for(format: ChatFormat, tokenizer: Tokenizer | SentencePiece) -> Prompting:
+def prompting_for(format: ChatFormat, tokenizer: AnyTokenizer) -> Prompting:
     """What the files of a model say that was made for chats in `format`.
 
     Raises ValueError if the vocabulary lacks its special tokens.
@@ -92,7 +91,7 @@ def template_of(format: ChatFormat) -> str:
 
 
 def _writes_the_same(
-    template: ChatTemplate, format: ChatFormat, tokenizer: Tokenizer | SentencePiece, *,
+    template: ChatTemplate, format: ChatFormat, tokenizer: AnyTokenizer, *,
     dialogs: Sequence[Sequence[Message]], today: str | None,
 ) -> bool:
     """Do both give the same ids for every dialog that we try? A refusal by either is a no."""

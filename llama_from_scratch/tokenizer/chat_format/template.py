@@ -12,14 +12,13 @@ from dataclasses import replace
 from typing import Any
 
 from llama_from_scratch.config import record
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.chat_format.answers import Answer
 from llama_from_scratch.tokenizer.chat_format.dialogs import refuse
 from llama_from_scratch.tokenizer.chat_format.format import ChatFormat
 from llama_from_scratch.tokenizer.chat_format.messages import Message, Tool
 from llama_from_scratch.tokenizer.chat_format.sandbox import render
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.tokenizer.prompting import DEFAULT, TOOL_USE
-from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.tokenizer.special_tokens import one_of
 
 _ASKED, _ANSWERED, _ASKED_AGAIN = "What is one?", "One is one.", "And what is two?"
@@ -42,7 +41,7 @@ class ChatTemplate:
     kin: ChatFormat | None = None
 
     def encode(
-        self, dialog: Sequence[Message], tokenizer: Tokenizer | SentencePiece, *,
+        self, dialog: Sequence[Message], tokenizer: AnyTokenizer, *,
         is_answered: bool = False, tools: Sequence[Tool] = (), builtin_tools: Sequence[str] = (),
         instructions: str | None = None, today: str | None = None,
     ) -> list[int]:
@@ -76,20 +75,20 @@ class ChatTemplate:
             values["builtin_tools"] = list(builtin_tools)
         return render(self._source(bool(tools)), values, today=today)
 
-    def stop_ids(self, tokenizer: Tokenizer | SentencePiece) -> frozenset[int]:
+    def stop_ids(self, tokenizer: AnyTokenizer) -> frozenset[int]:
         """The ids that end an answer: the files', and the one that the template writes after it."""
         name = self._special_after_an_answer(tokenizer)
-        found = [] if name is None else [tokenizer.special_ids[name]]
+        found = [] if name is None else [tokenizer.named_ids[name]]
         return tokenizer.stop_ids.union(found)
 
-    def stop_text(self, tokenizer: Tokenizer | SentencePiece) -> str | None:
+    def stop_text(self, tokenizer: AnyTokenizer) -> str | None:
         """The text that ends an answer where no token does: what the next turn begins with."""
         after = self._after_an_answer()
         if self._special_after_an_answer(tokenizer) is not None or not after.strip():
             return None
         return after.rstrip()
 
-    def parse(self, ids: Sequence[int], tokenizer: Tokenizer | SentencePiece) -> Answer:
+    def parse(self, ids: Sequence[int], tokenizer: AnyTokenizer) -> Answer:
         """What the ids of an answer say, from after its header to the id that ends it.
 
         Calls of tools are read where the template is that of a Llama. Raises ValueError if the ids
@@ -112,9 +111,9 @@ class ChatTemplate:
                    sorted(self.templates), "choose a format of tokenizer.chat_format.FORMATS")
         return self.templates[DEFAULT]
 
-    def _special_after_an_answer(self, tokenizer: Tokenizer | SentencePiece) -> str | None:
+    def _special_after_an_answer(self, tokenizer: AnyTokenizer) -> str | None:
         after = self._after_an_answer().lstrip()
-        names = [name for name in tokenizer.special_ids if after.startswith(name)]
+        names = [name for name in tokenizer.named_ids if after.startswith(name)]
         return max(names, key=len, default=None)
 
     def _after_an_answer(self) -> str:
@@ -138,7 +137,7 @@ class _Hidden:
     been rendered.
     """
 
-    def __init__(self, tokenizer: Tokenizer | SentencePiece) -> None:
+    def __init__(self, tokenizer: AnyTokenizer) -> None:
         self._tokenizer = tokenizer
         self._names = sorted(tokenizer.special_ids, key=len, reverse=True)
         self._any = one_of(tokenizer.special_ids.keys())

@@ -11,6 +11,7 @@ from typing import Any
 
 from llama_from_scratch.files import replacing_file
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
+from llama_from_scratch.tokenizer.hugging_face.json_tokenizer import AnyTokenizer, JsonTokenizer
 from llama_from_scratch.tokenizer.hugging_face.vocabulary import (
     SCHEMES,
     SYMBOL_OF,
@@ -21,8 +22,8 @@ from llama_from_scratch.tokenizer.pieces import BLANK, Kind
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 
-def write(path: str | os.PathLike, tokenizer: Tokenizer | SentencePiece) -> None:
-    """Writes a tokenizer.json as it is published with this kind of Llama.
+def write(path: str | os.PathLike, tokenizer: AnyTokenizer) -> None:
+    """Writes a tokenizer.json as it is published with this kind of Llama, or as it was read.
 
     `tokenizers` then gives the same ids. Raises ValueError if that cannot be: if pieces merge as
     equals, or if their characters are no pieces.
@@ -32,8 +33,10 @@ def write(path: str | os.PathLike, tokenizer: Tokenizer | SentencePiece) -> None
         unfinished.write_bytes(text.encode())
 
 
-def to_json(tokenizer: Tokenizer | SentencePiece) -> dict[str, Any]:
+def to_json(tokenizer: AnyTokenizer) -> dict[str, Any]:
     """What `write` writes."""
+    if isinstance(tokenizer, JsonTokenizer):
+        return tokenizer.parts.file
     if isinstance(tokenizer, Tokenizer):
         return _parts_of_bytes(tokenizer)
     return _parts_of_pieces(tokenizer)
