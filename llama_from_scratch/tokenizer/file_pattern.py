@@ -18,7 +18,9 @@ Found = TypeVar("Found")
 
 _MAX_CHARS = 20_000
 _SEARCH_SECONDS = 10.0
-"""Processor time for one text, thousands of times more than any known pattern needs."""
+"""Processor time for one text, however short it is."""
+_CHARS_A_SECOND = 20_000
+"""What more a long text gets, a hundredth of the speed of any known pattern."""
 
 _ESCAPES = set("pPsSdDwrntvf")
 # Parts of a pattern, the longest first, so that an escaped sign is never taken for an operator.
@@ -99,11 +101,15 @@ def _refuse(part: str, pattern: str) -> None:
 
 
 def bounded(search: Callable[..., Found], text: str, *, pattern: str) -> Found:
-    """What `search(text, timeout=...)` gives. Raises ValueError if it takes over 10 seconds."""
+    """What `search(text, timeout=...)` gives.
+
+    Raises ValueError if it takes over 10 seconds, and a second more for 20,000 characters.
+    """
+    seconds = _SEARCH_SECONDS + len(text) / _CHARS_A_SECOND
     try:
-        return search(text, timeout=_SEARCH_SECONDS)
+        return search(text, timeout=seconds)
     except TimeoutError:
-        raise ValueError(f"a split pattern is done with a text in {_SEARCH_SECONDS:g} seconds of "
-                         f"processor time, got {pattern[:80]!r}, which is not with one of "
-                         f"{len(text):,} characters; it may take time exponential in the length, "
-                         "as nested repetitions do. Correct it in the tokenizer's file") from None
+        raise ValueError(f"a split pattern is done with {len(text):,} characters in {seconds:.1f} "
+                         f"seconds of processor time, got {pattern[:80]!r}, which is not; it may "
+                         "take time exponential in the length, as nested repetitions do. Correct "
+                         "it in the tokenizer's file") from None
