@@ -26,6 +26,10 @@ from llama_from_scratch.model.rope import rope_frequencies
 
 DIVISORS = "rope_freqs.weight"
 _EMBEDDING, _HEAD = (TABLE.name_of(role, GGUF) for role in ("embedding", "head"))
+_BIASES = {"has_qkv_bias": "blk.0.attn_q.bias", "has_wo_bias": "blk.0.attn_output.bias",
+           "has_ffn_bias": "blk.0.ffn_gate.bias"}
+"""No fact says whether there are biases: the first layer shows it, and the others must agree."""
+_HEAD_WIDTHS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 _SAME_DIVISOR = 1e-5
 """Largest relative difference of two divisors that come from the same scaling, computed in fp32 in
 another order.
@@ -68,6 +72,8 @@ def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
               "rope.freq_base": ("f32", config.rope_theta),
               "rope.dimension_count": ("u32", config.head_dim),
               "vocab_size": ("u32", config.vocab_size)}
+    if config.explicit_head_dim is not None:
+        facts |= dict.fromkeys(_HEAD_WIDTHS, ("u32", config.head_dim))
     return {f"llama.{key}": fact for key, fact in facts.items()}
 
 
@@ -126,9 +132,8 @@ def config_from(
     problems += [f"{key} is {about[key]!r:.80}, and only {allowed[0]!r} can be computed"
                  for key, allowed in _MUST_BE.items() if key in about
                  and not _is_among(about[key], allowed)]
-    widths = ("rope.dimension_count", "attention.key_length", "attention.value_length")
     problems += [f"{key} is not a key that is known" for key in about
-                 if key not in {*_READ, *_MUST_BE, *widths}]
+                 if key not in {*_READ, *_MUST_BE, *_HEAD_WIDTHS}]
     if not _is_among(facts.get("split.count", 0), (0, 1)):
         problems.append(f"it is one of {facts['split.count']!r:.80} files, which are not read: "
                         "join them first")
@@ -144,15 +149,18 @@ def config_from(
                          "Download it again, or take another format of this model")
     try:
         n_heads = about["attention.head_count"]
+        biases = {name: tensor in tensors for name, tensor in _BIASES.items()}
         config = LlamaConfig(
             **{ours: about[theirs] for theirs, ours in _SIZES.items()},
-            **plain_layers(n_layers, ffn_dim=about[_WIDTH]),
+            **biases | plain_layers(n_layers, ffn_dim=about[_WIDTH],
+                                    has_ffn_bias=biases["has_ffn_bias"]),
+            explicit_head_dim=about.get(_HEAD_WIDTHS[0]),
             vocab_size=embedding.shape[0], n_kv_heads=about.get("attention.head_count_kv", n_heads),
             norm_eps=_shortest(about["attention.layer_norm_rms_epsilon"]),
             rope_theta=_shortest(about.get("rope.freq_base", 1e4)), is_tied=_HEAD not in tensors)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where} describes no model of this version: {error}") from error
-    expected = dict.fromkeys(widths, config.head_dim) | {"vocab_size": config.vocab_size}
+    expected = dict.fromkeys(_HEAD_WIDTHS, config.head_dim) | {"vocab_size": config.vocab_size}
     wrong = [f"{key} is {about[key]!r:.80}, not {n}" for key, n in expected.items()
              if key in about and not _is_among(about[key], (n,))]
     if (divisors is not None

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint.plain import ffn_dim_of, plain_layers
+from llama_from_scratch.checkpoint.plain import biases_of, ffn_dim_of, plain_layers
 from llama_from_scratch.config import LlamaConfig, RopeScaling
 
 # Keys of models that compute something else; other unknown keys are about running, such as a batch
@@ -31,6 +31,12 @@ def params_of(config: LlamaConfig) -> dict[str, Any]:
     """The content of params.json for a config. Raises ValueError if it has no words for it."""
     ffn_dim = ffn_dim_of(
         config, rule="params.json has no words for layers without RoPE or with chunks")
+    if config.explicit_head_dim is not None or any(biases_of(config).values()):
+        biases = ", ".join(name for name, is_there in biases_of(config).items() if is_there)
+        raise ValueError("params.json has no words for heads that do not share dim equally, nor "
+                         f"for biases; got {config.n_heads} heads of {config.head_dim} in "
+                         f"dim={config.dim}, and biases of {biases or 'nothing'}. "
+                         "Write another format")
     width, multiplier = _width_rule(config.dim, ffn_dim)
     params: dict[str, Any] = {
         "dim": config.dim, "n_layers": config.n_layers, "n_heads": config.n_heads}

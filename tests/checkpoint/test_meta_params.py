@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+from relatives import RELATIVES
 from tiny_checkpoints import TOKENIZER, tiny, width_of
 
 from llama_from_scratch import family
@@ -38,6 +39,15 @@ def test_what_params_json_has_no_word_for_is_added_or_refused(tmp_path):
     with pytest.raises(ValueError, match=r"no words for RoPE scaling with other constants than 1, "
                                          r"4 and 8192"):
         meta.write(tmp_path / "n", tiny("llama-3.1", rope_scaling=scaling), tokenizer=TOKENIZER)
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_heads_and_biases_that_params_json_has_no_words_for_are_refused(name):
+    config = RELATIVES[name]
+    with pytest.raises(ValueError, match=r"no words for heads that do not share dim equally, nor "
+                                         rf"for biases; got {config.n_heads} heads of "
+                                         rf"{config.head_dim} in dim=64, and biases of \w+"):
+        meta_params.params_of(config)
 
 
 @pytest.mark.parametrize("changes", [dict(has_rope=False), dict(chunk_size=16)])
