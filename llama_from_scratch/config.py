@@ -61,8 +61,8 @@ def _check_number(
 ) -> None:
     """Raises ValueError unless a field is a number of this kind between the two limits.
 
-    A number with a fraction must also be one in fp32, where it is used: 1e-60 would be 0 there,
-    and 1e60 infinite.
+    A float must also be a number in fp32, where it is used: 1e-60 would be 0 there, and 1e60
+    infinite. A whole number in its place, such as the theta of 100000 in some files, becomes one.
     """
     value = getattr(owner, name)
     accepted = (int,) if kind is int else (int, float)
@@ -77,6 +77,8 @@ def _check_number(
                          f"to {_LARGEST_FP32:.3g}; got {_short(value)}")
     if below is not None and not value < below:
         raise ValueError(f"{field} must be below {below:g}; got {_short(value)}")
+    if kind is float:
+        object.__setattr__(owner, name, float(value))
 
 
 _SMALLEST_FP32, _LARGEST_FP32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127

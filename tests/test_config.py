@@ -99,6 +99,15 @@ def test_heads_may_be_wider_or_narrower_than_their_share_of_dim():
     assert (uneven.n_heads, uneven.head_dim) == (6, 12)
 
 
+def test_a_whole_number_in_the_place_of_a_float_becomes_one():
+    config = LlamaConfig(**SMALL | dict(rope_theta=100000), rope_scaling=RopeScaling(
+        factor=8, low_freq_factor=1, high_freq_factor=4, original_max_seq_len=8192))
+    scaling = config.rope_scaling
+    assert [type(x) for x in (config.rope_theta, scaling.factor, scaling.low_freq_factor,
+                              scaling.high_freq_factor)] == [float] * 4
+    assert config.n_params > 0, "a model can be built"
+
+
 def test_two_configs_of_one_model_are_equal():
     """A head that is as wide as its share of dim is the same, said or not."""
     said = LlamaConfig(**SMALL, explicit_head_dim=16)
