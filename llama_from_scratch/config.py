@@ -214,10 +214,12 @@ class LlamaConfig:
     the feed-forward in each layer whose spec names none. `is_tied`: the output head is the
     embedding matrix itself (Llama 3.2 1B and 3B).
 
-    The last four are for relatives of Llama; no published one has them. `explicit_head_dim`: the
+    The last five are for relatives of Llama; no published one has them. `explicit_head_dim`: the
     width of a head where it is not dim / n_heads. `has_qkv_bias`, `has_wo_bias`: the three matrices
     before attention, or the one after it, add a bias. `has_ffn_bias`: so does the feed-forward in
-    each layer whose spec names none.
+    each layer whose spec names none. `rope_linear_factor`: how many times slower RoPE turns every
+    pair, so that positions of a longer context fall between those of the first training (Chen et
+    al., arXiv:2306.15595).
     """
 
     dim: int
@@ -235,12 +237,14 @@ class LlamaConfig:
     has_qkv_bias: bool = False
     has_wo_bias: bool = False
     has_ffn_bias: bool = False
+    rope_linear_factor: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("dim", "n_heads", "n_kv_heads", "ffn_dim", "vocab_size", "max_seq_len"):
             _check_number(self, name, int)
         _check_number(self, "norm_eps", float, below=1.0)
         _check_number(self, "rope_theta", float)
+        _check_number(self, "rope_linear_factor", float)
         _check_claims(self, "is_tied", "has_qkv_bias", "has_wo_bias", "has_ffn_bias")
         if self.rope_scaling is not None and not isinstance(self.rope_scaling, RopeScaling):
             raise ValueError("LlamaConfig.rope_scaling must be a RopeScaling or None; "
@@ -331,7 +335,8 @@ class LlamaConfig:
         return cls(**values)
 
 
-_OF_RELATIVES = ("explicit_head_dim", "has_qkv_bias", "has_wo_bias", "has_ffn_bias")
+_OF_RELATIVES = ("explicit_head_dim", "has_qkv_bias", "has_wo_bias", "has_ffn_bias",
+                 "rope_linear_factor")
 """Fields that no published Llama has set."""
 
 

@@ -29,6 +29,9 @@ def by_their_writer(path, model, *, kinds=None, facts=None, tokens=None, drop=()
     writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_rope_dimension_count(config.head_dim)
+    if config.rope_linear_factor != 1:
+        writer.add_rope_scaling_type(reference.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(config.rope_linear_factor)
     if config.explicit_head_dim is not None:
         writer.add_key_length(config.head_dim)
         writer.add_value_length(config.head_dim)

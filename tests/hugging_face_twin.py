@@ -50,6 +50,8 @@ def twin_of(model):
     config = model.config
     scaling = config.rope_scaling
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+    if config.rope_linear_factor != 1:
+        rope |= {"rope_type": "linear", "factor": config.rope_linear_factor}
     if scaling is not None:
         rope |= {"rope_type": "llama3", "factor": scaling.factor,
                  "low_freq_factor": scaling.low_freq_factor,

@@ -14,6 +14,7 @@ RELATIVES = {
     "biases of queries, keys and values": dataclasses.replace(_BASE, has_qkv_bias=True),
     "biases of attention": dataclasses.replace(_OLD, has_qkv_bias=True, has_wo_bias=True),
     "biases of the feed-forward": dataclasses.replace(_BASE, has_ffn_bias=True),
+    "linear scaling": dataclasses.replace(_OLD, rope_linear_factor=4.0, max_seq_len=16384),
     "all of it, tied": dataclasses.replace(
         family.tiny("llama-3.2"), vocab_size=520, explicit_head_dim=24, **_ALL_BIASES),
 }

@@ -123,7 +123,8 @@ def test_the_config_of_a_relative_survives_json(name):
 
 def test_a_config_file_names_what_only_relatives_have_where_they_have_it():
     """So the files of every published model are what they were before, to the byte."""
-    new = {"explicit_head_dim", "has_qkv_bias", "has_wo_bias", "has_ffn_bias"}
+    new = {"explicit_head_dim", "has_qkv_bias", "has_wo_bias", "has_ffn_bias",
+           "rope_linear_factor"}
     assert not new & LlamaConfig(**SMALL).to_dict().keys()
     assert new & LlamaConfig(**SMALL, has_wo_bias=True).to_dict().keys() == {"has_wo_bias"}
     layers = (LayerSpec(feed_forward=Dense(width=40, has_bias=True)), LayerSpec())

@@ -126,7 +126,7 @@ def config_from(
         raise ValueError(f"{where} describes no model of this version: {'; '.join(problems[:8])}. "
                          "Remove a key only if you are sure that it does not change what the "
                          "model computes")
-    theta, scaling = _rope(about, where=where)
+    theta, scaling, linear_factor = _rope(about, where=where)
     has_attention_bias = about.get("attention_bias", False)
     try:
         return LlamaConfig(
@@ -136,6 +136,7 @@ def config_from(
                            has_ffn_bias=about.get("mlp_bias", False)),
             max_seq_len=about.get("max_position_embeddings", 2048),
             norm_eps=about.get("rms_norm_eps", 1e-6), rope_theta=theta, rope_scaling=scaling,
+            rope_linear_factor=linear_factor,
             is_tied=about.get("tie_word_embeddings", False),
             explicit_head_dim=about.get("head_dim"),
             has_qkv_bias=has_attention_bias, has_wo_bias=has_attention_bias)
@@ -172,8 +173,8 @@ _NEUTRAL_AT_FACTOR_ONE = {
 effect."""
 
 
-def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScaling | None]:
-    """theta, not yet checked, and scaling.
+def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScaling | None, Any]:
+    """theta, scaling as in Llama 3.1, and the factor of linear scaling; the numbers not checked.
 
     transformers 5 has both in "rope_parameters", 4 in two keys.
     """
@@ -206,15 +207,19 @@ def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScal
         if given:
             raise ValueError(f"unscaled RoPE has theta and nothing else; {where} also has "
                              f"{', '.join(sorted(given))}")
-        return theta, None
-    if kind != "llama3":
-        raise ValueError("RoPE is scaled as in Llama 3.1 (\"llama3\") or not at all "
-                         f"(\"default\"); {where} asks for {kind!r:.80}, which is not built")
-    if given != keys.keys():
-        raise ValueError(f"\"llama3\" scaling of RoPE has just {', '.join(keys)}; {where} has "
-                         f"{', '.join(sorted(given))}")
+        return theta, None, 1.0
+    if kind == "linear" and given - set(_NEUTRAL_AT_FACTOR_ONE[kind]) == {"factor"}:
+        return theta, None, said["factor"]
+    if kind not in ("llama3", "linear"):
+        raise ValueError("RoPE is scaled as in Llama 3.1 (\"llama3\"), by one factor "
+                         f"(\"linear\"), or not at all (\"default\"); {where} asks for "
+                         f"{kind!r:.80}, which is not built")
+    if kind == "linear" or given != keys.keys():
+        needed = "factor" if kind == "linear" else ", ".join(keys)
+        raise ValueError(f"\"{kind}\" scaling of RoPE has just {needed}; {where} has "
+                         f"{', '.join(sorted(given)) or 'nothing'}")
     try:
-        return theta, RopeScaling(**{ours: rope[theirs] for theirs, ours in keys.items()})
+        return theta, RopeScaling(**{ours: rope[theirs] for theirs, ours in keys.items()}), 1.0
     except ValueError as error:
         raise ValueError(f"{where} describes no model of this version: {error}") from error
 
@@ -231,6 +236,10 @@ def config_to(config: LlamaConfig, *, dtype: torch.dtype) -> dict[str, Any]:
         raise ValueError("transformers takes a Llama only if num_attention_heads divides "
                          f"hidden_size; got {config.n_heads} heads and dim={config.dim}. Write "
                          "another format")
+    if config.rope_scaling is not None and config.rope_linear_factor != 1:
+        raise ValueError("a config.json scales RoPE in one way; got "
+                         f"rope_linear_factor={config.rope_linear_factor} and "
+                         f"{config.rope_scaling}. Write another format")
     biases = biases_of(config)
     if biases["qkv"] != biases["wo"]:
         raise ValueError("a config.json of a Llama has one key for the biases of wq, wk, wv and "
@@ -248,6 +257,8 @@ def config_to(config: LlamaConfig, *, dtype: torch.dtype) -> dict[str, Any]:
         "tie_word_embeddings": config.is_tied,
         "torch_dtype": str(dtype).removeprefix("torch."),
     }
+    if config.rope_linear_factor != 1:
+        about["rope_scaling"] = {"rope_type": "linear", "factor": config.rope_linear_factor}
     if (scaling := config.rope_scaling) is not None:
         about["rope_scaling"] = {
             "rope_type": "llama3", "factor": scaling.factor,

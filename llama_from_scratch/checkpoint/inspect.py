@@ -21,7 +21,8 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 _BIASES = ("has_qkv_bias", "has_wo_bias", "has_ffn_bias")
 _SHAPE = ("dim", "n_heads", "n_kv_heads", "explicit_head_dim", *_BIASES, *LAYER_FIELDS)
-_ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "max_seq_len", "is_tied", *_BIASES)
+_ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "rope_linear_factor", "max_seq_len",
+               "is_tied", *_BIASES)
 
 
 def facts(opened: Opened) -> dict[str, str]:

@@ -39,7 +39,7 @@ _SIZES = ("dim", "ffn_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "
 """Of the header, in its order."""
 _HEADER_BYTES = {0: 28, 1: 256}
 _FIXED = {"norm_eps": 1e-5, "rope_theta": 1e4, "rope_scaling": None, "explicit_head_dim": None,
-          "has_qkv_bias": False, "has_wo_bias": False}
+          "has_qkv_bias": False, "has_wo_bias": False, "rope_linear_factor": 1.0}
 _MATRICES = ("attention.wq.weight", "attention.wk.weight", "attention.wv.weight",
              "attention.wo.weight")
 _FEED_FORWARD = ("feed_forward.w_gate.weight", "feed_forward.w_down.weight",

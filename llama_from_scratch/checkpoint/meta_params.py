@@ -37,6 +37,9 @@ def params_of(config: LlamaConfig) -> dict[str, Any]:
                          f"for biases; got {config.n_heads} heads of {config.head_dim} in "
                          f"dim={config.dim}, and biases of {biases or 'nothing'}. "
                          "Write another format")
+    if config.rope_linear_factor != 1:
+        raise ValueError("params.json has no words for a RoPE that turns all pairs slower; got "
+                         f"rope_linear_factor={config.rope_linear_factor}. Write another format")
     width, multiplier = _width_rule(config.dim, ffn_dim)
     params: dict[str, Any] = {
         "dim": config.dim, "n_layers": config.n_layers, "n_heads": config.n_heads}

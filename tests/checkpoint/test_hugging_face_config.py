@@ -103,7 +103,8 @@ def test_a_config_comes_back_from_its_config_json(name):
         ({"rope_scaling": {"rope_type": "yarn", "factor": 1.0, "attention_factor": 2.0}},
          "unscaled RoPE has theta and nothing else; .* also has attention_factor"),
         ({"rope_scaling": {"rope_type": "longrope", "factor": 1.0}}, "asks for 'longrope'"),
-        ({"rope_scaling": {"type": "linear", "factor": True}}, "asks for 'linear'"),
+        ({"rope_scaling": {"type": "linear", "factor": True}},
+         "rope_linear_factor must be a number above 0; got True"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
          "unscaled RoPE has theta and nothing else; .* also has partial_rotary_factor"),
         ({"hidden_size": "64"}, "LlamaConfig.dim must be an int above 0; got '64'"),
@@ -111,8 +112,14 @@ def test_a_config_comes_back_from_its_config_json(name):
         ({"num_hidden_layers": "2"}, "num_hidden_layers is '2'"),
         ({"num_key_value_heads": 3}, "n_kv_heads must divide n_heads"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes', not true or false"),
-        ({"rope_scaling": {"type": "linear", "factor": 2.0}},
-         "asks for 'linear', which is not built"),
+        ({"rope_scaling": {"type": "linear"}},
+         "\"linear\" scaling of RoPE has just factor; .* has nothing"),
+        ({"rope_scaling": {"type": "linear", "factor": 2.0, "low_freq_factor": 1.0}},
+         "\"linear\" scaling of RoPE has just factor; .* has factor, low_freq_factor"),
+        ({"rope_scaling": {"type": "linear", "factor": -2.0}},
+         "rope_linear_factor must be a number above 0; got -2.0"),
+        ({"rope_scaling": {"type": "linear", "factor": math.inf}},
+         "rope_linear_factor is used in fp32"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
          "scaling of RoPE has just factor, low_freq_factor"),
         ({"rope_scaling": {"rope_type": "llama3", "attention_factor": 2} | LLAMA3},
@@ -241,6 +248,25 @@ def test_heads_and_biases_come_back_from_config_json_or_are_refused(name):
     theirs = transformers.LlamaConfig(**about)
     assert (theirs.head_dim, theirs.attention_bias, theirs.mlp_bias) == (
         config.head_dim, config.has_qkv_bias, config.has_ffn_bias)
+
+
+@pytest.mark.parametrize("said", [
+    {"rope_scaling": {"type": "linear", "factor": 4.0}},
+    {"rope_scaling": {"rope_type": "linear", "factor": 4}, "rope_theta": 1e5},
+    {"rope_parameters": {"rope_type": "linear", "factor": 4.0, "rope_theta": 1e5}},
+])
+def test_linear_scaling_is_read_in_the_words_of_transformers_4_and_5(said):
+    config = hugging_face_config.config_from(PLAIN | said)
+    assert config.rope_linear_factor == 4.0 and config.rope_scaling is None
+    theirs = transformers.LlamaConfig(**PLAIN | said)
+    assert theirs.rope_parameters["rope_theta"] == config.rope_theta
+    assert hugging_face_config.config_from(theirs.to_dict()) == config
+
+
+def test_two_scalings_at_once_are_not_written():
+    config = dataclasses.replace(family.tiny("llama-3.1"), rope_linear_factor=2.0)
+    with pytest.raises(ValueError, match="scales RoPE in one way; got rope_linear_factor=2.0 and"):
+        hugging_face_config.config_to(config, dtype=torch.float32)
 
 
 def test_heads_that_transformers_would_refuse_are_not_written():

@@ -41,7 +41,12 @@ def test_what_params_json_has_no_word_for_is_added_or_refused(tmp_path):
         meta.write(tmp_path / "n", tiny("llama-3.1", rope_scaling=scaling), tokenizer=TOKENIZER)
 
 
-@pytest.mark.parametrize("name", RELATIVES)
+def test_a_linear_scaling_that_params_json_has_no_words_for_is_refused():
+    with pytest.raises(ValueError, match="turns all pairs slower; got rope_linear_factor=4.0"):
+        meta_params.params_of(RELATIVES["linear scaling"])
+
+
+@pytest.mark.parametrize("name", [n for n in RELATIVES if n != "linear scaling"])
 def test_heads_and_biases_that_params_json_has_no_words_for_are_refused(name):
     config = RELATIVES[name]
     with pytest.raises(ValueError, match=r"no words for heads that do not share dim equally, nor "
