@@ -108,7 +108,16 @@ def text_params(params: Any, *, where: Path) -> dict[str, Any]:
     if later := [f"{key}, as in {of}" for key, of in _LATER.items() if params.get(key)]:
         raise ValueError(f"{where} has {'; '.join(later)}, which is not built yet; this version "
                          "has the text models Llama 1 to 3.3. Load one of those")
+    if params.get("head_dim") is not None and not _is_share(params["head_dim"], params):
+        raise ValueError("heads share dim equally in the text models of Meta's layout; "
+                         f"{where} says head_dim {params['head_dim']!r:.80}. Load another format "
+                         "of this model")
     return params
+
+
+def _is_share(head_dim: Any, params: Mapping[str, Any]) -> bool:
+    dim, n_heads = params.get("dim"), params.get("n_heads")
+    return all(type(n) is int for n in (head_dim, dim, n_heads)) and head_dim * n_heads == dim
 
 
 def _scaling(params: Mapping[str, Any]) -> RopeScaling | None:
