@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 from relatives import RELATIVES
@@ -62,3 +63,21 @@ def test_layers_that_params_json_has_no_words_for_are_refused(changes):
     config = dataclasses.replace(config, layers=(config.layers[0], odd))
     with pytest.raises(ValueError, match=r"no words for layers without RoPE or with chunks; got"):
         meta_params.params_of(config)
+
+
+@pytest.mark.parametrize(("key", "value", "message"), [
+    ("norm_eps", math.inf, "norm_eps is used in fp32"),
+    ("norm_eps", math.nan, "norm_eps must be a number above 0"),
+    ("rope_theta", math.inf, "rope_theta is used in fp32"),
+    ("rope_scaling_factor", math.inf, "RopeScaling.factor is used in fp32"),
+    ("rope_scaling_factor", 1e60, "RopeScaling.factor is used in fp32"),
+    ("ffn_dim_multiplier", math.inf, "cannot convert float infinity"),
+    ("ffn_dim_multiplier", math.nan, "cannot convert float NaN"),
+    ("ffn_dim_multiplier", 1e30, "ffn_dim must be at most"),
+    ("multiple_of", 0, "zero"), ("dim", 10**400, "describes no model of this version"),
+])
+def test_a_number_that_is_none_in_fp32_is_refused(key, value, message):
+    params = meta_params.params_of(family.config("llama-3.1-8b")) | {key: value}
+    with pytest.raises(ValueError, match=rf"^here describes no model of this version: .*{message}"
+                                         if key != "dim" else message):
+        meta_params.config_from(params, vocab_size=128256, is_tied=False, where="here")
