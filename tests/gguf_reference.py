@@ -29,6 +29,12 @@ def by_their_writer(path, model, *, kinds=None, facts=None, tokens=None, drop=()
     writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_rope_freq_base(config.rope_theta)
     writer.add_rope_dimension_count(config.head_dim)
+    if config.rope_linear_factor != 1:
+        writer.add_rope_scaling_type(reference.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(config.rope_linear_factor)
+    if config.explicit_head_dim is not None:
+        writer.add_key_length(config.head_dim)
+        writer.add_value_length(config.head_dim)
     for key, value in (facts or {}).items():
         writer.add_key_value(key, *value)
     parts = {"tok_embeddings": "token_embd", "norm": "output_norm", "output": "output",
@@ -37,7 +43,8 @@ def by_their_writer(path, model, *, kinds=None, facts=None, tokens=None, drop=()
              "wo": "attn_output", "w_gate": "ffn_gate", "w_up": "ffn_up", "w_down": "ffn_down"}
     for name, weight in model.named_parameters():
         where = name.split(".")
-        theirs = (f"blk.{where[1]}." if where[0] == "layers" else "") + parts[where[-2]] + ".weight"
+        theirs = (f"blk.{where[1]}." if where[0] == "layers" else "") + parts[where[-2]]
+        theirs += "." + where[-1]
         if theirs in drop:
             continue
         kind = kinds.get(theirs, kinds.get("all", TYPE.F32)) if weight.ndim > 1 else TYPE.F32

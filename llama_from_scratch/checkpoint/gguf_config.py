@@ -26,6 +26,10 @@ from llama_from_scratch.model.rope import rope_frequencies
 
 DIVISORS = "rope_freqs.weight"
 _EMBEDDING, _HEAD = (TABLE.name_of(role, GGUF) for role in ("embedding", "head"))
+_BIASES = {"has_qkv_bias": "blk.0.attn_q.bias", "has_wo_bias": "blk.0.attn_output.bias",
+           "has_ffn_bias": "blk.0.ffn_gate.bias"}
+"""No fact says whether there are biases: the first layer shows it, and the others must agree."""
+_HEAD_WIDTHS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 _SAME_DIVISOR = 1e-5
 """Largest relative difference of two divisors that come from the same scaling, computed in fp32 in
 another order.
@@ -35,10 +39,12 @@ _SIZES = {"embedding_length": "dim", "attention.head_count": "n_heads",
           "context_length": "max_seq_len"}
 _WIDTH, _N_LAYERS = "feed_forward_length", "block_count"
 _NEEDED = (*_SIZES, _WIDTH, _N_LAYERS, "attention.layer_norm_rms_epsilon")
-_READ = {*_NEEDED, "attention.head_count_kv", "rope.freq_base", "vocab_size"}
+_LINEAR_FACTORS = ("rope.scaling.factor", "rope.scale_linear")
+"""The newer and the older key."""
+_READ = {*_NEEDED, "attention.head_count_kv", "rope.freq_base", "vocab_size", *_LINEAR_FACTORS}
 # What a plain Llama computes. Another value is another model.
-_MUST_BE = {"expert_count": (0,), "expert_used_count": (0,), "rope.scaling.type": ("none",),
-            "rope.scale_linear": (1.0,),
+_MUST_BE = {"expert_count": (0,), "expert_used_count": (0,),
+            "rope.scaling.type": ("none", "linear"),
             "attention.causal": (True,), "attention.sliding_window": (0,),
             "tensor_data_layout": ("reference", "Meta AI original pth")}
 
@@ -51,7 +57,7 @@ def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
     ffn_dim = ffn_dim_of(
         config, rule="the layers of a Llama in GGUF all turn their heads and see everything "
                      "before them")
-    for name in ("norm_eps", "rope_theta"):
+    for name in ("norm_eps", "rope_theta", "rope_linear_factor"):
         if _shortest(value := getattr(config, name)) != value:
             raise ValueError(f"GGUF has numbers in fp32, and {name}={value!r} would come back as "
                              f"{_shortest(value)!r}. Choose that, or write another format")
@@ -68,6 +74,11 @@ def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
               "rope.freq_base": ("f32", config.rope_theta),
               "rope.dimension_count": ("u32", config.head_dim),
               "vocab_size": ("u32", config.vocab_size)}
+    if config.rope_linear_factor != 1:
+        facts |= {"rope.scaling.type": ("str", "linear"),
+                  "rope.scaling.factor": ("f32", config.rope_linear_factor)}
+    if config.explicit_head_dim is not None:
+        facts |= dict.fromkeys(_HEAD_WIDTHS, ("u32", config.head_dim))
     return {f"llama.{key}": fact for key, fact in facts.items()}
 
 
@@ -126,9 +137,8 @@ def config_from(
     problems += [f"{key} is {about[key]!r:.80}, and only {allowed[0]!r} can be computed"
                  for key, allowed in _MUST_BE.items() if key in about
                  and not _is_among(about[key], allowed)]
-    widths = ("rope.dimension_count", "attention.key_length", "attention.value_length")
     problems += [f"{key} is not a key that is known" for key in about
-                 if key not in {*_READ, *_MUST_BE, *widths}]
+                 if key not in {*_READ, *_MUST_BE, *_HEAD_WIDTHS}]
     if not _is_among(facts.get("split.count", 0), (0, 1)):
         problems.append(f"it is one of {facts['split.count']!r:.80} files, which are not read: "
                         "join them first")
@@ -144,15 +154,19 @@ def config_from(
                          "Download it again, or take another format of this model")
     try:
         n_heads = about["attention.head_count"]
+        biases = {name: tensor in tensors for name, tensor in _BIASES.items()}
         config = LlamaConfig(
             **{ours: about[theirs] for theirs, ours in _SIZES.items()},
-            **plain_layers(n_layers, ffn_dim=about[_WIDTH]),
+            **biases | plain_layers(n_layers, ffn_dim=about[_WIDTH],
+                                    has_ffn_bias=biases["has_ffn_bias"]),
+            explicit_head_dim=about.get(_HEAD_WIDTHS[0]),
             vocab_size=embedding.shape[0], n_kv_heads=about.get("attention.head_count_kv", n_heads),
             norm_eps=_shortest(about["attention.layer_norm_rms_epsilon"]),
-            rope_theta=_shortest(about.get("rope.freq_base", 1e4)), is_tied=_HEAD not in tensors)
+            rope_theta=_shortest(about.get("rope.freq_base", 1e4)),
+            rope_linear_factor=_linear_factor(about), is_tied=_HEAD not in tensors)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where} describes no model of this version: {error}") from error
-    expected = dict.fromkeys(widths, config.head_dim) | {"vocab_size": config.vocab_size}
+    expected = dict.fromkeys(_HEAD_WIDTHS, config.head_dim) | {"vocab_size": config.vocab_size}
     wrong = [f"{key} is {about[key]!r:.80}, not {n}" for key, n in expected.items()
              if key in about and not _is_among(about[key], (n,))]
     if (divisors is not None
@@ -166,6 +180,17 @@ def config_from(
         return config
     values = gguf_file.read_tensor(divisors, safetensors_file.mapped(where)).clone()
     return dataclasses.replace(config, rope_scaling=scaling_of(values, config))
+
+
+def _linear_factor(about: Mapping[str, Any]) -> float:
+    """How many times slower all pairs turn: as in llama.cpp, a factor counts unless it is 0.
+
+    It counts without a type too, and not where the type is "none".
+    """
+    factors = [about[key] for key in _LINEAR_FACTORS if key in about]
+    if not factors or factors[0] == 0 or about.get("rope.scaling.type") == "none":
+        return 1.0
+    return _shortest(factors[0])
 
 
 def _shortest(value: Any) -> float:

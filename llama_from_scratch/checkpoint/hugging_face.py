@@ -45,8 +45,10 @@ def open_checkpoint(folder: str | Path) -> Opened:
     how = translation(HUGGING_FACE, config)
     found = {name: entry for name, entry in found.items() if name not in how.ignored}
     embedding, head = TABLE.name_of("embedding", HUGGING_FACE), TABLE.name_of("head", HUGGING_FACE)
+    if config.is_tied and embedding not in found and head in found:
+        found[embedding] = found.pop(head)  # one matrix, stored under its other name
     if config.is_tied and head in found:
-        if embedding in found and not safetensors_file.are_same(found[embedding], found[head]):
+        if not safetensors_file.are_same(found[embedding], found[head]):
             raise ValueError("tie_word_embeddings makes the head the embedding itself, but "
                              f"{folder} holds a {head} with other values than {embedding}. Set "
                              f"tie_word_embeddings to false in config.json, or remove {head}")

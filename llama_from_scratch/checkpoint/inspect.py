@@ -7,13 +7,14 @@ Notebook 18.
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from llama_from_scratch.checkpoint.opened import Opened
 from llama_from_scratch.checkpoint.plain import LAYER_FIELDS, ffn_dims
-from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.config import Dense, LlamaConfig
 from llama_from_scratch.family import FAMILY
 from llama_from_scratch.tokenizer.chat_format import (
     FORMATS,
@@ -24,8 +25,10 @@ from llama_from_scratch.tokenizer.chat_format import (
 from llama_from_scratch.tokenizer.hugging_face import plainly
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
-_SHAPE = ("dim", "n_heads", "n_kv_heads", *LAYER_FIELDS)
-_ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "max_seq_len", "is_tied")
+_BIASES = ("has_qkv_bias", "has_wo_bias", "has_ffn_bias")
+_SHAPE = ("dim", "n_heads", "n_kv_heads", "explicit_head_dim", *_BIASES, *LAYER_FIELDS)
+_ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "rope_linear_factor", "max_seq_len",
+               "is_tied", *_BIASES)
 
 
 def facts(opened: Opened) -> dict[str, str]:
@@ -41,6 +44,7 @@ def facts(opened: Opened) -> dict[str, str]:
     rows = {
         "format": opened.format,
         "family": release(config),
+        **_licenses(opened),
         "parameters": f"{config.n_params:,}"
         + (" (the output head is the embedding)" if config.is_tied else ""),
         "stored as": f"{', '.join(opened.kinds)}, {size(opened.n_bytes)} in "
@@ -49,6 +53,7 @@ def facts(opened: Opened) -> dict[str, str]:
         "layers": f"{config.n_layers}, {config.dim:,} wide, feed-forward "
                   + " or ".join(f"{width:,}" for width in ffn_dims(config)),
         "heads": f"{config.n_heads} of {config.head_dim}, key/value heads: {grouped}",
+        **({"biases": _biases(config)} if _biases(config) else {}),
         "vocabulary": f"{config.vocab_size:,}",
         "chat format": found.name if found else "none" if marks is None
                        else f"not said; the marks for turns are those of {marks.name}",
@@ -94,6 +99,58 @@ def release(config: LlamaConfig) -> str:
     alike = dict.fromkeys(row.generation for row in FAMILY.values()
                           if not _differences(config, row.config).keys() & set(_ARITHMETIC))
     return "none of the published" + (f"; computes as {' and '.join(alike)}" if alike else "")
+
+
+def _licenses(opened: Opened) -> dict[str, str]:
+    """Under which license Meta released this model, and what the file of a license says.
+
+    Another maker's model may have the same config as one of Meta's, so both are shown.
+    """
+    rows = {}
+    same = [row for row in FAMILY.values() if row.config == opened.config]
+    if licenses := dict.fromkeys(row.license for row in same):
+        rows["license"] = " or ".join(f"Meta's is under the {license.name} ({license.allows})"
+                                      for license in licenses)
+    if (beginning := license_beginning(opened.where)) is not None:
+        rows["license file"] = beginning
+    return rows
+
+
+def license_beginning(where: Path) -> str | None:
+    """The name of a LICENSE file in a folder, or beside a file, and its first line, in one line.
+
+    None where there is none. Characters that a terminal would obey are shown escaped.
+    """
+    is_folder = where.is_dir()
+    files = (where if is_folder else where.parent).iterdir()
+    found = sorted(file for file in files if file.name.upper().startswith(("LICENSE", "LICENCE"))
+                   and file.is_file())
+    if not found:
+        return None
+    named = _printable(found[0].name) + ("" if is_folder else ", beside it")
+    try:
+        with open(found[0], "rb") as opened:
+            lines = opened.read(4096).decode("utf-8-sig", errors="replace").splitlines()
+    except OSError as error:
+        return f"{named}: cannot be read ({error.strerror})"
+    first = next((line.strip() for line in lines if line.strip()), "it is empty")
+    return f"{named}: {_printable(first)}"
+
+
+def _printable(text: str, *, max_chars: int = 80) -> str:
+    """A text in one line of what a terminal shows, the rest as escapes."""
+    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode()
+                    for c in text[:max_chars])
+    return shown + ("..." if len(text) > max_chars else "")
+
+
+def _biases(config: LlamaConfig) -> str:
+    """The matrices that add a bias, in words; nothing if none does."""
+    kinds = [config.feed_forward(spec) for spec in config.layers]
+    has_ffn_bias = any(isinstance(kind, Dense) and kind.has_bias for kind in kinds)
+    claims = {"queries, keys and values": config.has_qkv_bias,
+              "attention's output": config.has_wo_bias, "feed-forward": has_ffn_bias}
+    return ", ".join(name for name, is_there in claims.items() if is_there)
 
 
 def chat_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | ChatTemplate | None:

@@ -25,7 +25,7 @@ from llama_from_scratch.checkpoint.described import refuse_undescribed
 from llama_from_scratch.checkpoint.folders import creating_folder
 from llama_from_scratch.checkpoint.names import groups, shapes
 from llama_from_scratch.checkpoint.opened import Opened
-from llama_from_scratch.checkpoint.plain import ffn_dim_of, odd_layers, plain_layers
+from llama_from_scratch.checkpoint.plain import biases_of, ffn_dim_of, odd_layers, plain_layers
 from llama_from_scratch.checkpoint.safetensors_file import TensorEntry, read_tensor
 from llama_from_scratch.checkpoint.strict import refuse_impossible_sizes
 from llama_from_scratch.config import LlamaConfig
@@ -42,7 +42,8 @@ _SIZES = ("dim", "ffn_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "
 _PROMPTING = Prompting(end_ids=frozenset({1, 2}), adds_bos=True)
 """Its run ends a text at <s>, which begins the next one in its data, and so do chats at </s>."""
 _HEADER_BYTES = {0: 28, 1: 256}
-_FIXED = {"norm_eps": 1e-5, "rope_theta": 1e4, "rope_scaling": None}
+_FIXED = {"norm_eps": 1e-5, "rope_theta": 1e4, "rope_scaling": None, "explicit_head_dim": None,
+          "has_qkv_bias": False, "has_wo_bias": False, "rope_linear_factor": 1.0}
 _MATRICES = ("attention.wq.weight", "attention.wk.weight", "attention.wv.weight",
              "attention.wo.weight")
 _FEED_FORWARD = ("feed_forward.w_gate.weight", "feed_forward.w_down.weight",
@@ -109,7 +110,10 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, version: int = 0)
     config = model.config
     wrong = [f"{name}={getattr(config, name)!r}, not {value!r}" for name, value in _FIXED.items()
              if getattr(config, name) != value]
-    wrong += [f"layers with {spec}" for spec in odd_layers(config)]
+    odd = odd_layers(config)
+    wrong += [f"layers with {spec}" for spec in odd]
+    if not odd and biases_of(config)["ffn"]:
+        wrong.append("biases in the feed-forward")
     if wrong:
         raise ValueError(f"llama2.c runs Llama 2 and no other; this model has {', '.join(wrong)}. "
                          "Write another format")

@@ -112,6 +112,10 @@ def _config(
         raise ValueError(f"{where} describes no model of this version: {'; '.join(problems)}. "
                          "Download it again")
     wq, dim = shards[0].get(_QUERIES), params["dim"]
+    if wq is not None and wq.ndim == 2 and type(dim) is int and wq.shape[0] > dim:
+        raise ValueError(f"heads share dim equally in Meta's layout, so wq has no more than {dim} "
+                         f"rows; in {where.parent} it has {wq.shape[0]}. Load another format of "
+                         "this model")
     if (wq is not None and wq.ndim == 2 and type(dim) is int
         and 0 < wq.shape[0] != dim / len(shards)):
         raise ValueError(f"wq has {dim} rows in all and {wq.shape[0]} in each file, so there must "

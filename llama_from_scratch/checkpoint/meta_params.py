@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint.plain import ffn_dim_of, plain_layers
+from llama_from_scratch.checkpoint.plain import biases_of, ffn_dim_of, plain_layers
 from llama_from_scratch.config import LlamaConfig, RopeScaling
 
 # Keys of models that compute something else; other unknown keys are about running, such as a batch
@@ -31,6 +31,15 @@ def params_of(config: LlamaConfig) -> dict[str, Any]:
     """The content of params.json for a config. Raises ValueError if it has no words for it."""
     ffn_dim = ffn_dim_of(
         config, rule="params.json has no words for layers without RoPE or with chunks")
+    if config.explicit_head_dim is not None or any(biases_of(config).values()):
+        biases = ", ".join(name for name, is_there in biases_of(config).items() if is_there)
+        raise ValueError("params.json has no words for heads that do not share dim equally, nor "
+                         f"for biases; got {config.n_heads} heads of {config.head_dim} in "
+                         f"dim={config.dim}, and biases of {biases or 'nothing'}. "
+                         "Write another format")
+    if config.rope_linear_factor != 1:
+        raise ValueError("params.json has no words for a RoPE that turns all pairs slower; got "
+                         f"rope_linear_factor={config.rope_linear_factor}. Write another format")
     width, multiplier = _width_rule(config.dim, ffn_dim)
     params: dict[str, Any] = {
         "dim": config.dim, "n_layers": config.n_layers, "n_heads": config.n_heads}
@@ -99,7 +108,16 @@ def text_params(params: Any, *, where: Path) -> dict[str, Any]:
     if later := [f"{key}, as in {of}" for key, of in _LATER.items() if params.get(key)]:
         raise ValueError(f"{where} has {'; '.join(later)}, which is not built yet; this version "
                          "has the text models Llama 1 to 3.3. Load one of those")
+    if params.get("head_dim") is not None and not _is_share(params["head_dim"], params):
+        raise ValueError("heads share dim equally in the text models of Meta's layout; "
+                         f"{where} says head_dim {params['head_dim']!r:.80}. Load another format "
+                         "of this model")
     return params
+
+
+def _is_share(head_dim: Any, params: Mapping[str, Any]) -> bool:
+    dim, n_heads = params.get("dim"), params.get("n_heads")
+    return all(type(n) is int for n in (head_dim, dim, n_heads)) and head_dim * n_heads == dim
 
 
 def _scaling(params: Mapping[str, Any]) -> RopeScaling | None:

@@ -41,6 +41,10 @@ def refuse_impossible_sizes(config: LlamaConfig, *, n_values: int, where: str | 
         raise ValueError(f"dim is the length of every norm, so it cannot exceed the {n_values} "
                          f"numbers in the files; {where} says {config.dim}. Download the "
                          "checkpoint again, or correct the config")
+    if config.n_heads * config.head_dim > n_values:
+        raise ValueError("wq has a row for each channel of each head, so these cannot exceed the "
+                         f"{n_values} numbers in the files; {where} says {config.n_heads} heads of "
+                         f"{config.head_dim}. Download the checkpoint again, or correct the config")
     try:
         param_shapes(config)
     except (RuntimeError, OverflowError, TypeError) as error:

@@ -8,13 +8,14 @@ likeliest token instead of the whole head where that is faster. The model's sour
 Notebook 16.
 """
 
+import functools
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence, Set
 
 import torch
 from jaxtyping import Complex, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llama_from_scratch.checkpoint.described import undescribed
@@ -166,15 +167,15 @@ class _Layer:
     def __init__(self, block: Block, *, dtype: torch.dtype) -> None:
         part, ffn = block.attention, block.feed_forward
         self.attention_norm, self.ffn_norm = _norm(block.attention_norm), _norm(block.ffn_norm)
-        self.wo, self.has_rope = part.wo.weight.detach(), type(part.rotate) is Rotate
+        self.wo, self.has_rope = _product(part.wo), type(part.rotate) is Rotate
         self.chunk_size = part.chunk_size
-        self.w_gate, self.w_up, self.w_down = (
-            w.weight.detach() for w in (ffn.w_gate, ffn.w_up, ffn.w_down))
+        self.w_gate, self.w_up, self.w_down = map(_product, (ffn.w_gate, ffn.w_up, ffn.w_down))
         with torch.inference_mode():
-            weights = [w.weight.detach() for w in (part.wq, part.wk, part.wv)]
-            n_rows = [len(weight) for weight in weights]
+            projections = (part.wq, part.wk, part.wv)
+            n_rows = [w.out_features for w in projections]
             heads_HK = torch.empty(sum(n_rows), dtype=dtype).view(-1, part.head_dim)
-            self.products = list(zip(weights, heads_HK.view(-1).split(n_rows), strict=True))
+            self.products = list(zip(map(_product, projections), heads_HK.view(-1).split(n_rows),
+                                     strict=True))
             n_heads = n_rows[0] // part.head_dim
             self.q_BHTK = heads_HK[:n_heads].view(1, -1, 1, part.head_dim)
             self.kv_HK = heads_HK[n_heads:]
@@ -186,8 +187,8 @@ class _Layer:
         self, x_D: Tensor, *, rotation_R: Tensor, past: _Past, slot: int
     ) -> Float[Tensor, "D"]:
         h_D = self.attention_norm(x_D)
-        for weight, out in self.products:
-            torch.mv(weight, h_D, out=out)
+        for product, out in self.products:
+            product(h_D, out=out)
         if self.has_rope:
             self.wide_HK.copy_(self.qk_HK)
             self.pairs_HR.mul_(rotation_R)
@@ -197,10 +198,18 @@ class _Layer:
         seen = slice(first, slot + 1)
         out_BHTK = F.scaled_dot_product_attention(
             self.q_BHTK, past.keys[:, :, seen], past.values[:, :, seen], enable_gqa=True)
-        x_D = x_D + torch.mv(self.wo, out_BHTK.view(-1))
+        x_D = x_D + self.wo(out_BHTK.view(-1))
         h_D = self.ffn_norm(x_D)
-        gated_F = F.silu(torch.mv(self.w_gate, h_D)).mul_(torch.mv(self.w_up, h_D))
-        return x_D + torch.mv(self.w_down, gated_F)
+        gated_F = F.silu(self.w_gate(h_D)).mul_(self.w_up(h_D))
+        return x_D + self.w_down(gated_F)
+
+
+def _product(linear: nn.Linear) -> Callable[..., Tensor]:
+    """The matrix times a vector, its bias added if it has one; `out=` receives the result."""
+    weight = linear.weight.detach()
+    if linear.bias is None:
+        return functools.partial(torch.mv, weight)
+    return functools.partial(torch.addmv, linear.bias.detach(), weight)
 
 
 def _norm(norm: RMSNorm):

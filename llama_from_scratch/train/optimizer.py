@@ -26,16 +26,16 @@ class Group:
 
 
 def decay_groups(model: nn.Module, *, weight_decay: float) -> list[Group]:
-    """All trainable parameters in at most two groups: matrices, which decay, and norms.
+    """All trainable parameters in at most two groups: matrices, which decay, and vectors.
 
-    The embedding is one of the matrices. Norms have no decay: their weight is a scale near 1, which
-    decay would pull to 0.
+    The embedding is one of the matrices. Vectors have no decay: a norm's is a scale near 1, which
+    decay would pull to 0, and a bias has no input whose size it could exploit.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = {name: p for name, p in trainable.items() if p.ndim > 1}
-    norms = {name: p for name, p in trainable.items() if p.ndim <= 1}
+    vectors = {name: p for name, p in trainable.items() if p.ndim <= 1}
     groups = [Group(params=matrices, weight_decay=weight_decay),
-              Group(params=norms, weight_decay=0.0)]
+              Group(params=vectors, weight_decay=0.0)]
     return [group for group in groups if group.params]
 
 

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 import torch
+from hugging_face_twin import loud
+from relatives import RELATIVES
 from tiny_checkpoints import edit_json, far_logits, same_weights, tiny, tokenizer_for
 
 from llama_from_scratch.checkpoint import folders, gguf_file, hugging_face, inspect, native
@@ -42,6 +44,41 @@ def test_every_readable_format_becomes_every_writable_one_bit_for_bit(
     assert model.config == models[name].config and same_weights(model, models[name])
     assert tokenizer.encode(TEXT) == tokenizer_for(name).encode(TEXT)
     assert torch.equal(far_logits(model), far_logits(models[name]))
+
+
+def formats_for(name):
+    has_halves_of_attention = RELATIVES[name].has_qkv_bias != RELATIVES[name].has_wo_bias
+    return ("native", "gguf") if has_halves_of_attention else ("native", "gguf", "hugging-face")
+
+
+@pytest.mark.parametrize(("name", "source", "target"),
+                         [(name, *pair) for name in RELATIVES
+                          for pair in itertools.permutations(formats_for(name), 2)])
+def test_relatives_of_llama_become_every_format_that_can_say_them_bit_for_bit(
+    name, source, target, tmp_path
+):
+    model, generation = loud(RELATIVES[name]), generation_of(RELATIVES[name])
+    write(tmp_path / "a", model, tokenizer=tokenizer_for(generation), format=source)
+    convert(tmp_path / "a", tmp_path / "b", format=target)
+    again, _ = load(tmp_path / "b")
+    assert again.config == model.config and same_weights(again, model)
+
+
+def generation_of(config):
+    return "llama-2" if config.rope_theta == 1e4 else "llama-3.1"
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+@pytest.mark.parametrize("format", ["meta", "llama2c", "hugging-face"])
+def test_relatives_of_llama_are_refused_where_a_format_has_no_words_for_them(
+    name, format, tmp_path
+):
+    if format in formats_for(name):
+        return
+    with pytest.raises(ValueError, match="Write another format"):
+        write(tmp_path / "a", loud(RELATIVES[name]), format=format,
+              tokenizer=tokenizer_for(generation_of(RELATIVES[name])))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("format", "dtype", "expected"), [

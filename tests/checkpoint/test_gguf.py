@@ -5,6 +5,8 @@ import pytest
 import torch
 from gguf import quants
 from gguf_reference import TYPE, by_their_writer, write
+from hugging_face_twin import loud, twin_of
+from relatives import RELATIVES
 from tiny_checkpoints import (
     MISTAKES,
     TEXT,
@@ -90,6 +92,53 @@ def test_we_read_what_the_reference_writes(generation, tmp_path):
     assert opened.config == model.config and opened.dtype == torch.float32
     assert same_weights(build(opened), model)
     assert torch.equal(far_logits(build(opened)), far_logits(model))
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_a_relative_is_read_from_what_the_reference_writes(name, tmp_path):
+    model = loud(RELATIVES[name])
+    opened = gguf.open_checkpoint(by_their_writer(tmp_path / "m.gguf", model))
+    assert opened.config == model.config and same_weights(build(opened), model)
+    assert difference_from_transformers(build(opened), model) < SAME_ARITHMETIC
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_the_reference_reads_a_relative_as_llama_cpps_converter_would_have_written_it(
+    name, tmp_path
+):
+    """From transformers' tensors, rows of wq and wk and their biases permuted as llama.cpp does."""
+    model = loud(RELATIVES[name])
+    config, theirs = model.config, twin_of(model).state_dict()
+    generation = "llama-2" if config.rope_theta == 1e4 else "llama-3.1"
+    read = reference.GGUFReader(write(tmp_path, model, generation=generation))
+    found = {tensor.name: tensor.data for tensor in read.tensors}
+    facts = {key: field.contents() for key, field in read.fields.items()}
+    for kind in ("weight", "bias"):
+        for ours, name, n_heads in (("attn_q", "q_proj", config.n_heads),
+                                    ("attn_k", "k_proj", config.n_kv_heads)):
+            wanted = theirs.get(f"model.layers.2.self_attn.{name}.{kind}")
+            if wanted is None:
+                assert f"blk.2.{ours}.{kind}" not in found
+                continue
+            halves = wanted.numpy().reshape(n_heads, 2, -1, *wanted.shape[1:])
+            np.testing.assert_array_equal(found[f"blk.2.{ours}.{kind}"],
+                                          halves.swapaxes(1, 2).reshape(wanted.shape))
+    is_explicit = config.explicit_head_dim is not None
+    assert facts["llama.rope.dimension_count"] == config.head_dim
+    for key in ("llama.attention.key_length", "llama.attention.value_length"):
+        assert facts.get(key) == (config.head_dim if is_explicit else None)
+    biases = {key for key in found if key.startswith("blk.0.") and key.endswith(".bias")}
+    n_biases = 3 * config.has_qkv_bias + config.has_wo_bias + 3 * config.has_ffn_bias
+    assert len(biases) == n_biases
+
+
+def test_a_file_with_biases_in_some_layers_is_refused(tmp_path):
+    model = loud(RELATIVES["biases of attention"])
+    for dropped, wrong in (("blk.3.attn_q.bias", "blk.3.attn_q.bias is missing"),
+                           ("blk.0.attn_q.bias", "blk.0.attn_k.bias is not of this model")):
+        path = by_their_writer(tmp_path / "m.gguf", model, drop=[dropped])
+        with pytest.raises(ValueError, match=wrong):
+            gguf.open_checkpoint(path)
 
 
 @pytest.mark.parametrize("mistake", [None, *MISTAKES])

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import gguf as reference
 import pytest
@@ -59,10 +60,41 @@ U32, F32, TEXT_FACT = (reference.GGUFValueType.UINT32,), (reference.GGUFValueTyp
     reference.GGUFValueType.STRING,)
 
 
+@pytest.mark.parametrize(("facts", "factor"), [
+    ({}, 1.0), ({"type": ("linear", *TEXT_FACT)}, 1.0), ({"type": ("none", *TEXT_FACT)}, 1.0),
+    ({"factor": (4.0, *F32)}, 4.0), ({"factor": (0.0, *F32)}, 1.0), ({"factor": (1.0, *F32)}, 1.0),
+    ({"type": ("linear", *TEXT_FACT), "factor": (2.5, *F32)}, 2.5),
+    ({"type": ("none", *TEXT_FACT), "factor": (4.0, *F32)}, 1.0),
+], ids=str)
+def test_a_linear_scaling_of_rope_is_read_as_llama_cpp_does(facts, factor, tmp_path):
+    facts = {f"llama.rope.scaling.{key}": value for key, value in facts.items()}
+    opened = gguf.open_checkpoint(by_their_writer(tmp_path / "m.gguf", tiny(), facts=facts))
+    assert opened.config == dataclasses.replace(tiny().config, rope_linear_factor=factor)
+
+
+def test_the_older_key_of_linear_scaling_is_read_too(tmp_path):
+    facts = {"llama.rope.scale_linear": (4.0, *F32)}
+    opened = gguf.open_checkpoint(by_their_writer(tmp_path / "m.gguf", tiny(), facts=facts))
+    assert opened.config.rope_linear_factor == 4.0
+
+
+def test_a_head_as_wide_as_its_share_of_dim_is_no_explicit_one(tmp_path):
+    facts = {f"llama.attention.{key}_length": (16, *U32) for key in ("key", "value")}
+    opened = gguf.open_checkpoint(by_their_writer(tmp_path / "m.gguf", tiny(), facts=facts))
+    assert opened.config == tiny().config
+
+
 @pytest.mark.parametrize(("facts", "message"), [
     ({"llama.expert_count": (8, *U32)}, r"expert_count is 8, and only 0 can be computed"),
-    ({"llama.rope.scaling.type": ("linear", *TEXT_FACT)}, r"rope.scaling.type is 'linear'"),
-    ({"llama.attention.key_length": (32, *U32)}, r"attention.key_length is 32, not 16"),
+    ({"llama.rope.scaling.type": ("yarn", *TEXT_FACT)}, r"rope.scaling.type is 'yarn'"),
+    ({"llama.rope.scaling.factor": (math.inf, *F32)}, r"rope_linear_factor is used in fp32"),
+    ({"llama.rope.scaling.factor": (-2.0, *F32)}, r"rope_linear_factor must be a number above 0"),
+    ({"llama.attention.key_length": (32, *U32)}, r"rope.dimension_count is 16, not 32"),
+    ({"llama.attention.value_length": (32, *U32)}, r"attention.value_length is 32, not 16"),
+    ({"llama.rope.freq_base": (math.inf, *F32)}, r"rope_theta is used in fp32, .*; got inf"),
+    ({"llama.rope.freq_base": (math.nan, *F32)}, r"rope_theta must be a number above 0; got nan"),
+    ({"llama.attention.layer_norm_rms_epsilon": (math.inf, *F32)}, r"norm_eps is used in fp32"),
+    ({"llama.attention.layer_norm_rms_epsilon": (2.0, *F32)}, r"norm_eps must be below 1; got 2"),
     ({"llama.vocab_size": (32000, *U32)}, r"vocab_size is 32000, not 520"),
     ({"llama.logit_scale": (2.0, *F32)}, r"logit_scale is not a key that is known"),
     ({"split.count": (2, *U32)}, r"it is one of 2 files"),
@@ -70,3 +102,12 @@ U32, F32, TEXT_FACT = (reference.GGUFValueType.UINT32,), (reference.GGUFValueTyp
 def test_a_fact_that_changes_the_arithmetic_is_refused(facts, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         gguf.open_checkpoint(by_their_writer(tmp_path / "m.gguf", tiny(), facts=facts))
+
+
+def test_heads_wider_than_the_file_is_long_are_refused_before_anything_is_made_of_them(tmp_path):
+    facts = {f"llama.{key}": (2**31, *U32) for key in ("attention.key_length",
+                                                       "attention.value_length",
+                                                       "rope.dimension_count")}
+    file = by_their_writer(tmp_path / "m.gguf", tiny("llama-2"), facts=facts)
+    with pytest.raises(ValueError, match=r"wq has a row for each channel of each head"):
+        gguf.open_checkpoint(file)

@@ -1,7 +1,9 @@
 import dataclasses
+import os
 
 import pytest
 import torch
+from relatives import RELATIVES
 from tiny_checkpoints import chat_tokenizer_for, tiny, tokenizer_for
 
 from llama_from_scratch import family
@@ -93,6 +95,8 @@ def test_the_table_tells_all_and_reads_no_weight(tmp_path):
     rows = inspect.facts(opened(family.config("llama-3.2-1b"), file, name="llama-3.2"))
     assert rows == {
         "format": "Meta", "family": "llama-3.2-1b",
+        "license": "Meta's is under the Llama 3.2 Community License "
+                   f"({family.LICENSES['llama-3.2'].allows})",
         "parameters": "1,235,814,400 (the output head is the embedding)",
         "stored as": "bfloat16, 1.5 kB in 2 files", "context": "131,072 tokens",
         "layers": "16, 2,048 wide, feed-forward 8,192",
@@ -106,6 +110,47 @@ def test_the_table_tells_all_and_reads_no_weight(tmp_path):
     assert mixed["heads"] == "32 of 128, key/value heads: one for each head"
     assert [key for key in mixed
             if key.startswith("memory")] == ["memory, float32", "memory, bfloat16"]
+
+
+def test_biases_and_wide_heads_are_told_where_they_are(tmp_path):
+    (tmp_path / "weights").write_bytes(b"")
+    rows = inspect.facts(opened(RELATIVES["all of it, tied"], tmp_path / "weights"))
+    assert rows["heads"] == "4 of 24, key/value heads: 2, shared"
+    assert rows["biases"] == "queries, keys and values, attention's output, feed-forward"
+    assert rows["family"] == "none of the published" and "license" not in rows
+    wide = inspect.facts(opened(RELATIVES["wide heads"], tmp_path / "weights"))
+    assert "biases" not in wide and "computes as llama-3.1" in wide["family"]
+
+
+def test_a_model_that_could_be_of_two_releases_shows_both_licenses(tmp_path):
+    (tmp_path / "weights").write_bytes(b"")
+    rows = inspect.facts(opened(family.config("llama-3.3-70b"), tmp_path / "weights"))
+    assert "Llama 3.1 Community License" in rows["license"]
+    assert "or Meta's is under the Llama 3.3 Community License" in rows["license"]
+
+
+@pytest.mark.parametrize(("name", "content", "told"), [
+    ("LICENSE", b"Apache License\nVersion 2.0\n", "LICENSE: Apache License"),
+    ("license.TXT", b"\xef\xbb\xbf\r\n  LLAMA 2 COMMUNITY LICENSE\r\n",
+     "license.TXT: LLAMA 2 COMMUNITY LICENSE"),
+    ("LICENCE.md", b"", "LICENCE.md: it is empty"),
+    ("LICENSE", b"a\x1b]0;X\x07b\xff\xe2\x80\xae\n", r"LICENSE: a\x1b]0;X\x07b\ufffd\u202e"),
+    ("LICENSE", b"x" * 10**6, "LICENSE: " + "x" * 80 + "..."),
+])
+def test_a_license_in_the_folder_is_shown_by_its_first_line(name, content, told, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    told = told.replace(r"\ufffd", "\ufffd")
+    assert inspect.license_beginning(tmp_path) == told
+    (tmp_path / "m.gguf").write_bytes(b"")
+    beside = told.replace(f"{name}:", f"{name}, beside it:")
+    assert inspect.license_beginning(tmp_path / "m.gguf") == beside
+
+
+def test_what_is_no_license_file_is_not_read(tmp_path):
+    assert inspect.license_beginning(tmp_path) is None
+    (tmp_path / "LICENSE").mkdir()
+    os.mkfifo(tmp_path / "LICENSE.txt")
+    assert inspect.license_beginning(tmp_path) is None
 
 
 @pytest.mark.parametrize(("name", "format", "told"), [

@@ -120,6 +120,18 @@ def test_we_write_what_llama2c_exports(is_tied, version, tmp_path):
     assert same_weights(load(tmp_path / "m" / "model.bin")[0], model)
 
 
+@pytest.mark.parametrize("changes", [
+    dict(explicit_head_dim=32), dict(has_qkv_bias=True), dict(has_wo_bias=True),
+    dict(has_ffn_bias=True), dict(rope_linear_factor=4.0)])
+def test_heads_and_biases_that_llama2c_does_not_know_are_refused(changes, tmp_path):
+    with pytest.raises(ValueError, match=r"llama2.c runs Llama 2 and no other; this model has "
+                                         r"(explicit_head_dim=32, not None|"
+                                         r"rope_linear_factor=4.0, not 1.0|has_\w+_bias=True, not "
+                                         r"False|biases in the feed-forward)\. Write"):
+        llama2c.write(tmp_path / "m", tiny("llama-2", **changes), tokenizer=None)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_model_that_llama2c_would_compute_otherwise_is_refused(tmp_path):
     refusals = {"llama-1": r"norm_eps=1e-06, not 1e-05",
                 "llama-3.1": r"rope_theta=500000.0, not 10000.0, rope_s"}

@@ -4,6 +4,7 @@ import time
 import pytest
 import torch
 from hugging_face_twin import loud
+from relatives import RELATIVES
 from torch import nn
 
 from llama_from_scratch import family
@@ -17,6 +18,8 @@ CHUNKED = dataclasses.replace(
     family.tiny("llama-3.1"), layers=(LayerSpec(chunk_size=5), LayerSpec(has_rope=False)) * 2)
 CONFIGS = {name: family.tiny(name) for name in ("llama-1", "llama-3.1", "llama-3.2")}
 CONFIGS["chunked"] = CHUNKED
+CONFIGS |= {name: RELATIVES[name] for name in ("many heads", "biases of queries, keys and values",
+                                               "all of it, tied")}
 PROMPT = [7, 8, 9, 10, 11, 300]
 
 
