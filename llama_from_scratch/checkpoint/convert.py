@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, meta, native
-from llama_from_scratch.checkpoint.folders import creating_folder
+from llama_from_scratch.checkpoint.folders import creating_folder, held
 from llama_from_scratch.checkpoint.load import open_checkpoint
 from llama_from_scratch.checkpoint.opened import OnTensor, build
 from llama_from_scratch.config import nearest
@@ -39,18 +39,20 @@ def convert(
     format has no such dtype. `n_shards`: the number of weight files, see `write`.
     `on_tensor(n_bytes_done, n_bytes)` is called after each tensor is read.
 
-    Raises ValueError if there is something at `target`, if nothing is recognized at `source`, or if
+    Raises ValueError if there is something at `target`, if nothing can be written there or another
+    process does so now, if nothing is recognized at `source`, or if
     the format has no words for this model, its dtype or its tokenizer; OSError where the disk
     refuses. Either leaves nothing behind.
     """
     refuse_what_cannot_be(target, format=format, dtype=dtype, n_shards=n_shards)
-    opened = open_checkpoint(source)
-    tokenizer = opened.tokenizer()
-    # It holds every other dtype of a checkpoint but float64 exactly
-    wanted = opened.dtype or torch.float32
-    model = build(opened, dtype=DTYPES.get(dtype or "", wanted), on_tensor=on_tensor)
-    write(target, model, tokenizer=tokenizer, format=format, is_packed=dtype == PACKED,
-          n_shards=n_shards)
+    with held(target):  # from before the weights are read, so that no other process writes there
+        opened = open_checkpoint(source)
+        tokenizer = opened.tokenizer()
+        # It holds every other dtype of a checkpoint but float64 exactly
+        wanted = opened.dtype or torch.float32
+        model = build(opened, dtype=DTYPES.get(dtype or "", wanted), on_tensor=on_tensor)
+        write(target, model, tokenizer=tokenizer, format=format, is_packed=dtype == PACKED,
+              n_shards=n_shards)
 
 
 def write(

@@ -44,5 +44,6 @@ def refuse_full_disk(folder: Path, *, n_bytes: int, n_copies: int) -> None:
     free = shutil.disk_usage(there).free
     if n_bytes * n_copies > free:
         raise ValueError(f"the checkpoints of a run must fit onto the disk: {n_copies} of "
-                         f"{n_bytes / 1e9:,.2f} GB are there for a moment, and {free / 1e9:,.2f} GB "
-                         f"are free at {there}. Make room, or choose a folder on another disk")
+                         f"{n_bytes / 1e9:,.2f} GB are there for a moment, and "
+                         f"{free / 1e9:,.2f} GB are free at {there}. Make room, or "
+                         "choose a folder on another disk")
