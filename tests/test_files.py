@@ -189,3 +189,17 @@ def test_nothing_is_taken_for_dead_where_there_are_no_locks(tmp_path, monkeypatc
     with pytest.warns(UserWarning, match="has no locks"), scratch_folder(tmp_path):
         pass
     assert (tmp_path / "building-1").exists()
+
+
+def test_a_lock_on_a_file_that_its_holder_removed_meanwhile_is_taken_again(tmp_path, monkeypatch):
+    lock, asked = files._lock, []
+
+    def after_the_holder_ended(file, *, waits):
+        if not asked:
+            (tmp_path / ".a.lock").unlink()
+        asked.append(file)
+        lock(file, waits=waits)
+
+    monkeypatch.setattr(files, "_lock", after_the_holder_ended)
+    with locked(tmp_path / "a"):
+        assert (tmp_path / ".a.lock").exists() and len(asked) == 2

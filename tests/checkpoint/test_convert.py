@@ -1,6 +1,8 @@
 import dataclasses
 import errno
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
