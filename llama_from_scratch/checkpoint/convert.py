@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from llama_from_scratch.checkpoint import gguf, hugging_face, inspect, llama2c, meta, native
-from llama_from_scratch.checkpoint.folders import creating_folder
+from llama_from_scratch.checkpoint.folders import creating_folder, held
 from llama_from_scratch.checkpoint.load import open_checkpoint
 from llama_from_scratch.checkpoint.opened import OnTensor, build
 from llama_from_scratch.config import nearest
@@ -48,7 +48,8 @@ def convert(
     so; the target says it then where its format can (`NO_CHATS`).
     `on_tensor(n_bytes_done, n_bytes)` is called after each tensor is read.
 
-    Raises ValueError if there is something at `target`, if nothing is recognized at `source`, or if
+    Raises ValueError if there is something at `target`, if nothing can be written there or another
+    process does so now, if nothing is recognized at `source`, or if
     the format has no words for this model, its dtype or its tokenizer; OSError where the disk
     refuses. Either leaves nothing behind.
     """
@@ -56,16 +57,17 @@ def convert(
     if chat_format is not None and chat_format not in CHAT_FORMATS:
         raise ValueError(f"chat formats are {', '.join(CHAT_FORMATS)}; got {chat_format!r}; "
                          f"{nearest(chat_format, CHAT_FORMATS)}")
-    opened = open_checkpoint(source, tokenizer=tokenizer)
-    found = opened.tokenizer()
-    chats = CHAT_FORMATS.get(chat_format or "") or inspect.chat_format(opened.config, found)
-    if chat_format is not None or (chats is not None and not found.prompting.templates):
-        found.prompting = prompting_for(chats, found)
-    # It holds every other dtype of a checkpoint but float64 exactly
-    wanted = opened.dtype or torch.float32
-    model = build(opened, dtype=DTYPES.get(dtype or "", wanted), on_tensor=on_tensor)
-    write(target, model, tokenizer=found, format=format, is_packed=dtype == PACKED,
-          n_shards=n_shards)
+    with held(target):  # from before the weights are read, so that no other process writes there
+        opened = open_checkpoint(source, tokenizer=tokenizer)
+        found = opened.tokenizer()
+        chats = CHAT_FORMATS.get(chat_format or "") or inspect.chat_format(opened.config, found)
+        if chat_format is not None or (chats is not None and not found.prompting.templates):
+            found.prompting = prompting_for(chats, found)
+        # It holds every other dtype of a checkpoint but float64 exactly
+        wanted = opened.dtype or torch.float32
+        model = build(opened, dtype=DTYPES.get(dtype or "", wanted), on_tensor=on_tensor)
+        write(target, model, tokenizer=found, format=format, is_packed=dtype == PACKED,
+              n_shards=n_shards)
 
 
 def write(

@@ -11,6 +11,8 @@ tokenizer.model      ranks in the tiktoken format, with {"special_tokens": [...]
                      in config.json; or SentencePiece's pieces, with {"prefix": ..., "bos": ...,
                      "eos": ...}; or in its place
 tokenizer.json       a vocabulary of another kind, as it was read, with {"bos": ..., "eos": ...}
+checksums.json       {file: CRC-32 of its bytes} for all files of the folder; a checkpoint without
+                     it, of an earlier version, is loaded unchecked
 
 What other files said of texts (`tokenizer.prompting`) is beside these keys.
 
@@ -20,6 +22,7 @@ Notebook 17. The weight format: https://github.com/huggingface/safetensors.
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -27,7 +30,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from llama_from_scratch.checkpoint import safetensors_file
+from llama_from_scratch.checkpoint import checksums, safetensors_file
 from llama_from_scratch.checkpoint.described import refuse_undescribed
 from llama_from_scratch.checkpoint.folders import find, replacing_folder
 from llama_from_scratch.checkpoint.json_file import differences, read_json, write_json
@@ -82,8 +85,9 @@ def load(folder: str | Path) -> tuple[Llama, AnyTokenizer]:
 
 def open_checkpoint(folder: str | Path) -> Opened:
     """The checkpoint in `folder`, its weights not yet read. Raises ValueError as `load` does."""
-    path, about = _describe(folder)
+    path, about, known = _describe(folder)
     config = _config(path, about)
+    checksums.refuse_damage(path / "config.json", known)
     entries = safetensors_file.entries(path / "model.safetensors")
     n_values = sum(math.prod(entry.shape) for entry in entries.values())
     refuse_impossible_sizes(config, n_values=n_values, where=path / "config.json")
@@ -93,8 +97,9 @@ def open_checkpoint(folder: str | Path) -> Opened:
     return Opened(format="llama_from_scratch", where=path, files=(path / "model.safetensors",),
                   config=config, prompting=_prompting(path, about, config),
                   kinds=kinds_of(dtypes), dtype=common_dtype(dtypes),
-                  tensors=partial(_tensors, {name: entries[name] for name in shapes(config)}),
-                  read_tokenizer=partial(_tokenizer, path, about))
+                  tensors=partial(_tensors, {name: entries[name] for name in shapes(config)},
+                                  path / "model.safetensors", known),
+                  read_tokenizer=partial(_tokenizer, path, about, known))
 
 
 def load_weights(folder: str | Path, model: Llama) -> None:
@@ -103,12 +108,22 @@ def load_weights(folder: str | Path, model: Llama) -> None:
     Their device stays, their dtype becomes the file's. Raises ValueError naming the keys whose
     values differ if the checkpoint is of another configuration.
     """
-    path, about = _describe(folder)
+    path, about, known = _describe(folder)
     if found := differences(_config(path, about).to_dict(), model.config.to_dict()):
         raise ValueError(f"the checkpoint in {folder} is of another configuration than the model: "
                          f"{'; '.join(found)}. Build the model from the checkpoint's config, or "
                          "choose another folder")
+    for name in ("config.json", "model.safetensors"):
+        checksums.refuse_damage(path / name, known)
     _fill(model, path)
+
+
+def load_config(folder: str | Path) -> LlamaConfig:
+    """The config of a checkpoint, without reading the weights."""
+    path, about, known = _describe(folder)
+    config = _config(path, about)
+    checksums.refuse_damage(path / "config.json", known)
+    return config
 
 
 def load_tokenizer(folder: str | Path) -> AnyTokenizer:
@@ -123,14 +138,14 @@ def replacing(folder: str | Path) -> Iterator[Path]:
     That happens when the block ends well. Raises ValueError if `folder` holds files that are not a
     checkpoint's, which would be lost.
     """
-    with replacing_folder(folder, refuse=_refuse_foreign) as unfinished:
+    with replacing_folder(folder, refuse=refuse_foreign) as unfinished:
         yield unfinished
 
 
 def write(folder: Path, model: Llama, *, tokenizer: AnyTokenizer) -> None:
-    """Writes the three files of a checkpoint into an existing folder, one after the other.
+    """Writes the files of a checkpoint into an existing folder, one after the other.
 
-    Not atomic by itself.
+    The last one has the checksums of all files that are there by then. Not atomic by itself.
     """
     refuse_what_cannot_be_saved(model, tokenizer)
     if isinstance(tokenizer, SentencePiece):
@@ -153,6 +168,25 @@ def write(folder: Path, model: Llama, *, tokenizer: AnyTokenizer) -> None:
         tokenizer.save(folder / "tokenizer.model")
     write_tensors(folder / "model.safetensors",
                   {n: p.detach() for n, p in model.named_parameters()})
+    checksums.write(folder)
+
+
+def refuse_foreign(folder: Path) -> None:
+    """Raises ValueError if anything but a checkpoint of ours is in `folder`.
+
+    A save removes the old folder whole. A folder that is not there holds nothing.
+    """
+    if not folder.exists():
+        return
+    foreign = sorted(entry.name for entry in folder.iterdir()
+                     if entry.name not in (*FILES, JSON_FILE, *TRAINING_FILES, checksums.NAME))
+    config = folder / "config.json"
+    if not foreign and config.exists() and FORMAT not in config.read_text(errors="replace"):
+        foreign = ["a config.json of another program"]
+    if foreign:
+        raise ValueError("saving replaces the whole folder, so it may hold a checkpoint and "
+                         f"nothing else; {folder} also holds {', '.join(foreign[:4])}. Choose an "
+                         "empty or a new folder")
 
 
 def refuse_what_cannot_be_saved(model: Llama, tokenizer: AnyTokenizer) -> None:
@@ -167,23 +201,11 @@ def refuse_what_cannot_be_saved(model: Llama, tokenizer: AnyTokenizer) -> None:
                          "Train the tokenizer and the model with the same vocab_size")
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """Raises ValueError if anything but a checkpoint of ours is in `folder`.
+def _describe(folder: str | Path) -> tuple[Path, dict[str, Any], dict[str, str] | None]:
+    """Where the checkpoint is, what its config.json says, and its checksums.
 
-    A save removes the old folder whole.
+    What is wrong with config.json is told first; that it was damaged, by the caller after that.
     """
-    foreign = sorted(entry.name for entry in folder.iterdir()
-                     if entry.name not in (*FILES, JSON_FILE, *TRAINING_FILES))
-    config = folder / "config.json"
-    if not foreign and config.exists() and FORMAT not in config.read_text(errors="replace"):
-        foreign = ["a config.json of another program"]
-    if foreign:
-        raise ValueError("saving replaces the whole folder, so it may hold a checkpoint and "
-                         f"nothing else; {folder} also holds {', '.join(foreign[:4])}. Choose an "
-                         "empty or a new folder")
-
-
-def _describe(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     path = find(folder)
     if path is None:
         state = "is not there" if not Path(folder).exists() else "has no config.json"
@@ -201,7 +223,7 @@ def _describe(folder: str | Path) -> tuple[Path, dict[str, Any]]:
         raise ValueError(f"config.json needs the objects \"model\" and \"tokenizer\"; in {folder} "
                          f"there is no {' and no '.join(missing)}. Copy or save the checkpoint "
                          "again")
-    return path, about
+    return path, about, checksums.read(path)
 
 
 def _config(path: Path, about: Mapping[str, Any]) -> LlamaConfig:
@@ -221,19 +243,24 @@ def _prompting(path: Path, about: Mapping[str, Any], config: LlamaConfig) -> Pro
                          "again") from error
 
 
-def _tokenizer(path: Path, about: Mapping[str, Any]) -> AnyTokenizer:
+def _tokenizer(
+    path: Path, about: Mapping[str, Any], known: Mapping[str, str] | None
+) -> AnyTokenizer:
     keys, file = dict(about["tokenizer"]), path / "tokenizer.model"
     keys.pop(_PROMPTING, None)
     if keys.keys() == _OF_JSON and all(isinstance(name, str | None) for name in keys.values()):
+        checksums.refuse_damage(path / JSON_FILE, known)
         return tokenizer_json.from_json(read_json(path / JSON_FILE), **keys)
     if keys.keys() not in (_OF_RANKS, _OF_PIECES):
         raise ValueError(f"the \"tokenizer\" of config.json has {' and '.join(sorted(_OF_RANKS))}, "
                          f"or for SentencePiece {', '.join(sorted(_OF_PIECES))}; in {path} it has "
                          f"{', '.join(sorted(keys)) or 'nothing'}. Copy or save the checkpoint "
                          "again")
+    checksums.refuse_damage(path / "config.json", known)
     if not file.is_file():
         raise ValueError(f"a checkpoint is a folder with {', '.join(FILES)}; {path} has no "
                          "tokenizer.model. Copy or save the checkpoint again")
+    checksums.refuse_damage(file, known)
     if keys.keys() == _OF_PIECES:
         is_known = keys["prefix"] in get_args(Prefix)
         if not is_known or not isinstance(keys["bos"], str) or not isinstance(keys["eos"], str):
@@ -246,14 +273,22 @@ def _tokenizer(path: Path, about: Mapping[str, Any]) -> AnyTokenizer:
 
 
 def _tensors(
-    entries: Mapping[str, TensorEntry], dtype: torch.dtype | None = None
+    entries: Mapping[str, TensorEntry], file: Path, known: Mapping[str, str] | None,
+    dtype: torch.dtype | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Copies, so that the file is not held open.
 
-    Training goes on to write the next file in its place.
+    Training goes on to write the next file in its place. The file's checksum is computed meanwhile
+    by another thread, which costs no time where a second processor is free; the last tensor comes
+    only if it is right.
     """
-    for name, entry in entries.items():
-        yield name, read_tensor(entry, dtype=dtype)
+    *first, last = entries
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        checked = pool.submit(checksums.refuse_damage, file, known)
+        for name in first:
+            yield name, read_tensor(entries[name], dtype=dtype)
+        checked.result()
+    yield last, read_tensor(entries[last], dtype=dtype)
 
 
 @torch.no_grad()

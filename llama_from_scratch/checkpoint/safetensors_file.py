@@ -11,6 +11,7 @@ Notebook 18. The format: https://github.com/huggingface/safetensors.
 import json
 import math
 import mmap
+import stat
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -114,11 +115,15 @@ def read_tensor(entry: TensorEntry, *, dtype: torch.dtype | None = None) -> Shap
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes a file, marked as made by PyTorch, which transformers asks for.
 
+    It may be read by whom any new file may be: the package's own are for their owner alone.
     Raises OSError where the disk refuses.
     """
+    path.write_bytes(b"")
+    mode = stat.S_IMODE(path.stat().st_mode)
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path,
                   metadata={"format": "pt"})
+        path.chmod(mode)
     except SafetensorError as error:
         raise OSError(f"could not write {path}: {error}") from error
 

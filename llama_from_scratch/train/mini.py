@@ -23,7 +23,7 @@ import torch
 from llama_from_scratch import bundled
 from llama_from_scratch.checkpoint import hugging_face
 from llama_from_scratch.checkpoint.convert import DTYPES, PACKED, refuse_what_cannot_be, write
-from llama_from_scratch.checkpoint.folders import creating_folder
+from llama_from_scratch.checkpoint.folders import creating_folder, held
 from llama_from_scratch.checkpoint.load import load
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.transformer import Llama
@@ -70,10 +70,18 @@ def mini(
         able = [name for name, row in PUBLISHED.items() if format in row.formats]
         raise ValueError(f"the format {format} holds {', '.join(able)} alone; got {family}. "
                          "Choose another format")
-    model, tokenizer = trained(family, n_steps=n_steps, cache=cache, on_step=on_step)
-    model.to(published.dtype if dtype is None else DTYPES.get(dtype, torch.float32))
-    settings = dict(tokenizer=tokenizer, format=format, is_packed=dtype == PACKED,
-                    n_shards=n_shards)
+    with held(folder):  # from before the training, so that no other process writes there
+        model, tokenizer = trained(family, n_steps=n_steps, cache=cache, on_step=on_step)
+        model.to(published.dtype if dtype is None else DTYPES.get(dtype, torch.float32))
+        _write(folder, model, format=format, tokenizer=tokenizer, is_packed=dtype == PACKED,
+               n_shards=n_shards)
+
+
+def _write(
+    folder: str | Path, model: Llama, *, format: str, tokenizer: Any, is_packed: bool, n_shards: int
+) -> None:
+    """Writes the checkpoint, and where a published one has more files, those as well."""
+    settings = dict(tokenizer=tokenizer, format=format, is_packed=is_packed, n_shards=n_shards)
     if format not in SIDE_FILES:
         write(folder, model, **settings)
         return

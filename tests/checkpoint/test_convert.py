@@ -2,6 +2,8 @@ import dataclasses
 import errno
 import itertools
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -255,3 +257,42 @@ def test_a_model_whose_texts_end_as_turns_do_gets_the_template_of_its_format(sou
     assert said.templates == {"default": template_of(CHATS["llama-3.2"])}
     convert(folder / "llama-3.2/hugging-face", tmp_path / "base.gguf", format="gguf")
     assert not open_checkpoint(tmp_path / "base.gguf").prompting.templates
+TWO_AT_ONCE = """
+import sys
+from llama_from_scratch.checkpoint.convert import convert
+began = []
+def wait(*_):
+    if not began:
+        began.append(True)
+        print("reads", flush=True)
+        sys.stdin.readline()
+convert(sys.argv[1], sys.argv[2], format=sys.argv[3], on_tensor=wait)
+"""
+
+
+@pytest.mark.parametrize("format", ["gguf", "hugging-face", "native"])
+def test_of_two_conversions_to_one_place_the_second_is_refused_at_the_door(format, tmp_path):
+    source, target = tmp_path / "source", tmp_path / "new" / "target"
+    write(source, tiny("llama-3.1"), tokenizer=tokenizer_for("llama-3.1"), format="native")
+    first = subprocess.Popen(
+        [sys.executable, "-c", TWO_AT_ONCE, source, target, format], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout.readline() == "reads\n"
+    with pytest.raises(ValueError, match=rf"one process at a time writes .*target; process "
+                                         rf"{first.pid} on .* does now"):
+        convert(source, target, format=format)
+    first.communicate("go on\n")
+    assert first.returncode == 0
+    assert [path.name for path in target.parent.iterdir()] == ["target"]
+    assert same_weights(load(target)[0], load(source)[0])
+
+
+def test_a_target_that_cannot_be_written_is_refused_before_the_weights_are_read(tmp_path):
+    write(tmp_path / "source", tiny("llama-3.1"), tokenizer=tokenizer_for("llama-3.1"),
+          format="native")
+    (tmp_path / "file").write_text("")
+    for target in ("/proc/target", tmp_path / "file" / "target"):
+        for format in ("gguf", "meta"):
+            with pytest.raises(ValueError, match="choose another"):
+                convert(tmp_path / "source", target, format=format,
+                        on_tensor=lambda *_: pytest.fail("a tensor was read"))

@@ -42,7 +42,8 @@ def test_what_is_saved_comes_back_bit_for_bit(generation, tmp_path):
     ids = torch.tensor([tokenizer.encode("the cat", bos=True)])
     assert torch.equal(model(ids), loaded(ids))
     names = sorted(p.name for p in tmp_path.rglob("*"))
-    assert names == sorted(["m", *native.FILES]), "a save leaves nothing else behind"
+    expected = sorted(["m", "checksums.json", *native.FILES])
+    assert names == expected, "a save leaves nothing else behind"
 
 
 def test_a_tied_head_is_stored_once_and_stays_tied(tmp_path):
@@ -177,6 +178,7 @@ def test_a_truncated_weight_file_is_refused(kept, tmp_path):
         (lambda f: edit(f, "model", "dims", 3), r"describes no model of this version: .*did you "
                                                 r"mean 'dim'\?"),
         (lambda f: edit(f, "tokenizer", "patern", "x"), "in .* it has pater"),
+        (lambda f: (f / "checksums.json").write_text("[]"), r"checksums.json has for each file "),
     ],
 )
 def test_a_folder_that_is_no_checkpoint_says_what_was_expected(damage, message, tmp_path):
@@ -190,6 +192,7 @@ def edit(folder, part, key, value):
     about = json.loads((folder / "config.json").read_text())
     about[part][key] = value
     (folder / "config.json").write_text(json.dumps(about))
+    (folder / "checksums.json").unlink()
 
 
 def test_a_tokenizer_with_more_ids_than_the_model_is_refused(tmp_path):

@@ -8,6 +8,7 @@ that compile the same thing at once need no lock.
 Notebook 30.
 """
 
+import contextlib
 import functools
 import os
 import tempfile
@@ -15,7 +16,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from llama_from_scratch.files import digest
+from llama_from_scratch.files import digest, scratch_folder
 
 DIGITS = 32  # hexadecimal, of either digest in a file's name: 128 bits
 
@@ -30,25 +31,24 @@ def cached_file(
 ) -> Path:
     """The file that `make` writes to a path; made only if the folder holds none for this key.
 
-    `make` works in a scratch folder of its own, so whatever else it leaves there goes away. Its
+    `make` works in a scratch folder of its own, so whatever else it leaves there goes away, and
+    what a killed process left of its own goes before the next file is made. Its
     exceptions pass through, and leave nothing behind. A folder that cannot be written is replaced
     by a temporary one of this process, with one warning.
     """
     folder = default_folder() if folder is None else folder
     if found := _intact(folder, key, suffix):
         return found
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = tempfile.TemporaryDirectory(dir=folder, prefix="building-",
-                                              ignore_cleanup_errors=True)
-    except OSError as error:
-        folder = _folder_of_this_process(folder, str(error))
-        if found := _intact(folder, key, suffix):
-            return found
-        scratch = tempfile.TemporaryDirectory(dir=folder, prefix="building-",
-                                              ignore_cleanup_errors=True)
-    with scratch as name:
-        made = Path(name) / f"{key[:DIGITS]}{suffix}"
+    with contextlib.ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            scratch = stack.enter_context(scratch_folder(folder))
+        except OSError as error:
+            folder = _folder_of_this_process(folder, str(error))
+            if found := _intact(folder, key, suffix):
+                return found
+            scratch = stack.enter_context(scratch_folder(folder))
+        made = scratch / f"{key[:DIGITS]}{suffix}"
         make(made)
         final = folder / f"{key[:DIGITS]}-{_content_digest(made)}{suffix}"
         # Not files.replacing_file, whose unfinished file has one name for all processes. Nor need

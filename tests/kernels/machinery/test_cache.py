@@ -131,3 +131,11 @@ assert path.read_bytes() == b"x" * 4096 * 64
         _, errors = run.communicate(timeout=120)
         assert run.returncode == 0, errors.decode()
     assert len(cubins(tmp_path / "cache")) == 1
+
+
+def test_what_a_killed_process_left_half_built_goes_with_the_next_build(tmp_path):
+    (tmp_path / "building-x").mkdir()
+    (tmp_path / "building-x/half").write_text("built")
+    cached_file(KEY, suffix=".cubin", make=Maker(), folder=tmp_path)
+    (left,) = tmp_path.iterdir()
+    assert not left.name.startswith("building-")
