@@ -9,7 +9,8 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 
@@ -77,3 +78,43 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
 
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
+
+
+def user_cache() -> Path:
+    """The folder for what this project can make again: `llama_from_scratch` in the user's cache.
+
+    That is in $XDG_CACHE_HOME if it is an absolute path, else in ~/.cache; for a user without a
+    home folder, in the temporary folder. It need not exist.
+    """
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(chosen):
+        return Path(chosen) / "llama_from_scratch"
+    try:
+        return Path.home().absolute() / ".cache" / "llama_from_scratch"
+    except RuntimeError:  # no HOME, and a user id that no file knows, as in some containers
+        return Path(tempfile.gettempdir()) / f"llama_from_scratch-{os.getuid()}"
+
+
+@contextlib.contextmanager
+def sharing(folder: Path, *, alone: Callable[[], object]) -> Iterator[None]:
+    """Holds a folder together with other processes while the block runs.
+
+    A process that comes while no other holds it first calls `alone`, which may remove what others
+    left when they were killed: the system ends their hold. Where folders cannot be held (Windows,
+    some network disks), `alone` is never called.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone()
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)

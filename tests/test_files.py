@@ -1,12 +1,15 @@
 """Files are written whole, hashed without collisions, and changed by one process at a time."""
 
+import os
 import subprocess
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
-from llama_from_scratch.files import digest, locked, replacing_file
+from llama_from_scratch.files import digest, locked, replacing_file, sharing, user_cache
 
 
 def test_file_appears_whole_and_in_one_step(tmp_path):
@@ -49,3 +52,34 @@ def test_lock_is_held_by_one_process_at_a_time_and_ends_with_it(tmp_path):
     assert asker.communicate(timeout=60)[0] == "got\n"
     with locked(tmp_path / "a"):
         pass
+
+
+def test_users_cache_is_where_the_user_says_and_else_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache() == tmp_path / "llama_from_scratch"
+    for chosen in ("", "not/absolute"):
+        monkeypatch.setenv("XDG_CACHE_HOME", chosen)
+        assert user_cache() == Path.home() / ".cache" / "llama_from_scratch"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no numbered users")
+def test_user_without_a_home_folder_has_a_cache_in_the_temporary_folder(monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    assert user_cache().parent == Path(tempfile.gettempdir())
+    assert str(os.getuid()) in user_cache().name
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be held on Windows")
+def test_only_the_first_to_share_a_folder_is_alone(tmp_path):
+    calls = []
+    with sharing(tmp_path, alone=lambda: calls.append("first")):
+        with sharing(tmp_path, alone=lambda: calls.append("second")):
+            pass
+        assert calls == ["first"]
+    with sharing(tmp_path, alone=lambda: calls.append("third")):
+        pass
+    assert calls == ["first", "third"]
