@@ -77,6 +77,19 @@ def forbids_programs(folder: Path) -> bool:
     return os.name != "nt" and bool(os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0))
 
 
+def problem_with(folder: Path) -> str:
+    """Why programs cannot be kept in a folder that may be still to be made, or nothing."""
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    try:
+        if nearest == folder:
+            check_folder(folder, is_program=True)
+        elif forbids_programs(nearest):
+            return "its disk is mounted noexec: no program may run from there"
+        return "" if os.access(nearest, os.W_OK) else f"{nearest} cannot be written"
+    except (UnfitFolder, OSError) as problem:
+        return str(problem)
+
+
 def _found_or_made(
     folder: Path, key: str, suffix: str, make: Callable[[Path], object], is_program: bool
 ) -> Path:

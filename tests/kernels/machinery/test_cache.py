@@ -287,6 +287,17 @@ def test_a_real_noexec_mount_is_known(tmp_path):
     assert not cache.forbids_programs(tmp_path)
 
 
+def test_what_speaks_against_a_folder_is_said_beforehand(noexec, tmp_path, monkeypatch):
+    fresh = tmp_path / "a" / "b"
+    assert cache.problem_with(fresh) == cache.problem_with(tmp_path) == "" and not fresh.exists()
+    assert "noexec" in cache.problem_with(noexec) and "noexec" in cache.problem_with(noexec / "new")
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    assert "other users can write" in cache.problem_with(tmp_path / "open")
+    monkeypatch.setattr(cache.os, "access", lambda path, mode: False)
+    assert cache.problem_with(fresh) == f"{tmp_path} cannot be written"
+
+
 # --- what killed processes leave ------------------------------------------------------------------
 
 BUILDER = """
