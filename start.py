@@ -138,8 +138,10 @@ def check_disk(free, need):
 
 def check_place(folder):
     """Refuses a folder in which nothing can be made, or whose name the tools below trip over."""
-    # distutils takes $ and {} for its variables; PATH and .pth files have their separators.
-    odd = [sign for sign in folder if sign in "${}" + os.pathsep or not sign.isprintable()]
+    # distutils takes $ and {} for its variables; PATH and .pth files have their separators; and the
+    # scripts that pip writes, such as `llama`, quote no quotes.
+    signs = "${}" + os.pathsep + ('"`\\' if os.name != "nt" else "")
+    odd = [sign for sign in folder if sign in signs or not sign.isprintable()]
     if odd:
         raise CannotStart(
             f"The path of this folder must not contain {odd[0]!r}, which pip and other tools do "
