@@ -255,3 +255,18 @@ def _holder(lock: Path) -> str:
     except OSError:
         told = ""
     return "".join(c for c in told if c.isprintable()) or "another one"
+
+
+def user_cache() -> Path:
+    """The folder for what this project can make again: `llama_from_scratch` in the user's cache.
+
+    That is in $XDG_CACHE_HOME if it is an absolute path, else in ~/.cache; for a user without a
+    home folder, in the temporary folder. It need not exist.
+    """
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    if os.path.isabs(chosen):
+        return Path(chosen) / "llama_from_scratch"
+    try:
+        return Path.home().absolute() / ".cache" / "llama_from_scratch"
+    except RuntimeError:  # no HOME, and a user id that no file knows, as in some containers
+        return Path(tempfile.gettempdir()) / f"llama_from_scratch-{os.getuid()}"

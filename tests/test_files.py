@@ -4,14 +4,23 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import zlib
+from pathlib import Path
 
 import pytest
 
 from llama_from_scratch import files
-from llama_from_scratch.files import checksum, digest, locked, replacing_file, scratch_folder
+from llama_from_scratch.files import (
+    checksum,
+    digest,
+    locked,
+    replacing_file,
+    scratch_folder,
+    user_cache,
+)
 
 
 def test_file_appears_whole_and_in_one_step(tmp_path):
@@ -203,3 +212,22 @@ def test_a_lock_on_a_file_that_its_holder_removed_meanwhile_is_taken_again(tmp_p
     monkeypatch.setattr(files, "_lock", after_the_holder_ended)
     with locked(tmp_path / "a"):
         assert (tmp_path / ".a.lock").exists() and len(asked) == 2
+
+
+def test_users_cache_is_where_the_user_says_and_else_in_the_home_folder(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert user_cache() == tmp_path / "llama_from_scratch"
+    for chosen in ("", "not/absolute"):
+        monkeypatch.setenv("XDG_CACHE_HOME", chosen)
+        assert user_cache() == Path.home() / ".cache" / "llama_from_scratch"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no numbered users")
+def test_user_without_a_home_folder_has_a_cache_in_the_temporary_folder(monkeypatch):
+    def home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", home)
+    assert user_cache().parent == Path(tempfile.gettempdir())
+    assert str(os.getuid()) in user_cache().name

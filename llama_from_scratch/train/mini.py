@@ -26,6 +26,7 @@ from llama_from_scratch.checkpoint.convert import DTYPES, PACKED, refuse_what_ca
 from llama_from_scratch.checkpoint.folders import creating_folder, held
 from llama_from_scratch.checkpoint.load import load
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.files import user_cache
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer import chat_format
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
@@ -132,7 +133,7 @@ def trained(
 
 def default_cache() -> Path:
     """Where trained minis are kept unless a caller names another folder."""
-    return Path.home() / ".cache" / "llama_from_scratch" / "minis"
+    return user_cache() / "minis"
 
 
 # --- what it learns from --------------------------------------------------------------------------

@@ -73,7 +73,7 @@ def test_stop_ends_a_long_answer(model, tokenizer, monkeypatch):
     chat.send("again")
     assert "still writing" in chat.problem.value
     chat.stop_button.click()
-    chat.thread.join(timeout=5)
+    chat.thread.join(timeout=60)
     assert not chat.thread.is_alive() and not chat.send_button.disabled and len(chat.turns) == 2
 
 
@@ -215,7 +215,7 @@ def test_stop_ends_a_long_answer_and_what_was_read_is_remembered(conversation, s
     assert "still writing" in conversation.problem.value
     time.sleep(0.2)
     conversation.stop_button.click()
-    conversation.thread.join(timeout=5)
+    conversation.thread.join(timeout=60)
     assert not conversation.thread.is_alive() and not conversation.send_button.disabled
     assert len(conversation.turns) == 2 and len(spoken.messages[1].content) > 0
 
