@@ -1,7 +1,10 @@
 """`llama tokenize`: the tokens of a text, one a line."""
 
 import argparse
+import sys
 from pathlib import Path
+
+from llama_from_scratch.commands.writing import warn_of_special
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -9,8 +12,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("tokenize", help="show how a text becomes tokens")
     parser.set_defaults(run=run)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("text", nargs="?", help="the text itself")
+    source.add_argument("text", nargs="?", help="the text itself; - reads it from standard input")
     source.add_argument("--file", type=Path, help="or a UTF-8 file")
+    parser.add_argument("--special", action="store_true",
+                        help="names of special tokens in the text are these tokens and not text")
     parser.add_argument("--model", help="a checkpoint's folder or file, or an id on the Hugging "
                         "Face hub (default: the bundled mini model)")
 
@@ -23,9 +28,16 @@ def run(args: argparse.Namespace) -> int:
 
     model = bundled.path("mini") if args.model is None else args.model
     tokenizer = open_checkpoint(model).tokenizer()
-    text = args.text if args.file is None else read_text(args.file)
-    ids = tokenizer.encode(text)
+    text = read_text(args.file) if args.file is not None else args.text
+    if args.text == "-":
+        text = sys.stdin.read()
+    warn_of_special(tokenizer, text, is_special=args.special)
+    ids = tokenizer.encode(text, allowed_special="all" if args.special else frozenset())
+    names = {token: name for name, token in tokenizer.special_ids.items()}
     for token in ids:
+        if token in names:
+            print(f"{token:7}  {names[token]}")
+            continue
         piece = tokenizer.decode_bytes([token])
         try:
             print(f"{token:7}  {piece.decode()!r}")

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from llama_from_scratch.commands.device import usable_device
+from llama_from_scratch.commands.numbers import real, seed, whole
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -14,23 +15,23 @@ def add(commands: argparse._SubParsersAction) -> None:
         description="Trains a tokenizer on the text, then a model, and saves both. The defaults "
         "make a model of about 1M parameters in about two minutes on one core of a laptop. Ctrl-C "
         "stops and keeps what was learnt.")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, is_lasting=True)
     _add_data_arguments(parser)
     parser.add_argument("--out", type=Path,
                         help="the folder to save to (default: runs/NAME_OF_DATA)")
     parser.add_argument("--resume", action="store_true",
                         help="go on with the run in --out; repeat its other arguments")
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--batch", type=int, default=4, metavar="ROWS",
+    parser.add_argument("--steps", type=whole(), default=1200)
+    parser.add_argument("--batch", type=whole(), default=4, metavar="ROWS",
                         help="windows per step (default 4)")
-    parser.add_argument("--seq-len", type=int, default=256, metavar="TOKENS",
+    parser.add_argument("--seq-len", type=whole(), default=256, metavar="TOKENS",
                         help="tokens per window (default 256)")
-    parser.add_argument("--lr", type=float,
+    parser.add_argument("--lr", type=real,
                         help="peak learning rate (default: that of TrainConfig)")
     _add_model_arguments(parser)
-    parser.add_argument("--validation", type=float, default=0.05, metavar="FRACTION",
+    parser.add_argument("--validation", type=real, default=0.05, metavar="FRACTION",
                         help="kept apart to judge by (default 0.05)")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=seed(), default=0)
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default cpu)")
     parser.add_argument("--bf16", action="store_true",
                         help="multiply matrices in bfloat16: faster on GPUs and some CPUs")
@@ -48,13 +49,13 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--vocab", type=int, default=1024,
+    parser.add_argument("--vocab", type=whole(), default=1024,
                         help="size of the vocabulary (default 1024)")
-    parser.add_argument("--dim", type=int, default=128, help="width of the model (default 128)")
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--kv-heads", type=int, default=2)
-    parser.add_argument("--context", type=int, default=512, metavar="TOKENS",
+    parser.add_argument("--dim", type=whole(), default=128, help="width of the model (default 128)")
+    parser.add_argument("--layers", type=whole(), default=4)
+    parser.add_argument("--heads", type=whole(), default=4)
+    parser.add_argument("--kv-heads", type=whole(), default=2)
+    parser.add_argument("--context", type=whole(), default=512, metavar="TOKENS",
                         help="longest text the model takes (default 512)")
 
 
