@@ -6,6 +6,7 @@ from pathlib import Path
 
 from llama_from_scratch.commands.device import usable_device
 from llama_from_scratch.commands.numbers import real, seed, whole
+from llama_from_scratch.commands.terminal import shown_line
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -24,8 +25,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--steps", type=whole(), default=1200)
     parser.add_argument("--batch", type=whole(), default=4, metavar="ROWS",
                         help="windows per step (default 4)")
-    parser.add_argument("--seq-len", type=whole(), default=256, metavar="TOKENS",
-                        help="tokens per window (default 256)")
+    parser.add_argument("--seq-len", type=whole(), metavar="TOKENS",
+                        help="tokens per window (default 256, or the context if that is less)")
     parser.add_argument("--lr", type=real,
                         help="peak learning rate (default: that of TrainConfig)")
     _add_model_arguments(parser)
@@ -54,7 +55,8 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dim", type=whole(), default=128, help="width of the model (default 128)")
     parser.add_argument("--layers", type=whole(), default=4)
     parser.add_argument("--heads", type=whole(), default=4)
-    parser.add_argument("--kv-heads", type=whole(), default=2)
+    parser.add_argument("--kv-heads", type=whole(),
+                        help="key/value heads (default 2, or 1 if --heads is odd)")
     parser.add_argument("--context", type=whole(), default=512, metavar="TOKENS",
                         help="longest text the model takes (default 512)")
 
@@ -73,6 +75,10 @@ def run(args: argparse.Namespace) -> int:
     path = bundled.path("stories.txt") if args.data is None else args.data
     out = Path("runs", path.stem) if args.out is None else args.out
     device = usable_device(args.device)
+    if args.seq_len is None:
+        args.seq_len = min(256, args.context)
+    if args.kv_heads is None:
+        args.kv_heads = 1 if args.heads % 2 else 2
     config = _train_config(args)
     if args.seq_len > args.context:
         raise ValueError("a window must fit into the model's context; "
@@ -129,7 +135,7 @@ def _documents(path: Path, args: argparse.Namespace):
     from llama_from_scratch.train import read_documents
 
     def skip(file: Path, reason: str) -> None:
-        print(f"left out {file}: {reason}", file=sys.stderr)
+        print(shown_line(f"left out {file}: {reason}"), file=sys.stderr)
 
     separator = "\n\n" if args.blank_lines or args.data is None else None
     return read_documents(path, separator=separator, suffixes=args.suffix,

@@ -23,6 +23,18 @@ def test_tokenize_shows_each_piece_and_its_id(trained, capsys):
         assert rows[-1].endswith(r"b'\xa9'"), "half a character is shown as bytes"
 
 
+def test_names_of_special_tokens_are_tokens_only_if_asked_for(talker, capsys):
+    command = ["tokenize", "a<|eot_id|>", "--model", talker]
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    assert "holds <|eot_id|>, taken as plain text" in shown.err
+    assert main([*command, "--special"]) == 0
+    shown = capsys.readouterr()
+    tokenizer = tokenizer_for("llama-3.1")
+    assert shown.err == "" and shown.out.splitlines()[1].split() == [
+        str(tokenizer.special_ids["<|eot_id|>"]), "<|eot_id|>"]
+
+
 @pytest.mark.parametrize(("command", "message"), [
     (["tokenize", "--file", "nowhere.txt", "--model", "{run}"], "No such file"),
 ])

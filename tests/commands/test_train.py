@@ -68,6 +68,16 @@ def test_a_folder_is_read_with_the_chosen_suffixes_and_bad_files_are_named(tmp_p
     assert f"left out {folder / 'latin.py'}" in shown.err and "1 documents" in shown.out
 
 
+def test_defaults_fit_what_is_asked_for(trained):
+    flags = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {"--heads": "1", "--steps": "1"}
+    del flags["--seq-len"], flags["--kv-heads"]
+    out = trained / "fits"
+    words = [word for pair in flags.items() for word in pair]
+    assert main(["train", "--data", str(trained / "text.txt"), "--out", str(out), *words]) == 0
+    settings = json.loads((out / "training.json").read_text())["settings"]
+    assert settings["config"]["seq_len"] == 64 and settings["model"]["n_kv_heads"] == 1
+
+
 @pytest.mark.parametrize(("command", "message"), [
     (["train", "--data", "nowhere.txt"], "nowhere.txt is not there"),
     ([*train("{text}", "{run}")], "already holds a checkpoint"),
