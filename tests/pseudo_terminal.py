@@ -25,6 +25,11 @@ class Screen:
         before, _, self.shown = self.shown.partition(wanted)
         return (before + wanted).decode(errors="replace")
 
+    def wait_for_more(self) -> None:
+        """Waits until something is shown after what was waited for."""
+        while not self.shown:
+            assert self._read(), "the program has ended"
+
     def type(self, text: str | bytes) -> None:
         """Types or pastes; reads meanwhile, as a terminal does."""
         data = text.encode() if isinstance(text, str) else text

@@ -122,6 +122,7 @@ def test_a_conversation_on_a_terminal_takes_pastes_and_ctrl_c(talker):
         screen.wait_for("you> ")
         screen.type("the cat\n\n" + "sat on the mat\n" * 199)
         screen.wait_for("sat on the mat\r\n" * 199)
+        screen.wait_for_more()  # the answer
         screen.type("\x03")
         screen.wait_for("(stopped)")
         screen.wait_for("you> ")

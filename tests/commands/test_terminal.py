@@ -61,13 +61,13 @@ def test_a_lone_surrogate_of_a_file_name_is_shown():
 
 def test_only_the_beginning_of_a_line_that_is_redrawn_passes():
     for text, expected in (
-        ("\r\x1b[K12 %", "\r\x1b[K12 %"), ("\rloading\x1b[K", "\rloading\\x1b[K"), ("\n\x1b[A",) * 2,
+        ("\r\x1b[K12 %", "\r\x1b[K12 %"), ("\rloading\x1b[K", "\rloading\\x1b[K"),
+        ("\n\x1b[A", "\n\x1b[A"),
         ("\x1b[A12", r"\x1b[A12"), ("a\rb", r"a\rb"), ("\r\x1b]0;X\x07", "\r\\x1b]0;X\\x07"),
     ):
         below = io.StringIO()
         on(below, is_redrawn=True).write(text)
         assert below.getvalue() == expected
-        assert shown(on(below).write(text) * "" + text) == shown(text)
 
 
 class Broken(io.StringIO):
@@ -124,11 +124,8 @@ def shell(script, **environment):
     return done.returncode, done.stdout, done.stderr.decode()
 
 
-TEXT = "'" + "hello " * 30_000 + "'"
-
-
 @pytest.mark.parametrize(("command", "status"), [
-    (f"echo {TEXT} | llama tokenize - | head -1", 141),
+    ("seq 30000 > $TEXT; llama tokenize --file $TEXT | head -1", 141),
     ("llama tokenize hello | true", 141),
     ("llama --help | true", 141),
     ("llama progress | true", 141),
@@ -136,10 +133,10 @@ TEXT = "'" + "hello " * 30_000 + "'"
     ("llama generate --max-tokens 3 | true", 141),
     ("echo a | llama chat --max-tokens 3 | true", 141),
 ])
-def test_a_closed_pipe_ends_a_command_quietly(command, status):
+def test_a_closed_pipe_ends_a_command_quietly(command, status, tmp_path):
     from llama_from_scratch import bundled
 
-    found, _, errors = shell(command, MINI=str(bundled.path("mini")))
+    found, _, errors = shell(command, MINI=str(bundled.path("mini")), TEXT=str(tmp_path / "text"))
     assert (found, errors) == (status, "")
 
 
@@ -179,10 +176,11 @@ def test_no_encoding_kills_a_command(command, encoding):
 @pytest.mark.parametrize("command", [
     ["inspect", "\x1b]0;X\x07\r\x9b2J\u202e"], ["tokenize", "--file", "\x1b]0;X\x07\r\u202e"],
     ["generate", "--prompt-file", "\x1b]0;X\x07"], ["explode\x1b]0;X\x07", "\x1b[2J"],
-    ["inspect", "x", "\x1b[2J\r"], ["tokenize", "\x1b]0;X\x07\r\x9b"], ["generate", "--seed", "\x1b"],
+    ["inspect", "x", "\x1b[2J\r"], ["tokenize", "\x1b]0;X\x07\r\x9b"],
+    ["generate", "--seed", "\x1b"],
     ["train", "--data", "\x1b]0;X\x07"], ["convert", "\x1b[2J", "x", "--format", "\x1b[2J"],
 ])
-def test_no_argument_reaches_the_terminal_raw(command, capfd):
+def test_no_argument_reaches_the_terminal_raw(command):
     done = subprocess.run([*LLAMA, *command], capture_output=True)
     for shown_bytes in (done.stdout, done.stderr):
         text = shown_bytes.decode()

@@ -140,7 +140,7 @@ def test_nothing_that_was_typed_is_left_for_the_shell_and_the_terminal_is_as_it_
         screen.type("mine\n")
         status, shown = screen.end()
         assert status == 0 and "LEFT mine" in shown
-    settings = [text[text.index("speed"):].split("\x1b")[0].split("READY")[0].split("END")[0].split()
+    settings = [text[text.index("speed"):].partition("\x1b")[0].partition("READY")[0].split()
                 for text in (before, after)]
     assert "icanon" in settings[0] and settings[0] == settings[1]
 

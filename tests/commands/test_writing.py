@@ -1,4 +1,5 @@
 import argparse
+import sys
 
 import pytest
 from loud_models import loud_model
@@ -61,7 +62,8 @@ def test_an_unnamed_length_is_what_fits_and_a_named_one_is_not(pieces, capsys):
 def test_text_after_no_prompt_has_no_blank_in_front(pieces, capsys, monkeypatch):
     model, tokenizer = pieces
     ids = tokenizer.encode("the  cat")
-    monkeypatch.setattr("llama_from_scratch.generate.generate.stream", lambda *_, **__: iter(ids))
+    module = sys.modules["llama_from_scratch.generate.generate"]  # `generate` is a function, too
+    monkeypatch.setattr(module, "stream", lambda *_, **__: iter(ids))
     assert tokenizer.decode_bytes(ids).startswith(b" the  cat")
     for prompt, expected in (("", "the  cat\n"), ("x", "x the  cat\n")):
         write(model, tokenizer, prompt, parse(), seed=0)
