@@ -59,6 +59,7 @@ class Terminal(io.TextIOBase):
 
     def __init__(self, below: io.TextIOBase | None, *, is_lasting: bool, is_redrawn: bool) -> None:
         self._below, self.is_lasting, self._is_redrawn = below, is_lasting, is_redrawn
+        self._failure: OSError | None = None
 
     @property
     def encoding(self) -> str:
@@ -94,20 +95,18 @@ class Terminal(io.TextIOBase):
         return True
 
     def _try(self, act: Callable[[io.TextIOBase], object]) -> None:
-        if self._below is None:
-            return
         try:
-            act(self._below)
+            if self._below is not None:
+                act(self._below)
         except OSError as error:
             # Python would try to write what is left once more when it ends.
             with contextlib.suppress(OSError):
                 _redirect_to_nowhere(self._below.fileno())
+            is_closed = isinstance(error, BrokenPipeError)
+            self._failure = OutputClosed(*error.args) if is_closed else error
             self._below = None
-            if self.is_lasting:
-                return
-            if isinstance(error, BrokenPipeError):
-                raise OutputClosed(*error.args) from error
-            raise
+        if self._failure is not None and not self.is_lasting:
+            raise self._failure  # each time, because argparse drops the first one
 
 
 @contextlib.contextmanager
