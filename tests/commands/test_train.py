@@ -69,7 +69,8 @@ def test_a_folder_is_read_with_the_chosen_suffixes_and_bad_files_are_named(tmp_p
 
 
 def test_defaults_fit_what_is_asked_for(trained):
-    flags = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {"--heads": "1", "--steps": "1"}
+    flags = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {
+        "--heads": "1", "--steps": "1", "--validation": "0.4"}
     del flags["--seq-len"], flags["--kv-heads"]
     out = trained / "fits"
     words = [word for pair in flags.items() for word in pair]
