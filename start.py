@@ -86,7 +86,22 @@ class Unreachable(CannotStart):
 
 
 def say(text):
-    print(text, flush=True)
+    write(sys.stdout, text + "\n")
+
+
+def write(stream, text):
+    """Writes what `stream` can show, the rest as escapes; one that is closed stops nothing."""
+    if stream is None:
+        return
+    shown = "".join(letter if letter in "\n\t" or letter.isprintable()
+                    else letter.encode("unicode_escape").decode() for letter in text)
+    encoding = getattr(stream, "encoding", None) or "ascii"
+    try:
+        stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except OSError:
+        # Python would try to write what is left once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # --- what this machine has ------------------------------------------------------------------------
@@ -440,8 +455,7 @@ def pip_install(*arguments):
     def echo():
         for line in pip.stderr:
             words.append(line.decode("utf-8", "replace"))
-            sys.stderr.write(words[-1])
-            sys.stderr.flush()
+            write(sys.stderr, words[-1])
 
     reader = threading.Thread(target=echo)
     reader.start()
@@ -739,13 +753,13 @@ def main(argv):
             copy_lessons()
         return lab(options.no_browser, MINE if options.mine else LESSONS)
     except CannotStart as problem:
-        sys.stderr.write(f"\nCannot start: {problem}\n")
+        write(sys.stderr, f"\nCannot start: {problem}\n")
     except OSError as problem:
-        sys.stderr.write(f"\nCannot start: {explain_os(problem)}\n")
+        write(sys.stderr, f"\nCannot start: {explain_os(problem)}\n")
     except subprocess.CalledProcessError as problem:
-        sys.stderr.write(f"\nCannot start: this command failed: {' '.join(problem.cmd)}\n")
+        write(sys.stderr, f"\nCannot start: this command failed: {' '.join(problem.cmd)}\n")
     except KeyboardInterrupt:
-        sys.stderr.write("\nStopped. Start again to go on.\n")
+        write(sys.stderr, "\nStopped. Start again to go on.\n")
     return 1
 
 

@@ -4,6 +4,7 @@ import ast
 import errno
 import functools
 import importlib.util
+import io
 import json
 import os
 import subprocess
@@ -682,3 +683,27 @@ def test_a_module_that_is_missing_is_noticed(start, monkeypatch):
     assert start.can_run_kernels(sys.executable) and not start.can_run_kernels("/no/such/python")
     monkeypatch.setattr(start, "CORE_MODULES", ("torch", "no_such_module_at_all"))
     assert not start.can_run_kernels(sys.executable)
+
+
+@pytest.mark.parametrize(("encoding", "expected"), [
+    ("ascii", b"\\x1b]0;X\\x07\\r caf\\xe9 \\u25a0\n"),
+    ("utf-8", "\\x1b]0;X\\x07\\r caf\u00e9 \u25a0\n".encode()),
+])
+def test_output_shows_what_the_terminal_can_and_the_rest_as_escapes(
+    start, monkeypatch, encoding, expected
+):
+    data = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(data, encoding=encoding))
+    start.say("\x1b]0;X\x07\r caf\u00e9 \u25a0")
+    assert data.getvalue() == expected
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "| true", "2>&1 | true", "2>&-"])
+def test_output_that_nobody_reads_stops_nothing(closed):
+    script = ("import start, sys, time\n"
+              "for _ in range(3): start.say('x' * 100000); start.write(sys.stderr, 'y' * 100000)\n"
+              "sys.exit(7)")
+    done = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {closed}', sys.executable, script],
+        cwd=ROOT, capture_output=True)
+    assert done.returncode == 7 and b"Error" not in done.stderr

@@ -14,7 +14,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         "convert", help="write a checkpoint in another format",
         description="Reads a checkpoint of any format and writes it in another. Nothing is "
         "rounded unless --dtype asks for it.")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, is_lasting=True)
     parser.add_argument("source", metavar="A",
                         help="a checkpoint's folder or file, or an id on the Hugging Face hub")
     parser.add_argument("target", metavar="B", type=Path, help=target.TARGET_HELP)

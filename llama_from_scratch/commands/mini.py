@@ -14,7 +14,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         description="Writes a checkpoint with the files, names and dtype of a published Llama, "
         "thousands of times smaller: it tells stories, and chats in its family's format. The "
         "first of a family is trained in two minutes, and kept.")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, is_lasting=True)
     parser.add_argument("--family", default="llama-2", help="llama-1, llama-2, llama-3, llama-3.1, "
                         "llama-3.2 or llama-3.3 (default llama-2)")
     parser.add_argument("--out", type=Path, required=True, metavar="B", help=target.TARGET_HELP)

@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from llama_from_scratch.commands.numbers import whole
+
 FORMAT_HELP = "hugging-face, meta, gguf, llama2c or native"
 TARGET_HELP = "a new folder, or for gguf a new file"
 
@@ -11,7 +13,7 @@ def add_form_arguments(parser: argparse.ArgumentParser, *, usual_dtype: str) -> 
     """Adds the numbers' type and the number of files; `usual_dtype` is text for --help."""
     parser.add_argument("--dtype", help="float32, bfloat16, float16, and for gguf q8_0 "
                         f"(default: {usual_dtype})")
-    parser.add_argument("--shards", type=int, default=1, metavar="N",
+    parser.add_argument("--shards", type=whole(), default=1, metavar="N",
                         help="how many weight files, in meta and hugging-face (default 1)")
 
 

@@ -4,21 +4,26 @@ import argparse
 import sys
 from pathlib import Path
 
+from llama_from_scratch.commands.numbers import whole
+from llama_from_scratch.commands.writing import warn_of_special
+
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the subcommand and its arguments."""
     parser = commands.add_parser("tokenize", help="show how a text becomes tokens")
     parser.set_defaults(run=run)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("text", nargs="?", help="the text itself")
+    source.add_argument("text", nargs="?", help="the text itself; - reads it from standard input")
     source.add_argument("--file", type=Path, help="or a UTF-8 file")
+    parser.add_argument("--special", action="store_true",
+                        help="names of special tokens in the text are these tokens and not text")
     parser.add_argument("--model", help="a checkpoint's folder or file, an id on the Hugging Face "
                         "hub, or a file of a tokenizer: tokenizer.json, tokenizer.model, "
                         "tokenizer.bin, a GGUF file (default: the bundled mini model)")
     parser.add_argument("--tokenizer", metavar="PATH", help="the file with the tokenizer of --model"
                         " (default: the one that the checkpoint has)")
-    parser.add_argument("--ranks", type=int, metavar="N", help="how many ranks a tokenizer.model "
-                        "of your own has (default: as many as Llama 3 or 4)")
+    parser.add_argument("--ranks", type=whole(), metavar="N", help="how many ranks a "
+                        "tokenizer.model of your own has (default: as many as Llama 3 or 4)")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,9 +34,16 @@ def run(args: argparse.Namespace) -> int:
 
     model = bundled.path("mini") if args.model is None else args.model
     tokenizer = read_tokenizer(model, tokenizer=args.tokenizer, n_ranks=args.ranks)
-    text = args.text if args.file is None else read_text(args.file)
-    ids = tokenizer.encode(text)
+    text = read_text(args.file) if args.file is not None else args.text
+    if args.text == "-":
+        text = sys.stdin.read()
+    warn_of_special(tokenizer, text, is_special=args.special)
+    ids = tokenizer.encode(text, allowed_special="all" if args.special else frozenset())
+    names = {token: name for name, token in tokenizer.special_ids.items()}
     for token in ids:
+        if token in names:
+            print(f"{token:7}  {names[token]}")
+            continue
         piece = tokenizer.decode_bytes([token])
         try:
             print(f"{token:7}  {_shown(piece.decode())}")

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 from llama_from_scratch.commands.device import usable_device
+from llama_from_scratch.commands.numbers import real, seed, whole
+from llama_from_scratch.commands.terminal import shown_line
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -14,7 +16,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         description="Trains a tokenizer on the text, then a model, and saves both. The defaults "
         "make a model of about 1M parameters in about two minutes on one core of a laptop. Ctrl-C "
         "stops and keeps what was learnt.")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, is_lasting=True)
     _add_data_arguments(parser)
     parser.add_argument("--out", type=Path,
                         help="the folder to save to (default: runs/NAME_OF_DATA)")
@@ -24,19 +26,19 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--from", dest="origin", metavar="MODEL",
                         help="start a new run from the weights of a run or any other checkpoint, "
                         "with its sizes and tokenizer and a fresh optimizer")
-    parser.add_argument("--steps", type=int, help="(default 1200)")
-    parser.add_argument("--batch", type=int, metavar="ROWS",
+    parser.add_argument("--steps", type=whole(), help="(default 1200)")
+    parser.add_argument("--batch", type=whole(), metavar="ROWS",
                         help="windows per step (default 4)")
-    parser.add_argument("--seq-len", type=int, metavar="TOKENS",
-                        help="tokens per window (default 256)")
-    parser.add_argument("--lr", type=float,
+    parser.add_argument("--seq-len", type=whole(), metavar="TOKENS",
+                        help="tokens per window (default 256, or the context if that is less)")
+    parser.add_argument("--lr", type=real,
                         help="peak learning rate (default: that of TrainConfig)")
-    parser.add_argument("--every", type=int, metavar="STEPS",
+    parser.add_argument("--every", type=whole(), metavar="STEPS",
                         help="validate and save after so many steps (default: a sixth of the run)")
     _add_model_arguments(parser)
-    parser.add_argument("--validation", type=float, metavar="FRACTION",
+    parser.add_argument("--validation", type=real, metavar="FRACTION",
                         help="kept apart to judge by (default 0.05)")
-    parser.add_argument("--seed", type=int, help="(default 0)")
+    parser.add_argument("--seed", type=seed(), help="(default 0)")
     parser.add_argument("--device", help="cpu, cuda or mps (default cpu)")
     parser.add_argument("--bf16", action="store_true", default=None,
                         help="multiply matrices in bfloat16: faster on GPUs and some CPUs")
@@ -54,12 +56,13 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--vocab", type=int, help="size of the vocabulary (default 1024)")
-    parser.add_argument("--dim", type=int, help="width of the model (default 128)")
-    parser.add_argument("--layers", type=int, help="(default 4)")
-    parser.add_argument("--heads", type=int, help="(default 4)")
-    parser.add_argument("--kv-heads", type=int, help="(default 2)")
-    parser.add_argument("--context", type=int, metavar="TOKENS",
+    parser.add_argument("--vocab", type=whole(), help="size of the vocabulary (default 1024)")
+    parser.add_argument("--dim", type=whole(), help="width of the model (default 128)")
+    parser.add_argument("--layers", type=whole(), help="(default 4)")
+    parser.add_argument("--heads", type=whole(), help="(default 4)")
+    parser.add_argument("--kv-heads", type=whole(),
+                        help="key/value heads (default 2, or 1 if --heads is odd)")
+    parser.add_argument("--context", type=whole(), metavar="TOKENS",
                         help="longest text the model takes (default 512)")
 
 
@@ -96,7 +99,10 @@ def _new(args: argparse.Namespace, out: Path, place: Path) -> int:
     from llama_from_scratch.train import resume
 
     resume.refuse_taken(place)
-    args = _filled(args, _DEFAULTS | _SOURCE)
+    context = args.context or _DEFAULTS["context"]
+    args = _filled(args, _DEFAULTS | _SOURCE | {
+        "seq_len": min(_DEFAULTS["seq_len"], context),
+        "kv_heads": 1 if (args.heads or _DEFAULTS["heads"]) % 2 else _DEFAULTS["kv_heads"]})
     device, config = usable_device(args.device), _train_config(args)
     if args.seq_len > args.context:
         raise ValueError("a window must fit into the model's context; "
@@ -295,7 +301,7 @@ def _texts(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     from llama_from_scratch.train import read_documents, split_validation
 
     def skip(file: Path, reason: str) -> None:
-        print(f"left out {file}: {reason}", file=sys.stderr)
+        print(shown_line(f"left out {file}: {reason}"), file=sys.stderr)
 
     separator = "\n\n" if args.blank_lines or args.data is None else None
     documents = read_documents(_data_path(args.data), separator=separator, suffixes=args.suffix,

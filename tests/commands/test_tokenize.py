@@ -52,6 +52,16 @@ def test_tokens_reach_any_terminal_and_never_as_control_sequences(encoding, tmp_
     assert ("'é'" in shown) == (encoding != "ascii") and ("'\\xe9'" in shown) == (
         encoding == "ascii")
     assert b"\x1b" not in done.stdout and b"\x07" not in done.stdout
+def test_names_of_special_tokens_are_tokens_only_if_asked_for(talker, capsys):
+    command = ["tokenize", "a<|eot_id|>", "--model", talker]
+    assert main(command) == 0
+    shown = capsys.readouterr()
+    assert "holds <|eot_id|>, taken as plain text" in shown.err
+    assert main([*command, "--special"]) == 0
+    shown = capsys.readouterr()
+    tokenizer = tokenizer_for("llama-3.1")
+    assert shown.err == "" and shown.out.splitlines()[1].split() == [
+        str(tokenizer.special_ids["<|eot_id|>"]), "<|eot_id|>"]
 
 
 @pytest.mark.parametrize(("command", "message"), [

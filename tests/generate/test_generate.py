@@ -160,6 +160,7 @@ def test_a_mask_is_not_asked_for_a_row_that_has_stopped(model):
     (lambda row, ids: torch.ones(511, dtype=torch.bool),
      r"one bool for each of the 512 ids; got torch.bool of shape \(511,\)"),
     (lambda row, ids: torch.ones(512), "got torch.float32 of shape"),
+    (lambda row, ids: [True] * 512, "as a tensor; got a list for prompt 0"),
 ])
 def test_masks_that_leave_no_choice_or_have_another_form_are_refused(model, mask, message):
     with pytest.raises(ValueError, match=message):
@@ -172,6 +173,18 @@ def test_a_model_of_nans_is_refused(model):
     for sampling in (WARM, Sampling(temperature=0.0)):
         with pytest.raises(ValueError, match="logits hold a NaN"):
             generate(broken, [[1]], max_tokens=3, sampling=sampling)
+
+
+@pytest.mark.parametrize(("logit", "message"), [
+    (float("inf"), r"logits hold \+inf"), (float("-inf"), "has the logit -inf"),
+])
+def test_infinite_logits_are_refused(logit, message, monkeypatch):
+    model = loud_model()
+    monkeypatch.setattr(model.output, "forward",
+                        lambda x: torch.full((*x.shape[:-1], 512), logit))
+    for sampling in (WARM, Sampling(temperature=0.0)):
+        with pytest.raises(ValueError, match=message):
+            generate(model, [[1]], max_tokens=3, sampling=sampling)
 
 
 def test_streamed_text_holds_a_character_back_until_it_is_whole():
