@@ -36,11 +36,23 @@ _SIZES = {"embedding_length": "dim", "attention.head_count": "n_heads",
 _WIDTH, _N_LAYERS = "feed_forward_length", "block_count"
 _NEEDED = (*_SIZES, _WIDTH, _N_LAYERS, "attention.layer_norm_rms_epsilon")
 _READ = {*_NEEDED, "attention.head_count_kv", "rope.freq_base", "vocab_size"}
+_PER_LAYER = ("attention.head_count", "attention.head_count_kv", _WIDTH)
+_FLOATS = ("attention.layer_norm_rms_epsilon", "rope.freq_base")
+_HEAD_WIDTHS = ("rope.dimension_count", "attention.key_length", "attention.value_length")
 # What a plain Llama computes. Another value is another model.
-_MUST_BE = {"expert_count": (0,), "expert_used_count": (0,), "rope.scaling.type": ("none",),
-            "rope.scale_linear": (1.0,),
+_MUST_BE = {"expert_count": (0,), "expert_used_count": (0,), "expert_shared_count": (0,),
             "attention.causal": (True,), "attention.sliding_window": (0,),
+            "attention.clamp_kqv": (0.0,), "pooling_type": (0,), "use_parallel_residual": (False,),
+            "logit_scale": (1.0, 0.0), "embedding_scale": (1.0, 0.0), "residual_scale": (1.0, 0.0),
+            "rope.scaling.attn_factor": (1.0,),
             "tensor_data_layout": ("reference", "Meta AI original pth")}
+# The kind of scaling is "linear" where a file names none, and a factor of 0 is none.
+_KIND, _FACTORS = "rope.scaling.type", ("rope.scaling.factor", "rope.scale_linear")
+# What llama.cpp uses with other kinds of scaling only, which are refused.
+_OF_OTHER_SCALINGS = ("rope.scaling.original_context_length", "rope.scaling.finetuned",
+                      "rope.scaling.alpha", "rope.scaling.yarn_log_multiplier",
+                      "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor",
+                      "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow")
 
 
 def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
@@ -113,25 +125,16 @@ def config_from(
 
     Raises ValueError naming each fact that is missing, unknown or asks for another arithmetic.
     """
-    architecture = facts.get("general.architecture")
-    if architecture == "llama4":
-        raise ValueError(f"{where} is of a Llama 4, which is not built yet; this version has the "
-                         "text models Llama 1 to 3.3. Load one of those")
-    if architecture != "llama":
-        raise ValueError(f"general.architecture must be \"llama\"; {where} has "
-                         f"{architecture!r:.80}. Only Llamas can be loaded")
+    _refuse_other_models(facts, where=where)
     about = {name.removeprefix("llama."): value for name, value in facts.items()
              if name.startswith("llama.")}
     problems = [f"{key} is missing" for key in _NEEDED if key not in about]
     problems += [f"{key} is {about[key]!r:.80}, and only {allowed[0]!r} can be computed"
                  for key, allowed in _MUST_BE.items() if key in about
                  and not _is_among(about[key], allowed)]
-    widths = ("rope.dimension_count", "attention.key_length", "attention.value_length")
-    problems += [f"{key} is not a key that is known" for key in about
-                 if key not in {*_READ, *_MUST_BE, *widths}]
-    if not _is_among(facts.get("split.count", 0), (0, 1)):
-        problems.append(f"it is one of {facts['split.count']!r:.80} files, which are not read: "
-                        "join them first")
+    problems += _scaling_problems(about)
+    known = {*_READ, *_MUST_BE, *_HEAD_WIDTHS, _KIND, *_FACTORS, *_OF_OTHER_SCALINGS}
+    problems += [f"{key!r:.80} is not a key that is known" for key in about if key not in known]
     n_layers = about.get("block_count")
     if type(n_layers) is not int or n_layers > len(tensors):
         problems.append(f"block_count is {n_layers!r:.80}, and the file holds {len(tensors)} "
@@ -139,9 +142,12 @@ def config_from(
     embedding = tensors.get(_EMBEDDING)
     if embedding is None or len(embedding.shape) != 2:
         problems.append(f"it has no matrix called {_EMBEDDING}")
+    about |= {key: _of_all_layers(about[key], n_layers) for key in _PER_LAYER if key in about}
+    problems += [f"{key} is {about[key]!r:.80}, and a number is needed" for key in _FLOATS
+                 if key in about and type(about[key]) not in (int, float)]
     if problems:
         raise ValueError(f"{where} describes no model of this version: {'; '.join(problems[:8])}. "
-                         "Download it again, or take another format of this model")
+                         "Load another model, or another conversion of this one")
     try:
         n_heads = about["attention.head_count"]
         config = LlamaConfig(
@@ -152,7 +158,7 @@ def config_from(
             rope_theta=_shortest(about.get("rope.freq_base", 1e4)), is_tied=_HEAD not in tensors)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{where} describes no model of this version: {error}") from error
-    expected = dict.fromkeys(widths, config.head_dim) | {"vocab_size": config.vocab_size}
+    expected = dict.fromkeys(_HEAD_WIDTHS, config.head_dim) | {"vocab_size": config.vocab_size}
     wrong = [f"{key} is {about[key]!r:.80}, not {n}" for key, n in expected.items()
              if key in about and not _is_among(about[key], (n,))]
     if (divisors is not None
@@ -164,8 +170,44 @@ def config_from(
                          "Download it again")
     if divisors is None:
         return config
-    values = gguf_file.read_tensor(divisors, safetensors_file.mapped(where)).clone()
+    values = gguf_file.read_tensor(divisors, safetensors_file.mapped(divisors.file)).clone()
     return dataclasses.replace(config, rope_scaling=scaling_of(values, config))
+
+
+def _refuse_other_models(facts: Mapping[str, Any], *, where: Path) -> None:
+    """Raises ValueError unless a file holds a model, and one of our architecture."""
+    kind, architecture = facts.get("general.type", "model"), facts.get("general.architecture")
+    if not _is_among(kind, ("model",)):
+        raise ValueError(f"a checkpoint is a whole model, and general.type in {where} is "
+                         f"{kind!r:.80}, a part that goes with one. Give the file of the model")
+    if _is_among(architecture, ("llama4",)):
+        raise ValueError(f"{where} is of a Llama 4, which is not built yet; this version has the "
+                         "text models Llama 1 to 3.3. Load one of those")
+    if not _is_among(architecture, ("llama",)):
+        raise ValueError(f"general.architecture must be \"llama\"; {where} has "
+                         f"{architecture!r:.80}. Only Llamas can be loaded")
+
+
+def _scaling_problems(about: Mapping[str, Any]) -> list[str]:
+    """What a file says of RoPE's scaling in words and numbers, where that changes the arithmetic.
+
+    "none", and any factor of 1, change nothing.
+    """
+    kind = about.get(_KIND, "linear")
+    if _is_among(kind, ("none",)):
+        return []
+    if not _is_among(kind, ("linear",)):
+        return [f"{_KIND} is {kind!r:.80}, and RoPE is scaled here as in Llama 3.1 alone, by the "
+                f"tensor {DIVISORS}"]
+    return [f"{key} is {about[key]!r:.80}, and positions are not divided here: RoPE is scaled as "
+            f"in Llama 3.1 alone, by the tensor {DIVISORS}" for key in _FACTORS
+            if key in about and not _is_among(about[key], (1.0, 0.0))]
+
+
+def _of_all_layers(value: Any, n_layers: Any) -> Any:
+    """The one number in a list with one for each layer; what is no such list stays as it is."""
+    is_list = isinstance(value, np.ndarray) and len(value) == n_layers
+    return value[0].item() if is_list and (value == value[0]).all() else value
 
 
 def _shortest(value: Any) -> float:

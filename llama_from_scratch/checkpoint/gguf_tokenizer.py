@@ -5,6 +5,13 @@ tokenizer.json by tokens in symbols for bytes and by merges; the pattern that cu
 a name, for Llama 3 "llama-bpe". The list is as long as the embedding, so rows that pad it have
 names too.
 
+Converters changed over the years, and files of all of them are read. Before May 2024 they did not
+write the name of the pattern. llama.cpp then cuts the text by a pattern of its own and warns that
+quality suffers; here a vocabulary with the tokens that begin and end a text in Llama 3 is taken for
+what it is and cut by Llama 3's pattern, which gives the ids that the model was trained on. Some
+mark the unknown piece of Llama 2 as a control token, or the ends of Llama 3 as ordinary ones; what
+a file says an id is for decides, as in llama.cpp.
+
 Notebook 18. Source: ggml, docs/gguf.md; llama.cpp, convert_hf_to_gguf.py.
 """
 
@@ -17,13 +24,18 @@ import numpy as np
 from llama_from_scratch.checkpoint import tokenizer_files
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
-from llama_from_scratch.tokenizer.pieces import Kind, Piece
+from llama_from_scratch.tokenizer import released
+from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
+from llama_from_scratch.tokenizer.hugging_face.vocabulary import BYTE_OF
+from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece, is_byte_name
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN
 
-_LLAMA_3_NAMES = ("llama-bpe", "llama3", "llama-v3")
+_LLAMA_3_NAMES = ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral")
 _KEY = "tokenizer.ggml."
+_ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+_NONE = (-1, 2**32 - 1)  # ids that say that there is no such token
+_LLAMA_3_SPECIAL = frozenset(released.LLAMA_3) | frozenset(released.LLAMA_3_1)
 
 
 def read_tokenizer(
@@ -35,20 +47,25 @@ def read_tokenizer(
     """
     try:
         model = facts.get(_KEY + "model")
-        if model not in ("llama", "gpt2"):
+        if not isinstance(model, str) or model not in ("llama", "gpt2"):
             raise ValueError(f"{_KEY}model must be \"llama\" (SentencePiece) or \"gpt2\" "
                              f"(byte-level BPE), got {model!r:.80}")
+        for key in ("add_bos_token", "add_eos_token", "add_space_prefix"):
+            if type(value := facts.get(_KEY + key, True)) is not bool:
+                raise ValueError(f"{_KEY}{key} is true or false, got {value!r:.80}")
         tokens = _texts(facts, "tokens")
-        kinds = [Kind(i) for i in _numbers(facts, "token_type", len(tokens), whole=True)]
+        is_pieces = model == "llama"
+        kinds = _kinds(facts, tokens, is_pieces=is_pieces)
         n = len(tokens)
         while n and kinds[n - 1] == Kind.UNUSED:
             n -= 1
-        parse = _pieces if model == "llama" else _bytes_tokenizer
+        parse = _pieces if is_pieces else _bytes_tokenizer
         tokenizer = parse(facts, tokens[:n], kinds[:n])
     except ValueError as error:
-        raise ValueError(f"the tokenizer in {where} cannot be read: {error}. Take the tokenizer "
-                         "from the checkpoint that the file was made from") from error
-    tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(where))
+        raise ValueError(f"the tokenizer in {where} cannot be read: {error}. Load the checkpoint "
+                         "that the file was made from, or another conversion of it") from error
+    if len(tokens) != config.vocab_size:  # otherwise each row has a name, if only of padding
+        tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(where))
     return tokenizer
 
 
@@ -57,13 +74,12 @@ def end_ids(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path) -> fr
 
     Raises ValueError for one that is none.
     """
-    said = {key: facts[_KEY + key] for key in ("eos_token_id", "eot_token_id", "eom_token_id")
-            if _KEY + key in facts}
-    for key, value in said.items():
-        if type(value) is not int or not 0 <= value < config.vocab_size:
-            raise ValueError(f"{_KEY}{key} is an id below the {config.vocab_size} rows of the "
-                             f"embedding; {where} has {value!r:.80}. Download it again")
-    return frozenset(said.values())
+    try:
+        ids = [_id(facts, key, n=config.vocab_size) for key in _ENDS]
+    except ValueError as error:
+        raise ValueError(f"{error} in {where}. Download it again, or another conversion of the "
+                         "model") from error
+    return frozenset(i for i in ids if i is not None)
 
 
 def facts_of(
@@ -87,38 +103,76 @@ def facts_of(
     return {_KEY + key: fact for key, fact in facts.items()}
 
 
+def _kinds(facts: Mapping[str, Any], tokens: list[str], *, is_pieces: bool) -> list[Kind]:
+    """What each token is.
+
+    Where a file has ids that begin or end a text or a turn, these are control tokens, whatever kind
+    it gives them. Without a list of kinds, names and these ids say what is not ordinary.
+    """
+    n = len(tokens)
+    framing = [_id(facts, key, n=n) for key in ("bos_token_id", *_ENDS)]
+    if _KEY + "token_type" in facts:
+        numbers = _numbers(facts, "token_type", n, whole=True)
+        if wrong := sorted(set(numbers).difference(Kind)):
+            raise ValueError(f"{_KEY}token_type has a number from 1 to 6 for each token, got "
+                             f"{wrong[:4]}")
+        kinds = [Kind(i) for i in numbers]
+    else:
+        kinds = [Kind.BYTE if is_pieces and is_byte_name(token) else Kind.NORMAL
+                 for token in tokens]
+        framing += [i for i in (1, 2) if is_pieces and i < n]
+    for i in framing:
+        if i is not None and kinds[i] != Kind.UNKNOWN:
+            kinds[i] = Kind.CONTROL
+    if not is_pieces:
+        return [Kind.CONTROL if kind == Kind.NORMAL and token in _LLAMA_3_SPECIAL else kind
+                for token, kind in zip(tokens, kinds, strict=True)]
+    unknown = _id(facts, "unknown_token_id", n=n, otherwise=0)
+    if Kind.UNKNOWN not in kinds and unknown is not None and unknown < n:
+        kinds[unknown] = Kind.UNKNOWN
+    return kinds
+
+
 def _pieces(facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]) -> SentencePiece:
+    """The tokenizer of Llama 1 and 2.
+
+    User-defined pieces have real blanks in files. Rows that no token uses, between others, become
+    control tokens: no text becomes one, and they decode to nothing.
+    """
     scores = _numbers(facts, "scores", len(facts[_KEY + "tokens"]), whole=False)
-    bos, eos = (facts.get(f"{_KEY}{name}_token_id", i) for name, i in (("bos", 1), ("eos", 2)))
-    if wrong := [i for i in (bos, eos) if type(i) is not int or not 0 <= i < len(tokens)]:
-        raise ValueError(f"the tokens that begin and end a text are among the {len(tokens)}, got "
-                         f"{wrong[0]!r}")
-    has_prefix = facts.get(_KEY + "add_space_prefix", True)
-    if type(has_prefix) is not bool:
-        raise ValueError(f"{_KEY}add_space_prefix is a truth value, got {has_prefix!r}")
-    return SentencePiece(
-        [Piece(*piece) for piece in zip(tokens, scores[: len(tokens)], kinds, strict=True)],
-        prefix="always" if has_prefix else "never",
-                         bos=tokens[bos], eos=tokens[eos])
+    n = len(tokens)
+    bos, eos = (_id(facts, f"{name}_token_id", n=n, otherwise=i)
+                for name, i in (("bos", 1), ("eos", 2)))
+    if wrong := [name for name, i in (("bos", bos), ("eos", eos)) if i is None or i >= n]:
+        raise ValueError(f"a text begins and ends with a token, and {_KEY}{wrong[0]}_token_id "
+                         "names none")
+    texts = [token.replace(" ", BLANK) if kind == Kind.USER_DEFINED else token
+             for token, kind in zip(tokens, kinds, strict=True)]
+    kinds = [Kind.CONTROL if kind == Kind.UNUSED else kind for kind in kinds]
+    prefix = "always" if facts.get(_KEY + "add_space_prefix", True) else "never"
+    return SentencePiece([Piece(*piece) for piece in zip(texts, scores[:n], kinds, strict=True)],
+                         prefix=prefix, bos=texts[bos], eos=texts[eos])
 
 
 def _bytes_tokenizer(facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]) -> Tokenizer:
-    pre = facts.get(_KEY + "pre")
-    if pre not in _LLAMA_3_NAMES:
-        raise ValueError("the text of Llama 3 is cut by the pattern called \"llama-bpe\", got "
-                         f"{pre!r:.80}")
+    """The tokenizer of Llama 3; all tokens that are not ordinary are special ones."""
+    pre = facts.get(_KEY + "pre", "default")
+    is_unnamed = isinstance(pre, str) and pre == "default" and {*BEGIN_AND_END} <= {*tokens}
+    if not is_unnamed and (not isinstance(pre, str) or pre not in _LLAMA_3_NAMES):
+        raise ValueError(f"{_KEY}pre names the pattern that cuts the text, which is "
+                         f"\"llama-bpe\" for Llama 3, got {facts.get(_KEY + 'pre')!r:.80}")
     if len(set(tokens)) < len(tokens):
         raise ValueError("a token occurs twice")
-    ids = {token: i for i, token in enumerate(tokens)}
-    added = [{"id": i, "content": token, "special": True} for token, i in ids.items()
-             if kinds[i] != Kind.NORMAL]
+    is_ordinary = [kind == Kind.NORMAL or (kind == Kind.BYTE and token in BYTE_OF)
+                   for token, kind in zip(tokens, kinds, strict=True)]
     split = {"type": "Split", "pattern": {"Regex": LLAMA3_PATTERN}, "behavior": "Isolated",
              "invert": False}
     return tokenizer_json.from_json({
         "model": {"type": "BPE",
-                  "vocab": {token: i for token, i in ids.items() if kinds[i] == Kind.NORMAL},
+                  "vocab": {token: i for i, token in enumerate(tokens) if is_ordinary[i]},
                   "merges": _texts(facts, "merges"), "ignore_merges": True},
-        "added_tokens": added,
+        "added_tokens": [{"id": i, "content": token, "special": True}
+                         for i, token in enumerate(tokens) if not is_ordinary[i]],
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
             split, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]},
     })
@@ -156,6 +210,20 @@ def _facts_of_bytes(
             [Kind.NORMAL] * len(model["vocab"]) + [Kind.CONTROL] * len(special))
 
 
+def _id(
+    facts: Mapping[str, Any], key: str, *, n: int, otherwise: int | None = None
+) -> int | None:
+    """The id that a file has for something, None if it says that there is none."""
+    if _KEY + key not in facts:
+        return otherwise
+    value = facts[_KEY + key]
+    if type(value) is int and value in _NONE:
+        return None
+    if type(value) is not int or not 0 <= value < n:
+        raise ValueError(f"{_KEY}{key} is an id below {n}, got {value!r:.80}")
+    return value
+
+
 def _texts(facts: Mapping[str, Any], key: str) -> list[str]:
     if not isinstance(values := facts.get(_KEY + key), list):
         raise ValueError(f"{_KEY}{key} is a list of texts, got {values!r:.80}")
@@ -164,7 +232,7 @@ def _texts(facts: Mapping[str, Any], key: str) -> list[str]:
 
 def _numbers(facts: Mapping[str, Any], key: str, n: int, *, whole: bool) -> list:
     values = facts.get(_KEY + key)
-    if (not isinstance(values, np.ndarray) or values.dtype.kind not in ("iu" if whole else "f")
+    if (not isinstance(values, np.ndarray) or values.dtype.kind not in ("iu" if whole else "iuf")
         or len(values) != n):
         raise ValueError(f"{_KEY}{key} is a list of {n} {'whole ' if whole else ''}numbers, got "
                          f"{values!r:.80}")
