@@ -65,6 +65,24 @@ def by_their_writer(path, model, *, kinds=None, facts=None, drop=(), alignment=N
     return path
 
 
+def their_facts(values):
+    """Facts about a tokenizer for `by_their_writer`, from Python's values by their short keys.
+
+    A pair names the type, for a list that of its numbers.
+    """
+    kinds = {bool: "BOOL", str: "STRING", float: "FLOAT32", int: "INT32"}
+    found = {}
+    for key, value in values.items():
+        value, name = value if isinstance(value, tuple) else (value, None)
+        first = value[0] if isinstance(value, list) else value
+        name = name or ("UINT32" if value == 2**32 - 1 else kinds.get(type(first), "INT32"))
+        kind = reference.GGUFValueType[name]
+        found[f"tokenizer.ggml.{key}"] = (
+            (value, reference.GGUFValueType.ARRAY, kind) if isinstance(value, list)
+            else (value, kind))
+    return found
+
+
 def divisors_by_hand(config, scaling):
     return list(each_divisor(config, scaling))
 
