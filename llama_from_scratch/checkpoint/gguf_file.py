@@ -93,7 +93,7 @@ def header(file: str | Path) -> Header:
             with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(data).header(file)
     except NotRead as error:
-        raise ValueError(f"{file} is of a kind that is not read: {error}") from None
+        raise ValueError(f"{file} cannot be read by this version: {error}") from None
     except (OSError, ValueError) as error:
         raise ValueError(f"a checkpoint needs a whole GGUF file at {file}; it cannot be read "
                          f"({error}). Copy or download it again") from error
@@ -195,19 +195,19 @@ class _Reader:
     def header(self, file: Path) -> Header:
         magic = self.take(4, "the first four bytes")
         if magic in _BEFORE_GGUF:
-            raise NotRead(f"GGUF files are, and this one begins with {magic!r}, as those from "
-                          "before August 2023 do. Download a GGUF file of the same model")
+            raise NotRead(f"it reads GGUF files, and this one begins with {magic!r}, as those "
+                          "from before August 2023 do. Download a GGUF file of the same model")
         if magic != MAGIC:
             raise ValueError(f"it begins with {magic!r}, not with {MAGIC!r}")
         version = self.number("I", "the version")
         if version and version % (1 << 16) == 0:
-            raise NotRead("little-endian files are, and this one was written for big-endian "
+            raise NotRead("it reads little-endian files, and this one was written for big-endian "
                           "machines. Download the other one, or turn this one around with "
                           "gguf_convert_endian.py of llama.cpp")
         if version not in VERSIONS:
-            raise NotRead(f"versions 2 and 3 of GGUF are, and this is version {version}. Download "
-                          "another conversion of the same model, or this file again if it is "
-                          "damaged")
+            raise NotRead(f"it reads versions 2 and 3 of GGUF, and this is version {version}. "
+                          "Download another conversion of the same model, or this file again if "
+                          "it is damaged")
         n_tensors, n_facts = self.count(25, "tensors"), self.count(13, "facts")
         facts = dict(_once(((self.string("a name"), self.value()) for _ in range(n_facts)), "fact"))
         claims = dict(_once((self.claim() for _ in range(n_tensors)), "tensor"))
@@ -295,8 +295,8 @@ class _Reader:
         offset = self.number("Q", f"the place of {name!r:.80}")
         kind = KINDS.get(number)
         if kind is None:
-            raise NotRead(f"the tensor {name!r:.80} is packed as {UNREAD.get(number, number)}, and "
-                          f"those that are read are {', '.join(k.name for k in KINDS.values())}. "
+            raise NotRead(f"it reads tensors in {', '.join(k.name for k in KINDS.values())}, and "
+                          f"{name!r:.80} is packed as {UNREAD.get(number, number)}. "
                           "Download the same model in another kind, such as Q4_K_M or Q8_0, or let "
                           "llama.cpp unpack this one: llama-quantize --allow-requantize THIS.gguf "
                           "NEW.gguf F16")

@@ -9,6 +9,7 @@ from gguf_reference import by_their_writer, write
 from tiny_checkpoints import same_weights, tiny
 
 from llama_from_scratch.checkpoint import gguf
+from llama_from_scratch.checkpoint.load import load
 from llama_from_scratch.checkpoint.opened import build
 
 KIND = reference.GGUFValueType
@@ -55,8 +56,8 @@ def with_claim(data, *, dims=None, kind=None, offset=None, n_dims=2):
     (dict(dims=(2**40, 2**40)), r"and the file has \d+ bytes"),
     (dict(dims=(0, 520)), r"said to be \(520, 0\)"),
     (dict(dims=(520, 64)), r"is \(64, 520\), and Q8_0 packs 32"),
-    (dict(kind=77), r"'token_embd.weight' is packed as 77, and those that are read are F32, F16"),
-    (dict(kind=16), r"is packed as IQ2_XXS, .* MXFP4. Download the same model in another kind, "
+    (dict(kind=77), r"reads tensors in F32, F16, .*, and 'token_embd.weight' is packed as 77. "),
+    (dict(kind=16), r"MXFP4, and .* is packed as IQ2_XXS. Download the same model in another kind, "
                     r"such as Q4_K_M or Q8_0, or let llama.cpp unpack this one: llama-quantize "
                     r"--allow-requantize THIS.gguf NEW.gguf F16"),
     (dict(kind=21), r"is packed as IQ3_S"), (dict(kind=34), r"is packed as TQ1_0"),
@@ -89,8 +90,8 @@ def test_forged_counts_and_lengths_are_refused_before_anything_is_allocated(good
 @pytest.mark.parametrize(("data", "message"), [
     (b"", r"it is empty"), (b"GGU", r"the first four bytes"),
     (b"GGML" * 20, r"it begins with b'GGML'"),
-    (b"GGUF" + struct.pack("<I", 1) + bytes(40), r"this is version 1. Download "
-     r"another conversion"),
+    (b"GGUF" + struct.pack("<I", 1) + bytes(40),
+     r"2 and 3 of GGUF, and this is version 1. Download another conversion"),
     (b"GGUF" + struct.pack(">I", 3) + bytes(40),
      r"for big-endian machines. Download the other one"),
     (b"tjgg" + bytes(40), r"begins with b'tjgg', as those from before August 2023 do. Download a "
@@ -98,6 +99,14 @@ def test_forged_counts_and_lengths_are_refused_before_anything_is_allocated(good
 ])
 def test_a_file_that_is_no_gguf_is_refused(data, message, tmp_path):
     refused(tmp_path, data, message)
+
+
+@pytest.mark.parametrize("magic", [b"lmgg", b"fmgg", b"tjgg"])
+def test_what_came_before_gguf_is_known_by_its_first_bytes(magic, tmp_path):
+    (tmp_path / "llama-2-7b.ggmlv3.q4_0.bin").write_bytes(magic + bytes(100))
+    with pytest.raises(ValueError, match=rf"q4_0.bin cannot be read by this version: .*{magic}.*"
+                                         r"Download a GGUF file of the same model"):
+        load(tmp_path / "llama-2-7b.ggmlv3.q4_0.bin")
 
 
 def test_a_file_cut_anywhere_or_grown_is_refused(good, tmp_path):
