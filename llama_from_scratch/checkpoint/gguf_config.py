@@ -157,7 +157,8 @@ def config_from(
             norm_eps=_shortest(about["attention.layer_norm_rms_epsilon"]),
             rope_theta=_shortest(about.get("rope.freq_base", 1e4)), is_tied=_HEAD not in tensors)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where} describes no model of this version: {error}") from error
+        raise ValueError(f"{where} describes no model of this version: {error}. Load another "
+                         "model, or download it again") from error
     expected = dict.fromkeys(_HEAD_WIDTHS, config.head_dim) | {"vocab_size": config.vocab_size}
     wrong = [f"{key} is {about[key]!r:.80}, not {n}" for key, n in expected.items()
              if key in about and not _is_among(about[key], (n,))]
@@ -171,7 +172,11 @@ def config_from(
     if divisors is None:
         return config
     values = gguf_file.read_tensor(divisors, safetensors_file.mapped(divisors.file)).clone()
-    return dataclasses.replace(config, rope_scaling=scaling_of(values, config))
+    try:
+        scaling = scaling_of(values, config)
+    except ValueError as error:
+        raise ValueError(f"{where} describes no model of this version: {error}") from error
+    return dataclasses.replace(config, rope_scaling=scaling)
 
 
 def _refuse_other_models(facts: Mapping[str, Any], *, where: Path) -> None:

@@ -1,6 +1,7 @@
 import dataclasses
 
 import gguf as reference
+import numpy as np
 import pytest
 import torch
 from gguf_reference import by_their_writer, divisors_by_hand, write
@@ -39,6 +40,15 @@ def test_divisors_of_no_known_scaling_are_refused():
     divisors[30] *= 1.001
     with pytest.raises(ValueError, match=r"must be the divisors of a scaling as in Llama 3.1"):
         gguf_config.scaling_of(divisors, config)
+
+
+def test_a_file_with_divisors_of_no_known_scaling_is_named(tmp_path):
+    path = by_their_writer(tmp_path / "m.gguf", tiny())
+    data, divisors = path.read_bytes(), np.ones(4, "<f4").tobytes()
+    at = data.rindex(divisors)  # of the pairs that are not slowed
+    path.write_bytes(data[:at] + np.full(4, 0.5, "<f4").tobytes() + data[at + 16 :])
+    with pytest.raises(ValueError, match=r"m.gguf describes no model .*no such scaling has"):
+        gguf.open_checkpoint(path)
 
 
 @pytest.mark.parametrize(("changes", "message"), [
