@@ -16,10 +16,17 @@ def write(tmp_path, model, *, generation="llama-3.1", name="m.gguf", **how):
     return tmp_path / name
 
 
-def by_their_writer(path, model, *, kinds=None, facts=None, tokens=None, drop=()):
-    """The same model as llama.cpp's own package would write it: the reference for `gguf.read`."""
+def by_their_writer(path, model, *, kinds=None, facts=None, drop=(), alignment=None, order=None,
+                    packed=None, **how):
+    """The same model as llama.cpp's own package would write it: the reference for `gguf.read`.
+
+    `packed(name, shape)`: the bytes of each matrix where the package cannot pack its kind. `how`:
+    for the writer, such as how many tensors a part has.
+    """
     config, kinds = model.config, kinds or {}
-    writer = reference.GGUFWriter(path, "llama")
+    writer = reference.GGUFWriter(path, "llama", **how)
+    if alignment is not None:
+        writer.add_custom_alignment(alignment)
     writer.add_context_length(config.max_seq_len)
     writer.add_embedding_length(config.dim)
     writer.add_block_count(config.n_layers)
@@ -41,7 +48,8 @@ def by_their_writer(path, model, *, kinds=None, facts=None, tokens=None, drop=()
              "attention_norm": "attn_norm",
              "ffn_norm": "ffn_norm", "wq": "attn_q", "wk": "attn_k", "wv": "attn_v",
              "wo": "attn_output", "w_gate": "ffn_gate", "w_up": "ffn_up", "w_down": "ffn_down"}
-    for name, weight in model.named_parameters():
+    weights = list(model.named_parameters())
+    for name, weight in weights if order is None else sorted(weights, key=order):
         where = name.split(".")
         theirs = (f"blk.{where[1]}." if where[0] == "layers" else "") + parts[where[-2]]
         theirs += "." + where[-1]
@@ -52,7 +60,8 @@ def by_their_writer(path, model, *, kinds=None, facts=None, tokens=None, drop=()
         if kind in (TYPE.F32, TYPE.F16):
             writer.add_tensor(theirs, data.astype(np.float16) if kind == TYPE.F16 else data)
         else:
-            writer.add_tensor(theirs, quants.quantize(data, kind), raw_dtype=kind)
+            raw = quants.quantize(data, kind) if packed is None else packed(theirs, data.shape)
+            writer.add_tensor(theirs, raw, raw_dtype=kind)
     if (scaling := config.rope_scaling) is not None:
         writer.add_tensor("rope_freqs.weight",
                           np.array(divisors_by_hand(config, scaling), np.float32))
@@ -61,6 +70,24 @@ def by_their_writer(path, model, *, kinds=None, facts=None, tokens=None, drop=()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def their_facts(values):
+    """Facts about a tokenizer for `by_their_writer`, from Python's values by their short keys.
+
+    A pair names the type, for a list that of its numbers.
+    """
+    kinds = {bool: "BOOL", str: "STRING", float: "FLOAT32", int: "INT32"}
+    found = {}
+    for key, value in values.items():
+        value, name = value if isinstance(value, tuple) else (value, None)
+        first = value[0] if isinstance(value, list) else value
+        name = name or ("UINT32" if value == 2**32 - 1 else kinds.get(type(first), "INT32"))
+        kind = reference.GGUFValueType[name]
+        found[f"tokenizer.ggml.{key}"] = (
+            (value, reference.GGUFValueType.ARRAY, kind) if isinstance(value, list)
+            else (value, kind))
+    return found
 
 
 def divisors_by_hand(config, scaling):

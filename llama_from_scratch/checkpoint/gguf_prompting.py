@@ -14,9 +14,10 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.prompting import DEFAULT, Prompting
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
-_KEY = "tokenizer.ggml."
+KEY = "tokenizer.ggml."
 _TEMPLATE = "tokenizer.chat_template"
-_END_KEYS = ("eos_token_id", "eot_token_id", "eom_token_id")
+ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+_NONE = (-1, 2**32 - 1)  # ids that say that there is no such token
 _NAMES = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token": "unknown_token_id",
           "sep_token": "seperator_token_id", "pad_token": "padding_token_id"}
 """By what a template calls a token: the key of its id. One of them is misspelt in the format."""
@@ -27,14 +28,15 @@ def read_prompting(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path
 
     Raises ValueError for an end that is no id, or a template that is no text.
     """
-    ends = {key: facts[_KEY + key] for key in _END_KEYS if _KEY + key in facts}
-    for key, value in ends.items():
-        if type(value) is not int or not 0 <= value < config.vocab_size:
-            raise ValueError(f"{_KEY}{key} is an id below the {config.vocab_size} rows of the "
-                             f"embedding; {where} has {value!r:.80}. Download it again")
-    adds_bos = facts.get(_KEY + "add_bos_token")
+    try:
+        ends = {key: i for key in ENDS
+                if (i := id_of(facts, key, n=config.vocab_size)) is not None}
+    except ValueError as error:
+        raise ValueError(f"{error} in {where}. Download it again, or another conversion of the "
+                         "model") from error
+    adds_bos = facts.get(KEY + "add_bos_token")
     if adds_bos is not None and type(adds_bos) is not bool:
-        raise ValueError(f"{_KEY}add_bos_token is a truth value; {where} has {adds_bos!r:.80}. "
+        raise ValueError(f"{KEY}add_bos_token is a truth value; {where} has {adds_bos!r:.80}. "
                          "Download it again")
     eos_ids = frozenset(i for key, i in ends.items() if key == "eos_token_id")
     return Prompting(end_ids=frozenset(ends.values()), eos_ids=eos_ids, adds_bos=adds_bos,
@@ -61,13 +63,27 @@ def facts_of(tokenizer: Tokenizer | SentencePiece) -> dict[str, tuple[str, Any]]
         raise ValueError("a GGUF file has words for three ids that end a text, and this tokenizer "
                          f"has {len(tokenizer.stop_ids)}: {sorted(tokenizer.stop_ids)}. Write "
                          "Hugging Face's layout")
-    facts = {_KEY + key: ("u32", i) for key, i in keys.items()}
-    facts[_KEY + "add_bos_token"] = ("bool", tokenizer.adds_bos)
+    facts = {KEY + key: ("u32", i) for key, i in keys.items()}
+    facts[KEY + "add_bos_token"] = ("bool", tokenizer.adds_bos)
     for name, source in said.templates.items():
         facts[_TEMPLATE if name == DEFAULT else f"{_TEMPLATE}.{name}"] = ("str", source)
     if others := [name for name in said.templates if name != DEFAULT]:
         facts[_TEMPLATE + "s"] = ("[str]", others)
     return facts
+
+
+def id_of(
+    facts: Mapping[str, Any], key: str, *, n: int, otherwise: int | None = None
+) -> int | None:
+    """The id that a file has for something, None if it says that there is none."""
+    if KEY + key not in facts:
+        return otherwise
+    value = facts[KEY + key]
+    if type(value) is int and value in _NONE:
+        return None
+    if type(value) is not int or not 0 <= value < n:
+        raise ValueError(f"{KEY}{key} is an id below {n}, got {value!r:.80}")
+    return value
 
 
 def _templates(facts: Mapping[str, Any], where: Path) -> dict[str, str]:
@@ -83,7 +99,7 @@ def _templates(facts: Mapping[str, Any], where: Path) -> dict[str, str]:
 
 def _token_names(facts: Mapping[str, Any]) -> dict[str, str]:
     """The texts of the tokens that templates speak of, as far as the file has them."""
-    tokens = facts.get(_KEY + "tokens")
-    ids = {name: facts.get(_KEY + key) for name, key in _NAMES.items()}
+    tokens = facts.get(KEY + "tokens")
+    ids = {name: facts.get(KEY + key) for name, key in _NAMES.items()}
     return {name: tokens[i] for name, i in ids.items()
             if isinstance(tokens, list) and type(i) is int and 0 <= i < len(tokens)}

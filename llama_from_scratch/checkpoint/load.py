@@ -15,6 +15,7 @@ import torch
 from llama_from_scratch.checkpoint import (
     gguf,
     gguf_file,
+    gguf_split,
     hub,
     hugging_face,
     llama2c,
@@ -108,6 +109,10 @@ def _open(path: Path) -> Opened:
                          "checkpoint.meta.open_checkpoint")
     if is_meta:
         return meta.open_checkpoint(path)
+    # A config.json beside a GGUF file and no other weights describes what that was made from.
+    if (path.is_dir() and not any(path.glob("*.safetensors"))
+        and (only_one := gguf_split.only_one_in(path)) is not None):
+        return gguf.open_checkpoint(only_one)
     if (found := find(path)) is not None and _format_of(found) != native.FORMAT:
         return hugging_face.open_checkpoint(path)
     if found is not None:
@@ -118,8 +123,8 @@ def _open(path: Path) -> Opened:
                          "download it again")
     state = "has neither; give the one with the weights" if path.is_dir() else "is not there"
     raise ValueError("a checkpoint is a folder with config.json (our own or Hugging Face's "
-                     "layout) or params.json (Meta's), or a GGUF file, or a .bin of llama2.c; "
-                     f"{path} {state}")
+                     "layout) or params.json (Meta's), or a GGUF file or a folder with one, or a "
+                     f".bin of llama2.c; {path} {state}")
 
 
 def _local(path: str | Path, revision: str | None) -> Path:

@@ -25,6 +25,9 @@ from llama_from_scratch.checkpoint.load import load
 from llama_from_scratch.checkpoint.opened import build
 
 BYTES_OF_ONE = {"F32": 4, "F16": 2, "Q8_0": 34 / 32}
+# Where the fp16 scales of a block are
+SCALES_AT = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,),
+             "IQ4_NL": (0,), "IQ4_XS": (0,)}
 SAME_ARITHMETIC = 1e-5
 """Largest difference of logits, relative to the largest of them, that comes of another order of
 fp32 additions.
@@ -155,7 +158,7 @@ def test_the_comparison_with_transformers_sees_every_mistake_a_converter_can_mak
         assert difference > 10 * SAME_ARITHMETIC, f"{mistake}: {difference}"
 
 
-@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0"])
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "MXFP4"])
 def test_matrices_of_every_kind_are_unpacked_as_the_reference_does(kind, tmp_path):
     model = tiny("llama-3.2")
     opened = gguf.open_checkpoint(
@@ -171,6 +174,33 @@ def test_matrices_of_every_kind_are_unpacked_as_the_reference_does(kind, tmp_pat
     natural = dict(opened.tensors(None))
     assert natural["norm.weight"].dtype == torch.float32
     assert natural["tok_embeddings.weight"].dtype == opened.dtype
+
+
+@pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"])
+def test_kinds_that_the_reference_only_unpacks_are_unpacked_as_it_does(kind, tmp_path):
+    """Random bytes with small scales stand for a packed matrix; rows are two blocks or more."""
+    model = tiny(dim=512, ffn_dim=512, n_layers=1)
+    n_values, n_bytes = reference.GGML_QUANT_SIZES[TYPE[kind]]
+    random = np.random.default_rng(0)
+    matrices = {}
+
+    def packed(name, shape):
+        blocks = random.integers(0, 256, (shape[0], shape[1] // n_values, n_bytes), dtype=np.uint8)
+        for at in SCALES_AT[kind]:
+            blocks[..., at : at + 2] = np.array([0.001], np.float16).view(np.uint8)
+        return matrices.setdefault(name, blocks.reshape(shape[0], -1))
+
+    opened = gguf.open_checkpoint(
+        by_their_writer(tmp_path / "m.gguf", model, kinds={"all": TYPE[kind]}, packed=packed))
+    read = dict(opened.tensors(None))
+    assert set(opened.kinds) == {"F32", kind}
+    names = {"tok_embeddings.weight": "token_embd.weight",
+             "layers.0.attention.wk.weight": "blk.0.attn_k.weight",
+             "layers.0.feed_forward.w_down.weight": "blk.0.ffn_down.weight"}
+    for ours, theirs in names.items():
+        wanted = quants.dequantize(matrices[theirs], TYPE[kind])
+        assert np.isfinite(wanted).all() and wanted.std() > 0
+        assert torch.equal(read[ours], torch.from_numpy(wanted))
 
 
 def test_a_file_is_recognized_by_its_first_bytes(tmp_path):

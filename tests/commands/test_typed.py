@@ -115,8 +115,7 @@ def test_ctrl_c_drops_the_line_and_what_was_typed_before_it():
         screen.wait_for("you> ")
         screen.type("never sent")
         screen.wait_for("never sent")
-        screen.type("\x03")
-        screen.wait_for("INTERRUPTED")
+        screen.interrupt_until("INTERRUPTED")
         screen.wait_for("you> ")
         screen.type("sent\n")
         assert said(screen) == "sent"
