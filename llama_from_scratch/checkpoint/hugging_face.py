@@ -27,6 +27,7 @@ from llama_from_scratch.checkpoint.safetensors_file import TensorEntry, write_te
 from llama_from_scratch.checkpoint.strict import refuse_differences, refuse_impossible_sizes
 from llama_from_scratch.checkpoint.translation import Translation, to_ours, to_theirs, translation
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import is_there, shown
 from llama_from_scratch.model.transformer import Llama
 
 
@@ -99,7 +100,7 @@ def _end_ids(folder: Path, about: Mapping[str, Any], config: LlamaConfig) -> fro
     generation_config.json goes before config.json.
     """
     file = folder / "generation_config.json"
-    generation = read_json(file) if file.is_file() else {}
+    generation = read_json(file) if is_there(file) else {}
     if not isinstance(generation, Mapping):
         raise ValueError(f"{file} must hold a JSON object; got {type(generation).__name__}. "
                          "Download it again")
@@ -108,8 +109,8 @@ def _end_ids(folder: Path, about: Mapping[str, Any], config: LlamaConfig) -> fro
         ids = said if isinstance(said, list) else [] if said is None else [said]
         if wrong := [i for i in ids if type(i) is not int or not 0 <= i < config.vocab_size]:
             raise ValueError(f"eos_token_id is an id below vocab_size={config.vocab_size}, or a "
-                             f"list of them; {where} has {wrong[0]!r:.80}. Correct it, or download "
-                             "the file again")
+                             f"list of them; {where} has {shown(wrong[0])}. Correct it, or "
+                             "download the file again")
         if ids:
             return frozenset(ids)
     return frozenset()

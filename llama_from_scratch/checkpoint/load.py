@@ -20,7 +20,10 @@ from llama_from_scratch.checkpoint.opened import (
     build,
     refuse_what_cannot_be_built,
 )
+from llama_from_scratch.foreign import is_there, opened, shown
 from llama_from_scratch.model.transformer import Llama
+
+_NEED = "a checkpoint needs a folder or a weight file"
 
 
 def load(
@@ -62,7 +65,7 @@ def open_checkpoint(path: str | Path, *, revision: str | None = None) -> Opened:
         return gguf.open_checkpoint(path)
     if llama2c.is_one(path):
         return llama2c.open_checkpoint(path)
-    is_hugging_face, is_meta = (path / "config.json").is_file(), (path / "params.json").is_file()
+    is_hugging_face, is_meta = is_there(path / "config.json"), is_there(path / "params.json")
     if is_hugging_face and is_meta:
         raise ValueError(f"a folder holds one checkpoint, and {path} has the config.json of one "
                          "and the params.json of another. Move one of them, or say which: "
@@ -70,11 +73,14 @@ def open_checkpoint(path: str | Path, *, revision: str | None = None) -> Opened:
                          "checkpoint.meta.open_checkpoint")
     if is_meta:
         return meta.open_checkpoint(path)
-    if (found := find(path)) is not None and _format_of(found) != native.FORMAT:
+    found = path if is_hugging_face else find(path)
+    if found is not None and _format_of(found) != native.FORMAT:
         return hugging_face.open_checkpoint(path)
     if found is not None:
         return native.open_checkpoint(path)
-    if path.is_file():
+    if is_there(path) and not path.is_dir():
+        with opened(path, need=_NEED):
+            pass
         raise ValueError("a checkpoint is a folder with config.json or params.json, or a GGUF "
                          f"file, or a .bin of llama2.c; {path} is a file. Give its folder, or "
                          "download it again")
@@ -86,13 +92,13 @@ def open_checkpoint(path: str | Path, *, revision: str | None = None) -> Opened:
 
 def _local(path: str | Path, revision: str | None) -> Path:
     """Where a checkpoint is, downloaded first if `path` is a name on the Hub."""
-    is_there = Path(path).exists() or find(path) is not None
-    if not is_there and isinstance(path, str) and hub.is_id(path):
+    has_path = is_there(path) or find(path) is not None
+    if not has_path and isinstance(path, str) and hub.is_id(path):
         return hub.fetch(path, revision=revision)
-    if not is_there and isinstance(path, str):
+    if not has_path and isinstance(path, str):
         raise ValueError("a checkpoint is given by a path or by its name on the Hugging Face Hub, "
-                         f"owner/name; {path!r} is no such name, and as a path it is not there. "
-                         "Check the spelling and the folder you are in")
+                         f"owner/name; {shown(path)} is no such name, and as a path it is not "
+                         "there. Check the spelling and the folder you are in")
     if revision is not None:
         raise ValueError(f"a revision goes with a name on the Hugging Face Hub; {path} is a path, "
                          f"got revision={revision!r}. Leave it out")

@@ -38,6 +38,7 @@ from llama_from_scratch.checkpoint.safetensors_file import (
 )
 from llama_from_scratch.checkpoint.strict import listed, refuse_impossible_sizes
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import is_there
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.sentencepiece import Prefix, SentencePiece
@@ -204,7 +205,7 @@ def _tokenizer(path: Path, about: Mapping[str, Any]) -> Tokenizer | SentencePiec
                          f"or for SentencePiece {', '.join(sorted(_OF_PIECES))}; in {path} it has "
                          f"{', '.join(sorted(keys)) or 'nothing'}. Copy or save the checkpoint "
                          "again")
-    if not file.is_file():
+    if not is_there(file):
         raise ValueError(f"a checkpoint is a folder with {', '.join(FILES)}; {path} has no "
                          "tokenizer.model. Copy or save the checkpoint again")
     if keys.keys() == _OF_PIECES:

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import is_there, opened
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 from llama_from_scratch.tokenizer import released
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
@@ -28,7 +29,7 @@ def read_hugging_face(folder: Path, config: LlamaConfig) -> Tokenizer | Sentence
 
     Raises ValueError as `read_meta` does.
     """
-    if not (folder / "tokenizer.json").is_file():
+    if not is_there(folder / "tokenizer.json"):
         return read_meta(folder, config)
     tokenizer = tokenizer_json.read_tokenizer(folder / "tokenizer.json")
     refuse_other_vocabulary(tokenizer, config, where=str(folder))
@@ -41,12 +42,12 @@ def read_meta(folder: Path, config: LlamaConfig) -> Tokenizer | SentencePiece:
     Raises ValueError if there is none, or one of another model.
     """
     file = folder / "tokenizer.model"
-    if not file.is_file():
+    if not is_there(file):
         raise ValueError("a checkpoint has its tokenizer in a tokenizer.model or, in Hugging "
                          f"Face's layout, a tokenizer.json; {folder} has none. Download it to this "
                          "folder")
-    with open(file, "rb") as opened:
-        is_ranks = re.fullmatch(rb"[A-Za-z0-9+/=]+\s+\d+\s*", opened.readline(4096))
+    with opened(file, need="a checkpoint needs a tokenizer") as source:
+        is_ranks = re.fullmatch(rb"[A-Za-z0-9+/=]+\s+\d+\s*", source.readline(4096))
     tokenizer = released.load(file, _generation(config)) if is_ranks else SentencePiece.load(file)
     refuse_other_vocabulary(tokenizer, config, where=str(folder))
     return tokenizer

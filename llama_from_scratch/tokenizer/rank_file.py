@@ -9,9 +9,9 @@ tiktoken/load.py.
 import base64
 import os
 from collections.abc import Mapping
-from pathlib import Path
 
 from llama_from_scratch.files import replacing_file
+from llama_from_scratch.foreign import read_bytes
 
 
 def write_ranks(path: str | os.PathLike, ranks: Mapping[bytes, int]) -> None:
@@ -28,7 +28,8 @@ def read_ranks(path: str | os.PathLike) -> dict[bytes, int]:
     Raises ValueError, with the line, if one is malformed.
     """
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
+    data = read_bytes(path, need="a tokenizer needs a rank file")
+    for number, line in enumerate(data.splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -15,10 +15,10 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import groupby, pairwise
-from pathlib import Path
 from typing import Literal
 
 from llama_from_scratch.files import replacing_file
+from llama_from_scratch.foreign import read_bytes
 from llama_from_scratch.tokenizer import sentencepiece_file, tokenizer_bin
 from llama_from_scratch.tokenizer.batch import encode_batch
 from llama_from_scratch.tokenizer.byte_bpe import join_bytes
@@ -226,7 +226,7 @@ class SentencePiece:
         Raises ValueError if the file is damaged, or of a kind that no Llama has: another model than
         BPE, text that is normalized first, unused pieces.
         """
-        data = Path(path).read_bytes()
+        data = read_bytes(path, need="a tokenizer needs a SentencePiece model")
         try:
             found = sentencepiece_file.from_bytes(data)
             prefix = "always" if found.has_prefix else "never"

@@ -9,8 +9,8 @@ Notebook 10. Llama 1 and 2. Source: karpathy/llama2.c, tokenizer.py.
 import os
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 
+from llama_from_scratch.foreign import read_bytes
 from llama_from_scratch.tokenizer.pieces import BLANK, FIRST_PIECES, Kind, Piece
 from llama_from_scratch.tokenizer.sentencepiece_file import text_of
 
@@ -37,7 +37,7 @@ def read_records(path: str | os.PathLike) -> list[tuple[bytes, float]]:
 
     Raises ValueError if the file is damaged.
     """
-    data = Path(path).read_bytes()
+    data = read_bytes(path, need="a tokenizer needs a tokenizer.bin")
     cure = f"{path}; export the tokenizer again"
     if len(data) < 4:
         raise ValueError("a tokenizer.bin begins with the longest length in 4 bytes, got "

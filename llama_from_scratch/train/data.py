@@ -19,6 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from llama_from_scratch.config import record
+from llama_from_scratch.foreign import opened, plain
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
 IGNORE = -100
@@ -77,11 +78,12 @@ def read_text(file: str | Path) -> str:
 
     Raises ValueError naming the first byte that is not UTF-8.
     """
-    data = Path(file).read_bytes()
+    with opened(file, need="this needs a text file", may_be_empty=True) as source:
+        data = source.read()
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"text must be UTF-8, and in {file} byte {error.start} is "
+        raise ValueError(f"text must be UTF-8, and in {plain(file)} byte {error.start} is "
                          f"0x{data[error.start]:02x} ({error.reason}). "
                          "Convert the file, or leave it out") from error
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")

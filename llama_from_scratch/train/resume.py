@@ -22,6 +22,7 @@ from llama_from_scratch.checkpoint.folders import find
 from llama_from_scratch.checkpoint.json_file import differences, read_json
 from llama_from_scratch.checkpoint.safetensors_file import read_tensors, write_tensors
 from llama_from_scratch.config import record
+from llama_from_scratch.foreign import is_there
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train.data import Packed
 from llama_from_scratch.train.protocols import Data, Optimizer
@@ -84,7 +85,7 @@ def begin(run: Run, folder: str | Path | None, *, is_resumed: bool) -> list[Step
     if folder is None or found is None:
         raise ValueError(f"resuming needs a folder with the checkpoint of a run; got {folder}. "
                          "Check the path, or start without resuming")
-    if not (found / "training.json").is_file():
+    if not is_there(found / "training.json"):
         raise ValueError(f"the checkpoint in {folder} holds a model and no run to resume. "
                          "Load the model and start a new run in another folder")
     training = read_json(found / "training.json")

@@ -3,12 +3,11 @@
 Notebook 10. All Llamas. Format: https://huggingface.co/docs/tokenizers.
 """
 
-import json
 import os
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
+from llama_from_scratch.foreign import parse_json, read_bytes
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.hugging_face.vocabulary import BYTE_OF, SCHEMES, check_merges
 from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece, is_byte_name
@@ -24,9 +23,10 @@ def read_tokenizer(path: str | os.PathLike) -> Tokenizer | SentencePiece:
     `allowed_special="all"`. Templates, padding and truncation in the file are left to the caller.
     Raises ValueError if the file is damaged, or if it asks for what these two cannot do.
     """
+    data = read_bytes(path, need="a tokenizer needs a tokenizer.json")
     try:
-        return from_json(json.loads(Path(path).read_bytes()))
-    except (ValueError, RecursionError) as error:
+        return from_json(parse_json(data))
+    except ValueError as error:
         raise ValueError(f"{path} cannot be read as a tokenizer.json of a Llama: {error}") from None
 
 
