@@ -1,0 +1,126 @@
+"""A tiny checkpoint of every format that is read, as files by name, and how each is opened."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import gguf as reference
+import numpy as np
+import torch
+
+from llama_from_scratch import family
+from llama_from_scratch.checkpoint.convert import write
+from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer import released
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
+from llama_from_scratch.train import resume
+from llama_from_scratch.train.data import Packed
+from llama_from_scratch.train.optimizer import AdamW, decay_groups
+from llama_from_scratch.train.records import Step, TrainConfig
+
+TEXT = "the cat sat on the mat, the rat sat on the cat. " * 2
+RUN = TrainConfig(n_steps=2, batch_size=1, seq_len=8, n_warmup=1)
+
+
+class Seed(NamedTuple):
+    """`files`: content by name. `path`: what is opened, a file among them or "" for the folder."""
+
+    name: str
+    files: dict[str, bytes]
+    path: str
+    is_run: bool = False
+
+
+def all_seeds(scratch: Path) -> list[Seed]:
+    """One of each format, made in `scratch`."""
+    return list(_seeds(scratch))
+
+
+def run_of(tokenizer: Tokenizer) -> resume.Run:
+    """A run that has not begun, to which a checkpoint of the seed "run" belongs."""
+    model = _model("llama-3", 264)
+    optimizer = AdamW(decay_groups(model, weight_decay=0.1))
+    data = Packed([TEXT], tokenizer)
+    return resume.Run(model=model, optimizer=optimizer, config=RUN, data=data, validation=None)
+
+
+def bytes_tokenizer() -> Tokenizer:
+    """The tokenizer of the seed "run": 264 ids."""
+    return Tokenizer.train(TEXT, 264, special_tokens=("<|begin_of_text|>", "<|end_of_text|>"))
+
+
+def _model(generation: str, vocab_size: int, *, dim: int = 32) -> Llama:
+    config = family.tiny(generation)
+    torch.manual_seed(0)
+    return Llama(dataclasses.replace(config, dim=dim, n_heads=2, ffn_dim=dim,
+                                     n_kv_heads=min(config.n_kv_heads, 2), max_seq_len=64,
+                                     vocab_size=vocab_size, layers=config.layers[:1]))
+
+
+def _seeds(scratch: Path) -> Iterator[Seed]:
+    ranks = Tokenizer.train(TEXT, 520, special_tokens=released.LLAMA_3_1)
+    ranks_3 = Tokenizer.train(TEXT, 520, special_tokens=released.LLAMA_3)
+    pieces = SentencePiece.train(TEXT, 290)
+    scaled, plain = _model("llama-3.1", 520), _model("llama-3", 520)
+    tied, old = _model("llama-3.2", 520), _model("llama-2", 290)
+    for name, model, tokenizer, how in [
+        ("hugging-face", scaled, ranks, dict(format="hugging-face")),
+        ("hugging-face shards", old, pieces, dict(format="hugging-face", n_shards=2)),
+        ("meta ranks", plain, ranks_3, dict(format="meta")),
+        ("meta shards", old, pieces, dict(format="meta", n_shards=2)),
+        ("meta tied", tied, ranks, dict(format="meta")),
+        ("gguf F16", scaled.half(), ranks, dict(format="gguf")),
+        ("gguf Q8_0", old, pieces, dict(format="gguf", is_packed=True)),
+        ("llama2c", old, pieces, dict(format="llama2c")),
+        ("native ranks", plain, ranks, dict(format="native")),
+        ("native pieces", old, pieces, dict(format="native")),
+    ]:
+        is_file = how["format"] == "gguf"
+        target = scratch / name / ("m.gguf" if is_file else "")
+        write(target, model, tokenizer=tokenizer, **how)
+        yield Seed(name, _files(scratch / name), "m.gguf" if is_file else "")
+    yield Seed("gguf Q4_K", {"m.gguf": _packed(scratch, _model("llama-2", 290, dim=256), pieces)},
+               "m.gguf")
+    only_pieces = _files(scratch / "hugging-face shards")
+    del only_pieces["tokenizer.json"]
+    yield Seed("hugging-face pieces", only_pieces, "")
+    tokenizer = bytes_tokenizer()
+    steps = [Step(step=i, loss=5.0, lr=1e-3, grad_norm=1.0, n_tokens=8, time_s=0.1)
+             for i in range(1)]
+    run = run_of(tokenizer)
+    run.optimizer.n_steps = len(steps)
+    resume.save(scratch / "run", run, steps=steps)
+    yield Seed("run", _files(scratch / "run"), "", is_run=True)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+
+
+def _packed(scratch: Path, model: Llama, tokenizer: SentencePiece) -> bytes:
+    """A GGUF file whose matrices are in Q4_K, which is read and not written by us."""
+    write(scratch / "plain.gguf", model, tokenizer=tokenizer, format="gguf")
+    plain, kind = reference.GGUFReader(scratch / "plain.gguf"), reference.GGMLQuantizationType.Q4_K
+    writer = reference.GGUFWriter(scratch / "packed.gguf", "llama")
+    for field in plain.fields.values():
+        if not field.name.startswith("GGUF.") and field.name != "general.architecture":
+            part = field.types[-1] if len(field.types) > 1 else None
+            writer.add_key_value(field.name, field.contents(), field.types[0], part)
+    rng = np.random.default_rng(0)
+    for tensor in plain.tensors:
+        if len(tensor.shape) == 1:
+            writer.add_tensor(tensor.name, np.array(tensor.data))
+            continue
+        blocks = rng.integers(0, 256, (int(tensor.n_elements) // 256, 144), dtype=np.uint8)
+        blocks[:, :4] = np.array([1e-3, 1e-3], np.float16).view(np.uint8)
+        rows = int(tensor.shape[1])
+        writer.add_tensor(tensor.name, blocks.reshape(rows, -1), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return (scratch / "packed.gguf").read_bytes()
+
+
