@@ -14,6 +14,10 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, dataclass_transform
 
+from llama_from_scratch.foreign import shown
+
+_NORMAL_FLOAT32 = (2.0**-126, 2.0**128)
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for an error message: the known word closest to `word`, or all of them."""
@@ -46,19 +50,22 @@ def _refuse_other_fields(
 ) -> None:
     for key in values:
         if key not in fields:
-            raise ValueError(f"{name} has no field {key!r}; {nearest(key, fields)}")
+            raise ValueError(f"{name} has no field {shown(key)}; {nearest(key, fields)}")
     if missing := [field for field in required if field not in values]:
         raise ValueError(f"{name} needs {', '.join(missing)}; "
                          f"got only {', '.join(values) or 'nothing'}")
 
 
-def _check_number(owner: object, name: str, kind: type, *, above: float = 0) -> None:
+def _check_number(owner: object, name: str, kind: type) -> None:
+    """Raises ValueError unless a field is above 0 and no more than the arithmetic can hold."""
     value = getattr(owner, name)
-    accepted = (int,) if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, accepted) or not value > above:
-        article = "an int" if kind is int else "a number"
-        raise ValueError(f"{type(owner).__name__}.{name} must be {article} above {above}; "
-                         f"got {value!r}")
+    accepted, least, end = ((int,), 1, 2**63) if kind is int else ((int, float), *_NORMAL_FLOAT32)
+    is_number = isinstance(value, accepted) and not isinstance(value, bool)
+    if not is_number or not least <= value < end:
+        rule = "an int above 0" if kind is int else "a number above 0"
+        if is_number and value > 0:
+            rule += " and below 2**63" if kind is int else " in float32, so 1.2e-38 to 3.4e38"
+        raise ValueError(f"{type(owner).__name__}.{name} must be {rule}; got {shown(value)}")
 
 
 @record
@@ -122,12 +129,13 @@ class LayerSpec:
 
     def __post_init__(self) -> None:
         if not isinstance(self.has_rope, bool):
-            raise ValueError(f"LayerSpec.has_rope must be True or False; got {self.has_rope!r}")
+            raise ValueError("LayerSpec.has_rope must be True or False; "
+                             f"got {shown(self.has_rope)}")
         if self.chunk_size is not None:
             _check_number(self, "chunk_size", int)
         if self.feed_forward is not None and not isinstance(self.feed_forward, FeedForwardSpec):
             raise ValueError("LayerSpec.feed_forward must be a FeedForwardSpec, such as "
-                             f"Dense(width=256), or None; got {self.feed_forward!r}")
+                             f"Dense(width=256), or None; got {shown(self.feed_forward)}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, ready for JSON. Raises ValueError for a kind that files cannot name."""
@@ -145,11 +153,12 @@ class LayerSpec:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "LayerSpec":
         """The spec that `to_dict` wrote. Raises ValueError on an unknown or a missing key."""
-        values = dict(plain)
+        values = dict(_object(plain, "LayerSpec"))
         if (named := values.get("feed_forward")) is not None:
-            kind, sizes = named.get("kind"), {k: v for k, v in named.items() if k != "kind"}
-            if kind not in _FEED_FORWARDS:
-                raise ValueError(f"no feed-forward is called {kind!r}; "
+            sizes = dict(_object(named, "LayerSpec.feed_forward"))
+            kind = sizes.pop("kind", None)
+            if not isinstance(kind, str) or kind not in _FEED_FORWARDS:
+                raise ValueError(f"no feed-forward is called {shown(kind)}; "
                                  f"{nearest(str(kind), _FEED_FORWARDS)}")
             values["feed_forward"] = _FEED_FORWARDS[kind](**sizes)
         return cls(**values)
@@ -184,7 +193,8 @@ class LlamaConfig:
         if (not isinstance(self.layers, tuple) or not self.layers
                 or not all(isinstance(spec, LayerSpec) for spec in self.layers)):
             raise ValueError("LlamaConfig.layers must be a tuple with one LayerSpec per layer, "
-                             f"such as (LayerSpec(),) * 4; got {self.layers!r}")
+                             f"such as (LayerSpec(),) * 4; got "
+                             f"{shown(self.layers)}")
         if self.dim % self.n_heads:
             raise ValueError("the heads share dim equally, so n_heads must divide it; "
                              f"got dim={self.dim}, n_heads={self.n_heads}")
@@ -241,11 +251,21 @@ class LlamaConfig:
     def from_dict(cls, plain: Mapping[str, Any]) -> "LlamaConfig":
         """The config that `to_dict` wrote. Raises ValueError on an unknown or a missing key."""
         values = dict(plain)
-        if "layers" in values:
+        if isinstance(values.get("layers"), list):
             values["layers"] = tuple(LayerSpec.from_dict(spec) for spec in values["layers"])
         if values.get("rope_scaling") is not None:
-            values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
+            scaling = _object(values["rope_scaling"], "LlamaConfig.rope_scaling")
+            values["rope_scaling"] = RopeScaling(**scaling)
+        if not isinstance(values.get("is_tied", False), bool):
+            raise ValueError("LlamaConfig.is_tied must be True or False; "
+                             f"got {shown(values['is_tied'])}")
         return cls(**values)
+
+
+def _object(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{what} is described by a JSON object; got {shown(value)}")
+    return value
 
 
 def _costs():

@@ -55,8 +55,8 @@ def opened(
             raise ValueError(f"{need} at {where}, a regular one; there is {kind}. Copy what it "
                              "gives to a file, and give that")
         if not about.st_size and not may_be_empty:
-            raise ValueError(f"{need} at {where}; it is empty. Copy or download it "
-                             "again")
+            raise ValueError(f"{need} at {where}; it cannot be read (it is empty). Copy or "
+                             "download it again")
         if about.st_size < 1024 and _begin(file, len(_POINTER)) == _POINTER:
             raise ValueError(f"{need} at {where}; there is a pointer of git-lfs, "
                              f"{about.st_size} bytes that name the real file. Run `git lfs pull` "
@@ -130,6 +130,23 @@ def is_there(path: str | os.PathLike) -> bool:
     except (OSError, ValueError) as error:
         raise _unopened(path, error, need="this needs a file or a folder") from error
     return True
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+    """Lets every ValueError of the block name `path`, in at most 1,500 printable characters.
+
+    What is said of a value deep inside a file does not know the file.
+    """
+    try:
+        yield
+    except ValueError as error:
+        message, where = plain(error, max_chars=1500), plain(path)
+        if where not in message:
+            message = f"{where} cannot be read: {message}"
+        if message != str(error) or type(error) is not ValueError:
+            raise ValueError(message) from error
+        raise
 
 
 def shown(value: Any, *, max_chars: int = 80) -> str:

@@ -33,7 +33,7 @@ def a_socket(path):
 
 BAD = {
     "is missing. Check the path": lambda path: None,
-    "is empty. Copy or download it again": lambda path: path.touch(),
+    r"it cannot be read \(it is empty\). Copy or download it again": lambda path: path.touch(),
     "there is a folder": lambda path: path.mkdir(),
     "there is a pipe. Copy what it gives to a file": os.mkfifo,
     "there is a socket": a_socket,

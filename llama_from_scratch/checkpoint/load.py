@@ -20,7 +20,7 @@ from llama_from_scratch.checkpoint.opened import (
     build,
     refuse_what_cannot_be_built,
 )
-from llama_from_scratch.foreign import is_there, opened, shown
+from llama_from_scratch.foreign import is_there, naming, opened, shown
 from llama_from_scratch.model.transformer import Llama
 
 _NEED = "a checkpoint needs a folder or a weight file"
@@ -61,6 +61,11 @@ def open_checkpoint(path: str | Path, *, revision: str | None = None) -> Opened:
     Raises ValueError as `load` does.
     """
     path = _local(path, revision)
+    with naming(path):
+        return _opened(path)
+
+
+def _opened(path: Path) -> Opened:
     if gguf_file.is_one(path):
         return gguf.open_checkpoint(path)
     if llama2c.is_one(path):

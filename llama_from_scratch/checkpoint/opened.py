@@ -20,6 +20,7 @@ from llama_from_scratch.checkpoint.machine import refuse_absent_device, refuse_w
 from llama_from_scratch.checkpoint.names import shapes
 from llama_from_scratch.checkpoint.strict import refuse_differences
 from llama_from_scratch.config import LlamaConfig, record
+from llama_from_scratch.foreign import naming
 from llama_from_scratch.model.rope import Rope
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
@@ -61,7 +62,8 @@ class Opened:
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
-        return self.read_tokenizer()
+        with naming(self.where):
+            return self.read_tokenizer()
 
     @property
     def stop_ids(self) -> frozenset[int]:

@@ -232,7 +232,8 @@ class SentencePiece:
             prefix = "always" if found.has_prefix else "never"
             return cls(found.pieces, prefix=prefix, bos=found.bos, eos=found.eos)
         except ValueError as error:
-            raise ValueError(f"{path} cannot be read as a SentencePiece model: {error}") from None
+            raise ValueError(f"{path} cannot be read as a SentencePiece model: {error}. "
+                             "Download it again") from None
 
     def save_llama2c(self, path: str | os.PathLike) -> None:
         """Writes llama2.c's tokenizer.bin.
@@ -255,7 +256,8 @@ class SentencePiece:
             pieces = [tokenizer_bin.piece_of(i, *record) for i, record in enumerate(records)]
             return cls(pieces)
         except ValueError as error:
-            raise ValueError(f"{path} cannot be read as a tokenizer.bin: {error}") from None
+            raise ValueError(f"{path} cannot be read as a tokenizer.bin: {error}. "
+                             "Export it again") from None
 
     def __reduce__(self):
         # a copy starts with an empty memory

@@ -30,11 +30,14 @@ _VALUES: tuple[Any, ...] = (
     [None], [[]], {"a": 1}, [1, 2], "../x", "/dev/zero", "float32", "(a+)+$", "(", "[", "(?P<",
     "a{99999}", r"(?:(?:a{999}){999}){999}", "\\", "(?R)", r"[\s\S]", "always", "none",
     *(_RAW + text for text in ("1e999", "-1e999", "NaN", "Infinity", "-Infinity", "1" * 400,
-                               "1" * 5000, "[" * 1000 + "]" * 1000, '{"a":' * 2000 + "1" + "}" * 2000,
+                               "1" * 5000, "[" * 1000 + "]" * 1000,
+                               '{"a":' * 2000 + "1" + "}" * 2000,
                                '"\\ud800"', "01", "'a'", "", '{"a": 1, "a": 2}', "1" * 30)))
 
 
-def mutate(rng: random.Random, seed: Seed, others: Sequence[Seed]) -> tuple[str, dict[str, Content]]:
+def mutate(
+    rng: random.Random, seed: Seed, others: Sequence[Seed]
+) -> tuple[str, dict[str, Content]]:
     """What was done, in words, and the files that it changes."""
     name = rng.choice(list(seed.files))
     data = seed.files[name]
@@ -148,7 +151,8 @@ def _near(value: Any) -> tuple[Any, ...]:
     if isinstance(value, bool) or value is None:
         return (not value, str(value))
     if isinstance(value, (int, float)):
-        return (value + 1, value - 1, -value, value * 2, value / 2, str(value), [value], value * 1000)
+        return (value + 1, value - 1, -value, value * 2, value / 2, value * 1000, str(value),
+                [value])
     if isinstance(value, str):
         return (value + "x", value[:-1], value.upper(), [value], {"content": value}, value * 100)
     return ([value], {"a": value}, len(value))
@@ -171,8 +175,8 @@ def _mutate_lines(rng: random.Random, data: bytes) -> tuple[str, bytes]:
         return f"line {i} twice", b"".join(lines[:i + 1] + lines[i:])
     if way == 2:
         return f"{i} lines", b"".join(lines[:i])
-    rank = rng.choice((b"-1", b"1" * 5000, b"1e3", b"0x10", "١".encode(), b"1_0", b"", b"3 4", b"260",
-                       b"9" * 19))
+    rank = rng.choice((b"-1", b"1" * 5000, b"1e3", b"0x10", "١".encode(), b"1_0", b"", b"3 4",
+                       b"260", b"9" * 19))
     lines[i] = lines[i].split()[0] + b" " + rank + b"\n"
     return f"rank {rank!r:.20} in line {i}", b"".join(lines)
 

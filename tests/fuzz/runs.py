@@ -47,12 +47,15 @@ def run(n: int, *, seed: int, on_outcome: Callable[[int, list[str]], object]) ->
 
 def work(first: int, n: int, *, seed: int) -> None:
     """The process itself: a line of JSON on standard output for each case."""
+    import warnings
+
     import torch
 
     from .cases import run_case
     from .seeds import all_seeds
 
     torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # PyTorch's, of sparse, nested and quantized tensors
     with tempfile.TemporaryDirectory(prefix="fuzz-") as scratch:
         folder = Path(scratch)
         (folder / "seeds").mkdir()
