@@ -153,7 +153,7 @@ class LayerSpec:
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "LayerSpec":
         """The spec that `to_dict` wrote. Raises ValueError on an unknown or a missing key."""
-        values = dict(_object(plain, "LayerSpec"))
+        values = dict(plain)
         if (named := values.get("feed_forward")) is not None:
             sizes = dict(_object(named, "LayerSpec.feed_forward"))
             kind = sizes.pop("kind", None)
@@ -252,7 +252,8 @@ class LlamaConfig:
         """The config that `to_dict` wrote. Raises ValueError on an unknown or a missing key."""
         values = dict(plain)
         if isinstance(values.get("layers"), list):
-            values["layers"] = tuple(LayerSpec.from_dict(spec) for spec in values["layers"])
+            values["layers"] = tuple(LayerSpec.from_dict(_object(spec, "LayerSpec"))
+                                     for spec in values["layers"])
         if values.get("rope_scaling") is not None:
             scaling = _object(values["rope_scaling"], "LlamaConfig.rope_scaling")
             values["rope_scaling"] = RopeScaling(**scaling)

@@ -81,9 +81,10 @@ def config_from(
     problems += [f"{key} is {shown(about[key])}, and only {allowed[0]!r} can be computed"
                  for key, allowed in _MUST_BE.items() if key in about and about[key] not in allowed]
     if about.get("quantization_config") is not None:
-        problems.append("quantization_config says that the weights are quantized, which cannot be "
-                        "read")
-    problems += [f"{shown(key)} is not a key that is known" for key in about
+        raise ValueError(f"{where} has a quantization_config, so the weights are quantized, which "
+                         "cannot be read. Take the checkpoint that it was made from, or its GGUF "
+                         "file")
+    problems += [f"{plain(key)} is not a key that is known" for key in about
                  if key not in {*_READ, *_MUST_BE, *_IGNORED, "quantization_config"}]
     n_layers = about.get("num_hidden_layers")
     if type(n_layers) is not int or (max_layers is not None and n_layers > max_layers):

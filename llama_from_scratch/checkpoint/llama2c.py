@@ -143,7 +143,8 @@ def _header(source: io.BufferedReader, file: Path) -> tuple[LlamaConfig, int]:
     version, at = (struct.unpack_from("<i", head, 4)[0],
                    8) if head.startswith(_MAGIC) and len(head) >= 8 else (0, 0)
     if version not in _ORDER or (at and version == 0):
-        raise ValueError(f"versions 0 and 1, in fp32, are read, and this is version {version}")
+        raise ValueError(f"versions 0 and 1, in fp32, are read, and this is version {version}: "
+                         "export it as one of those")
     if len(head) < _HEADER_BYTES[version]:
         raise ValueError(f"its header is {_HEADER_BYTES[version]} bytes long, and the file has "
                          f"{n_bytes}")

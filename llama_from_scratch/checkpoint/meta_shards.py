@@ -268,7 +268,10 @@ def _refuse_forged_lengths(file: io.BufferedReader) -> None:
     PyTorch writes its archives uncompressed, and allocates what an entry claims.
     """
     if not zipfile.is_zipfile(file):
-        raise ValueError("it is no zip archive, as torch.save has written since PyTorch 1.6")
+        is_old = file.seek(0) == 0 and file.read(2) == b"\x80\x02"
+        raise ValueError("it is no zip archive, as torch.save has written since PyTorch 1.6"
+                         + (", and seems older: read it with torch.load(..., weights_only=True) "
+                            "and save it again with torch.save" if is_old else ""))
     with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:

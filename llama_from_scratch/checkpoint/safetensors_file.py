@@ -12,6 +12,7 @@ import io
 import math
 import mmap
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,9 +62,16 @@ def entries(file: str | Path) -> dict[str, TensorEntry]:
     with opened(file, need=_NEED) as source:
         try:
             return _entries(file, source)
+        except _OtherDtype as error:
+            raise ValueError(f"weights are read from F64, F32, F16 and BF16; in {plain(file)} "
+                             f"{error}. Take the checkpoint that it was made from") from error
         except (OSError, ValueError) as error:
             raise ValueError(f"{_NEED} at {plain(file)}; it cannot be read ({error}). Copy, "
                              "download or save the checkpoint again") from error
+
+
+class _OtherDtype(ValueError):
+    """A whole file, in numbers that are not read: another download of it would be no better."""
 
 
 def _entries(file: Path, source: io.BufferedReader) -> dict[str, TensorEntry]:
@@ -155,9 +163,11 @@ def _entry(file: Path, name: str, about: Any, *, data_start: int) -> TensorEntry
         raise ValueError(f"the header's entry of {shown(name)} has not just dtype, shape and "
                          "data_offsets")
     dtype, shape, offsets = about["dtype"], about["shape"], about["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"{shown(name)} has the dtype {shown(dtype)}, which is none of "
-                         f"{', '.join(DTYPES)}")
+    if not isinstance(dtype, str) or not re.fullmatch("[A-Z]+[0-9A-Z_]*", dtype):
+        raise ValueError(f"{shown(name)} has the dtype {shown(dtype)}, which is none")
+    if dtype not in DTYPES:
+        raise _OtherDtype(f"{shown(name)} has the dtype {shown(dtype)}, which is none of "
+                          f"{', '.join(DTYPES)}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(f"{shown(name)} has the shape {shown(shape)} and the offsets "
                          f"{shown(offsets)}, which must be lists of sizes")

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     if args.chat_format not in (None, "none", *FORMATS):
         raise ValueError(f"no chat format is called {args.chat_format!r}; "
                          f"{nearest(args.chat_format, (*FORMATS, 'none'))}")
-    model, tokenizer = load_model(args.model)
+    model, tokenizer = load_model(args.model, dtype=args.dtype, device=args.device)
     is_unasked = args.chat_format is None
     found = chat_format(model.config, tokenizer) if is_unasked else FORMATS.get(args.chat_format)
     if found is None and args.system is not None:

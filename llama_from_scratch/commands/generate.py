@@ -16,7 +16,7 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prints the prompt and what the model writes after it."""
-    model, tokenizer = load_model(args.model)
+    model, tokenizer = load_model(args.model, dtype=args.dtype, device=args.device)
     write(model, tokenizer, args.prompt, args, seed=args.seed, decoder=_decoder(model, args))
     return 0
 

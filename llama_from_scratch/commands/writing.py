@@ -2,6 +2,8 @@
 
 import argparse
 
+from llama_from_scratch.commands.loading import add_loading_arguments
+
 
 def add_writing_arguments(parser: argparse.ArgumentParser, *, usual_length: str) -> None:
     """Adds which model writes, how much and how it samples; `usual_length` is text for --help."""
@@ -14,6 +16,7 @@ def add_writing_arguments(parser: argparse.ArgumentParser, *, usual_length: str)
     parser.add_argument("--top-k", type=int)
     parser.add_argument("--top-p", type=float, default=0.95)
     parser.add_argument("--seed", type=int, default=0)
+    add_loading_arguments(parser)
 
 
 def sampling_of(args: argparse.Namespace):

@@ -47,8 +47,8 @@ class Sampling:
             if value is not None and not 0 < value <= 1:
                 raise ValueError(f"{name} is a probability above 0 and at most 1; got {value}. "
                                  "None turns it off")
-        if not 0 < self.repetition_penalty < math.inf:
-            raise ValueError("repetition_penalty must be above 0 and finite (1.0 is off); "
+        if not self.repetition_penalty > 0:
+            raise ValueError("repetition_penalty must be above 0 (1.0 is off); "
                              f"got {self.repetition_penalty}")
 
 
