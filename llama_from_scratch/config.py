@@ -14,10 +14,6 @@ import difflib
 from collections.abc import Iterable, Mapping
 from typing import Any, dataclass_transform
 
-from llama_from_scratch.foreign import shown
-
-_NORMAL_FLOAT32 = (2.0**-126, 2.0**128)
-
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for an error message: the known word closest to `word`, or all of them."""
@@ -50,22 +46,66 @@ def _refuse_other_fields(
 ) -> None:
     for key in values:
         if key not in fields:
-            raise ValueError(f"{name} has no field {shown(key)}; {nearest(key, fields)}")
+            raise ValueError(f"{name} has no field {key!r}; {nearest(key, fields)}")
     if missing := [field for field in required if field not in values]:
         raise ValueError(f"{name} needs {', '.join(missing)}; "
                          f"got only {', '.join(values) or 'nothing'}")
 
 
-def _check_number(owner: object, name: str, kind: type) -> None:
-    """Raises ValueError unless a field is above 0 and no more than the arithmetic can hold."""
+LARGEST = 2**63 - 1
+"""No size is larger: PyTorch counts in 64 bits."""
+
+
+def _check_number(
+    owner: object, name: str, kind: type, *, above: float = 0.0, below: float | None = None
+) -> None:
+    """Raises ValueError unless a field is a number of this kind between the two limits.
+
+    A float must also be a number in fp32, where it is used: 1e-60 would be 0 there, and 1e60
+    infinite. A whole number in its place, such as the theta of 100000 in some files, becomes one.
+    """
     value = getattr(owner, name)
-    accepted, least, end = ((int,), 1, 2**63) if kind is int else ((int, float), *_NORMAL_FLOAT32)
-    is_number = isinstance(value, accepted) and not isinstance(value, bool)
-    if not is_number or not least <= value < end:
-        rule = "an int above 0" if kind is int else "a number above 0"
-        if is_number and value > 0:
-            rule += " and below 2**63" if kind is int else " in float32, so 1.2e-38 to 3.4e38"
-        raise ValueError(f"{type(owner).__name__}.{name} must be {rule}; got {shown(value)}")
+    accepted = (int,) if kind is int else (int, float)
+    field = f"{type(owner).__name__}.{name}"
+    if isinstance(value, bool) or not isinstance(value, accepted) or not value > above:
+        article = "an int" if kind is int else "a number"
+        raise ValueError(f"{field} must be {article} above {above:g}; got {_short(value)}")
+    if kind is int and value > LARGEST:
+        raise ValueError(f"{field} must be at most {LARGEST}; got {_short(value)}")
+    if kind is float and not _SMALLEST_FP32 <= value <= _LARGEST_FP32:
+        raise ValueError(f"{field} is used in fp32, whose numbers above 0 are {_SMALLEST_FP32:.3g} "
+                         f"to {_LARGEST_FP32:.3g}; got {_short(value)}")
+    if below is not None and not value < below:
+        raise ValueError(f"{field} must be below {below:g}; got {_short(value)}")
+    if kind is float:
+        object.__setattr__(owner, name, float(value))
+
+
+_SMALLEST_FP32, _LARGEST_FP32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127
+
+
+def _short(value: object) -> str:
+    """A value in an error message, however long it is."""
+    if isinstance(value, int) and value.bit_length() > 256:  # Python writes no int of any length
+        return f"an int of {value.bit_length()} bits"
+    return f"{value!r:.80}"
+
+
+def _check_claims(owner: object, *names: str) -> None:
+    """Raises ValueError unless these fields are True or False."""
+    for name in names:
+        if not isinstance(value := getattr(owner, name), bool):
+            raise ValueError(f"{type(owner).__name__}.{name} must be True or False; "
+                             f"got {_short(value)}")
+
+
+def _without_defaults(plain: dict[str, Any], names: tuple[str, ...], cls: type) -> dict[str, Any]:
+    """`plain` without those of the named fields that have their default.
+
+    Files from before a field was there stay the same to the byte, and are read by older versions.
+    """
+    return {name: value for name, value in plain.items()
+            if name not in names or value != cls.__dataclass_fields__[name].default}
 
 
 @record
@@ -128,14 +168,12 @@ class LayerSpec:
     feed_forward: FeedForwardSpec | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.has_rope, bool):
-            raise ValueError("LayerSpec.has_rope must be True or False; "
-                             f"got {shown(self.has_rope)}")
+        _check_claims(self, "has_rope")
         if self.chunk_size is not None:
             _check_number(self, "chunk_size", int)
         if self.feed_forward is not None and not isinstance(self.feed_forward, FeedForwardSpec):
             raise ValueError("LayerSpec.feed_forward must be a FeedForwardSpec, such as "
-                             f"Dense(width=256), or None; got {shown(self.feed_forward)}")
+                             f"Dense(width=256), or None; got {self.feed_forward!r}")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, ready for JSON. Raises ValueError for a kind that files cannot name."""
@@ -158,7 +196,7 @@ class LayerSpec:
             sizes = dict(_object(named, "LayerSpec.feed_forward"))
             kind = sizes.pop("kind", None)
             if not isinstance(kind, str) or kind not in _FEED_FORWARDS:
-                raise ValueError(f"no feed-forward is called {shown(kind)}; "
+                raise ValueError(f"no feed-forward is called {_short(kind)}; "
                                  f"{nearest(str(kind), _FEED_FORWARDS)}")
             values["feed_forward"] = _FEED_FORWARDS[kind](**sizes)
         return cls(**values)
@@ -193,8 +231,7 @@ class LlamaConfig:
         if (not isinstance(self.layers, tuple) or not self.layers
                 or not all(isinstance(spec, LayerSpec) for spec in self.layers)):
             raise ValueError("LlamaConfig.layers must be a tuple with one LayerSpec per layer, "
-                             f"such as (LayerSpec(),) * 4; got "
-                             f"{shown(self.layers)}")
+                             f"such as (LayerSpec(),) * 4; got {self.layers!r}")
         if self.dim % self.n_heads:
             raise ValueError("the heads share dim equally, so n_heads must divide it; "
                              f"got dim={self.dim}, n_heads={self.n_heads}")
@@ -259,13 +296,13 @@ class LlamaConfig:
             values["rope_scaling"] = RopeScaling(**scaling)
         if not isinstance(values.get("is_tied", False), bool):
             raise ValueError("LlamaConfig.is_tied must be True or False; "
-                             f"got {shown(values['is_tied'])}")
+                             f"got {_short(values['is_tied'])}")
         return cls(**values)
 
 
 def _object(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{what} is described by a JSON object; got {shown(value)}")
+        raise ValueError(f"{what} is described by a JSON object; got {_short(value)}")
     return value
 
 

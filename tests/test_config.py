@@ -133,14 +133,14 @@ def test_flops_count_two_per_weight_that_multiplies_and_the_attention_over_the_c
     ("max_seq_len", 2**63), ("vocab_size", 10**400), ("norm_eps", [1e-5]), ("dim", {}),
 ])
 def test_a_number_that_the_arithmetic_cannot_hold_is_refused(name, value):
-    with pytest.raises(ValueError, match=rf"LlamaConfig.{name} must be .* above 0"):
+    with pytest.raises(ValueError, match=rf"LlamaConfig.{name} .*got"):
         LlamaConfig(**SMALL | {name: value})
 
 
 @pytest.mark.parametrize("name", ["factor", "low_freq_factor", "high_freq_factor"])
 def test_an_infinite_scaling_is_refused(name):
     given = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8192)
-    with pytest.raises(ValueError, match=rf"RopeScaling.{name} must be .*; got inf"):
+    with pytest.raises(ValueError, match=rf"RopeScaling.{name} .*got inf"):
         RopeScaling(**given | {name: float("inf")})
 
 

@@ -22,7 +22,6 @@ from llama_from_scratch.checkpoint.gguf_file import PackedEntry
 from llama_from_scratch.checkpoint.names import GGUF, TABLE
 from llama_from_scratch.checkpoint.plain import ffn_dim_of, plain_layers
 from llama_from_scratch.config import LlamaConfig, RopeScaling
-from llama_from_scratch.foreign import plain
 from llama_from_scratch.model.rope import rope_frequencies
 
 DIVISORS = "rope_freqs.weight"
@@ -128,7 +127,7 @@ def config_from(
                  for key, allowed in _MUST_BE.items() if key in about
                  and not _is_among(about[key], allowed)]
     widths = ("rope.dimension_count", "attention.key_length", "attention.value_length")
-    problems += [f"{plain(key)} is not a key that is known" for key in about
+    problems += [f"{key} is not a key that is known" for key in about
                  if key not in {*_READ, *_MUST_BE, *widths}]
     if not _is_among(facts.get("split.count", 0), (0, 1)):
         problems.append(f"it is one of {facts['split.count']!r:.80} files, which are not read: "

@@ -15,7 +15,6 @@ import torch
 
 from llama_from_scratch.checkpoint.plain import ffn_dim_of, plain_layers
 from llama_from_scratch.config import LlamaConfig, RopeScaling
-from llama_from_scratch.foreign import plain, shown
 
 _SIZES = {"hidden_size": "dim", "num_attention_heads": "n_heads", "vocab_size": "vocab_size"}
 _NEEDED = (*_SIZES, "intermediate_size", "num_hidden_layers")
@@ -72,23 +71,22 @@ def config_from(
         raise ValueError(f"{where} is of a {kind!r} model, which needs {_LATER[kind]}; this "
                          "version has the text models Llama 1 to 3.3. Load one of those")
     if kind != "llama":
-        raise ValueError(f"{where} must say \"model_type\": \"llama\"; got {shown(kind)}. Only "
-                         "Llamas can be loaded")
+        raise ValueError(f"{where} must say \"model_type\": \"llama\"; got {kind!r}. Only Llamas "
+                         "can be loaded")
     if (made_for := about.get("architectures")) not in (None, ["LlamaForCausalLM"]):
         raise ValueError(f"{where} must be of a LlamaForCausalLM, which predicts the next token; "
-                         f"got {shown(made_for)}. Load a language model")
+                         f"got {made_for}. Load a language model")
     problems = [f"{key} is missing" for key in _NEEDED if key not in about]
-    problems += [f"{key} is {shown(about[key])}, and only {allowed[0]!r} can be computed"
+    problems += [f"{key} is {about[key]!r}, and only {allowed[0]!r} can be computed"
                  for key, allowed in _MUST_BE.items() if key in about and about[key] not in allowed]
     if about.get("quantization_config") is not None:
-        raise ValueError(f"{where} has a quantization_config, so the weights are quantized, which "
-                         "cannot be read. Take the checkpoint that it was made from, or its GGUF "
-                         "file")
-    problems += [f"{plain(key)} is not a key that is known" for key in about
+        problems.append("quantization_config says that the weights are quantized, which cannot be "
+                        "read")
+    problems += [f"{key} is not a key that is known" for key in about
                  if key not in {*_READ, *_MUST_BE, *_IGNORED, "quantization_config"}]
     n_layers = about.get("num_hidden_layers")
     if type(n_layers) is not int or (max_layers is not None and n_layers > max_layers):
-        problems.append(f"num_hidden_layers is {shown(n_layers)}, and the files hold {max_layers} "
+        problems.append(f"num_hidden_layers is {n_layers!r}, and the files hold {max_layers} "
                         "tensors in all")
     if problems:
         raise ValueError(f"{where} describes no model of this version: {'; '.join(problems[:8])}. "
@@ -108,11 +106,11 @@ def config_from(
         raise ValueError(f"{where} describes no model of this version: {error}") from error
     if not isinstance(config.is_tied, bool):
         raise ValueError(f"{where} must say true or false for tie_word_embeddings; got "
-                         f"{shown(config.is_tied)}")
+                         f"{config.is_tied!r}")
     if _or(about.get("head_dim"), config.head_dim) != config.head_dim:
         raise ValueError(f"head_dim must be hidden_size / num_attention_heads = {config.head_dim} "
-                         f"in every Llama up to 3.3; {where} has {shown(about['head_dim'])}. "
-                         "Models of other proportions cannot be loaded")
+                         f"in every Llama up to 3.3; {where} has {about['head_dim']!r}. Models of "
+                         "other proportions cannot be loaded")
     return config
 
 
@@ -124,7 +122,7 @@ def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScal
     old, new = _or(about.get("rope_scaling"), {}), _or(about.get("rope_parameters"), {})
     if not isinstance(old, Mapping) or not isinstance(new, Mapping):
         raise ValueError(f"rope_scaling and rope_parameters must be JSON objects or null; {where} "
-                         f"has {shown(old)} and {shown(new)}")
+                         f"has {old!r} and {new!r}")
     rope = {**new, **old}
     kinds = (
         {str(part[key]) for part in (old, new) for key in ("rope_type", "type") if key in part}
@@ -132,8 +130,8 @@ def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScal
     thetas = [part["rope_theta"] for part in (about, old, new) if "rope_theta" in part] or [1e4]
     if (len(kinds) > 1 or any(theta != thetas[0] for theta in thetas)
         or any(old[k] != new[k] for k in old.keys() & new.keys())):
-        raise ValueError(f"{where} says several things about RoPE: {shown(old)} and "
-                         f"{shown(new)}, theta {shown(thetas)}. Keep one of them")
+        raise ValueError(f"{where} says several things about RoPE: {old} and {new}, theta "
+                         f"{thetas}. Keep one of them")
     theta, kind = thetas[0], kinds.pop()
     keys = {"factor": "factor", "low_freq_factor": "low_freq_factor",
             "high_freq_factor": "high_freq_factor",
@@ -142,15 +140,14 @@ def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScal
     if kind == "default":
         if given:
             raise ValueError(f"unscaled RoPE has theta and nothing else; {where} also has "
-                             f"{plain(', '.join(sorted(given)))}. Remove it")
+                             f"{', '.join(sorted(given))}")
         return theta, None
     if kind != "llama3":
         raise ValueError("RoPE is scaled as in Llama 3.1 (\"llama3\") or not at all "
-                         f"(\"default\"); {where} asks for {shown(kind)}, which is not built. Load "
-                         "another model")
+                         f"(\"default\"); {where} asks for {kind!r}, which is not built")
     if given != keys.keys():
         raise ValueError(f"\"llama3\" scaling of RoPE has just {', '.join(keys)}; {where} has "
-                         f"{plain(', '.join(sorted(given))) or 'none of them'}. Correct it")
+                         f"{', '.join(sorted(given))}")
     try:
         return theta, RopeScaling(**{ours: rope[theirs] for theirs, ours in keys.items()})
     except ValueError as error:

@@ -27,7 +27,8 @@ def refuse_absent_device(device: torch.device | str) -> None:
         why = ("no NVIDIA GPU or driver was found" if torch.backends.cuda.is_built()
                else "this PyTorch is built without CUDA")
         raise ValueError(f"{rule}; got device={str(device)!r}, and {why}. Choose "
-                         "device=\"cpu\" (on the command line --device cpu), or install a driver and a PyTorch with CUDA")
+                         "device=\"cpu\" (on the command line --device cpu), or install a "
+                         "driver and a PyTorch with CUDA")
     try:
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
