@@ -153,6 +153,12 @@ _FEED_FORWARDS = {"dense": Dense}
 """The kinds that a config file can name."""
 
 
+def _object(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{what} is described by a JSON object; got {_short(value)}")
+    return value
+
+
 @record
 class LayerSpec:
     """What one layer is made of. The defaults are those of every text layer from Llama 1 to 3.3.
@@ -298,12 +304,6 @@ class LlamaConfig:
             raise ValueError("LlamaConfig.is_tied must be True or False; "
                              f"got {_short(values['is_tied'])}")
         return cls(**values)
-
-
-def _object(value: Any, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        raise ValueError(f"{what} is described by a JSON object; got {_short(value)}")
-    return value
 
 
 def _costs():

@@ -38,7 +38,7 @@ from llama_from_scratch.checkpoint.safetensors_file import (
 )
 from llama_from_scratch.checkpoint.strict import listed, refuse_impossible_sizes
 from llama_from_scratch.config import LlamaConfig
-from llama_from_scratch.foreign import is_there, plain, shown
+from llama_from_scratch.foreign import shown
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.sentencepiece import Prefix, SentencePiece
@@ -203,9 +203,9 @@ def _tokenizer(path: Path, about: Mapping[str, Any]) -> Tokenizer | SentencePiec
     if keys.keys() not in (_OF_RANKS, _OF_PIECES):
         raise ValueError(f"the \"tokenizer\" of config.json has {' and '.join(sorted(_OF_RANKS))}, "
                          f"or for SentencePiece {', '.join(sorted(_OF_PIECES))}; in {path} it has "
-                         f"{plain(', '.join(sorted(keys)) or 'nothing')}. Copy or save the "
-                         "checkpoint again")
-    if not is_there(file):
+                         f"{', '.join(sorted(keys)) or 'nothing'}. Copy or save the checkpoint "
+                         "again")
+    if not file.is_file():
         raise ValueError(f"a checkpoint is a folder with {', '.join(FILES)}; {path} has no "
                          "tokenizer.model. Copy or save the checkpoint again")
     if keys.keys() == _OF_PIECES:

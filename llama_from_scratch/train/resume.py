@@ -12,11 +12,9 @@ Notebook 17.
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-from torch import Tensor
 
 from llama_from_scratch.checkpoint import native
 from llama_from_scratch.checkpoint.described import refuse_undescribed
@@ -24,11 +22,12 @@ from llama_from_scratch.checkpoint.folders import find
 from llama_from_scratch.checkpoint.json_file import differences, read_json
 from llama_from_scratch.checkpoint.safetensors_file import read_tensors, write_tensors
 from llama_from_scratch.config import record
-from llama_from_scratch.foreign import is_there, naming, shown
+from llama_from_scratch.foreign import is_there, naming
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.train import recorded
 from llama_from_scratch.train.data import Packed
 from llama_from_scratch.train.protocols import Data, Optimizer
-from llama_from_scratch.train.records import Evaluation, Step, TrainConfig
+from llama_from_scratch.train.records import Step, TrainConfig
 
 
 @record
@@ -96,8 +95,9 @@ def begin(run: Run, folder: str | Path | None, *, is_resumed: bool) -> list[Step
 
 def _resumed(run: Run, folder: str | Path, found: Path) -> list[Step]:
     training = read_json(found / "training.json")
+    steps = recorded.steps_of(training, where=found / "training.json")
     state = read_tensors(found / "optimizer.safetensors")
-    steps = _steps(training, state, where=found / "training.json")
+    recorded.refuse_other_count(steps, state, where=found / "training.json")
     if differing := differences(training["settings"], run.settings):
         raise ValueError("a run goes on with the settings it began with; against the checkpoint in "
                          f"{folder}, {'; '.join(differing)}. Resume with those, or start a new run "
@@ -105,49 +105,3 @@ def _resumed(run: Run, folder: str | Path, found: Path) -> list[Step]:
     native.load_weights(folder, run.model)
     run.optimizer.load_state_dict(state)
     return steps
-
-
-def _steps(training: Any, state: Mapping[str, Tensor], *, where: Path) -> list[Step]:
-    """The steps of a training.json, held against the steps that the optimizer counted.
-
-    Raises ValueError if they are not the same ones, or if the record is damaged.
-    """
-    cure = "Copy or save the checkpoint again"
-    if (not isinstance(training, dict) or not isinstance(training.get("settings"), dict)
-        or not isinstance(training.get("steps"), list)):
-        raise ValueError("the record of a run has the object \"settings\" and the list "
-                         f"\"steps\"; {where} has {shown(training)}. {cure}")
-    try:
-        steps = [_step(i, plain) for i, plain in enumerate(training["steps"])]
-    except ValueError as error:
-        raise ValueError(f"{where} is no record of a run: {error}. {cure}") from error
-    counted = state.get("n_steps")
-    if counted is not None and counted.tolist() != len(steps):
-        raise ValueError(f"a run's record and its optimizer count the same steps; {where} has "
-                         f"{len(steps)}, and the optimizer.safetensors beside it counted "
-                         f"{shown(counted.tolist())}. Take both from the same save of the run")
-    return steps
-
-
-def _step(i: int, plain: Any) -> Step:
-    """Step `i` as the record has it. Raises ValueError for a value of another kind than its own."""
-    if not isinstance(plain, dict):
-        raise ValueError(f"a step is a JSON object; step {i} is {shown(plain)}")
-    if (evaluation := plain.get("validation")) is not None:
-        if not isinstance(evaluation, dict):
-            raise ValueError(f"a validation is a JSON object; step {i} has {shown(evaluation)}")
-        _refuse_other_numbers(i, evaluation, whole=("n_targets", "n_bytes"))
-        evaluation = Evaluation(**evaluation)
-    numbers = {key: value for key, value in plain.items() if key != "validation"}
-    _refuse_other_numbers(i, numbers, whole=("step", "n_tokens"))
-    if numbers.get("step", i) != i:
-        raise ValueError(f"steps are in a row from 0; step {i} is numbered {numbers['step']}")
-    return Step(**numbers, validation=evaluation)
-
-
-def _refuse_other_numbers(i: int, values: Mapping[str, Any], *, whole: tuple[str, ...]) -> None:
-    for key, value in values.items():
-        kinds = (int,) if key in whole else (int, float)
-        if type(value) not in kinds or value < 0:
-            raise ValueError(f"{shown(key)} is {'an int' if key in whole else 'a number'}, 0 or "
-                             f"more; step {i} has {shown(value)}")
