@@ -11,7 +11,8 @@ import torch
 
 from llama_from_scratch.checkpoint import facts, open_checkpoint
 from llama_from_scratch.checkpoint.opened import build
-from llama_from_scratch.foreign import naming
+from llama_from_scratch.foreign import naming, read_bytes
+from llama_from_scratch.tokenizer.chat_format import calls
 from llama_from_scratch.train import resume
 
 from .mutations import Content, mutate
@@ -51,9 +52,17 @@ def run_case(number: int, *, seed: int, seeds: Sequence[Seed], folder: Path) -> 
     return Outcome(kind, chosen.name, damage, detail)
 
 
-def read(path: Path, *, is_run: bool = False) -> None:
-    """Opens a checkpoint, encodes with its tokenizer, and computes the logits of one token."""
-    if is_run:
+def read(path: Path, *, kind: str) -> None:
+    """Opens a checkpoint, encodes with its tokenizer, and computes the logits of one token.
+
+    Of a run, its training is resumed first. A call of a tool is read in both of its places.
+    """
+    if kind == "call":
+        text = read_bytes(path, need="this needs a call").decode(errors="replace")
+        calls.read_claimed(text)
+        calls.read_tagged_tail(text, builtin_tools=("brave_search",))
+        return
+    if kind == "run":
         resume.begin(run_of(_TOKENIZER), path, is_resumed=True)
     opened = open_checkpoint(path)
     facts(opened)
@@ -69,7 +78,7 @@ def read(path: Path, *, is_run: bool = False) -> None:
 
 def _judged(path: Path, seed: Seed) -> tuple[str, str]:
     try:
-        read(path, is_run=seed.is_run)
+        read(path, kind=seed.kind)
     except ValueError as error:
         message = str(error)
         is_named = str(path) in message or str(path.parent) in message

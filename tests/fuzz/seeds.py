@@ -25,12 +25,15 @@ RUN = TrainConfig(n_steps=2, batch_size=1, seq_len=8, n_warmup=1)
 
 
 class Seed(NamedTuple):
-    """`files`: content by name. `path`: what is opened, a file among them or "" for the folder."""
+    """`files`: content by name. `path`: what is opened, a file among them or "" for the folder.
+
+    `kind`: "checkpoint"; "run", whose training goes on; or "call", a model's call of a tool.
+    """
 
     name: str
     files: dict[str, bytes]
     path: str
-    is_run: bool = False
+    kind: str = "checkpoint"
 
 
 def all_seeds(scratch: Path) -> list[Seed]:
@@ -97,7 +100,10 @@ def _seeds(scratch: Path) -> Iterator[Seed]:
     resume.save(scratch / "run", run, steps=steps)
     files = _files(scratch / "run")
     _forget_checksums(files)
-    yield Seed("run", files, "", is_run=True)
+    yield Seed("run", files, "", kind="run")
+    for name, call in (("call.json", b'{"name": "wind", "parameters": {"city": "Rome", "n": 3}}'),
+                       ("call.txt", b'[weather(city="Rome", n=3), time(zone="CET")]')):
+        yield Seed(f"a {name}", {name: call}, name, kind="call")
 
 
 def _forget_checksums(files: dict[str, bytes]) -> None:

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -207,3 +209,11 @@ def test_a_single_document_is_cut_at_the_end_of_a_line():
         split_validation(["a"], fraction=0.1)
     with pytest.raises(ValueError, match="between 0 and 1; got 1.5"):
         split_validation(["a", "b"], fraction=1.5)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes are POSIX")
+def test_a_pipe_among_texts_is_refused_and_not_waited_for(tmp_path):
+    (tmp_path / "a.txt").write_text("the cat")
+    os.mkfifo(tmp_path / "b.txt")
+    with pytest.raises(ValueError, match=r"a text file at .*b.txt, a regular one; there is a pipe"):
+        read_documents(tmp_path)
