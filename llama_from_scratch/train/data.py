@@ -73,13 +73,21 @@ def _files(folder: Path, suffixes: Collection[str] | None) -> Iterator[Path]:
                 yield Path(root, name)
 
 
+_PIPES_OF_OURS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+"""Paths of what this process was started with, such as `cat a.txt |` or `<(cat a.txt)`. They end
+with their writer, where another pipe may wait forever for one."""
+
+
 def read_text(file: str | Path) -> str:
     """The text of one file, with every line end made "\\n" and without a byte-order mark.
 
     Raises ValueError naming the first byte that is not UTF-8.
     """
-    with opened(file, need="this needs a text file", may_be_empty=True) as source:
-        data = source.read()
+    if str(file).startswith(_PIPES_OF_OURS):
+        data = Path(file).read_bytes()
+    else:
+        with opened(file, need="this needs a text file", may_be_empty=True) as source:
+            data = source.read()
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
