@@ -7,7 +7,7 @@ import os
 from itertools import pairwise
 from typing import Any
 
-from llama_from_scratch.foreign import read_json
+from llama_from_scratch.foreign import parse_json, read_bytes
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.hugging_face.vocabulary import BYTE_OF, SCHEMES, check_merges
 from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece, is_byte_name
@@ -23,11 +23,12 @@ def read_tokenizer(path: str | os.PathLike) -> Tokenizer | SentencePiece:
     `allowed_special="all"`. Templates, padding and truncation in the file are left to the caller.
     Raises ValueError if the file is damaged, or if it asks for what these two cannot do.
     """
-    file = read_json(path, need="a tokenizer needs a tokenizer.json")
+    data = read_bytes(path, need="a tokenizer needs a tokenizer.json")
     try:
-        return from_json(file)
+        return from_json(parse_json(data))
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read as a tokenizer.json of a Llama: {error}") from None
+        raise ValueError(f"{path} cannot be read as a tokenizer.json of a Llama: {error}. "
+                         "Download it again") from None
 
 
 def from_json(file: Any) -> Tokenizer | SentencePiece:
