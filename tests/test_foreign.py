@@ -115,6 +115,7 @@ def test_is_there_sees_a_broken_link_and_not_what_would_be_in_a_file(tmp_path):
     (b"[1e999]", "finite as a float, and there is 1e999"),
     (b"[" + b"1" * 400 + b"]", "at most 300 digits, and there is one of 400, 1111"),
     (b"[" + b"1" * 5000 + b"]", "one of 5000"),
+    (b"[" * (MAX_DEPTH + 1) + b"]" * (MAX_DEPTH + 1), f"at most {MAX_DEPTH} deep"),
     (b"[" * 1000 + b"]" * 1000, f"at most {MAX_DEPTH} deep"),
     (b'{"a":' * 10**5 + b"1" + b"}" * 10**5, f"at most {MAX_DEPTH} deep"),
     (b"[" * 10**6, f"at most {MAX_DEPTH} deep"),

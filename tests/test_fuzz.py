@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from fuzz.cases import FINDING, READ, REFUSED, run_case
-from fuzz.mutations import mutate
+from fuzz.mutations import POINTER, mutate
 from fuzz.runs import Table, run
 from fuzz.seeds import all_seeds
 
@@ -45,6 +45,30 @@ def test_a_seed_as_it_is_can_be_read(seeds, tmp_path, monkeypatch):
     kinds = {run_case(i, seed=0, seeds=[seed], folder=tmp_path).kind
              for i, seed in enumerate(seeds)}
     assert kinds == {READ}
+
+
+@pytest.mark.parametrize(("content", "words"), [
+    (POINTER, "Run `git lfs pull` in /"), (os.mkfifo, "there is a pipe"),
+    (lambda path: path.mkdir(), "there is a folder"), (b"", "it cannot be read (it is empty)"),
+])
+def test_what_is_no_file_is_refused_in_the_place_of_any_file(
+    content, words, seeds, tmp_path, monkeypatch
+):
+    """tokenizer_config.json is not needed, nor tokenizer.model beside a tokenizer.json.
+
+    Where our own layout, or a file alone, is recognized by a regular file, it counts as absent.
+    """
+    absent = ("has no tokenizer.model", "resuming needs a folder with", "m.gguf has neither")
+    for seed in seeds:
+        for name in seed.files:
+            monkeypatch.setattr("fuzz.cases.mutate",
+                                lambda *args, name=name: ("replaced", {name: content}))
+            found = run_case(0, seed=0, seeds=[seed], folder=tmp_path)
+            is_unread = name == "tokenizer_config.json" or (
+                name == "tokenizer.model" and "tokenizer.json" in seed.files)
+            is_said = any(said in found.detail for said in (words, *absent))
+            assert found.kind == (READ if is_unread else REFUSED), found
+            assert is_unread or is_said, found
 
 
 @pytest.mark.parametrize(("error", "fault"), [
