@@ -238,7 +238,7 @@ def _whole(digits: str) -> int:
 
 def _is_too_deep(value: Any) -> bool:
     level = [value]
-    for _ in range(MAX_DEPTH + 1):
+    for _ in range(MAX_DEPTH):
         level = [part for whole in level for part in _parts(whole)
                  if isinstance(part, (dict, list))]
         if not level:
