@@ -24,7 +24,8 @@ def test_tokenize_shows_each_piece_and_its_id(trained, capsys):
 
 
 @pytest.mark.parametrize(("command", "message"), [
-    (["tokenize", "--file", "nowhere.txt", "--model", "{run}"], "No such file"),
+    (["tokenize", "--file", "nowhere.txt", "--model", "{run}"],
+     "a text file at nowhere.txt; it is missing"),
 ])
 def test_what_the_user_can_fix_is_one_line_and_status_2(command, message, refused):
     refused(command, message)
