@@ -158,6 +158,12 @@ _FEED_FORWARDS = {"dense": Dense}
 """The kinds that a config file can name."""
 
 
+def _object(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{what} is described by a JSON object; got {_short(value)}")
+    return value
+
+
 @record
 class LayerSpec:
     """What one layer is made of. The defaults are those of every text layer from Llama 1 to 3.3.
@@ -198,9 +204,10 @@ class LayerSpec:
         """The spec that `to_dict` wrote. Raises ValueError on an unknown or a missing key."""
         values = dict(plain)
         if (named := values.get("feed_forward")) is not None:
-            kind, sizes = named.get("kind"), {k: v for k, v in named.items() if k != "kind"}
-            if kind not in _FEED_FORWARDS:
-                raise ValueError(f"no feed-forward is called {kind!r}; "
+            sizes = dict(_object(named, "LayerSpec.feed_forward"))
+            kind = sizes.pop("kind", None)
+            if not isinstance(kind, str) or kind not in _FEED_FORWARDS:
+                raise ValueError(f"no feed-forward is called {_short(kind)}; "
                                  f"{nearest(str(kind), _FEED_FORWARDS)}")
             values["feed_forward"] = _FEED_FORWARDS[kind](**sizes)
         return cls(**values)
@@ -328,10 +335,15 @@ class LlamaConfig:
     def from_dict(cls, plain: Mapping[str, Any]) -> "LlamaConfig":
         """The config that `to_dict` wrote. Raises ValueError on an unknown or a missing key."""
         values = dict(plain)
-        if "layers" in values:
-            values["layers"] = tuple(LayerSpec.from_dict(spec) for spec in values["layers"])
+        if isinstance(values.get("layers"), list):
+            values["layers"] = tuple(LayerSpec.from_dict(_object(spec, "LayerSpec"))
+                                     for spec in values["layers"])
         if values.get("rope_scaling") is not None:
-            values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
+            scaling = _object(values["rope_scaling"], "LlamaConfig.rope_scaling")
+            values["rope_scaling"] = RopeScaling(**scaling)
+        if not isinstance(values.get("is_tied", False), bool):
+            raise ValueError("LlamaConfig.is_tied must be True or False; "
+                             f"got {_short(values['is_tied'])}")
         return cls(**values)
 
 

@@ -200,3 +200,34 @@ def test_flops_count_two_per_weight_that_multiplies_and_the_attention_over_the_c
     assert config.flops_per_token(10) - config.flops_per_token(0) == 2 * 2 * 2 * 64 * 10
     tied = dataclasses.replace(config, is_tied=True)
     assert tied.flops_per_token(7) == config.flops_per_token(7)
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("norm_eps", float("inf")), ("norm_eps", float("nan")), ("norm_eps", 1e-320),
+    ("rope_theta", float("inf")), ("rope_theta", 1e300), ("rope_theta", 10**400),
+    ("max_seq_len", 2**63), ("vocab_size", 10**400), ("norm_eps", [1e-5]), ("dim", {}),
+])
+def test_a_number_that_the_arithmetic_cannot_hold_is_refused(name, value):
+    with pytest.raises(ValueError, match=rf"LlamaConfig.{name} .*got"):
+        LlamaConfig(**SMALL | {name: value})
+
+
+@pytest.mark.parametrize("name", ["factor", "low_freq_factor", "high_freq_factor"])
+def test_an_infinite_scaling_is_refused(name):
+    given = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8192)
+    with pytest.raises(ValueError, match=rf"RopeScaling.{name} .*got inf"):
+        RopeScaling(**given | {name: float("inf")})
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (dict(layers=[1]), "LayerSpec is described by a JSON object; got 1"),
+    (dict(layers=3), "layers must be a tuple with one LayerSpec per layer"),
+    (dict(layers=[{"feed_forward": [1]}]), "LayerSpec.feed_forward is described by a JSON object"),
+    (dict(layers=[{"feed_forward": {"kind": []}}]), r"no feed-forward is called \[\]"),
+    (dict(rope_scaling=[8]), "LlamaConfig.rope_scaling is described by a JSON object"),
+    (dict(is_tied="yes"), "LlamaConfig.is_tied must be True or False; got 'yes'"),
+    ({"\x1b]0;X\x07": 1}, r"LlamaConfig has no field '\\x1b\]0;X\\x07'"),
+])
+def test_a_json_value_of_another_type_is_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        LlamaConfig.from_dict(LlamaConfig(**SMALL).to_dict() | change)

@@ -16,6 +16,7 @@ PACKAGE = "llama_from_scratch"
 ORDER = [
     "shapes",
     "files",
+    "foreign",
     "config",
     "family",
     "bundled",

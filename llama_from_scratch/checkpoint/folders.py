@@ -83,7 +83,8 @@ def creating_folder(folder: str | Path) -> Iterator[Path]:
 def find(folder: str | Path) -> Path | None:
     """Where the checkpoint of `folder` is: there, aside after a killed save, or None."""
     folder = Path(os.path.realpath(folder))
-    return next((path for path in (folder, _aside(folder))
+    places = [folder, _aside(folder)] if folder.name else [folder]  # nothing is beside the root
+    return next((path for path in places
                  if os.path.isfile(path / "config.json")), None)
 
 

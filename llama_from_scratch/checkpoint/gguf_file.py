@@ -10,7 +10,6 @@ Notebook 18. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.
 
 import math
 import mmap
-import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,6 +25,7 @@ from llama_from_scratch.checkpoint.gguf_blocks import KINDS, UNREAD, BlockKind, 
 from llama_from_scratch.checkpoint.safetensors_file import TensorEntry
 from llama_from_scratch.config import record
 from llama_from_scratch.files import replacing_file
+from llama_from_scratch.foreign import opened, plain
 
 MAGIC = b"GGUF"
 _BEFORE_GGUF = (b"lmgg", b"fmgg", b"tjgg")  # "ggml", "ggmf" and "ggjt" as little-endian numbers
@@ -38,6 +38,7 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
             12: "d"}
 _STRING, _ARRAY = 8, 9
 _PIECE_VALUES = 1 << 16
+_NEED = "a checkpoint needs a whole GGUF file"
 
 
 @record
@@ -76,8 +77,8 @@ def is_one(path: Path) -> bool:
     """Is there a GGUF file at `path`, or one of the formats before it, by its first bytes?"""
     if not path.is_file():
         return False
-    with open(path, "rb") as opened:
-        return opened.read(len(MAGIC)) in (MAGIC, *_BEFORE_GGUF)
+    with opened(path, need="a checkpoint needs a file", may_be_empty=True) as source:
+        return source.read(len(MAGIC)) in (MAGIC, *_BEFORE_GGUF)
 
 
 def header(file: str | Path) -> Header:
@@ -86,17 +87,15 @@ def header(file: str | Path) -> Header:
     Raises ValueError if it is missing, cut short, damaged, or of a kind that is not read.
     """
     file = Path(file)
-    try:
-        with open(file, "rb") as opened:
-            if not os.fstat(opened.fileno()).st_size:
-                raise ValueError("it is empty")
-            with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with opened(file, need=_NEED) as source:
+        try:
+            with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(data).header(file)
-    except NotRead as error:
-        raise ValueError(f"{file} cannot be read by this version: {error}") from None
-    except (OSError, ValueError) as error:
-        raise ValueError(f"a checkpoint needs a whole GGUF file at {file}; it cannot be read "
-                         f"({error}). Copy or download it again") from error
+        except NotRead as error:
+            raise ValueError(f"{plain(file)} cannot be read by this version: {error}") from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{_NEED} at {plain(file)}; it cannot be read ({error}). Copy or "
+                             "download it again") from error
 
 
 def read_tensor(

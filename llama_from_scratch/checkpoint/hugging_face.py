@@ -38,6 +38,7 @@ def open_checkpoint(folder: str | Path) -> Opened:
     """
     folder = Path(folder)
     about = read_json(folder / "config.json")
+    _refuse_quantized(about, folder / "config.json")
     found = hugging_face_shards.entries(folder)
     config = config_from(about, where=folder / "config.json", max_layers=len(found))
     n_values = sum(math.prod(entry.shape) for entry in found.values())
@@ -95,6 +96,15 @@ def write(
                           {name: to_theirs(how, weights, name) for name in inside})
         if len(shards) > 1:
             hugging_face_shards.write_index(unfinished, shards, n_bytes=sum(sizes.values()))
+
+
+def _refuse_quantized(about: Any, where: Path) -> None:
+    """Raises ValueError for a key whose removal would not make the weights readable."""
+    keys = ("quantization_config", "quantization")
+    if named := [key for key in keys if isinstance(about, dict) and about.get(key) is not None]:
+        raise ValueError(f"{where} has a {named[0]}, so the weights are quantized, which cannot be "
+                         "read from safetensors. Take the checkpoint that it was made from, or its "
+                         "GGUF file")
 
 
 def _tensors(

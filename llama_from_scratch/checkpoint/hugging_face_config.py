@@ -97,7 +97,7 @@ def config_from(
         raise ValueError(f"{where} must hold a JSON object; got {type(about).__name__}. Download "
                          "it again")
     kind = about.get("model_type")
-    if kind in _LATER:
+    if isinstance(kind, str) and kind in _LATER:
         raise ValueError(f"{where} is of a {kind!r} model, which needs {_LATER[kind]}; this "
                          "version has the text models Llama 1 to 3.3. Load one of those")
     if kind != "llama":

@@ -12,6 +12,7 @@ from typing import Any
 
 from llama_from_scratch.checkpoint.json_file import read_json
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import decoded, is_there, read_bytes
 from llama_from_scratch.tokenizer.prompting import DEFAULT, Prompting
 
 _CONFIG = "tokenizer_config.json"
@@ -63,7 +64,7 @@ def _ids(said: Any, config: LlamaConfig, *, where: Path) -> frozenset[int]:
 def _templates(folder: Path, tokens: Mapping[str, Any]) -> dict[str, str]:
     """The templates by name: files go before tokenizer_config.json, as in transformers."""
     found = {}
-    if (folder / "chat_template.jinja").is_file():
+    if is_there(folder / "chat_template.jinja"):
         found[DEFAULT] = _read_template(folder / "chat_template.jinja")
     for file in sorted((folder / "additional_chat_templates").glob("*.jinja")):
         found[file.stem] = _read_template(file)
@@ -99,18 +100,19 @@ def _token_names(folder: Path, tokens: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _read_template(file: Path) -> str:
+    data = read_bytes(file, need="a chat needs a template")
     try:
-        if file.stat().st_size > _MAX_TEMPLATE:
+        if len(data) > _MAX_TEMPLATE:
             raise ValueError(f"it has more than {_MAX_TEMPLATE:,} bytes")
-        return file.read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+        return decoded(data)
+    except ValueError as error:
         raise ValueError(f"a chat template is a text file in UTF-8; {file} cannot be read "
                          f"({error}). Download it again") from error
 
 
 def _read_object(file: Path) -> Mapping[str, Any]:
     """The object in a JSON file, an empty one if the file is not there."""
-    said = read_json(file) if file.is_file() else {}
+    said = read_json(file) if is_there(file) else {}
     if not isinstance(said, Mapping):
         raise ValueError(f"{file} must hold a JSON object; got {type(said).__name__}. Download it "
                          "again")

@@ -16,6 +16,8 @@ from llama_from_scratch.checkpoint.opened import Opened
 from llama_from_scratch.checkpoint.plain import LAYER_FIELDS, ffn_dims
 from llama_from_scratch.config import Dense, LlamaConfig
 from llama_from_scratch.family import FAMILY
+from llama_from_scratch.foreign import opened as opened_file
+from llama_from_scratch.foreign import plain
 from llama_from_scratch.tokenizer.chat_format import (
     FORMATS,
     ChatFormat,
@@ -127,21 +129,14 @@ def license_beginning(where: Path) -> str | None:
                    and file.is_file())
     if not found:
         return None
-    named = _printable(found[0].name) + ("" if is_folder else ", beside it")
+    named = plain(found[0].name) + ("" if is_folder else ", beside it")
     try:
-        with open(found[0], "rb") as opened:
-            lines = opened.read(4096).decode("utf-8-sig", errors="replace").splitlines()
-    except OSError as error:
-        return f"{named}: cannot be read ({error.strerror})"
+        with opened_file(found[0], need="a model has a license", may_be_empty=True) as source:
+            lines = source.read(4096).decode("utf-8-sig", errors="replace").splitlines()
+    except ValueError as error:
+        return f"{named}: {plain(error)}"
     first = next((line.strip() for line in lines if line.strip()), "it is empty")
-    return f"{named}: {_printable(first)}"
-
-
-def _printable(text: str, *, max_chars: int = 80) -> str:
-    """A text in one line of what a terminal shows, the rest as escapes."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode()
-                    for c in text[:max_chars])
-    return shown + ("..." if len(text) > max_chars else "")
+    return f"{named}: {plain(first, max_chars=80)}"
 
 
 def _biases(config: LlamaConfig) -> str:

@@ -9,6 +9,7 @@ Notebook 18. Source: karpathy/llama2.c, export.py and run.c.
 """
 
 import dataclasses
+import io
 import math
 import os
 import struct
@@ -29,6 +30,7 @@ from llama_from_scratch.checkpoint.plain import biases_of, ffn_dim_of, odd_layer
 from llama_from_scratch.checkpoint.safetensors_file import TensorEntry, read_tensor
 from llama_from_scratch.checkpoint.strict import refuse_impossible_sizes
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import is_there, opened, plain
 from llama_from_scratch.model.rope import rope_rotation
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer import tokenizer_bin
@@ -36,6 +38,7 @@ from llama_from_scratch.tokenizer.prompting import Prompting
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 MODEL, TOKENIZER = "model.bin", "tokenizer.bin"
+_NEED = "a checkpoint needs a whole llama2.c file"
 _MAGIC = b"24ka"  # 0x616b3432, the lowest byte first
 _SIZES = ("dim", "ffn_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len")
 """Of the header, in its order."""
@@ -69,8 +72,8 @@ def is_one(path: Path) -> bool:
     """
     if path.is_file():
         return path.suffix == ".bin"
-    return (path / MODEL).is_file() and not any((path / name).is_file()
-                                                for name in ("config.json", "params.json"))
+    return is_there(path / MODEL) and not any(is_there(path / name)
+                                              for name in ("config.json", "params.json"))
 
 
 def open_checkpoint(path: str | Path) -> Opened:
@@ -81,11 +84,12 @@ def open_checkpoint(path: str | Path) -> Opened:
     """
     path = Path(path)
     file = path / MODEL if path.is_dir() else path
-    try:
-        config, version = _header(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"a checkpoint needs a whole llama2.c file at {file}; it cannot be read "
-                         f"({error}). Export or download it again") from error
+    with opened(file, need=_NEED) as source:
+        try:
+            config, version = _header(source, file)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{_NEED} at {plain(file)}; it cannot be read ({error}). Export or "
+                             "download it again") from error
     places, at = {}, _HEADER_BYTES[version]
     for name, shape in _order(config, version):
         places[name] = TensorEntry(file=file, start=at, dtype=torch.float32, shape=shape)
@@ -142,13 +146,13 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, version: int = 0)
                     out.write(memoryview(piece.cpu().float().numpy().astype("<f4")).cast("B"))
 
 
-def _header(file: Path) -> tuple[LlamaConfig, int]:
-    with open(file, "rb") as opened:
-        head, n_bytes = opened.read(_HEADER_BYTES[1]), os.fstat(opened.fileno()).st_size
+def _header(source: io.BufferedReader, file: Path) -> tuple[LlamaConfig, int]:
+    head, n_bytes = source.read(_HEADER_BYTES[1]), os.fstat(source.fileno()).st_size
     version, at = (struct.unpack_from("<i", head, 4)[0],
                    8) if head.startswith(_MAGIC) and len(head) >= 8 else (0, 0)
     if version not in _ORDER or (at and version == 0):
-        raise ValueError(f"versions 0 and 1, in fp32, are read, and this is version {version}")
+        raise ValueError(f"versions 0 and 1, in fp32, are read, and this is version {version}: "
+                         "export it as one of those")
     if len(head) < _HEADER_BYTES[version]:
         raise ValueError(f"its header is {_HEADER_BYTES[version]} bytes long, and the file has "
                          f"{n_bytes}")

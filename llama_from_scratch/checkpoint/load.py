@@ -34,9 +34,12 @@ from llama_from_scratch.checkpoint.opened import (
 )
 from llama_from_scratch.checkpoint.tokenizer_file import read_file
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import is_there, naming, opened, shown
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer import released
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
+
+_NEED = "a checkpoint needs a folder or a weight file"
 
 
 def load(
@@ -76,11 +79,13 @@ def open_checkpoint(
 
     Raises ValueError as `load` does.
     """
-    opened = _open(_local(path, revision))
+    path = _local(path, revision)
+    with naming(path):
+        found = _opened(path)
     if tokenizer is None:
-        return opened
+        return found
     return dataclasses.replace(
-        opened, read_tokenizer=partial(_named_tokenizer, Path(tokenizer), opened.config))
+        found, read_tokenizer=partial(_named_tokenizer, Path(tokenizer), found.config))
 
 
 def _named_tokenizer(path: Path, config: LlamaConfig) -> AnyTokenizer:
@@ -95,13 +100,13 @@ def _named_tokenizer(path: Path, config: LlamaConfig) -> AnyTokenizer:
     return found
 
 
-def _open(path: Path) -> Opened:
+def _opened(path: Path) -> Opened:
     """The checkpoint in a file or folder of this machine."""
     if gguf_file.is_one(path):
         return gguf.open_checkpoint(path)
     if llama2c.is_one(path):
         return llama2c.open_checkpoint(path)
-    is_hugging_face, is_meta = (path / "config.json").is_file(), (path / "params.json").is_file()
+    is_hugging_face, is_meta = is_there(path / "config.json"), is_there(path / "params.json")
     if is_hugging_face and is_meta:
         raise ValueError(f"a folder holds one checkpoint, and {path} has the config.json of one "
                          "and the params.json of another. Move one of them, or say which: "
@@ -113,11 +118,14 @@ def _open(path: Path) -> Opened:
     if (path.is_dir() and not any(path.glob("*.safetensors"))
         and (only_one := gguf_split.only_one_in(path)) is not None):
         return gguf.open_checkpoint(only_one)
-    if (found := find(path)) is not None and _format_of(found) != native.FORMAT:
+    found = path if is_hugging_face else find(path)
+    if found is not None and _format_of(found) != native.FORMAT:
         return hugging_face.open_checkpoint(path)
     if found is not None:
         return native.open_checkpoint(path)
-    if path.is_file():
+    if is_there(path) and not path.is_dir():
+        with opened(path, need=_NEED):
+            pass
         raise ValueError("a checkpoint is a folder with config.json or params.json, or a GGUF "
                          f"file, or a .bin of llama2.c; {path} is a file. Give its folder, or "
                          "download it again")
@@ -129,13 +137,13 @@ def _open(path: Path) -> Opened:
 
 def _local(path: str | Path, revision: str | None) -> Path:
     """Where a checkpoint is, downloaded first if `path` is a name on the Hub."""
-    is_there = Path(path).exists() or find(path) is not None
-    if not is_there and isinstance(path, str) and hub.is_id(path):
+    has_path = is_there(path) or find(path) is not None
+    if not has_path and isinstance(path, str) and hub.is_id(path):
         return hub.fetch(path, revision=revision)
-    if not is_there and isinstance(path, str):
+    if not has_path and isinstance(path, str):
         raise ValueError("a checkpoint is given by a path or by its name on the Hugging Face Hub, "
-                         f"owner/name; {path!r} is no such name, and as a path it is not there. "
-                         "Check the spelling and the folder you are in")
+                         f"owner/name; {shown(path)} is no such name, and as a path it is not "
+                         "there. Check the spelling and the folder you are in")
     if revision is not None:
         raise ValueError(f"a revision goes with a name on the Hugging Face Hub; {path} is a path, "
                          f"got revision={revision!r}. Leave it out")

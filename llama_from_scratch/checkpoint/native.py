@@ -44,6 +44,7 @@ from llama_from_scratch.checkpoint.safetensors_file import (
 )
 from llama_from_scratch.checkpoint.strict import listed, refuse_impossible_sizes
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import is_there, shown
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
@@ -257,19 +258,37 @@ def _tokenizer(
                          f"{', '.join(sorted(keys)) or 'nothing'}. Copy or save the checkpoint "
                          "again")
     checksums.refuse_damage(path / "config.json", known)
-    if not file.is_file():
+    if not is_there(file):
         raise ValueError(f"a checkpoint is a folder with {', '.join(FILES)}; {path} has no "
                          "tokenizer.model. Copy or save the checkpoint again")
     checksums.refuse_damage(file, known)
     if keys.keys() == _OF_PIECES:
-        is_known = keys["prefix"] in get_args(Prefix)
+        is_known = isinstance(keys["prefix"], str) and keys["prefix"] in get_args(Prefix)
         if not is_known or not isinstance(keys["bos"], str) or not isinstance(keys["eos"], str):
             raise ValueError("the prefix of SentencePiece is one of "
                              f"{', '.join(get_args(Prefix))}, bos and eos are names; {path} has "
-                             f"{keys}. Copy or save the checkpoint again")
-        return SentencePiece(SentencePiece.load(file).pieces, **keys)
-    return Tokenizer.load(file, special_tokens=tuple(keys["special_tokens"]),
-                          pattern=keys["pattern"])
+                             f"{shown(keys)}. Copy or save the checkpoint again")
+        return _known(path, about, SentencePiece(SentencePiece.load(file).pieces, **keys))
+    names = keys["special_tokens"]
+    are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not are_names or not isinstance(keys["pattern"], str):
+        raise ValueError("special_tokens is a list of names and pattern a text; "
+                         f"{path / 'config.json'} has {shown(keys)}. Copy or save the checkpoint "
+                         "again")
+    return _known(path, about, Tokenizer.load(file, special_tokens=tuple(names),
+                                              pattern=keys["pattern"]))
+
+
+def _known(
+    path: Path, about: Mapping[str, Any], tokenizer: Tokenizer | SentencePiece
+) -> Tokenizer | SentencePiece:
+    """The tokenizer itself. Raises ValueError if it has ids that the model does not know."""
+    if tokenizer.vocab_size > (n_rows := _config(path, about).vocab_size):
+        raise ValueError("every id of the tokenizer needs a row in the model's embedding; "
+                         f"{path / 'tokenizer.model'} has {tokenizer.vocab_size} ids and "
+                         f"{path / 'config.json'} vocab_size={n_rows}. Take both from the same "
+                         "save")
+    return tokenizer
 
 
 def _tensors(

@@ -20,6 +20,7 @@ from llama_from_scratch.checkpoint.machine import refuse_absent_device, refuse_w
 from llama_from_scratch.checkpoint.names import shapes
 from llama_from_scratch.checkpoint.strict import refuse_differences
 from llama_from_scratch.config import LlamaConfig, record
+from llama_from_scratch.foreign import naming
 from llama_from_scratch.model.rope import Rope
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
@@ -62,7 +63,8 @@ class Opened:
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
-        tokenizer = self.read_tokenizer()
+        with naming(self.where):
+            tokenizer = self.read_tokenizer()
         said = self.prompting
         if said.adds_bos is None:  # which is said by the tokenizer's own file
             said = replace(said, adds_bos=tokenizer.prompting.adds_bos)
@@ -104,12 +106,14 @@ def refuse_what_cannot_be_built(
     refuse_absent_device(device)
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"a model computes in {', '.join(map(str, DTYPES))}; got dtype={dtype!r}. "
-                         "Choose one of those, or leave it out for that of the files")
+                         "Choose one of those (on the command line --dtype), or leave it out for "
+                         "that of the files")
     dtype = dtype or opened.dtype
     if dtype is None:
         raise ValueError(f"the tensors in {opened.where} have several dtypes, of which a model "
                          "computes in one; choose it: dtype=torch.bfloat16, or torch.float32 for "
-                         "the exact values")
+                         "the exact values, in load(path, dtype=...) (on the command line --dtype "
+                         "bfloat16, or --dtype float32)")
     refuse_what_does_not_fit(opened.config, where=opened.where, dtype=dtype, device=device,
                              memory_bytes=memory_bytes)
     return dtype

@@ -9,6 +9,7 @@ Notebook 18.
 from pathlib import Path
 
 from llama_from_scratch.checkpoint import gguf_file, gguf_tokenizer
+from llama_from_scratch.foreign import is_there, opened
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 from llama_from_scratch.tokenizer import rank_file, released, tokenizer_bin
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
@@ -32,8 +33,8 @@ def read_file(
     whose special tokens then follow. Raises ValueError for a damaged file.
     """
     if path.is_dir():
-        path = next((path / name for name in _NAMES if (path / name).is_file()), path)
-    if not path.is_file():
+        path = next((path / name for name in _NAMES if is_there(path / name)), path)
+    if path.is_dir() or not is_there(path):
         return None
     if gguf_file.is_one(path):
         header = gguf_file.header(path)
@@ -43,8 +44,8 @@ def read_file(
         return SentencePiece.load_llama2c(path)
     if rank_file.is_one(path):
         return _of_ranks(path, n_ranks=n_ranks, generation=generation)
-    with open(path, "rb") as opened:
-        start = opened.read(64)
+    with opened(path, need="a tokenizer needs a file", may_be_empty=True) as source:
+        start = source.read(64)
     if start.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{"):
         is_named = path.name == _NAMES[0]
         return (tokenizer_json.read_folder(path.parent) if is_named

@@ -14,6 +14,7 @@ from typing import TypeGuard
 from llama_from_scratch.checkpoint import hugging_face_prompting
 from llama_from_scratch.checkpoint.json_file import read_json
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import is_there
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 from llama_from_scratch.tokenizer import rank_file, released
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
@@ -27,7 +28,7 @@ def read_hugging_face(folder: Path, config: LlamaConfig) -> AnyTokenizer:
     With what the files beside it add. Raises ValueError as `read_meta` does, and for a token that
     has no row in the embedding or an end that is no token.
     """
-    if (folder / "tokenizer.json").is_file():
+    if is_there(folder / "tokenizer.json"):
         tokenizer = tokenizer_json.read_folder(folder, n_rows=config.vocab_size)
     else:
         tokenizer = _with_added(read_meta(folder, config), folder, n_rows=config.vocab_size)
@@ -66,7 +67,7 @@ def read_meta(folder: Path, config: LlamaConfig) -> Tokenizer | SentencePiece:
     move them.
     """
     file = folder / "tokenizer.model"
-    if not file.is_file():
+    if not is_there(file):
         raise ValueError("a checkpoint has its tokenizer in a tokenizer.model or, in Hugging "
                          f"Face's layout, a tokenizer.json; {folder} has none. Download it to this "
                          "folder")

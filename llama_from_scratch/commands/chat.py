@@ -36,7 +36,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"no chat format is called {args.chat_format!r}; "
                          f"{nearest(args.chat_format, (*FORMATS, 'none'))}")
     sampling_of(args)  # refuses what it cannot be before a large model is read
-    model, tokenizer = load_model(args.model, tokenizer=args.tokenizer)
+    model, tokenizer = load_model(args.model, tokenizer=args.tokenizer, dtype=args.dtype,
+                                  device=args.device)
     is_unasked = args.chat_format is None
     found = chat_format(model.config, tokenizer) if is_unasked else FORMATS.get(args.chat_format)
     if found is None and args.system is not None:

@@ -29,7 +29,8 @@ def run(args: argparse.Namespace) -> int:
     """Prints the prompt and what the model writes after it."""
     sampling_of(args)  # refuses what it cannot be before a large model is read
     prompt = _prompt(args)
-    model, tokenizer = load_model(args.model, tokenizer=args.tokenizer)
+    model, tokenizer = load_model(args.model, tokenizer=args.tokenizer, dtype=args.dtype,
+                                  device=args.device)
     write(model, tokenizer, prompt, args, seed=args.seed, decoder=_decoder(model, args),
           is_special=args.special)
     return 0

@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from llama_from_scratch.commands import terminal
+from llama_from_scratch.commands.loading import add_loading_arguments
 from llama_from_scratch.commands.numbers import real, seed, whole
 
 
@@ -24,6 +25,7 @@ def add_writing_arguments(parser: argparse.ArgumentParser, *, usual_length: str)
                         help="only the likeliest tokens that together have probability P "
                         "(default 0.95; 1 is off)")
     parser.add_argument("--seed", type=seed(), default=0)
+    add_loading_arguments(parser)
 
 
 def sampling_of(args: argparse.Namespace):

@@ -15,10 +15,10 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import groupby, pairwise
-from pathlib import Path
 from typing import Literal
 
 from llama_from_scratch.files import replacing_file
+from llama_from_scratch.foreign import read_bytes
 from llama_from_scratch.tokenizer import sentencepiece_file, tokenizer_bin
 from llama_from_scratch.tokenizer.batch import encode_batch
 from llama_from_scratch.tokenizer.byte_bpe import join_bytes
@@ -227,13 +227,14 @@ class SentencePiece(Prompted):
         Raises ValueError if the file is damaged, or of a kind that no Llama has: another model than
         BPE, text that is normalized first, unused pieces.
         """
-        data = Path(path).read_bytes()
+        data = read_bytes(path, need="a tokenizer needs a SentencePiece model")
         try:
             found = sentencepiece_file.from_bytes(data)
             prefix = "always" if found.has_prefix else "never"
             return cls(found.pieces, prefix=prefix, bos=found.bos, eos=found.eos)
         except ValueError as error:
-            raise ValueError(f"{path} cannot be read as a SentencePiece model: {error}") from None
+            raise ValueError(f"{path} cannot be read as a SentencePiece model: {error}. "
+                             "Download it again") from None
 
     def save_llama2c(self, path: str | os.PathLike) -> None:
         """Writes llama2.c's tokenizer.bin.
@@ -256,7 +257,8 @@ class SentencePiece(Prompted):
             pieces = [tokenizer_bin.piece_of(i, *record) for i, record in enumerate(records)]
             return cls(pieces)
         except ValueError as error:
-            raise ValueError(f"{path} cannot be read as a tokenizer.bin: {error}") from None
+            raise ValueError(f"{path} cannot be read as a tokenizer.bin: {error}. "
+                             "Export it again") from None
 
     def __reduce__(self):
         # a copy starts with an empty memory

@@ -9,8 +9,8 @@ Notebook 10. Llama 1 and 2. Source: karpathy/llama2.c, tokenizer.py.
 import os
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 
+from llama_from_scratch.foreign import opened, read_bytes
 from llama_from_scratch.tokenizer.pieces import BLANK, FIRST_PIECES, Kind, Piece
 from llama_from_scratch.tokenizer.sentencepiece_file import text_of
 
@@ -20,8 +20,8 @@ _NAMES = {"<s>": "\n<s>\n", "</s>": "\n</s>\n"}
 def is_one(path: str | os.PathLike) -> bool:
     """Does the file begin as a tokenizer.bin does, with the piece <unk>?"""
     name = FIRST_PIECES[0].text.encode()
-    with open(path, "rb") as opened:
-        return opened.read(12 + len(name))[8:] == struct.pack("<I", len(name)) + name
+    with opened(path, need="a tokenizer needs a file", may_be_empty=True) as source:
+        return source.read(12 + len(name))[8:] == struct.pack("<I", len(name)) + name
 
 
 def is_laid_out_for_bin(pieces: Sequence[Piece]) -> bool:
@@ -44,7 +44,7 @@ def read_records(path: str | os.PathLike) -> list[tuple[bytes, float]]:
 
     Raises ValueError if the file is damaged.
     """
-    data = Path(path).read_bytes()
+    data = read_bytes(path, need="a tokenizer needs a tokenizer.bin")
     cure = f"{path}; export the tokenizer again"
     if len(data) < 4:
         raise ValueError("a tokenizer.bin begins with the longest length in 4 bytes, got "

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from llama_from_scratch.config import record
+from llama_from_scratch.foreign import plain
 
 
 @record
@@ -114,12 +115,14 @@ def refuse_other_state(state: Mapping[str, Tensor], *, own: Mapping[str, Tensor]
 
     It must have the keys and the shapes of `own`.
     """
-    wrong = sorted(own.keys() ^ state.keys()) + [n for n in own.keys() & state.keys()
-                                                 if own[n].shape != state[n].shape]
+    wrong = sorted(own.keys() ^ state.keys()) + [
+        n for n in own.keys() & state.keys() if own[n].shape != state[n].shape
+        or own[n].is_floating_point() != state[n].is_floating_point()]
     if wrong:
         raise ValueError("the optimizer's state must be of the same parameters; "
-                         f"{', '.join(wrong[:4])} {'and more ' if len(wrong) > 4 else ''}differ. "
-                         "Resume with the model and settings of the run")
+                         f"{plain(', '.join(wrong[:4]))} "
+                         f"{'and more ' if len(wrong) > 4 else ''}differ. Resume with the model "
+                         "and settings of the run")
 
 
 @torch.no_grad()

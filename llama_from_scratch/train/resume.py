@@ -23,10 +23,12 @@ from llama_from_scratch.checkpoint.folders import find
 from llama_from_scratch.checkpoint.json_file import differences, read_json
 from llama_from_scratch.checkpoint.safetensors_file import read_tensors, write_tensors
 from llama_from_scratch.config import record
+from llama_from_scratch.foreign import is_there, naming
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.train import recorded
 from llama_from_scratch.train.data import Packed
 from llama_from_scratch.train.protocols import Data, Optimizer
-from llama_from_scratch.train.records import Evaluation, Step, TrainConfig
+from llama_from_scratch.train.records import Step, TrainConfig
 
 _MAY_CHANGE = ("n_steps", "validate_every", "checkpoint_every")
 """Settings with which a run may go on; all others are those it began with."""
@@ -100,13 +102,15 @@ def read(folder: str | Path | None) -> Saved:
         raise ValueError(f"resuming needs a folder with the checkpoint of a run; got {folder}. "
                          "Check the path, or start without resuming")
     file = found / "training.json"
-    if not file.is_file():
+    if not is_there(file):
         raise ValueError(f"the checkpoint in {folder} holds a model and no run to resume. "
                          "Start a new run from its weights in another folder")
-    training = read_json(file)
-    checksums.refuse_damage(file, checksums.read(found))
+    with naming(found):
+        training = read_json(file)
+        checksums.refuse_damage(file, checksums.read(found))
+        steps = recorded.steps_of(training, where=file)
     return Saved(where=found, settings=training["settings"], source=training.get("source"),
-                 steps=tuple(_step(plain) for plain in training["steps"]))
+                 steps=tuple(steps))
 
 
 def refuse_taken(folder: str | Path) -> None:
@@ -132,6 +136,15 @@ def begin(run: Run, folder: str | Path | None, *, is_resumed: bool) -> list[Step
             refuse_taken(folder)
         return []
     saved = read(folder)
+    with naming(saved.where):
+        return _resumed(run, folder, saved)
+
+
+def _resumed(run: Run, folder: str | Path, saved: Saved) -> list[Step]:
+    file = saved.where / "optimizer.safetensors"
+    state = read_tensors(file)
+    checksums.refuse_damage(file, checksums.read(saved.where))
+    recorded.refuse_other_count(saved.steps, state, where=saved.where / "training.json")
     ours = run.settings
     free = {name: ours["config"][name] for name in _MAY_CHANGE}
     theirs = saved.settings | {"config": saved.settings["config"] | free}
@@ -143,13 +156,5 @@ def begin(run: Run, folder: str | Path | None, *, is_resumed: bool) -> list[Step
         raise ValueError(f"a run goes on to more steps than it has taken; the one in {folder} has "
                          f"taken {len(saved.steps)}, got n_steps={run.config.n_steps}. Choose more")
     native.load_weights(folder, run.model)
-    file = saved.where / "optimizer.safetensors"
-    state = read_tensors(file)
-    checksums.refuse_damage(file, checksums.read(saved.where))
     run.optimizer.load_state_dict(state)
     return list(saved.steps)
-
-
-def _step(plain: dict[str, Any]) -> Step:
-    evaluation = plain["validation"]
-    return Step(**plain | {"validation": None if evaluation is None else Evaluation(**evaluation)})

@@ -310,3 +310,19 @@ def test_damaged_json_is_refused_or_read_and_never_crashes(tmp_path):
             assert str(folder) in str(error)
         file.write_bytes(good)
     assert n_refused > 200
+
+
+@pytest.mark.parametrize("key", ["quantization_config", "quantization"])
+def test_quantized_weights_are_refused_with_another_cure_than_to_remove_the_key(key, tmp_path):
+    hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
+    edit_json(tmp_path / "m/config.json", **{key: {"quant_method": "fp8"}})
+    with pytest.raises(ValueError, match=rf"has a {key}, .*Take the checkpoint that it was made"):
+        hugging_face.open_checkpoint(tmp_path / "m")
+
+
+def test_a_dtype_that_is_not_read_does_not_ask_for_another_download(tmp_path):
+    hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
+    file = tmp_path / "m/model.safetensors"
+    file.write_bytes(file.read_bytes().replace(b'"F32"', b'"U64"'))
+    with pytest.raises(ValueError, match="has the dtype 'U64', .*Take the checkpoint that it was"):
+        hugging_face.open_checkpoint(tmp_path / "m")

@@ -135,7 +135,7 @@ def test_a_model_that_could_be_of_two_releases_shows_both_licenses(tmp_path):
      "license.TXT: LLAMA 2 COMMUNITY LICENSE"),
     ("LICENCE.md", b"", "LICENCE.md: it is empty"),
     ("LICENSE", b"a\x1b]0;X\x07b\xff\xe2\x80\xae\n", r"LICENSE: a\x1b]0;X\x07b\ufffd\u202e"),
-    ("LICENSE", b"x" * 10**6, "LICENSE: " + "x" * 80 + "..."),
+    ("LICENSE", b"x" * 10**6, "LICENSE: " + "x" * 40 + "..." + "x" * 20),
 ])
 def test_a_license_in_the_folder_is_shown_by_its_first_line(name, content, told, tmp_path):
     (tmp_path / name).write_bytes(content)

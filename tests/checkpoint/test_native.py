@@ -215,3 +215,25 @@ def test_a_disk_that_refuses_the_weights_is_an_oserror_and_keeps_the_previous_ch
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert same_weights(native.load(tmp_path / "m")[0], make(seed=1))
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_has_rows_is_refused(tmp_path):
+    native.save(tmp_path / "m", make(), TOKENIZER)
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    config["tokenizer"]["special_tokens"] += [f"<|{i}|>" for i in range(1000)]
+    (tmp_path / "m/config.json").write_text(json.dumps(config))
+    (tmp_path / "m/checksums.json").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="every id of the tokenizer needs a row"):
+        native.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("change", [{"special_tokens": [1]}, {"special_tokens": "x"},
+                                    {"pattern": ["a"]}, {"pattern": None}])
+def test_a_tokenizer_that_is_described_in_another_type_is_refused(change, tmp_path):
+    native.save(tmp_path / "m", make(), TOKENIZER)
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    config["tokenizer"] |= change
+    (tmp_path / "m/config.json").write_text(json.dumps(config))
+    (tmp_path / "m/checksums.json").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="special_tokens is a list of names and pattern a text"):
+        native.load(tmp_path / "m")

@@ -65,7 +65,8 @@ def test_names_of_special_tokens_are_tokens_only_if_asked_for(talker, capsys):
 
 
 @pytest.mark.parametrize(("command", "message"), [
-    (["tokenize", "--file", "nowhere.txt", "--model", "{run}"], "No such file"),
+    (["tokenize", "--file", "nowhere.txt", "--model", "{run}"],
+     "a text file at nowhere.txt; it is missing"),
 ])
 def test_what_the_user_can_fix_is_one_line_and_status_2(command, message, refused):
     refused(command, message)

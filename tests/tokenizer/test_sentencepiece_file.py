@@ -92,7 +92,7 @@ def test_a_model_of_another_kind_is_refused(options, message, tmp_path):
 @pytest.mark.parametrize(
     "data, message",
     [
-        (b"", "no pieces"),
+        (b"", "it is empty"),
         (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "bytes, 0 are left"),
         (b"\x0a\x02", "has 2 bytes, 0 are left"),
         (b"\x0a", "a number is cut off by the end"),

@@ -7,10 +7,11 @@ tokenizer.json lacks. What they say goes before the tokenizer.json, as in transf
 Notebook 18. Source: transformers, tokenization_utils_base.py and tokenization_utils_tokenizers.py.
 """
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from llama_from_scratch.foreign import is_there, read_json
 
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token",
           "mask_token")
@@ -91,13 +92,9 @@ def with_beside(file: dict[str, Any], beside: Beside, *, n_rows: int | None) -> 
 
 
 def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not is_there(path):
         return {}
-    try:
-        value = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is a JSON file; it cannot be read ({str(error)[:200]}). Download "
-                         "it again") from None
+    value = read_json(path, need="a tokenizer needs a JSON file")
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a JSON object, got {value!r:.80}; download it again")
     return value

@@ -7,12 +7,12 @@ refused.
 Notebook 10. All Llamas. Format: https://huggingface.co/docs/tokenizers.
 """
 
-import json
 import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from llama_from_scratch.foreign import parse_json, read_bytes
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
 from llama_from_scratch.tokenizer.file_pattern import is_read_alike
 from llama_from_scratch.tokenizer.hugging_face.beside import Beside, read_beside, with_beside
@@ -42,10 +42,12 @@ def read_tokenizer(path: str | os.PathLike) -> AnyTokenizer:
     `allowed_special="all"`. Templates, padding and truncation in the file are left to the caller.
     Raises ValueError if the file is damaged, or if it asks for what is not known here.
     """
+    data = read_bytes(path, need="a tokenizer needs a tokenizer.json")
     try:
-        return from_json(json.loads(Path(path).read_bytes()))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as a tokenizer.json of a Llama: {error}") from None
+        return from_json(parse_json(data))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a tokenizer.json of a Llama: {error}. "
+                         "Download it again") from None
 
 
 def read_folder(folder: str | os.PathLike, *, n_rows: int | None = None) -> AnyTokenizer:
@@ -55,11 +57,12 @@ def read_folder(folder: str | os.PathLike, *, n_rows: int | None = None) -> AnyT
     `read_tokenizer` does, and for a token that has no row.
     """
     path = Path(folder) / "tokenizer.json"
+    data = read_bytes(path, need="a tokenizer needs a tokenizer.json")
     try:
-        file, beside = json.loads(path.read_bytes()), read_beside(path.parent)
-        return of_folder(file, beside, n_rows=n_rows)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as a tokenizer.json of a Llama: {error}") from None
+        return of_folder(parse_json(data), read_beside(path.parent), n_rows=n_rows)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a tokenizer.json of a Llama: {error}. "
+                         "Download it again") from None
 
 
 def of_folder(file: Any, beside: Beside, *, n_rows: int | None) -> AnyTokenizer:
