@@ -11,7 +11,6 @@ from llama_from_scratch.config import LayerSpec
 from llama_from_scratch.generate import greedy
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.greedy import GreedyDecoder
-from llama_from_scratch.generate.screen import Screen
 from llama_from_scratch.model.kv_cache import KVCache
 
 CHUNKED = dataclasses.replace(
@@ -21,6 +20,12 @@ CONFIGS["chunked"] = CHUNKED
 CONFIGS |= {name: RELATIVES[name] for name in ("many heads", "biases of queries, keys and values",
                                                "all of it, tied")}
 PROMPT = [7, 8, 9, 10, 11, 300]
+
+
+@pytest.fixture(autouse=True)
+def walked(monkeypatch):
+    """The decoder's own way by vectors, on every machine."""
+    monkeypatch.setattr(greedy, "fastest", lambda ways: 0)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -124,24 +129,41 @@ def test_without_a_screen_the_head_decides(model):
     assert ids == generate(model, [PROMPT], max_tokens=20)[0]
 
 
-@pytest.mark.parametrize(("screened_s", "is_used"), [(0.318, False), (0.011, False),
-                                                     (0.009, True)])
-def test_a_screen_that_is_slower_here_than_the_head_is_not_used(screened_s, is_used, monkeypatch):
-    """As on processors whose int8 product takes a third of a second; by a clock of our own."""
-    def time_s(call, x_D):
-        call(x_D)
-        return screened_s if isinstance(getattr(call, "__self__", None), Screen) else 0.010
+# --- what is fast here ----------------------------------------------------------------------------
 
-    monkeypatch.setattr(greedy, "_time_s", time_s)
+
+@pytest.mark.parametrize("way", [0, 1, 2])
+def test_every_way_writes_the_same(way, model, monkeypatch):
+    """By vectors, by matrices of one row, and by the plain model."""
+    monkeypatch.setattr(greedy, "fastest", lambda ways: min(way, len(ways) - 1))
+    decoder = GreedyDecoder(model, is_screened=False)
+    assert decoder.is_plain == (way == 2)
+    ids = generate(model, [PROMPT], max_tokens=30)[0]
+    assert list(decoder.stream(PROMPT, max_tokens=30)) == ids
+    stopped = list(decoder.stream(PROMPT, max_tokens=30, stop_ids={ids[9]}))
+    assert stopped == ids[: ids.index(ids[9])]
+
+
+@pytest.mark.parametrize(("choices", "is_used"), [([0, 0], False), ([0, 1], True), ([2], False)])
+def test_the_screen_is_used_where_it_is_faster_and_never_with_the_plain_model(
+    choices, is_used, monkeypatch
+):
+    asked = iter(choices)
+    monkeypatch.setattr(greedy, "fastest", lambda ways: next(asked))
     decoder = GreedyDecoder(loud(family.tiny("llama-3")))
-    assert (decoder.screen is not None) == is_used
+    assert (decoder.screen is not None) == is_used and next(asked, None) is None
     assert decoder.screen is None or decoder.screen.n_asked == 0
 
 
-def test_one_slow_moment_does_not_decide_about_the_screen(monkeypatch):
-    times_s = iter([9.0, 0.010, 0.009, 0.010, 0.009, 0.010, 0.009, 9.0, 0.009, 0.010])
-    monkeypatch.setattr(greedy, "_time_s", lambda call, x_D: next(times_s))
-    assert GreedyDecoder(loud(family.tiny("llama-3"))).screen is not None
+def test_a_screen_that_is_asked_for_is_used_whatever_is_faster(monkeypatch):
+    monkeypatch.setattr(greedy, "fastest", lambda ways: len(ways) - 1)
+    decoder = GreedyDecoder(loud(family.tiny("llama-3")), is_screened=True)
+    assert decoder.screen is not None and not decoder.is_plain
+
+
+def test_a_context_too_short_for_a_probe_is_no_fault():
+    model = loud(dataclasses.replace(family.tiny("llama-3"), max_seq_len=8))
+    assert len(list(GreedyDecoder(model).stream([1, 2]))) == 6
 
 
 class Doubled(nn.Module):
