@@ -39,8 +39,9 @@ def read_prompting(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path
         raise ValueError(f"{KEY}add_bos_token is a truth value; {where} has {adds_bos!r:.80}. "
                          "Download it again")
     eos_ids = frozenset(i for key, i in ends.items() if key == "eos_token_id")
+    templates = _templates(facts, where)
     return Prompting(end_ids=frozenset(ends.values()), eos_ids=eos_ids, adds_bos=adds_bos,
-                     templates=_templates(facts, where), token_names=_token_names(facts))
+                     templates=templates, token_names=_token_names(facts) if templates else {})
 
 
 def facts_of(tokenizer: Tokenizer | SentencePiece) -> dict[str, tuple[str, Any]]:

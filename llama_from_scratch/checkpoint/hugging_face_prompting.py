@@ -30,7 +30,8 @@ def read_prompting(folder: Path, about: Mapping[str, Any], config: LlamaConfig) 
     eos_ids = _ids(about.get("eos_token_id"), config, where=folder / "config.json")
     said = _ids(generation.get("eos_token_id"), config, where=folder / "generation_config.json")
     tokens = _read_object(folder / _CONFIG)
-    adds_bos = tokens.get("add_bos_token")  # otherwise tokenizer.json says it
+    # As in transformers, a tokenizer.json says by its steps whether BOS comes first.
+    adds_bos = None if is_there(folder / "tokenizer.json") else tokens.get("add_bos_token")
     return Prompting(
         end_ids=said or eos_ids, eos_ids=eos_ids,
         adds_bos=adds_bos if isinstance(adds_bos, bool) else None,
@@ -39,10 +40,8 @@ def read_prompting(folder: Path, about: Mapping[str, Any], config: LlamaConfig) 
 
 
 def written(prompting: Prompting) -> dict[str, Any]:
-    """The entries of tokenizer_config.json that say what `read_prompting` reads there."""
+    """The entries of tokenizer_config.json with the templates that `read_prompting` reads."""
     entries: dict[str, Any] = {}
-    if prompting.adds_bos is not None:
-        entries["add_bos_token"] = prompting.adds_bos
     if set(prompting.templates) == {DEFAULT}:
         entries["chat_template"] = prompting.templates[DEFAULT]
     elif prompting.templates:

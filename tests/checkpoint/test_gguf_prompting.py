@@ -30,7 +30,7 @@ def test_what_is_written_is_read_again(name, tmp_path):
 
 def test_names_are_those_of_the_tokens(tmp_path):
     facts = {KEY + "tokens": ["<a>", "<b>"], KEY + "bos_token_id": 0, KEY + "eos_token_id": 1,
-             KEY + "padding_token_id": 7}
+             KEY + "padding_token_id": 7, "tokenizer.chat_template": "x"}
     said = read(facts, tmp_path)
     assert said.token_names == {"bos_token": "<a>", "eos_token": "<b>"} and said.eos_ids == {1}
 

@@ -1,3 +1,4 @@
+import copy
 import json
 
 import chat_templates
@@ -71,8 +72,8 @@ def test_a_template_that_is_no_text_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("said", [
-    Prompting(), Prompting(adds_bos=False), Prompting(templates={"default": "x"}),
-    Prompting(templates={"default": "x", "rag": "y"}, adds_bos=True)])
+    Prompting(), Prompting(templates={"default": "x"}),
+    Prompting(templates={"default": "x", "rag": "y"})])
 def test_what_is_written_is_read_again(said, tmp_path):
     put(tmp_path, tokenizer_config_json=written(said))
     assert read(tmp_path) == said
@@ -114,4 +115,22 @@ def test_templates_and_ends_survive_every_format_that_has_words_for_them(templat
     hugging_face.write(tmp_path / "0", tiny("llama-3"), tokenizer=tokenizer)
     for i, format in enumerate(("gguf", "native", "hugging-face"), 1):
         convert(tmp_path / str(i - 1), tmp_path / str(i), format=format)
-        assert open_checkpoint(tmp_path / str(i)).prompting == tokenizer.prompting, format
+        again = open_checkpoint(tmp_path / str(i)).tokenizer()
+        assert again.prompting == tokenizer.prompting, format
+
+
+def test_whether_bos_comes_first_is_said_by_the_steps_of_the_file(tmp_path):
+    for name in ("llama-2", "llama-3.1"):
+        for adds_bos in (True, False):
+            tokenizer, folder = copy.copy(tokenizer_for(name)), tmp_path / f"{name} {adds_bos}"
+            tokenizer.prompting = Prompting(adds_bos=adds_bos)
+            hugging_face.write(folder, tiny(name), tokenizer=tokenizer)
+            ids = AutoTokenizer.from_pretrained(folder)("the cat")["input_ids"]
+            assert (ids[0] == tokenizer.bos_id) == adds_bos
+            model, again = load(folder)
+            assert again.adds_bos == adds_bos
+            drawn = next(stream(model, again.encode("the cat", bos=adds_bos), max_tokens=1))
+            text = "".join(stream_text(model, again, prompt="the cat", max_tokens=1))
+            assert text == "".join(text_of([drawn], again))
+            put(folder, tokenizer_config_json={"add_bos_token": not adds_bos})
+            assert load(folder)[1].adds_bos == adds_bos, "transformers ignores that entry, too"

@@ -54,7 +54,7 @@ def _parts_of_bytes(tokenizer: Tokenizer) -> dict:
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
                   "use_regex": True}
     bos, _ = BEGIN_AND_END
-    template = [_template(bos, tokenizer.bos_id)] if bos in tokenizer.special_ids else []
+    template = [_template(bos, tokenizer.bos_id)] if tokenizer.adds_bos else []
     post_processors = [byte_level | {"add_prefix_space": True, "trim_offsets": False}, *template]
     return _file(
         tokenizer.special_ids,
@@ -98,12 +98,11 @@ def _parts_of_pieces(tokenizer: SentencePiece) -> dict:
     ]
     if tokenizer.prefix != "never":
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    has_bos = tokenizer.bos in tokenizer.special_ids
     return _file(
         tokenizer.special_ids,
         normalizer=None if scheme else {"type": "Sequence", "normalizers": [prepend, blanks]},
         pre_tokenizer=metaspace if scheme else None,
-        post_processor=_template(tokenizer.bos, tokenizer.bos_id) if has_bos else None,
+        post_processor=_template(tokenizer.bos, tokenizer.bos_id) if tokenizer.adds_bos else None,
         decoder={"type": "Sequence", "decoders": decoders},
         model=_model(ids, merges, unknown=pieces[tokenizer.unknown_id].text,
                      has_bytes=any(piece.kind == Kind.BYTE for piece in pieces), takes_whole=False),
