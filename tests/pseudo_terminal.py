@@ -31,16 +31,27 @@ class Screen:
             assert self._read(), "the program has ended"
 
     def interrupt_until(self, text: str) -> str:
-        """Presses Ctrl-C until this text is shown.
-
-        Once more if nothing comes for long: CPython's readline misses a signal that arrives between
-        its prompt and its wait for a key.
-        """
-        self.type("\x03")
-        if text.encode() not in self.shown and not select.select(
-                [self.number], [], [], PATIENCE_S / 4)[0]:
-            self.type("\x03")
+        """Presses Ctrl-C until this text is shown, and gives what `wait_for` gives."""
+        self._interrupt(until=lambda: text.encode() in self.shown)
         return self.wait_for(text)
+
+    def interrupt_to_the_end(self) -> tuple[int, str]:
+        """Presses Ctrl-C until the program ends, and gives what `end` gives."""
+        self._interrupt(until=lambda: False)
+        return self.end()
+
+    def _interrupt(self, *, until) -> None:
+        """Presses Ctrl-C, and once more whenever nothing comes for long.
+
+        CPython's readline misses a signal that arrives between its prompt and its wait for a key.
+        """
+        for _ in range(5):
+            self.type("\x03")
+            while not until() and select.select([self.number], [], [], PATIENCE_S / 4)[0]:
+                if not self._read():
+                    return
+            if until():
+                return
 
     def type(self, text: str | bytes) -> None:
         """Types or pastes; reads meanwhile, as a terminal does."""

@@ -67,11 +67,20 @@ def whole(file: Path) -> tuple[Header, tuple[Path, ...]]:
 def only_one_in(folder: Path) -> Path | None:
     """The one GGUF file of a folder, or the first part of the one that is there in parts.
 
-    None if there is none. Raises ValueError if there are several.
+    None if there is none. Raises ValueError if there are several, or if the only ones are pointers
+    of git-lfs or may not be read; beside a whole one these are passed over.
     """
     found: dict[str, Path] = {}
+    refused: list[ValueError] = []
     for path in sorted(folder.iterdir()):
-        if path.suffix.lower() == ".gguf" and gguf_file.is_one(path):
+        if path.suffix.lower() != ".gguf":
+            continue
+        try:
+            is_one = gguf_file.is_one(path)
+        except ValueError as error:
+            refused.append(error)
+            continue
+        if is_one:
             match = _NAME.fullmatch(path.name)
             found.setdefault(f"{match['stem']}, {match['count']} parts" if match else path.name,
                              path)
@@ -80,6 +89,8 @@ def only_one_in(folder: Path) -> Path | None:
         raise ValueError(f"a folder is read for the one GGUF file in it, and {folder} has "
                          f"{len(found)}: {names}{', ...' if len(found) > N_NAMED else ''}. Give "
                          "the path of one of them")
+    if refused and not found:
+        raise refused[0]
     return next(iter(found.values()), None)
 
 

@@ -140,8 +140,7 @@ def test_two_ctrl_c_in_a_row_end_it(talker):
         screen.wait_for("you> ")
         screen.interrupt_until("(Ctrl-D or /exit ends this")
         screen.wait_for("you> ")
-        screen.type("\x03")
-        status, shown = screen.end()
+        status, shown = screen.interrupt_to_the_end()
         assert status == 130 and "Traceback" not in shown
 
 
