@@ -65,7 +65,10 @@ def with_beside(file: dict[str, Any], beside: Beside, *, n_rows: int | None) -> 
     vocab = file["model"].get("vocab") if isinstance(file.get("model"), dict) else None
     if not isinstance(entries, list) or not isinstance(vocab, dict):
         return file  # damaged, which its reader says
-    added = {entry.get("content"): entry for entry in entries if isinstance(entry, dict)}
+    if not all(isinstance(entry, dict) and isinstance(entry.get("content"), str)
+               for entry in entries):
+        return file  # damaged, which its reader says
+    added = {entry["content"]: entry for entry in entries}
     ids = vocab | {name: entry.get("id") for name, entry in added.items()}
     for entry in beside.numbered:
         if (known := ids.setdefault(entry["content"], entry["id"])) != entry["id"]:
