@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
 from matplotlib.textpath import TextPath
 
-from llama_from_scratch.lessons.figures.look import BLACK, BLUE, TINTS
+from llama_from_scratch.lessons.figures.look import BLACK, BLUE, SIGNED, TINTS
 
 MAX_WIDTH = 9.0
-NAME_PT, SMALL_PT = 12, 10
+TITLE_PT, NAME_PT, SMALL_PT = 13, 12, 10
 SKY_TINT, YELLOW_TINT, GREEN_TINT, RED_TINT, PINK_TINT, PALE_TINT, LIME_TINT = TINTS
 """Tints by what a step does: see STEPS."""
 STEPS = {"weights": YELLOW_TINT, "plain": "#ECECEC", "choice": GREEN_TINT, "memory": PINK_TINT}
@@ -55,6 +56,7 @@ class Node:
 
     @property
     def name(self) -> str:
+        """The first line."""
         return self.lines[0]
 
 
@@ -86,11 +88,18 @@ class Drawing:
 
     def step(
         self, name: str, at: tuple[float, float], *, detail: str = "", does: str = "plain",
-        width: float = 0,
+        width: float = 0.0,
     ) -> Node:
         """Something that is computed; `does` is a key of STEPS, and `detail` a smaller line."""
         lines = (name, *detail.splitlines()) if detail else (name,)
         return self._put(at, lines, kind=does, width=width)
+
+    def vector(self, values: Sequence[float], at: tuple[float, float]) -> Node:
+        """A column of numbers as colors, blue below zero and orange above it."""
+        node = Node(x=at[0], y=at[1], width=0.3, height=0.11 * len(values), kind="vector",
+                    lines=tuple(map(str, values)))
+        self.nodes.append(node)
+        return node
 
     def sign(self, sign: str, at: tuple[float, float]) -> Node:
         """An operation of two: a circle with "+" or "×"."""
@@ -128,11 +137,11 @@ class Drawing:
         if width > MAX_WIDTH:
             raise ValueError(f"a drawing is at most {MAX_WIDTH} inches wide, so that it can be "
                              f"read; this one is {width:.1f}. Put some of it on another line")
-        width = max(width, _width(self.title, 13) + 2 * _PAD)
+        width = max(width, _width(self.title, TITLE_PT, is_bold=True) + 4 * _PAD)
         fig = plt.figure(figsize=(width, height), layout="none")
         ax = fig.add_axes((0, 0, 1, 1), xlim=(left, left + width), ylim=(bottom, top - _TITLE))
         ax.axis("off")
-        ax.text(left + _PAD, top - _TITLE + 0.24, self.title, fontsize=13, fontweight="bold",
+        ax.text(left + _PAD, top - _TITLE + 0.24, self.title, fontsize=TITLE_PT, fontweight="bold",
                 va="center", parse_math=False)
         for name, nodes in self.frames:
             _draw_frame(ax, name, nodes)
@@ -146,17 +155,19 @@ class Drawing:
         return fig
 
     def _put(
-        self, at: tuple[float, float], lines: tuple[str, ...], *, kind: str, width: float = 0
+        self, at: tuple[float, float], lines: tuple[str, ...], *, kind: str, width: float = 0.0
     ) -> Node:
-        widths = [_width(line, NAME_PT if i == 0 else SMALL_PT) for i, line in enumerate(lines)]
+        is_tensor = kind.startswith("tensor")
+        widths = [_width(line, SMALL_PT if i else NAME_PT, is_bold=is_tensor and not i)
+                  for i, line in enumerate(lines)]
         node = Node(x=at[0], y=at[1], width=max(width, *widths, 0.3) + 2 * _PAD,
                     height=_LINE * len(lines) + 2 * _PAD, lines=lines, kind=kind)
         self.nodes.append(node)
         return node
 
     def _extent(self) -> tuple[float, float, float, float]:
-        boxes = [(n.x - n.width / 2, n.y - n.height / 2, n.x + n.width / 2, n.y + n.height / 2)
-                 for n in self.nodes]
+        boxes = [(n.x - n.width / 2, n.y - n.height / 2 - _pile(n), n.x + n.width / 2 + _pile(n),
+                  n.y + n.height / 2) for n in self.nodes]
         boxes += [(x, y, x, y) for points, _, _ in self.arrows for x, y in points]
         boxes += [(x, y - 0.1 * text.count("\n") - 0.1,
                    x + max(_width(line, SMALL_PT) for line in text.splitlines()),
@@ -166,9 +177,12 @@ class Drawing:
         return min(lefts) - 0.15, min(tops) - 0.1, max(rights) + 0.15, max(bottoms) + 0.15
 
 
-def _width(text: str, size: float) -> float:
+def _width(text: str, size: int, *, is_bold: bool = False) -> float:
     """How wide a line is, in inches."""
-    return TextPath((0, 0), text, size=size).get_extents().width / 72 if text.strip() else 0.0
+    if not text.strip():
+        return 0.0
+    font = FontProperties(family="DejaVu Sans", weight="bold" if is_bold else "normal")
+    return TextPath((0, 0), text, size=size, prop=font).get_extents().width / 72
 
 
 def _edge(node: Node, towards: tuple[float, float]) -> tuple[float, float]:
@@ -179,9 +193,17 @@ def _edge(node: Node, towards: tuple[float, float]) -> tuple[float, float]:
         return node.x + dx / length * node.width / 2, node.y + dy / length * node.height / 2
     if abs(dx) < 1e-9 and abs(dy) < 1e-9:
         return node.x, node.y
+    if dx > 0 and abs(dx) * node.height > abs(dy) * node.width and node.kind.startswith("tensor"):
+        return node.x + node.width / 2 + _pile(node), node.y
     scale = min(node.width / 2 / abs(dx) if dx else math.inf,
                 node.height / 2 / abs(dy) if dy else math.inf)
     return node.x + dx * scale, node.y + dy * scale
+
+
+def _pile(node: Node) -> float:
+    """How far the copies behind a tensor reach beyond it."""
+    n_copies = node.kind.partition(" ")[2] if node.kind.startswith("tensor") else ""
+    return _GAP * (min(int(n_copies or 1), 4) - 1)
 
 
 def _around(name: str, nodes: Sequence[Node]) -> tuple[float, float, float, float]:
@@ -223,12 +245,14 @@ def _draw_node(ax: Axes, node: Node) -> None:
         ax.text(node.x, node.y, node.name, fontsize=NAME_PT, ha="center", va="center",
                 parse_math=False)
         return
+    if node.kind == "vector":
+        _draw_vector(ax, node)
+        return
     is_tensor = node.kind.startswith("tensor")
-    n_copies = int(node.kind.partition(" ")[2] or 1)
     left, top = node.x - node.width / 2, node.y - node.height / 2
-    for i in range(min(n_copies, 4) - 1, -1, -1):
+    for gap in [_GAP * i for i in range(4)][round(_pile(node) / _GAP) :: -1]:
         ax.add_patch(FancyBboxPatch(
-            (left + _GAP * i, top - _GAP * i), node.width, node.height,
+            (left + gap, top - gap), node.width, node.height,
             boxstyle=f"round,pad=0,rounding_size={0.02 if is_tensor else 0.09}", linewidth=1.4,
             facecolor="white" if is_tensor else STEPS[node.kind],
             edgecolor=BLUE if is_tensor else "0.35"))
@@ -238,3 +262,15 @@ def _draw_node(ax: Axes, node: Node) -> None:
                 va="center", fontsize=NAME_PT if is_name else SMALL_PT, parse_math=False,
                 fontweight="bold" if is_name and is_tensor else "normal",
                 color=BLACK if is_name else "0.25")
+
+
+def _draw_vector(ax: Axes, node: Node) -> None:
+    values = [float(line) for line in node.lines]
+    most = max(map(abs, values)) or 1.0
+    cell = node.height / len(values)
+    for i, value in enumerate(values):
+        ax.add_patch(Rectangle((node.x - node.width / 2, node.top[1] + i * cell), node.width, cell,
+                               facecolor=SIGNED(0.5 + value / most / 2), edgecolor="white",
+                               linewidth=0.6))
+    ax.add_patch(Rectangle((node.x - node.width / 2, node.top[1]), node.width, node.height,
+                           fill=False, edgecolor=BLUE, linewidth=1.2))
