@@ -101,6 +101,12 @@ class Drawing:
         self.nodes.append(node)
         return node
 
+    def clock(self, angle: float, at: tuple[float, float]) -> Node:
+        """A circle with a hand, turned by an angle in radians, counterclockwise from the right."""
+        node = Node(x=at[0], y=at[1], width=0.46, height=0.46, lines=(f"{angle}",), kind="clock")
+        self.nodes.append(node)
+        return node
+
     def sign(self, sign: str, at: tuple[float, float]) -> Node:
         """An operation of two: a circle with "+" or "×"."""
         node = Node(x=at[0], y=at[1], width=0.32, height=0.32, lines=(sign,), kind="sign")
@@ -245,8 +251,8 @@ def _draw_node(ax: Axes, node: Node) -> None:
         ax.text(node.x, node.y, node.name, fontsize=NAME_PT, ha="center", va="center",
                 parse_math=False)
         return
-    if node.kind == "vector":
-        _draw_vector(ax, node)
+    if node.kind in ("vector", "clock"):
+        (_draw_vector if node.kind == "vector" else _draw_clock)(ax, node)
         return
     is_tensor = node.kind.startswith("tensor")
     left, top = node.x - node.width / 2, node.y - node.height / 2
@@ -274,3 +280,12 @@ def _draw_vector(ax: Axes, node: Node) -> None:
                                linewidth=0.6))
     ax.add_patch(Rectangle((node.x - node.width / 2, node.top[1]), node.width, node.height,
                            fill=False, edgecolor=BLUE, linewidth=1.2))
+
+
+def _draw_clock(ax: Axes, node: Node) -> None:
+    angle, radius = float(node.name), node.width / 2
+    ax.add_patch(Circle((node.x, node.y), radius, facecolor="white", edgecolor="0.55",
+                        linewidth=1.0))
+    ax.add_patch(FancyArrowPatch(
+        (node.x, node.y), (node.x + radius * math.cos(angle), node.y - radius * math.sin(angle)),
+        arrowstyle="-|>", mutation_scale=9, shrinkA=0, shrinkB=0, color=BLUE, linewidth=1.8))
