@@ -2,6 +2,8 @@
 
 import itertools
 
+from llama_from_scratch.lessons.figures import flow, look
+
 _SLACK = 0.02
 
 
@@ -31,3 +33,16 @@ def texts_outside(figure, drawing):
             if extent.x0 < left - 1 or extent.x1 > right + 1:
                 found.append(text.get_text())
     return found
+
+
+def noted(monkeypatch):
+    """A list that receives each drawing and its figure as they are made."""
+    look.style()
+    made, figure = [], flow.Drawing.figure
+
+    def note(self):
+        made.append((self, figure(self)))
+        return made[-1][1]
+
+    monkeypatch.setattr(flow.Drawing, "figure", note)
+    return made

@@ -37,7 +37,8 @@ def training_step(model: Llama, data: Packed, config: TrainConfig) -> Figure:
     logits = drawing.tensor("logits", (4.15, 0.5),
                             shape={"B": B, "T": T, "V": model.config.vocab_size})
     drawing.arrow(llama, logits)
-    loss = drawing.step("cross-entropy", (4.15, 2.0), detail=f"loss {step.loss:.2f}\nnats per token")
+    loss = drawing.step("cross-entropy", (4.15, 2.0),
+                        detail=f"loss {step.loss:.2f}\nnats per token")
     drawing.arrow(logits, loss)
     drawing.arrow(targets, loss)
     gradients = drawing.step("backward", (5.95, 2.0), detail="a gradient for each weight\n"
@@ -49,9 +50,7 @@ def training_step(model: Llama, data: Packed, config: TrainConfig) -> Figure:
     adamw = drawing.step("AdamW", (7.75, 0.5), does="memory",
                          detail=f"learning rate {step.lr:.1e}\nkeeps averages")
     drawing.arrow(clip, adamw, color=RED)
-    up = 0.0
-    drawing.arrow((adamw.x, adamw.top[1]), (adamw.x, up - 0.15), (llama.x, up - 0.15), llama,
-                  color=RED, label="")
+    drawing.arrow(adamw, (adamw.x, -0.15), (llama.x, -0.15), llama, color=RED)
     drawing.note(f"every weight moves, by {change:.1e} on average", (3.6, -0.3))
     return drawing.figure()
 

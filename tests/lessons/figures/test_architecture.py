@@ -3,10 +3,10 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from drawings import overlaps, texts_outside
+from drawings import noted, overlaps, texts_outside
 
 from llama_from_scratch import bundled, family, load
-from llama_from_scratch.lessons.figures import architecture, flow, look
+from llama_from_scratch.lessons.figures import architecture
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.shapes import LEGEND
 
@@ -19,15 +19,7 @@ def mini():
 @pytest.fixture
 def drawn(monkeypatch):
     """The drawings behind the figures that are made."""
-    look.style()
-    made, figure = [], flow.Drawing.figure
-
-    def note(self):
-        made.append((self, figure(self)))
-        return made[-1][1]
-
-    monkeypatch.setattr(flow.Drawing, "figure", note)
-    yield made
+    yield noted(monkeypatch)
     plt.close("all")
 
 

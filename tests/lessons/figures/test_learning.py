@@ -1,10 +1,10 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from drawings import overlaps, texts_outside
+from drawings import noted, overlaps, texts_outside
 from tiny_checkpoints import TEXT, TOKENIZER, tiny
 
-from llama_from_scratch.lessons.figures import flow, learning, look
+from llama_from_scratch.lessons.figures import learning
 from llama_from_scratch.train.data import Packed
 from llama_from_scratch.train.loop import train
 from llama_from_scratch.train.records import TrainConfig
@@ -13,14 +13,7 @@ CONFIG = TrainConfig(n_steps=4, batch_size=2, seq_len=16, n_warmup=2)
 
 
 def test_the_numbers_of_the_drawing_are_those_of_a_real_step(monkeypatch):
-    look.style()
-    made, figure = [], flow.Drawing.figure
-
-    def note(self):
-        made.append((self, figure(self)))
-        return made[-1][1]
-
-    monkeypatch.setattr(flow.Drawing, "figure", note)
+    made = noted(monkeypatch)
     model, data = tiny(), Packed([TEXT], TOKENIZER)
     before = [p.clone() for p in model.parameters()]
     learning.training_step(model, data, CONFIG)

@@ -2,19 +2,19 @@ import math
 
 import matplotlib.pyplot as plt
 import pytest
+from drawings import noted, overlaps, texts_outside
 
 from llama_from_scratch import family
-from llama_from_scratch.lessons.figures import flow, look, rotation
+from llama_from_scratch.lessons.figures import flow, rotation
 from llama_from_scratch.model.rope import Rope
 
 
 def test_hands_are_those_of_the_model_and_turns_are_told(monkeypatch):
-    look.style()
-    made = []
-    monkeypatch.setattr(flow.Drawing, "figure", made.append)
+    made = noted(monkeypatch)
     rope = Rope(family.tiny("llama-2"))
     rotation.pairs(rope, n_positions=5, n_pairs=2)
-    (drawing,) = made
+    ((drawing, figure),) = made
+    assert texts_outside(figure, drawing) == [] and overlaps(drawing) == []
     angles = [float(node.name) for node in drawing.nodes]
     n = len(rope.freq_R)
     for row, pair in enumerate((0, n - 1)):
