@@ -2,6 +2,8 @@
 
 import itertools
 
+import matplotlib.pyplot as plt
+
 from llama_from_scratch.lessons.figures import flow, look
 
 _SLACK = 0.02
@@ -37,6 +39,8 @@ def texts_outside(figure, drawing):
 
 def noted(monkeypatch):
     """A list that receives each drawing and its figure as they are made."""
+    for key, value in dict(plt.rcParams).items():  # restored after the test
+        monkeypatch.setitem(plt.rcParams, key, value)
     look.style()
     made, figure = [], flow.Drawing.figure
 

@@ -9,9 +9,10 @@ from llama_from_scratch.lessons.figures.flow import MAX_WIDTH, SMALL_PT, STEPS, 
 
 
 @pytest.fixture(autouse=True)
-def closed():
-    look.style()
-    yield
+def styled():
+    with plt.rc_context():
+        look.style()
+        yield
     plt.close("all")
 
 
