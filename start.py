@@ -13,6 +13,9 @@ instead of a syntax error.
 """
 
 import argparse
+import contextlib
+import errno
+import functools
 import hashlib
 import json
 import os
@@ -21,6 +24,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 import webbrowser
 
 ROOT = os.path.dirname(os.path.abspath(__file__))
@@ -33,8 +37,9 @@ TORCH = "2.13.0"
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 LAB_EXTRAS = ("notebooks",)
 TEST_EXTRAS = ("notebooks", "test")
-COMPILERS = ("g++", "clang++", "c++")
 WHEEL_COMPILER = "ziglang"
+FIND_COMPILER = ("from llama_from_scratch.kernels.emulator.build import find_compiler; "
+                 "find_compiler()")
 CORE_MODULES = ("torch", "numpy", "regex", "safetensors", "jaxtyping")
 
 GB = 10**9
@@ -47,13 +52,56 @@ LESSONS, MINE = "notebooks", "runs/mine"
 
 CELL_TIMEOUT_S = 300
 
+# How pip reaches packages and what it prints. Every other setting of the user's may send packages
+# elsewhere than into .venv (user, target, prefix), or leave some out (no-deps, dry-run).
+KEPT_PIP_SETTINGS = {
+    "index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy", "cert",
+    "client-cert", "keyring-provider", "timeout", "default-timeout", "retries", "resume-retries",
+    "cache-dir", "no-cache-dir", "constraint", "prefer-binary", "use-feature", "use-deprecated",
+    "progress-bar", "no-color", "log", "verbose", "quiet", "root-user-action",
+    "disable-pip-version-check", "no-python-version-warning", "no-input", "require-virtualenv",
+    "break-system-packages",
+}
+# `pip config list` takes a file's `user = true` for its own option of that name.
+ASK_PIP = """
+import json
+from pip._internal.configuration import Configuration
+settings, pairs = Configuration(isolated=False), []
+settings.load()
+for key, value in settings.items():
+    pairs += value.items() if isinstance(value, dict) else [(key, value)]  # by file in newer pips
+print(json.dumps(pairs))
+"""
+UNREACHED = ("NewConnectionError", "ConnectTimeout", "Read timed out", "ReadTimeoutError",
+             "name resolution", "ProxyError", "SSLError", "ConnectionResetError",
+             "Connection aborted", "IncompleteRead", "ProtocolError")
+
 
 class CannotStart(Exception):
     """What is missing on this machine, and its cure."""
 
 
+class Unreachable(CannotStart):
+    """pip could not reach its package index."""
+
+
 def say(text):
-    print(text, flush=True)
+    write(sys.stdout, text + "\n")
+
+
+def write(stream, text):
+    """Writes what `stream` can show, the rest as escapes; one that is closed stops nothing."""
+    if stream is None:
+        return
+    shown = "".join(letter if letter in "\n\t" or letter.isprintable()
+                    else letter.encode("unicode_escape").decode() for letter in text)
+    encoding = getattr(stream, "encoding", None) or "ascii"
+    try:
+        stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
+        stream.flush()
+    except OSError:
+        # Python would try to write what is left once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 # --- what this machine has ------------------------------------------------------------------------
@@ -72,12 +120,16 @@ def check_python(version):
 def check_modules(find):
     for name in ("venv", "ensurepip"):
         if not find(name):
-            raise CannotStart(
-                f"This Python has no module {name!r}, which makes environments.\n"
-                "On Debian and Ubuntu: sudo apt install python3-venv "
-                f"(or python3.{sys.version_info[1]}-venv). "
-                "Elsewhere: install Python from https://www.python.org/downloads."
-            )
+            raise CannotStart(missing_module(name))
+
+
+def missing_module(name):
+    return (
+        f"This Python has no module {name!r}, which makes environments.\n"
+        "On Debian and Ubuntu: sudo apt install python3-venv "
+        f"(or python3.{sys.version_info[1]}-venv). "
+        "Elsewhere: install Python from https://www.python.org/downloads."
+    )
 
 
 def has_module(name):
@@ -99,28 +151,106 @@ def check_disk(free, need):
         )
 
 
+def check_place(folder):
+    """Refuses a folder in which nothing can be made, or whose name the tools below trip over."""
+    # distutils takes $ and {} for its variables; PATH and .pth files have their separators; and the
+    # scripts that pip writes, such as `llama`, quote no quotes.
+    signs = "${}" + os.pathsep + ('"`\\' if os.name != "nt" else "")
+    odd = [sign for sign in folder if sign in signs or not sign.isprintable()]
+    if odd:
+        raise CannotStart(
+            f"The path of this folder must not contain {odd[0]!r}, which pip and other tools do "
+            f"not understand: {printable(folder)}\n"
+            "Rename the folder, or move it to another place, and start again there."
+        )
+    if not os.access(folder, os.W_OK):
+        raise CannotStart(
+            f"This folder cannot be written: {folder}\n"
+            "The course keeps its environment, your notebooks and what you train in it. Copy it "
+            "to a folder of your own and start there:\n"
+            f"    cp -R {shell(folder)} ~/llama_from_scratch\n"
+            "    python3 ~/llama_from_scratch/start.py"
+        )
+
+
+def printable(text):
+    """The text with control characters spelled out, as none may reach the terminal."""
+    return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
+
+
+def shell(word):
+    """The word as a shell reads it back."""
+    is_plain = all(sign.isalnum() or sign in "/._-+," for sign in word)
+    return word if is_plain else "'" + word.replace("'", "'\\''") + "'"
+
+
+def explain_os(problem):
+    """What an error of the system means for the reader, and the cure."""
+    words = printable(str(problem))
+    if problem.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
+        return f"the disk is full ({words}). Make room and start again."
+    if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return (f"a file may not be written ({words}).\n"
+                "If an earlier start ran with sudo or as another user, its files belong to that "
+                f"user: remove {VENV} as that user, and start again without sudo.")
+    return words
+
+
+def is_unreachable(words):
+    """True if pip failed for the network.
+
+    pip tries again by itself. Where it got through at last, its error has another reason.
+    """
+    lines = [line for line in words.splitlines() if line.strip()]
+    if not any(sign in words for sign in UNREACHED):
+        return False
+    errors = [line for line in lines if line.startswith("ERROR")] + lines[-1:]
+    if any(sign in line for line in errors for sign in UNREACHED):
+        return True
+    reached = [line for line in errors if "No matching distribution" not in line
+               and ("Could not find a version" not in line or "from versions: none" not in line)]
+    return not reached
+
+
 def explain_pip(words, version):
     """What pip's error output means for the reader, and the cure."""
-    lost = ("NewConnectionError", "ConnectTimeout", "Read timed out", "name resolution",
-            "ProxyError", "SSLError")
-    if any(sign in words for sign in lost):
+    if is_unreachable(words):
         return (
             "pip could not reach its package index: no network, or a proxy in between.\n"
             "Connect and start again; what was downloaded is kept. "
             "Behind a proxy: set HTTPS_PROXY (and PIP_CERT)."
         )
-    if "No space left on device" in words or "Errno 28" in words:
+    if "No space left on device" in words or "Errno 28" in words or "Errno 122" in words:
         return (
             "The disk is full. Make room (the temporary folder counts too: set TMPDIR elsewhere) "
             "and start again."
         )
+    if "Errno 13" in words or "WinError 5]" in words:
+        return (
+            "pip may not write where it must; if an earlier start ran with sudo, its files belong "
+            f"to another user.\nRemove {VENV} as that user, and start again without sudo."
+        )
     if "No matching distribution found for torch=" in words:
+        if "from versions: none" in words:
+            return (
+                f"The package index that pip is told to ask has no PyTorch for Python "
+                f"{version[0]}.{version[1]} on {platform.system()} {platform.machine()}.\n"
+                "`python3 -m pip config list` shows what it is told (index-url, no-index); "
+                "or start with another Python, for example: python3.12 start.py"
+            )
         return (
             f"PyTorch {TORCH} has no package for Python {version[0]}.{version[1]} "
             f"on {platform.system()} {platform.machine()}; a Python can be too new for it.\n"
             "Start with another one, for example: python3.12 start.py"
         )
-    return "pip failed; its own words are above. Start again when that is fixed."
+    return "pip failed. Start again when that is fixed."
+
+
+def last_words(words):
+    """The lines in which pip says what went wrong: its errors, or else the last ones."""
+    lines = [printable(line.strip())[:300] for line in words.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")] or lines
+    return "\n".join("    " + line for line in errors[-3:])
 
 
 # --- the environment ------------------------------------------------------------------------------
@@ -135,13 +265,14 @@ def python():
     return venv_python(VENV, os.name)
 
 
-def digest(pyproject_text, version):
+def digest(pyproject_text, version, place):
     """Changes when the environment must be brought up to date.
 
-    That is, with the requirements, the version of Python, and the version of PyTorch.
+    That is, with the requirements, the version of Python, the version of PyTorch, and the place of
+    the course, which the environment knows by its path.
     """
-    parts = (pyproject_text, f"{version[0]}.{version[1]}", TORCH)
-    return hashlib.sha256("\0".join(parts).encode("utf-8")).hexdigest()
+    parts = (pyproject_text, f"{version[0]}.{version[1]}", TORCH, place)
+    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def read_stamp(path):
@@ -177,7 +308,7 @@ def runs(program):
     code = ("import sys, importlib.util as u; "
             "print(*sys.version_info[:2], u.find_spec('pip') is not None)")
     try:
-        done = subprocess.run([program, "-c", code], stdout=subprocess.PIPE,
+        done = subprocess.run([program, "-I", "-c", code], stdout=subprocess.PIPE,
                               stderr=subprocess.DEVNULL, timeout=60)
     except (OSError, subprocess.SubprocessError):
         return False
@@ -199,6 +330,7 @@ def empty(folder, keep):
 
 def make_venv():
     """Makes a working `.venv`, again if a set-up was killed in it or its Python no longer runs."""
+    clear_the_place()
     is_broken = os.path.exists(VENV) and (os.path.exists(UNFINISHED) or not runs(python()))
     if is_broken and os.path.realpath(sys.prefix) == os.path.realpath(VENV):
         raise CannotStart("The environment in .venv is broken and in use. "
@@ -211,32 +343,136 @@ def make_venv():
         empty(VENV, keep=UNFINISHED)
     if not os.path.exists(python()):
         say("Making the environment .venv")
-        subprocess.run([sys.executable, "-m", "venv", VENV], check=True)
+        done = subprocess.run([sys.executable, "-m", "venv", VENV], stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+        words = done.stdout.decode("utf-8", "replace")
+        if done.returncode or not runs(python()):
+            raise CannotStart(explain_venv(words))
+
+
+def clear_the_place():
+    """Removes a `.venv` that is a link to nowhere; refuses one that is a file."""
+    if os.path.islink(VENV) and not os.path.exists(VENV):
+        say(f"The link .venv leads to {printable(os.readlink(VENV))}, where nothing is; "
+            "removing the link.")
+        os.remove(VENV)
+    elif os.path.exists(VENV) and not os.path.isdir(VENV):
+        raise CannotStart(f"{VENV} is a file, and the environment needs a folder of that name. "
+                          "Move the file away and start again.")
+
+
+def explain_venv(words):
+    if "No space left on device" in words or "Errno 28" in words:
+        return explain_pip(words, sys.version_info)
+    if "ensurepip" in words:
+        return missing_module("ensurepip")
+    return (f"{sys.executable} could not make the environment {VENV}. Its last words:\n"
+            f"{last_words(words)}\nStart with another Python, for example: python3.12 start.py")
+
+
+@contextlib.contextmanager
+def one_at_a_time(path):
+    """Holds a lock file, which the system releases even if this process is killed."""
+    with open(path, "a+b") as file:
+        is_held = try_lock(file)
+        if not is_held:
+            say("Another start.py is setting up in this folder; waiting for it.")
+        while not is_held:
+            time.sleep(0.5)
+            is_held = try_lock(file)
+        yield
+
+
+def try_lock(file):
+    """False if another process holds the file; true also where the disk knows no locks."""
+    busy = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as problem:
+        return problem.errno not in busy
+    return True
+
+
+def without_python_settings():
+    """The environment variables without those that send a Python to packages of another one."""
+    return {name: value for name, value in os.environ.items()
+            if name not in ("PYTHONPATH", "PYTHONHOME")}
+
+
+@functools.lru_cache(maxsize=1)
+def pip_environment():
+    """The environment variables for pip: the user's settings on how to reach packages, no others.
+
+    Files of settings are read here and hidden from pip, which has no option against each.
+    """
+    plain = {name: value for name, value in without_python_settings().items()
+             if not name.upper().startswith("PIP_")}
+    ask = dict(plain)
+    if "PIP_CONFIG_FILE" in os.environ:
+        ask["PIP_CONFIG_FILE"] = os.environ["PIP_CONFIG_FILE"]
+    done = subprocess.run([python(), "-c", ASK_PIP], env=ask, capture_output=True)
+    if done.returncode:
+        raise CannotStart("pip cannot read its settings. Its last words:\n"
+                          + last_words(done.stderr.decode("utf-8", "replace")))
+    settings = read_settings(json.loads(done.stdout.decode("utf-8")))
+    settings.update((name[4:].lower().replace("_", "-"), value)
+                    for name, value in os.environ.items()
+                    if name.startswith("PIP_") and name != "PIP_CONFIG_FILE" and value)
+    left_out = sorted(set(settings) - KEPT_PIP_SETTINGS)
+    if left_out:
+        say("Set-up goes without your settings of pip that are not about reaching packages: "
+            + printable(", ".join(left_out)))
+    kept = {"PIP_" + name.upper().replace("-", "_"): value for name, value in settings.items()
+            if name in KEPT_PIP_SETTINGS}
+    return dict(plain, PIP_CONFIG_FILE=os.devnull, **kept)
+
+
+def read_settings(pairs):
+    """The settings for `pip install` by name, of pairs such as ("global.timeout", "3")."""
+    by_section = {"global": {}, "install": {}}
+    for key, value in pairs:
+        section, _, name = key.partition(".")
+        by_section.get(section, {})[name] = " ".join(str(value).split())
+    return {name: value for each in ("global", "install")
+            for name, value in by_section[each].items() if value}
 
 
 def pip_install(*arguments):
     """Runs pip; its progress and errors go to the terminal, and a failure is explained."""
     command = [python(), "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
     pip = subprocess.Popen(command + list(arguments), cwd=ROOT, stdin=subprocess.DEVNULL,
-                           stderr=subprocess.PIPE)
+                           stderr=subprocess.PIPE, env=pip_environment())
     words = []
 
     def echo():
         for line in pip.stderr:
             words.append(line.decode("utf-8", "replace"))
-            sys.stderr.write(words[-1])
-            sys.stderr.flush()
+            write(sys.stderr, words[-1])
 
     reader = threading.Thread(target=echo)
     reader.start()
     status = pip.wait()
     reader.join()
+    if status < 0:
+        raise CannotStart("pip was killed, as happens when memory runs out. Close other programs "
+                          "and start again.")
     if status:
         # pip resolves and downloads everything before it touches the environment, which can be
         # half made only after that.
-        if "OSError" not in "".join(words):
+        text = "".join(words)
+        if "OSError" not in text:
             os.remove(UNFINISHED)
-        raise CannotStart(explain_pip("".join(words), sys.version_info))
+        kind = Unreachable if is_unreachable(text) else CannotStart
+        raise kind(f"{explain_pip(text, sys.version_info)}\nThe last words of pip:\n"
+                   f"{last_words(text)}")
 
 
 def torch_brings():
@@ -255,7 +491,7 @@ def torch_brings():
 def torch_build():
     """The build of PyTorch in the environment: "" without one, else "cpu" or "cuda"."""
     code = "import torch; print('cuda' if torch.version.cuda else 'cpu')"
-    done = subprocess.run([python(), "-c", code], stdout=subprocess.PIPE,
+    done = subprocess.run([python(), "-I", "-c", code], stdout=subprocess.PIPE,
                           stderr=subprocess.DEVNULL)
     return done.stdout.decode().strip()
 
@@ -274,7 +510,7 @@ def install_torch(is_cpu):
         try:
             # The plain version would be satisfied by a CUDA build that is already here.
             pip_install(f"torch=={TORCH}+cpu", "--no-deps", "--index-url", CPU_INDEX)
-        except CannotStart as problem:
+        except Unreachable as problem:
             other = ("Some networks do not let it through; without --cpu the larger build comes "
                      "from pip's usual index.")
             raise CannotStart(f"{problem}\nThis was asked of {CPU_INDEX}. {other}") from problem
@@ -298,21 +534,29 @@ def install_torch(is_cpu):
 
 def set_up(extras, is_cpu):
     with open(os.path.join(ROOT, "pyproject.toml"), encoding="utf-8") as file:
-        want = {"digest": digest(file.read(), sys.version_info), "extras": list(extras),
+        want = {"digest": digest(file.read(), sys.version_info, ROOT), "extras": list(extras),
                 "is_cpu": is_cpu}
-    stamp = read_stamp(STAMP)
-    if is_up_to_date(stamp, want) and not os.path.exists(UNFINISHED) and runs(python()):
+    if is_set_up(want):
         return
     check_modules(has_module)
-    make_venv()
-    want = merge(read_stamp(STAMP), want)
-    install_torch(is_cpu)
-    say("Installing the course and what it needs (about 0.3 GB)")
-    pip_install("torch==" + TORCH, "-e", ".[{}]".format(",".join(want["extras"])))
-    install_compiler()
-    write_stamp(want, STAMP)
-    if os.path.exists(UNFINISHED):
-        os.remove(UNFINISHED)
+    check_place(ROOT)
+    with one_at_a_time(VENV + ".lock"):
+        if is_set_up(want):  # by the one that this one waited for
+            return
+        make_venv()
+        want = merge(read_stamp(STAMP), want)
+        install_torch(is_cpu)
+        say("Installing the course and what it needs (about 0.3 GB)")
+        pip_install("torch==" + TORCH, "-e", ".[{}]".format(",".join(want["extras"])))
+        install_compiler()
+        write_stamp(want, STAMP)
+        if os.path.exists(UNFINISHED):
+            os.remove(UNFINISHED)
+
+
+def is_set_up(want):
+    return (is_up_to_date(read_stamp(STAMP), want) and not os.path.exists(UNFINISHED)
+            and runs(python()))
 
 
 def install_compiler():
@@ -325,12 +569,11 @@ def install_compiler():
             "does. For those chapters, run `wsl --install` and set the course up once more inside "
             "WSL.")
         return
-    if any(works(name, "--version") for name in COMPILERS):
-        return
-    if works(python(), "-m", WHEEL_COMPILER, "version"):
+    if works(python(), "-c", FIND_COMPILER):  # the one of the wheel, too
         return
     check_disk(shutil.disk_usage(ROOT).free, COMPILER_NEED)
-    say("There is no C++ compiler here, and the chapters on kernels need one: installing the "
+    say("There is no C++ compiler here that knows C++20 (as g++ does from version 11), and the "
+        "chapters on kernels need one: installing the "
         f"Python package {WHEEL_COMPILER}, which is one, into .venv (0.1 GB to download, "
         "0.4 GB on disk).")
     try:
@@ -343,7 +586,7 @@ def install_compiler():
 
 
 def works(*command):
-    """True for a program that answers; a Mac has a g++ that only offers to install the real one."""
+    """True for a program that ends well."""
     try:
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except OSError:
@@ -355,9 +598,11 @@ def teach_git():
     """Lets `git diff` show notebooks as text; the course's .gitattributes names the driver."""
     if not os.path.exists(os.path.join(ROOT, ".git")) or not shutil.which("git"):
         return
-    program = os.path.relpath(python(), ROOT).replace(os.sep, "/")
-    # This command loads the standard library alone: a diff shows each notebook with it.
-    command = program + " -m llama_from_scratch.lessons.authoring show"
+    program = shell(os.path.relpath(python(), ROOT).replace(os.sep, "/"))
+    # This command loads the standard library alone: a diff shows each notebook with it. Without the
+    # environment, or in another working tree, the file itself is shown: git would refuse to go on.
+    command = (f'show() {{ if [ -x {program} ]; then {program} '
+               '-m llama_from_scratch.lessons.authoring show "$1"; else cat "$1"; fi; }; show')
     subprocess.run(["git", "config", "diff.ipynb.textconv", command], cwd=ROOT,
                    stderr=subprocess.DEVNULL)
 
@@ -365,7 +610,8 @@ def teach_git():
 def activated():
     """This process's environment variables with `.venv` first, for terminals in JupyterLab."""
     path = os.pathsep.join((os.path.dirname(python()), os.environ.get("PATH", "")))
-    return dict(os.environ, VIRTUAL_ENV=VENV, PATH=path)
+    variables = {name: value for name, value in os.environ.items() if name != "PYTHONHOME"}
+    return dict(variables, VIRTUAL_ENV=VENV, PATH=path)
 
 
 # --- the two commands -----------------------------------------------------------------------------
@@ -389,6 +635,7 @@ def copy_lessons():
     chapters = [name for name in names if name.endswith(".ipynb")]
     missing = [name for name in chapters if not os.path.exists(os.path.join(folder, name))]
     if missing:
+        check_place(ROOT)
         say(f"Copying {len(missing)} of {len(chapters)} chapters to {MINE}, without the solutions")
         command = [python(), "-m", "llama_from_scratch.lessons.authoring", "student", folder]
         command += [os.path.join(ROOT, LESSONS, name) for name in missing]
@@ -506,11 +753,13 @@ def main(argv):
             copy_lessons()
         return lab(options.no_browser, MINE if options.mine else LESSONS)
     except CannotStart as problem:
-        sys.stderr.write(f"\nCannot start: {problem}\n")
+        write(sys.stderr, f"\nCannot start: {problem}\n")
+    except OSError as problem:
+        write(sys.stderr, f"\nCannot start: {explain_os(problem)}\n")
     except subprocess.CalledProcessError as problem:
-        sys.stderr.write(f"\nCannot start: this command failed: {' '.join(problem.cmd)}\n")
+        write(sys.stderr, f"\nCannot start: this command failed: {' '.join(problem.cmd)}\n")
     except KeyboardInterrupt:
-        sys.stderr.write("\nStopped. Start again to go on.\n")
+        write(sys.stderr, "\nStopped. Start again to go on.\n")
     return 1
 
 

@@ -15,6 +15,7 @@ from llama_from_scratch.commands import (
     inspect,
     mini,
     progress,
+    terminal,
     tokenize,
     train,
 )
@@ -23,26 +24,43 @@ from llama_from_scratch.commands import (
 COMMANDS = (train, generate, chat, tokenize, mini, convert, inspect, progress, doctor)
 
 
+CLOSED = 141
+"""The status of a program that a closed pipe ended: 128 + the number of SIGPIPE."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
     The status is 0; 1 if `doctor` finds something wrong; 2 for what the user can fix, which is
-    printed in one line; 130 after Ctrl-C.
+    printed in one line; 130 after Ctrl-C; CLOSED if nobody reads the output any more. Commands that
+    set `is_lasting` do their work without output instead.
     """
-    args = _parser().parse_args(argv)
+    with terminal.guarded() as output:
+        try:
+            return _run(argv, output)
+        except terminal.OutputClosed:
+            return CLOSED
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+            return 130
+        except (ValueError, OSError, ArithmeticError) as error:
+            print(f"llama: {terminal.shown_line(str(error))}", file=sys.stderr)
+            return 2
+
+
+def _run(argv: Sequence[str] | None, output: terminal.Terminal) -> int:
     try:
+        args = _parser().parse_args(argv)
+        output.is_lasting = args.is_lasting
         return args.run(args)
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ArithmeticError) as error:
-        print(f"llama: {error}", file=sys.stderr)
-        return 2
+    finally:
+        output.flush()
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="llama",
                                      description="Build, train and run small Llamas.")
+    parser.set_defaults(is_lasting=False)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in COMMANDS:
         command.add(commands)

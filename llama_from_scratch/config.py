@@ -52,13 +52,60 @@ def _refuse_other_fields(
                          f"got only {', '.join(values) or 'nothing'}")
 
 
-def _check_number(owner: object, name: str, kind: type, *, above: float = 0) -> None:
+LARGEST = 2**63 - 1
+"""No size is larger: PyTorch counts in 64 bits."""
+
+
+def _check_number(
+    owner: object, name: str, kind: type, *, above: float = 0.0, below: float | None = None
+) -> None:
+    """Raises ValueError unless a field is a number of this kind between the two limits.
+
+    A float must also be a number in fp32, where it is used: 1e-60 would be 0 there, and 1e60
+    infinite. A whole number in its place, such as the theta of 100000 in some files, becomes one.
+    """
     value = getattr(owner, name)
     accepted = (int,) if kind is int else (int, float)
+    field = f"{type(owner).__name__}.{name}"
     if isinstance(value, bool) or not isinstance(value, accepted) or not value > above:
         article = "an int" if kind is int else "a number"
-        raise ValueError(f"{type(owner).__name__}.{name} must be {article} above {above}; "
-                         f"got {value!r}")
+        raise ValueError(f"{field} must be {article} above {above:g}; got {_short(value)}")
+    if kind is int and value > LARGEST:
+        raise ValueError(f"{field} must be at most {LARGEST}; got {_short(value)}")
+    if kind is float and not _SMALLEST_FP32 <= value <= _LARGEST_FP32:
+        raise ValueError(f"{field} is used in fp32, whose numbers above 0 are {_SMALLEST_FP32:.3g} "
+                         f"to {_LARGEST_FP32:.3g}; got {_short(value)}")
+    if below is not None and not value < below:
+        raise ValueError(f"{field} must be below {below:g}; got {_short(value)}")
+    if kind is float:
+        object.__setattr__(owner, name, float(value))
+
+
+_SMALLEST_FP32, _LARGEST_FP32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127
+
+
+def _short(value: object) -> str:
+    """A value in an error message, however long it is."""
+    if isinstance(value, int) and value.bit_length() > 256:  # Python writes no int of any length
+        return f"an int of {value.bit_length()} bits"
+    return f"{value!r:.80}"
+
+
+def _check_claims(owner: object, *names: str) -> None:
+    """Raises ValueError unless these fields are True or False."""
+    for name in names:
+        if not isinstance(value := getattr(owner, name), bool):
+            raise ValueError(f"{type(owner).__name__}.{name} must be True or False; "
+                             f"got {_short(value)}")
+
+
+def _without_defaults(plain: dict[str, Any], names: tuple[str, ...], cls: type) -> dict[str, Any]:
+    """`plain` without those of the named fields that have their default.
+
+    Files from before a field was there stay the same to the byte, and are read by older versions.
+    """
+    return {name: value for name, value in plain.items()
+            if name not in names or value != cls.__dataclass_fields__[name].default}
 
 
 @record
@@ -94,16 +141,27 @@ class FeedForwardSpec:
 
 @record
 class Dense(FeedForwardSpec):
-    """One SwiGLU that every token goes through. `width`: F, its hidden channels."""
+    """One SwiGLU that every token goes through.
+
+    `width`: F, its hidden channels. `has_bias`: its three matrices add one.
+    """
 
     width: int
+    has_bias: bool = False
 
     def __post_init__(self) -> None:
         _check_number(self, "width", int)
+        _check_claims(self, "has_bias")
 
 
 _FEED_FORWARDS = {"dense": Dense}
 """The kinds that a config file can name."""
+
+
+def _object(value: Any, what: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{what} is described by a JSON object; got {_short(value)}")
+    return value
 
 
 @record
@@ -121,8 +179,7 @@ class LayerSpec:
     feed_forward: FeedForwardSpec | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.has_rope, bool):
-            raise ValueError(f"LayerSpec.has_rope must be True or False; got {self.has_rope!r}")
+        _check_claims(self, "has_rope")
         if self.chunk_size is not None:
             _check_number(self, "chunk_size", int)
         if self.feed_forward is not None and not isinstance(self.feed_forward, FeedForwardSpec):
@@ -139,7 +196,7 @@ class LayerSpec:
             raise ValueError("a config file can name these feed-forwards: "
                              f"{', '.join(_FEED_FORWARDS)}; this layer has {self.feed_forward}. "
                              "Save the weights alone: torch.save(model.state_dict(), ...)")
-        sizes = dataclasses.asdict(self.feed_forward)
+        sizes = _without_defaults(dataclasses.asdict(self.feed_forward), ("has_bias",), Dense)
         return plain | {"feed_forward": {"kind": kinds[0]} | sizes}
 
     @classmethod
@@ -147,9 +204,10 @@ class LayerSpec:
         """The spec that `to_dict` wrote. Raises ValueError on an unknown or a missing key."""
         values = dict(plain)
         if (named := values.get("feed_forward")) is not None:
-            kind, sizes = named.get("kind"), {k: v for k, v in named.items() if k != "kind"}
-            if kind not in _FEED_FORWARDS:
-                raise ValueError(f"no feed-forward is called {kind!r}; "
+            sizes = dict(_object(named, "LayerSpec.feed_forward"))
+            kind = sizes.pop("kind", None)
+            if not isinstance(kind, str) or kind not in _FEED_FORWARDS:
+                raise ValueError(f"no feed-forward is called {_short(kind)}; "
                                  f"{nearest(str(kind), _FEED_FORWARDS)}")
             values["feed_forward"] = _FEED_FORWARDS[kind](**sizes)
         return cls(**values)
@@ -162,6 +220,13 @@ class LlamaConfig:
     `max_seq_len` is the longest context the model was made for, in tokens. `ffn_dim`: the width of
     the feed-forward in each layer whose spec names none. `is_tied`: the output head is the
     embedding matrix itself (Llama 3.2 1B and 3B).
+
+    The last five are for relatives of Llama; no published one has them. `explicit_head_dim`: the
+    width of a head where it is not dim / n_heads. `has_qkv_bias`, `has_wo_bias`: the three matrices
+    before attention, or the one after it, add a bias. `has_ffn_bias`: so does the feed-forward in
+    each layer whose spec names none. `rope_linear_factor`: how many times slower RoPE turns every
+    pair, so that positions of a longer context fall between those of the first training (Chen et
+    al., arXiv:2306.15595).
     """
 
     dim: int
@@ -175,26 +240,52 @@ class LlamaConfig:
     layers: tuple[LayerSpec, ...]
     rope_scaling: RopeScaling | None = None
     is_tied: bool = False
+    explicit_head_dim: int | None = None
+    has_qkv_bias: bool = False
+    has_wo_bias: bool = False
+    has_ffn_bias: bool = False
+    rope_linear_factor: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("dim", "n_heads", "n_kv_heads", "ffn_dim", "vocab_size", "max_seq_len"):
             _check_number(self, name, int)
-        _check_number(self, "norm_eps", float)
+        _check_number(self, "norm_eps", float, below=1.0)
         _check_number(self, "rope_theta", float)
+        _check_number(self, "rope_linear_factor", float)
+        _check_claims(self, "is_tied", "has_qkv_bias", "has_wo_bias", "has_ffn_bias")
+        if self.rope_scaling is not None and not isinstance(self.rope_scaling, RopeScaling):
+            raise ValueError("LlamaConfig.rope_scaling must be a RopeScaling or None; "
+                             f"got {_short(self.rope_scaling)}")
         if (not isinstance(self.layers, tuple) or not self.layers
                 or not all(isinstance(spec, LayerSpec) for spec in self.layers)):
             raise ValueError("LlamaConfig.layers must be a tuple with one LayerSpec per layer, "
                              f"such as (LayerSpec(),) * 4; got {self.layers!r}")
-        if self.dim % self.n_heads:
-            raise ValueError("the heads share dim equally, so n_heads must divide it; "
-                             f"got dim={self.dim}, n_heads={self.n_heads}")
+        self._settle_head_dim()
         if self.n_heads % self.n_kv_heads:
             raise ValueError("each key/value head serves the same number of query heads, "
                              "so n_kv_heads must divide n_heads; "
                              f"got n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}")
+
+    def _settle_head_dim(self) -> None:
+        """Checks the width of a head; one that dim / n_heads gives is not an explicit one.
+
+        So one model has one config, and two of them are equal when their models are.
+        """
+        if self.explicit_head_dim is None:
+            if self.dim % self.n_heads:
+                raise ValueError("the heads share dim equally unless explicit_head_dim says "
+                                 "otherwise, so n_heads must divide it; "
+                                 f"got dim={self.dim}, n_heads={self.n_heads}")
+            if self.head_dim % 2:
+                raise ValueError("RoPE turns pairs of channels, so dim / n_heads must be even; "
+                                 f"got {self.dim} / {self.n_heads} = {self.head_dim}")
+            return
+        _check_number(self, "explicit_head_dim", int)
         if self.head_dim % 2:
-            raise ValueError("RoPE turns pairs of channels, so dim / n_heads must be even; "
-                             f"got {self.dim} / {self.n_heads} = {self.head_dim}")
+            raise ValueError("RoPE turns pairs of channels, so explicit_head_dim must be even; "
+                             f"got {self.head_dim}")
+        if self.head_dim * self.n_heads == self.dim:
+            object.__setattr__(self, "explicit_head_dim", None)
 
     @property
     def n_layers(self) -> int:
@@ -202,11 +293,14 @@ class LlamaConfig:
 
     @property
     def head_dim(self) -> int:
-        return self.dim // self.n_heads
+        """K, the width of a head: explicit, or an equal share of dim."""
+        return self.explicit_head_dim or self.dim // self.n_heads
 
     def feed_forward(self, spec: LayerSpec) -> FeedForwardSpec:
         """The feed-forward of a layer: the one that its spec names, or a dense one of `ffn_dim`."""
-        return Dense(width=self.ffn_dim) if spec.feed_forward is None else spec.feed_forward
+        if spec.feed_forward is not None:
+            return spec.feed_forward
+        return Dense(width=self.ffn_dim, has_bias=self.has_ffn_bias)
 
     @property
     def param_counts(self) -> dict[str, int]:
@@ -234,18 +328,28 @@ class LlamaConfig:
 
         Raises ValueError for a layer that a config file cannot describe.
         """
-        plain = dataclasses.asdict(self)
+        plain = _without_defaults(dataclasses.asdict(self), _OF_RELATIVES, LlamaConfig)
         return plain | {"layers": [spec.to_dict() for spec in self.layers]}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "LlamaConfig":
         """The config that `to_dict` wrote. Raises ValueError on an unknown or a missing key."""
         values = dict(plain)
-        if "layers" in values:
-            values["layers"] = tuple(LayerSpec.from_dict(spec) for spec in values["layers"])
+        if isinstance(values.get("layers"), list):
+            values["layers"] = tuple(LayerSpec.from_dict(_object(spec, "LayerSpec"))
+                                     for spec in values["layers"])
         if values.get("rope_scaling") is not None:
-            values["rope_scaling"] = RopeScaling(**values["rope_scaling"])
+            scaling = _object(values["rope_scaling"], "LlamaConfig.rope_scaling")
+            values["rope_scaling"] = RopeScaling(**scaling)
+        if not isinstance(values.get("is_tied", False), bool):
+            raise ValueError("LlamaConfig.is_tied must be True or False; "
+                             f"got {_short(values['is_tied'])}")
         return cls(**values)
+
+
+_OF_RELATIVES = ("explicit_head_dim", "has_qkv_bias", "has_wo_bias", "has_ffn_bias",
+                 "rope_linear_factor")
+"""Fields that no published Llama has set."""
 
 
 def _costs():

@@ -1,12 +1,12 @@
 """Every published text Llama as a row of data, and a tiny twin of each generation.
 
 A row holds what was released: the sizes that `Llama` is built from, the date, the training tokens
-and where it was described. Between two generations only numbers change, which is why `forward`
-needs no `if`. Notebook 15 reads this table as a story; the exact parameter counts are asserted in
-its test.
+and the license under which it came. Between two generations only numbers change, which is why
+`forward` needs no `if`. Notebook 15 reads this table as a story; the exact parameter counts are
+asserted in its test.
 
 Sources: arXiv:2302.13971 (Llama 1), arXiv:2307.09288 (Llama 2), arXiv:2407.21783 (Llama 3 and 3.1),
-and the model cards.
+the model cards, and the licenses and acceptable use policies that come with the weights.
 """
 
 import dataclasses
@@ -14,6 +14,44 @@ from collections.abc import Iterable
 from types import MappingProxyType
 
 from llama_from_scratch.config import Dense, LayerSpec, LlamaConfig, RopeScaling, nearest, record
+
+
+@record
+class License:
+    """Under which license Meta released a generation's weights, and in one line what it allows.
+
+    The line is no legal advice: the text that comes with the weights decides.
+    """
+
+    name: str
+    allows: str
+
+
+_WITH_LIMITS = ("commercial use too; a company with more than 700 million monthly users on the day "
+                "of the release must ask Meta; ")
+_MAY_IMPROVE = "what it writes may improve another model, whose name then begins with \"Llama\""
+LICENSES = MappingProxyType({
+    "llama-1": License(
+        name="LLaMA noncommercial license",
+        allows="research only, nothing commercial; Meta gave the weights to those who applied"),
+    "llama-2": License(
+        name="Llama 2 Community License",
+        allows=_WITH_LIMITS + "what it writes must not improve other language models"),
+    "llama-3": License(
+        name="Meta Llama 3 Community License",
+        allows=_WITH_LIMITS + "what it writes must not improve other language models"),
+    "llama-3.1": License(name="Llama 3.1 Community License", allows=_WITH_LIMITS + _MAY_IMPROVE),
+    "llama-3.2": License(
+        name="Llama 3.2 Community License",
+        allows=_WITH_LIMITS + _MAY_IMPROVE + "; its multimodal models not for people and companies "
+                                             "in the European Union"),
+    "llama-3.3": License(name="Llama 3.3 Community License", allows=_WITH_LIMITS + _MAY_IMPROVE),
+    "llama-4": License(
+        name="Llama 4 Community License",
+        allows=_WITH_LIMITS + _MAY_IMPROVE + "; all its models are multimodal and not for people "
+                                             "and companies in the European Union"),
+})
+"""By generation, including those whose models are not built here."""
 
 
 @record
@@ -28,6 +66,7 @@ class Release:
     released: str
     n_tokens: float | None
     config: LlamaConfig
+    license: License
 
 
 def ffn_dim(dim: int, *, multiple_of: int, multiplier: float | None = None) -> int:
@@ -83,7 +122,7 @@ def _release(name: str) -> Release:
         ffn_dim=ffn_dim(dim, multiple_of=multiple_of, multiplier=multiplier), **shared,
     )
     return Release(name=name, generation=generation, released=released, n_tokens=n_tokens,
-                   config=config)
+                   config=config, license=LICENSES[generation])
 
 
 FAMILY = MappingProxyType({name: _release(name) for name in _ROWS})

@@ -1,4 +1,6 @@
-"""What several tests of the command `llama` share: a small run, and a user who types."""
+"""What several tests of the command `llama` share: a small run, and a user who writes."""
+
+import io
 
 TEXT = ("The cat sat on the mat. The rat sat on the cat.\n"
         "Then the dog came home and all of them ate.\n\n") * 20
@@ -7,6 +9,5 @@ SMALL = ["--vocab", "280", "--dim", "16", "--layers", "2", "--heads", "2", "--kv
 
 
 def converse(monkeypatch, *lines):
-    """Types these lines and then an empty one, wherever the program asks for input."""
-    left = iter([*lines, ""])
-    monkeypatch.setattr("builtins.input", lambda prompt: next(left))
+    """Gives these lines on standard input."""
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(line + "\n" for line in lines)))

@@ -5,7 +5,7 @@ tests.
 import torch
 import transformers
 
-from llama_from_scratch.checkpoint.plain import ffn_dim_of
+from llama_from_scratch.checkpoint.plain import biases_of, ffn_dim_of
 from llama_from_scratch.model.transformer import Llama
 
 
@@ -25,8 +25,8 @@ def hugging_face_name(name):
     for ours, theirs in {
         "tok_embeddings": "model.embed_tokens", "layers.": "model.layers.",
         "attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
-        "feed_forward.w_": "mlp.", "attention.w": "self_attn.", "gate.weight": "gate_proj.weight",
-        "up.weight": "up_proj.weight", "down.weight": "down_proj.weight",
+        "feed_forward.w_": "mlp.", "attention.w": "self_attn.", "mlp.gate.": "mlp.gate_proj.",
+        "mlp.up.": "mlp.up_proj.", "mlp.down.": "mlp.down_proj.",
         "self_attn.q.": "self_attn.q_proj.", "self_attn.k.": "self_attn.k_proj.",
         "self_attn.v.": "self_attn.v_proj.",
         "self_attn.o.": "self_attn.o_proj.", "output": "lm_head",
@@ -39,9 +39,10 @@ def hugging_face_layout(name, weight, head_dim):
     """Their RoPE pairs channel r with r + K/2: rows 0, 2, 4, ... of each head come first, then rows
     1, 3, 5, ...
     """
-    if not name.endswith(("wq.weight", "wk.weight")):
+    if ".wq." not in name and ".wk." not in name:
         return weight
-    return weight.view(-1, head_dim // 2, 2, weight.shape[1]).transpose(1, 2).reshape(weight.shape)
+    pairs = weight.view(-1, head_dim // 2, 2, *weight.shape[1:])
+    return pairs.transpose(1, 2).reshape(weight.shape)
 
 
 def twin_of(model):
@@ -49,6 +50,8 @@ def twin_of(model):
     config = model.config
     scaling = config.rope_scaling
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
+    if config.rope_linear_factor != 1:
+        rope |= {"rope_type": "linear", "factor": config.rope_linear_factor}
     if scaling is not None:
         rope |= {"rope_type": "llama3", "factor": scaling.factor,
                  "low_freq_factor": scaling.low_freq_factor,
@@ -60,10 +63,14 @@ def twin_of(model):
         num_attention_heads=config.n_heads, num_key_value_heads=config.n_kv_heads,
         vocab_size=config.vocab_size, max_position_embeddings=config.max_seq_len,
         rms_norm_eps=config.norm_eps, rope_parameters=rope, tie_word_embeddings=config.is_tied,
-        attn_implementation="eager"))
+        head_dim=config.head_dim, mlp_bias=biases_of(config)["ffn"],
+        attention_bias=config.has_qkv_bias or config.has_wo_bias, attn_implementation="eager"))
     weights = {hugging_face_name(n): hugging_face_layout(n, w.detach(), config.head_dim)
                for n, w in model.named_parameters()}
     if config.is_tied:
         weights["lm_head.weight"] = weights["model.embed_tokens.weight"]
+    if config.has_qkv_bias and not config.has_wo_bias:  # they have all four or none
+        weights |= {f"model.layers.{i}.self_attn.o_proj.bias": torch.zeros(config.dim)
+                    for i in range(config.n_layers)}
     twin.load_state_dict(weights, strict=True)
     return twin

@@ -82,6 +82,24 @@ def test_a_tiny_twin_keeps_what_the_first_four_layers_are(monkeypatch):
     assert family.tiny("llama-3.1").layers == (LayerSpec(),) * 4
 
 
+def test_every_release_has_the_license_of_its_generation():
+    assert set(family.LICENSES) == {*family.GENERATIONS, "llama-4"}
+    for row in family.FAMILY.values():
+        assert row.license is family.LICENSES[row.generation]
+        assert row.license.allows and "\n" not in row.license.allows
+
+
+def test_licenses_tell_what_sets_them_apart():
+    allows = {generation: row.allows for generation, row in family.LICENSES.items()}
+    names = [row.name for row in family.LICENSES.values()]
+    assert len(set(names)) == len(names) and "Llama 2 Community License" in names
+    has_clause = {generation for generation, line in allows.items()
+                  if "700 million monthly users" in line and "commercial use" in line}
+    assert has_clause == allows.keys() - {"llama-1"} and "research only" in allows["llama-1"]
+    assert {g for g, line in allows.items() if "European Union" in line} == {"llama-3.2", "llama-4"}
+    assert {g for g, line in allows.items() if "must not improve" in line} == {"llama-2", "llama-3"}
+
+
 def test_unknown_names_are_refused_with_the_nearest():
     with pytest.raises(ValueError, match="did you mean 'llama-3.1-8b'"):
         family.config("llama-3.1-8B")

@@ -1,7 +1,10 @@
 """The set-up script, by calls of its parts; nothing here installs or reaches the network."""
 
 import ast
+import errno
+import functools
 import importlib.util
+import io
 import json
 import os
 import subprocess
@@ -65,10 +68,37 @@ def test_little_disk_states_the_need_and_what_there_is(start):
      "ERROR: No matching distribution found for torch==2.13.0", "no network"),
     ("ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
      "disk is full"),
-    ("ERROR: something else", "its own words are above"),
+    ("WARNING: Retrying (Retry(total=0)) after connection broken by 'NewConnectionError'\n"
+     "ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: "
+     "none)\nERROR: No matching distribution found for torch==2.13.0", "no network"),
+    ("ERROR: Could not install packages due to an OSError: HTTPSConnectionPool(host='x', port=443):"
+     " Max retries exceeded with url: /t.whl (Caused by ProxyError('Cannot connect'))", "a proxy"),
+    ("ERROR: Exception:\nTraceback\npip._vendor.urllib3.exceptions.ReadTimeoutError: "
+     "HTTPSConnectionPool(host='x', port=443): Read timed out.", "no network"),
+    ("WARNING: Retrying after connection broken by 'SSLError(CERTIFICATE_VERIFY_FAILED)'\n"
+     "ERROR: No matching distribution found for torch==2.13.0", "PIP_CERT"),
+    ("ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: "
+     "none)\nERROR: No matching distribution found for torch==2.13.0", "pip config list"),
+    ("ERROR: Could not install packages due to an OSError: [Errno 13] Permission denied: '/x'",
+     "without sudo"),
+    ("ERROR: something else", "pip failed"),
 ])
 def test_failure_of_pip_is_explained(start, words, meaning):
     assert meaning in start.explain_pip(words, (3, 16))
+
+
+@pytest.mark.parametrize("error", [
+    "ERROR: Can not perform a '--user' install. User site-packages are not visible in this "
+    "virtualenv.",
+    "ERROR: Could not find a version that satisfies the requirement torch==2.13.0 (from versions: "
+    "2.6.0, 2.7.0)\nERROR: No matching distribution found for torch==2.13.0",
+    "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+    "ERROR: THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE.",
+])
+def test_network_is_not_blamed_for_what_failed_after_it_came_back(start, error):
+    words = "WARNING: Retrying after connection broken by 'NewConnectionError'\n" + error
+    assert not start.is_unreachable(words) and not start.is_unreachable(error)
+    assert "no network" not in start.explain_pip(words, (3, 16))
 
 
 def test_python_of_the_environment_is_found_on_every_system(start):
@@ -101,12 +131,12 @@ def test_set_up_never_takes_extras_away(start):
     assert merged == {"digest": "new", "extras": ["notebooks", "test"], "is_cpu": True}
 
 
-def test_digest_follows_the_requirements_the_python_and_the_torch(start, monkeypatch):
-    digests = {start.digest("a", (3, 11, 1)), start.digest("b", (3, 11, 1)),
-               start.digest("a", (3, 12, 1))}
-    assert start.digest("a", (3, 11, 2)) in digests
+def test_digest_follows_the_requirements_the_python_the_torch_and_the_place(start, monkeypatch):
+    digests = {start.digest("a", (3, 11, 1), "/x"), start.digest("b", (3, 11, 1), "/x"),
+               start.digest("a", (3, 12, 1), "/x"), start.digest("a", (3, 11, 1), "/moved")}
+    assert start.digest("a", (3, 11, 2), "/x") in digests
     monkeypatch.setattr(start, "TORCH", "9.9.9")
-    assert len(digests | {start.digest("a", (3, 11, 1))}) == 4
+    assert len(digests | {start.digest("a", (3, 11, 1), "/x")}) == 5
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"digest": "d"}',
@@ -123,12 +153,13 @@ def test_spoilt_stamp_means_set_up_again(start, tmp_path, text):
 def steps(start, monkeypatch):
     """What a set-up does, in order, with an environment whose Python runs if `works` is true."""
     record = SimpleNamespace(done=[], works=True, fails=False, brings=["torch", "numpy"],
-                             compilers={"g++"})
+                             has_compiler=True)
 
     def make(command, **kwargs):
         record.done.append("venv")
         Path(start.python()).parent.mkdir(parents=True)
         Path(start.python()).touch()
+        return SimpleNamespace(returncode=0, stdout=b"")
 
     def pip(*arguments):
         assert os.path.exists(start.UNFINISHED)
@@ -144,10 +175,11 @@ def steps(start, monkeypatch):
         return record.works and os.path.exists(start.python())
 
     monkeypatch.setattr(start, "subprocess", SimpleNamespace(
-        run=make, CalledProcessError=subprocess.CalledProcessError))
+        run=make, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT,
+        CalledProcessError=subprocess.CalledProcessError))
     monkeypatch.setattr(start, "runs", runs)
     monkeypatch.setattr(start, "pip_install", pip)
-    monkeypatch.setattr(start, "works", lambda *command: bool(record.compilers & set(command)))
+    monkeypatch.setattr(start, "works", lambda *command: record.has_compiler)
     monkeypatch.setattr(start, "torch_build", lambda: "")
     return record
 
@@ -223,7 +255,7 @@ def test_cpu_build_comes_from_its_own_index_on_linux_only(start, steps, monkeypa
 
 def test_machine_without_a_compiler_gets_the_one_of_a_wheel_with_reason_and_size(start, steps,
                                                                                  capsys):
-    steps.compilers = set()
+    steps.has_compiler = False
     start.set_up(["notebooks"], False)
     assert steps.done[-2:] == ["torch==2.13.0 -e .[notebooks]", "ziglang"]
     assert not os.path.exists(start.UNFINISHED)
@@ -232,15 +264,20 @@ def test_machine_without_a_compiler_gets_the_one_of_a_wheel_with_reason_and_size
     assert "0.1 GB to download, 0.4 GB on disk" in line
 
 
-@pytest.mark.parametrize("compiler", ["g++", "clang++", "c++", "ziglang"])
-def test_machine_with_a_compiler_of_any_kind_installs_none(start, steps, capsys, compiler):
-    steps.compilers = {compiler}
+def test_machine_with_a_compiler_that_the_emulator_takes_installs_none(start, steps, capsys):
     start.set_up(["notebooks"], False)
     assert "ziglang" not in steps.done and "compiler" not in capsys.readouterr().out
 
 
+def test_whether_a_compiler_is_here_is_asked_of_the_emulator(start):
+    """A g++ that is too old has a version, too."""
+    code = start.FIND_COMPILER.replace("find_compiler()", "print(find_compiler.__module__)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "llama_from_scratch.kernels.emulator.build\n", done.stderr
+
+
 def test_on_windows_only_the_kernels_need_wsl(start, steps, monkeypatch, capsys):
-    steps.compilers = set()
+    steps.has_compiler = False
     monkeypatch.setattr(start, "os", SimpleNamespace(name="nt"))
     start.install_compiler()
     words = capsys.readouterr().out
@@ -249,7 +286,7 @@ def test_on_windows_only_the_kernels_need_wsl(start, steps, monkeypatch, capsys)
 
 
 def test_wheel_that_cannot_be_had_stops_only_the_kernels(start, steps, monkeypatch, capsys):
-    steps.compilers = set()
+    steps.has_compiler = False
     install = start.pip_install
 
     def pip(*arguments):
@@ -264,10 +301,263 @@ def test_wheel_that_cannot_be_had_stops_only_the_kernels(start, steps, monkeypat
     assert "Everything but the chapters on kernels works without it" in capsys.readouterr().out
 
 
-def test_compiler_that_only_offers_to_be_installed_does_not_work(start):
+def test_program_that_is_missing_or_fails_does_not_work(start):
     assert start.works(sys.executable, "--version")
     assert not start.works("/no/such/compiler", "--version")
     assert not start.works(sys.executable, "-c", "raise SystemExit(1)")
+
+
+# --- places and machines that set-up meets --------------------------------------------------------
+
+
+@pytest.mark.parametrize("sign", ["$", "{", "}", "\n", "\x1b", '"', "`", "\\", os.pathsep])
+def test_path_that_tools_trip_over_is_refused_before_anything_is_made(start, steps, monkeypatch,
+                                                                      capsys, sign):
+    place = Path(start.VENV).parent / f"a{sign}b"
+    monkeypatch.setattr(start, "ROOT", str(place))
+    with pytest.raises(start.CannotStart, match="Rename the folder") as refused:
+        start.check_place(str(place))
+    assert all(letter.isprintable() or letter == "\n" for letter in str(refused.value))
+    assert repr(sign) in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["with space", "it's", "a #1 (copy)", "Zoë", "日本語", "a&b;c"])
+def test_other_odd_paths_are_fine(start, tmp_path, name):
+    (tmp_path / name).mkdir()
+    start.check_place(str(tmp_path / name))
+    command = "printf %s " + start.shell(str(tmp_path / name))
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert done.stdout == str(tmp_path / name)
+
+
+def test_checkout_that_cannot_be_written_gets_the_commands_that_copy_it(start, steps, monkeypatch):
+    monkeypatch.setattr(start.os, "access", lambda path, mode: False)
+    with pytest.raises(start.CannotStart, match=r"cannot be written.*\n(?s:.)*cp -R .*\n.*python3"):
+        start.set_up(["notebooks"], False)
+    assert steps.done == []
+
+
+def test_checkout_that_was_set_up_may_be_read_only_afterwards(start, steps, monkeypatch):
+    start.set_up(["notebooks"], False)
+    before = list(steps.done)
+    monkeypatch.setattr(start.os, "access", lambda path, mode: False)
+    start.set_up(["notebooks"], False)
+    assert steps.done == before
+
+
+def test_link_to_an_environment_that_is_gone_is_replaced(start, steps, capsys):
+    os.symlink("/no/such/disk/venv", start.VENV)
+    start.set_up(["notebooks"], False)
+    assert steps.done[0] == "venv" and not os.path.islink(start.VENV)
+    assert "leads to /no/such/disk/venv, where nothing is" in capsys.readouterr().out
+
+
+def test_file_in_the_place_of_the_environment_is_refused_and_kept(start, steps):
+    Path(start.VENV).write_text("/home/me/.virtualenvs/course")
+    with pytest.raises(start.CannotStart, match="is a file, and the environment needs a folder"):
+        start.set_up(["notebooks"], False)
+    assert Path(start.VENV).read_text() and steps.done == []
+
+
+def test_environment_whose_link_to_python_leads_nowhere_is_made_again(start, steps, monkeypatch):
+    """As after an update that removed the Python it was made with."""
+    python = Path(start.python())
+    python.parent.mkdir(parents=True)
+    python.symlink_to("/no/such/python3.10")
+    start.set_up(["notebooks"], False)
+    assert steps.done[0] == "venv" and not python.is_symlink()
+
+
+@pytest.mark.parametrize(("words", "cure"), [
+    ("Error: [Errno 28] No space left on device: '/x'", "The disk is full"),
+    ("The virtual environment was not created successfully because ensurepip is not available.",
+     "apt install python3-venv"),
+    ("Traceback\nValueError: odd", "ValueError: odd\nStart with another Python"),
+])
+def test_environment_that_cannot_be_made_gets_the_last_words_and_a_cure(start, words, cure):
+    assert cure in start.explain_venv(words)
+
+
+def test_venv_that_fails_is_no_success(start, steps, monkeypatch):
+    failed = lambda command, **_: SimpleNamespace(returncode=1, stdout=b"Errno 28")
+    monkeypatch.setattr(start.subprocess, "run", failed)
+    with pytest.raises(start.CannotStart, match="The disk is full"):
+        start.set_up(["notebooks"], False)
+
+
+@pytest.mark.parametrize(("number", "cure"), [
+    (errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "the disk is full"),
+    (errno.EACCES, "start again without sudo"), (errno.EROFS, "start again without sudo"),
+    (errno.EIO, "Input/output error"),
+])
+def test_error_of_the_system_is_told_with_its_cure_and_no_traceback(start, monkeypatch, capsys,
+                                                                    number, cure):
+    def fail(*_):
+        raise OSError(number, os.strerror(number), "/x\x1b]0;")
+
+    monkeypatch.setattr(start, "set_up", fail)
+    assert start.main([]) == 1
+    words = capsys.readouterr().err
+    assert words.startswith("\nCannot start: ") and cure in words and "\x1b" not in words
+
+
+HOLDER = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("start", sys.argv[1])
+start = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(start)
+with start.one_at_a_time(sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_two_that_start_at_once_set_up_one_after_the_other(start, steps, tmp_path, capsys,
+                                                           monkeypatch):
+    """The second says that it waits, and does not install what the first has installed."""
+    command = [sys.executable, "-c", HOLDER, str(ROOT / "start.py"), start.VENV + ".lock"]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    naps = []
+
+    def nap(_):
+        """Lets the other one finish: the environment is made, and the lock is free."""
+        if not naps:
+            Path(start.python()).parent.mkdir(parents=True)
+            Path(start.python()).touch()
+            text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+            done = {**WANT, "digest": start.digest(text, sys.version_info, str(ROOT))}
+            start.write_stamp(done, start.STAMP)
+            other.communicate("")
+        naps.append(1)
+
+    monkeypatch.setattr(start.time, "sleep", nap)
+    start.set_up(["notebooks"], False)
+    assert naps and steps.done == []
+    assert "Another start.py is setting up in this folder; waiting" in capsys.readouterr().out
+
+
+def test_lock_of_a_killed_start_holds_nobody_up(start, tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(ROOT / "start.py"), str(tmp_path / "lock")]
+    other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "held\n"
+    other.kill()
+    other.communicate()
+    with start.one_at_a_time(str(tmp_path / "lock")):
+        pass
+
+
+# --- pip and the user's settings of it ------------------------------------------------------------
+
+
+@pytest.fixture
+def this_pip(start, monkeypatch, tmp_path):
+    """pip of this very Python; a file of settings and variables may be given to it."""
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(start, "python", lambda: sys.executable)
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(tmp_path / "pip.conf"))
+    Path(tmp_path / "pip.conf").write_text("[global]\n")
+    os.makedirs(start.VENV)
+    Path(start.UNFINISHED).touch()
+    return tmp_path / "pip.conf"
+
+
+def test_settings_on_how_to_reach_packages_are_kept_and_others_left_out(start, this_pip,
+                                                                        monkeypatch, capsys):
+    this_pip.write_text("[global]\nindex-url = https://mirror.example/simple\nuser = true\n"
+                        "find-links =\n    /a\n    /b\n[install]\nno-deps = yes\n"
+                        "[freeze]\ntimeout = 3\n")
+    monkeypatch.setenv("PIP_TARGET", "/elsewhere")
+    monkeypatch.setenv("PIP_PROXY", "http://proxy.example:8080")
+    monkeypatch.setenv("PIP_DRY_RUN", "1")
+    monkeypatch.setenv("PYTHONPATH", "/packages/of/another")
+    variables = start.pip_environment()
+    kept = {name: value for name, value in variables.items() if name.startswith("PIP_")}
+    site = {"PIP_CERT", "PIP_CONSTRAINT", "PIP_EXTRA_INDEX_URL"}  # a machine's own
+    assert {name: kept[name] for name in set(kept) - site} == {
+        "PIP_INDEX_URL": "https://mirror.example/simple", "PIP_FIND_LINKS": "/a /b",
+        "PIP_PROXY": "http://proxy.example:8080", "PIP_CONFIG_FILE": os.devnull}
+    assert "PYTHONPATH" not in variables and "PATH" in variables
+    assert "not about reaching packages: dry-run, no-deps, target, user" in capsys.readouterr().out
+
+
+def test_settings_for_install_go_before_those_for_all(start):
+    pairs = [("install.timeout", "4"), ("global.timeout", "3"), (":env:.timeout", "5"),
+             ("freeze.user", "true"), ("global.find-links", "\n/a\n/b"), ("global.cert", "")]
+    assert start.read_settings(pairs) == {"timeout": "4", "find-links": "/a /b"}
+
+
+@pytest.mark.parametrize("name", ["PIP_USER", "PIP_TARGET", "PIP_REQUIREMENT", "PIP_PREFIX"])
+def test_setting_that_would_break_the_set_up_does_not_reach_pip(start, this_pip, monkeypatch,
+                                                                tmp_path, name):
+    """With each of these pip of a virtual environment fails, or installs elsewhere."""
+    monkeypatch.setenv(name, "1" if name == "PIP_USER" else str(tmp_path / "elsewhere"))
+    start.pip_install("--quiet", "--no-index", "--dry-run", "pip")
+
+
+def test_spoilt_file_of_settings_is_named_by_pips_own_words(start, this_pip):
+    this_pip.write_text("user = true without a section\n")
+    with pytest.raises(start.CannotStart, match=r"cannot read its settings.*\n(?s:.)*pip\.conf"):
+        start.pip_environment()
+
+
+def test_failure_ends_with_pips_own_words_and_no_word_of_the_network(start, this_pip):
+    with pytest.raises(start.CannotStart) as failed:
+        start.pip_install("--no-index", "no-such-package-at-all")
+    assert not isinstance(failed.value, start.Unreachable)
+    assert "No matching distribution found for no-such-package-at-all" in str(failed.value)
+    assert "network" not in str(failed.value)
+
+
+def test_cpu_index_is_blamed_only_where_it_was_not_reached(start, steps, monkeypatch):
+    monkeypatch.setattr(start.sys, "platform", "linux")
+    for kind, is_blamed in ((start.Unreachable, True), (start.CannotStart, False)):
+        def fail(*_, kind=kind):
+            raise kind("pip's words")
+
+        monkeypatch.setattr(start, "pip_install", fail)
+        with pytest.raises(start.CannotStart, match="pip's words") as failed:
+            start.install_torch(True)
+        assert ("Some networks do not let it through" in str(failed.value)) == is_blamed
+
+
+def test_pip_that_was_killed_leaves_the_environment_marked_as_unfinished(start, this_pip,
+                                                                         monkeypatch):
+    killed = SimpleNamespace(stderr=[b"half"], wait=lambda: -9)
+    monkeypatch.setattr(start, "pip_environment", dict)
+    monkeypatch.setattr(start.subprocess, "Popen", lambda *_, **__: killed)
+    with pytest.raises(start.CannotStart, match="pip was killed, as happens when memory runs out"):
+        start.pip_install("torch")
+    assert os.path.exists(start.UNFINISHED)
+
+
+def test_pythonhome_of_another_python_does_not_make_the_environment_look_broken(start, monkeypatch):
+    monkeypatch.setenv("PYTHONHOME", "/no/such/place")
+    assert start.runs(sys.executable)
+    assert "PYTHONHOME" not in start.activated() | start.without_python_settings()
+
+
+def test_diff_of_notebooks_works_without_the_environment(start, monkeypatch, tmp_path):
+    """git would end with an error if the program that shows a notebook were missing."""
+    place = tmp_path / "it's $HOME"
+    place.mkdir()
+    run = functools.partial(subprocess.run, cwd=place, check=True, capture_output=True, text=True)
+    run(["git", "init", "-q"])
+    (place / ".gitattributes").write_text("*.ipynb diff=ipynb\n")
+    (place / "a.ipynb").write_text("old\n")
+    run(["git", "add", "."])
+    (place / "a.ipynb").write_text("new\n")
+    monkeypatch.setattr(start, "ROOT", str(place))
+    monkeypatch.setattr(start, "VENV", str(place / ".venv"))
+    start.teach_git()
+    assert "+new" in run(["git", "diff"]).stdout
+    shows = place / ".venv" / "bin" / "python"
+    shows.parent.mkdir(parents=True)
+    shows.write_text("#!/bin/sh\necho as text\n")
+    shows.chmod(0o755)
+    (place / "b.ipynb").write_text("x")
+    assert run(["git", "diff"]).stdout == ""  # both sides show the same
 
 
 # --- the commands ---------------------------------------------------------------------------------
@@ -393,3 +683,27 @@ def test_a_module_that_is_missing_is_noticed(start, monkeypatch):
     assert start.can_run_kernels(sys.executable) and not start.can_run_kernels("/no/such/python")
     monkeypatch.setattr(start, "CORE_MODULES", ("torch", "no_such_module_at_all"))
     assert not start.can_run_kernels(sys.executable)
+
+
+@pytest.mark.parametrize(("encoding", "expected"), [
+    ("ascii", b"\\x1b]0;X\\x07\\r caf\\xe9 \\u25a0\n"),
+    ("utf-8", "\\x1b]0;X\\x07\\r caf\u00e9 \u25a0\n".encode()),
+])
+def test_output_shows_what_the_terminal_can_and_the_rest_as_escapes(
+    start, monkeypatch, encoding, expected
+):
+    data = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(data, encoding=encoding))
+    start.say("\x1b]0;X\x07\r caf\u00e9 \u25a0")
+    assert data.getvalue() == expected
+
+
+@pytest.mark.parametrize("closed", [">&-", ">&- 2>&-", "| true", "2>&1 | true", "2>&-"])
+def test_output_that_nobody_reads_stops_nothing(closed):
+    script = ("import start, sys, time\n"
+              "for _ in range(3): start.say('x' * 100000); start.write(sys.stderr, 'y' * 100000)\n"
+              "sys.exit(7)")
+    done = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {closed}', sys.executable, script],
+        cwd=ROOT, capture_output=True)
+    assert done.returncode == 7 and b"Error" not in done.stderr

@@ -2,6 +2,7 @@
 RoPE shows.
 """
 
+import copy
 import dataclasses
 import functools
 import json
@@ -15,6 +16,7 @@ from llama_from_scratch.checkpoint.plain import ffn_dim_of, plain_layers
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer import released
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.chat_format import FORMATS, prompting_for
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 TEXT = "the cat sat on the mat, the rat sat on the cat. " * 4
@@ -27,6 +29,13 @@ def tokenizer_for(generation):
     if generation in ("llama-1", "llama-2"):
         return SentencePiece.train("".join(map(chr, range(33, 255))) + TEXT, VOCAB)
     return Tokenizer.train(TEXT, VOCAB, special_tokens=released.SPECIAL_TOKENS[generation])
+
+
+def chat_tokenizer_for(generation):
+    """The same, of a model whose files say that it was made for chats."""
+    tokenizer, format = copy.copy(tokenizer_for(generation)), FORMATS[generation]
+    tokenizer.prompting = prompting_for(format, tokenizer)
+    return tokenizer
 
 
 TOKENIZER = tokenizer_for("llama-3.1")

@@ -14,15 +14,20 @@ from typing import Any
 
 import torch
 
-from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, meta, native
-from llama_from_scratch.checkpoint.folders import creating_folder
+from llama_from_scratch.checkpoint import gguf, hugging_face, inspect, llama2c, meta, native
+from llama_from_scratch.checkpoint.folders import creating_folder, held
 from llama_from_scratch.checkpoint.load import open_checkpoint
 from llama_from_scratch.checkpoint.opened import OnTensor, build
 from llama_from_scratch.config import nearest
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer.chat_format import FORMATS as CHAT_FORMATS
+from llama_from_scratch.tokenizer.chat_format import prompting_for
+from llama_from_scratch.tokenizer.hugging_face import plainly
 
 FORMATS = ("hugging-face", "meta", "gguf", "llama2c", "native")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+NO_CHATS = ("meta", "llama2c")
+"""Formats that have no place for end ids and chat templates."""
 PACKED = "q8_0"
 """8 bits a weight and a scale for each 32, which GGUF alone has."""
 _GGUF_KINDS = {torch.float32: "F32", torch.bfloat16: "F32", torch.float16: "F16"}
@@ -30,27 +35,39 @@ _GGUF_KINDS = {torch.float32: "F32", torch.bfloat16: "F32", torch.float16: "F16"
 
 def convert(
     source: str | Path, target: str | Path, *, format: str, dtype: str | None = None,
-    n_shards: int = 1, on_tensor: OnTensor | None = None,
+    n_shards: int = 1, tokenizer: str | Path | None = None, chat_format: str | None = None,
+    on_tensor: OnTensor | None = None,
 ) -> None:
     """Writes the checkpoint at `source`, of any format that is read, to a new `target`.
 
     `target` is a file for "gguf", a folder for all others. `dtype`: "float32", "bfloat16",
     "float16", and for "gguf" also "q8_0"; by default that of the source, or float32 where the
-    format has no such dtype. `n_shards`: the number of weight files, see `write`.
+    format has no such dtype. `n_shards`: the number of weight files, see `write`. `tokenizer`: a
+    file with the tokenizer, by default that of the source. `chat_format`: a name in
+    tokenizer.chat_format.FORMATS, for a model that was made for chats and whose files do not say
+    so; the target says it then where its format can (`NO_CHATS`).
     `on_tensor(n_bytes_done, n_bytes)` is called after each tensor is read.
 
-    Raises ValueError if there is something at `target`, if nothing is recognized at `source`, or if
+    Raises ValueError if there is something at `target`, if nothing can be written there or another
+    process does so now, if nothing is recognized at `source`, or if
     the format has no words for this model, its dtype or its tokenizer; OSError where the disk
     refuses. Either leaves nothing behind.
     """
     refuse_what_cannot_be(target, format=format, dtype=dtype, n_shards=n_shards)
-    opened = open_checkpoint(source)
-    tokenizer = opened.tokenizer()
-    # It holds every other dtype of a checkpoint but float64 exactly
-    wanted = opened.dtype or torch.float32
-    model = build(opened, dtype=DTYPES.get(dtype or "", wanted), on_tensor=on_tensor)
-    write(target, model, tokenizer=tokenizer, format=format, is_packed=dtype == PACKED,
-          n_shards=n_shards)
+    if chat_format is not None and chat_format not in CHAT_FORMATS:
+        raise ValueError(f"chat formats are {', '.join(CHAT_FORMATS)}; got {chat_format!r}; "
+                         f"{nearest(chat_format, CHAT_FORMATS)}")
+    with held(target):  # from before the weights are read, so that no other process writes there
+        opened = open_checkpoint(source, tokenizer=tokenizer)
+        found = opened.tokenizer()
+        chats = CHAT_FORMATS.get(chat_format or "") or inspect.chat_format(opened.config, found)
+        if chat_format is not None or (chats is not None and not found.prompting.templates):
+            found.prompting = prompting_for(chats, found)
+        # It holds every other dtype of a checkpoint but float64 exactly
+        wanted = opened.dtype or torch.float32
+        model = build(opened, dtype=DTYPES.get(dtype or "", wanted), on_tensor=on_tensor)
+        write(target, model, tokenizer=found, format=format, is_packed=dtype == PACKED,
+              n_shards=n_shards)
 
 
 def write(
@@ -64,6 +81,8 @@ def write(
     ValueError as `convert` does.
     """
     dtype = model.dtype
+    if format in ("meta", "gguf", "llama2c"):
+        tokenizer = plainly(tokenizer)
     refuse_what_cannot_be(target, format=format, dtype=PACKED if is_packed else None,
                           n_shards=n_shards)
     Path(target).absolute().parent.mkdir(parents=True, exist_ok=True)

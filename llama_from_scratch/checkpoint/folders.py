@@ -1,18 +1,36 @@
 """A folder that changes as a whole: readers find the old one or the new one.
 
 The new folder is written as a sibling to the end and forced to the disk, and only then takes the
-old one's place. A kill or a full disk at any moment loses the new folder and never the old.
+old one's place. A kill or a full disk at any moment loses the new folder and never the old. One
+process at a time writes to a folder; readers wait for nobody.
 
 Notebook 17.
 """
 
 import contextlib
+import errno
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from llama_from_scratch.files import sync
+from llama_from_scratch.files import locked, real, remove, sync
+
+_WRONG_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV, errno.ENOTDIR,
+                errno.ENAMETOOLONG, errno.EINVAL, errno.ENOENT}
+"""What a system answers where nobody can write, or this user cannot. A full disk is none."""
+
+
+@contextlib.contextmanager
+def held(folder: str | Path) -> Iterator[Path]:
+    """The true place of `folder`, which no other process writes to until the block ends.
+
+    Whatever would keep `replacing_folder` from writing there is found out now.
+    Raises ValueError if another process holds it, or a folder cannot be written and renamed there.
+    """
+    with _entered(folder) as folder:
+        with _place_refused(folder):
+            _refuse_what_cannot_be_renamed(folder)
+        yield folder
 
 
 @contextlib.contextmanager
@@ -20,40 +38,36 @@ def replacing_folder(folder: str | Path, *, refuse: Callable[[Path], None]) -> I
     """An empty folder to write to, which takes the place of `folder` when the block ends well.
 
     On an error it is removed. Two renames do it: the old folder aside, the new one in. A kill
-    between them leaves the old one aside, where `find` and the next save find it. `refuse(folder)`:
-    raises ValueError if the folder that is there may not be replaced, which removes it whole.
-    Raises ValueError if `folder` is a file.
+    between them leaves the old one aside, where `find` and the next save find it. A link to the
+    folder stays a link, and the new folder has the owner and the permissions of the old one.
+    `refuse(folder)`: raises ValueError if the folder that is there may not be replaced, which
+    removes it whole. Raises ValueError as `held` does.
     """
-    folder = Path(folder).absolute()
-    unfinished, aside = folder.with_name(f".{folder.name}.unfinished"), _aside(folder)
-    if aside.exists() and not folder.exists():
-        os.rename(aside, folder)
-    if folder.exists():
-        if not folder.is_dir():
-            raise ValueError(f"a checkpoint is a folder, and {folder} is a file; choose another "
-                             "name")
-        refuse(folder)
-    _remove(unfinished)
-    _remove(aside)
-    unfinished.mkdir(parents=True)
-    try:
-        yield unfinished
-        for path in unfinished.iterdir():
-            sync(path)
-        sync(unfinished)
+    with _entered(folder) as folder:
         if folder.exists():
-            os.rename(folder, aside)
+            refuse(folder)
+        unfinished, aside = _unfinished(folder), _aside(folder)
+        unfinished.mkdir()
         try:
-            os.rename(unfinished, folder)
+            if folder.exists():
+                _give_permissions(folder, unfinished)
+            yield unfinished
+            for path in unfinished.iterdir():
+                sync(path)
+            sync(unfinished)
+            if folder.exists():
+                os.rename(folder, aside)
+            try:
+                os.rename(unfinished, folder)
+            except BaseException:
+                if aside.exists():
+                    os.rename(aside, folder)
+                raise
         except BaseException:
-            if aside.exists():
-                os.rename(aside, folder)
+            remove(unfinished)
             raise
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    sync(folder.parent)
-    shutil.rmtree(aside, ignore_errors=True)
+        sync(folder.parent)
+        _discard(aside, unfinished)
 
 
 @contextlib.contextmanager
@@ -68,9 +82,113 @@ def creating_folder(folder: str | Path) -> Iterator[Path]:
 
 def find(folder: str | Path) -> Path | None:
     """Where the checkpoint of `folder` is: there, aside after a killed save, or None."""
-    folder = Path(folder).absolute()
-    return next((path for path in (folder, _aside(folder)) if (path / "config.json").is_file()),
-                None)
+    folder = Path(os.path.realpath(folder))
+    places = [folder, _aside(folder)] if folder.name else [folder]  # nothing is beside the root
+    return next((path for path in places
+                 if os.path.isfile(path / "config.json")), None)
+
+
+@contextlib.contextmanager
+def _entered(folder: str | Path) -> Iterator[Path]:
+    """The true place of `folder`, locked and tidied.
+
+    Links are followed once, here. Parents that are missing are made; if nothing is written to them,
+    they go with the block.
+    """
+    folder = real(folder)
+    _refuse_what_is_no_folder(folder)
+    missing = [parent for parent in folder.parents if not os.path.exists(parent)]
+    try:
+        with contextlib.ExitStack() as stack:
+            with _place_refused(folder):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(locked(folder, waits=False))
+                _tidy(folder)
+            yield folder
+    finally:
+        for parent in missing:
+            with contextlib.suppress(OSError):  # it is in use, or was not made
+                parent.rmdir()
+
+
+def _tidy(folder: Path) -> None:
+    """Puts back what a kill left aside, and removes what a kill or a fault left for good.
+
+    Nobody else writes here now, so whatever is half written belongs to nobody.
+    """
+    unfinished, aside = _unfinished(folder), _aside(folder)
+    remove(unfinished)
+    if aside.is_symlink():  # earlier versions renamed links
+        remove(aside)
+    elif aside.exists() and not folder.exists():
+        os.rename(aside, folder)
+    else:
+        _discard(aside, unfinished)
+    for path in (unfinished, aside):
+        if os.path.lexists(path):
+            raise OSError(f"{path} is left of an earlier save and cannot be removed")
+
+
+def _discard(aside: Path, unfinished: Path) -> None:
+    """Removes the old folder as far as the disk lets it; never fails a save that succeeded.
+
+    First it gets a name under which nobody looks for a checkpoint, as it may go in part.
+    """
+    if os.path.lexists(aside):
+        with contextlib.suppress(OSError):
+            os.rename(aside, unfinished)
+        remove(unfinished)
+
+
+def _give_permissions(old: Path, new: Path) -> None:
+    """Who may read and write, and the group; the owner keeps what is needed to write now."""
+    known = old.stat()
+    with contextlib.suppress(OSError, AttributeError):  # a group we are not in; Windows
+        if known.st_gid != new.stat().st_gid:
+            os.chown(new, -1, known.st_gid)
+    with contextlib.suppress(OSError):
+        os.chmod(new, (known.st_mode & 0o7777) | 0o700)
+
+
+def _refuse_what_is_no_folder(folder: Path) -> None:
+    if os.path.isfile(folder):
+        raise ValueError(f"a checkpoint is a folder, and {folder} is a file; choose another name")
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise ValueError(f"a checkpoint is a folder inside folders, and {there} is a file, so "
+                         f"{folder} cannot be made; choose another name")
+    if os.path.exists(folder) and os.path.samefile(folder, os.curdir):
+        raise ValueError(f"saving replaces a folder by renaming it, and {folder} is the one this "
+                         "program runs in. Name a folder inside it, such as "
+                         f"{folder / 'run'}, or start from elsewhere")
+    if os.path.ismount(folder):
+        raise ValueError(f"saving replaces a folder by renaming it, and {folder} is where a disk "
+                         "is mounted, which has a fixed name. Name a folder inside it, such as "
+                         f"{folder / 'run'}")
+
+
+def _refuse_what_cannot_be_renamed(folder: Path) -> None:
+    """Raises OSError if the folder that is there cannot be renamed and back, or none made there."""
+    unfinished, aside = _unfinished(folder), _aside(folder)
+    unfinished.mkdir()
+    unfinished.rmdir()
+    if folder.exists():
+        os.rename(folder, aside)
+        os.rename(aside, folder)
+
+
+@contextlib.contextmanager
+def _place_refused(folder: Path) -> Iterator[None]:
+    """Says in words what a system answers where nothing can be written, whatever is free there."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _WRONG_PLACE:
+            raise
+        inside = f", such as {folder / 'run'}" if os.path.exists(folder) else ""
+        raise ValueError("a checkpoint is written beside its place and then renamed, so a folder "
+                         f"must be made and renamed in {folder.parent}; {error}. Change its "
+                         f"permissions, or choose another place{inside}") from error
 
 
 def _refuse_any_content(folder: Path) -> None:
@@ -83,6 +201,5 @@ def _aside(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.previous")
 
 
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+def _unfinished(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.unfinished")

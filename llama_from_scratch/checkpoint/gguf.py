@@ -1,14 +1,14 @@
-"""Checkpoints in one GGUF file, as llama.cpp runs them: config, tokenizer and weights.
+"""Checkpoints in one GGUF file or its parts, as llama.cpp runs them: config, tokenizer, weights.
 
-Matrices may be packed to 4 to 8 bits; norms are always fp32. Reading unpacks one tensor after the
-other. Reading unpacks one tensor after the other. Norms are always fp32.
+Matrices may be packed to 2 to 8 bits; norms are always fp32. Reading unpacks one tensor after the
+other.
 
 Notebook 18. Llama 1 to 3.3. Sources: ggml, docs/gguf.md; gguf-py, constants.py; llama.cpp,
 convert_hf_to_gguf.py.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from llama_from_scratch.checkpoint import (
     gguf_file,
+    gguf_prompting,
+    gguf_split,
     gguf_tokenizer,
     safetensors_file,
     tokenizer_files,
@@ -38,11 +40,12 @@ _FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7}
 def open_checkpoint(file: str | Path) -> Opened:
     """The checkpoint in `file`, its weights not yet read.
 
-    Its dtype is that of the matrices, and float32 for packed ones. Raises ValueError if the file is
-    damaged, the model is of another kind than ours, or the tensors are not exactly its.
+    `file`: a whole one, or any part of one that was split; the other parts are in the same folder.
+    Its dtype is that of the matrices, and float32 for packed ones. Raises ValueError if a file is
+    missing or damaged, the model is of another kind than ours, or the tensors are not exactly its.
     """
     file = Path(file)
-    header = gguf_file.header(file)
+    header, files = gguf_split.whole(file)
     tensors = dict(header.tensors)
     divisors = tensors.pop(DIVISORS, None)
     config = config_from(header.facts, tensors, divisors, where=file)
@@ -52,14 +55,14 @@ def open_checkpoint(file: str | Path) -> Opened:
     refuse_differences({name: entry.shape for name, entry in tensors.items()}, how.theirs,
                        where=str(file))
     kinds = {entry.kind.name for entry in tensors.values() if len(entry.shape) > 1}
-    return Opened(format="GGUF", where=file, files=(file,), config=config,
+    return Opened(format="GGUF", where=file, files=files, config=config,
                   kinds=tuple(sorted({entry.kind.name for entry in tensors.values()})),
                   dtype=DTYPES.get(kinds.pop(), torch.float32) if len(kinds) == 1
                   else torch.float32,
-                  tensors=partial(_tensors, how, file, tensors),
+                  tensors=partial(_tensors, how, files, tensors),
                   read_tokenizer=partial(gguf_tokenizer.read_tokenizer, header.facts, config,
                                          where=file),
-                  end_ids=gguf_tokenizer.end_ids(header.facts, config, where=file))
+                  prompting=gguf_prompting.read_prompting(header.facts, config, where=file))
 
 
 def write(file: str | Path, model: Llama, *, tokenizer: Any, kind: str = "F32") -> None:
@@ -79,6 +82,7 @@ def write(file: str | Path, model: Llama, *, tokenizer: Any, kind: str = "F32") 
              "general.file_type": ("u32", _FILE_TYPES[kind])}
     facts |= {"general.quantization_version": ("u32", 2)} if kind == "Q8_0" else {}
     facts |= config_to(config) | gguf_tokenizer.facts_of(tokenizer, config)
+    facts |= gguf_prompting.facts_of(tokenizer)
     how, weights = translation(GGUF, config), dict(model.named_parameters())
     by_name = {kind.name: kind for kind in KINDS.values()}
     tensors = [(name, by_name[kind if len(shape) > 1 else "F32"], to_theirs(how, weights, name))
@@ -89,21 +93,21 @@ def write(file: str | Path, model: Llama, *, tokenizer: Any, kind: str = "F32") 
 
 
 def _tensors(
-    how: Translation, file: Path, entries: Mapping[str, PackedEntry],
+    how: Translation, files: Sequence[Path], entries: Mapping[str, PackedEntry],
     dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Views of the mapped file where nothing changes, otherwise memory of its own.
+    """Views of the mapped files where nothing changes, otherwise memory of its own.
 
     What has been read of a mapped file counts as ours until it is closed, so what is unpacked is
     mapped for itself.
     """
-    whole = safetensors_file.mapped(file)
+    whole = {file: safetensors_file.mapped(file) for file in files}
     dtypes = {name: DTYPES.get(entry.kind.name, torch.float32) for name, entry in entries.items()}
 
     def read(name: str, *, dtype: torch.dtype | None, is_kept: bool) -> Tensor:
         entry = entries[name]
         is_view = is_kept and entry.kind.unpack is None and dtype in (None, dtypes[name])
-        return gguf_file.read_tensor(entry, whole if is_view else safetensors_file.mapped(file),
-                                     dtype=dtype)
+        data = whole[entry.file] if is_view else safetensors_file.mapped(entry.file)
+        return gguf_file.read_tensor(entry, data, dtype=dtype)
 
     return to_ours(how, read, dtypes=dtypes, dtype=dtype)

@@ -26,6 +26,10 @@ from llama_from_scratch.model.rope import rope_frequencies
 
 DIVISORS = "rope_freqs.weight"
 _EMBEDDING, _HEAD = (TABLE.name_of(role, GGUF) for role in ("embedding", "head"))
+_BIASES = {"has_qkv_bias": "blk.0.attn_q.bias", "has_wo_bias": "blk.0.attn_output.bias",
+           "has_ffn_bias": "blk.0.ffn_gate.bias"}
+"""No fact says whether there are biases: the first layer shows it, and the others must agree."""
+_HEAD_WIDTHS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 _SAME_DIVISOR = 1e-5
 """Largest relative difference of two divisors that come from the same scaling, computed in fp32 in
 another order.
@@ -36,11 +40,22 @@ _SIZES = {"embedding_length": "dim", "attention.head_count": "n_heads",
 _WIDTH, _N_LAYERS = "feed_forward_length", "block_count"
 _NEEDED = (*_SIZES, _WIDTH, _N_LAYERS, "attention.layer_norm_rms_epsilon")
 _READ = {*_NEEDED, "attention.head_count_kv", "rope.freq_base", "vocab_size"}
+_PER_LAYER = ("attention.head_count", "attention.head_count_kv", _WIDTH)
+_FLOATS = ("attention.layer_norm_rms_epsilon", "rope.freq_base")
 # What a plain Llama computes. Another value is another model.
-_MUST_BE = {"expert_count": (0,), "expert_used_count": (0,), "rope.scaling.type": ("none",),
-            "rope.scale_linear": (1.0,),
+_MUST_BE = {"expert_count": (0,), "expert_used_count": (0,), "expert_shared_count": (0,),
             "attention.causal": (True,), "attention.sliding_window": (0,),
+            "attention.clamp_kqv": (0.0,), "pooling_type": (0,), "use_parallel_residual": (False,),
+            "logit_scale": (1.0, 0.0), "embedding_scale": (1.0, 0.0), "residual_scale": (1.0, 0.0),
+            "rope.scaling.attn_factor": (1.0,),
             "tensor_data_layout": ("reference", "Meta AI original pth")}
+# The kind of scaling is "linear" where a file names none, and a factor of 0 is none.
+_KIND, _FACTORS = "rope.scaling.type", ("rope.scaling.factor", "rope.scale_linear")
+# What llama.cpp uses with other kinds of scaling only, which are refused.
+_OF_OTHER_SCALINGS = ("rope.scaling.original_context_length", "rope.scaling.finetuned",
+                      "rope.scaling.alpha", "rope.scaling.yarn_log_multiplier",
+                      "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor",
+                      "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow")
 
 
 def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
@@ -51,7 +66,7 @@ def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
     ffn_dim = ffn_dim_of(
         config, rule="the layers of a Llama in GGUF all turn their heads and see everything "
                      "before them")
-    for name in ("norm_eps", "rope_theta"):
+    for name in ("norm_eps", "rope_theta", "rope_linear_factor"):
         if _shortest(value := getattr(config, name)) != value:
             raise ValueError(f"GGUF has numbers in fp32, and {name}={value!r} would come back as "
                              f"{_shortest(value)!r}. Choose that, or write another format")
@@ -68,6 +83,11 @@ def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
               "rope.freq_base": ("f32", config.rope_theta),
               "rope.dimension_count": ("u32", config.head_dim),
               "vocab_size": ("u32", config.vocab_size)}
+    if config.rope_linear_factor != 1:
+        facts |= {"rope.scaling.type": ("str", "linear"),
+                  "rope.scaling.factor": ("f32", config.rope_linear_factor)}
+    if config.explicit_head_dim is not None:
+        facts |= dict.fromkeys(_HEAD_WIDTHS, ("u32", config.head_dim))
     return {f"llama.{key}": fact for key, fact in facts.items()}
 
 
@@ -113,25 +133,16 @@ def config_from(
 
     Raises ValueError naming each fact that is missing, unknown or asks for another arithmetic.
     """
-    architecture = facts.get("general.architecture")
-    if architecture == "llama4":
-        raise ValueError(f"{where} is of a Llama 4, which is not built yet; this version has the "
-                         "text models Llama 1 to 3.3. Load one of those")
-    if architecture != "llama":
-        raise ValueError(f"general.architecture must be \"llama\"; {where} has "
-                         f"{architecture!r:.80}. Only Llamas can be loaded")
+    _refuse_other_models(facts, where=where)
     about = {name.removeprefix("llama."): value for name, value in facts.items()
              if name.startswith("llama.")}
     problems = [f"{key} is missing" for key in _NEEDED if key not in about]
     problems += [f"{key} is {about[key]!r:.80}, and only {allowed[0]!r} can be computed"
                  for key, allowed in _MUST_BE.items() if key in about
                  and not _is_among(about[key], allowed)]
-    widths = ("rope.dimension_count", "attention.key_length", "attention.value_length")
-    problems += [f"{key} is not a key that is known" for key in about
-                 if key not in {*_READ, *_MUST_BE, *widths}]
-    if not _is_among(facts.get("split.count", 0), (0, 1)):
-        problems.append(f"it is one of {facts['split.count']!r:.80} files, which are not read: "
-                        "join them first")
+    problems += _scaling_problems(about)
+    known = {*_READ, *_MUST_BE, *_HEAD_WIDTHS, _KIND, *_FACTORS, *_OF_OTHER_SCALINGS}
+    problems += [f"{key!r:.80} is not a key that is known" for key in about if key not in known]
     n_layers = about.get("block_count")
     if type(n_layers) is not int or n_layers > len(tensors):
         problems.append(f"block_count is {n_layers!r:.80}, and the file holds {len(tensors)} "
@@ -139,20 +150,28 @@ def config_from(
     embedding = tensors.get(_EMBEDDING)
     if embedding is None or len(embedding.shape) != 2:
         problems.append(f"it has no matrix called {_EMBEDDING}")
+    about |= {key: _of_all_layers(about[key], n_layers) for key in _PER_LAYER if key in about}
+    problems += [f"{key} is {about[key]!r:.80}, and a number is needed" for key in _FLOATS
+                 if key in about and type(about[key]) not in (int, float)]
     if problems:
         raise ValueError(f"{where} describes no model of this version: {'; '.join(problems[:8])}. "
-                         "Download it again, or take another format of this model")
+                         "Load another model, or another conversion of this one")
     try:
         n_heads = about["attention.head_count"]
+        biases = {name: tensor in tensors for name, tensor in _BIASES.items()}
         config = LlamaConfig(
             **{ours: about[theirs] for theirs, ours in _SIZES.items()},
-            **plain_layers(n_layers, ffn_dim=about[_WIDTH]),
+            **biases | plain_layers(n_layers, ffn_dim=about[_WIDTH],
+                                    has_ffn_bias=biases["has_ffn_bias"]),
+            explicit_head_dim=about.get(_HEAD_WIDTHS[0]),
             vocab_size=embedding.shape[0], n_kv_heads=about.get("attention.head_count_kv", n_heads),
             norm_eps=_shortest(about["attention.layer_norm_rms_epsilon"]),
-            rope_theta=_shortest(about.get("rope.freq_base", 1e4)), is_tied=_HEAD not in tensors)
+            rope_theta=_shortest(about.get("rope.freq_base", 1e4)),
+            rope_linear_factor=_linear_factor(about), is_tied=_HEAD not in tensors)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{where} describes no model of this version: {error}") from error
-    expected = dict.fromkeys(widths, config.head_dim) | {"vocab_size": config.vocab_size}
+        raise ValueError(f"{where} describes no model of this version: {error}. Load another "
+                         "model, or download it again") from error
+    expected = dict.fromkeys(_HEAD_WIDTHS, config.head_dim) | {"vocab_size": config.vocab_size}
     wrong = [f"{key} is {about[key]!r:.80}, not {n}" for key, n in expected.items()
              if key in about and not _is_among(about[key], (n,))]
     if (divisors is not None
@@ -164,8 +183,53 @@ def config_from(
                          "Download it again")
     if divisors is None:
         return config
-    values = gguf_file.read_tensor(divisors, safetensors_file.mapped(where)).clone()
-    return dataclasses.replace(config, rope_scaling=scaling_of(values, config))
+    values = gguf_file.read_tensor(divisors, safetensors_file.mapped(divisors.file)).clone()
+    try:
+        scaling = scaling_of(values, config)
+    except ValueError as error:
+        raise ValueError(f"{where} describes no model of this version: {error}") from error
+    return dataclasses.replace(config, rope_scaling=scaling)
+
+
+def _refuse_other_models(facts: Mapping[str, Any], *, where: Path) -> None:
+    """Raises ValueError unless a file holds a model, and one of our architecture."""
+    kind, architecture = facts.get("general.type", "model"), facts.get("general.architecture")
+    if not _is_among(kind, ("model",)):
+        raise ValueError(f"a checkpoint is a whole model, and general.type in {where} is "
+                         f"{kind!r:.80}, a part that goes with one. Give the file of the model")
+    if _is_among(architecture, ("llama4",)):
+        raise ValueError(f"{where} is of a Llama 4, which is not built yet; this version has the "
+                         "text models Llama 1 to 3.3. Load one of those")
+    if not _is_among(architecture, ("llama",)):
+        raise ValueError(f"general.architecture must be \"llama\"; {where} has "
+                         f"{architecture!r:.80}. Only Llamas can be loaded")
+
+
+def _scaling_problems(about: Mapping[str, Any]) -> list[str]:
+    """What a file says of RoPE's scaling that cannot be computed."""
+    kind = about.get(_KIND, "linear")
+    if not _is_among(kind, ("linear", "none")):
+        return [f"{_KIND} is {kind!r:.80}, and RoPE is scaled here linearly, or as in Llama 3.1 by "
+                f"the tensor {DIVISORS}"]
+    return [f"{key} is {about[key]!r:.80}, and a number is needed" for key in _FACTORS
+            if key in about and type(about[key]) not in (int, float)]
+
+
+def _of_all_layers(value: Any, n_layers: Any) -> Any:
+    """The one number in a list with one for each layer; what is no such list stays as it is."""
+    is_list = isinstance(value, np.ndarray) and len(value) == n_layers
+    return value[0].item() if is_list and (value == value[0]).all() else value
+
+
+def _linear_factor(about: Mapping[str, Any]) -> float:
+    """How many times slower all pairs turn: as in llama.cpp, a factor counts unless it is 0.
+
+    It counts without a kind too, and not where the kind is "none".
+    """
+    factors = [about[key] for key in _FACTORS if key in about]
+    if not factors or factors[0] == 0 or about.get(_KIND) == "none":
+        return 1.0
+    return _shortest(factors[0])
 
 
 def _shortest(value: Any) -> float:

@@ -10,7 +10,6 @@ Notebook 18. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.
 
 import math
 import mmap
-import os
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -26,8 +25,10 @@ from llama_from_scratch.checkpoint.gguf_blocks import KINDS, UNREAD, BlockKind, 
 from llama_from_scratch.checkpoint.safetensors_file import TensorEntry
 from llama_from_scratch.config import record
 from llama_from_scratch.files import replacing_file
+from llama_from_scratch.foreign import opened, plain
 
 MAGIC = b"GGUF"
+_BEFORE_GGUF = (b"lmgg", b"fmgg", b"tjgg")  # "ggml", "ggmf" and "ggjt" as little-endian numbers
 VERSIONS = (2, 3)  # 3 added big-endian files to 2 and changed nothing else
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _ALIGNMENT = 32
@@ -37,6 +38,7 @@ _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: 
             12: "d"}
 _STRING, _ARRAY = 8, 9
 _PIECE_VALUES = 1 << 16
+_NEED = "a checkpoint needs a whole GGUF file"
 
 
 @record
@@ -67,12 +69,16 @@ class Header:
     tensors: dict[str, PackedEntry]
 
 
+class NotRead(ValueError):
+    """The file may well be whole, and this version does not read what it holds."""
+
+
 def is_one(path: Path) -> bool:
-    """Does a GGUF file lie at `path`, by its first bytes?"""
+    """Is there a GGUF file at `path`, or one of the formats before it, by its first bytes?"""
     if not path.is_file():
         return False
-    with open(path, "rb") as opened:
-        return opened.read(len(MAGIC)) == MAGIC
+    with opened(path, need="a checkpoint needs a file", may_be_empty=True) as source:
+        return source.read(len(MAGIC)) in (MAGIC, *_BEFORE_GGUF)
 
 
 def header(file: str | Path) -> Header:
@@ -81,15 +87,15 @@ def header(file: str | Path) -> Header:
     Raises ValueError if it is missing, cut short, damaged, or of a kind that is not read.
     """
     file = Path(file)
-    try:
-        with open(file, "rb") as opened:
-            if not os.fstat(opened.fileno()).st_size:
-                raise ValueError("it is empty")
-            with mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with opened(file, need=_NEED) as source:
+        try:
+            with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(data).header(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"a checkpoint needs a whole GGUF file at {file}; it cannot be read "
-                         f"({error}). Copy or download it again") from error
+        except NotRead as error:
+            raise ValueError(f"{plain(file)} cannot be read by this version: {error}") from None
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{_NEED} at {plain(file)}; it cannot be read ({error}). Copy or "
+                             "download it again") from error
 
 
 def read_tensor(
@@ -186,31 +192,41 @@ class _Reader:
         self.data, self.at = data, 0
 
     def header(self, file: Path) -> Header:
-        if self.take(4, "the first four bytes") != MAGIC:
-            raise ValueError(f"it begins with {self.data[:4]!r}, not with {MAGIC!r}")
+        magic = self.take(4, "the first four bytes")
+        if magic in _BEFORE_GGUF:
+            raise NotRead(f"it reads GGUF files, and this one begins with {magic!r}, as those "
+                          "from before August 2023 do. Download a GGUF file of the same model")
+        if magic != MAGIC:
+            raise ValueError(f"it begins with {magic!r}, not with {MAGIC!r}")
         version = self.number("I", "the version")
+        if version and version % (1 << 16) == 0:
+            raise NotRead("it reads little-endian files, and this one was written for big-endian "
+                          "machines. Download the other one, or turn this one around with "
+                          "gguf_convert_endian.py of llama.cpp")
         if version not in VERSIONS:
-            what = ("a file for big-endian machines" if version and version % (1 << 16) == 0
-                    else f"version {version}")
-            raise ValueError(f"versions 2 and 3 are read, and this is {what}")
+            raise NotRead(f"it reads versions 2 and 3 of GGUF, and this is version {version}. "
+                          "Download another conversion of the same model, or this file again if "
+                          "it is damaged")
         n_tensors, n_facts = self.count(25, "tensors"), self.count(13, "facts")
         facts = dict(_once(((self.string("a name"), self.value()) for _ in range(n_facts)), "fact"))
         claims = dict(_once((self.claim() for _ in range(n_tensors)), "tensor"))
         alignment = facts.get("general.alignment", _ALIGNMENT)
         if (type(alignment) is not int or not 0 < alignment <= _MAX_ALIGNMENT
             or alignment & (alignment - 1)):
-            raise ValueError(f"general.alignment must be a power of two, got {alignment!r}")
+            raise ValueError("general.alignment must be a power of two up to "
+                             f"{_MAX_ALIGNMENT}, got {alignment!r:.80}")
         start = expected = _aligned(self.at, alignment)
         tensors = {name: PackedEntry(file=file, start=start + offset, kind=kind, shape=shape)
                    for name, (kind, shape, offset) in claims.items()}
         # Without overlap, gap or rest, a cut file is noticed.
         for name, entry in sorted(tensors.items(), key=lambda item: item[1].start):
             if entry.start != expected:
-                raise ValueError(f"{name!r} begins at byte {entry.start}, but what lies before it "
-                                 f"ends at {expected}")
+                raise ValueError(f"{name!r:.80} begins at byte {entry.start}, but what lies "
+                                 f"before it ends at {expected}")
             end = entry.start + entry.n_bytes
             if end > len(self.data):
-                raise ValueError(f"{name!r} ends at byte {end}, and the file has {len(self.data)}")
+                raise ValueError(f"{name!r:.80} ends at byte {end}, and the file has "
+                                 f"{len(self.data)}")
             expected = _aligned(end, alignment)
         if tensors and len(self.data) > expected:
             raise ValueError(f"its tensors end at byte {expected}, and the file has "
@@ -270,23 +286,26 @@ class _Reader:
         The shape is in PyTorch's order.
         """
         name = self.string("a name")
-        n_dims = self.number("I", f"the number of axes of {name!r}")
+        n_dims = self.number("I", f"the number of axes of {name!r:.80}")
         if not 1 <= n_dims <= _MAX_DIMS:
-            raise ValueError(f"{name!r} has {n_dims} axes; a tensor has 1 to {_MAX_DIMS}")
-        shape = tuple(self.number("Q", f"the shape of {name!r}") for _ in range(n_dims))[::-1]
-        number = self.number("I", f"the kind of {name!r}")
-        offset = self.number("Q", f"the place of {name!r}")
+            raise ValueError(f"{name!r:.80} has {n_dims} axes; a tensor has 1 to {_MAX_DIMS}")
+        shape = tuple(self.number("Q", f"the shape of {name!r:.80}") for _ in range(n_dims))[::-1]
+        number = self.number("I", f"the kind of {name!r:.80}")
+        offset = self.number("Q", f"the place of {name!r:.80}")
         kind = KINDS.get(number)
         if kind is None:
-            raise ValueError(f"{name!r} is of kind {UNREAD.get(number, number)}; those that are "
-                             f"read are {', '.join(kind.name for kind in KINDS.values())}")
+            raise NotRead(f"it reads tensors in {', '.join(k.name for k in KINDS.values())}, and "
+                          f"{name!r:.80} is packed as {UNREAD.get(number, number)}. "
+                          "Download the same model in another kind, such as Q4_K_M or Q8_0, or let "
+                          "llama.cpp unpack this one: llama-quantize --allow-requantize THIS.gguf "
+                          "NEW.gguf F16")
         n_values = math.prod(shape)
         if (not 0 < n_values or n_values // kind.n_values * kind.n_bytes > len(self.data)
             or offset > len(self.data)):
-            raise ValueError(f"{name!r} is said to be {shape} in {kind.name} at byte {offset} of "
-                             f"its data, and the file has {len(self.data)} bytes")
+            raise ValueError(f"{name!r:.80} is said to be {shape} in {kind.name} at byte {offset} "
+                             f"of its data, and the file has {len(self.data)} bytes")
         if shape[-1] % kind.n_values:
-            raise ValueError(f"{name!r} is {shape}, and {kind.name} packs {kind.n_values} "
+            raise ValueError(f"{name!r:.80} is {shape}, and {kind.name} packs {kind.n_values} "
                              "neighbors of a row")
         return name, (kind, shape, offset)
 
@@ -295,6 +314,6 @@ def _once(pairs: Iterable[tuple[str, Any]], what: str) -> Iterator[tuple[str, An
     seen = set()
     for name, value in pairs:
         if name in seen:
-            raise ValueError(f"the {what} {name!r} occurs twice")
+            raise ValueError(f"the {what} {name!r:.80} occurs twice")
         seen.add(name)
         yield name, value

@@ -5,6 +5,13 @@ tokenizer.json by tokens in symbols for bytes and by merges; the pattern that cu
 a name, for Llama 3 "llama-bpe". The list is as long as the embedding, so rows that pad it have
 names too.
 
+Converters changed over the years, and files of all of them are read. Before May 2024 they did not
+write the name of the pattern. llama.cpp then cuts the text by a pattern of its own and warns that
+quality suffers; here a vocabulary with the tokens that begin and end a text in Llama 3 is taken for
+what it is and cut by Llama 3's pattern, which gives the ids that the model was trained on. Some
+mark the unknown piece of Llama 2 as a control token, or the ends of Llama 3 as ordinary ones; what
+a file says an id is for decides, as in llama.cpp.
+
 Notebook 18. Source: ggml, docs/gguf.md; llama.cpp, convert_hf_to_gguf.py.
 """
 
@@ -15,64 +22,72 @@ from typing import Any
 import numpy as np
 
 from llama_from_scratch.checkpoint import tokenizer_files
+from llama_from_scratch.checkpoint.gguf_prompting import ENDS, KEY, id_of
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
-from llama_from_scratch.tokenizer.pieces import Kind, Piece
+from llama_from_scratch.tokenizer import released
+from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
+from llama_from_scratch.tokenizer.hugging_face.vocabulary import BYTE_OF
+from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece, is_byte_name
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN
 
-_LLAMA_3_NAMES = ("llama-bpe", "llama3", "llama-v3")
-_KEY = "tokenizer.ggml."
+_LLAMA_3_NAMES = ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral")
+_BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
+_GPT_2 = _BYTE_LEVEL | {"use_regex": True}
+_LLAMA_3 = [{"type": "Split", "pattern": {"Regex": LLAMA3_PATTERN}, "behavior": "Isolated",
+             "invert": False}, _BYTE_LEVEL]
+_STEPS: dict[str, list[dict]] = dict.fromkeys(_LLAMA_3_NAMES, _LLAMA_3) | {
+    "gpt-2": [_GPT_2], "smollm": [{"type": "Digits", "individual_digits": True}, _GPT_2]}
+"""The steps of a tokenizer.json by the names that GGUF has for them."""
+_LLAMA_3_SPECIAL = frozenset(released.LLAMA_3) | frozenset(released.LLAMA_3_1)
 
 
 def read_tokenizer(
-    facts: Mapping[str, Any], config: LlamaConfig, *, where: Path
-) -> Tokenizer | SentencePiece:
+    facts: Mapping[str, Any], config: LlamaConfig | None, *, where: Path
+) -> AnyTokenizer:
     """The tokenizer of a file.
 
-    Raises ValueError if it has none, a damaged one, or one that is of no Llama up to 3.3.
+    `config`: None where the file has no model. Raises ValueError if it has no tokenizer, a damaged
+    one, or one that is of no Llama up to 3.3.
     """
     try:
-        model = facts.get(_KEY + "model")
-        if model not in ("llama", "gpt2"):
-            raise ValueError(f"{_KEY}model must be \"llama\" (SentencePiece) or \"gpt2\" "
+        model = facts.get(KEY + "model")
+        if not isinstance(model, str) or model not in ("llama", "gpt2"):
+            raise ValueError(f"{KEY}model must be \"llama\" (SentencePiece) or \"gpt2\" "
                              f"(byte-level BPE), got {model!r:.80}")
+        for key in ("add_bos_token", "add_eos_token", "add_space_prefix"):
+            if type(value := facts.get(KEY + key, True)) is not bool:
+                raise ValueError(f"{KEY}{key} is true or false, got {value!r:.80}")
         tokens = _texts(facts, "tokens")
-        kinds = [Kind(i) for i in _numbers(facts, "token_type", len(tokens), whole=True)]
+        is_pieces = model == "llama"
+        kinds = _kinds(facts, tokens, is_pieces=is_pieces)
         n = len(tokens)
         while n and kinds[n - 1] == Kind.UNUSED:
             n -= 1
-        parse = _pieces if model == "llama" else _bytes_tokenizer
+        parse = _pieces if is_pieces else _bytes_tokenizer
         tokenizer = parse(facts, tokens[:n], kinds[:n])
     except ValueError as error:
-        raise ValueError(f"the tokenizer in {where} cannot be read: {error}. Take the tokenizer "
-                         "from the checkpoint that the file was made from") from error
-    tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(where))
+        raise ValueError(f"the tokenizer in {where} cannot be read: {error}. Load the checkpoint "
+                         "that the file was made from, or another conversion of it") from error
+    # where the numbers are equal, each row has a name, if only of padding
+    if config is not None and len(tokens) != config.vocab_size:
+        tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(where))
     return tokenizer
 
 
-def end_ids(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path) -> frozenset[int]:
-    """The ids that end a text, a turn or a message by what a file says, if it does.
-
-    Raises ValueError for one that is none.
-    """
-    said = {key: facts[_KEY + key] for key in ("eos_token_id", "eot_token_id", "eom_token_id")
-            if _KEY + key in facts}
-    for key, value in said.items():
-        if type(value) is not int or not 0 <= value < config.vocab_size:
-            raise ValueError(f"{_KEY}{key} is an id below the {config.vocab_size} rows of the "
-                             f"embedding; {where} has {value!r:.80}. Download it again")
-    return frozenset(said.values())
-
-
 def facts_of(
-    tokenizer: Tokenizer | SentencePiece, config: LlamaConfig
+    tokenizer: AnyTokenizer, config: LlamaConfig
 ) -> dict[str, tuple[str, Any]]:
     """The facts by which a file describes a tokenizer.
 
     Raises ValueError for one that the format has no words for.
     """
+    if isinstance(tokenizer, tokenizer_json.JsonTokenizer):
+        raise ValueError("a GGUF file has names for the steps of Llama's own tokenizers, and this "
+                         "one has steps, ids or added tokens of another kind; write Hugging Face's "
+                         "layout or our own")
     if isinstance(tokenizer, SentencePiece):
         facts, tokens, kinds = _facts_of_pieces(tokenizer)
     else:
@@ -80,48 +95,93 @@ def facts_of(
     padding = range(len(tokens), config.vocab_size)
     facts |= {"tokens": ("[str]", tokens + [f"[PAD{i}]" for i in padding]),
               "token_type": ("[i32]", [*kinds, *(Kind.UNUSED for _ in padding)]),
-              "bos_token_id": ("u32", tokenizer.bos_id), "eos_token_id": ("u32", tokenizer.eos_id),
-              "add_bos_token": ("bool", True), "add_eos_token": ("bool", False)}
+              "bos_token_id": ("u32", tokenizer.bos_id), "add_eos_token": ("bool", False)}
     if "scores" in facts:
         facts["scores"] = ("[f32]", [*facts["scores"][1], *(-1000.0 for _ in padding)])
-    return {_KEY + key: fact for key, fact in facts.items()}
+    return {KEY + key: fact for key, fact in facts.items()}
+
+
+def _kinds(facts: Mapping[str, Any], tokens: list[str], *, is_pieces: bool) -> list[Kind]:
+    """What each token is.
+
+    Where a file has ids that begin or end a text or a turn, these are control tokens, whatever kind
+    it gives them. Without a list of kinds, names and these ids say what is not ordinary.
+    """
+    n = len(tokens)
+    framing = [id_of(facts, key, n=n) for key in ("bos_token_id", *ENDS)]
+    if KEY + "token_type" in facts:
+        numbers = _numbers(facts, "token_type", n, whole=True)
+        if wrong := sorted(set(numbers).difference(Kind)):
+            raise ValueError(f"{KEY}token_type has a number from 1 to 6 for each token, got "
+                             f"{wrong[:4]}")
+        kinds = [Kind(i) for i in numbers]
+    else:
+        kinds = [Kind.BYTE if is_pieces and is_byte_name(token) else Kind.NORMAL
+                 for token in tokens]
+        framing += [i for i in (1, 2) if is_pieces and i < n]
+    for i in framing:
+        if i is not None and kinds[i] != Kind.UNKNOWN:
+            kinds[i] = Kind.CONTROL
+    if not is_pieces:
+        is_named = (Kind.NORMAL, Kind.USER_DEFINED)  # as some converters mark special tokens
+        return [Kind.CONTROL if kind in is_named and token in _LLAMA_3_SPECIAL else kind
+                for token, kind in zip(tokens, kinds, strict=True)]
+    unknown = id_of(facts, "unknown_token_id", n=n, otherwise=0)
+    if Kind.UNKNOWN not in kinds and unknown is not None and unknown < n:
+        kinds[unknown] = Kind.UNKNOWN
+    return kinds
 
 
 def _pieces(facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]) -> SentencePiece:
-    scores = _numbers(facts, "scores", len(facts[_KEY + "tokens"]), whole=False)
-    bos, eos = (facts.get(f"{_KEY}{name}_token_id", i) for name, i in (("bos", 1), ("eos", 2)))
-    if wrong := [i for i in (bos, eos) if type(i) is not int or not 0 <= i < len(tokens)]:
-        raise ValueError(f"the tokens that begin and end a text are among the {len(tokens)}, got "
-                         f"{wrong[0]!r}")
-    has_prefix = facts.get(_KEY + "add_space_prefix", True)
-    if type(has_prefix) is not bool:
-        raise ValueError(f"{_KEY}add_space_prefix is a truth value, got {has_prefix!r}")
-    return SentencePiece(
-        [Piece(*piece) for piece in zip(tokens, scores[: len(tokens)], kinds, strict=True)],
-        prefix="always" if has_prefix else "never",
-                         bos=tokens[bos], eos=tokens[eos])
+    """The tokenizer of Llama 1 and 2.
+
+    User-defined pieces have real blanks in files. Rows that no token uses, between others, become
+    control tokens: no text becomes one, and they decode to nothing.
+    """
+    scores = _numbers(facts, "scores", len(facts[KEY + "tokens"]), whole=False)
+    n = len(tokens)
+    bos, eos = (id_of(facts, f"{name}_token_id", n=n, otherwise=i)
+                for name, i in (("bos", 1), ("eos", 2)))
+    if wrong := [name for name, i in (("bos", bos), ("eos", eos)) if i is None or i >= n]:
+        raise ValueError(f"a text begins and ends with a token, and {KEY}{wrong[0]}_token_id "
+                         "names none")
+    texts = [token.replace(" ", BLANK) if kind == Kind.USER_DEFINED else token
+             for token, kind in zip(tokens, kinds, strict=True)]
+    kinds = [Kind.CONTROL if kind == Kind.UNUSED else kind for kind in kinds]
+    prefix = "always" if facts.get(KEY + "add_space_prefix", True) else "never"
+    return SentencePiece([Piece(*piece) for piece in zip(texts, scores[:n], kinds, strict=True)],
+                         prefix=prefix, bos=texts[bos], eos=texts[eos])
 
 
-def _bytes_tokenizer(facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]) -> Tokenizer:
-    pre = facts.get(_KEY + "pre")
-    if pre not in _LLAMA_3_NAMES:
-        raise ValueError("the text of Llama 3 is cut by the pattern called \"llama-bpe\", got "
-                         f"{pre!r:.80}")
+def _bytes_tokenizer(
+    facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]
+) -> AnyTokenizer:
+    """The tokenizer of Llama 3, or of a model that cuts otherwise and merges bytes as it does.
+
+    All tokens that are not ordinary are added ones, and special unless a user defined them.
+    """
+    pre = facts.get(KEY + "pre", "default")
+    is_unnamed = isinstance(pre, str) and pre == "default" and {*BEGIN_AND_END} <= {*tokens}
+    steps = _STEPS.get(_LLAMA_3_NAMES[0] if is_unnamed else pre if isinstance(pre, str) else "")
+    if steps is None:
+        raise ValueError(f"{KEY}pre names the steps that cut the text, one of "
+                         f"{', '.join(_STEPS)}, got {facts.get(KEY + 'pre')!r:.80}")
     if len(set(tokens)) < len(tokens):
         raise ValueError("a token occurs twice")
-    ids = {token: i for i, token in enumerate(tokens)}
-    added = [{"id": i, "content": token, "special": True} for token, i in ids.items()
-             if kinds[i] != Kind.NORMAL]
-    split = {"type": "Split", "pattern": {"Regex": LLAMA3_PATTERN}, "behavior": "Isolated",
-             "invert": False}
+    n = len(tokens)
+    is_ordinary = [kind == Kind.NORMAL or (kind == Kind.BYTE and token in BYTE_OF)
+                   for token, kind in zip(tokens, kinds, strict=True)]
+    bos, eos = (None if (i := id_of(facts, key, n=n)) is None else tokens[i]
+                for key in ("bos_token_id", "eos_token_id"))
     return tokenizer_json.from_json({
         "model": {"type": "BPE",
-                  "vocab": {token: i for token, i in ids.items() if kinds[i] == Kind.NORMAL},
+                  "vocab": {token: i for i, token in enumerate(tokens) if is_ordinary[i]},
                   "merges": _texts(facts, "merges"), "ignore_merges": True},
-        "added_tokens": added,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
-            split, {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]},
-    })
+        "added_tokens": [{"id": i, "content": token, "special": kinds[i] != Kind.USER_DEFINED}
+                         for i, token in enumerate(tokens) if not is_ordinary[i]],
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+        "decoder": _BYTE_LEVEL,
+    }, bos=bos, eos=eos)
 
 
 def _facts_of_pieces(
@@ -148,24 +208,21 @@ def _facts_of_bytes(
     model = tokenizer_json.to_json(tokenizer)["model"]
     facts = {"model": ("str", "gpt2"), "pre": ("str", _LLAMA_3_NAMES[0]),
              "merges": ("[str]", model["merges"])}
-    for key, name in {"eot_token_id": "<|eot_id|>", "eom_token_id": "<|eom_id|>"}.items():
-        if name in tokenizer.special_ids:
-            facts[key] = ("u32", tokenizer.special_ids[name])
     special = sorted(tokenizer.special_ids, key=tokenizer.special_ids.__getitem__)
     return (facts, [*model["vocab"], *special],
             [Kind.NORMAL] * len(model["vocab"]) + [Kind.CONTROL] * len(special))
 
 
 def _texts(facts: Mapping[str, Any], key: str) -> list[str]:
-    if not isinstance(values := facts.get(_KEY + key), list):
-        raise ValueError(f"{_KEY}{key} is a list of texts, got {values!r:.80}")
+    if not isinstance(values := facts.get(KEY + key), list):
+        raise ValueError(f"{KEY}{key} is a list of texts, got {values!r:.80}")
     return values
 
 
 def _numbers(facts: Mapping[str, Any], key: str, n: int, *, whole: bool) -> list:
-    values = facts.get(_KEY + key)
-    if (not isinstance(values, np.ndarray) or values.dtype.kind not in ("iu" if whole else "f")
+    values = facts.get(KEY + key)
+    if (not isinstance(values, np.ndarray) or values.dtype.kind not in ("iu" if whole else "iuf")
         or len(values) != n):
-        raise ValueError(f"{_KEY}{key} is a list of {n} {'whole ' if whole else ''}numbers, got "
+        raise ValueError(f"{KEY}{key} is a list of {n} {'whole ' if whole else ''}numbers, got "
                          f"{values!r:.80}")
     return values.tolist()

@@ -13,10 +13,10 @@ import re
 from pathlib import Path
 
 FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
-         "tokenizer_config.json",
-         "special_tokens_map.json", "model.safetensors", "model.safetensors.index.json",
-         "model-*-of-*.safetensors")
-"""What is fetched: neither the same weights in another format, nor what is in folders."""
+         "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+         "chat_template.jinja", "additional_chat_templates/*.jinja", "LICENSE*",
+         "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
+"""What is fetched: not the same weights in another format."""
 _BY_HAND = ("Or put config.json, generation_config.json, the tokenizer (tokenizer.json or "
             "tokenizer.model) and the weights (model.safetensors, or all of its shards with "
             "model.safetensors.index.json) into a folder, and give its path")

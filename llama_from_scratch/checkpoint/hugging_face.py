@@ -8,7 +8,7 @@ Notebook 18. Llama 1 to 3.3. Source: transformers, models/llama.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,13 @@ from llama_from_scratch.checkpoint import hugging_face_shards, safetensors_file,
 from llama_from_scratch.checkpoint.described import refuse_undescribed
 from llama_from_scratch.checkpoint.folders import creating_folder
 from llama_from_scratch.checkpoint.hugging_face_config import config_from, config_to
+from llama_from_scratch.checkpoint.hugging_face_prompting import read_prompting
 from llama_from_scratch.checkpoint.json_file import read_json, write_json
 from llama_from_scratch.checkpoint.names import HUGGING_FACE, TABLE
 from llama_from_scratch.checkpoint.opened import Opened, common_dtype, kinds_of
 from llama_from_scratch.checkpoint.safetensors_file import TensorEntry, write_tensors
 from llama_from_scratch.checkpoint.strict import refuse_differences, refuse_impossible_sizes
 from llama_from_scratch.checkpoint.translation import Translation, to_ours, to_theirs, translation
-from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.transformer import Llama
 
 
@@ -38,6 +38,7 @@ def open_checkpoint(folder: str | Path) -> Opened:
     """
     folder = Path(folder)
     about = read_json(folder / "config.json")
+    _refuse_quantized(about, folder / "config.json")
     found = hugging_face_shards.entries(folder)
     config = config_from(about, where=folder / "config.json", max_layers=len(found))
     n_values = sum(math.prod(entry.shape) for entry in found.values())
@@ -45,8 +46,10 @@ def open_checkpoint(folder: str | Path) -> Opened:
     how = translation(HUGGING_FACE, config)
     found = {name: entry for name, entry in found.items() if name not in how.ignored}
     embedding, head = TABLE.name_of("embedding", HUGGING_FACE), TABLE.name_of("head", HUGGING_FACE)
+    if config.is_tied and embedding not in found and head in found:
+        found[embedding] = found.pop(head)  # one matrix, stored under its other name
     if config.is_tied and head in found:
-        if embedding in found and not safetensors_file.are_same(found[embedding], found[head]):
+        if not safetensors_file.are_same(found[embedding], found[head]):
             raise ValueError("tie_word_embeddings makes the head the embedding itself, but "
                              f"{folder} holds a {head} with other values than {embedding}. Set "
                              f"tie_word_embeddings to false in config.json, or remove {head}")
@@ -58,7 +61,8 @@ def open_checkpoint(folder: str | Path) -> Opened:
     return Opened(format="Hugging Face", where=folder, config=config, kinds=kinds_of(dtypes),
                   dtype=dtype,
                   files=tuple(sorted({entry.file for entry in found.values()})),
-                  end_ids=_end_ids(folder, about, config), tensors=partial(_tensors, how, found),
+                  prompting=read_prompting(folder, about, config),
+                  tensors=partial(_tensors, how, found),
                   read_tokenizer=partial(tokenizer_files.read_hugging_face, folder, config))
 
 
@@ -78,12 +82,13 @@ def write(
     sizes = {name: math.prod(how.theirs[name]) * weights[how.by_theirs[name][0].ours].itemsize
              for name in names}
     about = config_to(model.config, dtype=model.dtype)
+    framing = tokenizer_files.framing_ids(tokenizer)
     with creating_folder(folder) as unfinished:
-        write_json(unfinished / "config.json", about | _framing_ids(tokenizer))
-        ends = sorted(tokenizer_files.ends(tokenizer))
-        write_json(unfinished / "generation_config.json", _framing_ids(tokenizer) | {
-            "eos_token_id": ends if len(ends) > 1 else ends[0], "do_sample": True,
-            "temperature": 0.6, "top_p": 0.9})
+        ends = _ends(tokenizer.prompting.eos_ids)
+        write_json(unfinished / "config.json", about | framing | ends)
+        write_json(unfinished / "generation_config.json",
+                   framing | _ends(tokenizer.stop_ids)
+                   | {"do_sample": True, "temperature": 0.6, "top_p": 0.9})
         tokenizer_files.write_hugging_face(unfinished, tokenizer)
         shards = hugging_face_shards.cut(sizes, shard_bytes)
         for file, inside in shards.items():
@@ -93,26 +98,13 @@ def write(
             hugging_face_shards.write_index(unfinished, shards, n_bytes=sum(sizes.values()))
 
 
-def _end_ids(folder: Path, about: Mapping[str, Any], config: LlamaConfig) -> frozenset[int]:
-    """What the files have for eos_token_id: an id, several, or nothing.
-
-    generation_config.json goes before config.json.
-    """
-    file = folder / "generation_config.json"
-    generation = read_json(file) if file.is_file() else {}
-    if not isinstance(generation, Mapping):
-        raise ValueError(f"{file} must hold a JSON object; got {type(generation).__name__}. "
-                         "Download it again")
-    for said, where in ((generation.get("eos_token_id"), file),
-                        (about.get("eos_token_id"), folder / "config.json")):
-        ids = said if isinstance(said, list) else [] if said is None else [said]
-        if wrong := [i for i in ids if type(i) is not int or not 0 <= i < config.vocab_size]:
-            raise ValueError(f"eos_token_id is an id below vocab_size={config.vocab_size}, or a "
-                             f"list of them; {where} has {wrong[0]!r:.80}. Correct it, or download "
-                             "the file again")
-        if ids:
-            return frozenset(ids)
-    return frozenset()
+def _refuse_quantized(about: Any, where: Path) -> None:
+    """Raises ValueError for a key whose removal would not make the weights readable."""
+    keys = ("quantization_config", "quantization")
+    if named := [key for key in keys if isinstance(about, dict) and about.get(key) is not None]:
+        raise ValueError(f"{where} has a {named[0]}, so the weights are quantized, which cannot be "
+                         "read from safetensors. Take the checkpoint that it was made from, or its "
+                         "GGUF file")
 
 
 def _tensors(
@@ -139,5 +131,6 @@ def _tensors(
                    dtype=dtype)
 
 
-def _framing_ids(tokenizer: Any) -> dict[str, int]:
-    return {"bos_token_id": tokenizer.bos_id, "eos_token_id": tokenizer.eos_id}
+def _ends(ids: Set[int]) -> dict[str, int | list[int]]:
+    """The entry that names these ends of a text: none, an id or several."""
+    return {"eos_token_id": sorted(ids) if len(ids) > 1 else next(iter(ids))} if ids else {}

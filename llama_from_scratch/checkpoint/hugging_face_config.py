@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from llama_from_scratch.checkpoint.plain import ffn_dim_of, plain_layers
+from llama_from_scratch.checkpoint.plain import biases_of, ffn_dim_of, plain_layers
 from llama_from_scratch.config import LlamaConfig, RopeScaling
 
 _SIZES = {"hidden_size": "dim", "num_attention_heads": "n_heads", "vocab_size": "vocab_size"}
@@ -21,37 +21,67 @@ _NEEDED = (*_SIZES, "intermediate_size", "num_hidden_layers")
 # Read by `config_from`, which knows what they mean.
 _READ = {*_NEEDED, "model_type", "architectures", "num_key_value_heads", "head_dim",
          "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling",
-         "rope_parameters", "tie_word_embeddings"}
-# What a plain Llama computes. Another value is another model.
-_MUST_BE = {"hidden_act": ("silu", "swish"), "attention_bias": (False,), "mlp_bias": (False,),
-            "attention_dropout": (0,),
-            "partial_rotary_factor": (1,), "sliding_window": (None,), "rope_interleaved": (False,),
-            "layer_types": (None,)}
+         "rope_parameters", "sliding_window", "layer_types", "quantization_config", "quantization"}
+# What a Llama computes. Another value is another model; null says nothing, as in every key.
+_MUST_BE = {"hidden_act": ("silu", "swish"), "attention_dropout": (0,), "hidden_dropout": (0,),
+            "partial_rotary_factor": (1,), "rotary_pct": (1,), "rope_interleaved": (False,),
+            "residual_multiplier": (1,), "embedding_multiplier": (1,), "logits_scaling": (1,),
+            "logit_scale": (1,), "use_qk_norm": (False,), "qk_layernorm": (False,),
+            "use_bias": (False,), "num_experts": (0,), "num_local_experts": (0,)}
+_CLAIMS = ("attention_bias", "mlp_bias", "tie_word_embeddings", "use_sliding_window")
 # What does not change the logits: about training, generation, files and the program that wrote
 # them.
 _IGNORED = {
-    "_name_or_path", "_attn_implementation", "_flash_attn_2_enabled", "_commit_hash",
-    "attn_implementation", "transformers_version", "torch_dtype", "dtype", "use_cache",
-    "pretraining_tp", "initializer_range", "bos_token_id", "eos_token_id", "pad_token_id",
-    "sep_token_id", "unk_token_id", "decoder_start_token_id", "max_sequence_length", "max_length",
-    "model_max_length", "is_llama_config", "is_decoder", "is_encoder_decoder",
-    "add_cross_attention", "tie_encoder_decoder", "output_attentions", "output_hidden_states",
-    "return_dict", "return_dict_in_generate", "output_scores", "use_return_dict",
-    "chunk_size_feed_forward", "cross_attention_hidden_size", "finetuning_task", "id2label",
-    "label2id", "num_labels", "problem_type", "prefix", "pruned_heads", "task_specific_params",
-    "tokenizer_class", "torchscript", "use_bfloat16", "tf_legacy_loss", "gradient_checkpointing",
-    "neftune_noise_alpha", "unsloth_version", "unsloth_fixed", "min_length", "do_sample",
-    "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k",
-    "top_p", "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size",
-    "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "forced_bos_token_id",
-    "forced_eos_token_id", "remove_invalid_values", "exponential_decay_length_penalty",
-    "suppress_tokens",
-    "begin_suppress_tokens",
+    # the program that wrote the file, and where it came from
+    "_name_or_path", "_commit_hash", "_from_model_config", "_post_init_done",
+    "transformers_version", "transformers_weights", "torch_dtype", "dtype", "auto_map",
+    "custom_pipelines",
+    "transformers.js_config", "unsloth_version", "unsloth_fixed", "unsloth_training_args",
+    "is_llama_config", "tokenizer_class", "name", "model_name", "license", "base_model",
+    # how it is run
+    "_attn_implementation", "_attn_implementation_autoset", "_attn_implementation_internal",
+    "_experts_implementation", "_experts_implementation_internal", "_flash_attn_2_enabled",
+    "_output_attentions", "attn_implementation", "use_flash_attention_2", "use_flash_attn",
+    "use_cache", "pretraining_tp", "torchscript", "use_bfloat16", "fp16", "bf16",
+    "gradient_checkpointing", "use_return_dict", "return_dict", "output_attentions",
+    "output_hidden_states", "keys_to_ignore_at_inference", "device_map", "hf_device_map",
+    "tp_plan", "base_model_tp_plan", "base_model_pp_plan", "chunk_size_feed_forward",
+    "max_window_layers",
+    # training
+    "initializer_range", "loss_type", "problem_type", "finetuning_task", "task_specific_params",
+    "neftune_noise_alpha", "id2label", "label2id", "num_labels", "ignore_index",
+    "tf_legacy_loss", "pruned_heads", "max_sequence_length", "model_max_length",
+    # kinds of models that a Llama is not, whose keys every config has
+    "is_decoder", "is_encoder_decoder", "add_cross_attention", "cross_attention_hidden_size",
+    "tie_encoder_decoder", "decoder_start_token_id",
+    # the tokenizer
+    "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id",
+    "mask_token_id", "cls_token_id", "bos_token", "eos_token", "pad_token", "unk_token", "prefix",
+    # generation
+    "max_length", "max_new_tokens", "min_length", "min_new_tokens", "max_time", "stop_strings",
+    "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty",
+    "temperature", "top_k", "top_p", "top_h", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff",
+    "penalty_alpha", "repetition_penalty", "encoder_repetition_penalty", "length_penalty",
+    "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "force_words_ids",
+    "constraints", "sequence_bias", "guidance_scale", "watermarking_config", "dola_layers",
+    "num_return_sequences", "output_scores", "output_logits", "return_dict_in_generate",
+    "forced_bos_token_id", "forced_eos_token_id", "remove_invalid_values",
+    "exponential_decay_length_penalty", "suppress_tokens", "begin_suppress_tokens",
+    "renormalize_logits", "low_memory", "cache_implementation", "cache_config", "max_cache_len",
+    "prefill_chunk_size", "compile_config", "disable_compile", "continuous_batching_config",
+    "token_healing", "is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule",
+    "assistant_confidence_threshold", "assistant_early_exit", "assistant_ensemble_weight",
+    "assistant_lookbehind", "target_lookbehind", "prompt_lookup_num_tokens",
+    "max_matching_ngram_size", "speculation_type", "use_mtp",
 }
 _LATER = {"mllama": "the vision encoder and cross-attention of Llama 3.2 Vision",
           "mllama_text_model": "the cross-attention layers of Llama 3.2 Vision",
           "llama4": "the experts and the vision of Llama 4",
           "llama4_text": "the experts of Llama 4"}
+
+
+_ARCHITECTURES = (["LlamaForCausalLM"], ["LLaMAForCausalLM"])
+"""The second is how the first converters spelled it."""
 
 
 def config_from(
@@ -67,62 +97,93 @@ def config_from(
         raise ValueError(f"{where} must hold a JSON object; got {type(about).__name__}. Download "
                          "it again")
     kind = about.get("model_type")
-    if kind in _LATER:
+    if isinstance(kind, str) and kind in _LATER:
         raise ValueError(f"{where} is of a {kind!r} model, which needs {_LATER[kind]}; this "
                          "version has the text models Llama 1 to 3.3. Load one of those")
     if kind != "llama":
         raise ValueError(f"{where} must say \"model_type\": \"llama\"; got {kind!r}. Only Llamas "
                          "can be loaded")
-    if (made_for := about.get("architectures")) not in (None, ["LlamaForCausalLM"]):
+    if (made_for := about.get("architectures")) is not None and made_for not in _ARCHITECTURES:
         raise ValueError(f"{where} must be of a LlamaForCausalLM, which predicts the next token; "
-                         f"got {made_for}. Load a language model")
+                         f"got {made_for!r:.80}. Load a language model")
+    about = {key: value for key, value in about.items() if value is not None}
     problems = [f"{key} is missing" for key in _NEEDED if key not in about]
-    problems += [f"{key} is {about[key]!r}, and only {allowed[0]!r} can be computed"
-                 for key, allowed in _MUST_BE.items() if key in about and about[key] not in allowed]
-    if about.get("quantization_config") is not None:
-        problems.append("quantization_config says that the weights are quantized, which cannot be "
-                        "read")
+    problems += [f"{key} is {about[key]!r:.80}, and only {allowed[0]!r} can be computed"
+                 for key, allowed in _MUST_BE.items()
+                 if key in about and about[key] not in allowed]
+    problems += [f"{key} is {about[key]!r:.80}, not true or false" for key in _CLAIMS
+                 if not isinstance(about.get(key, False), bool)]
+    problems += _windows(about)
+    problems += [f"{key} says that the weights are quantized, which cannot be read"
+                 for key in ("quantization_config", "quantization") if key in about]
     problems += [f"{key} is not a key that is known" for key in about
-                 if key not in {*_READ, *_MUST_BE, *_IGNORED, "quantization_config"}]
+                 if key not in {*_READ, *_MUST_BE, *_CLAIMS, *_IGNORED}]
     n_layers = about.get("num_hidden_layers")
     if type(n_layers) is not int or (max_layers is not None and n_layers > max_layers):
-        problems.append(f"num_hidden_layers is {n_layers!r}, and the files hold {max_layers} "
+        problems.append(f"num_hidden_layers is {n_layers!r:.80}, and the files hold {max_layers} "
                         "tensors in all")
     if problems:
         raise ValueError(f"{where} describes no model of this version: {'; '.join(problems[:8])}. "
                          "Remove a key only if you are sure that it does not change what the "
                          "model computes")
-    heads = about["num_attention_heads"]
-    theta, scaling = _rope(about, where=where)
+    theta, scaling, linear_factor = _rope(about, where=where)
+    has_attention_bias = about.get("attention_bias", False)
     try:
-        config = LlamaConfig(
+        return LlamaConfig(
             **{ours: about[theirs] for theirs, ours in _SIZES.items()},
-            n_kv_heads=_or(about.get("num_key_value_heads"), heads),
-            **plain_layers(n_layers, ffn_dim=about["intermediate_size"]),
+            n_kv_heads=about.get("num_key_value_heads", about["num_attention_heads"]),
+            **plain_layers(n_layers, ffn_dim=about["intermediate_size"],
+                           has_ffn_bias=about.get("mlp_bias", False)),
             max_seq_len=about.get("max_position_embeddings", 2048),
             norm_eps=about.get("rms_norm_eps", 1e-6), rope_theta=theta, rope_scaling=scaling,
-            is_tied=about.get("tie_word_embeddings", False))
+            rope_linear_factor=linear_factor,
+            is_tied=about.get("tie_word_embeddings", False),
+            explicit_head_dim=about.get("head_dim"),
+            has_qkv_bias=has_attention_bias, has_wo_bias=has_attention_bias)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{where} describes no model of this version: {error}") from error
-    if not isinstance(config.is_tied, bool):
-        raise ValueError(f"{where} must say true or false for tie_word_embeddings; got "
-                         f"{config.is_tied!r}")
-    if _or(about.get("head_dim"), config.head_dim) != config.head_dim:
-        raise ValueError(f"head_dim must be hidden_size / num_attention_heads = {config.head_dim} "
-                         f"in every Llama up to 3.3; {where} has {about['head_dim']!r}. Models of "
-                         "other proportions cannot be loaded")
-    return config
 
 
-def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScaling | None]:
-    """theta, not yet checked, and scaling.
+def _windows(about: Mapping[str, Any]) -> list[str]:
+    """What of a config lets a token see less than everything before it, in words.
+
+    A window that is switched off, or is as long as the context, hides nothing.
+    """
+    problems = []
+    window, context = about.get("sliding_window"), about.get("max_position_embeddings", 2048)
+    if about.get("use_sliding_window", True) and window is not None and (
+            type(window) is not int or type(context) is not int or window < context):
+        problems.append(f"sliding_window is {window!r:.80}, and only null can be computed, or no "
+                        "less than max_position_embeddings")
+    kinds, n_layers = about.get("layer_types"), about.get("num_hidden_layers")
+    if kinds is not None and (not isinstance(kinds, list) or len(kinds) != n_layers
+                              or any(kind != "full_attention" for kind in kinds)):
+        problems.append(f"layer_types is {kinds!r:.80}, and only 'full_attention' can be computed, "
+                        "once for each layer")
+    return problems
+
+
+_NEUTRAL_AT_FACTOR_ONE = {
+    "default": ("original_max_position_embeddings",),
+    "linear": ("original_max_position_embeddings",),
+    "dynamic": ("original_max_position_embeddings",),
+    "yarn": ("original_max_position_embeddings", "beta_fast", "beta_slow", "truncate"),
+}
+"""Kinds of scaling that leave all angles as they are when their factor is 1, and what then has no
+effect."""
+
+
+def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScaling | None, Any]:
+    """theta, scaling as in Llama 3.1, and the factor of linear scaling; the numbers not checked.
 
     transformers 5 has both in "rope_parameters", 4 in two keys.
     """
-    old, new = _or(about.get("rope_scaling"), {}), _or(about.get("rope_parameters"), {})
+    old, new = about.get("rope_scaling", {}), about.get("rope_parameters", {})
     if not isinstance(old, Mapping) or not isinstance(new, Mapping):
         raise ValueError(f"rope_scaling and rope_parameters must be JSON objects or null; {where} "
-                         f"has {old!r} and {new!r}")
+                         f"has {old!r:.80} and {new!r:.80}")
+    old, new = ({key: value for key, value in part.items() if value is not None}
+                for part in (old, new))
     rope = {**new, **old}
     kinds = (
         {str(part[key]) for part in (old, new) for key in ("rope_type", "type") if key in part}
@@ -136,20 +197,29 @@ def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScal
     keys = {"factor": "factor", "low_freq_factor": "low_freq_factor",
             "high_freq_factor": "high_freq_factor",
             "original_max_position_embeddings": "original_max_seq_len"}
-    given = rope.keys() - {"rope_type", "type", "rope_theta"}
+    said = {key: value for key, value in rope.items()
+            if key not in ("rope_type", "type", "rope_theta")
+            and not (key == "partial_rotary_factor" and _is_one(value))}
+    given = said.keys()
+    if kind in _NEUTRAL_AT_FACTOR_ONE and _is_one(said.get("factor")):
+        kind, given = "default", given - {"factor", *_NEUTRAL_AT_FACTOR_ONE[kind]}
     if kind == "default":
         if given:
             raise ValueError(f"unscaled RoPE has theta and nothing else; {where} also has "
                              f"{', '.join(sorted(given))}")
-        return theta, None
-    if kind != "llama3":
-        raise ValueError("RoPE is scaled as in Llama 3.1 (\"llama3\") or not at all "
-                         f"(\"default\"); {where} asks for {kind!r}, which is not built")
-    if given != keys.keys():
-        raise ValueError(f"\"llama3\" scaling of RoPE has just {', '.join(keys)}; {where} has "
-                         f"{', '.join(sorted(given))}")
+        return theta, None, 1.0
+    if kind == "linear" and given - set(_NEUTRAL_AT_FACTOR_ONE[kind]) == {"factor"}:
+        return theta, None, said["factor"]
+    if kind not in ("llama3", "linear"):
+        raise ValueError("RoPE is scaled as in Llama 3.1 (\"llama3\"), by one factor "
+                         f"(\"linear\"), or not at all (\"default\"); {where} asks for "
+                         f"{kind!r:.80}, which is not built")
+    if kind == "linear" or given != keys.keys():
+        needed = "factor" if kind == "linear" else ", ".join(keys)
+        raise ValueError(f"\"{kind}\" scaling of RoPE has just {needed}; {where} has "
+                         f"{', '.join(sorted(given)) or 'nothing'}")
     try:
-        return theta, RopeScaling(**{ours: rope[theirs] for theirs, ours in keys.items()})
+        return theta, RopeScaling(**{ours: rope[theirs] for theirs, ours in keys.items()}), 1.0
     except ValueError as error:
         raise ValueError(f"{where} describes no model of this version: {error}") from error
 
@@ -157,14 +227,28 @@ def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScal
 def config_to(config: LlamaConfig, *, dtype: torch.dtype) -> dict[str, Any]:
     """The content of a config.json, in the words that transformers 4 and 5 both read.
 
-    Raises ValueError for layers that it has no words for.
+    Raises ValueError for layers and biases that it has no words for.
     """
     ffn_dim = ffn_dim_of(config, rule=(
         "a config.json of a Llama has layers that all turn their heads and see everything before "
         "them"))
+    if config.dim % config.n_heads:
+        raise ValueError("transformers takes a Llama only if num_attention_heads divides "
+                         f"hidden_size; got {config.n_heads} heads and dim={config.dim}. Write "
+                         "another format")
+    if config.rope_scaling is not None and config.rope_linear_factor != 1:
+        raise ValueError("a config.json scales RoPE in one way; got "
+                         f"rope_linear_factor={config.rope_linear_factor} and "
+                         f"{config.rope_scaling}. Write another format")
+    biases = biases_of(config)
+    if biases["qkv"] != biases["wo"]:
+        raise ValueError("a config.json of a Llama has one key for the biases of wq, wk, wv and "
+                         f"wo; got has_qkv_bias={biases['qkv']} and has_wo_bias={biases['wo']}. "
+                         "Write another format")
     about = {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "attention_bias": False,
-        "mlp_bias": False, "hidden_act": "silu", "hidden_size": config.dim,
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama",
+        "attention_bias": biases["qkv"], "mlp_bias": biases["ffn"], "hidden_act": "silu",
+        "hidden_size": config.dim,
         "intermediate_size": ffn_dim, "head_dim": config.head_dim,
         "num_hidden_layers": config.n_layers, "num_attention_heads": config.n_heads,
         "num_key_value_heads": config.n_kv_heads, "vocab_size": config.vocab_size,
@@ -173,6 +257,8 @@ def config_to(config: LlamaConfig, *, dtype: torch.dtype) -> dict[str, Any]:
         "tie_word_embeddings": config.is_tied,
         "torch_dtype": str(dtype).removeprefix("torch."),
     }
+    if config.rope_linear_factor != 1:
+        about["rope_scaling"] = {"rope_type": "linear", "factor": config.rope_linear_factor}
     if (scaling := config.rope_scaling) is not None:
         about["rope_scaling"] = {
             "rope_type": "llama3", "factor": scaling.factor,
@@ -182,5 +268,5 @@ def config_to(config: LlamaConfig, *, dtype: torch.dtype) -> dict[str, Any]:
     return about
 
 
-def _or(value: Any, otherwise: Any) -> Any:
-    return otherwise if value is None else value
+def _is_one(value: Any) -> bool:
+    return not isinstance(value, bool) and value == 1

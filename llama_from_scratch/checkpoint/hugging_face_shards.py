@@ -13,6 +13,8 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from llama_from_scratch.checkpoint import safetensors_file
 from llama_from_scratch.checkpoint.json_file import read_json, write_json
 from llama_from_scratch.checkpoint.safetensors_file import TensorEntry
+from llama_from_scratch.checkpoint.strict import listed
+from llama_from_scratch.foreign import is_there, plain, shown
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -23,7 +25,7 @@ def entries(folder: Path) -> dict[str, TensorEntry]:
     Raises ValueError if a file is missing or damaged, or if the index and the files do not say the
     same.
     """
-    has_single, has_index = (folder / SINGLE).exists(), (folder / INDEX).exists()
+    has_single, has_index = is_there(folder / SINGLE), is_there(folder / INDEX)
     if has_single and has_index:
         raise ValueError(f"weights lie in {SINGLE} or in the shards of {INDEX}; {folder} has both. "
                          "Remove the one that is older")
@@ -54,7 +56,7 @@ def entries(folder: Path) -> dict[str, TensorEntry]:
                 problems.append(f"{name} is in {file} and in {weight_map[name]}")
     if problems:
         raise ValueError(f"the shards of {folder / INDEX} must hold just what it says; "
-                         f"{'; '.join(problems[:8])}. Download the checkpoint again")
+                         f"{listed(problems)}. Download the checkpoint again")
     return {name: entry for found in shards.values() for name, entry in found.items()}
 
 
@@ -96,10 +98,10 @@ def _weight_map(folder: Path) -> dict[str, str]:
     files = sorted(set(weight_map.values()))
     if outside := [file for file in files if not _is_in_this_folder(file)]:
         raise ValueError(f"the shards of {folder / INDEX} must lie beside it; it names "
-                         f"{outside[0]!r}, which is elsewhere. Do not trust this checkpoint")
-    if missing := [file for file in files if not (folder / file).is_file()]:
+                         f"{shown(outside[0])}, which is elsewhere. Do not trust this checkpoint")
+    if missing := [file for file in files if not is_there(folder / file)]:
         raise ValueError(f"{folder / INDEX} names files that are not there: "
-                         f"{', '.join(missing[:4])}. Download them")
+                         f"{plain(', '.join(missing[:4]))}. Download them")
     return dict(weight_map)
 
 

@@ -7,19 +7,30 @@ Notebook 18.
 """
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from llama_from_scratch.checkpoint.opened import Opened
 from llama_from_scratch.checkpoint.plain import LAYER_FIELDS, ffn_dims
-from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.config import Dense, LlamaConfig
 from llama_from_scratch.family import FAMILY
-from llama_from_scratch.tokenizer.chat_format import FORMATS, ChatFormat
+from llama_from_scratch.foreign import opened as opened_file
+from llama_from_scratch.foreign import plain
+from llama_from_scratch.tokenizer.chat_format import (
+    FORMATS,
+    ChatFormat,
+    ChatTemplate,
+    format_of,
+)
+from llama_from_scratch.tokenizer.hugging_face import plainly
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
-_SHAPE = ("dim", "n_heads", "n_kv_heads", *LAYER_FIELDS)
-_ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "max_seq_len", "is_tied")
+_BIASES = ("has_qkv_bias", "has_wo_bias", "has_ffn_bias")
+_SHAPE = ("dim", "n_heads", "n_kv_heads", "explicit_head_dim", *_BIASES, *LAYER_FIELDS)
+_ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "rope_linear_factor", "max_seq_len",
+               "is_tied", *_BIASES)
 
 
 def facts(opened: Opened) -> dict[str, str]:
@@ -28,12 +39,14 @@ def facts(opened: Opened) -> dict[str, str]:
     Raises ValueError if its tokenizer is damaged.
     """
     config, dtype = opened.config, opened.dtype
-    found = chat_format(config, opened.tokenizer())
+    tokenizer = opened.tokenizer()
+    found, marks = chat_format(config, tokenizer), marked_format(config, tokenizer)
     grouped = ("one for each head" if config.n_kv_heads == config.n_heads
                else f"{config.n_kv_heads}, shared")
     rows = {
         "format": opened.format,
         "family": release(config),
+        **_licenses(opened),
         "parameters": f"{config.n_params:,}"
         + (" (the output head is the embedding)" if config.is_tied else ""),
         "stored as": f"{', '.join(opened.kinds)}, {size(opened.n_bytes)} in "
@@ -42,8 +55,11 @@ def facts(opened: Opened) -> dict[str, str]:
         "layers": f"{config.n_layers}, {config.dim:,} wide, feed-forward "
                   + " or ".join(f"{width:,}" for width in ffn_dims(config)),
         "heads": f"{config.n_heads} of {config.head_dim}, key/value heads: {grouped}",
+        **({"biases": _biases(config)} if _biases(config) else {}),
         "vocabulary": f"{config.vocab_size:,}",
-        "chat format": "none" if found is None else found.name,
+        "chat format": found.name if found else "none" if marks is None
+                       else f"not said; the marks for turns are those of {marks.name}",
+        "a text ends at": ", ".join(_token_names(opened)) or "its length",
     }
     for as_dtype in dict.fromkeys([dtype or torch.float32, torch.bfloat16]):
         rows[f"memory, {_name(as_dtype)}"] = memory(config, as_dtype)
@@ -87,13 +103,73 @@ def release(config: LlamaConfig) -> str:
     return "none of the published" + (f"; computes as {' and '.join(alike)}" if alike else "")
 
 
-def chat_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
+def _licenses(opened: Opened) -> dict[str, str]:
+    """Under which license Meta released this model, and what the file of a license says.
+
+    Another maker's model may have the same config as one of Meta's, so both are shown.
+    """
+    rows = {}
+    same = [row for row in FAMILY.values() if row.config == opened.config]
+    if licenses := dict.fromkeys(row.license for row in same):
+        rows["license"] = " or ".join(f"Meta's is under the {license.name} ({license.allows})"
+                                      for license in licenses)
+    if (beginning := license_beginning(opened.where)) is not None:
+        rows["license file"] = beginning
+    return rows
+
+
+def license_beginning(where: Path) -> str | None:
+    """The name of a LICENSE file in a folder, or beside a file, and its first line, in one line.
+
+    None where there is none. Characters that a terminal would obey are shown escaped.
+    """
+    is_folder = where.is_dir()
+    files = (where if is_folder else where.parent).iterdir()
+    found = sorted(file for file in files if file.name.upper().startswith(("LICENSE", "LICENCE"))
+                   and file.is_file())
+    if not found:
+        return None
+    named = plain(found[0].name) + ("" if is_folder else ", beside it")
+    try:
+        with opened_file(found[0], need="a model has a license", may_be_empty=True) as source:
+            lines = source.read(4096).decode("utf-8-sig", errors="replace").splitlines()
+    except ValueError as error:
+        return f"{named}: {plain(error)}"
+    first = next((line.strip() for line in lines if line.strip()), "it is empty")
+    return f"{named}: {plain(first, max_chars=80)}"
+
+
+def _biases(config: LlamaConfig) -> str:
+    """The matrices that add a bias, in words; nothing if none does."""
+    kinds = [config.feed_forward(spec) for spec in config.layers]
+    has_ffn_bias = any(isinstance(kind, Dense) and kind.has_bias for kind in kinds)
+    claims = {"queries, keys and values": config.has_qkv_bias,
+              "attention's output": config.has_wo_bias, "feed-forward": has_ffn_bias}
+    return ", ".join(name for name, is_there in claims.items() if is_there)
+
+
+def chat_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | ChatTemplate | None:
+    """The format in which a model chats by what its files say; None if they say nothing of chats.
+
+    A template in the files is obeyed; where it writes what one of our formats does, it is that one.
+    Without a template, a model whose texts end as turns do chats in the format that its special
+    tokens are for.
+    """
+    marks = marked_format(config, tokenizer)
+    ours = list(dict.fromkeys(f for f in (marks, *FORMATS.values()) if f is not None))
+    found = format_of(tokenizer.prompting, tokenizer, ours=ours)
+    is_for_chats = tokenizer.prompting.is_for_chats(tokenizer.named_ids)
+    return marks if found is None and is_for_chats else found
+
+
+def marked_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
     """The format that the special tokens of a tokenizer are for; None if it has none for chats.
 
-    Files do not say whether a model was trained to chat: the base model of a generation has the
-    same ones. Llama 1 and 2 share a tokenizer, and only the epsilon tells them apart; from Llama
-    3.1 on RoPE's scaling tells the generation.
+    The base model of a generation has the same ones as the model for chats. Llama 1 and 2 share a
+    tokenizer, and only the epsilon tells them apart; from Llama 3.1 on RoPE's scaling tells the
+    generation.
     """
+    tokenizer = plainly(tokenizer)
     if isinstance(tokenizer, SentencePiece):
         return (FORMATS["llama-2"] if config.norm_eps >= 1e-5
                 and {"<s>", "</s>"} <= tokenizer.special_ids.keys() else None)
@@ -106,6 +182,12 @@ def chat_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
         return FORMATS["llama-3"]
     is_small = config.rope_scaling is not None and config.rope_scaling.factor == 32
     return FORMATS["llama-3.2" if is_small else "llama-3.1"]
+
+
+def _token_names(opened: Opened) -> list[str]:
+    """The tokens that end a text, by name, or by id where there is none."""
+    names = {i: name for name, i in opened.tokenizer().named_ids.items()}
+    return [names.get(i, str(i)) for i in sorted(opened.stop_ids)]
 
 
 def _differences(config: LlamaConfig, other: LlamaConfig) -> dict[str, Any]:

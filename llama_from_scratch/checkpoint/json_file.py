@@ -10,14 +10,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from llama_from_scratch import foreign
+from llama_from_scratch.foreign import shown
+
 
 def read_json(path: Path) -> Any:
     """The value in a JSON file. Raises ValueError if the file is missing or damaged."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"a checkpoint needs a JSON file at {path}; it cannot be read ({error}). "
-                         "Copy or save the checkpoint again") from error
+    return foreign.read_json(path, need="a checkpoint needs a JSON file")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -40,5 +39,6 @@ def differences(saved: Any, current: Any, *, where: str = "") -> list[str]:
     elif isinstance(saved, list) and isinstance(current, list):
         return [f"{where} has {len(saved)} entries there and {len(current)} here"]
     else:
-        return [] if saved == current else [f"{where} is {saved!r} there and {current!r} here"]
+        return [] if saved == current else [
+            f"{where} is {shown(saved)} there and {shown(current)} here"]
     return [line for name, a, b in pairs for line in differences(a, b, where=name)]

@@ -3,12 +3,13 @@
 Both sides know the order. Nothing in the file has a name, so its size is the check: it must be just
 what the header's sizes need. Version 0, the legacy one, has no mark and carries tables for RoPE
 that are not needed; version 1 has a mark and room in its header. The program runs Llama 2 alone:
-theta is 10,000 and epsilon 1e-5. The tokenizer is a tokenizer.bin beside the model.
+theta is 10,000 and epsilon 1e-5. The tokenizer is a file beside the model, usually tokenizer.bin.
 
 Notebook 18. Source: karpathy/llama2.c, export.py and run.c.
 """
 
 import dataclasses
+import io
 import math
 import os
 import struct
@@ -20,25 +21,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama_from_scratch.checkpoint import safetensors_file, tokenizer_files
+from llama_from_scratch.checkpoint import safetensors_file
 from llama_from_scratch.checkpoint.described import refuse_undescribed
 from llama_from_scratch.checkpoint.folders import creating_folder
 from llama_from_scratch.checkpoint.names import groups, shapes
 from llama_from_scratch.checkpoint.opened import Opened
-from llama_from_scratch.checkpoint.plain import ffn_dim_of, odd_layers, plain_layers
+from llama_from_scratch.checkpoint.plain import biases_of, ffn_dim_of, odd_layers, plain_layers
 from llama_from_scratch.checkpoint.safetensors_file import TensorEntry, read_tensor
 from llama_from_scratch.checkpoint.strict import refuse_impossible_sizes
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import is_there, opened, plain
 from llama_from_scratch.model.rope import rope_rotation
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer import tokenizer_bin
+from llama_from_scratch.tokenizer.prompting import Prompting
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 MODEL, TOKENIZER = "model.bin", "tokenizer.bin"
+_NEED = "a checkpoint needs a whole llama2.c file"
 _MAGIC = b"24ka"  # 0x616b3432, the lowest byte first
 _SIZES = ("dim", "ffn_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len")
 """Of the header, in its order."""
+_PROMPTING = Prompting(end_ids=frozenset({1, 2}), adds_bos=True)
+"""Its run ends a text at <s>, which begins the next one in its data, and so do chats at </s>."""
 _HEADER_BYTES = {0: 28, 1: 256}
-_FIXED = {"norm_eps": 1e-5, "rope_theta": 1e4, "rope_scaling": None}
+_FIXED = {"norm_eps": 1e-5, "rope_theta": 1e4, "rope_scaling": None, "explicit_head_dim": None,
+          "has_qkv_bias": False, "has_wo_bias": False, "rope_linear_factor": 1.0}
 _MATRICES = ("attention.wq.weight", "attention.wk.weight", "attention.wv.weight",
              "attention.wo.weight")
 _FEED_FORWARD = ("feed_forward.w_gate.weight", "feed_forward.w_down.weight",
@@ -64,8 +72,8 @@ def is_one(path: Path) -> bool:
     """
     if path.is_file():
         return path.suffix == ".bin"
-    return (path / MODEL).is_file() and not any((path / name).is_file()
-                                                for name in ("config.json", "params.json"))
+    return is_there(path / MODEL) and not any(is_there(path / name)
+                                              for name in ("config.json", "params.json"))
 
 
 def open_checkpoint(path: str | Path) -> Opened:
@@ -76,19 +84,20 @@ def open_checkpoint(path: str | Path) -> Opened:
     """
     path = Path(path)
     file = path / MODEL if path.is_dir() else path
-    try:
-        config, version = _header(file)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"a checkpoint needs a whole llama2.c file at {file}; it cannot be read "
-                         f"({error}). Export or download it again") from error
+    with opened(file, need=_NEED) as source:
+        try:
+            config, version = _header(source, file)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{_NEED} at {plain(file)}; it cannot be read ({error}). Export or "
+                             "download it again") from error
     places, at = {}, _HEADER_BYTES[version]
     for name, shape in _order(config, version):
         places[name] = TensorEntry(file=file, start=at, dtype=torch.float32, shape=shape)
         at += places[name].n_bytes
     return Opened(format="llama2.c", where=file, files=(file,), config=config, kinds=("float32",),
-                  dtype=torch.float32,
+                  dtype=torch.float32, prompting=_PROMPTING,
                   tensors=partial(_tensors, file, {name: places[name] for name in shapes(config)}),
-                  read_tokenizer=partial(_tokenizer, file.parent / TOKENIZER, config))
+                  read_tokenizer=partial(_tokenizer, file, config))
 
 
 def write(folder: str | Path, model: Llama, *, tokenizer: Any, version: int = 0) -> None:
@@ -105,7 +114,10 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, version: int = 0)
     config = model.config
     wrong = [f"{name}={getattr(config, name)!r}, not {value!r}" for name, value in _FIXED.items()
              if getattr(config, name) != value]
-    wrong += [f"layers with {spec}" for spec in odd_layers(config)]
+    odd = odd_layers(config)
+    wrong += [f"layers with {spec}" for spec in odd]
+    if not odd and biases_of(config)["ffn"]:
+        wrong.append("biases in the feed-forward")
     if wrong:
         raise ValueError(f"llama2.c runs Llama 2 and no other; this model has {', '.join(wrong)}. "
                          "Write another format")
@@ -134,13 +146,13 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, version: int = 0)
                     out.write(memoryview(piece.cpu().float().numpy().astype("<f4")).cast("B"))
 
 
-def _header(file: Path) -> tuple[LlamaConfig, int]:
-    with open(file, "rb") as opened:
-        head, n_bytes = opened.read(_HEADER_BYTES[1]), os.fstat(opened.fileno()).st_size
+def _header(source: io.BufferedReader, file: Path) -> tuple[LlamaConfig, int]:
+    head, n_bytes = source.read(_HEADER_BYTES[1]), os.fstat(source.fileno()).st_size
     version, at = (struct.unpack_from("<i", head, 4)[0],
                    8) if head.startswith(_MAGIC) and len(head) >= 8 else (0, 0)
     if version not in _ORDER or (at and version == 0):
-        raise ValueError(f"versions 0 and 1, in fp32, are read, and this is version {version}")
+        raise ValueError(f"versions 0 and 1, in fp32, are read, and this is version {version}: "
+                         "export it as one of those")
     if len(head) < _HEADER_BYTES[version]:
         raise ValueError(f"its header is {_HEADER_BYTES[version]} bytes long, and the file has "
                          f"{n_bytes}")
@@ -203,10 +215,24 @@ def _tensors(
                safetensors_file.view(entry, data) if is_same else read_tensor(entry, dtype=dtype))
 
 
-def _tokenizer(file: Path, config: LlamaConfig) -> SentencePiece:
-    if not file.is_file():
-        raise ValueError(f"a llama2.c checkpoint has its tokenizer in a {TOKENIZER} beside it; "
-                         f"there is none at {file}. Export it to there")
-    tokenizer = SentencePiece.load_llama2c(file)
-    tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(file.parent))
-    return tokenizer
+def _tokenizer(model: Path, config: LlamaConfig) -> SentencePiece:
+    """The tokenizer among the files beside a model, whatever its name is.
+
+    Raises ValueError unless just one has as many pieces as the embedding has rows.
+    """
+    cure = "Copy it to there, or name it: --tokenizer PATH, or load(..., tokenizer=PATH)"
+    read = {file.name: SentencePiece.load_llama2c(file) for file in sorted(model.parent.iterdir())
+            if file.is_file() and file != model and tokenizer_bin.is_one(file)}
+    fitting = {name: tokenizer for name, tokenizer in read.items()
+               if tokenizer.vocab_size == config.vocab_size}
+    if not fitting:
+        seen = [f"{name} has {tokenizer.vocab_size}" for name, tokenizer in read.items()]
+        raise ValueError(f"a llama2.c checkpoint has its tokenizer beside it, in a {TOKENIZER} or "
+                         f"another such file with {config.vocab_size} pieces, one for each row of "
+                         f"the embedding; in {model.parent} {', '.join(seen) or 'there is none'}. "
+                         f"It may be another model's, or have lost a part. {cure}")
+    if len({tokenizer.pieces for tokenizer in fitting.values()}) > 1:
+        raise ValueError(f"one file beside a model is its tokenizer; in {model.parent} "
+                         f"{', '.join(fitting)} all have the {config.vocab_size} pieces of "
+                         f"{model.name}, and they differ. {cure}")
+    return next(iter(fitting.values()))

@@ -5,12 +5,24 @@ Decides which format a path holds, and whether the model fits into memory.
 Notebook 18.
 """
 
+import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from llama_from_scratch.checkpoint import gguf, gguf_file, hub, hugging_face, llama2c, meta, native
+from llama_from_scratch.checkpoint import (
+    gguf,
+    gguf_file,
+    gguf_split,
+    hub,
+    hugging_face,
+    llama2c,
+    meta,
+    native,
+    tokenizer_files,
+)
 from llama_from_scratch.checkpoint.folders import find
 from llama_from_scratch.checkpoint.json_file import read_json
 from llama_from_scratch.checkpoint.machine import refuse_absent_device
@@ -20,19 +32,27 @@ from llama_from_scratch.checkpoint.opened import (
     build,
     refuse_what_cannot_be_built,
 )
+from llama_from_scratch.checkpoint.tokenizer_file import read_file
+from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import is_there, naming, opened, shown
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer import released
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
+
+_NEED = "a checkpoint needs a folder or a weight file"
 
 
 def load(
-    path: str | Path, *, revision: str | None = None, dtype: torch.dtype | None = None,
-    device: torch.device | str = "cpu", memory_bytes: int | None = None,
-    on_tensor: OnTensor | None = None,
+    path: str | Path, *, revision: str | None = None, tokenizer: str | Path | None = None,
+    dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
+    memory_bytes: int | None = None, on_tensor: OnTensor | None = None,
 ) -> tuple[Llama, Any]:
     """The model of a checkpoint in any format that is known, and its tokenizer.
 
     `path`: a file or folder, or the name of a model on the Hugging Face Hub, such as
     "meta-llama/Llama-3.2-1B-Instruct"; what exists is a path. `revision`: of a model on the Hub a
-    branch, a tag or a commit, by default its main branch. `dtype`: by default that of the files.
+    branch, a tag or a commit, by default its main branch. `tokenizer`: a file or folder with the
+    tokenizer, by default that of the checkpoint. `dtype`: by default that of the files.
     `memory_bytes`: what the weights may take, by default what is free on `device`.
     `on_tensor(n_bytes_done, n_bytes)` is called after each tensor, for a progress bar. A model in
     the dtype of its files may be views of them, read when they are used: leave the files as they
@@ -43,26 +63,50 @@ def load(
     together.
     """
     refuse_absent_device(device)  # before a download
-    opened = open_checkpoint(path, revision=revision)
+    opened = open_checkpoint(path, revision=revision, tokenizer=tokenizer)
     # Before the tokenizer is read, which may take seconds.
     refuse_what_cannot_be_built(opened, dtype=dtype, device=device, memory_bytes=memory_bytes)
-    tokenizer = opened.tokenizer()
+    found = opened.tokenizer()
     model = build(
         opened, dtype=dtype, device=device, memory_bytes=memory_bytes, on_tensor=on_tensor)
-    return model, tokenizer
+    return model, found
 
 
-def open_checkpoint(path: str | Path, *, revision: str | None = None) -> Opened:
+def open_checkpoint(
+    path: str | Path, *, revision: str | None = None, tokenizer: str | Path | None = None
+) -> Opened:
     """The checkpoint at `path`, as `load` takes it, its weights not read yet.
 
     Raises ValueError as `load` does.
     """
     path = _local(path, revision)
+    with naming(path):
+        found = _opened(path)
+    if tokenizer is None:
+        return found
+    return dataclasses.replace(
+        found, read_tokenizer=partial(_named_tokenizer, Path(tokenizer), found.config))
+
+
+def _named_tokenizer(path: Path, config: LlamaConfig) -> AnyTokenizer:
+    """The tokenizer in a file that the caller named, held against the model."""
+    generation = tokenizer_files.generation_of(config)
+    n_special = len(released.SPECIAL_TOKENS[generation])
+    found = read_file(path, n_ranks=config.vocab_size - n_special, generation=generation)
+    if found is None:
+        raise ValueError("a tokenizer is a tokenizer.json, tokenizer.model or tokenizer.bin, or a "
+                         f"GGUF file of a vocabulary alone; {path} is none of them. Give one")
+    tokenizer_files.refuse_other_vocabulary(found, config, where=str(path))
+    return found
+
+
+def _opened(path: Path) -> Opened:
+    """The checkpoint in a file or folder of this machine."""
     if gguf_file.is_one(path):
         return gguf.open_checkpoint(path)
     if llama2c.is_one(path):
         return llama2c.open_checkpoint(path)
-    is_hugging_face, is_meta = (path / "config.json").is_file(), (path / "params.json").is_file()
+    is_hugging_face, is_meta = is_there(path / "config.json"), is_there(path / "params.json")
     if is_hugging_face and is_meta:
         raise ValueError(f"a folder holds one checkpoint, and {path} has the config.json of one "
                          "and the params.json of another. Move one of them, or say which: "
@@ -70,29 +114,36 @@ def open_checkpoint(path: str | Path, *, revision: str | None = None) -> Opened:
                          "checkpoint.meta.open_checkpoint")
     if is_meta:
         return meta.open_checkpoint(path)
-    if (found := find(path)) is not None and _format_of(found) != native.FORMAT:
+    # A config.json beside a GGUF file and no other weights describes what that was made from.
+    if (path.is_dir() and not any(path.glob("*.safetensors"))
+        and (only_one := gguf_split.only_one_in(path)) is not None):
+        return gguf.open_checkpoint(only_one)
+    found = path if is_hugging_face else find(path)
+    if found is not None and _format_of(found) != native.FORMAT:
         return hugging_face.open_checkpoint(path)
     if found is not None:
         return native.open_checkpoint(path)
-    if path.is_file():
+    if is_there(path) and not path.is_dir():
+        with opened(path, need=_NEED):
+            pass
         raise ValueError("a checkpoint is a folder with config.json or params.json, or a GGUF "
                          f"file, or a .bin of llama2.c; {path} is a file. Give its folder, or "
                          "download it again")
     state = "has neither; give the one with the weights" if path.is_dir() else "is not there"
     raise ValueError("a checkpoint is a folder with config.json (our own or Hugging Face's "
-                     "layout) or params.json (Meta's), or a GGUF file, or a .bin of llama2.c; "
-                     f"{path} {state}")
+                     "layout) or params.json (Meta's), or a GGUF file or a folder with one, or a "
+                     f".bin of llama2.c; {path} {state}")
 
 
 def _local(path: str | Path, revision: str | None) -> Path:
     """Where a checkpoint is, downloaded first if `path` is a name on the Hub."""
-    is_there = Path(path).exists() or find(path) is not None
-    if not is_there and isinstance(path, str) and hub.is_id(path):
+    has_path = is_there(path) or find(path) is not None
+    if not has_path and isinstance(path, str) and hub.is_id(path):
         return hub.fetch(path, revision=revision)
-    if not is_there and isinstance(path, str):
+    if not has_path and isinstance(path, str):
         raise ValueError("a checkpoint is given by a path or by its name on the Hugging Face Hub, "
-                         f"owner/name; {path!r} is no such name, and as a path it is not there. "
-                         "Check the spelling and the folder you are in")
+                         f"owner/name; {shown(path)} is no such name, and as a path it is not "
+                         "there. Check the spelling and the folder you are in")
     if revision is not None:
         raise ValueError(f"a revision goes with a name on the Hugging Face Hub; {path} is a path, "
                          f"got revision={revision!r}. Leave it out")

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import shown
 
 
 def refuse_absent_device(device: torch.device | str) -> None:
@@ -19,20 +20,22 @@ def refuse_absent_device(device: torch.device | str) -> None:
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"{rule}; got device={device!r}, which names none. "
-                         "Choose \"cpu\", \"cuda\", or \"cuda:1\" for the second GPU") from error
+        raise ValueError(f"{rule}; got device={shown(device)}, which names none. "
+                         "Choose \"cpu\", \"cuda\", or \"cuda:1\" for the second GPU (on the "
+                         "command line --device cuda:1)") from error
     if wanted.type == "cuda" and not torch.cuda.is_available():
         why = ("no NVIDIA GPU or driver was found" if torch.backends.cuda.is_built()
                else "this PyTorch is built without CUDA")
-        raise ValueError(f"{rule}; got device={str(device)!r}, and {why}. Choose device=\"cpu\", "
-                         "or install a driver and a PyTorch with CUDA")
+        raise ValueError(f"{rule}; got device={str(device)!r}, and {why}. Choose "
+                         "device=\"cpu\" (on the command line --device cpu), or install a "
+                         "driver and a PyTorch with CUDA")
     try:
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{rule}; got device={str(device)!r}, which it cannot use "
-                         f"({reason:.160}). Choose device=\"cpu\", or another that is "
-                         "there") from error
+                         f"({reason:.160}). Choose device=\"cpu\" (on the command line "
+                         "--device cpu), or another that is there") from error
 
 
 def refuse_what_does_not_fit(
@@ -47,7 +50,8 @@ def refuse_what_does_not_fit(
     need = config.n_params * dtype.itemsize
     if room is None or need <= room:
         return
-    smaller = (" Ask for dtype=torch.bfloat16, which needs half, or take" if dtype.itemsize > 2
+    smaller = (" Ask for dtype=torch.bfloat16, which needs half (on the command line "
+               "--dtype bfloat16), or take" if dtype.itemsize > 2
                else " Take")
     raise ValueError(f"a model must fit into memory: the {config.n_params / 1e9:.2f} billion "
                      f"parameters of {where} need {need / 1e9:.2f} GB in "

@@ -21,16 +21,22 @@ from llama_from_scratch.checkpoint import meta_shards, tokenizer_files
 from llama_from_scratch.checkpoint.described import refuse_undescribed
 from llama_from_scratch.checkpoint.folders import creating_folder
 from llama_from_scratch.checkpoint.json_file import read_json
-from llama_from_scratch.checkpoint.meta_params import config_from, is_old, params_of, text_params
+from llama_from_scratch.checkpoint.meta_params import (
+    NEEDED,
+    config_from,
+    is_old,
+    params_of,
+    text_params,
+)
 from llama_from_scratch.checkpoint.meta_shards import Cut, are_same, open_shard, shard_shapes
 from llama_from_scratch.checkpoint.names import META, TABLE
 from llama_from_scratch.checkpoint.opened import Opened, common_dtype, kinds_of
 from llama_from_scratch.checkpoint.strict import refuse_differences, refuse_impossible_sizes
 from llama_from_scratch.checkpoint.translation import translation
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import shown
 from llama_from_scratch.model.transformer import Llama
 
-_NEEDED = ("dim", "n_layers", "n_heads", "multiple_of", "norm_eps")
 _EMBEDDING, _HEAD, _QUERIES, _KEYS = (
     TABLE.name_of(role, META) for role in ("embedding", "head", "queries", "keys"))
 
@@ -101,17 +107,21 @@ def _config(
     params: Mapping[str, Any], shards: Sequence[Mapping[str, Tensor]], *, where: Path
 ) -> LlamaConfig:
     """The config as stored: key/value heads that several shards repeat still count."""
-    problems = [f"{key} is missing" for key in _NEEDED if key not in params]
+    problems = [f"{key} is missing" for key in NEEDED if key not in params]
     n_layers = params.get("n_layers")
     if type(n_layers) is not int or n_layers > len(shards[0]):
-        problems.append(f"n_layers is {n_layers!r}, and a file holds {len(shards[0])} tensors in "
-                        "all")
+        problems.append(f"n_layers is {shown(n_layers)}, and a file holds {len(shards[0])} "
+                        "tensors in all")
     if _EMBEDDING not in shards[0] or shards[0][_EMBEDDING].ndim != 2:
         problems.append(f"the files hold no matrix called {_EMBEDDING}")
     if problems:
         raise ValueError(f"{where} describes no model of this version: {'; '.join(problems)}. "
                          "Download it again")
     wq, dim = shards[0].get(_QUERIES), params["dim"]
+    if wq is not None and wq.ndim == 2 and type(dim) is int and wq.shape[0] > dim:
+        raise ValueError(f"heads share dim equally in Meta's layout, so wq has no more than {dim} "
+                         f"rows; in {where.parent} it has {wq.shape[0]}. Load another format of "
+                         "this model")
     if (wq is not None and wq.ndim == 2 and type(dim) is int
         and 0 < wq.shape[0] != dim / len(shards)):
         raise ValueError(f"wq has {dim} rows in all and {wq.shape[0]} in each file, so there must "
@@ -121,9 +131,9 @@ def _config(
     n_parts = 1 if _is_cut_by_column(shards[0], dim) else len(shards)
     vocab_size = shards[0][_EMBEDDING].shape[0] * n_parts
     if params.get("vocab_size", -1) not in (-1, vocab_size):
-        raise ValueError(f"{where} says vocab_size {params['vocab_size']!r}, but the {len(shards)} "
-                         f"files hold an embedding of {vocab_size} rows. Check that all files are "
-                         "there and of the same model")
+        raise ValueError(f"{where} says vocab_size {shown(params['vocab_size'])}, but the "
+                         f"{len(shards)} files hold an embedding of {vocab_size} rows. Check that "
+                         "all files are there and of the same model")
     return config_from(params, vocab_size=vocab_size, is_tied=_is_tied(shards), where=where)
 
 

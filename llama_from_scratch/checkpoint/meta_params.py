@@ -13,24 +13,46 @@ from pathlib import Path
 from typing import Any
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint.plain import ffn_dim_of, plain_layers
-from llama_from_scratch.config import LlamaConfig, RopeScaling
+from llama_from_scratch.checkpoint.plain import biases_of, ffn_dim_of, plain_layers
+from llama_from_scratch.config import LlamaConfig, RopeScaling, nearest
+from llama_from_scratch.foreign import shown
 
-# Keys of models that compute something else; other unknown keys are about running, such as a batch
-# size.
+# Keys of models that compute something else, if they are on: not null, false, 0 or -1.
 _LATER = {
     "vision_chunk_size": "Llama 3.2 Vision",
     "vision_num_cross_attention_layers": "Llama 3.2 Vision",
     "moe_args": "Llama 4", "vision_args": "Llama 4", "nope_layer_interval": "Llama 4",
-    "use_qk_norm": "Llama 4", "attention_chunk_size": "Llama 4",
+    "use_qk_norm": "Llama 4", "attention_chunk_size": "Llama 4", "ffn_exp": "Llama 4",
+    "attn_temperature_tuning": "Llama 4",
     "quantization_args": "a quantized Llama", "lora_args": "a Llama with adapters",
 }
+NEEDED = ("dim", "n_layers", "n_heads")
+_READ = (*NEEDED, "n_kv_heads", "multiple_of", "ffn_dim_multiplier", "norm_eps", "vocab_size",
+         "rope_theta", "use_scaled_rope", "rope_scaling_factor", "rope_high_freq_factor",
+         "head_dim", "max_seq_len")
+# How Meta's programs run a model, and the numbers of parts that are off.
+_IGNORED = ("max_batch_size", "model_parallel_size", "vision_max_num_chunks", "floor_scale",
+            "attn_scale")
+_NORM_EPS, _MULTIPLE_OF = 1e-5, 256
+"""The defaults of Meta's code for keys that a file leaves out."""
+
+
+_LLAMA_3 = family.config("llama-3-8b")
 
 
 def params_of(config: LlamaConfig) -> dict[str, Any]:
     """The content of params.json for a config. Raises ValueError if it has no words for it."""
     ffn_dim = ffn_dim_of(
         config, rule="params.json has no words for layers without RoPE or with chunks")
+    if config.explicit_head_dim is not None or any(biases_of(config).values()):
+        biases = ", ".join(name for name, is_there in biases_of(config).items() if is_there)
+        raise ValueError("params.json has no words for heads that do not share dim equally, nor "
+                         f"for biases; got {config.n_heads} heads of {config.head_dim} in "
+                         f"dim={config.dim}, and biases of {biases or 'nothing'}. "
+                         "Write another format")
+    if config.rope_linear_factor != 1:
+        raise ValueError("params.json has no words for a RoPE that turns all pairs slower; got "
+                         f"rope_linear_factor={config.rope_linear_factor}. Write another format")
     width, multiplier = _width_rule(config.dim, ffn_dim)
     params: dict[str, Any] = {
         "dim": config.dim, "n_layers": config.n_layers, "n_heads": config.n_heads}
@@ -69,37 +91,108 @@ def config_from(
     """Our config from the content of params.json and what only the weights tell.
 
     The factor of RoPE's scaling is not in the released files: 32 for the sizes of Llama 3.2, 8 for
-    all others. Raises ValueError if a key is missing, or if the model is of a kind that is not
-    built here.
+    all others. Another key that is absent has the default of Meta's code. Raises
+    ValueError if a key is missing, unknown or of another type, or if the model is of a kind that is
+    not built here.
     """
     try:
-        ffn_dim = family.ffn_dim(params["dim"], multiple_of=params["multiple_of"],
-                                 multiplier=params.get("ffn_dim_multiplier"))
-        n_kv_heads = params.get("n_kv_heads")
-        return LlamaConfig(
-            dim=params["dim"], n_heads=params["n_heads"],
-            n_kv_heads=params["n_heads"] if n_kv_heads is None else n_kv_heads,
-            vocab_size=vocab_size, max_seq_len=_max_seq_len(params), norm_eps=params["norm_eps"],
-            rope_theta=params.get("rope_theta", 1e4), rope_scaling=_scaling(params),
-            is_tied=is_tied, **plain_layers(params["n_layers"], ffn_dim=ffn_dim))
-    except (TypeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"{where} describes no model of this version: {error}") from error
+        config = _config(params, vocab_size=vocab_size, is_tied=is_tied)
+    except ValueError as error:
+        raise ValueError(f"{where} describes no model of this version: {error}. Correct it, or "
+                         "download it again") from error
+    return config
+
+
+def _config(params: Mapping[str, Any], *, vocab_size: int, is_tied: bool) -> LlamaConfig:
+    _refuse_unknown(params)
+    if missing := [key for key in NEEDED if key not in params]:
+        raise ValueError(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+    for key in (*NEEDED, "multiple_of"):
+        _refuse_other_number(params, key, int)
+    for key in ("ffn_dim_multiplier", "rope_scaling_factor", "rope_high_freq_factor"):
+        if params.get(key) is not None:
+            _refuse_other_number(params, key, float)
+    if not isinstance(params.get("use_scaled_rope", False), bool):
+        raise ValueError("use_scaled_rope is true or false, got "
+                         f"{shown(params['use_scaled_rope'])}")
+    ffn_dim = family.ffn_dim(params["dim"], multiple_of=params.get("multiple_of", _MULTIPLE_OF),
+                             multiplier=params.get("ffn_dim_multiplier"))
+    n_kv_heads = params.get("n_kv_heads")
+    config = LlamaConfig(
+        dim=params["dim"], n_heads=params["n_heads"],
+        n_kv_heads=params["n_heads"] if n_kv_heads is None else n_kv_heads,
+        vocab_size=vocab_size, max_seq_len=_max_seq_len(params),
+        norm_eps=params.get("norm_eps", _NORM_EPS), rope_theta=_theta(params),
+        rope_scaling=_scaling(params), is_tied=is_tied,
+        **plain_layers(params["n_layers"], ffn_dim=ffn_dim))
+    if params.get("head_dim") not in (None, config.head_dim):
+        raise ValueError(f"head_dim is dim / n_heads = {config.head_dim} in every Llama up to 3.3, "
+                         f"got {shown(params['head_dim'])}")
+    return config
+
+
+def _refuse_unknown(params: Mapping[str, Any]) -> None:
+    """Raises ValueError for a key that Meta's code does not have: a typing error, or another model.
+
+    A misspelt key would leave its number at the default, and the model would compute something
+    else.
+    """
+    known = (*_READ, *_IGNORED, *_LATER)
+    if unknown := [key for key in params if key not in known]:
+        raise ValueError(f"{shown(unknown[0])} is not a key of params.json; "
+                         f"{nearest(unknown[0], _READ)} Remove it only if you are sure that it "
+                         "does not change what the model computes")
+
+
+def _refuse_other_number(params: Mapping[str, Any], key: str, kind: type) -> None:
+    value = params.get(key, 1)
+    accepted = (int,) if kind is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, accepted) or not 0 < value < 2**31:
+        raise ValueError(f"{key} is {'an int' if kind is int else 'a number'} above 0 and below "
+                         f"2**31, got {shown(value)}")
+
+
+def _theta(params: Mapping[str, Any]) -> Any:
+    """RoPE's theta: the file's, or the default of the code that can read the file.
+
+    Only that of Llama 3 knows `use_scaled_rope` and vocabularies of this size.
+    """
+    is_llama_3 = "use_scaled_rope" in params or params.get("vocab_size") == _LLAMA_3.vocab_size
+    default = _LLAMA_3.rope_theta if is_llama_3 else 1e4
+    return params.get("rope_theta", default)
 
 
 def text_params(params: Any, *, where: Path) -> dict[str, Any]:
     """The keys of params.json, which some releases nest.
 
-    Raises ValueError for a model that is not built here.
+    Raises ValueError for an unknown key or a model that is not built here.
     """
     if isinstance(params, dict) and isinstance(params.get("model"), dict):
+        if both := sorted(params.keys() & {*_READ, *_LATER}):
+            raise ValueError(f"{where} describes the model under \"model\" or beside it; it has "
+                             f"{', '.join(both)} beside it. Remove one, or download it again")
         params = params["model"]
     if not isinstance(params, dict):
         raise ValueError(f"{where} must hold a JSON object; got {type(params).__name__}. Download "
                          "it again")
-    if later := [f"{key}, as in {of}" for key, of in _LATER.items() if params.get(key)]:
+    try:
+        _refuse_unknown(params)
+    except ValueError as error:
+        raise ValueError(f"{where} describes no model of this version: {error}") from error
+    if later := [f"{key}, as in {of}" for key, of in _LATER.items()
+                 if params.get(key) not in (None, False, 0, -1)]:
         raise ValueError(f"{where} has {'; '.join(later)}, which is not built yet; this version "
                          "has the text models Llama 1 to 3.3. Load one of those")
+    if params.get("head_dim") is not None and not _is_share(params["head_dim"], params):
+        raise ValueError("heads share dim equally in the text models of Meta's layout; "
+                         f"{where} says head_dim {params['head_dim']!r:.80}. Load another format "
+                         "of this model")
     return params
+
+
+def _is_share(head_dim: Any, params: Mapping[str, Any]) -> bool:
+    dim, n_heads = params.get("dim"), params.get("n_heads")
+    return all(type(n) is int for n in (head_dim, dim, n_heads)) and head_dim * n_heads == dim
 
 
 def _scaling(params: Mapping[str, Any]) -> RopeScaling | None:
@@ -110,8 +203,9 @@ def _scaling(params: Mapping[str, Any]) -> RopeScaling | None:
     base = next((c.rope_scaling for c in published
                  if c.rope_scaling is not None and [c.dim, c.n_layers, c.n_heads] == sizes),
                 family.config("llama-3.1-8b").rope_scaling)
-    factor = params.get("rope_scaling_factor")
-    return base if factor is None else dataclasses.replace(base, factor=factor)
+    given = {"factor": params.get("rope_scaling_factor"),
+             "high_freq_factor": params.get("rope_high_freq_factor")}
+    return dataclasses.replace(base, **{k: v for k, v in given.items() if v is not None})
 
 
 def _max_seq_len(params: Mapping[str, Any]) -> int:
@@ -120,10 +214,12 @@ def _max_seq_len(params: Mapping[str, Any]) -> int:
         return params["max_seq_len"]
     if params.get("use_scaled_rope"):
         like = "llama-3.1-8b"
-    elif "rope_theta" in params:
+    elif "rope_theta" in params or _theta(params) != 1e4:
         like = "llama-3-8b"
     else:
-        like = "llama-1-7b" if params["norm_eps"] < 1e-5 else "llama-2-7b"
+        norm_eps = params.get("norm_eps", _NORM_EPS)
+        is_llama_1 = isinstance(norm_eps, (int, float)) and norm_eps < 1e-5
+        like = "llama-1-7b" if is_llama_1 else "llama-2-7b"
     return family.config(like).max_seq_len
 
 

@@ -8,24 +8,30 @@ Notebook 18. Sources: llama-models, models/checkpoint.py; transformers,
 models/llama/convert_llama_weights_to_hf.py.
 """
 
+import io
 import itertools
+import os
 import pickle
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from llama_from_scratch.checkpoint.names import META
+from llama_from_scratch.checkpoint.names import META, TABLE
 from llama_from_scratch.checkpoint.translation import TensorPiece, Translation, to_ours, to_theirs
 from llama_from_scratch.config import LlamaConfig, record
+from llama_from_scratch.foreign import is_there, opened, plain, shown
 
 # What a damaged pickle or zip archive may raise on its way through torch.load.
-_DAMAGE = (ArithmeticError, AssertionError, AttributeError, EOFError, LookupError, OSError,
-           pickle.UnpicklingError,
-           RecursionError, RuntimeError, TypeError, ValueError, struct.error, zipfile.BadZipFile)
+_DAMAGE = (ArithmeticError, AssertionError, AttributeError, EOFError, ImportError, LookupError,
+           MemoryError, OSError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError,
+           struct.error, zipfile.BadZipFile, zlib.error)
+_NEED = "a checkpoint needs a whole .pth file"
+_EMBEDDING, _HEAD = (TABLE.name_of(role, META) for role in ("embedding", "head"))
 
 
 @record
@@ -56,28 +62,68 @@ def open_shard(file: Path) -> dict[str, Tensor]:
     Raises ValueError if the file is no whole archive, or if its pickle holds anything but a flat
     dict of tensors.
     """
-    try:
-        _refuse_forged_lengths(file)
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    except _DAMAGE as error:
-        reason = str(error).split("\n")[0][:300]
-        if isinstance(error, pickle.UnpicklingError):
-            raise ValueError(f"a .pth file may hold tensors and nothing that runs; {file} asks for "
-                             f"more ({reason}). Do not open it by other means unless you trust its "
-                             "maker") from error
-        raise ValueError(f"a checkpoint needs a whole .pth file at {file}; it cannot be read "
-                         f"({reason}). Copy or download the checkpoint again") from error
-    is_flat = isinstance(content, dict) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items())
-    if not is_flat:
-        raise ValueError(f"a .pth file of a Llama holds tensors by name; {file} holds something "
-                         "else. Download it again")
-    size = file.stat().st_size
+    with opened(file, need=_NEED) as source:
+        size = os.fstat(source.fileno()).st_size
+        try:
+            _refuse_forged_lengths(source)
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        except _DAMAGE as error:
+            reason = plain(str(error).split("\n")[0], max_chars=300)
+            if isinstance(error, pickle.UnpicklingError):
+                raise ValueError("a .pth file may hold tensors and nothing that runs; "
+                                 f"{plain(file)} asks for more ({reason}). Do not open it by other "
+                                 "means unless you trust its maker") from error
+            raise ValueError(f"{_NEED} at {plain(file)}; it cannot be read ({reason}). Copy or "
+                             "download the checkpoint again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"a .pth file of a Llama holds tensors by name; {plain(file)} holds "
+                         f"something else, a {type(content).__name__}. Download it again")
     for name, tensor in content.items():
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.nbytes > size:
-            raise ValueError(f"{name} in {file} is said to have {tensor.nbytes} bytes, and the "
-                             f"file has {size}. Download it again")
-    return {name: tensor for name, tensor in content.items() if name not in META.ignored}
+        if odd := _oddness(name, tensor, size):
+            raise ValueError("a .pth file of a Llama holds plain tensors by name; "
+                             f"{plain(name)} in {plain(file)} is {odd}. Download it again, or save "
+                             "it with torch.save({name: tensor.contiguous(), ...})")
+    _refuse_overlaps(content, file)
+    return {name: tensor.detach() for name, tensor in content.items() if name not in META.ignored}
+
+
+def _oddness(name: object, tensor: object, file_bytes: int) -> str | None:
+    """What is wrong with an entry of a .pth file, in words; None for a plain tensor with a name.
+
+    Nothing is asked of a tensor that its kind may not answer.
+    """
+    if not isinstance(name, str):
+        return f"under a {type(name).__name__} and not under a name"
+    if type(tensor) not in (Tensor, torch.nn.Parameter):
+        return f"a {type(tensor).__name__}"
+    if tensor.layout != torch.strided:
+        return f"a sparse tensor ({str(tensor.layout).removeprefix('torch.')})"
+    if tensor.is_quantized or tensor.is_nested:
+        return "a quantized tensor" if tensor.is_quantized else "a nested tensor"
+    if tensor.device.type != "cpu":
+        return f"on the device {tensor.device.type!r}, without values in the file"
+    if tensor.nbytes > file_bytes:
+        return f"said to have {tensor.nbytes} bytes, and the file has {file_bytes}"
+    if not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
+        return f"a view with the steps {tensor.stride()} for the shape {tuple(tensor.shape)}"
+    return None
+
+
+def _refuse_overlaps(content: Mapping[str, Tensor], file: Path) -> None:
+    """Raises ValueError for tensors that share memory, which many names would multiply.
+
+    The head may be the embedding, and this alone.
+    """
+    last, end = "", 0
+    for name, tensor in sorted(content.items(), key=lambda item: item[1].data_ptr()):
+        if not tensor.nbytes:
+            continue
+        may_be_same = {last, name} == {_EMBEDDING, _HEAD}
+        if tensor.data_ptr() < end and not may_be_same:
+            raise ValueError(f"each tensor of a .pth file has its own bytes; in {plain(file)} "
+                             f"{shown(name)} has some of those of {shown(last)}. Save the file "
+                             "with a copy of each: torch.save({name: tensor.clone(), ...})")
+        last, end = name, max(end, tensor.data_ptr() + tensor.nbytes)
 
 
 def files_of(folder: Path) -> list[Path]:
@@ -86,7 +132,7 @@ def files_of(folder: Path) -> list[Path]:
     Raises ValueError if there is none, or a gap.
     """
     files = sorted(folder.glob("consolidated.*.pth"))
-    if (folder / "consolidated.pth").is_file():
+    if is_there(folder / "consolidated.pth"):
         files.append(folder / "consolidated.pth")
     if not files:
         raise ValueError(f"a checkpoint in Meta's layout has consolidated.00.pth and on; {folder} "
@@ -216,18 +262,21 @@ def _refuse_unequal_copies(parts: Sequence[Tensor], n_copies: int, name: str) ->
                              "Check that all files are of the same model")
 
 
-def _refuse_forged_lengths(file: Path) -> None:
+def _refuse_forged_lengths(file: io.BufferedReader) -> None:
     """Raises ValueError for an archive whose entries claim to be longer than the file.
 
     PyTorch writes its archives uncompressed, and allocates what an entry claims.
     """
     if not zipfile.is_zipfile(file):
-        raise ValueError("it is no zip archive, as torch.save has written since version 1.6")
+        is_old = file.seek(0) == 0 and file.read(2) == b"\x80\x02"
+        raise ValueError("it is no zip archive, as torch.save has written since PyTorch 1.6"
+                         + (", and seems older: read it with torch.load(..., weights_only=True) "
+                            "and save it again with torch.save" if is_old else ""))
     with zipfile.ZipFile(file) as archive:
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                raise ValueError(f"its entry {entry.filename!r} is compressed, which PyTorch never "
-                                 "does")
-            if entry.header_offset + entry.file_size > file.stat().st_size:
-                raise ValueError(f"its entry {entry.filename!r} is said to be {entry.file_size} "
-                                 "bytes long")
+                raise ValueError(f"its entry {shown(entry.filename)} is compressed, which PyTorch "
+                                 "never does")
+            if entry.header_offset + entry.file_size > os.fstat(file.fileno()).st_size:
+                raise ValueError(f"its entry {shown(entry.filename)} is said to be "
+                                 f"{entry.file_size} bytes long")

@@ -95,12 +95,13 @@ META = Format(name="Meta", of_layer="layers.{i}.", ignored=("rope.freqs",))
 GGUF = Format(name="GGUF", of_layer="blk.{i}.")
 
 
-def _same(hugging_face: str, meta: str, gguf: str) -> dict[Format, Theirs]:
-    return {HUGGING_FACE: Theirs(name=hugging_face), META: Theirs(name=meta),
-            GGUF: Theirs(name=gguf)}
+def _same(hugging_face: str, meta: str | None, gguf: str) -> dict[Format, Theirs]:
+    """The same in every format; None where Meta's has no such parameter."""
+    found = {HUGGING_FACE: Theirs(name=hugging_face), GGUF: Theirs(name=gguf)}
+    return found if meta is None else found | {META: Theirs(name=meta)}
 
 
-def _halves(hugging_face: str, meta: str, gguf: str) -> dict[Format, Theirs]:
+def _halves(hugging_face: str, meta: str | None, gguf: str) -> dict[Format, Theirs]:
     """The rows in GGUF are as ours: converters undo Hugging Face's order."""
     return (_same(hugging_face, meta, gguf)
             | {HUGGING_FACE: Theirs(name=hugging_face, has_halves=True)})
@@ -139,6 +140,22 @@ TABLE = Table(
             theirs=_same("mlp.up_proj.weight", "feed_forward.w3.weight", "ffn_up.weight")),
         Row(ours="feed_forward.w_down.weight", cut=1,
             theirs=_same("mlp.down_proj.weight", "feed_forward.w2.weight", "ffn_down.weight")),
+        # Biases, which no published Llama has. Those of wq and wk go with their rows; one that is
+        # added to a sum of shards is whole in each of them.
+        Row(ours="attention.wq.bias", cut=0, heads="n_heads",
+            theirs=_halves("self_attn.q_proj.bias", None, "attn_q.bias")),
+        Row(ours="attention.wk.bias", cut=0, heads="n_kv_heads",
+            theirs=_halves("self_attn.k_proj.bias", None, "attn_k.bias")),
+        Row(ours="attention.wv.bias", cut=0, heads="n_kv_heads",
+            theirs=_same("self_attn.v_proj.bias", None, "attn_v.bias")),
+        Row(ours="attention.wo.bias",
+            theirs=_same("self_attn.o_proj.bias", None, "attn_output.bias")),
+        Row(ours="feed_forward.w_gate.bias", cut=0,
+            theirs=_same("mlp.gate_proj.bias", None, "ffn_gate.bias")),
+        Row(ours="feed_forward.w_up.bias", cut=0,
+            theirs=_same("mlp.up_proj.bias", None, "ffn_up.bias")),
+        Row(ours="feed_forward.w_down.bias",
+            theirs=_same("mlp.down_proj.bias", None, "ffn_down.bias")),
     ),
 )
 

@@ -9,7 +9,12 @@ model.safetensors    the parameters under their names in `Llama`, in their own d
                      a tied head is stored once
 tokenizer.model      ranks in the tiktoken format, with {"special_tokens": [...], "pattern": ...}
                      in config.json; or SentencePiece's pieces, with {"prefix": ..., "bos": ...,
-                     "eos": ...}
+                     "eos": ...}; or in its place
+tokenizer.json       a vocabulary of another kind, as it was read, with {"bos": ..., "eos": ...}
+checksums.json       {file: CRC-32 of its bytes} for all files of the folder; a checkpoint without
+                     it, of an earlier version, is loaded unchecked
+
+What other files said of texts (`tokenizer.prompting`) is beside these keys.
 
 Notebook 17. The weight format: https://github.com/huggingface/safetensors.
 """
@@ -17,6 +22,7 @@ Notebook 17. The weight format: https://github.com/huggingface/safetensors.
 import contextlib
 import math
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -24,7 +30,7 @@ from typing import Any, get_args
 import torch
 from torch import Tensor
 
-from llama_from_scratch.checkpoint import safetensors_file
+from llama_from_scratch.checkpoint import checksums, safetensors_file
 from llama_from_scratch.checkpoint.described import refuse_undescribed
 from llama_from_scratch.checkpoint.folders import find, replacing_folder
 from llama_from_scratch.checkpoint.json_file import differences, read_json, write_json
@@ -38,8 +44,12 @@ from llama_from_scratch.checkpoint.safetensors_file import (
 )
 from llama_from_scratch.checkpoint.strict import listed, refuse_impossible_sizes
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import is_there, shown
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer, JsonTokenizer
+from llama_from_scratch.tokenizer.prompting import NOTHING_SAID, Prompting
 from llama_from_scratch.tokenizer.sentencepiece import Prefix, SentencePiece
 
 FORMAT = "llama_from_scratch 1"
@@ -47,9 +57,12 @@ FILES = ("config.json", "model.safetensors", "tokenizer.model")
 TRAINING_FILES = ("training.json", "optimizer.safetensors")
 """What a checkpoint in the middle of training also holds; `train.resume` writes and reads it."""
 _OF_RANKS, _OF_PIECES = {"special_tokens", "pattern"}, {"prefix", "bos", "eos"}
+_PROMPTING = "prompting"
+"""The key of what the files that a model came from said about texts, where they said anything."""
+_OF_JSON, JSON_FILE = {"bos", "eos"}, "tokenizer.json"
 
 
-def save(folder: str | Path, model: Llama, tokenizer: Tokenizer | SentencePiece) -> None:
+def save(folder: str | Path, model: Llama, tokenizer: AnyTokenizer) -> None:
     """Writes model and tokenizer to `folder`, in place of a checkpoint there; all or nothing.
 
     Raises ValueError if the model is not what its config describes, the tokenizer has ids the model
@@ -61,7 +74,7 @@ def save(folder: str | Path, model: Llama, tokenizer: Tokenizer | SentencePiece)
         write(unfinished, model, tokenizer=tokenizer)
 
 
-def load(folder: str | Path) -> tuple[Llama, Tokenizer | SentencePiece]:
+def load(folder: str | Path) -> tuple[Llama, AnyTokenizer]:
     """The model, on the CPU and in the dtype it was saved in, and its tokenizer.
 
     Raises ValueError if `folder` is no checkpoint of ours, a file of it is damaged or does not fit
@@ -73,8 +86,9 @@ def load(folder: str | Path) -> tuple[Llama, Tokenizer | SentencePiece]:
 
 def open_checkpoint(folder: str | Path) -> Opened:
     """The checkpoint in `folder`, its weights not yet read. Raises ValueError as `load` does."""
-    path, about = _describe(folder)
+    path, about, known = _describe(folder)
     config = _config(path, about)
+    checksums.refuse_damage(path / "config.json", known)
     entries = safetensors_file.entries(path / "model.safetensors")
     n_values = sum(math.prod(entry.shape) for entry in entries.values())
     refuse_impossible_sizes(config, n_values=n_values, where=path / "config.json")
@@ -82,10 +96,11 @@ def open_checkpoint(folder: str | Path) -> Opened:
                    shapes(config), path)
     dtypes = {entry.dtype for entry in entries.values()}
     return Opened(format="llama_from_scratch", where=path, files=(path / "model.safetensors",),
-                  config=config,
+                  config=config, prompting=_prompting(path, about, config),
                   kinds=kinds_of(dtypes), dtype=common_dtype(dtypes),
-                  tensors=partial(_tensors, {name: entries[name] for name in shapes(config)}),
-                  read_tokenizer=partial(_tokenizer, path, about))
+                  tensors=partial(_tensors, {name: entries[name] for name in shapes(config)},
+                                  path / "model.safetensors", known),
+                  read_tokenizer=partial(_tokenizer, path, about, known))
 
 
 def load_weights(folder: str | Path, model: Llama) -> None:
@@ -94,17 +109,27 @@ def load_weights(folder: str | Path, model: Llama) -> None:
     Their device stays, their dtype becomes the file's. Raises ValueError naming the keys whose
     values differ if the checkpoint is of another configuration.
     """
-    path, about = _describe(folder)
+    path, about, known = _describe(folder)
     if found := differences(_config(path, about).to_dict(), model.config.to_dict()):
         raise ValueError(f"the checkpoint in {folder} is of another configuration than the model: "
                          f"{'; '.join(found)}. Build the model from the checkpoint's config, or "
                          "choose another folder")
+    for name in ("config.json", "model.safetensors"):
+        checksums.refuse_damage(path / name, known)
     _fill(model, path)
 
 
-def load_tokenizer(folder: str | Path) -> Tokenizer | SentencePiece:
+def load_config(folder: str | Path) -> LlamaConfig:
+    """The config of a checkpoint, without reading the weights."""
+    path, about, known = _describe(folder)
+    config = _config(path, about)
+    checksums.refuse_damage(path / "config.json", known)
+    return config
+
+
+def load_tokenizer(folder: str | Path) -> AnyTokenizer:
     """The tokenizer of a checkpoint, without reading the weights."""
-    return _tokenizer(*_describe(folder))
+    return open_checkpoint(folder).tokenizer()
 
 
 @contextlib.contextmanager
@@ -114,33 +139,58 @@ def replacing(folder: str | Path) -> Iterator[Path]:
     That happens when the block ends well. Raises ValueError if `folder` holds files that are not a
     checkpoint's, which would be lost.
     """
-    with replacing_folder(folder, refuse=_refuse_foreign) as unfinished:
+    with replacing_folder(folder, refuse=refuse_foreign) as unfinished:
         yield unfinished
 
 
-def write(folder: Path, model: Llama, *, tokenizer: Tokenizer | SentencePiece) -> None:
-    """Writes the three files of a checkpoint into an existing folder, one after the other.
+def write(folder: Path, model: Llama, *, tokenizer: AnyTokenizer) -> None:
+    """Writes the files of a checkpoint into an existing folder, one after the other.
 
-    Not atomic by itself.
+    The last one has the checksums of all files that are there by then. Not atomic by itself.
     """
     refuse_what_cannot_be_saved(model, tokenizer)
     if isinstance(tokenizer, SentencePiece):
         beside = {"prefix": tokenizer.prefix, "bos": tokenizer.bos, "eos": tokenizer.eos}
+    elif isinstance(tokenizer, JsonTokenizer):
+        beside = {"bos": tokenizer.bos, "eos": tokenizer.eos}
     else:
         beside = {"special_tokens": list(tokenizer.special_ids), "pattern": tokenizer.pattern}
+    if tokenizer.prompting != NOTHING_SAID:
+        beside[_PROMPTING] = tokenizer.prompting.to_dict()
     write_json(folder / "config.json",
                {"format": FORMAT, "model": model.config.to_dict(), "tokenizer": beside})
     # A tokenizer.model has words for two of the prefixes, config.json for all
     if isinstance(tokenizer, SentencePiece):
         plain = SentencePiece(tokenizer.pieces, bos=tokenizer.bos, eos=tokenizer.eos)
         plain.save(folder / "tokenizer.model")
+    elif isinstance(tokenizer, JsonTokenizer):
+        tokenizer_json.write(folder / JSON_FILE, tokenizer)
     else:
         tokenizer.save(folder / "tokenizer.model")
     write_tensors(folder / "model.safetensors",
                   {n: p.detach() for n, p in model.named_parameters()})
+    checksums.write(folder)
 
 
-def refuse_what_cannot_be_saved(model: Llama, tokenizer: Tokenizer | SentencePiece) -> None:
+def refuse_foreign(folder: Path) -> None:
+    """Raises ValueError if anything but a checkpoint of ours is in `folder`.
+
+    A save removes the old folder whole. A folder that is not there holds nothing.
+    """
+    if not folder.exists():
+        return
+    foreign = sorted(entry.name for entry in folder.iterdir()
+                     if entry.name not in (*FILES, JSON_FILE, *TRAINING_FILES, checksums.NAME))
+    config = folder / "config.json"
+    if not foreign and config.exists() and FORMAT not in config.read_text(errors="replace"):
+        foreign = ["a config.json of another program"]
+    if foreign:
+        raise ValueError("saving replaces the whole folder, so it may hold a checkpoint and "
+                         f"nothing else; {folder} also holds {', '.join(foreign[:4])}. Choose an "
+                         "empty or a new folder")
+
+
+def refuse_what_cannot_be_saved(model: Llama, tokenizer: AnyTokenizer) -> None:
     """Raises ValueError unless the model is what its config says and knows all ids.
 
     That is, its embedding has a row for each id of the tokenizer.
@@ -152,23 +202,11 @@ def refuse_what_cannot_be_saved(model: Llama, tokenizer: Tokenizer | SentencePie
                          "Train the tokenizer and the model with the same vocab_size")
 
 
-def _refuse_foreign(folder: Path) -> None:
-    """Raises ValueError if anything but a checkpoint of ours is in `folder`.
+def _describe(folder: str | Path) -> tuple[Path, dict[str, Any], dict[str, str] | None]:
+    """Where the checkpoint is, what its config.json says, and its checksums.
 
-    A save removes the old folder whole.
+    What is wrong with config.json is told first; that it was damaged, by the caller after that.
     """
-    foreign = sorted(entry.name for entry in folder.iterdir()
-                     if entry.name not in FILES + TRAINING_FILES)
-    config = folder / "config.json"
-    if not foreign and config.exists() and FORMAT not in config.read_text(errors="replace"):
-        foreign = ["a config.json of another program"]
-    if foreign:
-        raise ValueError("saving replaces the whole folder, so it may hold a checkpoint and "
-                         f"nothing else; {folder} also holds {', '.join(foreign[:4])}. Choose an "
-                         "empty or a new folder")
-
-
-def _describe(folder: str | Path) -> tuple[Path, dict[str, Any]]:
     path = find(folder)
     if path is None:
         state = "is not there" if not Path(folder).exists() else "has no config.json"
@@ -186,7 +224,7 @@ def _describe(folder: str | Path) -> tuple[Path, dict[str, Any]]:
         raise ValueError(f"config.json needs the objects \"model\" and \"tokenizer\"; in {folder} "
                          f"there is no {' and no '.join(missing)}. Copy or save the checkpoint "
                          "again")
-    return path, about
+    return path, about, checksums.read(path)
 
 
 def _config(path: Path, about: Mapping[str, Any]) -> LlamaConfig:
@@ -197,36 +235,79 @@ def _config(path: Path, about: Mapping[str, Any]) -> LlamaConfig:
                          f"{error}") from error
 
 
-def _tokenizer(path: Path, about: Mapping[str, Any]) -> Tokenizer | SentencePiece:
-    keys, file = about["tokenizer"], path / "tokenizer.model"
+def _prompting(path: Path, about: Mapping[str, Any], config: LlamaConfig) -> Prompting:
+    said = about["tokenizer"].get(_PROMPTING, {})
+    try:
+        return Prompting.from_dict(said, vocab_size=config.vocab_size)
+    except ValueError as error:
+        raise ValueError(f"{path / 'config.json'} is damaged: {error}. Copy or save the checkpoint "
+                         "again") from error
+
+
+def _tokenizer(
+    path: Path, about: Mapping[str, Any], known: Mapping[str, str] | None
+) -> AnyTokenizer:
+    keys, file = dict(about["tokenizer"]), path / "tokenizer.model"
+    keys.pop(_PROMPTING, None)
+    if keys.keys() == _OF_JSON and all(isinstance(name, str | None) for name in keys.values()):
+        checksums.refuse_damage(path / JSON_FILE, known)
+        return tokenizer_json.from_json(read_json(path / JSON_FILE), **keys)
     if keys.keys() not in (_OF_RANKS, _OF_PIECES):
         raise ValueError(f"the \"tokenizer\" of config.json has {' and '.join(sorted(_OF_RANKS))}, "
                          f"or for SentencePiece {', '.join(sorted(_OF_PIECES))}; in {path} it has "
                          f"{', '.join(sorted(keys)) or 'nothing'}. Copy or save the checkpoint "
                          "again")
-    if not file.is_file():
+    checksums.refuse_damage(path / "config.json", known)
+    if not is_there(file):
         raise ValueError(f"a checkpoint is a folder with {', '.join(FILES)}; {path} has no "
                          "tokenizer.model. Copy or save the checkpoint again")
+    checksums.refuse_damage(file, known)
     if keys.keys() == _OF_PIECES:
-        is_known = keys["prefix"] in get_args(Prefix)
+        is_known = isinstance(keys["prefix"], str) and keys["prefix"] in get_args(Prefix)
         if not is_known or not isinstance(keys["bos"], str) or not isinstance(keys["eos"], str):
             raise ValueError("the prefix of SentencePiece is one of "
                              f"{', '.join(get_args(Prefix))}, bos and eos are names; {path} has "
-                             f"{keys}. Copy or save the checkpoint again")
-        return SentencePiece(SentencePiece.load(file).pieces, **keys)
-    return Tokenizer.load(file, special_tokens=tuple(keys["special_tokens"]),
-                          pattern=keys["pattern"])
+                             f"{shown(keys)}. Copy or save the checkpoint again")
+        return _known(path, about, SentencePiece(SentencePiece.load(file).pieces, **keys))
+    names = keys["special_tokens"]
+    are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if not are_names or not isinstance(keys["pattern"], str):
+        raise ValueError("special_tokens is a list of names and pattern a text; "
+                         f"{path / 'config.json'} has {shown(keys)}. Copy or save the checkpoint "
+                         "again")
+    return _known(path, about, Tokenizer.load(file, special_tokens=tuple(names),
+                                              pattern=keys["pattern"]))
+
+
+def _known(
+    path: Path, about: Mapping[str, Any], tokenizer: Tokenizer | SentencePiece
+) -> Tokenizer | SentencePiece:
+    """The tokenizer itself. Raises ValueError if it has ids that the model does not know."""
+    if tokenizer.vocab_size > (n_rows := _config(path, about).vocab_size):
+        raise ValueError("every id of the tokenizer needs a row in the model's embedding; "
+                         f"{path / 'tokenizer.model'} has {tokenizer.vocab_size} ids and "
+                         f"{path / 'config.json'} vocab_size={n_rows}. Take both from the same "
+                         "save")
+    return tokenizer
 
 
 def _tensors(
-    entries: Mapping[str, TensorEntry], dtype: torch.dtype | None = None
+    entries: Mapping[str, TensorEntry], file: Path, known: Mapping[str, str] | None,
+    dtype: torch.dtype | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Copies, so that the file is not held open.
 
-    Training goes on to write the next file in its place.
+    Training goes on to write the next file in its place. The file's checksum is computed meanwhile
+    by another thread, which costs no time where a second processor is free; the last tensor comes
+    only if it is right.
     """
-    for name, entry in entries.items():
-        yield name, read_tensor(entry, dtype=dtype)
+    *first, last = entries
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        checked = pool.submit(checksums.refuse_damage, file, known)
+        for name in first:
+            yield name, read_tensor(entries[name], dtype=dtype)
+        checked.result()
+    yield last, read_tensor(entries[last], dtype=dtype)
 
 
 @torch.no_grad()

@@ -9,20 +9,22 @@ Notebook 18.
 
 import functools
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from llama_from_scratch.checkpoint import tokenizer_files
 from llama_from_scratch.checkpoint.machine import refuse_absent_device, refuse_what_does_not_fit
 from llama_from_scratch.checkpoint.names import shapes
 from llama_from_scratch.checkpoint.strict import refuse_differences
 from llama_from_scratch.config import LlamaConfig, record
+from llama_from_scratch.foreign import naming
 from llama_from_scratch.model.rope import Rope
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
+from llama_from_scratch.tokenizer.prompting import NOTHING_SAID, Prompting
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 OnTensor = Callable[[int, int], object]
@@ -36,8 +38,8 @@ class Opened:
     there, such as ("bfloat16",) or ("F32", "Q4_K"). `dtype`: of all tensors in the files, None if
     they differ. `tensors(dtype)`: each parameter once, under our name and in our layout, the next
     one read when it is asked for; with None in the dtype it was saved in. They may be views of a
-    mapped file. `read_tokenizer()` reads the tokenizer. `end_ids`: the ids that end a text by what
-    the files say, none where they leave it to the tokenizer.
+    mapped file. `read_tokenizer()` reads the tokenizer. `prompting`: what the files say about
+    texts, such as which ids end one; the tokenizer hands it on.
     """
 
     format: str
@@ -48,7 +50,7 @@ class Opened:
     dtype: torch.dtype | None
     tensors: Callable[[torch.dtype | None], Iterator[tuple[str, Tensor]]]
     read_tokenizer: Callable[[], Any]
-    end_ids: frozenset[int] = frozenset()
+    prompting: Prompting = NOTHING_SAID
 
     @property
     def n_bytes(self) -> int:
@@ -61,12 +63,18 @@ class Opened:
 
     @functools.cached_property
     def _tokenizer(self) -> Any:
-        return self.read_tokenizer()
+        with naming(self.where):
+            tokenizer = self.read_tokenizer()
+        said = self.prompting
+        if said.adds_bos is None:  # which is said by the tokenizer's own file
+            said = replace(said, adds_bos=tokenizer.prompting.adds_bos)
+        tokenizer.prompting = said
+        return tokenizer
 
     @property
     def stop_ids(self) -> frozenset[int]:
         """The ids after which generation ends: what the files say, or the ends of the tokenizer."""
-        return self.end_ids or tokenizer_files.ends(self.tokenizer())
+        return self.tokenizer().stop_ids
 
 
 def common_dtype(dtypes: set[torch.dtype]) -> torch.dtype | None:
@@ -98,12 +106,14 @@ def refuse_what_cannot_be_built(
     refuse_absent_device(device)
     if dtype is not None and dtype not in DTYPES:
         raise ValueError(f"a model computes in {', '.join(map(str, DTYPES))}; got dtype={dtype!r}. "
-                         "Choose one of those, or leave it out for that of the files")
+                         "Choose one of those (on the command line --dtype), or leave it out for "
+                         "that of the files")
     dtype = dtype or opened.dtype
     if dtype is None:
         raise ValueError(f"the tensors in {opened.where} have several dtypes, of which a model "
                          "computes in one; choose it: dtype=torch.bfloat16, or torch.float32 for "
-                         "the exact values")
+                         "the exact values, in load(path, dtype=...) (on the command line --dtype "
+                         "bfloat16, or --dtype float32)")
     refuse_what_does_not_fit(opened.config, where=opened.where, dtype=dtype, device=device,
                              memory_bytes=memory_bytes)
     return dtype

@@ -11,16 +11,16 @@ from typing import Any
 
 from llama_from_scratch.config import Dense, LayerSpec, LlamaConfig
 
-LAYER_FIELDS = ("ffn_dim", "layers")
+LAYER_FIELDS = ("ffn_dim", "has_ffn_bias", "layers")
 """The fields of a `LlamaConfig` that say what its layers are made of."""
 
 
-def plain_layers(n_layers: int, *, ffn_dim: Any) -> dict[str, Any]:
+def plain_layers(n_layers: int, *, ffn_dim: Any, has_ffn_bias: Any = False) -> dict[str, Any]:
     """The fields of a `LlamaConfig` for this many plain layers.
 
-    Does not check `ffn_dim`: the config does.
+    Does not check `ffn_dim` and `has_ffn_bias`: the config does.
     """
-    return {"layers": (LayerSpec(),) * n_layers, "ffn_dim": ffn_dim}
+    return {"layers": (LayerSpec(),) * n_layers, "ffn_dim": ffn_dim, "has_ffn_bias": has_ffn_bias}
 
 
 def ffn_dim_of(config: LlamaConfig, *, rule: str) -> int:
@@ -32,6 +32,15 @@ def ffn_dim_of(config: LlamaConfig, *, rule: str) -> int:
         raise ValueError(f"{rule}; got {sorted({str(spec) for spec in config.layers})}. "
                          "Write another format")
     return config.feed_forward(config.layers[0]).width
+
+
+def biases_of(config: LlamaConfig) -> dict[str, bool]:
+    """Which matrices of a config with plain layers add a bias.
+
+    "qkv": the three before attention. "wo": the one after it. "ffn": those of the feed-forward.
+    """
+    return {"qkv": config.has_qkv_bias, "wo": config.has_wo_bias,
+            "ffn": config.feed_forward(config.layers[0]).has_bias}
 
 
 def odd_layers(config: LlamaConfig) -> list[str]:

@@ -8,10 +8,12 @@ mapped file, or piece by piece into memory of its own, in the dtype that is want
 Notebook 18. The format: https://github.com/huggingface/safetensors.
 """
 
-import json
+import io
 import math
 import mmap
-from collections import Counter
+import os
+import re
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,10 +21,11 @@ from typing import Any
 import torch
 from jaxtyping import Shaped, UInt8
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from llama_from_scratch.config import record
+from llama_from_scratch.foreign import opened, parse_json, plain, shown
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
           "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
@@ -30,6 +33,7 @@ DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF1
           "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 _MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 _PIECE_BYTES = 2 << 20
+_NEED = "a checkpoint needs a whole safetensors file"
 
 
 @record
@@ -56,23 +60,33 @@ def entries(file: str | Path) -> dict[str, TensorEntry]:
     which is named.
     """
     file = Path(file)
-    try:
-        size = file.stat().st_size
-        with open(file, "rb") as opened:
-            n_header = int.from_bytes(opened.read(8), "little")
-            if size < 8 or n_header > min(size - 8, _MAX_HEADER_BYTES):
-                raise ValueError(f"its header is said to be {n_header} bytes long, and the file "
-                                 f"has {size}")
-            header = json.loads(opened.read(n_header).decode("utf-8"), object_pairs_hook=unique)
-        if not isinstance(header, dict):
-            raise ValueError("its header is no JSON object")
-        header.pop("__metadata__", None)
-        found = {name: _entry(file, name, about, data_start=8 + n_header)
-                 for name, about in header.items()}
-        _check_places(found, data_start=8 + n_header, file_size=size)
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"a checkpoint needs a whole safetensors file at {file}; it cannot be "
-                         f"read ({error}). Copy or save the checkpoint again") from error
+    with opened(file, need=_NEED) as source:
+        try:
+            return _entries(file, source)
+        except _OtherDtype as error:
+            raise ValueError(f"weights are read from F64, F32, F16 and BF16; in {plain(file)} "
+                             f"{error}. Take the checkpoint that it was made from") from error
+        except (OSError, ValueError) as error:
+            raise ValueError(f"{_NEED} at {plain(file)}; it cannot be read ({error}). Copy, "
+                             "download or save the checkpoint again") from error
+
+
+class _OtherDtype(ValueError):
+    """A whole file, in numbers that are not read: another download of it would be no better."""
+
+
+def _entries(file: Path, source: io.BufferedReader) -> dict[str, TensorEntry]:
+    size = os.fstat(source.fileno()).st_size
+    n_header = int.from_bytes(source.read(8), "little")
+    if size < 8 or n_header > min(size - 8, _MAX_HEADER_BYTES):
+        raise ValueError(f"its header is said to be {n_header} bytes long, and the file has {size}")
+    header = parse_json(source.read(n_header))
+    if not isinstance(header, dict):
+        raise ValueError("its header is no JSON object")
+    header.pop("__metadata__", None)
+    found = {name: _entry(file, name, about, data_start=8 + n_header)
+             for name, about in header.items()}
+    _check_places(found, data_start=8 + n_header, file_size=size)
     return found
 
 
@@ -81,7 +95,9 @@ def mapped(file: Path) -> UInt8[Tensor, "bytes"]:
 
     Writing to it does not change the file.
     """
-    return torch.from_file(str(file), shared=False, size=file.stat().st_size, dtype=torch.uint8)
+    with opened(file, need="a checkpoint needs a weight file") as source:
+        n_bytes = os.fstat(source.fileno()).st_size
+    return torch.from_file(str(file), shared=False, size=n_bytes, dtype=torch.uint8)
 
 
 def view(entry: TensorEntry, data: UInt8[Tensor, "bytes"]) -> Shaped[Tensor, "..."]:
@@ -97,16 +113,17 @@ def read_tensor(entry: TensorEntry, *, dtype: torch.dtype | None = None) -> Shap
     Takes no more than 2 MB beyond what it returns.
     """
     flat = torch.empty(math.prod(entry.shape), dtype=dtype or entry.dtype)
-    with open(entry.file, "rb", buffering=0) as opened:
-        opened.seek(entry.start)
+    with opened(entry.file, need=_NEED) as source:
+        unbuffered = source.raw
+        unbuffered.seek(entry.start)
         if flat.dtype == entry.dtype:
-            _read_into(opened, flat, entry.file)
+            _read_into(unbuffered, flat, entry.file)
         else:
             # Not of malloc, which would leave a hole beside each tensor: a third of the model after
             # a hundred of them.
             room = torch.frombuffer(mmap.mmap(-1, _PIECE_BYTES), dtype=entry.dtype)
             for piece in flat.split(len(room)):
-                _read_into(opened, room[: len(piece)], entry.file)
+                _read_into(unbuffered, room[: len(piece)], entry.file)
                 piece.copy_(room[: len(piece)])
     return flat.view(entry.shape)
 
@@ -114,11 +131,15 @@ def read_tensor(entry: TensorEntry, *, dtype: torch.dtype | None = None) -> Shap
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Writes a file, marked as made by PyTorch, which transformers asks for.
 
+    It may be read by whom any new file may be: the package's own are for their owner alone.
     Raises OSError where the disk refuses.
     """
+    path.write_bytes(b"")
+    mode = stat.S_IMODE(path.stat().st_mode)
     try:
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path,
                   metadata={"format": "pt"})
+        path.chmod(mode)
     except SafetensorError as error:
         raise OSError(f"could not write {path}: {error}") from error
 
@@ -128,51 +149,38 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
     Raises ValueError if the file is missing, cut short or damaged.
     """
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"a checkpoint needs a whole safetensors file at {path}; it cannot be "
-                         f"read ({error}). Copy or save the checkpoint again") from error
+    return {name: read_tensor(entry) for name, entry in entries(path).items()}
 
 
 def are_same(a: TensorEntry, b: TensorEntry) -> bool:
     """Whether two tensors have the same dtype, shape and bytes; neither is held in memory whole."""
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return False
-    with open(a.file, "rb") as file_a, open(b.file, "rb") as file_b:
+    with opened(a.file, need=_NEED) as file_a, opened(b.file, need=_NEED) as file_b:
         file_a.seek(a.start)
         file_b.seek(b.start)
         pieces = [min(_PIECE_BYTES, a.n_bytes - done) for done in range(0, a.n_bytes, _PIECE_BYTES)]
         return all(file_a.read(n) == file_b.read(n) for n in pieces)
 
 
-def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object, refused if a key occurs twice.
-
-    Of two tensors with one name, json keeps the last and says nothing.
-    """
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        (name, _), = Counter(name for name, _ in pairs).most_common(1)
-        raise ValueError(f"the name {name!r} occurs twice in one JSON object")
-    return values
-
-
 def _entry(file: Path, name: str, about: Any, *, data_start: int) -> TensorEntry:
     if not isinstance(about, Mapping) or about.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"the header's entry of {name!r} has not just dtype, shape and "
+        raise ValueError(f"the header's entry of {shown(name)} has not just dtype, shape and "
                          "data_offsets")
     dtype, shape, offsets = about["dtype"], about["shape"], about["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
-        raise ValueError(f"{name!r} has the dtype {dtype!r}, which is none of {', '.join(DTYPES)}")
+    if not isinstance(dtype, str) or not re.fullmatch("[A-Z]+[0-9A-Z_]*", dtype):
+        raise ValueError(f"{shown(name)} has the dtype {shown(dtype)}, which is none")
+    if dtype not in DTYPES:
+        raise _OtherDtype(f"{shown(name)} has the dtype {shown(dtype)}, which is none of "
+                          f"{', '.join(DTYPES)}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise ValueError(f"{name!r} has the shape {shape!r} and the offsets {offsets!r}, which "
-                         "must be lists of sizes")
+        raise ValueError(f"{shown(name)} has the shape {shown(shape)} and the offsets "
+                         f"{shown(offsets)}, which must be lists of sizes")
     entry = TensorEntry(file=file, start=data_start + offsets[0], dtype=DTYPES[dtype],
                         shape=tuple(shape))
     if offsets[1] - offsets[0] != entry.n_bytes:
-        raise ValueError(f"{name!r} of shape {shape} in {dtype} has {entry.n_bytes} bytes, but its "
-                         f"place has {offsets[1] - offsets[0]}")
+        raise ValueError(f"{shown(name)} of shape {shape} in {dtype} has {entry.n_bytes} bytes, "
+                         f"but its place has {offsets[1] - offsets[0]}")
     return entry
 
 
@@ -184,8 +192,8 @@ def _check_places(found: Mapping[str, TensorEntry], *, data_start: int, file_siz
     expected = data_start
     for name, entry in sorted(found.items(), key=lambda item: (item[1].start, item[1].n_bytes)):
         if entry.start != expected:
-            raise ValueError(f"{name!r} begins at byte {entry.start}, but what lies before it ends "
-                             f"at {expected}")
+            raise ValueError(f"{shown(name)} begins at byte {entry.start}, but what lies before it "
+                             f"ends at {expected}")
         expected += entry.n_bytes
     if expected != file_size:
         raise ValueError(f"its tensors end at byte {expected}, and the file has {file_size}")
@@ -201,6 +209,6 @@ def _read_into(opened: Any, target: Tensor, file: Path) -> None:
     while buffer:
         n = opened.readinto(buffer)
         if not n:
-            raise ValueError(f"a checkpoint needs a whole safetensors file at {file}; it was cut "
-                             "while it was read. Copy or save the checkpoint again")
+            raise ValueError(f"{_NEED} at {plain(file)}; it was cut while it was read. Copy or "
+                             "save the checkpoint again")
         buffer = buffer[n:]

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import plain, shown
 from llama_from_scratch.model.costs import param_shapes
 
 N_NAMED = 8
@@ -39,8 +40,12 @@ def refuse_impossible_sizes(config: LlamaConfig, *, n_values: int, where: str | 
     """
     if config.dim > n_values:
         raise ValueError(f"dim is the length of every norm, so it cannot exceed the {n_values} "
-                         f"numbers in the files; {where} says {config.dim}. Download the "
+                         f"numbers in the files; {where} says {shown(config.dim)}. Download the "
                          "checkpoint again, or correct the config")
+    if config.n_heads * config.head_dim > n_values:
+        raise ValueError("wq has a row for each channel of each head, so these cannot exceed the "
+                         f"{n_values} numbers in the files; {where} says {config.n_heads} heads of "
+                         f"{config.head_dim}. Download the checkpoint again, or correct the config")
     try:
         param_shapes(config)
     except (RuntimeError, OverflowError, TypeError) as error:
@@ -53,4 +58,4 @@ def refuse_impossible_sizes(config: LlamaConfig, *, n_values: int, where: str | 
 def listed(problems: list[str]) -> str:
     """The first problems in one line, and how many more there are."""
     more = f" and {len(problems) - N_NAMED} more" if len(problems) > N_NAMED else ""
-    return "; ".join(sorted(problems)[:N_NAMED]) + more
+    return "; ".join(plain(problem) for problem in sorted(problems)[:N_NAMED]) + more

@@ -189,7 +189,7 @@ def to_ours(
         if dtype is None and len(stored) > 1:
             raise ValueError(f"the tensors that make up {ours} have several dtypes: "
                              f"{', '.join(sorted(map(str, stored)))}. Choose one, "
-                             "such as dtype=torch.float32")
+                             "such as dtype=torch.float32 (on the command line --dtype float32)")
         if is_one and first.is_all:
             yield ours, read(first.theirs, dtype=dtype, is_kept=True)
             continue

@@ -1,9 +1,11 @@
 """`llama chat`: a conversation with a model, or stories written together with one."""
 
 import argparse
+import itertools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from llama_from_scratch.commands import terminal, typed
 from llama_from_scratch.commands.loading import load_model
 from llama_from_scratch.commands.writing import add_writing_arguments, sampling_of, write
 
@@ -12,32 +14,40 @@ def add(commands: argparse._SubParsersAction) -> None:
     """Adds the subcommand and its arguments."""
     parser = commands.add_parser(
         "chat", help="talk with a model, or write stories together",
-        description="You write a line, the model answers, and all of it is remembered. A model "
-        "that was not made for chats continues your openings of stories instead. An empty line "
-        "ends it.")
+        description="You write a message, the model answers, and all of it is remembered. A model "
+        "that was not made for chats continues your openings of stories instead. A pasted text is "
+        "one message; /help lists the commands; Ctrl-D or /exit ends it. If standard input is a "
+        "file or a pipe, each of its lines is a message.")
     parser.set_defaults(run=run)
     parser.add_argument("--system", metavar="TEXT", help="what the model reads before all else")
     parser.add_argument("--chat-format", metavar="NAME", help="llama-2, llama-3, llama-3.1, "
-                        "llama-3.2, llama-3.3, or none to write stories (default: that of the "
-                        "model's tokenizer)")
+                        "llama-3.2, llama-3.3, or none to write stories (default: what the "
+                        "model's files ask for)")
     add_writing_arguments(parser, usual_length="500, of stories 200")
 
 
 def run(args: argparse.Namespace) -> int:
     """Answers each line of the user, in the model's chat format; without one, continues it."""
-    from llama_from_scratch.checkpoint.inspect import chat_format
+    from llama_from_scratch.checkpoint.inspect import chat_format, marked_format
     from llama_from_scratch.config import nearest
     from llama_from_scratch.tokenizer.chat_format import FORMATS
 
     if args.chat_format not in (None, "none", *FORMATS):
         raise ValueError(f"no chat format is called {args.chat_format!r}; "
                          f"{nearest(args.chat_format, (*FORMATS, 'none'))}")
-    model, tokenizer = load_model(args.model)
+    sampling_of(args)  # refuses what it cannot be before a large model is read
+    model, tokenizer = load_model(args.model, tokenizer=args.tokenizer, dtype=args.dtype,
+                                  device=args.device)
     is_unasked = args.chat_format is None
     found = chat_format(model.config, tokenizer) if is_unasked else FORMATS.get(args.chat_format)
     if found is None and args.system is not None:
         raise ValueError("a system message needs a chat format, and this model has none. Leave "
                          "--system out, or name a format with --chat-format")
+    marks = marked_format(model.config, tokenizer) if is_unasked and found is None else None
+    if marks is not None:
+        name = next(name for name, format in FORMATS.items() if format is marks)
+        print("Nothing in the files of this model says that it was made for chats. If it was, add "
+              f"--chat-format {name}.", file=sys.stderr)
     if found is None:
         _continue_stories(model, tokenizer, args)
     else:
@@ -47,55 +57,106 @@ def run(args: argparse.Namespace) -> int:
 
 def _continue_stories(model, tokenizer, args: argparse.Namespace) -> None:
     print("This model continues stories; it cannot answer. Give an opening, such as: Once there "
-          "was a small fox who\nAn empty line ends it.")
-    _converse("\nopening> ", lambda text, turn: write(model, tokenizer, text, args,
-                                                      seed=args.seed + turn))
+          f"was a small fox who\n{_HOW_TO_END}")
+    _converse("opening> ", lambda text, turn: write(model, tokenizer, text, args,
+                                                    seed=args.seed + turn))
 
 
 def _talk(model, tokenizer, args: argparse.Namespace, *, format) -> None:
     from llama_from_scratch.generate.chat import Chat
 
     chat = Chat(model, tokenizer, format=format, system=args.system)
-    print(f"Chat in the format of {format.name}. An empty line ends it. /reset forgets what was "
-          "said, /system TEXT says what the model\nreads before all else, Ctrl-C stops an answer.")
-    _converse("\nyou> ", lambda text, turn: _say(chat, text, args, seed=args.seed + turn))
+    print(f"Chat in the format of {format.name}. {_HOW_TO_END}")
+    _converse("you> ", lambda text, turn: _print_answer(chat, text, args, seed=args.seed + turn), {
+        "/reset": ("forgets what was said", lambda rest: _reset(chat)),
+        "/system": ("TEXT is what the model reads before all else; without TEXT, nothing",
+                    lambda rest: _set_system(chat, rest)),
+    })
 
 
-def _converse(prompt: str, answer: Callable[[str, int], object]) -> None:
-    """Answers lines until an empty one; a line that is refused prints why, and the next may do."""
-    for turn in range(sys.maxsize):
-        try:
-            text = input(prompt).strip()
-        except EOFError:
-            text = ""
-        if not text:
-            return
-        try:
-            answer(text, turn)
-        except ValueError as error:
-            print(f"llama: {error}", file=sys.stderr)
+_HOW_TO_END = "/help lists the commands. Ctrl-D or /exit ends it, and Ctrl-C stops an answer."
+
+Commands = Mapping[str, tuple[str, Callable[[str], str]]]
+"""Commands of a conversation: what each does, in words, and the function that does it.
+
+The function gets what follows the command and returns what to tell the user."""
 
 
-def _say(chat, text: str, args: argparse.Namespace, *, seed: int) -> None:
-    command, _, rest = text.partition(" ")
-    if command == "/reset":
-        chat.reset()
-        print("(all forgotten)")
-    elif command == "/system":
-        chat.system = rest.strip() or None
-        print("(the model reads that from now on)" if chat.system
-              else "(there is no system message from now on)")
-    elif command.startswith("/"):
-        print("(commands are /reset and /system TEXT; an empty line ends the chat)")
-    else:
-        _print_answer(chat, text, args, seed=seed)
+def _converse(
+    prompt: str, answer: Callable[[str, int], object], commands: Commands | None = None
+) -> None:
+    """Answers messages until the end; one that is refused prints why, and the next may do."""
+    turns = itertools.count()
+    with typed.reader() as read:
+        while (text := _next(read, prompt)) is not None:
+            if text.split() == ["/exit"]:
+                return
+            try:
+                if command := _command(text):
+                    print(_obey(*command, commands or {}))
+                elif text:
+                    answer(_without_slash(text), next(turns))
+            except KeyboardInterrupt:
+                print("\n(stopped)")
+            except ValueError as error:
+                print(f"llama: {terminal.shown_line(str(error))}", file=sys.stderr)
+    print()  # the shell's prompt begins a line
+
+
+def _next(read: typed.Read, prompt: str) -> str | None:
+    """The next message; at the first Ctrl-C in a row only its line is lost."""
+    print()
+    try:
+        text = read(prompt)
+    except KeyboardInterrupt:
+        print("\n(Ctrl-D or /exit ends this; Ctrl-C once more, too)\n")
+        text = read(prompt)
+    except ValueError as error:
+        print(f"llama: {error}", file=sys.stderr)
+        text = ""
+    return None if text is None else text.strip("\n").rstrip()
+
+
+def _command(text: str) -> tuple[str, str] | None:
+    """The command in a message and what follows it; None if it has to be answered."""
+    if not text.startswith("/") or text.startswith("//") or "\n" in text:
+        return None
+    name, _, rest = text.partition(" ")
+    return name, rest.strip()
+
+
+def _without_slash(text: str) -> str:
+    is_escaped = text.startswith("//") and "\n" not in text
+    return text[1:] if is_escaped else text.strip()
+
+
+def _obey(name: str, rest: str, commands: Commands) -> str:
+    if name in commands:
+        return commands[name][1](rest)
+    rows = {name: does for name, (does, _) in commands.items()}
+    rows |= {"/exit": "ends this, as does Ctrl-D", "/help": "shows this"}
+    listed = "\n".join(f"{name:8} {does}" for name, does in rows.items())
+    unknown = "" if name == "/help" else f"There is no command {name}. The commands are:\n"
+    return (f"{unknown}{listed}\nTo send a line that begins with /, write // or a space first. A "
+            "pasted text is one message, also with empty lines.")
+
+
+def _reset(chat) -> str:
+    chat.reset()
+    return "(all forgotten)"
+
+
+def _set_system(chat, text: str) -> str:
+    chat.system = text or None
+    return ("(the model reads that from now on)" if text
+            else "(there is no system message from now on)")
 
 
 def _print_answer(chat, text: str, args: argparse.Namespace, *, seed: int) -> None:
     n_before, max_tokens = chat.n_forgotten, 500 if args.max_tokens is None else args.max_tokens
     try:
         for piece in chat.say(text, max_tokens=max_tokens, sampling=sampling_of(args), seed=seed):
-            print(piece, end="", flush=True)
+            terminal.say(piece)
         print("\n(cut here; say for example: go on)" if chat.is_cut else "")
     except KeyboardInterrupt:
         print("\n(stopped)")

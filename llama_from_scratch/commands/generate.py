@@ -1,24 +1,47 @@
 """`llama generate`: the continuation of a text."""
 
 import argparse
+import sys
 
 from llama_from_scratch.commands.loading import load_model
-from llama_from_scratch.commands.writing import add_writing_arguments, write
+from llama_from_scratch.commands.writing import add_writing_arguments, sampling_of, write
 
 
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the subcommand and its arguments."""
-    parser = commands.add_parser("generate", help="continue a text")
+    parser = commands.add_parser(
+        "generate", help="continue a text",
+        description="Prints the prompt and what the model writes after it. On a terminal control "
+        "characters are shown as escapes; a file or a pipe gets the text as it is.")
     parser.set_defaults(run=run)
-    parser.add_argument("--prompt", default="", help="the beginning (default: none)")
+    prompt = parser.add_mutually_exclusive_group()
+    prompt.add_argument("--prompt", default="", metavar="TEXT",
+                        help="the beginning; - reads it from standard input (default: none)")
+    prompt.add_argument("--prompt-file", metavar="FILE",
+                        help="or a UTF-8 file; the newline at its end is left out")
+    parser.add_argument("--special", action="store_true",
+                        help="names of special tokens in the prompt, such as <|eot_id|>, are these "
+                        "tokens and not text")
     add_writing_arguments(parser, usual_length="200")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the prompt and what the model writes after it."""
-    model, tokenizer = load_model(args.model)
-    write(model, tokenizer, args.prompt, args, seed=args.seed, decoder=_decoder(model, args))
+    sampling_of(args)  # refuses what it cannot be before a large model is read
+    prompt = _prompt(args)
+    model, tokenizer = load_model(args.model, tokenizer=args.tokenizer, dtype=args.dtype,
+                                  device=args.device)
+    write(model, tokenizer, prompt, args, seed=args.seed, decoder=_decoder(model, args),
+          is_special=args.special)
     return 0
+
+
+def _prompt(args: argparse.Namespace) -> str:
+    from llama_from_scratch.train.data import read_text
+
+    if args.prompt_file is not None:
+        return read_text(args.prompt_file).removesuffix("\n")
+    return sys.stdin.read().removesuffix("\n") if args.prompt == "-" else args.prompt
 
 
 def _decoder(model, args: argparse.Namespace):

@@ -45,6 +45,10 @@ class Machine:
     """The C++ compiler that the CUDA emulator uses, and what it says it is."""
     no_cxx: str
     """If there is none: why, and the cure, in the emulator's words."""
+    cache: str
+    """The folder of compiled kernels; empty if PyTorch cannot be imported."""
+    no_cache: str
+    """Why kernels cannot be kept there, if they cannot."""
     nvcc: str | None
     prefix: str
     kernel: str
@@ -79,6 +83,12 @@ compiler = find_compiler()
 print(json.dumps(" ".join(compiler.command) + ": " + compiler.version.splitlines()[0]))
 """
 
+ASK_CACHE = """
+import json
+from llama_from_scratch.kernels.machinery.cache import default_folder, problem_with
+print(json.dumps([str(default_folder()), problem_with(default_folder())]))
+"""
+
 
 def look() -> Machine:
     """This machine, measured; takes as long as importing PyTorch."""
@@ -86,6 +96,7 @@ def look() -> Machine:
     torch = why if facts is None else Torch(**{**facts, "devices": tuple(facts["devices"])})
     kernel, why = _ask([sys.executable, "-c", ASK_KERNEL])
     cxx, no_cxx = _ask([sys.executable, "-c", ASK_COMPILER])
+    cache, _ = _ask([sys.executable, "-c", ASK_CACHE])
     smi = _output(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"])
     return Machine(
         python=tuple(sys.version_info[:3]),
@@ -96,6 +107,8 @@ def look() -> Machine:
         gpus=tuple(line.strip() for line in (smi or "").splitlines() if line.strip()),
         cxx=cxx,
         no_cxx=no_cxx,
+        cache=cache[0] if cache else "",
+        no_cache=cache[1] if cache else "",
         nvcc=shutil.which("nvcc"),
         prefix=sys.prefix,
         kernel=why if kernel is None else kernel,

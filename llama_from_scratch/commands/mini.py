@@ -14,7 +14,7 @@ def add(commands: argparse._SubParsersAction) -> None:
         description="Writes a checkpoint with the files, names and dtype of a published Llama, "
         "thousands of times smaller: it tells stories, and chats in its family's format. The "
         "first of a family is trained in two minutes, and kept.")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, is_lasting=True)
     parser.add_argument("--family", default="llama-2", help="llama-1, llama-2, llama-3, llama-3.1, "
                         "llama-3.2 or llama-3.3 (default llama-2)")
     parser.add_argument("--out", type=Path, required=True, metavar="B", help=target.TARGET_HELP)
@@ -24,11 +24,14 @@ def add(commands: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains the family's mini if it is not in the cache, and writes it."""
+    from llama_from_scratch.checkpoint.convert import NO_CHATS
+    from llama_from_scratch.tokenizer.chat_format import FORMATS
     from llama_from_scratch.train.mini import TRAINING, mini
     from llama_from_scratch.train.progress import ProgressBar
 
     show = ProgressBar(sys.stderr, n_steps=TRAINING.n_steps)
     mini(args.out, family=args.family, format=args.format, dtype=args.dtype,
          n_shards=args.shards, on_step=show)
-    target.print_written(args.out)
+    is_told = args.format in NO_CHATS and args.family in FORMATS
+    target.print_written(args.out, chat_format=args.family if is_told else None)
     return 0

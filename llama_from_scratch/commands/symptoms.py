@@ -40,6 +40,7 @@ def judge(machine: Machine) -> list[Symptom]:
         _disk(machine),
         _gpu(machine),
         _compiler(machine),
+        _cache(machine),
         _nvcc(machine),
         _kernel(machine),
         _packages(machine, "notebooks", "the notebooks"),
@@ -113,7 +114,21 @@ def _compiler(machine: Machine) -> Symptom:
                        cure="mend PyTorch first")
     cure = "for the chapters on kernels: " + machine.no_cxx.removeprefix("RuntimeError: ")
     return Symptom(name="C++ compiler", is_ok=True,
-                   found="none; the course runs without, but for its kernels", cure=cure)
+                   found="none that can be used; the course runs without, but for its kernels",
+                   cure=cure)
+
+
+def _cache(machine: Machine) -> Symptom:
+    name = "compiled kernels"
+    if not machine.cache:
+        return Symptom(name=name, is_ok=True, found="not known without PyTorch",
+                       cure="mend PyTorch first")
+    if not machine.no_cache:
+        return Symptom(name=name, is_ok=True, found=f"kept in {machine.cache}")
+    found = (f"not kept in {machine.cache} ({machine.no_cache}), so every process compiles them "
+             "again")
+    cure = "set XDG_CACHE_HOME to a folder of your own from which programs may run"
+    return Symptom(name=name, is_ok=False, found=found, cure=cure)
 
 
 def _nvcc(machine: Machine) -> Symptom:

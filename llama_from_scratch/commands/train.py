@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 from llama_from_scratch.commands.device import usable_device
+from llama_from_scratch.commands.numbers import real, seed, whole
+from llama_from_scratch.commands.terminal import shown_line
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -14,25 +16,31 @@ def add(commands: argparse._SubParsersAction) -> None:
         description="Trains a tokenizer on the text, then a model, and saves both. The defaults "
         "make a model of about 1M parameters in about two minutes on one core of a laptop. Ctrl-C "
         "stops and keeps what was learnt.")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, is_lasting=True)
     _add_data_arguments(parser)
     parser.add_argument("--out", type=Path,
                         help="the folder to save to (default: runs/NAME_OF_DATA)")
     parser.add_argument("--resume", action="store_true",
-                        help="go on with the run in --out; repeat its other arguments")
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--batch", type=int, default=4, metavar="ROWS",
+                        help="go on with the run in --out, which knows its other arguments; with "
+                        "more --steps than it had, on a schedule of that length")
+    parser.add_argument("--from", dest="origin", metavar="MODEL",
+                        help="start a new run from the weights of a run or any other checkpoint, "
+                        "with its sizes and tokenizer and a fresh optimizer")
+    parser.add_argument("--steps", type=whole(), help="(default 1200)")
+    parser.add_argument("--batch", type=whole(), metavar="ROWS",
                         help="windows per step (default 4)")
-    parser.add_argument("--seq-len", type=int, default=256, metavar="TOKENS",
-                        help="tokens per window (default 256)")
-    parser.add_argument("--lr", type=float,
+    parser.add_argument("--seq-len", type=whole(), metavar="TOKENS",
+                        help="tokens per window (default 256, or the context if that is less)")
+    parser.add_argument("--lr", type=real,
                         help="peak learning rate (default: that of TrainConfig)")
+    parser.add_argument("--every", type=whole(), metavar="STEPS",
+                        help="validate and save after so many steps (default: a sixth of the run)")
     _add_model_arguments(parser)
-    parser.add_argument("--validation", type=float, default=0.05, metavar="FRACTION",
+    parser.add_argument("--validation", type=real, metavar="FRACTION",
                         help="kept apart to judge by (default 0.05)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default cpu)")
-    parser.add_argument("--bf16", action="store_true",
+    parser.add_argument("--seed", type=seed(), help="(default 0)")
+    parser.add_argument("--device", help="cpu, cuda or mps (default cpu)")
+    parser.add_argument("--bf16", action="store_true", default=None,
                         help="multiply matrices in bfloat16: faster on GPUs and some CPUs")
 
 
@@ -41,51 +49,145 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
                         "(default: the bundled stories)")
     parser.add_argument("--suffix", action="append", metavar=".EXT",
                         help="of a folder, read only such files; may be repeated")
-    parser.add_argument("--blank-lines", action="store_true",
+    parser.add_argument("--blank-lines", action="store_true", default=None,
                         help="blank lines stand between documents inside a file")
-    parser.add_argument("--skip-bad-files", action="store_true",
+    parser.add_argument("--skip-bad-files", action="store_true", default=None,
                         help="leave out files that are not UTF-8, and name them")
 
 
 def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--vocab", type=int, default=1024,
-                        help="size of the vocabulary (default 1024)")
-    parser.add_argument("--dim", type=int, default=128, help="width of the model (default 128)")
-    parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--heads", type=int, default=4)
-    parser.add_argument("--kv-heads", type=int, default=2)
-    parser.add_argument("--context", type=int, default=512, metavar="TOKENS",
+    parser.add_argument("--vocab", type=whole(), help="size of the vocabulary (default 1024)")
+    parser.add_argument("--dim", type=whole(), help="width of the model (default 128)")
+    parser.add_argument("--layers", type=whole(), help="(default 4)")
+    parser.add_argument("--heads", type=whole(), help="(default 4)")
+    parser.add_argument("--kv-heads", type=whole(),
+                        help="key/value heads (default 2, or 1 if --heads is odd)")
+    parser.add_argument("--context", type=whole(), metavar="TOKENS",
                         help="longest text the model takes (default 512)")
+
+
+_DEFAULTS = dict(steps=1200, batch=4, seq_len=256, vocab=1024, dim=128, layers=4, heads=4,
+                 kv_heads=2, context=512, seed=0, bf16=False)
+_SOURCE = dict(data=None, suffix=None, blank_lines=False, skip_bad_files=False, validation=0.05,
+               device="cpu")
+"""What a run keeps in its folder besides its settings, so that --resume needs no other argument."""
+_OF_TRAINING = dict(steps="n_steps", batch="batch_size", seq_len="seq_len", lr="peak_lr",
+                    seed="seed", bf16="is_bf16")
+_OF_MODEL = dict(vocab="vocab_size", dim="dim", layers="n_layers", heads="n_heads",
+                 kv_heads="n_kv_heads", context="max_seq_len")
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains and saves; prints a sample of the model's text after each validation."""
+    from llama_from_scratch.checkpoint.folders import held
+
+    if args.resume and args.origin is not None:
+        raise ValueError("a run goes on (--resume), or a new one starts from the weights of another"
+                         " (--from); got both. Choose one")
+    out = Path("runs", _data_path(args.data).stem) if args.out is None else args.out
+    with held(out) as place:
+        begin = _resumed if args.resume else _new if args.origin is None else _continued
+        return begin(args, out, place)
+
+
+def _new(args: argparse.Namespace, out: Path, place: Path) -> int:
+    """A model of fresh weights and a tokenizer of its own."""
     import torch
 
-    from llama_from_scratch import bundled
-    from llama_from_scratch.checkpoint import native
     from llama_from_scratch.model.transformer import Llama
     from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
-    from llama_from_scratch.train import Packed, split_validation, train
-    from llama_from_scratch.train.progress import ProgressBar
+    from llama_from_scratch.train import resume
 
-    path = bundled.path("stories.txt") if args.data is None else args.data
-    out = Path("runs", path.stem) if args.out is None else args.out
-    device = usable_device(args.device)
-    config = _train_config(args)
+    resume.refuse_taken(place)
+    context = args.context or _DEFAULTS["context"]
+    args = _filled(args, _DEFAULTS | _SOURCE | {
+        "seq_len": min(_DEFAULTS["seq_len"], context),
+        "kv_heads": 1 if (args.heads or _DEFAULTS["heads"]) % 2 else _DEFAULTS["kv_heads"]})
+    device, config = usable_device(args.device), _train_config(args)
     if args.seq_len > args.context:
         raise ValueError("a window must fit into the model's context; "
                          f"got --seq-len {args.seq_len}, --context {args.context}")
-
-    texts, held_out = split_validation(_documents(path, args), fraction=args.validation)
-    if args.resume:
-        tokenizer = native.load_tokenizer(out)
-    else:
-        print(f"training a tokenizer of {args.vocab} tokens on {path} ...", flush=True)
-        tokenizer = Tokenizer.train(texts, args.vocab, special_tokens=BEGIN_AND_END)
-    data, validation = Packed(texts, tokenizer), Packed(held_out, tokenizer)
+    # The least first, because counting a model of absurd sizes takes memory itself
+    for count in (_n_params_of_embedding, _n_params):
+        _refuse_what_does_not_fit(count(args), args.vocab, config, device=device, place=place)
+    texts, held_out = _texts(args)
+    print(f"training a tokenizer of {args.vocab} tokens on {_data_path(args.data)} ...", flush=True)
+    tokenizer = Tokenizer.train(texts, args.vocab, special_tokens=BEGIN_AND_END)
     torch.manual_seed(args.seed)
-    model = Llama(_model_config(args)).to(device)
+    model = Llama(_model_config(args, n_layers=args.layers)).to(device)
+    return _train(model, tokenizer, texts, held_out, config=config, args=args, out=out)
+
+
+def _resumed(args: argparse.Namespace, out: Path, place: Path) -> int:
+    """The run in the folder, with its own settings, data and tokenizer."""
+    import dataclasses
+
+    from llama_from_scratch.checkpoint import native
+    from llama_from_scratch.model.transformer import Llama
+    from llama_from_scratch.train import learning_rate, resume
+
+    saved = resume.read(place)
+    sizes = native.load_config(place)
+    _refuse_other_sizes(args, sizes, where=out)
+    given = {theirs: getattr(args, ours) for ours, theirs in _OF_TRAINING.items()
+             if getattr(args, ours) is not None}
+    if args.every is not None:
+        given |= dict(validate_every=args.every, checkpoint_every=args.every)
+    config, n_taken = dataclasses.replace(saved.config, **given), len(saved.steps)
+    if n_taken == config.n_steps and config == saved.config and args.data is None:
+        print(f"the run in {out} is complete after {n_taken} steps; --steps with a larger number "
+              "goes on")
+        return 0
+    args = _filled(args, _SOURCE | (saved.source or {}))
+    path, device = _data_path(args.data), usable_device(args.device)
+    if not path.exists():
+        raise ValueError(f"the run in {out} learns from {path}, which is not there any more. Put "
+                         "it back, or give its new place with --data")
+    _refuse_what_does_not_fit(sizes.n_params, sizes.vocab_size, config, device=device, place=place)
+    texts, held_out = _texts(args)
+    if config.n_steps != saved.config.n_steps and config.n_steps > n_taken:
+        rate = [learning_rate(step, n_steps=config.n_steps, peak=config.peak_lr,
+                              n_warmup=config.n_warmup, final_ratio=config.final_lr_ratio)
+                for step in (n_taken, config.n_steps - 1)]
+        before = f"{saved.steps[-1].lr:.3g} at its last step, " if saved.steps else ""
+        print(f"the run of {saved.config.n_steps} steps goes on to {config.n_steps}: from step "
+              f"{n_taken} on its learning rate is that of a run of {config.n_steps} steps "
+              f"({before}{rate[0]:.3g} now, {rate[1]:.3g} at the end)", flush=True)
+    return _train(Llama(sizes).to(device), native.load_tokenizer(place), texts, held_out,
+                  config=config, args=args, out=out)
+
+
+def _continued(args: argparse.Namespace, out: Path, place: Path) -> int:
+    """A new run from the weights of a checkpoint."""
+    import torch
+
+    from llama_from_scratch.checkpoint.load import open_checkpoint
+    from llama_from_scratch.checkpoint.opened import build
+    from llama_from_scratch.train import resume
+
+    resume.refuse_taken(place)
+    opened = open_checkpoint(args.origin)
+    sizes = opened.config
+    _refuse_other_sizes(args, sizes, where=args.origin)
+    args = _filled(args, _source_of(args))
+    seq_len = min(_DEFAULTS["seq_len"], sizes.max_seq_len)
+    args = _filled(args, _DEFAULTS | dict(seq_len=seq_len, context=sizes.max_seq_len))
+    if args.seq_len > sizes.max_seq_len:
+        raise ValueError("a window must fit into the model's context; got "
+                         f"--seq-len {args.seq_len}, and {args.origin} has {sizes.max_seq_len}")
+    config, device = _train_config(args), usable_device(args.device)
+    _refuse_what_does_not_fit(sizes.n_params, sizes.vocab_size, config, device=device, place=place)
+    texts, held_out = _texts(args)
+    model = build(opened, dtype=torch.float32, device=device)
+    print(f"a new run from the weights of {args.origin}, in float32", flush=True)
+    return _train(model, opened.tokenizer(), texts, held_out, config=config, args=args, out=out)
+
+
+def _train(model, tokenizer, texts, held_out, *, config, args: argparse.Namespace, out: Path):
+    from llama_from_scratch.train import Packed, train
+    from llama_from_scratch.train.progress import ProgressBar
+
+    data, validation = Packed(texts, tokenizer), Packed(held_out, tokenizer)
     n_seen = config.n_steps * config.batch_size * config.seq_len
     print(f"{data.n_documents:,} documents, {data.n_bytes:,} bytes, {data.n_tokens:,} tokens; "
           f"a model of {model.config.n_params:,} parameters will read {n_seen:,} tokens",
@@ -97,23 +199,87 @@ def run(args: argparse.Namespace) -> int:
         if step.validation is not None:
             print(f"  {_sample(model, tokenizer)!r}", flush=True)
 
+    source = {name: getattr(args, name) for name in _SOURCE}
+    if args.data is not None:
+        source["data"] = str(args.data.absolute())
     history = train(model, data, config=config, validation=validation, folder=out,
-                    is_resumed=args.resume, on_step=on_step)
+                    is_resumed=args.resume, on_step=on_step, source=source)
     _print_end(history, out)
     return 0
+
+
+def _filled(args: argparse.Namespace, known: dict) -> argparse.Namespace:
+    """What the user gave, and for the rest what is known; a path as such."""
+    given = {name: value for name, value in vars(args).items() if value is not None}
+    filled = vars(args) | known | given
+    data = filled.get("data")
+    return argparse.Namespace(**filled | {"data": None if data is None else Path(data)})
+
+
+def _source_of(args: argparse.Namespace) -> dict:
+    """Where the data of a new run comes from: the user says it, or the run that it starts from."""
+    from llama_from_scratch.checkpoint.folders import find
+    from llama_from_scratch.train import resume
+
+    if args.data is not None:
+        return _SOURCE
+    found = find(args.origin)
+    source = (resume.read(found).source if found is not None
+              and (found / "training.json").is_file() else None)
+    if source is None:
+        raise ValueError(f"a new run needs text, and {args.origin} does not say what it learned "
+                         "from. Give it with --data")
+    return _SOURCE | source | {"device": _SOURCE["device"]}
+
+
+def _refuse_other_sizes(args: argparse.Namespace, config, *, where: object) -> None:
+    differing = [f"--{flag.replace('_', '-')} is {getattr(config, name)} there and "
+                 f"{getattr(args, flag)} here" for flag, name in _OF_MODEL.items()
+                 if getattr(args, flag) not in (None, getattr(config, name))]
+    if differing:
+        raise ValueError(f"the sizes of the model are those of {where}; {'; '.join(differing)}. "
+                         "Leave them out, or start a new run without it")
+
+
+def _refuse_what_does_not_fit(n_params: int, vocab_size: int, config, *, device: str, place: Path):
+    """Before the data is read and a tokenizer is trained, which may take minutes."""
+    from llama_from_scratch.train.space import refuse_full_disk, refuse_too_little_memory
+
+    refuse_too_little_memory(n_params, device=device, is_built=False,
+                             n_logits=config.batch_size * config.seq_len * vocab_size)
+    refuse_full_disk(place, n_bytes=12 * n_params, n_copies=1)
+
+
+def _n_params_of_embedding(args: argparse.Namespace) -> int:
+    return args.vocab * args.dim
+
+
+def _n_params(args: argparse.Namespace) -> int:
+    """The parameters of the model, counted with one layer and with two: a million would take long.
+
+    Raises ValueError for sizes that PyTorch cannot count.
+    """
+    try:
+        _model_config(args, n_layers=min(args.layers, 1))  # refuses a model without layers
+        one, two = (_model_config(args, n_layers=n).n_params for n in (1, 2))
+    except (RuntimeError, OverflowError) as error:
+        raise ValueError("a model must fit into memory, and no machine holds one of these sizes "
+                         f"({str(error).splitlines()[0]:.120}); got --dim {args.dim}, --vocab "
+                         f"{args.vocab}. Choose smaller ones") from error
+    return one + (args.layers - 1) * (two - one)
 
 
 def _train_config(args: argparse.Namespace):
     from llama_from_scratch.train import TrainConfig
 
-    every = max(args.steps // 6, 1)
+    every = max(args.steps // 6, 1) if args.every is None else args.every
     return TrainConfig(
         n_steps=args.steps, batch_size=args.batch, seq_len=args.seq_len,
         n_warmup=args.steps // 12, seed=args.seed, is_bf16=args.bf16, validate_every=every,
         checkpoint_every=every, **({} if args.lr is None else {"peak_lr": args.lr}))
 
 
-def _model_config(args: argparse.Namespace):
+def _model_config(args: argparse.Namespace, *, n_layers: int):
     from llama_from_scratch.config import LayerSpec, LlamaConfig
     from llama_from_scratch.family import ffn_dim
 
@@ -121,18 +287,26 @@ def _model_config(args: argparse.Namespace):
         dim=args.dim, n_heads=args.heads, n_kv_heads=args.kv_heads,
         ffn_dim=ffn_dim(args.dim, multiple_of=32), vocab_size=args.vocab,
         max_seq_len=args.context, norm_eps=1e-5, rope_theta=1e4,
-        layers=(LayerSpec(),) * args.layers, is_tied=True)
+        layers=(LayerSpec(),) * n_layers, is_tied=True)
 
 
-def _documents(path: Path, args: argparse.Namespace):
-    from llama_from_scratch.train import read_documents
+def _data_path(given: Path | None) -> Path:
+    from llama_from_scratch import bundled
+
+    return bundled.path("stories.txt") if given is None else given
+
+
+def _texts(args: argparse.Namespace) -> tuple[list[str], list[str]]:
+    """Documents to learn from and documents to be judged by."""
+    from llama_from_scratch.train import read_documents, split_validation
 
     def skip(file: Path, reason: str) -> None:
-        print(f"left out {file}: {reason}", file=sys.stderr)
+        print(shown_line(f"left out {file}: {reason}"), file=sys.stderr)
 
     separator = "\n\n" if args.blank_lines or args.data is None else None
-    return read_documents(path, separator=separator, suffixes=args.suffix,
-                          on_skip=skip if args.skip_bad_files else None)
+    documents = read_documents(_data_path(args.data), separator=separator, suffixes=args.suffix,
+                               on_skip=skip if args.skip_bad_files else None)
+    return split_validation(documents, fraction=args.validation)
 
 
 def _print_end(history, out: Path) -> None:
@@ -145,7 +319,7 @@ def _print_end(history, out: Path) -> None:
     print(f"\nsaved in {out} after {len(history.steps)} steps and {took}. "
           f"Write with it: llama generate {out}")
     if not history.is_complete:
-        print("stopped early; the same command with --resume goes on")
+        print(f"stopped early; llama train --out {out} --resume goes on")
 
 
 def _sample(model, tokenizer) -> str:

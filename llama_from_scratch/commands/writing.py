@@ -1,19 +1,31 @@
 """What `llama generate` and `llama chat` share: how the model's text is sampled and printed."""
 
 import argparse
+import sys
+
+from llama_from_scratch.commands import terminal
+from llama_from_scratch.commands.loading import add_loading_arguments
+from llama_from_scratch.commands.numbers import real, seed, whole
 
 
 def add_writing_arguments(parser: argparse.ArgumentParser, *, usual_length: str) -> None:
     """Adds which model writes, how much and how it samples; `usual_length` is text for --help."""
     parser.add_argument("model", nargs="?", help="a checkpoint's folder or file, or an id on the "
                         "Hugging Face hub (default: the bundled mini model)")
-    parser.add_argument("--max-tokens", type=int,
-                        help=f"the most tokens of an answer (default {usual_length})")
-    parser.add_argument("--temperature", type=float, default=0.7,
+    parser.add_argument("--tokenizer", metavar="PATH", help="the file with the tokenizer of the "
+                        "model (default: the one that the checkpoint has)")
+    parser.add_argument("--max-tokens", type=whole(most=2**63 - 1),
+                        help=f"the most tokens of an answer (default {usual_length}, or what the "
+                        "model's context has room for)")
+    parser.add_argument("--temperature", type=real, default=0.7,
                         help="0 takes the likeliest token (default 0.7)")
-    parser.add_argument("--top-k", type=int)
-    parser.add_argument("--top-p", type=float, default=0.95)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--top-k", type=whole(), metavar="K",
+                        help="only the K likeliest tokens (default: off)")
+    parser.add_argument("--top-p", type=real, default=0.95, metavar="P",
+                        help="only the likeliest tokens that together have probability P "
+                        "(default 0.95; 1 is off)")
+    parser.add_argument("--seed", type=seed(), default=0)
+    add_loading_arguments(parser)
 
 
 def sampling_of(args: argparse.Namespace):
@@ -24,23 +36,48 @@ def sampling_of(args: argparse.Namespace):
 
 
 def write(
-    model, tokenizer, prompt: str, args: argparse.Namespace, *, seed: int, decoder=None
+    model, tokenizer, prompt: str, args: argparse.Namespace, *, seed: int, decoder=None,
+    is_special: bool = False,
 ) -> None:
     """Prints the prompt and its continuation, each piece as soon as it is decoded.
 
-    `decoder`: a `GreedyDecoder` that writes instead of sampling.
+    `decoder`: a `GreedyDecoder` that writes instead of sampling. `is_special`: names of special
+    tokens in the prompt are those tokens; otherwise they are text, and stderr says so.
     """
-    from llama_from_scratch.generate.generate import stream_text, text_of
+    from llama_from_scratch.generate.checks import check_limits
+    from llama_from_scratch.generate.generate import stream, text_of
 
-    print(prompt, end="", flush=True)
-    max_tokens, sampling = 200 if args.max_tokens is None else args.max_tokens, sampling_of(args)
+    ids = prompt_ids(tokenizer, prompt, is_special=is_special)
+    stop_ids = tokenizer.stop_ids
+    room = model.config.max_seq_len - len(ids)
+    max_tokens = min(200, max(room, 1)) if args.max_tokens is None else args.max_tokens
     if decoder is None:
-        pieces = stream_text(model, tokenizer, prompt=prompt, max_tokens=max_tokens,
-                             sampling=sampling, seed=seed)
+        tokens = stream(model, ids, max_tokens=max_tokens, sampling=sampling_of(args), seed=seed,
+                        stop_ids=stop_ids)
     else:
-        ids = tokenizer.encode(prompt, bos=True)
-        pieces = text_of(decoder.stream(ids, max_tokens=max_tokens, stop_ids={tokenizer.eos_id}),
-                         tokenizer)
-    for piece in pieces:
-        print(piece, end="", flush=True)
+        tokens = decoder.stream(ids, max_tokens=max_tokens, stop_ids=stop_ids)
+    check_limits(model, [ids], max_tokens)
+    terminal.say(prompt)
+    for piece in text_of(tokens, tokenizer, is_first=not tokenizer.decode_bytes(ids)):
+        terminal.say(piece)
     print()
+
+
+def prompt_ids(tokenizer, prompt: str, *, is_special: bool) -> list[int]:
+    """The ids of a prompt, after the one that begins a text unless the prompt names it itself."""
+    warn_of_special(tokenizer, prompt, is_special=is_special)
+    begins = is_special and tokenizer.bos is not None and prompt.startswith(tokenizer.bos)
+    return tokenizer.encode(prompt, bos=not begins and (tokenizer.adds_bos or not prompt),
+                            allowed_special="all" if is_special else frozenset())
+
+
+def warn_of_special(tokenizer, text: str, *, is_special: bool) -> None:
+    """Says on stderr which names of special tokens in the text are taken as plain text."""
+    from llama_from_scratch.tokenizer.special_tokens import one_of
+
+    if is_special or not tokenizer.special_ids:
+        return
+    if names := dict.fromkeys(one_of(tokenizer.special_ids.keys()).findall(text)):
+        them, they = ("it", "the token") if len(names) == 1 else ("them", "tokens")
+        print(terminal.shown_line(f"llama: the prompt holds {', '.join(names)}, taken as plain "
+                                  f"text; --special makes {them} {they}"), file=sys.stderr)

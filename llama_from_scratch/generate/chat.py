@@ -8,21 +8,20 @@ Notebook 19.
 
 from collections.abc import Iterator, Sequence
 
-from llama_from_scratch.checkpoint.inspect import chat_format
-from llama_from_scratch.generate.generate import stream, text_of
+from llama_from_scratch.checkpoint.inspect import chat_format, marked_format
+from llama_from_scratch.generate.generate import stream, text_of, until
 from llama_from_scratch.generate.prefix import PrefixCache
 from llama_from_scratch.generate.sampling import GREEDY, Sampling
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
-from llama_from_scratch.tokenizer.chat_format import ChatFormat, Message
-from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
+from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate, Message
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 
 
 class Chat:
     """A conversation of a user and a model, with all its `messages`.
 
     `system` is read before the messages and may be changed at any time.
-    `format`: by default the one that belongs to the tokenizer and the config. `context`: how many
+    `format`: by default the one that the model's files ask for. `context`: how many
     tokens an answer and what it reads may take, by default as many as the model was made for.
     After an answer, `n_forgotten` is the number of first messages that were not read for it, and
     `is_cut` is True if it was ended by `max_tokens` or the context, not by the model.
@@ -32,14 +31,17 @@ class Chat:
     """
 
     def __init__(
-        self, model: Llama, tokenizer: Tokenizer | SentencePiece, *,
-        format: ChatFormat | None = None, system: str | None = None, context: int | None = None,
+        self, model: Llama, tokenizer: AnyTokenizer, *,
+        format: ChatFormat | ChatTemplate | None = None, system: str | None = None,
+        context: int | None = None,
     ) -> None:
         found = chat_format(model.config, tokenizer) if format is None else format
         if found is None:
-            raise ValueError("a chat needs special tokens that mark turns, and this tokenizer has "
-                             "none of a known format. Give one of chat_format.FORMATS, or let the "
-                             "model continue a text with generate")
+            marks = marked_format(model.config, tokenizer)
+            hint = f" Its special tokens are those of {marks.name}." if marks else ""
+            raise ValueError("a chat needs a format, and nothing in this model's files says that "
+                             f"it was made for chats.{hint} Give one of chat_format.FORMATS, or "
+                             "let the model continue a text with generate")
         context = model.config.max_seq_len if context is None else context
         if not 1 <= context <= model.config.max_seq_len:
             raise ValueError("the context of a chat is at least 1 token and at most the model's "
@@ -50,6 +52,7 @@ class Chat:
         self.messages: list[Message] = []
         self.n_forgotten, self.is_cut = 0, False
         self._stop_ids = found.stop_ids(tokenizer)
+        self._stop_text = (found.stop_text(tokenizer) if isinstance(found, ChatTemplate) else None)
         self._prefix = PrefixCache(model)
         self._is_answering = False
 
@@ -109,7 +112,7 @@ class Chat:
 
         self._is_answering = True
         try:
-            for piece in text_of(drawn(), self.tokenizer):
+            for piece in until(self._stop_text, text_of(drawn(), self.tokenizer)):
                 # A text of SentencePiece begins with a space.
                 if piece := piece if said else piece.lstrip():
                     said += piece

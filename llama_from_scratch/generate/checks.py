@@ -5,6 +5,7 @@ A refusal comes before any work is done, and the code after these checks does no
 Notebook 16.
 """
 
+import math
 from collections.abc import Collection, Sequence, Set
 from numbers import Integral
 
@@ -31,7 +32,7 @@ def as_prompts(prompts: Prompts) -> list[list[int]]:
         raise ValueError(f"prompts are lists of ids; got {prompts!r:.80}. Encode a text first: "
                          "tokenizer.encode(text, bos=True)")
     prompts = list(prompts)
-    if prompts and all(_is_id(item) for item in prompts):
+    if prompts and all(_is_whole(item) for item in prompts):
         prompts = [prompts]
     return [_as_prompt(prompt, b) for b, prompt in enumerate(prompts)]
 
@@ -39,13 +40,13 @@ def as_prompts(prompts: Prompts) -> list[list[int]]:
 def _as_prompt(prompt: object, number: int) -> list[int]:
     ids = prompt.tolist() if isinstance(prompt, Tensor) else prompt
     is_list = isinstance(ids, Sequence) and not isinstance(ids, str | bytes)
-    if not is_list or not all(_is_id(item) for item in ids):
+    if not is_list or not all(_is_whole(item) for item in ids):
         raise ValueError(f"a prompt is a list of ids, which are ints; prompt {number} is "
                          f"{prompt!r:.80}. Encode a text first: tokenizer.encode(text, bos=True)")
     return [int(token) for token in ids]
 
 
-def _is_id(item: object) -> bool:
+def _is_whole(item: object) -> bool:
     return type(item) is int or (isinstance(item, Integral) and not isinstance(item, bool))
 
 
@@ -66,12 +67,14 @@ def check_limits(
         raise ValueError("max_tokens is one number for all prompts or one for each; "
                          f"got {len(limits)} for {len(prompts)} prompts")
     for prompt, limit in zip(prompts, limits, strict=True):
+        if limit is not None and not _is_whole(limit):
+            raise ValueError(f"max_tokens is a whole number; got {limit!r:.80}")
         if limit is not None and limit < 1:
-            raise ValueError(f"max_tokens must be at least 1; got {limit}")
+            raise ValueError(f"max_tokens must be at least 1; got {short(limit)}")
         if (room := context - len(prompt)) < (limit or 1):
             raise ValueError(f"the model's context holds {context} tokens; a prompt of "
-                             f"{len(prompt)} leaves room for {max(room, 0)}, not {limit or 1}. "
-                             "Shorten the prompt or lower max_tokens")
+                             f"{len(prompt)} leaves room for {max(room, 0)}, not "
+                             f"{short(limit or 1)}. Shorten the prompt or lower max_tokens")
     return [limit or context - len(prompt) for prompt, limit in zip(prompts, limits, strict=True)]
 
 
@@ -98,8 +101,32 @@ def check_ids(model: Llama, ids: Collection[int], *, name: str) -> None:
                          f"{unknown[0]}. Is this the tokenizer that the model was trained with?")
 
 
-def check_numbers(logits: Float[Tensor, "*T"]) -> None:
-    """Raises ValueError if a logit is NaN."""
-    if logits.isnan().any():
+def check_numbers(largest: Float[Tensor, "*T"]) -> None:
+    """Raises ValueError unless the largest logit of each distribution is a finite number.
+
+    Smaller ones may be -inf, which rules a token out. A NaN must count as largest, as `max` does.
+    """
+    if largest.isfinite().all():
+        return
+    if largest.isnan().any():
         raise ValueError("the model's logits hold a NaN, so no next token can be chosen. "
                          "Did training diverge, or is the dtype too small for the weights?")
+    if (largest == math.inf).any():
+        raise ValueError("the model's logits hold +inf, so no next token can be chosen. "
+                         "Is the dtype too small for the weights?")
+    raise ValueError("every token that may come next has the logit -inf, so none can be chosen. "
+                     "Does a mask allow only what the model rules out?")
+
+
+def check_seed(seed: int, *, n_prompts: int) -> None:
+    """Raises ValueError for seeds, of which prompt b uses `seed` + b, that PyTorch cannot take."""
+    if not _is_whole(seed):
+        raise ValueError(f"a seed is a whole number; got {seed!r:.80}")
+    if not -2**63 <= seed <= 2**64 - n_prompts:
+        raise ValueError("a seed has 64 bits, and prompt b uses seed + b: it lies from -2**63 to "
+                         f"2**64 - {n_prompts}; got {short(seed)}")
+
+
+def short(number: int) -> str:
+    """A whole number in decimal digits, or how many bits it has if that is unreadable."""
+    return f"{number}" if number.bit_length() < 128 else f"one of {number.bit_length():,} bits"

@@ -22,13 +22,14 @@ from llama_from_scratch.generate.checks import (
     as_prompts,
     check_limits,
     check_numbers,
+    check_seed,
     check_stops,
 )
 from llama_from_scratch.generate.prefix import PrefixCache
 from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution, draw
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 LogitMask = Callable[[int, Sequence[int]], Bool[Tensor, "V"]]
@@ -82,29 +83,60 @@ def stream(
 
 
 def stream_text(
-    model: Llama, tokenizer: Tokenizer | SentencePiece, *, prompt: str,
+    model: Llama, tokenizer: AnyTokenizer, *, prompt: str,
     max_tokens: int | None = None, sampling: Sampling = GREEDY, seed: int = 0,
 ) -> Iterator[str]:
     """The model's continuation of a text, in the pieces of `text_of`.
 
-    It ends when the model ends the text, or after `max_tokens`.
+    It ends when the model ends the text, by what its files say, or after `max_tokens`.
     """
-    ids = tokenizer.encode(prompt, bos=True)
+    ids = tokenizer.encode(prompt, bos=tokenizer.adds_bos or not prompt)
     tokens = stream(model, ids, max_tokens=max_tokens, sampling=sampling, seed=seed,
-                    stop_ids={tokenizer.eos_id})
-    yield from text_of(tokens, tokenizer)
+                    stop_ids=tokenizer.stop_ids)
+    yield from text_of(tokens, tokenizer, is_first=not prompt)
 
 
-def text_of(tokens: Iterable[int], tokenizer: Tokenizer | SentencePiece) -> Iterator[str]:
+def until(stop: str | None, pieces: Iterable[str]) -> Iterator[str]:
+    """The pieces of a text before `stop`, or all for None.
+
+    What may be the beginning of `stop` is held back until it is known not to be.
+    """
+    held = ""
+    for piece in pieces:
+        if stop is None:
+            yield piece
+            continue
+        text, found, _ = (held + piece).partition(stop)
+        n_held = 0 if found else next(
+            n for n in range(min(len(stop) - 1, len(text)), -1, -1) if text.endswith(stop[:n]))
+        held = text[len(text) - n_held :]
+        if ready := text[: len(text) - n_held]:
+            yield ready
+        if found:
+            return
+    if held:
+        yield held
+
+
+def text_of(
+    tokens: Iterable[int], tokenizer: AnyTokenizer, *, is_first: bool = False
+) -> Iterator[str]:
     """The text of ids, in pieces that are ready to be shown as the ids come.
 
     Special tokens are not shown. A character of several bytes may be spread over tokens; a piece is
-    held back until its characters are whole.
+    held back until its characters are whole. `is_first`: no text is before this one, so the blank
+    that SentencePiece puts in front of every text is left out.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     special = set(tokenizer.special_ids.values())
     for token in tokens:
-        if token not in special and (piece := decoder.decode(tokenizer.decode_bytes([token]))):
+        if token in special:
+            continue
+        data = tokenizer.decode_bytes([token])
+        if is_first and data.startswith(b" ") and isinstance(tokenizer, SentencePiece):
+            data = tokenizer.decode([token]).encode()
+        is_first = False
+        if piece := decoder.decode(data):
             yield piece
     if rest := decoder.decode(b"", final=True):
         yield rest
@@ -145,6 +177,7 @@ def decode(
     `cache` may hold the beginning of a single prompt; only the rest is fed.
     """
     limits, stops = check_limits(model, prompts, max_tokens), check_stops(model, prompts, stop_ids)
+    check_seed(seed, n_prompts=len(prompts))
     texts = [list(prompt) for prompt in prompts]
     ends = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]
     generators = [torch.Generator().manual_seed(seed + b) for b in range(len(prompts))]
@@ -182,6 +215,9 @@ def _masked(
         if b not in live:
             continue
         allowed_V = mask(b, texts[b])
+        if not isinstance(allowed_V, Tensor):
+            raise ValueError(f"a mask returns one bool for each of the {len(logits_V)} ids, as a "
+                             f"tensor; got a {type(allowed_V).__name__} for prompt {b}")
         if allowed_V.dtype != torch.bool or allowed_V.shape != logits_V.shape:
             raise ValueError(f"a mask returns one bool for each of the {len(logits_V)} ids; got "
                              f"{allowed_V.dtype} of shape {tuple(allowed_V.shape)} for prompt {b}")
@@ -198,11 +234,12 @@ def choose(
 ) -> Int[Tensor, "B"]:
     """The next id of each row.
 
-    Raises ValueError for logits with a NaN.
+    Greedy: of equal logits the one with the smallest id.
+    Raises ValueError if a row's largest logit is not a finite number.
     """
-    largest_B, best_B = logits.max(-1)  # a NaN counts as largest
-    check_numbers(largest_B)
     if sampling == GREEDY:
+        largest_B, best_B = logits.max(-1)
+        check_numbers(largest_B)
         return best_B
     uniform_B = torch.stack([torch.rand((), generator=g, dtype=torch.float64) for g in generators])
     return draw(distribution(logits, sampling, seen=seen), uniform_B.to(logits.device))

@@ -3,32 +3,32 @@
 At one token a step the model is a chain of matrices times vectors. Its time is the bytes of those
 matrices, and the cost of every call in between: at 15 million parameters half of all. This walks
 the plain model's own weights with as few calls as the arithmetic needs, and asks a `Screen` for the
-likeliest token instead of the whole head where that is faster. The model's source does not know it.
+likeliest token instead of the whole head. Which product, whether the screen, and whether all of it
+is faster than the plain model, is measured when a decoder is made. The model's source does not know
+it.
 
 Notebook 16.
 """
 
-import statistics
-import time
+import functools
 from collections.abc import Callable, Iterator, Sequence, Set
 
 import torch
 from jaxtyping import Complex, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llama_from_scratch.checkpoint.described import undescribed
 from llama_from_scratch.generate.checks import check_limits, check_stops
-from llama_from_scratch.generate.generate import choose
+from llama_from_scratch.generate.generate import choose, stream
 from llama_from_scratch.generate.prefix import weights_of
+from llama_from_scratch.generate.probing import N_TURNS, fastest
 from llama_from_scratch.generate.sampling import GREEDY
 from llama_from_scratch.generate.screen import Screen
 from llama_from_scratch.model.kv_cache import KVCache, LayerCache
 from llama_from_scratch.model.norm import RMSNorm
 from llama_from_scratch.model.rope import Rotate
 from llama_from_scratch.model.transformer import Block, Llama
-
-_N_PROBES = 5
 
 
 class GreedyDecoder:
@@ -39,9 +39,11 @@ class GreedyDecoder:
     matrix times a batch, so where two logits are equal up to the rounding of the hidden state,
     either id may come. One thread at a time may use a decoder.
 
-    `is_screened`: whether to use a screen; by default whichever way was faster in a short probe,
-    as the int8 product that it needs is slow on processors without matrix units. `screen` is None
-    where it is not used.
+    What is fast depends on the processor, the dtype and the number of threads, so it is measured at
+    construction (`probing`): by which product a matrix meets a vector, and whether the plain model
+    is faster (`is_plain`), which then writes instead. `is_screened`: whether to use a screen, by
+    default if that is faster; the int8 product that it needs is slow on processors without matrix
+    units. `screen` is None where it is not used.
     Raises ValueError for a model on another device, and for one with parts that are not plain.
     """
 
@@ -54,10 +56,15 @@ class GreedyDecoder:
                              f"{'; '.join(odd[:4])}. Decode with generate(), which calls every "
                              "part as it is")
         self._model, self._known = model, weights_of(model)
-        self._layers = [_Layer(block, dtype=model.dtype) for block in model.layers]
+        self._layers = _fastest_layers(model, is_bound=is_screened is True)
         self._embeddings_VD = model.tok_embeddings.weight.detach()
         self._norm = _norm(model.norm)
-        self.screen = _screen(model, is_screened)
+        self.screen = None if self.is_plain else _screen(model, is_screened)
+
+    @property
+    def is_plain(self) -> bool:
+        """Does it ask the plain model for each token, because that was faster in its probe?"""
+        return self._layers is None
 
     def stream(
         self, prompt: Sequence[int], *, max_tokens: int | None = None,
@@ -74,10 +81,12 @@ class GreedyDecoder:
                              "Make a new one")
         [n_tokens] = check_limits(model, [prompt], max_tokens)
         [stops] = check_stops(model, [prompt], stop_ids)
+        if self.is_plain:
+            yield from stream(model, prompt, max_tokens=n_tokens, stop_ids=stops)
+            return
         n_slots = len(prompt) + n_tokens
         with torch.inference_mode():
-            shape = (n_slots, 2 * config.n_kv_heads, config.head_dim)
-            pasts = [_Past(torch.empty(shape, dtype=model.dtype)) for _ in config.layers]
+            pasts = [_past(model, n_slots) for _ in config.layers]
             cache = KVCache(config, batch_size=1, max_seq_len=n_slots,
                             layers=[past.layer_cache() for past in pasts])
             rotation_SR = model.rope(torch.arange(n_slots)[None])[0]
@@ -128,23 +137,45 @@ def _screen(model: Llama, is_screened: bool | None) -> Screen | None:
 
 
 def _is_faster(screen: Screen, model: Llama) -> bool:
-    """Medians of a few choices each, in turns, for hidden states like those of a text."""
-    def whole(x_D: Tensor) -> int:
-        return model.output(x_D[None]).float().argmax().item()
-
+    """Is the screen's choice faster than the whole head's, for a state like those of a text?"""
     generator = torch.Generator().manual_seed(0)
-    states_ND = torch.randn(_N_PROBES, model.config.dim, generator=generator).to(model.dtype)
+    state_D = torch.randn(model.config.dim, generator=generator).to(model.dtype)
     with torch.inference_mode():
-        pairs_s = [(_time_s(screen.largest, x_D), _time_s(whole, x_D)) for x_D in states_ND]
+        first = fastest([lambda: model.output(state_D[None]).float().argmax().item(),
+                         lambda: screen.largest(state_D)])
     screen.n_asked = screen.n_candidates = screen.n_undecided = 0
-    screened_s, whole_s = (statistics.median(times_s) for times_s in zip(*pairs_s, strict=True))
-    return screened_s < whole_s
+    return first == 1
 
 
-def _time_s(call: Callable[[Tensor], object], x_D: Tensor) -> float:
-    began = time.perf_counter()
-    call(x_D)
-    return time.perf_counter() - began
+def _fastest_layers(model: Llama, *, is_bound: bool) -> "list[_Layer] | None":
+    """The layers with the product that is fastest here; None if the plain model is faster still.
+
+    With `is_bound` the plain model is not tried.
+    """
+    ways: list[list[_Layer]] = [[_Layer(block, dtype=model.dtype, product=product)
+                                 for block in model.layers] for product in (_by_vector, _by_matrix)]
+    n_slots, config = N_TURNS + 2, model.config
+    if n_slots > config.max_seq_len:
+        return ways[0]
+    rotation_R = model.rope(torch.zeros(1, 1, dtype=torch.int64))[0, 0]
+    pasts = [_past(model, n_slots) for _ in config.layers]
+    x_D = model.tok_embeddings.weight[0].detach()
+    cache = model.new_cache(batch_size=1, max_seq_len=n_slots)
+    ids_BT = torch.zeros(1, 1, dtype=torch.int64)
+
+    def walk(layers: "list[_Layer]") -> None:
+        at_D = x_D
+        for layer, past in zip(layers, pasts, strict=True):
+            at_D = layer(at_D, rotation_R=rotation_R, past=past, slot=0)
+
+    def plain() -> None:
+        x_BTD = model.embed(ids_BT)
+        model.run(x_BTD, model.prepare(x_BTD, cache=cache), cache=cache)
+
+    tried: list[Callable[[], object]] = [functools.partial(walk, layers) for layers in ways]
+    with torch.inference_mode():
+        first = fastest(tried if is_bound else [*tried, plain])
+    return ways[first] if first < len(ways) else None
 
 
 class _Past:
@@ -160,21 +191,32 @@ class _Past:
         return LayerCache(self.keys.transpose(1, 2), self.values.transpose(1, 2))
 
 
+def _past(model: Llama, n_slots: int) -> _Past:
+    config = model.config
+    shape = (n_slots, 2 * config.n_kv_heads, config.head_dim)
+    return _Past(torch.empty(shape, dtype=model.dtype))
+
+
+Product = Callable[..., Tensor]
+
+
 class _Layer:
     """`transformer.Block` for one token: its weights, and room for that token's q, k and v."""
 
-    def __init__(self, block: Block, *, dtype: torch.dtype) -> None:
+    def __init__(
+        self, block: Block, *, dtype: torch.dtype, product: Callable[[nn.Linear], Product]
+    ) -> None:
         part, ffn = block.attention, block.feed_forward
         self.attention_norm, self.ffn_norm = _norm(block.attention_norm), _norm(block.ffn_norm)
-        self.wo, self.has_rope = part.wo.weight.detach(), type(part.rotate) is Rotate
+        self.wo, self.has_rope = product(part.wo), type(part.rotate) is Rotate
         self.chunk_size = part.chunk_size
-        self.w_gate, self.w_up, self.w_down = (
-            w.weight.detach() for w in (ffn.w_gate, ffn.w_up, ffn.w_down))
+        self.w_gate, self.w_up, self.w_down = map(product, (ffn.w_gate, ffn.w_up, ffn.w_down))
         with torch.inference_mode():
-            weights = [w.weight.detach() for w in (part.wq, part.wk, part.wv)]
-            n_rows = [len(weight) for weight in weights]
+            projections = (part.wq, part.wk, part.wv)
+            n_rows = [w.out_features for w in projections]
             heads_HK = torch.empty(sum(n_rows), dtype=dtype).view(-1, part.head_dim)
-            self.products = list(zip(weights, heads_HK.view(-1).split(n_rows), strict=True))
+            self.products = list(zip(map(product, projections), heads_HK.view(-1).split(n_rows),
+                                     strict=True))
             n_heads = n_rows[0] // part.head_dim
             self.q_BHTK = heads_HK[:n_heads].view(1, -1, 1, part.head_dim)
             self.kv_HK = heads_HK[n_heads:]
@@ -186,8 +228,8 @@ class _Layer:
         self, x_D: Tensor, *, rotation_R: Tensor, past: _Past, slot: int
     ) -> Float[Tensor, "D"]:
         h_D = self.attention_norm(x_D)
-        for weight, out in self.products:
-            torch.mv(weight, h_D, out=out)
+        for multiply, out in self.products:
+            multiply(h_D, out=out)
         if self.has_rope:
             self.wide_HK.copy_(self.qk_HK)
             self.pairs_HR.mul_(rotation_R)
@@ -197,10 +239,32 @@ class _Layer:
         seen = slice(first, slot + 1)
         out_BHTK = F.scaled_dot_product_attention(
             self.q_BHTK, past.keys[:, :, seen], past.values[:, :, seen], enable_gqa=True)
-        x_D = x_D + torch.mv(self.wo, out_BHTK.view(-1))
+        x_D = x_D + self.wo(out_BHTK.view(-1))
         h_D = self.ffn_norm(x_D)
-        gated_F = F.silu(torch.mv(self.w_gate, h_D)).mul_(torch.mv(self.w_up, h_D))
-        return x_D + torch.mv(self.w_down, gated_F)
+        gated_F = F.silu(self.w_gate(h_D)).mul_(self.w_up(h_D))
+        return x_D + self.w_down(gated_F)
+
+
+def _by_vector(linear: nn.Linear) -> Product:
+    """The matrix times a vector, its bias added if it has one; `out=` receives the result."""
+    weight = linear.weight.detach()
+    if linear.bias is None:
+        return functools.partial(torch.mv, weight)
+    return functools.partial(torch.addmv, linear.bias.detach(), weight)
+
+
+def _by_matrix(linear: nn.Linear) -> Product:
+    """The same as the product of a matrix of one row, which is another program in PyTorch."""
+    columns, bias = linear.weight.detach().T, linear.bias
+    times = (torch.mm if bias is None
+             else lambda x_BD, columns, **where: torch.addmm(bias.detach(), x_BD, columns, **where))
+
+    def multiply(x_D: Tensor, *, out: Tensor | None = None) -> Tensor:
+        if out is None:
+            return times(x_D[None], columns)[0]
+        return times(x_D[None], columns, out=out[None])[0]
+
+    return multiply
 
 
 def _norm(norm: RMSNorm):

@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from llama_from_scratch.config import record
-from llama_from_scratch.generate.checks import check_limits, check_numbers, check_stops
+from llama_from_scratch.generate.checks import check_limits, check_numbers, check_seed, check_stops
 from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution, draw
 from llama_from_scratch.model.transformer import Llama
 
@@ -93,6 +93,7 @@ def rounds(
                          "Without guesses, call generate")
     [limit], [stops] = (
         check_limits(model, [prompt], max_tokens), check_stops(model, [prompt], stop_ids))
+    check_seed(seed, n_prompts=1)
     text, end, draft_context = list(prompt), len(prompt) + limit, draft.config.max_seq_len
     generator = torch.Generator().manual_seed(seed)
     big, small = (_Reader(model, sampling, max_seq_len=end),
@@ -152,7 +153,7 @@ class _Reader:
         ids_1T = torch.tensor([text[self.cache.length :]], device=self._model.device)
         hidden_TD = self._model.hidden(ids_1T, cache=self.cache)[0, -n_last:]
         logits_TV = self._model.output(hidden_TD).float()
-        check_numbers(logits_TV)
+        check_numbers(logits_TV.amax(-1))
         return distribution(logits_TV, self._sampling, seen=self._seen(text, n_last))
 
     def _seen(self, text: list[int], n_last: int) -> Bool[Tensor, "T V"] | None:

@@ -51,17 +51,20 @@ class SoftmaxAttention(nn.Module):
 
 
 class Attention(nn.Module):
-    """x -> queries, keys, values -> RoPE -> cache -> attention -> output projection. No biases."""
+    """x -> queries, keys, values -> RoPE -> cache -> attention -> output projection.
+
+    No published Llama has biases here; relatives of it do, and heads wider or narrower than D / H.
+    """
 
     def __init__(self, config: LlamaConfig, spec: LayerSpec) -> None:
         super().__init__()
         self._config = config
         self.head_dim, self.chunk_size = config.head_dim, spec.chunk_size
         q_dim, kv_dim = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
-        self.wq = nn.Linear(config.dim, q_dim, bias=False)
-        self.wk = nn.Linear(config.dim, kv_dim, bias=False)
-        self.wv = nn.Linear(config.dim, kv_dim, bias=False)
-        self.wo = nn.Linear(q_dim, config.dim, bias=False)
+        self.wq = nn.Linear(config.dim, q_dim, bias=config.has_qkv_bias)
+        self.wk = nn.Linear(config.dim, kv_dim, bias=config.has_qkv_bias)
+        self.wv = nn.Linear(config.dim, kv_dim, bias=config.has_qkv_bias)
+        self.wo = nn.Linear(q_dim, config.dim, bias=config.has_wo_bias)
         self.rotate = Rotate() if spec.has_rope else Unrotated()
         self.attend = SoftmaxAttention()
 

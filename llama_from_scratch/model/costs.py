@@ -7,7 +7,7 @@ Notebook 15.
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
 import torch
@@ -45,11 +45,22 @@ def param_counts(config: LlamaConfig) -> Mapping[str, int]:
 @functools.lru_cache(maxsize=64)
 def params_by_matrix(config: LlamaConfig) -> Mapping[tuple[str, str], int]:
     """Parameters by place and by the name of the child that holds them, summed over the layers."""
+    return _by_child(config, lambda child: sum(p.numel() for p in child.parameters()))
+
+
+@functools.lru_cache(maxsize=64)
+def flops_by_matrix(config: LlamaConfig) -> Mapping[tuple[str, str], int]:
+    """The same for the operations of one token, those that grow with the context left out."""
+    return _by_child(config, lambda child: matmul_flops(child, 0))
+
+
+def _by_child(
+    config: LlamaConfig, amount_of: Callable[[nn.Module], int]
+) -> Mapping[tuple[str, str], int]:
     amounts: dict[tuple[str, str], int] = {}
     for place, part in _parts(_asked(config)):
         for name, child in part.named_children():
-            n = sum(parameter.numel() for parameter in child.parameters())
-            if n:
+            if n := amount_of(child):
                 amounts[place, name] = amounts.get((place, name), 0) + n
     return MappingProxyType(amounts)
 
@@ -59,7 +70,7 @@ def flops_per_token(config: LlamaConfig, *, context: int) -> int:
 
     Two per weight of every matrix that multiplies the token (the embedding is looked up), plus
     4 H K per visible token in attention, where q k^T and the weighted sum of v cost two each.
-    Norms, RoPE and the activation are left out.
+    Norms, biases, RoPE and the activation are left out.
     """
     model = _asked(config)
     return sum(matmul_flops(part, context) for part in (*model.layers, model.output))

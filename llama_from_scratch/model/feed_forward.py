@@ -27,16 +27,17 @@ class SwiGLU(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """w_down(silu(w_gate x) * w_up x), token by token. No biases.
+    """w_down(silu(w_gate x) * w_up x), token by token.
 
-    In Meta's files w_gate is w1, w_up w3, w_down w2.
+    In Meta's files w_gate is w1, w_up w3, w_down w2. `has_bias`: each of the three adds one, as in
+    no published Llama but in relatives of it.
     """
 
-    def __init__(self, dim: int, ffn_dim: int) -> None:
+    def __init__(self, dim: int, ffn_dim: int, *, has_bias: bool = False) -> None:
         super().__init__()
-        self.w_gate = nn.Linear(dim, ffn_dim, bias=False)
-        self.w_up = nn.Linear(dim, ffn_dim, bias=False)
-        self.w_down = nn.Linear(ffn_dim, dim, bias=False)
+        self.w_gate = nn.Linear(dim, ffn_dim, bias=has_bias)
+        self.w_up = nn.Linear(dim, ffn_dim, bias=has_bias)
+        self.w_down = nn.Linear(ffn_dim, dim, bias=has_bias)
         self.activation = SwiGLU()
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
@@ -65,7 +66,7 @@ def build(spec: FeedForwardSpec, dim: int) -> nn.Module:
 def _(spec: Dense, dim: int) -> FeedForward:
     if type(spec) is not Dense:  # a record below it is another kind, which must register itself
         return build.dispatch(FeedForwardSpec)(spec, dim)
-    return FeedForward(dim, spec.width)
+    return FeedForward(dim, spec.width, has_bias=spec.has_bias)
 
 
 def _kinds() -> list[str]:

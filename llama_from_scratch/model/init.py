@@ -17,9 +17,11 @@ from torch import nn
 
 @torch.no_grad()
 def init_linear(layer: nn.Linear | nn.Embedding, *, n_additions: int = 1) -> None:
-    """Draws the weight, rows of n inputs, from torch's global generator.
+    """Draws the weight, rows of n inputs, from torch's global generator; a bias begins at zero.
 
     `n_additions`: how many results like this one's are added up in the residual stream, two per
     layer; 1 for a matrix that does not write to it.
     """
     layer.weight.normal_(std=0.5 / math.sqrt(layer.weight.shape[1] * n_additions))
+    if isinstance(layer, nn.Linear) and layer.bias is not None:
+        layer.bias.zero_()

@@ -103,8 +103,9 @@ class Rope(nn.Module):
 
     def _frequencies(self) -> Float[Tensor, "R"]:
         config = self._config
-        return rope_frequencies(config.head_dim, theta=config.rope_theta,
-                                scaling=config.rope_scaling)
+        freq_R = rope_frequencies(config.head_dim, theta=config.rope_theta,
+                                  scaling=config.rope_scaling)
+        return freq_R / config.rope_linear_factor
 
     def _apply(self, fn, recurse=True):  # torch calls this for .to(), .half(), .cuda()
         super()._apply(fn, recurse)

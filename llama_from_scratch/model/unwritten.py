@@ -27,7 +27,7 @@ class _Unwritten(TorchFunctionMode):
         kwargs = kwargs or {}
         if func in (torch.empty, torch.ones):
             return func(*args, **kwargs | {"device": "meta"})
-        if func.__name__ in ("normal_", "uniform_", "fill_", "kaiming_uniform_"):
+        if func.__name__ in ("normal_", "uniform_", "fill_", "zero_", "kaiming_uniform_"):
             target = args[0] if args else kwargs["tensor"]
             if target.is_meta:
                 return target

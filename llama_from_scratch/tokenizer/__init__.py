@@ -4,7 +4,8 @@
 - `byte_bpe`: Llama 3 and 4, over bytes. `split` cuts text into pre-tokens, `rank_file` is its file
 - `sentencepiece`: Llama 1 and 2, over characters. `pieces` is its vocabulary, `piece_training`
   learns it, `sentencepiece_file` (made of `protobuf`) and `tokenizer_bin` are its files
-- `hugging_face`: tokenizer.json, for both
+- `hugging_face`: tokenizer.json, for both and for vocabularies that others made of them, with
+  tokens that are found before all else (`added_tokens`) and patterns of files (`file_pattern`)
 - `released`: which file, pattern and special tokens belong to each generation
 - `special_tokens`: which special strings of a text become ids
 - `chat_format`: dialogs <-> ids

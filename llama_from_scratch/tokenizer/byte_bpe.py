@@ -15,6 +15,7 @@ from operator import itemgetter
 
 from llama_from_scratch.tokenizer.batch import encode_batch
 from llama_from_scratch.tokenizer.merges import OnMerge, learn_merges, merge_word
+from llama_from_scratch.tokenizer.prompting import Prompted
 from llama_from_scratch.tokenizer.rank_file import check_ranks, read_ranks, write_ranks
 from llama_from_scratch.tokenizer.special_tokens import (
     SpecialNames,
@@ -45,7 +46,7 @@ def join_bytes(bytes_of: Mapping[int, bytes], ids: Iterable[int]) -> bytes:
                          f"{unknown.args[0]!r}; decode with the tokenizer that encoded") from None
 
 
-class Tokenizer:
+class Tokenizer(Prompted):
     """Text to ids and back, from `ranks`: token bytes -> rank, which is both id and merge priority.
 
     `special_tokens` take the ids after the ranks, in order; `pattern` cuts text into pre-tokens.
@@ -59,6 +60,7 @@ class Tokenizer:
     ) -> None:
         check_ranks(ranks)
         check_names(special_tokens)
+        self.bos, self.eos = BEGIN_AND_END
         self.ranks: dict[bytes, int] = dict(ranks)
         self.special_ids = {name: len(ranks) + i for i, name in enumerate(special_tokens)}
         self.pattern = pattern
@@ -179,14 +181,22 @@ class Tokenizer:
     @classmethod
     def load(
         cls, path: str | os.PathLike, *, special_tokens: Sequence[str] = (),
-        pattern: str = LLAMA3_PATTERN,
+        pattern: str = LLAMA3_PATTERN, n_ranks: int | None = None,
     ) -> "Tokenizer":
         """The tokenizer of a file as `save` writes it.
 
-        Raises ValueError, with the line, if the file is malformed.
+        `n_ranks`: how many the file must have, if that is known. Special tokens take the ids after
+        them, so a file that lost its last lines would move every one. Raises ValueError, with the
+        line, if the file is malformed.
         """
-        return cls(read_ranks(path), special_tokens=special_tokens, pattern=pattern)
+        ranks = read_ranks(path)
+        if n_ranks is not None and len(ranks) != n_ranks:
+            raise ValueError(f"special tokens take the ids after the {n_ranks:,} ranks that a rank "
+                             f"file must have here, got {len(ranks):,} in {path}; it may have lost "
+                             "lines, download it again, or say how many ranks it has")
+        return cls(ranks, special_tokens=special_tokens, pattern=pattern)
 
     def __reduce__(self):
         make = partial(type(self), special_tokens=tuple(self.special_ids), pattern=self.pattern)
-        return make, (self.ranks,)  # a copy starts with an empty memory
+        # a copy starts with an empty memory
+        return make, (self.ranks,), {"prompting": self.prompting}

@@ -8,10 +8,17 @@ tiktoken/load.py.
 
 import base64
 import os
+import re
 from collections.abc import Mapping
-from pathlib import Path
 
 from llama_from_scratch.files import replacing_file
+from llama_from_scratch.foreign import opened, read_bytes
+
+
+def is_one(path: str | os.PathLike) -> bool:
+    """Does the file begin as a rank file does?"""
+    with opened(path, need="a tokenizer needs a file", may_be_empty=True) as source:
+        return re.fullmatch(rb"[A-Za-z0-9+/=]+\s+\d+\s*", source.readline(4096)) is not None
 
 
 def write_ranks(path: str | os.PathLike, ranks: Mapping[bytes, int]) -> None:
@@ -28,7 +35,8 @@ def read_ranks(path: str | os.PathLike) -> dict[bytes, int]:
     Raises ValueError, with the line, if one is malformed.
     """
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(Path(path).read_bytes().splitlines(), start=1):
+    data = read_bytes(path, need="a tokenizer needs a rank file")
+    for number, line in enumerate(data.splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -64,31 +64,46 @@ SPECIAL_TOKENS: Mapping[str, tuple[str, ...]] = MappingProxyType({
 """The special tokens of each generation whose tokenizer.model does not hold them, in id order."""
 
 
-def llama_3(path: str | os.PathLike, *, special_tokens: tuple[str, ...] = LLAMA_3_1) -> Tokenizer:
+N_RANKS: Mapping[str, int] = MappingProxyType(
+    {name: 200_000 if name == "llama-4" else 128_000 for name in SPECIAL_TOKENS})
+"""How many ranks the tokenizer.model of each generation has."""
+
+
+def llama_3(
+    path: str | os.PathLike, *, special_tokens: tuple[str, ...] = LLAMA_3_1,
+    n_ranks: int = N_RANKS["llama-3"]
+) -> Tokenizer:
     """The tokenizer of a rank file of Llama 3 to 3.3.
 
-    Give LLAMA_3 for the names of 3.0, LLAMA_3_2_VISION for <|image|>.
+    Give LLAMA_3 for the names of 3.0, LLAMA_3_2_VISION for <|image|>. `n_ranks`: how many ranks the
+    file must have; give it for a smaller one of your own. Raises ValueError if it has others.
     """
-    return Tokenizer.load(path, special_tokens=special_tokens, pattern=LLAMA3_PATTERN)
+    return Tokenizer.load(path, special_tokens=special_tokens, pattern=LLAMA3_PATTERN,
+                          n_ranks=n_ranks)
 
 
-def llama_4(path: str | os.PathLike) -> Tokenizer:
-    """The tokenizer of a rank file of Llama 4."""
-    return Tokenizer.load(path, special_tokens=LLAMA_4, pattern=LLAMA4_PATTERN)
+def llama_4(path: str | os.PathLike, *, n_ranks: int = N_RANKS["llama-4"]) -> Tokenizer:
+    """The tokenizer of a rank file of Llama 4, which must have `n_ranks` ranks."""
+    return Tokenizer.load(path, special_tokens=LLAMA_4, pattern=LLAMA4_PATTERN, n_ranks=n_ranks)
 
 
-def load(path: str | os.PathLike, generation: str) -> Tokenizer | SentencePiece:
+def load(
+    path: str | os.PathLike, generation: str, *, n_ranks: int | None = None
+) -> Tokenizer | SentencePiece:
     """The tokenizer of the tokenizer.model that was released with a generation.
 
-    A generation is a name such as "llama-2" or "llama-3.1".
+    A generation is a name such as "llama-2" or "llama-3.1". `n_ranks`: how many ranks a rank file
+    must have, by default those that were released.
 
-    Raises ValueError if the generation is not known, or if the file is not of its kind.
+    Raises ValueError if the generation is not known, or if the file is not of its kind or has
+    another number of ranks.
     """
     if generation in ("llama-1", "llama-2"):
         return SentencePiece.load(path)
     if generation not in SPECIAL_TOKENS:
         raise ValueError(f"a generation is one of llama-1, llama-2, {', '.join(SPECIAL_TOKENS)}; "
                          f"got {generation!r}")
+    n_ranks = N_RANKS[generation] if n_ranks is None else n_ranks
     if generation == "llama-4":
-        return llama_4(path)
-    return llama_3(path, special_tokens=SPECIAL_TOKENS[generation])
+        return llama_4(path, n_ranks=n_ranks)
+    return llama_3(path, special_tokens=SPECIAL_TOKENS[generation], n_ranks=n_ranks)

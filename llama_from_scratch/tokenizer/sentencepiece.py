@@ -15,16 +15,17 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import partial
 from itertools import groupby, pairwise
-from pathlib import Path
 from typing import Literal
 
 from llama_from_scratch.files import replacing_file
+from llama_from_scratch.foreign import read_bytes
 from llama_from_scratch.tokenizer import sentencepiece_file, tokenizer_bin
 from llama_from_scratch.tokenizer.batch import encode_batch
 from llama_from_scratch.tokenizer.byte_bpe import join_bytes
 from llama_from_scratch.tokenizer.piece_training import learn_pieces
 from llama_from_scratch.tokenizer.piece_words import PieceWords, longest_run, merge_but_runs
 from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece, byte_name, check_pieces
+from llama_from_scratch.tokenizer.prompting import Prompted
 from llama_from_scratch.tokenizer.special_tokens import SpecialNames, names_allowed, one_of
 from llama_from_scratch.tokenizer.split import without_surrogates
 
@@ -33,7 +34,7 @@ Prefix = Literal["always", "if missing", "first if missing", "never"]
 not begin with one; of the first of these only; or nowhere."""
 
 
-class SentencePiece:
+class SentencePiece(Prompted):
     """Text to ids and back, from `pieces` in the order of their ids.
 
     Raises ValueError if a piece is empty, double or of no known kind, if there is not one unknown
@@ -196,11 +197,11 @@ class SentencePiece:
         """The text of `ids`, without the blank in front; bytes that are not UTF-8 become U+FFFD."""
         ids = list(ids)
         if self._control.isdisjoint(ids):
-            text = _decoded(self.decode_bytes(ids))
+            text = decoded(self.decode_bytes(ids))
         else:
             # Bytes on both sides of a control piece make no character together.
             runs = groupby(ids, self._control.__contains__)
-            texts = (_decoded(self.decode_bytes(run)) for is_control, run in runs if not is_control)
+            texts = (decoded(self.decode_bytes(run)) for is_control, run in runs if not is_control)
             text = "".join(texts)
         first = next((i for i in ids if i not in self._control), None)
         return text[1:] if first in self._begins_blank and self.prefix != "never" else text
@@ -226,13 +227,14 @@ class SentencePiece:
         Raises ValueError if the file is damaged, or of a kind that no Llama has: another model than
         BPE, text that is normalized first, unused pieces.
         """
-        data = Path(path).read_bytes()
+        data = read_bytes(path, need="a tokenizer needs a SentencePiece model")
         try:
             found = sentencepiece_file.from_bytes(data)
             prefix = "always" if found.has_prefix else "never"
             return cls(found.pieces, prefix=prefix, bos=found.bos, eos=found.eos)
         except ValueError as error:
-            raise ValueError(f"{path} cannot be read as a SentencePiece model: {error}") from None
+            raise ValueError(f"{path} cannot be read as a SentencePiece model: {error}. "
+                             "Download it again") from None
 
     def save_llama2c(self, path: str | os.PathLike) -> None:
         """Writes llama2.c's tokenizer.bin.
@@ -255,15 +257,17 @@ class SentencePiece:
             pieces = [tokenizer_bin.piece_of(i, *record) for i, record in enumerate(records)]
             return cls(pieces)
         except ValueError as error:
-            raise ValueError(f"{path} cannot be read as a tokenizer.bin: {error}") from None
+            raise ValueError(f"{path} cannot be read as a tokenizer.bin: {error}. "
+                             "Export it again") from None
 
     def __reduce__(self):
         # a copy starts with an empty memory
         make = partial(type(self), prefix=self.prefix, bos=self.bos, eos=self.eos)
-        return make, (self.pieces,)
+        return make, (self.pieces,), {"prompting": self.prompting}
 
 
-def _decoded(data: bytes) -> str:
+def decoded(data: bytes) -> str:
+    """The text of bytes, with one U+FFFD for each that is not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:

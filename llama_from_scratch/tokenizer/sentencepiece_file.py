@@ -68,18 +68,26 @@ def from_bytes(data: bytes) -> ModelFile:
     pieces: list[Piece] = []
     trainer: dict[int, int | bytes | float] = {}
     normalizer: dict[int, int | bytes | float] = {}
+    numbers = set()
     for number, value in fields(data, {1: bytes, 2: bytes, 3: bytes}):
+        numbers.add(number)
         if number == 1:
             found = dict(fields(value, {1: bytes, 2: float, 3: int}))
             kind = _kind(found.get(3, 1), len(pieces))
             pieces.append(Piece(text_of(found.get(1, b"")), found.get(2, 0.0), kind))
         elif number == 2:
-            wanted = {3: int, 24: int, 35: int, 44: bytes, 46: bytes, 47: bytes}
+            wanted = {3: int, 4: int, 24: int, 35: int, 44: bytes, 46: bytes, 47: bytes}
             trainer |= fields(value, wanted)
         else:
             normalizer |= fields(value, {2: bytes, 3: int, 4: int, 5: int})
     if not pieces:
         raise ValueError("it has no pieces; give the tokenizer.model of a Llama 1 or 2")
+    # They follow the pieces, so a file that was cut between two records lacks them.
+    if not {2, 3} <= numbers or len(pieces) < trainer.get(4, 0):
+        raise ValueError(f"it has pieces, then the settings of the trainer, which count "
+                         f"{trainer.get(4, 'them')}, and of the normalizer; got {len(pieces)} "
+                         f"pieces and {len(numbers) - 1} of the two settings; the file lost a "
+                         "part, download it again")
     has_bytes = any(piece.kind == Kind.BYTE for piece in pieces)
     rules = {
         f"the model is BPE, type {_BPE}, got type {trainer.get(3, 1)}": trainer.get(3, 1) == _BPE,

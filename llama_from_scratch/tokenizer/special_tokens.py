@@ -52,7 +52,8 @@ def one_of(names: Set[str]) -> re.Pattern:
 def check_names(names: Sequence[str]) -> None:
     """Raises ValueError for special tokens that are empty, or named twice."""
     if isinstance(names, str) or "" in names:
-        raise ValueError(f"special_tokens is a list of non-empty strings, got {names!r}")
+        raise ValueError("special_tokens is a list of non-empty strings, got "
+                         f"{names!r:.200}; give each a name")
     if double := sorted(name for name, count in Counter(names).items() if count > 1):
         raise ValueError(f"special tokens have one id each, got {double} more than once; name each "
                          "once")

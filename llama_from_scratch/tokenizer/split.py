@@ -15,8 +15,6 @@ models/llama4/tokenizer.py.
 import re
 from collections.abc import Iterator
 
-import regex
-
 from llama_from_scratch.tokenizer.ascii_split import (
     LINES,
     LINES_BUT_SLASH,
@@ -24,6 +22,7 @@ from llama_from_scratch.tokenizer.ascii_split import (
     LLAMA4_ASCII,
     WORD_BEGIN,
 )
+from llama_from_scratch.tokenizer.file_pattern import bounded, compile_pattern
 
 LLAMA3_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)"  # an English contraction's tail
@@ -58,12 +57,13 @@ _RUN = re.compile(r"\S++|\s++")  # in `re`, unlike in `regex`, `\s` is str.isspa
 class Splitter:
     """Cuts text by `pattern`.
 
-    `Splitter(LLAMA3_PATTERN)("I'm 2000!")` -> `["I", "'m", " ", "200", "0", "!"]`.
+    `Splitter(LLAMA3_PATTERN)("I'm 2000!")` -> `["I", "'m", " ", "200", "0", "!"]`. Raises
+    ValueError for a pattern that cannot be used (`file_pattern`).
     """
 
     def __init__(self, pattern: str):
         self.pattern = pattern
-        self._unicode = regex.compile(pattern)
+        self._unicode = compile_pattern(pattern)
         if self._unicode.groups:
             raise ValueError(f"a split pattern has no capturing groups, got {self._unicode.groups} "
                              f"in {pattern!r}; write (?:...)")
@@ -75,7 +75,7 @@ class Splitter:
         Raises ValueError if the pattern leaves out a part of the text.
         """
         if self._ascii is None:
-            pieces = self._unicode.findall(text)
+            pieces = bounded(self._unicode.findall, text, pattern=self.pattern)
             if (kept := sum(map(len, pieces))) != len(text):
                 raise ValueError("a split pattern matches every character, but "
                                  f"{self.pattern!r} keeps {kept} "

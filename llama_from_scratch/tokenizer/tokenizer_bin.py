@@ -9,12 +9,19 @@ Notebook 10. Llama 1 and 2. Source: karpathy/llama2.c, tokenizer.py.
 import os
 import struct
 from collections.abc import Sequence
-from pathlib import Path
 
+from llama_from_scratch.foreign import opened, read_bytes
 from llama_from_scratch.tokenizer.pieces import BLANK, FIRST_PIECES, Kind, Piece
 from llama_from_scratch.tokenizer.sentencepiece_file import text_of
 
 _NAMES = {"<s>": "\n<s>\n", "</s>": "\n</s>\n"}
+
+
+def is_one(path: str | os.PathLike) -> bool:
+    """Does the file begin as a tokenizer.bin does, with the piece <unk>?"""
+    name = FIRST_PIECES[0].text.encode()
+    with opened(path, need="a tokenizer needs a file", may_be_empty=True) as source:
+        return source.read(12 + len(name))[8:] == struct.pack("<I", len(name)) + name
 
 
 def is_laid_out_for_bin(pieces: Sequence[Piece]) -> bool:
@@ -37,7 +44,7 @@ def read_records(path: str | os.PathLike) -> list[tuple[bytes, float]]:
 
     Raises ValueError if the file is damaged.
     """
-    data = Path(path).read_bytes()
+    data = read_bytes(path, need="a tokenizer needs a tokenizer.bin")
     cure = f"{path}; export the tokenizer again"
     if len(data) < 4:
         raise ValueError("a tokenizer.bin begins with the longest length in 4 bytes, got "
@@ -54,6 +61,9 @@ def read_records(path: str | os.PathLike) -> list[tuple[bytes, float]]:
                              f"longest and {len(data) - at - 8} left in {cure}")
         records.append((data[at + 8 : at + 8 + length], score))
         at += 8 + length
+    if max((len(text) for text, _ in records), default=0) != longest:
+        raise ValueError(f"the longest piece has the {longest} bytes that the file begins with, "
+                         f"got no such piece among {len(records)}; it lost a part, {cure}")
     return records
 
 

@@ -2,6 +2,7 @@
 
 data  loss  optimizer  schedule  loop        one run
 protocols  parts  records  resume            its parts, what it leaves, how it is resumed
+space                                        what it takes of memory and disk
 progress                                     how far it is, in a terminal
 mini  mini_families  side_files              published checkpoints in miniature
 story_dialogs  aligned  kept                 what a mini learns from, and where it is kept

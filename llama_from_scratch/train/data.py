@@ -19,6 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from llama_from_scratch.config import record
+from llama_from_scratch.foreign import opened, plain
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
 IGNORE = -100
@@ -72,16 +73,25 @@ def _files(folder: Path, suffixes: Collection[str] | None) -> Iterator[Path]:
                 yield Path(root, name)
 
 
+_PIPES_OF_OURS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
+"""Paths of what this process was started with, such as `cat a.txt |` or `<(cat a.txt)`. They end
+with their writer, where another pipe may wait forever for one."""
+
+
 def read_text(file: str | Path) -> str:
     """The text of one file, with every line end made "\\n" and without a byte-order mark.
 
     Raises ValueError naming the first byte that is not UTF-8.
     """
-    data = Path(file).read_bytes()
+    if str(file).startswith(_PIPES_OF_OURS):
+        data = Path(file).read_bytes()
+    else:
+        with opened(file, need="this needs a text file", may_be_empty=True) as source:
+            data = source.read()
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ValueError(f"text must be UTF-8, and in {file} byte {error.start} is "
+        raise ValueError(f"text must be UTF-8, and in {plain(file)} byte {error.start} is "
                          f"0x{data[error.start]:02x} ({error.reason}). "
                          "Convert the file, or leave it out") from error
     return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")

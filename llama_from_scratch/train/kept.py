@@ -7,11 +7,10 @@ was made from asks for another folder, and one whose files were damaged is remov
 import contextlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from llama_from_scratch.files import digest
+from llama_from_scratch.files import digest, scratch_folder
 
 _DIGITS = 32
 
@@ -39,13 +38,11 @@ def keep(cache: Path, key: str, *, make: Callable[[Path], None]) -> None:
     """Keeps under `key` the folder that `make(path)` writes. Raises OSError where the disk refuses.
 
     Several processes may do so at once: each writes a folder of its own and then renames it to the
-    same name, or leaves that of the first one.
+    same name, or leaves that of the first one. What a killed process left half made goes first.
     """
     cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=cache, prefix="building-", ignore_cleanup_errors=True
-    ) as scratch:
-        made = Path(scratch) / "made"
+    with scratch_folder(cache) as scratch:
+        made = scratch / "made"
         make(made)
         final = cache / f"{key}-{_content(made)}"
         if not final.exists():

@@ -15,19 +15,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from llama_from_scratch.checkpoint import native
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train import resume
 from llama_from_scratch.train.data import Batch, Packed
 from llama_from_scratch.train.loss import evaluate, sum_of_nats
 from llama_from_scratch.train.optimizer import decay_groups
 from llama_from_scratch.train.parts import TrainParts
-from llama_from_scratch.train.protocols import Data, Loss
+from llama_from_scratch.train.protocols import Data, Loss, SavedData
 from llama_from_scratch.train.records import History, Step, TrainConfig
 from llama_from_scratch.train.schedule import learning_rate
+from llama_from_scratch.train.space import refuse_full_disk, refuse_too_little_memory
 
 
 class Diverged(ArithmeticError):
@@ -41,21 +44,26 @@ def train(
     model: Llama, data: Data, *, config: TrainConfig, validation: Packed | None = None,
     folder: str | Path | None = None, is_resumed: bool = False,
     on_step: Callable[[Step], object] | None = None, parts: TrainParts | None = None,
+    source: dict[str, Any] | None = None,
 ) -> History:
     """Trains `model` in place, on the device it is on, and returns what happened at each step.
 
-    `folder` receives a checkpoint every `config.checkpoint_every` steps and at the end; with
-    `is_resumed` the run saved there goes on: the same model config, `config` and data give the same
-    losses as if it had never stopped, bit for bit on a CPU with as many threads (a GPU may add in
-    another order from run to run). `on_step` is called after every step, and may raise
-    KeyboardInterrupt to end the run. An interrupt (Ctrl-C, or the notebook's stop button) ends the
-    step in progress, saves a checkpoint and returns; a second one leaves at once and saves nothing.
+    `folder` receives a checkpoint every `config.checkpoint_every` steps and at the end, and no
+    other process may write there meanwhile. With `is_resumed` the run saved there goes on: the same
+    model config, `config` and data give the same losses as if it had never stopped, bit for bit on
+    a CPU with as many threads (a GPU may add in another order from run to run). With another
+    `n_steps` it goes on to that one, from here on with the learning rates of a run of that length;
+    how often it saves and validates may change as well. `on_step` is called after every step, and
+    may raise KeyboardInterrupt to end the run; at any other error the steps so far are saved. An
+    interrupt (Ctrl-C, or the notebook's stop button) ends the step in progress, saves a checkpoint
+    and returns; a second one leaves at once and saves nothing.
     `parts`: the loss, the optimizer and the steps in between, by default those of the course.
+    `source`: what is saved with the run for whoever resumes it, as JSON; see `resume.read`.
 
     Raises Diverged at a loss or gradient that is not finite, before it reaches the weights or a
-    checkpoint; ValueError if `folder` already holds a checkpoint and `is_resumed` is not set, if
-    the run there differs, naming the keys, or if `model` or the data cannot be trained on like
-    this, before the first step.
+    checkpoint; and before the first step ValueError if `folder` already holds a checkpoint and
+    `is_resumed` is not set, if the run there differs, naming the keys, if checkpoints cannot be
+    written there or do not fit, or if `model` or the data cannot be trained on like this.
     """
     parts = TrainParts() if parts is None else parts
     if not isinstance(model, Llama):
@@ -64,31 +72,70 @@ def train(
     if not isinstance(data, Data):
         raise ValueError(f"train needs data that makes batches; got a {type(data).__name__}. "
                          "From texts: Packed(documents, tokenizer)")
+    if folder is not None and parts.save is resume.save and not isinstance(data, SavedData):
+        raise ValueError("a run that is saved needs data that can be told from other data, with a "
+                         "tokenizer, n_documents, n_tokens and a digest, as Packed has; got a "
+                         f"{type(data).__name__}. Train without a folder, or exchange parts.save")
     if validation is not None:
         next(validation.in_order(batch_size=1, seq_len=config.seq_len))  # refuses too short a text
+    rows = min(config.micro_batch_size or config.batch_size, config.batch_size)
+    refuse_too_little_memory(
+        sum(p.numel() for p in model.parameters()), device=model.device, is_built=True,
+        n_logits=rows * config.seq_len * model.config.vocab_size)
     optimizer = parts.make_optimizer(decay_groups(model, weight_decay=config.weight_decay), config)
     run = resume.Run(model=model, optimizer=optimizer, config=config, data=data,
-                     validation=validation)
+                     validation=validation, source=source)
+    if folder is None:
+        return _train(run, parts, None, is_resumed=is_resumed, on_step=on_step)
+    with parts.hold(folder) as place:
+        return _train(run, parts, place, is_resumed=is_resumed, on_step=on_step)
+
+
+def _train(
+    run: resume.Run, parts: TrainParts, folder: Path | None, *, is_resumed: bool,
+    on_step: Callable[[Step], object] | None,
+) -> History:
+    config = run.config
     steps = resume.begin(run, folder, is_resumed=is_resumed)
     n_saved = len(steps)
+
+    def save() -> None:
+        nonlocal n_saved
+        if folder is not None and n_saved < len(steps):
+            _refuse_infinite_weights(run, steps, told=_last_good(folder, n_saved))
+            parts.save(folder, run, steps=steps)
+            n_saved = len(steps)
+
+    if folder is not None and len(steps) < config.n_steps:
+        _refuse_what_cannot_be_saved(run, parts, folder, n_taken=len(steps))
     with _interrupts_noted() as is_interrupted:
         while len(steps) < config.n_steps and not is_interrupted():
             steps.append(_step(run, parts, len(steps), told=_last_good(folder, n_saved)))
-            is_last = len(steps) == config.n_steps
             if on_step is not None:
                 try:
                     on_step(steps[-1])
                 except KeyboardInterrupt:
                     break
-            is_due = is_last or len(steps) % config.checkpoint_every == 0
-            if folder is not None and is_due:
-                _refuse_infinite_weights(run, steps, told=_last_good(folder, n_saved))
-                parts.save(folder, run, steps=steps)
-                n_saved = len(steps)
-        if folder is not None and n_saved < len(steps):
-            _refuse_infinite_weights(run, steps, told=_last_good(folder, n_saved))
-            parts.save(folder, run, steps=steps)
+                except BaseException:
+                    save()
+                    raise
+            if len(steps) % config.checkpoint_every == 0:
+                save()
+        save()
     return History(steps=tuple(steps), is_complete=len(steps) == config.n_steps)
+
+
+def _refuse_what_cannot_be_saved(
+    run: resume.Run, parts: TrainParts, folder: Path, *, n_taken: int
+) -> None:
+    """Raises ValueError before the first step for what the first save would find out."""
+    if parts.save is not resume.save:
+        return
+    native.refuse_what_cannot_be_saved(run.model, run.data.tokenizer)
+    n_bytes = (sum(p.nbytes for p in run.model.parameters())
+               + sum(tensor.nbytes for tensor in run.optimizer.state_dict().values()))
+    is_one = n_taken > 0 or run.config.checkpoint_every >= run.config.n_steps
+    refuse_full_disk(folder, n_bytes=n_bytes, n_copies=1 if is_one else 2)
 
 
 def _step(run: resume.Run, parts: TrainParts, number: int, *, told: str) -> Step:

@@ -23,13 +23,14 @@ import torch
 from llama_from_scratch import bundled
 from llama_from_scratch.checkpoint import hugging_face
 from llama_from_scratch.checkpoint.convert import DTYPES, PACKED, refuse_what_cannot_be, write
-from llama_from_scratch.checkpoint.folders import creating_folder
+from llama_from_scratch.checkpoint.folders import creating_folder, held
 from llama_from_scratch.checkpoint.load import load
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.files import user_cache
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer import chat_format
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
-from llama_from_scratch.tokenizer.chat_format import ChatFormat
+from llama_from_scratch.tokenizer.chat_format import ChatFormat, prompting_for
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.train import aligned, kept, mini_families, story_dialogs
 from llama_from_scratch.train.aligned import Aligned
@@ -70,10 +71,18 @@ def mini(
         able = [name for name, row in PUBLISHED.items() if format in row.formats]
         raise ValueError(f"the format {format} holds {', '.join(able)} alone; got {family}. "
                          "Choose another format")
-    model, tokenizer = trained(family, n_steps=n_steps, cache=cache, on_step=on_step)
-    model.to(published.dtype if dtype is None else DTYPES.get(dtype, torch.float32))
-    settings = dict(tokenizer=tokenizer, format=format, is_packed=dtype == PACKED,
-                    n_shards=n_shards)
+    with held(folder):  # from before the training, so that no other process writes there
+        model, tokenizer = trained(family, n_steps=n_steps, cache=cache, on_step=on_step)
+        model.to(published.dtype if dtype is None else DTYPES.get(dtype, torch.float32))
+        _write(folder, model, format=format, tokenizer=tokenizer, is_packed=dtype == PACKED,
+               n_shards=n_shards)
+
+
+def _write(
+    folder: str | Path, model: Llama, *, format: str, tokenizer: Any, is_packed: bool, n_shards: int
+) -> None:
+    """Writes the checkpoint, and where a published one has more files, those as well."""
+    settings = dict(tokenizer=tokenizer, format=format, is_packed=is_packed, n_shards=n_shards)
     if format not in SIDE_FILES:
         write(folder, model, **settings)
         return
@@ -109,11 +118,13 @@ def trained(
         # The library has changed: model or tokenizer compute something else by now.
         shutil.rmtree(found, ignore_errors=True)
     tokenizer = _tokenizer(stories, config, special_tokens=PUBLISHED[name].special_tokens)
+    if (format := PUBLISHED[name].chat_format) is not None:
+        tokenizer.prompting = prompting_for(format, tokenizer)
     torch_state = torch.get_rng_state()
     torch.manual_seed(training.seed)
     model = Llama(config)
     torch.set_rng_state(torch_state)
-    documents = _documents(stories, tokenizer, chat_format=PUBLISHED[name].chat_format)
+    documents = _documents(stories, tokenizer, chat_format=format)
     _train(model, Aligned(documents), training, on_step=on_step)
     model.to(PUBLISHED[name].dtype)
     _keep(cache, key, model, tokenizer, held_out)
@@ -122,7 +133,7 @@ def trained(
 
 def default_cache() -> Path:
     """Where trained minis are kept unless a caller names another folder."""
-    return Path.home() / ".cache" / "llama_from_scratch" / "minis"
+    return user_cache() / "minis"
 
 
 # --- what it learns from --------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from llama_from_scratch.config import record
+from llama_from_scratch.foreign import plain
 
 
 @record
@@ -26,16 +27,16 @@ class Group:
 
 
 def decay_groups(model: nn.Module, *, weight_decay: float) -> list[Group]:
-    """All trainable parameters in at most two groups: matrices, which decay, and norms.
+    """All trainable parameters in at most two groups: matrices, which decay, and vectors.
 
-    The embedding is one of the matrices. Norms have no decay: their weight is a scale near 1, which
-    decay would pull to 0.
+    The embedding is one of the matrices. Vectors have no decay: a norm's is a scale near 1, which
+    decay would pull to 0, and a bias has no input whose size it could exploit.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = {name: p for name, p in trainable.items() if p.ndim > 1}
-    norms = {name: p for name, p in trainable.items() if p.ndim <= 1}
+    vectors = {name: p for name, p in trainable.items() if p.ndim <= 1}
     groups = [Group(params=matrices, weight_decay=weight_decay),
-              Group(params=norms, weight_decay=0.0)]
+              Group(params=vectors, weight_decay=0.0)]
     return [group for group in groups if group.params]
 
 
@@ -114,12 +115,14 @@ def refuse_other_state(state: Mapping[str, Tensor], *, own: Mapping[str, Tensor]
 
     It must have the keys and the shapes of `own`.
     """
-    wrong = sorted(own.keys() ^ state.keys()) + [n for n in own.keys() & state.keys()
-                                                 if own[n].shape != state[n].shape]
+    wrong = sorted(own.keys() ^ state.keys()) + [
+        n for n in own.keys() & state.keys() if own[n].shape != state[n].shape
+        or own[n].is_floating_point() != state[n].is_floating_point()]
     if wrong:
         raise ValueError("the optimizer's state must be of the same parameters; "
-                         f"{', '.join(wrong[:4])} {'and more ' if len(wrong) > 4 else ''}differ. "
-                         "Resume with the model and settings of the run")
+                         f"{plain(', '.join(wrong[:4]))} "
+                         f"{'and more ' if len(wrong) > 4 else ''}differ. Resume with the model "
+                         "and settings of the run")
 
 
 @torch.no_grad()

@@ -2,16 +2,20 @@
 
 A step is: a batch, backward through the loss of each micro-batch, `reduce`, `clip`, the optimizer's
 step, and `save` when it is due. With several processes, `count_targets` counts the targets of all,
-`reduce` adds up gradients and losses, and `save` writes in one process only. To use another loss or
+`reduce` adds up gradients and losses, and `save` writes in one process only, which
+alone may `hold` the folder. To use another loss or
 optimizer, exchange that part alone.
 
 Notebook 17.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
 
 from torch import Tensor
 
+from llama_from_scratch.checkpoint import folders
 from llama_from_scratch.config import record
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train import resume
@@ -45,7 +49,8 @@ class TrainParts:
     divided by, over the whole batch. `reduce(model, loss)`: called between backward and clipping;
     makes the gradients whole and returns the loss of the whole batch. `clip(parameters, max_norm=)`
     returns the gradient's length before it. `make_optimizer(groups, config)`.
-    `save(folder, run, steps=)`: writes a checkpoint.
+    `save(folder, run, steps=)`: writes a checkpoint. `hold(folder)`: a context manager around the
+    whole run, in which no other process writes there; gives the folder's true path.
     """
 
     loss: Loss = sum_of_nats
@@ -54,3 +59,4 @@ class TrainParts:
     clip: Callable[..., Tensor] = clip_gradients
     make_optimizer: Callable[[Sequence[Group], TrainConfig], Optimizer] = adamw
     save: Callable[..., None] = resume.save
+    hold: Callable[[str | Path], AbstractContextManager[Path]] = folders.held

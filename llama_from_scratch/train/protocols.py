@@ -4,7 +4,7 @@ Notebook 17.
 """
 
 from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -14,12 +14,22 @@ from llama_from_scratch.train.data import Batch
 
 @runtime_checkable
 class Data(Protocol):
-    """Where batches come from: a function of the step's number and the seed. `Packed` is one.
-
-    Saving a run also needs what `Packed` has: tokenizer, n_documents, n_tokens and digest.
-    """
+    """Where batches come from: a function of the step's number and the seed. `Packed` is one."""
 
     def batch(self, step: int, *, batch_size: int, seq_len: int, seed: int) -> Batch: ...
+
+
+@runtime_checkable
+class SavedData(Data, Protocol):
+    """Data that a saved run can be held against when it goes on, and its tokenizer.
+
+    Equal data have equal digests, and different data have different ones.
+    """
+
+    tokenizer: Any
+    n_documents: int
+    n_tokens: int
+    digest: str
 
 
 @runtime_checkable

@@ -4,6 +4,7 @@ Notebook 17.
 """
 
 import itertools
+import math
 
 from llama_from_scratch.config import record
 
@@ -43,8 +44,9 @@ class TrainConfig:
             if value is not None and value < 1:
                 raise ValueError(f"TrainConfig.{name} must be at least 1; got {value}")
         for name in ("peak_lr", "adam_eps", "max_grad_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"TrainConfig.{name} must be above 0; got {getattr(self, name)}")
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"TrainConfig.{name} must be above 0 and finite; "
+                                 f"got {getattr(self, name)}")
         for name in ("final_lr_ratio", "beta1", "beta2", "weight_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"TrainConfig.{name} must lie between 0 and 1; "

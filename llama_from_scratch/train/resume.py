@@ -4,7 +4,8 @@ The next step needs the optimizer's averages and the number of steps taken; batc
 rates follow from the number, and nothing here draws random numbers. What must be equal for the
 losses to go on unchanged is saved too, and compared.
 
-training.json            {"settings": config and data of the run, "steps": one record per step}
+training.json            {"settings": config and data of the run, "source": where the data came
+                         from, "steps": one record per step}
 optimizer.safetensors    `AdamW.state_dict`
 
 Notebook 17.
@@ -16,27 +17,53 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from llama_from_scratch.checkpoint import native
+from llama_from_scratch.checkpoint import checksums, native
 from llama_from_scratch.checkpoint.described import refuse_undescribed
 from llama_from_scratch.checkpoint.folders import find
 from llama_from_scratch.checkpoint.json_file import differences, read_json
 from llama_from_scratch.checkpoint.safetensors_file import read_tensors, write_tensors
 from llama_from_scratch.config import record
+from llama_from_scratch.foreign import is_there, naming
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.train import recorded
 from llama_from_scratch.train.data import Packed
 from llama_from_scratch.train.protocols import Data, Optimizer
-from llama_from_scratch.train.records import Evaluation, Step, TrainConfig
+from llama_from_scratch.train.records import Step, TrainConfig
+
+_MAY_CHANGE = ("n_steps", "validate_every", "checkpoint_every")
+"""Settings with which a run may go on; all others are those it began with."""
+
+
+@record
+class Saved:
+    """A run in a folder, without its weights.
+
+    `where`: the folder that holds it. `settings`, `source`: as in `Run`.
+    """
+
+    where: Path
+    settings: dict[str, Any]
+    source: dict[str, Any] | None
+    steps: tuple[Step, ...]
+
+    @property
+    def config(self) -> TrainConfig:
+        return TrainConfig(**self.settings["config"])
 
 
 @record
 class Run:
-    """Everything a run works with."""
+    """Everything a run works with.
+
+    `source`: kept with it for whoever resumes it, such as the path of its data; decides nothing.
+    """
 
     model: Llama
     optimizer: Optimizer
     config: TrainConfig
     data: Data
     validation: Packed | None
+    source: dict[str, Any] | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -60,43 +87,74 @@ def save(folder: str | Path, run: Run, *, steps: Sequence[Step]) -> None:
     It replaces the last one in `folder`, whole or not at all.
     """
     with native.replacing(folder) as unfinished:
-        native.write(unfinished, run.model, tokenizer=run.data.tokenizer)
         write_tensors(unfinished / "optimizer.safetensors", run.optimizer.state_dict())
-        training = {"settings": run.settings, "steps": [dataclasses.asdict(step) for step in steps]}
+        training = {"settings": run.settings, "source": run.source,
+                    "steps": [dataclasses.asdict(step) for step in steps]}
         (unfinished / "training.json").write_text(json.dumps(training), encoding="utf-8")
+        # Last, because it writes down the checksums of all files
+        native.write(unfinished, run.model, tokenizer=run.data.tokenizer)
+
+
+def read(folder: str | Path | None) -> Saved:
+    """The run in `folder`. Raises ValueError if there is none, or its record is damaged."""
+    found = None if folder is None else find(folder)
+    if found is None:
+        raise ValueError(f"resuming needs a folder with the checkpoint of a run; got {folder}. "
+                         "Check the path, or start without resuming")
+    file = found / "training.json"
+    if not is_there(file):
+        raise ValueError(f"the checkpoint in {folder} holds a model and no run to resume. "
+                         "Start a new run from its weights in another folder")
+    with naming(found):
+        training = read_json(file)
+        checksums.refuse_damage(file, checksums.read(found))
+        steps = recorded.steps_of(training, where=file)
+    return Saved(where=found, settings=training["settings"], source=training.get("source"),
+                 steps=tuple(steps))
+
+
+def refuse_taken(folder: str | Path) -> None:
+    """Raises ValueError if a new run in `folder` would replace a checkpoint or other files."""
+    if find(folder) is not None:
+        raise ValueError(f"{folder} already holds a checkpoint, which a new run would replace. "
+                         "Resume that run, choose another folder, or delete this one")
+    native.refuse_foreign(Path(folder))
 
 
 def begin(run: Run, folder: str | Path | None, *, is_resumed: bool) -> list[Step]:
     """The steps already taken: none in a new run, those of the run in `folder` in a resumed one.
 
-    Then the saved model and optimizer state are put into `run`.
+    Then the saved model and optimizer state are put into `run`. A run may go on to another number
+    of steps than it began with, and save or validate at others.
     Raises ValueError if a checkpoint would be overwritten, if there is none to resume, if its run
-    differs from `run`, or if the model is not what its config describes.
+    differs from `run` in anything else, or if the model is not what its config describes.
     """
     if folder is not None:
         refuse_undescribed(run.model)
-    found = None if folder is None else find(folder)
     if not is_resumed:
-        if found is not None:
-            raise ValueError(f"{folder} already holds a checkpoint, which a new run would replace. "
-                             "Resume that run, choose another folder, or delete this one")
+        if folder is not None:
+            refuse_taken(folder)
         return []
-    if folder is None or found is None:
-        raise ValueError(f"resuming needs a folder with the checkpoint of a run; got {folder}. "
-                         "Check the path, or start without resuming")
-    if not (found / "training.json").is_file():
-        raise ValueError(f"the checkpoint in {folder} holds a model and no run to resume. "
-                         "Load the model and start a new run in another folder")
-    training = read_json(found / "training.json")
-    if differing := differences(training["settings"], run.settings):
+    saved = read(folder)
+    with naming(saved.where):
+        return _resumed(run, folder, saved)
+
+
+def _resumed(run: Run, folder: str | Path, saved: Saved) -> list[Step]:
+    file = saved.where / "optimizer.safetensors"
+    state = read_tensors(file)
+    checksums.refuse_damage(file, checksums.read(saved.where))
+    recorded.refuse_other_count(saved.steps, state, where=saved.where / "training.json")
+    ours = run.settings
+    free = {name: ours["config"][name] for name in _MAY_CHANGE}
+    theirs = saved.settings | {"config": saved.settings["config"] | free}
+    if differing := differences(theirs, ours):
         raise ValueError("a run goes on with the settings it began with; against the checkpoint in "
                          f"{folder}, {'; '.join(differing)}. Resume with those, or start a new run "
-                         "in another folder")
+                         "from its weights in another folder (llama train --from)")
+    if run.config.n_steps < len(saved.steps):
+        raise ValueError(f"a run goes on to more steps than it has taken; the one in {folder} has "
+                         f"taken {len(saved.steps)}, got n_steps={run.config.n_steps}. Choose more")
     native.load_weights(folder, run.model)
-    run.optimizer.load_state_dict(read_tensors(found / "optimizer.safetensors"))
-    return [_step(plain) for plain in training["steps"]]
-
-
-def _step(plain: dict[str, Any]) -> Step:
-    evaluation = plain["validation"]
-    return Step(**plain | {"validation": None if evaluation is None else Evaluation(**evaluation)})
+    run.optimizer.load_state_dict(state)
+    return list(saved.steps)

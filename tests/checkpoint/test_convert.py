@@ -1,14 +1,21 @@
 import dataclasses
 import errno
 import itertools
+import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
-from tiny_checkpoints import far_logits, same_weights, tiny, tokenizer_for
+from hugging_face_twin import loud
+from relatives import RELATIVES
+from tiny_checkpoints import edit_json, far_logits, same_weights, tiny, tokenizer_for
 
-from llama_from_scratch.checkpoint import folders, gguf_file, hugging_face, native
+from llama_from_scratch.checkpoint import folders, gguf_file, hugging_face, inspect, native
 from llama_from_scratch.checkpoint.convert import FORMATS, convert, write
 from llama_from_scratch.checkpoint.load import load, open_checkpoint
+from llama_from_scratch.tokenizer.chat_format import FORMATS as CHATS
+from llama_from_scratch.tokenizer.chat_format import template_of
 
 ALL_HOLD = ("hugging-face", "meta", "gguf", "native")
 HOLDS = {"llama-2": (*ALL_HOLD, "llama2c"), "llama-3.2": ALL_HOLD}
@@ -39,6 +46,41 @@ def test_every_readable_format_becomes_every_writable_one_bit_for_bit(
     assert model.config == models[name].config and same_weights(model, models[name])
     assert tokenizer.encode(TEXT) == tokenizer_for(name).encode(TEXT)
     assert torch.equal(far_logits(model), far_logits(models[name]))
+
+
+def formats_for(name):
+    has_halves_of_attention = RELATIVES[name].has_qkv_bias != RELATIVES[name].has_wo_bias
+    return ("native", "gguf") if has_halves_of_attention else ("native", "gguf", "hugging-face")
+
+
+@pytest.mark.parametrize(("name", "source", "target"),
+                         [(name, *pair) for name in RELATIVES
+                          for pair in itertools.permutations(formats_for(name), 2)])
+def test_relatives_of_llama_become_every_format_that_can_say_them_bit_for_bit(
+    name, source, target, tmp_path
+):
+    model, generation = loud(RELATIVES[name]), generation_of(RELATIVES[name])
+    write(tmp_path / "a", model, tokenizer=tokenizer_for(generation), format=source)
+    convert(tmp_path / "a", tmp_path / "b", format=target)
+    again, _ = load(tmp_path / "b")
+    assert again.config == model.config and same_weights(again, model)
+
+
+def generation_of(config):
+    return "llama-2" if config.rope_theta == 1e4 else "llama-3.1"
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+@pytest.mark.parametrize("format", ["meta", "llama2c", "hugging-face"])
+def test_relatives_of_llama_are_refused_where_a_format_has_no_words_for_them(
+    name, format, tmp_path
+):
+    if format in formats_for(name):
+        return
+    with pytest.raises(ValueError, match="Write another format"):
+        write(tmp_path / "a", loud(RELATIVES[name]), format=format,
+              tokenizer=tokenizer_for(generation_of(RELATIVES[name])))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("format", "dtype", "expected"), [
@@ -186,3 +228,71 @@ def test_a_disk_that_fills_up_leaves_nothing_behind(format, sources, tmp_path, m
 def test_the_folder_above_the_target_is_made(sources, tmp_path):
     convert(sources[0] / "llama-2" / "meta", tmp_path / "deep" / "er" / "b.gguf", format="gguf")
     assert open_checkpoint(tmp_path / "deep" / "er" / "b.gguf").format == "GGUF"
+
+
+# --- what is said of chats ------------------------------------------------------------------------
+
+
+def test_a_format_that_is_named_is_written_as_a_template(sources, tmp_path):
+    """The files of Meta do not say which model was made for chats."""
+    folder, _ = sources
+    convert(folder / "llama-3.2/meta", tmp_path / "new", format="hugging-face",
+            chat_format="llama-3.2")
+    opened = open_checkpoint(tmp_path / "new")
+    format = CHATS["llama-3.2"]
+    assert inspect.chat_format(opened.config, opened.tokenizer()) is format
+    assert opened.stop_ids == format.stop_ids(opened.tokenizer())
+    with pytest.raises(ValueError, match=r"chat formats are .* did you mean 'llama-3.2'"):
+        convert(folder / "llama-3.2/meta", tmp_path / "x", format="gguf", chat_format="llama-32")
+
+
+def test_a_model_whose_texts_end_as_turns_do_gets_the_template_of_its_format(sources, tmp_path):
+    folder, _ = sources
+    shutil.copytree(folder / "llama-3.2/hugging-face", tmp_path / "old")
+    eot = tokenizer_for("llama-3.2").special_ids["<|eot_id|>"]
+    edit_json(tmp_path / "old/config.json", eos_token_id=eot)
+    assert not open_checkpoint(tmp_path / "old").prompting.templates
+    convert(tmp_path / "old", tmp_path / "new.gguf", format="gguf")
+    said = open_checkpoint(tmp_path / "new.gguf").prompting
+    assert said.templates == {"default": template_of(CHATS["llama-3.2"])}
+    convert(folder / "llama-3.2/hugging-face", tmp_path / "base.gguf", format="gguf")
+    assert not open_checkpoint(tmp_path / "base.gguf").prompting.templates
+TWO_AT_ONCE = """
+import sys
+from llama_from_scratch.checkpoint.convert import convert
+began = []
+def wait(*_):
+    if not began:
+        began.append(True)
+        print("reads", flush=True)
+        sys.stdin.readline()
+convert(sys.argv[1], sys.argv[2], format=sys.argv[3], on_tensor=wait)
+"""
+
+
+@pytest.mark.parametrize("format", ["gguf", "hugging-face", "native"])
+def test_of_two_conversions_to_one_place_the_second_is_refused_at_the_door(format, tmp_path):
+    source, target = tmp_path / "source", tmp_path / "new" / "target"
+    write(source, tiny("llama-3.1"), tokenizer=tokenizer_for("llama-3.1"), format="native")
+    first = subprocess.Popen(
+        [sys.executable, "-c", TWO_AT_ONCE, source, target, format], text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert first.stdout.readline() == "reads\n"
+    with pytest.raises(ValueError, match=rf"one process at a time writes .*target; process "
+                                         rf"{first.pid} on .* does now"):
+        convert(source, target, format=format)
+    first.communicate("go on\n")
+    assert first.returncode == 0
+    assert [path.name for path in target.parent.iterdir()] == ["target"]
+    assert same_weights(load(target)[0], load(source)[0])
+
+
+def test_a_target_that_cannot_be_written_is_refused_before_the_weights_are_read(tmp_path):
+    write(tmp_path / "source", tiny("llama-3.1"), tokenizer=tokenizer_for("llama-3.1"),
+          format="native")
+    (tmp_path / "file").write_text("")
+    for target in ("/proc/target", tmp_path / "file" / "target"):
+        for format in ("gguf", "meta"):
+            with pytest.raises(ValueError, match="choose another"):
+                convert(tmp_path / "source", target, format=format,
+                        on_tensor=lambda *_: pytest.fail("a tensor was read"))

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from relatives import RELATIVES
 from tiny_checkpoints import TOKENIZER, same_weights, tiny, tokenizer_for
 from torch import nn
 
@@ -152,6 +153,18 @@ def test_a_model_as_it_was_made_is_described_in_every_dtype_and_mode(name):
     model = Llama(family.tiny(name))
     refuse_undescribed(model)
     refuse_undescribed(copy.deepcopy(model).bfloat16().eval().requires_grad_(False))
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_a_relative_as_it_was_made_is_described_and_one_bias_more_or_less_is_not(name):
+    model = Llama(RELATIVES[name])
+    refuse_undescribed(model)
+    wo, config = model.layers[1].attention.wo, model.config
+    wo.bias = None if config.has_wo_bias else nn.Parameter(torch.zeros(config.dim))
+    with pytest.raises(ValueError, match=r"layers\.1\.attention\.wo\.bias is (no parameter, where "
+                                         r"the config describes a parameter \(64,\)|a parameter "
+                                         r"\(64,\), where the config describes no parameter)"):
+        refuse_undescribed(model)
 
 
 def test_a_part_that_says_what_it_stands_for_is_described_and_another_type_is_not(tmp_path):

@@ -5,6 +5,8 @@ import pytest
 import torch
 from gguf import quants
 from gguf_reference import TYPE, by_their_writer, write
+from hugging_face_twin import loud, twin_of
+from relatives import RELATIVES
 from tiny_checkpoints import (
     MISTAKES,
     TEXT,
@@ -23,6 +25,9 @@ from llama_from_scratch.checkpoint.load import load
 from llama_from_scratch.checkpoint.opened import build
 
 BYTES_OF_ONE = {"F32": 4, "F16": 2, "Q8_0": 34 / 32}
+# Where the fp16 scales of a block are
+SCALES_AT = {"Q2_K": (80, 82), "Q3_K": (108,), "Q4_K": (0, 2), "Q5_K": (0, 2), "Q6_K": (208,),
+             "IQ4_NL": (0,), "IQ4_XS": (0,)}
 SAME_ARITHMETIC = 1e-5
 """Largest difference of logits, relative to the largest of them, that comes of another order of
 fp32 additions.
@@ -92,6 +97,53 @@ def test_we_read_what_the_reference_writes(generation, tmp_path):
     assert torch.equal(far_logits(build(opened)), far_logits(model))
 
 
+@pytest.mark.parametrize("name", RELATIVES)
+def test_a_relative_is_read_from_what_the_reference_writes(name, tmp_path):
+    model = loud(RELATIVES[name])
+    opened = gguf.open_checkpoint(by_their_writer(tmp_path / "m.gguf", model))
+    assert opened.config == model.config and same_weights(build(opened), model)
+    assert difference_from_transformers(build(opened), model) < SAME_ARITHMETIC
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_the_reference_reads_a_relative_as_llama_cpps_converter_would_have_written_it(
+    name, tmp_path
+):
+    """From transformers' tensors, rows of wq and wk and their biases permuted as llama.cpp does."""
+    model = loud(RELATIVES[name])
+    config, theirs = model.config, twin_of(model).state_dict()
+    generation = "llama-2" if config.rope_theta == 1e4 else "llama-3.1"
+    read = reference.GGUFReader(write(tmp_path, model, generation=generation))
+    found = {tensor.name: tensor.data for tensor in read.tensors}
+    facts = {key: field.contents() for key, field in read.fields.items()}
+    for kind in ("weight", "bias"):
+        for ours, name, n_heads in (("attn_q", "q_proj", config.n_heads),
+                                    ("attn_k", "k_proj", config.n_kv_heads)):
+            wanted = theirs.get(f"model.layers.2.self_attn.{name}.{kind}")
+            if wanted is None:
+                assert f"blk.2.{ours}.{kind}" not in found
+                continue
+            halves = wanted.numpy().reshape(n_heads, 2, -1, *wanted.shape[1:])
+            np.testing.assert_array_equal(found[f"blk.2.{ours}.{kind}"],
+                                          halves.swapaxes(1, 2).reshape(wanted.shape))
+    is_explicit = config.explicit_head_dim is not None
+    assert facts["llama.rope.dimension_count"] == config.head_dim
+    for key in ("llama.attention.key_length", "llama.attention.value_length"):
+        assert facts.get(key) == (config.head_dim if is_explicit else None)
+    biases = {key for key in found if key.startswith("blk.0.") and key.endswith(".bias")}
+    n_biases = 3 * config.has_qkv_bias + config.has_wo_bias + 3 * config.has_ffn_bias
+    assert len(biases) == n_biases
+
+
+def test_a_file_with_biases_in_some_layers_is_refused(tmp_path):
+    model = loud(RELATIVES["biases of attention"])
+    for dropped, wrong in (("blk.3.attn_q.bias", "blk.3.attn_q.bias is missing"),
+                           ("blk.0.attn_q.bias", "blk.0.attn_k.bias is not of this model")):
+        path = by_their_writer(tmp_path / "m.gguf", model, drop=[dropped])
+        with pytest.raises(ValueError, match=wrong):
+            gguf.open_checkpoint(path)
+
+
 @pytest.mark.parametrize("mistake", [None, *MISTAKES])
 def test_the_comparison_with_transformers_sees_every_mistake_a_converter_can_make(
     mistake, tmp_path
@@ -106,7 +158,7 @@ def test_the_comparison_with_transformers_sees_every_mistake_a_converter_can_mak
         assert difference > 10 * SAME_ARITHMETIC, f"{mistake}: {difference}"
 
 
-@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0"])
+@pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "MXFP4"])
 def test_matrices_of_every_kind_are_unpacked_as_the_reference_does(kind, tmp_path):
     model = tiny("llama-3.2")
     opened = gguf.open_checkpoint(
@@ -122,6 +174,33 @@ def test_matrices_of_every_kind_are_unpacked_as_the_reference_does(kind, tmp_pat
     natural = dict(opened.tensors(None))
     assert natural["norm.weight"].dtype == torch.float32
     assert natural["tok_embeddings.weight"].dtype == opened.dtype
+
+
+@pytest.mark.parametrize("kind", ["Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS"])
+def test_kinds_that_the_reference_only_unpacks_are_unpacked_as_it_does(kind, tmp_path):
+    """Random bytes with small scales stand for a packed matrix; rows are two blocks or more."""
+    model = tiny(dim=512, ffn_dim=512, n_layers=1)
+    n_values, n_bytes = reference.GGML_QUANT_SIZES[TYPE[kind]]
+    random = np.random.default_rng(0)
+    matrices = {}
+
+    def packed(name, shape):
+        blocks = random.integers(0, 256, (shape[0], shape[1] // n_values, n_bytes), dtype=np.uint8)
+        for at in SCALES_AT[kind]:
+            blocks[..., at : at + 2] = np.array([0.001], np.float16).view(np.uint8)
+        return matrices.setdefault(name, blocks.reshape(shape[0], -1))
+
+    opened = gguf.open_checkpoint(
+        by_their_writer(tmp_path / "m.gguf", model, kinds={"all": TYPE[kind]}, packed=packed))
+    read = dict(opened.tensors(None))
+    assert set(opened.kinds) == {"F32", kind}
+    names = {"tok_embeddings.weight": "token_embd.weight",
+             "layers.0.attention.wk.weight": "blk.0.attn_k.weight",
+             "layers.0.feed_forward.w_down.weight": "blk.0.ffn_down.weight"}
+    for ours, theirs in names.items():
+        wanted = quants.dequantize(matrices[theirs], TYPE[kind])
+        assert np.isfinite(wanted).all() and wanted.std() > 0
+        assert torch.equal(read[ours], torch.from_numpy(wanted))
 
 
 def test_a_file_is_recognized_by_its_first_bytes(tmp_path):

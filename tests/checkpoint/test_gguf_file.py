@@ -1,13 +1,18 @@
 import re
 import struct
 
+import gguf as reference
 import numpy as np
 import pytest
 import torch
-from gguf_reference import write
-from tiny_checkpoints import tiny
+from gguf_reference import by_their_writer, write
+from tiny_checkpoints import same_weights, tiny
 
 from llama_from_scratch.checkpoint import gguf
+from llama_from_scratch.checkpoint.load import load
+from llama_from_scratch.checkpoint.opened import build
+
+KIND = reference.GGUFValueType
 
 
 def test_numbers_that_a_kind_cannot_hold_are_refused(tmp_path):
@@ -51,8 +56,11 @@ def with_claim(data, *, dims=None, kind=None, offset=None, n_dims=2):
     (dict(dims=(2**40, 2**40)), r"and the file has \d+ bytes"),
     (dict(dims=(0, 520)), r"said to be \(520, 0\)"),
     (dict(dims=(520, 64)), r"is \(64, 520\), and Q8_0 packs 32"),
-    (dict(kind=77), r"'token_embd.weight' is of kind 77; those that are read are F32, F16"),
-    (dict(kind=11), r"is of kind Q3_K"),
+    (dict(kind=77), r"reads tensors in F32, F16, .*, and 'token_embd.weight' is packed as 77. "),
+    (dict(kind=16), r"MXFP4, and .* is packed as IQ2_XXS. Download the same model in another kind, "
+                    r"such as Q4_K_M or Q8_0, or let llama.cpp unpack this one: llama-quantize "
+                    r"--allow-requantize THIS.gguf NEW.gguf F16"),
+    (dict(kind=21), r"is packed as IQ3_S"), (dict(kind=34), r"is packed as TQ1_0"),
     (dict(offset=2**63), r"at byte 9223372036854775808 of its data"),
     (dict(offset=32), r"but what lies before it ends at"),
     (dict(n_dims=9), r"has 9 axes"),
@@ -82,11 +90,23 @@ def test_forged_counts_and_lengths_are_refused_before_anything_is_allocated(good
 @pytest.mark.parametrize(("data", "message"), [
     (b"", r"it is empty"), (b"GGU", r"the first four bytes"),
     (b"GGML" * 20, r"it begins with b'GGML'"),
-    (b"GGUF" + struct.pack("<I", 1) + bytes(40), r"this is version 1"),
-    (b"GGUF" + struct.pack(">I", 3) + bytes(40), r"big-endian"),
+    (b"GGUF" + struct.pack("<I", 1) + bytes(40),
+     r"2 and 3 of GGUF, and this is version 1. Download another conversion"),
+    (b"GGUF" + struct.pack(">I", 3) + bytes(40),
+     r"for big-endian machines. Download the other one"),
+    (b"tjgg" + bytes(40), r"begins with b'tjgg', as those from before August 2023 do. Download a "
+     r"GGUF file of the same model"),
 ])
 def test_a_file_that_is_no_gguf_is_refused(data, message, tmp_path):
     refused(tmp_path, data, message)
+
+
+@pytest.mark.parametrize("magic", [b"lmgg", b"fmgg", b"tjgg"])
+def test_what_came_before_gguf_is_known_by_its_first_bytes(magic, tmp_path):
+    (tmp_path / "llama-2-7b.ggmlv3.q4_0.bin").write_bytes(magic + bytes(100))
+    with pytest.raises(ValueError, match=rf"q4_0.bin cannot be read by this version: .*{magic}.*"
+                                         r"Download a GGUF file of the same model"):
+        load(tmp_path / "llama-2-7b.ggmlv3.q4_0.bin")
 
 
 def test_a_file_cut_anywhere_or_grown_is_refused(good, tmp_path):
@@ -113,3 +133,33 @@ def test_bytes_changed_anywhere_in_the_header_are_refused_or_harmless(good, tmp_
             n_refused += 1
             assert re.search(re.escape(str(path)), str(error))
     assert n_refused > 100
+
+
+@pytest.mark.parametrize("alignment", [8, 64, 4096])
+def test_tensors_in_any_order_and_of_any_alignment_are_read(alignment, tmp_path):
+    model = tiny()
+    path = by_their_writer(tmp_path / "m.gguf", model, alignment=alignment,
+                           order=lambda pair: pair[0][::-1])
+    assert same_weights(build(gguf.open_checkpoint(path)), model)
+
+
+@pytest.mark.parametrize(("alignment", "message"), [
+    ((48, KIND.UINT32), r"must be a power of two up to \d+, got 48"),
+    ((0, KIND.UINT32), r"got 0"), ((2**40, KIND.UINT64), r"got 1099511627776"),
+    (("32", KIND.STRING), r"got '32'"), ((True, KIND.BOOL), r"got True"),
+])
+def test_an_alignment_that_is_none_is_refused(alignment, message, tmp_path):
+    path = by_their_writer(tmp_path / "m.gguf", tiny(), facts={"general.alignment": alignment})
+    with pytest.raises(ValueError, match=message):
+        gguf.open_checkpoint(path)
+
+
+def test_the_version_before_the_last_is_read(good, tmp_path):
+    (tmp_path / "m.gguf").write_bytes(good[:4] + struct.pack("<I", 2) + good[8:])
+    assert same_weights(build(gguf.open_checkpoint(tmp_path / "m.gguf")),
+                        build(gguf.open_checkpoint(write(tmp_path, tiny(n_layers=1), name="w.gguf",
+                                                         kind="Q8_0"))))
+
+
+def test_a_forged_claim_of_an_unread_kind_allocates_nothing(good, tmp_path):
+    refused(tmp_path, with_claim(good, kind=16, dims=(2**40, 2**20)), r"is packed as IQ2_XXS")

@@ -15,6 +15,7 @@ from tiny_checkpoints import TOKENIZER, same_weights, tiny
 
 import llama_from_scratch
 from llama_from_scratch.checkpoint import hub, hugging_face, hugging_face_shards
+from llama_from_scratch.checkpoint.inspect import facts
 from llama_from_scratch.checkpoint.load import load, open_checkpoint
 
 NAME = "meta-llama/Llama-3.2-tiny"
@@ -104,6 +105,8 @@ def models(tmp_path_factory):
         models[commit] |= dict.fromkeys(
             ("original/consolidated.00.pth", "original/params.json", "onnx/model.safetensors",
              "README.md", "pytorch_model.bin", "model.gguf"), b"not needed")
+        models[commit] |= {"chat_template.jinja": b"{{ messages }}", "LICENSE.txt": b"A license",
+                           "additional_chat_templates/tool_use.jinja": b"{{ tools }}"}
     return models
 
 
@@ -130,11 +133,14 @@ def test_a_name_on_the_hub_gives_the_model_and_only_what_it_needs_is_fetched(ser
     assert same_weights(model, tiny("llama-3.1").bfloat16())
     assert tokenizer.encode("the cat", bos=True) == TOKENIZER.encode("the cat", bos=True)
     needed = {"config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json",
-              hugging_face_shards.INDEX}
+              hugging_face_shards.INDEX, "chat_template.jinja", "LICENSE.txt",
+              "additional_chat_templates/tool_use.jinja"}
     shards = {name for name in server.files[NEW] if name.startswith("model-")}
     assert len(shards) > 2 and sorted(server.downloaded) == sorted(needed | shards), "each once"
     opened = open_checkpoint(NAME)
     assert opened.where.name == NEW, "the folder says which commit it is"
+    assert tokenizer.prompting.templates.keys() == {"default", "tool_use"}
+    assert facts(opened)["license file"] == "LICENSE.txt: A license"
     assert len(server.downloaded) == len(needed | shards), "what is there is not fetched again"
 
 

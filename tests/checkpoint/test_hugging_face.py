@@ -1,8 +1,10 @@
+import json
 
 import pytest
 import torch
 import transformers
-from hugging_face_twin import twin_of
+from hugging_face_twin import loud, twin_of
+from relatives import RELATIVES
 from safetensors.torch import load_file, save_file
 from tiny_checkpoints import (
     TOKENIZER,
@@ -75,6 +77,34 @@ def test_we_compute_the_same_from_what_transformers_writes(generation, shard_siz
     torch.testing.assert_close(far_logits(loaded), their_logits(twin), rtol=0, atol=SAME_ARITHMETIC)
     with torch.no_grad():
         assert greedy(loaded) == greedy(lambda row: twin(row).logits)
+
+
+HELD = [name for name, config in RELATIVES.items() if config.has_qkv_bias == config.has_wo_bias]
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_a_relative_with_other_heads_or_with_biases_goes_to_transformers_and_back(name, tmp_path):
+    model = loud(RELATIVES[name])
+    tokenizer = tokenizer_for("llama-2" if model.config.rope_theta == 1e4 else "llama-3.1")
+    hugging_face.write(tmp_path / "m", model, tokenizer=tokenizer)
+    twin = their_load(tmp_path / "m")
+    ours = far_logits(model)
+    bound = SAME_ARITHMETIC * ours.abs().max().item()
+    torch.testing.assert_close(ours, their_logits(twin), rtol=0, atol=bound)
+    twin.save_pretrained(tmp_path / "theirs")
+    loaded = our_load(tmp_path / "theirs")
+    assert loaded.config == model.config and same_weights(loaded, model)
+
+
+def test_biases_of_attention_that_are_not_all_there_are_named(tmp_path):
+    model = loud(RELATIVES["biases of attention"])
+    hugging_face.write(tmp_path / "m", model, tokenizer=tokenizer_for("llama-2"))
+    edit_safetensors(tmp_path / "m", lambda t: [t.pop(k) for k in list(t) if "o_proj.bias" in k])
+    with pytest.raises(ValueError, match=r"model.layers.0.self_attn.o_proj.bias is missing"):
+        our_load(tmp_path / "m")
+    edit_json(tmp_path / "m/config.json", attention_bias=False)
+    with pytest.raises(ValueError, match=r"self_attn.q_proj.bias is not of this model"):
+        our_load(tmp_path / "m")
 
 
 def swap_rows(name, n_heads):
@@ -196,6 +226,37 @@ def test_a_tied_head_may_be_stored_or_not_but_must_be_the_embedding(tmp_path):
         our_load(tmp_path / "m")
 
 
+@pytest.mark.parametrize("n_shards", [1, 3])
+@pytest.mark.parametrize("has_both", [False, True])
+def test_a_tied_model_may_be_stored_under_the_name_of_its_head(has_both, n_shards, tmp_path):
+    """transformers takes either name, and other programs write the head alone."""
+    model = tiny("llama-3.2")
+    tensors = {name: tensor.clone() for name, tensor in twin_of(model).state_dict().items()}
+    if not has_both:
+        del tensors["model.embed_tokens.weight"]
+    folder = tmp_path / "m"
+    hugging_face.write(folder, model, tokenizer=TOKENIZER)
+    (folder / "model.safetensors").unlink()
+    for i, file in enumerate(shards := ["model.safetensors"] if n_shards == 1 else [
+            f"model-{i + 1:05}-of-00003.safetensors" for i in range(3)]):
+        inside = list(tensors)[i::n_shards]
+        save_file({name: tensors[name] for name in inside}, folder / file)
+    if n_shards > 1:
+        places = {name: shards[k % n_shards] for k, name in enumerate(tensors)}
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
+    loaded = our_load(folder)
+    assert same_weights(loaded, model) and loaded.output.weight is loaded.tok_embeddings.weight
+    hugging_face.write(tmp_path / "again", loaded, tokenizer=TOKENIZER)
+    assert same_weights(our_load(tmp_path / "again"), model)
+
+
+def test_a_model_that_is_not_tied_needs_both_matrices(tmp_path):
+    hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
+    edit_safetensors(tmp_path / "m", lambda t: t.pop("model.embed_tokens.weight"))
+    with pytest.raises(ValueError, match="model.embed_tokens.weight is missing"):
+        our_load(tmp_path / "m")
+
+
 def test_the_frequencies_that_old_converters_stored_are_ignored(tmp_path):
     model = tiny("llama-2")
     hugging_face.write(tmp_path / "m", model, tokenizer=tokenizer_for("llama-2"))
@@ -249,3 +310,19 @@ def test_damaged_json_is_refused_or_read_and_never_crashes(tmp_path):
             assert str(folder) in str(error)
         file.write_bytes(good)
     assert n_refused > 200
+
+
+@pytest.mark.parametrize("key", ["quantization_config", "quantization"])
+def test_quantized_weights_are_refused_with_another_cure_than_to_remove_the_key(key, tmp_path):
+    hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
+    edit_json(tmp_path / "m/config.json", **{key: {"quant_method": "fp8"}})
+    with pytest.raises(ValueError, match=rf"has a {key}, .*Take the checkpoint that it was made"):
+        hugging_face.open_checkpoint(tmp_path / "m")
+
+
+def test_a_dtype_that_is_not_read_does_not_ask_for_another_download(tmp_path):
+    hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
+    file = tmp_path / "m/model.safetensors"
+    file.write_bytes(file.read_bytes().replace(b'"F32"', b'"U64"'))
+    with pytest.raises(ValueError, match="has the dtype 'U64', .*Take the checkpoint that it was"):
+        hugging_face.open_checkpoint(tmp_path / "m")

@@ -1,12 +1,14 @@
 import dataclasses
+import os
 
 import pytest
 import torch
-from tiny_checkpoints import tiny, tokenizer_for
+from relatives import RELATIVES
+from tiny_checkpoints import chat_tokenizer_for, tiny, tokenizer_for
 
 from llama_from_scratch import family
 from llama_from_scratch.checkpoint import inspect
-from llama_from_scratch.checkpoint.convert import write
+from llama_from_scratch.checkpoint.convert import NO_CHATS, write
 from llama_from_scratch.checkpoint.load import open_checkpoint
 from llama_from_scratch.checkpoint.opened import Opened
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
@@ -53,19 +55,20 @@ def test_a_model_of_another_shape_is_none_of_them_and_its_arithmetic_is_named(na
 
 
 @pytest.mark.parametrize("name", family.GENERATIONS)
-def test_the_chat_format_follows_from_the_tokenizer_and_the_config(name):
-    found = inspect.chat_format(family.tiny(name), tokenizer_for(name))
+def test_marks_for_turns_are_those_of_the_tokenizer_and_the_config(name):
+    found = inspect.marked_format(family.tiny(name), tokenizer_for(name))
     assert found is (None if CHATS[name] is None else FORMATS[CHATS[name]])
+    assert inspect.chat_format(family.tiny(name), tokenizer_for(name)) is None
 
 
 def test_a_tokenizer_without_marks_for_turns_has_no_chat_format():
     plain = Tokenizer.train("the cat and the rat", 258, special_tokens=BEGIN_AND_END)
-    assert inspect.chat_format(family.tiny("llama-3.1"), plain) is None
+    assert inspect.marked_format(family.tiny("llama-3.1"), plain) is None
     four = Tokenizer.train("the cat", 261,
                            special_tokens=("<|begin_of_text|>", "<|header_start|>",
                                            "<|header_end|>", "<|eot|>",
                                                           "<|eom|>"))
-    assert inspect.chat_format(family.tiny("llama-3.1"), four) is FORMATS["llama-4"]
+    assert inspect.marked_format(family.tiny("llama-3.1"), four) is FORMATS["llama-4"]
 
 
 @pytest.mark.parametrize(("name", "weights", "per_token", "full"), [
@@ -92,11 +95,14 @@ def test_the_table_tells_all_and_reads_no_weight(tmp_path):
     rows = inspect.facts(opened(family.config("llama-3.2-1b"), file, name="llama-3.2"))
     assert rows == {
         "format": "Meta", "family": "llama-3.2-1b",
+        "license": "Meta's is under the Llama 3.2 Community License "
+                   f"({family.LICENSES['llama-3.2'].allows})",
         "parameters": "1,235,814,400 (the output head is the embedding)",
         "stored as": "bfloat16, 1.5 kB in 2 files", "context": "131,072 tokens",
         "layers": "16, 2,048 wide, feed-forward 8,192",
         "heads": "32 of 64, key/value heads: 8, shared", "vocabulary": "128,256",
-        "chat format": "Llama 3.2",
+        "chat format": "not said; the marks for turns are those of Llama 3.2",
+        "a text ends at": "<|end_of_text|>, <|eom_id|>, <|eot_id|>",
         "memory, bfloat16": "weights 2.47 GB, KV cache 32.8 kB a token, 4.29 GB at full context"}
     mixed = inspect.facts(opened(
         family.config("llama-2-7b"), file, dtype=None, kinds=("F32", "Q4_K"), name="llama-2"))
@@ -106,13 +112,56 @@ def test_the_table_tells_all_and_reads_no_weight(tmp_path):
             if key.startswith("memory")] == ["memory, float32", "memory, bfloat16"]
 
 
+def test_biases_and_wide_heads_are_told_where_they_are(tmp_path):
+    (tmp_path / "weights").write_bytes(b"")
+    rows = inspect.facts(opened(RELATIVES["all of it, tied"], tmp_path / "weights"))
+    assert rows["heads"] == "4 of 24, key/value heads: 2, shared"
+    assert rows["biases"] == "queries, keys and values, attention's output, feed-forward"
+    assert rows["family"] == "none of the published" and "license" not in rows
+    wide = inspect.facts(opened(RELATIVES["wide heads"], tmp_path / "weights"))
+    assert "biases" not in wide and "computes as llama-3.1" in wide["family"]
+
+
+def test_a_model_that_could_be_of_two_releases_shows_both_licenses(tmp_path):
+    (tmp_path / "weights").write_bytes(b"")
+    rows = inspect.facts(opened(family.config("llama-3.3-70b"), tmp_path / "weights"))
+    assert "Llama 3.1 Community License" in rows["license"]
+    assert "or Meta's is under the Llama 3.3 Community License" in rows["license"]
+
+
+@pytest.mark.parametrize(("name", "content", "told"), [
+    ("LICENSE", b"Apache License\nVersion 2.0\n", "LICENSE: Apache License"),
+    ("license.TXT", b"\xef\xbb\xbf\r\n  LLAMA 2 COMMUNITY LICENSE\r\n",
+     "license.TXT: LLAMA 2 COMMUNITY LICENSE"),
+    ("LICENCE.md", b"", "LICENCE.md: it is empty"),
+    ("LICENSE", b"a\x1b]0;X\x07b\xff\xe2\x80\xae\n", r"LICENSE: a\x1b]0;X\x07b\ufffd\u202e"),
+    ("LICENSE", b"x" * 10**6, "LICENSE: " + "x" * 40 + "..." + "x" * 20),
+])
+def test_a_license_in_the_folder_is_shown_by_its_first_line(name, content, told, tmp_path):
+    (tmp_path / name).write_bytes(content)
+    told = told.replace(r"\ufffd", "\ufffd")
+    assert inspect.license_beginning(tmp_path) == told
+    (tmp_path / "m.gguf").write_bytes(b"")
+    beside = told.replace(f"{name}:", f"{name}, beside it:")
+    assert inspect.license_beginning(tmp_path / "m.gguf") == beside
+
+
+def test_what_is_no_license_file_is_not_read(tmp_path):
+    assert inspect.license_beginning(tmp_path) is None
+    (tmp_path / "LICENSE").mkdir()
+    os.mkfifo(tmp_path / "LICENSE.txt")
+    assert inspect.license_beginning(tmp_path) is None
+
+
 @pytest.mark.parametrize(("name", "format", "told"), [
     ("llama-2", "hugging-face", "Hugging Face"), ("llama-2", "meta", "Meta"),
     ("llama-2", "gguf", "GGUF"),
     ("llama-2", "llama2c", "llama2.c"), ("llama-3.1", "native", "llama_from_scratch"),
 ])
 def test_every_format_is_inspected(name, format, told, tmp_path):
-    write(tmp_path / "x", tiny(name), tokenizer=tokenizer_for(name), format=format)
+    write(tmp_path / "x", tiny(name), tokenizer=chat_tokenizer_for(name), format=format)
     rows = inspect.facts(open_checkpoint(tmp_path / "x"))
-    assert (rows["format"], rows["chat format"]) == (told, FORMATS[name].name)
+    chats = FORMATS[name].name if format not in NO_CHATS else (
+        f"not said; the marks for turns are those of {FORMATS[name].name}")
+    assert (rows["format"], rows["chat format"]) == (told, chats)
     assert name in rows["family"] and rows["stored as"].endswith("in 1 file")

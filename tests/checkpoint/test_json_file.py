@@ -10,10 +10,9 @@ def test_what_is_written_is_read_back(tmp_path):
     assert (tmp_path / "a.json").read_text(encoding="utf-8").startswith('{\n  "dim": 64,\n')
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe"])
-def test_a_file_that_is_missing_or_damaged_is_named(content, tmp_path):
-    if content is not None:
-        (tmp_path / "a.json").write_bytes(content)
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe"])
+def test_a_file_that_is_damaged_is_named(content, tmp_path):
+    (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"needs a JSON file at .*a.json; it cannot be read"):
         read_json(tmp_path / "a.json")
 

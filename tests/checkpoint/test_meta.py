@@ -1,8 +1,9 @@
 
 import pytest
 import torch
-from hugging_face_twin import twin_of
+from hugging_face_twin import loud, twin_of
 from meta_release import as_released, edit, edit_params, load
+from relatives import RELATIVES
 from tiny_checkpoints import (
     far_logits,
     far_positions,
@@ -126,3 +127,29 @@ def test_the_comparison_with_transformers_sees_every_mistake_a_converter_can_mak
 # --- bad input ------------------------------------------------------------------------------------
 
 
+
+
+def test_heads_and_biases_that_this_layout_does_not_know_are_refused_in_words(tmp_path):
+    wide = as_released(tmp_path / "wide", loud(RELATIVES["wide heads"]))
+    with pytest.raises(ValueError, match=r"heads share dim equally in Meta's layout, so wq has no "
+                                         r"more than 64 rows; in .*wide it has 128"):
+        meta.open_checkpoint(wide)
+    edit_params(wide, head_dim=32)
+    with pytest.raises(ValueError, match=r"share dim equally .* says head_dim 32. Load another"):
+        meta.open_checkpoint(wide)
+    biased = as_released(tmp_path / "biased",
+                         loud(RELATIVES["biases of queries, keys and values"]))
+    with pytest.raises(ValueError, match=r"attention.wk.bias is not of this model"):
+        meta.open_checkpoint(biased)
+
+
+@pytest.mark.parametrize(("head_dim", "is_taken"), [
+    (16, True), (None, True), (8, False), ("16", False), (16.0, False), (True, False)])
+def test_a_width_of_heads_is_taken_only_if_it_says_nothing_new(head_dim, is_taken, tmp_path):
+    folder = as_released(tmp_path / "m", tiny("llama-3"))
+    edit_params(folder, head_dim=head_dim)
+    if is_taken:
+        assert meta.open_checkpoint(folder).config == tiny("llama-3").config
+        return
+    with pytest.raises(ValueError, match=f"params.json says head_dim {head_dim!r}. Load another"):
+        meta.open_checkpoint(folder)

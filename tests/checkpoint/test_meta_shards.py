@@ -122,7 +122,8 @@ def expand_one(tensors):
          r"consolidated.01.pth .* x is not of this model"),
         (lambda f: edit(f, lambda t: t.update({"norm.weight": torch.zeros(64, dtype=torch.int8)})),
          "torch.int8"),
-        (lambda f: edit(f, lambda t: t.update({"norm.weight": {}})), "holds something else"),
+        (lambda f: edit(f, lambda t: t.update({"norm.weight": {}})),
+         r"norm.weight in .* is a dict"),
         (lambda f: edit(f, expand_one), r"output.weight in .* is said to have 4000000000000 bytes"),
         (lambda f: save(f / "consolidated.00.pth", [torch.zeros(2)]), "holds something else"),
         (lambda f: (f / "consolidated.00.pth").write_bytes(b""), "whole .pth file"),
@@ -136,7 +137,7 @@ def expand_one(tensors):
         (lambda f: (f / "tokenizer.model").write_bytes(b""), "tokenizer.model"),
         (lambda f: (f / "tokenizer.model").write_bytes(b"\x93NUMPY" * 99), "tokenizer.model"),
         (lambda f: large_tokenizer(4000).save(f / "tokenizer.model"),
-         "the tokenizer has 4000 ids and the embedding 520 rows"),
+         "tokenizer.model must have 264 ranks; the one in .* has 3744"),
     ],
 )
 def test_a_bad_folder_is_refused_and_what_is_wrong_is_named(damage, message, tmp_path):
@@ -188,3 +189,48 @@ def test_a_damaged_file_is_refused_or_read_and_never_crashes(tmp_path):
             n_refused += 1
             assert "consolidated.00.pth" in str(error) or "params.json" in str(error), str(error)
     assert n_refused > 100
+
+
+QUERIES = "layers.0.attention.wq.weight"
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # PyTorch's, of kinds that it develops
+@pytest.mark.parametrize(("change", "message"), [
+    (lambda t: t.to_sparse(), r"is a sparse tensor \(sparse_coo\)"),
+    (lambda t: t.to_sparse_csr(), r"is a sparse tensor \(sparse_csr\)"),
+    (lambda t: torch.quantize_per_tensor(t.float(), 0.1, 0, torch.qint8), "is a quantized tensor"),
+    (lambda t: t.to("meta"), "is on the device 'meta', without values in the file"),
+    (lambda t: t.t().contiguous().t(), r"is a view with the steps \(1, 64\) for the shape"),
+    (lambda t: t[:1].expand(64, 64), r"is a view with the steps \(0, 1\)"),
+    (lambda t: torch.nested.nested_tensor([t[0], t[0, :1]]), "nested tensor"),
+    (lambda t: [t], "is a list"), (lambda t: "x", "is a str"),
+])
+def test_a_tensor_of_another_kind_is_refused_in_words(change, message, tmp_path):
+    folder = as_released(tmp_path / "m", tiny())
+    edit(folder, lambda t: t.update({QUERIES: change(t[QUERIES])}))
+    with pytest.raises(ValueError, match=rf"{QUERIES} in .*consolidated.00.pth .*{message}"):
+        meta.open_checkpoint(folder)
+
+
+def test_tensors_that_share_memory_are_refused_unless_they_are_head_and_embedding(tmp_path):
+    folder = as_released(tmp_path / "m", tiny("llama-3.2"))
+    edit(folder, lambda t: t.update({"output.weight": t["tok_embeddings.weight"]}))
+    assert meta.open_checkpoint(folder).config.is_tied
+    edit(folder, lambda t: t.update({"layers.1.attention.wq.weight": t[QUERIES]}))
+    with pytest.raises(ValueError, match="own bytes; .* has some of those of .*tensor.clone"):
+        meta.open_checkpoint(folder)
+
+
+def test_a_parameter_is_a_tensor_too(tmp_path):
+    model = tiny()
+    folder = as_released(tmp_path / "m", model)
+    edit(folder, lambda t: t.update({name: torch.nn.Parameter(p) for name, p in t.items()}))
+    assert same_weights(load(folder), model)
+
+
+def test_an_archive_of_an_old_pytorch_has_a_cure_of_its_own(tmp_path):
+    folder = as_released(tmp_path / "m", tiny())
+    file = folder / "consolidated.00.pth"
+    torch.save(torch.load(file, weights_only=True), file, _use_new_zipfile_serialization=False)
+    with pytest.raises(ValueError, match="seems older: read it with torch.load.* and save it aga"):
+        meta.open_checkpoint(folder)

@@ -42,7 +42,8 @@ def test_what_is_saved_comes_back_bit_for_bit(generation, tmp_path):
     ids = torch.tensor([tokenizer.encode("the cat", bos=True)])
     assert torch.equal(model(ids), loaded(ids))
     names = sorted(p.name for p in tmp_path.rglob("*"))
-    assert names == sorted(["m", *native.FILES]), "a save leaves nothing else behind"
+    expected = sorted(["m", "checksums.json", *native.FILES])
+    assert names == expected, "a save leaves nothing else behind"
 
 
 def test_a_tied_head_is_stored_once_and_stays_tied(tmp_path):
@@ -177,6 +178,7 @@ def test_a_truncated_weight_file_is_refused(kept, tmp_path):
         (lambda f: edit(f, "model", "dims", 3), r"describes no model of this version: .*did you "
                                                 r"mean 'dim'\?"),
         (lambda f: edit(f, "tokenizer", "patern", "x"), "in .* it has pater"),
+        (lambda f: (f / "checksums.json").write_text("[]"), r"checksums.json has for each file "),
     ],
 )
 def test_a_folder_that_is_no_checkpoint_says_what_was_expected(damage, message, tmp_path):
@@ -190,6 +192,7 @@ def edit(folder, part, key, value):
     about = json.loads((folder / "config.json").read_text())
     about[part][key] = value
     (folder / "config.json").write_text(json.dumps(about))
+    (folder / "checksums.json").unlink()
 
 
 def test_a_tokenizer_with_more_ids_than_the_model_is_refused(tmp_path):
@@ -212,3 +215,25 @@ def test_a_disk_that_refuses_the_weights_is_an_oserror_and_keeps_the_previous_ch
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert same_weights(native.load(tmp_path / "m")[0], make(seed=1))
+
+
+def test_a_tokenizer_with_more_ids_than_the_model_has_rows_is_refused(tmp_path):
+    native.save(tmp_path / "m", make(), TOKENIZER)
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    config["tokenizer"]["special_tokens"] += [f"<|{i}|>" for i in range(1000)]
+    (tmp_path / "m/config.json").write_text(json.dumps(config))
+    (tmp_path / "m/checksums.json").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="every id of the tokenizer needs a row"):
+        native.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("change", [{"special_tokens": [1]}, {"special_tokens": "x"},
+                                    {"pattern": ["a"]}, {"pattern": None}])
+def test_a_tokenizer_that_is_described_in_another_type_is_refused(change, tmp_path):
+    native.save(tmp_path / "m", make(), TOKENIZER)
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    config["tokenizer"] |= change
+    (tmp_path / "m/config.json").write_text(json.dumps(config))
+    (tmp_path / "m/checksums.json").unlink(missing_ok=True)
+    with pytest.raises(ValueError, match="special_tokens is a list of names and pattern a text"):
+        native.load(tmp_path / "m")

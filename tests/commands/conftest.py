@@ -1,6 +1,6 @@
 import pytest
 from command_line import SMALL, TEXT
-from tiny_checkpoints import tiny, tokenizer_for
+from tiny_checkpoints import chat_tokenizer_for, tiny
 
 from llama_from_scratch.__main__ import main
 from llama_from_scratch.checkpoint.convert import write
@@ -20,7 +20,8 @@ def trained(tmp_path_factory):
 def talker(tmp_path_factory):
     """A checkpoint with a chat format, of random weights."""
     folder = tmp_path_factory.mktemp("talker") / "model"
-    write(folder, tiny("llama-3.1"), tokenizer=tokenizer_for("llama-3.1"), format="hugging-face")
+    write(folder, tiny("llama-3.1"), tokenizer=chat_tokenizer_for("llama-3.1"),
+          format="hugging-face")
     return str(folder)
 
 

@@ -1,18 +1,53 @@
+import subprocess
+import sys
+
 import pytest
 from command_line import converse
+from pseudo_terminal import terminal
 
 from llama_from_scratch.__main__ import main
 from llama_from_scratch.generate.chat import Chat
 
 
-def test_chat_continues_each_opening_and_ends_at_an_empty_line(trained, capsys, monkeypatch):
-    lines = iter(["The cat", "x" * 500, "The dog", "", "never read"])
-    monkeypatch.setattr("builtins.input", lambda prompt: next(lines))
+def test_chat_continues_each_opening_and_ends_with_the_input(trained, capsys, monkeypatch):
+    converse(monkeypatch, "The cat", "", "x" * 500, "The dog")
     assert main(["chat", str(trained / "run"), "--max-tokens", "8"]) == 0
     shown = capsys.readouterr()
-    assert "continues stories" in shown.out and "\nThe cat" in shown.out and "The dog" in shown.out
+    assert "continues stories" in shown.out and "\nThe cat" in shown.out, shown
+    assert "\nThe dog" in shown.out, "an empty line does not end it"
     assert "context holds 64 tokens" in shown.err, "an opening that is too long does not end it"
-    assert next(lines) == "never read"
+
+
+def test_exit_ends_it_and_what_follows_is_not_read(trained, capsys, monkeypatch):
+    converse(monkeypatch, "The cat", "/exit", "The dog")
+    assert main(["chat", str(trained / "run"), "--max-tokens", "3"]) == 0
+    assert "The dog" not in capsys.readouterr().out and sys.stdin.readline() == "The dog\n"
+
+
+def test_help_lists_the_commands_and_an_unknown_one_is_said(talker, trained, capsys, monkeypatch):
+    for model, commands in ((talker, ("/reset", "/system", "/exit", "/help")),
+                            (str(trained / "run"), ("/exit", "/help"))):
+        for line in ("/help", "/reste", "/"):
+            converse(monkeypatch, line)
+            assert main(["chat", model]) == 0
+            shown = capsys.readouterr().out
+            assert all(f"\n{command} " in shown for command in commands)
+            assert (f"There is no command {line}." in shown) == (line != "/help")
+            assert "write // or a space first" in shown
+
+
+def test_a_line_that_begins_with_a_slash_can_be_sent(talker, capsys, monkeypatch):
+    asked = []
+
+    def say(self, text, **settings):
+        asked.append(text)
+        yield "yes"
+
+    monkeypatch.setattr(Chat, "say", say)
+    converse(monkeypatch, "/usr is a folder", "//usr is a folder", " /usr is a folder", "a/b")
+    assert main(["chat", talker]) == 0
+    assert asked == ["/usr is a folder", "/usr is a folder", "a/b"]
+    assert "There is no command /usr." in capsys.readouterr().out
 
 
 def test_chat_with_a_model_that_has_a_format_answers_and_remembers(talker, capsys, monkeypatch):
@@ -29,11 +64,11 @@ def test_chat_with_a_model_that_has_a_format_answers_and_remembers(talker, capsy
     assert main(["chat", talker, *flags]) == 0
     shown = capsys.readouterr().out
     (chat,) = set(chats)
-    assert "Chat in the format of Llama 3.1" in shown and "/reset forgets" in shown
+    assert "Chat in the format of Llama 3.1" in shown and "/help lists" in shown
     assert [m.content for m in chat.messages if m.role == "user"] == ["the mat", "the end"]
     assert chat.system is None
     assert all(m.content in shown for m in chat.messages if m.role == "assistant")
-    for words in ("(the model reads that from now on)", "(all forgotten)", "(commands are /reset",
+    for words in ("(the model reads that from now on)", "(all forgotten)", "forgets what was said",
                   "no system message from now on", "(cut here; say"):
         assert words in shown
 
@@ -80,12 +115,49 @@ def test_any_model_can_be_made_to_write_stories(talker, capsys, monkeypatch):
     assert "continues stories" in (shown := capsys.readouterr().out) and "\nThe cat" in shown
 
 
-def test_chat_ends_at_the_end_of_input(trained, monkeypatch):
-    def closed(prompt):
-        raise EOFError
+def test_a_conversation_on_a_terminal_takes_pastes_and_ctrl_c(talker):
+    command = [sys.executable, "-m", "llama_from_scratch", "chat", talker, "--temperature", "0"]
+    with terminal([*command, "--max-tokens", "100000"]) as screen:
+        screen.wait_for("/help lists")
+        screen.wait_for("you> ")
+        screen.type("the cat\n\n" + "sat on the mat\n" * 199)
+        screen.wait_for("sat on the mat\r\n" * 199)
+        screen.wait_for_more()  # the answer
+        screen.interrupt_until("(stopped)")
+        screen.wait_for("you> ")
+        screen.interrupt_until("(Ctrl-D or /exit ends this")
+        screen.wait_for("you> ")
+        screen.type("/help\n")
+        screen.wait_for("/reset")
+        screen.wait_for("you> ")
+        screen.type("\x04")
+        status, shown = screen.end()
+        assert status == 0 and "Traceback" not in shown and "you>" not in shown
 
-    monkeypatch.setattr("builtins.input", closed)
-    assert main(["chat", str(trained / "run")]) == 0
+
+def test_two_ctrl_c_in_a_row_end_it(talker):
+    with terminal([sys.executable, "-m", "llama_from_scratch", "chat", talker]) as screen:
+        screen.wait_for("you> ")
+        screen.interrupt_until("(Ctrl-D or /exit ends this")
+        screen.wait_for("you> ")
+        status, shown = screen.interrupt_to_the_end()
+        assert status == 130 and "Traceback" not in shown
+
+
+def test_an_answer_shows_no_control_sequence_on_a_terminal(talker, tmp_path):
+    script = ("import sys\nfrom llama_from_scratch.__main__ import main\n"
+              "from llama_from_scratch.generate.chat import Chat\n"
+              "Chat.say = lambda *_, **__: iter(['a\\x1b', ']0;X', '\\x07b\\r', '\\x9bc'])\n"
+              "sys.exit(main(['chat', sys.argv[1]]))")
+    command = [sys.executable, "-c", script, talker]
+    with terminal(command) as screen:
+        screen.wait_for("you> ")
+        screen.type("hello\n")
+        screen.wait_for(r"a\x1b]0;X\x07b\r\x9bc")
+        screen.type("\x04")
+        assert screen.end()[0] == 0
+    piped = subprocess.run(command, input="hello\n", capture_output=True, encoding="utf-8")
+    assert "a\x1b]0;X\x07b" in piped.stdout, "a pipe gets the text as it is"
 
 
 @pytest.mark.parametrize(("command", "message"), [

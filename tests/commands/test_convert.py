@@ -18,6 +18,16 @@ def test_convert_writes_another_format_and_names_its_files(talker, tmp_path, cap
     assert "x.gguf" in capsys.readouterr().out
 
 
+def test_convert_says_which_format_has_no_place_for_a_template(talker, tmp_path, capsys):
+    out = str(tmp_path / "new")
+    assert main(["convert", talker, out, "--format", "meta"]) == 0
+    assert "meta has no place for the chat template" in capsys.readouterr().err
+    again = str(tmp_path / "again")
+    flags = ["--format", "hugging-face", "--chat-format", "llama-3.1"]
+    assert main(["convert", out, again, *flags]) == 0 and not capsys.readouterr().err
+    assert main(["inspect", again]) == 0 and "Llama 3.1\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(("command", "message"), [
     (["convert", "nowhere", "x", "--format", "gguf"], "as a path it is not there"),
     (["convert", "{run}", "x", "--format", "onnx"], "formats that are written are"),

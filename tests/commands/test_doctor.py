@@ -24,4 +24,4 @@ def test_doctor_needs_no_torch_to_say_that_torch_is_missing():
             "from llama_from_scratch.__main__ import main\nmain(['doctor'])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     verdicts = [line for line in done.stdout.splitlines() if line.startswith(("ok ", "PROBLEM "))]
-    assert len(verdicts) == 11, done.stderr
+    assert len(verdicts) == 12, done.stderr

@@ -1,3 +1,5 @@
+import io
+
 import pytest
 
 from llama_from_scratch.__main__ import main
@@ -31,6 +33,20 @@ def test_temperature_0_writes_by_the_greedy_decoder_what_sampling_would(
     monkeypatch.setattr(greedy, "can_decode", lambda model: False)
     assert main(command) == 0 and len(made) == 1, "where it does not apply, generate writes"
     assert capsys.readouterr().out == by_decoder
+
+
+def test_a_prompt_comes_from_a_file_or_standard_input(trained, capsys, monkeypatch):
+    command = ["generate", str(trained / "run"), "--max-tokens", "5"]
+
+    def text(*flags):
+        assert main([*command, *flags]) == 0
+        return capsys.readouterr().out
+
+    (trained / "prompt.txt").write_text("The cat\nsat\n")
+    expected = text("--prompt", "The cat\nsat")
+    assert text("--prompt-file", str(trained / "prompt.txt")) == expected
+    monkeypatch.setattr("sys.stdin", io.StringIO("The cat\nsat\n"))
+    assert text("--prompt", "-") == expected
 
 
 @pytest.mark.parametrize(("command", "message"), [

@@ -1,3 +1,9 @@
+import pytest
+import torch
+from tiny_checkpoints import edit_safetensors, tiny, tokenizer_for
+
+from llama_from_scratch.__main__ import main
+from llama_from_scratch.checkpoint.convert import write
 from llama_from_scratch.commands.loading import load_model, show_loading
 
 
@@ -14,3 +20,37 @@ def test_loading_shows_how_far_it_is_in_a_terminal_and_nowhere_else(monkeypatch,
 def test_without_a_name_the_bundled_mini_is_loaded(trained):
     assert load_model(None)[0].config.n_params > 500_000
     assert load_model(str(trained / "run"))[0].config.dim == 16
+
+
+@pytest.fixture
+def mixed(tmp_path):
+    """A checkpoint whose tensors have two dtypes."""
+    folder = tmp_path / "mixed"
+    write(folder, tiny("llama-3.1"), tokenizer=tokenizer_for("llama-3.1"), format="hugging-face")
+    edit_safetensors(folder, lambda tensors: tensors.update(
+        {"model.norm.weight": tensors["model.norm.weight"].bfloat16()}))
+    return str(folder)
+
+
+def test_a_checkpoint_of_several_dtypes_names_the_cure_that_the_command_has(mixed, capsys):
+    command = ["generate", mixed, "--prompt", "the cat", "--max-tokens", "3"]
+    assert main(command) == 2
+    assert "on the command line --dtype bfloat16, or --dtype float32" in capsys.readouterr().err
+    for dtype in ("bfloat16", "float32"):
+        assert main([*command, "--dtype", dtype]) == 0
+        assert capsys.readouterr().out.startswith("the cat")
+
+
+def test_a_model_is_loaded_in_the_dtype_and_on_the_device_that_are_asked_for(trained):
+    model, _ = load_model(str(trained / "run"), dtype="float64", device="cpu")
+    assert (model.dtype, model.device.type) == (torch.float64, "cpu")
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (["--dtype", "bf16"], "a model computes in float32, bfloat16, float16, float64; got --dtype "
+                          "bf16; did you mean"),
+    (["--dtype", "q8_0"], "got --dtype q8_0"), (["--device", "abacus"], "'abacus'"),
+])
+def test_another_dtype_or_device_is_refused_before_anything_is_read(options, message, refused):
+    for command in ("generate", "chat"):
+        refused([command, "no-such-folder", *options], message)

@@ -17,6 +17,8 @@ HEALTHY = Machine(
     gpus=(),
     cxx="/usr/bin/g++: g++ 12.2.0",
     no_cxx="",
+    cache="/home/me/.cache/llama_from_scratch/kernels",
+    no_cache="",
     nvcc=None,
     prefix="/home/me/llama/.venv",
     kernel="/home/me/llama/.venv",
@@ -50,6 +52,9 @@ def test_healthy_machine_without_a_gpu_is_ok_in_every_respect():
     ({"gpus": ("H200, 470.1",), "torch": CUDA}, "GPU", "cannot use", "driver to one for CUDA 13.0"),
     ({"gpus": ("H200, 470.1",), "torch": "OSError: libcudart"}, "GPU", "cannot use",
      "mend PyTorch"),
+    ({"no_cache": "its disk is mounted noexec"}, "compiled kernels",
+     "not kept in /home/me/.cache/llama_from_scratch/kernels (its disk is mounted noexec)",
+     "XDG_CACHE_HOME"),
     ({"kernel": "/usr"}, "Jupyter kernel", "runs /usr, while this is /home/me",
      "kernelspec remove python3"),
     ({"kernel": "NoSuchKernel: python3"}, "Jupyter kernel", "none: NoSuchKernel", "start.py"),
@@ -82,7 +87,8 @@ def test_what_only_tests_and_kernels_need_is_no_defect():
     assert found["C++ compiler"].is_ok and found["C++ compiler"].cure == (
         "for the chapters on kernels: the CUDA emulator needs a C++ compiler: "
         "python -m pip install ziglang")
-    without_torch = judged(cxx=None, no_cxx="ImportError", torch="gone")
+    without_torch = judged(cxx=None, no_cxx="ImportError", cache="", torch="gone")
+    assert without_torch["compiled kernels"].is_ok
     assert "not known" in without_torch["C++ compiler"].found
     assert found["packages of the tests"].is_ok and "nbval" in found["packages of the tests"].found
 
@@ -118,3 +124,29 @@ def test_machine_without_a_compiler_gets_the_emulators_own_cure(monkeypatch):
     found = by_name(machine.look())["C++ compiler"]
     assert found.is_ok and found.found.startswith("none")
     assert "-m pip install ziglang" in found.cure
+
+
+def test_folder_of_compiled_kernels_that_others_can_write_is_told_with_the_cure(monkeypatch,
+                                                                                tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = tmp_path / "llama_from_scratch" / "kernels"
+    assert by_name(machine.look())["compiled kernels"].found == f"kept in {folder}"
+    folder.chmod(0o777)
+    found = by_name(machine.look())["compiled kernels"]
+    # asking for a compiler has tried one, and has closed the folder
+    assert found.is_ok and not folder.stat().st_mode & 0o022
+
+
+def test_old_compiler_is_told_with_its_own_words(monkeypatch, tmp_path):
+    old = tmp_path / "g++"
+    old.write_text("#!/bin/sh\n[ $1 = --version ] && echo 'g++ 7.5.0' && exit\n"
+                   "echo \"g++: error: unrecognized command line option '-std=c++20'\" >&2\n"
+                   "exit 1\n")
+    old.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    hide = "import importlib.util as u\nfind = u.find_spec\n"
+    hide += "u.find_spec = lambda name: None if name == 'ziglang' else find(name)"
+    monkeypatch.setattr(machine, "ASK_COMPILER", hide + machine.ASK_COMPILER)
+    cure = by_name(machine.look())["C++ compiler"].cure
+    assert f"{old} (g++ 7.5.0: g++: error: unrecognized" in cure and "g++ 11 or newer" in cure

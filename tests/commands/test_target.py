@@ -21,5 +21,7 @@ def test_the_files_that_were_written_are_listed_with_their_sizes(tmp_path, capsy
                                                 ["1,234", str(tmp_path / "b.bin")]]
     assert last == (f"Look at it with: llama inspect {tmp_path}. "
                     f"Talk to it with: llama chat {tmp_path}")
+    print_written(tmp_path, chat_format="llama-2")
+    assert capsys.readouterr().out.endswith(f"llama chat {tmp_path} --chat-format llama-2\n")
     print_written(tmp_path / "b.bin")
     assert len(capsys.readouterr().out.splitlines()) == 2, "one file"

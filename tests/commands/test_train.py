@@ -1,4 +1,8 @@
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 from command_line import SMALL, TEXT
@@ -46,11 +50,93 @@ def test_ctrl_c_keeps_what_was_learned_and_resume_goes_on(trained, capsys, monke
         patch.setattr(progress.ProgressBar, "__call__", stop)
         assert main(command) == 0
     assert "after 3 steps" in (shown := capsys.readouterr().out) and "--resume goes on" in shown
-    assert main([*command, "--resume"]) == 0
+    assert main(["train", "--out", str(trained / "stopped"), "--resume"]) == 0
     assert "after 6 steps" in capsys.readouterr().out
     stopped, whole = (json.loads((trained / name / "training.json").read_text())["steps"]
                       for name in ("stopped", "run"))
     assert [step["loss"] for step in stopped] == [step["loss"] for step in whole]
+
+
+def steps_of(folder):
+    return json.loads((folder / "training.json").read_text())["steps"]
+
+
+def test_a_finished_run_goes_on_and_says_what_its_schedule_does(trained, tmp_path, capsys):
+    shutil.copytree(trained / "run", tmp_path / "run")
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume"]) == 0
+    assert "is complete after 6 steps; --steps with a larger" in capsys.readouterr().out
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--steps", "10"]) == 0
+    shown = capsys.readouterr().out
+    assert "the run of 6 steps goes on to 10: from step 6 on its learning rate is that of" in shown
+    assert "after 10 steps" in shown
+    steps = steps_of(tmp_path / "run")
+    assert steps[:6] == steps_of(trained / "run") and len(steps) == 10
+    assert steps[6]["lr"] > steps[5]["lr"] > steps[9]["lr"] * 0.99
+    assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--steps", "9"]) == 2
+    assert "has taken 10, got n_steps=9" in capsys.readouterr().err
+
+
+def test_a_run_finds_its_data_or_says_that_it_is_gone(tmp_path, capsys):
+    (tmp_path / "text.txt").write_text(TEXT)
+    out = tmp_path / "run"
+    assert main([*train(tmp_path / "text.txt", out), "--blank-lines", "--every", "2"]) == 0
+    (tmp_path / "text.txt").rename(tmp_path / "moved.txt")
+    more = ["train", "--out", str(out), "--resume", "--steps"]
+    assert main([*more, "8"]) == 2
+    assert "text.txt, which is not there any more" in capsys.readouterr().err
+    assert main([*more, "8", "--data", str(tmp_path / "moved.txt")]) == 0
+    assert main([*more, "10"]) == 0, "it knows the new place"
+    (tmp_path / "moved.txt").write_text(TEXT * 2)
+    capsys.readouterr()
+    assert main([*more, "12"]) == 2
+    told = capsys.readouterr().err
+    assert "data.n_documents is" in told and "from its weights in another folder (llama" in told
+    assert len(steps_of(out)) == 10
+
+
+def test_a_new_run_starts_from_the_weights_of_another(trained, tmp_path, capsys):
+    (tmp_path / "more.txt").write_text(TEXT + "The cat and the dog sat on the mat.\n\n" * 20)
+    old, out = str(trained / "run"), tmp_path / "new"
+    command = ["train", "--from", old, "--steps", "4", "--batch", "2", "--seq-len", "16"]
+    assert main([*command, "--data", str(tmp_path / "more.txt"), "--out", str(out)]) == 0
+    assert f"a new run from the weights of {old}" in capsys.readouterr().out
+    before, tokenizer = llama_from_scratch.load(old)
+    after, same = llama_from_scratch.load(out)
+    assert before.config == after.config and tokenizer.ranks == same.ranks
+    first = steps_of(out)[0]
+    assert first["step"] == 0 and first["loss"] < steps_of(trained / "run")[0]["loss"]
+    assert main([*command, "--out", str(tmp_path / "same")]) == 0, "the run knows its data"
+    settings = [json.loads((folder / "training.json").read_text())["settings"]["data"]
+                for folder in (trained / "run", tmp_path / "same", out)]
+    assert settings[0] == settings[1] != settings[2]
+
+
+def test_any_checkpoint_can_be_started_from(trained, talker, tmp_path, capsys):
+    command = ["train", "--from", talker, "--out", str(tmp_path / "new"), "--steps", "2",
+               "--seq-len", "16"]
+    assert main(command) == 2
+    assert "does not say what it learned from. Give it with --data" in capsys.readouterr().err
+    assert main([*command, "--data", str(trained / "text.txt")]) == 0
+    assert len(steps_of(tmp_path / "new")) == 2
+
+
+def test_a_run_in_progress_is_named_to_the_second_one(trained, tmp_path, capsys, monkeypatch):
+    from llama_from_scratch.train import progress
+
+    def second(self, step):
+        if step.step == 1:
+            script = ("import sys\nfrom llama_from_scratch.__main__ import main\n"
+                      "sys.exit(main(sys.argv[1:]))")
+            for extra in ([], ["--resume"]):
+                ended = subprocess.run([sys.executable, "-c", script, *command, *extra], text=True,
+                                       capture_output=True)
+                assert ended.returncode == 2
+                assert f"process {os.getpid()} on " in ended.stderr
+
+    command = train(trained / "text.txt", tmp_path / "run")
+    monkeypatch.setattr(progress.ProgressBar, "__call__", second)
+    assert main(command) == 0
+    assert len(steps_of(tmp_path / "run")) == 6
 
 
 def test_a_folder_is_read_with_the_chosen_suffixes_and_bad_files_are_named(tmp_path, capsys):
@@ -68,6 +154,17 @@ def test_a_folder_is_read_with_the_chosen_suffixes_and_bad_files_are_named(tmp_p
     assert f"left out {folder / 'latin.py'}" in shown.err and "1 documents" in shown.out
 
 
+def test_defaults_fit_what_is_asked_for(trained):
+    flags = dict(zip(SMALL[::2], SMALL[1::2], strict=True)) | {
+        "--heads": "1", "--steps": "1", "--validation": "0.4"}
+    del flags["--seq-len"], flags["--kv-heads"]
+    out = trained / "fits"
+    words = [word for pair in flags.items() for word in pair]
+    assert main(["train", "--data", str(trained / "text.txt"), "--out", str(out), *words]) == 0
+    settings = json.loads((out / "training.json").read_text())["settings"]
+    assert settings["config"]["seq_len"] == 64 and settings["model"]["n_kv_heads"] == 1
+
+
 @pytest.mark.parametrize(("command", "message"), [
     (["train", "--data", "nowhere.txt"], "nowhere.txt is not there"),
     ([*train("{text}", "{run}")], "already holds a checkpoint"),
@@ -75,9 +172,32 @@ def test_a_folder_is_read_with_the_chosen_suffixes_and_bad_files_are_named(tmp_p
     ([*train("{text}", "x"), "--heads", "3"], "n_heads must divide it; got dim=16"),
     ([*train("{text}", "x"), "--vocab", "200"], "at least 258; got 200"),
     ([*train("{text}", "x"), "--seq-len", "65"], "--seq-len 65, --context 64"),
+    ([*train("{text}", "{run}"), "--resume", "--dim", "32"], "--dim is 16 there and 32 here"),
+    ([*train("{text}", "x"), "--resume"], "needs a folder with the checkpoint of a run; got"),
+    (["train", "--from", "{run}", "--out", "x", "--dim", "32"], "--dim is 16 there and 32 here"),
+    (["train", "--from", "{run}", "--out", "x", "--seq-len", "65"],
+     "--seq-len 65, and "),
+    (["train", "--from", "nowhere", "--out", "x"], "nowhere"),
+    (["train", "--from", "{run}", "--out", "x", "--resume"], "Choose one"),
+    ([*train("{text}", "x"), "--dim", "2000000"], "training must fit into memory"),
+    ([*train("{text}", "x"), "--dim", "2000000000"], "training must fit into memory"),
+    ([*train("{text}", "x"), "--layers", "2000000000"], "training must fit into memory"),
+    ([*train("{text}", "x"), "--batch", "2000000000"], "training must fit into memory"),
+    ([*train("{text}", "."), "--steps", "3"], "the one this program runs in"),
+    ([*train("{text}", "{text}/x")], "is a file, so"),
     (["train", "--data", "{empty}", "--out", "x"], "none but white space"),
     (["train", "--data", "{text}", "--out", "x", "--device", "tpu"],
      "cannot use the device 'tpu' here; it can use cpu"),
 ])
 def test_what_the_user_can_fix_is_one_line_and_status_2(command, message, refused):
     refused(command, message)
+
+
+@pytest.mark.parametrize("flag", ["--every", "--dim", "--layers", "--batch", "--steps", "--vocab"])
+@pytest.mark.parametrize("number", ["0", "-1", "1" + "0" * 18, "nan"])
+def test_a_number_out_of_its_range_is_refused_with_the_range(flag, number, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--out", str(tmp_path / "x"), flag, number])
+    assert ended.value.code == 2
+    assert f"{flag}: takes a whole number from 1 to 2,147,483,647" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

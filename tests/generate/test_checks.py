@@ -7,6 +7,7 @@ from loud_models import PROMPTS, loud_model
 from llama_from_scratch.generate import checks
 from llama_from_scratch.generate.checks import as_prompts, check_ids, check_numbers
 from llama_from_scratch.generate.generate import generate
+from llama_from_scratch.generate.sampling import Sampling
 
 
 @pytest.mark.parametrize(("prompts", "expected"), [
@@ -93,7 +94,36 @@ def test_ids_are_those_of_the_vocabulary(model):
             check_ids(model, [3, wrong], name="x")
 
 
-def test_infinite_logits_are_numbers_and_nan_is_none():
-    check_numbers(torch.tensor([1.0, -torch.inf, torch.inf]))
-    with pytest.raises(ValueError, match="logits hold a NaN"):
-        check_numbers(torch.tensor([1.0, torch.nan]))
+def test_the_largest_logit_is_a_finite_number():
+    check_numbers(torch.tensor([1.0, -3.0]))
+    for largest, message in ((torch.nan, "logits hold a NaN"), (torch.inf, r"logits hold \+inf"),
+                             (-torch.inf, "has the logit -inf, so none can be chosen")):
+        with pytest.raises(ValueError, match=message):
+            check_numbers(torch.tensor([1.0, largest]))
+
+
+@pytest.mark.parametrize(("seed", "message"), [
+    (2**64, "a seed has 64 bits, .* got 18446744073709551616"),
+    (2**64 - 2, "from -2..63 to 2..64 - 3"),
+    (-2**63 - 1, "a seed has 64 bits"),
+    (10**400, "got one of 1,329 bits"),
+])
+def test_seeds_that_pytorch_cannot_take_are_refused(model, seed, message):
+    with pytest.raises(ValueError, match=message):
+        generate(model, PROMPTS, max_tokens=2, seed=seed)
+
+
+def test_the_smallest_and_the_largest_seed_work(model):
+    warm = Sampling()
+    for seed in (-2**63, -1, 2**63, 2**64 - len(PROMPTS)):
+        first = generate(model, PROMPTS, max_tokens=3, seed=seed, sampling=warm)
+        assert first == generate(model, PROMPTS, max_tokens=3, seed=seed, sampling=warm)
+
+
+@pytest.mark.parametrize(("max_tokens", "message"), [
+    (-1, "at least 1; got -1"), (True, "a whole number; got True"), (10**30, f"not {10**30}"),
+    (10**400, "not one of 1,329 bits"),
+])
+def test_a_number_of_tokens_is_a_whole_number_that_fits(model, max_tokens, message):
+    with pytest.raises(ValueError, match=message):
+        generate(model, PROMPTS, max_tokens=max_tokens)

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loud_models import PROMPTS, WARM, loud_model
 
-from llama_from_scratch.generate.generate import generate, stream, stream_text
+from llama_from_scratch.generate.generate import generate, stream, stream_text, until
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
 
@@ -160,6 +160,7 @@ def test_a_mask_is_not_asked_for_a_row_that_has_stopped(model):
     (lambda row, ids: torch.ones(511, dtype=torch.bool),
      r"one bool for each of the 512 ids; got torch.bool of shape \(511,\)"),
     (lambda row, ids: torch.ones(512), "got torch.float32 of shape"),
+    (lambda row, ids: [True] * 512, "as a tensor; got a list for prompt 0"),
 ])
 def test_masks_that_leave_no_choice_or_have_another_form_are_refused(model, mask, message):
     with pytest.raises(ValueError, match=message):
@@ -174,6 +175,18 @@ def test_a_model_of_nans_is_refused(model):
             generate(broken, [[1]], max_tokens=3, sampling=sampling)
 
 
+@pytest.mark.parametrize(("logit", "message"), [
+    (float("inf"), r"logits hold \+inf"), (float("-inf"), "has the logit -inf"),
+])
+def test_infinite_logits_are_refused(logit, message, monkeypatch):
+    model = loud_model()
+    monkeypatch.setattr(model.output, "forward",
+                        lambda x: torch.full((*x.shape[:-1], 512), logit))
+    for sampling in (WARM, Sampling(temperature=0.0)):
+        with pytest.raises(ValueError, match=message):
+            generate(model, [[1]], max_tokens=3, sampling=sampling)
+
+
 def test_streamed_text_holds_a_character_back_until_it_is_whole():
     tokenizer = Tokenizer.train("héé " * 20, 260, special_tokens=BEGIN_AND_END)
     model = loud_model(vocab_size=tokenizer.vocab_size)
@@ -184,3 +197,16 @@ def test_streamed_text_holds_a_character_back_until_it_is_whole():
     whole = b"".join(tokenizer.decode_bytes([i]) for i in ids if i not in special)
     whole = whole.decode("utf-8", errors="replace")
     assert "".join(pieces) == whole
+
+
+@pytest.mark.parametrize(("pieces", "before"), [
+    (["one", " two"], "one two"), (["one\n", "## B"], "one"), (["one\n#", "# B", "three"], "one"),
+    (["one\n#", " two"], "one\n# two"), (["\n##"], "\n##"), (["\n\n## B"], "\n"), ([], ""),
+    (["a\n## ", "C"], "a\n## C")])
+def test_a_text_ends_before_the_words_that_end_it(pieces, before):
+    assert "".join(until("\n## B", pieces)) == before
+    assert "".join(until(None, pieces)) == "".join(pieces)
+
+
+def test_pieces_that_cannot_end_a_text_are_not_held_back():
+    assert list(until("END", ["one", "E", "x", "EN", "D", "late"])) == ["one", "Ex"]

@@ -1,23 +1,31 @@
 import dataclasses
-import time
 
 import pytest
 import torch
 from hugging_face_twin import loud
+from relatives import RELATIVES
 from torch import nn
 
 from llama_from_scratch import family
 from llama_from_scratch.config import LayerSpec
+from llama_from_scratch.generate import greedy
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.greedy import GreedyDecoder
-from llama_from_scratch.generate.screen import Screen
 from llama_from_scratch.model.kv_cache import KVCache
 
 CHUNKED = dataclasses.replace(
     family.tiny("llama-3.1"), layers=(LayerSpec(chunk_size=5), LayerSpec(has_rope=False)) * 2)
 CONFIGS = {name: family.tiny(name) for name in ("llama-1", "llama-3.1", "llama-3.2")}
 CONFIGS["chunked"] = CHUNKED
+CONFIGS |= {name: RELATIVES[name] for name in ("many heads", "biases of queries, keys and values",
+                                               "all of it, tied")}
 PROMPT = [7, 8, 9, 10, 11, 300]
+
+
+@pytest.fixture(autouse=True)
+def walked(monkeypatch):
+    """The decoder's own way by vectors, on every machine."""
+    monkeypatch.setattr(greedy, "fastest", lambda ways: 0)
 
 
 @pytest.fixture(scope="module", params=CONFIGS)
@@ -121,25 +129,41 @@ def test_without_a_screen_the_head_decides(model):
     assert ids == generate(model, [PROMPT], max_tokens=20)[0]
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 0.02])
-def test_a_screen_that_is_slower_here_than_the_head_is_not_used(delay_s, monkeypatch):
-    """As on processors whose int8 product takes a third of a second."""
-    model = loud(family.tiny("llama-3"))
-    largest, head = Screen.largest, type(model.output).forward
+# --- what is fast here ----------------------------------------------------------------------------
 
-    def slow(self, hidden):
-        time.sleep(delay_s)
-        return largest(self, hidden)
 
-    def slow_head(self, x):
-        time.sleep(0.01)
-        return head(self, x)
+@pytest.mark.parametrize("way", [0, 1, 2])
+def test_every_way_writes_the_same(way, model, monkeypatch):
+    """By vectors, by matrices of one row, and by the plain model."""
+    monkeypatch.setattr(greedy, "fastest", lambda ways: min(way, len(ways) - 1))
+    decoder = GreedyDecoder(model, is_screened=False)
+    assert decoder.is_plain == (way == 2)
+    ids = generate(model, [PROMPT], max_tokens=30)[0]
+    assert list(decoder.stream(PROMPT, max_tokens=30)) == ids
+    stopped = list(decoder.stream(PROMPT, max_tokens=30, stop_ids={ids[9]}))
+    assert stopped == ids[: ids.index(ids[9])]
 
-    monkeypatch.setattr(Screen, "largest", slow)
-    monkeypatch.setattr(type(model.output), "forward", slow_head)
-    decoder = GreedyDecoder(model)
-    assert (decoder.screen is None) == (delay_s > 0)
+
+@pytest.mark.parametrize(("choices", "is_used"), [([0, 0], False), ([0, 1], True), ([2], False)])
+def test_the_screen_is_used_where_it_is_faster_and_never_with_the_plain_model(
+    choices, is_used, monkeypatch
+):
+    asked = iter(choices)
+    monkeypatch.setattr(greedy, "fastest", lambda ways: next(asked))
+    decoder = GreedyDecoder(loud(family.tiny("llama-3")))
+    assert (decoder.screen is not None) == is_used and next(asked, None) is None
     assert decoder.screen is None or decoder.screen.n_asked == 0
+
+
+def test_a_screen_that_is_asked_for_is_used_whatever_is_faster(monkeypatch):
+    monkeypatch.setattr(greedy, "fastest", lambda ways: len(ways) - 1)
+    decoder = GreedyDecoder(loud(family.tiny("llama-3")), is_screened=True)
+    assert decoder.screen is not None and not decoder.is_plain
+
+
+def test_a_context_too_short_for_a_probe_is_no_fault():
+    model = loud(dataclasses.replace(family.tiny("llama-3"), max_seq_len=8))
+    assert len(list(GreedyDecoder(model).stream([1, 2]))) == 6
 
 
 class Doubled(nn.Module):

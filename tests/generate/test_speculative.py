@@ -136,6 +136,20 @@ def test_where_rounding_leaves_no_rest_the_big_model_decides():
     assert judge(p, [q], guesses=[1], generator=torch.Generator().manual_seed(0))[0] in (0, 2)
 
 
+@pytest.mark.parametrize(("p", "q", "is_kept"), [
+    (0.0, 0.0, False), (0.0, 0.5, False), (1e-30, 0.0, True), (0.5, 0.0, True), (0.5, 0.5, True),
+    (1e-300, 1.0, False),
+])
+def test_a_guess_that_cannot_be_is_never_kept(p, q, is_kept):
+    for dtype in (torch.float32, torch.float64):
+        big, small = (torch.tensor([x, 1 - x, 0.0], dtype=dtype) for x in (p, q))
+        for seed in range(20):
+            new = judge(torch.stack([big, big]), [small], guesses=[0],
+                        generator=torch.Generator().manual_seed(seed))
+            assert (len(new) == 2) == is_kept and 2 not in new
+            assert is_kept or new == [1]
+
+
 @pytest.mark.parametrize("sampling", [
     Sampling(temperature=0.8), Sampling(top_k=4, repetition_penalty=1.3),
 ], ids=str)
@@ -181,6 +195,7 @@ def test_a_draft_of_another_vocabulary_is_refused(model):
     ({"max_tokens": 0}, "max_tokens must be at least 1"),
     ({"max_tokens": 47}, "leaves room for 46, not 47"),
     ({"stop_ids": {512}}, "stop_ids holds 512"),
+    ({"seed": 2**64}, "a seed has 64 bits"),
 ])
 def test_settings_without_a_meaning_are_refused(model, options, message):
     with pytest.raises(ValueError, match=message):

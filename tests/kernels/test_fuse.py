@@ -10,6 +10,8 @@ import sys
 
 import pytest
 import torch
+from hugging_face_twin import loud
+from relatives import RELATIVES
 from torch import nn
 from torch.nn import functional as F
 
@@ -217,6 +219,16 @@ def test_unfuse_names_each_part_by_its_path():
     _, fused = pair()
     assert {"norm", "layers.0.attention.rotate", "layers.3.feed_forward.activation",
             "layers.2.add_norm"} <= {change.name for change in unfuse(fused).changes}
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_relatives_with_other_heads_or_with_biases_are_fused(name):
+    plain = loud(RELATIVES[name])
+    fused = copy.deepcopy(plain)
+    assert fuse(fused, emulate=True).n_fused == 5 * plain.config.n_layers + 1
+    torch.testing.assert_close(fused(ids_of(plain)), plain(ids_of(plain)), rtol=1e-5, atol=1e-5)
+    unfuse(fused)
+    assert torch.equal(fused(ids_of(plain)), plain(ids_of(plain)))
 
 
 def test_layers_of_different_widths_are_fused():

@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+from relatives import RELATIVES, UNEVEN
 
 from llama_from_scratch import family
 from llama_from_scratch.config import Dense, LayerSpec
@@ -12,6 +13,28 @@ from llama_from_scratch.model.transformer import Llama
 CONFIGS = {generation: family.tiny(generation) for generation in family.GENERATIONS}
 CONFIGS["widths"] = dataclasses.replace(
     family.tiny("llama-3"), layers=(LayerSpec(), LayerSpec(feed_forward=Dense(width=40))) * 2)
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_the_shapes_of_a_relative_are_those_of_the_model_that_is_built(name):
+    built = {n: tuple(p.shape) for n, p in Llama(RELATIVES[name]).named_parameters()}
+    assert dict(param_shapes(RELATIVES[name])) == built
+
+
+@pytest.mark.parametrize("name", [*RELATIVES, "uneven"])
+def test_the_costs_of_a_relative_equal_the_arithmetic_by_hand(name):
+    config = (RELATIVES | {"uneven": UNEVEN})[name]
+    D, F, V, K = config.dim, config.ffn_dim, config.vocab_size, config.head_dim
+    q, kv = config.n_heads * K, config.n_kv_heads * K
+    matrices = {"attention": 2 * D * q + 2 * D * kv, "feed-forward": 3 * D * F}
+    biases = {"attention": config.has_qkv_bias * (q + 2 * kv) + config.has_wo_bias * D,
+              "feed-forward": config.has_ffn_bias * (2 * F + D)}
+    counts = param_counts(config)
+    assert {place: counts[place] for place in matrices} == {
+        place: config.n_layers * (matrices[place] + biases[place]) for place in matrices}
+    assert config.flops_per_token(0) == 2 * (config.n_layers * sum(matrices.values()) + V * D)
+    assert config.flops_per_token(7) - config.flops_per_token(0) == config.n_layers * 4 * q * 7
+    assert config.kv_bytes_per_token(2) == 2 * 2 * config.n_layers * kv
 
 
 @pytest.mark.parametrize("name", CONFIGS)

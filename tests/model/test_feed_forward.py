@@ -55,7 +55,9 @@ def test_another_part_can_replace_the_activation():
 
 
 def test_build_makes_the_module_that_a_spec_describes():
+    assert build(Dense(width=6, has_bias=True), 4).w_up.bias.shape == (6,)
     built = build(Dense(width=6), 4)
+    assert built.w_gate.bias is None
     assert type(built) is FeedForward
     assert built.w_gate.weight.shape == built.w_up.weight.shape == (6, 4)
     assert built.w_down.weight.shape == (4, 6)

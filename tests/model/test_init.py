@@ -1,3 +1,4 @@
+import dataclasses
 import math
 
 import pytest
@@ -33,6 +34,25 @@ def test_in_a_model_only_what_writes_to_the_stream_is_smaller():
                                                                rel=0.1)
         assert (block.attention_norm.weight == 1).all() and (block.ffn_norm.weight == 1).all()
     assert (model.norm.weight == 1).all()
+
+
+def test_biases_begin_at_zero_and_draw_no_number():
+    plain = Llama(family.tiny("llama-3"))
+    config = dataclasses.replace(plain.config, has_qkv_bias=True, has_wo_bias=True,
+                                 has_ffn_bias=True)
+    weights = dict(Llama(config).named_parameters())
+    biases = {name: weights.pop(name) for name in list(weights) if name.endswith(".bias")}
+    assert len(biases) == 4 * 7 and not any(bias.any() for bias in biases.values())
+    model = Llama(config)
+    for bias in biases:
+        with torch.no_grad():
+            model.get_parameter(bias).fill_(1)
+    for each in (plain, model):
+        torch.manual_seed(0)
+        each.init_weights()
+    for name, weight in plain.named_parameters():
+        assert torch.equal(model.get_parameter(name), weight), name
+    assert not any(model.get_parameter(bias).any() for bias in biases)
 
 
 def test_a_tied_head_is_drawn_once_as_the_embedding():

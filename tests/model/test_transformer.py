@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from hugging_face_twin import hugging_face_layout, hugging_face_name, loud, twin_of
+from relatives import RELATIVES, UNEVEN
 from torch import nn
 from torch.nn import functional as F
 
@@ -42,6 +43,26 @@ def difference(model, twin):
 def test_logits_and_every_gradient_equal_transformers(generation):
     model = loud(dataclasses.replace(family.tiny(generation), n_kv_heads=2))
     assert difference(model, twin_of(model)) < 1e-5
+
+
+@pytest.mark.parametrize("name", RELATIVES)
+def test_a_relative_with_other_heads_or_with_biases_equals_transformers_too(name):
+    model = loud(RELATIVES[name])
+    assert difference(model, twin_of(model)) < 1e-5
+
+
+@pytest.mark.parametrize("name", [*RELATIVES, "uneven"])
+def test_a_relative_reads_in_pieces_and_in_batches_as_in_one(name):
+    model = loud((RELATIVES | {"uneven": UNEVEN})[name])
+    ids = torch.randint(0, 512, (3, 10), generator=torch.Generator().manual_seed(1))
+    cache = model.new_cache(batch_size=3, max_seq_len=10)
+    assert cache.n_bytes == 3 * 10 * model.config.kv_bytes_per_token(4)
+    with torch.inference_mode():
+        whole = model(ids)
+        pieces = [model(piece, cache=cache) for piece in ids.split([4, 1, 5], dim=1)]
+        torch.testing.assert_close(torch.cat(pieces, 1), whole, rtol=1e-5, atol=1e-5)
+        alone = torch.cat([model(ids[b : b + 1]) for b in range(3)])
+        torch.testing.assert_close(alone, whole, rtol=1e-5, atol=1e-5)
 
 
 def test_logits_equal_transformers_for_multi_head_and_multi_query_attention():

@@ -1,3 +1,4 @@
+import dataclasses
 import subprocess
 import sys
 
@@ -25,9 +26,19 @@ def test_it_is_the_model_of_the_config_part_by_part():
     assert model.output.weight is model.tok_embeddings.weight, "tied"
 
 
+def test_biases_have_no_memory_either():
+    state = torch.get_rng_state()
+    model = unwritten(dataclasses.replace(family.config("llama-2-7b"), has_qkv_bias=True,
+                                          has_wo_bias=True, has_ffn_bias=True))
+    assert all(p.is_meta for p in model.parameters())
+    assert model.layers[31].attention.wq.bias.shape == (4096,)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
 def test_nothing_heavy_is_imported_for_it():
-    code = ("import sys; from llama_from_scratch import family; from "
+    code = ("import sys, dataclasses; from llama_from_scratch import family; from "
             "llama_from_scratch.model.unwritten import unwritten; "
-            "unwritten(family.tiny('llama-3')); print('sympy' in sys.modules)")
+            "unwritten(dataclasses.replace(family.tiny('llama-3'), has_qkv_bias=True)); "
+            "print('sympy' in sys.modules)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

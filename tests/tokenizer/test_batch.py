@@ -114,7 +114,7 @@ def test_an_interrupt_ends_all_processes_at_once():
     start = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         encode_batch(interrupted_here_slow_elsewhere, ["a", "b", "c"], n_workers=3)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 45  # the others sleep for 60
 
 
 def test_no_process_outlives_a_caller_that_is_killed(tmp_path):

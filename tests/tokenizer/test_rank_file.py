@@ -77,7 +77,7 @@ def test_lines_come_in_the_order_of_the_ranks(tmp_path):
 
 
 def test_ranks_without_every_byte_or_with_an_empty_token_are_refused(tmp_path):
-    (tmp_path / "t").write_bytes(b"")
+    (tmp_path / "t").write_bytes(b"\n")
     message = r"256 bytes is a token; got ranks without \[0, 1, .* 256 in all"
     with pytest.raises(ValueError, match=message):
         Tokenizer.load(tmp_path / "t")

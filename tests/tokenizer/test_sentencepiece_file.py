@@ -92,7 +92,7 @@ def test_a_model_of_another_kind_is_refused(options, message, tmp_path):
 @pytest.mark.parametrize(
     "data, message",
     [
-        (b"", "no pieces"),
+        (b"", "it is empty"),
         (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "bytes, 0 are left"),
         (b"\x0a\x02", "has 2 bytes, 0 are left"),
         (b"\x0a", "a number is cut off by the end"),
@@ -207,3 +207,24 @@ def test_a_file_of_sentencepiece_that_is_saved_again_keeps_its_settings(tmp_path
     (tmp_path / "theirs").write_bytes(trained_by_them(**options))
     SentencePiece.load(tmp_path / "theirs").save(tmp_path / "ours")
     assert settings_in(tmp_path / "ours") == DEFAULTS | settings_in(tmp_path / "theirs")
+
+
+def test_a_file_that_was_cut_between_two_records_is_noticed(tmp_path):
+    SentencePiece.train([CORPUS] * 3, 460).save(tmp_path / "whole")
+    data = (tmp_path / "whole").read_bytes()
+    ends, at = [], 0
+    while at < len(data):  # every record is a key, a length of one or two bytes, and its content
+        length, at = data[at + 1] & 127, at + 2
+        if data[at - 1] & 128:
+            length, at = length | data[at] << 7, at + 1
+        at += length
+        ends.append(at)
+    assert len(ends) == 462 and ends[-1] == len(data)
+    for end in [*ends[1:40], *ends[-5:-1]]:
+        (tmp_path / "cut").write_bytes(data[:end])
+        with pytest.raises(ValueError, match="the file lost a part, download it again"):
+            SentencePiece.load(tmp_path / "cut")
+    lost = data[: ends[300]] + data[ends[310] :]
+    (tmp_path / "cut").write_bytes(lost)
+    with pytest.raises(ValueError, match="which count 460, .* got 450 pieces"):
+        SentencePiece.load(tmp_path / "cut")

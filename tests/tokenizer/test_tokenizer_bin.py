@@ -7,7 +7,7 @@ import pytest
 from sentencepiece_reference import assert_damaged_files_are_refused_or_read
 from tokenizer_texts import CORPUS, FIRST_PIECES
 
-from llama_from_scratch.tokenizer.pieces import BLANK
+from llama_from_scratch.tokenizer.pieces import BLANK, Piece
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 
@@ -59,12 +59,22 @@ def test_only_a_vocabulary_laid_out_as_llamas_has_a_tokenizer_bin(tok, tmp_path)
             "piece 0 has 5 bytes, with 4 as the longest and 5 left",
         ),
         (struct.pack("<IfI", 5, 0, 5) + b"<unk" + b"?", "piece 0 is <unk>, got '<unk?'"),
-        (struct.pack("<I", 5), "one unknown piece, got 0"),
+        (struct.pack("<I", 5), "got no such piece among 0; it lost a part"),
+        (struct.pack("<I", 0), "one unknown piece, got 0"),
     ],
 )
 def test_a_forged_tokenizer_bin_is_refused(tmp_path, data, message):
     (tmp_path / "t").write_bytes(data)
     with pytest.raises(ValueError, match=re.escape(message)):
+        SentencePiece.load_llama2c(tmp_path / "t")
+
+
+def test_a_file_that_lost_its_longest_piece_is_noticed(tok, tmp_path):
+    longest = Piece("▁" + "x" * 40, -500.0)
+    SentencePiece([*tok.pieces, longest]).save_llama2c(tmp_path / "t")
+    data = (tmp_path / "t").read_bytes()
+    (tmp_path / "t").write_bytes(data[: -8 - 41])
+    with pytest.raises(ValueError, match="the longest piece has the 41 bytes .* among 460; it lo"):
         SentencePiece.load_llama2c(tmp_path / "t")
 
 

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
-from llama_from_scratch.train.data import IGNORE, Packed, read_documents, split_validation
+from llama_from_scratch.train.data import (
+    IGNORE,
+    Packed,
+    read_documents,
+    read_text,
+    split_validation,
+)
 
 SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>")
 BYTES = Tokenizer.train("", 258, special_tokens=SPECIAL)
@@ -207,3 +215,20 @@ def test_a_single_document_is_cut_at_the_end_of_a_line():
         split_validation(["a"], fraction=0.1)
     with pytest.raises(ValueError, match="between 0 and 1; got 1.5"):
         split_validation(["a", "b"], fraction=1.5)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes are POSIX")
+def test_a_pipe_among_texts_is_refused_and_not_waited_for(tmp_path):
+    (tmp_path / "a.txt").write_text("the cat")
+    os.mkfifo(tmp_path / "b.txt")
+    with pytest.raises(ValueError, match=r"a text file at .*b.txt, a regular one; there is a pipe"):
+        read_documents(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes are POSIX")
+def test_a_pipe_that_the_process_was_started_with_is_read():
+    reader, writer = os.pipe()
+    os.write(writer, "caf\xe9\r\n".encode())
+    os.close(writer)
+    assert read_text(f"/dev/fd/{reader}") == "café\n"
+    os.close(reader)

@@ -74,3 +74,11 @@ def test_a_folder_that_vanishes_while_it_is_looked_at_is_not_there(tmp_path, mon
 
     monkeypatch.setattr(kept, "_content", vanishing)
     assert kept.find(tmp_path, KEY) is None
+
+
+def test_what_a_killed_process_left_half_built_goes_with_the_next_build(tmp_path):
+    (tmp_path / "building-x").mkdir()
+    (tmp_path / "building-x/half").write_text("built")
+    kept.keep(tmp_path, KEY, make=make)
+    (left,) = tmp_path.iterdir()
+    assert not left.name.startswith("building-")

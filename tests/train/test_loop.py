@@ -1,14 +1,17 @@
 import dataclasses
 import math
+import os
 import signal
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from tiny_runs import BYTES, CONFIG, DATA, OTHER, equal, make, run
 
 from llama_from_scratch.checkpoint import native
-from llama_from_scratch.train import loop
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.train import loop, resume
 from llama_from_scratch.train.data import IGNORE, Packed
 from llama_from_scratch.train.loop import Diverged, gradients
 from llama_from_scratch.train.optimizer import AdamW
@@ -194,3 +197,71 @@ def test_validation_text_shorter_than_a_window_is_refused_before_the_first_step(
     with pytest.raises(ValueError, match="a window of seq_len=24 needs 25 tokens"):
         run(validation=Packed(["cat"], BYTES), on_step=seen.append)
     assert seen == []
+
+
+NO_STEP = TrainParts(count_targets=lambda batch: pytest.fail("a step was taken"))
+
+
+def test_what_the_first_save_would_find_out_is_refused_before_the_first_step(tmp_path):
+    class Plain:
+        """Batches without what tells them from others."""
+
+        def batch(self, step, **how):
+            return DATA.batch(step, **how)
+
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.txt").write_text("years of work")
+    (tmp_path / "file").write_text("")
+    for folder, message in {"mine": "also holds thesis.txt", "file": "is a file",
+                            "file/run": "is a file, so", "/proc/run": "choose another place"
+                            }.items():
+        with pytest.raises(ValueError, match=message):
+            run(folder=tmp_path / folder, parts=NO_STEP)
+    with pytest.raises(ValueError, match="needs data that can be told from other data"):
+        loop.train(make(), Plain(), config=CONFIG, folder=tmp_path / "run")
+    with pytest.raises(ValueError, match="Train the tokenizer and the model with the same"):
+        small = Packed(["a cat"] * 9, Tokenizer.train("the cat" * 9, 262, special_tokens=(
+            "<|begin_of_text|>", "<|end_of_text|>")))
+        loop.train(make(), small, config=CONFIG, folder=tmp_path / "run", parts=NO_STEP)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "mine"]
+    loop.train(make(), Plain(), config=CONFIG)  # nothing is saved
+
+
+def test_a_fault_in_on_step_saves_the_steps_so_far_and_is_raised(tmp_path, uninterrupted):
+    def fail(step):
+        if step.step == 4:
+            raise UnicodeEncodeError("ascii", "\u2588", 0, 1, "ordinal not in range(128)")
+
+    with pytest.raises(UnicodeEncodeError):
+        run(folder=tmp_path / "run", on_step=fail)
+    assert len(resume.read(tmp_path / "run").steps) == 5
+    resumed, model = run(make(seed=9), folder=tmp_path / "run", is_resumed=True)
+    assert resumed.losses == uninterrupted[0].losses and equal(model, uninterrupted[1])
+
+
+def test_two_runs_into_one_folder_are_one_run_and_a_refusal(tmp_path, uninterrupted):
+    def second(step):
+        for name in ("run", "link"):
+            with pytest.raises(ValueError, match=rf"process {os.getpid()} on .* does now. Wait"):
+                in_a_thread(lambda name=name: run(folder=tmp_path / name, parts=NO_STEP))
+
+    (tmp_path / "link").symlink_to("run")
+    history, _ = run(folder=tmp_path / "run", on_step=second)
+    assert history.losses == uninterrupted[0].losses
+    assert len(resume.read(tmp_path / "run").steps) == 8
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "run"]
+
+
+def in_a_thread(action):
+    """What it returns or raises there."""
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        return pool.submit(action).result()
+
+
+def test_a_run_keeps_its_folder_when_its_caller_goes_elsewhere(tmp_path, monkeypatch):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+    run(folder="run", on_step=lambda step: os.chdir(tmp_path / "elsewhere"))
+    assert len(resume.read(tmp_path / "home/run").steps) == 8
+    assert list((tmp_path / "elsewhere").iterdir()) == []

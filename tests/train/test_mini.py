@@ -54,7 +54,8 @@ META = ["checklist.chk", "consolidated.00.pth", "params.json", "tokenizer.model"
     ("llama-2", "llama2c", ["model.bin", "tokenizer.bin"]),
     ("llama-3.2", "hugging-face", HUGGING_FACE),
     ("llama-3.2", "meta", META),
-    ("llama-3.2", "native", ["config.json", "model.safetensors", "tokenizer.model"]),
+    ("llama-3.2", "native", ["checksums.json", "config.json", "model.safetensors",
+                             "tokenizer.model"]),
     ("llama-1", "meta", META),
 ])
 def test_a_folder_has_the_files_of_a_published_checkpoint(name, format, expected, cache, tmp_path):

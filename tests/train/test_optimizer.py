@@ -52,14 +52,20 @@ def test_the_comparison_notices_every_setting(change):
     assert gap(*both(torch.float64, **change)) > 1e-5
 
 
-def test_matrices_decay_and_norms_do_not():
-    model = make()
+@pytest.mark.parametrize("has_biases", [False, True])
+def test_matrices_decay_and_norms_and_biases_do_not(has_biases):
+    model = Llama(dataclasses.replace(make().config, has_qkv_bias=has_biases,
+                                      has_wo_bias=has_biases, has_ffn_bias=has_biases))
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for p in model.parameters():
         p.grad = torch.zeros_like(p)
     AdamW(decay_groups(model, weight_decay=0.5)).step(lr=0.1)
     for name, p in model.named_parameters():
-        torch.testing.assert_close(p.detach(), before[name] * (1.0 if "norm" in name else 0.95),
+        is_vector = "norm" in name or "bias" in name
+        torch.testing.assert_close(p.detach(), before[name] * (1.0 if is_vector else 0.95),
                                    msg=name)
 
 

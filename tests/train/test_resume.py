@@ -1,4 +1,5 @@
 import dataclasses
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import torch
 from tiny_runs import BYTES, CONFIG, OTHER, STORIES, equal, make, run
 
 from llama_from_scratch.checkpoint import native, safetensors_file
+from llama_from_scratch.train import resume
 from llama_from_scratch.train.data import Packed
 from llama_from_scratch.train.loop import train
 
@@ -153,3 +155,57 @@ def test_a_damaged_run_is_refused(tmp_path):
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(ValueError, match=r"whole safetensors file at .*optimizer.safetensors"):
         run(folder=tmp_path / "run", is_resumed=True)
+
+
+def stop_after(n):
+    def stop(step):
+        if step.step + 1 == n:
+            raise KeyboardInterrupt
+    return stop
+
+
+@pytest.mark.parametrize("taken", [5, 8])
+def test_a_run_goes_on_to_more_steps_with_the_learning_rates_of_a_run_of_that_length(
+    taken, tmp_path
+):
+    longer = dataclasses.replace(CONFIG, n_steps=14, checkpoint_every=3, validate_every=5)
+    first, _ = run(folder=tmp_path / "run", on_step=stop_after(taken))
+    history, model = run(make(seed=9), config=longer, folder=tmp_path / "run", is_resumed=True)
+    assert history.steps[:taken] == first.steps and history.is_complete
+    straight, _ = run(config=longer)
+    rates = [step.lr for step in straight.steps]
+    assert [step.lr for step in history.steps[taken:]] == rates[taken:]
+    assert history.steps[taken].lr > first.steps[-1].lr, "it does not go on at the end of a cosine"
+    assert resume.read(tmp_path / "run").config == longer
+
+    # And the longer run, stopped and resumed, repeats itself bit for bit.
+    run(folder=tmp_path / "again", on_step=stop_after(taken))
+    run(make(seed=9), config=longer, folder=tmp_path / "again", is_resumed=True,
+        on_step=stop_after(11))
+    again, other = run(make(seed=7), config=longer, folder=tmp_path / "again", is_resumed=True)
+    assert again.losses == history.losses and equal(model, other)
+
+
+def test_a_run_does_not_go_on_to_fewer_steps_than_it_has_taken(tmp_path):
+    run(folder=tmp_path / "run")
+    with pytest.raises(ValueError, match=r"has taken 8, got n_steps=7. Choose more"):
+        run(config=dataclasses.replace(CONFIG, n_steps=7), folder=tmp_path / "run", is_resumed=True)
+
+
+def test_where_the_data_came_from_is_kept_and_decides_nothing(tmp_path):
+    run(folder=tmp_path / "run", source={"data": "a.txt"})
+    assert resume.read(tmp_path / "run").source == {"data": "a.txt"}
+    longer = dataclasses.replace(CONFIG, n_steps=9)
+    run(config=longer, folder=tmp_path / "run", is_resumed=True, source={"data": "b.txt"})
+    assert resume.read(tmp_path / "run").source == {"data": "b.txt"}
+
+
+def test_a_run_of_an_earlier_version_without_a_source_is_read(tmp_path):
+    run(folder=tmp_path / "run", source={"data": "a.txt"})
+    file = tmp_path / "run/training.json"
+    record = json.loads(file.read_text())
+    del record["source"]
+    file.write_text(json.dumps(record))
+    (tmp_path / "run/checksums.json").unlink()
+    assert resume.read(tmp_path / "run").source is None
+    run(folder=tmp_path / "run", is_resumed=True)

@@ -9,10 +9,14 @@ Notebook 30.
 
 import functools
 import importlib.util
+import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -53,6 +57,16 @@ CLANG_TRACED = ("-mllvm", "-tsan-instrument-read-before-write", "-fno-vectorize"
 # after the last of all.
 GUARD = ('char emu_guard_last[128] __attribute__((section("emu_shared"), aligned(128), '
          'visibility("hidden"), used)) = {1};\n')
+LIBRARIES = ("-lpthread", "-ldl", "-lm")
+COMPILERS = ("g++", "clang++", "c++")
+_NUMBERED = re.compile(r"(?:clang|g)\+\+-(\d+)")
+PROBE = """#include <pthread.h>
+#include <ucontext.h>
+template <class T> concept Small = sizeof(T) < 9;
+static int as_int(Small auto x) { return x; }
+extern "C" __attribute__((visibility("default"))) int probe_it() {
+    return as_int(sizeof(ucontext_t)); }
+"""
 
 
 @record
@@ -67,32 +81,109 @@ class CxxCompiler:
 
 @functools.cache
 def find_compiler() -> CxxCompiler:
-    """g++ or clang++ of this machine, or the one in the wheel `ziglang`.
+    """The first g++ or clang++ of this machine that is new enough, or the one in `ziglang`.
 
-    Raises RuntimeError, with what to install, if there is none.
+    Raises RuntimeError, with what was found and what to install, if there is none.
     """
     if sys.platform == "win32":
         raise RuntimeError("the CUDA emulator swaps stacks in a way that Windows does not allow. "
                            "Run the course in WSL: in a terminal, `wsl --install`, then follow the "
                            "installation for Linux")
+    refused = []
+    for command, linker, flags in _candidates():
+        version, problem = _ask(command, "--version")
+        if not problem:  # a Mac has a g++ that only asks to install the real one
+            compiler = CxxCompiler(command=command, linker=linker, flags=flags, version=version)
+            problem = _problem_of(compiler)
+            if not problem:
+                return compiler
+        refused.append(f"{' '.join(command)} ({problem})")
+    found = f" Found, but of no use: {'; '.join(refused)}." if refused else ""
+    raise RuntimeError("the CUDA emulator compiles kernels for the CPU and needs a C++ compiler "
+                       f"that knows C++20: g++ 11 or newer, clang++ 12 or newer.{found} Install "
+                       "one, or a Python package that holds one: "
+                       f"{sys.executable} -m pip install ziglang")
+
+
+def _candidates() -> Iterator[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
+    """Compilers that may be here, the likeliest first: command, linker, and flags."""
     # What this processor can do beyond the oldest of its family, by name: a cache shared by
     # machines then keeps them apart.
     has_fma = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
-    candidates = [((path,), (path,), ("-march=x86-64-v3",) if has_fma else ())
-                  for name in ("g++", "clang++", "c++") if (path := shutil.which(name))]
+    for path in _programs():
+        yield (path,), (path,), ("-march=x86-64-v3",) if has_fma else ()
     if importlib.util.find_spec("ziglang"):
         # Linked as C, or zig would first compile a C++ library that nothing here calls; and without
         # the sanitizer that zig adds by default.
         zig = (sys.executable, "-m", "ziglang")
         machine = "-mcpu=x86_64_v3" if has_fma else "-mcpu=baseline"
-        candidates.append(((*zig, "c++"), (*zig, "cc"), (machine, "-fno-sanitize=undefined")))
-    for command, linker, flags in candidates:
-        done = subprocess.run([*command, "--version"], capture_output=True, text=True)
-        if done.returncode == 0:   # a Mac has a g++ that only asks to install the real one
-            return CxxCompiler(command=command, linker=linker, flags=flags, version=done.stdout)
-    raise RuntimeError("the CUDA emulator compiles kernels for the CPU and needs a C++ compiler: "
-                       f"g++, clang++, or the one in a Python package: {sys.executable} -m pip "
-                       "install ziglang")
+        yield (*zig, "c++"), (*zig, "cc"), (machine, "-fno-sanitize=undefined")
+
+
+def _programs() -> list[str]:
+    """Every C++ compiler in the folders of PATH: plain names first, then those with a version.
+
+    An old one may be first, and a newer one be there under the same name or as `g++-12`.
+    """
+    by_place = {os.path.realpath(folder): folder for folder in reversed(os.get_exec_path())}
+    folders = [folder for folder in os.get_exec_path() if folder in by_place.values()]
+    plain = [shutil.which(name, path=folder) for name in COMPILERS for folder in folders]
+    return [*filter(None, plain), *(path for folder in folders for path in _numbered(folder))]
+
+
+def _numbered(folder: str) -> list[str]:
+    """The compilers of a folder with a version in their name, newest first."""
+    try:
+        paths = sorted(Path(folder).iterdir(), key=_number, reverse=True)
+    except OSError:  # not there, or not for us to read
+        return []
+    return [str(path) for path in paths if _number(path) and os.access(path, os.X_OK)]
+
+
+def _number(path: Path) -> int:
+    return int(match[1]) if (match := _NUMBERED.fullmatch(path.name)) else 0
+
+
+def _ask(command: Sequence[str], *arguments: str, folder: Path | None = None) -> tuple[str, str]:
+    """What a program prints, and why it failed, or nothing if it did not."""
+    try:
+        done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=folder,
+                              errors="replace")
+    except OSError as error:
+        return "", str(error)
+    if done.returncode == 0:
+        return done.stdout, ""
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line] or lines
+    return done.stdout, errors[0].strip() if errors else f"it ended with status {done.returncode}"
+
+
+def _problem_of(compiler: CxxCompiler) -> str:
+    """Why a compiler cannot build the smallest library as kernels are built, or nothing.
+
+    A success is kept in the disk cache, so that each compiler is tried once. Too old a one fails,
+    and so does a clang++ without the libraries of a g++.
+    """
+    flags = (*FLAGS, *compiler.flags)
+
+    def make(path: Path) -> None:
+        (path.parent / "probe.cpp").write_text(PROBE)
+        for command in ([*compiler.command, *flags, "-c", "probe.cpp", "-o", "probe.o"],
+                        [*compiler.linker, "-shared", "probe.o", "-o", str(path), *LIBRARIES]):
+            _, problem = _ask(command, folder=path.parent)
+            if problem:
+                raise _Useless(f"{compiler.version.partition(chr(10))[0]}: {problem}")
+
+    key = digest("probe", PROBE, *compiler.command, *flags, *LIBRARIES, compiler.version)
+    try:
+        cached_file(key, suffix=".so", make=make, is_program=True)
+    except _Useless as problem:
+        return str(problem)
+    return ""
+
+
+class _Useless(Exception):
+    """What a compiler said when it was tried."""
 
 
 def wrapper(program: Program, *, is_executable: bool) -> str:
@@ -146,7 +237,7 @@ def build(program: Program, *, kind: str, folder: Path | None = None) -> Path:
         sanitizers = [flag for flag in KINDS[kind] if flag.startswith("-fsanitize")]
         how = sanitizers if kind in EXECUTABLES else ["-shared"]
         link_it = [*compiler.linker, *how, "wrapper.o", "-o", str(path),
-                   "-lpthread", "-ldl", "-lm"]
+                   *LIBRARIES]
         commands = [compile_it, link_it]
         if kind == "traced":
             (scratch / "guard.cpp").write_text(GUARD)
@@ -156,7 +247,21 @@ def build(program: Program, *, kind: str, folder: Path | None = None) -> Path:
         for command in commands:
             done = subprocess.run(command, cwd=scratch, capture_output=True, text=True)
             if done.returncode:
-                raise CompileError(f"{program.source.name}.cu does not compile for "
-                                   f"{program.real_name}:\n{done.stderr.strip()}")
+                _explain_failure(program, done)
 
-    return cached_file(key, suffix="" if kind in EXECUTABLES else ".so", make=make, folder=folder)
+    return cached_file(key, suffix="" if kind in EXECUTABLES else ".so", make=make, folder=folder,
+                       is_program=True)
+
+
+def _explain_failure(program: Program, done: subprocess.CompletedProcess) -> NoReturn:
+    """Raises the error for a compilation that failed: by the source, or by the machine."""
+    words = done.stderr.strip()
+    if done.returncode < 0 or "signal terminated program" in words or "Killed" in words:
+        raise RuntimeError(f"the compiler was killed while it compiled {program.source.name}.cu, "
+                           "which happens when memory runs out. Close other programs and run this "
+                           f"again; nothing was left behind. {words}")
+    if "No space left on device" in words:
+        raise RuntimeError("the disk was full while a kernel was compiled. Make room in the "
+                           f"temporary folder, or set TMPDIR to another one: {words}")
+    raise CompileError(f"{program.source.name}.cu does not compile for {program.real_name}:\n"
+                       f"{words}")

@@ -49,7 +49,7 @@ class Emulated:
 
     def __init__(self, program: Program, *, kind: str, path: Path) -> None:
         self.program, self.kind, self.path = program, kind, path
-        self.library = None if kind in EXECUTABLES else ctypes.CDLL(str(path))
+        self.library = None if kind in EXECUTABLES else _opened(path)
         for name in program.source.entries if self.library else ():
             function = self.library[f"emulate_{name}"]
             function.restype = ctypes.c_char_p
@@ -95,6 +95,15 @@ class Emulated:
         if message := getattr(self, f"_{entry}")(
             grid, block, shared_bytes, arguments.pointers, n_workers, order, seed):
             raise KernelFault(f"{entry}, {_explain(message.decode(), self.path, guarded)}")
+
+
+def _opened(path: Path) -> ctypes.CDLL:
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise RuntimeError(f"a compiled kernel must be loaded into this process, which the system "
+                           f"refused: {error}. Set XDG_CACHE_HOME to a folder of your own from "
+                           "which programs may run, and start again") from error
 
 
 def load(program: Program, *, kind: str = "fast") -> Emulated:

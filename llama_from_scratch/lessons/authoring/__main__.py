@@ -12,6 +12,7 @@ from llama_from_scratch.lessons.authoring.copies import student
 from llama_from_scratch.lessons.authoring.executing import CellFailed, run
 from llama_from_scratch.lessons.authoring.rules import COMMAND, check
 from llama_from_scratch.lessons.authoring.text import show
+from llama_from_scratch.lessons.authoring.twice import repeat
 from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS
 
 
@@ -20,7 +21,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     for name, words in (("run", "execute and store"),
-                        ("check", "find broken rules without executing")):
+                        ("check", "find broken rules without executing"),
+                        ("twice", "execute each cell twice and compare; stores nothing")):
         command = commands.add_parser(name, help=words)
         command.add_argument("files", nargs="*", type=Path, help="default: all notebooks")
     commands.add_parser("show", help="print as text, for git diff").add_argument("file", type=Path)
@@ -39,6 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             complaints = [complaint for path in files for complaint in check(path)]
             print("\n".join([*map(str, complaints), f"{len(files)} notebooks checked"]))
             return int(any(complaint.is_error for complaint in complaints))
+        case "twice":
+            return _repeat_all(files)
         case "student":
             _copy_all(files, arguments.folder)
     return 0
@@ -60,6 +64,15 @@ def _run_all(files: Sequence[Path]) -> int:
         except CellFailed as error:
             print(f"error: {error}\n{path.name}: left as it was", flush=True)
             status = 1
+    return status
+
+
+def _repeat_all(files: Sequence[Path]) -> int:
+    status = 0
+    for path in files:
+        problems = repeat(path)
+        print(f"{path.name}: {'; '.join(problems) or 'each cell may be run twice'}", flush=True)
+        status |= bool(problems)
     return status
 
 

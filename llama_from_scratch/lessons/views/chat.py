@@ -207,10 +207,8 @@ class ChatWindow(_Talk):
         answer = []
         n_most = min(self._max_tokens, self._model.config.max_seq_len - len(prompt))
         try:
-            ends = {self._tokenizer.special_ids[name]
-                    for name in ("<|end_of_text|>",) if name in self._tokenizer.special_ids}
             for token in stream(self._model, prompt, max_tokens=n_most, sampling=sampling,
-                                seed=self._seed, stop_ids=ends):
+                                seed=self._seed, stop_ids=self._tokenizer.stop_ids):
                 answer.append(token)
                 if self._stop.is_set():
                     break

@@ -93,9 +93,7 @@ def flops_by_place(config: LlamaConfig, *, context: int) -> Parts:
     The embedding is a look-up and costs none; each multiplied weight costs two; scores and weighted
     sum cost two each.
     """
-    params = params_by_place(config)
-    work = {place: 2 * n
-            for place, n in params.items() if place[0] in ("attention", "feed-forward")}
+    work = dict(costs.flops_by_matrix(config))
     output = 2 * config.vocab_size * config.dim
     looking = config.flops_per_token(context) - config.flops_per_token(0)
     return work | {("output", "output"): output, ("attention", "scores q·k"): looking // 2,

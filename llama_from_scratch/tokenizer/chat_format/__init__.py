@@ -7,6 +7,9 @@
 - `answers`: what an answer says: content, calls, or why it is neither
 - `format`: ChatFormat, which is made of these
 - `generations`: the format of each Llama, as data
+- `template`: ChatTemplate, the format that a template in a model's files writes
+- `sandbox`: runs templates, which are programs of strangers
+- `recognition`: which format files ask for, and a template for each of ours
 
 Notebook 19. Sources: meta-llama/llama, llama/generation.py (2); llama-models,
 models/llama3/chat_format.py and the prompt formats of 3.1 to 4. Meta's sentences that introduce
@@ -34,3 +37,7 @@ from llama_from_scratch.tokenizer.chat_format.messages import CODE as CODE
 from llama_from_scratch.tokenizer.chat_format.messages import Message as Message
 from llama_from_scratch.tokenizer.chat_format.messages import Tool as Tool
 from llama_from_scratch.tokenizer.chat_format.messages import ToolCall as ToolCall
+from llama_from_scratch.tokenizer.chat_format.recognition import format_of as format_of
+from llama_from_scratch.tokenizer.chat_format.recognition import prompting_for as prompting_for
+from llama_from_scratch.tokenizer.chat_format.recognition import template_of as template_of
+from llama_from_scratch.tokenizer.chat_format.template import ChatTemplate as ChatTemplate

@@ -6,12 +6,11 @@ Notebook 19. All generations that chat.
 from collections.abc import Sequence
 
 from llama_from_scratch.config import record
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.chat_format.calls import read_claimed, read_tagged_tail
 from llama_from_scratch.tokenizer.chat_format.dialogs import refuse
 from llama_from_scratch.tokenizer.chat_format.frames import Headers, Instructions, special_id
 from llama_from_scratch.tokenizer.chat_format.messages import Message, ToolCall
-from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 
 Said = tuple[str, tuple[ToolCall, ...], str | None]
 """Content, calls and problem."""
@@ -39,7 +38,7 @@ class AnswerReader:
     builtin_tools: tuple[str, ...]
     strips: bool
 
-    def read(self, ids: Sequence[int], tokenizer: Tokenizer | SentencePiece) -> Answer:
+    def read(self, ids: Sequence[int], tokenizer: AnyTokenizer) -> Answer:
         """The answer in `ids`, from after its header to the id that ends it.
 
         Raises ValueError if the ids do not end as an answer does, or are not of this vocabulary.
@@ -73,7 +72,7 @@ class AnswerReader:
         return whole, (), f"the answer holds {found[0]}, which marks a turn" if found else None
 
     def _read_calls(
-        self, frame: Headers, body: list[int], whole: str, tokenizer: Tokenizer | SentencePiece
+        self, frame: Headers, body: list[int], whole: str, tokenizer: AnyTokenizer
     ) -> Said:
         if not self.has_calls:
             return whole, (), None
@@ -92,5 +91,5 @@ class AnswerReader:
         calls, problem = read_tagged_tail(tokenizer.decode(code), builtin_tools=self.builtin_tools)
         return (tokenizer.decode(content) if calls else whole), calls, problem
 
-    def _id(self, name: str, tokenizer: Tokenizer | SentencePiece) -> int:
+    def _id(self, name: str, tokenizer: AnyTokenizer) -> int:
         return special_id(name, tokenizer, generation=self.name)

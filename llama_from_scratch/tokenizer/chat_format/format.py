@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import NoReturn
 
 from llama_from_scratch.config import record
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.chat_format.answers import Answer, AnswerReader
 from llama_from_scratch.tokenizer.chat_format.calls import CallStyle, write_builtin
 from llama_from_scratch.tokenizer.chat_format.dialogs import Rules, refuse
@@ -22,7 +21,7 @@ from llama_from_scratch.tokenizer.chat_format.frames import (
     special_id,
 )
 from llama_from_scratch.tokenizer.chat_format.messages import CODE, Message, Tool
-from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 
 
 @record
@@ -46,12 +45,12 @@ class ChatFormat:
     knowledge_date: str | None = None
     open_roles: tuple[str, ...] = ()
 
-    def stop_ids(self, tokenizer: Tokenizer | SentencePiece) -> frozenset[int]:
+    def stop_ids(self, tokenizer: AnyTokenizer) -> frozenset[int]:
         """The ids that end an answer."""
         return frozenset(self._id(name, tokenizer) for name in self.frame.stops)
 
     def encode(
-        self, dialog: Sequence[Message], tokenizer: Tokenizer | SentencePiece, *,
+        self, dialog: Sequence[Message], tokenizer: AnyTokenizer, *,
         is_answered: bool = False, tools: Sequence[Tool] = (), builtin_tools: Sequence[str] = (),
         instructions: str | None = None, today: str | None = None,
     ) -> list[int]:
@@ -90,7 +89,7 @@ class ChatFormat:
         turns = [(message, self._body(message)) for message in dialog]
         return list(self.frame.lay_out(turns, is_answered=is_answered))
 
-    def parse(self, ids: Sequence[int], tokenizer: Tokenizer | SentencePiece) -> Answer:
+    def parse(self, ids: Sequence[int], tokenizer: AnyTokenizer) -> Answer:
         """What the ids of an answer say, from after its header to the id that ends it.
 
         Text that looks like a call and is none stays text, and the answer names the problem;
@@ -171,7 +170,7 @@ class ChatFormat:
             self._refuse("a message calls one tool", names, "give each call a message")
         return [self.calls.write(calls)]
 
-    def _id(self, name: str, tokenizer: Tokenizer | SentencePiece) -> int:
+    def _id(self, name: str, tokenizer: AnyTokenizer) -> int:
         return special_id(name, tokenizer, generation=self.name)
 
     def _refuse(self, rule: str, got: object, cure: str) -> NoReturn:

@@ -10,9 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from llama_from_scratch.config import record
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.chat_format.messages import Message
-from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 
 
 class Special(NamedTuple):
@@ -101,7 +100,7 @@ class Instructions:
                 yield asked
 
 
-def special_id(name: str, tokenizer: Tokenizer | SentencePiece, *, generation: str) -> int:
+def special_id(name: str, tokenizer: AnyTokenizer, *, generation: str) -> int:
     """The id of a special token. Raises ValueError if the vocabulary lacks it."""
     if name not in tokenizer.special_ids:
         raise ValueError(f"{generation} chats with the special token {name!r}, which the "

@@ -9,7 +9,15 @@ Notebook 10. All Llamas. Format: https://huggingface.co/docs/tokenizers; the mer
 those of transformers, convert_slow_tokenizer.py.
 """
 
+from llama_from_scratch.tokenizer.hugging_face.beside import read_beside as read_beside
+from llama_from_scratch.tokenizer.hugging_face.json_tokenizer import AnyTokenizer as AnyTokenizer
+from llama_from_scratch.tokenizer.hugging_face.json_tokenizer import (
+    JsonTokenizer as JsonTokenizer,
+)
 from llama_from_scratch.tokenizer.hugging_face.reading import from_json as from_json
+from llama_from_scratch.tokenizer.hugging_face.reading import of_folder as of_folder
+from llama_from_scratch.tokenizer.hugging_face.reading import plainly as plainly
+from llama_from_scratch.tokenizer.hugging_face.reading import read_folder as read_folder
 from llama_from_scratch.tokenizer.hugging_face.reading import read_tokenizer as read_tokenizer
 from llama_from_scratch.tokenizer.hugging_face.writing import to_json as to_json
 from llama_from_scratch.tokenizer.hugging_face.writing import write as write

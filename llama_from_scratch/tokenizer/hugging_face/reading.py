@@ -1,135 +1,204 @@
-"""tokenizer.json -> tokenizer. What it asks for and a Llama does not have is refused.
+"""tokenizer.json -> tokenizer: Llama's own kinds where the file is of one, else as the file says.
+
+A file in the layout of Llama 3 or 4 becomes a Tokenizer, one in that of Llama 1 or 2 a
+SentencePiece. Any other becomes a JsonTokenizer, and what it asks for and nobody here knows is
+refused.
 
 Notebook 10. All Llamas. Format: https://huggingface.co/docs/tokenizers.
 """
 
-import json
 import os
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.foreign import parse_json, read_bytes
+from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
+from llama_from_scratch.tokenizer.file_pattern import is_read_alike
+from llama_from_scratch.tokenizer.hugging_face.beside import Beside, read_beside, with_beside
+from llama_from_scratch.tokenizer.hugging_face.json_tokenizer import (
+    AnyTokenizer,
+    JsonTokenizer,
+    begins_with,
+    decoding,
+    framing,
+)
+from llama_from_scratch.tokenizer.hugging_face.json_values import require
+from llama_from_scratch.tokenizer.hugging_face.parts import Parts, parts_of
+from llama_from_scratch.tokenizer.hugging_face.steps import flat
 from llama_from_scratch.tokenizer.hugging_face.vocabulary import BYTE_OF, SCHEMES, check_merges
 from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece, is_byte_name
+from llama_from_scratch.tokenizer.prompting import USUAL_ENDS, Prompting
 from llama_from_scratch.tokenizer.sentencepiece import Prefix, SentencePiece
 
 _CURE = "give the tokenizer.json of a Llama"
+"""What files of Llama 3 and 4 name as eos_token. All of them end a text with the first."""
 
 
-def read_tokenizer(path: str | os.PathLike) -> Tokenizer | SentencePiece:
-    """The tokenizer of a tokenizer.json: a Tokenizer if it works on bytes, else a SentencePiece.
+def read_tokenizer(path: str | os.PathLike) -> AnyTokenizer:
+    """The tokenizer of a tokenizer.json by itself.
 
     It gives the ids that `tokenizers` gives, which always takes special strings in a text as such:
     `allowed_special="all"`. Templates, padding and truncation in the file are left to the caller.
-    Raises ValueError if the file is damaged, or if it asks for what these two cannot do.
+    Raises ValueError if the file is damaged, or if it asks for what is not known here.
     """
+    data = read_bytes(path, need="a tokenizer needs a tokenizer.json")
     try:
-        return from_json(json.loads(Path(path).read_bytes()))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} cannot be read as a tokenizer.json of a Llama: {error}") from None
+        return from_json(parse_json(data))
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a tokenizer.json of a Llama: {error}. "
+                         "Download it again") from None
 
 
-def from_json(file: Any) -> Tokenizer | SentencePiece:
-    """The tokenizer of a tokenizer.json that has been parsed, as `read_tokenizer` gives it."""
-    model = _get(_require(file, dict, "the file"), "model", dict)
-    vocab = _get(model, "vocab", dict)
-    for key, wanted in {
-        "type": ["BPE", None], "dropout": [None, 0],
-        "continuing_subword_prefix": [None, ""], "end_of_word_suffix": [None, ""],
-    }.items():
-        if model.get(key) not in wanted:
-            raise ValueError(f"the model of a Llama has {key} {wanted[0]}, got {model[key]!r}; "
-                             f"{_CURE}")
-    if wrong := [(name, i) for name, i in vocab.items() if type(i) is not int]:
-        name, i = wrong[0]
-        raise ValueError(f"an id is a whole number, got {i!r} for {name!r}; the file is damaged")
-    added = _added_tokens(file)
-    ids = vocab | added
-    if sorted(ids.values()) != list(range(len(ids))):
-        raise ValueError(f"{len(ids)} tokens have the ids 0 to {len(ids) - 1}, each once; the file "
-                         "is damaged")
-    merges = [_pair(entry) for entry in _get(model, "merges", list)]
-    if unknown := [pair for pair in merges if not {*pair, "".join(pair)} <= vocab.keys()]:
-        raise ValueError(f"a merge makes a token of two tokens, got {unknown[0]}; the file is "
-                         "damaged")
-    steps = _flat(file.get("pre_tokenizer"), "pretokenizers")
-    if any(step.get("type") == "ByteLevel" for step in steps):
-        return _bytes_tokenizer(file, steps, ids=ids, added=added, merges=merges)
-    return _pieces_tokenizer(file, steps, ids=ids, added=added, merges=merges)
+def read_folder(folder: str | os.PathLike, *, n_rows: int | None = None) -> AnyTokenizer:
+    """The tokenizer of the tokenizer.json in `folder`, with what the files beside it say.
+
+    `n_rows`: how many ids the embedding has a row for, if that is known. Raises ValueError as
+    `read_tokenizer` does, and for a token that has no row.
+    """
+    path = Path(folder) / "tokenizer.json"
+    data = read_bytes(path, need="a tokenizer needs a tokenizer.json")
+    try:
+        return of_folder(parse_json(data), read_beside(path.parent), n_rows=n_rows)
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as a tokenizer.json of a Llama: {error}. "
+                         "Download it again") from None
+
+
+def of_folder(file: Any, beside: Beside, *, n_rows: int | None) -> AnyTokenizer:
+    """The tokenizer of a parsed tokenizer.json and of the files beside it."""
+    file = with_beside(require(file, dict, "the file"), beside, n_rows=n_rows)
+    names = beside.names
+    return from_json(file, bos=names.get("bos_token"), eos=names.get("eos_token"))
+
+
+def from_json(file: Any, *, bos: str | None = None, eos: str | None = None) -> AnyTokenizer:
+    """The tokenizer of a tokenizer.json that has been parsed, as `read_tokenizer` gives it.
+
+    `bos`, `eos`: the tokens that begin and end a text by what the files beside it say.
+    """
+    parts = parts_of(file)
+    bos, eos = framing(parts, bos=bos, eos=eos)
+    steps = flat(file.get("pre_tokenizer"), "pretokenizers")
+    of_llama = (_bytes_tokenizer if any(step.get("type") == "ByteLevel" for step in steps)
+                else _pieces_tokenizer)
+    try:
+        tokenizer = of_llama(parts, steps, bos=bos, eos=eos)
+    except ValueError:  # another layout than Llama's, which the next one follows or refuses
+        return JsonTokenizer(parts, bos=bos, eos=eos)
+    tokenizer.prompting = Prompting(
+        adds_bos=begins_with(file.get("post_processor"), tokenizer.bos))
+    return tokenizer
+
+
+def plainly(tokenizer: AnyTokenizer) -> AnyTokenizer:
+    """The same vocabulary as a Tokenizer or a SentencePiece, where that is possible.
+
+    Files of early Llama 2 look for special strings in the normalized text. That is all that is
+    lost: how a special string inside a text is found, where the caller allows it, which the formats
+    of Meta, llama.cpp and llama2.c have no words for. Any other tokenizer comes back as it is.
+    """
+    if not isinstance(tokenizer, JsonTokenizer):
+        return tokenizer
+    added = [entry | {"normalized": False} if entry.get("special") else entry
+             for entry in tokenizer.parts.file["added_tokens"]]
+    found = from_json(tokenizer.parts.file | {"added_tokens": added}, bos=tokenizer.bos,
+                      eos=tokenizer.eos)
+    if isinstance(found, JsonTokenizer):
+        return tokenizer
+    found.prompting = tokenizer.prompting
+    return found
 
 
 def _bytes_tokenizer(
-    file: dict, steps: list[dict], *, ids: dict[str, int], added: dict[str, int],
-    merges: list[tuple[str, str]],
+    parts: Parts, steps: list[dict], *, bos: str | None, eos: str | None
 ) -> Tokenizer:
-    base = {name: i for name, i in ids.items() if name not in added}
-    if file.get("normalizer") is not None:
-        raise ValueError(f"Llama 3 and 4 do not normalize text, got {file['normalizer']!r:.80}; "
-                         f"{_CURE}")
+    """The tokenizer of a file in the layout of Llama 3 or 4. Raises ValueError for any other."""
+    begin, _ = BEGIN_AND_END
+    _refuse_unusual(parts)
     match steps:
         case [{"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated",
                "invert": False},
               {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}]:
             pass
         case _:
-            raise ValueError("Llama 3 and 4 split by one pattern and then write bytes, got "
-                             f"{steps!r:.200}; {_CURE}")
-    in_order = sorted(added, key=added.__getitem__)
-    if any(i < len(base) for i in added.values()):
-        first = in_order[0]
-        raise ValueError(f"special tokens follow the {len(base)} others, got {first!r} as "
-                         f"{added[first]}; {_CURE}")
+            raise ValueError("Llama 3 and 4 split by one pattern and then write bytes")
+    if (parts.file.get("normalizer") is not None or bos not in (None, begin)
+        or eos not in (None, *USUAL_ENDS) or not is_read_alike(pattern)):
+        raise ValueError("Llama 3 and 4 do not normalize text, and have their own names of tokens")
+    if any(token.id < len(parts.base) for token in parts.added):
+        raise ValueError("special tokens follow all others")
     try:
-        ranks = {bytes(map(BYTE_OF.__getitem__, name)): i for name, i in base.items()}
-        pairs = [tuple(bytes(map(BYTE_OF.__getitem__, part)) for part in pair) for pair in merges]
+        ranks = {_bytes_of(name): i for name, i in parts.base.items()}
+        pairs = [(_bytes_of(left), _bytes_of(right)) for left, right in parts.merges]
     except KeyError as unknown:
         raise ValueError(f"tokens are written in symbols for bytes, got {unknown.args[0]!r}; the "
                          "file is damaged") from None
-    tokenizer = Tokenizer(ranks, special_tokens=in_order, pattern=pattern)
+    if "decoder" in parts.file:
+        decoding(parts, works_on_bytes=True)
+    in_order = sorted(parts.added, key=lambda token: token.id)
+    tokenizer = Tokenizer(ranks, special_tokens=[token.text for token in in_order],
+                          pattern=pattern)
     reached = check_merges(pairs, ranks, cure=_CURE)
     others = [token for token in ranks if len(token) > 1 and token not in reached]
-    if others and not file["model"].get("ignore_merges"):
-        raise ValueError("ignore_merges is on where merges do not reach all tokens, such as "
-                         f"{others[0]!r}; {_CURE}")
+    if others and not parts.model.get("ignore_merges"):
+        raise ValueError("ignore_merges is on where merges do not reach all tokens")
     return tokenizer
 
 
+def _bytes_of(name: str) -> bytes:
+    return bytes(map(BYTE_OF.__getitem__, name))
+
+
 def _pieces_tokenizer(
-    file: dict, steps: list[dict], *, ids: dict[str, int], added: dict[str, int],
-    merges: list[tuple[str, str]],
+    parts: Parts, steps: list[dict], *, bos: str | None, eos: str | None
 ) -> SentencePiece:
-    model = file["model"]
+    """The tokenizer of a file in the layout of Llama 1 or 2. Raises ValueError for any other."""
+    model, ids = parts.model, parts.ids
     has_bytes = any(map(is_byte_name, ids))
     settings = {key: model.get(key) for key in ("byte_fallback", "fuse_unk", "ignore_merges")}
     is_fused = has_bytes or settings["fuse_unk"]
     if has_bytes != bool(settings["byte_fallback"]) or not is_fused or settings["ignore_merges"]:
         raise ValueError("Llama 1 and 2 have byte_fallback with byte pieces, fuse_unk without, and "
-                         f"no ignore_merges, got {settings}; {_CURE}")
+                         f"no ignore_merges, got {settings}")
     unknown = model.get("unk_token") or ("<unk>" if has_bytes else None)
     if unknown not in ids:
-        raise ValueError(f"the vocabulary has the unknown token {unknown!r}, got unk_token "
-                         f"{model.get('unk_token')!r}; {_CURE}")
-    prefix = _prefix(_flat(file.get("normalizer"), "normalizers"), steps)
+        raise ValueError("the vocabulary has the unknown token")
+    _refuse_unusual(parts)
+    prefix = _prefix(flat(parts.file.get("normalizer"), "normalizers"), steps)
+    if prefix in ("always", "never") and any(token.is_normalized for token in parts.added):
+        raise ValueError("special tokens are found in the text as it came")
+    if "decoder" in parts.file:
+        _, strips = decoding(parts, works_on_bytes=False)
+        if strips == (prefix == "never"):
+            raise ValueError("the blank that was put in front is taken away again")
 
-    kinds = {name: Kind.CONTROL for name in added} | {unknown: Kind.UNKNOWN}
+    kinds = {token.text: Kind.CONTROL for token in parts.added} | {unknown: Kind.UNKNOWN}
     for name in ids.keys() - kinds.keys():
         kinds[name] = Kind.BYTE if is_byte_name(name) else Kind.NORMAL
-    for pair in merges:
+    for pair in parts.merges:
         if any(kinds[part] != Kind.NORMAL for part in (*pair, "".join(pair))):
-            raise ValueError(f"only ordinary pieces merge, got {pair}; {_CURE}")
+            raise ValueError("only ordinary pieces merge")
     ranks: dict[str, int] = {}
-    for left, right in merges:
+    for left, right in parts.merges:
         ranks.setdefault(left + right, len(ranks))
     names = sorted(ids, key=ids.__getitem__)
     normal = [name for name in names if kinds[name] == Kind.NORMAL]
     for name in normal:
         # a letter; or a piece that nothing makes, which is checked now
         ranks.setdefault(name, len(ranks))
-    check_merges(merges, ranks, cure=_CURE)
+    check_merges(parts.merges, ranks, cure=_CURE)
     scores = _scores(ranks, normal, first=ids[normal[0]] if normal else 0, ids=ids)
     pieces = [Piece(name, scores.get(name, 0.0), kinds[name]) for name in names]
-    return SentencePiece(pieces, prefix=prefix)
+    return SentencePiece(pieces, prefix=prefix, bos=bos or "<s>", eos=eos or "</s>")
+
+
+def _refuse_unusual(parts: Parts) -> None:
+    """Raises ValueError unless each added token is special and found as it is written."""
+    flags = {token[2:] for token in parts.added}  # all but text and id
+    if not flags <= {(True, False, False, False, False), (True, True, False, False, False)} or (
+        len(flags) > 1):
+        raise ValueError("the added tokens of a Llama are special, and found as they are written")
 
 
 def _scores(
@@ -167,43 +236,3 @@ def _prefix(normalizers: list[dict], steps: list[dict]) -> Prefix:
     raise ValueError("Llama 1 and 2 write blanks as ▁ in a normalizer (Prepend, Replace) or in a "
                      f"Metaspace that does not split, got {normalizers!r:.160} and {steps!r:.160}; "
                      f"{_CURE}")
-
-
-def _added_tokens(file: dict) -> dict[str, int]:
-    added = {}
-    for entry in _get(file, "added_tokens", list):
-        entry = _require(entry, dict, "an added token")
-        name, i = _get(entry, "content", str), _get(entry, "id", int)
-        is_matched_otherwise = any(entry.get(key) for key in ("single_word", "lstrip", "rstrip"))
-        if not name or name in added or not entry.get("special") or is_matched_otherwise:
-            raise ValueError("an added token of a Llama is special and matched as it is, got "
-                             f"{entry!r:.200}; {_CURE}")
-        added[name] = i
-    return added
-
-
-def _pair(entry: Any) -> tuple[str, str]:
-    parts = entry.split(" ") if isinstance(entry, str) else entry
-    is_list = isinstance(parts, list) and all(isinstance(part, str) for part in parts)
-    if not is_list or len(parts) != 2:
-        raise ValueError(f"a merge is two tokens, got {entry!r:.80}; the file is damaged")
-    return parts[0], parts[1]
-
-
-def _flat(step: Any, key: str) -> list[dict]:
-    """The steps of a Sequence, or the one step, or none."""
-    if step is None:
-        return []
-    is_sequence = _require(step, dict, "a step").get("type") == "Sequence"
-    steps = _get(step, key, list) if is_sequence else [step]
-    return [_require(each, dict, "a step") for each in steps]
-
-
-def _get(values: dict, key: str, kind: type) -> Any:
-    return _require(values.get(key), kind, f"{key!r}")
-
-
-def _require(value: Any, kind: type, what: str) -> Any:
-    if type(value) is not kind:
-        raise ValueError(f"{what} is a JSON {kind.__name__}, got {value!r:.80}; {_CURE}")
-    return value

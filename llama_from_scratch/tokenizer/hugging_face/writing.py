@@ -11,6 +11,7 @@ from typing import Any
 
 from llama_from_scratch.files import replacing_file
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
+from llama_from_scratch.tokenizer.hugging_face.json_tokenizer import AnyTokenizer, JsonTokenizer
 from llama_from_scratch.tokenizer.hugging_face.vocabulary import (
     SCHEMES,
     SYMBOL_OF,
@@ -21,8 +22,8 @@ from llama_from_scratch.tokenizer.pieces import BLANK, Kind
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 
-def write(path: str | os.PathLike, tokenizer: Tokenizer | SentencePiece) -> None:
-    """Writes a tokenizer.json as it is published with this kind of Llama.
+def write(path: str | os.PathLike, tokenizer: AnyTokenizer) -> None:
+    """Writes a tokenizer.json as it is published with this kind of Llama, or as it was read.
 
     `tokenizers` then gives the same ids. Raises ValueError if that cannot be: if pieces merge as
     equals, or if their characters are no pieces.
@@ -32,8 +33,10 @@ def write(path: str | os.PathLike, tokenizer: Tokenizer | SentencePiece) -> None
         unfinished.write_bytes(text.encode())
 
 
-def to_json(tokenizer: Tokenizer | SentencePiece) -> dict[str, Any]:
+def to_json(tokenizer: AnyTokenizer) -> dict[str, Any]:
     """What `write` writes."""
+    if isinstance(tokenizer, JsonTokenizer):
+        return tokenizer.parts.file
     if isinstance(tokenizer, Tokenizer):
         return _parts_of_bytes(tokenizer)
     return _parts_of_pieces(tokenizer)
@@ -51,7 +54,7 @@ def _parts_of_bytes(tokenizer: Tokenizer) -> dict:
     byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
                   "use_regex": True}
     bos, _ = BEGIN_AND_END
-    template = [_template(bos, tokenizer.bos_id)] if bos in tokenizer.special_ids else []
+    template = [_template(bos, tokenizer.bos_id)] if tokenizer.adds_bos else []
     post_processors = [byte_level | {"add_prefix_space": True, "trim_offsets": False}, *template]
     return _file(
         tokenizer.special_ids,
@@ -95,12 +98,11 @@ def _parts_of_pieces(tokenizer: SentencePiece) -> dict:
     ]
     if tokenizer.prefix != "never":
         decoders.append({"type": "Strip", "content": " ", "start": 1, "stop": 0})
-    has_bos = tokenizer.bos in tokenizer.special_ids
     return _file(
         tokenizer.special_ids,
         normalizer=None if scheme else {"type": "Sequence", "normalizers": [prepend, blanks]},
         pre_tokenizer=metaspace if scheme else None,
-        post_processor=_template(tokenizer.bos, tokenizer.bos_id) if has_bos else None,
+        post_processor=_template(tokenizer.bos, tokenizer.bos_id) if tokenizer.adds_bos else None,
         decoder={"type": "Sequence", "decoders": decoders},
         model=_model(ids, merges, unknown=pieces[tokenizer.unknown_id].text,
                      has_bytes=any(piece.kind == Kind.BYTE for piece in pieces), takes_whole=False),

@@ -11,7 +11,7 @@ from llama_from_scratch.lessons import check
 
 
 def swallows_everything(x):
-    until = time.monotonic() + 8
+    until = time.monotonic() + 60
     while time.monotonic() < until:
         with contextlib.suppress(Exception):
             time.sleep(0.01)
@@ -20,7 +20,7 @@ def swallows_everything(x):
 @pytest.mark.parametrize("in_thread", [False, True])
 def test_endless_loop_is_stopped_after_the_stated_time(in_thread):
     def endless(x):
-        until = time.monotonic() + 8  # so that this test ends if the limit does not work
+        until = time.monotonic() + 60  # so that this test ends if the limit does not work
         while time.monotonic() < until:
             x += 1
 
@@ -36,7 +36,7 @@ def test_endless_loop_is_stopped_after_the_stated_time(in_thread):
         thread.join()
     else:
         work()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 45
     assert "endless was still running after 0.3 s and was stopped in its line" in texts[0]
     assert "with input 1 of 1: x = 1" in texts[0]
 

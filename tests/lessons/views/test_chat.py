@@ -2,7 +2,7 @@ import time
 
 import pytest
 import torch
-from tiny_checkpoints import tiny, tokenizer_for
+from tiny_checkpoints import chat_tokenizer_for, tiny
 
 from llama_from_scratch.generate.chat import Chat as SpokenChat
 from llama_from_scratch.generate.generate import generate
@@ -73,7 +73,7 @@ def test_stop_ends_a_long_answer(model, tokenizer, monkeypatch):
     chat.send("again")
     assert "still writing" in chat.problem.value
     chat.stop_button.click()
-    chat.thread.join(timeout=5)
+    chat.thread.join(timeout=60)
     assert not chat.thread.is_alive() and not chat.send_button.disabled and len(chat.turns) == 2
 
 
@@ -156,7 +156,8 @@ def test_words_without_enter_wait_in_the_field(model, tokenizer):
 
 @pytest.fixture
 def spoken():
-    return SpokenChat(tiny("llama-3.1"), tokenizer_for("llama-3.1"), system="Be short.", context=96)
+    return SpokenChat(tiny("llama-3.1"), chat_tokenizer_for("llama-3.1"), system="Be short.",
+                      context=96)
 
 
 @pytest.fixture
@@ -214,7 +215,7 @@ def test_stop_ends_a_long_answer_and_what_was_read_is_remembered(conversation, s
     assert "still writing" in conversation.problem.value
     time.sleep(0.2)
     conversation.stop_button.click()
-    conversation.thread.join(timeout=5)
+    conversation.thread.join(timeout=60)
     assert not conversation.thread.is_alive() and not conversation.send_button.disabled
     assert len(conversation.turns) == 2 and len(spoken.messages[1].content) > 0
 

@@ -1,4 +1,5 @@
 import pytest
+from relatives import RELATIVES
 
 from llama_from_scratch import family
 from llama_from_scratch.lessons import sizes
@@ -10,9 +11,9 @@ def figure_of(explorer):
     return explorer.draw(**{name: control.value for name, control in explorer.controls.items()})
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", [*MODELS, *RELATIVES])
 def test_parts_sum_to_the_models_parameters_and_work(name):
-    config = MODELS[name]
+    config = ({**MODELS} | RELATIVES)[name]
     params = sizes.params_by_place(config)
     assert sum(params.values()) == config.n_params
     for place, count in config.param_counts.items():

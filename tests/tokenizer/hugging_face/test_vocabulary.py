@@ -60,7 +60,7 @@ def test_any_list_of_merges_is_refused_or_gives_the_same_ids(tmp_path_factory, m
     try:
         ours = hugging_face.read_tokenizer(path)
     except ValueError as error:
-        assert re.search("not among the merges|too early", str(error))
+        assert re.search("merges make every token that two others make", str(error))
         return
     for word in words:
         assert ours.encode(word) == theirs.encode(word).ids
@@ -73,9 +73,8 @@ def test_a_token_that_merging_cannot_reach_is_taken_whole_as_there(path):
     assert [ours.encode(text) for text in (" abc", " abcd")] == [[258], [32, 256, 99, 100]]
     assert [theirs.encode(text).ids for text in (" abc", " abcd")] == [[258], [32, 256, 99, 100]]
     changed(path, model__ignore_merges=False)
-    message = "ignore_merges is on where merges do not reach all tokens, such as b' abc'"
-    with pytest.raises(ValueError, match=message):
-        hugging_face.read_tokenizer(path)
+    theirs, ours = tokenizers.Tokenizer.from_file(str(path)), hugging_face.read_tokenizer(path)
+    assert ours.encode(" abc") == theirs.encode(" abc").ids == [32, 256, 99]
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,0 +1,67 @@
+"""The tokenizer in a file by itself: which kind it is shows in its first bytes, not in its name.
+
+A rank file lacks the special tokens, which take the ids after the ranks: alone it must have the
+length of a published one, or the caller says its length.
+
+Notebook 18.
+"""
+
+from pathlib import Path
+
+from llama_from_scratch.checkpoint import gguf_file, gguf_tokenizer
+from llama_from_scratch.foreign import is_there, opened
+from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
+from llama_from_scratch.tokenizer import rank_file, released, tokenizer_bin
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
+from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
+
+GENERATION_OF = {n_ranks: "llama-4" if generation == "llama-4" else "llama-3.1"
+                 for generation, n_ranks in released.N_RANKS.items()}
+"""Whose rank file has this many ranks; from Llama 3 on to 3.3 all have the same."""
+_NAMES = ("tokenizer.json", "tokenizer.model", "tokenizer.bin")
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def read_file(
+    path: Path, *, n_ranks: int | None = None, generation: str = "llama-3.1"
+) -> AnyTokenizer | None:
+    """The tokenizer in a file of its own; None if `path` is no such file.
+
+    That is a tokenizer.json, a tokenizer.model of SentencePiece or of ranks, a tokenizer.bin, or a
+    GGUF file without tensors. A folder stands for the first of these in it. `n_ranks`: how many
+    ranks a rank file must have, where that is not the number of a published one; `generation`:
+    whose special tokens then follow. Raises ValueError for a damaged file.
+    """
+    if path.is_dir():
+        path = next((path / name for name in _NAMES if is_there(path / name)), path)
+    if path.is_dir() or not is_there(path):
+        return None
+    if gguf_file.is_one(path):
+        header = gguf_file.header(path)
+        return (None if header.tensors
+                else gguf_tokenizer.read_tokenizer(header.facts, None, where=path))
+    if tokenizer_bin.is_one(path):
+        return SentencePiece.load_llama2c(path)
+    if rank_file.is_one(path):
+        return _of_ranks(path, n_ranks=n_ranks, generation=generation)
+    with opened(path, need="a tokenizer needs a file", may_be_empty=True) as source:
+        start = source.read(64)
+    if start.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{"):
+        is_named = path.name == _NAMES[0]
+        return (tokenizer_json.read_folder(path.parent) if is_named
+                else tokenizer_json.read_tokenizer(path))
+    # The first field of SentencePiece's message is a piece, and a piece begins with its text.
+    return SentencePiece.load(path) if start[:1] == start[2:3] == b"\n" else None
+
+
+def _of_ranks(path: Path, *, n_ranks: int | None, generation: str) -> AnyTokenizer:
+    if n_ranks is not None:
+        return released.load(path, generation, n_ranks=n_ranks)
+    n_found = len(rank_file.read_ranks(path))
+    if n_found in GENERATION_OF:
+        return released.load(path, GENERATION_OF[n_found])
+    lengths = " or ".join(f"{n:,}" for n in sorted(GENERATION_OF))
+    raise ValueError(f"a rank file by itself has {lengths} ranks, as Llama 3 and 4 have, and "
+                     f"special tokens take the ids after them; got {n_found:,} in {path}. It may "
+                     "have lost lines: download it again. If it is your own, give the folder of "
+                     f"its checkpoint, or say that it has {n_found} (--ranks {n_found})")

@@ -1,0 +1,82 @@
+r"""Tokens that are found in a text before anything is cut or merged, each by rules of its own.
+
+A vocabulary from elsewhere may add tokens to the merged ones: special ones such as <|im_start|>,
+and others such as <think>. A token may ask to stand alone as a word, or to swallow the white space
+around it. Where several begin, the longest is taken.
+
+Notebook 10. Source: huggingface/tokenizers, tokenizers/src/tokenizer/added_vocabulary.rs.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import regex
+
+from llama_from_scratch.tokenizer.special_tokens import one_of
+
+# The other library's \w, as of its Unicode tables: here with joiners, which it counts.
+_WORD = regex.compile(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]")
+
+
+class AddedToken(NamedTuple):
+    """One added token and how it is found.
+
+    `is_normalized`: it is looked for in the normalized text, not in the text as it came.
+    `strips_left`, `strips_right`: the white space before or after it belongs to it.
+    `is_single_word`: it is found only where no letter, digit or underscore touches it.
+    """
+
+    text: str
+    id: int
+    is_special: bool = True
+    is_normalized: bool = False
+    strips_left: bool = False
+    strips_right: bool = False
+    is_single_word: bool = False
+
+
+class Part(NamedTuple):
+    """A stretch of a text that begins at `begin`: a token's, or None for the text in between."""
+
+    begin: int
+    text: str
+    id: int | None
+
+
+class TokenFinder:
+    """Cuts a text at added tokens.
+
+    `tokens`: (what is looked for, the token); the later one of two that look alike counts.
+    """
+
+    def __init__(self, tokens: Sequence[tuple[str, AddedToken]]):
+        self._token_of = {wanted: token for wanted, token in tokens if wanted}
+        self._pattern = one_of(self._token_of.keys()) if self._token_of else None
+
+    def parts(self, text: str) -> Iterator[Part]:
+        """The parts of `text` in order, none of them empty but that of a token."""
+        done = 0
+        for found in self._pattern.finditer(text) if self._pattern else ():
+            token, (begin, end) = self._token_of[found[0]], found.span()
+            if token.is_single_word and not _is_alone(text, begin, end):
+                continue
+            if token.strips_left:
+                begin = max(done, len(text[:begin].rstrip(_SPACE)))
+            if token.strips_right:
+                end = len(text) - len(text[end:].lstrip(_SPACE))
+            if done < begin:
+                yield Part(done, text[done:begin], None)
+            yield Part(begin, text[begin:end], token.id)
+            done = end
+        if done < len(text):
+            yield Part(done, text[done:], None)
+
+
+# White_Space of Unicode; str.isspace() has four control characters more.
+_SPACE = "".join(regex.findall(r"\s", "".join(map(chr, range(0x3001)))))
+
+
+def _is_alone(text: str, begin: int, end: int) -> bool:
+    """Does no character of a word touch the stretch of text?"""
+    before, after = text[begin - 1 : begin] if begin else "", text[end : end + 1]
+    return not _WORD.match(before) and not _WORD.match(after)

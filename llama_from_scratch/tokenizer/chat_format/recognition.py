@@ -1,0 +1,102 @@
+"""Which format a model's files ask for: the template in them, or ours where it writes the same.
+
+And the other way round: a template that writes as one of our formats does, for files that others
+read.
+
+Notebook 19.
+"""
+
+from collections.abc import Sequence
+
+from llama_from_scratch.tokenizer.chat_format.format import ChatFormat
+from llama_from_scratch.tokenizer.chat_format.frames import Headers
+from llama_from_scratch.tokenizer.chat_format.messages import Message
+from llama_from_scratch.tokenizer.chat_format.template import ChatTemplate
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
+from llama_from_scratch.tokenizer.prompting import DEFAULT, Prompting
+
+_DATE = "26 Jul 2024"
+_SYSTEM = Message(role="system", content="Be short.")
+_ASKED, _AGAIN, _WIDE = (Message(role="user", content=content)
+                         for content in ("How are you?", "Are you\n\nsure?", " A\tspaced one. "))
+_ANSWERED = Message(role="assistant", content="I am well.")
+_PLAIN = ([_ASKED], [_SYSTEM, _ASKED], [_ASKED, _ANSWERED, _AGAIN],
+          [_SYSTEM, _AGAIN, _ANSWERED, _ASKED])
+_DIALOGS = (*_PLAIN, [_WIDE], [_SYSTEM, _WIDE, _ANSWERED, _WIDE])
+
+
+def format_of(
+    prompting: Prompting, tokenizer: AnyTokenizer, *, ours: Sequence[ChatFormat]
+) -> ChatFormat | ChatTemplate | None:
+    """The format that templates in files write; None if there are none.
+
+    The first of `ours` that gives the same ids for dialogs of all kinds, or else the template
+    itself, which has the name of the format that it only adds a date to.
+    """
+    if not prompting.templates:
+        return None
+    found = ChatTemplate(name="the template of its files", templates=prompting.templates,
+                         token_names=prompting.token_names)
+    for format in ours:
+        if _writes_the_same(found, format, tokenizer, dialogs=_DIALOGS, today=None):
+            return format
+    for format in ours:
+        if format.knowledge_date and _writes_the_same(found, format, tokenizer, dialogs=_PLAIN,
+                                                      today=_DATE):
+            return ChatTemplate(name=f"{format.name}, by {found.name}", kin=format,
+                                templates=prompting.templates, token_names=prompting.token_names)
+    return found
+
+
+def prompting_for(format: ChatFormat, tokenizer: AnyTokenizer) -> Prompting:
+    """What the files of a model say that was made for chats in `format`.
+
+    Raises ValueError if the vocabulary lacks its special tokens.
+    """
+    names = {i: name for name, i in tokenizer.special_ids.items()}
+    ends = format.stop_ids(tokenizer)
+    return Prompting(end_ids=ends, eos_ids=ends, adds_bos=True,
+                     templates={DEFAULT: template_of(format)},
+                     token_names={"bos_token": names[tokenizer.bos_id],
+                                  "eos_token": names[tokenizer.eos_id]})
+
+
+def template_of(format: ChatFormat) -> str:
+    """A Jinja template that writes dialogs as `format` does, without tools."""
+    frame, content = format.frame, "message['content']" + (" | trim" if format.strips else "")
+    refusal = ("{%- if tools %}{{- raise_exception('this template has no words for tools') }}"
+               "{%- endif %}\n")
+    if isinstance(frame, Headers):
+        return (f"{refusal}{{{{- '{frame.bos}' }}}}\n"
+                "{%- for message in messages %}\n"
+                f"{{{{- '{frame.start}' + message['role'] + '{frame.end}\\n\\n' }}}}\n"
+                f"{{{{- {content} + '{frame.eot}' }}}}\n"
+                "{%- endfor %}\n"
+                "{%- if add_generation_prompt %}"
+                f"{{{{- '{frame.start}assistant{frame.end}\\n\\n' }}}}{{%- endif %}}\n")
+    opening, closing = frame.system
+    return (f"{refusal}{{%- set ns = namespace(lead='') %}}\n"
+            "{%- for message in messages %}\n"
+            "{%- if message['role'] == 'system' and loop.first %}\n"
+            f"{{%- set ns.lead = '{opening}\\n' + message['content'] + '\\n{closing}\\n\\n' %}}\n"
+            "{%- elif message['role'] == 'user' %}\n"
+            f"{{{{- '{frame.bos}{frame.open} ' + (ns.lead + message['content']) | trim "
+            f"+ ' {frame.close}' }}}}\n"
+            "{%- set ns.lead = '' %}\n"
+            "{%- elif message['role'] == 'assistant' %}\n"
+            f"{{{{- ' ' + message['content'] | trim + ' {frame.eos}' }}}}\n"
+            "{%- else %}{{- raise_exception('roles are system, user and assistant') }}\n"
+            "{%- endif %}\n"
+            "{%- endfor %}\n")
+
+
+def _writes_the_same(
+    template: ChatTemplate, format: ChatFormat, tokenizer: AnyTokenizer, *,
+    dialogs: Sequence[Sequence[Message]], today: str | None,
+) -> bool:
+    """Do both give the same ids for every dialog that we try? A refusal by either is a no."""
+    try:
+        return all(template.encode(dialog, tokenizer, today=today or _DATE)
+                   == format.encode(dialog, tokenizer, today=today) for dialog in dialogs)
+    except ValueError:
+        return False

@@ -1,0 +1,181 @@
+"""A dialog as the chat template in a model's files writes it: how models of others are talked to.
+
+The template is obeyed to the letter: the ids are those that transformers' `apply_chat_template`
+gives. One thing is different: what a message says never becomes a special token.
+
+Notebook 19.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from llama_from_scratch.config import record
+from llama_from_scratch.tokenizer.chat_format.answers import Answer
+from llama_from_scratch.tokenizer.chat_format.dialogs import refuse
+from llama_from_scratch.tokenizer.chat_format.format import ChatFormat
+from llama_from_scratch.tokenizer.chat_format.messages import Message, Tool
+from llama_from_scratch.tokenizer.chat_format.sandbox import render
+from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
+from llama_from_scratch.tokenizer.prompting import DEFAULT, TOOL_USE
+from llama_from_scratch.tokenizer.special_tokens import one_of
+
+_ASKED, _ANSWERED, _ASKED_AGAIN = "What is one?", "One is one.", "And what is two?"
+_ROLES = {"ipython": "tool"}
+"""What templates call a role that has another name here."""
+
+
+@record
+class ChatTemplate:
+    """A format for chats that is a Jinja template: `templates` by name, of which "default" is used.
+
+    "tool_use" is used where there are tools, if there is one. `token_names`: what they call special
+    tokens. `kin`: the format of a Llama that the template writes with more around it, if it is one;
+    its answers are read as that one's.
+    """
+
+    name: str
+    templates: Mapping[str, str]
+    token_names: Mapping[str, str]
+    kin: ChatFormat | None = None
+
+    def encode(
+        self, dialog: Sequence[Message], tokenizer: AnyTokenizer, *,
+        is_answered: bool = False, tools: Sequence[Tool] = (), builtin_tools: Sequence[str] = (),
+        instructions: str | None = None, today: str | None = None,
+    ) -> list[int]:
+        """The ids of a dialog, ready for the assistant's answer, or with `is_answered` finished.
+
+        `today`, such as "26 Jul 2024": the date that the template writes if it writes one, by
+        default the real one. Raises ValueError if the template refuses the dialog.
+        """
+        if instructions is not None:
+            refuse(self.name, "the template introduces the tools", instructions,
+                   "leave instructions out")
+        hidden = _Hidden(tokenizer)
+        text = self.text([hidden.message(message) for message in dialog], is_answered=is_answered,
+                         tools=tools, builtin_tools=builtin_tools, today=today)
+        if not hidden.is_needed:
+            return tokenizer.encode(text, allowed_special="all")
+        return list(hidden.encode(text))
+
+    def text(
+        self, dialog: Sequence[Message], *, is_answered: bool = False, tools: Sequence[Tool] = (),
+        builtin_tools: Sequence[str] = (), today: str | None = None,
+    ) -> str:
+        """What the template writes, special tokens by their names. Raises as `encode` does."""
+        if not dialog:
+            refuse(self.name, "a dialog has a message", list(dialog), "add a user's message")
+        values: dict[str, Any] = {
+            **self.token_names, "messages": [_as_template_sees(message) for message in dialog],
+            "tools": [_described(tool) for tool in tools] or None, "documents": None,
+            "add_generation_prompt": not is_answered}
+        if builtin_tools:
+            values["builtin_tools"] = list(builtin_tools)
+        return render(self._source(bool(tools)), values, today=today)
+
+    def stop_ids(self, tokenizer: AnyTokenizer) -> frozenset[int]:
+        """The ids that end an answer: the files', and the one that the template writes after it."""
+        name = self._special_after_an_answer(tokenizer)
+        found = [] if name is None else [tokenizer.named_ids[name]]
+        return tokenizer.stop_ids.union(found)
+
+    def stop_text(self, tokenizer: AnyTokenizer) -> str | None:
+        """The text that ends an answer where no token does: what the next turn begins with."""
+        after = self._after_an_answer()
+        if self._special_after_an_answer(tokenizer) is not None or not after.strip():
+            return None
+        return after.rstrip()
+
+    def parse(self, ids: Sequence[int], tokenizer: AnyTokenizer) -> Answer:
+        """What the ids of an answer say, from after its header to the id that ends it.
+
+        Calls of tools are read where the template is that of a Llama. Raises ValueError if the ids
+        do not end as an answer does, or are not of this vocabulary.
+        """
+        if self.kin is not None:
+            return self.kin.parse(ids, tokenizer)
+        stops = self.stop_ids(tokenizer)
+        if not ids or ids[-1] not in stops or not stops.isdisjoint(ids[:-1]):
+            refuse(self.name, f"an answer ends with one of the ids {sorted(stops)}, and has it "
+                   "once", list(ids[-8:]), "generate more tokens, cut after the first of them, or "
+                   "append the one that generation left out")
+        return Answer(message=Message(role="assistant", content=tokenizer.decode(ids[:-1]).strip()))
+
+    def _source(self, has_tools: bool) -> str:
+        if has_tools and TOOL_USE in self.templates:
+            return self.templates[TOOL_USE]
+        if DEFAULT not in self.templates:
+            refuse(self.name, f"one of the templates is called {DEFAULT!r}",
+                   sorted(self.templates), "choose a format of tokenizer.chat_format.FORMATS")
+        return self.templates[DEFAULT]
+
+    def _special_after_an_answer(self, tokenizer: AnyTokenizer) -> str | None:
+        after = self._after_an_answer().lstrip()
+        names = [name for name in tokenizer.named_ids if after.startswith(name)]
+        return max(names, key=len, default=None)
+
+    def _after_an_answer(self) -> str:
+        """What follows an answer: its own end, or else what the next question begins with."""
+        dialog = [Message(role="user", content=_ASKED),
+                  Message(role="assistant", content=_ANSWERED)]
+        try:
+            end = self.text(dialog, is_answered=True).rpartition(_ANSWERED)[2]
+            if end.strip():
+                return end
+            dialog.append(Message(role="user", content=_ASKED_AGAIN))
+            return self.text(dialog).rpartition(_ANSWERED)[2].partition(_ASKED_AGAIN)[0]
+        except ValueError:  # it takes no such dialog, so it says nothing of one
+            return ""
+
+
+class _Hidden:
+    """Names of special tokens in what messages say, hidden from the tokenizer in private letters.
+
+    A name becomes the letters U+E000, its number and U+E001, and text again after the template has
+    been rendered.
+    """
+
+    def __init__(self, tokenizer: AnyTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._names = sorted(tokenizer.special_ids, key=len, reverse=True)
+        self._any = one_of(tokenizer.special_ids.keys())
+        self.is_needed = False
+
+    def message(self, message: Message) -> Message:
+        if not self._names or not self._any.search(message.content):
+            return message
+        self.is_needed = True
+        hidden = self._any.sub(lambda found: f"\ue000{self._names.index(found[0])}\ue001",
+                               message.content.replace("\ue000", "\ufffd"))
+        return replace(message, content=hidden)
+
+    def encode(self, text: str) -> Iterator[int]:
+        """The ids of a rendered text, its own special tokens as such and hidden ones as text."""
+        at = 0
+        for found in [*self._any.finditer(text), None]:
+            end = len(text) if found is None else found.start()
+            part = re.sub("\ue000(\\d+)\ue001", lambda hidden: self._names[int(hidden[1])],
+                          text[at:end])
+            yield from self._tokenizer.encode(part) if part else []
+            if found is not None:
+                yield self._tokenizer.special_ids[found[0]]
+                at = found.end()
+
+
+def _as_template_sees(message: Message) -> dict[str, Any]:
+    seen: dict[str, Any] = {"role": _ROLES.get(message.role, message.role),
+                            "content": message.content}
+    if message.tool_calls:
+        seen["tool_calls"] = [
+            {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
+            for call in message.tool_calls]
+    return seen
+
+
+def _described(tool: Tool) -> dict[str, Any]:
+    parameters = {"type": "object", "properties": dict(tool.properties),
+                  "required": list(tool.required)}
+    return {"type": "function", "function": {
+        "name": tool.name, "description": tool.description, "parameters": parameters}}
