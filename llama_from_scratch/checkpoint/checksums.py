@@ -14,6 +14,7 @@ from pathlib import Path
 
 from llama_from_scratch.checkpoint.json_file import read_json, write_json
 from llama_from_scratch.files import checksum
+from llama_from_scratch.foreign import opened
 
 NAME = "checksums.json"
 
@@ -49,6 +50,8 @@ def refuse_damage(file: Path, known: Mapping[str, str] | None) -> None:
     """
     if known is None:
         return
+    with opened(file, need="a checkpoint needs a file", may_be_empty=True):
+        pass  # a pipe in its place would be read forever
     try:
         found = checksum(file)
     except OSError as error:

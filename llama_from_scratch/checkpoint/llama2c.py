@@ -221,10 +221,17 @@ def _tokenizer(model: Path, config: LlamaConfig) -> SentencePiece:
     Raises ValueError unless just one has as many pieces as the embedding has rows.
     """
     cure = "Copy it to there, or name it: --tokenizer PATH, or load(..., tokenizer=PATH)"
-    read = {file.name: SentencePiece.load_llama2c(file) for file in sorted(model.parent.iterdir())
-            if file.is_file() and file != model and tokenizer_bin.is_one(file)}
+    read, refused = {}, []
+    for file in sorted(model.parent.iterdir()):
+        try:
+            if file.is_file() and file != model and tokenizer_bin.is_one(file):
+                read[file.name] = SentencePiece.load_llama2c(file)
+        except ValueError as error:  # such as a pointer of git-lfs, which may be of anything
+            refused.append(error)
     fitting = {name: tokenizer for name, tokenizer in read.items()
                if tokenizer.vocab_size == config.vocab_size}
+    if not fitting and refused:
+        raise refused[0]
     if not fitting:
         seen = [f"{name} has {tokenizer.vocab_size}" for name, tokenizer in read.items()]
         raise ValueError(f"a llama2.c checkpoint has its tokenizer beside it, in a {TOKENIZER} or "
