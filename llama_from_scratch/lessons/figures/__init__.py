@@ -12,7 +12,6 @@
 from llama_from_scratch.lessons.figures import architecture as architecture
 from llama_from_scratch.lessons.figures import learning as learning
 from llama_from_scratch.lessons.figures import rotation as rotation
-
 from llama_from_scratch.lessons.figures.boxes import letters as letters
 from llama_from_scratch.lessons.figures.boxes import token_boxes as token_boxes
 from llama_from_scratch.lessons.figures.boxes import tokens as tokens
