@@ -5,8 +5,13 @@
     boxes        tokens: a text cut into tokens
     losses       plot_losses: the curves of training runs
     measured     draw: what the kernels took on real GPUs
+    flow         Drawing: how data flows, in boxes and arrows
+    architecture, rotation, learning   drawings of a model's parts and of a training step
 """
 
+from llama_from_scratch.lessons.figures import architecture as architecture
+from llama_from_scratch.lessons.figures import learning as learning
+from llama_from_scratch.lessons.figures import rotation as rotation
 from llama_from_scratch.lessons.figures.boxes import letters as letters
 from llama_from_scratch.lessons.figures.boxes import token_boxes as token_boxes
 from llama_from_scratch.lessons.figures.boxes import tokens as tokens

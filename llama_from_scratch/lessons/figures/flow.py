@@ -1,0 +1,291 @@
+"""Drawings of how data flows: tensors with the letters and sizes of their shape, steps, arrows.
+
+A drawing is made in code, from the real objects where it can be, so that it cannot go stale.
+Distances are in inches. A drawing is at most 9 inches wide, so that its type is readable in a
+window of 900 pixels.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
+from matplotlib.textpath import TextPath
+
+from llama_from_scratch.lessons.figures.look import BLACK, BLUE, SIGNED, TINTS
+
+MAX_WIDTH = 9.0
+TITLE_PT, NAME_PT, SMALL_PT = 13, 12, 10
+SKY_TINT, YELLOW_TINT, GREEN_TINT, RED_TINT, PINK_TINT, PALE_TINT, LIME_TINT = TINTS
+"""Tints by what a step does: see STEPS."""
+STEPS = {"weights": YELLOW_TINT, "plain": "#ECECEC", "choice": GREEN_TINT, "memory": PINK_TINT}
+"""The ground of a step: it has weights, has none, chooses, or keeps something for later."""
+_LINE, _PAD, _GAP, _TITLE = 0.19, 0.1, 0.06, 0.42
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """A thing in a drawing: its center, its size, and what is written in it, line by line."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    lines: tuple[str, ...]
+    kind: str
+
+    @property
+    def left(self) -> tuple[float, float]:
+        return self.x - self.width / 2, self.y
+
+    @property
+    def right(self) -> tuple[float, float]:
+        return self.x + self.width / 2, self.y
+
+    @property
+    def top(self) -> tuple[float, float]:
+        return self.x, self.y - self.height / 2
+
+    @property
+    def bottom(self) -> tuple[float, float]:
+        return self.x, self.y + self.height / 2
+
+    @property
+    def name(self) -> str:
+        """The first line."""
+        return self.lines[0]
+
+
+class Drawing:
+    """A drawing that grows: tensors, steps and signs at places, and arrows between them.
+
+    Places are (x, y) of the center, in inches from the top left. `figure` draws it.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.nodes: list[Node] = []
+        self.arrows: list[tuple[tuple[tuple[float, float], ...], str, str]] = []
+        self.frames: list[tuple[str, tuple[Node, ...]]] = []
+        self.notes: list[tuple[str, float, float]] = []
+
+    def tensor(
+        self, name: str, at: tuple[float, float], *, shape: Mapping[str, int] | None = None,
+        copies: int = 1,
+    ) -> Node:
+        """A tensor: its name, the letters of its axes and their sizes.
+
+        `shape`: axis letter -> size, in order, with letters of `shapes.LEGEND`. `copies` are drawn
+        behind each other, such as one for each head.
+        """
+        lines = (name,) if shape is None else (
+            name, " ".join(shape), " × ".join(f"{size:,}" for size in shape.values()))
+        return self._put(at, lines, kind="tensor" if copies == 1 else f"tensor {copies}")
+
+    def step(
+        self, name: str, at: tuple[float, float], *, detail: str = "", does: str = "plain",
+        width: float = 0.0,
+    ) -> Node:
+        """Something that is computed; `does` is a key of STEPS, and `detail` a smaller line."""
+        lines = (name, *detail.splitlines()) if detail else (name,)
+        return self._put(at, lines, kind=does, width=width)
+
+    def vector(self, values: Sequence[float], at: tuple[float, float]) -> Node:
+        """A column of numbers as colors, blue below zero and orange above it."""
+        node = Node(x=at[0], y=at[1], width=0.3, height=0.11 * len(values), kind="vector",
+                    lines=tuple(map(str, values)))
+        self.nodes.append(node)
+        return node
+
+    def clock(self, angle: float, at: tuple[float, float]) -> Node:
+        """A circle with a hand, turned by an angle in radians, counterclockwise from the right."""
+        node = Node(x=at[0], y=at[1], width=0.46, height=0.46, lines=(f"{angle}",), kind="clock")
+        self.nodes.append(node)
+        return node
+
+    def sign(self, sign: str, at: tuple[float, float]) -> Node:
+        """An operation of two: a circle with "+" or "×"."""
+        node = Node(x=at[0], y=at[1], width=0.32, height=0.32, lines=(sign,), kind="sign")
+        self.nodes.append(node)
+        return node
+
+    def arrow(
+        self, *places: Node | tuple[float, float], label: str = "", color: str = BLACK
+    ) -> None:
+        """A line through places, with a head at its end; between two nodes from edge to edge.
+
+        A node that comes first or last is left or entered on the side that faces the next place.
+        """
+        points = [(p.x, p.y) if isinstance(p, Node) else p for p in places]
+        first, last = places[0], places[-1]
+        if isinstance(first, Node):
+            points[0] = _edge(first, points[1])
+        if isinstance(last, Node):
+            points[-1] = _edge(last, points[-2])
+        self.arrows.append((tuple(points), label, color))
+
+    def frame(self, name: str, nodes: Sequence[Node]) -> None:
+        """A dashed frame around nodes, with a name at its top left."""
+        self.frames.append((name, tuple(nodes)))
+
+    def note(self, text: str, at: tuple[float, float]) -> None:
+        """Words beside the drawing, from their left edge on."""
+        self.notes.append((text, *at))
+
+    def figure(self) -> Figure:
+        """The drawing. Raises ValueError if it is wider than a page."""
+        left, top, right, bottom = self._extent()
+        width, height = right - left, bottom - top + _TITLE
+        if width > MAX_WIDTH:
+            raise ValueError(f"a drawing is at most {MAX_WIDTH} inches wide, so that it can be "
+                             f"read; this one is {width:.1f}. Put some of it on another line")
+        width = max(width, _width(self.title, TITLE_PT, is_bold=True) + 4 * _PAD)
+        fig = plt.figure(figsize=(width, height), layout="none")
+        ax = fig.add_axes((0, 0, 1, 1), xlim=(left, left + width), ylim=(bottom, top - _TITLE))
+        ax.axis("off")
+        ax.text(left + _PAD, top - _TITLE + 0.24, self.title, fontsize=TITLE_PT, fontweight="bold",
+                va="center", parse_math=False)
+        for name, nodes in self.frames:
+            _draw_frame(ax, name, nodes)
+        for points, label, color in self.arrows:
+            _draw_arrow(ax, points, label, color)
+        for node in self.nodes:
+            _draw_node(ax, node)
+        for text, x, y in self.notes:
+            ax.text(x, y, text, fontsize=SMALL_PT, va="center", color="0.25", parse_math=False,
+                    linespacing=1.25)
+        return fig
+
+    def _put(
+        self, at: tuple[float, float], lines: tuple[str, ...], *, kind: str, width: float = 0.0
+    ) -> Node:
+        is_tensor = kind.startswith("tensor")
+        widths = [_width(line, SMALL_PT if i else NAME_PT, is_bold=is_tensor and not i)
+                  for i, line in enumerate(lines)]
+        node = Node(x=at[0], y=at[1], width=max(width, *widths, 0.3) + 2 * _PAD,
+                    height=_LINE * len(lines) + 2 * _PAD, lines=lines, kind=kind)
+        self.nodes.append(node)
+        return node
+
+    def _extent(self) -> tuple[float, float, float, float]:
+        boxes = [(n.x - n.width / 2, n.y - n.height / 2 - _pile(n), n.x + n.width / 2 + _pile(n),
+                  n.y + n.height / 2) for n in self.nodes]
+        boxes += [(x, y, x, y) for points, _, _ in self.arrows for x, y in points]
+        boxes += [(x, y - 0.1 * text.count("\n") - 0.1,
+                   x + max(_width(line, SMALL_PT) for line in text.splitlines()),
+                   y + 0.1 * text.count("\n") + 0.1) for text, x, y in self.notes]
+        boxes += [_around(name, nodes) for name, nodes in self.frames]
+        lefts, tops, rights, bottoms = zip(*boxes, strict=True)
+        return min(lefts) - 0.15, min(tops) - 0.1, max(rights) + 0.15, max(bottoms) + 0.15
+
+
+def _width(text: str, size: int, *, is_bold: bool = False) -> float:
+    """How wide a line is, in inches."""
+    if not text.strip():
+        return 0.0
+    font = FontProperties(family="DejaVu Sans", weight="bold" if is_bold else "normal")
+    return TextPath((0, 0), text, size=size, prop=font).get_extents().width / 72
+
+
+def _edge(node: Node, towards: tuple[float, float]) -> tuple[float, float]:
+    """Where the line from the center of a node to a place leaves it."""
+    dx, dy = towards[0] - node.x, towards[1] - node.y
+    if node.kind == "sign":
+        length = math.hypot(dx, dy) or 1.0
+        return node.x + dx / length * node.width / 2, node.y + dy / length * node.height / 2
+    if abs(dx) < 1e-9 and abs(dy) < 1e-9:
+        return node.x, node.y
+    if dx > 0 and abs(dx) * node.height > abs(dy) * node.width and node.kind.startswith("tensor"):
+        return node.x + node.width / 2 + _pile(node), node.y
+    scale = min(node.width / 2 / abs(dx) if dx else math.inf,
+                node.height / 2 / abs(dy) if dy else math.inf)
+    return node.x + dx * scale, node.y + dy * scale
+
+
+def _pile(node: Node) -> float:
+    """How far the copies behind a tensor reach beyond it."""
+    n_copies = node.kind.partition(" ")[2] if node.kind.startswith("tensor") else ""
+    return _GAP * (min(int(n_copies or 1), 4) - 1)
+
+
+def _around(name: str, nodes: Sequence[Node]) -> tuple[float, float, float, float]:
+    left = min(n.x - n.width / 2 for n in nodes) - 0.15
+    top = min(n.y - n.height / 2 for n in nodes) - 0.34
+    right = max(max(n.x + n.width / 2 for n in nodes) + 0.15,
+                left + _width(name, SMALL_PT) + 2 * _PAD)
+    return left, top, right, max(n.y + n.height / 2 for n in nodes) + 0.15
+
+
+def _draw_frame(ax: Axes, name: str, nodes: Sequence[Node]) -> None:
+    left, top, right, bottom = _around(name, nodes)
+    ax.add_patch(FancyBboxPatch((left, top), right - left, bottom - top, fill=False,
+                                boxstyle="round,pad=0,rounding_size=0.1", edgecolor="0.55",
+                                linestyle=(0, (4, 3)), linewidth=1.2))
+    ax.text(left + _PAD, top + 0.13, name, fontsize=SMALL_PT, color="0.35", va="center",
+            parse_math=False)
+
+
+def _draw_arrow(
+    ax: Axes, points: Sequence[tuple[float, float]], label: str, color: str
+) -> None:
+    xs, ys = zip(*points, strict=True)
+    ax.plot(xs[:-1], ys[:-1], color=color, linewidth=1.6, solid_capstyle="round",
+            solid_joinstyle="round")
+    ax.add_patch(FancyArrowPatch(points[-2], points[-1], arrowstyle="-|>", mutation_scale=13,
+                                 shrinkA=0, shrinkB=0, color=color, linewidth=1.6))
+    if label:
+        x, y = (xs[-2] + xs[-1]) / 2, (ys[-2] + ys[-1]) / 2
+        is_flat = abs(ys[-1] - ys[-2]) < abs(xs[-1] - xs[-2])
+        ax.text(x if is_flat else x + _GAP, y - 0.1 if is_flat else y, label, fontsize=SMALL_PT,
+                color="0.25", ha="center" if is_flat else "left", va="center", parse_math=False)
+
+
+def _draw_node(ax: Axes, node: Node) -> None:
+    if node.kind == "sign":
+        ax.add_patch(Circle((node.x, node.y), node.width / 2, facecolor="white", edgecolor=BLACK,
+                            linewidth=1.6))
+        ax.text(node.x, node.y, node.name, fontsize=NAME_PT, ha="center", va="center",
+                parse_math=False)
+        return
+    if node.kind in ("vector", "clock"):
+        (_draw_vector if node.kind == "vector" else _draw_clock)(ax, node)
+        return
+    is_tensor = node.kind.startswith("tensor")
+    left, top = node.x - node.width / 2, node.y - node.height / 2
+    for gap in [_GAP * i for i in range(4)][round(_pile(node) / _GAP) :: -1]:
+        ax.add_patch(FancyBboxPatch(
+            (left + gap, top - gap), node.width, node.height,
+            boxstyle=f"round,pad=0,rounding_size={0.02 if is_tensor else 0.09}", linewidth=1.4,
+            facecolor="white" if is_tensor else STEPS[node.kind],
+            edgecolor=BLUE if is_tensor else "0.35"))
+    for i, line in enumerate(node.lines):
+        is_name = i == 0
+        ax.text(node.x, node.y + (i - (len(node.lines) - 1) / 2) * _LINE, line, ha="center",
+                va="center", fontsize=NAME_PT if is_name else SMALL_PT, parse_math=False,
+                fontweight="bold" if is_name and is_tensor else "normal",
+                color=BLACK if is_name else "0.25")
+
+
+def _draw_vector(ax: Axes, node: Node) -> None:
+    values = [float(line) for line in node.lines]
+    most = max(map(abs, values)) or 1.0
+    cell = node.height / len(values)
+    for i, value in enumerate(values):
+        ax.add_patch(Rectangle((node.x - node.width / 2, node.top[1] + i * cell), node.width, cell,
+                               facecolor=SIGNED(0.5 + value / most / 2), edgecolor="white",
+                               linewidth=0.6))
+    ax.add_patch(Rectangle((node.x - node.width / 2, node.top[1]), node.width, node.height,
+                           fill=False, edgecolor=BLUE, linewidth=1.2))
+
+
+def _draw_clock(ax: Axes, node: Node) -> None:
+    angle, radius = float(node.name), node.width / 2
+    ax.add_patch(Circle((node.x, node.y), radius, facecolor="white", edgecolor="0.55",
+                        linewidth=1.0))
+    ax.add_patch(FancyArrowPatch(
+        (node.x, node.y), (node.x + radius * math.cos(angle), node.y - radius * math.sin(angle)),
+        arrowstyle="-|>", mutation_scale=9, shrinkA=0, shrinkB=0, color=BLUE, linewidth=1.8))
