@@ -79,3 +79,11 @@ def test_a_search_that_never_ends_is_stopped_in_words(monkeypatch):
         Splitter(endless)("a" * 60 + "b")
     with pytest.raises(ValueError, match="nested repetitions"):
         Tokenizer(EVERY_BYTE, pattern=endless).encode("a" * 60 + "b")
+
+
+def test_a_pattern_that_fills_the_memory_is_refused_in_words():
+    def search(text, *, timeout):
+        raise MemoryError
+
+    with pytest.raises(ValueError, match="done in little memory"):
+        bounded(search, "abc", pattern="(?R)")
