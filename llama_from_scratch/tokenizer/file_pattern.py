@@ -109,9 +109,9 @@ def bounded(search: Callable[..., Found], text: str, *, pattern: str) -> Found:
     try:
         return search(text, timeout=seconds)
     except MemoryError:
-        raise ValueError(f"a split pattern is done in little memory, and {pattern[:80]!r} is not; it "
-                         "may ask for itself again without end, as (?R) does. Correct it in the "
-                         "tokenizer's file") from None
+        raise ValueError(f"a split pattern is done in little memory, and {pattern[:80]!r} is not; "
+                         "it may ask for itself again without end, as (?R) does. Correct it in "
+                         "the tokenizer's file") from None
     except TimeoutError:
         raise ValueError(f"a split pattern is done with {len(text):,} characters in {seconds:.1f} "
                          f"seconds of processor time, got {pattern[:80]!r}, which is not; it may "
