@@ -93,8 +93,7 @@ def write(stream, text):
     """Writes what `stream` can show, the rest as escapes; one that is closed stops nothing."""
     if stream is None:
         return
-    shown = "".join(letter if letter in "\n\t" or letter.isprintable()
-                    else letter.encode("unicode_escape").decode() for letter in text)
+    shown = "".join(sign if sign in "\n\t" else printable(sign) for sign in text)
     encoding = getattr(stream, "encoding", None) or "ascii"
     try:
         stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))

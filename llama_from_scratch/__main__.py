@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
     The status is 0; 1 if `doctor` finds something wrong; 2 for what the user can fix, which is
-    printed in one line; 130 after Ctrl-C; CLOSED if nobody reads the output any more. Commands that
+    printed in one line; 130 after Ctrl-C; CLOSED if the output is no longer read. Commands that
     set `is_lasting` do their work without output instead.
     """
     with terminal.guarded() as output:

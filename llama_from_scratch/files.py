@@ -10,6 +10,7 @@ import contextlib
 import contextvars
 import errno
 import hashlib
+import io
 import os
 import shutil
 import socket
@@ -91,7 +92,7 @@ def sync(path: Path) -> None:
 def remove(path: Path) -> None:
     """Removes a file, a link or a whole folder, as far as the disk lets it.
 
-    What stays is in nobody's way: it is removed the next time.
+    What stays does no harm: it is removed the next time.
     """
     with contextlib.suppress(OSError):
         if path.is_symlink() or not path.is_dir():
@@ -118,10 +119,15 @@ def checksum(path: Path) -> str:
 
     Any one flipped bit changes it, and it takes less than half the time of SHA-256.
     """
-    total, piece = 0, memoryview(bytearray(_PIECE_BYTES))
     with open(path, "rb", buffering=0) as opened:
-        while n := opened.readinto(piece):
-            total = zlib.crc32(piece[:n], total)
+        return checksum_of(opened)
+
+
+def checksum_of(opened: io.RawIOBase | io.BufferedIOBase) -> str:
+    """The `checksum` of what is left to read in an open file."""
+    total, piece = 0, memoryview(bytearray(_PIECE_BYTES))
+    while n := opened.readinto(piece):
+        total = zlib.crc32(piece[:n], total)
     return f"{total:08x}"
 
 
@@ -177,7 +183,7 @@ def scratch_folder(parent: Path, *, prefix: str = "building-") -> Iterator[Path]
 
 
 def _remove_if_dead(folder: Path) -> None:
-    # Where it cannot be locked, its process may live, or nobody can know.
+    # Where it cannot be locked, its process may live, or that cannot be known.
     with contextlib.suppress(OSError):
         file = open(folder / ".alive", "a+b")  # noqa: SIM115
         try:

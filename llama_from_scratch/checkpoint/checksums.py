@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from llama_from_scratch.checkpoint.json_file import read_json, write_json
-from llama_from_scratch.files import checksum
+from llama_from_scratch.files import checksum, checksum_of
 from llama_from_scratch.foreign import opened
 
 NAME = "checksums.json"
@@ -50,13 +50,12 @@ def refuse_damage(file: Path, known: Mapping[str, str] | None) -> None:
     """
     if known is None:
         return
-    with opened(file, need="a checkpoint needs a file", may_be_empty=True):
-        pass  # a pipe in its place would be read forever
-    try:
-        found = checksum(file)
-    except OSError as error:
-        raise ValueError(f"a checkpoint needs a file at {file}; it cannot be read ({error}). "
-                         "Copy or save the checkpoint again") from error
+    with opened(file, need="a checkpoint needs a file", may_be_empty=True) as source:
+        try:
+            found = checksum_of(source)
+        except OSError as error:
+            raise ValueError(f"a checkpoint needs a file at {file}; it cannot be read ({error}). "
+                             "Copy or save the checkpoint again") from error
     if found == known.get(file.name):
         return
     if read(file.parent) != known:

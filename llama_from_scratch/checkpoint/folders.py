@@ -2,7 +2,7 @@
 
 The new folder is written as a sibling to the end and forced to the disk, and only then takes the
 old one's place. A kill or a full disk at any moment loses the new folder and never the old. One
-process at a time writes to a folder; readers wait for nobody.
+process at a time writes to a folder; readers never wait.
 
 Notebook 17.
 """
@@ -17,7 +17,7 @@ from llama_from_scratch.files import locked, real, remove, sync
 
 _WRONG_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV, errno.ENOTDIR,
                 errno.ENAMETOOLONG, errno.EINVAL, errno.ENOENT}
-"""What a system answers where nobody can write, or this user cannot. A full disk is none."""
+"""What a system answers where this user cannot write. A full disk is not among them."""
 
 
 @contextlib.contextmanager
@@ -114,7 +114,7 @@ def _entered(folder: str | Path) -> Iterator[Path]:
 def _tidy(folder: Path) -> None:
     """Puts back what a kill left aside, and removes what a kill or a fault left for good.
 
-    Nobody else writes here now, so whatever is half written belongs to nobody.
+    No other process writes here now, so whatever is half written can go.
     """
     unfinished, aside = _unfinished(folder), _aside(folder)
     remove(unfinished)
@@ -132,7 +132,7 @@ def _tidy(folder: Path) -> None:
 def _discard(aside: Path, unfinished: Path) -> None:
     """Removes the old folder as far as the disk lets it; never fails a save that succeeded.
 
-    First it gets a name under which nobody looks for a checkpoint, as it may go in part.
+    It is renamed first, because only a part of it may go, and no reader looks for the new name.
     """
     if os.path.lexists(aside):
         with contextlib.suppress(OSError):

@@ -13,12 +13,12 @@ from typing import Any
 from llama_from_scratch.checkpoint.json_file import read_json
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.foreign import decoded, is_there, read_bytes
+from llama_from_scratch.tokenizer.chat_format.sandbox import MAX_SOURCE
 from llama_from_scratch.tokenizer.prompting import DEFAULT, Prompting
 
 _CONFIG = "tokenizer_config.json"
 _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token",
           "mask_token")
-_MAX_TEMPLATE = 1_000_000
 
 
 def read_prompting(folder: Path, about: Mapping[str, Any], config: LlamaConfig) -> Prompting:
@@ -101,8 +101,8 @@ def _token_names(folder: Path, tokens: Mapping[str, Any]) -> dict[str, str]:
 def _read_template(file: Path) -> str:
     data = read_bytes(file, need="a chat needs a template")
     try:
-        if len(data) > _MAX_TEMPLATE:
-            raise ValueError(f"it has more than {_MAX_TEMPLATE:,} bytes")
+        if len(data) > MAX_SOURCE:
+            raise ValueError(f"it has more than {MAX_SOURCE:,} bytes")
         return decoded(data)
     except ValueError as error:
         raise ValueError(f"a chat template is a text file in UTF-8; {file} cannot be read "

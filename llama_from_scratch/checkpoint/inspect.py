@@ -40,7 +40,8 @@ def facts(opened: Opened) -> dict[str, str]:
     """
     config, dtype = opened.config, opened.dtype
     tokenizer = opened.tokenizer()
-    found, marks = chat_format(config, tokenizer), marked_format(config, tokenizer)
+    found = chat_format(config, tokenizer)
+    marks = marked_format(config, tokenizer) if found is None else None
     grouped = ("one for each head" if config.n_kv_heads == config.n_heads
                else f"{config.n_kv_heads}, shared")
     rows = {

@@ -24,7 +24,7 @@ _REDRAWING = re.compile("\r(?:\x1b\\[K)?|(?:\n|\x1b\\[A)+\\Z")
 
 
 class OutputClosed(BrokenPipeError):
-    """Nobody reads stdout any more, as after `| head`."""
+    """Stdout is no longer read, as after `| head`."""
 
 
 def shown(text: str) -> str:
@@ -53,7 +53,7 @@ class Terminal(io.TextIOBase):
     """A stream that writes to `below` only what can be shown there, and nothing if it is None.
 
     `is_lasting`: goes on without output once `below` fails, as a disk that is full or a closed pipe
-    does; otherwise that raises, OutputClosed if nobody reads. `is_redrawn`: lets the beginnings
+    does; otherwise that raises, OutputClosed if it is not read. `is_redrawn`: lets the beginnings
     of lines that change in place through.
     """
 

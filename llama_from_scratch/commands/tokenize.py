@@ -46,16 +46,10 @@ def run(args: argparse.Namespace) -> int:
             continue
         piece = tokenizer.decode_bytes([token])
         try:
-            print(f"{token:7}  {_shown(piece.decode())}")
+            print(f"{token:7}  {piece.decode()!r}")
         except UnicodeDecodeError:  # part of a character
             print(f"{token:7}  {piece!r}")
     n_bytes = len(text.encode(errors="replace"))
     print(f"{len(ids):,} tokens for {n_bytes:,} bytes: "
           f"{n_bytes / max(len(ids), 1):.2f} bytes per token")
     return 0
-
-
-def _shown(text: str) -> str:
-    """A text in quotes, with escapes for what does not print or the terminal has no letter for."""
-    encoding = sys.stdout.encoding or "utf-8"
-    return repr(text).encode(encoding, "backslashreplace").decode(encoding)

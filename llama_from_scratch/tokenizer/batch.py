@@ -14,7 +14,10 @@ import sys
 import threading
 from array import array
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection, wait
+
+from llama_from_scratch.tokenizer.special_tokens import SpecialNames
 
 Encode = Callable[[str], list[int]]
 
@@ -43,6 +46,26 @@ def encode_batch(encode: Encode, texts: Iterable[str], *, n_workers: int | None)
     # Dealt out from the longest to the shortest, so that shares are about equal.
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
     return _shared_out(encode, texts, [sorted(order[k::n_workers]) for k in range(n_workers)])
+
+
+class EncodesBatches:
+    """A tokenizer's `encode` for many texts at once."""
+
+    encode: Callable[..., list[int]]
+
+    def encode_batch(
+        self, texts: Iterable[str], *, n_workers: int | None = None, bos: bool = False,
+        eos: bool = False, allowed_special: SpecialNames = frozenset(),
+        disallowed_special: SpecialNames = frozenset(),
+    ) -> list[list[int]]:
+        """The ids of each text, as `encode` gives them, by `n_workers` processes.
+
+        None is one for each core, but little text stays in this process. Raises what `encode`
+        raises, at the first text where it does.
+        """
+        encode = partial(self.encode, bos=bos, eos=eos, allowed_special=allowed_special,
+                         disallowed_special=disallowed_special)
+        return encode_batch(encode, texts, n_workers=n_workers)
 
 
 def _n_that_pay(n_chars: int) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from operator import itemgetter
 
-from llama_from_scratch.tokenizer.batch import encode_batch
+from llama_from_scratch.tokenizer.batch import EncodesBatches
 from llama_from_scratch.tokenizer.merges import OnMerge, learn_merges, merge_word
 from llama_from_scratch.tokenizer.prompting import Prompted
 from llama_from_scratch.tokenizer.rank_file import check_ranks, read_ranks, write_ranks
@@ -46,7 +46,7 @@ def join_bytes(bytes_of: Mapping[int, bytes], ids: Iterable[int]) -> bytes:
                          f"{unknown.args[0]!r}; decode with the tokenizer that encoded") from None
 
 
-class Tokenizer(Prompted):
+class Tokenizer(EncodesBatches, Prompted):
     """Text to ids and back, from `ranks`: token bytes -> rank, which is both id and merge priority.
 
     `special_tokens` take the ids after the ranks, in order; `pattern` cuts text into pre-tokens.
@@ -151,20 +151,6 @@ class Tokenizer(Prompted):
         # A whole token is taken at once: merging cannot reach some tokens of Llama 3.
         rank = self.ranks.get(word)
         return tuple(merge_word(word, self.ranks)) if rank is None else (rank,)
-
-    def encode_batch(
-        self, texts: Iterable[str], *, n_workers: int | None = None, bos: bool = False,
-        eos: bool = False, allowed_special: SpecialNames = frozenset(),
-        disallowed_special: SpecialNames = frozenset(),
-    ) -> list[list[int]]:
-        """The ids of each text, as `encode` gives them, by `n_workers` processes.
-
-        None is one for each core, but little text stays in this process. Raises what `encode`
-        raises, at the first text where it does.
-        """
-        encode = partial(self.encode, bos=bos, eos=eos, allowed_special=allowed_special,
-                         disallowed_special=disallowed_special)
-        return encode_batch(encode, texts, n_workers=n_workers)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of `ids`. Raises ValueError at an id that the vocabulary does not have."""

@@ -20,7 +20,7 @@ from typing import Literal
 from llama_from_scratch.files import replacing_file
 from llama_from_scratch.foreign import read_bytes
 from llama_from_scratch.tokenizer import sentencepiece_file, tokenizer_bin
-from llama_from_scratch.tokenizer.batch import encode_batch
+from llama_from_scratch.tokenizer.batch import EncodesBatches
 from llama_from_scratch.tokenizer.byte_bpe import join_bytes
 from llama_from_scratch.tokenizer.piece_training import learn_pieces
 from llama_from_scratch.tokenizer.piece_words import PieceWords, longest_run, merge_but_runs
@@ -34,7 +34,7 @@ Prefix = Literal["always", "if missing", "first if missing", "never"]
 not begin with one; of the first of these only; or nowhere."""
 
 
-class SentencePiece(Prompted):
+class SentencePiece(EncodesBatches, Prompted):
     """Text to ids and back, from `pieces` in the order of their ids.
 
     Raises ValueError if a piece is empty, double or of no known kind, if there is not one unknown
@@ -170,20 +170,6 @@ class SentencePiece(Prompted):
         if self._byte_ids is None:
             return [self.unknown_id]
         return [self._byte_ids[value] for value in text.encode()]
-
-    def encode_batch(
-        self, texts: Iterable[str], *, n_workers: int | None = None, bos: bool = False,
-        eos: bool = False, allowed_special: SpecialNames = frozenset(),
-        disallowed_special: SpecialNames = frozenset(),
-    ) -> list[list[int]]:
-        """The ids of each text, as `encode` gives them, by `n_workers` processes.
-
-        None is one for each core, but little text stays in this process. Raises what `encode`
-        raises, at the first text where it does.
-        """
-        encode = partial(self.encode, bos=bos, eos=eos, allowed_special=allowed_special,
-                         disallowed_special=disallowed_special)
-        return encode_batch(encode, texts, n_workers=n_workers)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of `ids`; those of two halves join to those of the whole, as a stream needs.

@@ -42,8 +42,7 @@ def run(n: int, *, seed: int, on_outcome: Callable[[int, list[str]], object]) ->
                 number += 1
         if number == begun == 0 and state == "died":
             raise RuntimeError(f"the process of case {number} died before it could say anything of "
-                               f"it ({worker.returncode}), so "
-                               "the fuzzer itself is broken")
+                               f"it ({worker.returncode}), so the fuzzer itself is broken")
         if number < n:
             on_outcome(number, ["FINDING", "?", "?", f"the process {state} ({worker.returncode})"])
             number += 1

@@ -20,9 +20,7 @@ from llama_from_scratch.lessons.figures.look import BLACK, BLUE, SIGNED, TINTS
 
 MAX_WIDTH = 9.0
 TITLE_PT, NAME_PT, SMALL_PT = 13, 12, 10
-SKY_TINT, YELLOW_TINT, GREEN_TINT, RED_TINT, PINK_TINT, PALE_TINT, LIME_TINT = TINTS
-"""Tints by what a step does: see STEPS."""
-STEPS = {"weights": YELLOW_TINT, "plain": "#ECECEC", "choice": GREEN_TINT, "memory": PINK_TINT}
+STEPS = {"weights": TINTS[1], "plain": "#ECECEC", "choice": TINTS[2], "memory": TINTS[4]}
 """The ground of a step: it has weights, has none, chooses, or keeps something for later."""
 _LINE, _PAD, _GAP, _TITLE = 0.19, 0.1, 0.06, 0.42
 

@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping, Sized
 from types import FrameType
 from typing import Any
 
-_MAX_SOURCE = 1_000_000
+MAX_SOURCE = 1_000_000
+"""The most characters of a template."""
 _MAX_WRITTEN = 20_000_000
 _MAX_SECONDS = 5.0
 _MAX_REPEATED = 1_000_000
@@ -56,8 +57,8 @@ def _compiled(source: str) -> Any:
     """The template, compiled in an environment that transformers' templates expect."""
     import jinja2
 
-    if len(source) > _MAX_SOURCE:
-        raise ValueError(f"a template has at most {_MAX_SOURCE:,} characters, got {len(source):,}")
+    if len(source) > MAX_SOURCE:
+        raise ValueError(f"a template has at most {MAX_SOURCE:,} characters, got {len(source):,}")
     version = tuple(int(part) for part in jinja2.__version__.split(".")[:3] if part.isdigit())
     if version < _OLDEST_JINJA:
         raise ValueError(f"chat templates need Jinja {'.'.join(map(str, _OLDEST_JINJA))} or later, "

@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any
 
 from llama_from_scratch.tokenizer.added_tokens import TokenFinder
-from llama_from_scratch.tokenizer.batch import encode_batch
+from llama_from_scratch.tokenizer.batch import EncodesBatches
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer, join_bytes
 from llama_from_scratch.tokenizer.hugging_face.json_values import get
 from llama_from_scratch.tokenizer.hugging_face.pair_merging import merge_pairs
@@ -34,7 +34,7 @@ _REPLACE = {"type": "Replace", "pattern": {"String": BLANK}, "content": " "}
 _STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
 
-class JsonTokenizer(Prompted):
+class JsonTokenizer(EncodesBatches, Prompted):
     """Text to ids and back, by the `parts` of a tokenizer.json.
 
     `bos`, `eos`: the names of the tokens that begin and end a text, None for none. Raises
@@ -130,20 +130,6 @@ class JsonTokenizer(Prompted):
 
     def _pieces_of(self, text: str) -> list[str]:
         return self._cut(self._normalize(text), True)
-
-    def encode_batch(
-        self, texts: Iterable[str], *, n_workers: int | None = None, bos: bool = False,
-        eos: bool = False, allowed_special: SpecialNames = frozenset(),
-        disallowed_special: SpecialNames = frozenset(),
-    ) -> list[list[int]]:
-        """The ids of each text, as `encode` gives them, by `n_workers` processes.
-
-        None is one for each core, but little text stays in this process. Raises what `encode`
-        raises, at the first text where it does.
-        """
-        encode = partial(self.encode, bos=bos, eos=eos, allowed_special=allowed_special,
-                         disallowed_special=disallowed_special)
-        return encode_batch(encode, texts, n_workers=n_workers)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of `ids`; those of two halves join to those of the whole, as a stream needs.
