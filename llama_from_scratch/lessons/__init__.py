@@ -1,9 +1,11 @@
 """What the notebooks need around the library.
 
-    check        the kit that judges: equal, function, gradients, compare
+    check        the kit that judges: equal, function, answers, gradients, compare
     exercises    read from the notebooks, shown on demand, ticked off
-    figures      still pictures, all with one look
+    mistakes     what mistaken readers get, a module for each chapter
+    figures      still pictures and drawings, all with one look
     widgets      pictures with controls, for any function that draws
+    learner      guesses before answers, attempts, help, milestones
     views        pictures and widgets of models, tokenizers, runs and the emulated GPU
     authoring    how the notebooks themselves are made, checked and copied
 
@@ -18,6 +20,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llama_from_scratch.lessons.figures import measured as measured
     from llama_from_scratch.lessons.figures.losses import plot_losses as plot_losses
+    from llama_from_scratch.lessons.learner import milestones as milestones
+    from llama_from_scratch.lessons.learner import predict as predict
+    from llama_from_scratch.lessons.learner.attempts import attempt as attempt
+    from llama_from_scratch.lessons.learner.remembering import remember as remember
     from llama_from_scratch.lessons.views import gpu as gpu
     from llama_from_scratch.lessons.views import inspect_model as inspect_model
     from llama_from_scratch.lessons.views import sizes as sizes
@@ -29,11 +35,12 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "gpu": "views.gpu", "inspect_model": "views.inspect_model", "measured": "figures.measured",
-    "sizes": "views.sizes",
+    "milestones": "learner.milestones", "predict": "learner.predict", "sizes": "views.sizes",
 }
 _HOMES = {
     "ChatWindow": "views.chat", "Conversation": "views.chat", "LivePlot": "widgets.live",
-    "ProgressView": "widgets.course", "explore": "widgets.explorer",
+    "ProgressView": "widgets.course", "attempt": "learner.attempts",
+    "explore": "widgets.explorer", "remember": "learner.remembering",
     "plot_losses": "figures.losses",
 }
 

@@ -1,37 +1,41 @@
-"""The reader's copy of a chapter: blanks for solutions, and a line that records what passes."""
+"""The reader's copy of a chapter: blanks for solutions, no outputs, hints on demand.
+
+The copy says in its first cell of code that it remembers what the reader does.
+"""
 
 from pathlib import Path
 
 from llama_from_scratch.files import replacing_file
 from llama_from_scratch.lessons.authoring.form import canonical, read_notebook, tags_of
-from llama_from_scratch.lessons.exercises.reading import read_exercises
+from llama_from_scratch.lessons.exercises.reading import HINT, read_exercises
 
-RECORD = """
+REMEMBER = """
 
-# Reached only if everything above is right.
-from llama_from_scratch.lessons import exercises
+from llama_from_scratch.lessons import remember
 
-exercises.passed("{id}")"""
+remember()  # keeps your guesses and what you solve in runs/progress.json"""
 
 
 def student(path: Path, folder: Path) -> Path:
-    """Writes the reader's copy: solutions become NotImplementedError; what follows has no output.
+    """Writes the reader's copy: solutions become NotImplementedError, and nothing has an output.
 
-    A block opened by `### BEGIN SOLUTION: what to do` hands its words to the error. An exercise
-    ends with the call that records it. Raises FileExistsError, and writes nothing, where the reader
-    already has a copy and has worked in it.
+    A block opened by `### BEGIN SOLUTION: what to do` gives its words to the error. Hints are taken
+    out of the text: a click shows them. Raises FileExistsError, and writes nothing, where the
+    reader already has a copy and has worked in it.
     """
     import nbformat
 
     nb = nbformat.reads(canonical(read_notebook(path)), as_version=4)
     by_cell = {exercise.cell: exercise for exercise in read_exercises(path)}
-    is_open = False
     for position, cell in enumerate(nb.cells):
-        if position in by_cell and cell.cell_type == "code":
-            is_open = True
-            cell.source = by_cell[position].stub + RECORD.format(id=by_cell[position].id)
-        if is_open and cell.cell_type == "code":
+        if cell.cell_type == "markdown" and "**Exercise" in cell.source:
+            cell.source = HINT.sub("", cell.source)
+        if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
+            if position in by_cell:
+                cell.source = by_cell[position].stub
+    if codes := [cell for cell in nb.cells if cell.cell_type == "code"]:
+        codes[0].source += REMEMBER
     nb.cells = [cell for cell in nb.cells if "teacher-only" not in tags_of(cell)]
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / path.name

@@ -12,6 +12,9 @@ from pathlib import Path
 
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
+FOLDED = "folded"
+"""The tag of a cell whose code JupyterLab hides until it is clicked: drawing, not the lesson."""
+
 SLUG = re.compile(r"[a-z0-9_]+-\d{2,}")
 KERNEL_FILE = re.compile(r"\S*ipykernel_\d+[/\\]\d+\.py")
 
@@ -40,7 +43,9 @@ def canonical(nb: dict) -> str:
     count = 0
     for cell in nb.cells:
         tags = cell.metadata.get("tags", [])
-        cell.metadata = nbformat.from_dict({"tags": tags} if tags else {})
+        cell.metadata = nbformat.from_dict(
+            ({"tags": tags} if tags else {})
+            | ({"jupyter": {"source_hidden": True}} if FOLDED in tags else {}))
         if cell.cell_type == "code":
             count += 1
             cell.execution_count = count

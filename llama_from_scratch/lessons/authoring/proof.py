@@ -1,25 +1,56 @@
-"""The proof that every solution passes, every stub fails, and a copy differs only in its blanks."""
+"""The proof that exercises do what they promise, and that a copy differs only as it should.
 
+Each solution passes, each blank says that it is not tried yet, and each known mistake is refused by
+its name.
+"""
+
+from dataclasses import dataclass
 from pathlib import Path
 
-from llama_from_scratch.lessons.authoring.copies import RECORD, student
+from llama_from_scratch.lessons import mistakes
+from llama_from_scratch.lessons.authoring.copies import REMEMBER, student
 from llama_from_scratch.lessons.authoring.executing import CELL_TIMEOUT_S, client
 from llama_from_scratch.lessons.authoring.form import read_notebook, tags_of
-from llama_from_scratch.lessons.exercises.reading import cells_of, read_exercises
+from llama_from_scratch.lessons.check.known import Mistake
+from llama_from_scratch.lessons.exercises.reading import (
+    HINT,
+    Exercise,
+    cells_of,
+    read_exercises,
+)
+
+_ATTACK = """\
+from llama_from_scratch.lessons import mistakes as _mistakes
+{of} = _mistakes.of("{id}")[{number}].wrong
+{of}.__name__ = "{of}"
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Trial:
+    """A cell that is run before a solution, and what is expected of it."""
+
+    cell: dict
+    exercise: Exercise
+    mistake: Mistake | None
+    """None for the blank."""
 
 
 def prove(path: Path) -> list[str]:
-    """A sentence for each solution that fails, stub that passes, or other change in the copy.
+    """Returns a sentence for each promise of the exercises that is broken.
 
-    Runs the notebook once, in one kernel: before each exercise the stub, which must raise
-    NotImplementedError, then the solution, which must not. That is also the order in which a reader
-    runs them.
+    Runs the notebook once, in one kernel: for each exercise first the blank, which must say that it
+    is not tried yet, then each known mistake, which the check must refuse and name, then the
+    solution, which must pass. That is also the order in which a reader runs them.
     """
-    return prove_copy(path) + _prove_stubs(path)
+    return prove_copy(path) + _prove_trials(path)
 
 
 def prove_copy(path: Path) -> list[str]:
-    """A sentence for each difference between a notebook and its copy but blanks. Runs nothing."""
+    """Returns a sentence for each difference between a notebook and its copy that should not be.
+
+    Runs nothing. The copy has blanks for solutions, no hints, no outputs, and remembers.
+    """
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
@@ -30,20 +61,21 @@ def prove_copy(path: Path) -> list[str]:
     by_cell = {exercise.cell: exercise for exercise in read_exercises(path)}
     if len(copy) != len(originals):
         return [f"the copy has {len(copy)} cells, the notebook has {len(originals)} for readers"]
+    has_remembered = False
     for (position, original), cell in zip(originals, copy, strict=True):
         before, after = "".join(original["source"]), "".join(cell["source"])
-        if position in by_cell:
-            tail = RECORD.format(id=by_cell[position].id)
-            is_right = (after.endswith(tail)
-                        and _without_blanks(before) == _without_raises(after.removesuffix(tail)))
+        if cell["cell_type"] == "code" and not has_remembered:
+            has_remembered, is_right = True, after == before + REMEMBER
+        elif position in by_cell:
+            is_right = _without_blanks(before) == _without_raises(after)
+        elif "**Exercise" in before:
+            is_right = HINT.sub("", before) == after
         else:
             is_right = before == after
         if not is_right:
             problems.append(f"cell {position + 1} differs in more than its blanks")
-        first = min((position for position in by_cell if position is not None),
-                    default=len(originals) + 1)
-        if cell.get("outputs") and position >= first:
-            problems.append(f"cell {position + 1} of the copy shows what follows from a solution")
+        if cell.get("outputs"):
+            problems.append(f"cell {position + 1} of the copy has an output")
     return problems
 
 
@@ -67,30 +99,62 @@ def _without_raises(source: str) -> list[str | None]:
             for line in source.splitlines()]
 
 
-def _prove_stubs(path: Path) -> list[str]:
-    import nbformat
+def _prove_trials(path: Path) -> list[str]:
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     nb = read_notebook(path)
     by_cell = {exercise.cell: exercise for exercise in read_exercises(path)}
-    cells, stubs = [], {}
+    cells, trials, problems = [], [], []
     for position, cell in enumerate(nb.cells):
         if position in by_cell and cell.cell_type == "code":
             exercise = by_cell[position]
-            stub = nbformat.v4.new_code_cell(exercise.stub, metadata={"tags": ["raises-exception"]})
-            stubs[exercise.id] = stub
-            cells.append(stub)
+            if exercise.opening not in exercise.source:
+                problems.append(f"exercise {exercise.id} checks inside of `{exercise.opening}`")
+                cells.append(cell)
+                continue
+            here = [_trial(exercise, source, mistake) for source, mistake in _sources(exercise)]
+            trials += here
+            cells += [trial.cell for trial in here]
         cells.append(cell)
     nb.cells = cells
     try:
         client(nb, path.parent, CELL_TIMEOUT_S).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        return [f"the notebook does not run to its end with stubs tried first: {error}"]
-    problems = []
-    for exercise_id, stub in stubs.items():
-        errors = [out.ename for out in stub.outputs if out.output_type == "error"]
-        if errors not in (["NotImplementedError"], ["NotWritten"]):
-            problems.append(f"the stub of exercise {exercise_id} must raise NotImplementedError "
-                            f"and raised {errors[0] if errors else 'nothing'}: call what is to be "
-                            "written after its definition")
-    return problems
+        return [*problems, "the notebook does not run to its end with blanks and mistakes tried "
+                           f"first: {error}"]
+    return problems + [words for trial in trials if (words := _verdict(trial))]
+
+
+def _sources(exercise: Exercise) -> list[tuple[str, Mistake | None]]:
+    """The cell with its blank, then with each known mistake in the place of the solution."""
+    found: list[tuple[str, Mistake | None]] = [(exercise.stub, None)]
+    for number, mistake in enumerate(mistakes.of(exercise.id)):
+        attack = _ATTACK.format(of=mistake.of, id=exercise.id, number=number)
+        found.append((exercise.source.replace(exercise.opening, attack + exercise.opening, 1),
+                      mistake))
+    return found
+
+
+def _trial(exercise: Exercise, source: str, mistake: Mistake | None) -> _Trial:
+    import nbformat
+
+    cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["raises-exception"]})
+    return _Trial(cell=cell, exercise=exercise, mistake=mistake)
+
+
+def _verdict(trial: _Trial) -> str | None:
+    errors = [out for out in trial.cell.outputs if out.output_type == "error"]
+    said = "".join(out.text for out in trial.cell.outputs if out.output_type == "stream")
+    name = trial.exercise.id
+    if trial.mistake is None:
+        if not errors and f"{name} is not tried yet" in said:
+            return None
+        raised = errors[0].ename if errors else "nothing"
+        return (f"the blank of exercise {name} must say that it is not tried yet and raised "
+                f"{raised}: call what is to be written inside of `{trial.exercise.opening}`")
+    if not errors:
+        return f"exercise {name} passes a mistake: {trial.mistake.words}"
+    if trial.mistake.words not in errors[0].evalue:
+        return (f"exercise {name} refuses a mistake, but does not name it: {trial.mistake.words}; "
+                f"it says {errors[0].ename}: {errors[0].evalue[:300]}")
+    return None

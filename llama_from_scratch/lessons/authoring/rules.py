@@ -13,13 +13,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_from_scratch.lessons.authoring.form import canonical, read_notebook, tags_of
+from llama_from_scratch.lessons.authoring.form import FOLDED, canonical, read_notebook, tags_of
 from llama_from_scratch.lessons.exercises.reading import SOLUTION
 
 COMMAND = "python -m llama_from_scratch.lessons.authoring"
 
 TAGS = {"nbval-ignore-output", "raises-exception", "gpu", "slow", "exercise", "teacher-only",
-        "parameters"}
+        "parameters", FOLDED}
 
 MAX_NOTEBOOK_BYTES = 500_000
 GOOD_FIGURE_CHARS, MAX_FIGURE_CHARS = 60_000, 100_000

@@ -18,6 +18,7 @@ from jaxtyping import Shaped
 from torch import Tensor
 
 from llama_from_scratch.lessons.check.diagnosis.catalog import diagnose
+from llama_from_scratch.lessons.check.diagnosis.numbers import related
 from llama_from_scratch.lessons.check.diagnosis.sameness import wide
 from llama_from_scratch.lessons.check.words import counted, describe, dtype_name, is_plural, short
 from llama_from_scratch.shapes import LEGEND
@@ -218,7 +219,8 @@ def _of_numbers(mine: Any, expected: Any, name: str, tolerance: Tolerance) -> st
     if (mine == expected or abs(mine - expected) <= atol + rtol * abs(expected)
         or (mine != mine and expected != expected)):
         return None
-    cause = None if is_whole else diagnose(torch.tensor(mine), torch.tensor(expected))
+    cause = related(mine, expected) or (
+        None if is_whole else diagnose(torch.tensor(mine), torch.tensor(expected)))
     return f"{name} is {mine!r}, expected is {expected!r}." + ("\n  likely cause: "
                                                                f"{cause}" if cause else "")
 

@@ -1,10 +1,11 @@
-"""Compares what a function returns and its gradients with a reference.
+"""Compares what a function returns, and its gradients, with what they should be.
 
-`function` compares what it returns, and `gradients` what flows back through it. Used in the
-exercises of every notebook.
+`function` compares what it returns with what a reference returns, `answers` with values, and
+`gradients` also compares what flows back through it. Used in the exercises of every notebook.
 """
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -28,6 +29,8 @@ from llama_from_scratch.lessons.check.difference import (
     difference,
 )
 from llama_from_scratch.lessons.check.failures import CheckFailed
+from llama_from_scratch.lessons.check.known import named as named_mistake
+from llama_from_scratch.lessons.check.known import with_mistake
 from llama_from_scratch.lessons.check.words import counted, describe, name_of
 
 TIME_LIMIT_S = 10.0
@@ -52,18 +55,27 @@ def function(
     __tracebackhide__ = True
     tolerance, name = checked_tolerance(rtol, atol), _checked_name(mine, name)
     calls = arguments(inputs)
-    for number, given in enumerate(calls, start=1):
-        note = about(mine, given, number=number, of=len(calls))
-        expected, handed = call(reference, copied(given)), copied(given)
-        answer = guarded(mine, handed, name=name, note=note, time_limit_s=time_limit_s)
-        _refuse_difference(answer, expected, name, note, tolerance)
-        before, after = named(mine, given), named(mine, handed)
-        if changed := [key for key, value in before.items()
-                       if _is_comparable(value)
-                       and difference(after[key], value, name=key, tolerance=(0.0, 0.0))]:
-            raise CheckFailed(f"{name} returns the right values, but changes its argument "
-                              f"{changed[0]}; work on a copy, without methods that end in _ and "
-                              f"without assigning to parts of it.\n{note}")
+    _refuse_wrong(mine, calls, expected=lambda number: call(reference, copied(calls[number])),
+                  name=name, tolerance=tolerance, time_limit_s=time_limit_s)
+    print(f"✓ {name} is right for {counted(len(calls), 'input')}")
+
+
+def answers(
+    mine: Any, expected: Iterable[tuple[Any, Any]], *, name: str | None = None,
+    rtol: float | int | None = None, atol: float | int | None = None,
+    time_limit_s: float | int = TIME_LIMIT_S,
+) -> None:
+    """Prints one line if `mine` returns what is expected, for each pair (input, expected value).
+
+    This is for exercises whose reference would give the solution away. Inputs and errors are as for
+    `function`.
+    """
+    __tracebackhide__ = True
+    tolerance, name = checked_tolerance(rtol, atol), _checked_name(mine, name)
+    inputs, values = zip(*expected, strict=True)
+    calls = arguments(inputs)
+    _refuse_wrong(mine, calls, expected=values.__getitem__, name=name, tolerance=tolerance,
+                  time_limit_s=time_limit_s)
     print(f"✓ {name} is right for {counted(len(calls), 'input')}")
 
 
@@ -89,7 +101,9 @@ def gradients(
         expected = call(reference, handed)
         my_leaves, handed = _leaves(mine, given, keys)
         answer = guarded(mine, handed, name=name, note=note, time_limit_s=time_limit_s)
-        _refuse_difference(answer, expected, name, note, tolerance)
+        known = functools.partial(_known_gradients, given=given, answer=answer, leaves=my_leaves,
+                                  name=name, tolerance=tolerance)
+        _refuse_difference(answer, expected, name, note, tolerance, known=known)
         wanted, got = _gradients(expected, leaves), _gradients(answer, my_leaves)
         if not wanted:
             raise ValueError("gradients need a floating-point argument or parameter "
@@ -102,6 +116,8 @@ def gradients(
                                   f"way back, and so does an argument without use.\n{note}")
             if problem := difference(got[leaf], gradient, name=f"the gradient of {leaf}",
                                      tolerance=tolerance):
+                words = known()
+                problem = with_mistake(problem, words) if words else problem
                 raise CheckFailed(f"{name} returns the right values, but its backward pass "
                                   f"differs:\n{problem}\n{note}")
     n_parameters = sum(leaf.startswith(_PARAMETER) for leaf in wanted)
@@ -118,12 +134,67 @@ def _checked_name(mine: Any, name: str | None) -> str:
     return name or name_of(mine)
 
 
+def _refuse_wrong(
+    mine: Callable[..., Any], calls: list[Arguments], *, expected: Callable[[int], Any], name: str,
+    tolerance: Tolerance, time_limit_s: float | int,
+) -> None:
+    """Raises CheckFailed for the first call with another answer, or that changes an argument."""
+    __tracebackhide__ = True
+    given_answers: list[Any] = []
+    for number, given in enumerate(calls):
+        note = about(mine, given, number=number + 1, of=len(calls))
+        wanted, handed = expected(number), copied(given)
+        answer = guarded(mine, handed, name=name, note=note, time_limit_s=time_limit_s)
+        given_answers.append(answer)
+        known = functools.partial(_known, calls, given_answers, name=name, tolerance=tolerance)
+        _refuse_difference(answer, wanted, name, note, tolerance, known=known)
+        before, after = named(mine, given), named(mine, handed)
+        if changed := [key for key, value in before.items()
+                       if _is_comparable(value)
+                       and difference(after[key], value, name=key, tolerance=(0.0, 0.0))]:
+            raise CheckFailed(f"{name} returns the right values, but changes its argument "
+                              f"{changed[0]}; work on a copy, without methods that end in _ and "
+                              f"without assigning to parts of it.\n{note}")
+
+
 def _refuse_difference(
-    answer: Any, expected: Any, name: str, note: str, tolerance: Tolerance
+    answer: Any, expected: Any, name: str, note: str, tolerance: Tolerance, *,
+    known: Callable[[], str | None],
 ) -> None:
     __tracebackhide__ = True
     if problem := difference(answer, expected, name=f"what {name} returns", tolerance=tolerance):
-        raise CheckFailed(f"{problem}\n{note}")
+        words = known()
+        raise CheckFailed(f"{with_mistake(problem, words) if words else problem}\n{note}")
+
+
+def _known(
+    calls: list[Arguments], given_answers: list[Any], *, name: str, tolerance: Tolerance
+) -> str | None:
+    """The words of the known mistake that gives all the answers so far, or None."""
+    def explains(wrong: Callable[..., Any]) -> bool:
+        return all(difference(answer, call(wrong, copied(given)), name="", tolerance=tolerance)
+                   is None for given, answer in zip(calls, given_answers, strict=False))
+
+    return named_mistake(name, explains=explains)
+
+
+def _known_gradients(
+    *, given: Arguments, answer: Any, leaves: dict[str, Tensor], name: str, tolerance: Tolerance
+) -> str | None:
+    """The words of the known mistake that gives this answer and these gradients, or None."""
+    mine = _gradients(answer, leaves)
+
+    def explains(wrong: Callable[..., Any]) -> bool:
+        keys = list(named(wrong, given))
+        wrong_leaves, handed = _leaves(wrong, given, keys)
+        wrong_answer = call(wrong, handed)
+        if difference(answer, wrong_answer, name="", tolerance=tolerance):
+            return False
+        theirs = dict(zip(mine, _gradients(wrong_answer, wrong_leaves).values(), strict=False))
+        return len(theirs) == len(mine) and not any(
+            difference(mine[key], theirs[key], name="", tolerance=tolerance) for key in mine)
+
+    return named_mistake(name, explains=explains)
 
 
 def _is_comparable(value: Any) -> bool:
@@ -152,10 +223,11 @@ def _can_have_gradient(value: Any) -> bool:
 
 def _gradients(answer: Any, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
     outputs = [x for x in tensors(answer) if x.requires_grad]
-    if not outputs:
+    if not outputs or not leaves:
         return {}
     generator = torch.Generator().manual_seed(0)
     loss = sum((x * torch.randn(x.shape, generator=generator).to(x)).sum().real for x in outputs)
-    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True,
+                                retain_graph=True)
     return {key: gradient
             for key, gradient in zip(leaves, found, strict=True) if gradient is not None}

@@ -1,9 +1,10 @@
-"""Compares a value with what it should be, or with what it was before an experiment.
+"""Compares values with what they should be, or with what they were before an experiment.
 
-`equal` does the first, and `changed` the second. Used in the exercises and proofs of every
-notebook.
+`equal` compares one value, `numbers` the numbers at the end of a chapter, and `changed` a value
+with its own past. Used in the exercises and proofs of every notebook.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -15,6 +16,7 @@ from llama_from_scratch.lessons.check.difference import (
     same_kind,
 )
 from llama_from_scratch.lessons.check.failures import CheckFailed
+from llama_from_scratch.lessons.check.known import named, with_mistake
 from llama_from_scratch.lessons.check.words import describe, is_plural, short
 
 
@@ -31,11 +33,43 @@ def equal(
     CheckFailed if they differ.
     """
     __tracebackhide__ = True
-    if problem := difference(mine, expected, name=name, tolerance=checked_tolerance(rtol, atol)):
-        raise CheckFailed(problem)
+    tolerance = checked_tolerance(rtol, atol)
+    if problem := difference(mine, expected, name=name, tolerance=tolerance):
+        words = named(name, explains=lambda wrong: difference(
+            mine, wrong(), name=name, tolerance=tolerance) is None)
+        raise CheckFailed(with_mistake(problem, words) if words else problem)
     shape = (f", shape {tuple(expected.shape)}" if isinstance(expected, Tensor)
              and expected.ndim else "")
     print(f"✓ {name} {'are' if is_plural(name) else 'is'} right{shape}")
+
+
+def numbers(rows: Mapping[str, tuple[float | int, float | int, float | int]]) -> None:
+    """Prints a table of numbers that every reader should see.
+
+    A row is a name -> (what was computed, what is expected, the relative tolerance). The tolerance
+    is what another machine or version may change; 0 asks for equality. What was computed is shown
+    only where it is out of tolerance, so that the table is the same on every machine. Raises
+    CheckFailed, with the whole table, if a number is out of tolerance, and ValueError if there are
+    no rows.
+    """
+    __tracebackhide__ = True
+    if not rows:
+        raise ValueError("a table of numbers has rows: name -> (computed, expected, tolerance); "
+                         "got none")
+    width, wide = max(map(len, rows)), max(len(_number(row[1])) for row in rows.values())
+    lines, n_wrong = [], 0
+    for name, (mine, expected, rtol) in rows.items():
+        mine = mine.item() if isinstance(mine, Tensor) else mine
+        is_right = abs(mine - expected) <= rtol * abs(expected)
+        n_wrong += not is_right
+        room = f"± {rtol:.2g} of it" if rtol else "exactly"
+        tail = "" if is_right else f"   yours: {_number(mine)}"
+        lines.append(f"{'✓' if is_right else '✗'} {name:<{width}}  {_number(expected):>{wide}}  "
+                     f"{room}{tail}")
+    table = "\n".join(lines)
+    if n_wrong:
+        raise CheckFailed(f"{n_wrong} of {len(rows)} numbers are not as expected\n{table}")
+    print(table)
 
 
 def changed(
@@ -71,6 +105,10 @@ def changed(
             raise CheckFailed(f"{name} {went}: {_brief(baseline)} before, {_brief(mine)} now; a "
                               f"{asked} one is asked for")
     print(f"✓ {name} {has} changed: {_brief(baseline)} → {_brief(mine)}")
+
+
+def _number(value: float | int) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
 def _brief(value: Any) -> str:

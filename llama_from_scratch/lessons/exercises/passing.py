@@ -1,4 +1,4 @@
-"""What a reader asks of the exercises: a hint, a solution, to tick one off, and how much is done.
+"""What a reader asks of the exercises: hints, a solution, to tick one off, and how much is done.
 """
 
 from collections.abc import Sequence
@@ -26,12 +26,22 @@ class Text(str):
         return str(self)
 
 
-def hint(name: str | float, *, folder: Path = NOTEBOOKS) -> Text:
-    """The hint of an exercise, to be shown by a cell that ends with this call."""
+def hint(name: str | float, *, number: int = 1, folder: Path = NOTEBOOKS) -> Text:
+    """Returns a hint for an exercise; a cell that ends with this call shows it.
+
+    `number` counts from 1, and later hints are stronger. Raises ValueError if there are fewer.
+    """
     exercise = find(name, folder=folder)
-    hints = exercise.hints or ("there is none in the text. Read the task "
-                               "again, then the section it comes from.",)
-    return Text("\n\n".join(f"**Hint for {exercise.id}:** {words}" for words in hints))
+    hints = exercise.hints or ("there is none. Read the task again, then the section it comes "
+                               "from.",)
+    if not 1 <= number <= len(hints):
+        raise ValueError(f"{exercise.id} has {len(hints)} hint{'s' * (len(hints) != 1)}, counted "
+                         f'from 1; got number={number}. exercises.solution("{exercise.id}") shows '
+                         "a solution")
+    words = ("Hint", "Stronger hint", "Third hint")[min(number, 3) - 1]
+    more = (f'  \n*There is a stronger one: `exercises.hint("{exercise.id}", number={number + 1})`*'
+            if number < len(hints) else "")
+    return Text(f"**{words} for {exercise.id}:** {hints[number - 1]}{more}")
 
 
 def solution(name: str | float, *, folder: Path = NOTEBOOKS) -> Text:
@@ -47,12 +57,10 @@ def solution(name: str | float, *, folder: Path = NOTEBOOKS) -> Text:
 
 
 def passed(name: str | float, *, file: Path | None = None, folder: Path = NOTEBOOKS) -> None:
-    """Records that an exercise is done, and prints one line.
+    """Records that an exercise without code is done, and prints one line.
 
-    Readers' copies call it at the end of each exercise.
-
-    `file`: where to record, by default `runs/progress.json` in the repository. Exercises without
-    code are ticked off by hand: in a cell, or with `llama progress --done 12.4`.
+    `file`: where to record, by default `runs/progress.json` in the repository. In a terminal,
+    `llama progress --done 12.4` does the same.
     """
     exercise = find(name, folder=folder)
     mates = [mate.id for mate in read_exercises(folder / f"{exercise.chapter}.ipynb")]

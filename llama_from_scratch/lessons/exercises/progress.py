@@ -1,38 +1,53 @@
-"""Which exercises this reader has passed: one small JSON file in the repository's `runs/` folder.
+"""What this reader has done: one small JSON file in the repository's `runs/` folder.
 
-Two notebooks may finish an exercise at the same moment, so a change is read, made and written under
-a lock, and the file is replaced in one step. A file that cannot be read is kept beside the new one.
-Used by `exercises`, in every notebook.
+It holds the exercises that are done, how often each was tried and what help was taken, the guesses
+before the answers, and the milestones that were reached. Two notebooks may finish an exercise at
+the same moment, so a change is read, made and written under a lock, and the file is replaced in one
+step. A file that cannot be read is kept under another name. Used by `exercises` and `learner`, in
+every notebook.
 """
 
+import dataclasses
 import json
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from llama_from_scratch.files import locked, replacing_file
 
 PROGRESS = Path(__file__).resolve().parents[3] / "runs" / "progress.json"
-FORMAT = 1
+FORMAT = 2
+_OLD_FORMAT = 1
+"""It held nothing but the exercises that were done."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """The numbers of the exercises that are done, such as "12.1"."""
+    """The record of one reader. Exercises are named by their numbers, such as "12.1"."""
 
     passed: frozenset[str] = frozenset()
-    note: str = ""
+    milestones: frozenset[str] = frozenset()
+    """The numbers of the chapters whose milestone was reached."""
+    tries: Mapping[str, int] = field(default_factory=dict)
+    """Exercise -> how often it was checked with a wrong answer."""
+    helped: Mapping[str, int] = field(default_factory=dict)
+    """Exercise -> how many steps of help were taken: hints, then the solution."""
+    guesses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Question -> {"guess": ..., "answer": ..., "surprise": ...}, the last two once known."""
+    note: str = field(default="", compare=False)
     """What the reader should know, if the file was damaged."""
 
 
 def load(file: Path) -> Progress:
-    """Returns the progress in a file, with nothing passed if there is no file.
+    """Returns the progress in a file, an empty one if there is no file.
 
     A damaged file is renamed, and the note gives its new name.
     """
     try:
-        return Progress(passed=_parse(file.read_bytes()))
+        return _parse(file.read_bytes())
     except FileNotFoundError:
         return Progress()
     except ValueError:
@@ -41,33 +56,58 @@ def load(file: Path) -> Progress:
 
 
 def add(name: str, file: Path) -> Progress:
-    """Adds one exercise to a file and returns the progress that the file now holds.
+    """Adds one exercise that is done and returns the progress that the file now holds.
+
+    Raises OSError if the disk refuses.
+    """
+    return change(lambda now: dataclasses.replace(now, passed=now.passed | {name}), file)
+
+
+def change(changed: Callable[[Progress], Progress], file: Path) -> Progress:
+    """Replaces what a file holds by `changed` of it and returns that.
 
     Raises OSError if the disk refuses.
     """
     with locked(file):
-        before = _load_or_set_aside(file)
-        after = Progress(passed=before.passed | {name}, note=before.note)
-        content = {"format": FORMAT, "passed": sorted(after.passed)}
+        after = changed(_load_or_set_aside(file))
+        content = {
+            "format": FORMAT, "passed": sorted(after.passed),
+            "milestones": sorted(after.milestones), "tries": dict(after.tries),
+            "helped": dict(after.helped),
+            "guesses": {question: dict(guess) for question, guess in after.guesses.items()},
+        }
         with replacing_file(file) as unfinished:
             unfinished.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return after
 
 
-def _parse(data: bytes) -> frozenset[str]:
+def _parse(data: bytes) -> Progress:
     content = json.loads(data)
-    passed = (content.get("passed") if isinstance(content, dict)
-              and content.get("format") == FORMAT else None)
-    if not isinstance(passed, list) or not all(isinstance(name, str) for name in passed):
-        raise ValueError(f"a progress file is a JSON object with format {FORMAT} and a list of "
-                         f"numbers; got {data[:80]!r}")
-    return frozenset(passed)
+    if not isinstance(content, dict) or content.get("format") not in (_OLD_FORMAT, FORMAT):
+        _refuse(data)
+    names = ("passed", "milestones") if content["format"] == FORMAT else ("passed",)
+    tables = {"tries": int, "helped": int, "guesses": dict} if content["format"] == FORMAT else {}
+    for name in names:
+        listed = content.get(name)
+        if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
+            _refuse(data)
+    for name, kind in tables.items():
+        table = content.get(name)
+        if not isinstance(table, dict) or not all(isinstance(x, kind) for x in table.values()):
+            _refuse(data)
+    return Progress(**{name: frozenset(content[name]) for name in names},
+                    **{name: content[name] for name in tables})
+
+
+def _refuse(data: bytes) -> None:
+    raise ValueError(f"a record of progress is a JSON object of format {FORMAT} with lists and "
+                     f"tables; got {data[:80]!r}")
 
 
 def _load_or_set_aside(file: Path) -> Progress:
     """To be called under the lock: another process may have repaired the file since it was read."""
     try:
-        return Progress(passed=_parse(file.read_bytes()))
+        return _parse(file.read_bytes())
     except FileNotFoundError:
         return Progress()
     except ValueError:

@@ -23,7 +23,7 @@ HEAD = re.compile(
     r"\((?P<stars>★{1,3})(?:, (?P<minutes>\d+) min)?(?:, (?P<kind>[^)\d]+))?\)\.\*\*[ \t]*"
     r"(?P<text>\S.*?)(?=\n+\*\*Exercise|\n+#|\s*\Z)", re.S)
 # Code and formulas inside a hint may hold asterisks.
-HINT = re.compile(r"\s*\*Hint: ((?:`[^`]*`|\$[^$]*\$|[^*`$])+)\*")
+HINT = re.compile(r"\s*\*(?:Hint|Stronger hint): ((?:`[^`]*`|\$[^$]*\$|[^*`$])+)\*")
 SENTENCE = re.compile(r"(?:`[^`]*`|\$[^$]*\$|[^`$])*?[.?!](?=\s|$)")
 SOLUTION = re.compile(
     r"^(?P<indent>[ \t]*)### BEGIN SOLUTION(?::[ \t]*(?P<task>.*?))?[ \t]*\n"
@@ -63,6 +63,11 @@ class Exercise:
     def stub(self) -> str:
         """What the reader gets: each solution replaced by a NotImplementedError with its task."""
         return SOLUTION.sub(_blank, self.source)
+
+    @property
+    def opening(self) -> str:
+        """The line that opens the block of its checks."""
+        return f'with attempt("{self.id}"):'
 
     @property
     def solution(self) -> str:

@@ -47,7 +47,7 @@ def test_failure_shows_shapes_with_letters_place_count_largest_and_cause():
     (torch.tensor([1, 0]), torch.tensor([True, False]), "yours is int64, expected is bool"),
     (torch.tensor([1, 2]), torch.tensor([1.0, 2.0]), "right values in the wrong type"),
     (x_BHTS.bfloat16(), x_BHTS, "dtype  bfloat16"), (2, 3, "your result is 2, expected is 3."),
-    (math.e / math.log(2), math.e, "likely cause: every value is 1/ln 2 times"),
+    (math.e / math.log(2), math.e, "likely cause: 1/ln 2 times"),
     (1.0, math.nan, "expected is nan"), (math.nan, 1.0, "is nan"),
     ("hello", "hallo", "your result is not what it should be: they part at character 1\n"),
     (b"a", b"bc", "1 byte, expected 2; they part at byte 0"),

@@ -1,0 +1,59 @@
+"""A block in which an exercise is checked.
+
+An exercise that is still blank is no failure: the block says so and the notebook goes on. After a
+wrong answer, help is offered. After a right one, the exercise is recorded. Used in every exercise.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+from llama_from_scratch.lessons import mistakes
+from llama_from_scratch.lessons.check.failures import CheckFailed
+from llama_from_scratch.lessons.check.known import looking_for
+from llama_from_scratch.lessons.exercises.progress import Progress
+from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS, find, read_exercises
+from llama_from_scratch.lessons.learner import help as offered
+from llama_from_scratch.lessons.learner.remembering import kept_file, note
+
+
+@contextlib.contextmanager
+def attempt(name: str) -> Iterator[None]:
+    """Runs the checks of an exercise, such as "13.1", in its block.
+
+    A blank ends the block with one line instead of an error. A check that fails knows the mistakes
+    that are listed for the exercise. In a reader's copy help is offered below, and what happened
+    is recorded. Raises what the checks raise otherwise; ValueError for an unknown exercise.
+    """
+    __tracebackhide__ = True
+    exercise = find(name)
+    try:
+        with looking_for(lambda: mistakes.of(name)):
+            yield
+    except NotImplementedError as blank:
+        task = f": {str(blank).rpartition('is yet to be written: ')[2]}" if str(blank) else ""
+        print(f"{name} is not tried yet{task}")
+        _offer(name)
+        return
+    except (CheckFailed, AssertionError):
+        note(lambda now: dataclasses.replace(
+            now, tries={**now.tries, name: now.tries.get(name, 0) + 1}))
+        _offer(name)
+        raise
+    after = note(lambda now: dataclasses.replace(now, passed=now.passed | {name}))
+    if after is not None:
+        _tell(after, name, exercise.chapter)
+
+
+def _offer(name: str) -> None:
+    """Shows the help, in a reader's copy."""
+    if kept_file() is not None:
+        offered.show(name)
+
+
+def _tell(after: Progress, name: str, chapter: str) -> None:
+    mates = [mate.id for mate in read_exercises(NOTEBOOKS / f"{chapter}.ipynb")]
+    if after.note:
+        print(after.note)
+    print(f"✓ exercise {name} is done: {len(after.passed.intersection(mates))} of "
+          f"{len(mates)} in this chapter")

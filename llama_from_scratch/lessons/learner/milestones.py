@@ -1,0 +1,82 @@
+"""Milestones: the reader's own part inside the models that were published.
+
+A milestone is the end of a chapter: what the reader wrote takes the place of the library's part in
+a tiny twin of every Llama that has it, and each must compute what it computed before. A milestone
+that is reached is noted, and the tour's map shows it.
+"""
+
+import contextlib
+import copy
+import dataclasses
+import io
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import nn
+
+from llama_from_scratch import family
+from llama_from_scratch.lessons.check import CheckFailed, compare
+from llama_from_scratch.lessons.learner.remembering import note
+from llama_from_scratch.model.transformer import Llama
+
+_N_TOKENS = 24
+
+
+def models(
+    chapter: str, part: str, *, put_in: Callable[[Llama], None],
+    generations: Sequence[str] = family.GENERATIONS,
+) -> None:
+    """Prints one line if `put_in` puts the reader's part into twins that compute as before.
+
+    `part` names it in words, such as "your attention". A twin has every part of its generation, at
+    tiny sizes and with random weights. Raises CheckFailed, with the first module that diverges, if
+    a twin computes something else, and ValueError if `put_in` changes no module.
+    """
+    __tracebackhide__ = True
+    for generation in generations:
+        torch.manual_seed(0)
+        reference = Llama(family.tiny(generation)).eval()
+        mine = copy.deepcopy(reference)
+        before = _kinds(mine)
+        put_in(mine)
+        if _kinds(mine) == before:
+            raise ValueError("put_in puts the reader's part in the place of one of the model's "
+                             "modules; it changed none. Assign it, such as "
+                             "layer.attention.attend = MyAttention()")
+        ids_BT = torch.randint(reference.config.vocab_size, (2, _N_TOKENS),
+                               generator=torch.Generator().manual_seed(1))
+        _same(mine, reference, ids_BT, words=f"{part} in {_title(generation)}")
+    names = ", ".join(map(_title, generations))
+    reached(chapter, f"{part} works in {names}: their twins compute as before")
+
+
+def reached(chapter: str, words: str, *, proof: Callable[[], object] | None = None) -> None:
+    """Prints that the milestone of a chapter is reached, after `proof` ran without an error.
+
+    In a reader's copy it is noted, and the map of the tour shows it.
+    """
+    __tracebackhide__ = True
+    if proof is not None:
+        proof()
+    note(lambda now: dataclasses.replace(now, milestones=now.milestones | {chapter}))
+    print(f"⚑ milestone {chapter}: {words}")
+
+
+def _same(mine: nn.Module, reference: nn.Module, ids_BT: torch.Tensor, *, words: str) -> None:
+    __tracebackhide__ = True
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):  # one line for all twins is enough
+            compare(mine, reference, ids=ids_BT)
+    except CheckFailed as problem:
+        failure = CheckFailed(f"with {words}, the model computes something else\n{problem}")
+    else:
+        return
+    raise failure
+
+
+def _kinds(model: nn.Module) -> list[tuple[str, type]]:
+    return [(name, type(module)) for name, module in model.named_modules()]
+
+
+def _title(generation: str) -> str:
+    return generation.replace("llama-", "Llama ")

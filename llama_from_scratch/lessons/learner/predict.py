@@ -1,0 +1,185 @@
+"""Ask before the answer, compare afterwards.
+
+    predict.number("13.a", "the variance of the scores for K = 128")
+    ...                                        # the cells that find it out
+    predict.compare("13.a", 128, within=0.1)
+
+A question is named by its chapter and a letter. It shows a field for the guess, and nothing of the
+answer. `compare` says how the two compare, and `surprises` lists at the end of a chapter where the
+reader's guesses were furthest off. Where no guess was made, `compare` gives the answer alone.
+Used in every chapter.
+"""
+
+import dataclasses
+import html
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets
+
+from llama_from_scratch.lessons.figures.look import BLUE, ORANGE
+from llama_from_scratch.lessons.learner import guessing
+from llama_from_scratch.lessons.learner.remembering import note, now
+
+KEEP = "This is my guess"
+_N_HANDLES_MAX = 12
+
+_asked: dict[str, "Question"] = {}
+"""The questions of this kernel, by name."""
+
+
+class Question(ipywidgets.VBox):
+    """A question with a field for the guess; `keep` is its button, `words` what it answers."""
+
+    def __init__(
+        self, name: str, text: str, *, field: ipywidgets.Widget, value: Callable[[], Any],
+    ) -> None:
+        self.name, self.text, self.field, self._value = name, text, field, value
+        self.keep = ipywidgets.Button(description=KEEP, layout={"width": "auto"})
+        self.keep.on_click(lambda _: self.take())
+        self.words = ipywidgets.HTML()
+        self.guess: Any = now().guesses.get(name, {}).get("guess")
+        label = ipywidgets.HTML(f"<b>Your guess:</b> {html.escape(text)}")
+        super().__init__([label, field, ipywidgets.HBox([self.keep, self.words])])
+        if self.guess is not None:
+            self._say(f"You guessed: {guessing.shown(self.guess)}.")
+        _asked[name] = self
+
+    def take(self) -> None:
+        """Keeps what is in the field as the guess, or says in words what is wrong with it."""
+        try:
+            self.guess = self._value()
+        except ValueError as error:
+            self._say(str(error))
+            return
+        note(lambda before: dataclasses.replace(
+            before, guesses={**before.guesses, self.name: {"guess": self.guess}}))
+        self._say(f"You guessed: {guessing.shown(self.guess)}. Now find out.")
+
+    def _say(self, words: str) -> None:
+        self.words.value = f'<div role="status">{html.escape(words)}</div>'
+
+    def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
+        still = {"text/plain": f"Your guess: {self.text} (run the cell to write it down)"}
+        return super()._repr_mimebundle_(**settings) | still
+
+
+def number(name: str, text: str) -> Question:
+    """A question with a field for a number; `text` says which, with its unit."""
+    field = ipywidgets.Text(placeholder="such as 1,000 or 2^10 or 3/4 or 25 %",
+                            layout={"width": "20em"})
+    question = Question(name, text, field=field, value=lambda: guessing.parse(field.value))
+    field.on_submit(lambda _: question.take())
+    return question
+
+
+def choice(name: str, text: str, options: Sequence[str]) -> Question:
+    """A question with options; one of them is the answer that `compare` gets."""
+    field = ipywidgets.RadioButtons(options=list(options), value=None,
+                                    layout={"width": "max-content"})
+
+    def chosen() -> str:
+        if field.value is None:
+            raise ValueError("choose one first")
+        return field.value
+
+    question = Question(name, text, field=field, value=chosen)
+    question.options = tuple(options)
+    return question
+
+
+def words(name: str, text: str) -> Question:
+    """A question that is answered in a sentence, which the reader compares by themselves."""
+    field = ipywidgets.Textarea(placeholder="in your own words", rows=2,
+                                layout={"width": "min(36em, 100%)"})
+
+    def written() -> str:
+        if not field.value.strip():
+            raise ValueError("write a sentence first")
+        return field.value.strip()
+
+    question = Question(name, text, field=field, value=written)
+    question.is_in_words = True
+    return question
+
+
+def sketch(
+    name: str, text: str, *, x: Sequence[Any], low: float, high: float,
+    labels: tuple[str, str] = ("x", "y"),
+) -> Question:
+    """A question whose answer is a curve: a handle at each x, between `low` and `high`.
+
+    `labels`: the words for both axes, with units. `compare` gets one number for each x.
+    """
+    if not 2 <= len(x) <= _N_HANDLES_MAX or not low < high:
+        raise ValueError(f"a sketch has 2 to {_N_HANDLES_MAX} places and low < high; got "
+                         f"{len(x)} places, low={low}, high={high}")
+    handles = [ipywidgets.FloatSlider(
+        value=(low + high) / 2, min=low, max=high, step=(high - low) / 50, description=str(place),
+        orientation="vertical", layout={"height": "11em", "width": "4em"}) for place in x]
+    field = ipywidgets.VBox([
+        ipywidgets.HTML(f"Height: {html.escape(labels[1])}. Below: {html.escape(labels[0])}."),
+        ipywidgets.HBox(handles, layout={"flex_flow": "row wrap"})])
+    question = Question(name, text, field=field,
+                        value=lambda: [handle.value for handle in handles])
+    question.x, question.labels, question.handles = list(x), labels, handles
+    return question
+
+
+def compare(name: str, answer: Any, *, within: float = 0.1) -> Any:
+    """Shows the answer to a question, and how the reader's guess compares with it.
+
+    `answer`: a number, one of the options, a sentence, or the heights of a curve. `within`: how far
+    a number may be off to count as right, as a part of the answer. Returns a figure for a curve
+    that was guessed. Raises ValueError for a question that was not asked in this kernel, or an
+    answer that its options do not have.
+    """
+    question = _asked.get(name)
+    if question is None:
+        raise ValueError(f"a guess is compared after it was asked for; run the cell with {name!r} "
+                         f"first. Asked so far: {', '.join(_asked) or 'nothing'}")
+    if (options := getattr(question, "options", None)) and answer not in options:
+        raise ValueError(f"the answer to {name} is one of {', '.join(options)}; got {answer!r}")
+    if question.guess is None:
+        print(f"answer {name}: {guessing.shown(answer)}")
+        return None
+    if hasattr(question, "is_in_words"):
+        print(f"You wrote: {question.guess}\nOne answer: {answer}")
+        return None
+    verdict = guessing.judge(question.guess, answer, within=within)
+    note(lambda before: dataclasses.replace(before, guesses={**before.guesses, name: {
+        "guess": question.guess, "answer": answer, "surprise": verdict.surprise}}))
+    print(f"{verdict.words}" + ("" if verdict.is_right
+                                else f" The answer: {guessing.shown(answer)}."))
+    return _curves(question, answer) if hasattr(question, "x") else None
+
+
+def surprises(chapter: str) -> None:
+    """Prints the reader's guesses in a chapter, such as "13", from the most surprising one on."""
+    found = {name: guess for name, guess in now().guesses.items()
+             if name.partition(".")[0] == chapter and "surprise" in guess}
+    if not found:
+        print("no guesses are noted for this chapter: in your own copy this line lists them")
+        return
+    ranked = sorted(found.items(), key=lambda item: -item[1]["surprise"])
+    n_right = sum(guess["surprise"] == 0 for guess in found.values())
+    print(f"{n_right} of {len(found)} guesses were right.")
+    for name, guess in ranked:
+        if guess["surprise"] > 0:
+            text = _asked[name].text if name in _asked else "a question"
+            print(f"  {name}  {text}: you guessed {guessing.shown(guess['guess'])}, it is "
+                  f"{guessing.shown(guess['answer'])}")
+
+
+def _curves(question: Question, answer: Sequence[float]) -> Any:
+    import matplotlib.pyplot as plt
+
+    places = range(len(question.x))
+    fig, ax = plt.subplots()
+    ax.plot(places, question.guess, "o--", color=ORANGE, label="your guess")
+    ax.plot(places, answer, "o-", color=BLUE, label="the answer")
+    ax.set_xticks(places, list(map(str, question.x)))
+    ax.set(xlabel=question.labels[0], ylabel=question.labels[1], title=question.text)
+    ax.legend()
+    plt.close(fig)
+    return fig
