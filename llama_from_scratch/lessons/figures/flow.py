@@ -22,8 +22,10 @@ from llama_from_scratch.lessons.figures.look import BLACK, BLUE, SIGNED, TINTS
 
 MAX_WIDTH = 9.0
 TITLE_PT, NAME_PT, SMALL_PT = 13, 12, 10
-STEPS = {"weights": TINTS[1], "plain": "#ECECEC", "choice": TINTS[2], "memory": TINTS[4]}
-"""The ground of a step: it has weights, has none, chooses, or keeps something for later."""
+STEPS = {"weights": TINTS[1], "plain": "#ECECEC", "choice": TINTS[2], "memory": TINTS[4],
+         "focus": TINTS[0]}
+"""The ground of a step: it has weights, has none, chooses, keeps something for later, or is the one
+that the drawing is about."""
 _LINE, _PAD, _GAP, _TITLE = 0.19, 0.1, 0.06, 0.42
 
 
@@ -210,7 +212,8 @@ class Drawing:
         for node in self.nodes:
             _draw_node(ax, node)
         for text, x, y, align in self.notes:
-            ax.text(x, y, text, fontsize=SMALL_PT, va="center", ha=align, color="0.25",
+            ax.text(x, y, text, fontsize=SMALL_PT, ha=align, color="0.25",
+                    va="center" if "\n" in text else "center_baseline",
                     parse_math=False, linespacing=1.25)
         return fig
 
