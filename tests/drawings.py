@@ -3,10 +3,17 @@
 import itertools
 
 import matplotlib.pyplot as plt
+from matplotlib.colors import to_rgb
 
 from llama_from_scratch.lessons.figures import flow, look
 
 _SLACK = 0.02
+
+
+def faults(figure, drawing):
+    """Everything that is wrong with a drawing; empty if nothing is."""
+    return [*overlaps(drawing), *texts_outside(figure, drawing), *crossings(drawing),
+            *covered_words(figure, drawing), *bad_grounds(figure)]
 
 
 def overlaps(drawing):
@@ -37,6 +44,75 @@ def texts_outside(figure, drawing):
     return found
 
 
+def crossings(drawing):
+    """(label or points of an arrow, name of a node that it runs through)."""
+    return [(arrow.label or arrow.points, node.name) for arrow in drawing.arrows
+            for node in drawing.nodes if _runs_through(arrow.points, _box(node, -3 * _SLACK))]
+
+
+def covered_words(figure, drawing):
+    """(words, what lies on them): words outside the nodes that a line, node or word crosses."""
+    renderer, ax, found = figure.canvas.get_renderer(), figure.axes[0], []
+    inside = {line for node in drawing.nodes for line in node.lines}
+    free = [*(note.text for note in drawing.notes), *(a.label for a in drawing.arrows if a.label),
+            *(name for name, _ in drawing.frames)]
+    boxes = []
+    for text in ax.texts:
+        if text.get_text() not in free or _is_in_a_node(text, drawing, inside):
+            continue
+        (x0, y0), (x1, y1) = ax.transData.inverted().transform(
+            text.get_window_extent(renderer).get_points())
+        boxes.append((text.get_text(), (x0, min(y0, y1), x1, max(y0, y1))))
+    for words, box in boxes:
+        found += [(words, node.name) for node in drawing.nodes if _meet(box, _box(node, 0.0))]
+        found += [(words, "an arrow") for arrow in drawing.arrows
+                  if _runs_through(arrow.points, box)]
+        for name, nodes in drawing.frames:
+            left, top, right, bottom = flow._around(name, nodes)
+            edge = ((left, top), (right, top), (right, bottom), (left, bottom), (left, top))
+            found += [(words, f"the frame {name}")] if _runs_through(edge, box) else []
+    found += [(a[0], b[0]) for a, b in itertools.combinations(boxes, 2) if _meet(a[1], b[1])]
+    return found
+
+
+def bad_grounds(figure):
+    """What a dark page would swallow: a ground that is not white, words too pale for it."""
+    is_white = figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
+    words = [] if is_white else ["the ground is not white"]
+    if not figure.get_label():
+        words.append("no sentence says what to see")
+    if figure.get_figwidth() > flow.MAX_WIDTH + 1e-9:
+        words.append("wider than a page")
+    return words + [text.get_text() for text in figure.axes[0].texts
+                    if text.get_fontsize() < flow.SMALL_PT or sum(to_rgb(text.get_color())) == 2.0]
+
+
+def _is_in_a_node(text, drawing, inside):
+    x, y = text.get_position()
+    return text.get_text() in inside and any(
+        abs(n.x - x) < 1e-6 and abs(n.y - y) < n.height / 2 for n in drawing.nodes)
+
+
+def _box(node, slack):
+    return (node.x - node.width / 2 - slack, node.y - node.height / 2 - slack,
+            node.x + node.width / 2 + slack, node.y + node.height / 2 + slack)
+
+
+def _meet(a, b):
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
+
+
+def _runs_through(points, box):
+    """Whether a line comes into a box; it is looked at in steps of a hundredth of an inch."""
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
+        n = int(max(abs(x1 - x0), abs(y1 - y0)) * 100) + 1
+        for i in range(n + 1):
+            x, y = x0 + (x1 - x0) * i / n, y0 + (y1 - y0) * i / n
+            if box[0] < x < box[2] and box[1] < y < box[3]:
+                return True
+    return False
+
+
 def noted(monkeypatch):
     """A list that receives each drawing and its figure as they are made."""
     for key, value in dict(plt.rcParams).items():  # restored after the test
@@ -44,8 +120,8 @@ def noted(monkeypatch):
     look.style()
     made, figure = [], flow.Drawing.figure
 
-    def note(self):
-        made.append((self, figure(self)))
+    def note(self, see):
+        made.append((self, figure(self, see)))
         return made[-1][1]
 
     monkeypatch.setattr(flow.Drawing, "figure", note)

@@ -49,7 +49,9 @@ def text_to_vectors(model: Llama, tokenizer: Tokenizer, *, text: str) -> Figure:
     for words, y in (("pieces", 1.75), ("ids", 2.35), ("vectors", 4.2)):
         drawing.note(words, (0.1, y))
     drawing.note(f"T × D = {len(ids)} × {config.dim:,}", (0.1, 4.45))
-    return drawing.figure()
+    return drawing.figure(
+        f"The text becomes {len(ids)} pieces, each piece one id, and each id one row of "
+        f"{config.dim:,} numbers of the embedding: the colors are its first 12.")
 
 
 def attention(model: Llama, *, n_tokens: int = 6) -> Figure:
@@ -96,7 +98,9 @@ def attention(model: Llama, *, n_tokens: int = 6) -> Figure:
     drawing.arrow(found, out)
     end = drawing.tensor("out", (4.15, 4.3), shape=_axes("BTD", seen["wo out"][0]))
     drawing.arrow(out, end)
-    return drawing.figure()
+    return drawing.figure(
+        f"One x goes three ways. Queries have {config.n_heads} heads, keys and values "
+        f"{config.n_kv_heads}; only keys and values go into the cache, and v is not turned.")
 
 
 def feed_forward(part: FeedForward, *, n_tokens: int = 6) -> Figure:
@@ -120,7 +124,9 @@ def feed_forward(part: FeedForward, *, n_tokens: int = 6) -> Figure:
     drawing.arrow(wide, down)
     end = drawing.tensor("out", (8.3, 1.2), shape=_axes("BTD", seen["w_down out"][0]))
     drawing.arrow(down, end)
-    return drawing.figure()
+    return drawing.figure(
+        "One copy of x opens a gate, number by number, for the other; the width grows from "
+        f"{part.w_gate.in_features:,} to {part.w_gate.out_features:,} and returns.")
 
 
 def model(llama: Llama, *, n_tokens: int = 6) -> Figure:
@@ -145,7 +151,7 @@ def model(llama: Llama, *, n_tokens: int = 6) -> Figure:
         part = drawing.step(title, (left, 1.3), does="weights", detail=detail)
         drawing.arrow((left, y), norm, label="reads")
         drawing.arrow(norm, part)
-        drawing.arrow(part, (plus.x, part.y), plus, label="adds")
+        drawing.arrow(part, (plus.x, part.y), plus, label="adds", is_left=True)
         parts += [norm, part, plus]
     drawing.frame(f"Block, {config.n_layers} times", parts)
     last = drawing.step("norm, output", (7.85, y), does="weights", detail="the head")
@@ -154,7 +160,9 @@ def model(llama: Llama, *, n_tokens: int = 6) -> Figure:
     drawing.arrow(last, logits)
     sizes = " × ".join(f"{size:,}" for size in stream.values())
     drawing.note(f"the residual stream, {' '.join(stream)} = {sizes} all along", (2.5, y + 0.45))
-    return drawing.figure()
+    return drawing.figure(
+        f"The orange road has the same shape from the first of {config.n_layers} blocks to the "
+        "last: attention and feed-forward read from it through a norm and add to it.")
 
 
 def _axes(names: Sequence[str], shape: Sequence[int]) -> dict[str, int]:

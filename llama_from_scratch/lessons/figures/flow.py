@@ -8,9 +8,11 @@ window of 900 pixels.
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
@@ -20,8 +22,10 @@ from llama_from_scratch.lessons.figures.look import BLACK, BLUE, SIGNED, TINTS
 
 MAX_WIDTH = 9.0
 TITLE_PT, NAME_PT, SMALL_PT = 13, 12, 10
-STEPS = {"weights": TINTS[1], "plain": "#ECECEC", "choice": TINTS[2], "memory": TINTS[4]}
-"""The ground of a step: it has weights, has none, chooses, or keeps something for later."""
+STEPS = {"weights": TINTS[1], "plain": "#ECECEC", "choice": TINTS[2], "memory": TINTS[4],
+         "focus": TINTS[0]}
+"""The ground of a step: it has weights, has none, chooses, keeps something for later, or is the one
+that the drawing is about."""
 _LINE, _PAD, _GAP, _TITLE = 0.19, 0.1, 0.06, 0.42
 
 
@@ -35,6 +39,7 @@ class Node:
     height: float
     lines: tuple[str, ...]
     kind: str
+    color: str = "white"
 
     @property
     def left(self) -> tuple[float, float]:
@@ -58,6 +63,28 @@ class Node:
         return self.lines[0]
 
 
+class Arrow(NamedTuple):
+    """A line through points, with words at its last stretch.
+
+    `is_left`: the words are left of an upright stretch, otherwise right of it.
+    """
+
+    points: tuple[tuple[float, float], ...]
+    label: str
+    color: str
+    has_head: bool
+    is_left: bool
+
+
+class Note(NamedTuple):
+    """Words in a drawing, outside its nodes. `x` is their left edge, center or right edge."""
+
+    text: str
+    x: float
+    y: float
+    align: str
+
+
 class Drawing:
     """A drawing that grows: tensors, steps and signs at places, and arrows between them.
 
@@ -67,9 +94,9 @@ class Drawing:
     def __init__(self, title: str) -> None:
         self.title = title
         self.nodes: list[Node] = []
-        self.arrows: list[tuple[tuple[tuple[float, float], ...], str, str]] = []
+        self.arrows: list[Arrow] = []
         self.frames: list[tuple[str, tuple[Node, ...]]] = []
-        self.notes: list[tuple[str, float, float]] = []
+        self.notes: list[Note] = []
 
     def tensor(
         self, name: str, at: tuple[float, float], *, shape: Mapping[str, int] | None = None,
@@ -105,6 +132,30 @@ class Drawing:
         self.nodes.append(node)
         return node
 
+    def cell(
+        self, text: str, at: tuple[float, float], *, color: str = "white", width: float = 0.0,
+        height: float = 0.28,
+    ) -> Node:
+        """A small box with a ground of any color, such as one id, one thread or one row.
+
+        `width` is at least that of its longest line.
+        """
+        lines = tuple(text.split("\n"))
+        widest = max(_width(line, SMALL_PT) for line in lines)
+        node = Node(x=at[0], y=at[1], width=max(width, widest + 0.12 if widest else 0.0),
+                    height=max(height, _LINE * len(lines) + 0.07 if widest else 0.0), lines=lines,
+                    kind="cell", color=color)
+        self.nodes.append(node)
+        return node
+
+    def key(self, colors: Mapping[str, str], at: tuple[float, float]) -> None:
+        """What colors mean, in a line from `at` on: words -> color."""
+        x, y = at
+        for words, color in colors.items():
+            self.cell("", (x + 0.12, y), color=color, width=0.24, height=0.17)
+            self.note(words, (x + 0.32, y))
+            x += 0.32 + _width(words, SMALL_PT) + 0.3
+
     def sign(self, sign: str, at: tuple[float, float]) -> Node:
         """An operation of two: a circle with "+" or "×"."""
         node = Node(x=at[0], y=at[1], width=0.32, height=0.32, lines=(sign,), kind="sign")
@@ -112,11 +163,13 @@ class Drawing:
         return node
 
     def arrow(
-        self, *places: Node | tuple[float, float], label: str = "", color: str = BLACK
+        self, *places: Node | tuple[float, float], label: str = "", color: str = BLACK,
+        has_head: bool = True, is_left: bool = False,
     ) -> None:
         """A line through places, with a head at its end; between two nodes from edge to edge.
 
         A node that comes first or last is left or entered on the side that faces the next place.
+        `is_left`: the label is left of an upright line.
         """
         points = [(p.x, p.y) if isinstance(p, Node) else p for p in places]
         first, last = places[0], places[-1]
@@ -124,38 +177,44 @@ class Drawing:
             points[0] = _edge(first, points[1])
         if isinstance(last, Node):
             points[-1] = _edge(last, points[-2])
-        self.arrows.append((tuple(points), label, color))
+        self.arrows.append(Arrow(tuple(points), label, color, has_head, is_left))
 
     def frame(self, name: str, nodes: Sequence[Node]) -> None:
         """A dashed frame around nodes, with a name at its top left."""
         self.frames.append((name, tuple(nodes)))
 
-    def note(self, text: str, at: tuple[float, float]) -> None:
-        """Words beside the drawing, from their left edge on."""
-        self.notes.append((text, *at))
+    def note(self, text: str, at: tuple[float, float], *, align: str = "left") -> None:
+        """Words outside the nodes: `at` is their left edge, "center" or "right" edge."""
+        self.notes.append(Note(text, *at, align))
 
-    def figure(self) -> Figure:
-        """The drawing. Raises ValueError if it is wider than a page."""
+    def figure(self, see: str) -> Figure:
+        """The drawing, with one sentence of what to see in it as its label.
+
+        Its ground is white also where `look.style` was not called, so that it reads the same on a
+        dark page. Raises ValueError if it is wider than a page.
+        """
         left, top, right, bottom = self._extent()
         width, height = right - left, bottom - top + _TITLE
         if width > MAX_WIDTH:
             raise ValueError(f"a drawing is at most {MAX_WIDTH} inches wide, so that it can be "
                              f"read; this one is {width:.1f}. Put some of it on another line")
         width = max(width, _width(self.title, TITLE_PT, is_bold=True) + 4 * _PAD)
-        fig = plt.figure(figsize=(width, height), layout="none")
+        fig = plt.figure(figsize=(width, height), layout="none", facecolor="white")
+        fig.set_label(see)
         ax = fig.add_axes((0, 0, 1, 1), xlim=(left, left + width), ylim=(bottom, top - _TITLE))
         ax.axis("off")
         ax.text(left + _PAD, top - _TITLE + 0.24, self.title, fontsize=TITLE_PT, fontweight="bold",
                 va="center", parse_math=False)
         for name, nodes in self.frames:
             _draw_frame(ax, name, nodes)
-        for points, label, color in self.arrows:
-            _draw_arrow(ax, points, label, color)
+        for arrow in self.arrows:
+            _draw_arrow(ax, arrow)
         for node in self.nodes:
             _draw_node(ax, node)
-        for text, x, y in self.notes:
-            ax.text(x, y, text, fontsize=SMALL_PT, va="center", color="0.25", parse_math=False,
-                    linespacing=1.25)
+        for text, x, y, align in self.notes:
+            ax.text(x, y, text, fontsize=SMALL_PT, ha=align, color="0.25",
+                    va="center" if "\n" in text else "center_baseline",
+                    parse_math=False, linespacing=1.25)
         return fig
 
     def _put(
@@ -172,13 +231,18 @@ class Drawing:
     def _extent(self) -> tuple[float, float, float, float]:
         boxes = [(n.x - n.width / 2, n.y - n.height / 2 - _pile(n), n.x + n.width / 2 + _pile(n),
                   n.y + n.height / 2) for n in self.nodes]
-        boxes += [(x, y, x, y) for points, _, _ in self.arrows for x, y in points]
-        boxes += [(x, y - 0.1 * text.count("\n") - 0.1,
-                   x + max(_width(line, SMALL_PT) for line in text.splitlines()),
-                   y + 0.1 * text.count("\n") + 0.1) for text, x, y in self.notes]
+        boxes += [(x, y, x, y) for arrow in self.arrows for x, y in arrow.points]
+        boxes += [_around_note(note) for note in self.notes]
         boxes += [_around(name, nodes) for name, nodes in self.frames]
         lefts, tops, rights, bottoms = zip(*boxes, strict=True)
         return min(lefts) - 0.15, min(tops) - 0.1, max(rights) + 0.15, max(bottoms) + 0.15
+
+
+def _around_note(note: Note) -> tuple[float, float, float, float]:
+    width = max(_width(line, SMALL_PT) for line in note.text.splitlines())
+    left = note.x - {"left": 0.0, "center": 0.5, "right": 1.0}[note.align] * width
+    half = 0.1 * note.text.count("\n") + 0.1
+    return left, note.y - half, left + width, note.y + half
 
 
 def _width(text: str, size: int, *, is_bold: bool = False) -> float:
@@ -227,19 +291,22 @@ def _draw_frame(ax: Axes, name: str, nodes: Sequence[Node]) -> None:
             parse_math=False)
 
 
-def _draw_arrow(
-    ax: Axes, points: Sequence[tuple[float, float]], label: str, color: str
-) -> None:
-    xs, ys = zip(*points, strict=True)
-    ax.plot(xs[:-1], ys[:-1], color=color, linewidth=1.6, solid_capstyle="round",
+def _draw_arrow(ax: Axes, arrow: Arrow) -> None:
+    xs, ys = zip(*arrow.points, strict=True)
+    last = slice(None, -1) if arrow.has_head else slice(None)
+    ax.plot(xs[last], ys[last], color=arrow.color, linewidth=1.6, solid_capstyle="round",
             solid_joinstyle="round")
-    ax.add_patch(FancyArrowPatch(points[-2], points[-1], arrowstyle="-|>", mutation_scale=13,
-                                 shrinkA=0, shrinkB=0, color=color, linewidth=1.6))
-    if label:
+    if arrow.has_head:
+        ax.add_patch(FancyArrowPatch(arrow.points[-2], arrow.points[-1], arrowstyle="-|>",
+                                     mutation_scale=13, shrinkA=0, shrinkB=0, color=arrow.color,
+                                     linewidth=1.6))
+    if arrow.label:
         x, y = (xs[-2] + xs[-1]) / 2, (ys[-2] + ys[-1]) / 2
         is_flat = abs(ys[-1] - ys[-2]) < abs(xs[-1] - xs[-2])
-        ax.text(x if is_flat else x + _GAP, y - 0.1 if is_flat else y, label, fontsize=SMALL_PT,
-                color="0.25", ha="center" if is_flat else "left", va="center", parse_math=False)
+        side = "right" if arrow.is_left else "left"
+        ax.text(x if is_flat else x - _GAP if arrow.is_left else x + _GAP,
+                y - 0.12 if is_flat else y, arrow.label, fontsize=SMALL_PT, color="0.25",
+                ha="center" if is_flat else side, va="center", parse_math=False)
 
 
 def _draw_node(ax: Axes, node: Node) -> None:
@@ -251,6 +318,9 @@ def _draw_node(ax: Axes, node: Node) -> None:
         return
     if node.kind in ("vector", "clock"):
         (_draw_vector if node.kind == "vector" else _draw_clock)(ax, node)
+        return
+    if node.kind == "cell":
+        _draw_cell(ax, node)
         return
     is_tensor = node.kind.startswith("tensor")
     left, top = node.x - node.width / 2, node.y - node.height / 2
@@ -266,6 +336,18 @@ def _draw_node(ax: Axes, node: Node) -> None:
                 va="center", fontsize=NAME_PT if is_name else SMALL_PT, parse_math=False,
                 fontweight="bold" if is_name and is_tensor else "normal",
                 color=BLACK if is_name else "0.25")
+
+
+def _draw_cell(ax: Axes, node: Node) -> None:
+    ax.add_patch(Rectangle((node.left[0], node.top[1]), node.width, node.height,
+                           facecolor=node.color, edgecolor="0.35", linewidth=0.9))
+    red, green, blue = to_rgb(node.color)
+    is_bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.55
+    for i, line in enumerate(node.lines):
+        if line:
+            ax.text(node.x, node.y + (i - (len(node.lines) - 1) / 2) * _LINE, line, ha="center",
+                    va="center", fontsize=SMALL_PT, parse_math=False,
+                    color=BLACK if is_bright else "white")
 
 
 def _draw_vector(ax: Axes, node: Node) -> None:

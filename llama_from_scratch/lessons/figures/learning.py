@@ -52,7 +52,9 @@ def training_step(model: Llama, data: Packed, config: TrainConfig) -> Figure:
     drawing.arrow(clip, adamw, color=RED)
     drawing.arrow(adamw, (adamw.x, -0.15), (llama.x, -0.15), llama, color=RED)
     drawing.note(f"every weight moves, by {change:.1e} on average", (3.6, -0.3))
-    return drawing.figure()
+    return drawing.figure(
+        f"The targets are the inputs, one token later. The red way back changes every weight by "
+        f"{change:.1e} on average, at a loss of {step.loss:.2f}.")
 
 
 def _stop_after_one(step: object) -> None:

@@ -27,7 +27,9 @@ def pairs(rope: Rope, *, n_positions: int = 8, n_pairs: int = 4) -> Figure:
     for position in range(n_positions):
         drawing.note(f"{position}", (2.56 + 0.68 * position, below))
     drawing.note("position", (0.1, below))
-    return drawing.figure()
+    return drawing.figure(
+        "Each row is a pair of channels: the first turns fast and tells neighbors apart, the last "
+        "hardly turns and still tells far positions apart.")
 
 
 def _speed(freq: float) -> str:

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from drawings import noted, overlaps, texts_outside
+from drawings import faults, noted
 
 from llama_from_scratch import bundled, family, load
 from llama_from_scratch.lessons.figures import architecture
@@ -34,7 +34,7 @@ def test_every_drawing_is_legible_and_its_letters_are_those_of_the_legend(mini, 
     all_of(*mini)
     assert len(drawn) == 4
     for drawing, figure in drawn:
-        assert texts_outside(figure, drawing) == [] and overlaps(drawing) == [], drawing.title
+        assert faults(figure, drawing) == [], drawing.title
         for node in drawing.nodes:
             if node.kind.startswith("tensor") and len(node.lines) == 3:
                 names, sizes = node.lines[1].split(), node.lines[2].split(" × ")

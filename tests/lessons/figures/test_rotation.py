@@ -2,7 +2,7 @@ import math
 
 import matplotlib.pyplot as plt
 import pytest
-from drawings import noted, overlaps, texts_outside
+from drawings import faults, noted
 
 from llama_from_scratch import family
 from llama_from_scratch.lessons.figures import flow, rotation
@@ -14,14 +14,14 @@ def test_hands_are_those_of_the_model_and_turns_are_told(monkeypatch):
     rope = Rope(family.tiny("llama-2"))
     rotation.pairs(rope, n_positions=5, n_pairs=2)
     ((drawing, figure),) = made
-    assert texts_outside(figure, drawing) == [] and overlaps(drawing) == []
+    assert faults(figure, drawing) == []
     angles = [float(node.name) for node in drawing.nodes]
     n = len(rope.freq_R)
     for row, pair in enumerate((0, n - 1)):
         for position in range(5):
             expected = math.remainder(position * float(rope.freq_R[pair]), 2 * math.pi)
             assert angles[5 * row + position] == pytest.approx(expected, abs=1e-5)
-    notes = " ".join(text for text, _, _ in drawing.notes)
+    notes = " ".join(text for text, *_ in drawing.notes)
     assert "channels 0, 1\none turn: 6 tokens" in notes, "2 pi at one radian per token"
     assert f"channels {2 * n - 2}, {2 * n - 1}\n" in notes
 
@@ -29,7 +29,7 @@ def test_hands_are_those_of_the_model_and_turns_are_told(monkeypatch):
 def test_a_hand_points_where_its_angle_says():
     made = flow.Drawing("A title")
     made.clock(math.pi / 2, (1.0, 1.0))
-    circle, hand = made.figure().axes[0].patches
+    circle, hand = made.figure("What to see.").axes[0].patches
     (x0, y0), (x1, y1) = hand._posA_posB
     assert (x0, y0) == (1.0, 1.0) and x1 == pytest.approx(1.0) and y1 < y0, "up"
     assert circle.radius == pytest.approx(1.0 - y1)
