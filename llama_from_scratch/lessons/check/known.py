@@ -43,15 +43,16 @@ def looking_for(mistakes: Mistakes) -> Iterator[None]:
 
 
 def named(of: str, *, explains: Callable[[Callable[..., Any]], bool]) -> str | None:
-    """Returns the words of the first known mistake of this function that explains the answers.
+    """Returns the words of the known mistakes of a function that explain the answers, or None.
 
-    `explains` is called with `Mistake.wrong`. None if no mistake does.
+    `explains` is called with each `Mistake.wrong`. Several mistakes can give the same answers.
     """
-    return next((mistake.words for mistake in _KNOWN.get()()
-                 if mistake.of == of and explains(mistake.wrong)), None)
+    found = [mistake.words for mistake in _KNOWN.get()()
+             if mistake.of == of and explains(mistake.wrong)]
+    return "\n  or: ".join(found) or None
 
 
 def with_mistake(problem: str, words: str) -> str:
     """Returns the message of a difference with its mistake in place of a likely cause."""
     plain, _, _ = problem.partition("\n  likely cause: ")
-    return f"{plain}\n  the mistake: {words}. Exactly this comes out then."
+    return f"{plain}\n  exactly this comes out if: {words}"

@@ -62,7 +62,7 @@ def numbers(rows: Mapping[str, tuple[float | int, float | int, float | int]]) ->
         mine = mine.item() if isinstance(mine, Tensor) else mine
         is_right = abs(mine - expected) <= rtol * abs(expected)
         n_wrong += not is_right
-        room = f"± {rtol:.2g} of it" if rtol else "exactly"
+        room = f"± {100 * rtol:.2g} %" if rtol else "exactly"
         tail = "" if is_right else f"   yours: {_number(mine)}"
         lines.append(f"{'✓' if is_right else '✗'} {name:<{width}}  {_number(expected):>{wide}}  "
                      f"{room}{tail}")

@@ -10,6 +10,8 @@
 """
 
 from llama_from_scratch.lessons.figures import architecture as architecture
+from llama_from_scratch.lessons.figures import cache as cache
+from llama_from_scratch.lessons.figures import heads as heads
 from llama_from_scratch.lessons.figures import learning as learning
 from llama_from_scratch.lessons.figures import rotation as rotation
 from llama_from_scratch.lessons.figures.boxes import letters as letters

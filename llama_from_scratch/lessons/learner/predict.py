@@ -159,7 +159,7 @@ def surprises(chapter: str) -> None:
     found = {name: guess for name, guess in now().guesses.items()
              if name.partition(".")[0] == chapter and "surprise" in guess}
     if not found:
-        print("no guesses are noted for this chapter: in your own copy this line lists them")
+        print("no guesses yet in this chapter")
         return
     ranked = sorted(found.items(), key=lambda item: -item[1]["surprise"])
     n_right = sum(guess["surprise"] == 0 for guess in found.values())
