@@ -52,7 +52,7 @@ MODULES_MAY_IMPORT = {f"{PACKAGE}.kernels.emulator.debug_info": {"elftools"},
                       f"{PACKAGE}.checkpoint.hub": {"huggingface_hub"},
                       f"{PACKAGE}.tokenizer.chat_format.sandbox": {"jinja2"}}
 LESSONS_MAY_IMPORT = {"IPython", "ipywidgets", "matplotlib", "cycler", "PIL", "nbclient",
-                      "nbformat", "jupyter_client"}
+                      "nbformat", "jupyter_client", "mistune"}
 
 
 class Module(NamedTuple):

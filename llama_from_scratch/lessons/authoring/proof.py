@@ -20,8 +20,7 @@ from llama_from_scratch.lessons.exercises.reading import (
 )
 
 _ATTACK = """\
-from llama_from_scratch.lessons import mistakes as _mistakes
-{of} = _mistakes.of("{id}")[{number}].wrong
+from {module} import {function} as {of}
 {of}.__name__ = "{of}"
 """
 
@@ -128,8 +127,9 @@ def _prove_trials(path: Path) -> list[str]:
 def _sources(exercise: Exercise) -> list[tuple[str, Mistake | None]]:
     """The cell with its blank, then with each known mistake in the place of the solution."""
     found: list[tuple[str, Mistake | None]] = [(exercise.stub, None)]
-    for number, mistake in enumerate(mistakes.of(exercise.id)):
-        attack = _ATTACK.format(of=mistake.of, id=exercise.id, number=number)
+    for mistake in mistakes.of_chapter(exercise.chapter).get(exercise.id, ()):
+        attack = _ATTACK.format(of=mistake.of, module=mistake.wrong.__module__,
+                                function=mistake.wrong.__qualname__)
         found.append((exercise.source.replace(exercise.opening, attack + exercise.opening, 1),
                       mistake))
     return found
