@@ -24,7 +24,7 @@ def test_every_chapter_has_all_its_parts(path):
     ("check.numbers(", "print(", "numbers you should see"),
     ('predict.surprises("13")', "pass", "surprises"),
     ('milestones.models("13"', 'milestones.models("12"', "has a milestone"),
-    ("figures.heads.groups(", "draw(", "1 of 2 drawings"),
+    ("figures.", "pictures.", "0 of 2 drawings"),
     ("# The largest weight", "fig = 1 # The largest", "is folded and begins with a comment"),
 ])
 def test_each_part_that_is_missing_is_named(tmp_path, old, new, words):
