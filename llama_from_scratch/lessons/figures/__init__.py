@@ -36,7 +36,8 @@ a figure whose label is one sentence of what to see; its docstring has an exampl
         turns.round_trip                   who does what from message to message
     30  machine.threads                    blocks, warps, lanes, and the numbers that they hold
         machine.memory                     where numbers can be, how much room, how fast
-    31  rungs.first_access                 what a warp reads at once, rung by rung (also 32, 36)
+    31  rungs.owners                       which thread reads which number (also 30, 32, 36)
+        rungs.first_access                 what a warp reads at once, rung by rung (also 30, 32, 36)
         moving.plain_and_fused             bytes of plain operations and of a kernel (also 32, 36)
 """
 

@@ -52,3 +52,35 @@ def test_where_nothing_is_wasted_the_sentence_says_so(traces, monkeypatch):
 def test_an_array_that_is_not_read_is_refused(traces):
     with pytest.raises(ValueError, match="copy reads x; got y"):
         rungs.access(traces["apart"], "y")
+
+
+def test_owners_are_the_threads_that_read(traces, monkeypatch):
+    made = noted(monkeypatch)
+    rungs.owners(traces, "x")
+    ((drawing, figure),) = made
+    assert faults(figure, drawing) == []
+    assert rungs.first_owners(traces["apart"], "x") == {16 * i: (0, i) for i in range(4)}
+    assert rungs.first_owners(traces["beside"], "x") == {i: (0, i) for i in range(32)}
+    tops = sorted({node.y for node in drawing.nodes})
+    apart, beside = ([n for n in drawing.nodes if n.y == top] for top in tops)
+    assert sum(node.color != "white" for node in apart) == 4
+    assert sum(node.color != "white" for node in beside) == 32
+    assert sum(node.width for node in apart) == pytest.approx(64 * 0.104)
+    notes = [note.text for note in drawing.notes]
+    assert notes.count("thread 0 reads [0], once") == 2
+    plt.close("all")
+
+
+def test_all_reads_of_a_thread_are_told_in_stretches():
+    looped = program("""
+extern "C" __global__ void twice(const float* x, float* y) {
+    for (int again = 0; again < 2; again++)
+        for (int i = threadIdx.x * 2; i < 512; i += 64) y[i] = x[i] + x[i + 1];
+}
+""")
+    found = trace(looped, "twice", [torch.randn(512), torch.empty(512)], grid=1, block=32)
+    reads = rungs.reads_of(found, "x", block=0, thread=1)
+    assert reads == {64 * k + 2 + i: 2 for k in range(8) for i in range(2)}
+    assert rungs._ranges(reads) == "[2…3], [66…67], [130…131] and 5 more stretches, twice"
+    with pytest.raises(ValueError, match="does not read y"):
+        rungs.owners({"one": found}, "y")
