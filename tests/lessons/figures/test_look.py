@@ -1,5 +1,7 @@
 """The look that all pictures share, and the picture as a file."""
 
+import io
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -28,3 +30,11 @@ def test_style_sets_the_look_of_the_plots_of_this_kernel():
         assert plt.rcParams["axes.titleweight"] == "bold"
         torch.set_printoptions(profile="default")  # which style changes for the whole process
         assert plt.rcParams["axes.prop_cycle"].by_key()["color"] == list(figures.COLOURS)
+
+
+def test_a_picture_has_an_opaque_white_ground_for_dark_pages():
+    with matplotlib.rc_context():
+        figures.style()
+        pixels = plt.imread(io.BytesIO(figures.png(plt.subplots()[0])))
+    assert pixels.shape[2] == 3 or pixels[..., 3].min() == 1
+    assert pixels[0, 0, :3].tolist() == [1, 1, 1]
