@@ -1,5 +1,6 @@
 """What the notebooks need around the library.
 
+    beginning    begin: what every notebook calls first
     check        the kit that judges: equal, function, gradients, compare
     exercises    read from the notebooks, shown on demand, ticked off
     figures      still pictures, all with one look
@@ -16,6 +17,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llama_from_scratch.lessons.beginning import begin as begin
     from llama_from_scratch.lessons.figures import measured as measured
     from llama_from_scratch.lessons.figures.losses import plot_losses as plot_losses
     from llama_from_scratch.lessons.views import gpu as gpu
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views import sizes as sizes
     from llama_from_scratch.lessons.views.chat import ChatWindow as ChatWindow
     from llama_from_scratch.lessons.views.chat import Conversation as Conversation
+    from llama_from_scratch.lessons.widgets.busy import moving as moving
     from llama_from_scratch.lessons.widgets.course import ProgressView as ProgressView
     from llama_from_scratch.lessons.widgets.explorer import explore as explore
     from llama_from_scratch.lessons.widgets.live import LivePlot as LivePlot
@@ -33,8 +36,8 @@ _MODULES = {
 }
 _HOMES = {
     "ChatWindow": "views.chat", "Conversation": "views.chat", "LivePlot": "widgets.live",
-    "ProgressView": "widgets.course", "explore": "widgets.explorer",
-    "plot_losses": "figures.losses",
+    "ProgressView": "widgets.course", "begin": "beginning", "explore": "widgets.explorer",
+    "moving": "widgets.busy", "plot_losses": "figures.losses",
 }
 
 
