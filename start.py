@@ -1,7 +1,8 @@
 """Sets up the course in `.venv` and opens it, or runs every test. Needs only Python and pip.
 
-    python3 start.py                     open JupyterLab at the tour of the course
-    python3 start.py --mine              the same in your own copy, runs/mine, without solutions
+    python3 start.py                     open JupyterLab at the tour, in your own copy of the course
+                                         (runs/mine, without the solutions)
+    python3 start.py --originals         for authors: open the chapters themselves
     python3 start.py test [pytest ...]   run every test, all notebooks included
     python3 start.py gpu --out FOLDER    check and time the kernels on this machine's GPU;
                                          installs nothing
@@ -49,6 +50,14 @@ CUDA_NEED = 10 * GB
 CUDA_DOWNLOAD = "2.7 GB"  # the sum of the wheels that PyTorch 2.13.0 asks for on Linux
 
 LESSONS, MINE = "notebooks", "runs/mine"
+COPIED = ".copied.json"
+JUPYTER_SETTINGS = os.path.join(ROOT, "llama_from_scratch", "lessons", "jupyter_settings")
+# What JupyterLab writes into a notebook as soon as its kernel has started.
+ASK_KERNEL = """
+import json
+from ipykernel.ipkernel import IPythonKernel
+print(json.dumps(IPythonKernel.language_info))
+"""
 
 CELL_TIMEOUT_S = 300
 
@@ -296,9 +305,9 @@ def merge(stamp, want):
     return {"digest": want["digest"], "extras": extras, "is_cpu": stamp["is_cpu"] or want["is_cpu"]}
 
 
-def write_stamp(stamp, path):
+def write_json(value, path):
     with open(path + ".new", "w", encoding="utf-8") as file:
-        json.dump(stamp, file)
+        json.dump(value, file)
     os.replace(path + ".new", path)
 
 
@@ -548,7 +557,7 @@ def set_up(extras, is_cpu):
         say("Installing the course and what it needs (about 0.3 GB)")
         pip_install("torch==" + TORCH, "-e", ".[{}]".format(",".join(want["extras"])))
         install_compiler()
-        write_stamp(want, STAMP)
+        write_json(want, STAMP)
         if os.path.exists(UNFINISHED):
             os.remove(UNFINISHED)
 
@@ -625,23 +634,84 @@ def has_browser():
 
 
 def copy_lessons():
-    """Copies each chapter that is missing into the learner's folder, without its solutions.
+    """Copies each chapter into the reader's folder, without its solutions, and never over work.
 
-    A chapter that is there stays as it is.
+    A chapter that is missing is copied, and so is one that changed since its copy was made if
+    nothing was written into the copy. Of the others that changed, the names are printed.
     """
-    folder = os.path.join(ROOT, MINE)
+    folder, record = os.path.join(ROOT, MINE), os.path.join(ROOT, MINE, COPIED)
     names = sorted(os.listdir(os.path.join(ROOT, LESSONS)))
     chapters = [name for name in names if name.endswith(".ipynb")]
-    missing = [name for name in chapters if not os.path.exists(os.path.join(folder, name))]
+    originals = {name: digest_of(os.path.join(ROOT, LESSONS, name)) for name in chapters}
+    there = {name: digest_of(os.path.join(folder, name))
+             for name in chapters if os.path.exists(os.path.join(folder, name))}
+    copied = read_copied(record)
+    before = dict(copied)
+    for name in set(there) - set(copied):
+        # a copy that is older than the record: from now on changes are noticed
+        copied[name] = {"original": originals[name], "copy": ""}
+    changed = [name for name in there if copied[name]["original"] != originals[name]]
+    renewed = [name for name in changed if copied[name]["copy"] == there[name]]
+    missing = [name for name in chapters if name not in there] + renewed
     if missing:
         check_place(ROOT)
         say(f"Copying {len(missing)} of {len(chapters)} chapters to {MINE}, without the solutions")
+        for name in renewed:
+            os.remove(os.path.join(folder, name))
         command = [python(), "-m", "llama_from_scratch.lessons.authoring", "student", folder]
         command += [os.path.join(ROOT, LESSONS, name) for name in missing]
         subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-    if len(missing) < len(chapters):
+        language = ask_kernel()
+        for name in missing:
+            copy = os.path.join(folder, name)
+            write_language(copy, language)
+            copied[name] = {"original": originals[name], "copy": digest_of(copy)}
+    if copied != before:
+        write_json(copied, record)
+    kept = [name[:-len(".ipynb")] for name in changed if name not in renewed]
+    if kept:
+        say("These chapters changed since your copy was made, and your copy has your work in it, "
+            "so it stays as it is: " + ", ".join(kept) + ".\nTo read the new text: rename "
+            f"your copy in {MINE} and start again.")
+    elif len(missing) < len(chapters):
         say(f"Your work in {MINE} is as you left it. "
             "To begin a chapter again, rename or delete your copy.")
+
+
+def digest_of(path):
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def read_copied(path):
+    """From which original each copy was made: name -> digests of both, {} where nothing is known.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return {name: {"original": str(pair["original"]), "copy": str(pair["copy"])}
+                    for name, pair in json.load(file).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def ask_kernel():
+    """What the kernel says of its language when it starts."""
+    done = subprocess.run([python(), "-c", ASK_KERNEL], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.decode("utf-8"))
+
+
+def write_language(path, language):
+    """Puts the kernel's language into a notebook.
+
+    JupyterLab would write it on opening, and then ask whether to save what nobody has changed.
+    """
+    with open(path, encoding="utf-8") as file:
+        notebook = json.load(file)
+    notebook["metadata"]["language_info"] = language
+    with open(path + ".new", "w", encoding="utf-8", newline="\n") as file:
+        json.dump(notebook, file, indent=1, ensure_ascii=False, sort_keys=True)
+        file.write("\n")
+    os.replace(path + ".new", path)
 
 
 def lab_command(has_browser, is_root, folder):
@@ -659,7 +729,17 @@ def lab(is_quiet, folder):
     else:
         say("JupyterLab starts and opens in your browser. Stop with Ctrl-C.")
     command = lab_command(not is_quiet and has_browser(), is_root, folder)
-    return wait_for(subprocess.Popen(command, cwd=ROOT, env=activated()))
+    return wait_for(subprocess.Popen(command, cwd=ROOT, env=with_settings(activated())))
+
+
+def with_settings(variables):
+    """The environment variables with the course's settings of Jupyter before all others.
+
+    They answer the question about news, and have saved widgets keep their picture. What the reader
+    sets in JupyterLab comes before them.
+    """
+    others = [path for path in [variables.get("JUPYTER_CONFIG_PATH")] if path]
+    return dict(variables, JUPYTER_CONFIG_PATH=os.pathsep.join([JUPYTER_SETTINGS, *others]))
 
 
 def test_command(arguments):
@@ -719,7 +799,7 @@ def wait_for(process):
 
 
 def parse(argv):
-    usage = ("python3 start.py [--mine] [--cpu] [--no-browser]\n"
+    usage = ("python3 start.py [--originals] [--cpu] [--no-browser]\n"
              "       python3 start.py test [--cpu] [pytest arguments]\n"
              "       python3 start.py gpu --out FOLDER")
     parser = argparse.ArgumentParser(usage=usage, description=__doc__.splitlines()[0])
@@ -727,14 +807,14 @@ def parse(argv):
                         help="on Linux, take PyTorch's CPU build (smaller by 2.5 GB)")
     parser.add_argument("--no-browser", action="store_true",
                         help="print the address instead of opening it")
-    parser.add_argument("--mine", action="store_true",
-                        help="open your own copy of the course, without the solutions")
+    parser.add_argument("--originals", action="store_true",
+                        help="for authors: open the chapters themselves, not your own copy")
     is_test = argv[:1] == ["test"]
     options, rest = parser.parse_known_args(argv[1:] if is_test else argv)
     if rest and not is_test:
         parser.error(f"unknown: {' '.join(rest)}; the commands are nothing at all, test, or gpu")
-    if is_test and options.mine:
-        parser.error("--mine opens your copy; the tests are those of the course itself")
+    if is_test and options.originals:
+        parser.error("--originals opens the chapters; the tests are always those of the originals")
     return is_test, options, rest
 
 
@@ -748,9 +828,9 @@ def main(argv):
         teach_git()
         if is_test:
             return test(rest)
-        if options.mine:
+        if not options.originals:
             copy_lessons()
-        return lab(options.no_browser, MINE if options.mine else LESSONS)
+        return lab(options.no_browser, LESSONS if options.originals else MINE)
     except CannotStart as problem:
         write(sys.stderr, f"\nCannot start: {problem}\n")
     except OSError as problem:
