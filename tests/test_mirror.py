@@ -17,6 +17,7 @@ MAX_LINE = 100
 # Tests in a part's folder that belong to no single module, each with the reason.
 OF_NO_MODULE = {
     "tests/browser/test_browser.py": "moves every widget of every notebook in a real browser",
+    "tests/browser/test_reader.py": "goes through chapters as a reader does",
     "tests/checkpoint/test_llama_cpp.py": "compares with another program, over two formats",
     "tests/kernels/emulator/test_planted_bugs.py": "every tool of the emulator at once",
     "tests/notebooks/test_conftest.py": "how stored outputs are compared, in notebooks/conftest.py",
