@@ -15,7 +15,7 @@ a figure whose label is one sentence of what to see; its docstring has an exampl
         tokenizing.merge_tree              one word's merges as a tree, in their order
     11  norms.rms_norm                     square, mean, root, divide, weigh, with shapes
         norms.in_model                     where norms are, and the sizes that they receive
-    12  rotation.pairs                     pairs of channels as hands that turn
+    12  rotation.pairs                     pairs of channels as hands, at near and far positions
         rotation.in_layer                  q and k are turned before the cache, v is not
     13  architecture.attention             from x over q, k, v and heads to wo
         heads.groups                       which key/value head each query head reads

@@ -185,7 +185,7 @@ class Drawing:
         self.frames.append((name, tuple(nodes)))
 
     def note(self, text: str, at: tuple[float, float], *, align: str = "left") -> None:
-        """Words outside the nodes: `at` is their left edge, "center" or "right" edge."""
+        """Words outside the nodes. `at`: their left edge, or their `align`, "center" or "right"."""
         self.notes.append(Note(text, *at, align))
 
     def figure(self, see: str) -> Figure:

@@ -50,7 +50,8 @@ def first_access(traces: Mapping[str, Trace], array: str) -> Figure:
     n_wasted = SECTOR_BYTES * worst[2] - worst[1]
     return drawing.figure(
         (f"One access of \"{worst[0]}\" moves {SECTOR_BYTES * worst[2]:,} bytes for "
-         f"{worst[1]:,} that it asks for. " if n_wasted else "No access moves a byte in vain. ")
+         f"{worst[1]:,} that it asks for. " if n_wasted
+         else "Every access uses all bytes that it moves. ")
         + f"One of \"{most[0]}\" asks for the most, {most[1]:,} bytes with one instruction.")
 
 

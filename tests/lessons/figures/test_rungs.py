@@ -45,7 +45,7 @@ def test_where_nothing_is_wasted_the_sentence_says_so(traces, monkeypatch):
     made = noted(monkeypatch)
     rungs.first_access({"beside": traces["beside"]}, "x")
     ((_, figure),) = made
-    assert figure.get_label().startswith("No access moves a byte in vain.")
+    assert figure.get_label().startswith("Every access uses all bytes that it moves.")
     plt.close("all")
 
 
