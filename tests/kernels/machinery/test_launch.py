@@ -195,7 +195,7 @@ def test_the_gpus_machine_code_comes_from_nvrtc_for_its_capability(fake, monkeyp
     assert len(list(tmp_path.glob("*.cubin"))) == 1
 
     fake.fake_gpu(70, 1024, 0, 98304)
-    with pytest.raises(ValueError, match="it is of 7.0. Install a PyTorch built for an older CUDA"):
+    with pytest.raises(ValueError, match="it has 7.0. Install a PyTorch built for an older CUDA"):
         add(x, x)
     fake.fake_gpu(90, 1024, 0, 232448)
     with pytest.raises(nvrtc.CompileError, match=r"example.cu\(6\): error"):
