@@ -28,7 +28,7 @@ class Group:
 
 
 def decay_groups(model: nn.Module, *, weight_decay: float) -> list[Group]:
-    """All trainable parameters in at most two groups: matrices, which decay, and vectors.
+    """Returns all trainable parameters in at most two groups: matrices, which decay, and vectors.
 
     The embedding is one of the matrices. Vectors have no decay: a norm's weight is a scale near 1,
     which decay would pull to 0, and a bias multiplies no input.

@@ -142,7 +142,7 @@ def tool(name: str) -> str | None:
 
 
 def read_log(log: str) -> dict[str, EntryResources]:
-    """What ptxas, the assembler inside both compilers, logs of each entry point (`-v`)."""
+    """Returns what ptxas, the assembler of both compilers, logs for each entry point (`-v`)."""
     found = {}
     for section in re.split(r"Compiling entry function '(?=\w+')", log)[1:]:
         # After an entry point come the stacks and spills of the functions that it calls (pow, say).
@@ -156,7 +156,7 @@ def read_log(log: str) -> dict[str, EntryResources]:
 
 
 def read_sass(text: str) -> dict[str, dict[str, int]]:
-    """From a disassembly: each entry point's widest global load and store, and local accesses."""
+    """Returns each entry point's widest global load and store, and its number of local accesses."""
     facts = {}
     for section in re.split(r"^//-+ (?=\.)", text, flags=re.MULTILINE):
         if found := re.match(r"\.text\.(\w+)", section):
