@@ -152,7 +152,7 @@ def test_both_machines_refuse_the_same_mistakes(pretended, change, message):
 def test_a_fault_on_the_gpu_is_an_error_of_the_driver_with_what_to_do(pretended):
     x = PretendCuda(torch.zeros(64, dtype=torch.bfloat16))
     pretended.fake_fail(b"cuLaunchKernel", 700)
-    with pytest.raises(CudaError, match="start Python anew.*compute-sanitizer") as caught:
+    with pytest.raises(CudaError, match="start Python again.*compute-sanitizer") as caught:
         add(x, x)
     assert caught.value.is_sticky
     y = torch.zeros(64, dtype=torch.bfloat16)
