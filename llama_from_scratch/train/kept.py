@@ -35,7 +35,7 @@ def find(cache: Path, key: str) -> Path | None:
 
 
 def keep(cache: Path, key: str, *, make: Callable[[Path], None]) -> None:
-    """Keeps under `key` the folder that `make(path)` writes. Raises OSError where the disk refuses.
+    """Keeps the folder that `make(path)` writes under `key`. Raises OSError if that fails.
 
     Several processes may do so at once. Each writes a folder of its own and then renames it, unless
     another process has kept its folder first. What a killed process left behind is removed first.
