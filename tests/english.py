@@ -27,11 +27,10 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 PROSE = (
-    "*.md", "*.toml", "*.yml", "Makefile", ".ci/run", "data/*.md", "start.py",
+    "*.md", "pyproject.toml", "environment.yml", "Makefile", ".ci/run", "data/*.md", "start.py",
     "llama_from_scratch/**/*.py", "llama_from_scratch/**/*.cu", "llama_from_scratch/**/*.cuh",
     "llama_from_scratch/**/*.h", "benchmarks/*.py", "notebooks/*.ipynb",
 )
-IGNORED_SPELLINGS = ROOT / "tests" / "spelling_allowed.txt"
 
 
 class Passage(NamedTuple):
@@ -104,7 +103,7 @@ PATTERNS: dict[str, str] = {
     r"\bhalf way\b": "halfway",
     r"\bset-ups?\b": "setup (the noun), set up (the verb)",
     # calques: right word by word, and not how it is said
-    r"\b(?:stands?|stood|standing)\b(?! for\b| out\b| up\b| by\b| in(?: for\b|[,;:.]))":
+    r"\b(?:stands?|stood|standing)\b(?!-| for\b| out\b| up\b| by\b| in(?: for\b|[,;:.]))":
         "is, comes, appears, or the verb that says what it does",
     r"\b(?:lies|lying)\b|\b(?:may|must|can|will|would|should|to) lie\b": "is, is stored",
     rf"\b{BE} none\b(?<!there\sis\snone)(?<!there\sare\snone)(?<!there\swas\snone)":
@@ -176,18 +175,19 @@ FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2 *$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
 ADDRESS = re.compile(r"https?://[^\s)>\"']+|(?<=\]\()[^)\s]+(?=\))|\$\$.+?\$\$|\$[^$\n]+\$",
                      re.DOTALL)
+HIDDEN = "·"
 C_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 
 def hide(match: re.Match) -> str:
-    """As many backticks as the match has characters, so that no other text moves."""
-    return re.sub(r"[^\n]", "`", match[0])
+    """As many dots as the match has characters, so that no other text moves."""
+    return re.sub(r"[^\n]", HIDDEN, match[0])
 
 
 def comments_only(match: re.Match) -> str:
     """A fenced block with all hidden except what follows a `#`."""
     return "\n".join(hide(re.match(r".*", line)) if "# " not in line
-                     else "`" * line.index("# ") + line[line.index("# "):]
+                     else HIDDEN * line.index("# ") + line[line.index("# "):]
                      for line in match[0].split("\n"))
 
 
@@ -197,9 +197,9 @@ def of_markdown(text: str) -> str:
 
 
 def of_string(node: ast.expr) -> str:
-    """The words of a string or f-string, with backticks in place of values."""
+    """The words of a string or f-string, with a dot in place of values."""
     if isinstance(node, ast.JoinedStr):
-        return "".join(part.value if isinstance(part, ast.Constant) else "``"
+        return "".join(part.value if isinstance(part, ast.Constant) else HIDDEN
                        for part in node.values)
     return node.value
 
@@ -283,20 +283,29 @@ def passages(path: Path) -> Iterator[Passage]:
 
 
 def findings(passage: Passage, allowed: tuple[Allowed, ...] = ALLOWED) -> Iterator[Finding]:
-    """Each phrase of the table in a passage that is not allowed there."""
+    """Each phrase of the table in a passage that is not inside an allowed one."""
+    spans = [span for each in allowed for span in allowances(passage, each)]
     for pattern, advice in COMPILED.items():
         for match in pattern.finditer(passage.text):
-            near = passage.text[max(0, match.start() - 45) : match.end() + 45]
-            context = " ".join(near.split())
-            if not any(fnmatch.fnmatch(passage.path, each.path)
-                       and " ".join(each.phrase.lower().split()) in context.lower()
-                       for each in allowed):
-                yield Finding(passage.where(match.start()), " ".join(match[0].split()), context,
-                              advice)
+            if not any(start <= match.start() and match.end() <= end for start, end in spans):
+                near = passage.text[max(0, match.start() - 45) : match.end() + 45]
+                yield Finding(passage.where(match.start()), " ".join(match[0].split()),
+                              " ".join(near.split()), advice)
+
+
+def allowances(passage: Passage, allowed: Allowed) -> list[tuple[int, int]]:
+    """Where in the text the allowed phrase begins and ends, if the path is one of its paths."""
+    if not fnmatch.fnmatch(passage.path, allowed.path):
+        return []
+    phrase = r"\s+".join(map(re.escape, allowed.phrase.split()))
+    return [match.span() for match in re.finditer(phrase, passage.text, re.IGNORECASE)]
 
 
 def misspellings(all_passages: list[Passage]) -> list[str]:
-    """A line for each word that codespell's lists of misspellings and British spellings hold."""
+    """A line for each word that codespell takes for misspelled or British.
+
+    Its settings are in pyproject.toml, so `codespell README.md` finds the same.
+    """
     places, lines = [], []
     for passage in all_passages:
         for number, line in enumerate(passage.text.split("\n")):
@@ -307,9 +316,8 @@ def misspellings(all_passages: list[Passage]) -> list[str]:
         words = Path(folder) / "words.txt"
         words.write_text("\n".join(lines), encoding="utf-8")
         done = subprocess.run(
-            [sys.executable, "-m", "codespell_lib", "--builtin", "clear,rare,en-GB_to_en-US",
-             "--ignore-words", str(IGNORED_SPELLINGS), "--config", str(words.with_name("none")),
-             str(words)], capture_output=True, text=True, encoding="utf-8", cwd=folder)
+            [sys.executable, "-m", "codespell_lib", "--toml", "pyproject.toml", str(words)],
+            capture_output=True, text=True, encoding="utf-8", cwd=ROOT)
     if done.returncode not in (0, 65) or done.stderr.strip():
         raise RuntimeError(f"codespell failed: {done.stderr}")
     found = re.findall(r"words\.txt:(\d+): (.*)", done.stdout)
