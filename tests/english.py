@@ -69,11 +69,12 @@ class Allowed(NamedTuple):
 
 # --- the table ------------------------------------------------------------------------------------
 
+HIDDEN = "·"  # in place of what is not read
 BE = r"(?:is|are|was|were|be)"
 STATE = r"(?:is|are|has|have|can|cannot|could|may|must|would|will|needs?)"
 
-# A regular expression, in which case does not matter and a space is any white space (but not in a
-# lookbehind, which needs a fixed width), and what to write instead.
+# A regular expression, in which case does not matter and a space is any white space, and what to
+# write instead.
 PATTERNS: dict[str, str] = {
     # words that are no longer used, or not in this sense
     r"\banew\b": "again",
@@ -97,7 +98,7 @@ PATTERNS: dict[str, str] = {
     r"\b(?:wherein|whereby|therein|thereby|hereby|herein|hitherto|heretofore)\b": "in which; by it",
     r"\b(?:amid|amidst|unto|lest|albeit|nay|oft|yonder|thrice|naught|nought|ere|ought)\b":
         "a word in use today",
-    r"(?<!once\s)\bupon\b": "on",
+    r"\b(?!once\b)\w+ upon\b": "on",
     r"\blikewise\b": "also, in the same way",
     r"\bforthwith\b": "at once",
     r"\bhalf way\b": "halfway",
@@ -106,8 +107,7 @@ PATTERNS: dict[str, str] = {
     r"\b(?:stands?|stood|standing)\b(?!-| for\b| out\b| up\b| by\b| in(?: for\b|[,;:.]))":
         "is, comes, appears, or the verb that says what it does",
     r"\b(?:lies|lying)\b|\b(?:may|must|can|will|would|should|to) lie\b": "is, is stored",
-    rf"\b{BE} none\b(?<!there\sis\snone)(?<!there\sare\snone)(?<!there\swas\snone)":
-        "is not one; no ... is",
+    rf"(?:\b(?!there\b)\w+|{HIDDEN}) {BE} none\b": "is not one; no ... is",
     r"\bthose of\b": "name the thing again, or write 's",
     r"\b(?:than|is|are|with|from|and|or|as|like|equals?|by|to) that of\b":
         "name the thing again, or write 's",
@@ -117,8 +117,8 @@ PATTERNS: dict[str, str] = {
     r", for (?:nobody|no one|nothing|whoever|otherwise|there|then)\b": "because",
     rf", for (?:a|an|the|this|these|those|its|their|each|every) (?:(?!that\b)\w+ ){{1,2}}{STATE}\b":
         "because",
-    rf", as (?:it|they|there|he|she|we|no|none|nothing|nobody|otherwise|then) (?:\w+ )?{STATE}\b"
-    r"(?<!,\sas\sit\sis)": "because",
+    rf", as (?!it is\b)(?:it|they|there|he|she|we|no|none|nothing|nobody|otherwise|then) (?:\w+ )?{STATE}\b":
+        "because",
     rf", as (?:a|an|the|this|these|those|its|their|each|every) (?:(?!that\b)\w+ ){{1,2}}{STATE}\b":
         "because",
     r"\bas (?:right angles|the rules?) wants?\b": "as the rule predicts",
@@ -134,7 +134,7 @@ PATTERNS: dict[str, str] = {
     r"\bhears? of\b|\bheard of\b": "is called with, receives",
     r"\btells? of\b|\btold of\b": "shows, reports, describes",
     r"\bknows? of\b": "knows, has",
-    rf"(?<!what\s)\b{BE} (?:also |then |not )?(?:said|told)\b(?! to\b)":
+    rf"(?:\b(?!what\b)\w+|{HIDDEN}) {BE} (?:also |then |not )?(?:said|told)\b(?! to\b)":
         "names, reports, prints; distinguishes",
     r"\b(?:refus\w+|said|says?|saying|answers?|answered|told|tells?|explain\w*|named?) "
     r"(?:\w+ )?in words\b": "with a message that says ...",
@@ -175,7 +175,6 @@ FENCE = re.compile(r"^( *)(```|~~~).*?^\1\2 *$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(`+)(?!`).+?(?<!`)\1(?!`)", re.DOTALL)
 ADDRESS = re.compile(r"https?://[^\s)>\"']+|(?<=\]\()[^)\s]+(?=\))|\$\$.+?\$\$|\$[^$\n]+\$",
                      re.DOTALL)
-HIDDEN = "·"
 C_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 
 

@@ -99,11 +99,11 @@ def found(tmp_path, name, text):
 
 
 def test_docstrings_comments_and_messages_of_python_are_read(tmp_path):
-    places = sorted(found(tmp_path, "a.py", PYTHON))
-    assert [phrase for _, phrase in places] == [
-        "anew", "nobody", "are none", "is dear", "those of", "stands", "lies"]
-    assert [place for place, _ in places if place != "a.py:13"] == [
-        "a.py:1", "a.py:11", "a.py:3", "a.py:9"]
+    places = found(tmp_path, "a.py", PYTHON)
+    assert {phrase for _, phrase in places} == {
+        "anew", "stands", "lies", "nobody", "those of", "· are none", "is dear"}
+    assert [place for place, phrase in places if phrase in ("anew", "stands", "lies", "nobody")
+            ] == ["a.py:3", "a.py:11", "a.py:1", "a.py:9"]
 
 
 def test_markdown_is_read_without_code_and_addresses_but_with_the_comments_of_code(tmp_path):
@@ -140,7 +140,7 @@ longer than that of b | one that has no bias | kept, for it is used | kept, for 
 written, for the kernel is fast | kept, as it has more | kept, as the table has rows
 as right angles want | trained so | all but two | none but two | measured in turns
 held against the model | not to be had | not as yet | asked of the model | hears of each tensor
-tells of every access | knows of all formats | the error is said | is told first
+tells of every access | knows of all formats | the error is said | it is told first
 refused in words | said aloud | the layer wants two | asks itself | learnt fast | misspelt key
 whilst it runs | towards zero | two colours | normalised weights | analysed it | a licence
 the centre | grey bars | a catalogue | a modelled clock | a programme | besides the ids
