@@ -88,9 +88,8 @@ PATTERNS: dict[str, str] = {
     r"\bwhosoever|whomever|whichsoever|whatsoever\b": "any",
     r"\bnobody\b": "no one; for code: no other part, nothing",
     r"\beverybody\b": "everyone; for code: every other part",
-    r"\bsomebody\b": "someone",
     r"\bso (?:many|much)\b(?! (?:that|as|smaller|larger|faster|better|more|less))": "this many",
-    r"\bin small\b": "small, on a small scale",
+    r"\bin small\b(?! \w)": "small, on a small scale",
     r"\bshall\b": "will, must",
     r"\b(?:(?:where|there)(?:of|upon|from|unto|withal)|wherefore|hereof|hereupon|whereas)\b":
         "of which, on which, why",
@@ -117,8 +116,8 @@ PATTERNS: dict[str, str] = {
     r", for (?:nobody|no one|nothing|whoever|otherwise|there|then)\b": "because",
     rf", for (?:a|an|the|this|these|those|its|their|each|every) (?:(?!that\b)\w+ ){{1,2}}{STATE}\b":
         "because",
-    rf", as (?!it is\b)(?:it|they|there|he|she|we|no|none|nothing|nobody|otherwise|then) (?:\w+ )?{STATE}\b":
-        "because",
+    rf", as (?!it is\b)(?:it|they|there|he|she|we|no|none|nothing|nobody|otherwise|then) "
+    rf"(?:\w+ )?{STATE}\b": "because",
     rf", as (?:a|an|the|this|these|those|its|their|each|every) (?:(?!that\b)\w+ ){{1,2}}{STATE}\b":
         "because",
     r"\bas (?:right angles|the rules?) wants?\b": "as the rule predicts",

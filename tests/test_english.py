@@ -132,7 +132,7 @@ def test_prose_comments_and_strings_of_notebooks_are_read(tmp_path):
 
 WRONG = """\
 begin anew | begin afresh | mended it | it costs dearly | is too dear | whoever reads
-whosoever reads | nobody asks | everybody knows | ask somebody | over so many targets | in small
+whosoever reads | nobody asks | everybody knows | over so many targets | in small
 what it shall do | the file whereof | whence it came | the part wherein | naught is left
 put it upon the stack | likewise for b | do it forthwith | half way there | the set-up
 a norm stands alone | here lies a model | it may lie there | a token that is none | those of b
