@@ -189,7 +189,7 @@ def explain_os(problem):
     if problem.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
         return f"the disk is full ({words}). Make room and start again."
     if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return (f"a file may not be written ({words}).\n"
+        return (f"a file cannot be written ({words}).\n"
                 "If an earlier start ran with sudo or as another user, its files belong to that "
                 f"user: remove {VENV} as that user, and start again without sudo.")
     return words
@@ -226,7 +226,7 @@ def explain_pip(words, version):
         )
     if "Errno 13" in words or "WinError 5]" in words:
         return (
-            "pip may not write a file. If an earlier start ran with sudo, the files there belong "
+            "pip cannot write a file. If an earlier start ran with sudo, the files there belong "
             f"to another user.\nRemove {VENV} as that user, and start again without sudo."
         )
     if "No matching distribution found for torch=" in words:

@@ -7,6 +7,7 @@ and an empty cache of compiled kernels. So they do not depend on what else the m
 """
 
 import argparse
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -20,9 +21,8 @@ from llama_from_scratch.lessons.authoring.form import read_notebook
 NOTEBOOKS = Path(__file__).resolve().parents[1] / "notebooks"
 COUNT = """
 import resource
-for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-    used = resource.getrusage(who)
-    print(used.ru_utime + used.ru_stime, used.ru_maxrss)
+used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+[sum(each.ru_utime + each.ru_stime for each in used), max(each.ru_maxrss for each in used)]
 """
 
 
@@ -31,10 +31,9 @@ def measured(path: Path, *, timeout_s: int) -> dict[str, object]:
     nb = read_notebook(path)
     nb["cells"].append(nbformat.v4.new_code_cell(COUNT))
     client(nb, path.parent, timeout_s).execute()
-    lines = nb["cells"][-1]["outputs"][0]["text"].splitlines()
-    seconds, kilobytes = zip(*(map(float, line.split()) for line in lines), strict=True)
-    return {"notebook": path.name, "processor_s": round(sum(seconds), 1),
-            "largest_process_gb": round(max(kilobytes) * 1024 / 1e9, 2)}
+    seconds, kilobytes = json.loads(nb["cells"][-1]["outputs"][-1]["data"]["text/plain"])
+    return {"notebook": path.name, "processor_s": round(seconds, 1),
+            "largest_process_gb": round(kilobytes * 1024 / 1e9, 2)}
 
 
 def main() -> None:

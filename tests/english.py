@@ -101,6 +101,7 @@ PATTERNS: dict[str, str] = {
     r"\blikewise\b": "also, in the same way",
     r"\bforthwith\b": "at once",
     r"\bhalf way\b": "halfway",
+    r"\bblanks? in front\b|\b(?:leading|trailing|last|real|white|after a) blanks?\b": "a space",
     r"\bset-ups?\b": "setup (the noun), set up (the verb)",
     # calques: right word by word, and not how it is said
     r"\b(?:stands?|stood|standing)\b(?!-| for\b| out\b| up\b| by\b| in(?: for\b|[,;:.]))":
@@ -124,6 +125,10 @@ PATTERNS: dict[str, str] = {
     r"\btrained so\b": "trained this way",
     r"\ball but\b": "all except; almost",
     r"\bnone but\b": "only",
+    r"\bbut for\b": "except for",
+    r"\bmay not\b": "must not, cannot or might not: it can mean each of them",
+    rf"\b{BE} of (?!(?:course|the same|equal|use|interest|no|any|great|little)\b)":
+        "is one, has one, belongs to",
     r"\bin turns\b": "alternately, in turn",
     r"\bheld against\b": "compared with, checked against",
     r"\bis to be had\b|\bto be had\b": "is available",

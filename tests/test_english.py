@@ -140,7 +140,9 @@ a norm stands alone | here lies a model | it may lie there | a token that is non
 longer than that of b | one that has no bias | kept, for it is used | kept, for nobody asks
 written, for the kernel is fast | kept, as it has more | kept, as the table has rows
 as right angles want | trained so | all but two | none but two | measured in turns
-held against the model | not to be had | not as yet | asked of the model | hears of each tensor
+held against the model | not to be had | not as yet | a file that may not be read
+a blank in front | the leading blank | no index, but for one | it is of a Llama 4
+asked of the model | hears of each tensor
 tells of every access | knows of all formats | the error is said | it is told first
 refused in words | said aloud | the layer wants two | asks itself | learnt fast | misspelt key
 whilst it runs | towards zero | two colours | normalised weights | analysed it | a licence
@@ -152,6 +154,7 @@ B stands for batch | stand-ins, a script that stands in. | so much that it fails
 there is none | where there are none | the one of b | for each of them | loss, for a model that was
 written, for example | kept, as it is | as the table shows | you want to see | what was said before
 it was said to be fast | our four hours | the size of a part | it raises, exercises and promises
+in small steps | it is of no use | fill the blank
 one step toward it | a learned table | the parallel rows are labeled | therefore it holds
 """
 
