@@ -61,8 +61,8 @@ print(json.dumps(IPythonKernel.language_info))
 
 CELL_TIMEOUT_S = 300
 
-# How pip reaches packages and what it prints. Every other setting of the user's may send packages
-# elsewhere than into .venv (user, target, prefix), or leave some out (no-deps, dry-run).
+# How pip reaches packages and what it prints. Any other setting of the user may send packages
+# somewhere else than .venv (user, target, prefix), or leave some out (no-deps, dry-run).
 KEPT_PIP_SETTINGS = {
     "index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy", "cert",
     "client-cert", "keyring-provider", "timeout", "default-timeout", "retries", "resume-retries",
@@ -71,7 +71,7 @@ KEPT_PIP_SETTINGS = {
     "disable-pip-version-check", "no-python-version-warning", "no-input", "require-virtualenv",
     "break-system-packages",
 }
-# `pip config list` takes a file's `user = true` for its own option of that name.
+# Not `pip config list`: it mistakes `user = true` in a file for its own option of that name.
 ASK_PIP = """
 import json
 from pip._internal.configuration import Configuration
@@ -99,7 +99,7 @@ def say(text):
 
 
 def write(stream, text):
-    """Writes what `stream` can show, the rest as escapes; one that is closed stops nothing."""
+    """Writes the text, with escapes for what `stream` cannot show. A closed stream is no error."""
     if stream is None:
         return
     shown = "".join(sign if sign in "\n\t" else printable(sign) for sign in text)
@@ -108,7 +108,7 @@ def write(stream, text):
         stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
     except OSError:
-        # Python would try to write what is left once more when it ends.
+        # Otherwise Python would try to write the rest again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -152,7 +152,7 @@ def check_disk(free, need):
     if free < need:
         other = f"Or leave CUDA out, which needs {PLAIN_NEED / GB:.0f} GB: python3 start.py --cpu"
         raise CannotStart(
-            f"The set-up needs {need / GB:.0f} GB of free disk space in {ROOT}, "
+            f"The setup needs {need / GB:.0f} GB of free disk space in {ROOT}, "
             f"there are {free / GB:.1f} GB.\n"
             "Make room, or move this folder to a larger disk. "
             + (other if need > PLAIN_NEED else "")
@@ -160,9 +160,9 @@ def check_disk(free, need):
 
 
 def check_place(folder):
-    """Refuses a folder in which nothing can be made, or whose name the tools below trip over."""
-    # distutils takes $ and {} for its variables; PATH and .pth files have their separators; and the
-    # scripts that pip writes, such as `llama`, quote no quotes.
+    """Refuses a folder that cannot be written, or whose path breaks the tools used below."""
+    # distutils reads $ and {} as its variables, PATH and .pth files have their separators, and the
+    # scripts that pip writes, such as `llama`, do not escape quotes.
     signs = "${}" + os.pathsep + ('"`\\' if os.name != "nt" else "")
     odd = [sign for sign in folder if sign in signs or not sign.isprintable()]
     if odd:
@@ -174,7 +174,7 @@ def check_place(folder):
     if not os.access(folder, os.W_OK):
         raise CannotStart(
             f"This folder cannot be written: {folder}\n"
-            "The course keeps its environment, your notebooks and what you train in it. Copy it "
+            "The course stores its environment, your notebooks and what you train in it. Copy it "
             "to a folder of your own and start there:\n"
             f"    cp -R {shell(folder)} ~/llama_from_scratch\n"
             "    python3 ~/llama_from_scratch/start.py"
@@ -182,7 +182,7 @@ def check_place(folder):
 
 
 def printable(text):
-    """The text with control characters spelled out, as none may reach the terminal."""
+    """The text with control characters spelled out; none may reach the terminal."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
@@ -198,16 +198,16 @@ def explain_os(problem):
     if problem.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
         return f"the disk is full ({words}). Make room and start again."
     if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return (f"a file may not be written ({words}).\n"
+        return (f"a file cannot be written ({words}).\n"
                 "If an earlier start ran with sudo or as another user, its files belong to that "
                 f"user: remove {VENV} as that user, and start again without sudo.")
     return words
 
 
 def is_unreachable(words):
-    """True if pip failed for the network.
+    """True if pip failed because of the network.
 
-    pip tries again by itself. Where it got through at last, its error has another reason.
+    pip retries by itself. If it got through in the end, its error has another reason.
     """
     lines = [line for line in words.splitlines() if line.strip()]
     if not any(sign in words for sign in UNREACHED):
@@ -235,20 +235,20 @@ def explain_pip(words, version):
         )
     if "Errno 13" in words or "WinError 5]" in words:
         return (
-            "pip may not write where it must; if an earlier start ran with sudo, its files belong "
+            "pip cannot write a file. If an earlier start ran with sudo, the files there belong "
             f"to another user.\nRemove {VENV} as that user, and start again without sudo."
         )
     if "No matching distribution found for torch=" in words:
         if "from versions: none" in words:
             return (
-                f"The package index that pip is told to ask has no PyTorch for Python "
+                f"The package index in pip's settings has no PyTorch for Python "
                 f"{version[0]}.{version[1]} on {platform.system()} {platform.machine()}.\n"
-                "`python3 -m pip config list` shows what it is told (index-url, no-index); "
-                "or start with another Python, for example: python3.12 start.py"
+                "`python3 -m pip config list` shows the settings (index-url, no-index). "
+                "Or start with another Python, for example: python3.12 start.py"
             )
         return (
             f"PyTorch {TORCH} has no package for Python {version[0]}.{version[1]} "
-            f"on {platform.system()} {platform.machine()}; a Python can be too new for it.\n"
+            f"on {platform.system()} {platform.machine()}. A Python can be too new for it.\n"
             "Start with another one, for example: python3.12 start.py"
         )
     return "pip failed. Start again when that is fixed."
@@ -325,7 +325,7 @@ def runs(program):
 
 
 def empty(folder, keep):
-    """Removes all of `folder` but the file `keep`, which is there even after a kill half way."""
+    """Removes all of `folder` except the file `keep`, also if this process is killed halfway."""
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if path == keep:
@@ -337,7 +337,7 @@ def empty(folder, keep):
 
 
 def make_venv():
-    """Makes a working `.venv`, again if a set-up was killed in it or its Python no longer runs."""
+    """Makes a working `.venv`, again if an earlier setup was killed or its Python cannot run."""
     clear_the_place()
     is_broken = os.path.exists(VENV) and (os.path.exists(UNFINISHED) or not runs(python()))
     if is_broken and os.path.realpath(sys.prefix) == os.path.realpath(VENV):
@@ -392,7 +392,7 @@ def one_at_a_time(path):
 
 
 def try_lock(file):
-    """False if another process holds the file; true also where the disk knows no locks."""
+    """False if another process holds the file; true also if the disk has no locks."""
     busy = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
     try:
         if os.name == "nt":
@@ -410,7 +410,7 @@ def try_lock(file):
 
 
 def without_python_settings():
-    """The environment variables without those that send a Python to packages of another one."""
+    """The environment variables without the ones that add another Python's packages."""
     return {name: value for name, value in os.environ.items()
             if name not in ("PYTHONPATH", "PYTHONHOME")}
 
@@ -419,7 +419,7 @@ def without_python_settings():
 def pip_environment():
     """The environment variables for pip: the user's settings on how to reach packages, no others.
 
-    Files of settings are read here and hidden from pip, which has no option against each.
+    Files of settings are read here and hidden from pip, which cannot ignore single settings.
     """
     plain = {name: value for name, value in without_python_settings().items()
              if not name.upper().startswith("PIP_")}
@@ -436,7 +436,7 @@ def pip_environment():
                     if name.startswith("PIP_") and name != "PIP_CONFIG_FILE" and value)
     left_out = sorted(set(settings) - KEPT_PIP_SETTINGS)
     if left_out:
-        say("Set-up goes without your settings of pip that are not about reaching packages: "
+        say("The setup ignores your pip settings that are not about reaching packages: "
             + printable(", ".join(left_out)))
     kept = {"PIP_" + name.upper().replace("-", "_"): value for name, value in settings.items()
             if name in KEPT_PIP_SETTINGS}
@@ -444,7 +444,7 @@ def pip_environment():
 
 
 def read_settings(pairs):
-    """The settings for `pip install` by name, of pairs such as ("global.timeout", "3")."""
+    """The settings for `pip install` by name, from pairs such as ("global.timeout", "3")."""
     by_section = {"global": {}, "install": {}}
     for key, value in pairs:
         section, _, name = key.partition(".")
@@ -473,8 +473,8 @@ def pip_install(*arguments):
         raise CannotStart("pip was killed, as happens when memory runs out. Close other programs "
                           "and start again.")
     if status:
-        # pip resolves and downloads everything before it touches the environment, which can be
-        # half made only after that.
+        # pip resolves and downloads everything before it touches the environment, so only a
+        # later failure can leave it half made.
         text = "".join(words)
         if "OSError" not in text:
             os.remove(UNFINISHED)
@@ -521,7 +521,7 @@ def install_torch(is_cpu):
         except Unreachable as problem:
             other = ("Some networks do not let it through; without --cpu the larger build comes "
                      "from pip's usual index.")
-            raise CannotStart(f"{problem}\nThis was asked of {CPU_INDEX}. {other}") from problem
+            raise CannotStart(f"{problem}\nThe index was {CPU_INDEX}. {other}") from problem
         return
     packages = torch_brings()
     if not packages:
@@ -577,24 +577,24 @@ def install_compiler():
             "does. For those chapters, run `wsl --install` and set the course up once more inside "
             "WSL.")
         return
-    if works(python(), "-c", FIND_COMPILER):  # the one of the wheel, too
+    if works(python(), "-c", FIND_COMPILER):  # finds the wheel's compiler, too
         return
     check_disk(shutil.disk_usage(ROOT).free, COMPILER_NEED)
-    say("There is no C++ compiler here that knows C++20 (as g++ does from version 11), and the "
-        "chapters on kernels need one: installing the "
-        f"Python package {WHEEL_COMPILER}, which is one, into .venv (0.1 GB to download, "
+    say("There is no C++ compiler here for C++20 (such as g++ from version 11 on), and the "
+        "chapters on kernels need one. Installing the "
+        f"Python package {WHEEL_COMPILER}, which contains one, into .venv (0.1 GB to download, "
         "0.4 GB on disk).")
     try:
         pip_install(WHEEL_COMPILER)
     except CannotStart as problem:
-        if os.path.exists(UNFINISHED):  # pip stopped half way
+        if os.path.exists(UNFINISHED):  # pip stopped halfway
             raise
         say(f"{problem}\nEverything but the chapters on kernels works without it. Later: "
             f"{python()} -m pip install {WHEEL_COMPILER}, or install g++.")
 
 
 def works(*command):
-    """True for a program that ends well."""
+    """True if the command starts and ends with status 0."""
     try:
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except OSError:
@@ -607,8 +607,9 @@ def teach_git():
     if not os.path.exists(os.path.join(ROOT, ".git")) or not shutil.which("git"):
         return
     program = shell(os.path.relpath(python(), ROOT).replace(os.sep, "/"))
-    # This command loads the standard library alone: a diff shows each notebook with it. Without the
-    # environment, or in another working tree, the file itself is shown: git would refuse to go on.
+    # This command imports only the standard library, because a diff runs it for each notebook.
+    # Without the environment, or in another working tree, it prints the file as it is, because git
+    # would stop at an error.
     command = (f'show() {{ if [ -x {program} ]; then {program} '
                '-m llama_from_scratch.lessons.authoring show "$1"; else cat "$1"; fi; }; show')
     subprocess.run(["git", "config", "diff.ipynb.textconv", command], cwd=ROOT,
@@ -768,7 +769,8 @@ def test(arguments):
 def gpu(arguments):
     """Checks and times the kernels, with a Python that has what they need.
 
-    That is this one if it does, as on a cluster, and else the one that was set up here.
+    That is the Python that runs this file if it has it, as on a cluster, and otherwise the one in
+    `.venv`.
     """
     interpreter = next((each for each in (sys.executable, python()) if can_run_kernels(each)), None)
     if interpreter is None:
@@ -812,7 +814,7 @@ def parse(argv):
     is_test = argv[:1] == ["test"]
     options, rest = parser.parse_known_args(argv[1:] if is_test else argv)
     if rest and not is_test:
-        parser.error(f"unknown: {' '.join(rest)}; the commands are nothing at all, test, or gpu")
+        parser.error(f"unknown: {' '.join(rest)}; the commands are test and gpu")
     if is_test and options.originals:
         parser.error("--originals opens the chapters; the tests are always those of the originals")
     return is_test, options, rest
@@ -838,7 +840,7 @@ def main(argv):
     except subprocess.CalledProcessError as problem:
         write(sys.stderr, f"\nCannot start: this command failed: {' '.join(problem.cmd)}\n")
     except KeyboardInterrupt:
-        write(sys.stderr, "\nStopped. Start again to go on.\n")
+        write(sys.stderr, "\nStopped. Start again to continue.\n")
     return 1
 
 
