@@ -132,7 +132,7 @@ def refuse_what_cannot_be(
 
 
 def _shard_bytes(sizes: Sequence[int], n_shards: int) -> int:
-    """The least size limit with which tensors of these sizes fill `n_shards` files at most.
+    """Returns the least size limit with which tensors of these sizes fill `n_shards` files at most.
 
     The files are filled one after the other.
     """

@@ -47,7 +47,7 @@ def undescribed(model: nn.Module, *, accepts_stand_ins: bool) -> list[str]:
 def _differences(
     path: str, module: nn.Module, wanted: nn.Module, accepts_stand_ins: bool
 ) -> Iterator[str]:
-    """What differs in a module and below it.
+    """Yields what differs in a module and below it.
 
     What is inside a part of another type is not listed.
     """
@@ -104,7 +104,7 @@ def _first_names(model: nn.Module) -> dict[str, str]:
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """What the arithmetic of a module may depend on besides tensors, such as an epsilon."""
+    """Returns what the arithmetic of a module may depend on besides tensors, such as an epsilon."""
     return {name: value for name, value in vars(module).items() if name != "training"
             and not name.startswith("_")
             and (value is None or isinstance(value, bool | int | float | str))}
@@ -115,7 +115,7 @@ def _parameters(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def _buffers(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The buffers that a state dict of the module holds."""
+    """Returns the buffers that a state dict of the module holds."""
     names = module.state_dict(keep_vars=True).keys()
     return _shapes(
         {name: buffer for name, buffer in module.named_buffers(recurse=False) if name in names})
@@ -130,7 +130,7 @@ def _words(what: str, shape: tuple[int, ...] | None) -> str:
 
 
 def _name(kind: type) -> str:
-    """A type in words; with its module where a name alone would read like ours."""
+    """Returns a type in words; with its module where a name alone would read like ours."""
     is_plain = kind.__module__.startswith(
         ("torch.nn.modules.", __package__.partition(".")[0] + "."))
     return kind.__name__ if is_plain else f"{kind.__module__}.{kind.__name__}"

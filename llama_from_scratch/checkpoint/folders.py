@@ -22,7 +22,7 @@ _WRONG_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV
 
 @contextlib.contextmanager
 def held(folder: str | Path) -> Iterator[Path]:
-    """The true place of `folder`, which no other process writes to until the block ends.
+    """Yields the true place of `folder`, which no other process writes to until the block ends.
 
     Whatever would keep `replacing_folder` from writing there is found out now.
     Raises ValueError if another process holds it, or a folder cannot be written and renamed there.
@@ -72,7 +72,7 @@ def replacing_folder(folder: str | Path, *, refuse: Callable[[Path], None]) -> I
 
 @contextlib.contextmanager
 def creating_folder(folder: str | Path) -> Iterator[Path]:
-    """An empty folder to write to, which becomes `folder` when the block ends well.
+    """Yields an empty folder to write to, which becomes `folder` when the block ends well.
 
     On an error nothing is left. Raises ValueError if `folder` is there and holds anything.
     """
@@ -81,7 +81,7 @@ def creating_folder(folder: str | Path) -> Iterator[Path]:
 
 
 def find(folder: str | Path) -> Path | None:
-    """Where the checkpoint of `folder` is: there, aside after a killed save, or None."""
+    """Returns where the checkpoint of `folder` is: there, aside after a killed save, or None."""
     folder = Path(os.path.realpath(folder))
     places = [folder, _aside(folder)] if folder.name else [folder]  # nothing is beside the root
     return next((path for path in places
@@ -90,7 +90,7 @@ def find(folder: str | Path) -> Path | None:
 
 @contextlib.contextmanager
 def _entered(folder: str | Path) -> Iterator[Path]:
-    """The true place of `folder`, locked and tidied.
+    """Yields the true place of `folder`, locked and tidied.
 
     Links are followed once, here. Parents that are missing are made; if nothing is written to them,
     they go with the block.

@@ -38,7 +38,7 @@ _FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7}
 
 
 def open_checkpoint(file: str | Path) -> Opened:
-    """The checkpoint in `file`, its weights not yet read.
+    """Returns the checkpoint in `file`, its weights not yet read.
 
     `file`: a whole one, or any part of one that was split; the other parts are in the same folder.
     Its dtype is that of the matrices, and float32 for packed ones. Raises ValueError if a file is
@@ -96,7 +96,7 @@ def _tensors(
     how: Translation, files: Sequence[Path], entries: Mapping[str, PackedEntry],
     dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Views of the mapped files where nothing changes, otherwise memory of its own.
+    """Returns views of the mapped files where nothing changes, otherwise memory of its own.
 
     What has been read of a mapped file counts as ours until it is closed, so what is unpacked is
     mapped for itself.

@@ -32,7 +32,7 @@ class BlockKind:
 
 
 def pack_q8_0(values: Float[np.ndarray, "blocks 32"]) -> UInt8[np.ndarray, "blocks 34"]:
-    """Each block as an fp16 scale, a 127th of its largest size, and 32 whole numbers.
+    """Returns each block as an fp16 scale, a 127th of its largest size, and 32 whole numbers.
 
     Halves are rounded away from 0.
     """
@@ -160,7 +160,7 @@ def unpack_iq4_xs(blocks: UInt8[np.ndarray, "blocks 136"]) -> Float32[np.ndarray
 
 
 def unpack_mxfp4(blocks: UInt8[np.ndarray, "blocks 17"]) -> Float32[np.ndarray, "blocks 32"]:
-    """The exponent of a power of two, then 16 bytes as in Q4_0 of numbers with 4 bits.
+    """Returns the exponent of a power of two, then 16 bytes as in Q4_0 of numbers with 4 bits.
 
     These have a sign, two bits of exponent and one more, and stand in the table doubled, so the
     exponent has 1 too much beyond its offset of 127.
@@ -179,7 +179,7 @@ _EIGHTHS = np.arange(8, dtype=np.uint8)[:, None]
 
 
 def _two_rows(packed: UInt8[np.ndarray, "blocks bytes"]) -> UInt8[np.ndarray, "blocks values"]:
-    """The low halves of all bytes, then the high halves."""
+    """Returns the low halves of all bytes, then the high halves."""
     return np.concatenate([packed & 15, packed >> 4], axis=1)
 
 

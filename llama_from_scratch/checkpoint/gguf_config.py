@@ -59,7 +59,7 @@ _OF_OTHER_SCALINGS = ("rope.scaling.original_context_length", "rope.scaling.fine
 
 
 def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
-    """The facts by which a file describes a config, without the scaling of RoPE.
+    """Returns the facts by which a file describes a config, without the scaling of RoPE.
 
     Raises ValueError for a config that facts cannot describe.
     """
@@ -92,14 +92,14 @@ def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
 
 
 def divisors_of(config: LlamaConfig) -> Float32[Tensor, "R"]:
-    """How many times slower the scaling of RoPE turns each pair."""
+    """Returns how many times slower the scaling of RoPE turns each pair."""
     freq_R = rope_frequencies(config.head_dim, theta=config.rope_theta)
     return (freq_R / rope_frequencies(config.head_dim, theta=config.rope_theta,
                                       scaling=config.rope_scaling))
 
 
 def scaling_of(divisor_R: Float32[Tensor, "R"], config: LlamaConfig) -> RopeScaling | None:
-    """The scaling of RoPE that has these divisors, None if all are 1.
+    """Returns the scaling of RoPE that has these divisors, None if all are 1.
 
     Of several, one that was published. Looks among the published constants, then among contexts
     that are powers of two; the factor is the slowest pair's. Raises ValueError if none has them.
@@ -129,7 +129,7 @@ def config_from(
     facts: Mapping[str, Any], tensors: Mapping[str, PackedEntry], divisors: PackedEntry | None, *,
     where: Path
 ) -> LlamaConfig:
-    """Our config from the facts of a file, its tensors and the divisors of the frequencies.
+    """Returns our config from the facts of a file, its tensors and the divisors of the frequencies.
 
     Raises ValueError naming each fact that is missing, unknown or asks for another arithmetic.
     """
@@ -206,7 +206,7 @@ def _refuse_other_models(facts: Mapping[str, Any], *, where: Path) -> None:
 
 
 def _scaling_problems(about: Mapping[str, Any]) -> list[str]:
-    """What a file says of RoPE's scaling that cannot be computed."""
+    """Returns what a file says of RoPE's scaling that cannot be computed."""
     kind = about.get(_KIND, "linear")
     if not _is_among(kind, ("linear", "none")):
         return [f"{_KIND} is {kind!r:.80}, and RoPE is scaled here linearly, or as in Llama 3.1 by "

@@ -82,7 +82,7 @@ def is_one(path: Path) -> bool:
 
 
 def header(file: str | Path) -> Header:
-    """The header of a file.
+    """Returns the header of a file.
 
     Raises ValueError if it is missing, cut short, damaged, or of a kind that is not read.
     """
@@ -101,7 +101,7 @@ def header(file: str | Path) -> Header:
 def read_tensor(
     entry: PackedEntry, data: UInt8[Tensor, "bytes"], *, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """The tensor in `dtype`, by default the file's, or fp32 if it is packed.
+    """Returns the tensor in `dtype`, by default the file's, or fp32 if it is packed.
 
     `data`: the mapped file. A view of it if nothing changes; otherwise memory of its own.
     """
@@ -244,7 +244,7 @@ class _Reader:
         return struct.unpack("<" + code, self.take(struct.calcsize("<" + code), what))[0]
 
     def count(self, least_bytes: int, what: str) -> int:
-        """A count of things that each take at least this many bytes."""
+        """Returns a count of things that each take at least this many bytes."""
         n = self.number("Q", f"the number of {what}")
         if n > (len(self.data) - self.at) // least_bytes:
             raise ValueError(f"it is said to hold {n} {what}, and has {len(self.data)} bytes")
@@ -281,7 +281,7 @@ class _Reader:
         return np.frombuffer(self.take(n * dtype.itemsize, "a list"), dtype)
 
     def claim(self) -> tuple[str, tuple[BlockKind, tuple[int, ...], int]]:
-        """What the header says of a tensor: name, kind, shape and place after the header.
+        """Returns what the header says of a tensor: name, kind, shape and place after the header.
 
         The shape is in PyTorch's order.
         """

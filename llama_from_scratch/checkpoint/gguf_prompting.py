@@ -24,7 +24,7 @@ _NAMES = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token":
 
 
 def read_prompting(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path) -> Prompting:
-    """What the file says.
+    """Returns what the file says.
 
     Raises ValueError for an end that is no id, or a template that is no text.
     """
@@ -45,7 +45,7 @@ def read_prompting(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path
 
 
 def facts_of(tokenizer: Tokenizer | SentencePiece) -> dict[str, tuple[str, Any]]:
-    """The facts that say what `read_prompting` reads.
+    """Returns the facts that say what `read_prompting` reads.
 
     Raises ValueError for more ends than the format has words for.
     """
@@ -76,7 +76,7 @@ def facts_of(tokenizer: Tokenizer | SentencePiece) -> dict[str, tuple[str, Any]]
 def id_of(
     facts: Mapping[str, Any], key: str, *, n: int, otherwise: int | None = None
 ) -> int | None:
-    """The id that a file has for something, None if it says that there is none."""
+    """Returns the id that a file has for something, None if it says that there is none."""
     if KEY + key not in facts:
         return otherwise
     value = facts[KEY + key]
@@ -99,7 +99,7 @@ def _templates(facts: Mapping[str, Any], where: Path) -> dict[str, str]:
 
 
 def _token_names(facts: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of the tokens that templates speak of, as far as the file has them."""
+    """Returns the texts of the tokens that templates speak of, as far as the file has them."""
     tokens = facts.get(KEY + "tokens")
     ids = {name: facts.get(KEY + key) for name, key in _NAMES.items()}
     return {name: tokens[i] for name, i in ids.items()

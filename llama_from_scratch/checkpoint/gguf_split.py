@@ -25,7 +25,7 @@ _ONE_CURE = "Download all parts again, from one place"
 
 
 def whole(file: Path) -> tuple[Header, tuple[Path, ...]]:
-    """The header of a model, as if it were in one file, and its files in their order.
+    """Returns the header of a model, as if it were in one file, and its files in their order.
 
     `file`: the only one or any part. Raises ValueError if a part is missing, damaged, or of another
     model.
@@ -65,7 +65,7 @@ def whole(file: Path) -> tuple[Header, tuple[Path, ...]]:
 
 
 def only_one_in(folder: Path) -> Path | None:
-    """The one GGUF file of a folder, or the first part of the one that is there in parts.
+    """Returns the one GGUF file of a folder, or the first part of the one that is there in parts.
 
     None if there is none. Raises ValueError if there are several, or if the only ones are pointers
     of git-lfs or may not be read; beside a whole one these are passed over.

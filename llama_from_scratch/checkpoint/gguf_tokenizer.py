@@ -47,7 +47,7 @@ _LLAMA_3_SPECIAL = frozenset(released.LLAMA_3) | frozenset(released.LLAMA_3_1)
 def read_tokenizer(
     facts: Mapping[str, Any], config: LlamaConfig | None, *, where: Path
 ) -> AnyTokenizer:
-    """The tokenizer of a file.
+    """Returns the tokenizer of a file.
 
     `config`: None where the file has no model. Raises ValueError if it has no tokenizer, a damaged
     one, or one that is of no Llama up to 3.3.
@@ -80,7 +80,7 @@ def read_tokenizer(
 def facts_of(
     tokenizer: AnyTokenizer, config: LlamaConfig
 ) -> dict[str, tuple[str, Any]]:
-    """The facts by which a file describes a tokenizer.
+    """Returns the facts by which a file describes a tokenizer.
 
     Raises ValueError for one that the format has no words for.
     """
@@ -102,7 +102,7 @@ def facts_of(
 
 
 def _kinds(facts: Mapping[str, Any], tokens: list[str], *, is_pieces: bool) -> list[Kind]:
-    """What each token is.
+    """Returns what each token is.
 
     Where a file has ids that begin or end a text or a turn, these are control tokens, whatever kind
     it gives them. Without a list of kinds, names and these ids say what is not ordinary.
@@ -133,7 +133,7 @@ def _kinds(facts: Mapping[str, Any], tokens: list[str], *, is_pieces: bool) -> l
 
 
 def _pieces(facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]) -> SentencePiece:
-    """The tokenizer of Llama 1 and 2.
+    """Returns the tokenizer of Llama 1 and 2.
 
     User-defined pieces have real blanks in files. Rows that no token uses, between others, become
     control tokens: no text becomes one, and they decode to nothing.

@@ -30,7 +30,7 @@ def is_id(name: str) -> bool:
 
 
 def fetch(repo_id: str, *, revision: str | None = None) -> Path:
-    """The folder with the files of a model, downloaded where they are not there yet.
+    """Returns the folder with the files of a model, downloaded where they are not there yet.
 
     Its name is the commit of the files. `revision`: a branch, a tag or a commit, by default the
     main branch. It is resolved first, so all files are of one commit; give the folder's name as

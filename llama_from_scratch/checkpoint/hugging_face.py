@@ -31,7 +31,7 @@ from llama_from_scratch.model.transformer import Llama
 
 
 def open_checkpoint(folder: str | Path) -> Opened:
-    """The checkpoint in `folder`, its weights not yet read.
+    """Returns the checkpoint in `folder`, its weights not yet read.
 
     Raises ValueError if the folder lacks a file, a file is damaged, the config describes another
     arithmetic than ours, or the tensors are not exactly those of the config.
@@ -110,7 +110,7 @@ def _refuse_quantized(about: Any, where: Path) -> None:
 def _tensors(
     how: Translation, entries: Mapping[str, TensorEntry], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Views of the mapped files where nothing changes, otherwise memory of its own.
+    """Returns views of the mapped files where nothing changes, otherwise memory of its own.
 
     That holds where the dtype or the order of rows changes; one tensor at a time. What has been
     read of a mapped file counts as ours until it is closed, so what is copied is mapped for itself.
@@ -132,5 +132,5 @@ def _tensors(
 
 
 def _ends(ids: Set[int]) -> dict[str, int | list[int]]:
-    """The entry that names these ends of a text: none, an id or several."""
+    """Returns the entry that names these ends of a text: none, an id or several."""
     return {"eos_token_id": sorted(ids) if len(ids) > 1 else next(iter(ids))} if ids else {}

@@ -87,7 +87,7 @@ _ARCHITECTURES = (["LlamaForCausalLM"], ["LLaMAForCausalLM"])
 def config_from(
     about: Any, *, where: str | Path = "config.json", max_layers: int | None = None
 ) -> LlamaConfig:
-    """Our config from the content of a config.json, in the words of transformers 4 or 5.
+    """Returns our config from the content of a config.json, in the words of transformers 4 or 5.
 
     A key that is absent has the default of their `LlamaConfig`. `max_layers`: refuses more, as a
     forged number would allocate. Raises ValueError naming each key that is missing, unknown or asks
@@ -145,7 +145,7 @@ def config_from(
 
 
 def _windows(about: Mapping[str, Any]) -> list[str]:
-    """What of a config lets a token see less than everything before it, in words.
+    """Returns what of a config lets a token see less than everything before it, in words.
 
     A window that is switched off, or is as long as the context, hides nothing.
     """
@@ -225,7 +225,7 @@ def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScal
 
 
 def config_to(config: LlamaConfig, *, dtype: torch.dtype) -> dict[str, Any]:
-    """The content of a config.json, in the words that transformers 4 and 5 both read.
+    """Returns the content of a config.json, in the words that transformers 4 and 5 both read.
 
     Raises ValueError for layers and biases that it has no words for.
     """

@@ -22,7 +22,7 @@ _NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_
 
 
 def read_prompting(folder: Path, about: Mapping[str, Any], config: LlamaConfig) -> Prompting:
-    """What the files in `folder` say, `about` being its config.json.
+    """Returns what the files in `folder` say, `about` being its config.json.
 
     Raises ValueError if one of them is damaged, or names an end that the model has no row for.
     """
@@ -51,7 +51,7 @@ def written(prompting: Prompting) -> dict[str, Any]:
 
 
 def _ids(said: Any, config: LlamaConfig, *, where: Path) -> frozenset[int]:
-    """The value of an eos_token_id: an id, several, or nothing."""
+    """Returns the value of an eos_token_id: an id, several, or nothing."""
     ids = said if isinstance(said, list) else [] if said is None else [said]
     if wrong := [i for i in ids if type(i) is not int or not 0 <= i < config.vocab_size]:
         raise ValueError(f"eos_token_id is an id below vocab_size={config.vocab_size}, or a list "
@@ -61,7 +61,7 @@ def _ids(said: Any, config: LlamaConfig, *, where: Path) -> frozenset[int]:
 
 
 def _templates(folder: Path, tokens: Mapping[str, Any]) -> dict[str, str]:
-    """The templates by name: files go before tokenizer_config.json, as in transformers."""
+    """Returns the templates by name: files go before tokenizer_config.json, as in transformers."""
     found = {}
     if is_there(folder / "chat_template.jinja"):
         found[DEFAULT] = _read_template(folder / "chat_template.jinja")
@@ -110,7 +110,7 @@ def _read_template(file: Path) -> str:
 
 
 def _read_object(file: Path) -> Mapping[str, Any]:
-    """The object in a JSON file, an empty one if the file is not there."""
+    """Returns the object in a JSON file, an empty one if the file is not there."""
     said = read_json(file) if is_there(file) else {}
     if not isinstance(said, Mapping):
         raise ValueError(f"{file} must hold a JSON object; got {type(said).__name__}. Download it "

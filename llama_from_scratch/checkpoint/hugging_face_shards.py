@@ -61,7 +61,7 @@ def entries(folder: Path) -> dict[str, TensorEntry]:
 
 
 def cut(sizes: Mapping[str, int], shard_bytes: int | None) -> dict[str, list[str]]:
-    """Which file holds which tensors, each filled in order up to `shard_bytes`.
+    """Returns which file holds which tensors, each filled in order up to `shard_bytes`.
 
     A single tensor may be larger than that. `sizes`: the bytes of each tensor. One file where
     `shard_bytes` is None.

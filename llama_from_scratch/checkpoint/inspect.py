@@ -34,7 +34,7 @@ _ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "rope_linear_factor", "
 
 
 def facts(opened: Opened) -> dict[str, str]:
-    """What is known of a checkpoint, in words, as a table: its rows by name.
+    """Returns what is known of a checkpoint, in words, as a table: its rows by name.
 
     Raises ValueError if its tokenizer is damaged.
     """
@@ -68,7 +68,7 @@ def facts(opened: Opened) -> dict[str, str]:
 
 
 def memory(config: LlamaConfig, dtype: torch.dtype) -> str:
-    """The memory that a model takes to run in a dtype, in words.
+    """Returns the memory that a model takes to run in a dtype, in words.
 
     Weights, and the KV cache for a token and for the whole context.
     """
@@ -78,7 +78,7 @@ def memory(config: LlamaConfig, dtype: torch.dtype) -> str:
 
 
 def size(n_bytes: int) -> str:
-    """Bytes with three digits, in thousands: 13_476_831_232 -> "13.5 GB"."""
+    """Returns bytes with three digits, in thousands: 13_476_831_232 -> "13.5 GB"."""
     value, unit = float(n_bytes), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if value < 999.5:
@@ -88,7 +88,7 @@ def size(n_bytes: int) -> str:
 
 
 def release(config: LlamaConfig) -> str:
-    """Which published model has this config, by name.
+    """Returns which published model has this config, by name.
 
     Or the one of the same shape and what differs, or that it is none of them.
     """
@@ -141,7 +141,7 @@ def license_beginning(where: Path) -> str | None:
 
 
 def _biases(config: LlamaConfig) -> str:
-    """The matrices that add a bias, in words; nothing if none does."""
+    """Returns the matrices that add a bias, in words; nothing if none does."""
     kinds = [config.feed_forward(spec) for spec in config.layers]
     has_ffn_bias = any(isinstance(kind, Dense) and kind.has_bias for kind in kinds)
     claims = {"queries, keys and values": config.has_qkv_bias,
@@ -186,13 +186,13 @@ def marked_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
 
 
 def _token_names(opened: Opened) -> list[str]:
-    """The tokens that end a text, by name, or by id where there is none."""
+    """Returns the tokens that end a text, by name, or by id where there is none."""
     names = {i: name for name, i in opened.tokenizer().named_ids.items()}
     return [names.get(i, str(i)) for i in sorted(opened.stop_ids)]
 
 
 def _differences(config: LlamaConfig, other: LlamaConfig) -> dict[str, Any]:
-    """The fields of `config` that are not as in `other`."""
+    """Returns the fields of `config` that are not as in `other`."""
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)
             if getattr(config, field.name) != getattr(other, field.name)}
 

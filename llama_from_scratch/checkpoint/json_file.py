@@ -15,7 +15,7 @@ from llama_from_scratch.foreign import shown
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file. Raises ValueError if the file is missing or damaged."""
+    """Returns the value in a JSON file. Raises ValueError if the file is missing or damaged."""
     return foreign.read_json(path, need="a checkpoint needs a JSON file")
 
 

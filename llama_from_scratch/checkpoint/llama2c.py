@@ -77,7 +77,7 @@ def is_one(path: Path) -> bool:
 
 
 def open_checkpoint(path: str | Path) -> Opened:
-    """The checkpoint in a .bin file, or in a folder's model.bin, its weights not yet read.
+    """Returns the checkpoint in a .bin file, or in a folder's model.bin, its weights not yet read.
 
     Raises ValueError if the file is missing, cut short, damaged, or of the version with whole
     numbers.
@@ -204,7 +204,7 @@ def _tables(model: Llama) -> Tensor:
 def _tensors(
     file: Path, places: Mapping[str, TensorEntry], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Views of the mapped file in fp32, memory of its own in another dtype.
+    """Yields views of the mapped file in fp32, memory of its own in another dtype.
 
     One tensor at a time.
     """
@@ -216,7 +216,7 @@ def _tensors(
 
 
 def _tokenizer(model: Path, config: LlamaConfig) -> SentencePiece:
-    """The tokenizer among the files beside a model, whatever its name is.
+    """Returns the tokenizer among the files beside a model, whatever its name is.
 
     Raises ValueError unless just one has as many pieces as the embedding has rows.
     """

@@ -47,7 +47,7 @@ def load(
     dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
     memory_bytes: int | None = None, on_tensor: OnTensor | None = None,
 ) -> tuple[Llama, Any]:
-    """The model of a checkpoint in any format that is known, and its tokenizer.
+    """Returns the model of a checkpoint in any format that is known, and its tokenizer.
 
     `path`: a file or folder, or the name of a model on the Hugging Face Hub, such as
     "meta-llama/Llama-3.2-1B-Instruct"; what exists is a path. `revision`: of a model on the Hub a
@@ -75,7 +75,7 @@ def load(
 def open_checkpoint(
     path: str | Path, *, revision: str | None = None, tokenizer: str | Path | None = None
 ) -> Opened:
-    """The checkpoint at `path`, as `load` takes it, its weights not read yet.
+    """Returns the checkpoint at `path`, as `load` takes it, its weights not read yet.
 
     Raises ValueError as `load` does.
     """
@@ -89,7 +89,7 @@ def open_checkpoint(
 
 
 def _named_tokenizer(path: Path, config: LlamaConfig) -> AnyTokenizer:
-    """The tokenizer in a file that the caller named, held against the model."""
+    """Returns the tokenizer in a file that the caller named, held against the model."""
     generation = tokenizer_files.generation_of(config)
     n_special = len(released.SPECIAL_TOKENS[generation])
     found = read_file(path, n_ranks=config.vocab_size - n_special, generation=generation)
@@ -101,7 +101,7 @@ def _named_tokenizer(path: Path, config: LlamaConfig) -> AnyTokenizer:
 
 
 def _opened(path: Path) -> Opened:
-    """The checkpoint in a file or folder of this machine."""
+    """Returns the checkpoint in a file or folder of this machine."""
     if gguf_file.is_one(path):
         return gguf.open_checkpoint(path)
     if llama2c.is_one(path):
@@ -136,7 +136,7 @@ def _opened(path: Path) -> Opened:
 
 
 def _local(path: str | Path, revision: str | None) -> Path:
-    """Where a checkpoint is, downloaded first if `path` is a name on the Hub."""
+    """Returns where a checkpoint is, downloaded first if `path` is a name on the Hub."""
     has_path = is_there(path) or find(path) is not None
     if not has_path and isinstance(path, str) and hub.is_id(path):
         return hub.fetch(path, revision=revision)

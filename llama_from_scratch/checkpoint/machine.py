@@ -61,7 +61,7 @@ def refuse_what_does_not_fit(
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that a new model could take, in bytes; None where the system does not say."""
+    """Returns memory that a new model could take, in bytes; None where the system does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu":
@@ -79,7 +79,7 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _container_free_bytes(group: Path, otherwise: int) -> int:
-    """What the container that we run in leaves free.
+    """Returns what the container that we run in leaves free.
 
     Files that it keeps cached give way when memory is needed.
     """

@@ -42,7 +42,7 @@ _EMBEDDING, _HEAD, _QUERIES, _KEYS = (
 
 
 def open_checkpoint(folder: str | Path) -> Opened:
-    """The checkpoint in `folder`, its weights not yet read.
+    """Returns the checkpoint in `folder`, its weights not yet read.
 
     Raises ValueError if the folder lacks a file, a file is damaged or holds anything but tensors,
     params.json describes a model that is not built here, or the tensors are not exactly those of
@@ -106,7 +106,7 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
 def _config(
     params: Mapping[str, Any], shards: Sequence[Mapping[str, Tensor]], *, where: Path
 ) -> LlamaConfig:
-    """The config as stored: key/value heads that several shards repeat still count."""
+    """Returns the config as stored: key/value heads that several shards repeat still count."""
     problems = [f"{key} is missing" for key in NEEDED if key not in params]
     n_layers = params.get("n_layers")
     if type(n_layers) is not int or n_layers > len(shards[0]):

@@ -88,7 +88,7 @@ def is_old(config: LlamaConfig) -> bool:
 def config_from(
     params: Any, *, vocab_size: int, is_tied: bool, where: str | Path = "params.json"
 ) -> LlamaConfig:
-    """Our config from the content of params.json and what only the weights tell.
+    """Returns our config from the content of params.json and what only the weights tell.
 
     The factor of RoPE's scaling is not in the released files: 32 for the sizes of Llama 3.2, 8 for
     all others. Another key that is absent has the default of Meta's code. Raises
@@ -163,7 +163,7 @@ def _theta(params: Mapping[str, Any]) -> Any:
 
 
 def text_params(params: Any, *, where: Path) -> dict[str, Any]:
-    """The keys of params.json, which some releases nest.
+    """Returns the keys of params.json, which some releases nest.
 
     Raises ValueError for an unknown key or a model that is not built here.
     """
@@ -209,7 +209,7 @@ def _scaling(params: Mapping[str, Any]) -> RopeScaling | None:
 
 
 def _max_seq_len(params: Mapping[str, Any]) -> int:
-    """The context of the generation that the other keys show."""
+    """Returns the context of the generation that the other keys show."""
     if "max_seq_len" in params:
         return params["max_seq_len"]
     if params.get("use_scaled_rope"):
@@ -224,7 +224,7 @@ def _max_seq_len(params: Mapping[str, Any]) -> int:
 
 
 def _width_rule(dim: int, ffn_dim: int) -> tuple[int, float | None]:
-    """A `multiple_of` and a multiplier whose rule gives the feed-forward width.
+    """Returns a `multiple_of` and a multiplier whose rule gives the feed-forward width.
 
     A published pair where one fits.
     """

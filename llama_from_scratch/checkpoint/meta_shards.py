@@ -52,12 +52,12 @@ class Cut:
         return 1 if self.is_by_column and piece.row.role == "embedding" else piece.row.cut
 
     def n_parts(self, piece: TensorPiece) -> int:
-        """The number of different parts of a tensor that is divided."""
+        """Returns the number of different parts of a tensor that is divided."""
         return self.n_shards // self.n_copies if piece.row.heads == "n_kv_heads" else self.n_shards
 
 
 def open_shard(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth file, as views of the mapped file.
+    """Returns the tensors of a .pth file, as views of the mapped file.
 
     Raises ValueError if the file is no whole archive, or if its pickle holds anything but a flat
     dict of tensors.
@@ -127,7 +127,7 @@ def _refuse_overlaps(content: Mapping[str, Tensor], file: Path) -> None:
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The .pth files of a checkpoint, in their order.
+    """Returns the .pth files of a checkpoint, in their order.
 
     Raises ValueError if there is none, or a gap.
     """
@@ -147,7 +147,7 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def n_copies_for(config: LlamaConfig, n_shards: int) -> int:
-    """How often each key/value head is stored in this many shards.
+    """Returns how often each key/value head is stored in this many shards.
 
     Raises ValueError if the shards would hold unequal numbers of heads.
     """
@@ -161,7 +161,7 @@ def n_copies_for(config: LlamaConfig, n_shards: int) -> int:
 
 
 def n_copies_in(shards: Sequence[Mapping[str, Tensor]], *, keys: str) -> int:
-    """How many neighbors hold the same key/value heads, by the tensor called `keys`."""
+    """Returns how many neighbors hold the same key/value heads, by the tensor called `keys`."""
     if any(keys not in shard for shard in shards):
         return 1
     n = len(list(itertools.takewhile(lambda shard: are_same(shard[keys], shards[0][keys]), shards)))
@@ -169,7 +169,7 @@ def n_copies_in(shards: Sequence[Mapping[str, Tensor]], *, keys: str) -> int:
 
 
 def shard_shapes(how: Translation, cut: Cut) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in one shard, under Meta's names.
+    """Returns the shape of every tensor in one shard, under Meta's names.
 
     Raises ValueError if the shards would be unequal.
     """
@@ -204,7 +204,7 @@ def shard_of(
 def tensors(
     how: Translation, files: Sequence[Path], cut: Cut, dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Views of the one mapped file where nothing changes, otherwise memory of its own.
+    """Yields views of the one mapped file where nothing changes, otherwise memory of its own.
 
     One tensor at a time. What has been read of a mapped file counts as ours until it is closed, so
     the files are opened again for each layer.
@@ -238,7 +238,7 @@ def are_same(a: Tensor, b: Tensor) -> bool:
 def _joined(
     parts: Sequence[Tensor], how: Translation, name: str, cut: Cut, dtype: torch.dtype | None
 ) -> Tensor:
-    """The parts of a tensor side by side, in memory of their own.
+    """Returns the parts of a tensor side by side, in memory of their own.
 
     A tensor that every shard holds whole is the first shard's.
     """

@@ -76,7 +76,7 @@ class Table:
     per_layer: tuple[Row, ...]
 
     def name_of(self, role: str, format: Format) -> str:
-        """What a format calls the parameter with this role.
+        """Returns what a format calls the parameter with this role.
 
         In the first layer, if it belongs to a layer.
         """
@@ -96,7 +96,7 @@ GGUF = Format(name="GGUF", of_layer="blk.{i}.")
 
 
 def _same(hugging_face: str, meta: str | None, gguf: str) -> dict[Format, Theirs]:
-    """The same in every format; None where Meta's has no such parameter."""
+    """Returns the same in every format; None where Meta's has no such parameter."""
     found = {HUGGING_FACE: Theirs(name=hugging_face), GGUF: Theirs(name=gguf)}
     return found if meta is None else found | {META: Theirs(name=meta)}
 
@@ -163,7 +163,7 @@ TABLE = Table(
 def groups(
     params: Mapping[str, tuple[int, ...]], n_layers: int, *, table: Table = TABLE
 ) -> list[tuple[int | None, dict[str, Row]]]:
-    """The rows that apply to a model with these parameters, in groups.
+    """Returns the rows that apply to a model with these parameters, in groups.
 
     (None, one row) for each parameter of the model itself, (i, rows) for layer i. A row whose
     parameter the model or the layer lacks does not apply. Raises ValueError naming parameters that
@@ -181,7 +181,7 @@ def groups(
 
 
 def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter under our name, in the order of the table.
+    """Returns the shape of every parameter under our name, in the order of the table.
 
     A tied head is left out.
     """

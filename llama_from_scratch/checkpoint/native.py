@@ -75,7 +75,7 @@ def save(folder: str | Path, model: Llama, tokenizer: AnyTokenizer) -> None:
 
 
 def load(folder: str | Path) -> tuple[Llama, AnyTokenizer]:
-    """The model, on the CPU and in the dtype it was saved in, and its tokenizer.
+    """Returns the model, on the CPU and in the dtype it was saved in, and its tokenizer.
 
     Raises ValueError if `folder` is no checkpoint of ours, a file of it is damaged or does not fit
     the config, or the model does not fit into memory.
@@ -120,7 +120,7 @@ def load_weights(folder: str | Path, model: Llama) -> None:
 
 
 def load_config(folder: str | Path) -> LlamaConfig:
-    """The config of a checkpoint, without reading the weights."""
+    """Returns the config of a checkpoint, without reading the weights."""
     path, about, known = _describe(folder)
     config = _config(path, about)
     checksums.refuse_damage(path / "config.json", known)
@@ -128,13 +128,13 @@ def load_config(folder: str | Path) -> LlamaConfig:
 
 
 def load_tokenizer(folder: str | Path) -> AnyTokenizer:
-    """The tokenizer of a checkpoint, without reading the weights."""
+    """Returns the tokenizer of a checkpoint, without reading the weights."""
     return open_checkpoint(folder).tokenizer()
 
 
 @contextlib.contextmanager
 def replacing(folder: str | Path) -> Iterator[Path]:
-    """An empty folder to write to, which takes the place of the checkpoint `folder`.
+    """Yields an empty folder to write to, which takes the place of the checkpoint `folder`.
 
     That happens when the block ends well. Raises ValueError if `folder` holds files that are not a
     checkpoint's, which would be lost.
@@ -203,7 +203,7 @@ def refuse_what_cannot_be_saved(model: Llama, tokenizer: AnyTokenizer) -> None:
 
 
 def _describe(folder: str | Path) -> tuple[Path, dict[str, Any], dict[str, str] | None]:
-    """Where the checkpoint is, what its config.json says, and its checksums.
+    """Returns where the checkpoint is, what its config.json says, and its checksums.
 
     What is wrong with config.json is told first; that it was damaged, by the caller after that.
     """
@@ -295,7 +295,7 @@ def _tensors(
     entries: Mapping[str, TensorEntry], file: Path, known: Mapping[str, str] | None,
     dtype: torch.dtype | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Copies, so that the file is not held open.
+    """Yields copies, so that the file is not held open.
 
     Training goes on to write the next file in its place. The file's checksum is computed meanwhile
     by another thread, which costs no time where a second processor is free; the last tensor comes

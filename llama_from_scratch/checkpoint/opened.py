@@ -58,7 +58,7 @@ class Opened:
         return sum(file.stat().st_size for file in self.files)
 
     def tokenizer(self) -> Any:
-        """The tokenizer, read when it is first asked for."""
+        """Returns the tokenizer, read when it is first asked for."""
         return self._tokenizer
 
     @functools.cached_property
@@ -78,7 +78,7 @@ class Opened:
 
 
 def common_dtype(dtypes: set[torch.dtype]) -> torch.dtype | None:
-    """The one dtype of a checkpoint's tensors, or None if there are several.
+    """Returns the one dtype of a checkpoint's tensors, or None if there are several.
 
     Raises ValueError for a quantized one.
     """
@@ -90,7 +90,7 @@ def common_dtype(dtypes: set[torch.dtype]) -> torch.dtype | None:
 
 
 def kinds_of(dtypes: set[torch.dtype]) -> tuple[str, ...]:
-    """Dtypes by their names, such as ("bfloat16", "float32")."""
+    """Returns dtypes by their names, such as ("bfloat16", "float32")."""
     return tuple(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
 
 
@@ -98,7 +98,7 @@ def refuse_what_cannot_be_built(
     opened: Opened, *, dtype: torch.dtype | None, device: torch.device | str,
     memory_bytes: int | None
 ) -> torch.dtype:
-    """The dtype that a model of a checkpoint will have: `dtype`, or that of its files.
+    """Returns the dtype that a model of a checkpoint will have: `dtype`, or that of its files.
 
     Raises ValueError if the device is not there, the files have several dtypes, or the model would
     not fit into memory; reads none of its tensors.
@@ -123,7 +123,7 @@ def build(
     opened: Opened, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
     memory_bytes: int | None = None, on_tensor: OnTensor | None = None,
 ) -> Llama:
-    """The model of a checkpoint, in `dtype` or that of its files, on `device`.
+    """Returns the model of a checkpoint, in `dtype` or that of its files, on `device`.
 
     `memory_bytes`: what it may take, by default what is free. `on_tensor(n_bytes_done, n_bytes)` is
     called after each tensor. Raises ValueError as `refuse_what_cannot_be_built` does, or if the

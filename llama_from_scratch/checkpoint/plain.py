@@ -16,7 +16,7 @@ LAYER_FIELDS = ("ffn_dim", "has_ffn_bias", "layers")
 
 
 def plain_layers(n_layers: int, *, ffn_dim: Any, has_ffn_bias: Any = False) -> dict[str, Any]:
-    """The fields of a `LlamaConfig` for this many plain layers.
+    """Returns the fields of a `LlamaConfig` for this many plain layers.
 
     Does not check `ffn_dim` and `has_ffn_bias`: the config does.
     """
@@ -24,7 +24,7 @@ def plain_layers(n_layers: int, *, ffn_dim: Any, has_ffn_bias: Any = False) -> d
 
 
 def ffn_dim_of(config: LlamaConfig, *, rule: str) -> int:
-    """The feed-forward width of all layers.
+    """Returns the feed-forward width of all layers.
 
     Raises ValueError unless they are plain and alike; its message begins with `rule`.
     """
@@ -35,7 +35,7 @@ def ffn_dim_of(config: LlamaConfig, *, rule: str) -> int:
 
 
 def biases_of(config: LlamaConfig) -> dict[str, bool]:
-    """Which matrices of a config with plain layers add a bias.
+    """Returns which matrices of a config with plain layers add a bias.
 
     "qkv": the three before attention. "wo": the one after it. "ffn": those of the feed-forward.
     """
@@ -44,7 +44,7 @@ def biases_of(config: LlamaConfig) -> dict[str, bool]:
 
 
 def odd_layers(config: LlamaConfig) -> list[str]:
-    """The kinds of layers that are not plain, or not like the first one, in words.
+    """Returns the kinds of layers that are not plain, or not like the first one, in words.
 
     None where every format can describe the config.
     """
@@ -55,6 +55,6 @@ def odd_layers(config: LlamaConfig) -> list[str]:
 
 
 def ffn_dims(config: LlamaConfig) -> tuple[int, ...]:
-    """The feed-forward widths of any config's dense layers, each once, in their order."""
+    """Returns the feed-forward widths of any config's dense layers, each once, in their order."""
     kinds = [config.feed_forward(spec) for spec in config.layers]
     return tuple(dict.fromkeys(kind.width for kind in kinds if isinstance(kind, Dense)))

@@ -54,7 +54,7 @@ class TensorEntry:
 
 
 def entries(file: str | Path) -> dict[str, TensorEntry]:
-    """The tensors of a file by name, from its header alone.
+    """Returns the tensors of a file by name, from its header alone.
 
     Raises ValueError if the file is missing, cut short or damaged, or if a dtype is not known,
     which is named.
@@ -91,7 +91,7 @@ def _entries(file: Path, source: io.BufferedReader) -> dict[str, TensorEntry]:
 
 
 def mapped(file: Path) -> UInt8[Tensor, "bytes"]:
-    """The whole file as memory that is read when it is used.
+    """Returns the whole file as memory that is read when it is used.
 
     Writing to it does not change the file.
     """
@@ -108,7 +108,7 @@ def view(entry: TensorEntry, data: UInt8[Tensor, "bytes"]) -> Shaped[Tensor, "..
 
 
 def read_tensor(entry: TensorEntry, *, dtype: torch.dtype | None = None) -> Shaped[Tensor, "..."]:
-    """The tensor in memory of its own, in `dtype` or the file's.
+    """Returns the tensor in memory of its own, in `dtype` or the file's.
 
     Takes no more than 2 MB beyond what it returns.
     """
@@ -145,7 +145,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file, on the CPU.
+    """Returns all tensors of a file, on the CPU.
 
     Raises ValueError if the file is missing, cut short or damaged.
     """

@@ -56,6 +56,6 @@ def refuse_impossible_sizes(config: LlamaConfig, *, n_values: int, where: str | 
 
 
 def listed(problems: list[str]) -> str:
-    """The first problems in one line, and how many more there are."""
+    """Returns the first problems in one line, and how many more there are."""
     more = f" and {len(problems) - N_NAMED} more" if len(problems) > N_NAMED else ""
     return "; ".join(plain(problem) for problem in sorted(problems)[:N_NAMED]) + more

@@ -25,7 +25,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 def read_file(
     path: Path, *, n_ranks: int | None = None, generation: str = "llama-3.1"
 ) -> AnyTokenizer | None:
-    """The tokenizer in a file of its own; None if `path` is no such file.
+    """Returns the tokenizer in a file of its own; None if `path` is no such file.
 
     That is a tokenizer.json, a tokenizer.model of SentencePiece or of ranks, a tokenizer.bin, or a
     GGUF file without tensors. A folder stands for the first of these in it. `n_ranks`: how many

@@ -23,7 +23,7 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 
 def read_hugging_face(folder: Path, config: LlamaConfig) -> AnyTokenizer:
-    """The tokenizer of tokenizer.json, or of tokenizer.model if that is all there is.
+    """Returns the tokenizer of tokenizer.json, or of tokenizer.model if that is all there is.
 
     With what the files beside it add. Raises ValueError as `read_meta` does, and for a token that
     has no row in the embedding or an end that is no token.
@@ -38,7 +38,7 @@ def read_hugging_face(folder: Path, config: LlamaConfig) -> AnyTokenizer:
 
 
 def _with_added(tokenizer: AnyTokenizer, folder: Path, *, n_rows: int) -> AnyTokenizer:
-    """A SentencePiece with the tokens that the files beside it add, if they add any."""
+    """Returns a SentencePiece with the tokens that the files beside it add, if they add any."""
     beside = tokenizer_json.read_beside(folder)
     known = {piece.text for piece in tokenizer.pieces} if is_pieces(tokenizer) else set()
     if not is_pieces(tokenizer) or {entry["content"] for entry in beside.numbered} <= known:
@@ -60,7 +60,7 @@ def _refuse_framing_beyond(tokenizer: AnyTokenizer, folder: Path) -> None:
 
 
 def read_meta(folder: Path, config: LlamaConfig) -> Tokenizer | SentencePiece:
-    """The tokenizer of tokenizer.model.
+    """Returns the tokenizer of tokenizer.model.
 
     Raises ValueError if there is none, or one of another model. Special tokens follow the ranks, so
     ranks and special tokens together must fill the embedding: a file that lost its last lines would
@@ -105,7 +105,7 @@ def write_hugging_face(folder: Path, tokenizer: AnyTokenizer) -> None:
 
 
 def framing_names(tokenizer: AnyTokenizer) -> dict[str, str]:
-    """The tokens that begin and end a text, as tokenizer_config.json has them.
+    """Returns the tokens that begin and end a text, as tokenizer_config.json has them.
 
     Raises ValueError if there is none of Llama's own; another vocabulary may lack them.
     """
@@ -170,7 +170,7 @@ def refuse_other_vocabulary(
 
 
 def generation_of(config: LlamaConfig) -> str:
-    """The generation whose special tokens go with ranks.
+    """Returns the generation whose special tokens go with ranks.
 
     3.1 brought the scaling of RoPE, and the names that all later ones keep.
     """

@@ -36,7 +36,7 @@ def _pairs(weight: Tensor, n_heads: int) -> Shaped[Tensor, "H R two *D"]:
 
 
 def _halves(weight: Tensor, n_heads: int) -> Shaped[Tensor, "H two R *D"]:
-    """Their rows by head, half, and pair: channels r and r + K/2 turn together."""
+    """Returns their rows by head, half, and pair: channels r and r + K/2 turn together."""
     return weight.unflatten(0, (n_heads, 2, -1))
 
 
@@ -70,12 +70,12 @@ class TensorPiece:
         return self.keeps_order and self.along is None and self.expert is None
 
     def in_ours(self, whole: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
-        """The piece as a view of our parameter; its axes are those of `in_theirs`."""
+        """Returns the piece as a view of our parameter; its axes are those of `in_theirs`."""
         part = whole if self.expert is None else whole[self.expert]
         return part if self.n_heads is None else _pairs(part, self.n_heads).transpose(1, 2)
 
     def in_theirs(self, whole: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
-        """The piece as a view of their tensor, its axes in our order."""
+        """Returns the piece as a view of their tensor, its axes in our order."""
         part = whole if self.along is None else whole.narrow(self.along, self.start, self.length)
         part = part.transpose(-1, -2) if self.is_transposed else part
         return part if self.n_heads is None else _halves(part, self.n_heads)
@@ -108,12 +108,12 @@ class Translation:
         return _by(lambda piece: piece.theirs, self.pieces)
 
     def names_for(self, ours: Iterable[str]) -> list[str]:
-        """Their tensors that hold these parameters, each once."""
+        """Returns their tensors that hold these parameters, each once."""
         return list(dict.fromkeys(piece.theirs for name in ours for piece in self.by_ours[name]))
 
 
 def translation(format: Format, config: LlamaConfig, *, table: Table = TABLE) -> Translation:
-    """How the parameters that a config's model has are stored in a format."""
+    """Returns how the parameters that a config's model has are stored in a format."""
     heads = {"n_heads": config.n_heads, "n_kv_heads": config.n_kv_heads}
     return translation_of(
         param_shapes(config), format, heads=heads, n_layers=config.n_layers, table=table)
@@ -123,7 +123,7 @@ def translation_of(
     params: Mapping[str, tuple[int, ...]], format: Format, *, heads: Mapping[str, int],
     n_layers: int, table: Table = TABLE
 ) -> Translation:
-    """The same for parameters of these shapes.
+    """Returns the same for parameters of these shapes.
 
     Raises ValueError if the table has no row for one of them, or the format no name.
     """
@@ -174,7 +174,7 @@ def to_ours(
     how: Translation, read: Callable[..., Tensor], *, dtypes: Mapping[str, torch.dtype],
     dtype: torch.dtype | None = None, names: Iterable[str] | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Each parameter of ours, in `dtype` or that of the file.
+    """Yields each parameter of ours, in `dtype` or that of the file.
 
     The next one is read when it is asked for. `read(theirs, dtype=, is_kept=)` reads one tensor of
     theirs, in its own dtype where None is asked for. With `is_kept` the result goes on to be used

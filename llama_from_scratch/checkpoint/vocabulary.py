@@ -16,7 +16,7 @@ _CONFIGS = ("config.json", "params.json")
 def read_tokenizer(
     path: str | Path, *, tokenizer: str | Path | None = None, n_ranks: int | None = None
 ) -> AnyTokenizer:
-    """The tokenizer of a checkpoint at `path`, or of a file that `read_file` reads.
+    """Returns the tokenizer of a checkpoint at `path`, or of a file that `read_file` reads.
 
     `path` is what `load` takes, too.
     `tokenizer`: the file of a checkpoint's tokenizer, where it is not the usual one. `n_ranks`: how

@@ -83,7 +83,7 @@ class Attention(nn.Module):
     def new_cache(
         self, *, batch_size: int, max_seq_len: int, dtype: torch.dtype, device: torch.device | str
     ) -> LayerCache:
-        """Room for the keys and values of this layer: (B, max_seq_len, G, K) of each."""
+        """Returns room for the keys and values of this layer: (B, max_seq_len, G, K) of each."""
         return LayerCache.with_room(self._config, batch_size=batch_size, max_seq_len=max_seq_len,
                                     dtype=dtype, device=device)
 

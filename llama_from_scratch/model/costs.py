@@ -30,7 +30,7 @@ def param_shapes(config: LlamaConfig) -> Mapping[str, tuple[int, ...]]:
 
 @functools.lru_cache(maxsize=64)
 def param_counts(config: LlamaConfig) -> Mapping[str, int]:
-    """Number of parameters in each of `PLACES`; a tied head counts as embedding alone."""
+    """Returns number of parameters in each of `PLACES`; a tied head counts as embedding alone."""
     model, counted = _asked(config), set()
     counts = dict.fromkeys(PLACES, 0)
     for place, part in _parts(model):
@@ -66,7 +66,7 @@ def _by_child(
 
 
 def flops_per_token(config: LlamaConfig, *, context: int) -> int:
-    """Multiply-adds counted as two, for one token decoded with `context` tokens visible.
+    """Returns multiply-adds counted as two, for one token decoded with `context` tokens visible.
 
     Two per weight of every matrix that multiplies the token (the embedding is looked up), plus
     4 H K per visible token in attention, where q k^T and the weighted sum of v cost two each.
@@ -78,7 +78,7 @@ def flops_per_token(config: LlamaConfig, *, context: int) -> int:
 
 @functools.singledispatch
 def matmul_flops(module: nn.Module, context: int) -> int:
-    """The operations of one part for one token: by default the sum over its children.
+    """Returns the operations of one part for one token: by default the sum over its children.
 
     A part of another kind registers its own count with `@matmul_flops.register`.
     """
@@ -99,7 +99,7 @@ def _(attention: Attention, context: int) -> int:
 
 @functools.lru_cache(maxsize=64)
 def kv_values_per_token(config: LlamaConfig) -> int:
-    """Numbers that the KV cache grows by with each token, summed over all layers."""
+    """Returns numbers that the KV cache grows by with each token, summed over all layers."""
     dtype = torch.bfloat16
     room = dict(batch_size=1, max_seq_len=1, dtype=dtype, device="meta")
     n_bytes = sum(block.new_cache(**room).n_bytes for block in _asked(config).layers)
@@ -107,7 +107,7 @@ def kv_values_per_token(config: LlamaConfig) -> int:
 
 
 def _parts(model: Llama) -> Iterator[tuple[str, nn.Module]]:
-    """Every part that has parameters, and its place."""
+    """Yields every part that has parameters, and its place."""
     yield "embedding", model.tok_embeddings
     for block in model.layers:
         yield "attention", block.attention

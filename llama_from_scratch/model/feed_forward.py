@@ -52,7 +52,7 @@ class FeedForward(nn.Module):
 
 @functools.singledispatch
 def build(spec: FeedForwardSpec, dim: int) -> nn.Module:
-    """The module that a spec describes, for a stream of `dim` channels.
+    """Returns the module that a spec describes, for a stream of `dim` channels.
 
     It maps (..., D) to (..., D), and has `init_weights(n_additions=...)`. Another kind registers
     its own: `@build.register` above a function of its spec and `dim`.

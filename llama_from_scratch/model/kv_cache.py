@@ -31,14 +31,14 @@ class LayerCache:
         cls, config: LlamaConfig, *, batch_size: int, max_seq_len: int, dtype: torch.dtype,
         device: torch.device | str,
     ) -> "LayerCache":
-        """An empty cache for a layer with the key/value heads of `config`."""
+        """Returns an empty cache for a layer with the key/value heads of `config`."""
         shape = (batch_size, max_seq_len, config.n_kv_heads, config.head_dim)
         return cls(*(torch.zeros(shape, dtype=dtype, device=device) for _ in ("keys", "values")))
 
     def append(
         self, k: Float[Tensor, "B T G K"], v: Float[Tensor, "B T G K"]
     ) -> tuple[Float[Tensor, "B S G K"], Float[Tensor, "B S G K"]]:
-        """All keys and values so far, the new ones last: views of the cache, not copies.
+        """Returns all keys and values so far, the new ones last: views of the cache, not copies.
 
         Raises ValueError where gradients would be needed: the next tokens overwrite the graph's
         memory.
@@ -59,7 +59,7 @@ class LayerCache:
         self.length = length
 
     def rows(self, rows: Sequence[int], *, span: slice, max_seq_len: int) -> "LayerCache":
-        """A new cache that holds the tokens of a span in these rows, with room for more."""
+        """Returns a new cache that holds the tokens of a span in these rows, with room for more."""
         keys, values = self._keys_BSGK, self._values_BSGK
         shape = (len(rows), max_seq_len, *keys.shape[2:])
         new = LayerCache(*(torch.zeros(shape, dtype=x.dtype, device=x.device)
@@ -99,7 +99,7 @@ class KVCache:
         return sum(layer.n_bytes for layer in self.layers)
 
     def extend(self, new: Tokens, *, batch_size: int) -> Tokens:
-        """Where all tokens are, cached and new, once the `new` ones are appended.
+        """Returns where all tokens are, cached and new, once the `new` ones are appended.
 
         Raises ValueError if they do not fit.
         """

@@ -38,7 +38,7 @@ def rope_frequencies(
 
 
 def scale_frequencies(freq_R: Float[Tensor, "R"], scaling: RopeScaling) -> Float[Tensor, "R"]:
-    """Frequencies for a context `scaling.factor` times longer.
+    """Returns frequencies for a context `scaling.factor` times longer.
 
     Fast pairs are kept, slow ones divided, those between blended. A pair is fast when the original
     context held at least `high_freq_factor` of its turns: it tells neighbors apart and must not

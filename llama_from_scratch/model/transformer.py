@@ -46,7 +46,7 @@ class Block(nn.Module):
     def new_cache(
         self, *, batch_size: int, max_seq_len: int, dtype: torch.dtype, device: torch.device | str
     ) -> LayerCache:
-        """The cache that this layer's attention needs."""
+        """Returns the cache that this layer's attention needs."""
         return self.attention.new_cache(batch_size=batch_size, max_seq_len=max_seq_len,
                                         dtype=dtype, device=device)
 
@@ -102,7 +102,7 @@ class Llama(nn.Module):
     def new_cache(
         self, *, batch_size: int, max_seq_len: int, dtype: torch.dtype | None = None
     ) -> KVCache:
-        """An empty KV cache for this model, on its device and by default in its dtype."""
+        """Returns an empty KV cache for this model, on its device and by default in its dtype."""
         room = dict(batch_size=batch_size, max_seq_len=max_seq_len, device=self.device)
         layers = [] if min(batch_size, max_seq_len) < 1 else [
             block.new_cache(**room, dtype=self.dtype if dtype is None else dtype)
@@ -112,7 +112,7 @@ class Llama(nn.Module):
     # --- the four stages ----------------------------------------------------------------------
 
     def embed(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """The row of the embedding matrix for each id: where the residual stream begins.
+        """Returns the row of the embedding matrix for each id: where the residual stream begins.
 
         Raises ValueError for ids of another shape or dtype and, on a CPU, outside the vocabulary.
         (A GPU checks ids later than here; PyTorch then reports a device-side assert.)
@@ -132,7 +132,7 @@ class Llama(nn.Module):
         self, x: Float[Tensor, "B T D"], *, positions: Int[Tensor, "#B T"] | None = None,
         documents: Int[Tensor, "#B T"] | None = None, cache: KVCache | None = None,
     ) -> BlockInputs:
-        """What all blocks need besides x. Arguments and errors as in `hidden`.
+        """Returns what all blocks need besides x. Arguments and errors as in `hidden`.
 
         With a `cache`, room for the new tokens is taken there: call it once per pass.
         """
@@ -160,7 +160,7 @@ class Llama(nn.Module):
         self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *, cache: KVCache | None = None,
         layers: slice = slice(None),
     ) -> Float[Tensor, "B T D"]:
-        """The stream after these layers, by default all of them."""
+        """Returns the stream after these layers, by default all of them."""
         blocks = list(self.layers)[layers]
         caches = [_UNCACHED] * len(blocks) if cache is None else cache.layers[layers]
         for block, layer_cache in zip(blocks, caches, strict=True):
@@ -177,7 +177,7 @@ class Llama(nn.Module):
         self, ids: Int[Tensor, "B T"], *, positions: Int[Tensor, "#B T"] | None = None,
         documents: Int[Tensor, "#B T"] | None = None, cache: KVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """The residual stream after the last norm: what `output` turns into logits.
+        """Returns the residual stream after the last norm: what `output` turns into logits.
 
         `positions`: where each token is, by default counted on from what the cache holds.
         `documents`: a token sees only earlier tokens with its own number (see `mask.PADDING`).
@@ -193,7 +193,7 @@ class Llama(nn.Module):
         self, ids: Int[Tensor, "B T"], *, positions: Int[Tensor, "#B T"] | None = None,
         documents: Int[Tensor, "#B T"] | None = None, cache: KVCache | None = None,
     ) -> Float[Tensor, "B T V"]:
-        """Logits of the next token at every position, in fp32. Arguments as in `hidden`."""
+        """Returns logits of the next token at every position, in fp32. Arguments as in `hidden`."""
         x = self.embed(ids)
         inputs = self.prepare(x, positions=positions, documents=documents, cache=cache)
         return self.head(self.run(x, inputs, cache=cache))

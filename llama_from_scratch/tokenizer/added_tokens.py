@@ -54,7 +54,7 @@ class TokenFinder:
         self._pattern = one_of(self._token_of.keys()) if self._token_of else None
 
     def parts(self, text: str) -> Iterator[Part]:
-        """The parts of `text` in order, none of them empty but that of a token."""
+        """Yields the parts of `text` in order, none of them empty but that of a token."""
         done = 0
         for found in self._pattern.finditer(text) if self._pattern else ():
             token, (begin, end) = self._token_of[found[0]], found.span()

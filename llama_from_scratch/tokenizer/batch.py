@@ -28,7 +28,7 @@ _CHARS_TO_SPAWN = 10_000_000
 
 
 def encode_batch(encode: Encode, texts: Iterable[str], *, n_workers: int | None) -> list[list[int]]:
-    """What `encode` gives of each text, in order, by `n_workers` processes.
+    """Returns what `encode` gives of each text, in order, by `n_workers` processes.
 
     The calling process is the first of them. None takes all cores, but no more than the amount of
     text pays for. Raises what `encode` raises at the first text where it does, and RuntimeError if
@@ -58,7 +58,7 @@ class EncodesBatches:
         eos: bool = False, allowed_special: SpecialNames = frozenset(),
         disallowed_special: SpecialNames = frozenset(),
     ) -> list[list[int]]:
-        """The ids of each text, as `encode` gives them, by `n_workers` processes.
+        """Returns the ids of each text, as `encode` gives them, by `n_workers` processes.
 
         None is one for each core, but little text stays in this process. Raises what `encode`
         raises, at the first text where it does.
@@ -119,7 +119,7 @@ def _shared_out(encode: Encode, texts: Sequence[str], shares: list[list[int]]) -
 
 
 def _encode_each(encode: Encode, texts: Iterable[str]) -> tuple[list[list[int]], Exception | None]:
-    """The ids of each text, up to the first where `encode` raises, and what it raised."""
+    """Returns the ids of each text, up to the first where `encode` raises, and what it raised."""
     encoded: list[list[int]] = []
     for text in texts:
         try:

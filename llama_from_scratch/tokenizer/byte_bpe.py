@@ -36,7 +36,7 @@ BEGIN_AND_END = ("<|begin_of_text|>", "<|end_of_text|>")
 
 
 def join_bytes(bytes_of: Mapping[int, bytes], ids: Iterable[int]) -> bytes:
-    """The bytes of `ids`, in a row. Raises ValueError at an id that has none."""
+    """Returns the bytes of `ids`, in a row. Raises ValueError at an id that has none."""
     ids = tuple(ids)
     try:
         # itemgetter looks all up in one step, but gives no tuple for one.
@@ -127,7 +127,7 @@ class Tokenizer(EncodesBatches, Prompted):
         self, text: str, *, bos: bool = False, eos: bool = False,
         allowed_special: SpecialNames = frozenset(), disallowed_special: SpecialNames = frozenset(),
     ) -> list[int]:
-        """The ids of `text`, with bos_id before and eos_id after if asked for.
+        """Returns the ids of `text`, with bos_id before and eos_id after if asked for.
 
         A special string inside `text` is ordinary text, as users may type it, unless
         `allowed_special` has it: then it becomes its id. One that `disallowed_special` has raises
@@ -169,7 +169,7 @@ class Tokenizer(EncodesBatches, Prompted):
         cls, path: str | os.PathLike, *, special_tokens: Sequence[str] = (),
         pattern: str = LLAMA3_PATTERN, n_ranks: int | None = None,
     ) -> "Tokenizer":
-        """The tokenizer of a file as `save` writes it.
+        """Returns the tokenizer of a file as `save` writes it.
 
         `n_ranks`: how many the file must have, if that is known. Special tokens take the ids after
         them, so a file that lost its last lines would move every one. Raises ValueError, with the

@@ -34,7 +34,7 @@ _WORD_ALONE = f"[{_WORD}\xb9\xb2\xb3\xbc\xbd\xbe]"
 
 
 def compile_pattern(pattern: str) -> regex.Pattern:
-    """The compiled pattern, read as this engine reads it.
+    """Returns the compiled pattern, read as this engine reads it.
 
     Raises ValueError, in words, for one that does not compile or is very long.
     """
@@ -42,7 +42,7 @@ def compile_pattern(pattern: str) -> regex.Pattern:
 
 
 def compile_foreign(pattern: str) -> regex.Pattern:
-    """The compiled pattern, read as the other engine reads it.
+    """Returns the compiled pattern, read as the other engine reads it.
 
     Raises ValueError as `compile_pattern` does, and for syntax that has another meaning there.
     """
@@ -68,7 +68,7 @@ def _compiled(pattern: str, translated: str, *, flags: int) -> regex.Pattern:
 
 
 def _translated(pattern: str) -> str:
-    """The pattern in this engine's words. Raises ValueError for what has none."""
+    """Returns the pattern in this engine's words. Raises ValueError for what has none."""
     parts, in_class = [], False
     for found in _PART.finditer(pattern):
         part = found[0]
@@ -101,7 +101,7 @@ def _refuse(part: str, pattern: str) -> None:
 
 
 def bounded(search: Callable[..., Found], text: str, *, pattern: str) -> Found:
-    """What `search(text, timeout=...)` gives.
+    """Returns what `search(text, timeout=...)` gives.
 
     Raises ValueError if it takes over 10 seconds, and a second more for 20,000 characters.
     """

@@ -65,7 +65,7 @@ class PairCounts:
 
 
 def _neighbors(parts: list[str], left: str, right: str, new: str) -> Iterator[tuple[str, str]]:
-    """Each (pair lost, pair gained) when a word's `left + right` become `new`.
+    """Yields each (pair lost, pair gained) when a word's `left + right` become `new`.
 
     The word is its `parts` with a `left + right` in each gap.
     """

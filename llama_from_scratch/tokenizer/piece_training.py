@@ -21,7 +21,7 @@ _RUN_SCORE = -1e9
 
 
 def learn_pieces(text: str | Iterable[str], vocab_size: int) -> list[Piece]:
-    """The `vocab_size` pieces that are learned from `text` or texts, laid out as Llama's.
+    """Returns the `vocab_size` pieces that are learned from `text` or texts, laid out as Llama's.
 
     First come <unk>, <s>, </s>, the 256 bytes and 16 runs of blanks, then what merging makes, then
     characters. The 256 commonest characters are pieces; a rarer one stays bytes. Ties between pairs

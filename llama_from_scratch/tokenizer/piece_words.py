@@ -49,7 +49,7 @@ class PieceWords:
         self._ids_of = Memo(self._encode_word)
 
     def encode(self, text: str) -> Iterator[int]:
-        """The ids of `text`, in which blanks may be written ▁."""
+        """Returns the ids of `text`, in which blanks may be written ▁."""
         return chain.from_iterable(map(self._ids_of.__getitem__, self._words.findall(text)))
 
     def _encode_word(self, word: str) -> tuple[int, ...]:

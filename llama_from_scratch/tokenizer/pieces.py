@@ -48,7 +48,7 @@ class Piece(NamedTuple):
 
 
 def byte_name(value: int) -> str:
-    """What the piece of a byte is called: 10 -> "<0x0A>"."""
+    """Returns what the piece of a byte is called: 10 -> "<0x0A>"."""
     return f"<0x{value:02X}>"
 
 

@@ -41,7 +41,7 @@ class Prompting:
     token_names: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """What is said, as JSON values."""
+        """Returns what is said, as JSON values."""
         said = {"end_ids": sorted(self.end_ids), "eos_ids": sorted(self.eos_ids),
                 "templates": dict(self.templates), "token_names": dict(self.token_names)}
         said = {key: value for key, value in said.items() if value}

@@ -43,7 +43,7 @@ def fields(data: bytes, wanted: Mapping[int, type]) -> Iterator[tuple[int, int |
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at `at`, seven bits to a byte, and where it ends."""
+    """Returns the number that begins at `at`, seven bits to a byte, and where it ends."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
@@ -57,7 +57,7 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def field(number: int, value: int | bytes | float) -> bytes:
-    """The bytes of one field; a negative int has ten, as 64 bits in two's complement."""
+    """Returns the bytes of one field; a negative int has ten, as 64 bits in two's complement."""
     key = _number(number << 3 | _WIRE[type(value)])
     if isinstance(value, bytes):
         return key + _number(len(value)) + value

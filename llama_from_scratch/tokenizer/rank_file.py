@@ -30,7 +30,7 @@ def write_ranks(path: str | os.PathLike, ranks: Mapping[bytes, int]) -> None:
 
 
 def read_ranks(path: str | os.PathLike) -> dict[bytes, int]:
-    """The rank of each token in a file as `write_ranks` writes it.
+    """Returns the rank of each token in a file as `write_ranks` writes it.
 
     Raises ValueError, with the line, if one is malformed.
     """

@@ -22,7 +22,7 @@ from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN
 def _block(
     length: int, named: Mapping[int, str], *, kind: str = "", first: int = 0
 ) -> tuple[str, ...]:
-    """`length` special tokens: those `named` at their places, the others reserved.
+    """Returns `length` special tokens: those `named` at their places, the others reserved.
 
     Reserved ones are of a `kind` and numbered from `first`.
     """
@@ -73,7 +73,7 @@ def llama_3(
     path: str | os.PathLike, *, special_tokens: tuple[str, ...] = LLAMA_3_1,
     n_ranks: int = N_RANKS["llama-3"]
 ) -> Tokenizer:
-    """The tokenizer of a rank file of Llama 3 to 3.3.
+    """Returns the tokenizer of a rank file of Llama 3 to 3.3.
 
     Give LLAMA_3 for the names of 3.0, LLAMA_3_2_VISION for <|image|>. `n_ranks`: how many ranks the
     file must have; give it for a smaller one of your own. Raises ValueError if it has others.
@@ -83,14 +83,14 @@ def llama_3(
 
 
 def llama_4(path: str | os.PathLike, *, n_ranks: int = N_RANKS["llama-4"]) -> Tokenizer:
-    """The tokenizer of a rank file of Llama 4, which must have `n_ranks` ranks."""
+    """Returns the tokenizer of a rank file of Llama 4, which must have `n_ranks` ranks."""
     return Tokenizer.load(path, special_tokens=LLAMA_4, pattern=LLAMA4_PATTERN, n_ranks=n_ranks)
 
 
 def load(
     path: str | os.PathLike, generation: str, *, n_ranks: int | None = None
 ) -> Tokenizer | SentencePiece:
-    """The tokenizer of the tokenizer.model that was released with a generation.
+    """Returns the tokenizer of the tokenizer.model that was released with a generation.
 
     A generation is a name such as "llama-2" or "llama-3.1". `n_ranks`: how many ranks a rank file
     must have, by default those that were released.

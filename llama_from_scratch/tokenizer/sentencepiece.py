@@ -107,7 +107,7 @@ class SentencePiece(EncodesBatches, Prompted):
         self, text: str, *, bos: bool = False, eos: bool = False,
         allowed_special: SpecialNames = frozenset(), disallowed_special: SpecialNames = frozenset(),
     ) -> list[int]:
-        """The ids of `text`, with bos_id before and eos_id after if asked for.
+        """Returns the ids of `text`, with bos_id before and eos_id after if asked for.
 
         A special string such as "<s>" inside `text` is ordinary text, as users may type it, unless
         `allowed_special` has it: then it becomes its id. One that `disallowed_special` has raises
@@ -157,7 +157,7 @@ class SentencePiece(EncodesBatches, Prompted):
                 return False
 
     def _encode_known(self, word: str) -> tuple[int, ...]:
-        """The ids of a word of known characters: merge, then look up what is left."""
+        """Returns the ids of a word of known characters: merge, then look up what is left."""
         ids: list[int] = []
         for part in merge_but_runs(word, self._ranks, n_run=self.n_run):
             if (found := self._id_of.get(part)) is None:
@@ -208,7 +208,7 @@ class SentencePiece(EncodesBatches, Prompted):
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "SentencePiece":
-        """The tokenizer of a SentencePiece tokenizer.model.
+        """Returns the tokenizer of a SentencePiece tokenizer.model.
 
         Raises ValueError if the file is damaged, or of a kind that no Llama has: another model than
         BPE, text that is normalized first, unused pieces.
@@ -253,7 +253,7 @@ class SentencePiece(EncodesBatches, Prompted):
 
 
 def decoded(data: bytes) -> str:
-    """The text of bytes, with one U+FFFD for each that is not UTF-8."""
+    """Returns the text of bytes, with one U+FFFD for each that is not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:

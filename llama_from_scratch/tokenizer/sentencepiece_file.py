@@ -22,7 +22,7 @@ class ModelFile(NamedTuple):
 
 
 def to_bytes(model: ModelFile) -> bytes:
-    """The bytes of a tokenizer.model."""
+    """Returns the bytes of a tokenizer.model."""
     return b"".join([
         *(field(1, _piece(piece)) for piece in model.pieces),
         field(2, b"".join(_trainer(model))),
@@ -60,7 +60,7 @@ def _normalizer(model: ModelFile) -> Iterator[bytes]:
 
 
 def from_bytes(data: bytes) -> ModelFile:
-    """What a tokenizer.model holds.
+    """Returns what a tokenizer.model holds.
 
     Raises ValueError if it is damaged, or of a kind that no Llama has: another model than BPE, text
     that is normalized first.
@@ -109,7 +109,7 @@ def from_bytes(data: bytes) -> ModelFile:
 
 
 def text_of(data: bytes) -> str:
-    """The text of a piece in a file. Raises ValueError if it is not UTF-8."""
+    """Returns the text of a piece in a file. Raises ValueError if it is not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:

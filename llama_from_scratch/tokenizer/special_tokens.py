@@ -19,7 +19,7 @@ def names_allowed(
     text: object, special_ids: Mapping[str, int], *, allowed_special: SpecialNames,
     disallowed_special: SpecialNames,
 ) -> Set[str]:
-    """The special strings that become ids where `text` has them.
+    """Returns the special strings that become ids where `text` has them.
 
     Raises ValueError if it has a disallowed one.
     """

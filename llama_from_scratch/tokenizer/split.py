@@ -70,7 +70,7 @@ class Splitter:
         self._ascii, self._lines = _TWINS.get(pattern, (None, None))
 
     def __call__(self, text: str) -> list[str]:
-        """The pre-tokens of `text`, in order.
+        """Returns the pre-tokens of `text`, in order.
 
         Raises ValueError if the pattern leaves out a part of the text.
         """
@@ -89,14 +89,14 @@ class Splitter:
         return pieces
 
     def lines(self, text: str) -> list[str]:
-        """`text` in stretches that split apart as they do together, each ASCII or not.
+        """Returns `text` in stretches that split apart as they do together, each ASCII or not.
 
         It stays whole if the pattern is not one of Llama's.
         """
         return [text] if self._lines is None or text.isascii() else self._lines.findall(text)
 
     def words(self, text: str) -> list[str]:
-        """`text` in words that split apart as they do together.
+        """Returns `text` in words that split apart as they do together.
 
         Each but the first has lost the blank before it.
         """
@@ -104,7 +104,7 @@ class Splitter:
 
 
 def cut_long(text: str) -> Iterator[str]:
-    """`text` in stretches of at most 400,000 characters, no run of one kind above 25,000.
+    """Yields `text` in stretches of at most 400,000 characters, no run of one kind above 25,000.
 
     A run is consecutive white space, or consecutive non-space. 60,000 letters -> 25,000, 25,000
     and 10,000. They are encoded apart.

@@ -32,7 +32,7 @@ def is_laid_out_for_bin(pieces: Sequence[Piece]) -> bool:
 
 
 def to_bytes(pieces: Sequence[Piece]) -> bytes:
-    """The bytes of a tokenizer.bin."""
+    """Returns the bytes of a tokenizer.bin."""
     texts = [_NAMES.get(piece.text, piece.text.replace(BLANK, " ")).encode() for piece in pieces]
     records = (struct.pack("<fI", piece.score, len(text)) + text
                for piece, text in zip(pieces, texts, strict=True))
@@ -40,7 +40,7 @@ def to_bytes(pieces: Sequence[Piece]) -> bytes:
 
 
 def read_records(path: str | os.PathLike) -> list[tuple[bytes, float]]:
-    """The bytes and the score of each piece in a tokenizer.bin.
+    """Returns the bytes and the score of each piece in a tokenizer.bin.
 
     Raises ValueError if the file is damaged.
     """

@@ -43,7 +43,7 @@ class WordCache:
         self._ids_after_blank = Memo(lambda word: self._encode_pretokens(" " + word))
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, in which all special strings are ordinary text."""
+        """Returns the ids of `text`, in which all special strings are ordinary text."""
         ids: list[int] = []
         for lines in self._split.lines(text):
             if lines.isascii():

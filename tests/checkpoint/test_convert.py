@@ -278,7 +278,7 @@ def test_of_two_conversions_to_one_place_the_second_is_refused_at_the_door(forma
         [sys.executable, "-c", TWO_AT_ONCE, source, target, format], text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert first.stdout.readline() == "reads\n"
-    with pytest.raises(ValueError, match=rf"one process at a time writes .*target; process "
+    with pytest.raises(ValueError, match=rf"only one process at a time may write .*target; process "
                                          rf"{first.pid} on .* does now"):
         convert(source, target, format=format)
     first.communicate("go on\n")

@@ -64,7 +64,7 @@ def test_a_folder_with_one_model_is_as_good_as_the_file(split, tmp_path):
     (tmp_path / "other.gguf").write_text("version https://git-lfs.github.com/spec/v1\n")
     assert load_is_from(tmp_path / "m.gguf", tmp_path)
     (tmp_path / "m.gguf").unlink()
-    with pytest.raises(ValueError, match=r"other.gguf; there is a pointer of git-lfs.*lfs pull"):
+    with pytest.raises(ValueError, match=r"other.gguf; there is a git-lfs pointer.*lfs pull"):
         open_checkpoint(tmp_path)
 
 

@@ -39,7 +39,7 @@ class AnswerReader:
     strips: bool
 
     def read(self, ids: Sequence[int], tokenizer: AnyTokenizer) -> Answer:
-        """The answer in `ids`, from after its header to the id that ends it.
+        """Returns the answer in `ids`, from after its header to the id that ends it.
 
         Raises ValueError if the ids do not end as an answer does, or are not of this vocabulary.
         """

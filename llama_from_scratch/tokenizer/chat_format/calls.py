@@ -44,7 +44,7 @@ def read_claimed(text: str) -> tuple[tuple[ToolCall, ...], str | None]:
 def read_tagged_tail(
     text: str, *, builtin_tools: Sequence[str]
 ) -> tuple[tuple[ToolCall, ...], str | None]:
-    """The call after a special token that opens one, and the problem if it is none.
+    """Returns the call after a special token that opens one, and the problem if it is none.
 
     It is JSON, a query of a built-in tool, or code.
     """
@@ -61,7 +61,7 @@ def read_tagged_tail(
 
 
 def write_builtin(call: ToolCall) -> str:
-    """A call of a built-in tool, as it comes after a special token."""
+    """Returns a call of a built-in tool, as it comes after a special token."""
     if call.name == CODE:
         return call.arguments["code"]
     query = call.arguments.get("query")
@@ -73,7 +73,7 @@ def write_builtin(call: ToolCall) -> str:
 def _try(
     read: Callable[[str], tuple[ToolCall, ...]], text: str
 ) -> tuple[tuple[ToolCall, ...], str | None]:
-    """The calls of `text`, or why there are none.
+    """Returns the calls of `text`, or why there are none.
 
     A very long text is refused, because for some texts parsers take quadratic time.
     """

@@ -46,7 +46,7 @@ class ChatFormat:
     open_roles: tuple[str, ...] = ()
 
     def stop_ids(self, tokenizer: AnyTokenizer) -> frozenset[int]:
-        """The ids that end an answer."""
+        """Returns the ids that end an answer."""
         return frozenset(self._id(name, tokenizer) for name in self.frame.stops)
 
     def encode(
@@ -54,7 +54,7 @@ class ChatFormat:
         is_answered: bool = False, tools: Sequence[Tool] = (), builtin_tools: Sequence[str] = (),
         instructions: str | None = None, today: str | None = None,
     ) -> list[int]:
-        """The ids of a dialog, ready for the assistant's answer.
+        """Returns the ids of a dialog, ready for the assistant's answer.
 
         With `is_answered` it is a finished dialog, to train on. `tools` are listed after
         `instructions` on how to call them. `builtin_tools` are named in the system's message, which
@@ -77,7 +77,7 @@ class ChatFormat:
         builtin_tools: Sequence[str] = (), instructions: str | None = None,
         today: str | None = None,
     ) -> list[Part]:
-        """The parts that `encode` encodes one by one, with the same arguments.
+        """Returns the parts that `encode` encodes one by one, with the same arguments.
 
         For reading, and for pictures.
         """
@@ -90,7 +90,7 @@ class ChatFormat:
         return list(self.frame.lay_out(turns, is_answered=is_answered))
 
     def parse(self, ids: Sequence[int], tokenizer: AnyTokenizer) -> Answer:
-        """What the ids of an answer say, from after its header to the id that ends it.
+        """Returns what the ids of an answer say, from after its header to the id that ends it.
 
         Text that looks like a call and is none stays text, and the answer names the problem;
         nothing in it is ever run. Raises ValueError if the ids do not end as an answer does, or are
@@ -121,7 +121,7 @@ class ChatFormat:
         self, dialog: Sequence[Message], tools: Sequence[Tool], builtin_tools: Sequence[str],
         instructions: str | None, today: str | None,
     ) -> list[Message]:
-        """The dialog with the lines on dates and tools."""
+        """Returns the dialog with the lines on dates and tools."""
         dialog = list(dialog)
         lead = "Environment: ipython\n" if tools or builtin_tools else ""
         if named := [name for name in builtin_tools if name != CODE]:

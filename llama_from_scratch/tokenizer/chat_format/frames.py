@@ -101,7 +101,7 @@ class Instructions:
 
 
 def special_id(name: str, tokenizer: AnyTokenizer, *, generation: str) -> int:
-    """The id of a special token. Raises ValueError if the vocabulary lacks it."""
+    """Returns the id of a special token. Raises ValueError if the vocabulary lacks it."""
     if name not in tokenizer.special_ids:
         raise ValueError(f"{generation} chats with the special token {name!r}, which the "
                          f"vocabulary lacks; it has {list(tokenizer.special_ids)[:12]}; load the "

@@ -28,7 +28,7 @@ _DIALOGS = (*_PLAIN, [_WIDE], [_SYSTEM, _WIDE, _ANSWERED, _WIDE])
 def format_of(
     prompting: Prompting, tokenizer: AnyTokenizer, *, ours: Sequence[ChatFormat]
 ) -> ChatFormat | ChatTemplate | None:
-    """The format that templates in files write; None if there are none.
+    """Returns the format that templates in files write; None if there are none.
 
     The first of `ours` that gives the same ids for dialogs of all kinds, or else the template
     itself, which has the name of the format that it only adds a date to.
@@ -49,7 +49,7 @@ def format_of(
 
 
 def prompting_for(format: ChatFormat, tokenizer: AnyTokenizer) -> Prompting:
-    """What the files of a model say that was made for chats in `format`.
+    """Returns what the files of a model say that was made for chats in `format`.
 
     Raises ValueError if the vocabulary lacks its special tokens.
     """
@@ -62,7 +62,7 @@ def prompting_for(format: ChatFormat, tokenizer: AnyTokenizer) -> Prompting:
 
 
 def template_of(format: ChatFormat) -> str:
-    """A Jinja template that writes dialogs as `format` does, without tools."""
+    """Returns a Jinja template that writes dialogs as `format` does, without tools."""
     frame, content = format.frame, "message['content']" + (" | trim" if format.strips else "")
     refusal = ("{%- if tools %}{{- raise_exception('this template has no words for tools') }}"
                "{%- endif %}\n")

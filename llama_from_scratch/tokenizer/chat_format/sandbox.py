@@ -27,7 +27,7 @@ _OLDEST_JINJA = (3, 1, 6)
 
 
 def render(source: str, values: Mapping[str, Any], *, today: str | None = None) -> str:
-    """The text that a template writes for these values.
+    """Returns the text that a template writes for these values.
 
     `today`, such as "26 Jul 2024": what the template learns when it asks for the date, by default
     the real one. Raises ValueError if the template is no Jinja, refuses the values, fails on them,
@@ -54,7 +54,7 @@ def render(source: str, values: Mapping[str, Any], *, today: str | None = None) 
 
 @functools.lru_cache(maxsize=16)
 def _compiled(source: str) -> Any:
-    """The template, compiled in an environment that transformers' templates expect."""
+    """Returns the template, compiled in an environment that transformers' templates expect."""
     import jinja2
 
     if len(source) > MAX_SOURCE:
@@ -104,7 +104,7 @@ def _environment() -> Any:
 
 
 def _bounded(pieces: Iterator[str]) -> Iterator[str]:
-    """The pieces, until they are too many or the template has run too long.
+    """Yields the pieces, until they are too many or the template has run too long.
 
     A trace function looks at the clock at each line of the template's code, because a loop that
     writes nothing gives no piece.

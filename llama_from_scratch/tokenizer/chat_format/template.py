@@ -89,7 +89,7 @@ class ChatTemplate:
         return after.rstrip()
 
     def parse(self, ids: Sequence[int], tokenizer: AnyTokenizer) -> Answer:
-        """What the ids of an answer say, from after its header to the id that ends it.
+        """Returns what the ids of an answer say, from after its header to the id that ends it.
 
         Calls of tools are read where the template is that of a Llama. Raises ValueError if the ids
         do not end as an answer does, or are not of this vocabulary.

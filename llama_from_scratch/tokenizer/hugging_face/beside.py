@@ -32,7 +32,7 @@ class Beside(NamedTuple):
 
 
 def read_beside(folder: Path) -> Beside:
-    """What the files in `folder` say; nothing where there are none.
+    """Returns what the files in `folder` say; nothing where there are none.
 
     Raises ValueError if one is damaged.
     """
@@ -113,7 +113,7 @@ def _numbered(about: dict[str, Any], folder: Path) -> Iterator[tuple[int, Any]]:
 
 
 def _values(tokens: Any) -> Iterable[Any]:
-    """The tokens of a list, or of an object whose keys are roles."""
+    """Returns the tokens of a list, or of an object whose keys are roles."""
     if tokens is None:
         return ()
     values = list(tokens.values()) if isinstance(tokens, dict) else tokens
@@ -124,7 +124,7 @@ def _values(tokens: Any) -> Iterable[Any]:
 
 
 def _entry(token: Any, *, id: Any = None) -> dict[str, Any]:
-    """An entry of a tokenizer.json, from a text or from an object with flags."""
+    """Returns an entry of a tokenizer.json, from a text or from an object with flags."""
     known = {"content": token, "special": True} if isinstance(token, str) else token
     if not isinstance(known, dict) or not isinstance(known.get("content"), str):
         raise ValueError("a special token is a text, or an object whose \"content\" is one, got "

@@ -93,7 +93,7 @@ class JsonTokenizer(EncodesBatches, Prompted):
         self, text: str, *, bos: bool = False, eos: bool = False,
         allowed_special: SpecialNames = frozenset(), disallowed_special: SpecialNames = frozenset(),
     ) -> list[int]:
-        """The ids of `text`, with bos_id before and eos_id after if asked for.
+        """Returns the ids of `text`, with bos_id before and eos_id after if asked for.
 
         An added token that is not special is always found. A special string inside `text` is
         ordinary text, unless `allowed_special` has it: then it becomes its id; "all" gives the ids
@@ -118,7 +118,7 @@ class JsonTokenizer(EncodesBatches, Prompted):
         return [*ids, self.eos_id] if eos else ids
 
     def _finders_for(self, allowed: frozenset[str]) -> tuple[TokenFinder, TokenFinder]:
-        """What finds tokens in the text as it came, and in the normalized text."""
+        """Returns what finds tokens in the text as it came, and in the normalized text."""
         if allowed not in self._finders:
             tokens = [token for token in self.parts.added
                       if not token.is_special or token.text in allowed]
@@ -273,7 +273,7 @@ def framing(parts: Parts, *, bos: str | None, eos: str | None) -> tuple[str | No
 
 
 def decoding(parts: Parts, *, works_on_bytes: bool) -> tuple[dict[int, bytes], bool]:
-    """The bytes of each id, and whether one blank in front of the text goes.
+    """Returns the bytes of each id, and whether one blank in front of the text goes.
 
     Raises ValueError for a decoder that is not known.
     """

@@ -15,7 +15,7 @@ Merges = Mapping[tuple[int, int], tuple[int, int]]
 
 
 def merge_pairs(ids: Sequence[int], merges: Merges) -> list[int]:
-    """The ids that are left when no two neighbors are a pair of `merges`, in n log n steps.
+    """Returns the ids that are left when no two neighbors are a pair of `merges`, in n log n steps.
 
     `[1, 2, 3], {(2, 3): (0, 9), (1, 2): (1, 8)}` -> `[1, 9]`.
     """

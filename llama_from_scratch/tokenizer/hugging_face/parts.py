@@ -39,7 +39,7 @@ class Parts(NamedTuple):
 
 
 def parts_of(file: Any) -> Parts:
-    """The parts of a tokenizer.json that has been parsed.
+    """Returns the parts of a tokenizer.json that has been parsed.
 
     Raises ValueError if one is missing, or if they do not belong together.
     """

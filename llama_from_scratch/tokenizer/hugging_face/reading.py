@@ -36,7 +36,7 @@ _CURE = "give the tokenizer.json of a Llama"
 
 
 def read_tokenizer(path: str | os.PathLike) -> AnyTokenizer:
-    """The tokenizer of a tokenizer.json by itself.
+    """Returns the tokenizer of a tokenizer.json by itself.
 
     It gives the ids that `tokenizers` gives, which always takes special strings in a text as such:
     `allowed_special="all"`. Templates, padding and truncation in the file are left to the caller.
@@ -51,7 +51,7 @@ def read_tokenizer(path: str | os.PathLike) -> AnyTokenizer:
 
 
 def read_folder(folder: str | os.PathLike, *, n_rows: int | None = None) -> AnyTokenizer:
-    """The tokenizer of the tokenizer.json in `folder`, with what the files beside it say.
+    """Returns the tokenizer of the tokenizer.json in `folder`, with what the files beside it say.
 
     `n_rows`: how many ids the embedding has a row for, if that is known. Raises ValueError as
     `read_tokenizer` does, and for a token that has no row.
@@ -66,14 +66,14 @@ def read_folder(folder: str | os.PathLike, *, n_rows: int | None = None) -> AnyT
 
 
 def of_folder(file: Any, beside: Beside, *, n_rows: int | None) -> AnyTokenizer:
-    """The tokenizer of a parsed tokenizer.json and of the files beside it."""
+    """Returns the tokenizer of a parsed tokenizer.json and of the files beside it."""
     file = with_beside(require(file, dict, "the file"), beside, n_rows=n_rows)
     names = beside.names
     return from_json(file, bos=names.get("bos_token"), eos=names.get("eos_token"))
 
 
 def from_json(file: Any, *, bos: str | None = None, eos: str | None = None) -> AnyTokenizer:
-    """The tokenizer of a tokenizer.json that has been parsed, as `read_tokenizer` gives it.
+    """Returns the tokenizer of a tokenizer.json that has been parsed, as `read_tokenizer` gives it.
 
     `bos`, `eos`: the tokens that begin and end a text by what the files beside it say.
     """
@@ -92,7 +92,7 @@ def from_json(file: Any, *, bos: str | None = None, eos: str | None = None) -> A
 
 
 def plainly(tokenizer: AnyTokenizer) -> AnyTokenizer:
-    """The same vocabulary as a Tokenizer or a SentencePiece, where that is possible.
+    """Returns the same vocabulary as a Tokenizer or a SentencePiece, where that is possible.
 
     Files of early Llama 2 look for special strings in the normalized text. That is all that is
     lost: how a special string inside a text is found, where the caller allows it, which the formats
@@ -204,7 +204,7 @@ def _refuse_unusual(parts: Parts) -> None:
 def _scores(
     ranks: dict[str, int], normal: list[str], *, first: int, ids: dict[str, int]
 ) -> dict[str, float]:
-    """A score for each ordinary piece, in the order of the ranks.
+    """Returns a score for each ordinary piece, in the order of the ranks.
 
     Where the order allows it, scores are as in Meta's files: piece i has first - i, and runs of
     blanks, which merge last and longest first, have one score far below.

@@ -30,7 +30,7 @@ _Found = tuple[str, bool]  # a stretch, and whether it matched
 
 
 def normalizer(step: Any) -> Normalize:
-    """What the normalizers of a file do to a text, one after the other.
+    """Returns what the normalizers of a file do to a text, one after the other.
 
     Raises ValueError for one that is not known.
     """
@@ -61,7 +61,7 @@ def _normalizer(step: dict) -> Normalize:
 
 
 def cutter(steps: list[dict]) -> Cut:
-    """What the pre-tokenizers of a file cut a text into, one after the other.
+    """Returns what the pre-tokenizers of a file cut a text into, one after the other.
 
     A ByteLevel only cuts here: that bytes are written as symbols is left to the caller. Raises
     ValueError for a step that is not known.
@@ -117,7 +117,7 @@ def _split(step: dict, matches: Callable[[str], list[_Found]]) -> Cut:
 
 
 def _matches(compiled: Any, pattern: str, text: str) -> list[_Found]:
-    """All of `text` in stretches that match or lie between matches."""
+    """Returns all of `text` in stretches that match or lie between matches."""
     def search(text: str, *, timeout: float) -> list[_Found]:
         found, done = [], 0
         for match in compiled.finditer(text, timeout=timeout):
@@ -200,7 +200,7 @@ def _metaspace(scheme: str, is_split: bool, text: str, is_first: bool) -> list[s
 
 
 def flat(step: Any, key: str) -> list[dict]:
-    """The steps of a Sequence and those inside it, or the one step, or none."""
+    """Returns the steps of a Sequence and those inside it, or the one step, or none."""
     if step is None:
         return []
     if require(step, dict, "a step").get("type") != "Sequence":

@@ -23,7 +23,7 @@ SCHEMES: dict[str, Prefix] = {
 
 
 def splits(token: Word, known: Mapping[Word, object]) -> list[tuple[Word, Word]]:
-    """The ways to make a token of two that are known."""
+    """Returns the ways to make a token of two that are known."""
     halves = ((token[:i], token[i:]) for i in range(1, len(token)))
     return [(left, right) for left, right in halves if left in known and right in known]
 
@@ -31,7 +31,7 @@ def splits(token: Word, known: Mapping[Word, object]) -> list[tuple[Word, Word]]
 def check_merges(
     merges: Sequence[tuple[Word, Word]], ranks: Mapping[Word, int], *, cure: str
 ) -> set[Word]:
-    """The tokens that merging reaches.
+    """Returns the tokens that merging reaches.
 
     Raises ValueError unless merging by these pairs is merging by these ranks.
     """

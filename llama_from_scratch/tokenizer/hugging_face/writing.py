@@ -34,7 +34,7 @@ def write(path: str | os.PathLike, tokenizer: AnyTokenizer) -> None:
 
 
 def to_json(tokenizer: AnyTokenizer) -> dict[str, Any]:
-    """What `write` writes."""
+    """Returns what `write` writes."""
     if isinstance(tokenizer, JsonTokenizer):
         return tokenizer.parts.file
     if isinstance(tokenizer, Tokenizer):
