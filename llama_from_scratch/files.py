@@ -187,7 +187,7 @@ def scratch_folder(parent: Path, *, prefix: str = "building-") -> Iterator[Path]
 
 
 def _remove_if_dead(folder: Path) -> None:
-    # If the file cannot be locked, its process may still run, or nobody can tell.
+    # If the file cannot be locked, its process may still be running.
     with contextlib.suppress(OSError):
         file = open(folder / ".alive", "a+b")  # noqa: SIM115
         try:
