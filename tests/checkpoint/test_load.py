@@ -133,7 +133,7 @@ def test_an_8b_model_that_does_not_fit_is_refused_before_a_weight_is_read(tmp_pa
                                          r"bfloat16, and 12.00 GB are free on cpu. Take a smaller "
                                          r"model"):
         load(folder, memory_bytes=12 * 10**9)
-    with pytest.raises(ValueError, match=r"need 32.12 GB in float32, and 20.00 GB .* Ask for "
+    with pytest.raises(ValueError, match=r"need 32.12 GB in float32, and 20.00 GB .* Choose "
                                          r"dtype=torch.bfloat16, which"):
         load(folder, dtype=torch.float32, memory_bytes=20 * 10**9)
     monkeypatch.setattr(machine, "free_bytes", lambda device: 10**9)
@@ -146,9 +146,9 @@ def test_an_8b_model_that_does_not_fit_is_refused_before_a_weight_is_read(tmp_pa
     [
         (lambda f: None, "is not there"),
         (lambda f: f.mkdir(), "has neither"),
-        (lambda f: f.write_text("x"), "is a file. Give its folder"),
+        (lambda f: f.write_text("x"), "is another kind of file. Give its folder"),
         (lambda f: [f.mkdir(), (f / "config.json").touch(), (f / "params.json").touch()],
-         "holds one"),
+         "must hold only one"),
         (lambda f: [f.mkdir(), (f / "config.json").write_text("nonsense")],
          "needs a JSON file at .*config.json"),
         (lambda f: [f.mkdir(), (f / "config.json").write_text('{"model_type": "bert"}')],

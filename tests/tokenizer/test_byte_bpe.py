@@ -49,7 +49,7 @@ def test_training_on_texts_counts_them_together_and_joins_no_words():
 @pytest.mark.parametrize("text, reachable", [("", 256), ("a", 256), ("ab", 257), ("aaaa", 258)])
 def test_a_text_out_of_pairs_says_how_many_ids_it_reaches(text, reachable):
     assert Tokenizer.train(text, reachable).vocab_size == reachable
-    message = rf"none left at {reachable} ids; got vocab_size=300; give more text or"
+    message = rf"none left at {reachable} ids; got vocab_size=300. Give more text, or"
     with pytest.raises(ValueError, match=message):
         Tokenizer.train(text, 300)
 
@@ -67,7 +67,7 @@ def test_special_tokens_follow_the_base_vocabulary_and_count_inside_vocab_size(t
 
 
 def test_training_refuses_a_vocabulary_without_room():
-    message = "256 bytes and 2 special tokens, so at least 258; got 257"
+    message = "256 bytes and 2 special tokens; got 257. Give at least 258"
     with pytest.raises(ValueError, match=message):
         Tokenizer.train("abc", 257, special_tokens=[BOS, EOS])
 
@@ -177,7 +177,7 @@ def test_begin_and_end_are_added_when_asked_for(tok):
 
 def test_a_vocabulary_without_begin_and_end_says_so():
     plain = Tokenizer(BYTES, special_tokens=[EOT])
-    message = r"needs the special token '<\|begin_of_text\|>'.*special_tokens when training"
+    message = r"needs the special token '<\|begin_of_text\|>'.*special_tokens when you train"
     with pytest.raises(ValueError, match=message):
         plain.encode("hi", bos=True)
     with pytest.raises(ValueError, match=r"needs the special token '<\|end_of_text\|>'"):

@@ -46,7 +46,7 @@ def test_names_that_are_no_special_tokens_are_refused(tok):
 
 
 def test_training_refuses_double_and_empty_special_tokens():
-    with pytest.raises(ValueError, match=r"one id each, got \['<\|eot_id\|>'\] more than once"):
+    with pytest.raises(ValueError, match=r"one id each; got \['<\|eot_id\|>'\] more than once"):
         Tokenizer.train("abc", 300, special_tokens=[EOT, BOS, EOT])
     for bad in ([""], EOT):
         with pytest.raises(ValueError, match="list of non-empty strings"):

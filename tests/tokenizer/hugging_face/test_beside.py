@@ -47,7 +47,7 @@ def test_named_tokens_take_the_id_that_they_have_or_the_next(tmp_path):
 
 def test_an_id_that_two_files_say_otherwise_is_refused(tmp_path):
     beside = write(tmp_path, tokenizer_config={"added_tokens_decoder": {"5": {"content": "<x>"}}})
-    with pytest.raises(ValueError, match="one id, got 2 for '<x>' in tokenizer.json and 5 in the"):
+    with pytest.raises(ValueError, match="one id; got 2 for '<x>' in tokenizer.json and 5 in the"):
         with_beside(file(entry("<x>", 2)), beside, n_rows=None)
 
 
