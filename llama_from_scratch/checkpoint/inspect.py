@@ -59,7 +59,7 @@ def facts(opened: Opened) -> dict[str, str]:
         **({"biases": _biases(config)} if _biases(config) else {}),
         "vocabulary": f"{config.vocab_size:,}",
         "chat format": found.name if found else "none" if marks is None
-                       else f"not said; the marks for turns are those of {marks.name}",
+                       else f"not named; the special tokens are for {marks.name}",
         "a text ends at": ", ".join(_token_names(opened)) or "its length",
     }
     for as_dtype in dict.fromkeys([dtype or torch.float32, torch.bfloat16]):
@@ -130,7 +130,7 @@ def license_beginning(where: Path) -> str | None:
                    and file.is_file())
     if not found:
         return None
-    named = plain(found[0].name) + ("" if is_folder else ", beside it")
+    named = plain(found[0].name) + ("" if is_folder else ", in the same folder")
     try:
         with opened_file(found[0], need="a model has a license", may_be_empty=True) as source:
             lines = source.read(4096).decode("utf-8-sig", errors="replace").splitlines()

@@ -144,7 +144,7 @@ def test_tensors_in_any_order_and_of_any_alignment_are_read(alignment, tmp_path)
 
 
 @pytest.mark.parametrize(("alignment", "message"), [
-    ((48, KIND.UINT32), r"must be a power of two up to \d+, got 48"),
+    ((48, KIND.UINT32), r"must be a power of two up to \d+; got 48"),
     ((0, KIND.UINT32), r"got 0"), ((2**40, KIND.UINT64), r"got 1099511627776"),
     (("32", KIND.STRING), r"got '32'"), ((True, KIND.BOOL), r"got True"),
 ])

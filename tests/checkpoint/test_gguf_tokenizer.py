@@ -170,19 +170,19 @@ def test_an_end_with_a_name_of_its_own_is_a_special_token_whatever_its_type(tmp_
 @pytest.mark.parametrize(("generation", "changes", "message"), [
     ("llama-3.1", {"pre": "qwen2"}, r"pre names the steps that cut the text, one of llama-bpe, .*, "
      r"got 'qwen2'. Load the checkpoint that the file was made from, or another conversion of it"),
-    ("llama-3.1", {"pre": 3}, r"one of llama-bpe, .*, got 3"),
-    ("llama-3.1", {"pre": ["llama-bpe"]}, r"one of llama-bpe, .*, got \['llama-bpe'\]"),
-    ("llama-3.1", {"merges": [1, 2]}, r"merges is a list of texts, got array"),
+    ("llama-3.1", {"pre": 3}, r"one of llama-bpe, .*; got 3"),
+    ("llama-3.1", {"pre": ["llama-bpe"]}, r"one of llama-bpe, .*; got \['llama-bpe'\]"),
+    ("llama-3.1", {"merges": [1, 2]}, r"merges must be a list of texts; got array"),
     ("llama-3.1", {"tokens": ["a"] * 520}, r"one occurs twice"),
     ("llama-3.1", {"bos_token_id": 520}, r"bos_token_id must be an id below 520; got 520"),
     ("llama-3.1", {"token_type": [0] * 520}, r"a number from 1 to 6 for each token; got \[0\]"),
     ("llama-3.1", {"token_type": [1] * 519}, r"token_type is a list of 520 whole numbers"),
     ("llama-3.1", {"token_type": [1.0] * 520}, r"token_type is a list of 520 whole numbers"),
-    ("llama-3.1", {"model": "bert"}, r"or \"gpt2\" \(byte-level BPE\), got 'bert'"),
-    ("llama-3.1", {"model": [1, 2]}, r"\(byte-level BPE\), got array"),
+    ("llama-3.1", {"model": "bert"}, r"or \"gpt2\" \(byte-level BPE\); got 'bert'"),
+    ("llama-3.1", {"model": [1, 2]}, r"\(byte-level BPE\); got array"),
     ("llama-2", {"scores": [0.0] * 519}, r"scores must be a list of 520 numbers; got"),
     ("llama-2", {"scores": [float("inf")] * 520}, r"a piece must have a finite score"),
-    ("llama-2", {"add_space_prefix": 1}, r"add_space_prefix is true or false, got 1"),
+    ("llama-2", {"add_space_prefix": 1}, r"add_space_prefix must be true or false; got 1"),
     ("llama-2", {"bos_token_id": -1}, r"bos_token_id names none"),
     ("llama-2", {"bos_token_id": "1"}, r"bos_token_id must be an id below 520; got '1'"),
     ("llama-2", {"unknown_token_id": 600}, r"unknown_token_id must be an id below 520; got 600"),
@@ -199,7 +199,7 @@ def test_an_unnamed_pattern_of_a_vocabulary_that_is_no_llamas_is_refused(tmp_pat
     facts = of_bytes()
     facts["tokens"][facts["bos_token_id"]] = "<bos>"
     del facts["pre"]
-    with pytest.raises(ValueError, match=r"one of llama-bpe, .*, got None"):
+    with pytest.raises(ValueError, match=r"one of llama-bpe, .*; got None"):
         opened(tmp_path, "llama-3.1", facts).tokenizer()
 
 

@@ -132,8 +132,8 @@ def test_both_factors_of_the_scaling_are_obeyed():
 
 
 @pytest.mark.parametrize(("changes", "message"), [
-    (dict(use_scaled_rope="false"), "use_scaled_rope is true or false, got 'false'"),
-    (dict(multiple_of=0), "multiple_of is an int above 0 and below 2\\*\\*31, got 0"),
+    (dict(use_scaled_rope="false"), "use_scaled_rope must be true or false; got 'false'"),
+    (dict(multiple_of=0), "multiple_of must be an int above 0 and below 2\\*\\*31; got 0"),
     (dict(multiple_of=32.0), "multiple_of is an int"), (dict(dim=[64]), "dim is an int"),
     (dict(ffn_dim_multiplier=True), "ffn_dim_multiplier is a number"),
     (dict(ffn_dim_multiplier=float("inf")), "ffn_dim_multiplier is a number"),

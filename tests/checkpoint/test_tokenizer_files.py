@@ -156,7 +156,7 @@ def test_a_pad_token_needs_no_row_and_every_other_token_does(tmp_path):
     saved(tmp_path / "b", "TinyLlama", n_more_rows=0, pad_token="<pad>", **frame)
     assert load(tmp_path / "b")[1].special_ids["<pad>"] == 430
     saved(tmp_path / "c", "TinyLlama", n_more_rows=-1, extra_special_tokens=["<x>"], **frame)
-    with pytest.raises(ValueError, match="needs a row in the embedding, got '<x>' with the id 430 "
+    with pytest.raises(ValueError, match="needs a row in the embedding; got '<x>' with the id 430 "
                                          "and 430 rows, 1 such tokens in all"):
         load(tmp_path / "c")
 

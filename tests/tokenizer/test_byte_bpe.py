@@ -165,7 +165,7 @@ def test_lone_surrogates_become_the_replacement_character_as_in_tiktoken(tok, ti
 
 
 def test_encoding_refuses_bytes(tok):
-    with pytest.raises(TypeError, match="takes str, got bytes; decode bytes to str first"):
+    with pytest.raises(TypeError, match="takes a str; got bytes. Decode bytes to str first"):
         unwrap(Tokenizer.encode)(tok, b"abc")
 
 
@@ -186,7 +186,7 @@ def test_a_vocabulary_without_begin_and_end_says_so():
 
 @pytest.mark.parametrize("id", [-1, 440, 10**9])
 def test_decoding_refuses_ids_outside_the_vocabulary(tok, id):
-    with pytest.raises(ValueError, match=rf"0 to vocab_size - 1 = 439, got {id}"):
+    with pytest.raises(ValueError, match=rf"0 to vocab_size - 1 = 439; got {id}"):
         tok.decode([0, id])
 
 

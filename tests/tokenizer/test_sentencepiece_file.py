@@ -68,7 +68,7 @@ def test_a_saved_tokenizer_loads_as_it_was_and_leaves_no_other_file(tok, theirs,
 
 
 def test_a_prefix_the_format_cannot_say_is_refused(tok, tmp_path):
-    with pytest.raises(ValueError, match="always or never, got prefix='if missing'"):
+    with pytest.raises(ValueError, match="always or never; got prefix='if missing'"):
         SentencePiece(tok.pieces, prefix="if missing").save(tmp_path / "t")
 
 
@@ -93,8 +93,8 @@ def test_a_model_of_another_kind_is_refused(options, message, tmp_path):
     "data, message",
     [
         (b"", "it is empty"),
-        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "bytes, 0 are left"),
-        (b"\x0a\x02", "has 2 bytes, 0 are left"),
+        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "bytes and 0 are left"),
+        (b"\x0a\x02", "has 2 bytes and 0 are left"),
         (b"\x0a", "a number must end before the message"),
         (b"\xff" * 20, "at most ten bytes"),
         (b"\x08\x01", "fit its values; got 0 for field 1"),

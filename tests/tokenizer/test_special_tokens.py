@@ -41,7 +41,7 @@ def test_disallowed_special_strings_are_refused_with_name_and_place(tok):
 
 def test_names_that_are_no_special_tokens_are_refused(tok):
     for names in ({"allowed_special": {"<|eot|>"}}, {"disallowed_special": {"<|eot|>"}}):
-        with pytest.raises(ValueError, match=r"got \['<\|eot\|>'\]; it has .*eot_id"):
+        with pytest.raises(ValueError, match=r"got \['<\|eot\|>'\]. It has .*eot_id"):
             tok.encode("hi", **names)
 
 

@@ -58,7 +58,7 @@ def test_only_a_vocabulary_laid_out_as_llamas_has_a_tokenizer_bin(tok, tmp_path)
             struct.pack("<IfI", 4, 0, 5) + b"<unk>",
             "piece 0 has 5 bytes, the longest has 4, and 5 are left",
         ),
-        (struct.pack("<IfI", 5, 0, 5) + b"<unk" + b"?", "piece 0 is <unk>, got '<unk?'"),
+        (struct.pack("<IfI", 5, 0, 5) + b"<unk" + b"?", "piece 0 must be <unk>; got '<unk?'"),
         (struct.pack("<I", 5), "got 0 pieces and none of that length"),
         (struct.pack("<I", 0), "one unknown piece; got 0"),
     ],

@@ -86,7 +86,7 @@ def test_answers_are_read(format, text, expected):
         ("[" * 5000, "nested"),
         ("[f(a='\0')]", "null"),
         ("[f(a='" + "x" * 100_000 + "')]", "characters"),
-        ("<function=f>{}", "whole"),
+        ("<function=f>{}", "complete"),
         ("<function=f>[1]</function>", "object"),
         ("<|python_tag|>{'a'", "property name"),
         ("<|python_tag|>a<|python_tag|>b", "python_tag"),

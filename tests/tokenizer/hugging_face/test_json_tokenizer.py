@@ -82,7 +82,7 @@ def test_special_strings_are_ordinary_text_unless_they_are_allowed(tmp_path):
     assert ours.encode(begin, allowed_special={begin}) == [ours.bos_id]
     think = ours.parts.ids["<think>"]
     assert think in ours.encode("a<think>b"), "a token that is not special is always found"
-    with pytest.raises(ValueError, match="disallowed special tokens, got '<｜begin"):
+    with pytest.raises(ValueError, match="disallowed special tokens; got '<｜begin"):
         ours.encode(begin, disallowed_special="all")
 
 

@@ -28,6 +28,6 @@ def test_a_token_that_is_in_the_vocabulary_and_added_has_one_id():
 def test_fewer_tokens_than_ids_are_noticed():
     short = file()
     short["model"] = short["model"] | {"vocab": {"a": 0, "b": 1}, "merges": []}
-    with pytest.raises(ValueError, match="3 tokens must have the ids 0 to 2, each once; got none or "
-                                         "two at 2. The file lost a part: download it again"):
+    with pytest.raises(ValueError, match="3 tokens must have the ids 0 to 2, each once; got none "
+                                         "or two at 2. The file lost a part: download it again"):
         parts_of(short)

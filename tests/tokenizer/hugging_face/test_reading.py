@@ -109,10 +109,10 @@ def test_a_real_sized_file_is_read_within_seconds(path):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"model": None}, "'model' is a JSON dict, got None"),
-        ({"model__type": "Unigram"}, "type BPE, got 'Unigram'"),
-        ({"model__dropout": 0.1}, "dropout None, got 0.1"),
-        ({"model__end_of_word_suffix": "</w>"}, "end_of_word_suffix None, got '</w>'"),
+        ({"model": None}, "'model' must be a JSON dict; got None"),
+        ({"model__type": "Unigram"}, "type BPE; got 'Unigram'"),
+        ({"model__dropout": 0.1}, "dropout None; got 0.1"),
+        ({"model__end_of_word_suffix": "</w>"}, "end_of_word_suffix None; got '</w>'"),
         ({"model__vocab__the": 1.5}, "whole number; got 1.5 for 'the'"),
         ({"model__vocab__new": 10**6}, "each once"),
         ({"model__vocab__new": 300}, "each once"),
@@ -120,7 +120,7 @@ def test_a_real_sized_file_is_read_within_seconds(path):
             {"model__merges": [["a", "nothing"]]},
             r"a merge must make a token of two tokens; got \('a', 'nothing'\)",
         ),
-        ({"model__merges": ["a b c"]}, "a merge must be two tokens, got 'a b c'"),
+        ({"model__merges": ["a b c"]}, "a merge must be two tokens; got 'a b c'"),
         ({"model__merges": [["a"]]}, "a merge must be two tokens"),
         ({"model__merges": [7]}, "a merge must be two tokens"),
         ({"model__merges": []}, "must make every token that two others make; got none that"),

@@ -67,7 +67,7 @@ def test_a_cut_that_is_not_known_is_refused(step):
 
 
 def test_other_settings_that_are_not_known_are_refused():
-    with pytest.raises(ValueError, match="a Split has the behavior Isolated, .* got 'Odd'"):
+    with pytest.raises(ValueError, match="of a Split must be one of Isolated, .* got 'Odd'"):
         cutter([{"type": "Split", "pattern": {"String": "a"}, "behavior": "Odd"}])
     with pytest.raises(ValueError, match="does not compile"):
         cutter([{"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated"}])
