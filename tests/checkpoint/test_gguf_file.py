@@ -104,7 +104,7 @@ def test_a_file_that_is_no_gguf_is_refused(data, message, tmp_path):
 @pytest.mark.parametrize("magic", [b"lmgg", b"fmgg", b"tjgg"])
 def test_what_came_before_gguf_is_known_by_its_first_bytes(magic, tmp_path):
     (tmp_path / "llama-2-7b.ggmlv3.q4_0.bin").write_bytes(magic + bytes(100))
-    with pytest.raises(ValueError, match=rf"q4_0.bin cannot be read by this version: .*{magic}.*"
+    with pytest.raises(ValueError, match=rf"q4_0.bin cannot be read with this version: .*{magic}.*"
                                          r"Download a GGUF file of the same model"):
         load(tmp_path / "llama-2-7b.ggmlv3.q4_0.bin")
 

@@ -37,7 +37,7 @@ def test_names_are_those_of_the_tokens(tmp_path):
 
 @pytest.mark.parametrize(("facts", "message"), [
     ({KEY + "eos_token_id": 520}, "an id below 520; got 520 in"),
-    ({KEY + "eot_token_id": "x"}, "eot_token_id is an id"),
+    ({KEY + "eot_token_id": "x"}, "eot_token_id must be an id"),
     ({KEY + "add_bos_token": 1}, "add_bos_token must be true or false"),
     ({"tokenizer.chat_template": 5}, "'default' is 5"),
     ({"tokenizer.chat_template.rag": 5}, "'rag' is 5")])

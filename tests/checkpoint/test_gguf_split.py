@@ -108,7 +108,7 @@ def test_a_part_under_another_name_is_refused(copied):
 def test_parts_of_another_model_are_refused(copied, tmp_path):
     by_their_writer(tmp_path / "m.gguf", tiny(n_layers=5), split_max_tensors=15)
     shutil.copy(tmp_path / part(2), copied / part(2))
-    with pytest.raises(ValueError, match=r"must be of one model, and split.tensors.count is 40 in "
+    with pytest.raises(ValueError, match=r"must be of one model; split.tensors.count is 40 in "
                                          rf".*{part(1)} and 49 in .*{part(2)}. Download all"):
         gguf.open_checkpoint(copied / part(1))
 
@@ -128,7 +128,7 @@ def test_a_tensor_in_two_parts_or_in_none_is_refused(copied, tmp_path):
     by_their_writer(tmp_path / "m.gguf", tiny(), split_max_tensors=12,
                     order=lambda pair: pair[0][::-1])
     shutil.copy(tmp_path / part(2), copied / part(2))
-    with pytest.raises(ValueError, match=r"each tensor is in one part, and '.*' is in "
+    with pytest.raises(ValueError, match=r"each tensor must be in one part; '.*' is in "
                                          rf".*{part(1)} and in .*{part(2)}"):
         gguf.open_checkpoint(copied / part(1))
 

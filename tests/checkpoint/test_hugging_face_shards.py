@@ -46,7 +46,7 @@ def send_out(where):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: first(f).unlink(), r"names files that are not there: model-00001-of-"),
+        (lambda f: first(f).unlink(), r"names must exist; model-00001-of-"),
         (lambda f: (f / "model-00001-of-00099.safetensors").touch(),
          "does not name model-00001-of-00099"),
         (lambda f: edit_index(f, lambda m: m.pop("model.norm.weight")),

@@ -144,7 +144,7 @@ def test_an_8b_model_that_does_not_fit_is_refused_before_a_weight_is_read(tmp_pa
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda f: None, "is not there"),
+        (lambda f: None, "does not exist"),
         (lambda f: f.mkdir(), "has neither"),
         (lambda f: f.write_text("x"), "is another kind of file. Give its folder"),
         (lambda f: [f.mkdir(), (f / "config.json").touch(), (f / "params.json").touch()],

@@ -151,5 +151,5 @@ def test_a_width_of_heads_is_taken_only_if_it_says_nothing_new(head_dim, is_take
     if is_taken:
         assert meta.open_checkpoint(folder).config == tiny("llama-3").config
         return
-    with pytest.raises(ValueError, match=f"params.json says head_dim {head_dim!r}. Load another"):
+    with pytest.raises(ValueError, match=f"params.json has head_dim {head_dim!r}. Load another"):
         meta.open_checkpoint(folder)

@@ -61,7 +61,7 @@ def test_layers_that_params_json_has_no_words_for_are_refused(changes):
     config = family.tiny("llama-3.1")
     odd = dataclasses.replace(config.layers[0], **changes)
     config = dataclasses.replace(config, layers=(config.layers[0], odd))
-    with pytest.raises(ValueError, match=r"no words for layers without RoPE or with chunks; got"):
+    with pytest.raises(ValueError, match=r"cannot describe layers without RoPE or with chunks; got"):
         meta_params.params_of(config)
 
 
@@ -74,7 +74,7 @@ def test_layers_that_params_json_has_no_words_for_are_refused(changes):
     ("ffn_dim_multiplier", math.inf, "ffn_dim_multiplier is a number above 0 and below"),
     ("ffn_dim_multiplier", math.nan, "ffn_dim_multiplier is a number above 0 and below"),
     ("ffn_dim_multiplier", 1e30, "ffn_dim_multiplier is a number above 0 and below"),
-    ("multiple_of", 0, "multiple_of is an int above 0"), ("dim", 10**400, "dim is an int above 0"),
+    ("multiple_of", 0, "multiple_of must be an int above 0"), ("dim", 10**400, "dim must be an int above 0"),
 ])
 def test_a_number_that_is_none_in_fp32_is_refused(key, value, message):
     params = meta_params.params_of(family.config("llama-3.1-8b")) | {key: value}
@@ -134,7 +134,7 @@ def test_both_factors_of_the_scaling_are_obeyed():
 @pytest.mark.parametrize(("changes", "message"), [
     (dict(use_scaled_rope="false"), "use_scaled_rope must be true or false; got 'false'"),
     (dict(multiple_of=0), "multiple_of must be an int above 0 and below 2\\*\\*31; got 0"),
-    (dict(multiple_of=32.0), "multiple_of is an int"), (dict(dim=[64]), "dim is an int"),
+    (dict(multiple_of=32.0), "multiple_of must be an int"), (dict(dim=[64]), "dim must be an int"),
     (dict(ffn_dim_multiplier=True), "ffn_dim_multiplier is a number"),
     (dict(ffn_dim_multiplier=float("inf")), "ffn_dim_multiplier is a number"),
     (dict(rope_scaling_factor="8"), "rope_scaling_factor is a number"),

@@ -166,7 +166,7 @@ def test_a_truncated_weight_file_is_refused(kept, tmp_path):
     ("damage", "message"),
     [
         (lambda f: [p.unlink() for p in f.iterdir()], "has no config.json"),
-        (lambda f: [[p.unlink() for p in f.iterdir()], f.rmdir()], "is not there"),
+        (lambda f: [[p.unlink() for p in f.iterdir()], f.rmdir()], "does not exist"),
         (lambda f: (f / "config.json").write_text("{"), "a JSON file at .*config.json; it cannot "
                                                         "be read"),
         (lambda f: (f / "config.json").write_text('{"model_type": "llama"}'),
@@ -178,7 +178,7 @@ def test_a_truncated_weight_file_is_refused(kept, tmp_path):
         (lambda f: edit(f, "model", "dims", 3), r"describes no model of this version: .*did you "
                                                 r"mean 'dim'\?"),
         (lambda f: edit(f, "tokenizer", "patern", "x"), "in .* it has pater"),
-        (lambda f: (f / "checksums.json").write_text("[]"), r"checksums.json has for each file "),
+        (lambda f: (f / "checksums.json").write_text("[]"), r"checksums.json must have the 8 "),
     ],
 )
 def test_a_folder_that_is_no_checkpoint_says_what_was_expected(damage, message, tmp_path):

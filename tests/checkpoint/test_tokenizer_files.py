@@ -201,7 +201,7 @@ def test_a_tokenizer_model_takes_the_tokens_of_added_tokens_json(tmp_path):
 def test_an_end_that_the_tokenizer_lacks_is_refused(tmp_path):
     hugging_face.write(tmp_path / "m", tiny(vocab_size=VOCAB + 80), tokenizer=TOKENIZER)
     edit_json(tmp_path / "m" / "config.json", eos_token_id=[VOCAB - 1, VOCAB + 5])
-    with pytest.raises(ValueError, match=r"eos_token_id is the id of a token; .* says 525, and the "
+    with pytest.raises(ValueError, match=r"eos_token_id must be the id of a token; .* has 525, and the "
                                          "tokenizer has 520 ids"):
         load(tmp_path / "m")
 

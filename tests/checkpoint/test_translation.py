@@ -184,7 +184,7 @@ def test_a_table_that_gives_two_parameters_one_name_is_a_bug_of_ours():
 
 def test_a_parameter_that_a_format_has_no_name_for_is_refused():
     other = Format(name="Other", of_layer="")
-    with pytest.raises(ValueError, match=r"Other's layout has none for layers.0.wk. Take another"):
+    with pytest.raises(ValueError, match=r"Other's layout has none for layers.0.wk. Use another"):
         translation_of({"layers.0.wk": (4, D)}, other, heads=HEADS, n_layers=1,
                        table=table(wk=dict(name="k")))
 

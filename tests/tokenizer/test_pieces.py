@@ -11,7 +11,7 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
     "pieces, message",
     [
         ([*FIRST_PIECES, Piece("a"), Piece("a")], "differ; got 'a' 2 times, first as piece 259"),
-        ([*FIRST_PIECES, Piece("")], "must be non-empty texts that differ; got '' 1 times, first as"),
+        ([*FIRST_PIECES, Piece("")], "non-empty texts that differ; got '' 1 times, first as"),
         (FIRST_PIECES[1:], "one unknown piece; got 0"),
         ([*FIRST_PIECES, Piece("?", 0.0, Kind.UNKNOWN)], "one unknown piece; got 2"),
         (FIRST_PIECES[:-1], r"<0x00> to <0xFF>, each once; got \['<0xFF>'\]"),

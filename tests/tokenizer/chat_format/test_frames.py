@@ -84,5 +84,5 @@ def test_a_vocabulary_without_the_special_tokens_is_refused():
         LLAMA_4.encode([user("a")], SMALL["llama-3.1"])
     with pytest.raises(ValueError, match="'<|eom_id|>'"):
         LLAMA_3_1.stop_ids(SMALL["llama-3"])
-    with pytest.raises(ValueError, match="Llama 3 chats with '<|begin_of_text|>'"):
+    with pytest.raises(ValueError, match="Llama 3 needs the special token '<|begin_of_text|>'"):
         LLAMA_3.encode([user("a")], SMALL["llama-2"])

@@ -124,7 +124,7 @@ def test_a_real_sized_file_is_read_within_seconds(path):
         ({"model__merges": [["a"]]}, "a merge must be two tokens"),
         ({"model__merges": [7]}, "a merge must be two tokens"),
         ({"model__merges": []}, "must make every token that two others make; got none that"),
-        ({"normalizer": {"type": "Lowercase"}}, "normalizes text by Prepend, Replace or NFC"),
+        ({"normalizer": {"type": "Lowercase"}}, "must normalize text by Prepend, Replace or NFC"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "must cut text by Split, Digits, ByteLevel or"),
         ({"decoder": None}, "must decode by ByteLevel, by Metaspace, or by Replace"),
         ({"decoder": {"type": "BPEDecoder", "suffix": ""}}, "must decode by ByteLevel"),
@@ -133,7 +133,7 @@ def test_a_real_sized_file_is_read_within_seconds(path):
             "flags that are true or false",
         ),
         ({"added_tokens": [{"id": 1, "content": "x"}] * 2}, "its own text; got one text twice"),
-        ({"added_tokens": [{"id": "1", "content": "<s>"}]}, "'id' is a JSON int"),
+        ({"added_tokens": [{"id": "1", "content": "<s>"}]}, "'id' must be a JSON int"),
         ({"added_tokens": 5}, "'added_tokens' is a JSON list"),
     ],
 )  # fmt: skip
