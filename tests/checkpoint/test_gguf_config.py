@@ -108,7 +108,7 @@ def test_a_head_as_wide_as_its_share_of_dim_is_no_explicit_one(tmp_path):
     ({"llama.attention.layer_norm_rms_epsilon": (2.0, *F32)}, r"norm_eps must be below 1; got 2"),
     ({"llama.rope.scaling.type": ("yarn", *WORD), "llama.rope.scaling.factor": (4.0, *F32),
       "llama.rope.scaling.original_context_length": (4096, *U32)},
-     r"rope.scaling.type is 'yarn', and RoPE can be scaled only linearly, or as in Llama 3.1 by the "
+     r"scaling.type is 'yarn', and RoPE can be scaled only linearly, or as in Llama 3.1 by the "
      r"tensor rope_freqs.weight.*Load another model, or another conversion of this one"),
     ({"llama.rope.scaling.type": ("longrope", *WORD)}, r"rope.scaling.type is 'longrope'"),
     ({"llama.rope.scaling.type": (3, *U32)}, r"rope.scaling.type is 3"),

@@ -281,8 +281,8 @@ def test_dtypes_that_are_no_weights_are_named(tmp_path):
     edit_safetensors(tmp_path / "m",
                      lambda t: t.update(
                          {"model.norm.weight": t["model.norm.weight"].to(torch.float8_e4m3fn)}))
-    with pytest.raises(ValueError, match=r"these hold torch.float8_e4m3fn, as a quantized "
-                                         r"checkpoint does"):
+    with pytest.raises(ValueError, match=r"got torch.float8_e4m3fn, as in a quantized "
+                                         r"checkpoint"):
         hugging_face.open_checkpoint(tmp_path / "m")
 
 

@@ -171,8 +171,8 @@ def test_another_dtype_is_read_into_memory_of_its_own_and_several_need_a_decisio
     weights, how = planted({"w_gate": (E, F, D)}, w_gate=dict(name="{e}", is_split=True))
     mixed = stored(how, weights)
     mixed["model.0.1"] = mixed["model.0.1"].double()
-    with pytest.raises(ValueError, match=r"make up layers.0.w_gate have several dtypes: "
-                                         r"torch.float32, torch.float64"):
+    with pytest.raises(ValueError, match=r"make up layers.0.w_gate must have one dtype; "
+                                         r"they have torch.float32, torch.float64"):
         back(how, mixed)
     assert back(how, mixed, dtype=torch.float32)[0]["layers.0.w_gate"].dtype == torch.float32
 
