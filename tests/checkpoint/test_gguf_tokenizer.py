@@ -168,7 +168,7 @@ def test_an_end_with_a_name_of_its_own_is_a_special_token_whatever_its_type(tmp_
 
 
 @pytest.mark.parametrize(("generation", "changes", "message"), [
-    ("llama-3.1", {"pre": "qwen2"}, r"must name the steps that cut the text, one of llama-bpe, .*, "
+    ("llama-3.1", {"pre": "qwen2"}, r"must name the steps that cut the text, one of llama-bpe, .*; "
      r"got 'qwen2'. Load the checkpoint that the file was made from, or another conversion of it"),
     ("llama-3.1", {"pre": 3}, r"one of llama-bpe, .*; got 3"),
     ("llama-3.1", {"pre": ["llama-bpe"]}, r"one of llama-bpe, .*; got \['llama-bpe'\]"),
