@@ -164,7 +164,7 @@ def refused(tmp_path, data, message):
 def test_a_file_cut_anywhere_or_grown_is_refused(good, tmp_path):
     for cut in [*range(300), *range(300, len(good), 4999), len(good) - 1]:
         refused(tmp_path, good[:cut], r"needs a whole llama2.c file at .*m.bin")
-    refused(tmp_path, good + bytes(4), r"take \d+ bytes, and the file has \d+")
+    refused(tmp_path, good + bytes(4), r"need \d+ bytes; the file has \d+")
 
 
 @pytest.mark.parametrize("value", [0, -1, 3, 2**31 - 1, -(2**31)])
