@@ -71,7 +71,7 @@ def one(**changes):
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        (one(dtype="F4_E2M1"), r"'a' has the dtype 'F4_E2M1', which is none of F64, F32"),
+        (one(dtype="F4_E2M1"), r"'a' has the dtype 'F4_E2M1', which is not one of F64, F32"),
         (one(dtype=["F32"]), "has the dtype"),
         (one(shape=[3]), r"of shape \[3\] in F32 has 12 bytes, but its place has 8"),
         (one(shape=[-2]), "must be lists of sizes"),
