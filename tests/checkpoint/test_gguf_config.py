@@ -126,7 +126,7 @@ def test_a_head_as_wide_as_its_share_of_dim_is_no_explicit_one(tmp_path):
     ({"llama.rope.freq_base": (True, *BOOL)}, r"freq_base is True, and a number is needed"),
     ({"llama.attention.layer_norm_rms_epsilon": ([1, 2], *U32_LIST)},
      r"layer_norm_rms_epsilon is array.*, and a number is needed"),
-    ({"general.type": ("adapter", *WORD)}, r"general.type in .*m.gguf is 'adapter', a part"),
+    ({"general.type": ("adapter", *WORD)}, r"general.type in .*m.gguf is 'adapter', only a part"),
     ({"general.architecture": ("qwen2", *WORD)}, r"must be \"llama\"; .* has 'qwen2'"),
     ({"general.architecture": ("llama4", *WORD)}, r"Llama 1 to 3.3; .* is a Llama 4"),
     ({"general.architecture": ([1, 2], *U32_LIST)}, r"must be \"llama\"; .* has array"),
