@@ -134,7 +134,7 @@ def test_a_real_sized_file_is_read_within_seconds(path):
         ),
         ({"added_tokens": [{"id": 1, "content": "x"}] * 2}, "its own text; got one text twice"),
         ({"added_tokens": [{"id": "1", "content": "<s>"}]}, "'id' must be a JSON int"),
-        ({"added_tokens": 5}, "'added_tokens' is a JSON list"),
+        ({"added_tokens": 5}, "'added_tokens' must be a JSON list"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
