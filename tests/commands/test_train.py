@@ -183,7 +183,7 @@ def test_defaults_fit_what_is_asked_for(trained):
     ([*train("{text}", "x"), "--dim", "2000000000"], "training must fit into memory"),
     ([*train("{text}", "x"), "--layers", "2000000000"], "training must fit into memory"),
     ([*train("{text}", "x"), "--batch", "2000000000"], "training must fit into memory"),
-    ([*train("{text}", "."), "--steps", "3"], "the one this program runs in"),
+    ([*train("{text}", "."), "--steps", "3"], "the folder that this program runs in"),
     ([*train("{text}", "{text}/x")], "is a file, so"),
     (["train", "--data", "{empty}", "--out", "x"], "contains only white space"),
     (["train", "--data", "{text}", "--out", "x", "--device", "tpu"],
