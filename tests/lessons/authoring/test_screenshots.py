@@ -7,6 +7,7 @@ import pytest
 
 from llama_from_scratch.lessons.authoring import screenshots
 from llama_from_scratch.lessons.authoring.__main__ import main
+from llama_from_scratch.lessons.authoring.lab import Lab
 
 
 class Page:
@@ -39,10 +40,11 @@ def errors(monkeypatch):
     """No JupyterLab and no browser; the errors of the cells, to be filled."""
     found = []
     browser = SimpleNamespace(new_page=lambda viewport: Page())
-    monkeypatch.setattr(screenshots, "running", lambda folder, places: nullcontext(folder))
+    monkeypatch.setattr(screenshots, "running",
+                        lambda folder, places: nullcontext(Lab("", "", folder)))
     monkeypatch.setattr(screenshots, "chromium", lambda: nullcontext(browser))
     monkeypatch.setattr(screenshots, "open_notebook",
-                        lambda page, folder, name: (folder / name).read_text())
+                        lambda page, lab, name: (lab.folder / name).read_text())
     monkeypatch.setattr(screenshots, "run_all", lambda page, timeout_s: found)
     monkeypatch.setattr(screenshots, "shut_down", lambda page: None)
     return found
