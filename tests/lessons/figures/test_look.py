@@ -18,6 +18,14 @@ def test_a_png_says_nothing_that_varies_and_its_figure_is_closed():
     assert plt.get_fignums() == []
 
 
+def test_a_png_is_drawn_once_so_that_a_control_is_answered_soon(monkeypatch):
+    figure, _ = plt.subplots(layout="constrained")
+    n_drawn, draw = [], figure.draw
+    monkeypatch.setattr(figure, "draw", lambda renderer: n_drawn.append(1) or draw(renderer))
+    figures.png(figure)
+    assert len(n_drawn) == 1
+
+
 def test_neighbors_in_the_palette_differ_in_brightness():
     brightness = [np.dot(to_rgb(color), (0.3, 0.59, 0.11)) for color in figures.COLOURS[:6]]
     assert np.abs(np.diff(brightness)).min() > 0.02
