@@ -12,14 +12,12 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.error import URLError
 from urllib.request import urlopen
 
 BROWSERS = (
@@ -90,12 +88,10 @@ def running(
     first = places / _FOLDERS["IPYTHONDIR"] / "profile_default" / "startup" / "first.py"
     first.parent.mkdir(parents=True, exist_ok=True)
     first.write_text(startup, encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     token = secrets.token_hex(16)
+    # Another program may take a port that was free a moment ago, so the server looks for one.
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1",
-               f"--port={port}", "--allow-root", "--ServerApp.port_retries=0",
+               f"--port={20_000 + secrets.randbelow(10_000)}", "--allow-root",
                f"--ServerApp.root_dir={folder}", "--expose-app-in-browser"]
     variables = (os.environ | {name: str(places / part) for name, part in _FOLDERS.items()}
                  | {"JUPYTER_TOKEN": token, "JUPYTER_CONFIG_PATH": str(COURSE_SETTINGS)})
@@ -103,20 +99,22 @@ def running(
     with open(log, "w", encoding="utf-8") as words:
         server = subprocess.Popen(command, env=variables, stdout=words, stderr=words)
         try:
-            _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, log)
-            yield Lab(f"http://127.0.0.1:{port}", token, folder)
+            said = places / _FOLDERS["JUPYTER_RUNTIME_DIR"] / f"jpserver-{server.pid}.json"
+            yield Lab(_address(said, token, server, log), token, folder)
         finally:
             server.terminate()
             server.wait(30)
 
 
-def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
+def _address(said: Path, token: str, server: subprocess.Popen, log: Path) -> str:
+    """Returns where the server answers, which it writes into the file `said`."""
     end = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end and server.poll() is None:
         try:
-            urlopen(address, timeout=5).close()
-            return
-        except (URLError, OSError):
+            url = f"http://127.0.0.1:{json.loads(said.read_text(encoding='utf-8'))['port']}"
+            urlopen(f"{url}/api/status?token={token}", timeout=5).close()
+            return url
+        except (OSError, ValueError):  # not written yet, written in part, or not answered yet
             time.sleep(0.1)
     words = log.read_text(encoding="utf-8", errors="replace")[-2000:]
     raise CannotOpen(f"JupyterLab must start within {START_TIMEOUT_S} s; it wrote:\n{words}")
