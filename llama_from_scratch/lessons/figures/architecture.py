@@ -3,16 +3,14 @@
 Notebooks 10 to 15.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 
 from llama_from_scratch.lessons.figures.boxes import letters
 from llama_from_scratch.lessons.figures.flow import Drawing
 from llama_from_scratch.lessons.figures.look import ORANGE
+from llama_from_scratch.lessons.figures.measuring import axes, shapes_of
 from llama_from_scratch.model.feed_forward import FeedForward
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
@@ -22,6 +20,8 @@ def text_to_vectors(model: Llama, tokenizer: Tokenizer, *, text: str) -> Figure:
     """Text -> pieces -> ids -> rows of the embedding, for a short text.
 
     Of each row the first 12 numbers are drawn as colors.
+
+    Example: `architecture.text_to_vectors(model, tokenizer, text="Once upon a time")`
     """
     ids = tokenizer.encode(text)
     rows = model.embed(torch.tensor([ids]))[0, :, :12].detach()
@@ -55,17 +55,20 @@ def text_to_vectors(model: Llama, tokenizer: Tokenizer, *, text: str) -> Figure:
 
 
 def attention(model: Llama, *, n_tokens: int = 6) -> Figure:
-    """The first layer's attention: from x over q, k, v and heads to wo, with groups and cache."""
+    """The first layer's attention: from x over q, k, v and heads to wo, with groups and cache.
+
+    Example: `architecture.attention(model)`
+    """
     part = model.layers[0].attention
     config = model.config
     cache = model.new_cache(batch_size=1, max_seq_len=n_tokens)
     ids = torch.zeros(1, n_tokens, dtype=torch.long)
-    with _shapes_of(part) as seen, torch.no_grad():
+    with shapes_of(part) as seen, torch.no_grad():
         model(ids, cache=cache)
     (q, k), n_kept = seen["rotate in"][:2], seen["attend in"][1][1]
     drawing = Drawing(f"Attention: {config.n_heads} query heads, "
                       f"{config.n_kv_heads} key/value heads")
-    x = drawing.tensor("x", (0.65, 1.9), shape=_axes("BTD", seen["wq in"][0]))
+    x = drawing.tensor("x", (0.65, 1.9), shape=axes("BTD", seen["wq in"][0]))
     ways = {}
     for name, y, shape in (("q", 0.6, q), ("k", 1.9, k), ("v", 3.2, k)):
         weight = drawing.step(f"w{name}", (2.0, y), does="weights",
@@ -75,7 +78,7 @@ def attention(model: Llama, *, n_tokens: int = 6) -> Figure:
         else:
             drawing.arrow(x, (1.35, x.y), (1.35, y), weight)
         ways[name] = drawing.tensor(name, (3.55, y), copies=shape[2],
-                                    shape=_axes("BTHK" if name == "q" else "BTGK", shape))
+                                    shape=axes("BTHK" if name == "q" else "BTGK", shape))
         drawing.arrow(weight, ways[name])
     turn_q, turn_k = (drawing.step("RoPE", (4.95, y), detail="turns pairs") for y in (0.6, 1.9))
     drawing.arrow(ways["q"], turn_q)
@@ -91,12 +94,12 @@ def attention(model: Llama, *, n_tokens: int = 6) -> Figure:
     mix = drawing.sign("×", (8.3, 2.7))
     drawing.arrow(score, (8.3, score.y), mix, label="")
     drawing.arrow((kept.right[0], mix.y), mix, label="values")
-    found = drawing.tensor("found", (7.25, 4.3), shape=_axes("BTHK", seen["attend out"][0]),
+    found = drawing.tensor("found", (7.25, 4.3), shape=axes("BTHK", seen["attend out"][0]),
                            copies=seen["attend out"][0][2])
     drawing.arrow(mix, (8.3, found.y), found)
     out = drawing.step("wo", (5.6, 4.3), does="weights", detail=_matrix(part.wo))
     drawing.arrow(found, out)
-    end = drawing.tensor("out", (4.15, 4.3), shape=_axes("BTD", seen["wo out"][0]))
+    end = drawing.tensor("out", (4.15, 4.3), shape=axes("BTD", seen["wo out"][0]))
     drawing.arrow(out, end)
     return drawing.figure(
         f"One x goes three ways. Queries have {config.n_heads} heads, keys and values "
@@ -104,11 +107,14 @@ def attention(model: Llama, *, n_tokens: int = 6) -> Figure:
 
 
 def feed_forward(part: FeedForward, *, n_tokens: int = 6) -> Figure:
-    """SwiGLU: two ways that are as wide, one of which decides how much of the other passes."""
-    with _shapes_of(part) as seen, torch.no_grad():
+    """SwiGLU: two ways that are as wide, one of which decides how much of the other passes.
+
+    Example: `architecture.feed_forward(model.layers[0].feed_forward)`
+    """
+    with shapes_of(part) as seen, torch.no_grad():
         part(torch.zeros(1, n_tokens, part.w_gate.in_features))
     drawing = Drawing("SwiGLU: one copy opens a gate for the other")
-    x = drawing.tensor("x", (0.65, 1.2), shape=_axes("BTD", seen["w_gate in"][0]))
+    x = drawing.tensor("x", (0.65, 1.2), shape=axes("BTD", seen["w_gate in"][0]))
     gate = drawing.step("w_gate", (2.15, 0.5), does="weights", detail=_matrix(part.w_gate))
     up = drawing.step("w_up", (2.15, 1.9), does="weights", detail=_matrix(part.w_up))
     for weight in (gate, up):
@@ -118,11 +124,11 @@ def feed_forward(part: FeedForward, *, n_tokens: int = 6) -> Figure:
     mix = drawing.sign("×", (4.5, 1.2))
     drawing.arrow(open_, (4.5, 0.5), mix, label="gate")
     drawing.arrow(up, (4.5, 1.9), mix, label="values")
-    wide = drawing.tensor("hidden", (5.75, 1.2), shape=_axes("BTF", seen["activation out"][0]))
+    wide = drawing.tensor("hidden", (5.75, 1.2), shape=axes("BTF", seen["activation out"][0]))
     drawing.arrow(mix, wide)
     down = drawing.step("w_down", (7.05, 1.2), does="weights", detail=_matrix(part.w_down))
     drawing.arrow(wide, down)
-    end = drawing.tensor("out", (8.3, 1.2), shape=_axes("BTD", seen["w_down out"][0]))
+    end = drawing.tensor("out", (8.3, 1.2), shape=axes("BTD", seen["w_down out"][0]))
     drawing.arrow(down, end)
     return drawing.figure(
         "One copy of x opens a gate, number by number, for the other; the width grows from "
@@ -130,15 +136,18 @@ def feed_forward(part: FeedForward, *, n_tokens: int = 6) -> Figure:
 
 
 def model(llama: Llama, *, n_tokens: int = 6) -> Figure:
-    """The whole model, and one of its blocks: the residual stream is a road that parts add to."""
+    """The whole model, and one of its blocks: the residual stream is a road that parts add to.
+
+    Example: `architecture.model(model)`
+    """
     config = llama.config
     ids = torch.zeros(1, n_tokens, dtype=torch.long)
-    with _shapes_of(llama) as seen, torch.no_grad():
+    with shapes_of(llama) as seen, torch.no_grad():
         llama(ids)
-    stream = _axes("BTD", seen["tok_embeddings out"][0])
+    stream = axes("BTD", seen["tok_embeddings out"][0])
     drawing = Drawing("A Llama is a road: each part reads from it and adds to it")
     y = 3.1
-    start = drawing.tensor("ids", (0.6, y), shape=_axes("BT", tuple(ids.shape)))
+    start = drawing.tensor("ids", (0.6, y), shape=axes("BT", tuple(ids.shape)))
     embed = drawing.step("embed", (1.75, y), does="weights", detail=f"V = {config.vocab_size:,}")
     drawing.arrow(start, embed)
     add_1, add_2 = drawing.sign("+", (4.2, y)), drawing.sign("+", (6.4, y))
@@ -156,7 +165,7 @@ def model(llama: Llama, *, n_tokens: int = 6) -> Figure:
     drawing.frame(f"Block, {config.n_layers} times", parts)
     last = drawing.step("norm, output", (7.85, y), does="weights", detail="the head")
     drawing.arrow(add_2, last, color=ORANGE)
-    logits = drawing.tensor("logits", (7.85, 1.85), shape=_axes("BTV", seen["output out"][0]))
+    logits = drawing.tensor("logits", (7.85, 1.85), shape=axes("BTV", seen["output out"][0]))
     drawing.arrow(last, logits)
     sizes = " × ".join(f"{size:,}" for size in stream.values())
     drawing.note(f"the residual stream, {' '.join(stream)} = {sizes} all along", (2.5, y + 0.45))
@@ -165,28 +174,5 @@ def model(llama: Llama, *, n_tokens: int = 6) -> Figure:
         "last: attention and feed-forward read from it through a norm and add to it.")
 
 
-def _axes(names: Sequence[str], shape: Sequence[int]) -> dict[str, int]:
-    return dict(zip(names, shape, strict=True))
-
-
 def _matrix(linear: nn.Linear) -> str:
     return f"{linear.in_features:,} → {linear.out_features:,}"
-
-
-@contextmanager
-def _shapes_of(module: nn.Module) -> Iterator[Mapping[str, list[tuple[int, ...]]]]:
-    """The shapes that go into and come out of each child in a run: "wq in", "wq out"."""
-    seen: dict[str, list[tuple[int, ...]]] = {}
-
-    def note(name: str):
-        def hook(child: nn.Module, args: tuple, out: object) -> None:
-            for key, values in ((f"{name} in", args), (f"{name} out", (out,))):
-                seen[key] = [tuple(v.shape) for v in values if isinstance(v, Tensor)]
-        return hook
-
-    handles = [child.register_forward_hook(note(name)) for name, child in module.named_children()]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()

@@ -287,7 +287,7 @@ def _draw_frame(ax: Axes, name: str, nodes: Sequence[Node]) -> None:
     ax.add_patch(FancyBboxPatch((left, top), right - left, bottom - top, fill=False,
                                 boxstyle="round,pad=0,rounding_size=0.1", edgecolor="0.55",
                                 linestyle=(0, (4, 3)), linewidth=1.2))
-    ax.text(left + _PAD, top + 0.13, name, fontsize=SMALL_PT, color="0.35", va="center",
+    ax.text(left + _PAD, top + 0.13, name, fontsize=SMALL_PT, color="0.35", va="center_baseline",
             parse_math=False)
 
 
@@ -306,14 +306,14 @@ def _draw_arrow(ax: Axes, arrow: Arrow) -> None:
         side = "right" if arrow.is_left else "left"
         ax.text(x if is_flat else x - _GAP if arrow.is_left else x + _GAP,
                 y - 0.12 if is_flat else y, arrow.label, fontsize=SMALL_PT, color="0.25",
-                ha="center" if is_flat else side, va="center", parse_math=False)
+                ha="center" if is_flat else side, va="center_baseline", parse_math=False)
 
 
 def _draw_node(ax: Axes, node: Node) -> None:
     if node.kind == "sign":
         ax.add_patch(Circle((node.x, node.y), node.width / 2, facecolor="white", edgecolor=BLACK,
                             linewidth=1.6))
-        ax.text(node.x, node.y, node.name, fontsize=NAME_PT, ha="center", va="center",
+        ax.text(node.x, node.y, node.name, fontsize=NAME_PT, ha="center", va="center_baseline",
                 parse_math=False)
         return
     if node.kind in ("vector", "clock"):
@@ -333,7 +333,7 @@ def _draw_node(ax: Axes, node: Node) -> None:
     for i, line in enumerate(node.lines):
         is_name = i == 0
         ax.text(node.x, node.y + (i - (len(node.lines) - 1) / 2) * _LINE, line, ha="center",
-                va="center", fontsize=NAME_PT if is_name else SMALL_PT, parse_math=False,
+                va="center_baseline", fontsize=NAME_PT if is_name else SMALL_PT, parse_math=False,
                 fontweight="bold" if is_name and is_tensor else "normal",
                 color=BLACK if is_name else "0.25")
 
@@ -346,7 +346,7 @@ def _draw_cell(ax: Axes, node: Node) -> None:
     for i, line in enumerate(node.lines):
         if line:
             ax.text(node.x, node.y + (i - (len(node.lines) - 1) / 2) * _LINE, line, ha="center",
-                    va="center", fontsize=SMALL_PT, parse_math=False,
+                    va="center_baseline", fontsize=SMALL_PT, parse_math=False,
                     color=BLACK if is_bright else "white")
 
 

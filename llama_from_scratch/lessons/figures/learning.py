@@ -17,7 +17,10 @@ from llama_from_scratch.train.records import TrainConfig
 
 
 def training_step(model: Llama, data: Packed, config: TrainConfig) -> Figure:
-    """From text to changed weights: the first step of `config`, taken by a copy of the model."""
+    """From text to changed weights: the first step of `config`, taken by a copy of the model.
+
+    Example: `learning.training_step(model, data, config)`
+    """
     learner = copy.deepcopy(model)
     history = train(learner, data, config=config, on_step=_stop_after_one)
     step = history.steps[0]

@@ -1,4 +1,4 @@
-"""A drawing of RoPE: each pair of channels is a hand that turns with the position.
+"""Drawings of RoPE: pairs of channels as hands that turn, and where in a layer they are turned.
 
 Notebook 12.
 """
@@ -9,11 +9,16 @@ import torch
 from matplotlib.figure import Figure
 
 from llama_from_scratch.lessons.figures.flow import Drawing
+from llama_from_scratch.lessons.figures.measuring import axes, shapes_of
 from llama_from_scratch.model.rope import Rope
+from llama_from_scratch.model.transformer import Llama
 
 
 def pairs(rope: Rope, *, n_positions: int = 8, n_pairs: int = 4) -> Figure:
-    """The hands of some pairs at the first positions, evenly chosen from fast to slow."""
+    """The hands of some pairs at the first positions, evenly chosen from fast to slow.
+
+    Example: `rotation.pairs(model.rope)`
+    """
     turns_TR = rope(torch.arange(n_positions)[None])[0]
     n_all = turns_TR.shape[1]
     chosen = [round(i * (n_all - 1) / (n_pairs - 1)) for i in range(n_pairs)]
@@ -37,3 +42,47 @@ def _speed(freq: float) -> str:
     if freq <= 0:
         return "hardly turns"
     return f"one turn: {2 * math.pi / freq:,.0f} tokens"
+
+
+def in_layer(model: Llama, *, n_tokens: int = 6) -> Figure:
+    """Where the first layer turns q and k, and that v passes by; the shapes are those of a run.
+
+    Example: `rotation.in_layer(model)`
+    """
+    part, config = model.layers[0].attention, model.config
+    ids = torch.zeros(1, n_tokens, dtype=torch.long)
+    with shapes_of(part) as seen, shapes_of(model) as outer, torch.no_grad():
+        model(ids, cache=model.new_cache(batch_size=1, max_seq_len=n_tokens))
+    (q, k), v = seen["rotate in"][:2], seen["attend in"][2]
+    turns = outer["rope out"][0]
+    drawing = Drawing("RoPE turns q and k, before the cache; v is left as it is")
+    places = drawing.tensor("positions", (2.25, 1.75), shape=axes("BT", tuple(ids.shape)))
+    rope = drawing.step("Rope", (3.6, 1.75), detail=f"theta = {config.rope_theta:,.0f}")
+    drawing.arrow(places, rope)
+    angles = drawing.tensor("turns", (4.95, 1.75), shape=axes("BTR", turns))
+    drawing.arrow(rope, angles)
+    rows = {"q": (0.6, q), "k": (2.9, k), "v": (4.0, v)}
+    made = {name: drawing.tensor(name, (3.2, y), shape=axes("BTHK" if name == "q" else "BTGK",
+                                                             shape))
+            for name, (y, shape) in rows.items()}
+    x = drawing.tensor("x", (0.75, 2.9), shape=axes("BTD", seen["wq in"][0]))
+    for name, (y, _) in rows.items():
+        weight = drawing.step(f"w{name}", (2.0, y), does="weights")
+        drawing.arrow(x, *(() if y == x.y else ((1.45, x.y), (1.45, y))), weight)
+        drawing.arrow(weight, made[name])
+    turned = {name: drawing.step("turn pairs", (4.95, rows[name][0]), does="focus")
+              for name in "qk"}
+    for name, step in turned.items():
+        drawing.arrow(made[name], step)
+    drawing.arrow(angles, turned["q"])
+    drawing.arrow(angles, turned["k"])
+    cache = drawing.step("KV cache", (6.75, 3.45), does="memory",
+                         detail="turned keys,\nvalues as they are")
+    drawing.arrow(turned["k"], (6.75, rows["k"][0]), cache)
+    drawing.arrow(made["v"], (6.75, rows["v"][0]), cache)
+    scores = drawing.step("attend", (8.2, 0.6), does="choice", detail="q · k, then\nsum of v")
+    drawing.arrow(turned["q"], scores)
+    drawing.arrow(cache, (8.2, cache.y), scores)
+    return drawing.figure(
+        "One table of turns, one for each position and pair, serves all heads and layers. A key is "
+        "turned once, by its own position, and kept that way in the cache.")

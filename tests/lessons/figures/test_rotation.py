@@ -7,6 +7,7 @@ from drawings import faults, noted
 from llama_from_scratch import family
 from llama_from_scratch.lessons.figures import flow, rotation
 from llama_from_scratch.model.rope import Rope
+from llama_from_scratch.model.transformer import Llama
 
 
 def test_hands_are_those_of_the_model_and_turns_are_told(monkeypatch):
@@ -33,4 +34,21 @@ def test_a_hand_points_where_its_angle_says():
     (x0, y0), (x1, y1) = hand._posA_posB
     assert (x0, y0) == (1.0, 1.0) and x1 == pytest.approx(1.0) and y1 < y0, "up"
     assert circle.radius == pytest.approx(1.0 - y1)
+    plt.close("all")
+
+
+@pytest.mark.parametrize("name", ["llama-1", "llama-3.2"])
+def test_q_and_k_are_turned_and_v_is_not(name, monkeypatch):
+    made, config = noted(monkeypatch), family.tiny(name)
+    rotation.in_layer(Llama(config), n_tokens=5)
+    ((drawing, figure),) = made
+    assert faults(figure, drawing) == []
+    lines = {node.name: node.lines for node in drawing.nodes}
+    assert lines["q"][2] == f"1 × 5 × {config.n_heads} × {config.head_dim}"
+    assert lines["k"][2] == lines["v"][2] == f"1 × 5 × {config.n_kv_heads} × {config.head_dim}"
+    assert lines["turns"][1:] == ("B T R", f"1 × 5 × {config.head_dim // 2}")
+    assert lines["Rope"][1] == f"theta = {config.rope_theta:,.0f}"
+    turned = [node.y for node in drawing.nodes if node.name == "turn pairs"]
+    places = {node.name: node.y for node in drawing.nodes if node.name in "qkv"}
+    assert turned == [places["q"], places["k"]]
     plt.close("all")
