@@ -1,5 +1,6 @@
 """What the notebooks need around the library.
 
+    beginning    begin: what every notebook calls first
     check        the kit that judges: equal, function, answers, gradients, compare
     exercises    read from the notebooks, shown on demand, ticked off
     mistakes     what mistaken readers get, a module for each chapter
@@ -18,6 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llama_from_scratch.lessons.beginning import begin as begin
     from llama_from_scratch.lessons.figures import measured as measured
     from llama_from_scratch.lessons.figures.losses import plot_losses as plot_losses
     from llama_from_scratch.lessons.learner import milestones as milestones
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views import sizes as sizes
     from llama_from_scratch.lessons.views.chat import ChatWindow as ChatWindow
     from llama_from_scratch.lessons.views.chat import Conversation as Conversation
+    from llama_from_scratch.lessons.widgets.busy import moving as moving
     from llama_from_scratch.lessons.widgets.course import ProgressView as ProgressView
     from llama_from_scratch.lessons.widgets.explorer import explore as explore
     from llama_from_scratch.lessons.widgets.live import LivePlot as LivePlot
@@ -39,9 +42,9 @@ _MODULES = {
 }
 _HOMES = {
     "ChatWindow": "views.chat", "Conversation": "views.chat", "LivePlot": "widgets.live",
-    "ProgressView": "widgets.course", "attempt": "learner.attempts",
-    "explore": "widgets.explorer", "remember": "learner.remembering",
-    "plot_losses": "figures.losses",
+    "ProgressView": "widgets.course", "attempt": "learner.attempts", "begin": "beginning",
+    "explore": "widgets.explorer", "moving": "widgets.busy", "plot_losses": "figures.losses",
+    "remember": "learner.remembering",
 }
 
 

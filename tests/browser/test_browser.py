@@ -137,8 +137,9 @@ def check_hover(page, widget, *, head, name):
     assert re.fullmatch(r"layer \d, head \d, key/value \d: query “.+” \(10\) "
                         r"looks at key “.+” \(3\) with weight [\d.]+%", told)
     widget.screenshot(path=SCREENSHOTS / f"{name}.png")
-    assert words_under(page, row.locator("i").nth(11)).endswith("(10) cannot see what comes "
-                                                                "after it (causal mask)")
+    told = words_under(page, row.locator("i").nth(11))
+    assert re.fullmatch(r"layer \d, head \d, key/value \d: hidden: query “.+” \(10\) cannot see "
+                        r"what comes after it \(causal mask\)", told)
     page.mouse.move(0, 0)
     assert page.locator("i:hover").count() == 0
 

@@ -19,6 +19,7 @@ from llama_from_scratch.lessons.figures.boxes import token_boxes as token_boxes
 from llama_from_scratch.lessons.figures.boxes import tokens as tokens
 from llama_from_scratch.lessons.figures.look import BLACK as BLACK
 from llama_from_scratch.lessons.figures.look import BLUE as BLUE
+from llama_from_scratch.lessons.figures.look import CLEAR as CLEAR
 from llama_from_scratch.lessons.figures.look import COLOURS as COLOURS
 from llama_from_scratch.lessons.figures.look import GREEN as GREEN
 from llama_from_scratch.lessons.figures.look import ORANGE as ORANGE
@@ -28,6 +29,7 @@ from llama_from_scratch.lessons.figures.look import SIGNED as SIGNED
 from llama_from_scratch.lessons.figures.look import SKY as SKY
 from llama_from_scratch.lessons.figures.look import TINTS as TINTS
 from llama_from_scratch.lessons.figures.look import YELLOW as YELLOW
+from llama_from_scratch.lessons.figures.look import hatch_hidden as hatch_hidden
 from llama_from_scratch.lessons.figures.look import png as png
 from llama_from_scratch.lessons.figures.look import style as style
 from llama_from_scratch.lessons.figures.matrices import grid as grid

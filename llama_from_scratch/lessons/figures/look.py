@@ -12,6 +12,7 @@ import io
 import matplotlib.pyplot as plt
 import torch
 from cycler import cycler
+from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
@@ -19,6 +20,7 @@ BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#222222")
 COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, YELLOW)
 TINTS = ("#9CCBE8", "#F7D48B", "#97D9C3", "#F2B48F", "#E6C3D6", "#CBE6F5", "#F6EFA6")
+CLEAR = (0, 0, 0, 0)
 SIGNED = LinearSegmentedColormap.from_list("signed", (BLUE, "#FFFFFF", RED))
 
 
@@ -37,6 +39,14 @@ def style() -> None:
         "image.interpolation": "nearest",
     })
     torch.set_printoptions(precision=3, sci_mode=False)
+
+
+def hatch_hidden(ax: Axes) -> None:
+    """Hatches what an image leaves out, so that hidden cells do not look like small numbers.
+
+    The image's color for masked values must be clear: `cmap.with_extremes(bad=CLEAR)`.
+    """
+    ax.patch.set(facecolor="0.93", edgecolor="0.72", hatch="////", linewidth=0)
 
 
 def png(figure: Figure) -> bytes:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 
-from llama_from_scratch.lessons.figures.look import SIGNED
+from llama_from_scratch.lessons.figures.look import CLEAR, SIGNED, hatch_hidden
 
 
 def grid(
@@ -43,7 +43,7 @@ def grids(
     Examples are before and after, or one head and the next.
 
     Each has its own color scale, so colors compare within a matrix only. Cells that are not finite
-    are gray.
+    are hatched.
     """
     rows, columns = np.asarray(next(iter(values.values()))).shape
     width = len(values) * (0.5 + 0.42 * columns)
@@ -68,15 +68,16 @@ def _draw(
     finite = np.ma.masked_invalid(values)
     top = np.abs(finite).max() if is_signed else None
     image = ax.imshow(finite,
-                      cmap=(SIGNED if is_signed else plt.get_cmap()).with_extremes(bad="0.9"),
+                      cmap=(SIGNED if is_signed else plt.get_cmap()).with_extremes(bad=CLEAR),
                       vmin=-top if is_signed else None, vmax=top, aspect=aspect)
     rgba = image.to_rgba(finite)
     for (row, column), value in np.ndenumerate(values) if labels else ():
-        red, green, blue, _ = rgba[row, column]
-        is_bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.55
+        red, green, blue, opacity = rgba[row, column]
+        is_bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.55 or opacity == 0
         ax.text(column, row, format(value, labels), ha="center", va="center",
                 color="black" if is_bright else "white")
     ax.spines[:].set_visible(False)
+    hatch_hidden(ax)
     return image
 
 

@@ -8,7 +8,6 @@ is shown.
 Used by the chapters on training (17) and chat (19, 5x), and by the tour.
 """
 
-import base64
 import html
 import math
 import textwrap
@@ -27,6 +26,7 @@ from llama_from_scratch.generate.generate import stream
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.lessons.figures.look import BLACK, BLUE, ORANGE, png
 from llama_from_scratch.lessons.views.text import encode
+from llama_from_scratch.lessons.widgets import parts
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
@@ -54,21 +54,21 @@ class _Talk(ipywidgets.VBox):
         self._stop = threading.Event()
         self.title, self.turns, self.thread = title, [], threading.Thread()
         self.field = ipywidgets.Text(
-            placeholder="your words, then Enter", description="you", continuous_update=False,
-            style={"description_width": "9em"}, layout={"width": "44em"})
+            placeholder="your words, then Enter", continuous_update=False,
+            **parts.look_of("you", width_em=35))
         self.temperature = ipywidgets.FloatSlider(
-            value=0.8, min=0.0, max=1.5, step=0.05, description="temperature",
-            style={"description_width": "9em"}, layout={"width": "32em"})
+            value=0.8, min=0.0, max=1.5, step=0.05, **parts.look_of("temperature"))
         self.send_button = ipywidgets.Button(
             description="Send", button_style="primary", tooltip="or press Enter")
         self.stop_button = ipywidgets.Button(description="Stop", disabled=True)
         self.new_button = ipywidgets.Button(description="Start over")
         self.problem, self.page = ipywidgets.HTML(), ipywidgets.HTML()
         buttons = ipywidgets.HBox([self.send_button, self.stop_button, self.new_button],
-                                  layout={"margin": "0 0 0 9em"})
-        heading = ipywidgets.HTML(f"<b>{html.escape(title)}</b>")
+                                  layout={"margin": "0 0 0 9em", "flex_flow": "row wrap"})
+        heading = parts.heading(title, notice=parts.TALK_NOT_LIVE)
         super().__init__([heading, self.page, self.problem, self.field, buttons, *controls,
                           self.temperature])
+        self.add_class(parts.WIDGET_CLASS)
         self._entered_s = -math.inf
         self.field.on_msg(self._on_message)
         self.field.observe(lambda change: self._on_words(change["new"]), names="value")
@@ -154,7 +154,7 @@ class _Talk(ipywidgets.VBox):
         live = super()._repr_mimebundle_(**settings)
         still = {"text/plain": f"{self.title} (a conversation: run the cell to write to it)"}
         if self._still:
-            still["image/png"] = base64.b64encode(self._still).decode()
+            still["image/png"] = parts.still(self._still, words=parts.TALK_NOT_LIVE)
         return live | still
 
 
@@ -245,10 +245,9 @@ class Conversation(_Talk):
         seed: int = 0,
     ) -> None:
         self.chat, self._max_tokens = chat, max_tokens
-        self.system = ipywidgets.Text(value=chat.system or "", description="system",
-                                      continuous_update=False,
+        self.system = ipywidgets.Text(value=chat.system or "", continuous_update=False,
                                       placeholder="what the model reads before all else",
-                                      style={"description_width": "9em"}, layout={"width": "44em"})
+                                      **parts.look_of("system message", width_em=35))
         super().__init__(title, seed=seed, controls=[self.system])
         self.system.observe(lambda change: self._set_system(change["new"]), names="value")
         self._show_chat()

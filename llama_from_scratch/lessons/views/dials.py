@@ -35,7 +35,9 @@ def sampling(model: Llama, tokenizer: Tokenizer, *, text: str) -> Explorer:
     top_k = {"off": 0} | {str(k): k for k in (100, 50, 20, 10, 5, 3, 2, 1)}
     return explore(draw, title="What may come next?", controls={
         "text": text, "temperature": (0.0, 2.0, 1.0), "top_k": top_k, "top_p": (0.05, 1.0, 1.0),
-        "min_p": (0.0, 0.5)})
+        "min_p": (0.0, 0.5)},
+        labels={"temperature": "temperature (divides logits)", "top_k": "top-k (tokens kept)",
+                "top_p": "top-p (probability kept)", "min_p": "min-p (share of the largest)"})
 
 
 def sampling_frame(

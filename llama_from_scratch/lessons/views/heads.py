@@ -15,7 +15,17 @@ from matplotlib.figure import Figure
 from matplotlib.markers import CARETLEFT
 from torch import Tensor
 
-from llama_from_scratch.lessons.figures.look import BLACK, BLUE, GREEN, ORANGE, PINK, RED, SKY
+from llama_from_scratch.lessons.figures.look import (
+    BLACK,
+    BLUE,
+    CLEAR,
+    GREEN,
+    ORANGE,
+    PINK,
+    RED,
+    SKY,
+    hatch_hidden,
+)
 from llama_from_scratch.lessons.views.inspect_model import trace
 from llama_from_scratch.lessons.views.text import MAX_NAMED_TOKENS, encode, label_axis, names_of
 from llama_from_scratch.lessons.widgets.explorer import Explorer, explore, slider
@@ -50,6 +60,7 @@ def attention(
                 "head": ["all", *range(config.n_heads)],
                 "token": slider(max(n_tokens - 1, 1), n_tokens - 1)}
     return explore(draw, title="Who looks at whom?", controls=controls,
+                   labels={"head": "query head", "token": "query token (position)"},
                    start={"layer": layer, "head": head}, has_hover=True,
                    limits=lambda text, **_: {"token": len(encode(model, tokenizer, text=text)) - 1})
 
@@ -79,7 +90,8 @@ def attention_frame(
         row = plt.Rectangle((-0.5, token - 0.5), token + 1, 1, fill=False, edgecolor=RED,
                             linewidth=2, clip_on=False)
         left.add_patch(row)
-    left.set(title=title, xlabel="looked at (key); bright is more", ylabel="looking (query)")
+    left.set(title=title, xlabel="looked at (key); bright is more, hatched is hidden",
+             ylabel="looking (query)")
     label_axis(left.xaxis, names, rotation=90)
     label_axis(left.yaxis, names)
     top = weights[token].topk(min(8, token + 1))
@@ -124,7 +136,7 @@ def attention_heads_frame(
         best = int(weights_TS[token].argmax())
         told.append(f"head {head} at “{names[best]}” ({best}) {weights_TS[token, best]:.0%}")
     axes[0, 0].locator_params(integer=True)
-    fig.supxlabel("looked at (key position); bright is more", fontsize=12)
+    fig.supxlabel("looked at (key position); bright is more, hatched is hidden", fontsize=12)
     fig.supylabel("looking (query)", fontsize=12)
     sharing = (f"{n_heads // n_kv_heads} heads share a key/value head "
                "(one colour)" if n_kv_heads < n_heads else "none shared")
@@ -139,15 +151,17 @@ def _triangle(ax: Axes, weights: Tensor, names: Sequence[str], *, token: int, ti
     def tell(x: float | int, y: float | int) -> str:
         s, t = round(x), round(y)
         if s > t:
-            return f"{title}: query “{names[t]}” ({t}) cannot see what comes after it (causal mask)"
+            return (f"{title}: hidden: query “{names[t]}” ({t}) cannot see what comes after it "
+                    "(causal mask)")
         return (f"{title}: query “{names[t]}” ({t}) looks at key "
                 f"“{names[s]}” ({s}) with weight {rows[t][s]:.1%}")
 
     ax.format_coord = tell
     hidden = np.triu(np.ones((n, n), dtype=bool), 1)
-    colours = plt.get_cmap("viridis").with_extremes(bad="0.92")
+    colours = plt.get_cmap("viridis").with_extremes(bad=CLEAR)
     # The square root lets weights of a hundredth be seen; all heads share the scale from 0 to 1.
     ax.imshow(np.ma.array(weights.numpy(), mask=hidden), norm=PowerNorm(0.5, 0, 1), aspect="auto",
               cmap=colours)
+    hatch_hidden(ax)
     ax.plot(token + 0.6, token, marker=CARETLEFT, color=RED, markersize=10, clip_on=False)
     ax.set_xlim(-0.5, n - 0.5)

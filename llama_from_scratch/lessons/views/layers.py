@@ -41,6 +41,7 @@ def residual_stream(model: Llama, tokenizer: Tokenizer, *, text: str) -> Explore
     last = len(encode(model, tokenizer, text=text)) - 1
     return explore(draw, title="Layer by layer",
                    controls={"text": text, "token": slider(max(last, 1), last)},
+                   labels={"token": "token (position)"},
                    limits=lambda text, **_: {"token": len(encode(model, tokenizer, text=text)) - 1})
 
 

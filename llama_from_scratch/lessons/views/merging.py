@@ -32,6 +32,7 @@ def merges(tokenizer: Tokenizer, *, text: str) -> Explorer:
     n_steps = len(used(text))
     return explore(draw, title="Watch it merge",
                    controls={"text": text, "step": slider(max(n_steps, 1), n_steps // 2)},
+                   labels={"step": "merges done"},
                    limits=lambda text, **_: {"step": len(used(text))})
 
 

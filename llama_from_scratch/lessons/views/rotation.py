@@ -41,6 +41,8 @@ def rope(config: LlamaConfig, *, start: Mapping[str, Any] | None = None) -> Expl
     positions = [*range(9), *(2**k for k in range(4, int(math.log2(32 * original)) + 1))]
     own = f"{config.rope_theta:,.0f}"
     return explore(draw, title="RoPE: hands that turn with the position",
+                   labels={"position": "position (tokens)", "theta": "base θ",
+                           "scaling": "context scaling"},
                    start={"position": 3} | dict(start or {}), controls={
         "position": {f"{position:,}": position for position in positions},
         "theta": list(dict.fromkeys([own, "10,000", "500,000", "100"])), "scaling": list(factors)})

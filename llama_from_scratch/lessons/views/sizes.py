@@ -66,6 +66,7 @@ def areas(models: Mapping[str, LlamaConfig] | None = None, *, start: str | None 
     return explore(draw, title="Where the parameters are, where the work is", controls={
         "model": list(models), "show": ["parameters", "FLOPs per token"],
         "context": {f"{2**k:,}": 2**k for k in range(7, 18)}},
+                   labels={"context": "context (tokens)"},
                    start={"context": 8192} | ({"model": start} if start else {}))
 
 
@@ -217,6 +218,8 @@ def kv_cache(
         "heads_per_group": ["as released", "1 (MHA)", "2", "4", "8", "16", "all (MQA)"],
         "context": contexts, "batch": {f"{2**k}": 2**k for k in range(9)},
         "bytes_per_value": [2, 1, 4]},
+        labels={"heads_per_group": "query heads per key/value head", "context": "context (tokens)",
+                "batch": "batch (sequences)"},
         start={"context": list(contexts.values())[len(contexts) * 2 // 3]}
                    | ({"model": start} if start else {}))
 

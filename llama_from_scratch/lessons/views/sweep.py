@@ -25,7 +25,7 @@ def learning_rates(runs: Mapping[float, History]) -> Explorer:
     rates = {f"{rate:g}": rate for rate in ordered}
     return explore(lambda peak_lr: learning_rates_frame(ordered, peak_lr=peak_lr),
                    title="Which learning rate?",
-                   controls={"peak_lr": rates})
+                   controls={"peak_lr": rates}, labels={"peak_lr": "peak learning rate"})
 
 
 def final_loss(history: History) -> float:

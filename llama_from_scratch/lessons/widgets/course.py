@@ -6,7 +6,6 @@ Used by the tour (notebook 00). Its still picture, stored with the notebook, sho
 nothing done, so that it is the same for every reader.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from llama_from_scratch.lessons.exercises import progress
 from llama_from_scratch.lessons.exercises.passing import left
 from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS, Exercise, chapters
 from llama_from_scratch.lessons.figures.look import BLUE, png
+from llama_from_scratch.lessons.widgets import parts
 
 
 class ProgressView(ipywidgets.VBox):
@@ -29,12 +29,14 @@ class ProgressView(ipywidgets.VBox):
 
     def __init__(self, *, file: Path | None = None, folder: Path = NOTEBOOKS) -> None:
         self._file, self._chapters = progress.PROGRESS if file is None else file, chapters(folder)
-        self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        self.picture = parts.picture()
         self.words = ipywidgets.Label()
         self.again = ipywidgets.Button(description="Look again",
                                        tooltip="read the record of your progress again")
         self.again.on_click(lambda _: self.redraw())
-        super().__init__([self.picture, ipywidgets.HBox([self.again, self.words])])
+        super().__init__([parts.heading(""), parts.framed(self.picture),
+                          ipywidgets.HBox([self.again, self.words])])
+        self.add_class(parts.WIDGET_CLASS)
         self.redraw()
 
     def redraw(self) -> None:
@@ -50,7 +52,7 @@ class ProgressView(ipywidgets.VBox):
         return super()._repr_mimebundle_(**settings) | {
             "text/plain": "the exercises of the course (run the "
                           "cell to see which of them you have done)",
-            "image/png": base64.b64encode(still).decode()}
+            "image/png": parts.still(still)}
 
 
 def draw(chapters: Mapping[str, Sequence[Exercise]], *, done: frozenset[str]) -> Figure:

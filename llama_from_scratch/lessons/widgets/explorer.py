@@ -6,7 +6,6 @@ own objects. Where no kernel is alive (on GitHub, in a PDF) the first picture is
 `views` and `sizes` hold the pictures that several chapters share.
 """
 
-import base64
 import html
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from llama_from_scratch.lessons.figures.look import png
-from llama_from_scratch.lessons.widgets import hover
+from llama_from_scratch.lessons.widgets import hover, parts
 
 Choices = tuple[float, ...] | Sequence[Any] | Mapping[str, Any] | bool | str
 
@@ -40,13 +39,14 @@ class Explorer(ipywidgets.VBox):
         limits: Callable[..., Mapping[str, int]] | None = None, has_hover: bool = False,
     ) -> None:
         self.draw, self.title, self.controls, self.limits = draw, title, controls, limits
-        self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
+        self.picture = parts.picture()
         self.problem, self.words = ipywidgets.HTML(), ipywidgets.HTML()
         self.under_pointer = ipywidgets.HTML().add_class(hover.CELLS_CLASS) if has_hover else None
         shown = (ipywidgets.Box([self.picture, self.under_pointer]).add_class(hover.PICTURE_CLASS)
                  if has_hover else self.picture)
-        heading = ipywidgets.HTML(f"<b>{html.escape(title)}</b>")
-        super().__init__([heading, *controls.values(), self.problem, shown, self.words])
+        super().__init__([parts.heading(title), *controls.values(), self.problem,
+                          parts.framed(shown), self.words])
+        self.add_class(parts.WIDGET_CLASS)
         self._is_limiting = False
         self.redraw()
         for control in controls.values():
@@ -105,36 +105,39 @@ class Explorer(ipywidgets.VBox):
         live = super()._repr_mimebundle_(**settings)
         still = {"text/plain": f"{self.title} (a picture with controls: run the cell to move them)"}
         if self.picture.value:
-            still["image/png"] = base64.b64encode(self.picture.value).decode()
+            still["image/png"] = parts.still(self.picture.value)
         return live | still
 
 
 def explore(
     draw: Callable[..., Figure], *, title: str, controls: Mapping[str, Choices],
-    start: Mapping[str, Any] | None = None,
+    labels: Mapping[str, str] | None = None, start: Mapping[str, Any] | None = None,
     limits: Callable[..., Mapping[str, int]] | None = None, has_hover: bool = False,
 ) -> Explorer:
-    """An `Explorer` with a control for each argument of `draw`.
+    """Returns an `Explorer` with a control for each argument of `draw`.
 
     (low, high) or (low, high, start) of ints makes a slider of ints, of floats one of floats; a
     list makes buttons, or a menu when it is long, the first chosen; {label: value} a slider over
-    these values, such as powers of two; True or False a checkbox; a string a text field. `start`:
-    other first values, by name. `limits` gets the arguments of `draw` before it is called and
-    returns the highest value of int sliders that depend on them, such as the last token of a text.
-    `has_hover`: the pointer over a cell of an image shows what `axes.format_coord(column, row)`
-    says of it.
+    these values, such as powers of two; True or False a checkbox; a string a text field. `labels`:
+    what is written before a control, in words with units, such as {"n_kv": "key/value heads"}.
+    Without one it is the argument's name. `start`: other first values, by name. `limits` gets the
+    arguments of `draw` before it is called, and returns the highest value of int sliders that
+    depend on them, such as the last token of a text. `has_hover`: the pointer over a cell of an
+    image shows what `axes.format_coord(column, row)` says of it.
     """
-    widgets = {name: _control(name, choice) for name, choice in controls.items()}
-    if unknown := [name for name in start or {} if name not in widgets]:
-        raise ValueError(f"start names the controls {', '.join(widgets)}; got {unknown[0]!r}")
+    for given, names in (("labels", labels), ("start", start)):
+        if unknown := [name for name in names or {} if name not in controls]:
+            raise ValueError(f"{given} names the controls {', '.join(controls)}; "
+                             f"got {unknown[0]!r}")
+    words = {name: name.replace("_", " ") for name in controls} | dict(labels or {})
+    looks = {name: parts.look_of(words[name], among=[*words.values()]) for name in controls}
+    widgets = {name: _control(name, choice, look=looks[name]) for name, choice in controls.items()}
     for name, value in (start or {}).items():
         widgets[name].value = value
     return Explorer(draw, title=title, controls=widgets, limits=limits, has_hover=has_hover)
 
 
-def _control(name: str, choice: Choices) -> ipywidgets.ValueWidget:
-    look = {"description": name.replace("_", " "), "style": {"description_width": "9em"},
-            "layout": {"width": "32em"}}
+def _control(name: str, choice: Choices, *, look: dict[str, Any]) -> ipywidgets.ValueWidget:
     if isinstance(choice, bool):
         return ipywidgets.Checkbox(value=choice, **look)
     if isinstance(choice, str):
@@ -147,7 +150,7 @@ def _control(name: str, choice: Choices) -> ipywidgets.ValueWidget:
             or sum(len(str(option)) + 3 for option in choice) > _MAX_BUTTON_LETTERS):
             return ipywidgets.Dropdown(options=choice, **look)
         buttons = ipywidgets.ToggleButtons(options=choice, **look | {
-            "layout": {"width": "auto", "margin": "4px 2px"},
+            "layout": {"width": "auto", "max_width": "calc(100% - 4px)", "margin": "4px 2px"},
             "style": look["style"] | {"button_width": "auto"}})
         # the description beside the buttons, as with every other control
         return buttons.add_class("widget-inline-hbox")

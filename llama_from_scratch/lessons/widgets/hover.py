@@ -22,7 +22,7 @@ PICTURE_CLASS, CELLS_CLASS = "llama-hover-picture", "llama-hover-cells"
 # edge cuts them off.
 STYLE = f"""<style>
 .{PICTURE_CLASS} {{ display: block; position: relative; width: fit-content; max-width: 100%;
-  overflow: hidden; margin: 2px }}
+  min-width: min-content; overflow: hidden; margin: 2px }}
 .{PICTURE_CLASS} > img {{ display: block; margin: 0 }}
 .{PICTURE_CLASS} > .{CELLS_CLASS}, .{CELLS_CLASS} > .widget-html-content {{
   position: absolute; inset: 0; width: auto; height: auto; margin: 0; pointer-events: none }}

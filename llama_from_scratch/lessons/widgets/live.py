@@ -12,6 +12,7 @@ import ipywidgets
 
 from llama_from_scratch.lessons.figures.look import png
 from llama_from_scratch.lessons.figures.losses import plot_losses
+from llama_from_scratch.lessons.widgets import parts
 from llama_from_scratch.train import History, Step
 from llama_from_scratch.train.progress import duration
 
@@ -28,10 +29,12 @@ class LivePlot(ipywidgets.VBox):
         self._n_steps, self._steps = n_steps, []
         self._began_s = self._drawn_s = 0.0
         self.bar = ipywidgets.IntProgress(max=n_steps, description="steps",
-                                          layout={"width": "32em"})
+                                          layout={"width": "32em", "max_width": "100%"})
         self.words = ipywidgets.Label("waiting for the first step")
-        self.picture = ipywidgets.Image(format="png", layout={"max_width": "100%"})
-        super().__init__([ipywidgets.HBox([self.bar, self.words]), self.picture])
+        self.picture = parts.picture()
+        line = ipywidgets.HBox([self.bar, self.words], layout={"flex_flow": "row wrap"})
+        super().__init__([parts.heading(""), line, parts.framed(self.picture)])
+        self.add_class(parts.WIDGET_CLASS)
 
     def __call__(self, step: Step) -> None:
         now = time.monotonic()

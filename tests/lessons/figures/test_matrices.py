@@ -25,9 +25,12 @@ def test_grids_draws_one_matrix_per_title_in_order():
 
 
 @pytest.mark.parametrize("is_signed", [False, True])
-def test_a_masked_score_is_grey_and_does_not_spoil_the_colour_scale(is_signed):
+def test_a_masked_score_is_hatched_and_does_not_spoil_the_colour_scale(is_signed):
     scores = torch.tensor([[1.0, -math.inf], [2.0, 3.0]])
     figure = figures.grids({"masked": scores}, x="", y="", labels=".0f", signed=is_signed)
     (image,) = figure.axes[0].images
     assert image.norm.vmax == 3 and image.norm.vmin == (-3 if is_signed else 1)
-    assert image.to_rgba(image.get_array())[0, 1, :3].tolist() == pytest.approx([0.9] * 3)
+    assert image.to_rgba(image.get_array())[0, 1].tolist() == list(figures.CLEAR)
+    assert figure.axes[0].patch.get_hatch() == "////"
+    words = [text.get_color() for text in figure.axes[0].texts]
+    assert words[1] == "black", "it can be read on the hatching"

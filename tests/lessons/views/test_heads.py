@@ -1,5 +1,6 @@
 """Attention weights in the picture are those of the model."""
 
+import numpy as np
 import pytest
 import torch
 from moved_widgets import TEXT, figure_of, ids_of
@@ -8,7 +9,7 @@ from llama_from_scratch.lessons import views
 from llama_from_scratch.lessons.views.inspect_model import trace
 
 
-def test_attention_shows_the_chosen_layer_and_head_and_grey_above_the_diagonal(model, tokenizer):
+def test_attention_shows_the_chosen_layer_and_head_and_nothing_above_the_diagonal(model, tokenizer):
     explorer = views.attention(model, tokenizer, text=TEXT, head=1)
     explorer.controls["layer"].value = 2
     shown = figure_of(explorer).axes[0].images[0].get_array()
@@ -36,3 +37,13 @@ def test_overview_has_every_head_and_one_colour_per_group(model, tokenizer):
         torch.testing.assert_close(torch.tensor(ax.images[0].get_array().filled(0.0)), weights_TS)
     colours = [ax.spines["left"].get_edgecolor() for ax in figure.axes]
     assert colours[0] == colours[1] != colours[2] == colours[3]
+
+
+@pytest.mark.parametrize("head", ["all", 1])
+def test_hidden_cells_are_hatched_and_numbers_are_not(model, tokenizer, head):
+    fig = figure_of(views.attention(model, tokenizer, text=TEXT, head=head))
+    for ax in (ax for ax in fig.axes if ax.images):
+        (image,) = ax.images
+        opacity = image.to_rgba(image.get_array())[..., 3]
+        assert (opacity == np.tri(len(opacity))).all()
+        assert ax.patch.get_hatch() == "////"

@@ -1,9 +1,7 @@
-import base64
-
 import matplotlib.pyplot as plt
 import pytest
 
-from llama_from_scratch.lessons.widgets import explore
+from llama_from_scratch.lessons.widgets import explore, parts
 
 
 def draw(**values):
@@ -32,10 +30,24 @@ def test_each_kind_of_argument_gets_its_control(choice, kind, value):
     assert type(control).__name__ == kind and control.value == value
 
 
+def test_a_label_is_written_before_its_control_and_its_argument_keeps_its_name():
+    explorer = explore(draw, title="t", controls={"n_kv": [1, 2], "batch_size": (1, 4)},
+                       labels={"n_kv": "key/value heads"})
+    assert [control.description for control in explorer.controls.values()] == [
+        "key/value heads", "batch size"]
+    assert explorer._values() == {"n_kv": 1, "batch_size": 1}
+
+
+@pytest.mark.parametrize("given", ["labels", "start"])
+def test_a_name_that_is_no_control_is_refused(given):
+    with pytest.raises(ValueError, match=rf"{given} names the controls k; got 'j'"):
+        explore(draw, title="t", controls={"k": (0, 9)}, **{given: {"j": "1"}})
+
+
 def test_without_a_kernel_the_first_picture_stands_in():
     explorer = explore(draw, title="Heads", controls={"k": (0, 9)})
     bundle = explorer._repr_mimebundle_()
-    assert base64.b64decode(bundle["image/png"]) == explorer.picture.value
+    assert bundle["image/png"] == parts.still(explorer.picture.value)
     assert bundle["text/plain"].startswith("Heads (")
     assert "application/vnd.jupyter.widget-view+json" in bundle
 

@@ -107,8 +107,10 @@ def test_attention_tells_query_key_head_and_weight_and_what_the_mask_hides(model
         for t in range(len(ids)):
             for s in range(len(ids)):
                 name = lambda i: tokenizer.decode([ids[i]]).replace(" ", "·")
-                start = f"layer 1, head {h}, key/value {h // 2}: query “{name(t)}” ({t})"
-                seen = (f"{start} looks at key “{name(s)}” ({s}) with weight "
+                head_name = f"layer 1, head {h}, key/value {h // 2}"
+                query = f"query “{name(t)}” ({t})"
+                seen = (f"{head_name}: {query} looks at key “{name(s)}” ({s}) with weight "
                         f"{weights_HTS[h, t, s]:.1%}")
-                assert grid[t][s] == (seen if s <= t else f"{start} cannot see what "
-                                                          "comes after it (causal mask)")
+                hidden = (f"{head_name}: hidden: {query} cannot see what comes after it "
+                          "(causal mask)")
+                assert grid[t][s] == (seen if s <= t else hidden)

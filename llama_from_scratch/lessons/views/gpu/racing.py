@@ -59,7 +59,8 @@ def barriers(
         results = dict(zip(machine.ORDERS, outcomes, strict=True))
         return _source_frame(found, lines, gone, results)
 
-    return explore(draw, title="Take a barrier away", controls=dict.fromkeys(names, True))
+    return explore(draw, title="Take a barrier away", controls=dict.fromkeys(names, True),
+                   labels={name: name.replace("line_", "barrier in line ") for name in names})
 
 
 def _without(program: Program, numbers: Sequence[int]) -> Program:

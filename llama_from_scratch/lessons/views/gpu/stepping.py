@@ -29,7 +29,8 @@ def steps(found: Trace, *, array: str | None = None) -> Explorer:
     last = len(found.steps) - 1
     return explore(lambda step: step_frame(found.steps[step], array),
                    title=f"The block's shared memory, {array}, step by step",
-                   controls={"step": (0, last) if last else [0]}, has_hover=True)
+                   controls={"step": (0, last) if last else [0]},
+                   labels={"step": "step (to the next barrier)"}, has_hover=True)
 
 
 def step_frame(step: Moment, array: str) -> Figure:
