@@ -1,8 +1,9 @@
-"""AdamW: steps of the same size for every parameter, however large or small its gradients are.
+"""AdamW: steps that do not depend on the scale of a parameter's gradients.
 
 Each parameter keeps running means of its gradient and of the gradient's square; the step is the
-first mean divided by the root of the second. Weight decay is decoupled: it shrinks the weights
-directly instead of passing through those means.
+first mean divided by the root of the second. It is about as long as the learning rate where the
+gradients agree, and shorter where they are noisy. Weight decay is decoupled: before each step it
+shrinks the weights directly instead of passing through those means.
 
 Notebook 17. Every Llama. Sources: Kingma and Ba, arXiv:1412.6980, algorithm 1; Loshchilov and
 Hutter, arXiv:1711.05101, algorithm 2; clipping: Pascanu et al., arXiv:1211.5063, algorithm 1.
