@@ -7,16 +7,19 @@
     measured     draw: what the kernels took on real GPUs
     flow         Drawing: how data flows, in boxes and arrows
     architecture, rotation, learning   drawings of a model's parts and of a training step
-    cache, generations, heads, norms, packing, rates, tokenizing, widths, writing   more of them
+    cache, dialogs, generations, heads, norms, packing, parameters, rates, tokenizing, widths,
+    writing      more of them
 """
 
 from llama_from_scratch.lessons.figures import architecture as architecture
 from llama_from_scratch.lessons.figures import cache as cache
+from llama_from_scratch.lessons.figures import dialogs as dialogs
 from llama_from_scratch.lessons.figures import generations as generations
 from llama_from_scratch.lessons.figures import heads as heads
 from llama_from_scratch.lessons.figures import learning as learning
 from llama_from_scratch.lessons.figures import norms as norms
 from llama_from_scratch.lessons.figures import packing as packing
+from llama_from_scratch.lessons.figures import parameters as parameters
 from llama_from_scratch.lessons.figures import rates as rates
 from llama_from_scratch.lessons.figures import rotation as rotation
 from llama_from_scratch.lessons.figures import tokenizing as tokenizing
