@@ -1,4 +1,4 @@
-# Short names for the commands; on a machine without make, type what stands behind them.
+# Short names for the commands. Without make, type the command below the name.
 .PHONY: lab test notebooks check
 
 lab:

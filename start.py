@@ -1,7 +1,8 @@
 """Sets up the course in `.venv` and opens it, or runs every test. Needs only Python and pip.
 
-    python3 start.py                     open JupyterLab at the tour of the course
-    python3 start.py --mine              the same in your own copy, runs/mine, without solutions
+    python3 start.py                     open JupyterLab at the tour, in your own copy of the course
+                                         (runs/mine, without the solutions)
+    python3 start.py --originals         for authors: open the chapters themselves
     python3 start.py test [pytest ...]   run every test, all notebooks included
     python3 start.py gpu --out FOLDER    check and time the kernels on this machine's GPU;
                                          installs nothing
@@ -49,11 +50,19 @@ CUDA_NEED = 10 * GB
 CUDA_DOWNLOAD = "2.7 GB"  # the sum of the wheels that PyTorch 2.13.0 asks for on Linux
 
 LESSONS, MINE = "notebooks", "runs/mine"
+COPIED = ".copied.json"
+JUPYTER_SETTINGS = os.path.join(ROOT, "llama_from_scratch", "lessons", "jupyter_settings")
+# What JupyterLab writes into a notebook as soon as its kernel has started.
+ASK_KERNEL = """
+import json
+from ipykernel.ipkernel import IPythonKernel
+print(json.dumps(IPythonKernel.language_info))
+"""
 
 CELL_TIMEOUT_S = 300
 
-# How pip reaches packages and what it prints. Every other setting of the user's may send packages
-# elsewhere than into .venv (user, target, prefix), or leave some out (no-deps, dry-run).
+# How pip reaches packages and what it prints. Any other setting of the user may send packages
+# somewhere else than .venv (user, target, prefix), or leave some out (no-deps, dry-run).
 KEPT_PIP_SETTINGS = {
     "index-url", "extra-index-url", "find-links", "no-index", "trusted-host", "proxy", "cert",
     "client-cert", "keyring-provider", "timeout", "default-timeout", "retries", "resume-retries",
@@ -62,7 +71,7 @@ KEPT_PIP_SETTINGS = {
     "disable-pip-version-check", "no-python-version-warning", "no-input", "require-virtualenv",
     "break-system-packages",
 }
-# `pip config list` takes a file's `user = true` for its own option of that name.
+# Not `pip config list`: it mistakes `user = true` in a file for its own option of that name.
 ASK_PIP = """
 import json
 from pip._internal.configuration import Configuration
@@ -90,7 +99,7 @@ def say(text):
 
 
 def write(stream, text):
-    """Writes what `stream` can show, the rest as escapes; one that is closed stops nothing."""
+    """Writes the text, with escapes for what `stream` cannot show. A closed stream is no error."""
     if stream is None:
         return
     shown = "".join(sign if sign in "\n\t" else printable(sign) for sign in text)
@@ -99,7 +108,7 @@ def write(stream, text):
         stream.write(shown.encode(encoding, "backslashreplace").decode(encoding))
         stream.flush()
     except OSError:
-        # Python would try to write what is left once more when it ends.
+        # Otherwise Python would try to write the rest again when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
@@ -143,7 +152,7 @@ def check_disk(free, need):
     if free < need:
         other = f"Or leave CUDA out, which needs {PLAIN_NEED / GB:.0f} GB: python3 start.py --cpu"
         raise CannotStart(
-            f"The set-up needs {need / GB:.0f} GB of free disk space in {ROOT}, "
+            f"The setup needs {need / GB:.0f} GB of free disk space in {ROOT}, "
             f"there are {free / GB:.1f} GB.\n"
             "Make room, or move this folder to a larger disk. "
             + (other if need > PLAIN_NEED else "")
@@ -151,9 +160,9 @@ def check_disk(free, need):
 
 
 def check_place(folder):
-    """Refuses a folder in which nothing can be made, or whose name the tools below trip over."""
-    # distutils takes $ and {} for its variables; PATH and .pth files have their separators; and the
-    # scripts that pip writes, such as `llama`, quote no quotes.
+    """Refuses a folder that cannot be written, or whose path breaks the tools used below."""
+    # distutils reads $ and {} as its variables, PATH and .pth files have their separators, and the
+    # scripts that pip writes, such as `llama`, do not escape quotes.
     signs = "${}" + os.pathsep + ('"`\\' if os.name != "nt" else "")
     odd = [sign for sign in folder if sign in signs or not sign.isprintable()]
     if odd:
@@ -165,7 +174,7 @@ def check_place(folder):
     if not os.access(folder, os.W_OK):
         raise CannotStart(
             f"This folder cannot be written: {folder}\n"
-            "The course keeps its environment, your notebooks and what you train in it. Copy it "
+            "The course stores its environment, your notebooks and what you train in it. Copy it "
             "to a folder of your own and start there:\n"
             f"    cp -R {shell(folder)} ~/llama_from_scratch\n"
             "    python3 ~/llama_from_scratch/start.py"
@@ -173,7 +182,7 @@ def check_place(folder):
 
 
 def printable(text):
-    """The text with control characters spelled out, as none may reach the terminal."""
+    """The text with control characters spelled out; none may reach the terminal."""
     return "".join(sign if sign.isprintable() else repr(sign)[1:-1] for sign in text)
 
 
@@ -189,16 +198,16 @@ def explain_os(problem):
     if problem.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None)):
         return f"the disk is full ({words}). Make room and start again."
     if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return (f"a file may not be written ({words}).\n"
+        return (f"a file cannot be written ({words}).\n"
                 "If an earlier start ran with sudo or as another user, its files belong to that "
                 f"user: remove {VENV} as that user, and start again without sudo.")
     return words
 
 
 def is_unreachable(words):
-    """True if pip failed for the network.
+    """True if pip failed because of the network.
 
-    pip tries again by itself. Where it got through at last, its error has another reason.
+    pip retries by itself. If it got through in the end, its error has another reason.
     """
     lines = [line for line in words.splitlines() if line.strip()]
     if not any(sign in words for sign in UNREACHED):
@@ -226,20 +235,20 @@ def explain_pip(words, version):
         )
     if "Errno 13" in words or "WinError 5]" in words:
         return (
-            "pip may not write where it must; if an earlier start ran with sudo, its files belong "
+            "pip cannot write a file. If an earlier start ran with sudo, the files there belong "
             f"to another user.\nRemove {VENV} as that user, and start again without sudo."
         )
     if "No matching distribution found for torch=" in words:
         if "from versions: none" in words:
             return (
-                f"The package index that pip is told to ask has no PyTorch for Python "
+                f"The package index in pip's settings has no PyTorch for Python "
                 f"{version[0]}.{version[1]} on {platform.system()} {platform.machine()}.\n"
-                "`python3 -m pip config list` shows what it is told (index-url, no-index); "
-                "or start with another Python, for example: python3.12 start.py"
+                "`python3 -m pip config list` shows the settings (index-url, no-index). "
+                "Or start with another Python, for example: python3.12 start.py"
             )
         return (
             f"PyTorch {TORCH} has no package for Python {version[0]}.{version[1]} "
-            f"on {platform.system()} {platform.machine()}; a Python can be too new for it.\n"
+            f"on {platform.system()} {platform.machine()}. A Python can be too new for it.\n"
             "Start with another one, for example: python3.12 start.py"
         )
     return "pip failed. Start again when that is fixed."
@@ -296,9 +305,9 @@ def merge(stamp, want):
     return {"digest": want["digest"], "extras": extras, "is_cpu": stamp["is_cpu"] or want["is_cpu"]}
 
 
-def write_stamp(stamp, path):
+def write_json(value, path):
     with open(path + ".new", "w", encoding="utf-8") as file:
-        json.dump(stamp, file)
+        json.dump(value, file)
     os.replace(path + ".new", path)
 
 
@@ -316,7 +325,7 @@ def runs(program):
 
 
 def empty(folder, keep):
-    """Removes all of `folder` but the file `keep`, which is there even after a kill half way."""
+    """Removes all of `folder` except the file `keep`, also if this process is killed halfway."""
     for name in os.listdir(folder):
         path = os.path.join(folder, name)
         if path == keep:
@@ -328,7 +337,7 @@ def empty(folder, keep):
 
 
 def make_venv():
-    """Makes a working `.venv`, again if a set-up was killed in it or its Python no longer runs."""
+    """Makes a working `.venv`, again if an earlier setup was killed or its Python cannot run."""
     clear_the_place()
     is_broken = os.path.exists(VENV) and (os.path.exists(UNFINISHED) or not runs(python()))
     if is_broken and os.path.realpath(sys.prefix) == os.path.realpath(VENV):
@@ -383,7 +392,7 @@ def one_at_a_time(path):
 
 
 def try_lock(file):
-    """False if another process holds the file; true also where the disk knows no locks."""
+    """False if another process holds the file; true also if the disk has no locks."""
     busy = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
     try:
         if os.name == "nt":
@@ -401,7 +410,7 @@ def try_lock(file):
 
 
 def without_python_settings():
-    """The environment variables without those that send a Python to packages of another one."""
+    """The environment variables without the ones that add another Python's packages."""
     return {name: value for name, value in os.environ.items()
             if name not in ("PYTHONPATH", "PYTHONHOME")}
 
@@ -410,7 +419,7 @@ def without_python_settings():
 def pip_environment():
     """The environment variables for pip: the user's settings on how to reach packages, no others.
 
-    Files of settings are read here and hidden from pip, which has no option against each.
+    Files of settings are read here and hidden from pip, which cannot ignore single settings.
     """
     plain = {name: value for name, value in without_python_settings().items()
              if not name.upper().startswith("PIP_")}
@@ -427,7 +436,7 @@ def pip_environment():
                     if name.startswith("PIP_") and name != "PIP_CONFIG_FILE" and value)
     left_out = sorted(set(settings) - KEPT_PIP_SETTINGS)
     if left_out:
-        say("Set-up goes without your settings of pip that are not about reaching packages: "
+        say("The setup ignores your pip settings that are not about reaching packages: "
             + printable(", ".join(left_out)))
     kept = {"PIP_" + name.upper().replace("-", "_"): value for name, value in settings.items()
             if name in KEPT_PIP_SETTINGS}
@@ -435,7 +444,7 @@ def pip_environment():
 
 
 def read_settings(pairs):
-    """The settings for `pip install` by name, of pairs such as ("global.timeout", "3")."""
+    """The settings for `pip install` by name, from pairs such as ("global.timeout", "3")."""
     by_section = {"global": {}, "install": {}}
     for key, value in pairs:
         section, _, name = key.partition(".")
@@ -464,8 +473,8 @@ def pip_install(*arguments):
         raise CannotStart("pip was killed, as happens when memory runs out. Close other programs "
                           "and start again.")
     if status:
-        # pip resolves and downloads everything before it touches the environment, which can be
-        # half made only after that.
+        # pip resolves and downloads everything before it touches the environment, so only a
+        # later failure can leave it half made.
         text = "".join(words)
         if "OSError" not in text:
             os.remove(UNFINISHED)
@@ -512,7 +521,7 @@ def install_torch(is_cpu):
         except Unreachable as problem:
             other = ("Some networks do not let it through; without --cpu the larger build comes "
                      "from pip's usual index.")
-            raise CannotStart(f"{problem}\nThis was asked of {CPU_INDEX}. {other}") from problem
+            raise CannotStart(f"{problem}\nThe index was {CPU_INDEX}. {other}") from problem
         return
     packages = torch_brings()
     if not packages:
@@ -548,7 +557,7 @@ def set_up(extras, is_cpu):
         say("Installing the course and what it needs (about 0.3 GB)")
         pip_install("torch==" + TORCH, "-e", ".[{}]".format(",".join(want["extras"])))
         install_compiler()
-        write_stamp(want, STAMP)
+        write_json(want, STAMP)
         if os.path.exists(UNFINISHED):
             os.remove(UNFINISHED)
 
@@ -568,24 +577,24 @@ def install_compiler():
             "does. For those chapters, run `wsl --install` and set the course up once more inside "
             "WSL.")
         return
-    if works(python(), "-c", FIND_COMPILER):  # the one of the wheel, too
+    if works(python(), "-c", FIND_COMPILER):  # finds the wheel's compiler, too
         return
     check_disk(shutil.disk_usage(ROOT).free, COMPILER_NEED)
-    say("There is no C++ compiler here that knows C++20 (as g++ does from version 11), and the "
-        "chapters on kernels need one: installing the "
-        f"Python package {WHEEL_COMPILER}, which is one, into .venv (0.1 GB to download, "
+    say("There is no C++ compiler here for C++20 (such as g++ from version 11 on), and the "
+        "chapters on kernels need one. Installing the "
+        f"Python package {WHEEL_COMPILER}, which contains one, into .venv (0.1 GB to download, "
         "0.4 GB on disk).")
     try:
         pip_install(WHEEL_COMPILER)
     except CannotStart as problem:
-        if os.path.exists(UNFINISHED):  # pip stopped half way
+        if os.path.exists(UNFINISHED):  # pip stopped halfway
             raise
         say(f"{problem}\nEverything but the chapters on kernels works without it. Later: "
             f"{python()} -m pip install {WHEEL_COMPILER}, or install g++.")
 
 
 def works(*command):
-    """True for a program that ends well."""
+    """True if the command starts and ends with status 0."""
     try:
         done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     except OSError:
@@ -598,8 +607,9 @@ def teach_git():
     if not os.path.exists(os.path.join(ROOT, ".git")) or not shutil.which("git"):
         return
     program = shell(os.path.relpath(python(), ROOT).replace(os.sep, "/"))
-    # This command loads the standard library alone: a diff shows each notebook with it. Without the
-    # environment, or in another working tree, the file itself is shown: git would refuse to go on.
+    # This command imports only the standard library, because a diff runs it for each notebook.
+    # Without the environment, or in another working tree, it prints the file as it is, because git
+    # would stop at an error.
     command = (f'show() {{ if [ -x {program} ]; then {program} '
                '-m llama_from_scratch.lessons.authoring show "$1"; else cat "$1"; fi; }; show')
     subprocess.run(["git", "config", "diff.ipynb.textconv", command], cwd=ROOT,
@@ -625,23 +635,84 @@ def has_browser():
 
 
 def copy_lessons():
-    """Copies each chapter that is missing into the learner's folder, without its solutions.
+    """Copies each chapter into the reader's folder, without its solutions, and never over work.
 
-    A chapter that is there stays as it is.
+    A chapter that is missing is copied, and so is one that changed since its copy was made if
+    nothing was written into the copy. Of the others that changed, the names are printed.
     """
-    folder = os.path.join(ROOT, MINE)
+    folder, record = os.path.join(ROOT, MINE), os.path.join(ROOT, MINE, COPIED)
     names = sorted(os.listdir(os.path.join(ROOT, LESSONS)))
     chapters = [name for name in names if name.endswith(".ipynb")]
-    missing = [name for name in chapters if not os.path.exists(os.path.join(folder, name))]
+    originals = {name: digest_of(os.path.join(ROOT, LESSONS, name)) for name in chapters}
+    there = {name: digest_of(os.path.join(folder, name))
+             for name in chapters if os.path.exists(os.path.join(folder, name))}
+    copied = read_copied(record)
+    before = dict(copied)
+    for name in set(there) - set(copied):
+        # a copy that is older than the record: from now on changes are noticed
+        copied[name] = {"original": originals[name], "copy": ""}
+    changed = [name for name in there if copied[name]["original"] != originals[name]]
+    renewed = [name for name in changed if copied[name]["copy"] == there[name]]
+    missing = [name for name in chapters if name not in there] + renewed
     if missing:
         check_place(ROOT)
         say(f"Copying {len(missing)} of {len(chapters)} chapters to {MINE}, without the solutions")
+        for name in renewed:
+            os.remove(os.path.join(folder, name))
         command = [python(), "-m", "llama_from_scratch.lessons.authoring", "student", folder]
         command += [os.path.join(ROOT, LESSONS, name) for name in missing]
         subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, check=True)
-    if len(missing) < len(chapters):
+        language = ask_kernel()
+        for name in missing:
+            copy = os.path.join(folder, name)
+            write_language(copy, language)
+            copied[name] = {"original": originals[name], "copy": digest_of(copy)}
+    if copied != before:
+        write_json(copied, record)
+    kept = [name[:-len(".ipynb")] for name in changed if name not in renewed]
+    if kept:
+        say("These chapters changed since your copy was made, and your copy has your work in it, "
+            "so it stays as it is: " + ", ".join(kept) + ".\nTo read the new text: rename "
+            f"your copy in {MINE} and start again.")
+    elif len(missing) < len(chapters):
         say(f"Your work in {MINE} is as you left it. "
             "To begin a chapter again, rename or delete your copy.")
+
+
+def digest_of(path):
+    with open(path, "rb") as file:
+        return hashlib.sha256(file.read()).hexdigest()
+
+
+def read_copied(path):
+    """From which original each copy was made: name -> digests of both, {} where nothing is known.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return {name: {"original": str(pair["original"]), "copy": str(pair["copy"])}
+                    for name, pair in json.load(file).items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def ask_kernel():
+    """What the kernel says of its language when it starts."""
+    done = subprocess.run([python(), "-c", ASK_KERNEL], stdout=subprocess.PIPE, check=True)
+    return json.loads(done.stdout.decode("utf-8"))
+
+
+def write_language(path, language):
+    """Puts the kernel's language into a notebook.
+
+    JupyterLab would write it on opening, and then ask whether to save what nobody has changed.
+    """
+    with open(path, encoding="utf-8") as file:
+        notebook = json.load(file)
+    notebook["metadata"]["language_info"] = language
+    with open(path + ".new", "w", encoding="utf-8", newline="\n") as file:
+        json.dump(notebook, file, indent=1, ensure_ascii=False, sort_keys=True)
+        file.write("\n")
+    os.replace(path + ".new", path)
 
 
 def lab_command(has_browser, is_root, folder):
@@ -659,7 +730,17 @@ def lab(is_quiet, folder):
     else:
         say("JupyterLab starts and opens in your browser. Stop with Ctrl-C.")
     command = lab_command(not is_quiet and has_browser(), is_root, folder)
-    return wait_for(subprocess.Popen(command, cwd=ROOT, env=activated()))
+    return wait_for(subprocess.Popen(command, cwd=ROOT, env=with_settings(activated())))
+
+
+def with_settings(variables):
+    """The environment variables with the course's settings of Jupyter before all others.
+
+    They answer the question about news, and have saved widgets keep their picture. What the reader
+    sets in JupyterLab comes before them.
+    """
+    others = [path for path in [variables.get("JUPYTER_CONFIG_PATH")] if path]
+    return dict(variables, JUPYTER_CONFIG_PATH=os.pathsep.join([JUPYTER_SETTINGS, *others]))
 
 
 def test_command(arguments):
@@ -688,7 +769,8 @@ def test(arguments):
 def gpu(arguments):
     """Checks and times the kernels, with a Python that has what they need.
 
-    That is this one if it does, as on a cluster, and else the one that was set up here.
+    That is the Python that runs this file if it has it, as on a cluster, and otherwise the one in
+    `.venv`.
     """
     interpreter = next((each for each in (sys.executable, python()) if can_run_kernels(each)), None)
     if interpreter is None:
@@ -719,7 +801,7 @@ def wait_for(process):
 
 
 def parse(argv):
-    usage = ("python3 start.py [--mine] [--cpu] [--no-browser]\n"
+    usage = ("python3 start.py [--originals] [--cpu] [--no-browser]\n"
              "       python3 start.py test [--cpu] [pytest arguments]\n"
              "       python3 start.py gpu --out FOLDER")
     parser = argparse.ArgumentParser(usage=usage, description=__doc__.splitlines()[0])
@@ -727,14 +809,14 @@ def parse(argv):
                         help="on Linux, take PyTorch's CPU build (smaller by 2.5 GB)")
     parser.add_argument("--no-browser", action="store_true",
                         help="print the address instead of opening it")
-    parser.add_argument("--mine", action="store_true",
-                        help="open your own copy of the course, without the solutions")
+    parser.add_argument("--originals", action="store_true",
+                        help="for authors: open the chapters themselves, not your own copy")
     is_test = argv[:1] == ["test"]
     options, rest = parser.parse_known_args(argv[1:] if is_test else argv)
     if rest and not is_test:
-        parser.error(f"unknown: {' '.join(rest)}; the commands are nothing at all, test, or gpu")
-    if is_test and options.mine:
-        parser.error("--mine opens your copy; the tests are those of the course itself")
+        parser.error(f"unknown: {' '.join(rest)}; the commands are test and gpu")
+    if is_test and options.originals:
+        parser.error("--originals opens the chapters; the tests are always those of the originals")
     return is_test, options, rest
 
 
@@ -748,9 +830,9 @@ def main(argv):
         teach_git()
         if is_test:
             return test(rest)
-        if options.mine:
+        if not options.originals:
             copy_lessons()
-        return lab(options.no_browser, MINE if options.mine else LESSONS)
+        return lab(options.no_browser, LESSONS if options.originals else MINE)
     except CannotStart as problem:
         write(sys.stderr, f"\nCannot start: {problem}\n")
     except OSError as problem:
@@ -758,7 +840,7 @@ def main(argv):
     except subprocess.CalledProcessError as problem:
         write(sys.stderr, f"\nCannot start: this command failed: {' '.join(problem.cmd)}\n")
     except KeyboardInterrupt:
-        write(sys.stderr, "\nStopped. Start again to go on.\n")
+        write(sys.stderr, "\nStopped. Start again to continue.\n")
     return 1
 
 

@@ -1,11 +1,11 @@
-"""How fast greedy decoding is on a CPU, next to transformers' `generate` and to reading the memory.
+"""Measures greedy decoding on a CPU, against transformers' `generate` and the speed of memory.
 
-Two shapes with random weights, on one thread and on two: llama2.c's 15M in fp32, and Llama 3.2 1B
-in fp32 and in bf16. On one thread the clock counts the processor's seconds; the numbers of two
-threads mean something only on an idle machine. All contestants have the same weights and, in fp32,
-must write the same tokens (asserted). A time is that of one further token: the time of a long
-answer minus that of a short one, so that the prompt's cost is left out for all. Contestants take
-turns, and a ratio is the median of the ratios within a round.
+It runs two shapes with random weights, on one thread and on two: llama2.c's 15M in fp32, and Llama
+3.2 1B in fp32 and in bf16. On one thread the clock counts processor seconds. With two threads, the
+numbers are meaningful only on an idle machine. All contestants have the same weights and, in fp32,
+must write the same tokens (asserted). A time is the time of one more token: a long answer's time
+minus a short answer's, divided by the difference in tokens, so that no prompt is counted.
+Contestants take turns, and a ratio is the median of the ratios within a round.
 
 Each row also has the least time that its bytes need: the weights and cache that this contestant
 reads per token, divided by the speed at which the same weights can be read in the same round (the
@@ -54,15 +54,15 @@ RUNS = {  # name: config, dtype, threads, tokens, rounds
 
 
 def model_of(config: LlamaConfig, dtype: torch.dtype) -> Llama:
-    """A model of random weights that is never twice in memory.
+    """Returns a model of random weights that is never in memory twice.
 
-    One block of numbers is used again and again, shifted, because drawing a billion takes a minute.
+    One block of numbers is repeated, because drawing a billion takes a minute.
     """
     with torch.device("meta"):
         model = Llama(config)
     model = model.to(dtype).to_empty(device="cpu").eval()
-    model.output.weight = model.tok_embeddings.weight  # to_empty forgets that they are one
-    # An odd length, so that no two rows are alike.
+    model.output.weight = model.tok_embeddings.weight  # to_empty makes two tensors of the one
+    # An odd length, so that no two rows are equal.
     block = torch.randn((1 << 22) + 1, generator=torch.Generator().manual_seed(0)).to(dtype)
     for weight in model.parameters():
         if weight.ndim == 1:
@@ -74,9 +74,9 @@ def model_of(config: LlamaConfig, dtype: torch.dtype) -> Llama:
 
 
 def sharing_twin_of(model: Llama) -> transformers.LlamaForCausalLM:
-    """The same model in transformers, in the same memory except for wq and wk.
+    """Returns the same model in transformers, in the same memory except for wq and wk.
 
-    transformers orders the rows of those two in another way.
+    transformers orders the rows of these two in another way.
     """
     config, scaling = model.config, model.config.rope_scaling
     rope = {"rope_type": "default", "rope_theta": config.rope_theta}
@@ -103,7 +103,7 @@ def sharing_twin_of(model: Llama) -> transformers.LlamaForCausalLM:
 
 
 def read_s(model: Llama, clock: Callable[[], float]) -> float:
-    """Seconds to read all matrices once."""
+    """Returns the seconds that it takes to read all matrices once."""
     matrices = [w.detach().view(torch.float32) for w in model.parameters() if w.ndim == 2]
     ones = {n: torch.ones(n) for n in {w.shape[1] for w in matrices}}
     times = []
@@ -169,7 +169,7 @@ def measure(name: str) -> list[dict]:
 
 
 def head_bytes_of(decoder: GreedyDecoder, head: torch.Tensor) -> float:
-    """Bytes of the head, or of its screen and what that asks for, that a token reads."""
+    """Returns the bytes of the head, or of its screen and candidates, that are read per token."""
     if (screen := decoder.screen) is None:
         print("    no screen: the head itself was faster here", flush=True)
         return head.nbytes
@@ -183,7 +183,7 @@ def head_bytes_of(decoder: GreedyDecoder, head: torch.Tensor) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", action="append", choices=RUNS,
-                        help="measure this run alone and keep the file's others")
+                        help="measure only this run and keep the others in the file")
     only = parser.parse_args().only or list(RUNS)
     path = RESULTS / "generate.json"
     old = json.loads(path.read_text())["rows"] if path.exists() else []

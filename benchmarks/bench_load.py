@@ -1,11 +1,11 @@
-"""How fast a checkpoint of the 1B shape becomes a model, on one thread.
+"""Measures how fast a checkpoint of the 1B shape becomes a model, on one thread.
 
 It is compared with safetensors' own `load_file` and with transformers. A folder in Hugging Face's
 format with 2.5 GB of random bf16 weights is written once and stays in the system's file cache, so
-the disk is not measured. `load_file` gives tensors and no model. It maps the file and reads nothing
-until a tensor is used, so it is compared twice: when both have returned, and when both have also
-read every byte once. Contestants take turns, and the clock counts the processor's seconds, with
-those that the kernel spends for this process.
+the disk is not measured. `load_file` returns tensors, not a model. It maps the file and reads
+nothing until a tensor is used, so it is compared twice: when both have returned, and when both have
+also read every byte once. Contestants take turns. The clock counts processor seconds, including the
+operating system's work for this process.
 
     python benchmarks/bench_load.py [--folder DIR]
 

@@ -1,15 +1,16 @@
-"""How fast the tokenizers train, encode and decode.
+"""Measures how fast the tokenizers train, encode and decode.
 
-They are compared with tiktoken, sentencepiece and Hugging Face tokenizers. Texts: the project's
-stories; the sources of Python's standard library; and the names of languages, countries,
-currencies, units and time zones in 36 languages, from Unicode's CLDR in the package babel, which
-JupyterLab needs. So the last are words and phrases of many scripts, not prose. The vocabularies are
-learned from one half of each; the other half is encoded.
+They are compared with tiktoken, sentencepiece and Hugging Face tokenizers on three kinds of text.
+The first are the project's stories, the second the sources of Python's standard library. The third
+are the names of languages, countries, currencies, units and time zones in 36 languages, from
+Unicode's CLDR in the package babel, which JupyterLab needs. These are words and phrases of many
+scripts, not prose. The vocabularies are learned from one half of each text; the other half is
+encoded.
 
-Contestants take turns inside each round, and a ratio is the median over rounds. All but the batch
-runs on one thread and is measured in the processor's seconds, which other load on the machine
-hardly changes. A cold tokenizer has just been made; a warm one has encoded this very text, or
-another of its kind.
+Contestants take turns within each round, and a ratio is the median over rounds. Everything except
+the batch runs on one thread and is measured in processor seconds, which other load on the machine
+hardly changes. A cold tokenizer is new; a warm one has encoded the same text, or another of its
+kind.
 
     python benchmarks/bench_tokenizer.py
 
@@ -86,7 +87,7 @@ def up_to(n_chars: int, texts: list[str]) -> list[str]:
 
 
 def english(texts: list[str]) -> str:
-    """Docstrings and comments: the prose among the sources."""
+    """Returns the docstrings and comments of the sources, which are prose."""
     pattern = re.compile(r'"""([\s\S]*?)"""|# ([A-Z].*)')
     prose = (found[1] or found[2] for text in texts for found in pattern.finditer(text))
     return "\n".join(part for part in prose if part)
@@ -114,13 +115,13 @@ def quarters(text: str) -> list[str]:
 
 
 def texts_of_each_kind(sources: list[str]) -> tuple[list[str], Kinds]:
-    """What to learn a vocabulary from, and by kind two lists of other texts.
+    """Returns texts to learn a vocabulary from, and for each kind two lists of other texts.
 
-    Each of those lists has about a million characters.
+    Each of these lists has about a million characters.
     """
     stories = path("stories.txt").read_text("utf-8")
-    # Meta cuts what is longer than 400,000 characters; the others do not, and their ids differ at
-    # the cut.
+    # Meta's code cuts texts after 400,000 characters. The others do not, so their ids differ at the
+    # cut.
     others = [text for text in sources[1::2] if len(text) < 400_000]
     random.Random(0).shuffle(others)
     first = up_to(1_000_000, others)
@@ -138,7 +139,7 @@ def texts_of_each_kind(sources: list[str]) -> tuple[list[str], Kinds]:
 
 
 def recount_train(text: str, n_merges: int, *, is_unique: bool) -> list[tuple[bytes, bytes]]:
-    """Merges found in the simplest way: before each one, count every pair in every word again."""
+    """Returns merges found the simplest way: count every pair in every word before each merge."""
     pretokens = Splitter(LLAMA3_PATTERN)(text)
     each_once = [(pretoken, 1) for pretoken in pretokens]
     counted = Counter(pretokens).items() if is_unique else each_once
@@ -239,8 +240,8 @@ def encoding_rows(learned: list[str], kinds: Kinds, rounds: int) -> list[dict]:
     file = piece_vocabulary(learned)
     tok = SentencePiece.load(file)
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(file))
-    # Chinese and Korean characters of which few are pieces: nothing comes twice, and most of it
-    # becomes bytes.
+    # Chinese and Korean characters, of which few are pieces: none occurs twice, and most become
+    # bytes.
     unknown = ["".join(map(chr, range(begin, begin + 5000)))
                for begin in range(0x3400, 0xD000, 5000)]
     for kind, texts in (kinds | {"characters of no piece": (unknown, unknown[::-1])}).items():
@@ -252,7 +253,7 @@ def encoding_rows(learned: list[str], kinds: Kinds, rounds: int) -> list[dict]:
 
 def rows_of(what: str, make, codecs: dict, texts: tuple[list[str], list[str]],
             rounds: int) -> list[dict]:
-    """Rows for encoding the first texts, and one for decoding them.
+    """Returns rows for encoding the first texts, and one row for decoding them.
 
     The tokenizer is new, or has encoded the second texts before, or the first.
     """
@@ -291,7 +292,7 @@ def encode_all(encode, texts: list) -> list:
 
 
 def row(what: str, times: Race, ours: str, others: list[str], n_chars: int) -> dict:
-    """One row of the table; `speed_over` is above 1 where we are faster, by this factor."""
+    """Returns a row of the table. `speed_over`: how many times faster than the others we are."""
     return {
         "what": what,
         "n_chars": n_chars,
@@ -306,7 +307,7 @@ def row(what: str, times: Race, ours: str, others: list[str], n_chars: int) -> d
 
 
 def batch_rows(learned: list[str], kinds: Kinds, rounds: int) -> list[dict]:
-    """A row in wall-clock seconds, which grow with all other load on the machine."""
+    """Returns a row in wall-clock seconds, which grow with other load on the machine."""
     n = os.cpu_count() or 1
     texts = [text for first, second in kinds.values() for text in first + second] * 2
     n_chars = sum(map(len, texts))
@@ -336,15 +337,15 @@ def batch_rows(learned: list[str], kinds: Kinds, rounds: int) -> list[dict]:
                ["tiktoken", "tokenizers"], n_chars)
     scaling = {name: round(ratio(times, f"{name}, 1", name), 2)
                for name in ("ours", "tiktoken", "tokenizers")}
-    # What an idle machine would show: one process's seconds of work divided by those of the busiest
-    # of several.
+    # The speedup on an idle machine: one process's processor seconds, divided by the seconds of the
+    # busiest of several processes.
     free = round(statistics.median(a / b for a, b in zip(alone, busiest, strict=True)), 2)
     return [line | {"speed_over_one_core": scaling, "ours_by_processor_time": free,
                     "load": os.getloadavg()[0]}]
 
 
 def processor_seconds(work) -> tuple[float, float]:
-    """The processor's seconds that `work` took in this process, and in those it started."""
+    """Returns the processor seconds of `work` in this process, and in the processes it started."""
     before = os.times()
     work()
     spent = [after - start for after, start in zip(os.times(), before, strict=True)]

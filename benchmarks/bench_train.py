@@ -1,10 +1,10 @@
-"""How fast one training step is, on one thread.
+"""Measures how fast one training step is, on one thread.
 
 It is compared with transformers' LlamaForCausalLM and torch's fused AdamW, with the same weights
 and the same 8 x 256 tokens: forward, backward, clipping and update. Both sides run in fp32 and
 under bf16 autocast, and ours also with the document mask that real batches need. The losses of the
-first steps are asserted equal. Contestants take turns, and times are the processor's: with one
-thread that is what an idle machine would need, and other load on it matters less.
+first steps are asserted equal. Contestants take turns. Times are processor seconds, which equal the
+time on an idle machine with one thread, and depend little on other load.
 
     python benchmarks/bench_train.py
 
@@ -89,7 +89,7 @@ def main() -> None:
     ours, theirs = our_step(document_len=T, is_bf16=False), their_step(is_bf16=False)
     for _ in range(3):
         a, b = ours(), theirs()
-        assert abs(a - b) < 1e-4, f"both must learn the same; got losses {a} and {b}"
+        assert abs(a - b) < 1e-4, f"both must have the same loss; got {a} and {b}"
     times = race({
         "ours": ours, "transformers": theirs,
         "ours, document mask": our_step(document_len=90, is_bf16=False),

@@ -1,7 +1,7 @@
-"""The picture at the top of the README: a small model learns to write, in a minute on one core.
+"""Draws the README's first picture: a small model learns to write in a minute on one core.
 
-It draws a run like that of notebook 17: on the left the loss, on the right what the model writes at
-four moments.
+The run is similar to notebook 17's. The left side shows the loss, and the right side what the model
+writes after four numbers of steps.
 
     python benchmarks/draw_first_light.py        # writes benchmarks/results/first_light.png
 """

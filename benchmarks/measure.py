@@ -1,6 +1,6 @@
-"""What every benchmark shares: contestants that take turns, medians, and one form of results file.
+"""What all benchmarks share: contestants that take turns, medians, and the results file.
 
-On a shared machine absolute times mean little. A ratio of two things measured in turns within one
+On a shared machine, absolute times mean little. A ratio of two things that take turns within one
 run means more.
 """
 
@@ -22,10 +22,10 @@ def race(
     contestants: Mapping[str, Callable[[], object]], *, n_rounds: int, n_warmup: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
-    """Seconds of each contestant in each round; in a round each of them runs once.
+    """Returns the seconds of each contestant in each round. In a round, each of them runs once.
 
-    For work on one thread, `clock=time.process_time` counts the processor's seconds, which are what
-    an idle machine would need.
+    For work on one thread, `clock=time.process_time` counts processor seconds, which equal the time
+    on an idle machine.
     """
     times = {name: [] for name in contestants}
     for _ in range(n_warmup + n_rounds):
@@ -37,12 +37,12 @@ def race(
 
 
 def ratio(times: Mapping[str, list[float]], slow: str, fast: str) -> float:
-    """How many times longer `slow` took than `fast`: the median over the rounds."""
+    """Returns how many times as long `slow` took as `fast`: the median over the rounds."""
     return statistics.median(a / b for a, b in zip(times[slow], times[fast], strict=True))
 
 
 def processor() -> str:
-    """The processor's name."""
+    """Returns the processor's name."""
     about = Path("/proc/cpuinfo")
     for line in about.read_text().splitlines() if about.exists() else ():
         if line.startswith("model name"):
@@ -51,7 +51,7 @@ def processor() -> str:
 
 
 def write(name: str, results: Mapping[str, Any], *, packages: tuple[str, ...]) -> Path:
-    """Writes results/<name>.json: the results, and the machine, date and versions behind them."""
+    """Writes results/<name>.json, with the machine, the date and versions; returns its path."""
     about = {
         "date": date.today().isoformat(), "processor": processor(), "n_cores": os.cpu_count(),
         "system": platform.platform(), "python": platform.python_version(),

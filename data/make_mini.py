@@ -1,9 +1,9 @@
-"""Remakes data/mini: a Llama of about a million parameters and its tokenizer, from the stories.
+"""Makes data/mini again: a Llama of about a million parameters and its tokenizer, from the stories.
 
     python data/make_mini.py        # about a quarter of an hour on one core
 
-The same machine gives the same weights. The last 5 % of the stories are kept apart; the loss
-printed at the end is measured on them.
+The same machine gives the same weights. The last 5 % of the stories are kept for validation, and
+the loss printed at the end is measured on them.
 """
 
 import argparse

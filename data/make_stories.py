@@ -1,12 +1,12 @@
 """Writes data/stories.txt: thousands of short stories for a small Llama to learn from.
 
-Where does data come from? Here, from a program. A frame (data/stories/frames_*.py) is a plot: who
-wants what, what gets in the way, and how it ends. It casts characters and things with properties,
-and tells its story through templates with many ways to say each sentence. At the end it brings back
-what it introduced at the beginning, so that a model that uses distant text predicts it better. The
-same seed gives the same bytes on every machine.
+The data comes from a program. A frame (data/stories/frames_*.py) is a plot: who wants what, what
+gets in the way, and how it ends. It chooses characters and things with properties, and writes its
+story from templates with many ways to say each sentence. Its end mentions again what its beginning
+introduced, so that a model that uses distant text predicts it better. The same seed gives the same
+bytes on every machine.
 
-    python data/make_stories.py                              remakes data/stories.txt
+    python data/make_stories.py                              makes data/stories.txt again
     python data/make_stories.py --count 100 --seed 1 --out my.txt
 
 The file is plain ASCII. A story is one or more lines (its paragraphs), and an empty line separates
@@ -38,14 +38,14 @@ REPEAT = 8  # a story with a run of this many words that occurs twice is dull to
 
 
 def is_good(text: str) -> bool:
-    """True for a draft of a fair length in which no phrase of `REPEAT` words occurs twice."""
+    """Returns whether a draft has a fair length and no phrase of `REPEAT` words occurs twice."""
     said = re.findall(r"[a-z']+", text.lower())
     runs = [tuple(said[i : i + REPEAT]) for i in range(len(said) - REPEAT + 1)]
     return MIN_WORDS <= len(said) <= MAX_WORDS and len(runs) == len(set(runs))
 
 
 def stories(seed: int) -> Iterator[str]:
-    """Endless different stories; every frame is told once in each round, in a new order."""
+    """Yields different stories without end. Each round uses every frame once, in a new order."""
     rng = Random(seed)
     told = set()
     while True:

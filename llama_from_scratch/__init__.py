@@ -1,7 +1,7 @@
 """Every Llama, step by step: a course in notebooks and the small, exact library behind it.
 
-`llama_from_scratch.load(folder)` gives the model and the tokenizer of a checkpoint. Importing this
-package costs next to nothing: each part is loaded where it is used.
+`llama_from_scratch.load(folder)` returns the model and the tokenizer of a checkpoint. Importing
+this package takes almost no time, because each part is loaded only where it is used.
 """
 
 from typing import TYPE_CHECKING, Any

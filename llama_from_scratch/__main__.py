@@ -1,6 +1,6 @@
 """The command `llama`: train on any text, write, chat, convert checkpoints.
 
-`llama COMMAND --help` says more about each of its subcommands, which are the modules of `commands`.
+Each subcommand is a module of `commands`. `llama COMMAND --help` describes it.
 """
 
 import argparse
@@ -31,9 +31,9 @@ CLOSED = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
-    The status is 0; 1 if `doctor` finds something wrong; 2 for what the user can fix, which is
-    printed in one line; 130 after Ctrl-C; CLOSED if the output is no longer read. Commands that
-    set `is_lasting` do their work without output instead.
+    The status is 0 on success, 1 if `doctor` finds a problem, 2 for an error that the user can fix,
+    130 after Ctrl-C, and CLOSED if the output is no longer read. The error is printed on one line.
+    Commands that set `is_lasting` finish their work without output instead of returning CLOSED.
     """
     with terminal.guarded() as output:
         try:

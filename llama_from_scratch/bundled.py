@@ -1,8 +1,8 @@
-"""Where the course's own data is: the stories and the mini model in the repository's data/ folder.
+"""Finds the course's own data: the stories and the mini model in the repository's data/ folder.
 
-Used by every notebook. The data is part of the repository and not of the installed package, so a
-plain `pip install` of the package alone does not have it; data/README.md says who made each file
-and how to make it again.
+Every notebook uses it. The data is part of the repository but not of the installed package, so
+`pip install` of the package alone does not bring it. data/README.md says who made each file and
+how to make it again.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ DATA = Path(__file__).resolve().parent.parent / "data"
 
 
 def path(name: str) -> Path:
-    """The file or folder `name` of the repository's data/ folder, such as `path("stories.txt")`.
+    """Returns the path of a file or folder in the repository's data/, such as "stories.txt".
 
     Raises FileNotFoundError if it is not there.
     """

@@ -1,10 +1,10 @@
-"""What a Llama is, as data: frozen records that refuse an unknown key and a shape that cannot work.
+"""What a Llama is, as data: frozen records that refuse unknown keys and shapes that cannot work.
 
-A `LlamaConfig` holds the sizes that all layers share; one `LayerSpec` per layer says what that
-layer is made of. The model reads nothing else, so a generation is a row of data (see `family.py`)
-and never an `if` in `forward`.
+A `LlamaConfig` holds the sizes that all layers share. One `LayerSpec` per layer describes what
+that layer is made of. The model reads nothing else, so a generation is a row of data (see
+`family.py`) and never an `if` in `forward`.
 
-Names are those of Meta's params.json (dim, n_heads, n_kv_heads, rope_theta, norm_eps, vocab_size).
+Names are those in Meta's params.json (dim, n_heads, n_kv_heads, rope_theta, norm_eps, vocab_size).
 Notebook 15 walks through the fields; `n_layers` came with Llama 1, `n_kv_heads` with Llama 2,
 `rope_scaling` with 3.1.
 """
@@ -16,7 +16,7 @@ from typing import Any, dataclass_transform
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """A hint for an error message: the known word closest to `word`, or all of them."""
+    """Returns a hint for an error message: the known word closest to `word`, or all of them."""
     known = list(known)
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
@@ -24,7 +24,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def record(cls: type) -> type:
-    """A frozen, keyword-only dataclass that names the nearest field to a misspelled one."""
+    """Returns a frozen, keyword-only dataclass that names the nearest field to a misspelled one."""
     cls = dataclasses.dataclass(frozen=True, kw_only=True)(cls)
     build = cls.__init__
     fields = tuple(f.name for f in dataclasses.fields(cls))  # names, which torch.compile can trace
@@ -33,7 +33,7 @@ def record(cls: type) -> type:
                      and f.default_factory is dataclasses.MISSING)
 
     def __init__(self, **values: Any) -> None:
-        if tuple(values) != fields:  # as given in order, all is there
+        if tuple(values) != fields:  # equal means that every field was given, in order
             _refuse_other_fields(cls.__name__, values, fields, required)
         build(self, **values)
 
@@ -53,7 +53,7 @@ def _refuse_other_fields(
 
 
 LARGEST = 2**63 - 1
-"""No size is larger: PyTorch counts in 64 bits."""
+"""The largest size: PyTorch counts in signed 64-bit integers."""
 
 
 def _check_number(
@@ -61,8 +61,8 @@ def _check_number(
 ) -> None:
     """Raises ValueError unless a field is a number of this kind between the two limits.
 
-    A float must also be a number in fp32, where it is used: 1e-60 would be 0 there, and 1e60
-    infinite. A whole number in its place, such as the theta of 100000 in some files, becomes one.
+    A float must also fit into fp32, where it is used: 1e-60 would become 0 there, and 1e60
+    infinity. An int in place of a float, such as a theta of 100000 in some files, becomes a float.
     """
     value = getattr(owner, name)
     accepted = (int,) if kind is int else (int, float)
@@ -85,8 +85,8 @@ _SMALLEST_FP32, _LARGEST_FP32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 
 
 def _short(value: object) -> str:
-    """A value in an error message, however long it is."""
-    if isinstance(value, int) and value.bit_length() > 256:  # Python writes no int of any length
+    """Returns a value as an error message shows it, shortened if it is long."""
+    if isinstance(value, int) and value.bit_length() > 256:  # repr fails for very long ints
         return f"an int of {value.bit_length()} bits"
     return f"{value!r:.80}"
 
@@ -100,9 +100,10 @@ def _check_claims(owner: object, *names: str) -> None:
 
 
 def _without_defaults(plain: dict[str, Any], names: tuple[str, ...], cls: type) -> dict[str, Any]:
-    """`plain` without those of the named fields that have their default.
+    """Returns `plain` without the named fields that have their default value.
 
-    Files from before a field was there stay the same to the byte, and are read by older versions.
+    This way a new field changes no byte of files that do not use it, and older versions can still
+    read them.
     """
     return {name: value for name, value in plain.items()
             if name not in names or value != cls.__dataclass_fields__[name].default}
@@ -113,8 +114,9 @@ class RopeScaling:
     """How Llama 3.1 and later stretch RoPE past the context they were first trained on.
 
     `factor`: how many times longer the context becomes. Rotations with a wavelength under
-    `original_max_seq_len / high_freq_factor` positions stay, those over
-    `original_max_seq_len / low_freq_factor` turn `factor` times slower, those between are blended.
+    `original_max_seq_len / high_freq_factor` positions stay unchanged. Rotations with a wavelength
+    over `original_max_seq_len / low_freq_factor` turn `factor` times slower. The rotations in
+    between are blended.
     Source: The Llama 3 Herd of Models, arXiv:2407.21783, and the reference code released with it.
     """
 
@@ -135,7 +137,7 @@ class RopeScaling:
 class FeedForwardSpec:
     """What kind of feed-forward a layer has, and its sizes. `model.feed_forward.build` makes it.
 
-    Each kind is a record below this class; a new kind registers its module with `build`.
+    Each kind is a record derived from this class. A new kind registers its module with `build`.
     """
 
 
@@ -143,7 +145,7 @@ class FeedForwardSpec:
 class Dense(FeedForwardSpec):
     """One SwiGLU that every token goes through.
 
-    `width`: F, its hidden channels. `has_bias`: its three matrices add one.
+    `width`: F, the number of hidden channels. `has_bias`: each of its three matrices adds a bias.
     """
 
     width: int
@@ -160,18 +162,18 @@ _FEED_FORWARDS = {"dense": Dense}
 
 def _object(value: Any, what: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise ValueError(f"{what} is described by a JSON object; got {_short(value)}")
+        raise ValueError(f"{what} must be a JSON object; got {_short(value)}")
     return value
 
 
 @record
 class LayerSpec:
-    """What one layer is made of. The defaults are those of every text layer from Llama 1 to 3.3.
+    """What one layer is made of. The defaults describe every text layer from Llama 1 to 3.3.
 
     `has_rope`: rotate queries and keys by their position. `chunk_size`: attend only inside the
-    chunk of this many positions that the token is in; None attends to everything before it.
-    Llama 4 mixes both kinds of both. `feed_forward`: its kind and size; None is a `Dense` as wide
-    as the config's `ffn_dim`.
+    token's own chunk of this many positions; None attends to everything before the token. Llama 4
+    has layers with and without RoPE, and with and without chunks. `feed_forward`: its kind and
+    size; None means a `Dense` as wide as the config's `ffn_dim`.
     """
 
     has_rope: bool = True
@@ -187,21 +189,24 @@ class LayerSpec:
                              f"Dense(width=256), or None; got {self.feed_forward!r}")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, ready for JSON. Raises ValueError for a kind that files cannot name."""
+        """Returns the spec as plain values, ready for JSON.
+
+        Raises ValueError for a kind of feed-forward that config files have no name for.
+        """
         plain = {"has_rope": self.has_rope, "chunk_size": self.chunk_size}
         if self.feed_forward is None:
             return plain
         kinds = [name for name, kind in _FEED_FORWARDS.items() if type(self.feed_forward) is kind]
         if not kinds:
-            raise ValueError("a config file can name these feed-forwards: "
-                             f"{', '.join(_FEED_FORWARDS)}; this layer has {self.feed_forward}. "
+            raise ValueError("a config file can name only these feed-forwards: "
+                             f"{', '.join(_FEED_FORWARDS)}; got {self.feed_forward}. "
                              "Save the weights alone: torch.save(model.state_dict(), ...)")
         sizes = _without_defaults(dataclasses.asdict(self.feed_forward), ("has_bias",), Dense)
         return plain | {"feed_forward": {"kind": kinds[0]} | sizes}
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "LayerSpec":
-        """The spec that `to_dict` wrote. Raises ValueError on an unknown or a missing key."""
+        """Returns the spec that `to_dict` wrote. Raises ValueError for other or missing keys."""
         values = dict(plain)
         if (named := values.get("feed_forward")) is not None:
             sizes = dict(_object(named, "LayerSpec.feed_forward"))
@@ -217,16 +222,17 @@ class LayerSpec:
 class LlamaConfig:
     """Everything that decides the shape and the arithmetic of one text model.
 
-    `max_seq_len` is the longest context the model was made for, in tokens. `ffn_dim`: the width of
-    the feed-forward in each layer whose spec names none. `is_tied`: the output head is the
-    embedding matrix itself (Llama 3.2 1B and 3B).
+    `max_seq_len`: the longest context that the model was made for, in tokens. `ffn_dim`: the width
+    of the feed-forward in each layer whose spec names no feed-forward. `is_tied`: the output head
+    is the embedding matrix itself (Llama 3.2 1B and 3B).
 
-    The last five are for relatives of Llama; no published one has them. `explicit_head_dim`: the
-    width of a head where it is not dim / n_heads. `has_qkv_bias`, `has_wo_bias`: the three matrices
-    before attention, or the one after it, add a bias. `has_ffn_bias`: so does the feed-forward in
-    each layer whose spec names none. `rope_linear_factor`: how many times slower RoPE turns every
-    pair, so that positions of a longer context fall between those of the first training (Chen et
-    al., arXiv:2306.15595).
+    The last five fields are for relatives of Llama; no published Llama uses them.
+    `explicit_head_dim`: the width of a head where it is not dim / n_heads. `has_qkv_bias`: the
+    three matrices before attention add a bias. `has_wo_bias`: the matrix after attention adds one.
+    `has_ffn_bias`: the feed-forward adds biases in each layer whose spec names no feed-forward.
+    `rope_linear_factor`: how many times slower RoPE turns every pair, so that the positions of a
+    longer context fall between the positions of the first training (Chen et al.,
+    arXiv:2306.15595).
     """
 
     dim: int
@@ -267,9 +273,9 @@ class LlamaConfig:
                              f"got n_heads={self.n_heads}, n_kv_heads={self.n_kv_heads}")
 
     def _settle_head_dim(self) -> None:
-        """Checks the width of a head; one that dim / n_heads gives is not an explicit one.
+        """Checks the width of a head. An `explicit_head_dim` equal to dim / n_heads becomes None.
 
-        So one model has one config, and two of them are equal when their models are.
+        This way each model has only one config, and configs are equal when their models are.
         """
         if self.explicit_head_dim is None:
             if self.dim % self.n_heads:
@@ -297,14 +303,14 @@ class LlamaConfig:
         return self.explicit_head_dim or self.dim // self.n_heads
 
     def feed_forward(self, spec: LayerSpec) -> FeedForwardSpec:
-        """The feed-forward of a layer: the one that its spec names, or a dense one of `ffn_dim`."""
+        """Returns the feed-forward that the spec names, or a dense one of width `ffn_dim`."""
         if spec.feed_forward is not None:
             return spec.feed_forward
         return Dense(width=self.ffn_dim, has_bias=self.has_ffn_bias)
 
     @property
     def param_counts(self) -> dict[str, int]:
-        """Number of parameters by place; the values sum to `n_params`. See `model.costs`."""
+        """The number of parameters by place; the values sum to `n_params`. See `model.costs`."""
         return dict(_costs().param_counts(self))
 
     @property
@@ -312,19 +318,19 @@ class LlamaConfig:
         return sum(self.param_counts.values())
 
     def flops_per_token(self, context: int) -> int:
-        """Multiply-adds counted as two, for one token decoded with `context` tokens visible.
+        """Returns the operations for one decoded token that sees `context` tokens.
 
-        See `model.costs.flops_per_token`. Training costs three times as much: one forward, two
-        backward.
+        A multiply-add counts as two operations; see `model.costs.flops_per_token`. Training costs
+        three times as much: one forward pass, and a backward pass that costs two.
         """
         return _costs().flops_per_token(self, context=context)
 
     def kv_bytes_per_token(self, bytes_per_value: int) -> int:
-        """Bytes by which the KV cache grows with each token, summed over the layers."""
+        """Returns how many bytes the KV cache grows by per token, summed over the layers."""
         return _costs().kv_values_per_token(self) * bytes_per_value
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists and numbers, ready for JSON.
+        """Returns the config as plain dicts, lists and numbers, ready for JSON.
 
         Raises ValueError for a layer that a config file cannot describe.
         """
@@ -333,7 +339,7 @@ class LlamaConfig:
 
     @classmethod
     def from_dict(cls, plain: Mapping[str, Any]) -> "LlamaConfig":
-        """The config that `to_dict` wrote. Raises ValueError on an unknown or a missing key."""
+        """Returns the config that `to_dict` wrote. Raises ValueError for other or missing keys."""
         values = dict(plain)
         if isinstance(values.get("layers"), list):
             values["layers"] = tuple(LayerSpec.from_dict(_object(spec, "LayerSpec"))
@@ -349,11 +355,11 @@ class LlamaConfig:
 
 _OF_RELATIVES = ("explicit_head_dim", "has_qkv_bias", "has_wo_bias", "has_ffn_bias",
                  "rope_linear_factor")
-"""Fields that no published Llama has set."""
+"""Fields that no published Llama uses."""
 
 
 def _costs():
-    """What a config costs is asked of the model that it describes, and only when it is asked."""
+    """Returns `model.costs`, imported late because it builds the model that a config describes."""
     from llama_from_scratch.model import costs
 
     return costs

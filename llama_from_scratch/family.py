@@ -1,9 +1,9 @@
 """Every published text Llama as a row of data, and a tiny twin of each generation.
 
-A row holds what was released: the sizes that `Llama` is built from, the date, the training tokens
-and the license under which it came. Between two generations only numbers change, which is why
-`forward` needs no `if`. Notebook 15 reads this table as a story; the exact parameter counts are
-asserted in its test.
+A twin is a tiny model with the same arithmetic. A row holds what was released: the sizes that
+`Llama` is built from, the date, the number of training tokens and the license. Between two
+generations only numbers change, which is why `forward` needs no `if`. Notebook 15 goes through
+this table row by row. The test of this module checks the exact parameter counts.
 
 Sources: arXiv:2302.13971 (Llama 1), arXiv:2307.09288 (Llama 2), arXiv:2407.21783 (Llama 3 and 3.1),
 the model cards, and the licenses and acceptable use policies that come with the weights.
@@ -18,9 +18,9 @@ from llama_from_scratch.config import Dense, LayerSpec, LlamaConfig, RopeScaling
 
 @record
 class License:
-    """Under which license Meta released a generation's weights, and in one line what it allows.
+    """The license of a generation's weights, and one line about what it allows.
 
-    The line is no legal advice: the text that comes with the weights decides.
+    The line is not legal advice; only the text that comes with the weights is binding.
     """
 
     name: str
@@ -51,14 +51,14 @@ LICENSES = MappingProxyType({
         allows=_WITH_LIMITS + _MAY_IMPROVE + "; all its models are multimodal and not for people "
                                              "and companies in the European Union"),
 })
-"""By generation, including those whose models are not built here."""
+"""The license of each generation, including generations that are not built here."""
 
 
 @record
 class Release:
     """One published model.
 
-    `n_tokens`: training tokens as published, None where no figure was given for this size.
+    `n_tokens`: the published number of training tokens, None where none was given for this size.
     """
 
     name: str
@@ -70,10 +70,10 @@ class Release:
 
 
 def ffn_dim(dim: int, *, multiple_of: int, multiplier: float | None = None) -> int:
-    """Feed-forward width by Meta's rule: two thirds of 4 dim, times the multiplier, rounded up.
+    """Returns the feed-forward width by Meta's rule: 2/3 of 4 dim, times `multiplier`, rounded up.
 
-    It becomes a multiple of `multiple_of`. Both products are truncated to an int in this order;
-    another order gives another width for some sizes.
+    It is rounded up to a multiple of `multiple_of`. Both products are truncated to an int, in this
+    order; another order gives another width for some sizes.
     """
     width = int(2 * (4 * dim) / 3)
     if multiplier is not None:
@@ -86,7 +86,7 @@ def _scaling(factor: float) -> RopeScaling:
                        original_max_seq_len=8192)
 
 
-# What all sizes of a generation share.
+# The fields that all sizes of a generation share.
 _LLAMA_1 = dict(vocab_size=32000, max_seq_len=2048, norm_eps=1e-6, rope_theta=1e4)
 _LLAMA_2 = dict(vocab_size=32000, max_seq_len=4096, norm_eps=1e-5, rope_theta=1e4)
 _LLAMA_3 = dict(vocab_size=128256, max_seq_len=8192, norm_eps=1e-5, rope_theta=5e5)
@@ -131,13 +131,13 @@ GENERATIONS = tuple(dict.fromkeys(release.generation for release in FAMILY.value
 
 _LATER = {"llama-4": "a Llama 4, with experts", "llama-3.2-11b": "a Llama 3.2 Vision",
           "llama-3.2-90b": "a Llama 3.2 Vision"}
-"""Beginnings of names that are published and not built here, and what those are."""
+"""Published models that are not built here: the beginning of the name, and what it is."""
 
 
 def config(name: str) -> LlamaConfig:
-    """The config of a published model, such as `config("llama-3.1-8b")`.
+    """Returns the config of a published model, such as `config("llama-3.1-8b")`.
 
-    Raises ValueError for any other name, with the nearest that there is.
+    Raises ValueError for any other name; the message gives the nearest known name.
     """
     if name not in FAMILY:
         raise ValueError(_unknown("published Llama", name, FAMILY))
@@ -145,18 +145,19 @@ def config(name: str) -> LlamaConfig:
 
 
 def first_of(generation: str) -> LlamaConfig:
-    """The config of the first row of a generation. Raises ValueError as `tiny` does."""
+    """Returns the config in the first row of a generation. Raises ValueError as `tiny` does."""
     if generation not in GENERATIONS:
         raise ValueError(_unknown("generation", generation, GENERATIONS))
     return next(release.config for release in FAMILY.values() if release.generation == generation)
 
 
 def tiny(generation: str) -> LlamaConfig:
-    """A twin of a generation with its arithmetic, 64 channels wide and 4 layers deep.
+    """Returns a tiny config with the arithmetic of a generation: 64 channels wide, 4 layers deep.
 
-    Kept from its first row: theta, RoPE scaling, epsilon, tying, context length, what its first
-    four layers are (but for their widths), and whether key/value heads are shared (Llama 2 shares
-    them only at 70B, so its twin does not). Raises ValueError naming the nearest generation.
+    These come from the generation's first row: theta, RoPE scaling, epsilon, tying, context length,
+    the kinds of its first four layers, and whether query heads share key/value heads. (Llama 2
+    shares them only at 70B, so its twin does not.)
+    Raises ValueError for an unknown generation; the message gives the nearest known one.
     """
     first = first_of(generation)
     is_grouped = first.n_kv_heads < first.n_heads
@@ -168,7 +169,7 @@ def tiny(generation: str) -> LlamaConfig:
 
 
 def of_usual_width(spec: LayerSpec) -> LayerSpec:
-    """A layer whose dense feed-forward, if it has one, is as wide as the config says."""
+    """Returns the spec without the width of a dense feed-forward; the config then decides it."""
     is_dense = isinstance(spec.feed_forward, Dense)
     return dataclasses.replace(spec, feed_forward=None) if is_dense else spec
 

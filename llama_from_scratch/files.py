@@ -1,9 +1,9 @@
-"""How this project writes a file whole, hashes, and lets one process at a time change something.
+"""Replaces files as a whole, computes hashes, and lets only one process at a time change something.
 
-A reader of any file written here finds the old content or the new, never a part of either. Whole
-folders are replaced by `checkpoint.folders`. What is kept under the digest of its own content
-(compiled kernels, minis) is made in a `scratch_folder` and renamed, because processes may make it
-at once.
+A reader of a file that is written here finds the old content or the new, never a part of either.
+Whole folders are replaced by `checkpoint.folders`. Things that are stored under the digest of their
+own content (compiled kernels, minis) are made in a `scratch_folder` and then renamed, because
+several processes may make the same one at once.
 """
 
 import contextlib
@@ -25,18 +25,18 @@ from typing import BinaryIO
 
 _PIECE_BYTES = 1 << 20
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL}
-"""What a file system without locks answers."""
+"""The error numbers of a file system without locks."""
 _MINE: contextvars.ContextVar[frozenset[Path]] = contextvars.ContextVar("mine", default=frozenset())
-"""The lock files that this thread holds: a save during a run is inside the run's own lock."""
+"""The lock files that this thread holds. A save during a run happens inside the run's own lock."""
 
 
 @contextlib.contextmanager
 def replacing_file(path: str | os.PathLike) -> Iterator[Path]:
-    """A path to write to, which becomes `path` in one step when the block ends well.
+    """Yields a path to write to, which becomes `path` in one step when the block ends well.
 
-    Its bytes reach the disk before that. A link stays, and what it leads to is replaced.
-    On an error nothing is left, and the file that was there stays as it was. The folder must exist.
-    Another process that replaces the same file waits; what a killed one left is written over.
+    The bytes reach the disk before that. A link stays a link, and its target is replaced. After an
+    error the old file is unchanged and no new file is left. The folder must exist. Another process
+    that replaces the same file waits. Remains of a killed process are overwritten.
     """
     path = real(path)
     unfinished = path.with_name(f".{path.name}.unfinished")
@@ -47,33 +47,33 @@ def replacing_file(path: str | os.PathLike) -> Iterator[Path]:
             sync(unfinished)
             os.replace(unfinished, path)
         except BaseException:
-            # A second fault must not hide the first.
+            # A second error must not hide the first.
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)
             raise
 
 
 def real(path: str | os.PathLike) -> Path:
-    """The absolute path with every link followed, so that what is renamed is never a link.
+    """Returns the absolute path with every link followed, so that a rename never replaces a link.
 
-    It holds after a change of the current folder. Raises ValueError for a link that leads to
-    itself, or into a folder that is not there, such as one on a disk that is not mounted.
+    The path stays valid if the current folder changes. Raises ValueError for a link that leads to
+    itself, or into a folder that does not exist, such as one on a disk that is not mounted.
     """
     path = Path(os.path.abspath(path))
     for part in (path, *path.parents):
         if os.path.islink(part) and not os.path.exists(part):
             target = Path(os.path.realpath(part))
             if target.is_symlink() or not target.parent.is_dir():
-                raise ValueError(f"a link must lead to a place that can be written; {part} leads "
-                                 f"to {os.readlink(part)}, in a folder that is not there. Mount "
-                                 "its disk, or make the folder, or remove the link")
+                raise ValueError(f"a link must lead into a folder that exists; {part} leads to "
+                                 f"{os.readlink(part)}, in a folder that is not there. Mount its "
+                                 "disk, create the folder, or remove the link")
     return Path(os.path.realpath(path))
 
 
 def sync(path: Path) -> None:
     """Forces a file, or the list of names in a folder, to the disk.
 
-    A rename may get there before the bytes do.
+    Without this, a rename may reach the disk before the bytes of the file.
     """
     is_folder = path.is_dir()
     if is_folder and os.name == "nt":  # Windows cannot open a folder
@@ -82,7 +82,7 @@ def sync(path: Path) -> None:
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network disks force files only, and say so.
+        # Some network disks can sync files but not folders.
         if not (is_folder and error.errno in _NO_LOCKS):
             raise
     finally:
@@ -90,9 +90,9 @@ def sync(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Removes a file, a link or a whole folder, as far as the disk lets it.
+    """Removes a file, a link or a whole folder, as far as the disk allows.
 
-    What stays does no harm: it is removed the next time.
+    Remains do no harm: the next call removes them.
     """
     with contextlib.suppress(OSError):
         if path.is_symlink() or not path.is_dir():
@@ -102,9 +102,10 @@ def remove(path: Path) -> None:
 
 
 def digest(*parts: str | bytes) -> str:
-    """SHA-256 of a list of texts: 64 hexadecimal digits.
+    """Returns the SHA-256 of a list of texts: 64 hexadecimal digits.
 
-    Each part is hashed after its length, so that no two lists run together into the same bytes.
+    The length of each part is hashed before the part, so that two different lists never become the
+    same bytes.
     """
     total = hashlib.sha256()
     for part in parts:
@@ -115,16 +116,17 @@ def digest(*parts: str | bytes) -> str:
 
 
 def checksum(path: Path) -> str:
-    """CRC-32 of a file's bytes, 8 hexadecimal digits: against damage, not against forgery.
+    """Returns the CRC-32 of a file's bytes: 8 hexadecimal digits.
 
-    Any one flipped bit changes it, and it takes less than half the time of SHA-256.
+    It detects damage, such as any one flipped bit, but not forgery. It takes less than half the
+    time of SHA-256.
     """
     with open(path, "rb", buffering=0) as opened:
         return checksum_of(opened)
 
 
 def checksum_of(opened: io.RawIOBase | io.BufferedIOBase) -> str:
-    """The `checksum` of what is left to read in an open file."""
+    """Returns the `checksum` of the bytes that are left to read in an open file."""
     total, piece = 0, memoryview(bytearray(_PIECE_BYTES))
     while n := opened.readinto(piece):
         total = zlib.crc32(piece[:n], total)
@@ -133,12 +135,13 @@ def checksum_of(opened: io.RawIOBase | io.BufferedIOBase) -> str:
 
 @contextlib.contextmanager
 def locked(path: str | os.PathLike, *, waits: bool = True) -> Iterator[None]:
-    """Holds the lock of `path`, so that one process at a time runs the block.
+    """Holds the lock of `path`, so that only one process at a time runs the block.
 
-    The lock is on a file beside it, `.NAME.lock`, that says who holds it and goes with the block.
-    The system ends the lock with the process, whatever ends the process. The same thread may enter
-    again. Where the file system has no locks, warns and goes on.
-    Raises ValueError, naming the holder, if another one has it and `waits` is False.
+    The lock is on the file `.NAME.lock` in the same folder. It names the process that holds the
+    lock, and is removed when the block ends. The system releases the lock when the process ends,
+    for whatever reason. The same thread may enter again. On a file system without locks, it warns
+    and continues.
+    Raises ValueError, naming the holder, if another process has the lock and `waits` is False.
     """
     path = Path(os.path.realpath(path))
     lock = path.with_name(f".{path.name}.lock")
@@ -149,11 +152,11 @@ def locked(path: str | os.PathLike, *, waits: bool = True) -> Iterator[None]:
     try:
         held = _open_locked(lock, waits=waits)
     except BlockingIOError as error:
-        raise ValueError(f"one process at a time writes {path}; {_holder(lock)} does now. Wait "
-                         "until it ends, stop it, or choose another name") from error
+        raise ValueError(f"only one process at a time may write {path}; {_holder(lock)} does now. "
+                         "Wait until it ends, stop it, or choose another name") from error
     token = _MINE.set(_MINE.get() | {lock})
     try:
-        with contextlib.suppress(OSError):  # a full disk; who holds it is for people alone
+        with contextlib.suppress(OSError):  # a full disk; the name of the holder is only for people
             held.truncate(0)
             held.write(_about_this_process().encode())
             held.flush()
@@ -165,12 +168,13 @@ def locked(path: str | os.PathLike, *, waits: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path, *, prefix: str = "building-") -> Iterator[Path]:
-    """A new folder in `parent` that goes with the block.
+    """Yields a new folder in `parent` that is removed when the block ends.
 
-    Those that killed processes left in `parent` go first. Each holds a locked file while its
-    process lives, so one whose file can be locked is dead.
+    Before that, it removes the folders that killed processes left in `parent`. Each folder holds a
+    file that is locked while its process runs, so a folder whose file can be locked is unused.
     """
-    with locked(parent / prefix.rstrip("-")):  # or another would take ours for dead before it locks
+    # The lock keeps another process from removing our folder before we lock our file in it.
+    with locked(parent / prefix.rstrip("-")):
         for left in parent.glob(f"{prefix}*"):
             _remove_if_dead(left)
         scratch = Path(tempfile.mkdtemp(dir=parent, prefix=prefix))
@@ -183,7 +187,7 @@ def scratch_folder(parent: Path, *, prefix: str = "building-") -> Iterator[Path]
 
 
 def _remove_if_dead(folder: Path) -> None:
-    # Where it cannot be locked, its process may live, or that cannot be known.
+    # If the file cannot be locked, its process may still be running.
     with contextlib.suppress(OSError):
         file = open(folder / ".alive", "a+b")  # noqa: SIM115
         try:
@@ -196,7 +200,10 @@ def _remove_if_dead(folder: Path) -> None:
 
 
 def _open_locked(lock: Path, *, waits: bool, is_told: bool = True) -> BinaryIO:
-    """The file, locked. Raises BlockingIOError if another has it and `waits` is False."""
+    """Returns the open lock file, locked.
+
+    Raises BlockingIOError if another process has the lock and `waits` is False.
+    """
     while True:
         file = open(lock, "a+b")  # noqa: SIM115
         try:
@@ -210,11 +217,11 @@ def _open_locked(lock: Path, *, waits: bool, is_told: bool = True) -> BinaryIO:
                 raise
             if is_told:
                 warnings.warn(f"the file system of {lock.parent} has no locks ({error.strerror}), "
-                              "so nothing keeps two processes from writing there at once; see "
-                              "that only one does", stacklevel=5)
+                              "so nothing keeps two processes from writing there at once; make "
+                              "sure that only one does", stacklevel=5)
             return file
-        # The one who had it may have removed the file that we waited for; a third would lock a new
-        # one of that name.
+        # The process that held the lock may have removed the file that we waited for. A third
+        # process would then lock a new file of the same name.
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), os.stat(lock)):
                 return file
@@ -225,7 +232,7 @@ def _lock(file: BinaryIO, *, waits: bool) -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        file.seek(1 << 30)  # far from what the file says, which others read
+        file.seek(1 << 30)  # far from the text of the file, which other processes read
         try:
             msvcrt.locking(file.fileno(), msvcrt.LK_LOCK if waits else msvcrt.LK_NBLCK, 1)
         except PermissionError as error:
@@ -237,9 +244,9 @@ def _lock(file: BinaryIO, *, waits: bool) -> None:
 
 
 def _release(file: BinaryIO, lock: Path) -> None:
-    """Removes the file while it is locked, so that nobody loses a lock on it; then ends the lock.
+    """Removes the file while it is locked, so that no process loses a lock on it, and unlocks it.
 
-    Windows removes closed files alone, and none that another has open.
+    Windows removes only closed files, and no file that another process has open.
     """
     if sys.platform != "win32":
         remove(lock)
@@ -255,7 +262,10 @@ def _about_this_process() -> str:
 
 
 def _holder(lock: Path) -> str:
-    """Who holds a lock, in words. The file is a stranger's, so only plain characters are shown."""
+    """Returns who holds a lock, as words for an error message.
+
+    Another program may have written the file, so only printable characters are shown.
+    """
     try:
         told = lock.read_text(encoding="utf-8", errors="replace")[:200]
     except OSError:
@@ -264,15 +274,15 @@ def _holder(lock: Path) -> str:
 
 
 def user_cache() -> Path:
-    """The folder for what this project can make again: `llama_from_scratch` in the user's cache.
+    """Returns the folder `llama_from_scratch` in the user's cache, for files that can be remade.
 
-    That is in $XDG_CACHE_HOME if it is an absolute path, else in ~/.cache; for a user without a
-    home folder, in the temporary folder. It need not exist.
+    The user's cache is $XDG_CACHE_HOME if that is an absolute path, otherwise ~/.cache, and for a
+    user without a home folder the temporary folder. The folder need not exist.
     """
     chosen = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(chosen):
         return Path(chosen) / "llama_from_scratch"
     try:
         return Path.home().absolute() / ".cache" / "llama_from_scratch"
-    except RuntimeError:  # no HOME, and a user id that no file knows, as in some containers
+    except RuntimeError:  # no HOME and a user id without an entry, as in some containers
         return Path(tempfile.gettempdir()) / f"llama_from_scratch-{os.getuid()}"

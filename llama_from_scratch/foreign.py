@@ -1,9 +1,9 @@
-"""How files that others made are read: through one door that knows what can be wrong with them.
+"""Reads files that other programs made, and reports everything that can be wrong with them.
 
-A file may be missing, a folder, a pipe that never ends, a pointer of git-lfs, cut short, or JSON
-that is nested ten thousand deep. Each becomes a ValueError with the file, the rule, what was found
-and a cure. What is read is a regular file and nothing else, so that no read waits forever, and no
-more than `MAX_BYTES` of it are taken into memory at once.
+A file may be missing, a folder, a pipe that never ends, a git-lfs pointer, cut short, or JSON that
+is nested ten thousand levels deep. Each of these raises a ValueError with the file, the rule, what
+was found and a cure. Only regular files are read, so that no read waits forever, and no more than
+`MAX_BYTES` of a file are held in memory at once.
 
 Notebook 18.
 """
@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 MAX_BYTES = 1 << 28
-"""Of a file that is read whole. The largest tokenizer.json that was published has a tenth."""
+"""The size limit of a file that is read whole. No published tokenizer.json has a tenth of it."""
 MAX_DEPTH = 100
-"""Of objects and lists inside each other in a JSON file."""
+"""How deep objects and lists may be nested in a JSON file."""
 _MAX_DIGITS = 300
-"""Of a whole number in a JSON file, so that each is also a float."""
+"""The most digits of a whole number in a JSON file, so that each number also fits into a float."""
 _POINTER = b"version https://git-lfs.github.com/spec/v1"
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device",
@@ -38,27 +38,27 @@ _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a de
 def opened(
     path: str | os.PathLike, *, need: str, may_be_empty: bool = False
 ) -> Iterator[io.BufferedReader]:
-    """The regular file at `path`, open for reading bytes.
+    """Yields the regular file at `path`, open for reading bytes.
 
-    `need`: the beginning of an error message, who needs what, such as "a checkpoint needs a GGUF
-    file". Raises ValueError if the file is missing, may not be read, is empty, a folder, a pipe or
-    a device, or a pointer of git-lfs in place of a file.
+    `need`: the beginning of an error message, such as "a checkpoint needs a GGUF file".
+    Raises ValueError if the file is missing or empty, if you have no right to read it, or if there
+    is a folder, a pipe, a device or a git-lfs pointer in its place.
     """
     try:
-        file = open(path, "rb", opener=_at_once)  # noqa: SIM115, an error has its own words
+        file = open(path, "rb", opener=_at_once)  # noqa: SIM115, errors are reworded below
     except (OSError, ValueError) as error:
         raise _unopened(path, error, need=need) from error
     with file:
         about, where = os.fstat(file.fileno()), plain(path)
         if not stat.S_ISREG(about.st_mode):
             kind = _KINDS.get(stat.S_IFMT(about.st_mode), "something else")
-            raise ValueError(f"{need} at {where}, a regular one; there is {kind}. Copy what it "
-                             "gives to a file, and give that")
+            raise ValueError(f"{need} at {where}, a regular one; there is {kind}. Copy its "
+                             "content to a file, and give the path of that file")
         if not about.st_size and not may_be_empty:
             raise ValueError(f"{need} at {where}; it cannot be read (it is empty). Copy or "
                              "download it again")
         if about.st_size < 1024 and _begin(file, len(_POINTER)) == _POINTER:
-            raise ValueError(f"{need} at {where}; there is a pointer of git-lfs, "
+            raise ValueError(f"{need} at {where}; there is a git-lfs pointer, "
                              f"{about.st_size} bytes that name the real file. Run `git lfs pull` "
                              f"in {plain(Path(path).absolute().parent)}, or download the file "
                              "itself from the page of its repository")
@@ -66,7 +66,7 @@ def opened(
 
 
 def read_bytes(path: str | os.PathLike, *, need: str) -> bytes:
-    """All bytes of a file. Raises ValueError as `opened` does, or if they are over `MAX_BYTES`."""
+    """Returns all bytes of a file. Raises ValueError as `opened` does, or above `MAX_BYTES`."""
     with opened(path, need=need) as file:
         n_bytes = os.fstat(file.fileno()).st_size
         if n_bytes > MAX_BYTES:
@@ -79,7 +79,7 @@ def read_bytes(path: str | os.PathLike, *, need: str) -> bytes:
 
 
 def read_json(path: str | os.PathLike, *, need: str) -> Any:
-    """The value in a JSON file. Raises ValueError if the file is missing or damaged."""
+    """Returns the value in a JSON file. Raises ValueError if the file is missing or damaged."""
     data = read_bytes(path, need=need)
     try:
         return parse_json(data)
@@ -89,10 +89,11 @@ def read_json(path: str | os.PathLike, *, need: str) -> Any:
 
 
 def parse_json(data: bytes) -> Any:
-    """The value of a JSON text in UTF-8, with or without a byte-order mark.
+    """Returns the value of a JSON text in UTF-8, with or without a byte-order mark.
 
-    Raises ValueError for what json would take in silence or fail on with another error: a key
-    given twice, NaN, Infinity and numbers beyond a float, deep nesting, half a surrogate pair.
+    Raises ValueError also for input that Python's json would accept without a warning, or fail on
+    with another error: a key given twice, NaN, Infinity, numbers too large for a float, deep
+    nesting, half a surrogate pair.
     """
     text = decoded(data)
     try:
@@ -101,27 +102,28 @@ def parse_json(data: bytes) -> Any:
     except RecursionError:
         value = None
     if (value is None and text.strip() != "null") or _is_too_deep(value):
-        raise ValueError(f"objects and lists are at most {MAX_DEPTH} deep in each other, and these "
-                         "are deeper")
+        raise ValueError(f"objects and lists must be nested at most {MAX_DEPTH} deep, and these "
+                         "are nested deeper")
     if _SURROGATE.search(text) and (bad := _lone_surrogate(value)) is not None:
-        raise ValueError(f"text is made of whole characters, and {shown(bad)} holds half a pair of "
-                         "surrogates")
+        raise ValueError(f"text must consist of whole characters, and {shown(bad)} holds half of a "
+                         "surrogate pair")
     return value
 
 
 def decoded(data: bytes) -> str:
-    """Bytes as text, without a byte-order mark. Raises ValueError if they are not UTF-8."""
+    """Returns bytes as text, without a byte-order mark. Raises ValueError if they are not UTF-8."""
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"text is UTF-8, and byte {error.start} is 0x{data[error.start]:02x} "
+        raise ValueError(f"text must be UTF-8, and byte {error.start} is 0x{data[error.start]:02x} "
                          f"({error.reason})") from None
 
 
 def is_there(path: str | os.PathLike) -> bool:
-    """Is there anything at `path`, be it a broken link?
+    """Returns whether anything is at `path`, even a broken link.
 
-    Raises ValueError where that cannot be known: no right to look, a name that no file can have.
+    Raises ValueError where that cannot be found out: without the right to look, or for a name that
+    no file can have.
     """
     try:
         os.lstat(path)
@@ -134,9 +136,9 @@ def is_there(path: str | os.PathLike) -> bool:
 
 @contextlib.contextmanager
 def naming(path: str | os.PathLike) -> Iterator[None]:
-    """Lets every ValueError of the block name `path`, in at most 1,500 printable characters.
+    """Adds `path` to every ValueError of the block, in at most 1,500 printable characters.
 
-    What is said of a value deep inside a file does not know the file.
+    Code that reads a value deep inside a file does not know which file it is.
     """
     try:
         yield
@@ -150,7 +152,7 @@ def naming(path: str | os.PathLike) -> Iterator[None]:
 
 
 def shown(value: Any, *, max_chars: int = 80) -> str:
-    """A value from a file as an error message shows it: short, on one line, without controls."""
+    """Returns a value as an error message shows it: short, on one line, no control characters."""
     short = reprlib.Repr()
     short.maxstring = short.maxother = short.maxlong = max_chars
     short.maxlevel = 3
@@ -159,7 +161,7 @@ def shown(value: Any, *, max_chars: int = 80) -> str:
 
 
 def plain(text: object, *, max_chars: int = 400) -> str:
-    """A name or a path as it is; what a terminal would obey, or not show, is escaped."""
+    """Returns a name or a path with all characters escaped that a terminal would not print."""
     text = str(text)
     if len(text) > max_chars:
         text = f"{text[: max_chars // 2]}...{text[-max_chars // 4 :]}"
@@ -169,28 +171,29 @@ def plain(text: object, *, max_chars: int = 400) -> str:
 
 
 def _unopened(path: str | os.PathLike, error: OSError | ValueError, *, need: str) -> ValueError:
-    """What to say of a file that the system does not open."""
+    """Returns the error to raise for a file that the system does not open."""
     if isinstance(error, ValueError):
-        return ValueError(f"{need} at {shown(os.fspath(path))}; no path holds such characters "
+        return ValueError(f"{need} at {shown(os.fspath(path))}; no path may hold such characters "
                           f"({error}). Check the spelling")
     if error.errno == errno.ENAMETOOLONG:
         longest = max(map(len, Path(path).parts))
         found, cure = ("a name in a path has at most 255 bytes, and the longest here has "
                        f"{longest} characters", "Check the spelling, or choose a shorter name")
     elif error.errno == errno.EISDIR:
-        found, cure = "there is a folder", "Give a file in it, or put the file in its place"
+        found, cure = ("there is a folder", "Give the path of a file in it, or put the file in its "
+                       "place")
     elif error.errno in (errno.EACCES, errno.EPERM):
-        found, cure = ("you may not read it", "Ask its owner, or change its rights with chmod, "
-                       "also those of the folders above it")
+        found, cure = ("you have no right to read it", "Ask its owner, or change the rights of "
+                       "it and of the folders above it with chmod")
     elif error.errno == errno.ENXIO:
-        found, cure = ("there is a socket or a device", "Copy what it gives to a file, and give "
-                       "that")
+        found, cure = ("there is a socket or a device", "Copy its content to a file, and give the "
+                       "path of that file")
     elif error.errno == errno.ELOOP:
         found, cure = ("the links there lead in a circle", "Remove them, and copy or download it "
                        "again")
     elif os.path.islink(path):
         found, cure = (f"there is a link to {plain(os.readlink(path))}, where nothing is",
-                       "Copy or download what it names, or remove the link")
+                       "Copy or download the file that it names, or remove the link")
     elif isinstance(error, (FileNotFoundError, NotADirectoryError)):
         found, cure = "it is missing", "Check the path, or copy or download it again"
     else:
@@ -211,7 +214,7 @@ def _begin(file: io.BufferedReader, n_bytes: int) -> bytes:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object. Of a key that occurs twice, json keeps the last value and says nothing."""
+    """Returns a JSON object. For a key given twice, json would keep only the last value."""
     values = dict(pairs)
     if len(values) < len(pairs):
         (name, _), = Counter(name for name, _ in pairs).most_common(1)
@@ -220,19 +223,19 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"a number in JSON is finite, and there is {name}")
+    raise ValueError(f"a number in JSON must be finite, and there is {name}")
 
 
 def _finite(digits: str) -> float:
     if not math.isfinite(value := float(digits)):
-        raise ValueError(f"a number in JSON is finite as a float, and there is {digits[:40]}")
+        raise ValueError(f"a number in JSON must be finite as a float, and there is {digits[:40]}")
     return value
 
 
 def _whole(digits: str) -> int:
     if len(digits) > _MAX_DIGITS:
-        raise ValueError(f"a whole number has at most {_MAX_DIGITS} digits, and there is one of "
-                         f"{len(digits)}, {digits[:20]}...")
+        raise ValueError(f"a whole number may have at most {_MAX_DIGITS} digits, and there is one "
+                         f"of {len(digits)}, {digits[:20]}...")
     return int(digits)
 
 
@@ -247,7 +250,7 @@ def _is_too_deep(value: Any) -> bool:
 
 
 def _lone_surrogate(value: Any) -> str | None:
-    """A text inside a JSON value that UTF-8 cannot write, if there is one."""
+    """Returns a text inside a JSON value that UTF-8 cannot encode, None if there is none."""
     left = [value]
     while left:
         part = left.pop()

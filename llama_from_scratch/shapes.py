@@ -1,9 +1,9 @@
 """The one legend of dimension letters, used in every signature, notebook and picture.
 
 A letter has one meaning everywhere. Public functions carry jaxtyping annotations such as
-`Float[Tensor, "B T D"]`; the tests execute them, users pay nothing. Inside a body, a name plus
-suffix (`scores_BHTS`) says what each axis is where the layout changes. The layout at every boundary
-is (B, T, H, K); a transpose for a kernel stays inside it.
+`Float[Tensor, "B T D"]`. The tests check them; users pay nothing for them. Inside a function,
+where the layout changes, a suffix of the name (`scores_BHTS`) gives the axes. The layout at every
+boundary is (B, T, H, K). A transpose that a kernel needs stays inside that kernel.
 """
 
 LEGEND = {
@@ -24,6 +24,6 @@ LEGEND = {
     "I": "images",
     "J": "tiles per image",
     "P": "patches per tile",
-    "C": "colours",
+    "C": "colors",
     "W": "vision width",
 }

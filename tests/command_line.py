@@ -9,5 +9,5 @@ SMALL = ["--vocab", "280", "--dim", "16", "--layers", "2", "--heads", "2", "--kv
 
 
 def converse(monkeypatch, *lines):
-    """Gives these lines on standard input."""
+    """Passes these lines to standard input."""
     monkeypatch.setattr("sys.stdin", io.StringIO("".join(line + "\n" for line in lines)))

@@ -1,4 +1,4 @@
-"""What can be wrong with a drawing, found by measuring it."""
+"""Finds what is wrong with a drawing by measuring it."""
 
 import itertools
 
@@ -17,14 +17,14 @@ def faults(figure, drawing):
 
 
 def overlaps(drawing):
-    """Pairs of names of nodes that lie on each other."""
+    """Returns pairs of names of nodes that overlap."""
     return [(a.name, b.name) for a, b in itertools.combinations(drawing.nodes, 2)
             if abs(a.x - b.x) < (a.width + b.width) / 2 - _SLACK
             and abs(a.y - b.y) < (a.height + b.height) / 2 - _SLACK]
 
 
 def texts_outside(figure, drawing):
-    """Words in nodes that reach beyond their box, and words beyond the edge of the picture."""
+    """Returns words in nodes that extend beyond their box, and words beyond the picture."""
     renderer = figure.canvas.get_renderer()
     ax, found = figure.axes[0], []
     for text in ax.texts:

@@ -10,8 +10,9 @@ from llama_from_scratch.kernels.emulator.machine import load
 
 
 def checked_launch(program, entry, args, *, grid, block, shared_bytes=0, order="forward", seed=0):
-    """As `kernels.machinery.launch.launch`, on the build that ends at the first byte beside a
-    tensor; outputs hold NaN before."""
+    """Launches as `kernels.machinery.launch.launch` does, on the checked build.
+
+    It stops at the first byte outside a tensor. Outputs are filled with NaN before."""
     for parameter, arg in zip(program.entry(entry).parameters, args, strict=True):
         if parameter.is_pointer and not parameter.is_const and arg is not None:
             arg.fill_(float("nan"))
@@ -20,8 +21,7 @@ def checked_launch(program, entry, args, *, grid, block, shared_bytes=0, order="
 
 
 def layouts_of(x):
-    """The rows of x (B, D) as views, copies and expansions leave them in memory, with what each is
-    called."""
+    """Returns x (B, D) in the layouts of views, copies and expansions, with a name for each."""
     yield "transposed", x.t().contiguous().t()
     yield "every second column", x.repeat_interleave(2, dim=1)[:, ::2]
     yield "misaligned", torch.cat([x.new_zeros(1), x.flatten()])[1:].view(x.shape)
@@ -31,11 +31,10 @@ def layouts_of(x):
 
 
 class Vast:
-    """A tensor of more than 2^31 elements that needs the memory of what is touched alone: its pages
-    exist once written.
+    """A tensor of more than 2^31 elements that takes memory only for the pages that are written.
 
-    As much address space lies before it, so that an index that wrapped around at 2^31 hits nobody:
-    the result is missing.
+    The address space before it has the same size, so that an index that wrapped around at 2^31
+    writes to no other tensor, and the result is missing.
     """
 
     def __init__(self, n, dtype):

@@ -18,7 +18,7 @@ def write(tmp_path, model, *, generation="llama-3.1", name="m.gguf", **how):
 
 def by_their_writer(path, model, *, kinds=None, facts=None, drop=(), alignment=None, order=None,
                     packed=None, **how):
-    """The same model as llama.cpp's own package would write it: the reference for `gguf.read`.
+    """Writes the same model with llama.cpp's own package, as the reference for `gguf.read`.
 
     `packed(name, shape)`: the bytes of each matrix where the package cannot pack its kind. `how`:
     for the writer, such as how many tensors a part has.
@@ -75,7 +75,7 @@ def by_their_writer(path, model, *, kinds=None, facts=None, drop=(), alignment=N
 def their_facts(values):
     """Facts about a tokenizer for `by_their_writer`, from Python's values by their short keys.
 
-    A pair names the type, for a list that of its numbers.
+    A pair names the type; for a list, it is the type of its numbers.
     """
     kinds = {bool: "BOOL", str: "STRING", float: "FLOAT32", int: "INT32"}
     found = {}

@@ -1,4 +1,4 @@
-"""What a package gives by name when it is asked, read from its source in two ways."""
+"""The names that a package imports on first use, read from its source in two ways."""
 
 import ast
 from pathlib import Path

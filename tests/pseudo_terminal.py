@@ -18,7 +18,7 @@ class Screen:
         self._status = None
 
     def wait_for(self, text: str) -> str:
-        """Everything shown up to this text, which is not looked at again."""
+        """Returns everything shown up to this text, and does not look at it again."""
         wanted = text.encode()
         while wanted not in self.shown:
             assert self._read(), f"{text!r} never came; shown: {self.shown.decode()!r}"
@@ -31,17 +31,17 @@ class Screen:
             assert self._read(), "the program has ended"
 
     def interrupt_until(self, text: str) -> str:
-        """Presses Ctrl-C until this text is shown, and gives what `wait_for` gives."""
+        """Presses Ctrl-C until this text is shown, and returns what `wait_for` does."""
         self._interrupt(until=lambda: text.encode() in self.shown)
         return self.wait_for(text)
 
     def interrupt_to_the_end(self) -> tuple[int, str]:
-        """Presses Ctrl-C until the program ends, and gives what `end` gives."""
+        """Presses Ctrl-C until the program ends, and returns what `end` does."""
         self._interrupt(until=lambda: False)
         return self.end()
 
     def _interrupt(self, *, until) -> None:
-        """Presses Ctrl-C, and once more whenever nothing comes for long.
+        """Presses Ctrl-C, and again whenever nothing is shown for a long time.
 
         CPython's readline misses a signal that arrives between its prompt and its wait for a key.
         """
@@ -54,7 +54,7 @@ class Screen:
                 return
 
     def type(self, text: str | bytes) -> None:
-        """Types or pastes; reads meanwhile, as a terminal does."""
+        """Types or pastes, and reads at the same time, as a terminal does."""
         data = text.encode() if isinstance(text, str) else text
         while data:
             readable, writable, _ = select.select([self.number], [self.number], [], PATIENCE_S)
@@ -65,7 +65,7 @@ class Screen:
                 data = data[os.write(self.number, data[:512]):]
 
     def end(self) -> tuple[int, str]:
-        """The program's exit status and what else it has shown."""
+        """Returns the program's exit status and the rest of what it has shown."""
         while self._read():
             pass
         if self._status is None:

@@ -1,4 +1,4 @@
-"""Configs of models that are shaped like a Llama and are none that was published."""
+"""Configs of models that have the shape of a Llama, but were never published."""
 
 import dataclasses
 

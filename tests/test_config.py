@@ -189,7 +189,7 @@ def test_a_feed_forward_that_files_cannot_name_is_not_written():
 
     for feed_forward in (Sparse(n_experts=8), Narrow(width=40)):
         config = LlamaConfig(**SMALL | dict(layers=(LayerSpec(feed_forward=feed_forward),)))
-        with pytest.raises(ValueError, match="can name these feed-forwards: dense; this layer has"):
+        with pytest.raises(ValueError, match="can name only these feed-forwards: dense; got "):
             config.to_dict()
 
 
@@ -220,11 +220,11 @@ def test_an_infinite_scaling_is_refused(name):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (dict(layers=[1]), "LayerSpec is described by a JSON object; got 1"),
+    (dict(layers=[1]), "LayerSpec must be a JSON object; got 1"),
     (dict(layers=3), "layers must be a tuple with one LayerSpec per layer"),
-    (dict(layers=[{"feed_forward": [1]}]), "LayerSpec.feed_forward is described by a JSON object"),
+    (dict(layers=[{"feed_forward": [1]}]), "LayerSpec.feed_forward must be a JSON object"),
     (dict(layers=[{"feed_forward": {"kind": []}}]), r"no feed-forward is called \[\]"),
-    (dict(rope_scaling=[8]), "LlamaConfig.rope_scaling is described by a JSON object"),
+    (dict(rope_scaling=[8]), "LlamaConfig.rope_scaling must be a JSON object"),
     (dict(is_tied="yes"), "LlamaConfig.is_tied must be True or False; got 'yes'"),
     ({"\x1b]0;X\x07": 1}, r"LlamaConfig has no field '\\x1b\]0;X\\x07'"),
 ])

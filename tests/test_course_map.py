@@ -1,4 +1,4 @@
-"""The course map in the README is complete and true.
+"""The map of the course in CONTRIBUTING.md is complete and true, and the README lists its chapters.
 
 Every notebook has its row, and what a row names exists.
 """
@@ -31,7 +31,7 @@ def read_map(text):
     starts = [n for n, cells in enumerate(lines)
               if [cell.strip("*` ").lower() for cell in cells] == COLUMNS]
     if len(starts) != 1:
-        raise ValueError(f"README.md must hold one table with the columns {COLUMNS}; "
+        raise ValueError(f"CONTRIBUTING.md must hold one table with the columns {COLUMNS}; "
                          f"found {len(starts)}")
     rows = []
     for cells in lines[starts[0] + 2 :]:
@@ -80,8 +80,16 @@ def exists(path, root):
     return any((root / folder / path).exists() for folder in folders)
 
 
-def test_course_map_of_the_readme_is_complete_and_true():
-    assert problems(read_map((ROOT / "README.md").read_text())) == []
+def test_course_map_is_complete_and_true():
+    assert problems(read_map((ROOT / "CONTRIBUTING.md").read_text())) == []
+
+
+def test_readme_lists_every_chapter_in_order_with_its_minutes():
+    rows = re.findall(r"^\| (\d\d) \| \[[^\]]+\]\(notebooks/([^)]+)\) \| [^|]+\? \| (\d+) \|$",
+                      (ROOT / "README.md").read_text(), re.MULTILINE)
+    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    assert [name for _, name, _ in rows] == [path.name for path in paths]
+    assert [number for number, _, _ in rows] == [path.name[:2] for path in paths]
 
 
 # --- the reader itself ----------------------------------------------------------------------------
@@ -131,6 +139,6 @@ def test_untrue_map_is_seen(course, old, new, words):
     assert any(words in line for line in problems(read_map(TABLE.replace(old, new)), course))
 
 
-def test_readme_without_the_map_is_refused():
+def test_text_without_the_map_is_refused():
     with pytest.raises(ValueError, match="must hold one table"):
         read_map("# Llama\n")

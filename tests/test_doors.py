@@ -31,31 +31,32 @@ config = TrainConfig(n_steps=2, batch_size=1, seq_len=8, n_warmup=1)
 """
 
 REFUSED = {
-    "ids as a list": ("model([5, 6])", r"ids are integers of shape \(B, T\).*got a list: \[5, 6\]"),
+    "ids as a list": ("model([5, 6])", r"be integers of shape \(B, T\).*got a list: \[5, 6\]"),
     "ids of rank 1": ("model(ids[0])", r"got \(3,\) of int64. For one sequence: torch.tensor"),
     "ids as floats": ("model(ids.float())", r"got \(1, 3\) of float32"),
     "an id beyond": ("model(ids + 510)", r"ids run from 0 to 511; got \[515, 516, 517\]"),
     "an id below": ("model.hidden(ids - 9)", r"ids run from 0 to 511; got \[-4, -3, -2\]"),
     "one position": ("model(ids, positions=torch.tensor([[0]]))",
-                     r"positions are one integer per token, of shape \(1, 3\).*got \(1, 1\)"),
+                     r"positions must be one integer per token: shape \(1, 3\).*got \(1, 1\)"),
     "positions of rank 1": ("model(ids, positions=torch.arange(3))", r"got \(3,\) of int64"),
-    "documents of a list": ("model(ids, documents=[0, 0, 0])", "documents are one integer.*a list"),
+    "documents of a list": ("model(ids, documents=[0, 0, 0])", "documents must be one int.*a list"),
     "too few documents": ("model(ids, documents=torch.zeros(1, 2).long())", r"got \(1, 2\)"),
     "too many tokens": ("Llama(dataclasses.replace(model.config, max_seq_len=2))(ids)",
-                        "this model was made for 2 tokens; got 3"),
+                        "this model is made for at most 2 tokens; got 3"),
     "a shallower cache": (
         "model(ids, cache=KVCache(other, batch_size=1, max_seq_len=8))",
-        "a KV cache is for the model it was made for; this one is for a model with layers="),
+        "a KV cache must be made for this model; got one for a model with layers="),
     "a cache of another model": (
         "model(ids, cache=Llama(other).new_cache(batch_size=1, max_seq_len=8))",
-        "this one is for a model with layers="),
+        "got one for a model with layers="),
     "a cache of another batch": ("model(ids, cache=model.new_cache(batch_size=2, max_seq_len=8))",
                                  "made for a batch of 2; got a batch of 1"),
     "a cache without room": ("model.new_cache(batch_size=1, max_seq_len=0)", "at least one token"),
     "heads first": (
         "attention(q.transpose(1, 2), k.transpose(1, 2), v=k.transpose(1, 2), visible=causal)",
-        r"Heads come after tokens"),
-    "v of another shape": ("attention(q, k, v=k[:, :4], visible=causal)", "both alike; got q"),
+        r"Put the axis of heads after the axis of tokens"),
+    "v of another shape": ("attention(q, k, v=k[:, :4], visible=causal)",
+                          r"must both be \(B, S, G, K\); got q"),
     "groups that do not divide": ("attention(q, k[:, :, :1].repeat(1, 1, 3, 1), "
                                   "v=k[:, :, :1].repeat(1, 1, 3, 1), visible=causal)",
                                   "G divides H"),

@@ -35,11 +35,11 @@ BAD = {
     "is missing. Check the path": lambda path: None,
     r"it cannot be read \(it is empty\). Copy or download it again": lambda path: path.touch(),
     "there is a folder": lambda path: path.mkdir(),
-    "there is a pipe. Copy what it gives to a file": os.mkfifo,
+    "there is a pipe. Copy its content to a file": os.mkfifo,
     "there is a socket": a_socket,
     "a link to nowhere, where nothing is": lambda path: path.symlink_to("nowhere"),
     "the links there lead in a circle": lambda path: path.symlink_to(path.name),
-    r"there is a pointer of git-lfs, 1\d\d bytes that name the real file. Run `git lfs pull` in /":
+    r"there is a git-lfs pointer, 1\d\d bytes that name the real file. Run `git lfs pull` in /":
         lambda path: path.write_bytes(POINTER),
 }
 
@@ -65,16 +65,16 @@ def test_a_file_that_may_not_be_read_is_refused(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
 
     monkeypatch.setattr(os, "open", refuse)  # root may read everything
-    with pytest.raises(ValueError, match="you may not read it. Ask its owner, or change its right"):
+    with pytest.raises(ValueError, match="you have no right to read it. Ask its owner, or change"):
         read_bytes(tmp_path / "a", need=NEED)
     monkeypatch.setattr(os, "lstat", refuse)
-    with pytest.raises(ValueError, match="you may not read it"):
+    with pytest.raises(ValueError, match="you have no right to read it"):
         is_there(tmp_path / "a")
 
 
 @pytest.mark.parametrize(("name", "message"), [
     ("x" * 300, "a name in a path has at most 255 bytes, and the longest here has 300 characters"),
-    ("a\0b", r"'a\\x00b'; no path holds such characters"),
+    ("a\0b", r"'a\\x00b'; no path may hold such characters"),
 ])
 def test_names_that_no_file_can_have_are_refused(name, message):
     with pytest.raises(ValueError, match=message):
@@ -110,7 +110,7 @@ def test_is_there_sees_a_broken_link_and_not_what_would_be_in_a_file(tmp_path):
     (b"", "Expecting value"),
     (b"{", "Expecting property name"),
     (b'{"a": 1, "b": {"c": 1, "c": 2}}', "the name 'c' occurs twice in one JSON object"),
-    (b'{"a": NaN}', "a number in JSON is finite, and there is NaN"),
+    (b'{"a": NaN}', "a number in JSON must be finite, and there is NaN"),
     (b"[-Infinity]", "there is -Infinity"),
     (b"[1e999]", "finite as a float, and there is 1e999"),
     (b"[" + b"1" * 400 + b"]", "at most 300 digits, and there is one of 400, 1111"),
@@ -119,9 +119,9 @@ def test_is_there_sees_a_broken_link_and_not_what_would_be_in_a_file(tmp_path):
     (b"[" * 1000 + b"]" * 1000, f"at most {MAX_DEPTH} deep"),
     (b'{"a":' * 10**5 + b"1" + b"}" * 10**5, f"at most {MAX_DEPTH} deep"),
     (b"[" * 10**6, f"at most {MAX_DEPTH} deep"),
-    (b'["\\ud83d"]', r"'\\ud83d' holds half a pair of surrogates"),
-    (b'{"\\ude00": 1}', r"'\\ude00' holds half a pair of surrogates"),
-    (b"\xff\xfe{}", "text is UTF-8, and byte 0 is 0xff"),
+    (b'["\\ud83d"]', r"'\\ud83d' holds half of a surrogate pair"),
+    (b'{"\\ude00": 1}', r"'\\ude00' holds half of a surrogate pair"),
+    (b"\xff\xfe{}", "text must be UTF-8, and byte 0 is 0xff"),
     (b'["caf\xe9"]', "byte 5 is 0xe9"),
 ])
 def test_json_that_others_take_in_silence_or_fail_on_is_refused(data, message):

@@ -54,7 +54,7 @@ MODULES_MAY_IMPORT = {f"{PACKAGE}.kernels.emulator.debug_info": {"elftools"},
                       f"{PACKAGE}.lessons.authoring.lab": {"playwright"},
                       f"{PACKAGE}.tokenizer.chat_format.sandbox": {"jinja2"}}
 LESSONS_MAY_IMPORT = {"IPython", "ipywidgets", "matplotlib", "cycler", "PIL", "nbclient",
-                      "nbformat", "jupyter_client"}
+                      "nbformat", "jupyter_client", "mistune"}
 
 
 class Module(NamedTuple):

@@ -120,7 +120,7 @@ def test_two_experts_in_every_second_layer():
     assert CONFIG.flops_per_token(9) - config.flops_per_token(9) == 2 * dense
     assert config.kv_bytes_per_token(2) == CONFIG.kv_bytes_per_token(2)
     assert_cached_and_batched(model)
-    with pytest.raises(ValueError, match="a config file can name these feed-forwards: dense"):
+    with pytest.raises(ValueError, match="a config file can name only these feed-forwards: dense"):
         config.to_dict()
 
 

@@ -111,7 +111,7 @@ def test_python_of_the_environment_is_found_on_every_system(start):
 
 def test_stamp_of_an_equal_or_larger_set_up_is_up_to_date(start):
     os.makedirs(start.VENV)
-    start.write_stamp({**WANT, "extras": ["notebooks", "test"]}, start.STAMP)
+    start.write_json({**WANT, "extras": ["notebooks", "test"]}, start.STAMP)
     assert start.is_up_to_date(start.read_stamp(start.STAMP), WANT)
 
 
@@ -427,7 +427,7 @@ def test_two_that_start_at_once_set_up_one_after_the_other(start, steps, tmp_pat
             Path(start.python()).touch()
             text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
             done = {**WANT, "digest": start.digest(text, sys.version_info, str(ROOT))}
-            start.write_stamp(done, start.STAMP)
+            start.write_json(done, start.STAMP)
             other.communicate("")
         naps.append(1)
 
@@ -594,13 +594,13 @@ def course(start, monkeypatch, tmp_path):
     monkeypatch.setattr(start, "set_up", lambda extras, is_cpu: None)
     monkeypatch.setattr(start, "teach_git", lambda: None)
     monkeypatch.setattr(start, "subprocess", SimpleNamespace(
-        run=subprocess.run, DEVNULL=subprocess.DEVNULL,
+        run=subprocess.run, DEVNULL=subprocess.DEVNULL, PIPE=subprocess.PIPE,
         CalledProcessError=subprocess.CalledProcessError, Popen=popen))
     return SimpleNamespace(folder=tmp_path, started=started)
 
 
 def test_own_copy_has_no_solutions_and_is_made_once(start, course, capsys):
-    assert start.main(["--mine", "--no-browser"]) == 0
+    assert start.main(["--no-browser"]) == 0
     assert any(word.endswith("/lab/tree/runs/mine/00_tour.ipynb") for word in course.started[0])
     assert "Copying 2 of 2 chapters to runs/mine" in capsys.readouterr().out
     folder = course.folder / "runs" / "mine"
@@ -609,29 +609,88 @@ def test_own_copy_has_no_solutions_and_is_made_once(start, course, capsys):
     assert "return x + 1" not in mine.read_text()
     mine.write_text("what the learner wrote")
     next_one.unlink()
-    assert start.main(["--mine", "--no-browser"]) == 0
+    assert start.main(["--no-browser"]) == 0
     assert mine.read_text() == "what the learner wrote" and next_one.exists()
     words = capsys.readouterr().out
     assert "Copying 1 of 2 chapters" in words
     assert "Your work in runs/mine is as you left it" in words
 
 
-def test_without_the_option_the_solved_chapters_open_and_nothing_is_copied(start, course):
+def change(path):
+    """What an update of the course does to a chapter."""
+    path.write_text(path.read_text().replace("Add.", "Add one."))
+
+
+def test_an_update_never_touches_what_was_written_and_names_the_chapters_that_changed(
+    start, course, capsys
+):
     assert start.main(["--no-browser"]) == 0
+    mine = course.folder / "runs" / "mine"
+    (mine / "00_tour.ipynb").write_text("what the learner wrote")
+    for name in ("00_tour", "10_next"):
+        change(course.folder / "notebooks" / f"{name}.ipynb")
+    capsys.readouterr()
+    assert start.main(["--no-browser"]) == 0
+    words = capsys.readouterr().out
+    assert "These chapters changed since your copy was made" in words and ": 00_tour.\n" in words
+    assert "Copying 1 of 2 chapters" in words
+    assert (mine / "00_tour.ipynb").read_text() == "what the learner wrote"
+    assert "Add one." in (mine / "10_next.ipynb").read_text(), "nothing was written into it"
+    assert start.main(["--no-browser"]) == 0
+    assert ": 00_tour.\n" in capsys.readouterr().out, "until the reader takes the new text"
+    (mine / "00_tour.ipynb").rename(mine / "old.ipynb")
+    assert start.main(["--no-browser"]) == 0
+    assert "Add one." in (mine / "00_tour.ipynb").read_text()
+    assert start.main(["--no-browser"]) == 0
+    assert "Your work in runs/mine is as you left it" in capsys.readouterr().out.splitlines()[-2]
+
+
+@pytest.mark.parametrize("record", [None, "{", "[]", '{"00_tour.ipynb": 3}'])
+def test_without_a_record_every_copy_counts_as_work(start, course, capsys, record):
+    assert start.main(["--no-browser"]) == 0
+    mine = course.folder / "runs" / "mine"
+    before = (mine / "00_tour.ipynb").read_bytes()
+    (mine / ".copied.json").unlink()
+    if record:
+        (mine / ".copied.json").write_text(record)
+    assert start.main(["--no-browser"]) == 0
+    change(course.folder / "notebooks" / "00_tour.ipynb")
+    assert start.main(["--no-browser"]) == 0
+    assert ": 00_tour.\n" in capsys.readouterr().out
+    assert (mine / "00_tour.ipynb").read_bytes() == before
+
+
+def test_a_copy_has_the_language_that_the_kernel_would_write_on_opening(start, course):
+    assert start.main(["--no-browser"]) == 0
+    copy = json.loads((course.folder / "runs" / "mine" / "00_tour.ipynb").read_text())
+    language = copy["metadata"]["language_info"]
+    assert language["version"] == sys.version.split()[0] and language["file_extension"] == ".py"
+
+
+def test_jupyter_reads_the_settings_of_the_course_before_those_of_the_machine(start):
+    folder = start.with_settings({})["JUPYTER_CONFIG_PATH"]
+    assert json.loads(Path(folder, "labconfig", "default_setting_overrides.json").read_text())[
+        "@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
+    both = start.with_settings({"JUPYTER_CONFIG_PATH": "/etc/mine"})["JUPYTER_CONFIG_PATH"]
+    assert both == folder + os.pathsep + "/etc/mine"
+
+
+def test_with_the_option_the_solved_chapters_open_and_nothing_is_copied(start, course):
+    assert start.main(["--originals", "--no-browser"]) == 0
     assert any(word.endswith("/lab/tree/notebooks/00_tour.ipynb") for word in course.started[0])
     assert not (course.folder / "runs").exists()
 
 
 def test_a_copy_that_fails_is_reported_and_opens_nothing(start, course, capsys):
     (course.folder / "notebooks" / "00_tour.ipynb").write_text("{")
-    assert start.main(["--mine"]) == 1
+    assert start.main([]) == 1
     assert "this command failed" in capsys.readouterr().err and course.started == []
 
 
 def test_the_tests_take_no_own_copy(start, capsys):
     with pytest.raises(SystemExit):
-        start.parse(["test", "--mine"])
-    assert "the tests are those of the course itself" in capsys.readouterr().err
+        start.parse(["test", "--originals"])
+    assert "the tests are always those of the originals" in capsys.readouterr().err
 
 
 def test_tests_are_units_and_notebooks_in_one_run_unless_a_path_is_given(start):

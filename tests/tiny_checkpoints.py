@@ -1,5 +1,4 @@
-"""Tiny models and a tokenizer for the tests of checkpoints, and the far positions at which a wrong
-RoPE shows.
+"""Tiny models and a tokenizer for the tests of checkpoints, and far positions that show wrong RoPE.
 """
 
 import copy
@@ -25,14 +24,14 @@ VOCAB = 520
 
 @functools.cache
 def tokenizer_for(generation):
-    """A small tokenizer of the generation's kind, with its special tokens: 520 ids."""
+    """Returns a small tokenizer of the generation's kind with its special tokens, of 520 ids."""
     if generation in ("llama-1", "llama-2"):
         return SentencePiece.train("".join(map(chr, range(33, 255))) + TEXT, VOCAB)
     return Tokenizer.train(TEXT, VOCAB, special_tokens=released.SPECIAL_TOKENS[generation])
 
 
 def chat_tokenizer_for(generation):
-    """The same, of a model whose files say that it was made for chats."""
+    """Returns the same for a model whose files name a chat format."""
     tokenizer, format = copy.copy(tokenizer_for(generation)), FORMATS[generation]
     tokenizer.prompting = prompting_for(format, tokenizer)
     return tokenizer
@@ -42,7 +41,7 @@ TOKENIZER = tokenizer_for("llama-3.1")
 
 
 def large_tokenizer(vocab_size):
-    """A tokenizer of Llama 3.1's kind with as many ids, most of them never used."""
+    """Returns a tokenizer of Llama 3.1's kind and number of ids, most of which are never used."""
     tokens = ([bytes([i]) for i in range(256)]
               + [i.to_bytes(3, "big") for i in range(vocab_size - 512)])
     return Tokenizer({token: rank for rank, token in enumerate(tokens)},
@@ -112,8 +111,7 @@ def same_weights(a, b):
 
 
 def quiet(model):
-    """Embeddings so small that the epsilon of the first norm matters, as it does for rare
-    tokens."""
+    """Makes embeddings so small that the epsilon of the first norm matters, as for rare tokens."""
     with torch.no_grad():
         model.tok_embeddings.weight.mul_(0.02)
     return model

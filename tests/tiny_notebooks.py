@@ -21,7 +21,7 @@ SLIDER = """\
 from ipywidgets import IntSlider, interact
 interact(lambda k: print("k =", k), k=IntSlider(value=2, max=4))
 _ = None"""
-# As the library's own widgets: alive in JupyterLab, a still picture everywhere else.
+# Like the library's own widgets: live in JupyterLab, and a picture everywhere else.
 EXPLORER = """\
 from ipywidgets import VBox, IntSlider
 class Explorer(VBox):
@@ -47,8 +47,7 @@ def write(path, *cells):
 
 
 def edit(path, change):
-    """Changes the stored notebook and leaves it in canonical form otherwise, as a careless hand
-    would.
+    """Makes a careless change to the stored notebook, and leaves it in canonical form otherwise.
     """
     content = json.loads(path.read_text())
     change(content)

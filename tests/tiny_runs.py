@@ -21,7 +21,7 @@ CONFIG = TrainConfig(n_steps=8, batch_size=4, seq_len=24, peak_lr=1e-2, n_warmup
 
 
 def make(seed=0, **changes):
-    """The model, its weights drawn from a seed."""
+    """Returns the model, with weights drawn from a seed."""
     torch.manual_seed(seed)
     sizes = dict(vocab_size=258, dim=16, ffn_dim=32, max_seq_len=32,
                  layers=family.tiny("llama-3").layers[:2])
@@ -29,11 +29,11 @@ def make(seed=0, **changes):
 
 
 def run(model=None, *, config=CONFIG, **options):
-    """The history of a run on DATA and the model that it leaves."""
+    """Returns the history of a run on DATA, and the trained model."""
     model = make() if model is None else model
     return train(model, DATA, config=config, **options), model
 
 
 def equal(a, b):
-    """Whether two models have the same parameters, bit for bit."""
+    """Returns whether two models have the same parameters, bit for bit."""
     return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))

@@ -1,4 +1,4 @@
-"""What tokenizers are tried on: a corpus of code, prose and scripts, and random odd texts."""
+"""Texts for the tests of tokenizers: a corpus of code, prose and scripts, and random odd texts."""
 
 import unicodedata
 
@@ -7,7 +7,7 @@ from llama_from_scratch.tokenizer.pieces import Kind, Piece
 BOS, EOS, EOT = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
 BYTES = {bytes([value]): value for value in range(256)}
 
-# A small vocabulary can learn something from it, and upper and lower case, digits and blanks meet.
+# A small vocabulary can learn something from it, and upper and lower case, digits and spaces meet.
 CORPUS = (
     "The cat sat on the mat, and the cat's hat WASN'T there. "
     "They'll say: I'm sure we've met, haven't we?\n"
@@ -26,7 +26,7 @@ FIRST_PIECES = [
 
 
 def random_text(rng, *more, characters=0x110000):
-    """Words of the corpus, blanks, digits, controls, characters of all scripts, and of `more`."""
+    """Returns a text of words, spaces, digits, controls, characters of all scripts, and `more`."""
     kinds = [
         lambda: rng.choice(CORPUS.split()),
         lambda: rng.choice(CORPUS.split()) + " ",
@@ -43,9 +43,9 @@ def random_text(rng, *more, characters=0x110000):
 
 
 def assigned_character(rng, characters):
-    """One that Python's Unicode has.
+    """Returns a character that Python's version of Unicode has.
 
-    Libraries of different age may not agree whether a newer one is a letter.
+    Libraries with different versions of Unicode may disagree on whether a newer one is a letter.
     """
     while True:
         character = chr(rng.choice([rng.randrange(0xD800), rng.randrange(0xE000, characters)]))

@@ -1,4 +1,4 @@
-"""Kernels whose traces the pictures of the emulated machine are drawn from."""
+"""Kernels whose traces are the source of the pictures of the emulated machine."""
 
 import torch
 

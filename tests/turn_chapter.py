@@ -19,12 +19,21 @@ def turned(x):
     return x
     ### END SOLUTION
 
-assert turned(3) == -3"""
+with attempt("12.1"):
+    assert turned(3) == -3"""
 SECOND = """**Exercise 2 (★★, change and rerun).** Put 3 for 2: what
-changes? *Hint: look.* And why? *Hint: look twice.*
+changes? *Hint: look.* And why? *Stronger hint: look twice.*
 
 **Exercise 3 (★★★, 20 min, break it).** Which check catches it?"""
-CODE_2 = "### BEGIN SOLUTION\nanswer = turned(2)\n### END SOLUTION\nassert answer == -2"
+CODE_2 = """\
+def answer():
+    ### BEGIN SOLUTION
+    return turned(2)
+    ### END SOLUTION
+
+with attempt("12.3"):
+    assert answer() == -2"""
+BEFORE = "from llama_from_scratch.lessons import attempt\nprint('before')"
 
 
 def cell(source, *, tags=(), markdown=False):
@@ -42,7 +51,7 @@ def write(path, *cells):
 
 
 CELLS = (
-    cell("# Turn", markdown=True), cell("print('before')"), cell(MARKDOWN, markdown=True),
+    cell("# Turn", markdown=True), cell(BEFORE), cell(MARKDOWN, markdown=True),
     cell("print('for the teacher')", tags=["teacher-only"]), cell(CODE, tags=["exercise"]),
     cell(SECOND, markdown=True),
     cell(CODE_2, tags=["exercise"]), cell("print('after')"),

@@ -1,8 +1,8 @@
-"""What the library computed on the day its walls were moved, so that moving them again is seen.
+"""What the library computed before its parts were moved, so that a change by a move is found.
 
-`python tests/unchanged.py` writes `unchanged.json` anew from the code at hand; do that only when a
+`python tests/unchanged.py` writes `unchanged.json` again from the present code. Do that only if a
 result is meant to change, and say why. Weights come from whole numbers, so they are the same on
-every machine; files are then equal to the byte, and numbers up to the rounding of a processor.
+every machine. Files are then equal to the byte, and numbers up to the rounding of a processor.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ FORMATS = {"native": {}, "hugging-face": {"n_shards": 2}, "meta": {"n_shards": 2
 
 
 def model_of(name):
-    """A twin whose weights are whole numbers over 1021, so exact in fp32 everywhere."""
+    """A twin whose weights are whole numbers over 1021, which are exact in fp32 everywhere."""
     model = Llama(TWINS[name])
     with torch.no_grad():
         for k, weight in enumerate(model.parameters()):

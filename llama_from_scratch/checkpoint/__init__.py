@@ -1,13 +1,13 @@
 """Files <-> parameters: a model from a checkpoint of any published format, and back.
 
-To use: `load` (a model and its tokenizer), `open_checkpoint` (what a checkpoint is, no weight
-read), `build`, `convert` (from any format to any other), `write` (a model to any format), `facts`
-(a table of what a checkpoint is).
+To use: `load` (a model and its tokenizer), `open_checkpoint` (a description, without reading
+weights), `build` (a model from that), `convert` (any format to any other), `write` (a model to any
+format), `facts` (a table that describes a checkpoint).
 
 The formats: `native` (our own, which training saves), `hugging_face`, `meta`, `gguf`, `llama2c`.
-What they share: `names` (the table of parameters), `translation` (reads the table), `plain` (the
-layers that they can describe), `described` (a model is what its config says), `strict` (tensors are
-those of the config), `folders`, `machine`, `hub`.
+What they share: `names` (the table of parameters), `translation` (uses the table), `plain` (the
+layers that all formats can describe), `described` (checks that a model is what its config says),
+`strict` (checks that the tensors fit the config), `folders`, `machine`, `hub`.
 """
 
 from llama_from_scratch.checkpoint.convert import convert as convert

@@ -1,8 +1,8 @@
-"""What each file of a checkpoint was when it was saved, so that a flipped bit is found.
+"""Checksums of a checkpoint's files from the time when it was saved, to detect flipped bits.
 
-checksums.json: {"config.json": CRC-32 of its bytes, ...}. A CRC finds every single flipped bit and
-every damaged run of up to 32 bits; it is no proof against forgery. At loading it costs a third of
-the time of SHA-256.
+checksums.json: {"config.json": CRC-32 of its bytes, ...}. A CRC detects every single flipped bit
+and every damaged run of up to 32 bits, but not forgery. During loading it takes a third of the time
+of SHA-256.
 
 Notebook 17.
 """
@@ -20,13 +20,13 @@ NAME = "checksums.json"
 
 
 def write(folder: Path) -> None:
-    """Writes down all files of a folder."""
+    """Writes the checksums of all files in a folder."""
     files = [file for file in sorted(folder.iterdir()) if file.name != NAME]
     write_json(folder / NAME, {file.name: checksum(file) for file in files})
 
 
 def read(folder: Path) -> dict[str, str] | None:
-    """The checksums of a folder by the names of its files; None where an earlier version saved it.
+    """Returns the checksums of a folder by file name; None if an earlier version saved the folder.
 
     Raises ValueError if the list itself is damaged.
     """
@@ -37,16 +37,16 @@ def read(folder: Path) -> dict[str, str] | None:
     if not isinstance(found, dict) or not all(
         re.fullmatch("[0-9a-f]{8}", str(value)) for value in found.values()
     ):
-        raise ValueError(f"{NAME} has for each file the 8 digits of its CRC-32; {file} does not. "
-                         "Copy or save the checkpoint again, or delete that file if the others "
-                         "are sound")
+        raise ValueError(f"{NAME} must have the 8 digits of a CRC-32 for each file; {file} does "
+                         "not. Copy or save the checkpoint again, or delete that file if the "
+                         "others are intact")
     return found
 
 
 def refuse_damage(file: Path, known: Mapping[str, str] | None) -> None:
-    """Raises ValueError unless a file is what was saved, or was replaced since `known` was read.
+    """Raises ValueError if a file is damaged, or was replaced after `known` was read.
 
-    Without checksums nothing is read.
+    `known`: None means that there are no checksums; then nothing is read.
     """
     if known is None:
         return
@@ -59,8 +59,8 @@ def refuse_damage(file: Path, known: Mapping[str, str] | None) -> None:
     if found == known.get(file.name):
         return
     if read(file.parent) != known:
-        raise ValueError(f"a checkpoint is read as one, and {file.parent} was replaced by a newer "
-                         "one meanwhile. Load it again")
+        raise ValueError("all files of a checkpoint must be from the same save; "
+                         f"{file.parent} was replaced by a newer one meanwhile. Load it again")
     raise ValueError(f"the files of a checkpoint must be those that were saved; {file} is damaged: "
                      f"its CRC-32 is {found}, and {NAME} says {known.get(file.name, 'nothing')}. "
                      "Copy or save the checkpoint again; if you changed the file on purpose, "

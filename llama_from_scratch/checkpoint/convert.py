@@ -1,8 +1,8 @@
-"""From any format of a checkpoint to any other; what the other cannot say is refused.
+"""Converts a checkpoint from any format to any other, or refuses what the other cannot describe.
 
-Nothing is rounded unless a dtype is asked for: what a format cannot hold exactly it gets in
-float32, or not at all. The target appears whole or not at all, and never in place of something
-else.
+Nothing is rounded unless you ask for a dtype. Numbers that a format cannot hold exactly are written
+in float32, or the conversion is refused. The target appears as a whole or not at all, and never
+replaces anything.
 
 Notebook 18.
 """
@@ -27,9 +27,9 @@ from llama_from_scratch.tokenizer.hugging_face import plainly
 FORMATS = ("hugging-face", "meta", "gguf", "llama2c", "native")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 NO_CHATS = ("meta", "llama2c")
-"""Formats that have no place for end ids and chat templates."""
+"""Formats that cannot store end ids and chat templates."""
 PACKED = "q8_0"
-"""8 bits a weight and a scale for each 32, which GGUF alone has."""
+"""8 bits per weight and one scale per 32 weights, which only GGUF has."""
 _GGUF_KINDS = {torch.float32: "F32", torch.bfloat16: "F32", torch.float16: "F16"}
 
 
@@ -38,32 +38,33 @@ def convert(
     n_shards: int = 1, tokenizer: str | Path | None = None, chat_format: str | None = None,
     on_tensor: OnTensor | None = None,
 ) -> None:
-    """Writes the checkpoint at `source`, of any format that is read, to a new `target`.
+    """Writes the checkpoint at `source`, in any format that can be read, to a new `target`.
 
-    `target` is a file for "gguf", a folder for all others. `dtype`: "float32", "bfloat16",
-    "float16", and for "gguf" also "q8_0"; by default that of the source, or float32 where the
-    format has no such dtype. `n_shards`: the number of weight files, see `write`. `tokenizer`: a
-    file with the tokenizer, by default that of the source. `chat_format`: a name in
-    tokenizer.chat_format.FORMATS, for a model that was made for chats and whose files do not say
-    so; the target says it then where its format can (`NO_CHATS`).
-    `on_tensor(n_bytes_done, n_bytes)` is called after each tensor is read.
+    `target`: a file for "gguf", a folder for all other formats. `dtype`: "float32", "bfloat16",
+    "float16", and for "gguf" also "q8_0"; by default the source's dtype, or float32 if the format
+    does not have that. `n_shards`: the number of weight files, see `write`. `tokenizer`: a file
+    with the tokenizer, by default the source's. `chat_format`: a name in
+    tokenizer.chat_format.FORMATS, for a model made for chats whose files do not say so; the target
+    then says it, except in the formats `NO_CHATS`. `on_tensor(n_bytes_done, n_bytes)` is called
+    after each tensor is read.
 
-    Raises ValueError if there is something at `target`, if nothing can be written there or another
-    process does so now, if nothing is recognized at `source`, or if
-    the format has no words for this model, its dtype or its tokenizer; OSError where the disk
-    refuses. Either leaves nothing behind.
+    Raises ValueError if something is at `target`, if it cannot be written or another process is
+    writing it, if nothing is recognized at `source`, or if the format cannot describe this model,
+    its dtype or its tokenizer. Raises OSError if the disk fails. After an error nothing is left at
+    `target`.
     """
     refuse_what_cannot_be(target, format=format, dtype=dtype, n_shards=n_shards)
     if chat_format is not None and chat_format not in CHAT_FORMATS:
-        raise ValueError(f"chat formats are {', '.join(CHAT_FORMATS)}; got {chat_format!r}; "
+        raise ValueError(f"a chat format must be one of {', '.join(CHAT_FORMATS)}; got "
+                         f"{chat_format!r}; "
                          f"{nearest(chat_format, CHAT_FORMATS)}")
-    with held(target):  # from before the weights are read, so that no other process writes there
+    with held(target):  # already while reading, so that no other process writes there
         opened = open_checkpoint(source, tokenizer=tokenizer)
         found = opened.tokenizer()
         chats = CHAT_FORMATS.get(chat_format or "") or inspect.chat_format(opened.config, found)
         if chat_format is not None or (chats is not None and not found.prompting.templates):
             found.prompting = prompting_for(chats, found)
-        # It holds every other dtype of a checkpoint but float64 exactly
+        # float32 holds every other dtype of a checkpoint exactly, except float64
         wanted = opened.dtype or torch.float32
         model = build(opened, dtype=DTYPES.get(dtype or "", wanted), on_tensor=on_tensor)
         write(target, model, tokenizer=found, format=format, is_packed=dtype == PACKED,
@@ -76,9 +77,9 @@ def write(
 ) -> None:
     """Writes `model` in its own dtype, and `tokenizer`, to `target`, which must be new.
 
-    All or nothing. `n_shards` weight files, of which Meta's layout has exactly that many, and
-    Hugging Face's at most, as no tensor is cut there. `is_packed`: matrices in q8_0. Raises
-    ValueError as `convert` does.
+    It writes everything or nothing. `n_shards`: Meta's layout gets exactly this many weight files,
+    Hugging Face's at most this many, because it does not cut tensors. `is_packed`: writes matrices
+    in q8_0. Raises ValueError as `convert` does.
     """
     dtype = model.dtype
     if format in ("meta", "gguf", "llama2c"):
@@ -93,8 +94,8 @@ def write(
         meta.write(target, model, tokenizer=tokenizer, n_shards=n_shards)
     elif format == "gguf":
         if dtype not in _GGUF_KINDS:
-            raise ValueError(f"GGUF is written from float32, bfloat16 and float16; got {dtype}. "
-                             "Ask for one of those")
+            raise ValueError("GGUF can be written from float32, bfloat16 and float16; got "
+                             f"{dtype}. Choose one of those")
         gguf.write(target, model, tokenizer=tokenizer,
                    kind="Q8_0" if is_packed else _GGUF_KINDS[dtype])
     elif format == "llama2c":
@@ -109,32 +110,32 @@ def refuse_what_cannot_be(
 ) -> None:
     """Raises ValueError for a target that exists or for settings that do not go together.
 
-    Reads nothing.
+    It reads no file.
     """
     if format not in FORMATS:
-        raise ValueError(f"formats that are written are {', '.join(FORMATS)}; got {format!r}; "
+        raise ValueError(f"formats that can be written are {', '.join(FORMATS)}; got {format!r}; "
                          f"{nearest(format, FORMATS)}")
     if dtype is not None and dtype not in (*DTYPES, PACKED):
-        raise ValueError(f"dtypes that are written are {', '.join(DTYPES)}, and {PACKED} in gguf; "
-                         f"got {dtype!r}")
+        raise ValueError(f"dtypes that can be written are {', '.join(DTYPES)}, and {PACKED} in "
+                         f"gguf; got {dtype!r}")
     cannot = {"gguf": ("bfloat16",),
               "llama2c": ("bfloat16", "float16", PACKED)}.get(format, (PACKED,))
     if dtype in cannot:
         others = [name for name in (*DTYPES, PACKED) if name not in cannot]
-        raise ValueError(f"{format} is written in {', '.join(others)}; got {dtype}. Choose one of "
-                         "those, or leave it out")
+        raise ValueError(f"{format} can be written in {', '.join(others)}; got {dtype}. Choose one "
+                         "of those, or leave it out")
     if n_shards < 1 or (n_shards > 1 and format not in ("hugging-face", "meta")):
-        raise ValueError("hugging-face and meta have one weight file or more, the others one; got "
-                         f"{n_shards} for {format}")
+        raise ValueError("hugging-face and meta have one or more weight files, other formats have "
+                         f"one; got {n_shards} for {format}")
     if os.path.lexists(target):
-        raise ValueError("a checkpoint is written to a new place, and there is something at "
-                         f"{target}; choose another name, or remove it first")
+        raise ValueError("a checkpoint must be written to a new place; there is something at "
+                         f"{target}. Choose another name, or remove it first")
 
 
 def _shard_bytes(sizes: Sequence[int], n_shards: int) -> int:
-    """The least size limit with which tensors of these sizes fill `n_shards` files at most.
+    """Returns a file size limit with which tensors of these sizes fill at most `n_shards` files.
 
-    The files are filled one after the other.
+    The limit is the smallest one within 1%. The files are filled one after the other.
     """
     limit = max(*sizes, -(-sum(sizes) // n_shards))
     while True:

@@ -1,9 +1,9 @@
-"""A model may be saved only if it is what its config says.
+"""Checks that a model is what its config describes, because only then may it be saved.
 
-The files hold weights, and the config alone says what they are for. A LayerNorm in place of an
-RMSNorm, an adapter around a matrix, a quantized head or one more branch would be written, loaded
-without complaint as the plain model, and compute something else. So a model is held against one
-made from its config, module by module, before a file is made.
+The files hold weights, and only the config says how they are used. A LayerNorm instead of an
+RMSNorm, an adapter around a matrix, a quantized head or an additional branch would be saved,
+loaded without an error as the plain model, and would compute something else. So before a file is
+written, the model is compared module by module with one made from its config.
 
 Notebook 18.
 """
@@ -21,23 +21,23 @@ def refuse_undescribed(model: nn.Module) -> None:
     """Raises ValueError unless `model` is what `model.config` describes.
 
     The message names up to 8 differences. A part of another type that computes the same function
-    says so: its attribute `stands_for` is the type that it replaces, as in kernels.
+    has an attribute `stands_for`, the type that it replaces, as in kernels.
     """
     if problems := undescribed(model, accepts_stand_ins=True):
         more = f"; and {len(problems) - N_NAMED} more" if len(problems) > N_NAMED else ""
-        raise ValueError("a checkpoint loads as the model that its config describes, so nothing "
-                         f"else is saved; here {'; '.join(problems[:N_NAMED])}{more}. Merge or "
-                         "remove adapters, put back the plain parts (kernels.unfuse does it for "
-                         "fused ones), change model.config to what the model is, or save "
+        raise ValueError("a checkpoint loads as the model that its config describes, so only that "
+                         f"model can be saved; here {'; '.join(problems[:N_NAMED])}{more}. Merge "
+                         "or remove adapters, put the plain parts back (for fused parts with "
+                         "kernels.unfuse), change model.config to describe the model, or save "
                          "model.state_dict() yourself")
 
 
 def undescribed(model: nn.Module, *, accepts_stand_ins: bool) -> list[str]:
-    """A sentence for each difference between `model` and the one that `model.config` describes.
+    """Returns a sentence for each difference between `model` and what `model.config` describes.
 
-    Compared are modules by their type and their settings, parameters and stored buffers by name and
-    shape, and which names share one parameter. `accepts_stand_ins`: a part may be of another type
-    if its attribute `stands_for` is the type that is described.
+    It compares the types and settings of modules, the names and shapes of parameters and stored
+    buffers, and which names share a parameter. `accepts_stand_ins`: a part may be of another type
+    if its attribute `stands_for` is the described type.
     """
     plain = unwritten(model.config)
     return [*_differences("", model, plain, accepts_stand_ins),
@@ -47,9 +47,9 @@ def undescribed(model: nn.Module, *, accepts_stand_ins: bool) -> list[str]:
 def _differences(
     path: str, module: nn.Module, wanted: nn.Module, accepts_stand_ins: bool
 ) -> Iterator[str]:
-    """What differs in a module and below it.
+    """Yields the differences in a module and its submodules.
 
-    What is inside a part of another type is not listed.
+    The inside of a part of another type is not compared.
     """
     here = path or "the model"
     kind = getattr(module, "stands_for", type(module)) if accepts_stand_ins else type(module)
@@ -83,9 +83,9 @@ def _differences(
 
 
 def _differences_in_sharing(model: nn.Module, plain: nn.Module) -> Iterator[str]:
-    """Names that share one parameter here and not there, or there and not here.
+    """Yields a sentence for names that share a parameter in only one of the two models.
 
-    Such as the two names of a tied head.
+    An example is the two names of a tied head.
     """
     here, there = _first_names(model), _first_names(plain)
     for name in here.keys() & there.keys():
@@ -97,14 +97,14 @@ def _differences_in_sharing(model: nn.Module, plain: nn.Module) -> Iterator[str]
 
 
 def _first_names(model: nn.Module) -> dict[str, str]:
-    """For each name of a parameter the first name that the same parameter has."""
+    """Returns for each name of a parameter the first name of the same parameter."""
     names: dict[int, str] = {}
     return {name: names.setdefault(id(weight), name)
             for name, weight in model.named_parameters(remove_duplicate=False)}
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """What the arithmetic of a module may depend on besides tensors, such as an epsilon."""
+    """Returns the numbers and texts that a module's result may depend on, such as an epsilon."""
     return {name: value for name, value in vars(module).items() if name != "training"
             and not name.startswith("_")
             and (value is None or isinstance(value, bool | int | float | str))}
@@ -115,7 +115,7 @@ def _parameters(module: nn.Module) -> dict[str, tuple[int, ...]]:
 
 
 def _buffers(module: nn.Module) -> dict[str, tuple[int, ...]]:
-    """The buffers that a state dict of the module holds."""
+    """Returns the buffers that a state dict of the module holds."""
     names = module.state_dict(keep_vars=True).keys()
     return _shapes(
         {name: buffer for name, buffer in module.named_buffers(recurse=False) if name in names})
@@ -130,7 +130,7 @@ def _words(what: str, shape: tuple[int, ...] | None) -> str:
 
 
 def _name(kind: type) -> str:
-    """A type in words; with its module where a name alone would read like ours."""
+    """Returns the name of a type, with its module unless it is torch.nn's or our own."""
     is_plain = kind.__module__.startswith(
         ("torch.nn.modules.", __package__.partition(".")[0] + "."))
     return kind.__name__ if is_plain else f"{kind.__module__}.{kind.__name__}"

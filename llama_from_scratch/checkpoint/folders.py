@@ -1,8 +1,9 @@
-"""A folder that changes as a whole: readers find the old one or the new one.
+"""Replaces a folder as a whole, so that readers find either the old folder or the new one.
 
-The new folder is written as a sibling to the end and forced to the disk, and only then takes the
-old one's place. A kill or a full disk at any moment loses the new folder and never the old. One
-process at a time writes to a folder; readers never wait.
+The new folder is first written completely in the same parent folder and forced to the disk. Only
+then does it take the place of the old one. If the process is killed or the disk is full at any
+moment, the new folder is lost but never the old one. Only one process at a time writes to a folder.
+Readers never wait.
 
 Notebook 17.
 """
@@ -17,14 +18,14 @@ from llama_from_scratch.files import locked, real, remove, sync
 
 _WRONG_PLACE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EBUSY, errno.EXDEV, errno.ENOTDIR,
                 errno.ENAMETOOLONG, errno.EINVAL, errno.ENOENT}
-"""What a system answers where this user cannot write. A full disk is not among them."""
+"""The error numbers for a place where this user cannot write; a full disk is not among them."""
 
 
 @contextlib.contextmanager
 def held(folder: str | Path) -> Iterator[Path]:
-    """The true place of `folder`, which no other process writes to until the block ends.
+    """Yields the real path of `folder`, to which no other process writes until the block ends.
 
-    Whatever would keep `replacing_folder` from writing there is found out now.
+    It checks everything that `replacing_folder` needs to write there.
     Raises ValueError if another process holds it, or a folder cannot be written and renamed there.
     """
     with _entered(folder) as folder:
@@ -35,13 +36,13 @@ def held(folder: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def replacing_folder(folder: str | Path, *, refuse: Callable[[Path], None]) -> Iterator[Path]:
-    """An empty folder to write to, which takes the place of `folder` when the block ends well.
+    """Yields an empty folder to write to, which replaces `folder` when the block ends well.
 
-    On an error it is removed. Two renames do it: the old folder aside, the new one in. A kill
-    between them leaves the old one aside, where `find` and the next save find it. A link to the
-    folder stays a link, and the new folder has the owner and the permissions of the old one.
-    `refuse(folder)`: raises ValueError if the folder that is there may not be replaced, which
-    removes it whole. Raises ValueError as `held` does.
+    After an error it is removed. The replacement is two renames: the old folder to another name,
+    and the new one to `folder`. After a kill between them, `find` and the next save find the old
+    folder under that other name. A link to the folder stays a link. The new folder has the group
+    and the permissions of the old one. `refuse(folder)`: raises ValueError if the existing folder
+    must not be replaced, because replacing deletes all of it. Raises ValueError as `held` does.
     """
     with _entered(folder) as folder:
         if folder.exists():
@@ -72,28 +73,28 @@ def replacing_folder(folder: str | Path, *, refuse: Callable[[Path], None]) -> I
 
 @contextlib.contextmanager
 def creating_folder(folder: str | Path) -> Iterator[Path]:
-    """An empty folder to write to, which becomes `folder` when the block ends well.
+    """Yields an empty folder to write to, which becomes `folder` when the block ends well.
 
-    On an error nothing is left. Raises ValueError if `folder` is there and holds anything.
+    After an error nothing is left. Raises ValueError if `folder` exists and is not empty.
     """
     with replacing_folder(folder, refuse=_refuse_any_content) as unfinished:
         yield unfinished
 
 
 def find(folder: str | Path) -> Path | None:
-    """Where the checkpoint of `folder` is: there, aside after a killed save, or None."""
+    """Returns the path of a checkpoint: `folder`, its other name after a killed save, or None."""
     folder = Path(os.path.realpath(folder))
-    places = [folder, _aside(folder)] if folder.name else [folder]  # nothing is beside the root
+    places = [folder, _aside(folder)] if folder.name else [folder]  # the root has no other name
     return next((path for path in places
                  if os.path.isfile(path / "config.json")), None)
 
 
 @contextlib.contextmanager
 def _entered(folder: str | Path) -> Iterator[Path]:
-    """The true place of `folder`, locked and tidied.
+    """Yields the real path of `folder`, locked and without remains of killed saves.
 
-    Links are followed once, here. Parents that are missing are made; if nothing is written to them,
-    they go with the block.
+    Links are followed only here. Missing parents are created; if nothing is written to them, they
+    are removed when the block ends.
     """
     folder = real(folder)
     _refuse_what_is_no_folder(folder)
@@ -107,14 +108,14 @@ def _entered(folder: str | Path) -> Iterator[Path]:
             yield folder
     finally:
         for parent in missing:
-            with contextlib.suppress(OSError):  # it is in use, or was not made
+            with contextlib.suppress(OSError):  # it is in use, or was not created
                 parent.rmdir()
 
 
 def _tidy(folder: Path) -> None:
-    """Puts back what a kill left aside, and removes what a kill or a fault left for good.
+    """Renames an old folder back that a killed save left, and removes all other remains.
 
-    No other process writes here now, so whatever is half written can go.
+    No other process writes here now, so anything unfinished can be removed.
     """
     unfinished, aside = _unfinished(folder), _aside(folder)
     remove(unfinished)
@@ -126,13 +127,13 @@ def _tidy(folder: Path) -> None:
         _discard(aside, unfinished)
     for path in (unfinished, aside):
         if os.path.lexists(path):
-            raise OSError(f"{path} is left of an earlier save and cannot be removed")
+            raise OSError(f"{path} remains from an earlier save and cannot be removed")
 
 
 def _discard(aside: Path, unfinished: Path) -> None:
-    """Removes the old folder as far as the disk lets it; never fails a save that succeeded.
+    """Removes the old folder as far as the disk allows, without an error after a good save.
 
-    It is renamed first, because only a part of it may go, and no reader looks for the new name.
+    It is renamed first, because the removal may be incomplete, and no reader uses the new name.
     """
     if os.path.lexists(aside):
         with contextlib.suppress(OSError):
@@ -141,7 +142,7 @@ def _discard(aside: Path, unfinished: Path) -> None:
 
 
 def _give_permissions(old: Path, new: Path) -> None:
-    """Who may read and write, and the group; the owner keeps what is needed to write now."""
+    """Gives `new` the group and permissions of `old`; the owner can always write."""
     known = old.stat()
     with contextlib.suppress(OSError, AttributeError):  # a group we are not in; Windows
         if known.st_gid != new.stat().st_gid:
@@ -152,23 +153,23 @@ def _give_permissions(old: Path, new: Path) -> None:
 
 def _refuse_what_is_no_folder(folder: Path) -> None:
     if os.path.isfile(folder):
-        raise ValueError(f"a checkpoint is a folder, and {folder} is a file; choose another name")
+        raise ValueError(f"a checkpoint must be a folder; {folder} is a file. Choose another name")
     there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise ValueError(f"a checkpoint is a folder inside folders, and {there} is a file, so "
-                         f"{folder} cannot be made; choose another name")
+        raise ValueError(f"a checkpoint must be a folder inside folders; {there} is a file, so "
+                         f"{folder} cannot be created. Choose another name")
     if os.path.exists(folder) and os.path.samefile(folder, os.curdir):
-        raise ValueError(f"saving replaces a folder by renaming it, and {folder} is the one this "
-                         "program runs in. Name a folder inside it, such as "
-                         f"{folder / 'run'}, or start from elsewhere")
+        raise ValueError(f"saving replaces a folder by renaming it; {folder} is the folder that "
+                         "this program runs in. Name a folder inside it, such as "
+                         f"{folder / 'run'}, or start the program in another folder")
     if os.path.ismount(folder):
-        raise ValueError(f"saving replaces a folder by renaming it, and {folder} is where a disk "
-                         "is mounted, which has a fixed name. Name a folder inside it, such as "
+        raise ValueError(f"saving replaces a folder by renaming it; {folder} cannot be renamed, "
+                         "because a disk is mounted there. Name a folder inside it, such as "
                          f"{folder / 'run'}")
 
 
 def _refuse_what_cannot_be_renamed(folder: Path) -> None:
-    """Raises OSError if the folder that is there cannot be renamed and back, or none made there."""
+    """Raises OSError if the folder cannot be renamed and back, or no new folder can be created."""
     unfinished, aside = _unfinished(folder), _aside(folder)
     unfinished.mkdir()
     unfinished.rmdir()
@@ -179,22 +180,22 @@ def _refuse_what_cannot_be_renamed(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _place_refused(folder: Path) -> Iterator[None]:
-    """Says in words what a system answers where nothing can be written, whatever is free there."""
+    """Turns an OSError of a place where nothing can be written into a ValueError with a cure."""
     try:
         yield
     except OSError as error:
         if error.errno not in _WRONG_PLACE:
             raise
         inside = f", such as {folder / 'run'}" if os.path.exists(folder) else ""
-        raise ValueError("a checkpoint is written beside its place and then renamed, so a folder "
-                         f"must be made and renamed in {folder.parent}; {error}. Change its "
-                         f"permissions, or choose another place{inside}") from error
+        raise ValueError("a checkpoint is written under another name and then renamed, so you need "
+                         f"the right to create and rename folders in {folder.parent}; {error}. "
+                         f"Change its permissions, or choose another place{inside}") from error
 
 
 def _refuse_any_content(folder: Path) -> None:
     if any(folder.iterdir()):
-        raise ValueError(f"this checkpoint is written to a new folder, and {folder} holds files; "
-                         "choose another name")
+        raise ValueError(f"this checkpoint must be written to a new folder; {folder} holds files. "
+                         "Choose another name")
 
 
 def _aside(folder: Path) -> Path:

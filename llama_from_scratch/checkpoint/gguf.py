@@ -1,7 +1,7 @@
-"""Checkpoints in one GGUF file or its parts, as llama.cpp runs them: config, tokenizer, weights.
+"""Checkpoints for llama.cpp in one GGUF file or its parts: config, tokenizer and weights.
 
-Matrices may be packed to 2 to 8 bits; norms are always fp32. Reading unpacks one tensor after the
-other.
+The numbers of a matrix may be packed into 2 to 8 bits; norms are always fp32. Reading unpacks one
+tensor at a time.
 
 Notebook 18. Llama 1 to 3.3. Sources: ggml, docs/gguf.md; gguf-py, constants.py; llama.cpp,
 convert_hf_to_gguf.py.
@@ -38,11 +38,12 @@ _FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7}
 
 
 def open_checkpoint(file: str | Path) -> Opened:
-    """The checkpoint in `file`, its weights not yet read.
+    """Returns the checkpoint in `file`, its weights not yet read.
 
-    `file`: a whole one, or any part of one that was split; the other parts are in the same folder.
-    Its dtype is that of the matrices, and float32 for packed ones. Raises ValueError if a file is
-    missing or damaged, the model is of another kind than ours, or the tensors are not exactly its.
+    `file`: a whole file, or any part of a split file; the other parts must be in the same folder.
+    The dtype is the matrices' dtype, or float32 if they are packed. Raises ValueError if a file is
+    missing or damaged, if the model is of a kind that is not built here, or if the tensors are not
+    exactly the model's.
     """
     file = Path(file)
     header, files = gguf_split.whole(file)
@@ -68,13 +69,13 @@ def open_checkpoint(file: str | Path) -> Opened:
 def write(file: str | Path, model: Llama, *, tokenizer: Any, kind: str = "F32") -> None:
     """Writes `model` and `tokenizer` to `file`, all or nothing.
 
-    `kind`: of the matrices, "F32", "F16" or "Q8_0". Raises ValueError if the model is not what its
-    config describes; for what the format cannot say: a config that would not come back the same,
-    numbers beyond F16, rows that are no multiple of 32 in Q8_0; or if the tokenizer has ids that
-    the model does not know.
+    `kind`: of the matrices, "F32", "F16" or "Q8_0".
+    Raises ValueError if the model is not what its config describes, if the config would be read
+    back differently, if numbers are too large for F16, if rows are not multiples of 32 in Q8_0, or
+    if the tokenizer has ids without a row in the embedding.
     """
     if kind not in _FILE_TYPES:
-        raise ValueError(f"kinds that are written are {', '.join(_FILE_TYPES)}; got {kind!r}")
+        raise ValueError(f"kinds that can be written are {', '.join(_FILE_TYPES)}; got {kind!r}")
     refuse_undescribed(model)
     file, config = Path(file), model.config
     tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(file))
@@ -96,10 +97,10 @@ def _tensors(
     how: Translation, files: Sequence[Path], entries: Mapping[str, PackedEntry],
     dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Views of the mapped files where nothing changes, otherwise memory of its own.
+    """Returns each tensor: a view of its mapped file if nothing changes, or else a new tensor.
 
-    What has been read of a mapped file counts as ours until it is closed, so what is unpacked is
-    mapped for itself.
+    The parts of a mapped file that were read count as our memory until the mapping is closed. So a
+    tensor that is unpacked gets its own mapping.
     """
     whole = {file: safetensors_file.mapped(file) for file in files}
     dtypes = {name: DTYPES.get(entry.kind.name, torch.float32) for name, entry in entries.items()}

@@ -1,7 +1,8 @@
 """The facts of a GGUF file <-> our config.
 
-Numbers of the config are fp32 there, and RoPE's scaling is not said at all: in its place are the
-divisors of the frequencies, from which it is found again, or refused.
+In GGUF the numbers of the config are fp32. The constants of RoPE's scaling are not stored. Instead
+the file has the divisors of the frequencies. The constants are computed from the divisors, or the
+file is refused.
 
 Notebook 18. Llama 1 to 3.3. Sources: gguf-py, constants.py; llama.cpp, convert_hf_to_gguf.py.
 """
@@ -28,11 +29,11 @@ DIVISORS = "rope_freqs.weight"
 _EMBEDDING, _HEAD = (TABLE.name_of(role, GGUF) for role in ("embedding", "head"))
 _BIASES = {"has_qkv_bias": "blk.0.attn_q.bias", "has_wo_bias": "blk.0.attn_output.bias",
            "has_ffn_bias": "blk.0.ffn_gate.bias"}
-"""No fact says whether there are biases: the first layer shows it, and the others must agree."""
+"""No fact says whether there are biases; the first layer shows it, and the others must agree."""
 _HEAD_WIDTHS = ("attention.key_length", "attention.value_length", "rope.dimension_count")
 _SAME_DIVISOR = 1e-5
-"""Largest relative difference of two divisors that come from the same scaling, computed in fp32 in
-another order.
+"""The largest relative difference of two divisors from the same scaling, if their fp32 operations
+have another order.
 """
 
 _SIZES = {"embedding_length": "dim", "attention.head_count": "n_heads",
@@ -49,9 +50,9 @@ _MUST_BE = {"expert_count": (0,), "expert_used_count": (0,), "expert_shared_coun
             "logit_scale": (1.0, 0.0), "embedding_scale": (1.0, 0.0), "residual_scale": (1.0, 0.0),
             "rope.scaling.attn_factor": (1.0,),
             "tensor_data_layout": ("reference", "Meta AI original pth")}
-# The kind of scaling is "linear" where a file names none, and a factor of 0 is none.
+# The kind of scaling is "linear" if a file names no kind, and a factor of 0 means no scaling.
 _KIND, _FACTORS = "rope.scaling.type", ("rope.scaling.factor", "rope.scale_linear")
-# What llama.cpp uses with other kinds of scaling only, which are refused.
+# llama.cpp uses these only with other kinds of scaling, which are refused.
 _OF_OTHER_SCALINGS = ("rope.scaling.original_context_length", "rope.scaling.finetuned",
                       "rope.scaling.alpha", "rope.scaling.yarn_log_multiplier",
                       "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor",
@@ -59,21 +60,22 @@ _OF_OTHER_SCALINGS = ("rope.scaling.original_context_length", "rope.scaling.fine
 
 
 def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
-    """The facts by which a file describes a config, without the scaling of RoPE.
+    """Returns the facts that describe a config, without the scaling of RoPE.
 
     Raises ValueError for a config that facts cannot describe.
     """
     ffn_dim = ffn_dim_of(
-        config, rule="the layers of a Llama in GGUF all turn their heads and see everything "
-                     "before them")
+        config, rule="all layers of a Llama in GGUF must use RoPE and attend to all earlier "
+                     "tokens")
     for name in ("norm_eps", "rope_theta", "rope_linear_factor"):
         if _shortest(value := getattr(config, name)) != value:
-            raise ValueError(f"GGUF has numbers in fp32, and {name}={value!r} would come back as "
-                             f"{_shortest(value)!r}. Choose that, or write another format")
+            raise ValueError(f"GGUF stores numbers in fp32; got {name}={value!r}, which would be "
+                             f"read as {_shortest(value)!r}. Choose that, or write another format")
     if (config.rope_scaling is not None
         and (back := scaling_of(divisors_of(config), config)) != config.rope_scaling):
-        raise ValueError("GGUF tells of the scaling of RoPE by its divisors alone, and those of "
-                         f"{config.rope_scaling} would be read as {back}. Write another format")
+        raise ValueError("GGUF stores only the divisors of RoPE's scaling; got "
+                         f"{config.rope_scaling}, which would be read as {back}. Write another "
+                         "format")
     facts = {"embedding_length": config.dim, "attention.head_count": config.n_heads,
              "feed_forward_length": ffn_dim,
              "context_length": config.max_seq_len, "block_count": config.n_layers}
@@ -92,17 +94,17 @@ def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
 
 
 def divisors_of(config: LlamaConfig) -> Float32[Tensor, "R"]:
-    """How many times slower the scaling of RoPE turns each pair."""
+    """Returns how many times slower each pair turns because of RoPE's scaling."""
     freq_R = rope_frequencies(config.head_dim, theta=config.rope_theta)
     return (freq_R / rope_frequencies(config.head_dim, theta=config.rope_theta,
                                       scaling=config.rope_scaling))
 
 
 def scaling_of(divisor_R: Float32[Tensor, "R"], config: LlamaConfig) -> RopeScaling | None:
-    """The scaling of RoPE that has these divisors, None if all are 1.
+    """Returns the scaling of RoPE that has these divisors, None if all are 1.
 
-    Of several, one that was published. Looks among the published constants, then among contexts
-    that are powers of two; the factor is the slowest pair's. Raises ValueError if none has them.
+    It tries the published constants first, then others, with contexts that are powers of two. The
+    factor is the divisor of the slowest pair. Raises ValueError if no scaling has these divisors.
     """
     def turns_alike(scaling: RopeScaling | None) -> bool:
         freq_R = rope_frequencies(config.head_dim, theta=config.rope_theta)
@@ -120,18 +122,18 @@ def scaling_of(divisor_R: Float32[Tensor, "R"], config: LlamaConfig) -> RopeScal
                                       original_max_seq_len=original)
                 if turns_alike(scaling):
                     return scaling
-    raise ValueError(f"{DIVISORS} must be the divisors of a scaling as in Llama 3.1; no such "
-                     f"scaling has {[round(x, 4) for x in divisor_R.tolist()]}. Load a Llama, or "
-                     "another format of it")
+    raise ValueError(f"{DIVISORS} must be the divisors of a scaling as in Llama 3.1; got "
+                     f"{[round(x, 4) for x in divisor_R.tolist()]}, which no such scaling has. "
+                     "Load a Llama, or another format of it")
 
 
 def config_from(
     facts: Mapping[str, Any], tensors: Mapping[str, PackedEntry], divisors: PackedEntry | None, *,
     where: Path
 ) -> LlamaConfig:
-    """Our config from the facts of a file, its tensors and the divisors of the frequencies.
+    """Returns our config for the facts of a file, its tensors and the divisors of the frequencies.
 
-    Raises ValueError naming each fact that is missing, unknown or asks for another arithmetic.
+    Raises ValueError naming each fact that is missing, unknown, or requires other arithmetic.
     """
     _refuse_other_models(facts, where=where)
     about = {name.removeprefix("llama."): value for name, value in facts.items()
@@ -179,8 +181,8 @@ def config_from(
         wrong.append(f"{DIVISORS} is {divisors.shape} in {divisors.kind.name}, not "
                      f"{(config.head_dim // 2,)} in F32")
     if wrong:
-        raise ValueError(f"the facts in {where} must be those of its tensors; {'; '.join(wrong)}. "
-                         "Download it again")
+        raise ValueError(f"the facts in {where} must fit its tensors; {'; '.join(wrong)}. Download "
+                         "it again")
     if divisors is None:
         return config
     values = gguf_file.read_tensor(divisors, safetensors_file.mapped(divisors.file)).clone()
@@ -192,39 +194,40 @@ def config_from(
 
 
 def _refuse_other_models(facts: Mapping[str, Any], *, where: Path) -> None:
-    """Raises ValueError unless a file holds a model, and one of our architecture."""
+    """Raises ValueError unless a file holds a whole model of our architecture."""
     kind, architecture = facts.get("general.type", "model"), facts.get("general.architecture")
     if not _is_among(kind, ("model",)):
-        raise ValueError(f"a checkpoint is a whole model, and general.type in {where} is "
-                         f"{kind!r:.80}, a part that goes with one. Give the file of the model")
+        raise ValueError(f"a checkpoint must be a whole model; general.type in {where} is "
+                         f"{kind!r:.80}, only a part for a model. Give the file of the model")
     if _is_among(architecture, ("llama4",)):
-        raise ValueError(f"{where} is of a Llama 4, which is not built yet; this version has the "
-                         "text models Llama 1 to 3.3. Load one of those")
+        raise ValueError("this version has only the text models Llama 1 to 3.3; "
+                         f"{where} is a Llama 4. Load one of those")
     if not _is_among(architecture, ("llama",)):
         raise ValueError(f"general.architecture must be \"llama\"; {where} has "
                          f"{architecture!r:.80}. Only Llamas can be loaded")
 
 
 def _scaling_problems(about: Mapping[str, Any]) -> list[str]:
-    """What a file says of RoPE's scaling that cannot be computed."""
+    """Returns the problems with a file's RoPE scaling, if it cannot be computed here."""
     kind = about.get(_KIND, "linear")
     if not _is_among(kind, ("linear", "none")):
-        return [f"{_KIND} is {kind!r:.80}, and RoPE is scaled here linearly, or as in Llama 3.1 by "
-                f"the tensor {DIVISORS}"]
+        return [f"{_KIND} is {kind!r:.80}, and RoPE can be scaled only linearly, or as in Llama "
+                f"3.1 by the tensor {DIVISORS}"]
     return [f"{key} is {about[key]!r:.80}, and a number is needed" for key in _FACTORS
             if key in about and type(about[key]) not in (int, float)]
 
 
 def _of_all_layers(value: Any, n_layers: Any) -> Any:
-    """The one number in a list with one for each layer; what is no such list stays as it is."""
+    """Returns the number in a list of equal numbers for all layers, and other values unchanged."""
     is_list = isinstance(value, np.ndarray) and len(value) == n_layers
     return value[0].item() if is_list and (value == value[0]).all() else value
 
 
 def _linear_factor(about: Mapping[str, Any]) -> float:
-    """How many times slower all pairs turn: as in llama.cpp, a factor counts unless it is 0.
+    """Returns how many times slower all pairs turn.
 
-    It counts without a kind too, and not where the kind is "none".
+    As in llama.cpp, a factor counts unless it is 0. It also counts if the file has no kind of
+    scaling, but not if the kind is "none".
     """
     factors = [about[key] for key in _FACTORS if key in about]
     if not factors or factors[0] == 0 or about.get(_KIND) == "none":
@@ -233,7 +236,7 @@ def _linear_factor(about: Mapping[str, Any]) -> float:
 
 
 def _shortest(value: Any) -> float:
-    """The number with the fewest digits that is the same in fp32: 1e-5, not 0.0000099999997."""
+    """Returns the shortest number that is the same in fp32: 1e-5, not 0.0000099999997."""
     return float(str(np.float32(value)))
 
 

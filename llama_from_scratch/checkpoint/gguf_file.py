@@ -1,9 +1,8 @@
 """One GGUF file: facts by name, a list of tensors, then the bytes of the tensors.
 
-The list has the name, kind, shape and place of each tensor. Everything that the header claims is
-held against the file's true size before a byte is allocated, so a forged or cut file is refused,
-never believed. A tensor is read in place, one at a time; packed ones are unpacked piece by
-piece.
+The list has the name, kind, shape and place of each tensor. Everything in the header is checked
+against the real size of the file before memory is allocated, so that a forged or cut file is
+refused. Tensors are read one at a time, in place. Packed tensors are unpacked piece by piece.
 
 Notebook 18. The format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
 """
@@ -60,9 +59,9 @@ class PackedEntry:
 
 @record
 class Header:
-    """What a file says of itself.
+    """The header of a file.
 
-    `facts`: by name, arrays of numbers as numpy's. `tensors`: by name.
+    `facts`: by name; lists of numbers are numpy arrays. `tensors`: by name.
     """
 
     facts: dict[str, Any]
@@ -70,11 +69,11 @@ class Header:
 
 
 class NotRead(ValueError):
-    """The file may well be whole, and this version does not read what it holds."""
+    """The file may be intact, but this version cannot read its content."""
 
 
 def is_one(path: Path) -> bool:
-    """Is there a GGUF file at `path`, or one of the formats before it, by its first bytes?"""
+    """Returns whether the file at `path` begins like a GGUF file or a file of an earlier format."""
     if not path.is_file():
         return False
     with opened(path, need="a checkpoint needs a file", may_be_empty=True) as source:
@@ -82,9 +81,9 @@ def is_one(path: Path) -> bool:
 
 
 def header(file: str | Path) -> Header:
-    """The header of a file.
+    """Returns the header of a file.
 
-    Raises ValueError if it is missing, cut short, damaged, or of a kind that is not read.
+    Raises ValueError if it is missing, cut short, damaged, or of a kind that cannot be read.
     """
     file = Path(file)
     with opened(file, need=_NEED) as source:
@@ -92,7 +91,7 @@ def header(file: str | Path) -> Header:
             with mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 return _Reader(data).header(file)
         except NotRead as error:
-            raise ValueError(f"{plain(file)} cannot be read by this version: {error}") from None
+            raise ValueError(f"{plain(file)} cannot be read with this version: {error}") from None
         except (OSError, ValueError) as error:
             raise ValueError(f"{_NEED} at {plain(file)}; it cannot be read ({error}). Copy or "
                              "download it again") from error
@@ -101,9 +100,9 @@ def header(file: str | Path) -> Header:
 def read_tensor(
     entry: PackedEntry, data: UInt8[Tensor, "bytes"], *, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """The tensor in `dtype`, by default the file's, or fp32 if it is packed.
+    """Returns the tensor in `dtype`, by default the file's, or fp32 if it is packed.
 
-    `data`: the mapped file. A view of it if nothing changes; otherwise memory of its own.
+    `data`: the mapped file. The result is a view of it if nothing changes, or else a new tensor.
     """
     if entry.kind.unpack is None:
         plain = TensorEntry(file=entry.file, start=entry.start, dtype=DTYPES[entry.kind.name],
@@ -124,9 +123,9 @@ def write(
     file: Path, facts: Mapping[str, tuple[str, Any]],
     tensors: Iterable[tuple[str, BlockKind, Tensor]],
 ) -> None:
-    """Writes a file, all or nothing, in place of one that may be there.
+    """Writes a file, all or nothing; replaces an existing file.
 
-    `facts`: name -> (type, value), where a type is "u32", "f32", "bool", "str" or one of these in
+    `facts`: name -> (type, value). A type is "u32", "f32", "bool" or "str", or one of these in
     brackets for a list. Raises ValueError for a value that the kind cannot hold.
     """
     tensors = list(tensors)
@@ -136,9 +135,9 @@ def write(
     at = 0
     for name, kind, tensor in tensors:
         if tensor.shape[-1] % kind.n_values:
-            raise ValueError(f"{kind.name} packs {kind.n_values} neighbors of a row, so rows must "
-                             f"be a multiple of that; {name} is {tuple(tensor.shape)}. Write "
-                             "another kind")
+            raise ValueError(f"{kind.name} packs {kind.n_values} neighbors of a row, so the length "
+                             "of rows must be a multiple of that; "
+                             f"{name} is {tuple(tensor.shape)}. Write another kind")
         dims = tensor.shape[::-1]  # the format lists the innermost axis first
         head += _string(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind.number, at)
         at = _aligned(at + tensor.numel() // kind.n_values * kind.n_bytes, _ALIGNMENT)
@@ -156,8 +155,8 @@ def _packed(name: str, kind: BlockKind, values: Tensor) -> np.ndarray:
     if kind.name == "F32":
         return values.numpy().astype("<f4")
     if not values.isfinite().all() or values.abs().max() > torch.finfo(torch.float16).max:
-        raise ValueError(f"{kind.name} holds finite numbers up to 65504; {name} has others. Write "
-                         "F32")
+        raise ValueError(f"{kind.name} can hold only finite numbers up to 65504; {name} has "
+                         "others. Write F32")
     return (values.half().numpy() if kind.name == "F16"
             else pack_q8_0(values.view(-1, kind.n_values).numpy()))
 
@@ -186,7 +185,7 @@ def _aligned(at: int, alignment: int) -> int:
 
 
 class _Reader:
-    """Walks through a header; nothing is taken that would end beyond the file."""
+    """Reads a header from its beginning to its end, and never past the end of the file."""
 
     def __init__(self, data: mmap.mmap):
         self.data, self.at = data, 0
@@ -194,17 +193,17 @@ class _Reader:
     def header(self, file: Path) -> Header:
         magic = self.take(4, "the first four bytes")
         if magic in _BEFORE_GGUF:
-            raise NotRead(f"it reads GGUF files, and this one begins with {magic!r}, as those "
-                          "from before August 2023 do. Download a GGUF file of the same model")
+            raise NotRead(f"it reads GGUF files; this file begins with {magic!r}, like files from "
+                          "before August 2023. Download a GGUF file of the same model")
         if magic != MAGIC:
             raise ValueError(f"it begins with {magic!r}, not with {MAGIC!r}")
         version = self.number("I", "the version")
         if version and version % (1 << 16) == 0:
-            raise NotRead("it reads little-endian files, and this one was written for big-endian "
-                          "machines. Download the other one, or turn this one around with "
+            raise NotRead("it reads little-endian files; this file was written for big-endian "
+                          "machines. Download the little-endian file, or convert this one with "
                           "gguf_convert_endian.py of llama.cpp")
         if version not in VERSIONS:
-            raise NotRead(f"it reads versions 2 and 3 of GGUF, and this is version {version}. "
+            raise NotRead(f"it reads versions 2 and 3 of GGUF; this file has version {version}. "
                           "Download another conversion of the same model, or this file again if "
                           "it is damaged")
         n_tensors, n_facts = self.count(25, "tensors"), self.count(13, "facts")
@@ -214,15 +213,15 @@ class _Reader:
         if (type(alignment) is not int or not 0 < alignment <= _MAX_ALIGNMENT
             or alignment & (alignment - 1)):
             raise ValueError("general.alignment must be a power of two up to "
-                             f"{_MAX_ALIGNMENT}, got {alignment!r:.80}")
+                             f"{_MAX_ALIGNMENT}; got {alignment!r:.80}")
         start = expected = _aligned(self.at, alignment)
         tensors = {name: PackedEntry(file=file, start=start + offset, kind=kind, shape=shape)
                    for name, (kind, shape, offset) in claims.items()}
-        # Without overlap, gap or rest, a cut file is noticed.
+        # Tensors may not overlap or leave a gap or rest, so that a cut file is detected.
         for name, entry in sorted(tensors.items(), key=lambda item: item[1].start):
             if entry.start != expected:
-                raise ValueError(f"{name!r:.80} begins at byte {entry.start}, but what lies "
-                                 f"before it ends at {expected}")
+                raise ValueError(f"{name!r:.80} begins at byte {entry.start}, but the data before "
+                                 f"it ends at {expected}")
             end = entry.start + entry.n_bytes
             if end > len(self.data):
                 raise ValueError(f"{name!r:.80} ends at byte {end}, and the file has "
@@ -244,10 +243,11 @@ class _Reader:
         return struct.unpack("<" + code, self.take(struct.calcsize("<" + code), what))[0]
 
     def count(self, least_bytes: int, what: str) -> int:
-        """A count of things that each take at least this many bytes."""
+        """Reads a count of things that take at least `least_bytes` each, and returns it."""
         n = self.number("Q", f"the number of {what}")
         if n > (len(self.data) - self.at) // least_bytes:
-            raise ValueError(f"it is said to hold {n} {what}, and has {len(self.data)} bytes")
+            raise ValueError(f"its header claims {n} {what}, but it has only {len(self.data)} "
+                             "bytes")
         return n
 
     def string(self, what: str) -> str:
@@ -255,7 +255,7 @@ class _Reader:
         try:
             return data.decode()
         except UnicodeDecodeError:
-            raise ValueError(f"{what} is UTF-8, got {data[:40]!r}") from None
+            raise ValueError(f"{what} must be UTF-8; got {data[:40]!r}") from None
 
     def value(self) -> Any:
         kind = self.number("I", "the type of a value")
@@ -265,9 +265,9 @@ class _Reader:
         if kind == _STRING:
             return self.string("a text")
         if kind not in _SCALARS:
-            raise ValueError(f"a value's type is one of 0 to 12, got {kind}")
+            raise ValueError(f"the type of a value must be 0 to 12; got {kind}")
         if kind == 7 and (byte := self.number("B", "a value")) > 1:
-            raise ValueError(f"a truth value is 0 or 1, got {byte}")
+            raise ValueError(f"a bool must be 0 or 1; got {byte}")
         return bool(byte) if kind == 7 else self.number(_SCALARS[kind], "a value")
 
     def array(self) -> Any:
@@ -275,38 +275,38 @@ class _Reader:
         if kind == _STRING:
             return [self.string("a text") for _ in range(self.count(8, "texts"))]
         if kind not in _SCALARS:
-            raise ValueError(f"a list holds texts or numbers, got type {kind}")
+            raise ValueError(f"a list must hold texts or numbers; got type {kind}")
         dtype = np.dtype("<" + _SCALARS[kind])
         n = self.count(dtype.itemsize, "numbers")
         return np.frombuffer(self.take(n * dtype.itemsize, "a list"), dtype)
 
     def claim(self) -> tuple[str, tuple[BlockKind, tuple[int, ...], int]]:
-        """What the header says of a tensor: name, kind, shape and place after the header.
+        """Reads the entry of a tensor. Returns its name and (kind, shape, place after the header).
 
         The shape is in PyTorch's order.
         """
         name = self.string("a name")
         n_dims = self.number("I", f"the number of axes of {name!r:.80}")
         if not 1 <= n_dims <= _MAX_DIMS:
-            raise ValueError(f"{name!r:.80} has {n_dims} axes; a tensor has 1 to {_MAX_DIMS}")
+            raise ValueError(f"a tensor must have 1 to {_MAX_DIMS} axes; {name!r:.80} has {n_dims}")
         shape = tuple(self.number("Q", f"the shape of {name!r:.80}") for _ in range(n_dims))[::-1]
         number = self.number("I", f"the kind of {name!r:.80}")
         offset = self.number("Q", f"the place of {name!r:.80}")
         kind = KINDS.get(number)
         if kind is None:
-            raise NotRead(f"it reads tensors in {', '.join(k.name for k in KINDS.values())}, and "
+            raise NotRead(f"it reads tensors in {', '.join(k.name for k in KINDS.values())}; "
                           f"{name!r:.80} is packed as {UNREAD.get(number, number)}. "
-                          "Download the same model in another kind, such as Q4_K_M or Q8_0, or let "
-                          "llama.cpp unpack this one: llama-quantize --allow-requantize THIS.gguf "
-                          "NEW.gguf F16")
+                          "Download the same model in another kind, such as Q4_K_M or Q8_0, or "
+                          "unpack this file with llama.cpp: llama-quantize --allow-requantize "
+                          "THIS.gguf NEW.gguf F16")
         n_values = math.prod(shape)
         if (not 0 < n_values or n_values // kind.n_values * kind.n_bytes > len(self.data)
             or offset > len(self.data)):
-            raise ValueError(f"{name!r:.80} is said to be {shape} in {kind.name} at byte {offset} "
-                             f"of its data, and the file has {len(self.data)} bytes")
+            raise ValueError(f"its header claims that {name!r:.80} is {shape} in {kind.name} at "
+                             f"byte {offset} of the data, but the file has {len(self.data)} bytes")
         if shape[-1] % kind.n_values:
-            raise ValueError(f"{name!r:.80} is {shape}, and {kind.name} packs {kind.n_values} "
-                             "neighbors of a row")
+            raise ValueError(f"{kind.name} packs {kind.n_values} neighbors of a row, but "
+                             f"{name!r:.80} is {shape}")
         return name, (kind, shape, offset)
 
 
@@ -314,6 +314,6 @@ def _once(pairs: Iterable[tuple[str, Any]], what: str) -> Iterator[tuple[str, An
     seen = set()
     for name, value in pairs:
         if name in seen:
-            raise ValueError(f"the {what} {name!r:.80} occurs twice")
+            raise ValueError(f"each name must occur once; the {what} {name!r:.80} occurs twice")
         seen.add(name)
         yield name, value

@@ -1,6 +1,7 @@
 """What a GGUF file says about texts: their ends, the BOS token, the chat templates.
 
-It has one id for the end of a text, one for the end of a turn and one for the end of a message.
+A file can have one id for the end of a text, one for the end of a turn and one for the end of a
+message.
 
 Notebook 18. Source: ggml, docs/gguf.md; gguf-py, constants.py.
 """
@@ -17,16 +18,16 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 KEY = "tokenizer.ggml."
 _TEMPLATE = "tokenizer.chat_template"
 ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
-_NONE = (-1, 2**32 - 1)  # ids that say that there is no such token
+_NONE = (-1, 2**32 - 1)  # these ids mean that there is no such token
 _NAMES = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token": "unknown_token_id",
           "sep_token": "seperator_token_id", "pad_token": "padding_token_id"}
-"""By what a template calls a token: the key of its id. One of them is misspelt in the format."""
+"""Name of a token in templates -> key of its id. One key is misspelled in the format itself."""
 
 
 def read_prompting(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path) -> Prompting:
-    """What the file says.
+    """Returns what the file says about texts.
 
-    Raises ValueError for an end that is no id, or a template that is no text.
+    Raises ValueError for an end that is not an id, or a template that is not a text.
     """
     try:
         ends = {key: i for key in ENDS
@@ -36,8 +37,8 @@ def read_prompting(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path
                          "model") from error
     adds_bos = facts.get(KEY + "add_bos_token")
     if adds_bos is not None and type(adds_bos) is not bool:
-        raise ValueError(f"{KEY}add_bos_token is a truth value; {where} has {adds_bos!r:.80}. "
-                         "Download it again")
+        raise ValueError(f"{KEY}add_bos_token must be true or false; {where} has "
+                         f"{adds_bos!r:.80}. Download it again")
     eos_ids = frozenset(i for key, i in ends.items() if key == "eos_token_id")
     templates = _templates(facts, where)
     return Prompting(end_ids=frozenset(ends.values()), eos_ids=eos_ids, adds_bos=adds_bos,
@@ -45,9 +46,9 @@ def read_prompting(facts: Mapping[str, Any], config: LlamaConfig, *, where: Path
 
 
 def facts_of(tokenizer: Tokenizer | SentencePiece) -> dict[str, tuple[str, Any]]:
-    """The facts that say what `read_prompting` reads.
+    """Returns the facts that `read_prompting` reads.
 
-    Raises ValueError for more ends than the format has words for.
+    Raises ValueError for more ends than the format can store.
     """
     said, special = tokenizer.prompting, tokenizer.special_ids
     eos = min(said.eos_ids, default=tokenizer.eos_id)
@@ -61,7 +62,7 @@ def facts_of(tokenizer: Tokenizer | SentencePiece) -> dict[str, tuple[str, Any]]
         if left and key not in keys:
             keys[key] = left.pop(0)
     if left:
-        raise ValueError("a GGUF file has words for three ids that end a text, and this tokenizer "
+        raise ValueError("a GGUF file can store at most three ids that end a text; this tokenizer "
                          f"has {len(tokenizer.stop_ids)}: {sorted(tokenizer.stop_ids)}. Write "
                          "Hugging Face's layout")
     facts = {KEY + key: ("u32", i) for key, i in keys.items()}
@@ -76,14 +77,14 @@ def facts_of(tokenizer: Tokenizer | SentencePiece) -> dict[str, tuple[str, Any]]
 def id_of(
     facts: Mapping[str, Any], key: str, *, n: int, otherwise: int | None = None
 ) -> int | None:
-    """The id that a file has for something, None if it says that there is none."""
+    """Returns the id that a file has under a key; None if the file says that there is no id."""
     if KEY + key not in facts:
         return otherwise
     value = facts[KEY + key]
     if type(value) is int and value in _NONE:
         return None
     if type(value) is not int or not 0 <= value < n:
-        raise ValueError(f"{KEY}{key} is an id below {n}, got {value!r:.80}")
+        raise ValueError(f"{KEY}{key} must be an id below {n}; got {value!r:.80}")
     return value
 
 
@@ -93,13 +94,13 @@ def _templates(facts: Mapping[str, Any], where: Path) -> dict[str, str]:
              if key == _TEMPLATE or key.startswith(_TEMPLATE + ".")}
     for name, value in found.items():
         if not isinstance(value, str):
-            raise ValueError(f"a chat template is a text; in {where} the one called {name!r:.80} "
-                             f"is {value!r:.80}. Download it again")
+            raise ValueError(f"a chat template must be a text; in {where} the one called "
+                             f"{name!r:.80} is {value!r:.80}. Download it again")
     return found
 
 
 def _token_names(facts: Mapping[str, Any]) -> dict[str, str]:
-    """The texts of the tokens that templates speak of, as far as the file has them."""
+    """Returns the texts of the tokens that templates may name, as far as the file has them."""
     tokens = facts.get(KEY + "tokens")
     ids = {name: facts.get(KEY + key) for name, key in _NAMES.items()}
     return {name: tokens[i] for name, i in ids.items()

@@ -1,7 +1,7 @@
 """A GGUF file that was split into parts: NAME-00001-of-00003.gguf and so on.
 
-Each part is a GGUF file with some of the tensors. The first has the facts of the model; all say
-which part of how many they are, and how many tensors there are in all.
+Each part is a GGUF file with some of the tensors. The first part has the facts of the model. Every
+part has its own number, the number of parts, and the number of tensors in all parts.
 
 Notebook 18. Source: llama.cpp, tools/gguf-split.
 """
@@ -25,10 +25,10 @@ _ONE_CURE = "Download all parts again, from one place"
 
 
 def whole(file: Path) -> tuple[Header, tuple[Path, ...]]:
-    """The header of a model, as if it were in one file, and its files in their order.
+    """Returns the header of a model, as if it were in one file, and its files in order.
 
-    `file`: the only one or any part. Raises ValueError if a part is missing, damaged, or of another
-    model.
+    `file`: the only file or any part. Raises ValueError if a part is missing, damaged, or of
+    another model.
     """
     header = gguf_file.header(file)
     n_parts = _whole_number(header.facts, _COUNT, file, otherwise=1, most=_MAX_PARTS)
@@ -41,34 +41,34 @@ def whole(file: Path) -> tuple[Header, tuple[Path, ...]]:
         said = (_whole_number(part.facts, _NUMBER, path, otherwise=0, most=_MAX_PARTS) + 1,
                 _whole_number(part.facts, _COUNT, path, otherwise=1, most=_MAX_PARTS))
         if said != (i + 1, n_parts):
-            raise ValueError(f"a part's name and content must say the same, and {path} is part "
-                             f"{said[0]} of {said[1]} by its content. {_ONE_CURE}")
+            raise ValueError("the name and the content of a part must give the same number; "
+                             f"{path} is part {said[0]} of {said[1]} by its content. {_ONE_CURE}")
         for key, value in part.facts.items():
             if key in (_NUMBER, "general.alignment"):
                 continue
             if key in facts and not _are_same(facts[key], value):
-                raise ValueError(f"all parts must be of one model, and {key} is "
+                raise ValueError(f"all parts must be of one model; {key} is "
                                  f"{facts[key]!r:.80} in {first_with[key]} and {value!r:.80} in "
                                  f"{path}. {_ONE_CURE}")
             facts[key] = value
             first_with.setdefault(key, path)
         if double := part.tensors.keys() & tensors.keys():
             name = min(double)
-            raise ValueError(f"each tensor is in one part, and {name!r:.80} is in "
+            raise ValueError(f"each tensor must be in one part; {name!r:.80} is in "
                              f"{tensors[name].file} and in {path}. {_ONE_CURE}")
         tensors |= part.tensors
     n_tensors = _whole_number(facts, _N_TENSORS, file, otherwise=len(tensors))
     if n_tensors != len(tensors):
-        raise ValueError(f"the parts of a model hold its {n_tensors} tensors together, and those "
-                         f"of {file} hold {len(tensors)}. {_ONE_CURE}")
+        raise ValueError(f"the parts of a model must hold its {n_tensors} tensors together; the "
+                         f"parts of {file} hold {len(tensors)}. {_ONE_CURE}")
     return Header(facts=facts, tensors=tensors), files
 
 
 def only_one_in(folder: Path) -> Path | None:
-    """The one GGUF file of a folder, or the first part of the one that is there in parts.
+    """Returns the only GGUF file of a folder, or its first part if it is split; else None.
 
-    None if there is none. Raises ValueError if there are several, or if the only ones are pointers
-    of git-lfs or may not be read; beside a whole one these are passed over.
+    Raises ValueError if there are several, or if the only ones are git-lfs pointers or cannot be
+    read. Such files are ignored if there is also one that can be read.
     """
     found: dict[str, Path] = {}
     refused: list[ValueError] = []
@@ -86,7 +86,7 @@ def only_one_in(folder: Path) -> Path | None:
                              path)
     if len(found) > 1:
         names = ", ".join(path.name for path in list(found.values())[:N_NAMED])
-        raise ValueError(f"a folder is read for the one GGUF file in it, and {folder} has "
+        raise ValueError(f"a folder must have only one GGUF file; {folder} has "
                          f"{len(found)}: {names}{', ...' if len(found) > N_NAMED else ''}. Give "
                          "the path of one of them")
     if refused and not found:
@@ -97,7 +97,7 @@ def only_one_in(folder: Path) -> Path | None:
 def _parts(file: Path, n_parts: int) -> tuple[Path, ...]:
     match = _NAME.fullmatch(file.name)
     if match is None or int(match["count"]) != n_parts:
-        raise ValueError(f"{file} is one of {n_parts} parts, which are found by their names: "
+        raise ValueError(f"{file} is one of {n_parts} parts, which must have the names "
                          f"NAME-00001-of-{n_parts:05}.gguf to "
                          f"NAME-{n_parts:05}-of-{n_parts:05}.gguf. Give them those names again, in "
                          "one folder, or join them: llama-gguf-split --merge FIRST.gguf WHOLE.gguf")
@@ -105,9 +105,9 @@ def _parts(file: Path, n_parts: int) -> tuple[Path, ...]:
                   for i in range(1, n_parts + 1))
     if missing := [path.name for path in files if not path.is_file()]:
         more = f" and {len(missing) - N_NAMED} more" if len(missing) > N_NAMED else ""
-        raise ValueError(f"a model in {n_parts} parts needs all of them, and {file.parent} lacks "
-                         f"{', '.join(missing[:N_NAMED])}{more}. Download what is missing to this "
-                         "folder")
+        raise ValueError(f"a model in {n_parts} parts needs all of them; {file.parent} lacks "
+                         f"{', '.join(missing[:N_NAMED])}{more}. Download the missing parts to "
+                         "this folder")
     return files
 
 
@@ -117,8 +117,8 @@ def _whole_number(
     value = facts.get(key, otherwise)
     if type(value) is not int or value < 0 or (most is not None and value > most):
         limit = "" if most is None else f" up to {most}"
-        raise ValueError(f"{key} is a whole number{limit}; {file} has {value!r:.80}. Download it "
-                         "again")
+        raise ValueError(f"{key} must be a whole number{limit}; {file} has {value!r:.80}. Download "
+                         "it again")
     return value
 
 

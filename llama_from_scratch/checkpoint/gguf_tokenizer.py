@@ -1,16 +1,16 @@
 """The tokenizer inside a GGUF file: lists of tokens, scores, kinds and merges.
 
 "llama" is SentencePiece, described by scores and kinds. "gpt2" is byte-level BPE, described as in a
-tokenizer.json by tokens in symbols for bytes and by merges; the pattern that cuts the text goes by
-a name, for Llama 3 "llama-bpe". The list is as long as the embedding, so rows that pad it have
-names too.
+tokenizer.json: by tokens written in symbols for bytes, and by merges. The pattern that cuts the
+text has a name, "llama-bpe" for Llama 3. The list is as long as the embedding, so rows that pad the
+embedding have names too.
 
-Converters changed over the years, and files of all of them are read. Before May 2024 they did not
-write the name of the pattern. llama.cpp then cuts the text by a pattern of its own and warns that
-quality suffers; here a vocabulary with the tokens that begin and end a text in Llama 3 is taken for
-what it is and cut by Llama 3's pattern, which gives the ids that the model was trained on. Some
-mark the unknown piece of Llama 2 as a control token, or the ends of Llama 3 as ordinary ones; what
-a file says an id is for decides, as in llama.cpp.
+Converters have changed over the years, and the files of all of them can be read. Before May 2024
+they did not write the name of the pattern. For such a file llama.cpp uses a pattern of its own and
+warns that quality suffers. Here a vocabulary with the tokens that begin and end a text in Llama 3
+is cut by Llama 3's pattern, which gives the ids that the model was trained on. Some converters mark
+the unknown piece of Llama 2 as a control token, or the ends of Llama 3 as ordinary tokens. The key
+under which a file has an id decides then, as in llama.cpp.
 
 Notebook 18. Source: ggml, docs/gguf.md; llama.cpp, convert_hf_to_gguf.py.
 """
@@ -40,26 +40,26 @@ _LLAMA_3 = [{"type": "Split", "pattern": {"Regex": LLAMA3_PATTERN}, "behavior": 
              "invert": False}, _BYTE_LEVEL]
 _STEPS: dict[str, list[dict]] = dict.fromkeys(_LLAMA_3_NAMES, _LLAMA_3) | {
     "gpt-2": [_GPT_2], "smollm": [{"type": "Digits", "individual_digits": True}, _GPT_2]}
-"""The steps of a tokenizer.json by the names that GGUF has for them."""
+"""Name of a pattern in GGUF -> the steps of a tokenizer.json."""
 _LLAMA_3_SPECIAL = frozenset(released.LLAMA_3) | frozenset(released.LLAMA_3_1)
 
 
 def read_tokenizer(
     facts: Mapping[str, Any], config: LlamaConfig | None, *, where: Path
 ) -> AnyTokenizer:
-    """The tokenizer of a file.
+    """Returns the tokenizer of a file.
 
-    `config`: None where the file has no model. Raises ValueError if it has no tokenizer, a damaged
-    one, or one that is of no Llama up to 3.3.
+    `config`: None if the file has no model. Raises ValueError if the file has no tokenizer, a
+    damaged tokenizer, or a tokenizer of no Llama up to 3.3.
     """
     try:
         model = facts.get(KEY + "model")
         if not isinstance(model, str) or model not in ("llama", "gpt2"):
             raise ValueError(f"{KEY}model must be \"llama\" (SentencePiece) or \"gpt2\" "
-                             f"(byte-level BPE), got {model!r:.80}")
+                             f"(byte-level BPE); got {model!r:.80}")
         for key in ("add_bos_token", "add_eos_token", "add_space_prefix"):
             if type(value := facts.get(KEY + key, True)) is not bool:
-                raise ValueError(f"{KEY}{key} is true or false, got {value!r:.80}")
+                raise ValueError(f"{KEY}{key} must be true or false; got {value!r:.80}")
         tokens = _texts(facts, "tokens")
         is_pieces = model == "llama"
         kinds = _kinds(facts, tokens, is_pieces=is_pieces)
@@ -71,7 +71,7 @@ def read_tokenizer(
     except ValueError as error:
         raise ValueError(f"the tokenizer in {where} cannot be read: {error}. Load the checkpoint "
                          "that the file was made from, or another conversion of it") from error
-    # where the numbers are equal, each row has a name, if only of padding
+    # If the numbers are equal, each row has a token, even if it is only padding.
     if config is not None and len(tokens) != config.vocab_size:
         tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(where))
     return tokenizer
@@ -80,14 +80,14 @@ def read_tokenizer(
 def facts_of(
     tokenizer: AnyTokenizer, config: LlamaConfig
 ) -> dict[str, tuple[str, Any]]:
-    """The facts by which a file describes a tokenizer.
+    """Returns the facts that describe a tokenizer.
 
-    Raises ValueError for one that the format has no words for.
+    Raises ValueError for a tokenizer that the format cannot describe.
     """
     if isinstance(tokenizer, tokenizer_json.JsonTokenizer):
-        raise ValueError("a GGUF file has names for the steps of Llama's own tokenizers, and this "
-                         "one has steps, ids or added tokens of another kind; write Hugging Face's "
-                         "layout or our own")
+        raise ValueError("a GGUF file can describe only the steps of Llama's own tokenizers; this "
+                         "tokenizer has steps, ids or added tokens of another kind. Write Hugging "
+                         "Face's layout or our own")
     if isinstance(tokenizer, SentencePiece):
         facts, tokens, kinds = _facts_of_pieces(tokenizer)
     else:
@@ -102,17 +102,17 @@ def facts_of(
 
 
 def _kinds(facts: Mapping[str, Any], tokens: list[str], *, is_pieces: bool) -> list[Kind]:
-    """What each token is.
+    """Returns the kind of each token.
 
-    Where a file has ids that begin or end a text or a turn, these are control tokens, whatever kind
-    it gives them. Without a list of kinds, names and these ids say what is not ordinary.
+    Ids that the file uses to begin or end a text or a turn are control tokens, even if their kind
+    in the file is another. Without a list of kinds, the kinds come from these ids and from names.
     """
     n = len(tokens)
     framing = [id_of(facts, key, n=n) for key in ("bos_token_id", *ENDS)]
     if KEY + "token_type" in facts:
         numbers = _numbers(facts, "token_type", n, whole=True)
         if wrong := sorted(set(numbers).difference(Kind)):
-            raise ValueError(f"{KEY}token_type has a number from 1 to 6 for each token, got "
+            raise ValueError(f"{KEY}token_type must have a number from 1 to 6 for each token; got "
                              f"{wrong[:4]}")
         kinds = [Kind(i) for i in numbers]
     else:
@@ -133,18 +133,18 @@ def _kinds(facts: Mapping[str, Any], tokens: list[str], *, is_pieces: bool) -> l
 
 
 def _pieces(facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]) -> SentencePiece:
-    """The tokenizer of Llama 1 and 2.
+    """Returns a tokenizer of the kind of Llama 1 and 2.
 
-    User-defined pieces have real blanks in files. Rows that no token uses, between others, become
-    control tokens: no text becomes one, and they decode to nothing.
+    Files write user-defined pieces with real spaces. Unused rows between other rows become control
+    tokens, because no text is encoded as a control token, and it decodes to nothing.
     """
     scores = _numbers(facts, "scores", len(facts[KEY + "tokens"]), whole=False)
     n = len(tokens)
     bos, eos = (id_of(facts, f"{name}_token_id", n=n, otherwise=i)
                 for name, i in (("bos", 1), ("eos", 2)))
     if wrong := [name for name, i in (("bos", bos), ("eos", eos)) if i is None or i >= n]:
-        raise ValueError(f"a text begins and ends with a token, and {KEY}{wrong[0]}_token_id "
-                         "names none")
+        raise ValueError("there must be tokens that begin and end a text; "
+                         f"{KEY}{wrong[0]}_token_id names none")
     texts = [token.replace(" ", BLANK) if kind == Kind.USER_DEFINED else token
              for token, kind in zip(tokens, kinds, strict=True)]
     kinds = [Kind.CONTROL if kind == Kind.UNUSED else kind for kind in kinds]
@@ -156,18 +156,18 @@ def _pieces(facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]) -> S
 def _bytes_tokenizer(
     facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]
 ) -> AnyTokenizer:
-    """The tokenizer of Llama 3, or of a model that cuts otherwise and merges bytes as it does.
+    """Returns the tokenizer of Llama 3, or one that merges bytes like it but cuts text differently.
 
-    All tokens that are not ordinary are added ones, and special unless a user defined them.
+    All tokens that are not ordinary are added tokens, and they are special unless user-defined.
     """
     pre = facts.get(KEY + "pre", "default")
     is_unnamed = isinstance(pre, str) and pre == "default" and {*BEGIN_AND_END} <= {*tokens}
     steps = _STEPS.get(_LLAMA_3_NAMES[0] if is_unnamed else pre if isinstance(pre, str) else "")
     if steps is None:
-        raise ValueError(f"{KEY}pre names the steps that cut the text, one of "
-                         f"{', '.join(_STEPS)}, got {facts.get(KEY + 'pre')!r:.80}")
+        raise ValueError(f"{KEY}pre must name the steps that cut the text, one of "
+                         f"{', '.join(_STEPS)}; got {facts.get(KEY + 'pre')!r:.80}")
     if len(set(tokens)) < len(tokens):
-        raise ValueError("a token occurs twice")
+        raise ValueError("each token must occur once; one occurs twice")
     n = len(tokens)
     is_ordinary = [kind == Kind.NORMAL or (kind == Kind.BYTE and token in BYTE_OF)
                    for token, kind in zip(tokens, kinds, strict=True)]
@@ -188,8 +188,8 @@ def _facts_of_pieces(
     tokenizer: SentencePiece
 ) -> tuple[dict[str, tuple[str, Any]], list[str], list[int]]:
     if tokenizer.prefix not in ("always", "never"):
-        raise ValueError("a GGUF file's SentencePiece puts a blank in front always or never, got "
-                         f"prefix={tokenizer.prefix!r}; write Hugging Face's layout, or make the "
+        raise ValueError("a GGUF file's SentencePiece puts a space in front always or never; got "
+                         f"prefix={tokenizer.prefix!r}. Write Hugging Face's layout, or make the "
                          "tokenizer with another prefix")
     facts = {"model": ("str", "llama"), "pre": ("str", "default"),
              "scores": ("[f32]", [piece.score for piece in tokenizer.pieces]),
@@ -203,8 +203,8 @@ def _facts_of_bytes(
     tokenizer: Tokenizer
 ) -> tuple[dict[str, tuple[str, Any]], list[str], list[int]]:
     if tokenizer.pattern != LLAMA3_PATTERN:
-        raise ValueError("a GGUF file has a name for the pattern of Llama 3, and none for "
-                         f"another; got {tokenizer.pattern!r:.80}. Write Hugging Face's layout")
+        raise ValueError("a GGUF file can name only the split pattern of Llama 3; got "
+                         f"{tokenizer.pattern!r:.80}. Write Hugging Face's layout")
     model = tokenizer_json.to_json(tokenizer)["model"]
     facts = {"model": ("str", "gpt2"), "pre": ("str", _LLAMA_3_NAMES[0]),
              "merges": ("[str]", model["merges"])}
@@ -215,7 +215,7 @@ def _facts_of_bytes(
 
 def _texts(facts: Mapping[str, Any], key: str) -> list[str]:
     if not isinstance(values := facts.get(KEY + key), list):
-        raise ValueError(f"{KEY}{key} is a list of texts, got {values!r:.80}")
+        raise ValueError(f"{KEY}{key} must be a list of texts; got {values!r:.80}")
     return values
 
 
@@ -223,6 +223,6 @@ def _numbers(facts: Mapping[str, Any], key: str, n: int, *, whole: bool) -> list
     values = facts.get(KEY + key)
     if (not isinstance(values, np.ndarray) or values.dtype.kind not in ("iu" if whole else "iuf")
         or len(values) != n):
-        raise ValueError(f"{KEY}{key} is a list of {n} {'whole ' if whole else ''}numbers, got "
-                         f"{values!r:.80}")
+        raise ValueError(f"{KEY}{key} must be a list of {n} {'whole ' if whole else ''}numbers; "
+                         f"got {values!r:.80}")
     return values.tolist()

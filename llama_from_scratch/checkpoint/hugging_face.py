@@ -1,8 +1,8 @@
 """Checkpoints in Hugging Face's layout: config.json, safetensors and tokenizer files.
 
-The weights are in one file, or in several with an index. Most Llamas travel in this form. Reading
-is lazy and strict: the headers of all files are held against the config before a weight is touched.
-The rows of wq and wk change their order on the way (`names`), the values never do.
+The weights are in one file, or in several files with an index. Most Llamas are published in this
+layout. Reading is lazy and strict: the headers of all files are checked against the config before
+any weight is read. Reading reorders the rows of wq and wk (`names`) but never changes values.
 
 Notebook 18. Llama 1 to 3.3. Source: transformers, models/llama.
 """
@@ -31,10 +31,10 @@ from llama_from_scratch.model.transformer import Llama
 
 
 def open_checkpoint(folder: str | Path) -> Opened:
-    """The checkpoint in `folder`, its weights not yet read.
+    """Returns the checkpoint in `folder`, its weights not yet read.
 
-    Raises ValueError if the folder lacks a file, a file is damaged, the config describes another
-    arithmetic than ours, or the tensors are not exactly those of the config.
+    Raises ValueError if a file is missing or damaged, if the config describes arithmetic that is
+    not built here, or if the tensors do not fit the config exactly.
     """
     folder = Path(folder)
     about = read_json(folder / "config.json")
@@ -50,7 +50,7 @@ def open_checkpoint(folder: str | Path) -> Opened:
         found[embedding] = found.pop(head)  # one matrix, stored under its other name
     if config.is_tied and head in found:
         if not safetensors_file.are_same(found[embedding], found[head]):
-            raise ValueError("tie_word_embeddings makes the head the embedding itself, but "
+            raise ValueError("with tie_word_embeddings the head must be the embedding itself; "
                              f"{folder} holds a {head} with other values than {embedding}. Set "
                              f"tie_word_embeddings to false in config.json, or remove {head}")
         del found[head]
@@ -71,9 +71,9 @@ def write(
 ) -> None:
     """Writes `model` and `tokenizer` to `folder`, which must be new or empty, all or nothing.
 
-    `shard_bytes`: starts another file before one grows larger than this. Tensors keep their dtype;
-    a tied head is stored once, in the embedding. Raises ValueError if the model is not what its
-    config describes, or if the tokenizer has ids that the model does not know.
+    `shard_bytes`: starts a new file before one grows larger than this. Tensors keep their dtype. A
+    tied head is stored once, as the embedding. Raises ValueError if the model is not what its
+    config describes, or if the tokenizer has ids without a row in the embedding.
     """
     refuse_undescribed(model)
     tokenizer_files.refuse_other_vocabulary(tokenizer, model.config, where=str(folder))
@@ -99,21 +99,25 @@ def write(
 
 
 def _refuse_quantized(about: Any, where: Path) -> None:
-    """Raises ValueError for a key whose removal would not make the weights readable."""
+    """Raises ValueError if the config says that the weights are quantized.
+
+    The later check of unknown keys would advise to remove the key, which would not help.
+    """
     keys = ("quantization_config", "quantization")
     if named := [key for key in keys if isinstance(about, dict) and about.get(key) is not None]:
-        raise ValueError(f"{where} has a {named[0]}, so the weights are quantized, which cannot be "
-                         "read from safetensors. Take the checkpoint that it was made from, or its "
-                         "GGUF file")
+        raise ValueError("safetensors with quantized weights cannot be read; "
+                         f"{where} has a {named[0]}. Use the checkpoint that it was made from, or "
+                         "its GGUF file")
 
 
 def _tensors(
     how: Translation, entries: Mapping[str, TensorEntry], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Views of the mapped files where nothing changes, otherwise memory of its own.
+    """Returns each tensor: a view of its mapped file if nothing changes, or else a new tensor.
 
-    That holds where the dtype or the order of rows changes; one tensor at a time. What has been
-    read of a mapped file counts as ours until it is closed, so what is copied is mapped for itself.
+    A new tensor is made if the dtype or the order of rows changes, one at a time. The parts of a
+    mapped file that were read count as our memory until the mapping is closed. So a tensor that is
+    copied gets its own mapping.
     """
     whole = {file: safetensors_file.mapped(file)
              for file in {entry.file for entry in entries.values()}}
@@ -132,5 +136,5 @@ def _tensors(
 
 
 def _ends(ids: Set[int]) -> dict[str, int | list[int]]:
-    """The entry that names these ends of a text: none, an id or several."""
+    """Returns the JSON entry for these ends of a text: empty, one id, or a list."""
     return {"eos_token_id": sorted(ids) if len(ids) > 1 else next(iter(ids))} if ids else {}

@@ -1,7 +1,7 @@
-"""config.json in Hugging Face's layout <-> our config, in the words of transformers 4 and 5.
+"""config.json in Hugging Face's layout, with the keys of transformers 4 and 5 <-> our config.
 
-A key that would change the arithmetic is refused, never skipped; a key that is absent has the
-default of transformers.
+A key that would change the arithmetic is refused and never ignored. A missing key has the default
+of transformers.
 
 Notebook 18. Llama 1 to 3.3. Source: transformers, models/llama/configuration_llama.py and
 modeling_rope_utils.py.
@@ -18,19 +18,19 @@ from llama_from_scratch.config import LlamaConfig, RopeScaling
 
 _SIZES = {"hidden_size": "dim", "num_attention_heads": "n_heads", "vocab_size": "vocab_size"}
 _NEEDED = (*_SIZES, "intermediate_size", "num_hidden_layers")
-# Read by `config_from`, which knows what they mean.
+# `config_from` reads these.
 _READ = {*_NEEDED, "model_type", "architectures", "num_key_value_heads", "head_dim",
          "max_position_embeddings", "rms_norm_eps", "rope_theta", "rope_scaling",
          "rope_parameters", "sliding_window", "layer_types", "quantization_config", "quantization"}
-# What a Llama computes. Another value is another model; null says nothing, as in every key.
+# What a Llama computes; another value means another model. null means the default, as in every key.
 _MUST_BE = {"hidden_act": ("silu", "swish"), "attention_dropout": (0,), "hidden_dropout": (0,),
             "partial_rotary_factor": (1,), "rotary_pct": (1,), "rope_interleaved": (False,),
             "residual_multiplier": (1,), "embedding_multiplier": (1,), "logits_scaling": (1,),
             "logit_scale": (1,), "use_qk_norm": (False,), "qk_layernorm": (False,),
             "use_bias": (False,), "num_experts": (0,), "num_local_experts": (0,)}
 _CLAIMS = ("attention_bias", "mlp_bias", "tie_word_embeddings", "use_sliding_window")
-# What does not change the logits: about training, generation, files and the program that wrote
-# them.
+# Keys that do not change the logits. They are about training, generation, files and the program
+# that wrote the files.
 _IGNORED = {
     # the program that wrote the file, and where it came from
     "_name_or_path", "_commit_hash", "_from_model_config", "_post_init_done",
@@ -51,7 +51,7 @@ _IGNORED = {
     "initializer_range", "loss_type", "problem_type", "finetuning_task", "task_specific_params",
     "neftune_noise_alpha", "id2label", "label2id", "num_labels", "ignore_index",
     "tf_legacy_loss", "pruned_heads", "max_sequence_length", "model_max_length",
-    # kinds of models that a Llama is not, whose keys every config has
+    # other kinds of models; every config has these keys
     "is_decoder", "is_encoder_decoder", "add_cross_attention", "cross_attention_hidden_size",
     "tie_encoder_decoder", "decoder_start_token_id",
     # the tokenizer
@@ -81,30 +81,30 @@ _LATER = {"mllama": "the vision encoder and cross-attention of Llama 3.2 Vision"
 
 
 _ARCHITECTURES = (["LlamaForCausalLM"], ["LLaMAForCausalLM"])
-"""The second is how the first converters spelled it."""
+"""The first converters used the second spelling."""
 
 
 def config_from(
     about: Any, *, where: str | Path = "config.json", max_layers: int | None = None
 ) -> LlamaConfig:
-    """Our config from the content of a config.json, in the words of transformers 4 or 5.
+    """Returns our config for the content of a config.json, with the keys of transformers 4 or 5.
 
-    A key that is absent has the default of their `LlamaConfig`. `max_layers`: refuses more, as a
-    forged number would allocate. Raises ValueError naming each key that is missing, unknown or asks
-    for another arithmetic.
+    A missing key has the default of their `LlamaConfig`. `max_layers`: refuses more layers, because
+    a forged number would allocate memory. Raises ValueError naming each key that is missing,
+    unknown, or requires other arithmetic.
     """
     if not isinstance(about, Mapping):
         raise ValueError(f"{where} must hold a JSON object; got {type(about).__name__}. Download "
                          "it again")
     kind = about.get("model_type")
     if isinstance(kind, str) and kind in _LATER:
-        raise ValueError(f"{where} is of a {kind!r} model, which needs {_LATER[kind]}; this "
-                         "version has the text models Llama 1 to 3.3. Load one of those")
+        raise ValueError(f"this version has only the text models Llama 1 to 3.3; {where} is for a "
+                         f"{kind!r} model, which needs {_LATER[kind]}. Load one of those")
     if kind != "llama":
         raise ValueError(f"{where} must say \"model_type\": \"llama\"; got {kind!r}. Only Llamas "
                          "can be loaded")
     if (made_for := about.get("architectures")) is not None and made_for not in _ARCHITECTURES:
-        raise ValueError(f"{where} must be of a LlamaForCausalLM, which predicts the next token; "
+        raise ValueError(f"{where} must be for a LlamaForCausalLM, which predicts the next token; "
                          f"got {made_for!r:.80}. Load a language model")
     about = {key: value for key, value in about.items() if value is not None}
     problems = [f"{key} is missing" for key in _NEEDED if key not in about]
@@ -145,16 +145,16 @@ def config_from(
 
 
 def _windows(about: Mapping[str, Any]) -> list[str]:
-    """What of a config lets a token see less than everything before it, in words.
+    """Returns the problems with a config in which a token does not see all earlier tokens.
 
-    A window that is switched off, or is as long as the context, hides nothing.
+    A window that is switched off, or is as long as the context, is no problem.
     """
     problems = []
     window, context = about.get("sliding_window"), about.get("max_position_embeddings", 2048)
     if about.get("use_sliding_window", True) and window is not None and (
             type(window) is not int or type(context) is not int or window < context):
-        problems.append(f"sliding_window is {window!r:.80}, and only null can be computed, or no "
-                        "less than max_position_embeddings")
+        problems.append(f"sliding_window is {window!r:.80}, and only null can be computed, or at "
+                        "least max_position_embeddings")
     kinds, n_layers = about.get("layer_types"), about.get("num_hidden_layers")
     if kinds is not None and (not isinstance(kinds, list) or len(kinds) != n_layers
                               or any(kind != "full_attention" for kind in kinds)):
@@ -169,14 +169,13 @@ _NEUTRAL_AT_FACTOR_ONE = {
     "dynamic": ("original_max_position_embeddings",),
     "yarn": ("original_max_position_embeddings", "beta_fast", "beta_slow", "truncate"),
 }
-"""Kinds of scaling that leave all angles as they are when their factor is 1, and what then has no
-effect."""
+"""Kinds of scaling that change no angle if their factor is 1, and the keys without effect then."""
 
 
 def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScaling | None, Any]:
-    """theta, scaling as in Llama 3.1, and the factor of linear scaling; the numbers not checked.
+    """Returns theta, scaling as in Llama 3.1, and the factor of linear scaling, all unchecked.
 
-    transformers 5 has both in "rope_parameters", 4 in two keys.
+    transformers 5 has theta and scaling in "rope_parameters", 4 in two keys.
     """
     old, new = about.get("rope_scaling", {}), about.get("rope_parameters", {})
     if not isinstance(old, Mapping) or not isinstance(new, Mapping):
@@ -191,7 +190,7 @@ def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScal
     thetas = [part["rope_theta"] for part in (about, old, new) if "rope_theta" in part] or [1e4]
     if (len(kinds) > 1 or any(theta != thetas[0] for theta in thetas)
         or any(old[k] != new[k] for k in old.keys() & new.keys())):
-        raise ValueError(f"{where} says several things about RoPE: {old} and {new}, theta "
+        raise ValueError(f"{where} must describe RoPE in one way; it has {old} and {new}, theta "
                          f"{thetas}. Keep one of them")
     theta, kind = thetas[0], kinds.pop()
     keys = {"factor": "factor", "low_freq_factor": "low_freq_factor",
@@ -205,18 +204,18 @@ def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScal
         kind, given = "default", given - {"factor", *_NEUTRAL_AT_FACTOR_ONE[kind]}
     if kind == "default":
         if given:
-            raise ValueError(f"unscaled RoPE has theta and nothing else; {where} also has "
-                             f"{', '.join(sorted(given))}")
+            raise ValueError(f"unscaled RoPE must have only theta; {where} also has "
+                             f"{', '.join(sorted(given))}. Remove it, or name the kind of scaling")
         return theta, None, 1.0
     if kind == "linear" and given - set(_NEUTRAL_AT_FACTOR_ONE[kind]) == {"factor"}:
         return theta, None, said["factor"]
     if kind not in ("llama3", "linear"):
-        raise ValueError("RoPE is scaled as in Llama 3.1 (\"llama3\"), by one factor "
-                         f"(\"linear\"), or not at all (\"default\"); {where} asks for "
-                         f"{kind!r:.80}, which is not built")
+        raise ValueError("RoPE can be scaled as in Llama 3.1 (\"llama3\"), by one factor "
+                         f"(\"linear\"), or not at all (\"default\"); {where} requires "
+                         f"{kind!r:.80}, which is not built here")
     if kind == "linear" or given != keys.keys():
         needed = "factor" if kind == "linear" else ", ".join(keys)
-        raise ValueError(f"\"{kind}\" scaling of RoPE has just {needed}; {where} has "
+        raise ValueError(f"\"{kind}\" scaling of RoPE must have exactly {needed}; {where} has "
                          f"{', '.join(sorted(given)) or 'nothing'}")
     try:
         return theta, RopeScaling(**{ours: rope[theirs] for theirs, ours in keys.items()}), 1.0
@@ -225,26 +224,25 @@ def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScal
 
 
 def config_to(config: LlamaConfig, *, dtype: torch.dtype) -> dict[str, Any]:
-    """The content of a config.json, in the words that transformers 4 and 5 both read.
+    """Returns the content of a config.json, with keys that both transformers 4 and 5 read.
 
-    Raises ValueError for layers and biases that it has no words for.
+    Raises ValueError for layers and biases that it cannot describe.
     """
     ffn_dim = ffn_dim_of(config, rule=(
-        "a config.json of a Llama has layers that all turn their heads and see everything before "
-        "them"))
+        "all layers in a config.json of a Llama must use RoPE and attend to all earlier tokens"))
     if config.dim % config.n_heads:
-        raise ValueError("transformers takes a Llama only if num_attention_heads divides "
+        raise ValueError("transformers loads a Llama only if num_attention_heads divides "
                          f"hidden_size; got {config.n_heads} heads and dim={config.dim}. Write "
                          "another format")
     if config.rope_scaling is not None and config.rope_linear_factor != 1:
-        raise ValueError("a config.json scales RoPE in one way; got "
+        raise ValueError("a config.json can scale RoPE in only one way; got "
                          f"rope_linear_factor={config.rope_linear_factor} and "
                          f"{config.rope_scaling}. Write another format")
     biases = biases_of(config)
     if biases["qkv"] != biases["wo"]:
-        raise ValueError("a config.json of a Llama has one key for the biases of wq, wk, wv and "
-                         f"wo; got has_qkv_bias={biases['qkv']} and has_wo_bias={biases['wo']}. "
-                         "Write another format")
+        raise ValueError("a config.json of a Llama has only one key for the biases of wq, wk, wv "
+                         f"and wo; got has_qkv_bias={biases['qkv']} and "
+                         f"has_wo_bias={biases['wo']}. Write another format")
     about = {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama",
         "attention_bias": biases["qkv"], "mlp_bias": biases["ffn"], "hidden_act": "silu",

@@ -1,7 +1,7 @@
-"""What a checkpoint is and what it would take to run it, from its headers alone: no weight is read.
+"""Describes a checkpoint and the memory that it needs, from its headers; no weight is read.
 
-Files rarely say which Llama they hold, but its sizes and its arithmetic do: they are held against
-every published model.
+Files rarely say which Llama they hold. So its sizes and its arithmetic are compared with every
+published model.
 
 Notebook 18.
 """
@@ -34,7 +34,7 @@ _ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "rope_linear_factor", "
 
 
 def facts(opened: Opened) -> dict[str, str]:
-    """What is known of a checkpoint, in words, as a table: its rows by name.
+    """Returns a table that describes a checkpoint: name of the row -> text.
 
     Raises ValueError if its tokenizer is damaged.
     """
@@ -59,7 +59,7 @@ def facts(opened: Opened) -> dict[str, str]:
         **({"biases": _biases(config)} if _biases(config) else {}),
         "vocabulary": f"{config.vocab_size:,}",
         "chat format": found.name if found else "none" if marks is None
-                       else f"not said; the marks for turns are those of {marks.name}",
+                       else f"not named; the special tokens are for {marks.name}",
         "a text ends at": ", ".join(_token_names(opened)) or "its length",
     }
     for as_dtype in dict.fromkeys([dtype or torch.float32, torch.bfloat16]):
@@ -68,9 +68,9 @@ def facts(opened: Opened) -> dict[str, str]:
 
 
 def memory(config: LlamaConfig, dtype: torch.dtype) -> str:
-    """The memory that a model takes to run in a dtype, in words.
+    """Returns a text about the memory that a model needs in a dtype.
 
-    Weights, and the KV cache for a token and for the whole context.
+    It names the weights, and the KV cache per token and for the whole context.
     """
     per_token = config.kv_bytes_per_token(dtype.itemsize)
     return (f"weights {size(config.n_params * dtype.itemsize)}, KV cache {size(per_token)} a "
@@ -78,7 +78,7 @@ def memory(config: LlamaConfig, dtype: torch.dtype) -> str:
 
 
 def size(n_bytes: int) -> str:
-    """Bytes with three digits, in thousands: 13_476_831_232 -> "13.5 GB"."""
+    """Returns a number of bytes with three digits and a unit: 13_476_831_232 -> "13.5 GB"."""
     value, unit = float(n_bytes), "bytes"
     for larger in ("kB", "MB", "GB", "TB"):
         if value < 999.5:
@@ -88,9 +88,9 @@ def size(n_bytes: int) -> str:
 
 
 def release(config: LlamaConfig) -> str:
-    """Which published model has this config, by name.
+    """Returns the name of the published model that has this config.
 
-    Or the one of the same shape and what differs, or that it is none of them.
+    Or the name of one of the same shape and the differences, or a text that there is no such model.
     """
     if same := [name for name, row in FAMILY.items() if row.config == config]:
         return " or ".join(same)
@@ -105,9 +105,9 @@ def release(config: LlamaConfig) -> str:
 
 
 def _licenses(opened: Opened) -> dict[str, str]:
-    """Under which license Meta released this model, and what the file of a license says.
+    """Returns rows about Meta's license of this model, and about a license file.
 
-    Another maker's model may have the same config as one of Meta's, so both are shown.
+    A model of another maker may have the same config as one of Meta's, so both are shown.
     """
     rows = {}
     same = [row for row in FAMILY.values() if row.config == opened.config]
@@ -120,9 +120,9 @@ def _licenses(opened: Opened) -> dict[str, str]:
 
 
 def license_beginning(where: Path) -> str | None:
-    """The name of a LICENSE file in a folder, or beside a file, and its first line, in one line.
+    """Returns the name of a LICENSE file and its first line, in one line; None if there is none.
 
-    None where there is none. Characters that a terminal would obey are shown escaped.
+    It searches `where` if that is a folder, or else its folder. Control characters are escaped.
     """
     is_folder = where.is_dir()
     files = (where if is_folder else where.parent).iterdir()
@@ -130,7 +130,7 @@ def license_beginning(where: Path) -> str | None:
                    and file.is_file())
     if not found:
         return None
-    named = plain(found[0].name) + ("" if is_folder else ", beside it")
+    named = plain(found[0].name) + ("" if is_folder else ", in the same folder")
     try:
         with opened_file(found[0], need="a model has a license", may_be_empty=True) as source:
             lines = source.read(4096).decode("utf-8-sig", errors="replace").splitlines()
@@ -141,7 +141,7 @@ def license_beginning(where: Path) -> str | None:
 
 
 def _biases(config: LlamaConfig) -> str:
-    """The matrices that add a bias, in words; nothing if none does."""
+    """Returns a text that lists the matrices with a bias; empty if there are none."""
     kinds = [config.feed_forward(spec) for spec in config.layers]
     has_ffn_bias = any(isinstance(kind, Dense) and kind.has_bias for kind in kinds)
     claims = {"queries, keys and values": config.has_qkv_bias,
@@ -150,11 +150,11 @@ def _biases(config: LlamaConfig) -> str:
 
 
 def chat_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | ChatTemplate | None:
-    """The format in which a model chats by what its files say; None if they say nothing of chats.
+    """Returns the chat format of a model according to its files; None if they name no format.
 
-    A template in the files is obeyed; where it writes what one of our formats does, it is that one.
-    Without a template, a model whose texts end as turns do chats in the format that its special
-    tokens are for.
+    This is the template in the files, or one of our formats if it writes the same. Without a
+    template, it is the format of the special tokens, if the model's texts end with the end of a
+    turn.
     """
     marks = marked_format(config, tokenizer)
     ours = list(dict.fromkeys(f for f in (marks, *FORMATS.values()) if f is not None))
@@ -164,10 +164,10 @@ def chat_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | ChatTemplat
 
 
 def marked_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
-    """The format that the special tokens of a tokenizer are for; None if it has none for chats.
+    """Returns the format for the special tokens of a tokenizer; None if it has none for chats.
 
-    The base model of a generation has the same ones as the model for chats. Llama 1 and 2 share a
-    tokenizer, and only the epsilon tells them apart; from Llama 3.1 on RoPE's scaling tells the
+    The base model and the chat model of a generation have the same special tokens. Llama 1 and 2
+    share a tokenizer, and only their epsilon differs. From Llama 3.1 on, RoPE's scaling shows the
     generation.
     """
     tokenizer = plainly(tokenizer)
@@ -186,13 +186,13 @@ def marked_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
 
 
 def _token_names(opened: Opened) -> list[str]:
-    """The tokens that end a text, by name, or by id where there is none."""
+    """Returns the names of the tokens that end a text, or the id of a token without a name."""
     names = {i: name for name, i in opened.tokenizer().named_ids.items()}
     return [names.get(i, str(i)) for i in sorted(opened.stop_ids)]
 
 
 def _differences(config: LlamaConfig, other: LlamaConfig) -> dict[str, Any]:
-    """The fields of `config` that are not as in `other`."""
+    """Returns the fields of `config` that differ from `other`."""
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)
             if getattr(config, field.name) != getattr(other, field.name)}
 

@@ -1,4 +1,4 @@
-"""JSON files of a checkpoint: read, written in one form, and compared key by key.
+"""Reads and writes the JSON files of a checkpoint, and compares them key by key.
 
 Every error names the file.
 
@@ -15,17 +15,17 @@ from llama_from_scratch.foreign import shown
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file. Raises ValueError if the file is missing or damaged."""
+    """Returns the value in a JSON file. Raises ValueError if the file is missing or damaged."""
     return foreign.read_json(path, need="a checkpoint needs a JSON file")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value to a file that people can read, two spaces to a level."""
+    """Writes a value as readable JSON, with two spaces per level."""
     path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def differences(saved: Any, current: Any, *, where: str = "") -> list[str]:
-    """One line per key at which two JSON values differ.
+    """Returns one line for each key at which two JSON values differ.
 
     `{"dim": 64}, {"dim": 128}` -> `["dim is 64 there and 128 here"]`.
     """

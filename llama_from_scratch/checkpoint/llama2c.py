@@ -1,9 +1,10 @@
 """llama2.c's checkpoints: a short header, then every number of the model in fp32.
 
-Both sides know the order. Nothing in the file has a name, so its size is the check: it must be just
-what the header's sizes need. Version 0, the legacy one, has no mark and carries tables for RoPE
-that are not needed; version 1 has a mark and room in its header. The program runs Llama 2 alone:
-theta is 10,000 and epsilon 1e-5. The tokenizer is a file beside the model, usually tokenizer.bin.
+The order of the numbers is fixed. They have no names in the file, so the check is the file's size,
+which must be exactly what the sizes in the header require. The old version 0 has no mark, and holds
+tables for RoPE that are not needed. Version 1 has a mark, and unused room in its header. The
+program llama2.c runs only Llama 2: theta is 10,000 and epsilon 1e-5. The tokenizer is in another
+file of the same folder, usually tokenizer.bin.
 
 Notebook 18. Source: karpathy/llama2.c, export.py and run.c.
 """
@@ -41,9 +42,9 @@ MODEL, TOKENIZER = "model.bin", "tokenizer.bin"
 _NEED = "a checkpoint needs a whole llama2.c file"
 _MAGIC = b"24ka"  # 0x616b3432, the lowest byte first
 _SIZES = ("dim", "ffn_dim", "n_layers", "n_heads", "n_kv_heads", "vocab_size", "max_seq_len")
-"""Of the header, in its order."""
+"""The sizes in the header, in order."""
 _PROMPTING = Prompting(end_ids=frozenset({1, 2}), adds_bos=True)
-"""Its run ends a text at <s>, which begins the next one in its data, and so do chats at </s>."""
+"""llama2.c ends a text at <s>, which begins the next text in its data, and a chat at </s>."""
 _HEADER_BYTES = {0: 28, 1: 256}
 _FIXED = {"norm_eps": 1e-5, "rope_theta": 1e4, "rope_scaling": None, "explicit_head_dim": None,
           "has_qkv_bias": False, "has_wo_bias": False, "rope_linear_factor": 1.0}
@@ -60,15 +61,15 @@ _ORDER = {
         *_MATRICES,
         *_FEED_FORWARD, "output.weight"),
 }
-"""The rows of the table of names in the order of each version; a row of the layers holds all
-layers, one after the other.
+"""The rows of the table of names in the order of each version. A row of a layer is stored for all
+layers together, one after the other.
 """
 
 
 def is_one(path: Path) -> bool:
-    """Is `path` named as llama2.c's files are? They have no other mark.
+    """Returns whether `path` is named like llama2.c's files, which have no other mark.
 
-    That is a .bin, or a folder whose weights are a model.bin.
+    It is then a .bin file, or a folder whose weights are in a model.bin.
     """
     if path.is_file():
         return path.suffix == ".bin"
@@ -77,10 +78,10 @@ def is_one(path: Path) -> bool:
 
 
 def open_checkpoint(path: str | Path) -> Opened:
-    """The checkpoint in a .bin file, or in a folder's model.bin, its weights not yet read.
+    """Returns the checkpoint in a .bin file, or in a folder's model.bin, its weights not yet read.
 
-    Raises ValueError if the file is missing, cut short, damaged, or of the version with whole
-    numbers.
+    Raises ValueError if the file is missing, cut short, damaged, or of the version with integer
+    weights.
     """
     path = Path(path)
     file = path / MODEL if path.is_dir() else path
@@ -103,12 +104,12 @@ def open_checkpoint(path: str | Path) -> Opened:
 def write(folder: str | Path, model: Llama, *, tokenizer: Any, version: int = 0) -> None:
     """Writes model.bin and tokenizer.bin to `folder`, which must be new or empty, all or nothing.
 
-    `version`: 0, which llama2.c's run reads, or 1. Weights become fp32. Raises ValueError for a
-    model that llama2.c would compute otherwise, or a tokenizer that has not one piece for each row
-    of the embedding.
+    `version`: 0, which llama2.c's program `run` reads, or 1. Weights become fp32. Raises ValueError
+    for a model that llama2.c would compute differently, or a tokenizer that does not have exactly
+    one piece for each row of the embedding.
     """
     if version not in _ORDER:
-        raise ValueError(f"versions that are written are {', '.join(map(str, _ORDER))}; got "
+        raise ValueError(f"versions that can be written are {', '.join(map(str, _ORDER))}; got "
                          f"{version!r}")
     refuse_undescribed(model)
     config = model.config
@@ -119,12 +120,13 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, version: int = 0)
     if not odd and biases_of(config)["ffn"]:
         wrong.append("biases in the feed-forward")
     if wrong:
-        raise ValueError(f"llama2.c runs Llama 2 and no other; this model has {', '.join(wrong)}. "
-                         "Write another format")
+        raise ValueError(f"llama2.c runs only Llama 2; this model has {', '.join(wrong)}. Write "
+                         "another format")
     if not isinstance(tokenizer, SentencePiece) or tokenizer.vocab_size != config.vocab_size:
-        raise ValueError("llama2.c has a SentencePiece tokenizer with a piece for each row of the "
-                         f"embedding, so {config.vocab_size}; got a {type(tokenizer).__name__} of "
-                         f"{tokenizer.vocab_size}. Write another format")
+        raise ValueError("llama2.c needs a SentencePiece tokenizer with one piece for each of the "
+                         f"{config.vocab_size} rows of the embedding; got a "
+                         f"{type(tokenizer).__name__} of {tokenizer.vocab_size} ids. Write another "
+                         "format")
     weights = dict(model.named_parameters())
     sizes = {"dim": config.dim, "ffn_dim": ffn_dim_of(config, rule="llama2.c has one width"),
              "n_layers": config.n_layers,
@@ -151,14 +153,14 @@ def _header(source: io.BufferedReader, file: Path) -> tuple[LlamaConfig, int]:
     version, at = (struct.unpack_from("<i", head, 4)[0],
                    8) if head.startswith(_MAGIC) and len(head) >= 8 else (0, 0)
     if version not in _ORDER or (at and version == 0):
-        raise ValueError(f"versions 0 and 1, in fp32, are read, and this is version {version}: "
+        raise ValueError(f"versions 0 and 1, in fp32, can be read; this is version {version}: "
                          "export it as one of those")
     if len(head) < _HEADER_BYTES[version]:
-        raise ValueError(f"its header is {_HEADER_BYTES[version]} bytes long, and the file has "
+        raise ValueError(f"its header must be {_HEADER_BYTES[version]} bytes long; the file has "
                          f"{n_bytes}")
     sizes = dict(zip(_SIZES, struct.unpack_from("<7i", head, at), strict=True))
     if version and (head[36] > 1 or any(head[37:])):
-        raise ValueError("a header ends with 0 or 1 and then zeros, and this one has other bytes")
+        raise ValueError("a header must end with 0 or 1 and then zeros; this one has other bytes")
     is_tied = bool(head[36]) if version else sizes["vocab_size"] > 0
     sizes["vocab_size"] *= 1 if version or is_tied else -1
     n_layers, ffn_dim = sizes.pop("n_layers"), sizes.pop("ffn_dim")
@@ -169,8 +171,8 @@ def _header(source: io.BufferedReader, file: Path) -> tuple[LlamaConfig, int]:
     n_tables = 0 if version else one.max_seq_len * one.head_dim
     needed = _HEADER_BYTES[version] + 4 * (_n_values(one) + (n_layers - 1) * per_layer + n_tables)
     if n_layers < 1 or needed != n_bytes:
-        raise ValueError(f"{n_layers} layers of {sizes} and ffn_dim {ffn_dim} take {needed} bytes, "
-                         f"and the file has {n_bytes}")
+        raise ValueError(f"{n_layers} layers of {sizes} and ffn_dim {ffn_dim} need {needed} bytes; "
+                         f"the file has {n_bytes}")
     return dataclasses.replace(one, **plain_layers(n_layers, ffn_dim=ffn_dim)), version
 
 
@@ -179,13 +181,13 @@ def _n_values(config: LlamaConfig) -> int:
 
 
 def _order(config: LlamaConfig, version: int) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Our name and the shape of all that a file holds, in its order; RoPE's tables have no name."""
+    """Yields our name and the shape of each part of a file, in order; `_TABLES` for the tables."""
     known = shapes(config)
     names: dict[str, list[str]] = {part: [] for part in _ORDER[version]}
     for _, rows in groups(known, config.n_layers):
         for name, row in rows.items():
             if row.ours not in names:
-                raise ValueError(f"llama2.c has a place for {', '.join(names)}, and none for "
+                raise ValueError(f"a llama2.c file can hold only {', '.join(names)}; got "
                                  f"{name}. Write another format")
             names[row.ours].append(name)
     for part in _ORDER[version]:
@@ -195,7 +197,7 @@ def _order(config: LlamaConfig, version: int) -> Iterator[tuple[str, tuple[int, 
 
 
 def _tables(model: Llama) -> Tensor:
-    """Cosine, then sine, of the angle of each position and pair."""
+    """Returns the cosine, then the sine, of the angle of each position and pair."""
     rotation_TR = rope_rotation(torch.arange(model.config.max_seq_len)[None],
                                 model.rope.freq_R.cpu())[0]
     return torch.stack([rotation_TR.real, rotation_TR.imag])
@@ -204,10 +206,7 @@ def _tables(model: Llama) -> Tensor:
 def _tensors(
     file: Path, places: Mapping[str, TensorEntry], dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Views of the mapped file in fp32, memory of its own in another dtype.
-
-    One tensor at a time.
-    """
+    """Yields (name, tensor): views of the mapped file in fp32, new tensors in another dtype."""
     data = safetensors_file.mapped(file)
     for name, entry in places.items():
         is_same = dtype in (None, entry.dtype)
@@ -216,17 +215,17 @@ def _tensors(
 
 
 def _tokenizer(model: Path, config: LlamaConfig) -> SentencePiece:
-    """The tokenizer among the files beside a model, whatever its name is.
+    """Returns the tokenizer from the folder of a model; its file may have any name.
 
-    Raises ValueError unless just one has as many pieces as the embedding has rows.
+    Raises ValueError unless exactly one has as many pieces as the embedding has rows.
     """
-    cure = "Copy it to there, or name it: --tokenizer PATH, or load(..., tokenizer=PATH)"
+    cure = "Copy it there, or give its path: --tokenizer PATH, or load(..., tokenizer=PATH)"
     read, refused = {}, []
     for file in sorted(model.parent.iterdir()):
         try:
             if file.is_file() and file != model and tokenizer_bin.is_one(file):
                 read[file.name] = SentencePiece.load_llama2c(file)
-        except ValueError as error:  # such as a pointer of git-lfs, which may be of anything
+        except ValueError as error:  # such as a git-lfs pointer, which may be for any file
             refused.append(error)
     fitting = {name: tokenizer for name, tokenizer in read.items()
                if tokenizer.vocab_size == config.vocab_size}
@@ -234,12 +233,13 @@ def _tokenizer(model: Path, config: LlamaConfig) -> SentencePiece:
         raise refused[0]
     if not fitting:
         seen = [f"{name} has {tokenizer.vocab_size}" for name, tokenizer in read.items()]
-        raise ValueError(f"a llama2.c checkpoint has its tokenizer beside it, in a {TOKENIZER} or "
-                         f"another such file with {config.vocab_size} pieces, one for each row of "
-                         f"the embedding; in {model.parent} {', '.join(seen) or 'there is none'}. "
-                         f"It may be another model's, or have lost a part. {cure}")
+        raise ValueError(f"a llama2.c checkpoint needs its tokenizer in the same folder, in a "
+                         f"{TOKENIZER} or another such file with {config.vocab_size} pieces, one "
+                         f"for each row of the embedding; in {model.parent} "
+                         f"{', '.join(seen) or 'there is none'}. It may belong to another model, "
+                         f"or have lost a part. {cure}")
     if len({tokenizer.pieces for tokenizer in fitting.values()}) > 1:
-        raise ValueError(f"one file beside a model is its tokenizer; in {model.parent} "
-                         f"{', '.join(fitting)} all have the {config.vocab_size} pieces of "
-                         f"{model.name}, and they differ. {cure}")
+        raise ValueError("only one file in the folder of a model may be its tokenizer; in "
+                         f"{model.parent} {', '.join(fitting)} all have the {config.vocab_size} "
+                         f"pieces of {model.name}, and they differ. {cure}")
     return next(iter(fitting.values()))

@@ -1,6 +1,6 @@
 """Any checkpoint -> a model that runs, and its tokenizer.
 
-Decides which format a path holds, and whether the model fits into memory.
+This module finds out which format a path holds, and whether the model fits into memory.
 
 Notebook 18.
 """
@@ -47,20 +47,21 @@ def load(
     dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
     memory_bytes: int | None = None, on_tensor: OnTensor | None = None,
 ) -> tuple[Llama, Any]:
-    """The model of a checkpoint in any format that is known, and its tokenizer.
+    """Returns the model of a checkpoint in any known format, and its tokenizer.
 
     `path`: a file or folder, or the name of a model on the Hugging Face Hub, such as
-    "meta-llama/Llama-3.2-1B-Instruct"; what exists is a path. `revision`: of a model on the Hub a
-    branch, a tag or a commit, by default its main branch. `tokenizer`: a file or folder with the
-    tokenizer, by default that of the checkpoint. `dtype`: by default that of the files.
-    `memory_bytes`: what the weights may take, by default what is free on `device`.
-    `on_tensor(n_bytes_done, n_bytes)` is called after each tensor, for a progress bar. A model in
-    the dtype of its files may be views of them, read when they are used: leave the files as they
-    are while it runs.
+    "meta-llama/Llama-3.2-1B-Instruct"; an existing path comes first. `revision`: a branch, a tag or
+    a commit on the Hub, by default the main branch. `tokenizer`: a file or folder with the
+    tokenizer, by default the checkpoint's. `dtype`: by default the dtype of the files.
+    `memory_bytes`: the most that the weights may need, by default what is free on `device`.
+    `on_tensor(n_bytes_done, n_bytes)` is called after each tensor, for a progress bar.
 
-    Raises ValueError if the device is not there, nothing is recognized at `path`, a file is
-    damaged, the model does not fit into memory, or config, tensors and tokenizer do not belong
-    together.
+    The weights may be views of the files, which are read only when they are used. So do not change
+    the files while the model is in use.
+
+    Raises ValueError if there is no such device, if nothing is recognized at `path`, if a file is
+    damaged, if the model does not fit into memory, or if config, tensors and tokenizer do not
+    belong together.
     """
     refuse_absent_device(device)  # before a download
     opened = open_checkpoint(path, revision=revision, tokenizer=tokenizer)
@@ -75,9 +76,9 @@ def load(
 def open_checkpoint(
     path: str | Path, *, revision: str | None = None, tokenizer: str | Path | None = None
 ) -> Opened:
-    """The checkpoint at `path`, as `load` takes it, its weights not read yet.
+    """Returns the checkpoint at `path`, without reading its weights yet.
 
-    Raises ValueError as `load` does.
+    The arguments and errors are as in `load`.
     """
     path = _local(path, revision)
     with naming(path):
@@ -89,32 +90,32 @@ def open_checkpoint(
 
 
 def _named_tokenizer(path: Path, config: LlamaConfig) -> AnyTokenizer:
-    """The tokenizer in a file that the caller named, held against the model."""
+    """Returns the tokenizer in a file that the caller named, after checking that it fits."""
     generation = tokenizer_files.generation_of(config)
     n_special = len(released.SPECIAL_TOKENS[generation])
     found = read_file(path, n_ranks=config.vocab_size - n_special, generation=generation)
     if found is None:
-        raise ValueError("a tokenizer is a tokenizer.json, tokenizer.model or tokenizer.bin, or a "
-                         f"GGUF file of a vocabulary alone; {path} is none of them. Give one")
+        raise ValueError("a tokenizer must be a tokenizer.json, tokenizer.model or tokenizer.bin, "
+                         f"or a GGUF file with only a vocabulary; {path} is not. Give one of those")
     tokenizer_files.refuse_other_vocabulary(found, config, where=str(path))
     return found
 
 
 def _opened(path: Path) -> Opened:
-    """The checkpoint in a file or folder of this machine."""
+    """Returns the checkpoint in a file or folder on this machine."""
     if gguf_file.is_one(path):
         return gguf.open_checkpoint(path)
     if llama2c.is_one(path):
         return llama2c.open_checkpoint(path)
     is_hugging_face, is_meta = is_there(path / "config.json"), is_there(path / "params.json")
     if is_hugging_face and is_meta:
-        raise ValueError(f"a folder holds one checkpoint, and {path} has the config.json of one "
-                         "and the params.json of another. Move one of them, or say which: "
+        raise ValueError(f"a folder must hold only one checkpoint; {path} has the config.json of "
+                         "one and the params.json of another. Move one of them, or choose one with "
                          "checkpoint.hugging_face.open_checkpoint or "
                          "checkpoint.meta.open_checkpoint")
     if is_meta:
         return meta.open_checkpoint(path)
-    # A config.json beside a GGUF file and no other weights describes what that was made from.
+    # If the only weights are a GGUF file, a config.json describes the model it was made from.
     if (path.is_dir() and not any(path.glob("*.safetensors"))
         and (only_one := gguf_split.only_one_in(path)) is not None):
         return gguf.open_checkpoint(only_one)
@@ -126,27 +127,28 @@ def _opened(path: Path) -> Opened:
     if is_there(path) and not path.is_dir():
         with opened(path, need=_NEED):
             pass
-        raise ValueError("a checkpoint is a folder with config.json or params.json, or a GGUF "
-                         f"file, or a .bin of llama2.c; {path} is a file. Give its folder, or "
-                         "download it again")
-    state = "has neither; give the one with the weights" if path.is_dir() else "is not there"
-    raise ValueError("a checkpoint is a folder with config.json (our own or Hugging Face's "
+        raise ValueError("a checkpoint must be a folder with config.json or params.json, or a GGUF "
+                         f"file, or a .bin of llama2.c; {path} is another kind of file. Give its "
+                         "folder, or download it again")
+    state = ("has none of these. Give the folder with the weights" if path.is_dir()
+             else "does not exist. Check the path")
+    raise ValueError("a checkpoint must be a folder with config.json (our own or Hugging Face's "
                      "layout) or params.json (Meta's), or a GGUF file or a folder with one, or a "
                      f".bin of llama2.c; {path} {state}")
 
 
 def _local(path: str | Path, revision: str | None) -> Path:
-    """Where a checkpoint is, downloaded first if `path` is a name on the Hub."""
+    """Returns the path of a checkpoint, after downloading it if `path` is a name on the Hub."""
     has_path = is_there(path) or find(path) is not None
     if not has_path and isinstance(path, str) and hub.is_id(path):
         return hub.fetch(path, revision=revision)
     if not has_path and isinstance(path, str):
-        raise ValueError("a checkpoint is given by a path or by its name on the Hugging Face Hub, "
-                         f"owner/name; {shown(path)} is no such name, and as a path it is not "
-                         "there. Check the spelling and the folder you are in")
+        raise ValueError("a checkpoint must be an existing path or a name on the Hugging Face Hub, "
+                         f"owner/name; {shown(path)} is neither. Check the spelling and the folder "
+                         "you are in")
     if revision is not None:
-        raise ValueError(f"a revision goes with a name on the Hugging Face Hub; {path} is a path, "
-                         f"got revision={revision!r}. Leave it out")
+        raise ValueError("a revision needs a name on the Hugging Face Hub; "
+                         f"{path} is a path, got revision={revision!r}. Leave the revision out")
     return Path(path)
 
 

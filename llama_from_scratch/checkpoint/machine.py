@@ -1,6 +1,4 @@
-"""What this machine can take: a device that is there, with enough memory.
-
-What it cannot take is refused in words before anything is read.
+"""Checks that the device exists and has enough memory, before anything is read.
 
 Notebook 18.
 """
@@ -20,7 +18,7 @@ def refuse_absent_device(device: torch.device | str) -> None:
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"{rule}; got device={shown(device)}, which names none. "
+        raise ValueError(f"{rule}; got device={shown(device)}, which is not a device. "
                          "Choose \"cpu\", \"cuda\", or \"cuda:1\" for the second GPU (on the "
                          "command line --device cuda:1)") from error
     if wanted.type == "cuda" and not torch.cuda.is_available():
@@ -35,7 +33,7 @@ def refuse_absent_device(device: torch.device | str) -> None:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{rule}; got device={str(device)!r}, which it cannot use "
                          f"({reason:.160}). Choose device=\"cpu\" (on the command line "
-                         "--device cpu), or another that is there") from error
+                         "--device cpu), or another device of this machine") from error
 
 
 def refuse_what_does_not_fit(
@@ -44,24 +42,24 @@ def refuse_what_does_not_fit(
 ) -> None:
     """Raises ValueError if the model of the checkpoint at `where` needs more memory than there is.
 
-    `memory_bytes`: what there is, by default what is free on `device`.
+    `memory_bytes`: the available memory, by default what is free on `device`.
     """
     room = free_bytes(torch.device(device)) if memory_bytes is None else memory_bytes
     need = config.n_params * dtype.itemsize
     if room is None or need <= room:
         return
-    smaller = (" Ask for dtype=torch.bfloat16, which needs half (on the command line "
-               "--dtype bfloat16), or take" if dtype.itemsize > 2
-               else " Take")
+    smaller = (" Choose dtype=torch.bfloat16, which needs half as much as float32 (on the command "
+               "line --dtype bfloat16), or use" if dtype.itemsize > 2
+               else " Use")
     raise ValueError(f"a model must fit into memory: the {config.n_params / 1e9:.2f} billion "
                      f"parameters of {where} need {need / 1e9:.2f} GB in "
                      f"{str(dtype).removeprefix('torch.')}, and {room / 1e9:.2f} GB are free on "
-                     f"{device}.{smaller} a smaller model, close other programs, or use a larger "
-                     "machine")
+                     f"{device}.{smaller} a smaller model, close other programs, or use a machine "
+                     "with more memory")
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that a new model could take, in bytes; None where the system does not say."""
+    """Returns the free memory for a new model in bytes; None if the system does not report it."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type != "cpu":
@@ -79,9 +77,9 @@ def free_bytes(device: torch.device) -> int | None:
 
 
 def _container_free_bytes(group: Path, otherwise: int) -> int:
-    """What the container that we run in leaves free.
+    """Returns the free memory in bytes of the container that we run in.
 
-    Files that it keeps cached give way when memory is needed.
+    Memory of cached files counts as free, because the system gives it up when it is needed.
     """
     try:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))

@@ -1,8 +1,8 @@
 """Checkpoints in Meta's layout: params.json, consolidated.00.pth and on, tokenizer.model.
 
-There is one .pth file per GPU of the release. params.json says what the model is (`meta_params`),
-the files hold a part of each matrix (`meta_shards`); whether the head is tied, and how many rows
-the embedding has, only the weights tell.
+There is one .pth file for each GPU that the released code uses. params.json describes the model
+(`meta_params`), and each file holds a part of each matrix (`meta_shards`). Only the weights show
+whether the head is tied, and how many rows the embedding has.
 
 Notebook 18. Llama 1 to 3.3. Source: llama-models, models/llama3/args.py and models/checkpoint.py.
 """
@@ -42,11 +42,11 @@ _EMBEDDING, _HEAD, _QUERIES, _KEYS = (
 
 
 def open_checkpoint(folder: str | Path) -> Opened:
-    """The checkpoint in `folder`, its weights not yet read.
+    """Returns the checkpoint in `folder`, its weights not yet read.
 
-    Raises ValueError if the folder lacks a file, a file is damaged or holds anything but tensors,
-    params.json describes a model that is not built here, or the tensors are not exactly those of
-    the model.
+    Raises ValueError if a file is missing, is damaged or holds anything except tensors, if
+    params.json describes a model that is not built here, or if the tensors do not fit the model
+    exactly.
     """
     folder = Path(folder)
     params = text_params(read_json(folder / "params.json"), where=folder / "params.json")
@@ -77,11 +77,12 @@ def open_checkpoint(folder: str | Path) -> Opened:
 def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1) -> None:
     """Writes `model` and `tokenizer` to `folder`, which must be new or empty; all or nothing.
 
-    `n_shards`: the number of .pth files. With more shards than key/value heads each head is stored
-    several times, as Meta does. What params.json cannot say by its own rules is added under
-    `max_seq_len` and `rope_scaling_factor`. Raises ValueError if the model is not what its config
-    describes, if the shards cannot be of equal size, if the layers or the scaling are of a kind
-    that params.json has no words for, or if the tokenizer has ids that the model does not know.
+    `n_shards`: the number of .pth files. With more shards than key/value heads, each head is stored
+    several times, as in Meta's files. If Meta's rules would give another context length or scaling
+    factor, params.json gets the keys `max_seq_len` and `rope_scaling_factor` in addition.
+    Raises ValueError if the model is not what its config describes, if the shards cannot be of
+    equal size, if params.json cannot describe the layers or the scaling, or if the tokenizer has
+    ids without a row in the embedding.
     """
     refuse_undescribed(model)
     config = model.config
@@ -92,7 +93,7 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
         params["n_kv_heads"] = n_shards
     how, weights = translation(META, config), dict(model.named_parameters())
     cut = Cut(n_shards=n_shards, n_copies=n_copies, is_by_column=is_old(config))
-    shard_shapes(how, cut)  # refuses unequal shards before a file is made
+    shard_shapes(how, cut)  # refuses unequal shards before a file is written
     with creating_folder(folder) as unfinished:
         (unfinished / "params.json").write_text(json.dumps(params) + "\n", encoding="utf-8")
         tokenizer.save(unfinished / "tokenizer.model")
@@ -106,7 +107,7 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
 def _config(
     params: Mapping[str, Any], shards: Sequence[Mapping[str, Tensor]], *, where: Path
 ) -> LlamaConfig:
-    """The config as stored: key/value heads that several shards repeat still count."""
+    """Returns the config as stored: a key/value head that shards repeat counts several times."""
     problems = [f"{key} is missing" for key in NEEDED if key not in params]
     n_layers = params.get("n_layers")
     if type(n_layers) is not int or n_layers > len(shards[0]):
@@ -119,36 +120,37 @@ def _config(
                          "Download it again")
     wq, dim = shards[0].get(_QUERIES), params["dim"]
     if wq is not None and wq.ndim == 2 and type(dim) is int and wq.shape[0] > dim:
-        raise ValueError(f"heads share dim equally in Meta's layout, so wq has no more than {dim} "
-                         f"rows; in {where.parent} it has {wq.shape[0]}. Load another format of "
-                         "this model")
+        raise ValueError("heads share dim equally in Meta's layout, so wq must have at most "
+                         f"{dim} rows; in {where.parent} it has {wq.shape[0]}. Load another format "
+                         "of this model")
     if (wq is not None and wq.ndim == 2 and type(dim) is int
         and 0 < wq.shape[0] != dim / len(shards)):
         raise ValueError(f"wq has {dim} rows in all and {wq.shape[0]} in each file, so there must "
-                         f"be {dim / wq.shape[0]:g} files consolidated.*.pth beside {where}; there "
-                         f"are {len(shards)}. Download the missing ones, or remove those of "
-                         "another model")
+                         f"be {dim / wq.shape[0]:g} files consolidated.*.pth in the folder of "
+                         f"{where}; there are {len(shards)}. Download the missing files, or remove "
+                         "files of another model")
     n_parts = 1 if _is_cut_by_column(shards[0], dim) else len(shards)
     vocab_size = shards[0][_EMBEDDING].shape[0] * n_parts
     if params.get("vocab_size", -1) not in (-1, vocab_size):
-        raise ValueError(f"{where} says vocab_size {shown(params['vocab_size'])}, but the "
-                         f"{len(shards)} files hold an embedding of {vocab_size} rows. Check that "
-                         "all files are there and of the same model")
+        raise ValueError("vocab_size must be the number of rows of the embedding; "
+                         f"{where} has {shown(params['vocab_size'])}, but the embedding in the "
+                         f"{len(shards)} files has {vocab_size} rows. Check that all files are "
+                         "there and are of the same model")
     return config_from(params, vocab_size=vocab_size, is_tied=_is_tied(shards), where=where)
 
 
 def _is_cut_by_column(shard: Mapping[str, Tensor], dim: int) -> bool:
-    """Does each shard hold some columns of the embedding, as in Llama 1 and 2, or some rows?
+    """Returns whether each shard holds some columns of the embedding, as in Llama 1 and 2.
 
-    Whole rows, as in Llama 3, are `dim` wide.
+    Otherwise it holds whole rows, as in Llama 3, which are `dim` wide.
     """
     return shard[_EMBEDDING].shape[1] != dim
 
 
 def _is_tied(shards: Sequence[Mapping[str, Tensor]]) -> bool:
-    """Is the head the embedding? The files hold it twice or not at all.
+    """Returns whether the head is the embedding.
 
-    params.json does not say.
+    params.json does not say so. The files then hold the embedding twice, or have no head.
     """
     return all(_HEAD not in shard for shard in shards) or all(
         _HEAD in shard and are_same(shard[_HEAD], shard[_EMBEDDING]) for shard in shards)

@@ -1,7 +1,7 @@
-"""params.json of Meta's layout <-> our config, with what the file leaves out and Meta's code knows.
+"""params.json of Meta's layout <-> our config, including values that are only in Meta's code.
 
-The feed-forward width follows a rule; the context and the factor of RoPE's scaling go with the
-generation.
+The feed-forward width follows a rule. The context length and the factor of RoPE's scaling depend on
+the generation.
 
 Notebook 18. Llama 1 to 3.3. Source: llama-models, models/llama3/args.py.
 """
@@ -17,7 +17,7 @@ from llama_from_scratch.checkpoint.plain import biases_of, ffn_dim_of, plain_lay
 from llama_from_scratch.config import LlamaConfig, RopeScaling, nearest
 from llama_from_scratch.foreign import shown
 
-# Keys of models that compute something else, if they are on: not null, false, 0 or -1.
+# Keys of models that compute something else, if their value is not null, false, 0 or -1.
 _LATER = {
     "vision_chunk_size": "Llama 3.2 Vision",
     "vision_num_cross_attention_layers": "Llama 3.2 Vision",
@@ -30,28 +30,28 @@ NEEDED = ("dim", "n_layers", "n_heads")
 _READ = (*NEEDED, "n_kv_heads", "multiple_of", "ffn_dim_multiplier", "norm_eps", "vocab_size",
          "rope_theta", "use_scaled_rope", "rope_scaling_factor", "rope_high_freq_factor",
          "head_dim", "max_seq_len")
-# How Meta's programs run a model, and the numbers of parts that are off.
+# Keys about how Meta's programs run a model, and numbers of parts that are switched off.
 _IGNORED = ("max_batch_size", "model_parallel_size", "vision_max_num_chunks", "floor_scale",
             "attn_scale")
 _NORM_EPS, _MULTIPLE_OF = 1e-5, 256
-"""The defaults of Meta's code for keys that a file leaves out."""
+"""The defaults of Meta's code for missing keys."""
 
 
 _LLAMA_3 = family.config("llama-3-8b")
 
 
 def params_of(config: LlamaConfig) -> dict[str, Any]:
-    """The content of params.json for a config. Raises ValueError if it has no words for it."""
+    """Returns the content of params.json for a config. Raises ValueError if there is none."""
     ffn_dim = ffn_dim_of(
-        config, rule="params.json has no words for layers without RoPE or with chunks")
+        config, rule="params.json cannot describe layers without RoPE or with chunks")
     if config.explicit_head_dim is not None or any(biases_of(config).values()):
         biases = ", ".join(name for name, is_there in biases_of(config).items() if is_there)
-        raise ValueError("params.json has no words for heads that do not share dim equally, nor "
-                         f"for biases; got {config.n_heads} heads of {config.head_dim} in "
+        raise ValueError("params.json cannot describe heads that do not share dim equally, or "
+                         f"biases; got {config.n_heads} heads of {config.head_dim} in "
                          f"dim={config.dim}, and biases of {biases or 'nothing'}. "
                          "Write another format")
     if config.rope_linear_factor != 1:
-        raise ValueError("params.json has no words for a RoPE that turns all pairs slower; got "
+        raise ValueError("params.json cannot describe linear scaling of RoPE; got "
                          f"rope_linear_factor={config.rope_linear_factor}. Write another format")
     width, multiplier = _width_rule(config.dim, ffn_dim)
     params: dict[str, Any] = {
@@ -72,15 +72,15 @@ def params_of(config: LlamaConfig) -> dict[str, Any]:
         params["max_seq_len"] = config.max_seq_len
     if _scaling(params) != config.rope_scaling:
         raise ValueError(
-            "params.json has no words for RoPE scaling with other constants than 1, 4 and 8192; "
+            "params.json cannot describe RoPE scaling with constants other than 1, 4 and 8192; "
             f"got {config.rope_scaling}. Write another format")
     return params
 
 
 def is_old(config: LlamaConfig) -> bool:
-    """Does the config compute as Llama 1 and 2?
+    """Returns whether the config has the arithmetic of Llama 1 and 2.
 
-    Their files say less, and cut the embedding by columns.
+    Their files have fewer keys, and cut the embedding by columns.
     """
     return config.rope_theta == 1e4 and config.rope_scaling is None
 
@@ -88,12 +88,12 @@ def is_old(config: LlamaConfig) -> bool:
 def config_from(
     params: Any, *, vocab_size: int, is_tied: bool, where: str | Path = "params.json"
 ) -> LlamaConfig:
-    """Our config from the content of params.json and what only the weights tell.
+    """Returns our config for the content of params.json.
 
-    The factor of RoPE's scaling is not in the released files: 32 for the sizes of Llama 3.2, 8 for
-    all others. Another key that is absent has the default of Meta's code. Raises
-    ValueError if a key is missing, unknown or of another type, or if the model is of a kind that is
-    not built here.
+    `vocab_size`, `is_tied`: only the weights show them. The factor of RoPE's scaling is not in the
+    released files: it is 32 for the sizes of Llama 3.2 and 8 for all others. Other missing keys
+    have the default of Meta's code. Raises ValueError if a necessary key is missing, if a key is
+    unknown or of another type, or if the model is of a kind that is not built here.
     """
     try:
         config = _config(params, vocab_size=vocab_size, is_tied=is_tied)
@@ -113,7 +113,7 @@ def _config(params: Mapping[str, Any], *, vocab_size: int, is_tied: bool) -> Lla
         if params.get(key) is not None:
             _refuse_other_number(params, key, float)
     if not isinstance(params.get("use_scaled_rope", False), bool):
-        raise ValueError("use_scaled_rope is true or false, got "
+        raise ValueError("use_scaled_rope must be true or false; got "
                          f"{shown(params['use_scaled_rope'])}")
     ffn_dim = family.ffn_dim(params["dim"], multiple_of=params.get("multiple_of", _MULTIPLE_OF),
                              multiplier=params.get("ffn_dim_multiplier"))
@@ -126,16 +126,16 @@ def _config(params: Mapping[str, Any], *, vocab_size: int, is_tied: bool) -> Lla
         rope_scaling=_scaling(params), is_tied=is_tied,
         **plain_layers(params["n_layers"], ffn_dim=ffn_dim))
     if params.get("head_dim") not in (None, config.head_dim):
-        raise ValueError(f"head_dim is dim / n_heads = {config.head_dim} in every Llama up to 3.3, "
-                         f"got {shown(params['head_dim'])}")
+        raise ValueError(f"head_dim must be dim / n_heads = {config.head_dim}, as in every Llama "
+                         f"up to 3.3; got {shown(params['head_dim'])}")
     return config
 
 
 def _refuse_unknown(params: Mapping[str, Any]) -> None:
-    """Raises ValueError for a key that Meta's code does not have: a typing error, or another model.
+    """Raises ValueError for a key that Meta's code does not have.
 
-    A misspelt key would leave its number at the default, and the model would compute something
-    else.
+    If a misspelled key were ignored, its number would stay at the default, and the model would
+    compute something else.
     """
     known = (*_READ, *_IGNORED, *_LATER)
     if unknown := [key for key in params if key not in known]:
@@ -148,14 +148,14 @@ def _refuse_other_number(params: Mapping[str, Any], key: str, kind: type) -> Non
     value = params.get(key, 1)
     accepted = (int,) if kind is int else (int, float)
     if isinstance(value, bool) or not isinstance(value, accepted) or not 0 < value < 2**31:
-        raise ValueError(f"{key} is {'an int' if kind is int else 'a number'} above 0 and below "
-                         f"2**31, got {shown(value)}")
+        raise ValueError(f"{key} must be {'an int' if kind is int else 'a number'} above 0 and "
+                         f"below 2**31; got {shown(value)}")
 
 
 def _theta(params: Mapping[str, Any]) -> Any:
-    """RoPE's theta: the file's, or the default of the code that can read the file.
+    """Returns RoPE's theta: from the file, or the default of the code that can read the file.
 
-    Only that of Llama 3 knows `use_scaled_rope` and vocabularies of this size.
+    Only Llama 3's code has `use_scaled_rope` and vocabularies of this size.
     """
     is_llama_3 = "use_scaled_rope" in params or params.get("vocab_size") == _LLAMA_3.vocab_size
     default = _LLAMA_3.rope_theta if is_llama_3 else 1e4
@@ -163,14 +163,15 @@ def _theta(params: Mapping[str, Any]) -> Any:
 
 
 def text_params(params: Any, *, where: Path) -> dict[str, Any]:
-    """The keys of params.json, which some releases nest.
+    """Returns the keys of params.json. Some releases have them inside the key "model".
 
     Raises ValueError for an unknown key or a model that is not built here.
     """
     if isinstance(params, dict) and isinstance(params.get("model"), dict):
         if both := sorted(params.keys() & {*_READ, *_LATER}):
-            raise ValueError(f"{where} describes the model under \"model\" or beside it; it has "
-                             f"{', '.join(both)} beside it. Remove one, or download it again")
+            raise ValueError("the keys of the model must be either all inside \"model\" or all "
+                             f"outside; {where} also has {', '.join(both)} outside. Remove one, or "
+                             "download it again")
         params = params["model"]
     if not isinstance(params, dict):
         raise ValueError(f"{where} must hold a JSON object; got {type(params).__name__}. Download "
@@ -181,11 +182,11 @@ def text_params(params: Any, *, where: Path) -> dict[str, Any]:
         raise ValueError(f"{where} describes no model of this version: {error}") from error
     if later := [f"{key}, as in {of}" for key, of in _LATER.items()
                  if params.get(key) not in (None, False, 0, -1)]:
-        raise ValueError(f"{where} has {'; '.join(later)}, which is not built yet; this version "
-                         "has the text models Llama 1 to 3.3. Load one of those")
+        raise ValueError("this version has only the text models Llama 1 to 3.3; "
+                         f"{where} has {'; '.join(later)}. Load one of those")
     if params.get("head_dim") is not None and not _is_share(params["head_dim"], params):
-        raise ValueError("heads share dim equally in the text models of Meta's layout; "
-                         f"{where} says head_dim {params['head_dim']!r:.80}. Load another format "
+        raise ValueError("heads must share dim equally in the text models of Meta's layout; "
+                         f"{where} has head_dim {params['head_dim']!r:.80}. Load another format "
                          "of this model")
     return params
 
@@ -209,7 +210,7 @@ def _scaling(params: Mapping[str, Any]) -> RopeScaling | None:
 
 
 def _max_seq_len(params: Mapping[str, Any]) -> int:
-    """The context of the generation that the other keys show."""
+    """Returns the context length of the file, or of the generation that its other keys show."""
     if "max_seq_len" in params:
         return params["max_seq_len"]
     if params.get("use_scaled_rope"):
@@ -224,9 +225,9 @@ def _max_seq_len(params: Mapping[str, Any]) -> int:
 
 
 def _width_rule(dim: int, ffn_dim: int) -> tuple[int, float | None]:
-    """A `multiple_of` and a multiplier whose rule gives the feed-forward width.
+    """Returns a `multiple_of` and a multiplier with which Meta's rule gives the width `ffn_dim`.
 
-    A published pair where one fits.
+    It is a published pair if one fits.
     """
     for multiple_of, multiplier in itertools.product((4096, 1024, 256, 32),
                                                      (None, 1.3, 1.2, 1.5, 1.0)):

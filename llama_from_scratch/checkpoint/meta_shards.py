@@ -1,8 +1,8 @@
-"""The .pth files of Meta's layout: each matrix cut into shards, and joined again.
+"""The .pth files of Meta's layout: cuts matrices into shards, and joins them again.
 
-They are opened without running code. Every file holds a part of every matrix, so the whole is their
-concatenation along the axis of its row in the table of names; norms are in each file. A .pth file
-is a pickle, which could run code: only tensors are accepted from it.
+Every file holds a part of every matrix. The whole matrix is the concatenation of its parts along an
+axis that the table of names gives. Norms are whole in each file. A .pth file is a pickle, which
+could run code. So files are opened without running code, and only tensors are accepted from them.
 
 Notebook 18. Sources: llama-models, models/checkpoint.py; transformers,
 models/llama/convert_llama_weights_to_hf.py.
@@ -38,9 +38,9 @@ _EMBEDDING, _HEAD = (TABLE.name_of(role, META) for role in ("embedding", "head")
 class Cut:
     """How a model is divided into `n_shards` files.
 
-    `n_copies`: with more shards than key/value heads, this many neighbors hold the same head.
-    `is_by_column`: each shard has some columns of the embedding, as in Llama 1 and 2, instead of
-    some rows.
+    `n_copies`: with more shards than key/value heads, this many neighboring shards hold the same
+    head. `is_by_column`: each shard has some columns of the embedding, as in Llama 1 and 2, instead
+    of some rows.
     """
 
     n_shards: int
@@ -48,18 +48,18 @@ class Cut:
     is_by_column: bool
 
     def axis(self, piece: TensorPiece) -> int | None:
-        """The axis along which the shards divide a tensor, None where each holds the whole."""
+        """Returns the axis along which shards divide a tensor; None if each holds the whole."""
         return 1 if self.is_by_column and piece.row.role == "embedding" else piece.row.cut
 
     def n_parts(self, piece: TensorPiece) -> int:
-        """The number of different parts of a tensor that is divided."""
+        """Returns the number of different parts of a divided tensor."""
         return self.n_shards // self.n_copies if piece.row.heads == "n_kv_heads" else self.n_shards
 
 
 def open_shard(file: Path) -> dict[str, Tensor]:
-    """The tensors of a .pth file, as views of the mapped file.
+    """Returns the tensors of a .pth file, as views of the mapped file.
 
-    Raises ValueError if the file is no whole archive, or if its pickle holds anything but a flat
+    Raises ValueError if the file is not a whole archive, or if its pickle is anything except a flat
     dict of tensors.
     """
     with opened(file, need=_NEED) as source:
@@ -70,17 +70,17 @@ def open_shard(file: Path) -> dict[str, Tensor]:
         except _DAMAGE as error:
             reason = plain(str(error).split("\n")[0], max_chars=300)
             if isinstance(error, pickle.UnpicklingError):
-                raise ValueError("a .pth file may hold tensors and nothing that runs; "
-                                 f"{plain(file)} asks for more ({reason}). Do not open it by other "
-                                 "means unless you trust its maker") from error
+                raise ValueError("a .pth file must hold only tensors, and nothing that runs; "
+                                 f"{plain(file)} holds more ({reason}). Do not open it in another "
+                                 "way unless you trust its maker") from error
             raise ValueError(f"{_NEED} at {plain(file)}; it cannot be read ({reason}). Copy or "
                              "download the checkpoint again") from error
     if not isinstance(content, dict):
-        raise ValueError(f"a .pth file of a Llama holds tensors by name; {plain(file)} holds "
-                         f"something else, a {type(content).__name__}. Download it again")
+        raise ValueError("a .pth file of a Llama must hold tensors by name; "
+                         f"{plain(file)} holds a {type(content).__name__}. Download it again")
     for name, tensor in content.items():
         if odd := _oddness(name, tensor, size):
-            raise ValueError("a .pth file of a Llama holds plain tensors by name; "
+            raise ValueError("a .pth file of a Llama must hold plain tensors by name; "
                              f"{plain(name)} in {plain(file)} is {odd}. Download it again, or save "
                              "it with torch.save({name: tensor.contiguous(), ...})")
     _refuse_overlaps(content, file)
@@ -88,12 +88,12 @@ def open_shard(file: Path) -> dict[str, Tensor]:
 
 
 def _oddness(name: object, tensor: object, file_bytes: int) -> str | None:
-    """What is wrong with an entry of a .pth file, in words; None for a plain tensor with a name.
+    """Returns what is wrong with an entry of a .pth file; None for a plain tensor with a name.
 
-    Nothing is asked of a tensor that its kind may not answer.
+    The order of the checks matters: some kinds of tensors do not have what later checks read.
     """
     if not isinstance(name, str):
-        return f"under a {type(name).__name__} and not under a name"
+        return f"stored under a {type(name).__name__} and not under a name"
     if type(tensor) not in (Tensor, torch.nn.Parameter):
         return f"a {type(tensor).__name__}"
     if tensor.layout != torch.strided:
@@ -103,16 +103,16 @@ def _oddness(name: object, tensor: object, file_bytes: int) -> str | None:
     if tensor.device.type != "cpu":
         return f"on the device {tensor.device.type!r}, without values in the file"
     if tensor.nbytes > file_bytes:
-        return f"said to have {tensor.nbytes} bytes, and the file has {file_bytes}"
+        return f"claimed to have {tensor.nbytes} bytes, and the file has {file_bytes}"
     if not tensor.is_contiguous() or tensor.is_conj() or tensor.is_neg():
         return f"a view with the steps {tensor.stride()} for the shape {tuple(tensor.shape)}"
     return None
 
 
 def _refuse_overlaps(content: Mapping[str, Tensor], file: Path) -> None:
-    """Raises ValueError for tensors that share memory, which many names would multiply.
+    """Raises ValueError for tensors that share memory, because many names could then fill memory.
 
-    The head may be the embedding, and this alone.
+    Only the head and the embedding may be the same.
     """
     last, end = "", 0
     for name, tensor in sorted(content.items(), key=lambda item: item[1].data_ptr()):
@@ -120,48 +120,49 @@ def _refuse_overlaps(content: Mapping[str, Tensor], file: Path) -> None:
             continue
         may_be_same = {last, name} == {_EMBEDDING, _HEAD}
         if tensor.data_ptr() < end and not may_be_same:
-            raise ValueError(f"each tensor of a .pth file has its own bytes; in {plain(file)} "
-                             f"{shown(name)} has some of those of {shown(last)}. Save the file "
-                             "with a copy of each: torch.save({name: tensor.clone(), ...})")
+            raise ValueError("each tensor of a .pth file must have its own bytes; in "
+                             f"{plain(file)} {shown(name)} shares bytes with {shown(last)}. Save "
+                             "the file with a copy of each: torch.save({name: tensor.clone(), "
+                             "...})")
         last, end = name, max(end, tensor.data_ptr() + tensor.nbytes)
 
 
 def files_of(folder: Path) -> list[Path]:
-    """The .pth files of a checkpoint, in their order.
+    """Returns the .pth files of a checkpoint, in order.
 
-    Raises ValueError if there is none, or a gap.
+    Raises ValueError if there are no files, or if one in between is missing.
     """
     files = sorted(folder.glob("consolidated.*.pth"))
     if is_there(folder / "consolidated.pth"):
         files.append(folder / "consolidated.pth")
     if not files:
-        raise ValueError(f"a checkpoint in Meta's layout has consolidated.00.pth and on; {folder} "
-                         "has none. Download it again")
+        raise ValueError("a checkpoint in Meta's layout needs consolidated.00.pth and so on; "
+                         f"{folder} has none. Download it again")
     expected = [f"consolidated.{i:02}.pth" for i in range(len(files))]
     if [file.name for file in files] not in (expected, ["consolidated.pth"]):
-        raise ValueError(f"the shards of a checkpoint are {', '.join(expected[:3])} and so on "
+        raise ValueError(f"the shards of a checkpoint must be {', '.join(expected[:3])} and so on "
                          f"without a gap; {folder} has "
-                         f"{', '.join(file.name for file in files[:12])}. Download what is "
-                         "missing, or remove what does not belong")
+                         f"{', '.join(file.name for file in files[:12])}. Download the missing "
+                         "files, or remove files that do not belong")
     return files
 
 
 def n_copies_for(config: LlamaConfig, n_shards: int) -> int:
-    """How often each key/value head is stored in this many shards.
+    """Returns how many of `n_shards` shards store each key/value head.
 
     Raises ValueError if the shards would hold unequal numbers of heads.
     """
     n_copies = max(1, n_shards // config.n_kv_heads)
     if n_shards < 1 or config.n_heads % n_shards or (config.n_kv_heads * n_copies) % n_shards:
-        raise ValueError("each shard holds the same number of heads, so n_shards must divide "
-                         "n_heads, and divide n_kv_heads or be a multiple of it; got "
+        raise ValueError("each shard must hold the same number of heads, so n_shards must divide "
+                         "n_heads, and must divide n_kv_heads or be a multiple of it; got "
                          f"n_shards={n_shards}, n_heads={config.n_heads} and "
                          f"n_kv_heads={config.n_kv_heads}. Choose another number")
     return n_copies
 
 
 def n_copies_in(shards: Sequence[Mapping[str, Tensor]], *, keys: str) -> int:
-    """How many neighbors hold the same key/value heads, by the tensor called `keys`."""
+    """Returns how many neighboring shards hold the same heads, by the tensor named `keys`."""
     if any(keys not in shard for shard in shards):
         return 1
     n = len(list(itertools.takewhile(lambda shard: are_same(shard[keys], shards[0][keys]), shards)))
@@ -169,7 +170,7 @@ def n_copies_in(shards: Sequence[Mapping[str, Tensor]], *, keys: str) -> int:
 
 
 def shard_shapes(how: Translation, cut: Cut) -> dict[str, tuple[int, ...]]:
-    """The shape of every tensor in one shard, under Meta's names.
+    """Returns the shape of every tensor in one shard, under Meta's names.
 
     Raises ValueError if the shards would be unequal.
     """
@@ -178,7 +179,7 @@ def shard_shapes(how: Translation, cut: Cut) -> dict[str, tuple[int, ...]]:
         piece, = how.by_theirs[name]
         axis, n_parts = cut.axis(piece), cut.n_parts(piece)
         if axis is not None and shape[axis] % n_parts:
-            raise ValueError("all shards have the same size, so their number must divide axis "
+            raise ValueError("all shards must have the same size, so their number must divide axis "
                              f"{axis} of {piece.ours}, {shape}; got {cut.n_shards} shards. Choose "
                              "another number")
         parts[name] = tuple(n // n_parts if i == axis else n for i, n in enumerate(shape))
@@ -188,7 +189,7 @@ def shard_shapes(how: Translation, cut: Cut) -> dict[str, tuple[int, ...]]:
 def shard_of(
     how: Translation, weights: Mapping[str, Tensor], i: int, *, cut: Cut
 ) -> dict[str, Tensor]:
-    """The tensors of shard `i`; copies, because torch.save would write all that a view looks at."""
+    """Returns copies of the tensors of shard `i`; of a view, torch.save would write all memory."""
     shard = {}
     for name in how.names_for(weights):
         piece, = how.by_theirs[name]
@@ -204,10 +205,10 @@ def shard_of(
 def tensors(
     how: Translation, files: Sequence[Path], cut: Cut, dtype: torch.dtype | None = None
 ) -> Iterator[tuple[str, Tensor]]:
-    """Views of the one mapped file where nothing changes, otherwise memory of its own.
+    """Yields (name, tensor): views of the mapped file if it is the only one and nothing changes.
 
-    One tensor at a time. What has been read of a mapped file counts as ours until it is closed, so
-    the files are opened again for each layer.
+    Otherwise each is a new tensor, made one at a time. The parts of a mapped file that were read
+    count as our memory until the mapping is closed. So the files are opened again for each layer.
     """
     first = open_shard(files[0])
     dtypes = {name: tensor.dtype for name, tensor in first.items()}
@@ -226,9 +227,9 @@ def tensors(
 
 
 def are_same(a: Tensor, b: Tensor) -> bool:
-    """Do two tensors have the same dtype, shape and values?
+    """Returns whether two tensors have the same dtype, shape and values.
 
-    Other weights differ in the first piece.
+    It compares piece by piece, because different weights differ in the first piece.
     """
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
@@ -238,9 +239,9 @@ def are_same(a: Tensor, b: Tensor) -> bool:
 def _joined(
     parts: Sequence[Tensor], how: Translation, name: str, cut: Cut, dtype: torch.dtype | None
 ) -> Tensor:
-    """The parts of a tensor side by side, in memory of their own.
+    """Returns the parts of a tensor joined to a new tensor.
 
-    A tensor that every shard holds whole is the first shard's.
+    If every shard holds the whole tensor, it is copied from the first shard.
     """
     piece, = how.by_theirs[name]
     axis, n_each = cut.axis(piece), cut.n_shards // cut.n_parts(piece)
@@ -257,19 +258,20 @@ def _joined(
 def _refuse_unequal_copies(parts: Sequence[Tensor], n_copies: int, name: str) -> None:
     for i, part in enumerate(parts):
         if not are_same(part, parts[i - i % n_copies]):
-            raise ValueError(f"with more shards than key/value heads, {n_copies} neighbors hold "
-                             f"the same one; shards {i - i % n_copies} and {i} differ in {name}. "
-                             "Check that all files are of the same model")
+            raise ValueError("with more shards than key/value heads, "
+                             f"{n_copies} neighboring shards must hold the same head; shards "
+                             f"{i - i % n_copies} and {i} differ in {name}. Check that all files "
+                             "are of the same model")
 
 
 def _refuse_forged_lengths(file: io.BufferedReader) -> None:
     """Raises ValueError for an archive whose entries claim to be longer than the file.
 
-    PyTorch writes its archives uncompressed, and allocates what an entry claims.
+    PyTorch writes its archives uncompressed, and allocates as much memory as an entry claims.
     """
     if not zipfile.is_zipfile(file):
         is_old = file.seek(0) == 0 and file.read(2) == b"\x80\x02"
-        raise ValueError("it is no zip archive, as torch.save has written since PyTorch 1.6"
+        raise ValueError("it is not a zip archive, which torch.save writes since PyTorch 1.6"
                          + (", and seems older: read it with torch.load(..., weights_only=True) "
                             "and save it again with torch.save" if is_old else ""))
     with zipfile.ZipFile(file) as archive:
@@ -278,5 +280,5 @@ def _refuse_forged_lengths(file: io.BufferedReader) -> None:
                 raise ValueError(f"its entry {shown(entry.filename)} is compressed, which PyTorch "
                                  "never does")
             if entry.header_offset + entry.file_size > os.fstat(file.fileno()).st_size:
-                raise ValueError(f"its entry {shown(entry.filename)} is said to be "
-                                 f"{entry.file_size} bytes long")
+                raise ValueError(f"its entry {shown(entry.filename)} is claimed to be "
+                                 f"{entry.file_size} bytes long, longer than the file")

@@ -1,11 +1,11 @@
-"""The same parameters under other names: one table, with a column for each format.
+"""The names of the same parameters in all formats: one table, with a column for each format.
 
-There is a row for each parameter of a Llama. A row says what is true of the parameter in every
-format: the axis along which Meta's shards and tensor parallelism cut it, and whose heads its rows
-belong to. A column says what a format calls it and how it stores it. Two differences are real: Meta
-cuts each matrix into shards, and Hugging Face orders the rows of wq and wk in another way, because
-its RoPE turns channels r and r + K/2 together and ours, like Meta's, 2r and 2r + 1. `translation`
-reads the table; nothing outside this folder knows of it.
+There is a row for each parameter of a Llama. A row holds what is true of the parameter in every
+format: the axis along which Meta's shards and tensor parallelism cut it, and the heads that its
+rows belong to. A column holds a format's name for it and how the format stores it. Apart from
+names, there are two differences. Meta cuts each matrix into shards. Hugging Face orders the rows of
+wq and wk in another way, because its RoPE turns channels r and r + K/2 together, while ours and
+Meta's turns 2r and 2r + 1. Only `translation` and other modules of this folder use the table.
 
 Notebook 18. Sources: llama-models, models/llama3/model.py; transformers,
 models/llama/convert_llama_weights_to_hf.py; gguf-py, constants.py.
@@ -22,8 +22,8 @@ from llama_from_scratch.model.costs import param_shapes
 class Format:
     """A format whose tensors have names.
 
-    `of_layer`: what comes before the name of a tensor of layer `{i}`. `ignored`: tensors that
-    repeat what the config says and are not read.
+    `of_layer`: the beginning of the names of layer `{i}`. `ignored`: tensors that only repeat the
+    config, and are not read.
     """
 
     name: str
@@ -33,13 +33,13 @@ class Format:
 
 @record
 class Theirs:
-    """How a format stores one of our parameters; by default as it is.
+    """How a format stores one of our parameters; by default unchanged.
 
-    `name`: of their tensor; `{e}` stands for the expert where `is_split`. `has_halves`: the rows of
-    each head are in Hugging Face's order, first the even ones of ours, then the odd ones.
-    `is_transposed`: the last two axes change places. `along`: their tensor holds the parameters of
-    several rows, which follow one another along this axis of it, in the order of the table.
-    `is_split`: each entry of our first axis, one expert, is a tensor of its own.
+    "Their" tensor is the format's. `name`: of their tensor, with `{e}` for the number of the expert
+    if `is_split`. `has_halves`: the rows of each head are in Hugging Face's order: first our even
+    rows, then our odd ones. `is_transposed`: the last two axes are exchanged. `along`: their tensor
+    holds the parameters of several rows of the table, concatenated along this axis in the order of
+    the table. `is_split`: each entry of our first axis, one expert, is a separate tensor.
     """
 
     name: str
@@ -51,11 +51,11 @@ class Theirs:
 
 @record
 class Row:
-    """One parameter of ours and its column in each format.
+    """One of our parameters, and how each format stores it.
 
-    `cut`: the axis along which shards divide it, None where each holds the whole. `heads`: its rows
-    belong to this many heads of the config; shards may repeat those of key/value heads. `role`:
-    what readers look for before they know the config.
+    `cut`: the axis along which shards divide it; None if each shard holds the whole. `heads`: the
+    field of the config with the number of heads that its rows belong to; shards may repeat
+    key/value heads. `role`: marks the parameters that readers need before they have the config.
     """
 
     ours: str
@@ -69,16 +69,17 @@ class Row:
 class Table:
     """The rows of a model.
 
-    `once`: of the model itself. `per_layer`: of each layer; their full names begin with `OF_LAYER`.
+    `once`: parameters of the model itself. `per_layer`: parameters of each layer; their full names
+    begin with `OF_LAYER`.
     """
 
     once: tuple[Row, ...]
     per_layer: tuple[Row, ...]
 
     def name_of(self, role: str, format: Format) -> str:
-        """What a format calls the parameter with this role.
+        """Returns a format's name for the parameter with this role.
 
-        In the first layer, if it belongs to a layer.
+        If the parameter belongs to a layer, it is the name in the first layer.
         """
         found = [row.theirs[format].name for row in self.once if row.role == role]
         found += [format.of_layer.format(i=0) + row.theirs[format].name for row in self.per_layer
@@ -96,23 +97,23 @@ GGUF = Format(name="GGUF", of_layer="blk.{i}.")
 
 
 def _same(hugging_face: str, meta: str | None, gguf: str) -> dict[Format, Theirs]:
-    """The same in every format; None where Meta's has no such parameter."""
+    """Returns columns that store a parameter unchanged; `meta` None: Meta's layout lacks it."""
     found = {HUGGING_FACE: Theirs(name=hugging_face), GGUF: Theirs(name=gguf)}
     return found if meta is None else found | {META: Theirs(name=meta)}
 
 
 def _halves(hugging_face: str, meta: str | None, gguf: str) -> dict[Format, Theirs]:
-    """The rows in GGUF are as ours: converters undo Hugging Face's order."""
+    """Returns columns with Hugging Face's order of rows; in GGUF, converters have undone it."""
     return (_same(hugging_face, meta, gguf)
             | {HUGGING_FACE: Theirs(name=hugging_face, has_halves=True)})
 
 
-# The largest come first: loading in this order holds one of them twice only while the model is
-# nearly empty.
+# The largest come first. Loading needs memory for one tensor twice, and in this order that happens
+# to a large one only while the model is almost empty.
 TABLE = Table(
     once=(
-        # Llama 1 and 2 cut the columns of the embedding, Llama 3 its rows: `meta_shards` sees it in
-        # the shapes.
+        # Llama 1 and 2 cut the columns of the embedding, Llama 3 its rows. `meta_shards` finds out
+        # from the shapes.
         Row(ours="tok_embeddings.weight", cut=0, role="embedding",
             theirs=_same("model.embed_tokens.weight", "tok_embeddings.weight",
                          "token_embd.weight")),
@@ -140,8 +141,8 @@ TABLE = Table(
             theirs=_same("mlp.up_proj.weight", "feed_forward.w3.weight", "ffn_up.weight")),
         Row(ours="feed_forward.w_down.weight", cut=1,
             theirs=_same("mlp.down_proj.weight", "feed_forward.w2.weight", "ffn_down.weight")),
-        # Biases, which no published Llama has. Those of wq and wk go with their rows; one that is
-        # added to a sum of shards is whole in each of them.
+        # Biases, which no published Llama has. The biases of wq and wk are ordered like their rows.
+        # A bias that is added to a sum over shards is whole in each shard.
         Row(ours="attention.wq.bias", cut=0, heads="n_heads",
             theirs=_halves("self_attn.q_proj.bias", None, "attn_q.bias")),
         Row(ours="attention.wk.bias", cut=0, heads="n_kv_heads",
@@ -163,11 +164,11 @@ TABLE = Table(
 def groups(
     params: Mapping[str, tuple[int, ...]], n_layers: int, *, table: Table = TABLE
 ) -> list[tuple[int | None, dict[str, Row]]]:
-    """The rows that apply to a model with these parameters, in groups.
+    """Returns the rows that apply to a model with these parameters, in groups.
 
-    (None, one row) for each parameter of the model itself, (i, rows) for layer i. A row whose
-    parameter the model or the layer lacks does not apply. Raises ValueError naming parameters that
-    no row is of.
+    A group is (None, one row) for each parameter of the model itself, and (i, rows) for layer i.
+    Rows of parameters that the model or the layer lacks are left out. Raises ValueError naming
+    parameters without a row.
     """
     found = [(None, {row.ours: row}) for row in table.once]
     found += [(i, {OF_LAYER.format(i=i) + row.ours: row for row in table.per_layer})
@@ -175,13 +176,13 @@ def groups(
     found = [(i, {ours: row for ours, row in rows.items() if ours in params}) for i, rows in found]
     found = [(i, rows) for i, rows in found if rows]
     if unknown := sorted(set(params).difference(*(rows for _, rows in found))):
-        raise ValueError("a parameter is read and written by its row in checkpoint.names.TABLE; "
-                         f"there is none of {', '.join(unknown[:4])}. Add it")
+        raise ValueError("every parameter needs a row in checkpoint.names.TABLE; there is none for "
+                         f"{', '.join(unknown[:4])}. Add it")
     return found
 
 
 def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
-    """The shape of every parameter under our name, in the order of the table.
+    """Returns the shape of every parameter under our name, in the order of the table.
 
     A tied head is left out.
     """

@@ -1,20 +1,20 @@
 """Our own checkpoint: a folder with a config, the weights and the tokenizer.
 
-Saving replaces the folder as a whole (`folders`). Loading is strict: a tensor that is missing, left
-over or of another shape is named.
+Saving replaces the folder as a whole (`folders`). Loading is strict: the error names each tensor
+that is missing, unknown or of another shape.
 
 config.json          {"format": ..., "model": the LlamaConfig,
-                      "tokenizer": what tokenizer.model does not say}
+                      "tokenizer": what is not in tokenizer.model}
 model.safetensors    the parameters under their names in `Llama`, in their own dtype;
                      a tied head is stored once
 tokenizer.model      ranks in the tiktoken format, with {"special_tokens": [...], "pattern": ...}
                      in config.json; or SentencePiece's pieces, with {"prefix": ..., "bos": ...,
-                     "eos": ...}; or in its place
+                     "eos": ...}; or instead of it:
 tokenizer.json       a vocabulary of another kind, as it was read, with {"bos": ..., "eos": ...}
-checksums.json       {file: CRC-32 of its bytes} for all files of the folder; a checkpoint without
-                     it, of an earlier version, is loaded unchecked
+checksums.json       {file: CRC-32 of its bytes} for all files of the folder; a checkpoint of an
+                     earlier version does not have it and is loaded unchecked
 
-What other files said of texts (`tokenizer.prompting`) is beside these keys.
+The same object also holds what the original files said about texts (`tokenizer.prompting`).
 
 Notebook 17. The weight format: https://github.com/huggingface/safetensors.
 """
@@ -55,19 +55,19 @@ from llama_from_scratch.tokenizer.sentencepiece import Prefix, SentencePiece
 FORMAT = "llama_from_scratch 1"
 FILES = ("config.json", "model.safetensors", "tokenizer.model")
 TRAINING_FILES = ("training.json", "optimizer.safetensors")
-"""What a checkpoint in the middle of training also holds; `train.resume` writes and reads it."""
+"""More files of a checkpoint during training; `train.resume` writes and reads them."""
 _OF_RANKS, _OF_PIECES = {"special_tokens", "pattern"}, {"prefix", "bos", "eos"}
 _PROMPTING = "prompting"
-"""The key of what the files that a model came from said about texts, where they said anything."""
+"""The key of what the original files of a model said about texts, if they said anything."""
 _OF_JSON, JSON_FILE = {"bos", "eos"}, "tokenizer.json"
 
 
 def save(folder: str | Path, model: Llama, tokenizer: AnyTokenizer) -> None:
-    """Writes model and tokenizer to `folder`, in place of a checkpoint there; all or nothing.
+    """Writes model and tokenizer to `folder`, all or nothing; replaces a checkpoint there.
 
-    Raises ValueError if the model is not what its config describes, the tokenizer has ids the model
-    does not know, or `folder` holds anything but a checkpoint; OSError, as for a full disk, leaves
-    the checkpoint that was there.
+    Raises ValueError if the model is not what its config describes, if the tokenizer has ids
+    without a row in the embedding, or if `folder` holds anything except a checkpoint. After an
+    OSError, such as a full disk, the old checkpoint is unchanged.
     """
     refuse_what_cannot_be_saved(model, tokenizer)
     with replacing(folder) as unfinished:
@@ -75,17 +75,17 @@ def save(folder: str | Path, model: Llama, tokenizer: AnyTokenizer) -> None:
 
 
 def load(folder: str | Path) -> tuple[Llama, AnyTokenizer]:
-    """The model, on the CPU and in the dtype it was saved in, and its tokenizer.
+    """Returns the model, on the CPU and in the dtype it was saved in, and its tokenizer.
 
-    Raises ValueError if `folder` is no checkpoint of ours, a file of it is damaged or does not fit
-    the config, or the model does not fit into memory.
+    Raises ValueError if `folder` is not a checkpoint in our format, if one of its files is damaged
+    or does not fit the config, or if the model does not fit into memory.
     """
     opened = open_checkpoint(folder)
     return build(opened), opened.tokenizer()
 
 
 def open_checkpoint(folder: str | Path) -> Opened:
-    """The checkpoint in `folder`, its weights not yet read. Raises ValueError as `load` does."""
+    """Returns the checkpoint in `folder`, without reading its weights yet. Errors as in `load`."""
     path, about, known = _describe(folder)
     config = _config(path, about)
     checksums.refuse_damage(path / "config.json", known)
@@ -106,21 +106,21 @@ def open_checkpoint(folder: str | Path) -> Opened:
 def load_weights(folder: str | Path, model: Llama) -> None:
     """Overwrites the weights of `model` with those saved in `folder`.
 
-    Their device stays, their dtype becomes the file's. Raises ValueError naming the keys whose
-    values differ if the checkpoint is of another configuration.
+    The weights stay on their device and get the dtype of the file. Raises ValueError, naming the
+    keys with other values, if the checkpoint has another configuration.
     """
     path, about, known = _describe(folder)
     if found := differences(_config(path, about).to_dict(), model.config.to_dict()):
-        raise ValueError(f"the checkpoint in {folder} is of another configuration than the model: "
-                         f"{'; '.join(found)}. Build the model from the checkpoint's config, or "
-                         "choose another folder")
+        raise ValueError("the checkpoint and the model must have the same configuration; in "
+                         f"{folder} {'; '.join(found)}. Build the model from the checkpoint's "
+                         "config, or choose another folder")
     for name in ("config.json", "model.safetensors"):
         checksums.refuse_damage(path / name, known)
     _fill(model, path)
 
 
 def load_config(folder: str | Path) -> LlamaConfig:
-    """The config of a checkpoint, without reading the weights."""
+    """Returns the config of a checkpoint, without reading the weights."""
     path, about, known = _describe(folder)
     config = _config(path, about)
     checksums.refuse_damage(path / "config.json", known)
@@ -128,16 +128,16 @@ def load_config(folder: str | Path) -> LlamaConfig:
 
 
 def load_tokenizer(folder: str | Path) -> AnyTokenizer:
-    """The tokenizer of a checkpoint, without reading the weights."""
+    """Returns the tokenizer of a checkpoint, without reading the weights."""
     return open_checkpoint(folder).tokenizer()
 
 
 @contextlib.contextmanager
 def replacing(folder: str | Path) -> Iterator[Path]:
-    """An empty folder to write to, which takes the place of the checkpoint `folder`.
+    """Yields an empty folder to write to, which replaces the checkpoint `folder`.
 
-    That happens when the block ends well. Raises ValueError if `folder` holds files that are not a
-    checkpoint's, which would be lost.
+    The replacement happens when the block ends without an error. Raises ValueError if `folder`
+    holds other files than a checkpoint's, because they would be lost.
     """
     with replacing_folder(folder, refuse=refuse_foreign) as unfinished:
         yield unfinished
@@ -146,7 +146,8 @@ def replacing(folder: str | Path) -> Iterator[Path]:
 def write(folder: Path, model: Llama, *, tokenizer: AnyTokenizer) -> None:
     """Writes the files of a checkpoint into an existing folder, one after the other.
 
-    The last one has the checksums of all files that are there by then. Not atomic by itself.
+    The last file has the checksums of all other files in the folder. This function alone is not
+    atomic.
     """
     refuse_what_cannot_be_saved(model, tokenizer)
     if isinstance(tokenizer, SentencePiece):
@@ -159,7 +160,7 @@ def write(folder: Path, model: Llama, *, tokenizer: AnyTokenizer) -> None:
         beside[_PROMPTING] = tokenizer.prompting.to_dict()
     write_json(folder / "config.json",
                {"format": FORMAT, "model": model.config.to_dict(), "tokenizer": beside})
-    # A tokenizer.model has words for two of the prefixes, config.json for all
+    # A tokenizer.model can describe only two of the prefixes, config.json all of them
     if isinstance(tokenizer, SentencePiece):
         plain = SentencePiece(tokenizer.pieces, bos=tokenizer.bos, eos=tokenizer.eos)
         plain.save(folder / "tokenizer.model")
@@ -173,9 +174,9 @@ def write(folder: Path, model: Llama, *, tokenizer: AnyTokenizer) -> None:
 
 
 def refuse_foreign(folder: Path) -> None:
-    """Raises ValueError if anything but a checkpoint of ours is in `folder`.
+    """Raises ValueError if `folder` holds anything except a checkpoint in our format.
 
-    A save removes the old folder whole. A folder that is not there holds nothing.
+    Saving removes the whole old folder. A folder that does not exist is accepted.
     """
     if not folder.exists():
         return
@@ -185,16 +186,13 @@ def refuse_foreign(folder: Path) -> None:
     if not foreign and config.exists() and FORMAT not in config.read_text(errors="replace"):
         foreign = ["a config.json of another program"]
     if foreign:
-        raise ValueError("saving replaces the whole folder, so it may hold a checkpoint and "
-                         f"nothing else; {folder} also holds {', '.join(foreign[:4])}. Choose an "
-                         "empty or a new folder")
+        raise ValueError("saving replaces the whole folder, so it must hold only a checkpoint; "
+                         f"{folder} also holds {', '.join(foreign[:4])}. Choose an empty or a new "
+                         "folder")
 
 
 def refuse_what_cannot_be_saved(model: Llama, tokenizer: AnyTokenizer) -> None:
-    """Raises ValueError unless the model is what its config says and knows all ids.
-
-    That is, its embedding has a row for each id of the tokenizer.
-    """
+    """Raises ValueError unless the model is what its config describes and has a row for each id."""
     refuse_undescribed(model)
     if tokenizer.vocab_size > model.config.vocab_size:
         raise ValueError("every id of the tokenizer needs a row in the model's embedding; got "
@@ -203,21 +201,21 @@ def refuse_what_cannot_be_saved(model: Llama, tokenizer: AnyTokenizer) -> None:
 
 
 def _describe(folder: str | Path) -> tuple[Path, dict[str, Any], dict[str, str] | None]:
-    """Where the checkpoint is, what its config.json says, and its checksums.
+    """Returns the path of the checkpoint, the content of its config.json, and its checksums.
 
-    What is wrong with config.json is told first; that it was damaged, by the caller after that.
+    Errors in the content of config.json are raised here. The caller checks its checksum later.
     """
     path = find(folder)
     if path is None:
-        state = "is not there" if not Path(folder).exists() else "has no config.json"
-        raise ValueError(f"a checkpoint is a folder with {', '.join(FILES)}; {folder} {state}. "
-                         "Write one with llama_from_scratch.checkpoint.native.save or `llama "
+        state = "does not exist" if not Path(folder).exists() else "has no config.json"
+        raise ValueError(f"a checkpoint must be a folder with {', '.join(FILES)}; {folder} {state}"
+                         ". Write one with llama_from_scratch.checkpoint.native.save or `llama "
                          "train`")
     about = read_json(path / "config.json")
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise ValueError(f"config.json of our checkpoints says \"format\": {FORMAT!r}; the one in "
-                         f"{folder} does not"
-                         + (", it is a Hugging Face model" if isinstance(about, dict)
+        raise ValueError(f"config.json of our checkpoints must have \"format\": {FORMAT!r}; the "
+                         f"one in {folder} does not"
+                         + (" and is for a Hugging Face model" if isinstance(about, dict)
                             and "model_type" in about else "")
                          + ". Give a folder that native.save or `llama train` wrote")
     if missing := [key for key in ("model", "tokenizer") if not isinstance(about.get(key), dict)]:
@@ -253,26 +251,27 @@ def _tokenizer(
         checksums.refuse_damage(path / JSON_FILE, known)
         return tokenizer_json.from_json(read_json(path / JSON_FILE), **keys)
     if keys.keys() not in (_OF_RANKS, _OF_PIECES):
-        raise ValueError(f"the \"tokenizer\" of config.json has {' and '.join(sorted(_OF_RANKS))}, "
-                         f"or for SentencePiece {', '.join(sorted(_OF_PIECES))}; in {path} it has "
+        raise ValueError("the \"tokenizer\" of config.json must have "
+                         f"{' and '.join(sorted(_OF_RANKS))}, or for SentencePiece "
+                         f"{', '.join(sorted(_OF_PIECES))}; in {path} it has "
                          f"{', '.join(sorted(keys)) or 'nothing'}. Copy or save the checkpoint "
                          "again")
     checksums.refuse_damage(path / "config.json", known)
     if not is_there(file):
-        raise ValueError(f"a checkpoint is a folder with {', '.join(FILES)}; {path} has no "
+        raise ValueError(f"a checkpoint must be a folder with {', '.join(FILES)}; {path} has no "
                          "tokenizer.model. Copy or save the checkpoint again")
     checksums.refuse_damage(file, known)
     if keys.keys() == _OF_PIECES:
         is_known = isinstance(keys["prefix"], str) and keys["prefix"] in get_args(Prefix)
         if not is_known or not isinstance(keys["bos"], str) or not isinstance(keys["eos"], str):
-            raise ValueError("the prefix of SentencePiece is one of "
-                             f"{', '.join(get_args(Prefix))}, bos and eos are names; {path} has "
-                             f"{shown(keys)}. Copy or save the checkpoint again")
+            raise ValueError("the prefix of SentencePiece must be one of "
+                             f"{', '.join(get_args(Prefix))}, and bos and eos must be names; "
+                             f"{path} has {shown(keys)}. Copy or save the checkpoint again")
         return _known(path, about, SentencePiece(SentencePiece.load(file).pieces, **keys))
     names = keys["special_tokens"]
     are_names = isinstance(names, list) and all(isinstance(name, str) for name in names)
     if not are_names or not isinstance(keys["pattern"], str):
-        raise ValueError("special_tokens is a list of names and pattern a text; "
+        raise ValueError("special_tokens must be a list of names, and pattern a text; "
                          f"{path / 'config.json'} has {shown(keys)}. Copy or save the checkpoint "
                          "again")
     return _known(path, about, Tokenizer.load(file, special_tokens=tuple(names),
@@ -282,12 +281,12 @@ def _tokenizer(
 def _known(
     path: Path, about: Mapping[str, Any], tokenizer: Tokenizer | SentencePiece
 ) -> Tokenizer | SentencePiece:
-    """The tokenizer itself. Raises ValueError if it has ids that the model does not know."""
+    """Returns the tokenizer. Raises ValueError if it has ids without a row in the embedding."""
     if tokenizer.vocab_size > (n_rows := _config(path, about).vocab_size):
         raise ValueError("every id of the tokenizer needs a row in the model's embedding; "
                          f"{path / 'tokenizer.model'} has {tokenizer.vocab_size} ids and "
-                         f"{path / 'config.json'} vocab_size={n_rows}. Take both from the same "
-                         "save")
+                         f"{path / 'config.json'} vocab_size={n_rows}. Use both files from the "
+                         "same save")
     return tokenizer
 
 
@@ -295,11 +294,11 @@ def _tensors(
     entries: Mapping[str, TensorEntry], file: Path, known: Mapping[str, str] | None,
     dtype: torch.dtype | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Copies, so that the file is not held open.
+    """Yields (name, copy of the tensor), so that the file is not held open.
 
-    Training goes on to write the next file in its place. The file's checksum is computed meanwhile
-    by another thread, which costs no time where a second processor is free; the last tensor comes
-    only if it is right.
+    Training will replace the file later. Meanwhile another thread computes the checksum of the
+    file, which costs no time if a second processor is free. The last tensor is yielded only if the
+    checksum is right.
     """
     *first, last = entries
     with ThreadPoolExecutor(max_workers=1) as pool:
@@ -316,8 +315,8 @@ def _fill(model: Llama, path: Path) -> None:
     _refuse_others({n: (t.dtype, tuple(t.shape)) for n, t in tensors.items()},
                    {n: tuple(w.shape) for n, w in weights.items()}, path)
     for name, weight in weights.items():
-        # Through .data, so that a tied head stays the same parameter; copied, so that the file is
-        # not held open.
+        # Assigned to .data, so that a tied head stays the same parameter. Copied, so that the file
+        # is not held open.
         weight.data = tensors[name].to(weight.device, copy=True)
 
 
@@ -330,5 +329,5 @@ def _refuse_others(
                  for name, (dtype, shape) in found.items()
                  if name in needed and (shape != needed[name] or not dtype.is_floating_point)]
     if problems:
-        raise ValueError(f"the tensors in {path / 'model.safetensors'} must be those of its "
-                         f"config; {listed(problems)}. Copy or save the checkpoint again")
+        raise ValueError(f"the tensors in {path / 'model.safetensors'} must fit its config; "
+                         f"{listed(problems)}. Copy or save the checkpoint again")

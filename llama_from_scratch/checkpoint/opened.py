@@ -1,8 +1,8 @@
-"""What every format's `open_checkpoint` gives: a config, and weights that are not read yet.
+"""What every format's `open_checkpoint` returns: a config, and weights that are not read yet.
 
-A model is built from it without ever being in memory twice: first its shape alone, without memory,
-then one tensor after the other takes its place. What does not fit into memory is refused before the
-first of them is read.
+A model is built from it without holding all weights in memory twice. First the model has only
+shapes, without memory. Then the tensors are put into it one by one. A model that does not fit into
+memory is refused before the first tensor is read.
 
 Notebook 18.
 """
@@ -34,12 +34,12 @@ OnTensor = Callable[[int, int], object]
 class Opened:
     """A checkpoint of any format, opened.
 
-    `where`: the file or folder. `files`: those of the weights. `kinds`: how the tensors are stored
-    there, such as ("bfloat16",) or ("F32", "Q4_K"). `dtype`: of all tensors in the files, None if
-    they differ. `tensors(dtype)`: each parameter once, under our name and in our layout, the next
-    one read when it is asked for; with None in the dtype it was saved in. They may be views of a
-    mapped file. `read_tokenizer()` reads the tokenizer. `prompting`: what the files say about
-    texts, such as which ids end one; the tokenizer hands it on.
+    `where`: the file or folder. `files`: the files of the weights. `kinds`: how the tensors are
+    stored, such as ("bfloat16",) or ("F32", "Q4_K"). `dtype`: of all tensors in the files; None if
+    they differ. `tensors(dtype)`: yields each parameter once, with our name and in our layout, and
+    reads it only then; None means the dtype of the file. The tensors may be views of a mapped file.
+    `read_tokenizer()`: reads the tokenizer. `prompting`: what the files say about texts, such as
+    the ids that end a text; the tokenizer gets a copy.
     """
 
     format: str
@@ -54,11 +54,11 @@ class Opened:
 
     @property
     def n_bytes(self) -> int:
-        """How long the files of the weights are, together."""
+        """The bytes of all files of the weights together."""
         return sum(file.stat().st_size for file in self.files)
 
     def tokenizer(self) -> Any:
-        """The tokenizer, read when it is first asked for."""
+        """Returns the tokenizer; the first call reads it."""
         return self._tokenizer
 
     @functools.cached_property
@@ -66,31 +66,31 @@ class Opened:
         with naming(self.where):
             tokenizer = self.read_tokenizer()
         said = self.prompting
-        if said.adds_bos is None:  # which is said by the tokenizer's own file
+        if said.adds_bos is None:  # the tokenizer's own file decides
             said = replace(said, adds_bos=tokenizer.prompting.adds_bos)
         tokenizer.prompting = said
         return tokenizer
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """The ids after which generation ends: what the files say, or the ends of the tokenizer."""
+        """The ids after which generation ends: from the files, or otherwise the tokenizer's."""
         return self.tokenizer().stop_ids
 
 
 def common_dtype(dtypes: set[torch.dtype]) -> torch.dtype | None:
-    """The one dtype of a checkpoint's tensors, or None if there are several.
+    """Returns the dtype of all tensors of a checkpoint, or None if there are several dtypes.
 
-    Raises ValueError for a quantized one.
+    Raises ValueError for a quantized dtype.
     """
     if odd := sorted(str(d) for d in dtypes if not d.is_floating_point or d.itemsize < 2):
-        raise ValueError("weights are read as float64, float32, float16 or bfloat16; these hold "
-                         f"{', '.join(odd)}, as a quantized checkpoint does. Take the checkpoint "
+        raise ValueError("weights must be float64, float32, float16 or bfloat16; got "
+                         f"{', '.join(odd)}, as in a quantized checkpoint. Use the checkpoint that "
                          "it was made from")
     return next(iter(dtypes)) if len(dtypes) == 1 else None
 
 
 def kinds_of(dtypes: set[torch.dtype]) -> tuple[str, ...]:
-    """Dtypes by their names, such as ("bfloat16", "float32")."""
+    """Returns the names of dtypes, such as ("bfloat16", "float32")."""
     return tuple(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
 
 
@@ -98,22 +98,22 @@ def refuse_what_cannot_be_built(
     opened: Opened, *, dtype: torch.dtype | None, device: torch.device | str,
     memory_bytes: int | None
 ) -> torch.dtype:
-    """The dtype that a model of a checkpoint will have: `dtype`, or that of its files.
+    """Returns the dtype that the model of a checkpoint will have: `dtype`, or the files' dtype.
 
-    Raises ValueError if the device is not there, the files have several dtypes, or the model would
-    not fit into memory; reads none of its tensors.
+    It reads no tensor. Raises ValueError if there is no such device, if `dtype` is None and the
+    files have several dtypes, or if the model would not fit into memory.
     """
     refuse_absent_device(device)
     if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"a model computes in {', '.join(map(str, DTYPES))}; got dtype={dtype!r}. "
-                         "Choose one of those (on the command line --dtype), or leave it out for "
-                         "that of the files")
+        raise ValueError(f"a model can compute in {', '.join(map(str, DTYPES))}; got "
+                         f"dtype={dtype!r}. Choose one of those (on the command line --dtype), or "
+                         "leave it out to use the dtype of the files")
     dtype = dtype or opened.dtype
     if dtype is None:
-        raise ValueError(f"the tensors in {opened.where} have several dtypes, of which a model "
-                         "computes in one; choose it: dtype=torch.bfloat16, or torch.float32 for "
-                         "the exact values, in load(path, dtype=...) (on the command line --dtype "
-                         "bfloat16, or --dtype float32)")
+        raise ValueError("a model computes in one dtype; the tensors in "
+                         f"{opened.where} have several dtypes. Choose dtype=torch.bfloat16, or "
+                         "torch.float32 for the exact values, in load(path, dtype=...) (on the "
+                         "command line --dtype bfloat16, or --dtype float32)")
     refuse_what_does_not_fit(opened.config, where=opened.where, dtype=dtype, device=device,
                              memory_bytes=memory_bytes)
     return dtype
@@ -123,11 +123,11 @@ def build(
     opened: Opened, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu",
     memory_bytes: int | None = None, on_tensor: OnTensor | None = None,
 ) -> Llama:
-    """The model of a checkpoint, in `dtype` or that of its files, on `device`.
+    """Returns the model of a checkpoint, in `dtype` or the dtype of its files, on `device`.
 
-    `memory_bytes`: what it may take, by default what is free. `on_tensor(n_bytes_done, n_bytes)` is
-    called after each tensor. Raises ValueError as `refuse_what_cannot_be_built` does, or if the
-    tensors are not exactly those of the config.
+    `memory_bytes`: the most that it may need, by default what is free.
+    `on_tensor(n_bytes_done, n_bytes)` is called after each tensor. Raises ValueError as
+    `refuse_what_cannot_be_built` does, or if the tensors do not fit the config exactly.
     """
     dtype = refuse_what_cannot_be_built(opened, dtype=dtype, device=device,
                                         memory_bytes=memory_bytes)

@@ -1,9 +1,9 @@
 """One safetensors file: a list of names, types, shapes and places, then the tensors.
 
-There is nothing else in it. The file is 8 bytes with the length N of a header, N bytes of JSON, and
-data. Everything the header claims is held against the file's true size before a byte is allocated,
-so a forged or cut file is refused, never believed. A tensor is read in place: as a view of the
-mapped file, or piece by piece into memory of its own, in the dtype that is wanted.
+The file is 8 bytes with the length N of a header, then N bytes of JSON, then data. Everything in
+the header is checked against the real size of the file before memory is allocated, so that a forged
+or cut file is refused. A tensor is read in place: as a view of the mapped file, or piece by piece
+into a new tensor of the requested dtype.
 
 Notebook 18. The format: https://github.com/huggingface/safetensors.
 """
@@ -38,9 +38,9 @@ _NEED = "a checkpoint needs a whole safetensors file"
 
 @record
 class TensorEntry:
-    """Where one tensor is, its dtype and its shape.
+    """The place, dtype and shape of one tensor.
 
-    `start`: its first byte, counted from the start of `file`.
+    `start`: its first byte, counted from the beginning of `file`.
     """
 
     file: Path
@@ -54,35 +54,35 @@ class TensorEntry:
 
 
 def entries(file: str | Path) -> dict[str, TensorEntry]:
-    """The tensors of a file by name, from its header alone.
+    """Returns the tensors of a file by name, from its header alone.
 
-    Raises ValueError if the file is missing, cut short or damaged, or if a dtype is not known,
-    which is named.
+    Raises ValueError if the file is missing, cut short or damaged, or naming a dtype that is not
+    known.
     """
     file = Path(file)
     with opened(file, need=_NEED) as source:
         try:
             return _entries(file, source)
         except _OtherDtype as error:
-            raise ValueError(f"weights are read from F64, F32, F16 and BF16; in {plain(file)} "
-                             f"{error}. Take the checkpoint that it was made from") from error
+            raise ValueError(f"weights must be F64, F32, F16 or BF16; in {plain(file)} "
+                             f"{error}. Use the checkpoint that it was made from") from error
         except (OSError, ValueError) as error:
             raise ValueError(f"{_NEED} at {plain(file)}; it cannot be read ({error}). Copy, "
                              "download or save the checkpoint again") from error
 
 
 class _OtherDtype(ValueError):
-    """A whole file, in numbers that are not read: another download of it would be no better."""
+    """An intact file with a dtype that cannot be read, so downloading it again would not help."""
 
 
 def _entries(file: Path, source: io.BufferedReader) -> dict[str, TensorEntry]:
     size = os.fstat(source.fileno()).st_size
     n_header = int.from_bytes(source.read(8), "little")
     if size < 8 or n_header > min(size - 8, _MAX_HEADER_BYTES):
-        raise ValueError(f"its header is said to be {n_header} bytes long, and the file has {size}")
+        raise ValueError(f"its header claims to be {n_header} bytes long, and the file has {size}")
     header = parse_json(source.read(n_header))
     if not isinstance(header, dict):
-        raise ValueError("its header is no JSON object")
+        raise ValueError("its header is not a JSON object")
     header.pop("__metadata__", None)
     found = {name: _entry(file, name, about, data_start=8 + n_header)
              for name, about in header.items()}
@@ -91,7 +91,7 @@ def _entries(file: Path, source: io.BufferedReader) -> dict[str, TensorEntry]:
 
 
 def mapped(file: Path) -> UInt8[Tensor, "bytes"]:
-    """The whole file as memory that is read when it is used.
+    """Returns the whole file as mapped memory, which is read only when it is used.
 
     Writing to it does not change the file.
     """
@@ -101,16 +101,16 @@ def mapped(file: Path) -> UInt8[Tensor, "bytes"]:
 
 
 def view(entry: TensorEntry, data: UInt8[Tensor, "bytes"]) -> Shaped[Tensor, "..."]:
-    """The tensor as a view of its mapped file, which must not change while the tensor is in use."""
+    """Returns the tensor as a view of its mapped file. Do not change the file during its use."""
     n_misaligned = entry.start % entry.dtype.itemsize
     flat = data[entry.start : entry.start + entry.n_bytes]
     return (flat.clone() if n_misaligned else flat).view(entry.dtype).view(entry.shape)
 
 
 def read_tensor(entry: TensorEntry, *, dtype: torch.dtype | None = None) -> Shaped[Tensor, "..."]:
-    """The tensor in memory of its own, in `dtype` or the file's.
+    """Returns the tensor as a new tensor, in `dtype` or the file's dtype.
 
-    Takes no more than 2 MB beyond what it returns.
+    It needs at most 2 MB in addition to the result.
     """
     flat = torch.empty(math.prod(entry.shape), dtype=dtype or entry.dtype)
     with opened(entry.file, need=_NEED) as source:
@@ -119,8 +119,8 @@ def read_tensor(entry: TensorEntry, *, dtype: torch.dtype | None = None) -> Shap
         if flat.dtype == entry.dtype:
             _read_into(unbuffered, flat, entry.file)
         else:
-            # Not of malloc, which would leave a hole beside each tensor: a third of the model after
-            # a hundred of them.
+            # Not from malloc, which would leave a hole after each tensor. After a hundred tensors
+            # the holes would be a third of the model.
             room = torch.frombuffer(mmap.mmap(-1, _PIECE_BYTES), dtype=entry.dtype)
             for piece in flat.split(len(room)):
                 _read_into(unbuffered, room[: len(piece)], entry.file)
@@ -129,10 +129,10 @@ def read_tensor(entry: TensorEntry, *, dtype: torch.dtype | None = None) -> Shap
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes a file, marked as made by PyTorch, which transformers asks for.
+    """Writes a file, with the mark "made by PyTorch" that transformers requires.
 
-    It may be read by whom any new file may be: the package's own are for their owner alone.
-    Raises OSError where the disk refuses.
+    It has the permissions of any new file; files of the safetensors package could be read only by
+    their owner. Raises OSError if the disk fails.
     """
     path.write_bytes(b"")
     mode = stat.S_IMODE(path.stat().st_mode)
@@ -145,7 +145,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a file, on the CPU.
+    """Returns all tensors of a file, on the CPU.
 
     Raises ValueError if the file is missing, cut short or damaged.
     """
@@ -153,7 +153,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def are_same(a: TensorEntry, b: TensorEntry) -> bool:
-    """Whether two tensors have the same dtype, shape and bytes; neither is held in memory whole."""
+    """Returns whether two tensors have the same dtype, shape and bytes; reads them in pieces."""
     if (a.dtype, a.shape) != (b.dtype, b.shape):
         return False
     with opened(a.file, need=_NEED) as file_a, opened(b.file, need=_NEED) as file_b:
@@ -165,13 +165,13 @@ def are_same(a: TensorEntry, b: TensorEntry) -> bool:
 
 def _entry(file: Path, name: str, about: Any, *, data_start: int) -> TensorEntry:
     if not isinstance(about, Mapping) or about.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"the header's entry of {shown(name)} has not just dtype, shape and "
+        raise ValueError(f"the header's entry of {shown(name)} must have only dtype, shape and "
                          "data_offsets")
     dtype, shape, offsets = about["dtype"], about["shape"], about["data_offsets"]
     if not isinstance(dtype, str) or not re.fullmatch("[A-Z]+[0-9A-Z_]*", dtype):
-        raise ValueError(f"{shown(name)} has the dtype {shown(dtype)}, which is none")
+        raise ValueError(f"{shown(name)} has the dtype {shown(dtype)}, which is not a dtype")
     if dtype not in DTYPES:
-        raise _OtherDtype(f"{shown(name)} has the dtype {shown(dtype)}, which is none of "
+        raise _OtherDtype(f"{shown(name)} has the dtype {shown(dtype)}, which is not one of "
                           f"{', '.join(DTYPES)}")
     if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
         raise ValueError(f"{shown(name)} has the shape {shown(shape)} and the offsets "
@@ -187,12 +187,12 @@ def _entry(file: Path, name: str, about: Any, *, data_start: int) -> TensorEntry
 def _check_places(found: Mapping[str, TensorEntry], *, data_start: int, file_size: int) -> None:
     """Raises ValueError unless the tensors cover the data without overlap, gap or rest.
 
-    That is what lets a cut file be noticed.
+    This detects a cut file.
     """
     expected = data_start
     for name, entry in sorted(found.items(), key=lambda item: (item[1].start, item[1].n_bytes)):
         if entry.start != expected:
-            raise ValueError(f"{shown(name)} begins at byte {entry.start}, but what lies before it "
+            raise ValueError(f"{shown(name)} begins at byte {entry.start}, but the data before it "
                              f"ends at {expected}")
         expected += entry.n_bytes
     if expected != file_size:
@@ -209,6 +209,6 @@ def _read_into(opened: Any, target: Tensor, file: Path) -> None:
     while buffer:
         n = opened.readinto(buffer)
         if not n:
-            raise ValueError(f"{_NEED} at {plain(file)}; it was cut while it was read. Copy or "
-                             "save the checkpoint again")
+            raise ValueError(f"{_NEED} at {plain(file)}; it was cut during reading. Copy or save "
+                             "the checkpoint again")
         buffer = buffer[n:]

@@ -1,7 +1,7 @@
-"""The tokenizer in a file by itself: which kind it is shows in its first bytes, not in its name.
+"""Reads a tokenizer's file without a checkpoint; its first bytes, not its name, show its kind.
 
-A rank file lacks the special tokens, which take the ids after the ranks: alone it must have the
-length of a published one, or the caller says its length.
+A rank file does not hold the special tokens, which get the ids after the ranks. So without a
+checkpoint it must have the length of a published rank file, or the caller must give its length.
 
 Notebook 18.
 """
@@ -17,7 +17,7 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 GENERATION_OF = {n_ranks: "llama-4" if generation == "llama-4" else "llama-3.1"
                  for generation, n_ranks in released.N_RANKS.items()}
-"""Whose rank file has this many ranks; from Llama 3 on to 3.3 all have the same."""
+"""Number of ranks -> generation with such a rank file; it is the same from Llama 3 to 3.3."""
 _NAMES = ("tokenizer.json", "tokenizer.model", "tokenizer.bin")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -25,12 +25,12 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 def read_file(
     path: Path, *, n_ranks: int | None = None, generation: str = "llama-3.1"
 ) -> AnyTokenizer | None:
-    """The tokenizer in a file of its own; None if `path` is no such file.
+    """Returns the tokenizer in a tokenizer's file; None if `path` is not such a file.
 
-    That is a tokenizer.json, a tokenizer.model of SentencePiece or of ranks, a tokenizer.bin, or a
-    GGUF file without tensors. A folder stands for the first of these in it. `n_ranks`: how many
-    ranks a rank file must have, where that is not the number of a published one; `generation`:
-    whose special tokens then follow. Raises ValueError for a damaged file.
+    Such a file is a tokenizer.json, a tokenizer.model of SentencePiece or of ranks, a
+    tokenizer.bin, or a GGUF file without tensors. In a folder, the first of these is read.
+    `n_ranks`: how many ranks a rank file must have, if not as many as a published one.
+    `generation`: the special tokens that follow these ranks. Raises ValueError for a damaged file.
     """
     if path.is_dir():
         path = next((path / name for name in _NAMES if is_there(path / name)), path)
@@ -50,7 +50,7 @@ def read_file(
         is_named = path.name == _NAMES[0]
         return (tokenizer_json.read_folder(path.parent) if is_named
                 else tokenizer_json.read_tokenizer(path))
-    # The first field of SentencePiece's message is a piece, and a piece begins with its text.
+    # A SentencePiece file begins with a piece, and a piece begins with its text.
     return SentencePiece.load(path) if start[:1] == start[2:3] == b"\n" else None
 
 
@@ -61,7 +61,8 @@ def _of_ranks(path: Path, *, n_ranks: int | None, generation: str) -> AnyTokeniz
     if n_found in GENERATION_OF:
         return released.load(path, GENERATION_OF[n_found])
     lengths = " or ".join(f"{n:,}" for n in sorted(GENERATION_OF))
-    raise ValueError(f"a rank file by itself has {lengths} ranks, as Llama 3 and 4 have, and "
-                     f"special tokens take the ids after them; got {n_found:,} in {path}. It may "
-                     "have lost lines: download it again. If it is your own, give the folder of "
-                     f"its checkpoint, or say that it has {n_found} (--ranks {n_found})")
+    raise ValueError(f"a rank file without a checkpoint must have {lengths} ranks, as in Llama 3 "
+                     "and 4, because special tokens get the ids after the ranks; got "
+                     f"{n_found:,} in {path}. It may have lost lines: download it again. If it is "
+                     "your own, give the folder of its checkpoint, or its number of ranks (--ranks "
+                     f"{n_found})")

@@ -1,8 +1,8 @@
-"""The tokenizer of a published checkpoint: which of its files to read, and what follows.
+"""The tokenizer of a published checkpoint: which of its files to read, and which tokens to add.
 
-A tokenizer.model is one of two things under one name: SentencePiece's protobuf up to Llama 2, a
-list of ranks in text from Llama 3. The ranks have no special tokens with them; those go with the
-generation, which the config shows. Hugging Face's tokenizer.json says all that there is to say.
+Two kinds of files are called tokenizer.model: SentencePiece's protobuf up to Llama 2, and a text
+file with ranks from Llama 3 on. A file of ranks has no special tokens. They depend on the
+generation, which the config shows. Hugging Face's tokenizer.json is complete.
 
 Notebook 18.
 """
@@ -23,10 +23,10 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 
 def read_hugging_face(folder: Path, config: LlamaConfig) -> AnyTokenizer:
-    """The tokenizer of tokenizer.json, or of tokenizer.model if that is all there is.
+    """Returns the tokenizer of tokenizer.json, or of tokenizer.model if there is no other.
 
-    With what the files beside it add. Raises ValueError as `read_meta` does, and for a token that
-    has no row in the embedding or an end that is no token.
+    It includes what other files of the folder add. Raises ValueError as `read_meta` does, for a
+    token that has no row in the embedding, and for an end that is not a token.
     """
     if is_there(folder / "tokenizer.json"):
         tokenizer = tokenizer_json.read_folder(folder, n_rows=config.vocab_size)
@@ -38,7 +38,7 @@ def read_hugging_face(folder: Path, config: LlamaConfig) -> AnyTokenizer:
 
 
 def _with_added(tokenizer: AnyTokenizer, folder: Path, *, n_rows: int) -> AnyTokenizer:
-    """A SentencePiece with the tokens that the files beside it add, if they add any."""
+    """Returns the tokenizer with the tokens that other files add, if it is a SentencePiece."""
     beside = tokenizer_json.read_beside(folder)
     known = {piece.text for piece in tokenizer.pieces} if is_pieces(tokenizer) else set()
     if not is_pieces(tokenizer) or {entry["content"] for entry in beside.numbered} <= known:
@@ -47,28 +47,28 @@ def _with_added(tokenizer: AnyTokenizer, folder: Path, *, n_rows: int) -> AnyTok
 
 
 def _refuse_framing_beyond(tokenizer: AnyTokenizer, folder: Path) -> None:
-    """Raises ValueError if config.json begins or ends a text with an id that is no token."""
+    """Raises ValueError if an id in config.json that begins or ends a text is not a token."""
     about = read_json(folder / "config.json")
     for key in ("bos_token_id", "eos_token_id"):
         said = about.get(key)
         for i in said if isinstance(said, list) else [said]:
             if type(i) is int and i >= tokenizer.vocab_size:
-                raise ValueError(f"{key} is the id of a token; config.json in {folder} says {i}, "
-                                 f"and the tokenizer has {tokenizer.vocab_size} ids. It may have "
-                                 "lost a part, or be another model's: take all files from the "
-                                 "same checkpoint")
+                raise ValueError(f"{key} must be the id of a token; config.json in {folder} has "
+                                 f"{i}, and the tokenizer has {tokenizer.vocab_size} ids. It may "
+                                 "have lost a part, or belong to another model: use all files of "
+                                 "the same checkpoint")
 
 
 def read_meta(folder: Path, config: LlamaConfig) -> Tokenizer | SentencePiece:
-    """The tokenizer of tokenizer.model.
+    """Returns the tokenizer of tokenizer.model.
 
-    Raises ValueError if there is none, or one of another model. Special tokens follow the ranks, so
-    ranks and special tokens together must fill the embedding: a file that lost its last lines would
-    move them.
+    Raises ValueError if there is none, or if it belongs to another model. Ranks and special tokens
+    together must fill the embedding. Special tokens follow the ranks, so a file that lost its last
+    lines would change their ids.
     """
     file = folder / "tokenizer.model"
     if not is_there(file):
-        raise ValueError("a checkpoint has its tokenizer in a tokenizer.model or, in Hugging "
+        raise ValueError("a checkpoint needs its tokenizer in a tokenizer.model or, in Hugging "
                          f"Face's layout, a tokenizer.json; {folder} has none. Download it to this "
                          "folder")
     if not rank_file.is_one(file):
@@ -79,20 +79,20 @@ def read_meta(folder: Path, config: LlamaConfig) -> Tokenizer | SentencePiece:
     n_special = len(released.SPECIAL_TOKENS[generation])
     tokenizer = released.load(file, generation, n_ranks=len(rank_file.read_ranks(file)))
     if tokenizer.vocab_size != config.vocab_size:
-        raise ValueError(f"the embedding has {config.vocab_size} rows, of which {n_special} are of "
-                         f"the special tokens of {generation}, so tokenizer.model must have "
+        raise ValueError(f"the embedding has {config.vocab_size} rows, and {n_special} of them are "
+                         f"for the special tokens of {generation}, so tokenizer.model must have "
                          f"{config.vocab_size - n_special} ranks; the one in {folder} has "
                          f"{len(tokenizer.ranks)}. It may have lost lines, or belong to another "
-                         "model: take both from the same checkpoint")
+                         "model: use both from the same checkpoint")
     return tokenizer
 
 
 def write_hugging_face(folder: Path, tokenizer: AnyTokenizer) -> None:
-    """Writes tokenizer.json, the config by which transformers opens it, and tokenizer.model.
+    """Writes tokenizer.json, the config with which transformers opens it, and tokenizer.model.
 
-    The last for Llama 1 and 2 only, where it says the same. transformers takes the tokenizer.json
-    as it is by the class that is named here; its LlamaTokenizer would put other steps in place of
-    those in the file, and give other ids than SentencePiece at blanks.
+    The last one is written only for Llama 1 and 2, where it has the same content. The class named
+    here makes transformers use the tokenizer.json unchanged. Its LlamaTokenizer would replace the
+    steps of the file, and give other ids than SentencePiece at spaces.
     """
     tokenizer_json.write(folder / "tokenizer.json", tokenizer)
     about = {"tokenizer_class": "PreTrainedTokenizerFast", **framing_names(tokenizer),
@@ -105,9 +105,9 @@ def write_hugging_face(folder: Path, tokenizer: AnyTokenizer) -> None:
 
 
 def framing_names(tokenizer: AnyTokenizer) -> dict[str, str]:
-    """The tokens that begin and end a text, as tokenizer_config.json has them.
+    """Returns the entries of tokenizer_config.json with the tokens that begin and end a text.
 
-    Raises ValueError if there is none of Llama's own; another vocabulary may lack them.
+    Raises ValueError if one of Llama's own tokenizers lacks them; other vocabularies may.
     """
     if isinstance(tokenizer, JsonTokenizer):
         names = {"bos_token": tokenizer.bos, "eos_token": tokenizer.eos}
@@ -117,61 +117,60 @@ def framing_names(tokenizer: AnyTokenizer) -> dict[str, str]:
 
 
 def framing_ids(tokenizer: AnyTokenizer) -> dict[str, int]:
-    """The ids that begin and end a text, as config.json has them. Raises as `framing_names`."""
+    """Returns the entries of config.json with the ids of `framing_names`, and raises as it does."""
     ids = {"bos_token": lambda: tokenizer.bos_id, "eos_token": lambda: tokenizer.eos_id}
     return {f"{key}_id": ids[key]() for key in framing_names(tokenizer)}
 
 
 def is_pieces(tokenizer: AnyTokenizer) -> TypeGuard[SentencePiece]:
-    """Is this a tokenizer of Llama 1 and 2, which a tokenizer.model of SentencePiece can hold?"""
+    """Returns whether this is a SentencePiece tokenizer, the kind of Llama 1 and 2."""
     return isinstance(tokenizer, SentencePiece)
 
 
 def refuse_what_ranks_cannot_say(
     tokenizer: AnyTokenizer, config: LlamaConfig, *, where: str
 ) -> None:
-    """Raises ValueError unless `read_meta` would give this tokenizer back.
+    """Raises ValueError unless `read_meta` would return this tokenizer again.
 
-    The model must know its ids, too.
+    The embedding must also have a row for each of its ids.
     """
     refuse_other_vocabulary(tokenizer, config, where=where)
     if isinstance(tokenizer, SentencePiece):
         return
     generation = generation_of(config)
     if isinstance(tokenizer, JsonTokenizer):
-        raise ValueError("Meta's layout has the tokenizers of Llama 1 to 3.3, and none for added "
-                         "tokens or steps of other vocabularies; write Hugging Face's layout or "
-                         "our own")
+        raise ValueError("Meta's layout can hold only the tokenizers of Llama 1 to 3.3; this one "
+                         "has added tokens or steps of other vocabularies. Write Hugging Face's "
+                         "layout or our own")
     if tokenizer.vocab_size != config.vocab_size:
-        raise ValueError("in Meta's layout ranks and special tokens fill the embedding; got "
+        raise ValueError("in Meta's layout ranks and special tokens must fill the embedding; got "
                          f"{tokenizer.vocab_size} ids and {config.vocab_size} rows. Write Hugging "
                          "Face's layout or our own, which may have spare rows")
     if (tuple(tokenizer.special_ids) != released.SPECIAL_TOKENS[generation]
         or tokenizer.pattern != released.LLAMA3_PATTERN):
-        raise ValueError("a tokenizer.model of ranks has no place for special tokens and pattern: "
-                         f"they are those of {generation}, "
-                         f"released.SPECIAL_TOKENS[{generation!r}]; got "
-                         f"{list(tokenizer.special_ids)[:3]} and so on. Train the tokenizer with "
-                         "those, or save our own format")
+        raise ValueError("a tokenizer.model of ranks cannot store special tokens and pattern, so "
+                         f"they must be {generation}'s, released.SPECIAL_TOKENS[{generation!r}]; "
+                         f"got {list(tokenizer.special_ids)[:3]} and so on. Train the tokenizer "
+                         "with those, or save our own format")
 
 
 def refuse_other_vocabulary(
     tokenizer: AnyTokenizer, config: LlamaConfig, *, where: str
 ) -> None:
-    """Raises ValueError unless every id has a row.
+    """Raises ValueError unless every id has a row in the embedding.
 
-    There may be spare rows, any number of them: embeddings are padded to round numbers, and made
-    larger for tokens to come.
+    There may be any number of spare rows, because embeddings are padded to round numbers or
+    enlarged for future tokens.
     """
     if tokenizer.vocab_size > config.vocab_size:
         raise ValueError(f"the tokenizer and the embedding must belong together; in {where} the "
                          f"tokenizer has {tokenizer.vocab_size} ids and the embedding "
-                         f"{config.vocab_size} rows. Take both from the same checkpoint")
+                         f"{config.vocab_size} rows. Use both from the same checkpoint")
 
 
 def generation_of(config: LlamaConfig) -> str:
-    """The generation whose special tokens go with ranks.
+    """Returns the generation whose special tokens belong to a file of ranks.
 
-    3.1 brought the scaling of RoPE, and the names that all later ones keep.
+    Llama 3.1 introduced the scaling of RoPE, and the names that all later generations keep.
     """
     return "llama-3" if config.rope_scaling is None else "llama-3.1"

@@ -1,4 +1,4 @@
-"""The tokenizer at a path: of a checkpoint of any format, or of a tokenizer's file by itself.
+"""The tokenizer at a path: of a checkpoint of any format, or of a tokenizer's file alone.
 
 Notebook 18.
 """
@@ -16,13 +16,12 @@ _CONFIGS = ("config.json", "params.json")
 def read_tokenizer(
     path: str | Path, *, tokenizer: str | Path | None = None, n_ranks: int | None = None
 ) -> AnyTokenizer:
-    """The tokenizer of a checkpoint at `path`, or of a file that `read_file` reads.
+    """Returns the tokenizer of a checkpoint at `path`, or of a file that `read_file` reads.
 
-    `path` is what `load` takes, too.
-    `tokenizer`: the file of a checkpoint's tokenizer, where it is not the usual one. `n_ranks`: how
-    many ranks a rank file of your own has; its special tokens are those of Llama 3.1. Without it, a
-    rank file beside a config is read as part of that checkpoint. Raises ValueError if nothing is
-    recognized, or if a file is damaged or lost a part.
+    `path`: as for `load`. `tokenizer`: the file of the tokenizer, if the checkpoint has it in an
+    unusual place. `n_ranks`: how many ranks a rank file of your own has; it gets the special tokens
+    of Llama 3.1. Without `n_ranks`, a rank file in the folder of a config is read as part of that
+    checkpoint. Raises ValueError if nothing is recognized, or if a file is damaged or lost a part.
     """
     if tokenizer is not None:
         return open_checkpoint(path, tokenizer=tokenizer).tokenizer()
@@ -36,7 +35,7 @@ def read_tokenizer(
 
 
 def _is_part_of_a_checkpoint(file: Path) -> bool:
-    """Is this a rank file of no published length, with a config beside it?"""
+    """Returns whether this is a rank file of no published length in the folder of a config."""
     return (file.name == "tokenizer.model" and file.is_file() and rank_file.is_one(file)
             and any((file.parent / name).is_file() for name in _CONFIGS)
             and len(rank_file.read_ranks(file)) not in GENERATION_OF)

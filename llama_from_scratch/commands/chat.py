@@ -14,20 +14,21 @@ def add(commands: argparse._SubParsersAction) -> None:
     """Adds the subcommand and its arguments."""
     parser = commands.add_parser(
         "chat", help="talk with a model, or write stories together",
-        description="You write a message, the model answers, and all of it is remembered. A model "
-        "that was not made for chats continues your openings of stories instead. A pasted text is "
-        "one message; /help lists the commands; Ctrl-D or /exit ends it. If standard input is a "
-        "file or a pipe, each of its lines is a message.")
+        description="You write a message, the model answers, and the conversation is remembered. "
+        "A model that was not made for chats continues your openings of stories instead. A pasted "
+        "text is one message. /help lists the commands. Ctrl-D or /exit ends the chat. If standard "
+        "input is a file or a pipe, each of its lines is a message.")
     parser.set_defaults(run=run)
-    parser.add_argument("--system", metavar="TEXT", help="what the model reads before all else")
+    parser.add_argument("--system", metavar="TEXT",
+                        help="the system message, which the model reads before all other messages")
     parser.add_argument("--chat-format", metavar="NAME", help="llama-2, llama-3, llama-3.1, "
-                        "llama-3.2, llama-3.3, or none to write stories (default: what the "
-                        "model's files ask for)")
-    add_writing_arguments(parser, usual_length="500, of stories 200")
+                        "llama-3.2, llama-3.3, or none to write stories (default: the format that "
+                        "the model's files name)")
+    add_writing_arguments(parser, usual_length="500, or 200 for stories")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Answers each line of the user, in the model's chat format; without one, continues it."""
+    """Answers each message in the model's chat format. Without a format, continues it."""
     from llama_from_scratch.checkpoint.inspect import chat_format, marked_format
     from llama_from_scratch.config import nearest
     from llama_from_scratch.tokenizer.chat_format import FORMATS
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.chat_format not in (None, "none", *FORMATS):
         raise ValueError(f"no chat format is called {args.chat_format!r}; "
                          f"{nearest(args.chat_format, (*FORMATS, 'none'))}")
-    sampling_of(args)  # refuses what it cannot be before a large model is read
+    sampling_of(args)  # refuses bad settings before a large model is read
     model, tokenizer = load_model(args.model, tokenizer=args.tokenizer, dtype=args.dtype,
                                   device=args.device)
     is_unasked = args.chat_format is None
@@ -68,8 +69,8 @@ def _talk(model, tokenizer, args: argparse.Namespace, *, format) -> None:
     chat = Chat(model, tokenizer, format=format, system=args.system)
     print(f"Chat in the format of {format.name}. {_HOW_TO_END}")
     _converse("you> ", lambda text, turn: _print_answer(chat, text, args, seed=args.seed + turn), {
-        "/reset": ("forgets what was said", lambda rest: _reset(chat)),
-        "/system": ("TEXT is what the model reads before all else; without TEXT, nothing",
+        "/reset": ("forgets the conversation so far", lambda rest: _reset(chat)),
+        "/system": ("makes TEXT the system message; without TEXT, removes it",
                     lambda rest: _set_system(chat, rest)),
     })
 
@@ -77,15 +78,15 @@ def _talk(model, tokenizer, args: argparse.Namespace, *, format) -> None:
 _HOW_TO_END = "/help lists the commands. Ctrl-D or /exit ends it, and Ctrl-C stops an answer."
 
 Commands = Mapping[str, tuple[str, Callable[[str], str]]]
-"""Commands of a conversation: what each does, in words, and the function that does it.
+"""Commands of a conversation by name: the line that /help shows, and a function.
 
-The function gets what follows the command and returns what to tell the user."""
+The function takes the text after the command and returns a reply for the user."""
 
 
 def _converse(
     prompt: str, answer: Callable[[str, int], object], commands: Commands | None = None
 ) -> None:
-    """Answers messages until the end; one that is refused prints why, and the next may do."""
+    """Answers messages until the input ends. A refused message only prints the reason."""
     turns = itertools.count()
     with typed.reader() as read:
         while (text := _next(read, prompt)) is not None:
@@ -100,16 +101,16 @@ def _converse(
                 print("\n(stopped)")
             except ValueError as error:
                 print(f"llama: {terminal.shown_line(str(error))}", file=sys.stderr)
-    print()  # the shell's prompt begins a line
+    print()  # so that the shell's prompt begins a new line
 
 
 def _next(read: typed.Read, prompt: str) -> str | None:
-    """The next message; at the first Ctrl-C in a row only its line is lost."""
+    """Returns the next message, or None at the end. A first Ctrl-C only discards the line."""
     print()
     try:
         text = read(prompt)
     except KeyboardInterrupt:
-        print("\n(Ctrl-D or /exit ends this; Ctrl-C once more, too)\n")
+        print("\n(Ctrl-D or /exit ends this, and so does a second Ctrl-C)\n")
         text = read(prompt)
     except ValueError as error:
         print(f"llama: {error}", file=sys.stderr)
@@ -118,7 +119,7 @@ def _next(read: typed.Read, prompt: str) -> str | None:
 
 
 def _command(text: str) -> tuple[str, str] | None:
-    """The command in a message and what follows it; None if it has to be answered."""
+    """Returns the command in a message and the text after it, or None if there is no command."""
     if not text.startswith("/") or text.startswith("//") or "\n" in text:
         return None
     name, _, rest = text.partition(" ")
@@ -134,21 +135,21 @@ def _obey(name: str, rest: str, commands: Commands) -> str:
     if name in commands:
         return commands[name][1](rest)
     rows = {name: does for name, (does, _) in commands.items()}
-    rows |= {"/exit": "ends this, as does Ctrl-D", "/help": "shows this"}
+    rows |= {"/exit": "ends the chat, as Ctrl-D does", "/help": "shows this list"}
     listed = "\n".join(f"{name:8} {does}" for name, does in rows.items())
     unknown = "" if name == "/help" else f"There is no command {name}. The commands are:\n"
-    return (f"{unknown}{listed}\nTo send a line that begins with /, write // or a space first. A "
-            "pasted text is one message, also with empty lines.")
+    return (f"{unknown}{listed}\nTo send a line that begins with /, begin it with // or a space. A "
+            "pasted text is one message, even if it has empty lines.")
 
 
 def _reset(chat) -> str:
     chat.reset()
-    return "(all forgotten)"
+    return "(the conversation is forgotten)"
 
 
 def _set_system(chat, text: str) -> str:
     chat.system = text or None
-    return ("(the model reads that from now on)" if text
+    return ("(the model reads this system message from now on)" if text
             else "(there is no system message from now on)")
 
 
@@ -157,7 +158,7 @@ def _print_answer(chat, text: str, args: argparse.Namespace, *, seed: int) -> No
     try:
         for piece in chat.say(text, max_tokens=max_tokens, sampling=sampling_of(args), seed=seed):
             terminal.say(piece)
-        print("\n(cut here; say for example: go on)" if chat.is_cut else "")
+        print("\n(cut off here; to continue, write for example: go on)" if chat.is_cut else "")
     except KeyboardInterrupt:
         print("\n(stopped)")
     if chat.n_forgotten > n_before:

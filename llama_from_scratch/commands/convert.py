@@ -19,10 +19,10 @@ def add(commands: argparse._SubParsersAction) -> None:
                         help="a checkpoint's folder or file, or an id on the Hugging Face hub")
     parser.add_argument("target", metavar="B", type=Path, help=target.TARGET_HELP)
     parser.add_argument("--format", required=True, help=target.FORMAT_HELP)
-    parser.add_argument("--chat-format", metavar="NAME", help="the format of a model that was made "
-                        "for chats, such as llama-3.1, where the files of A do not say it")
+    parser.add_argument("--chat-format", metavar="NAME", help="the chat format of A, such as "
+                        "llama-3.1, if A was made for chats and its files do not name the format")
     parser.add_argument("--tokenizer", metavar="PATH", help="the file with the tokenizer of A "
-                        "(default: the one that the checkpoint has)")
+                        "(default: the checkpoint's own)")
     target.add_form_arguments(parser, usual_dtype="as it is")
 
 
@@ -35,8 +35,8 @@ def run(args: argparse.Namespace) -> int:
             n_shards=args.shards, tokenizer=args.tokenizer,
             chat_format=args.chat_format, on_tensor=show_loading)
     if args.format in NO_CHATS and open_checkpoint(args.source).prompting.templates:
-        print(f"llama: {args.format} has no place for the chat template of {args.source}; name its "
-              "format with --chat-format where you need it", file=sys.stderr)
+        print(f"llama: {args.format} cannot hold the chat template of {args.source}; name the "
+              "format with --chat-format when you chat", file=sys.stderr)
     is_told = args.format in NO_CHATS
     target.print_written(args.target, chat_format=args.chat_format if is_told else None)
     return 0

@@ -2,7 +2,7 @@
 
 
 def usable_device(name: str) -> str:
-    """`name` itself, such as "cuda:1"; ValueError if PyTorch cannot use such a device here."""
+    """Returns `name`, such as "cuda:1". Raises ValueError if PyTorch cannot use that device."""
     import torch
 
     there = {"cpu": True, "cuda": torch.cuda.is_available(),
@@ -10,5 +10,5 @@ def usable_device(name: str) -> str:
     if not there.get(name.split(":")[0], False):
         usable = ", ".join(kind for kind, is_there in there.items() if is_there)
         raise ValueError(f"PyTorch cannot use the device {name!r} here; it can use {usable}. "
-                         "`llama doctor` says more")
+                         "For details, run: llama doctor")
     return name

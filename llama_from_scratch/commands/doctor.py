@@ -1,4 +1,4 @@
-"""`llama doctor`: what is missing or wrong on this machine for the course, and the cure."""
+"""`llama doctor`: shows what the course lacks on this machine, and how to fix it."""
 
 import argparse
 
@@ -6,12 +6,12 @@ import argparse
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the subcommand, which has no arguments."""
     parser = commands.add_parser("doctor",
-                                 help="say what is missing or wrong on this machine, and the cure")
+                                 help="show what is missing or wrong on this machine, with cures")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints every symptom of this machine; the exit status is 1 if one is not ok, else 0."""
+    """Prints every symptom of this machine. Returns 0 if all are ok, otherwise 1."""
     from llama_from_scratch.commands.machine import look
     from llama_from_scratch.commands.symptoms import judge
 

@@ -11,23 +11,24 @@ def add(commands: argparse._SubParsersAction) -> None:
     """Adds the subcommand and its arguments."""
     parser = commands.add_parser(
         "generate", help="continue a text",
-        description="Prints the prompt and what the model writes after it. On a terminal control "
-        "characters are shown as escapes; a file or a pipe gets the text as it is.")
+        description="Prints the prompt and what the model writes after it. On a terminal, control "
+        "characters are shown as escapes. A file or a pipe gets the text as it is.")
     parser.set_defaults(run=run)
     prompt = parser.add_mutually_exclusive_group()
     prompt.add_argument("--prompt", default="", metavar="TEXT",
-                        help="the beginning; - reads it from standard input (default: none)")
+                        help="the beginning of the text; - reads it from standard input "
+                        "(default: empty)")
     prompt.add_argument("--prompt-file", metavar="FILE",
-                        help="or a UTF-8 file; the newline at its end is left out")
+                        help="a UTF-8 file with the prompt; a newline at its end is dropped")
     parser.add_argument("--special", action="store_true",
-                        help="names of special tokens in the prompt, such as <|eot_id|>, are these "
-                        "tokens and not text")
+                        help="read names of special tokens in the prompt, such as <|eot_id|>, as "
+                        "these tokens instead of text")
     add_writing_arguments(parser, usual_length="200")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the prompt and what the model writes after it."""
-    sampling_of(args)  # refuses what it cannot be before a large model is read
+    sampling_of(args)  # refuses bad settings before a large model is read
     prompt = _prompt(args)
     model, tokenizer = load_model(args.model, tokenizer=args.tokenizer, dtype=args.dtype,
                                   device=args.device)
@@ -45,7 +46,7 @@ def _prompt(args: argparse.Namespace) -> str:
 
 
 def _decoder(model, args: argparse.Namespace):
-    """What writes greedily at the speed of memory, where it applies: plain parts on a CPU."""
+    """Returns a GreedyDecoder for temperature 0 if it can run this model, otherwise None."""
     from llama_from_scratch.generate.greedy import GreedyDecoder, can_decode
 
     return GreedyDecoder(model) if args.temperature == 0 and can_decode(model) else None

@@ -1,4 +1,4 @@
-"""`llama inspect`: what a checkpoint is and what running it takes."""
+"""`llama inspect`: shows what a checkpoint is and what it takes to run it."""
 
 import argparse
 
@@ -6,7 +6,7 @@ import argparse
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the subcommand and its arguments."""
     parser = commands.add_parser(
-        "inspect", help="show what a checkpoint is and what running it takes",
+        "inspect", help="show what a checkpoint is and what it takes to run it",
         description="Shows the format, family, sizes, memory and chat format of a checkpoint. No "
         "weights are read.")
     parser.set_defaults(run=run)

@@ -1,7 +1,7 @@
-"""What this machine has of what the course needs, measured for `llama doctor`.
+"""Measures for `llama doctor` what the course needs of this machine.
 
-What may crash is asked in a process of its own, so that a PyTorch that cannot be loaded is a
-reason in the record and never an exception here. `symptoms` says what the measurements mean.
+Whatever may crash runs in a process of its own. If PyTorch cannot be loaded, the record holds the
+reason, and no exception is raised here. `symptoms` judges the measurements.
 """
 
 import json
@@ -40,15 +40,15 @@ class Machine:
     n_memory_bytes: int | None
     n_free_bytes: int | None
     gpus: tuple[str, ...]
-    """As NVIDIA's driver names them, with its version."""
+    """The name of each NVIDIA GPU and its driver's version, from nvidia-smi."""
     cxx: str | None
-    """The C++ compiler that the CUDA emulator uses, and what it says it is."""
+    """The C++ compiler that the CUDA emulator uses, with the first line of its version."""
     no_cxx: str
-    """If there is none: why, and the cure, in the emulator's words."""
+    """The emulator's error message, with the cure, if there is no compiler."""
     cache: str
     """The folder of compiled kernels; empty if PyTorch cannot be imported."""
     no_cache: str
-    """Why kernels cannot be kept there, if they cannot."""
+    """Why kernels cannot be kept in that folder; empty if they can."""
     nvcc: str | None
     prefix: str
     kernel: str
@@ -91,7 +91,7 @@ print(json.dumps([str(default_folder()), problem_with(default_folder())]))
 
 
 def look() -> Machine:
-    """This machine, measured; takes as long as importing PyTorch."""
+    """Returns the measurements of this machine. Takes as long as importing PyTorch."""
     facts, why = _ask([sys.executable, "-c", ASK_TORCH])
     torch = why if facts is None else Torch(**{**facts, "devices": tuple(facts["devices"])})
     kernel, why = _ask([sys.executable, "-c", ASK_KERNEL])
@@ -125,7 +125,7 @@ def _output(command: list[str]) -> str | None:
 
 
 def _ask(command: list[str]) -> tuple[object, str]:
-    """The JSON that a program prints, or None and the reason: the last line of its errors."""
+    """Returns the JSON value that a program prints and "", or None and the last line of stderr."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_S,
                               errors="replace")
@@ -139,7 +139,7 @@ def _ask(command: list[str]) -> tuple[object, str]:
 
 
 def _memory_bytes() -> int | None:
-    """Memory of the machine, or of the container that this runs in if that is less."""
+    """Returns the memory of this machine, or of the container around it if that is less."""
     if os.name == "nt":
         return _windows_memory_bytes()
     try:

@@ -1,4 +1,4 @@
-"""`llama mini`: a small checkpoint with the files of a published one."""
+"""`llama mini`: writes a small checkpoint with the files of a published one."""
 
 import argparse
 import sys
@@ -12,8 +12,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser(
         "mini", help="write a small checkpoint with the files of a published one",
         description="Writes a checkpoint with the files, names and dtype of a published Llama, "
-        "thousands of times smaller: it tells stories, and chats in its family's format. The "
-        "first of a family is trained in two minutes, and kept.")
+        "but thousands of times smaller. It tells stories, and chats in its family's format. The "
+        "first mini of a family is trained in two minutes and kept for later calls.")
     parser.set_defaults(run=run, is_lasting=True)
     parser.add_argument("--family", default="llama-2", help="llama-1, llama-2, llama-3, llama-3.1, "
                         "llama-3.2 or llama-3.3 (default llama-2)")

@@ -1,4 +1,4 @@
-"""`llama progress`: which exercises of the course are done."""
+"""`llama progress`: shows which exercises of the course are done."""
 
 import argparse
 
@@ -8,11 +8,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser = commands.add_parser("progress", help="show which exercises are done")
     parser.set_defaults(run=run)
     parser.add_argument("--done", metavar="12.4",
-                        help="first tick off one that has no code to check")
+                        help="first mark this exercise as done, if it has no code to check")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints the table of exercises, after it marked one as done if --done names it."""
+    """Marks the exercise of --done as done, if there is one, and prints the table."""
     from llama_from_scratch.lessons import exercises
 
     if args.done is not None:

@@ -1,4 +1,4 @@
-"""What is missing or wrong on a machine for the course, and the cure, in plain words.
+"""Judges what the course lacks on a machine, and names the cures in plain words.
 
 `machine.look` measures and `judge` decides, so that every verdict can be tested on any machine.
 """
@@ -24,14 +24,14 @@ class Symptom:
 
     name: str
     is_ok: bool
-    """False if it makes a part of the course fail; what is merely optional is ok and may still have
-    a cure."""
+    """False if a part of the course would fail. What is optional is ok, and may still have a
+    cure."""
     found: str
     cure: str = ""
 
 
 def judge(machine: Machine) -> list[Symptom]:
-    """What the measurements mean for a reader of the course."""
+    """Returns what the measurements mean for a reader of the course."""
     return [
         _python(machine),
         _packages(machine, "", "the library"),
@@ -83,7 +83,7 @@ def _memory(machine: Machine) -> Symptom:
 
 
 def _disk(machine: Machine) -> Symptom:
-    cure = "make room: training saves checkpoints"
+    cure = "free some space, because training saves checkpoints"
     return _amount("free disk here", machine.n_free_bytes, NEED_DISK_BYTES, cure)
 
 
@@ -102,7 +102,7 @@ def _gpu(machine: Machine) -> Symptom:
     elif known:
         cure = f"update NVIDIA's driver to one for CUDA {known.cuda}"
     else:
-        cure = "mend PyTorch first"
+        cure = "fix PyTorch first"
     return Symptom(name="GPU", is_ok=False, found=found, cure=cure)
 
 
@@ -111,10 +111,10 @@ def _compiler(machine: Machine) -> Symptom:
         return Symptom(name="C++ compiler", is_ok=True, found=machine.cxx)
     if isinstance(machine.torch, str):
         return Symptom(name="C++ compiler", is_ok=True, found="not known without PyTorch",
-                       cure="mend PyTorch first")
+                       cure="fix PyTorch first")
     cure = "for the chapters on kernels: " + machine.no_cxx.removeprefix("RuntimeError: ")
     return Symptom(name="C++ compiler", is_ok=True,
-                   found="none that can be used; the course runs without, but for its kernels",
+                   found="none that can be used; only the chapters on kernels need one",
                    cure=cure)
 
 
@@ -122,7 +122,7 @@ def _cache(machine: Machine) -> Symptom:
     name = "compiled kernels"
     if not machine.cache:
         return Symptom(name=name, is_ok=True, found="not known without PyTorch",
-                       cure="mend PyTorch first")
+                       cure="fix PyTorch first")
     if not machine.no_cache:
         return Symptom(name=name, is_ok=True, found=f"kept in {machine.cache}")
     found = (f"not kept in {machine.cache} ({machine.no_cache}), so every process compiles them "
@@ -134,8 +134,8 @@ def _cache(machine: Machine) -> Symptom:
 def _nvcc(machine: Machine) -> Symptom:
     if machine.nvcc:
         return Symptom(name="CUDA compiler", is_ok=True, found=machine.nvcc)
-    cure = "if you want to compile kernels: install the CUDA toolkit, which brings nvcc"
-    return Symptom(name="CUDA compiler", is_ok=True, found="none; the course runs without",
+    cure = "to compile kernels, install the CUDA toolkit, which contains nvcc"
+    return Symptom(name="CUDA compiler", is_ok=True, found="none; the course works without it",
                    cure=cure if machine.gpus else "")
 
 
@@ -145,8 +145,8 @@ def _kernel(machine: Machine) -> Symptom:
         return Symptom(name="Jupyter kernel", is_ok=True,
                        found=f"this environment, {machine.prefix}")
     if os.path.isabs(machine.kernel):
-        found = f"the kernel `python3` runs {machine.kernel}, while this is {machine.prefix}"
-        cure = ("list the kernels with `jupyter kernelspec list` and remove the foreign one: "
+        found = f"the kernel `python3` runs {machine.kernel}, but this is {machine.prefix}"
+        cure = ("list the kernels with `jupyter kernelspec list` and remove the wrong one: "
                 "jupyter kernelspec remove python3")
     else:
         found, cure = f"none: {machine.kernel}", SET_UP
@@ -160,7 +160,7 @@ def _packages(machine: Machine, group: str, what: str) -> Symptom:
                        cure=SET_UP)
     missing = machine.missing[group]
     if not missing:
-        return Symptom(name=name, is_ok=True, found="all there")
+        return Symptom(name=name, is_ok=True, found="all installed")
     cure = "`python3 start.py test` installs them" if group == "test" else SET_UP
     return Symptom(name=name, is_ok=group == "test", found=f"missing: {', '.join(missing)}",
                    cure=cure)

@@ -1,4 +1,4 @@
-"""What `llama mini` and `llama convert` share: in which form a checkpoint is written, and where."""
+"""What `llama mini` and `llama convert` share: the arguments and report of a written checkpoint."""
 
 import argparse
 from pathlib import Path
@@ -10,17 +10,17 @@ TARGET_HELP = "a new folder, or for gguf a new file"
 
 
 def add_form_arguments(parser: argparse.ArgumentParser, *, usual_dtype: str) -> None:
-    """Adds the numbers' type and the number of files; `usual_dtype` is text for --help."""
+    """Adds --dtype and --shards. `usual_dtype` is the default, as text for --help."""
     parser.add_argument("--dtype", help="float32, bfloat16, float16, and for gguf q8_0 "
                         f"(default: {usual_dtype})")
     parser.add_argument("--shards", type=whole(), default=1, metavar="N",
-                        help="how many weight files, in meta and hugging-face (default 1)")
+                        help="the number of weight files, for meta and hugging-face (default 1)")
 
 
 def print_written(path: Path, *, chat_format: str | None = None) -> None:
-    """Prints the files that were written, with their sizes in bytes, and what to do with them.
+    """Prints the files that were written, with their sizes in bytes, and commands to try on them.
 
-    `chat_format`: what `llama chat` must be told, because the files cannot say it.
+    `chat_format`: the value of `llama chat --chat-format`, if the files cannot name the format.
     """
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in files:

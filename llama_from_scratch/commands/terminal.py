@@ -1,11 +1,11 @@
-"""What a command writes to the terminal, whatever its text holds and however the reading ends.
+"""Writes a command's output safely, whatever the text contains and whenever its reader stops.
 
-Three things can go wrong with a line of output. It may hold control characters from a file, a model
-or a path, which would move the cursor or rename the window: they are shown as escapes. It may hold
-letters that the terminal's encoding lacks: they are shown as escapes, too. Or the pipe or terminal
-that it goes to may be closed: commands that only print then end, and those that make files continue
-without output. `guarded` puts one stream that does all this in front of stdout and stderr, so that
-the commands need not.
+Three things can go wrong with a line of output. It may contain control characters from a file, a
+model or a path, which would move the cursor or rename the window. They are shown as escapes. It may
+contain letters that the terminal's encoding lacks. They are shown as escapes too. And the pipe or
+terminal that it goes to may be closed. Then commands that only print end, and commands that make
+files continue without output. `guarded` puts one stream that does all this in front of stdout and
+stderr, so that the commands need not do it.
 """
 
 import contextlib
@@ -15,32 +15,32 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 
-# All of C0 but tab and newline, DEL, C1, and what turns the direction or the line of the text.
+# C0 without tab and newline, DEL, C1, and the characters that change the text's line or direction.
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-# How a line that changes in place begins again, and how several are left: progress bars, also those
-# of huggingface_hub.
+# What a progress bar, such as that of huggingface_hub, writes to begin its line again and to leave
+# several lines.
 _REDRAWING = re.compile("\r(?:\x1b\\[K)?|(?:\n|\x1b\\[A)+\\Z")
 
 
 class OutputClosed(BrokenPipeError):
-    """Stdout is no longer read, as after `| head`."""
+    """Raised when stdout is no longer read, as after `| head`."""
 
 
 def shown(text: str) -> str:
-    r"""The text with control characters as escapes: "\x1b]0;title" -> "\\x1b]0;title"."""
+    r"""Returns the text with control characters as escapes: "\x1b]0;title" -> "\\x1b]0;title"."""
     return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def shown_line(text: str) -> str:
-    r"""As `shown`, on one line: a newline becomes "\n"."""
+    r"""Returns what `shown` returns, on one line: a newline becomes "\n"."""
     return shown(text).replace("\n", r"\n")
 
 
 def say(text: str) -> None:
-    """Writes a piece of what a model wrote, or of the prompt before it, to stdout at once.
+    """Writes a piece of a prompt or of a model's text to stdout at once.
 
-    On a terminal it is `shown`; a file or a pipe gets the text itself.
+    A terminal gets it as `shown` returns it; a file or a pipe gets the text itself.
     """
     if isinstance(sys.stdout, Terminal) and not sys.stdout.isatty():
         sys.stdout.write_exactly(text)
@@ -52,9 +52,9 @@ def say(text: str) -> None:
 class Terminal(io.TextIOBase):
     """A stream that writes to `below` only what can be shown there, and nothing if it is None.
 
-    `is_lasting`: goes on without output once `below` fails, as a disk that is full or a closed pipe
-    does; otherwise that raises, OutputClosed if it is not read. `is_redrawn`: lets the beginnings
-    of lines that change in place through.
+    `is_lasting`: whether to continue without output once `below` fails, for example on a full disk
+    or a closed pipe. Otherwise the error is raised, as OutputClosed for a closed pipe.
+    `is_redrawn`: whether to let through the control characters with which a progress bar begins.
     """
 
     def __init__(self, below: io.TextIOBase | None, *, is_lasting: bool, is_redrawn: bool) -> None:
@@ -99,7 +99,7 @@ class Terminal(io.TextIOBase):
             if self._below is not None:
                 act(self._below)
         except OSError as error:
-            # Python would try to write what is left once more when it ends.
+            # Otherwise Python would try to write the rest again when it exits.
             with contextlib.suppress(OSError):
                 _redirect_to_nowhere(self._below.fileno())
             is_closed = isinstance(error, BrokenPipeError)
@@ -111,10 +111,10 @@ class Terminal(io.TextIOBase):
 
 @contextlib.contextmanager
 def guarded() -> Iterator[Terminal]:
-    """Puts a Terminal in front of stdout and stderr while the block runs; returns that of stdout.
+    """Puts a Terminal in front of stdout and stderr during the block, and yields that of stdout.
 
-    Standard streams that were closed lead nowhere, so that no file which is opened later takes
-    their numbers and receives what is printed.
+    Closed standard streams are opened on `os.devnull`. Otherwise a file that is opened later would
+    take one of their numbers and receive what is printed.
     """
     before = sys.stdin, sys.stdout, sys.stderr
     for number in range(3):

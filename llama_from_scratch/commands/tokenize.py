@@ -1,4 +1,4 @@
-"""`llama tokenize`: the tokens of a text, one a line."""
+"""`llama tokenize`: shows the tokens of a text, one per line."""
 
 import argparse
 import sys
@@ -14,20 +14,20 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=run)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("text", nargs="?", help="the text itself; - reads it from standard input")
-    source.add_argument("--file", type=Path, help="or a UTF-8 file")
+    source.add_argument("--file", type=Path, help="a UTF-8 file with the text")
     parser.add_argument("--special", action="store_true",
-                        help="names of special tokens in the text are these tokens and not text")
+                        help="read names of special tokens in the text as these tokens")
     parser.add_argument("--model", help="a checkpoint's folder or file, an id on the Hugging Face "
                         "hub, or a file of a tokenizer: tokenizer.json, tokenizer.model, "
                         "tokenizer.bin, a GGUF file (default: the bundled mini model)")
     parser.add_argument("--tokenizer", metavar="PATH", help="the file with the tokenizer of --model"
-                        " (default: the one that the checkpoint has)")
-    parser.add_argument("--ranks", type=whole(), metavar="N", help="how many ranks a "
-                        "tokenizer.model of your own has (default: as many as Llama 3 or 4)")
+                        " (default: the checkpoint's own)")
+    parser.add_argument("--ranks", type=whole(), metavar="N", help="the number of ranks in a "
+                        "tokenizer.model of your own (default: as in Llama 3 or 4)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Prints each token's id and text, then how many bytes a token holds on average."""
+    """Prints each token's id and text, then the average number of bytes per token."""
     from llama_from_scratch import bundled
     from llama_from_scratch.checkpoint.vocabulary import read_tokenizer
     from llama_from_scratch.train.data import read_text

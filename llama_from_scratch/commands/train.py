@@ -1,4 +1,4 @@
-"""`llama train`: a tokenizer and a model from any text."""
+"""`llama train`: trains a tokenizer and a model on any text."""
 
 import argparse
 import sys
@@ -15,14 +15,14 @@ def add(commands: argparse._SubParsersAction) -> None:
         "train", help="train a tokenizer and a model on any text",
         description="Trains a tokenizer on the text, then a model, and saves both. The defaults "
         "make a model of about 1M parameters in about two minutes on one core of a laptop. Ctrl-C "
-        "stops and keeps what was learnt.")
+        "stops the training and saves the model.")
     parser.set_defaults(run=run, is_lasting=True)
     _add_data_arguments(parser)
     parser.add_argument("--out", type=Path,
                         help="the folder to save to (default: runs/NAME_OF_DATA)")
     parser.add_argument("--resume", action="store_true",
-                        help="go on with the run in --out, which knows its other arguments; with "
-                        "more --steps than it had, on a schedule of that length")
+                        help="continue the run in --out, with the arguments saved there; with more "
+                        "--steps, the learning rate follows a schedule of that length")
     parser.add_argument("--from", dest="origin", metavar="MODEL",
                         help="start a new run from the weights of a run or any other checkpoint, "
                         "with its sizes and tokenizer and a fresh optimizer")
@@ -32,12 +32,12 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--seq-len", type=whole(), metavar="TOKENS",
                         help="tokens per window (default 256, or the context if that is less)")
     parser.add_argument("--lr", type=real,
-                        help="peak learning rate (default: that of TrainConfig)")
+                        help="peak learning rate (default: as in TrainConfig)")
     parser.add_argument("--every", type=whole(), metavar="STEPS",
-                        help="validate and save after so many steps (default: a sixth of the run)")
+                        help="validate and save every STEPS steps (default: a sixth of the run)")
     _add_model_arguments(parser)
     parser.add_argument("--validation", type=real, metavar="FRACTION",
-                        help="kept apart to judge by (default 0.05)")
+                        help="the part of the text kept for validation (default 0.05)")
     parser.add_argument("--seed", type=seed(), help="(default 0)")
     parser.add_argument("--device", help="cpu, cuda or mps (default cpu)")
     parser.add_argument("--bf16", action="store_true", default=None,
@@ -48,9 +48,9 @@ def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, help="a UTF-8 text file, or a folder of them "
                         "(default: the bundled stories)")
     parser.add_argument("--suffix", action="append", metavar=".EXT",
-                        help="of a folder, read only such files; may be repeated")
+                        help="in a folder, read only files with this suffix; may be repeated")
     parser.add_argument("--blank-lines", action="store_true", default=None,
-                        help="blank lines stand between documents inside a file")
+                        help="blank lines separate the documents in a file")
     parser.add_argument("--skip-bad-files", action="store_true", default=None,
                         help="leave out files that are not UTF-8, and name them")
 
@@ -70,7 +70,7 @@ _DEFAULTS = dict(steps=1200, batch=4, seq_len=256, vocab=1024, dim=128, layers=4
                  kv_heads=2, context=512, seed=0, bf16=False)
 _SOURCE = dict(data=None, suffix=None, blank_lines=False, skip_bad_files=False, validation=0.05,
                device="cpu")
-"""What a run keeps in its folder besides its settings, so that --resume needs no other argument."""
+"""What a run saves in addition to its settings, so that --resume needs no other argument."""
 _OF_TRAINING = dict(steps="n_steps", batch="batch_size", seq_len="seq_len", lr="peak_lr",
                     seed="seed", bf16="is_bf16")
 _OF_MODEL = dict(vocab="vocab_size", dim="dim", layers="n_layers", heads="n_heads",
@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
     from llama_from_scratch.checkpoint.folders import held
 
     if args.resume and args.origin is not None:
-        raise ValueError("a run goes on (--resume), or a new one starts from the weights of another"
-                         " (--from); got both. Choose one")
+        raise ValueError("--resume continues a run, and --from starts a new one from the weights of"
+                         " another; got both. Choose one")
     out = Path("runs", _data_path(args.data).stem) if args.out is None else args.out
     with held(out) as place:
         begin = _resumed if args.resume else _new if args.origin is None else _continued
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _new(args: argparse.Namespace, out: Path, place: Path) -> int:
-    """A model of fresh weights and a tokenizer of its own."""
+    """Trains a new model with a new tokenizer."""
     import torch
 
     from llama_from_scratch.model.transformer import Llama
@@ -106,8 +106,9 @@ def _new(args: argparse.Namespace, out: Path, place: Path) -> int:
     device, config = usable_device(args.device), _train_config(args)
     if args.seq_len > args.context:
         raise ValueError("a window must fit into the model's context; "
-                         f"got --seq-len {args.seq_len}, --context {args.context}")
-    # The least first, because counting a model of absurd sizes takes memory itself
+                         f"got --seq-len {args.seq_len}, --context {args.context}. "
+                         "Choose a smaller --seq-len or a larger --context")
+    # The embedding first, because even counting a model of absurd sizes takes memory.
     for count in (_n_params_of_embedding, _n_params):
         _refuse_what_does_not_fit(count(args), args.vocab, config, device=device, place=place)
     texts, held_out = _texts(args)
@@ -119,7 +120,7 @@ def _new(args: argparse.Namespace, out: Path, place: Path) -> int:
 
 
 def _resumed(args: argparse.Namespace, out: Path, place: Path) -> int:
-    """The run in the folder, with its own settings, data and tokenizer."""
+    """Continues the run in the folder, with its own settings, data and tokenizer."""
     import dataclasses
 
     from llama_from_scratch.checkpoint import native
@@ -135,14 +136,14 @@ def _resumed(args: argparse.Namespace, out: Path, place: Path) -> int:
         given |= dict(validate_every=args.every, checkpoint_every=args.every)
     config, n_taken = dataclasses.replace(saved.config, **given), len(saved.steps)
     if n_taken == config.n_steps and config == saved.config and args.data is None:
-        print(f"the run in {out} is complete after {n_taken} steps; --steps with a larger number "
-              "goes on")
+        print(f"the run in {out} is complete after {n_taken} steps; to continue it, give a larger "
+              "--steps")
         return 0
     args = _filled(args, _SOURCE | (saved.source or {}))
     path, device = _data_path(args.data), usable_device(args.device)
     if not path.exists():
-        raise ValueError(f"the run in {out} learns from {path}, which is not there any more. Put "
-                         "it back, or give its new place with --data")
+        raise ValueError(f"a resumed run needs its data; the run in {out} was trained on {path}, "
+                         "which no longer exists. Restore it, or give its new path with --data")
     _refuse_what_does_not_fit(sizes.n_params, sizes.vocab_size, config, device=device, place=place)
     texts, held_out = _texts(args)
     if config.n_steps != saved.config.n_steps and config.n_steps > n_taken:
@@ -150,15 +151,15 @@ def _resumed(args: argparse.Namespace, out: Path, place: Path) -> int:
                               n_warmup=config.n_warmup, final_ratio=config.final_lr_ratio)
                 for step in (n_taken, config.n_steps - 1)]
         before = f"{saved.steps[-1].lr:.3g} at its last step, " if saved.steps else ""
-        print(f"the run of {saved.config.n_steps} steps goes on to {config.n_steps}: from step "
-              f"{n_taken} on its learning rate is that of a run of {config.n_steps} steps "
+        print(f"the run of {saved.config.n_steps} steps continues to {config.n_steps}; from step "
+              f"{n_taken} on, its learning rate is that of a run of {config.n_steps} steps "
               f"({before}{rate[0]:.3g} now, {rate[1]:.3g} at the end)", flush=True)
     return _train(Llama(sizes).to(device), native.load_tokenizer(place), texts, held_out,
                   config=config, args=args, out=out)
 
 
 def _continued(args: argparse.Namespace, out: Path, place: Path) -> int:
-    """A new run from the weights of a checkpoint."""
+    """Trains a new run from the weights of a checkpoint."""
     import torch
 
     from llama_from_scratch.checkpoint.load import open_checkpoint
@@ -174,7 +175,8 @@ def _continued(args: argparse.Namespace, out: Path, place: Path) -> int:
     args = _filled(args, _DEFAULTS | dict(seq_len=seq_len, context=sizes.max_seq_len))
     if args.seq_len > sizes.max_seq_len:
         raise ValueError("a window must fit into the model's context; got "
-                         f"--seq-len {args.seq_len}, and {args.origin} has {sizes.max_seq_len}")
+                         f"--seq-len {args.seq_len}, and the context of {args.origin} is "
+                         f"{sizes.max_seq_len}. Choose a smaller --seq-len")
     config, device = _train_config(args), usable_device(args.device)
     _refuse_what_does_not_fit(sizes.n_params, sizes.vocab_size, config, device=device, place=place)
     texts, held_out = _texts(args)
@@ -209,7 +211,10 @@ def _train(model, tokenizer, texts, held_out, *, config, args: argparse.Namespac
 
 
 def _filled(args: argparse.Namespace, known: dict) -> argparse.Namespace:
-    """What the user gave, and for the rest what is known; a path as such."""
+    """Returns the arguments, with the values of `known` where the user gave none.
+
+    `data` becomes a Path.
+    """
     given = {name: value for name, value in vars(args).items() if value is not None}
     filled = vars(args) | known | given
     data = filled.get("data")
@@ -217,7 +222,7 @@ def _filled(args: argparse.Namespace, known: dict) -> argparse.Namespace:
 
 
 def _source_of(args: argparse.Namespace) -> dict:
-    """Where the data of a new run comes from: the user says it, or the run that it starts from."""
+    """Returns where the data of a new run comes from: --data, or the run that it starts from."""
     from llama_from_scratch.checkpoint.folders import find
     from llama_from_scratch.train import resume
 
@@ -227,8 +232,8 @@ def _source_of(args: argparse.Namespace) -> dict:
     source = (resume.read(found).source if found is not None
               and (found / "training.json").is_file() else None)
     if source is None:
-        raise ValueError(f"a new run needs text, and {args.origin} does not say what it learned "
-                         "from. Give it with --data")
+        raise ValueError(f"a new run needs text, and {args.origin} does not record the text it was "
+                         "trained on. Give a text with --data")
     return _SOURCE | source | {"device": _SOURCE["device"]}
 
 
@@ -237,12 +242,16 @@ def _refuse_other_sizes(args: argparse.Namespace, config, *, where: object) -> N
                  f"{getattr(args, flag)} here" for flag, name in _OF_MODEL.items()
                  if getattr(args, flag) not in (None, getattr(config, name))]
     if differing:
-        raise ValueError(f"the sizes of the model are those of {where}; {'; '.join(differing)}. "
-                         "Leave them out, or start a new run without it")
+        raise ValueError(f"the model keeps its sizes from {where}; {'; '.join(differing)}. "
+                         "Leave these arguments out, or train a new model, without --resume and "
+                         "--from")
 
 
 def _refuse_what_does_not_fit(n_params: int, vocab_size: int, config, *, device: str, place: Path):
-    """Before the data is read and a tokenizer is trained, which may take minutes."""
+    """Raises ValueError if the run does not fit into memory or onto the disk.
+
+    Called before the data is read and a tokenizer is trained, which may take minutes.
+    """
     from llama_from_scratch.train.space import refuse_full_disk, refuse_too_little_memory
 
     refuse_too_little_memory(n_params, device=device, is_built=False,
@@ -255,9 +264,10 @@ def _n_params_of_embedding(args: argparse.Namespace) -> int:
 
 
 def _n_params(args: argparse.Namespace) -> int:
-    """The parameters of the model, counted with one layer and with two: a million would take long.
+    """Returns the number of the model's parameters. Raises ValueError if PyTorch cannot count them.
 
-    Raises ValueError for sizes that PyTorch cannot count.
+    It follows from the counts with one layer and with two, because a million layers would take
+    long.
     """
     try:
         _model_config(args, n_layers=min(args.layers, 1))  # refuses a model without layers
@@ -297,7 +307,7 @@ def _data_path(given: Path | None) -> Path:
 
 
 def _texts(args: argparse.Namespace) -> tuple[list[str], list[str]]:
-    """Documents to learn from and documents to be judged by."""
+    """Returns the documents for training and those for validation."""
     from llama_from_scratch.train import read_documents, split_validation
 
     def skip(file: Path, reason: str) -> None:
@@ -317,13 +327,13 @@ def _print_end(history, out: Path) -> None:
         return
     took = duration(sum(step.time_s for step in history.steps))
     print(f"\nsaved in {out} after {len(history.steps)} steps and {took}. "
-          f"Write with it: llama generate {out}")
+          f"To write with it: llama generate {out}")
     if not history.is_complete:
-        print(f"stopped early; llama train --out {out} --resume goes on")
+        print(f"stopped early; to continue: llama train --out {out} --resume")
 
 
 def _sample(model, tokenizer) -> str:
-    """The beginning of a text as the model writes it now, on one line."""
+    """Returns the beginning of a text that the model writes now."""
     from llama_from_scratch.generate.generate import stream_text
     from llama_from_scratch.generate.sampling import Sampling
 

@@ -1,10 +1,10 @@
-"""What a user types into a conversation, one message at a time; a pasted text is one message.
+"""Reads what a user types, one message at a time; a pasted text is one message.
 
-On a terminal the standard `readline` edits the line, and takes a paste whole where the terminal
-marks it. Other terminals send the lines of a paste faster than anybody types, so what is waiting
-after Enter belongs to the same message. While the conversation lasts, the terminal neither cuts
-long lines nor echoes what is typed during an answer. When it ends, nothing that was typed or pasted
-is left for the shell. If stdin is a file or a pipe, each line is a message.
+On a terminal, the standard `readline` edits the line. If the terminal marks a paste, `readline`
+takes it as a whole. Other terminals send the lines of a paste faster than a person types, so text
+that is waiting after Enter belongs to the same message. During the conversation, the terminal
+neither cuts long lines nor echoes what is typed during an answer. At the end, nothing that was
+typed or pasted is left for the shell. If stdin is a file or a pipe, each line is a message.
 """
 
 import contextlib
@@ -18,14 +18,14 @@ Read = Callable[[str], str | None]
 Raises KeyboardInterrupt at Ctrl-C, and ValueError for a line that the terminal has cut."""
 
 _QUIET_S = 0.1
-"""A paste is over when nothing has come for so long. People type slower."""
+"""A paste is over when nothing has arrived for this many seconds. People type more slowly."""
 _LINE_BYTES = 4096
-"""The longest line, with its end, that a terminal hands on by itself (Linux; termios(3))."""
+"""The longest line, including its end, that a Linux terminal passes on (termios(3))."""
 
 
 @contextlib.contextmanager
 def reader() -> Iterator[Read]:
-    """A `Read` for the block. After it, the terminal is as it was."""
+    """Yields a `Read`, and restores the terminal after the block."""
     if not sys.stdin.isatty():
         yield _line_of_file
     elif os.name == "nt":
@@ -59,7 +59,7 @@ def _lines_of_console(prompt: str) -> str | None:
 
 
 class _Keyboard:
-    """The terminal of a Unix system, which `number` is the descriptor of."""
+    """The terminal of a Unix system, whose file descriptor is `number`."""
 
     def __init__(self, number: int) -> None:
         import termios
@@ -68,7 +68,7 @@ class _Keyboard:
         self._editor, self._is_at_end = _editor(), False
 
     def read(self, prompt: str) -> str | None:
-        """As `Read` says."""
+        """Returns the next message, as described at `Read`."""
         try:
             text = None if self._is_at_end else self._line(prompt, begun="")
         except EOFError:
@@ -78,7 +78,7 @@ class _Keyboard:
         return text
 
     def close(self) -> None:
-        """Drops what is still waiting, and gives the terminal back."""
+        """Discards what is still waiting, and restores the terminal."""
         import termios
 
         while self._waiting():
@@ -87,11 +87,11 @@ class _Keyboard:
             termios.tcsetattr(self._number, termios.TCSAFLUSH, self._before)
 
     def _joined(self, text: str, more: str) -> str:
-        """The message so far with what was waiting; its last line, if unfinished, can be edited."""
+        """Returns the message so far and what was waiting, after editing of an unfinished line."""
         more, ctrl_d, _ = more.partition("\x04")
         self._is_at_end = bool(ctrl_d)
         *lines, begun = more.split("\n")
-        if self._editor is not None:  # else the terminal has shown them
+        if self._editor is not None:  # otherwise the terminal has shown them
             print(*lines, sep="\n", end="\n" if lines else "")
         if begun and not ctrl_d:
             try:
@@ -104,10 +104,10 @@ class _Keyboard:
         return "\n".join([text, *lines])
 
     def _line(self, prompt: str, *, begun: str) -> str:
-        """One line, which may hold a marked paste of several. Raises EOFError at Ctrl-D."""
+        """Returns one line, or the lines of a marked paste. Raises EOFError at Ctrl-D."""
         if self._editor is None:
             return self._unedited_line(prompt, begun=begun)
-        self._set_raw(is_echoed=True)  # readline shows nothing where the terminal would not
+        self._set_raw(is_echoed=True)  # readline shows nothing if the terminal does not echo
         self._editor.set_startup_hook(lambda: self._editor.insert_text(begun))
         try:
             return input(prompt)
@@ -124,13 +124,13 @@ class _Keyboard:
         if not line:
             raise EOFError
         if len(line) >= _LINE_BYTES:
-            raise ValueError(f"this terminal hands on at most {_LINE_BYTES - 1:,} bytes of a line, "
-                             "and this one was as long, so its end may be lost. Write it in "
-                             "several lines, or give it on standard input: llama chat < FILE")
+            raise ValueError(f"this terminal passes on at most {_LINE_BYTES - 1:,} bytes of a "
+                             "line; this line has reached that length, so its end may be lost. "
+                             "Write several lines, or use standard input: llama chat < FILE")
         return begun + line.decode(errors="replace").removesuffix("\n")
 
     def _set_raw(self, *, is_echoed: bool) -> None:
-        """Lets no line be cut, but keeps Ctrl-C and Ctrl-Z."""
+        """Makes the terminal pass on lines of any length, and keep Ctrl-C and Ctrl-Z."""
         import termios
 
         with contextlib.suppress(termios.error):  # the terminal is gone
@@ -141,7 +141,7 @@ class _Keyboard:
             termios.tcsetattr(self._number, termios.TCSADRAIN, mode)
 
     def _waiting(self) -> str:
-        """What has been typed and not read, "" if nothing comes any more."""
+        """Returns what was typed and not yet read, once no more arrives; "" if there is none."""
         import select
 
         data = b""
@@ -152,14 +152,17 @@ class _Keyboard:
                 if not chunk:
                     break
                 data += chunk
-        for mark in (b"\x1b[200~", b"\x1b[201~"):  # of a paste
+        for mark in (b"\x1b[200~", b"\x1b[201~"):  # around a paste
             data = data.replace(mark, b"")
         text = data.decode(errors="replace")
         return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _editor():
-    """The module `readline`, if it can edit here: it needs a terminal to write to as well."""
+    """Returns the module `readline`, or None if it cannot edit here.
+
+    It needs a terminal on stdout as well.
+    """
     try:
         import readline
     except ImportError:

@@ -1,4 +1,4 @@
-"""What `llama generate` and `llama chat` share: how the model's text is sampled and printed."""
+"""What `llama generate` and `llama chat` share: sampling and printing the model's text."""
 
 import argparse
 import sys
@@ -9,27 +9,27 @@ from llama_from_scratch.commands.numbers import real, seed, whole
 
 
 def add_writing_arguments(parser: argparse.ArgumentParser, *, usual_length: str) -> None:
-    """Adds which model writes, how much and how it samples; `usual_length` is text for --help."""
+    """Adds the model, the length and the sampling. `usual_length` is text for --help."""
     parser.add_argument("model", nargs="?", help="a checkpoint's folder or file, or an id on the "
                         "Hugging Face hub (default: the bundled mini model)")
     parser.add_argument("--tokenizer", metavar="PATH", help="the file with the tokenizer of the "
-                        "model (default: the one that the checkpoint has)")
+                        "model (default: the checkpoint's own)")
     parser.add_argument("--max-tokens", type=whole(most=2**63 - 1),
-                        help=f"the most tokens of an answer (default {usual_length}, or what the "
-                        "model's context has room for)")
+                        help=f"the most tokens of an answer (default {usual_length}, or fewer if "
+                        "the model's context has less room)")
     parser.add_argument("--temperature", type=real, default=0.7,
-                        help="0 takes the likeliest token (default 0.7)")
+                        help="0 always takes the most likely token (default 0.7)")
     parser.add_argument("--top-k", type=whole(), metavar="K",
-                        help="only the K likeliest tokens (default: off)")
+                        help="sample only from the K most likely tokens (default: off)")
     parser.add_argument("--top-p", type=real, default=0.95, metavar="P",
-                        help="only the likeliest tokens that together have probability P "
-                        "(default 0.95; 1 is off)")
+                        help="sample only from the most likely tokens that together have "
+                        "probability P (default 0.95; 1 is off)")
     parser.add_argument("--seed", type=seed(), default=0)
     add_loading_arguments(parser)
 
 
 def sampling_of(args: argparse.Namespace):
-    """The `Sampling` that the arguments describe."""
+    """Returns the `Sampling` that the arguments describe."""
     from llama_from_scratch.generate.sampling import Sampling
 
     return Sampling(temperature=args.temperature, top_k=args.top_k, top_p=args.top_p)
@@ -41,8 +41,8 @@ def write(
 ) -> None:
     """Prints the prompt and its continuation, each piece as soon as it is decoded.
 
-    `decoder`: a `GreedyDecoder` that writes instead of sampling. `is_special`: names of special
-    tokens in the prompt are those tokens; otherwise they are text, and stderr says so.
+    `decoder`: a `GreedyDecoder` to use instead of sampling. `is_special`: whether names of special
+    tokens in the prompt are those tokens. Otherwise they are text, with a warning on stderr.
     """
     from llama_from_scratch.generate.checks import check_limits
     from llama_from_scratch.generate.generate import stream, text_of
@@ -64,7 +64,10 @@ def write(
 
 
 def prompt_ids(tokenizer, prompt: str, *, is_special: bool) -> list[int]:
-    """The ids of a prompt, after the one that begins a text unless the prompt names it itself."""
+    """Returns the ids of a prompt, with begin-of-text in front unless the prompt names it.
+
+    A tokenizer that adds no begin-of-text has it only in front of an empty prompt.
+    """
     warn_of_special(tokenizer, prompt, is_special=is_special)
     begins = is_special and tokenizer.bos is not None and prompt.startswith(tokenizer.bos)
     return tokenizer.encode(prompt, bos=not begins and (tokenizer.adds_bos or not prompt),
@@ -72,12 +75,12 @@ def prompt_ids(tokenizer, prompt: str, *, is_special: bool) -> list[int]:
 
 
 def warn_of_special(tokenizer, text: str, *, is_special: bool) -> None:
-    """Says on stderr which names of special tokens in the text are taken as plain text."""
+    """Warns on stderr of names of special tokens in the text that are read as plain text."""
     from llama_from_scratch.tokenizer.special_tokens import one_of
 
     if is_special or not tokenizer.special_ids:
         return
     if names := dict.fromkeys(one_of(tokenizer.special_ids.keys()).findall(text)):
         them, they = ("it", "the token") if len(names) == 1 else ("them", "tokens")
-        print(terminal.shown_line(f"llama: the prompt holds {', '.join(names)}, taken as plain "
+        print(terminal.shown_line(f"llama: the prompt contains {', '.join(names)}, read as plain "
                                   f"text; --special makes {them} {they}"), file=sys.stderr)

@@ -1,7 +1,7 @@
-"""Logits -> text: the loop that writes, how it chooses, and what makes it faster.
+"""Logits -> text: the decoding loop, how it chooses tokens, and what makes it faster.
 
-sampling  generate  checks  batch     the loop, its choices, its door, its rows
-prefix  speculative  screen  greedy   less to read, more at once, fewer bytes
+sampling  generate  checks  batch     choosing a token, the loop, refusals, rows in one batch
+prefix  speculative  screen  greedy   fewer tokens to read, several at once, fewer bytes
 score  chat                           how likely a text is; a conversation
 """
 

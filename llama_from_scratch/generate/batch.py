@@ -1,7 +1,7 @@
-"""The rows that share a forward pass: prompts padded to one length, and room made as rows end.
+"""The rows that share a forward pass: pads prompts to one length, and removes rows that have ended.
 
 Padding is on the left, so that all rows continue at the same slot. It is a document of its own,
-which no real token sees. What is written in a row does not depend on the other rows.
+which no real token attends to. A row's text does not depend on the other rows.
 
 Notebook 16.
 """
@@ -23,8 +23,8 @@ from llama_from_scratch.model.transformer import Llama
 class DecodingBatch:
     """What goes through the model next: row i has ids of prompt `rows[i]` that are not cached yet.
 
-    `positions` and `documents` are None where nothing is padded, because kernels are faster without
-    a mask. `seen` marks the ids that occurred in each row; None if it is not needed.
+    Without padding, `positions` and `documents` are None, because kernels are faster without a
+    mask. `seen` marks the ids that occurred in each row; None if it is not needed.
     """
 
     config: LlamaConfig
@@ -36,7 +36,7 @@ class DecodingBatch:
     cache: KVCache
 
     def append(self, next_ids: Int[Tensor, "B"]) -> None:
-        """Continues each row with one id."""
+        """Appends one id to each row."""
         self.ids = next_ids[:, None]
         if self.seen is not None:
             self.seen.scatter_(1, self.ids, True)
@@ -47,8 +47,8 @@ class DecodingBatch:
         """Removes rows that are not `live` once they are half of the batch or the cache is full.
 
         Waiting for half of them keeps copying cheap: all copies together are smaller than the first
-        cache. A full cache begins with padding in every live row, because no text is longer than
-        the context; the copy is made without that padding.
+        cache. If the cache is full, every live row begins with padding, because no text is longer
+        than the context. The copy leaves that padding out.
         """
         is_full = self.cache.length == self.cache.max_seq_len
         if not live or (2 * len(live) > len(self.rows) and not is_full):
@@ -72,7 +72,7 @@ def batch_of(
     model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int, has_seen: bool,
     cache: KVCache | None,
 ) -> DecodingBatch:
-    """All prompts in one batch, with room for `max_tokens` more, within the model's context.
+    """Returns all prompts as one batch, with room for `max_tokens` more within the context.
 
     `cache` may hold the beginning of a single prompt.
     """
@@ -100,7 +100,7 @@ def batch_of(
 
 
 def _occurring(ids_BT: Tensor, first_B: Tensor, *, vocab_size: int) -> Bool[Tensor, "B V"]:
-    """Which ids occur in each row from its first real token on."""
+    """Returns which ids occur in each row from its first real token on."""
     seen_BV = torch.zeros(len(ids_BT), vocab_size, dtype=torch.bool, device=ids_BT.device)
     for row, ids, first in zip(seen_BV, ids_BT, first_B.tolist(), strict=True):
         row[ids[first:]] = True

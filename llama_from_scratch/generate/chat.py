@@ -1,7 +1,7 @@
-"""A conversation: the messages so far go in, and the next answer comes out in pieces and is kept.
+"""A conversation: the model reads the messages so far, and writes the next answer in pieces.
 
-A turn reads only what is new, because the keys and values of the rest are kept. When the context is
-full, the oldest turns are left out of what the model reads, and their number can be shown.
+A turn reads only the new tokens, because the keys and values of the others are kept. When the
+context is full, the model no longer reads the oldest turns; `n_forgotten` counts their messages.
 
 Notebook 19.
 """
@@ -18,15 +18,15 @@ from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 
 
 class Chat:
-    """A conversation of a user and a model, with all its `messages`.
+    """A conversation between a user and a model, with all its `messages`.
 
-    `system` is read before the messages and may be changed at any time.
-    `format`: by default the one that the model's files ask for. `context`: how many
-    tokens an answer and what it reads may take, by default as many as the model was made for.
-    After an answer, `n_forgotten` is the number of first messages that were not read for it, and
-    `is_cut` is True if it was ended by `max_tokens` or the context, not by the model.
+    `system` is read before the messages and may be changed at any time. `format`: by default the
+    one that the model's files name. `context`: the most tokens of an answer together with all that
+    the model reads for it, by default the model's context. After an answer, `n_forgotten` is the
+    number of messages at the beginning that were not read for it, and `is_cut` is True if
+    `max_tokens` or the context ended it, not the model.
 
-    Raises ValueError if the model has no chat format and none is given, or for a context beyond the
+    Raises ValueError if the model has no chat format and none is given, or if `context` exceeds the
     model's.
     """
 
@@ -38,7 +38,7 @@ class Chat:
         found = chat_format(model.config, tokenizer) if format is None else format
         if found is None:
             marks = marked_format(model.config, tokenizer)
-            hint = f" Its special tokens are those of {marks.name}." if marks else ""
+            hint = f" It has the special tokens of {marks.name}." if marks else ""
             raise ValueError("a chat needs a format, and nothing in this model's files says that "
                              f"it was made for chats.{hint} Give one of chat_format.FORMATS, or "
                              "let the model continue a text with generate")
@@ -59,19 +59,20 @@ class Chat:
     def say(
         self, text: str, *, max_tokens: int = 512, sampling: Sampling = GREEDY, seed: int = 0
     ) -> Iterator[str]:
-        """The answer to `text`, in pieces that are ready to be shown as they come.
+        """Yields the answer to `text`, in pieces that can be shown as they come.
 
-        When it ends, `messages` holds both. An answer that is not read to its end is kept as far as
-        it was read. Room for `max_tokens`, or a quarter of the context if that is less, is reserved
-        for the answer; the oldest turns are forgotten to make this room.
+        At its end, `messages` holds the question and the answer. If the caller stops early,
+        `messages` holds what was read of the answer. Room for `max_tokens`, or for a quarter of the
+        context if that is less, is reserved for the answer. The oldest turns are forgotten to make
+        this room.
         Raises ValueError, and forgets `text`, if it is empty, does not fit into the context by
-        itself, or holds what the format cannot express; or if an answer is still being read.
+        itself, or contains what the format cannot express, or if an answer is still being read.
         """
         if self._is_answering:
             raise ValueError("a chat gives one answer at a time, and one is still being read. "
                              "Read it to its end, or close it")
         if not text.strip():
-            raise ValueError("a message needs words, and this one has none. Say something")
+            raise ValueError("a message needs words, and this one has none. Write at least one")
         if max_tokens < 1:
             raise ValueError(f"an answer has at least 1 token; got max_tokens={max_tokens}")
         question = Message(role="user", content=text)
@@ -86,7 +87,7 @@ class Chat:
         self.messages, self.n_forgotten, self.is_cut = [], 0, False
 
     def _prompt(self, question: Message, *, n_reserved: int) -> tuple[list[int], int]:
-        """The ids that the answer follows, and how many of the first messages are left out."""
+        """Returns the ids before the answer, and how many of the first messages they leave out."""
         lead = [] if self.system is None else [Message(role="system", content=self.system)]
         for n in range(self.n_forgotten, len(self.messages) + 1, 2):  # a question and its answer
             ids = self.format.encode([*lead, *self.messages[n:], question], self.tokenizer)
@@ -95,7 +96,7 @@ class Chat:
         what = "this message" if self.system is None else "this message with the system's"
         raise ValueError(f"the context holds {self.context} tokens, and {what} takes {len(ids)}, "
                          f"which leaves no room for {max(n_reserved, 1)} of an answer. "
-                         "Say it in fewer words")
+                         "Write fewer words")
 
     def _answer(
         self, question: Message, prompt: Sequence[int], *, n_forgotten: int, max_tokens: int,

@@ -1,4 +1,4 @@
-"""The checks before anything is generated: prompts, limits and stop ids are accepted or refused.
+"""Checks prompts, limits and stop ids before anything is generated.
 
 A refusal comes before any work is done, and the code after these checks does not check again.
 
@@ -15,11 +15,11 @@ from torch import Tensor
 from llama_from_scratch.model.transformer import Llama
 
 Prompts = Sequence[Sequence[int]] | Sequence[int] | Int[Tensor, "B T"] | Int[Tensor, "T"]
-"""Lists of ids or a tensor of rows; one list of ids or one row is a single prompt."""
+"""Lists of ids, or a tensor with one prompt per row. One list of ids or one row is one prompt."""
 
 
 def as_prompts(prompts: Prompts) -> list[list[int]]:
-    """The prompts as lists of ids.
+    """Returns the prompts as lists of ids.
 
     Raises ValueError for anything that is not ids, such as text.
     """
@@ -53,14 +53,17 @@ def _is_whole(item: object) -> bool:
 def check_limits(
     model: Llama, prompts: Sequence[Sequence[int]], max_tokens: int | Sequence[int] | None
 ) -> list[int]:
-    """How many tokens may follow each prompt, once prompts and max_tokens are found possible."""
+    """Returns how many tokens may follow each prompt.
+
+    Raises ValueError for prompts or limits that the model cannot take.
+    """
     context = model.config.max_seq_len
     if not prompts:
         raise ValueError("generate needs at least one prompt; got none")
     for b, prompt in enumerate(prompts):
         if not prompt:
-            raise ValueError("a prompt needs at least one token to go on from; prompt "
-                             f"{b} is empty. Encode it with bos=True to begin from nothing")
+            raise ValueError(f"a prompt needs at least one token; prompt {b} is empty. To begin "
+                             "without a text, encode it with bos=True")
         check_ids(model, prompt, name=f"prompt {b}")
     limits = max_tokens if isinstance(max_tokens, Sequence) else [max_tokens] * len(prompts)
     if len(limits) != len(prompts):
@@ -81,7 +84,7 @@ def check_limits(
 def check_stops(
     model: Llama, prompts: Sequence[Sequence[int]], stop_ids: Set[int] | Sequence
 ) -> list[Set[int]]:
-    """The ids that end each prompt's answer, once they are found possible."""
+    """Returns the ids that end each prompt's answer. Raises ValueError for impossible ones."""
     stops = [stop_ids] * len(prompts) if isinstance(stop_ids, Set) else list(stop_ids)
     if not all(isinstance(stop, Set) for stop in stops):
         raise ValueError("stop_ids is a set of ids for all prompts or a list with one set for "
@@ -119,14 +122,14 @@ def check_numbers(largest: Float[Tensor, "*T"]) -> None:
 
 
 def check_seed(seed: int, *, n_prompts: int) -> None:
-    """Raises ValueError for seeds, of which prompt b uses `seed` + b, that PyTorch cannot take."""
+    """Raises ValueError if PyTorch cannot take a seed. Prompt b uses `seed` + b."""
     if not _is_whole(seed):
         raise ValueError(f"a seed is a whole number; got {seed!r:.80}")
     if not -2**63 <= seed <= 2**64 - n_prompts:
-        raise ValueError("a seed has 64 bits, and prompt b uses seed + b: it lies from -2**63 to "
-                         f"2**64 - {n_prompts}; got {short(seed)}")
+        raise ValueError("a seed has 64 bits, and prompt b uses seed + b, so seed is from -2**63 "
+                         f"to 2**64 - {n_prompts}; got {short(seed)}")
 
 
 def short(number: int) -> str:
-    """A whole number in decimal digits, or how many bits it has if that is unreadable."""
+    """Returns a whole number in decimal digits, or its number of bits if it is too long to read."""
     return f"{number}" if number.bit_length() < 128 else f"one of {number.bit_length():,} bits"

@@ -1,8 +1,8 @@
-"""The loop that writes: feed the prompt once, then draw and feed one token at a time.
+"""The decoding loop: feed the prompt once, then draw and feed one token at a time.
 
-Each token is drawn from the logits at the last position. The KV cache makes a step cost one token
-instead of the whole text. Several prompts go through the model together; those whose answer is
-complete leave the batch once they are half of it.
+Each token is drawn from the logits at the last position. With the KV cache, a step computes one
+token instead of the whole text. Several prompts go through the model together. Prompts with a
+complete answer leave the batch once they are half of it.
 
 Notebook 16.
 """
@@ -35,7 +35,7 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 LogitMask = Callable[[int, Sequence[int]], Bool[Tensor, "V"]]
 """A function that returns for each id whether it may come next.
 
-Its arguments are the number of a prompt and the prompt's ids so far, including those written.
+Its arguments are the number of a prompt and all its ids so far: the prompt's and the answer's.
 """
 
 
@@ -44,14 +44,14 @@ def generate(
     sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] | Sequence = frozenset(),
     mask: LogitMask | None = None,
 ) -> list[list[int]]:
-    """The ids that the model writes after each prompt, without the one that stopped it.
+    """Returns the ids that the model writes after each prompt, without the id that stopped it.
 
-    `prompts`: lists of ids, or a tensor (B, T); one list of ids, or a tensor (T,), is a single
-    prompt, and its answer is the only one in the list returned.
+    `prompts`: lists of ids, or a tensor (B, T). One list of ids, or a tensor (T,), is a single
+    prompt, and the list returned has only its answer.
     `max_tokens` and `stop_ids`: one for all prompts, or a list with one for each. `max_tokens` None
     means as many tokens as the model's context holds. `mask` rules ids out before `sampling` is
-    applied. Row b draws with seed + b, so that each prompt gets the same answer in a batch as
-    alone. Only logits that are equal up to rounding may change places with the batch's size.
+    applied. Row b draws with seed + b, so that a prompt gets the same answer in a batch as alone.
+    Only the order of logits that are equal up to rounding may depend on the batch's size.
     Raises ValueError for an empty prompt, an id outside the vocabulary, a prompt that leaves no
     room for its tokens, or a mask that allows nothing.
     """
@@ -70,9 +70,9 @@ def stream(
     sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] = frozenset(),
     mask: LogitMask | None = None, prefix: PrefixCache | None = None,
 ) -> Iterator[int]:
-    """The ids that `generate` would return for one prompt, each as soon as it is drawn.
+    """Yields the ids that `generate` would return for one prompt, each as soon as it is drawn.
 
-    `prefix` keeps what was read: the next call with it feeds the model only what differs.
+    `prefix` keeps what was read. The next call with it feeds the model only what differs.
     """
     [max_tokens] = check_limits(model, [prompt], max_tokens)
     cache = None if prefix is None else prefix.begin(model, prompt, max_tokens=max_tokens)
@@ -86,9 +86,9 @@ def stream_text(
     model: Llama, tokenizer: AnyTokenizer, *, prompt: str,
     max_tokens: int | None = None, sampling: Sampling = GREEDY, seed: int = 0,
 ) -> Iterator[str]:
-    """The model's continuation of a text, in the pieces of `text_of`.
+    """Yields the model's continuation of a text, in the pieces of `text_of`.
 
-    It ends when the model ends the text, by what its files say, or after `max_tokens`.
+    It ends at one of the tokenizer's `stop_ids`, or after `max_tokens`.
     """
     ids = tokenizer.encode(prompt, bos=tokenizer.adds_bos or not prompt)
     tokens = stream(model, ids, max_tokens=max_tokens, sampling=sampling, seed=seed,
@@ -97,9 +97,9 @@ def stream_text(
 
 
 def until(stop: str | None, pieces: Iterable[str]) -> Iterator[str]:
-    """The pieces of a text before `stop`, or all for None.
+    """Yields the pieces of a text before `stop`, or all of them if `stop` is None.
 
-    What may be the beginning of `stop` is held back until it is known not to be.
+    An end that may be the beginning of `stop` is held back until the next pieces decide it.
     """
     held = ""
     for piece in pieces:
@@ -121,11 +121,11 @@ def until(stop: str | None, pieces: Iterable[str]) -> Iterator[str]:
 def text_of(
     tokens: Iterable[int], tokenizer: AnyTokenizer, *, is_first: bool = False
 ) -> Iterator[str]:
-    """The text of ids, in pieces that are ready to be shown as the ids come.
+    """Yields the text of ids, in pieces that can be shown as the ids come.
 
-    Special tokens are not shown. A character of several bytes may be spread over tokens; a piece is
-    held back until its characters are whole. `is_first`: no text is before this one, so the blank
-    that SentencePiece puts in front of every text is left out.
+    Special tokens are left out. A character of several bytes may be spread over tokens, so a piece
+    is held back until its characters are complete. `is_first`: no text comes before this one, so
+    the space that SentencePiece puts in front of every text is dropped.
     """
     decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
     special = set(tokenizer.special_ids.values())
@@ -147,7 +147,7 @@ def steps(
     sampling: Sampling, seed: int, stop_ids: Set[int] | Sequence, mask: LogitMask | None = None,
     cache: KVCache | None = None,
 ) -> Iterator[list[int | None]]:
-    """One list per decoding step: each prompt's new id, or None once it has stopped.
+    """Yields a list per decoding step: each prompt's new id, or None once it has stopped.
 
     Ends when every prompt has stopped.
     """
@@ -159,7 +159,7 @@ def steps(
 class Decoded(NamedTuple):
     """One decoding step: each prompt's new id, or None once it has stopped, and the logits.
 
-    The logits are the model's own, and row i belongs to prompt `rows[i]`.
+    The logits are the model's own, without the mask. Row i belongs to prompt `rows[i]`.
     """
 
     tokens: list[int | None]
@@ -172,9 +172,9 @@ def decode(
     sampling: Sampling, seed: int, stop_ids: Set[int] | Sequence, mask: LogitMask | None = None,
     cache: KVCache | None = None,
 ) -> Iterator[Decoded]:
-    """The decoding steps that the functions above are made of.
+    """Yields the decoding steps, which all functions above use.
 
-    `cache` may hold the beginning of a single prompt; only the rest is fed.
+    `cache` may hold the beginning of a single prompt. Then only the rest is fed.
     """
     limits, stops = check_limits(model, prompts, max_tokens), check_stops(model, prompts, stop_ids)
     check_seed(seed, n_prompts=len(prompts))
@@ -209,7 +209,7 @@ def decode(
 def _masked(
     logits_BV: Tensor, mask: LogitMask, *, rows: list[int], texts: list[list[int]], live: set[int]
 ) -> Float[Tensor, "B V"]:
-    """The logits, with -inf for each id that the mask rules out in a live prompt."""
+    """Returns the logits, with -inf for each id that the mask rules out in a live prompt."""
     masked_BV = logits_BV.clone()
     for logits_V, b in zip(masked_BV, rows, strict=True):
         if b not in live:
@@ -222,8 +222,8 @@ def _masked(
             raise ValueError(f"a mask returns one bool for each of the {len(logits_V)} ids; got "
                              f"{allowed_V.dtype} of shape {tuple(allowed_V.shape)} for prompt {b}")
         if not allowed_V.any():
-            raise ValueError("a mask must allow at least one id, if only a stop id; it allows none "
-                             f"for prompt {b} after {len(texts[b])} ids")
+            raise ValueError(f"a mask must allow at least one id; for prompt {b} it allows none "
+                             f"after {len(texts[b])} ids. To end the answer, allow a stop id")
         logits_V.masked_fill_(~allowed_V.to(logits_V.device), -math.inf)
     return masked_BV
 
@@ -232,9 +232,9 @@ def choose(
     logits: Float[Tensor, "B V"], sampling: Sampling, *, seen: Bool[Tensor, "B V"] | None,
     generators: list[torch.Generator],
 ) -> Int[Tensor, "B"]:
-    """The next id of each row.
+    """Returns the next id of each row.
 
-    Greedy: of equal logits the one with the smallest id.
+    Greedy decoding takes the smallest id of several with equal logits.
     Raises ValueError if a row's largest logit is not a finite number.
     """
     if sampling == GREEDY:

@@ -1,11 +1,11 @@
-"""Greedy decoding of one text on a CPU: a single token is a vector, and that is used.
+"""Fast greedy decoding of one text on a CPU, where a single token is a vector.
 
-At one token a step the model is a chain of matrices times vectors. Its time is the bytes of those
-matrices, and the cost of every call in between: at 15 million parameters half of all. This walks
-the plain model's own weights with as few calls as the arithmetic needs, and asks a `Screen` for the
-likeliest token instead of the whole head. Which product, whether the screen, and whether all of it
-is faster than the plain model, is measured when a decoder is made. The model's source does not know
-it.
+With one token per step, the model is a chain of matrix-vector products. Its time goes into reading
+the matrices and into the calls in between, which are half of it at 15 million parameters. A
+`GreedyDecoder` computes with the plain model's own weights, with as few calls as the arithmetic
+needs. A `Screen` finds the likeliest token without computing the whole head. When a decoder is
+made, it measures which product is fastest, whether the screen helps, and whether the plain model is
+faster still. The model's source does not depend on this file.
 
 Notebook 16.
 """
@@ -34,25 +34,25 @@ from llama_from_scratch.model.transformer import Block, Llama
 class GreedyDecoder:
     """Writes the ids that `generate` writes greedily, one text at a time, on a CPU.
 
-    The head's choice is proven to be that of all logits (`Screen`). Before it, the same arithmetic
-    runs as in the model, but PyTorch may add up a matrix times a vector in another order than a
-    matrix times a batch, so where two logits are equal up to the rounding of the hidden state,
-    either id may come. One thread at a time may use a decoder.
+    A `Screen` chooses the id with the largest logit, which is proven. The layers compute the same
+    as the model's, but PyTorch may add up a matrix-vector product in another order than a product
+    with a batch. Where two logits are equal up to the rounding of the hidden state, either id may
+    therefore come. One thread at a time may use a decoder.
 
     What is fast depends on the processor, the dtype and the number of threads, so it is measured at
-    construction (`probing`): by which product a matrix meets a vector, and whether the plain model
-    is faster (`is_plain`), which then writes instead. `is_screened`: whether to use a screen, by
-    default if that is faster; the int8 product that it needs is slow on processors without matrix
-    units. `screen` is None where it is not used.
-    Raises ValueError for a model on another device, and for one with parts that are not plain.
+    construction (`probing`): which product of a matrix and a vector is fastest, and whether the
+    plain model is faster (`is_plain`), which then writes instead. `is_screened`: whether to use a
+    screen, by default if that is faster. The int8 product that it needs is slow on processors
+    without matrix units. Without a screen, `screen` is None.
+    Raises ValueError for a model that is not on a CPU or has parts that are not plain.
     """
 
     def __init__(self, model: Llama, *, is_screened: bool | None = None) -> None:
         if model.device.type != "cpu":
-            raise ValueError(f"a GreedyDecoder is for a CPU; this model is on {model.device}. "
+            raise ValueError(f"a GreedyDecoder runs on a CPU; this model is on {model.device}. "
                              "Decode with generate()")
         if odd := undescribed(model, accepts_stand_ins=False):
-            raise ValueError("a GreedyDecoder walks the weights of a plain model; in this one "
+            raise ValueError("a GreedyDecoder needs a model of plain parts; in this one "
                              f"{'; '.join(odd[:4])}. Decode with generate(), which calls every "
                              "part as it is")
         self._model, self._known = model, weights_of(model)
@@ -63,16 +63,16 @@ class GreedyDecoder:
 
     @property
     def is_plain(self) -> bool:
-        """Does it ask the plain model for each token, because that was faster in its probe?"""
+        """Whether the plain model computes each token, because it was faster when measured."""
         return self._layers is None
 
     def stream(
         self, prompt: Sequence[int], *, max_tokens: int | None = None,
         stop_ids: Set[int] = frozenset(),
     ) -> Iterator[int]:
-        """What the model writes after `prompt`, id by id, without the one that stopped it.
+        """Yields the ids that the model writes after `prompt`, without the id that stopped it.
 
-        Raises ValueError as `generate` does, and when the weights have changed since the decoder
+        Raises ValueError as `generate` does, and if the weights have changed since the decoder
         was made.
         """
         model, config = self._model, self._model.config
@@ -105,7 +105,7 @@ class GreedyDecoder:
     def _hidden(
         self, token: int, slot: int, *, rotation_R: Complex[Tensor, "R"], pasts: list["_Past"]
     ) -> Float[Tensor, "D"]:
-        """`Llama.hidden` for one token that follows those of the past."""
+        """Returns what `Llama.hidden` does, for one token after the tokens in `pasts`."""
         x_D = self._embeddings_VD[token]
         for layer, past in zip(self._layers, pasts, strict=True):
             x_D = layer(x_D, rotation_R=rotation_R, past=past, slot=slot)
@@ -120,12 +120,12 @@ class GreedyDecoder:
 
 
 def can_decode(model: Llama) -> bool:
-    """Whether a GreedyDecoder takes this model: on a CPU, and all of its parts plain."""
+    """Returns whether a GreedyDecoder takes this model: it is on a CPU, with plain parts only."""
     return model.device.type == "cpu" and not undescribed(model, accepts_stand_ins=False)
 
 
 def _screen(model: Llama, is_screened: bool | None) -> Screen | None:
-    """A screen for the head, if it is asked for, or if it is faster here than the head."""
+    """Returns a screen for the head if it was asked for or is faster here, otherwise None."""
     if is_screened is False:
         return None
     if is_screened is None and not torch.backends.mkldnn.is_available():
@@ -137,7 +137,7 @@ def _screen(model: Llama, is_screened: bool | None) -> Screen | None:
 
 
 def _is_faster(screen: Screen, model: Llama) -> bool:
-    """Is the screen's choice faster than the whole head's, for a state like those of a text?"""
+    """Returns whether the screen is faster than the whole head, measured on a random state."""
     generator = torch.Generator().manual_seed(0)
     state_D = torch.randn(model.config.dim, generator=generator).to(model.dtype)
     with torch.inference_mode():
@@ -148,7 +148,7 @@ def _is_faster(screen: Screen, model: Llama) -> bool:
 
 
 def _fastest_layers(model: Llama, *, is_bound: bool) -> "list[_Layer] | None":
-    """The layers with the product that is fastest here; None if the plain model is faster still.
+    """Returns the layers with the fastest product here, or None if the plain model is faster.
 
     With `is_bound` the plain model is not tried.
     """
@@ -179,15 +179,15 @@ def _fastest_layers(model: Llama, *, is_bound: bool) -> "list[_Layer] | None":
 
 
 class _Past:
-    """Keys and values of one layer, those of a token side by side, so that one copy writes both."""
+    """Keys and values of one layer, adjacent for each token, so that one copy writes both."""
 
     def __init__(self, kv_SHK: Tensor) -> None:
         self.kv_SHK = kv_SHK
-        # (1, G, S, K), as the kernel wants them
+        # (1, G, S, K), as the attention kernel expects
         self.keys, self.values = kv_SHK[None].transpose(1, 2).chunk(2, 1)
 
     def layer_cache(self) -> LayerCache:
-        """The same memory as the model's own cache sees it, for the prompt."""
+        """Returns the same memory in the layout of the model's own cache, for the prompt."""
         return LayerCache(self.keys.transpose(1, 2), self.values.transpose(1, 2))
 
 
@@ -201,7 +201,7 @@ Product = Callable[..., Tensor]
 
 
 class _Layer:
-    """`transformer.Block` for one token: its weights, and room for that token's q, k and v."""
+    """`transformer.Block` for one token: the weights, and memory for the token's q, k and v."""
 
     def __init__(
         self, block: Block, *, dtype: torch.dtype, product: Callable[[nn.Linear], Product]
@@ -246,7 +246,10 @@ class _Layer:
 
 
 def _by_vector(linear: nn.Linear) -> Product:
-    """The matrix times a vector, its bias added if it has one; `out=` receives the result."""
+    """Returns a function that multiplies a vector by the matrix, and adds the bias if there is one.
+
+    Its `out=` receives the result.
+    """
     weight = linear.weight.detach()
     if linear.bias is None:
         return functools.partial(torch.mv, weight)
@@ -254,7 +257,10 @@ def _by_vector(linear: nn.Linear) -> Product:
 
 
 def _by_matrix(linear: nn.Linear) -> Product:
-    """The same as the product of a matrix of one row, which is another program in PyTorch."""
+    """Returns the same function as a product of two matrices, which PyTorch computes differently.
+
+    The vector is a matrix of one row.
+    """
     columns, bias = linear.weight.detach().T, linear.bias
     times = (torch.mm if bias is None
              else lambda x_BD, columns, **where: torch.addmm(bias.detach(), x_BD, columns, **where))
@@ -268,6 +274,6 @@ def _by_matrix(linear: nn.Linear) -> Product:
 
 
 def _norm(norm: RMSNorm):
-    """The plain model's norm, bit for bit, in two calls instead of six."""
+    """Returns a function that computes the plain model's norm bit for bit, in 2 calls, not 6."""
     weight, shape, eps = norm.weight.detach(), norm.weight.shape, norm.eps
     return lambda x_D: F.rms_norm(x_D, shape, eps=eps) * weight

@@ -1,8 +1,8 @@
 """The KV cache of one growing text, kept between calls, so that a chat's turns are read only once.
 
-Each turn sends the whole conversation so far, and all but its end was in the turn before. The
-longest common beginning stays in the cache, what differs is cut off, and only the rest goes through
-the model.
+Each turn sends the whole conversation so far, of which only the end is new. The longest common
+beginning stays in the cache, the rest is removed from it, and only the new ids go through the
+model.
 
 Continues notebook 16.
 """
@@ -14,12 +14,12 @@ from llama_from_scratch.model.transformer import Llama
 
 
 class PrefixCache:
-    """Keys and values of the text last generated with it, to be given to `stream` as `prefix`.
+    """Keys and values of the last text, to be passed to `stream` as `prefix`.
 
-    `ids` is the text it holds. The answers are the same as without it, up to rounding, because the
-    text is read in other pieces. It grows with the text and starts over when the model's weights
-    have changed. It serves one text at a time: a new `stream` takes the cache from one that is not
-    finished, which then cannot continue. A `stream` may be abandoned, or fail, at any moment.
+    `ids` is the text it holds. The answers equal those without it up to rounding, because the text
+    is read in other pieces. It grows with the text and starts over when the model's weights have
+    changed. It serves one text at a time: a new `stream` takes the cache from an unfinished one,
+    which then cannot continue. A `stream` may be abandoned, or fail, at any moment.
     """
 
     def __init__(self, model: Llama) -> None:
@@ -28,14 +28,14 @@ class PrefixCache:
         self._weights, self._cache, self._turn = None, None, object()
 
     def begin(self, model: Llama, prompt: Sequence[int], *, max_tokens: int) -> KVCache:
-        """A cache for the prompt and `max_tokens` more, holding the part of the prompt read before.
+        """Returns a cache with room for the prompt and `max_tokens` more, and with what was read.
 
-        The last id of the prompt is never held, because the answer begins with its logits.
+        The last id of the prompt is never in it, because the answer begins with that id's logits.
         Raises ValueError for a model other than the one that the cache was made for.
         """
         if model is not self._model:
-            raise ValueError("a PrefixCache holds the keys and values of one model, and this is "
-                             "another one than it was made for. Make one for each model: "
+            raise ValueError("a PrefixCache holds the keys and values of one model; this is "
+                             "another model than it was made for. Make one for each model: "
                              "PrefixCache(model)")
         weights = weights_of(model)
         if weights != self._weights:
@@ -53,7 +53,7 @@ class PrefixCache:
         return self._cache
 
     def follow(self, prompt: Sequence[int], tokens: Iterator[int]) -> Iterator[int]:
-        """The tokens of a stream on the cache from `begin`, with `ids` updated to what it holds.
+        """Yields the tokens of a stream on the cache from `begin`, and keeps `ids` up to date.
 
         Raises ValueError if a later `begin` has taken the cache since.
         """
@@ -63,19 +63,19 @@ class PrefixCache:
             text.append(token)
             yield token
             if self._turn is not turn:
-                raise ValueError("a later stream took over this PrefixCache, so this one cannot go "
-                                 "on. Finish one before the next begins, or give each a "
-                                 "PrefixCache of its own")
+                raise ValueError("a PrefixCache serves one stream at a time; a later stream took "
+                                 "over this PrefixCache. Finish one stream before the next begins, "
+                                 "or give each its own PrefixCache")
         self.ids += text[len(self.ids) : self._cache.length]
 
 
 def _n_shared(left: Sequence[int], right: Sequence[int]) -> int:
-    """How many ids both begin with."""
+    """Returns how many ids at the beginning are equal in both."""
     n_most = min(len(left), len(right))
     return next((n for n in range(n_most) if left[n] != right[n]), n_most)
 
 
 def weights_of(model: Llama) -> list[tuple]:
-    """A value that changes when a weight is replaced or written to."""
+    """Returns a value that changes when a weight is replaced or written to."""
     return [(w.data_ptr(), w.dtype, 0 if w.is_inference() else w._version)
             for w in model.parameters()]

@@ -1,6 +1,6 @@
-"""Which of several ways to compute the same is the fastest here: a short measurement, in turns.
+"""Measures which of several ways to compute the same thing is fastest on this machine.
 
-What is fast on one processor is slow on another. So it is measured where it runs, before use.
+What is fast on one processor is slow on another, so it is measured before use.
 
 Notebook 16.
 """
@@ -11,19 +11,19 @@ from collections.abc import Callable, Sequence
 
 N_TURNS = 7
 BUDGET_S = 1.0
-"""No more turns begin after this, so that a large model is not held up by its own measurement."""
+"""No more turns begin after this, so that measuring a large model does not take long."""
 _HOPELESS = 3
-"""A way that takes so many times as long as the best in the first turn is not tried again."""
+"""A way that takes over this many times as long as the best in the first turn is dropped."""
 
 
 def fastest(
     ways: Sequence[Callable[[], object]], *, clock: Callable[[], float] = time.perf_counter
 ) -> int:
-    """The number of the way that takes the least time, the first of equals.
+    """Returns the number of the way that takes the least time, the first of several equal ones.
 
-    Each is called once before, because first calls prepare things; then they take turns, and their
-    medians are compared, so that a moment in which the machine is busy does not decide. `clock`
-    is for tests.
+    Each is called once before, because a first call may prepare things. Then they alternate, and
+    their medians are compared, so that a moment in which the machine is busy does not decide.
+    `clock` is for tests.
     """
     began = clock()
     first_s = [_time_s(way, clock) for way in ways]

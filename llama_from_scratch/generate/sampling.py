@@ -3,8 +3,8 @@
 Every method here is a function from logits to logits that rules tokens out (their logit becomes
 -inf) or flattens the rest. They are applied in one fixed order: repetition penalty, temperature,
 top-k, top-p, min-p. The draw inverts the cumulative distribution at one uniform number per
-sequence, so a seed repeats and a batch equals its rows. Probabilities are computed in float64,
-relative to the largest logit, because at the edge of their range float32's sums and quotients lose
+sequence. So equal seeds give equal tokens, and a row gives the same tokens in a batch as alone.
+Probabilities are computed in float64, relative to the largest logit. In float32, extreme cases lose
 tokens: 100,000 small probabilities add up to more than 1, and a tiny temperature overflows.
 
 Notebook 16. Sources: Holtzman et al., arXiv:1904.09751 (top-p); Fan et al., arXiv:1805.04833
@@ -28,7 +28,7 @@ class Sampling:
     """How to choose the next token.
 
     `temperature`: 0 takes the most likely token, and 1.0 changes nothing. `top_k`: only the k most
-    likely. `top_p`: the fewest tokens that together hold this probability. `min_p`: only tokens at
+    likely. `top_p`: the fewest tokens that together reach this probability. `min_p`: only tokens at
     least this fraction as likely as the most likely one. `repetition_penalty`: a value above 1
     makes tokens that already occur in the prompt or the answer less likely, and 1.0 changes
     nothing. None turns a setting off.
@@ -71,7 +71,7 @@ GREEDY = Sampling(temperature=0.0)
 def penalize_repetition(
     logits: Float[Tensor, "B V"], seen: Bool[Tensor, "B V"], *, penalty: float
 ) -> Float[Tensor, "B V"]:
-    """Logits where every `seen` token is less likely.
+    """Returns logits with which every `seen` token is less likely.
 
     Positive logits are divided by `penalty`, and negative ones are multiplied by it.
     """
@@ -79,21 +79,21 @@ def penalize_repetition(
 
 
 def keep_top_k(logits: Float[Tensor, "B V"], k: int) -> Float[Tensor, "B V"]:
-    """Only the k largest logits and those equal to the k-th, with the rest at -inf."""
+    """Returns the k largest logits, and all that equal the k-th; the others are -inf."""
     kth_B1 = logits.topk(min(k, logits.shape[-1])).values[:, -1:]
     return logits.masked_fill(logits < kth_B1, -math.inf)
 
 
 def keep_top_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
-    """Only the most likely tokens, up to the one with which they hold probability p.
+    """Returns the logits of the fewest tokens that reach probability p; others are -inf.
 
-    At p = 1 all of them.
+    At p = 1, all tokens stay.
     """
     if p == 1:
         return logits
     sorted_BV, order_BV = logits.sort(descending=True, stable=True)
-    # What a token and all after it hold is summed from the smallest on, so that a p close to 1 is
-    # not lost in the rounding of a sum close to 1.
+    # The probability of a token and all after it is summed from the smallest on, so that a p close
+    # to 1 is not lost in the rounding of a sum close to 1.
     rest_BV = sorted_BV.double().softmax(-1).flip(-1).cumsum(-1).flip(-1)
     is_dropped_BV = rest_BV <= (1 - p) * rest_BV[:, :1]
     is_dropped_BV[:, 0] = False
@@ -101,7 +101,7 @@ def keep_top_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
 
 
 def keep_min_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
-    """Only tokens at least p times as likely as the most likely one."""
+    """Returns the logits of tokens at least p times as likely as the best; others are -inf."""
     wide_BV = logits.double()
     least_B1 = wide_BV.amax(-1, keepdim=True) + math.log(p)
     return logits.masked_fill(wide_BV < least_B1, -math.inf)
@@ -110,19 +110,19 @@ def keep_min_p(logits: Float[Tensor, "B V"], p: float) -> Float[Tensor, "B V"]:
 def distribution(
     logits: Float[Tensor, "B V"], sampling: Sampling, *, seen: Bool[Tensor, "B V"] | None = None
 ) -> Float[Tensor, "B V"]:
-    """Probabilities of the next token once `sampling` is applied, computed in float64.
+    """Returns the probabilities of the next token under `sampling`, computed in float64.
 
     They are float32, or float64 for logits of that dtype. At temperature 0 the most likely token
-    has probability 1, and of several the one with the smallest id. `seen` marks the tokens that the
-    repetition penalty applies to, and is needed if that is not 1.
+    has probability 1; of several equally likely tokens, it is the one with the smallest id. `seen`
+    marks the tokens that the repetition penalty applies to, and is needed unless that is 1.
     Raises ValueError if a row's largest logit is not a finite number.
     """
     wide_BV = logits.double()
     check_numbers(wide_BV.amax(-1))
     if sampling.repetition_penalty != 1.0:
         if seen is None:
-            raise ValueError(f"repetition_penalty={sampling.repetition_penalty} needs `seen`: "
-                             "which tokens already occurred")
+            raise ValueError(f"repetition_penalty={sampling.repetition_penalty} needs `seen`, the "
+                             "tokens that already occurred; got None")
         wide_BV = penalize_repetition(wide_BV, seen, penalty=sampling.repetition_penalty)
     largest_B1, best_B1 = wide_BV.max(-1, keepdim=True)
     if not largest_B1.isfinite().all():
@@ -146,7 +146,7 @@ def _result(logits: Tensor) -> torch.dtype:
 
 
 def draw(probs: Float[Tensor, "B V"], uniform: Float[Tensor, "B"]) -> Int[Tensor, "B"]:
-    """The token whose slice of the cumulative distribution holds `uniform`, in each row.
+    """Returns, for each row, the token whose part of the cumulative distribution holds `uniform`.
 
     `uniform`: one number in [0, 1) per row. The sum is in float64, so that a token of probability 0
     is never drawn, not even where `uniform` is rounded to 1.

@@ -1,8 +1,8 @@
-"""How likely a text is to the model: the log-probability of each token, given all before it.
+"""How likely a text is for the model: the log-probability of each token, given all before it.
 
-These are the model's own numbers, the log-softmax of its logits, without temperature, cut or mask,
-however the token was chosen. The negative of their mean is the training loss (notebook 17), and exp
-of that is the perplexity.
+These are the model's own numbers: the log-softmax of its logits, without temperature, top-k, top-p
+or mask, however the token was chosen. The negative of their mean is the training loss (notebook
+17). The exponential of the loss is the perplexity.
 
 Continues notebook 16.
 """
@@ -19,7 +19,7 @@ from llama_from_scratch.generate.generate import LogitMask, decode
 from llama_from_scratch.generate.sampling import GREEDY, Sampling
 from llama_from_scratch.model.transformer import Llama
 
-# Logits of a whole text would take T x V numbers: 4 GB for 8,192 tokens of 128,256.
+# The logits of a whole text would be T x V numbers: 4 GB for 8,192 tokens and 128,256 ids.
 _N_TOKENS_AT_ONCE = 256
 
 
@@ -27,7 +27,7 @@ _N_TOKENS_AT_ONCE = 256
 class Scored:
     """An id that was written, with its log-probability in nats.
 
-    `likeliest`: the likeliest ids at its place and their log-probabilities, best first.
+    `likeliest`: the likeliest ids in its place and their log-probabilities, best first.
     """
 
     id: int
@@ -40,7 +40,7 @@ def generate_scored(
     max_tokens: int | Sequence[int] | None = None, sampling: Sampling = GREEDY, seed: int = 0,
     stop_ids: Set[int] | Sequence = frozenset(), mask: LogitMask | None = None,
 ) -> list[list[Scored]]:
-    """What `generate` writes, each id scored, with the `n_likeliest` ids at its place."""
+    """Returns what `generate` does, with each id's score and the `n_likeliest` ids in its place."""
     if not 0 <= n_likeliest <= model.config.vocab_size:
         raise ValueError("n_likeliest is a number of ids from 0 to the vocabulary's "
                          f"{model.config.vocab_size}; got {n_likeliest}")
@@ -60,13 +60,13 @@ def generate_scored(
 
 
 def score(model: Llama, ids: Sequence[int]) -> Float[Tensor, "T"]:
-    """The log-probability in nats of each id but the first, given the ids before it.
+    """Returns the log-probability in nats of each id after the first, given the ids before it.
 
     Raises ValueError for fewer than two ids, an id outside the vocabulary, or a text longer than
     the model's context.
     """
     if len(ids) < 2:
-        raise ValueError(f"an id is scored after at least one other; got {len(ids)}. "
+        raise ValueError(f"an id is scored after at least one other id; got {len(ids)} in all. "
                          "Encode the text with bos=True")
     check_ids(model, ids, name="the text")
     with torch.inference_mode():

@@ -1,12 +1,12 @@
 """The likeliest next token without computing every logit, by a screening with fewer bytes.
 
-An int8 copy of the head, a quarter of an fp32 head's bytes, gives each logit up to an error with a
-proven bound. Only the few rows whose upper bound reaches the best lower bound can have the largest
-logit; those are computed again from the head itself. In a model of 15 million parameters the head
-is 60 % of all bytes that must be read per token, in one of a billion 20 %.
+An int8 copy of the head has a quarter of an fp32 head's bytes. It gives each logit up to an error
+with a proven bound. Only the few rows whose upper bound reaches the best lower bound can have the
+largest logit. These rows are computed again from the head itself. The head is 60 % of the bytes
+read per token in a model of 15 million parameters, and 20 % in a model of a billion.
 
-Notebook 16. The bounds: Cauchy-Schwarz for what rounding to int8 takes away, and Higham, Accuracy
-and Stability of Numerical Algorithms, section 3.1, for sums in any order.
+Notebook 16. The bounds: Cauchy-Schwarz for the rounding to int8, and Higham, Accuracy and Stability
+of Numerical Algorithms, section 3.1, for sums in any order.
 """
 
 import torch
@@ -22,11 +22,11 @@ class Screen:
     """Finds the largest logit of one head.
 
     It keeps an int8 copy of the head, which takes a quarter of an fp32 head's memory in addition.
-    The answer is proven, not likely: where two logits are so close that the order of a sum decides
-    between them, or where a number is not finite, `largest` returns None and the whole head must be
-    computed. `n_asked`, `n_candidates` and `n_undecided` count the calls, the rows that were
-    computed again, and the calls that returned None. The head's product must accumulate in fp32,
-    which is PyTorch's default.
+    The answer is proven, not only likely. If two logits are so close that the order of a sum
+    decides between them, or if a number is not finite, `largest` returns None, and the whole head
+    must be computed. `n_asked`, `n_candidates` and `n_undecided` count the calls, the rows that
+    were computed again, and the calls that returned None. The head's product must accumulate in
+    fp32, which is PyTorch's default.
     """
 
     def __init__(self, head: nn.Linear) -> None:
@@ -50,7 +50,7 @@ class Screen:
         self.n_asked = self.n_candidates = self.n_undecided = 0
 
     def _round(self, rows_VD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """int8 rows, their scales, their largest errors and their lengths.
+        """Returns int8 rows, their scales, their largest errors and their lengths.
 
         The error is how far off a logit can be, per unit of the hidden state's length.
         """
@@ -58,13 +58,13 @@ class Screen:
         int8_VD = (rows_VD.float() / scale_V[:, None]).round().clamp(-self._peak, self._peak)
         kept_VD = int8_VD.double() * scale_V.double()[:, None]
         lost_V, length_V = (rows_VD.double() - kept_VD).norm(dim=1), kept_VD.norm(dim=1)
-        # In addition to what int8 loses: the roundings of the few fp32 operations here, and those
-        # of the head's own sum.
+        # In addition to the loss from int8: rounding in the few fp32 operations here and in the
+        # head's own sum.
         error_V = (lost_V + (16 * UNIT + self._gamma) * (lost_V + length_V)) * (1 + 1e-5) + 1e-30
         return int8_VD.to(torch.int8), scale_V, error_V, length_V * (1 + 1e-5)
 
     def largest(self, hidden: Float[Tensor, "D"]) -> int | None:
-        """The row of the head with the largest logit, or None where rounding could decide it."""
+        """Returns the row with the largest logit, or None if rounding could decide it."""
         wide_D = hidden.float()
         step = wide_D.abs().max().item() / 127
         is_usable = 1e-30 < step < 1e30  # neither all zero, nor infinite, nor NaN
@@ -74,7 +74,7 @@ class Screen:
         return best
 
     def _search(self, wide_D: Tensor, step: float) -> int | None:
-        """As `largest`. Works in units of `step`, one int8 step of the hidden state."""
+        """Returns what `largest` does. `step`, one int8 step of the hidden state, is its unit."""
         steps_D = wide_D / step
         int8_D = steps_D.round()
         logits_V = self._multiply(int8_D.to(torch.int8))
@@ -92,7 +92,7 @@ class Screen:
         return self._settle(candidates_C, wide_D, bar=bar * step)
 
     def _settle(self, candidates_C: Tensor, wide_D: Tensor, *, bar: float) -> int | None:
-        """The winner, if no other row can exceed it in whatever order the head adds up.
+        """Returns the winner, or None if another row may exceed it in some order of the head's sum.
 
         The logits of all rows that are not candidates are below `bar`.
         """
@@ -119,17 +119,17 @@ def _pack(int8_VD: Tensor) -> Tensor:
 def _product(
     x_BD: Tensor, packed: Tensor, scale_V: Tensor, no_offset_V: Tensor
 ) -> Float[Tensor, "B V"]:
-    """Exact integer sums, each then rounded to fp32 and multiplied by its row's scale."""
-    # The only int8 product of PyTorch that is fast for one row, exact and not deprecated; its name
-    # is not public.
+    """Returns exact integer sums, each rounded to fp32 and multiplied by its row's scale."""
+    # PyTorch's only int8 product that is fast for one row, exact and not deprecated. Its name is
+    # not public.
     return torch.ops.onednn.qlinear_pointwise(
         x_BD, 1.0, 0, packed, scale_V, no_offset_V, None, 1.0, 0, torch.float32, "none", [], "")
 
 
 def _is_exact(peak: int) -> bool:
-    """Whether int8 products up to 127 * peak add up without loss.
+    """Returns whether int8 products up to 127 * peak add up without loss.
 
-    Older processors saturate their 16-bit sums of two.
+    Older processors add two products in 16 bits, and saturate.
     """
     x_BD = torch.full((1, 64), 127, dtype=torch.int8)
     rows_VD = torch.full((32, 64), peak, dtype=torch.int8)

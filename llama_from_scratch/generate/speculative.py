@@ -44,13 +44,13 @@ class Speculation:
 
     @property
     def acceptance(self) -> float:
-        """The share of guesses that were kept; 0 if there were none."""
+        """The fraction of guesses that were kept; 0 if there were none."""
         return (sum(r.n_accepted for r in self.rounds)
                 / max(1, sum(r.n_guessed for r in self.rounds)))
 
     @property
     def tokens_per_pass(self) -> float:
-        """New ids per pass of the big model; without a draft it would be 1."""
+        """The number of new ids per pass of the big model; without a draft it would be 1."""
         return len(self.ids) / len(self.rounds)
 
 
@@ -59,7 +59,7 @@ def generate_speculatively(
     max_tokens: int | None = None, sampling: Sampling = GREEDY, seed: int = 0,
     stop_ids: Set[int] = frozenset(),
 ) -> Speculation:
-    """What `model` writes after the prompt, with the guesses of `draft`.
+    """Returns what `model` writes after the prompt, with the guesses of `draft`.
 
     Takes the arguments of `rounds`, and raises its errors.
     """
@@ -73,19 +73,19 @@ def rounds(
     max_tokens: int | None = None, sampling: Sampling = GREEDY, seed: int = 0,
     stop_ids: Set[int] = frozenset(),
 ) -> Iterator[Round]:
-    """The answer of `model` in rounds, each as soon as the big model has read the guesses.
+    """Yields the answer of `model` in rounds, each as soon as the big model has read the guesses.
 
-    A round has 1 to `n_guesses` + 1 ids, and may have fewer where a stop id ends the answer.
-    Greedy: the ids that `generate` returns. Sampled: ids from the same distribution, but not the
-    same ones for a seed. This is exact in the arithmetic of real numbers. Reading several tokens at
-    once adds in another order than reading one, so two logits that are equal up to the rounding of
-    the dtype may change places; bfloat16 makes such ties common. Nothing is guessed beyond the
-    draft's context.
+    A round has 1 to `n_guesses` + 1 ids, and may have fewer if a stop id ends the answer. Greedy
+    decoding gives the ids that `generate` returns. Sampling gives ids from the same distribution,
+    but other ids for the same seed. This is exact for real numbers. In floating point, reading
+    several tokens at once adds in another order than reading one. So two logits that are equal up
+    to the rounding of the dtype may change places, which is common with bfloat16. Nothing is
+    guessed beyond the draft's context.
     Raises ValueError for models of different vocabularies, for `n_guesses` below 1, and for
     everything that `generate` refuses.
     """
     if draft.config.vocab_size != model.config.vocab_size:
-        raise ValueError("the draft must speak the same ids as the model; got vocabularies of "
+        raise ValueError("the draft must have the same ids as the model; got vocabularies of "
                          f"{draft.config.vocab_size} and {model.config.vocab_size}. Take a draft "
                          "with the same tokenizer, usually a smaller model of the same family")
     if n_guesses < 1:
@@ -121,9 +121,9 @@ def judge(
     p: Float[Tensor, "T V"], q: Sequence[Float[Tensor, "V"]], *, guesses: Sequence[int],
     generator: torch.Generator,
 ) -> list[int]:
-    """The guesses that are kept, and one more id from the big model.
+    """Returns the guesses that are kept, and one more id from the big model.
 
-    `p`: the big model's distribution at the place of each guess and after the last. `q`: the
+    `p`: the big model's distribution in the place of each guess and after the last. `q`: the
     distribution that each guess was drawn from.
     """
     for i, (guess, q_V) in enumerate(zip(guesses, q, strict=True)):
@@ -149,7 +149,7 @@ class _Reader:
 
     @torch.inference_mode()
     def read(self, text: list[int], *, n_last: int) -> Float[Tensor, "T V"]:
-        """The distribution of the id that follows each of the last `n_last` ids."""
+        """Returns the distribution of the id after each of the last `n_last` ids."""
         ids_1T = torch.tensor([text[self.cache.length :]], device=self._model.device)
         hidden_TD = self._model.hidden(ids_1T, cache=self.cache)[0, -n_last:]
         logits_TV = self._model.output(hidden_TD).float()

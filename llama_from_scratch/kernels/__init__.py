@@ -1,8 +1,8 @@
 """The plain model's functions as fused CUDA kernels, and `fuse`, which puts them into a model.
 
 `rms_norm`, `rope`, `swiglu` and `adamw` are each one `.cu` file, a ladder from naive to fast, and a
-module of the same name that launches it. From the same source it runs on a GPU, after `machinery`
-compiled it, and on any CPU, through `emulator`. `trial` holds every kernel against float64 and
+module of the same name that launches it. The same source runs on a GPU, after `machinery` has
+compiled it, and on any CPU, through `emulator`. `trial` compares every kernel with float64 and
 times it. Nothing is compiled before it is called.
 
 Notebooks 30, 31, 32 and 36.

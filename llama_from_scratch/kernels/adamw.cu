@@ -20,9 +20,9 @@ constexpr int CHUNK = 16384;
 enum Field { MASTER, MEAN, SQUARE, GRADIENT, COPY, SIZE, FIELDS };
 enum Plan { NORM, SCALE, LENGTH, EPS, LR, GO };
 
-// The formula, for one element. The plan is read into registers first: read where it is used, it
-// would come from memory again for every element, as the compiler cannot know that the stores leave
-// it alone.
+// The formula, for one element. The plan is read into registers first. Otherwise it would be read
+// from memory again for every element, because the compiler cannot know that the stores leave it
+// unchanged.
 struct Rule {
     accum scale, length, eps, lr, beta1, beta2;
 
@@ -54,7 +54,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) adamw_1(
 }
 
 // ---- rung 2: one launch for all tensors ---------------------------------------------------------
-// A block takes chunk after chunk, whichever tensor it lies in. Still one element per thread: a
+// A block takes chunk after chunk, of any tensor. Still one element per thread: a
 // warp's access to bf16 moves only 64 bytes, and each thread waits for four loads where it could
 // wait for many.
 struct Chunk {

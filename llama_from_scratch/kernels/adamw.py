@@ -1,11 +1,11 @@
 """AdamW for all parameters in one launch: `train.optimizer.AdamW`, but every number touched once.
 
 A step reads and writes the fp32 weights and both averages, reads the gradient and writes the
-model's copy: 28 bytes per bf16 parameter. The length of the gradient, the clipping and the decision
-to skip a step stay on the device, so the CPU never waits for it and a CUDA graph can hold the whole
+model's copy: 28 bytes per bf16 parameter. The gradient's length, the clipping and the decision to
+skip a step stay on the device. So the CPU never waits for it, and a CUDA graph can hold the whole
 step.
 
-Notebook 36. Sources: as `train.optimizer`; fp32 weights behind bf16 ones: Micikevicius et al.,
+Notebook 36. Sources: as in `train.optimizer`; fp32 weights for a bf16 model: Micikevicius et al.,
 Mixed Precision Training, arXiv:1710.03740, section 3.1.
 """
 
@@ -23,17 +23,17 @@ from llama_from_scratch.train.optimizer import Group, refuse_other_state
 THREADS = 256
 CHUNK = 16384           # elements of one tensor that a block handles at a time, as in adamw.cu
 BLOCKS_PER_PROCESSOR = 8
-N_FIELDS = 6            # numbers per row of the table of tensors, and in the plan of a step
-NORM = 0                # place of the gradient's length in the plan
+N_FIELDS = 6            # numbers in a row of the table of tensors, and in the plan of a step
+NORM = 0                # the index of the gradient's length in the plan
 
 
 class FusedAdamW:
-    """Takes the place of `train.optimizer.AdamW`, and also clips.
+    """Replaces `train.optimizer.AdamW`, and also clips.
 
-    A step is one launch, or three with the norm.
+    A step is two launches, the plan and the update of all parameters, or three with the norm.
 
-    Parameters in bf16 or fp16 have fp32 weights in addition (`masters`); the model's own parameters
-    are rounded copies of those, written in the same pass. All parameters share one dtype and one
+    Parameters in bf16 or fp16 have fp32 weights in addition (`masters`). The model's own parameters
+    are rounded copies of these, written in the same pass. All parameters share one dtype and one
     device.
     """
 
@@ -64,12 +64,12 @@ class FusedAdamW:
 
     @torch.no_grad()
     def step(self, *, lr: float, max_norm: float | None = None) -> Float[Tensor, ""] | None:
-        """One step against the gradients, all of which must be there.
+        """Makes one step against the gradients; every parameter must have a gradient.
 
-        With `max_norm`, gradients longer than that (all of them as one vector) count as scaled down
-        to it, and a length that is not finite skips the step: nothing changes, the number of steps
-        included. Returns the length before scaling, on the device: reading it waits for the GPU.
-        Without `max_norm`, the gradients are not measured and None is returned.
+        `max_norm`: the step treats longer gradients (all of them as one vector) as scaled down to
+        this length. If the length is not finite, the step is skipped: nothing changes, not even the
+        number of steps. Returns the length before scaling, on the device; reading it waits for the
+        GPU. Without `max_norm`, the length is not computed and None is returned.
         """
         self._find_gradients()
         self._lr.fill_(lr)
@@ -90,7 +90,7 @@ class FusedAdamW:
         return None if max_norm is None else self._plan[NORM].clone()
 
     def _find_gradients(self) -> None:
-        """Gives the device the addresses again if any moved: gradients may be new tensors."""
+        """Copies the addresses to the device again if any changed: gradients may be new tensors."""
         if missing := [name for name, p in self.params.items() if p.grad is None]:
             raise ValueError("every parameter of a group needs a gradient; "
                              f"{', '.join(missing[:4])} got none. Call backward first, or leave "
@@ -111,14 +111,14 @@ class FusedAdamW:
                 p.grad.data_ptr(), copy, p.numel()]
 
     def zero_grad(self) -> None:
-        """Forgets all gradients."""
+        """Removes all gradients."""
         for p in self.params.values():
             p.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """As `train.optimizer.AdamW.state_dict`, and `master.*` for a model narrower than fp32.
+        """Returns what `train.optimizer.AdamW.state_dict` does, and `master.*` for bf16 and fp16.
 
-        In fp32 the plain optimizer can load it.
+        In fp32, the plain optimizer can load it.
         """
         state = {f"mean.{name}": mean for name, mean in self.means.items()}
         state |= {f"square.{name}": square for name, square in self.squares.items()}
@@ -127,7 +127,7 @@ class FusedAdamW:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Loads what `state_dict` gave. Raises ValueError if it belongs to other parameters."""
+        """Loads what `state_dict` returned. Raises ValueError if it is of other parameters."""
         own = self.state_dict()
         refuse_other_state(state, own=own)
         for name, tensor in own.items():
@@ -146,12 +146,12 @@ def _check(groups: Sequence[Group], params: Mapping[str, nn.Parameter]) -> None:
                          f"and device; got {kinds}. Convert the model with .to(...), or make one "
                          "optimizer for each kind")
     if gaps := [name for name, p in params.items() if not p.is_contiguous()]:
-        raise ValueError("FusedAdamW needs parameters that lie in memory without gaps; "
-                         f"{', '.join(gaps[:4])} do not. Replace them by p.contiguous()")
+        raise ValueError("FusedAdamW needs parameters without gaps in memory; "
+                         f"{', '.join(gaps[:4])} have gaps. Replace them by p.contiguous()")
 
 
 def _chunks(sizes: Sequence[int]) -> tuple[Int[Tensor, "chunks"], Int[Tensor, "chunks"]]:
-    """For every chunk the number of its tensor (int32) and its first element there (int64)."""
+    """Returns, for every chunk, its tensor's number (int32) and its first element there (int64)."""
     counts = torch.tensor([-(-size // CHUNK) for size in sizes])
     tensor = torch.repeat_interleave(torch.arange(len(sizes)), counts)
     first_chunk = torch.tensor([0, *accumulate(counts.tolist())])[tensor]

@@ -1,9 +1,9 @@
 """`fuse` swaps the plain parts of a finished model for fused kernels; `unfuse` swaps them back.
 
-Only leaves are swapped, and no `forward` of the model is repeated here: the model's source knows
-nothing of kernels, and its parameters stay the very same tensors under the very same names, so
-checkpoints, optimizers and caches do not notice. Each part that is unknown or that stays plain is
-in the report, with the reason.
+Only leaves are swapped, and no `forward` of the model is repeated here. The model's source does not
+mention kernels. Its parameters stay the same tensors with the same names, so nothing changes for
+checkpoints, optimizers and caches. The report lists each part that is unknown or stays plain, with
+the reason.
 
 Notebook 36.
 """
@@ -30,11 +30,11 @@ OLDEST = (7, 5)  # compute capability: the oldest that today's compilers still b
 
 
 class FusedPart(nn.Module):
-    """A leaf that computes with a kernel. The plain leaf is kept aside, hidden from PyTorch."""
+    """A leaf that computes with a kernel. It keeps the plain leaf, hidden from PyTorch."""
 
     def __init__(self, plain: nn.Module, *, emulate: bool) -> None:
         super().__init__()
-        self._plain = (plain,)  # within a tuple, or its parameters would be listed twice
+        self._plain = (plain,)  # in a tuple, because PyTorch would list its parameters twice
         self.emulate = emulate
         self.stands_for = type(plain)
         for name, parameter in plain.named_parameters(recurse=False):
@@ -96,7 +96,7 @@ class Change:
 
 @record
 class Report:
-    """What `fuse` did, leaf by leaf; printing it gives a table."""
+    """What `fuse` did, leaf by leaf. It prints as a table."""
 
     changes: tuple[Change, ...]
 
@@ -114,12 +114,12 @@ class Report:
 def fuse(model: nn.Module, *, emulate: bool = False) -> Report:
     """Puts kernels into `model`, in place, and returns what changed and what did not.
 
-    Matrix products, the embedding and PyTorch's own fused attention are known to need no kernel
-    from here, so they are not listed; leaves that are fused already stay so. `emulate` runs the
-    same kernels on the CPU, hundreds of times slower: to learn, and to test.
-    Raises ValueError if the parameters are on a CPU and it is not set, on several devices, of a
-    dtype the kernels do not compute in, or on a GPU older than the compilers build for; the model
-    is unchanged then.
+    Matrix products, the embedding and PyTorch's own fused attention need no kernel from here, so
+    they are not listed. Leaves that are fused already stay fused. `emulate` runs the same kernels
+    on the CPU, hundreds of times slower, for learning and for tests.
+    Raises ValueError if the parameters are on a CPU without `emulate`, on several devices, of a
+    dtype that the kernels do not compute in, or on a GPU older than the compilers build for. Then
+    the model is unchanged.
     """
     parameters = list(model.parameters())
     if not parameters:
@@ -137,9 +137,9 @@ def fuse(model: nn.Module, *, emulate: bool = False) -> Report:
                          f"2018) or newer; {name} has {major}.{minor}. Keep the plain model")
     if not any(isinstance(module, FusedPart) or type(module) in _SUCCESSORS
                for module in model.modules()):
-        raise ValueError(f"fuse knows {', '.join(part.__name__ for part in _SUCCESSORS)} of "
-                         f"llama_from_scratch.model; {type(model).__name__} has none of them "
-                         "inside")
+        raise ValueError(f"fuse replaces {', '.join(part.__name__ for part in _SUCCESSORS)} of "
+                         f"llama_from_scratch.model; {type(model).__name__} contains none of them. "
+                         "Pass a Llama or one of its blocks")
     return Report(changes=tuple(_swap_below(model, "", emulate=emulate)))
 
 

@@ -178,8 +178,8 @@ extern "C" __global__ void __launch_bounds__(512) rms_norm_forward_by8(
 // With n = x * inverse and g = dy * weight:
 //     dx      = inverse * (g - n * mean(g * n))   the mean over the row, whose size every x shares
 //     dweight = sum of dy * n over all rows
-// dx asks for a sum along rows, dweight for a sum down the columns: the trouble is to get both from
-// one visit to dy and x.
+// dx needs a sum along rows, and dweight a sum down the columns. The difficulty is to get both from
+// one read of dy and x.
 
 // Rung 1. Two kernels: a block per row for dx, a thread per column for dweight. dy and x are read
 // twice from memory, and one thread per column is far too few to keep memory busy.
@@ -213,7 +213,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_weight_gradient_1
 }
 
 // Rung 2. A few blocks that stay and visit row after row. A thread meets the same columns in every
-// row, so it alone adds up their part of dweight: no atomics, hence the same bits in every run. The
+// row, so it alone adds up their part of dweight: no atomics, so the bits never change. The
 // parts of a block are one row of `partial`, kept in the cache; `rms_norm_column_sum` adds the
 // blocks. Rows of any width. The incoming gradient of x + residual joins in passing.
 extern "C" __global__ void __launch_bounds__(THREADS) rms_norm_backward(

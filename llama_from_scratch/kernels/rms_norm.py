@@ -1,9 +1,9 @@
 """RMSNorm as one kernel, alone or with the residual addition before it; forward and backward.
 
-Plain PyTorch takes five passes over memory to normalise a row and some fifteen to go back. Here
-each direction is one: a row is read once, stays in registers while its size is computed, and leaves
-finished. Every result is rounded where the plain model rounds it. For backward only the inputs and
-one number per row are kept.
+Plain PyTorch takes five passes over memory to normalize a row, and about fifteen for backward. Here
+each direction is one pass: a row is read once, stays in registers while its size is computed, and
+is written once. Every result is rounded where the plain model rounds it. For backward, only the
+inputs and one number per row are kept.
 
 Notebook 31. In every Llama: `model.norm`, notebook 11. Source: Zhang and Sennrich, Root Mean Square
 Layer Normalization, arXiv:1910.07467, eq. 4.
@@ -18,23 +18,24 @@ from llama_from_scratch.kernels.machinery.ladder import ladder, rung_named
 from llama_from_scratch.kernels.machinery.launch import launch, program
 from llama_from_scratch.kernels.machinery.tensors import aligned, n_processors, require_cuda
 
-WARP, THREADS = 32, 256   # threads of a warp, and of a block at most unless its rung says otherwise
+WARP, THREADS = 32, 256   # threads of a warp, and most threads of a block unless its rung has more
 ROWS = 8                  # rows per block where a warp is enough for a row
 VECTOR_BYTES = 16
 
 
 @record
 class RmsNormRung:
-    """One entry point of rms_norm.cu, and what must be known to launch it.
+    """One entry point of rms_norm.cu, and what a launch needs to know about it.
 
-    vectors: of 16 bytes, that a thread holds of its row; None where a row may have any width and is
-    read number by number.
-    most_threads: of a block. is_full: a block always has that many, however narrow the row.
-    is_thread_per_row: a thread has a row of its own; elsewhere at least a warp shares one.
-    takes_n_rows, takes_residual: whether it has these parameters, of which backward calls the
-    second `dsum`.
-    resident: the threads that a processor holds at once, as registers allow, where a few blocks
-    visit all rows; 0 where each row has a block of its own.
+    vectors: the number of 16-byte vectors of its row that a thread holds; None for an entry point
+    that reads rows of any width, number by number.
+    most_threads: the most threads of a block. is_full: whether a block always has this many,
+    however narrow the row. is_thread_per_row: whether each thread has its own row; otherwise at
+    least one warp shares a row.
+    takes_n_rows, takes_residual: whether it has these parameters. In backward, the residual is
+    called `dsum`.
+    resident: if a few blocks visit all rows, the threads that a processor can hold at once, limited
+    by registers; 0 if each row has its own block.
     """
 
     entry: str
@@ -72,12 +73,12 @@ LADDERS = {"forward": FORWARD_RUNGS, "backward": BACKWARD_RUNGS}
 def rms_norm(
     x: Float[Tensor, "*batch D"], weight: Float[Tensor, " D"], *, eps: float, emulate: bool = False
 ) -> Float[Tensor, "*batch D"]:
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis: `model.norm.RMSNorm` in one launch.
-    Differentiable once in both.
+    """Returns x / sqrt(mean(x^2) + eps) * weight over the last axis, in one launch.
 
-    The mean and the division run in fp32 (fp64 for fp64); the quotient is rounded to x's dtype
-    before it is multiplied. Raises ValueError for a weight of another width, dtype or device than
-    x's, and for CPU tensors unless `emulate`.
+    It equals `model.norm.RMSNorm`, and is differentiable once in x and weight. The mean and the
+    division run in fp32 (fp64 for fp64). The quotient is rounded to x's dtype before it is
+    multiplied. Raises ValueError for a weight of another width, dtype or device than x's, and for
+    CPU tensors unless `emulate`.
     """
     require_cuda("rms_norm", x, emulate=emulate)
     return torch.ops.llama_from_scratch.rms_norm(x, weight, eps)[0]
@@ -87,7 +88,7 @@ def add_rms_norm(
     x: Float[Tensor, "*batch D"], residual: Float[Tensor, "*batch D"], *,
     weight: Float[Tensor, " D"], eps: float, emulate: bool = False,
 ) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, "*batch D"]]:
-    """The norm of x + residual, and x + residual itself, rounded as if it were computed alone.
+    """Returns the norm of x + residual, and x + residual, rounded as if it were computed alone.
 
     Raises ValueError as `rms_norm` does, and unless x and residual share shape, dtype and device.
     """
@@ -97,7 +98,7 @@ def add_rms_norm(
 
 @record
 class Shape:
-    """How a launch shares out rows: `vectors` per thread, `threads` per row, `rows` per block."""
+    """How a launch divides its rows: `vectors` per thread, `threads` per row, `rows` per block."""
 
     entry: str
     vectors: int | None
@@ -108,10 +109,10 @@ class Shape:
 def shape_for(
     direction: str, *, n_columns: int, n_rows: int, dtype: torch.dtype, rung: str | None = None
 ) -> Shape:
-    """The fastest rung for rows of this width, or how to launch the one asked for.
+    """Returns how to launch the fastest rung for rows of this width, or the given `rung`.
 
-    direction: "forward" or "backward". Raises ValueError if the rung asked for is none of that
-    direction's, or cannot take rows of this width.
+    direction: "forward" or "backward". Raises ValueError if that direction has no such rung, or the
+    rung cannot take rows of this width.
     """
     rungs = LADDERS[direction]
     any_width = [each for each in rungs.values() if each.vectors is None][-1]
@@ -150,9 +151,10 @@ def run_forward(
     x: Tensor, weight: Tensor, *, eps: float, residual: Tensor | None = None,
     rung: str | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, x + residual, 1 / size of each row in fp32), by the fastest rung or the one named.
+    """Returns (y, x + residual, 1 / size of each row in fp32), by the fastest rung or `rung`.
 
-    Without autograd. Without a residual the second is x itself. Rungs 1 and 2 take no residual.
+    Autograd does not record it. Without a residual, the second result is x itself. Rungs 1 and 2
+    take no residual.
     """
     x, weight = aligned(x), aligned(weight)
     residual = None if residual is None else aligned(residual)
@@ -174,11 +176,11 @@ def run_backward(
     dy: Tensor, x: Tensor, *, weight: Tensor, inverse_size: Tensor, dsum: Tensor | None = None,
     rung: str | None = None, n_blocks: int | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(dx, dweight), given what `run_forward` returned, by the fastest rung or the one named.
+    """Returns (dx, dweight), given what `run_forward` returned, by the fastest rung or `rung`.
 
-    x: what was normalised, that is, the sum if there was a residual. dsum: the gradient that
-    reaches this sum in other ways; it is added to dx. Rung 1 takes none. n_blocks: the size of the
-    grid that stays, instead of as many as the device holds.
+    x: what was normalized, which is the sum if there was a residual. dsum: the gradient that
+    reaches this sum in other ways; it is added to dx. Rung 1 takes no dsum. n_blocks: the number of
+    blocks that visit all rows, by default as many as the device holds at once.
     """
     dy, x, weight = aligned(dy), aligned(x), aligned(weight)
     dsum = None if dsum is None else aligned(dsum)
@@ -197,7 +199,7 @@ def run_backward(
         return dx, dweight
     per_processor = max(1, resident // (shape.threads * shape.rows))
     n_blocks = min(n_blocks or per_processor * n_processors(x.device), -(-n_rows // shape.rows))
-    # One row per block of the very same grid.
+    # One row per block of this grid.
     partial = torch.empty(n_blocks, n_columns, dtype=kernel.accum, device=x.device)
     launch(kernel, shape.entry, [dy, dsum, x, weight, inverse_size, dx, partial, n_rows, n_columns],
            grid=n_blocks, block=(shape.threads, shape.rows))
@@ -207,7 +209,7 @@ def run_backward(
 
 
 def _rows(x: Tensor) -> tuple[int, int]:
-    """(rows, columns): all axes but the last are rows, whatever the rank of the tensor."""
+    """Returns (rows, columns). All axes except the last are rows, whatever the tensor's rank."""
     n_columns = x.shape[-1]
     return x.numel() // max(1, n_columns), n_columns
 
@@ -222,8 +224,8 @@ def _check(x: Tensor, weight: Tensor, *like_x: Tensor | None) -> None:
     for other in like_x:
         if other is not None and (other.shape != x.shape or other.dtype != x.dtype
                                   or other.device != x.device):
-            raise ValueError("what is added to x, and its gradients, must be like x; got x "
-                             f"{_told(x)} and {_told(other)}")
+            raise ValueError("a residual and gradients must have x's shape, dtype and device; got "
+                             f"x {_told(x)} and {_told(other)}")
 
 
 def _told(x: Tensor) -> str:

@@ -8,7 +8,7 @@
 // every sin.
 //
 // Layout: a pair is two neighbors (2r, 2r+1) as in Meta's files and our model, or, with is_half,
-// (r, r + K/2) as in Hugging Face's. Heads are counted through, first those of q, then those of k:
+// (r, r + K/2) as in Hugging Face's. Heads are numbered in one row, first q's, then k's:
 // both are turned in one launch.
 //
 // All rungs share one geometry. blockIdx.x and threadIdx.y count tokens, blockIdx.y heads,

@@ -1,8 +1,8 @@
 """RoPE as one kernel: all query and key heads turned in one pass, the angles read once per token.
 
-Backward is the same kernel with the angle's sign changed, since a turn is an orthogonal matrix. It
-needs nothing of the forward pass but the table of rotations, so q and k are not kept. The
-arithmetic is fp32 whatever the dtype, as in the plain model.
+Backward is the same kernel with the angle's sign changed, because a rotation is an orthogonal
+matrix. It needs only the table of rotations from the forward pass, so q and k are not kept. The
+arithmetic is fp32 for every dtype, as in the plain model.
 
 Notebook 32. The plain code is `model.rope`, notebook 12. Source: Su et al., RoFormer,
 arXiv:2104.09864, section 3.2.
@@ -20,18 +20,19 @@ from llama_from_scratch.kernels.machinery.launch import launch, program
 from llama_from_scratch.kernels.machinery.tensors import aligned, n_processors, require_cuda
 
 THREADS, VECTOR_BYTES = 256, 16   # as in rope.cu
-# At least: several times what a processor holds at once, so that few idle at the end.
+# At least this many: several times what a processor holds at once, so that few idle at the end.
 BLOCKS_PER_PROCESSOR = 32
 LAYOUTS = ("interleaved", "half")
 
 
 @record
 class RopeRung:
-    """One entry point of rope.cu, and what a thread of it has in hand.
+    """One entry point of rope.cu, and what one of its threads works on at a time.
 
-    is_by_vector: whole vectors of 16 bytes at a time; otherwise one pair.
-    heads: at the same time.
-    is_block_per_head: every head has blocks of its own; otherwise a block visits several heads.
+    is_by_vector: whether that is whole vectors of 16 bytes; otherwise it is one pair.
+    heads: the number of heads that it works on at the same time.
+    is_block_per_head: whether every head has blocks of its own; otherwise a block visits several
+    heads.
     """
 
     entry: str
@@ -55,12 +56,11 @@ def rope(
     layout: str = "interleaved",
     emulate: bool = False,
 ) -> tuple[Float[Tensor, "B T H K"], Float[Tensor, "B T G K"]]:
-    """q and k with every pair of channels turned by its token's rotation, as new tensors.
-    Differentiable in q and k.
+    """Returns new q and k, with every pair of channels turned by its token's rotation.
 
-    Pairs are the neighbors (2r, 2r+1) in the layout "interleaved", Meta's and our model's, and
-    (r, r + K/2) in "half", Hugging Face's. The batch axis of `rotation` (complex64, of
-    `model.rope.rope_rotation`) may be 1.
+    Differentiable in q and k. In the layout "interleaved", which Meta's and our model use, pairs
+    are the neighbors (2r, 2r+1). In "half", which Hugging Face uses, pairs are (r, r + K/2).
+    `rotation` is complex64, from `model.rope.rope_rotation`; its batch axis may be 1.
 
     Raises ValueError for shapes, dtypes or devices that do not fit, and for CPU tensors unless
     `emulate`.
@@ -76,10 +76,11 @@ def run(
     rung: str | None = None, n_groups: int | None = None,
     launcher: Callable[..., object] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """q and k turned, by the fastest rung that the head's width allows or the one named.
+    """Returns q and k turned, by the fastest rung that the head's width allows, or by `rung`.
 
-    Without autograd. n_groups: of blocks among which the heads of a token are shared out. launcher:
-    takes what `launch` takes, and does its work, such as `emulator.trace.trace`.
+    Autograd does not record it. n_groups: the number of blocks that divide the heads of a token
+    among them. launcher: a function to call instead of `launch`, with the same arguments, such as
+    `emulator.trace.trace`.
     """
     q, k, table = aligned(q), aligned(k), aligned(torch.view_as_real(rotation))
     B, T, H, K = q.shape
@@ -89,8 +90,8 @@ def run(
     chosen = rung_named(rung, RUNGS) if rung else fastest
     if chosen.is_by_vector and not is_whole:
         raise ValueError(f"this rung moves {vector} numbers at a time, so half a head must be a "
-                         f"multiple of that; got {K // 2}. Leave the choice of the rung to the "
-                         "wrapper")
+                         f"multiple of that; got {K // 2}. Leave `rung` out: rope then chooses one "
+                         "that fits")
     pairs = vector if chosen.is_by_vector else 1
     width = -(-(K // 2) // pairs)
     block = min(width, THREADS), max(THREADS // width, 1)
@@ -114,8 +115,8 @@ def run(
 def _check(q: Tensor, k: Tensor, rotation: Tensor) -> None:
     if (q.ndim != 4 or k.ndim != 4 or not q.shape[3]
             or (*k.shape[:2], k.shape[3]) != (*q.shape[:2], q.shape[3])):
-        raise ValueError("rope takes q (B, T, H, K) and k (B, T, G, K) that differ in the number "
-                         f"of heads alone; got {tuple(q.shape)} and {tuple(k.shape)}")
+        raise ValueError("q (B, T, H, K) and k (B, T, G, K) may differ only in the number of heads"
+                         f"; got {tuple(q.shape)} and {tuple(k.shape)}")
     B, T, _, K = q.shape
     if K % 2:
         raise ValueError(

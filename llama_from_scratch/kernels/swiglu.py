@@ -1,9 +1,9 @@
 """SwiGLU's gate as one kernel: silu(gate) * up read once, written once.
 
-Plain PyTorch takes two passes over memory, and writes and reads silu(gate) in between; backward
-takes five. Here each is one, and nothing is kept for backward but the two inputs, which the matrix
-products keep anyway. Every result is rounded where the plain model rounds it, gradients only at the
-end (swiglu.cu says why).
+Plain PyTorch takes two passes over memory, and writes and reads silu(gate) in between; its backward
+takes five. Here each direction is one pass. For backward, only the two inputs are kept, which the
+matrix products keep anyway. Every result is rounded where the plain model rounds it, but gradients
+are rounded only at the end (swiglu.cu explains why).
 
 Notebook 32. In the feed-forward network of every Llama: `model.feed_forward`, notebook 14. Source:
 Shazeer, GLU Variants Improve Transformer, arXiv:2002.05202, eq. 6.
@@ -28,7 +28,7 @@ VECTOR_BYTES = 16   # of one memory access
 class SwigluRung:
     """One entry point of swiglu.cu.
 
-    vectors: of 16 bytes, that a thread asks for of each tensor at once; None: one number.
+    vectors: how many 16-byte vectors of each tensor a thread reads at once; None: one number.
     """
 
     entry: str
@@ -49,10 +49,10 @@ BACKWARD_RUNGS = ladder(
 def swiglu(
     gate: Float[Tensor, "*batch F"], up: Float[Tensor, "*batch F"], *, emulate: bool = False
 ) -> Float[Tensor, "*batch F"]:
-    """silu(gate) * up, in the inputs' dtype; the sigmoid is fp32. Differentiable in both.
+    """Returns silu(gate) * up in the inputs' dtype, with the sigmoid in fp32.
 
-    Raises ValueError for tensors of two shapes, dtypes or devices, and for CPU tensors unless
-    `emulate`.
+    Differentiable in both. Raises ValueError for tensors of different shapes, dtypes or devices,
+    and for CPU tensors unless `emulate`.
     """
     require_cuda("swiglu", gate, emulate=emulate)
     return torch.ops.llama_from_scratch.swiglu(gate, up)
@@ -62,10 +62,10 @@ def run_forward(
     gate: Tensor, up: Tensor, *, rung: str = "swiglu_forward", n_blocks: int | None = None,
     launcher: Callable[..., object] | None = None,
 ) -> Tensor:
-    """The forward pass by one rung of the ladder, without autograd.
-    `n_blocks` replaces the grid that covers everything.
+    """Returns the result of the forward pass by one rung. Autograd does not record it.
 
-    `launcher` takes what `launch` takes, and does its work: `emulator.trace.trace`, for one.
+    `n_blocks` replaces the number of blocks that covers everything. `launcher`: a function to call
+    instead of `launch`, with the same arguments, such as `emulator.trace.trace`.
     """
     gate, up = aligned(gate), aligned(up)
     y = torch.empty_like(gate)
@@ -77,7 +77,7 @@ def run_backward(
     d_y: Tensor, gate: Tensor, *, up: Tensor, rung: str = "swiglu_backward",
     n_blocks: int | None = None, launcher: Callable[..., object] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients by gate and up, by one rung; `n_blocks` and `launcher` as of `run_forward`."""
+    """Returns the gradients by gate and up, by one rung. The other arguments: see `run_forward`."""
     d_y, gate, up = aligned(d_y), aligned(gate), aligned(up)
     d_gate, d_up = torch.empty_like(gate), torch.empty_like(up)
     _launch(rung_named(rung, BACKWARD_RUNGS), [d_y, gate, up, d_gate, d_up], n_blocks=n_blocks,

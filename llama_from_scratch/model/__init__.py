@@ -1,7 +1,7 @@
 """Ids -> logits: the plain Llama and its parts, each in a module of its own.
 
 inputs  norm  rope  mask  attention  kv_cache  feed_forward  transformer     the model
-init  unwritten  costs                                                       made, asked, counted
+init  unwritten  costs                                       fresh weights, no memory, sizes
 """
 
 from llama_from_scratch.model.attention import Attention as Attention

@@ -1,11 +1,11 @@
-"""Grouped-query attention: every query head asks, and groups of them share one key/value head.
+"""Grouped-query attention (GQA): groups of query heads share one key/value head.
 
-A token's query is compared with the keys of all tokens it may see; the softmax of the scores weighs
-their values. With G = H key/value heads this is multi-head attention, with G = 1 multi-query
-attention; between them is GQA, which makes the KV cache H/G times smaller. Query head h reads
-key/value head h // (H/G): neighbors share, heads are not tiled.
+A token's query is compared with the keys of all tokens that it may see. The softmax of these scores
+gives the weights with which their values are added up. With G = H key/value heads this is
+multi-head attention, with G = 1 multi-query attention. GQA is between them and makes the KV cache
+H/G times smaller. Query head h reads key/value head h // (H/G), so neighboring query heads share.
 
-Notebook 13. Multi-head in Llama 1 and the smaller Llama 2, grouped from Llama 2 70B and Llama 3 on.
+Notebook 13. Multi-head in Llama 1 and the smaller Llama 2, grouped in Llama 2 70B and from Llama 3.
 Sources: Vaswani et al., arXiv:1706.03762, section 3.2; Shazeer, arXiv:1911.02150 (MQA); Ainslie et
 al., arXiv:2305.13245 (GQA).
 """
@@ -27,10 +27,10 @@ def attention(
     q: Float[Tensor, "B T H K"], k: Float[Tensor, "B S G K"], *, v: Float[Tensor, "B S G K"],
     visible: Visible | GivenMask,
 ) -> Float[Tensor, "B T H K"]:
-    """softmax(q k^T / sqrt(K)) v per head, over the visible keys. The softmax runs in fp32.
+    """Returns softmax(q k^T / sqrt(K)) v per head, over the visible keys; the softmax is in fp32.
 
-    PyTorch's fused kernel computes it without storing the T x S scores; notebook 13 derives the
-    plain formula and asserts that both agree.
+    PyTorch's fused kernel computes it without storing the T x S scores. Notebook 13 derives the
+    plain formula and checks that both agree.
     Raises ValueError for tensors whose axes do not belong together, such as heads before tokens.
     """
     _refuse_other_shapes(q, k, v, visible)
@@ -38,7 +38,7 @@ def attention(
 
 
 class SoftmaxAttention(nn.Module):
-    """`attention` as a part without parameters, so that a kernel or a ring can take its place."""
+    """`attention` as a module without parameters, so that a kernel or a ring can replace it."""
 
     def forward(
         self, q: Float[Tensor, "B T H K"], k: Float[Tensor, "B S G K"],
@@ -53,7 +53,8 @@ class SoftmaxAttention(nn.Module):
 class Attention(nn.Module):
     """x -> queries, keys, values -> RoPE -> cache -> attention -> output projection.
 
-    No published Llama has biases here; relatives of it do, and heads wider or narrower than D / H.
+    No published Llama has biases here. Some relatives have biases, or heads that are wider or
+    narrower than D / H.
     """
 
     def __init__(self, config: LlamaConfig, spec: LayerSpec) -> None:
@@ -83,12 +84,12 @@ class Attention(nn.Module):
     def new_cache(
         self, *, batch_size: int, max_seq_len: int, dtype: torch.dtype, device: torch.device | str
     ) -> LayerCache:
-        """Room for the keys and values of this layer: (B, max_seq_len, G, K) of each."""
+        """Returns an empty cache for this layer, with (B, max_seq_len, G, K) keys and values."""
         return LayerCache.with_room(self._config, batch_size=batch_size, max_seq_len=max_seq_len,
                                     dtype=dtype, device=device)
 
     def init_weights(self, *, n_additions: int) -> None:
-        """Fresh weights for a model whose stream receives `n_additions`. See `model.init`."""
+        """Draws fresh weights; the stream receives `n_additions` results (`model.init`)."""
         for w in (self.wq, self.wk, self.wv):
             init_linear(w)
         init_linear(self.wo, n_additions=n_additions)
@@ -97,9 +98,10 @@ class Attention(nn.Module):
 def _refuse_other_shapes(q: Tensor, k: Tensor, v: Tensor, visible: Visible | GivenMask) -> None:
     got = f"got q {tuple(q.shape)}, k {tuple(k.shape)}, v {tuple(v.shape)}"
     if not q.ndim == k.ndim == 4 or k.shape != v.shape:
-        raise ValueError(f"q is (B, T, H, K), and k and v are (B, S, G, K), both alike; {got}")
+        raise ValueError(f"q must be (B, T, H, K), and k and v must both be (B, S, G, K); {got}")
     (B, T, H, K), (_, S, G, _) = q.shape, k.shape
     if k.shape[0] != B or k.shape[3] != K or H % G or (T, S) != visible.shape:
-        raise ValueError("q is (B, T, H, K) and k is (B, S, G, K), where G divides H and T and S "
-                         f"are those of `visible`; {got}, and visible has T, S = {visible.shape}. "
-                         "Heads come after tokens: x.transpose(1, 2) exchanges them")
+        raise ValueError("q must be (B, T, H, K) and k (B, S, G, K), where G divides H and "
+                         f"`visible` has the same T and S; {got}, and visible has T, S = "
+                         f"{visible.shape}. Put the axis of heads after the axis of tokens: "
+                         "x.transpose(1, 2) exchanges them")

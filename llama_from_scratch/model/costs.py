@@ -1,7 +1,7 @@
-"""What a config costs: parameters, operations and cache bytes, asked of an unwritten model.
+"""What a config costs: parameters, operations and cache bytes, counted on a model without memory.
 
-No formula here repeats the sizes of a part. The model is built without memory, once per config, and
-its own parts are counted, so a new kind of layer is counted by being built.
+No formula here repeats the sizes of a part. The model is built once per config, without memory for
+its weights, and its own parts are counted. So a new kind of layer is counted without new code.
 
 Notebook 15.
 """
@@ -23,14 +23,14 @@ PLACES = ("embedding", "attention", "feed-forward", "norms", "output")
 
 @functools.lru_cache(maxsize=64)
 def param_shapes(config: LlamaConfig) -> Mapping[str, tuple[int, ...]]:
-    """The shape of every parameter by name, in the model's order; a tied head is left out."""
+    """Returns the shape of each parameter by name, in the model's order, without a tied head."""
     return MappingProxyType({name: tuple(parameter.shape)
                              for name, parameter in _asked(config).named_parameters()})
 
 
 @functools.lru_cache(maxsize=64)
 def param_counts(config: LlamaConfig) -> Mapping[str, int]:
-    """Number of parameters in each of `PLACES`; a tied head counts as embedding alone."""
+    """Returns the number of parameters in each of `PLACES`; a tied head counts as embedding."""
     model, counted = _asked(config), set()
     counts = dict.fromkeys(PLACES, 0)
     for place, part in _parts(model):
@@ -44,13 +44,13 @@ def param_counts(config: LlamaConfig) -> Mapping[str, int]:
 
 @functools.lru_cache(maxsize=64)
 def params_by_matrix(config: LlamaConfig) -> Mapping[tuple[str, str], int]:
-    """Parameters by place and by the name of the child that holds them, summed over the layers."""
+    """Returns the number of parameters by (place, name of the child), summed over the layers."""
     return _by_child(config, lambda child: sum(p.numel() for p in child.parameters()))
 
 
 @functools.lru_cache(maxsize=64)
 def flops_by_matrix(config: LlamaConfig) -> Mapping[tuple[str, str], int]:
-    """The same for the operations of one token, those that grow with the context left out."""
+    """Returns the same for the operations of one token, without those that grow with context."""
     return _by_child(config, lambda child: matmul_flops(child, 0))
 
 
@@ -66,11 +66,12 @@ def _by_child(
 
 
 def flops_per_token(config: LlamaConfig, *, context: int) -> int:
-    """Multiply-adds counted as two, for one token decoded with `context` tokens visible.
+    """Returns the operations for one decoded token that sees `context` tokens.
 
-    Two per weight of every matrix that multiplies the token (the embedding is looked up), plus
-    4 H K per visible token in attention, where q k^T and the weighted sum of v cost two each.
-    Norms, biases, RoPE and the activation are left out.
+    A multiply-add counts as two operations. Every weight of a matrix that multiplies the token
+    costs two; the embedding costs none because it is only looked up. In attention each visible
+    token costs 4 H K: 2 H K for q k^T and 2 H K for the weighted sum of v.
+    Norms, biases, RoPE and the activation are not counted.
     """
     model = _asked(config)
     return sum(matmul_flops(part, context) for part in (*model.layers, model.output))
@@ -78,9 +79,9 @@ def flops_per_token(config: LlamaConfig, *, context: int) -> int:
 
 @functools.singledispatch
 def matmul_flops(module: nn.Module, context: int) -> int:
-    """The operations of one part for one token: by default the sum over its children.
+    """Returns the operations of one part for one token: by default the sum over its children.
 
-    A part of another kind registers its own count with `@matmul_flops.register`.
+    A new kind of part registers its own count with `@matmul_flops.register`.
     """
     return sum(matmul_flops(child, context) for child in module.children())
 
@@ -99,7 +100,7 @@ def _(attention: Attention, context: int) -> int:
 
 @functools.lru_cache(maxsize=64)
 def kv_values_per_token(config: LlamaConfig) -> int:
-    """Numbers that the KV cache grows by with each token, summed over all layers."""
+    """Returns how many numbers each token adds to the KV cache, summed over all layers."""
     dtype = torch.bfloat16
     room = dict(batch_size=1, max_seq_len=1, dtype=dtype, device="meta")
     n_bytes = sum(block.new_cache(**room).n_bytes for block in _asked(config).layers)
@@ -107,7 +108,7 @@ def kv_values_per_token(config: LlamaConfig) -> int:
 
 
 def _parts(model: Llama) -> Iterator[tuple[str, nn.Module]]:
-    """Every part that has parameters, and its place."""
+    """Yields (place, part) for every part that has parameters."""
     yield "embedding", model.tok_embeddings
     for block in model.layers:
         yield "attention", block.attention

@@ -1,8 +1,8 @@
-"""What blocks need besides the residual stream, in one frozen record for all of them.
+"""What blocks need in addition to the residual stream, in one frozen record.
 
-A forward pass computes these things once, for all layers: the rotations of the tokens at hand and
-who may look at whom. A block takes from it what its own parts need, so a new kind of input (image
-states, say) is a new field here and no new argument anywhere.
+A forward pass computes it once for all layers: the rotations of the new tokens, and which tokens
+each of them may see. A block takes from it what its own parts need. So a new kind of input, such as
+image states, is a new field here and not a new argument anywhere.
 
 Notebook 15.
 """
@@ -18,10 +18,10 @@ from llama_from_scratch.model.mask import Visible
 
 @record
 class BlockInputs:
-    """`rotation`: of each new token and pair, see `model.rope`; B may be 1.
+    """What all blocks of one forward pass share.
 
-    `visible`: for each chunk size among the layers, None being "no chunks", what attention may
-    look at.
+    `rotation`: of each new token and pair, see `model.rope`; B may be 1. `visible`: what attention
+    may look at, for each chunk size among the layers; the key None means "no chunks".
     """
 
     rotation: Complex[Tensor, "#B T R"]

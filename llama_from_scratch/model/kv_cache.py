@@ -1,7 +1,7 @@
-"""The KV cache: keys and values of the past, kept because no later token can change them.
+"""The KV cache: keys and values of earlier tokens, kept because no later token can change them.
 
-Under a causal mask the past never looks at the future, so its keys and values stay as they were;
-decoding token t then costs one row of attention instead of t rows. The room is allocated once; a
+Under a causal mask earlier tokens never see later ones, so their keys and values stay the same.
+Decoding token t then costs one row of attention instead of t rows. The memory is allocated once. A
 prompt may arrive in pieces of any size.
 
 Notebooks 13 and 16. Bytes per token: 2 L G K times the bytes of a value
@@ -19,7 +19,7 @@ from llama_from_scratch.model.mask import Tokens
 
 
 class LayerCache:
-    """The keys and values of one layer: room for `S` tokens, the first `length` of them written."""
+    """The keys and values of one layer: room for S tokens, of which the first `length` are used."""
 
     def __init__(self, keys: Float[Tensor, "B S G K"], values: Float[Tensor, "B S G K"]) -> None:
         self._keys_BSGK, self._values_BSGK = keys, values
@@ -31,20 +31,20 @@ class LayerCache:
         cls, config: LlamaConfig, *, batch_size: int, max_seq_len: int, dtype: torch.dtype,
         device: torch.device | str,
     ) -> "LayerCache":
-        """An empty cache for a layer with the key/value heads of `config`."""
+        """Returns an empty cache for a layer with the key/value heads of `config`."""
         shape = (batch_size, max_seq_len, config.n_kv_heads, config.head_dim)
         return cls(*(torch.zeros(shape, dtype=dtype, device=device) for _ in ("keys", "values")))
 
     def append(
         self, k: Float[Tensor, "B T G K"], v: Float[Tensor, "B T G K"]
     ) -> tuple[Float[Tensor, "B S G K"], Float[Tensor, "B S G K"]]:
-        """All keys and values so far, the new ones last: views of the cache, not copies.
+        """Returns all keys and values so far, the new ones last: views of the cache, not copies.
 
-        Raises ValueError where gradients would be needed: the next tokens overwrite the graph's
-        memory.
+        Raises ValueError if `k` needs a gradient, because later tokens change memory that the
+        gradient would need.
         """
         if k.requires_grad:
-            raise ValueError("a KV cache is for inference and keeps no graph, but these keys need "
+            raise ValueError("a KV cache is for inference and keeps no graph; got keys that need "
                              "a gradient. Call the model under torch.inference_mode(), or train "
                              "without a cache")
         start, T = self.length, k.shape[1]
@@ -59,7 +59,7 @@ class LayerCache:
         self.length = length
 
     def rows(self, rows: Sequence[int], *, span: slice, max_seq_len: int) -> "LayerCache":
-        """A new cache that holds the tokens of a span in these rows, with room for more."""
+        """Returns a new cache with the tokens of `span` in these rows, and room for more."""
         keys, values = self._keys_BSGK, self._values_BSGK
         shape = (len(rows), max_seq_len, *keys.shape[2:])
         new = LayerCache(*(torch.zeros(shape, dtype=x.dtype, device=x.device)
@@ -72,8 +72,8 @@ class LayerCache:
 class KVCache:
     """Room for `max_seq_len` tokens of `batch_size` sequences, in every layer of one config.
 
-    `layers`: a cache per layer, as its attention makes it; by default keys and values in `dtype`.
-    `Llama.new_cache` makes the whole, on the model's device and in its dtype.
+    `layers`: one cache per layer, by default a `LayerCache` in `dtype`. `Llama.new_cache` makes all
+    of it on the model's device and in the model's dtype.
     """
 
     def __init__(
@@ -95,11 +95,11 @@ class KVCache:
 
     @property
     def n_bytes(self) -> int:
-        """Bytes reserved for keys and values, whether written yet or not."""
+        """The bytes reserved for keys and values, used or not."""
         return sum(layer.n_bytes for layer in self.layers)
 
     def extend(self, new: Tokens, *, batch_size: int) -> Tokens:
-        """Where all tokens are, cached and new, once the `new` ones are appended.
+        """Returns all tokens, cached and new, after appending the `new` ones.
 
         Raises ValueError if they do not fit.
         """
@@ -127,14 +127,17 @@ class KVCache:
     def truncate(self, length: int) -> None:
         """Forgets all tokens from `length` on, in every layer.
 
-        That includes those which an interrupted pass left in some layers only.
+        This includes tokens that an interrupted pass left in only some of the layers.
         """
         self.length = length
         for layer in self.layers:
             layer.truncate(length)
 
     def copy(self, rows: Sequence[int], *, max_seq_len: int, start: int = 0) -> "KVCache":
-        """A new cache with room for `max_seq_len` tokens: those of these rows from `start` on."""
+        """Returns a new cache with the tokens of these rows from `start` on.
+
+        It has room for `max_seq_len` tokens.
+        """
         span = slice(start, self.length)
         positions_BS, documents_BS = self._positions_BS[rows, span], self._documents_BS[rows, span]
         layers = [layer.rows(rows, span=span, max_seq_len=max_seq_len) for layer in self.layers]
@@ -153,15 +156,12 @@ class KVCache:
         differing = ", ".join(f"{name}={getattr(self.config, name)!r:.80}"
                               for name in LlamaConfig.__dataclass_fields__
                               if getattr(self.config, name) != getattr(config, name))
-        raise ValueError(f"a KV cache is for the model it was made for; this one is for a model "
-                         f"with {differing}. Make one with model.new_cache(...)")
+        raise ValueError(f"a KV cache must be made for this model; got one for a model with "
+                         f"{differing}. Make one with model.new_cache(...)")
 
 
 class Uncached:
-    """The cache of one layer that keeps nothing: the new tokens are all tokens.
-
-    With it a forward pass without a cache needs no branch.
-    """
+    """A layer's cache that keeps nothing. With it, a forward pass without cache needs no branch."""
 
     def append(
         self, k: Float[Tensor, "B T G K"], v: Float[Tensor, "B T G K"]

@@ -1,8 +1,8 @@
-"""Masks: which earlier tokens a token may look at, by their order, positions and document numbers.
+"""Masks: which earlier tokens a token may see, by their order, positions and document numbers.
 
-Every rule compares one number of the query with one number of the key, so the same function serves
-a whole prompt, one decoded token against a cache, and packed or padded batches. True means "may be
-seen".
+Every rule compares one number of the query with one number of the key. So the same function works
+for a whole prompt, for one decoded token with a cache, and for packed or padded batches. True means
+that the query may see the key.
 
 Notebook 13. Causal: every Llama. Document: Llama 3 pre-training (arXiv:2407.21783, section 3.2).
 Chunked: Llama 4.
@@ -15,13 +15,13 @@ from torch import Tensor
 from llama_from_scratch.config import record
 
 PADDING = -1
-"""The document number of padding: real tokens never see it, and it sees only other padding."""
+"""The document number of padding. Real tokens never see padding; padding sees only padding."""
 
 
 def causal_mask(
     n_queries: int, n_keys: int, *, device: torch.device | str = "cpu"
 ) -> Bool[Tensor, "1 T S"]:
-    """A token sees itself and the keys before it. The queries are the last of the keys."""
+    """Returns True for each token itself and the keys before it. The queries are the last keys."""
     everything = torch.ones(1, n_queries, n_keys, dtype=torch.bool, device=device)
     return everything.tril(n_keys - n_queries)
 
@@ -29,29 +29,38 @@ def causal_mask(
 def document_mask(
     query_documents: Int[Tensor, "B T"], key_documents: Int[Tensor, "B S"]
 ) -> Bool[Tensor, "B T S"]:
-    """A token sees only keys with its own document number: stories in one row stay apart."""
+    """Returns True where key and query have the same document number.
+
+    So stories that share a row do not see each other.
+    """
     return key_documents[:, None, :] == query_documents[:, :, None]
 
 
 def chunk_mask(
     query_positions: Int[Tensor, "B T"], key_positions: Int[Tensor, "B S"], *, chunk_size: int
 ) -> Bool[Tensor, "B T S"]:
-    """A token sees only keys of its own chunk: `chunk_size` positions, counted from position 0."""
+    """Returns True where key and query are in the same chunk of `chunk_size` positions.
+
+    Chunks are counted from position 0.
+    """
     return key_positions[:, None, :] // chunk_size == query_positions[:, :, None] // chunk_size
 
 
 def padding_documents(lengths: Int[Tensor, "B"], *, width: int) -> Int[Tensor, "B T"]:
-    """Documents of rows padded on the left to `width`: PADDING, then 0 for `lengths[b]` tokens."""
+    """Returns the document numbers of rows that are padded on the left to `width`.
+
+    Row b is PADDING, followed by 0 for its `lengths[b]` tokens.
+    """
     is_real_BT = torch.arange(width, device=lengths.device) >= (width - lengths)[:, None]
     return torch.where(is_real_BT, 0, PADDING)
 
 
 @record
 class Tokens:
-    """Where the tokens of an attention call are. B may be 1 when all sequences share the numbers.
+    """The positions and documents of tokens. B may be 1 when all sequences share the numbers.
 
-    `documents` None: one document, no padding. `is_plain`: positions count 0, 1, 2, ... along S
-    with nothing left out.
+    `documents`: None means one document and no padding. `is_plain`: the positions along S are
+    0, 1, 2, ... without a gap.
     """
 
     positions: Int[Tensor, "B S"]
@@ -60,18 +69,18 @@ class Tokens:
 
 
 def plain_tokens(n_tokens: int, *, device: torch.device | str = "cpu") -> Tokens:
-    """One document of `n_tokens`, from position 0 on."""
+    """Returns one document of `n_tokens`, from position 0 on."""
     positions = torch.arange(n_tokens, device=device)[None]
     return Tokens(positions=positions, documents=None, is_plain=True)
 
 
 @record
 class Visible:
-    """What attention may look at, as the rule: the keys are `tokens`, the last `n_queries` ask.
+    """What attention may look at, as a rule. Keys are `tokens`; the last `n_queries` are queries.
 
-    A query sees itself and the keys before it, of its own document and, with a `chunk_size`, of its
-    own chunk of that many positions. Kernels that apply the rule read these fields; `mask` is
-    computed when it is first asked for, and kept.
+    A query sees itself and the keys before it that are in its own document. With a `chunk_size`, it
+    sees only its own chunk of that many positions. Kernels read these fields to apply the rule.
+    `mask` is computed at its first use and kept.
     """
 
     tokens: Tokens
@@ -91,17 +100,17 @@ class Visible:
 
     @property
     def is_everything(self) -> bool:
-        """One query that sees all keys: no mask is needed."""
+        """Whether there is one query that sees all keys, so that no mask is needed."""
         return self._is_plain and self.n_queries == 1
 
     @property
     def is_causal(self) -> bool:
-        """All tokens are queries, and order alone decides: kernels need no mask for that."""
+        """Whether all tokens are queries and only their order counts, so that no mask is needed."""
         return self._is_plain and 1 < self.n_queries == self.tokens.positions.shape[1]
 
     @property
     def mask(self) -> Bool[Tensor, "B 1 T S"] | None:
-        """True where a query may look; None where `is_causal` or `is_everything` says it all."""
+        """True where a query may see a key; None if `is_causal` or `is_everything` is enough."""
         if self.is_causal or self.is_everything:
             return None
         if not self._kept:
@@ -121,7 +130,7 @@ class Visible:
 
 @record
 class GivenMask:
-    """A mask that follows no rule of `Visible`: any pattern, such as a prefix seen by all."""
+    """A mask of any pattern, such as a prefix that all tokens see; `Visible` cannot express it."""
 
     mask: Bool[Tensor, "B 1 T S"]
 

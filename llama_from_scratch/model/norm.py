@@ -1,7 +1,8 @@
-"""RMSNorm: divide each token by its own size, then let the model choose a size per channel.
+"""RMSNorm: divide each token by its own size, then multiply each channel by a learned weight.
 
-The residual stream grows from layer to layer; without a fixed size, each layer's input would be on
-another scale. LayerNorm also subtracts the mean; RMSNorm leaves that out at no measured loss.
+The residual stream grows from layer to layer. Without a norm, the input of each layer would have a
+different scale. LayerNorm also subtracts the mean. RMSNorm leaves that out, without a measured
+loss of quality.
 
 Notebook 11. In every Llama. Source: Zhang and Sennrich, Root Mean Square Layer Normalization,
 arXiv:1910.07467, eq. 4.
@@ -15,9 +16,9 @@ from torch import Tensor, nn
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight over the last axis.
 
-    The mean and the division run in fp32 whatever the input is; the result returns to the input's
-    dtype *before* it is multiplied by the weight, as in Meta's code. (Multiplying first would
-    differ in the last bit of bf16.)
+    The mean and the division run in fp32 for every input dtype. The result is converted back to the
+    input's dtype *before* it is multiplied by the weight, as in Meta's code. (Multiplying first
+    would differ in the last bit of bf16.)
     """
 
     def __init__(self, dim: int, *, eps: float) -> None:
@@ -31,7 +32,7 @@ class RMSNorm(nn.Module):
         return (wide * inverse_size).to(x.dtype) * self.weight
 
     def init_weights(self) -> None:
-        """Every channel at size 1, to begin with."""
+        """Sets the weight of every channel to 1."""
         nn.init.ones_(self.weight)
 
     def extra_repr(self) -> str:
@@ -39,9 +40,10 @@ class RMSNorm(nn.Module):
 
 
 class AddNorm(nn.Module):
-    """The sum of stream and addition, and the norm of that sum: (norm(x + addition), x + addition).
+    """Adds to the residual stream and norms the sum: (norm(x + addition), x + addition).
 
-    A part without parameters, so that a kernel can do both in one pass; the norm is the block's.
+    It has no parameters, because the norm belongs to the block. So a kernel can replace it and do
+    both in one pass.
     """
 
     def forward(

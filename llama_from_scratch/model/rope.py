@@ -1,17 +1,18 @@
 """RoPE: turn each query and key by an angle proportional to its position.
 
-A score then sees only the distance. The K channels of a head are K/2 = R pairs, read as complex
-numbers. Pair r of the token at position t is multiplied by exp(i t f_r); the frequencies f_r fall
-from one radian per token to nearly none. Turning q by t and k by s leaves the product with t - s.
+A score then depends only on the distance of two tokens. The K channels of a head are K/2 = R pairs,
+read as complex numbers. Pair r of the token at position t is multiplied by exp(i t f_r). The
+frequencies f_r fall from one radian per token to almost zero. Turning q by t f_r and k by s f_r
+changes their product as if only q had been turned, by (t - s) f_r.
 
 Notebook 12. In every text Llama; frequency scaling came with Llama 3.1. Sources: Su et al.,
 RoFormer, arXiv:2104.09864, section 3.2; The Llama 3 Herd of Models, arXiv:2407.21783, and the
 reference code for the scaling.
 
-Pairs are neighbors (2r, 2r+1), Meta's layout. Hugging Face stores pairs (r, r + K/2) and permutes
-the rows of wq and wk to match; only `checkpoint/` knows of that. Frequencies, angles and the
-rotation are fp32 at any model dtype: at position 100,000 a bf16 angle would be off by hundreds of
-radians.
+Pairs are neighboring channels (2r, 2r+1), as in Meta's layout. Hugging Face uses pairs (r, r + K/2)
+and permutes the rows of wq and wk to match; only `checkpoint/` handles that. Frequencies, angles
+and the rotation are fp32 at any model dtype, because at position 100,000 a bf16 angle would be
+wrong by hundreds of radians.
 """
 
 import math
@@ -26,9 +27,10 @@ from llama_from_scratch.config import LlamaConfig, RopeScaling
 def rope_frequencies(
     head_dim: int, *, theta: float, scaling: RopeScaling | None = None
 ) -> Float[Tensor, "R"]:
-    """Radians per token of each pair r: theta^(-2r/K), slowed by `scaling` if one is given. fp32.
+    """Returns the radians per token of each pair r, theta^(-2r/K), in fp32.
 
-    `theta`: 1e4 in Llama 1 and 2, 5e5 from Llama 3. Raises ValueError if `head_dim` is odd.
+    `theta`: 1e4 in Llama 1 and 2, 5e5 from Llama 3 on. `scaling`: makes slow pairs even slower, see
+    `scale_frequencies`. Raises ValueError if `head_dim` is odd.
     Source: RoFormer, section 3.2.2.
     """
     if head_dim % 2:
@@ -38,12 +40,12 @@ def rope_frequencies(
 
 
 def scale_frequencies(freq_R: Float[Tensor, "R"], scaling: RopeScaling) -> Float[Tensor, "R"]:
-    """Frequencies for a context `scaling.factor` times longer.
+    """Returns frequencies for a context `scaling.factor` times longer.
 
-    Fast pairs are kept, slow ones divided, those between blended. A pair is fast when the original
-    context held at least `high_freq_factor` of its turns: it tells neighbors apart and must not
-    change. It is slow when not even `low_freq_factor` turns fitted: it tells far from near and is
-    stretched.
+    Fast pairs are kept, slow pairs are divided by `scaling.factor`, and pairs in between are
+    blended. A pair is fast if it made more than `high_freq_factor` turns in the original context.
+    It distinguishes neighboring tokens and must not change. A pair is slow if it made fewer than
+    `low_freq_factor` turns. It distinguishes far tokens from near ones and is stretched.
     """
     turns_R = scaling.original_max_seq_len / (2 * math.pi / freq_R)
     width = scaling.high_freq_factor - scaling.low_freq_factor
@@ -56,7 +58,7 @@ def scale_frequencies(freq_R: Float[Tensor, "R"], scaling: RopeScaling) -> Float
 def rope_rotation(
     positions: Int[Tensor, "B T"], freq_R: Float[Tensor, "R"]
 ) -> Complex[Tensor, "B T R"]:
-    """One unit complex number per token and pair: exp(i t f_r), the angle in radians and fp32."""
+    """Returns exp(i t f_r) for each token and pair; the angle is in radians and fp32."""
     angle_BTR = positions[..., None].float() * freq_R
     return torch.polar(torch.ones_like(angle_BTR), angle_BTR)
 
@@ -64,7 +66,7 @@ def rope_rotation(
 def apply_rope(
     x: Float[Tensor, "B T H K"], rotation: Complex[Tensor, "#B T R"]
 ) -> Float[Tensor, "B T H K"]:
-    """x with every pair (2r, 2r+1) of every head turned by its token's rotation.
+    """Returns x with every pair (2r, 2r+1) of every head turned by its token's rotation.
 
     Computed in fp32, returned in x's dtype. The batch axis of `rotation` may be 1, for positions
     that all sequences share.
@@ -74,7 +76,7 @@ def apply_rope(
 
 
 class Rotate(nn.Module):
-    """Queries and keys turned alike. A part without parameters, so that a kernel can replace it."""
+    """Turns queries and keys. A module without parameters, so that a kernel can replace it."""
 
     def forward(
         self, q: Float[Tensor, "B T H K"], k: Float[Tensor, "B T G K"],
@@ -84,7 +86,7 @@ class Rotate(nn.Module):
 
 
 class Unrotated(nn.Module):
-    """In the place of `Rotate` where a layer has no RoPE: queries and keys as they are."""
+    """Returns queries and keys unchanged: replaces `Rotate` where a layer has no RoPE."""
 
     def forward(
         self, q: Float[Tensor, "B T H K"], k: Float[Tensor, "B T G K"],
@@ -94,7 +96,7 @@ class Unrotated(nn.Module):
 
 
 class Rope(nn.Module):
-    """The frequencies of one config, kept in fp32 when the model is moved to another dtype."""
+    """The frequencies of one config, which stay in fp32 when the model gets another dtype."""
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()

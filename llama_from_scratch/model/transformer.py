@@ -1,10 +1,10 @@
-"""The plain Llama: embed, L blocks, norm, output head. One device, no kernel switch, no generation.
+"""The plain Llama: embedding, L blocks, norm, output head, without generation or kernel switches.
 
-Each block reads the residual stream twice, once to look at other tokens (attention) and once to
-think about its own (feed-forward), and adds what it found. Everything that changes between
-generations is in the config. A forward pass is four stages, which can also be called one by one:
-`embed` (ids to vectors), `prepare` (what blocks need besides the stream), `run` (some or all
-blocks), `head` (stream to logits).
+Each block reads the residual stream twice: once to read other tokens (attention) and once for each
+token alone (feed-forward). Each time it adds its result to the stream. Everything that changes
+between generations is in the config. A forward pass has four stages, which can also be called one
+by one: `embed` (ids to vectors), `prepare` (what blocks need in addition to the stream), `run`
+(some or all blocks), `head` (stream to logits). The model runs on one device.
 
 Notebook 15. Llama 1 to 3.3. Sources: arXiv:2302.13971, section 2; arXiv:2307.09288;
 arXiv:2407.21783.
@@ -46,12 +46,12 @@ class Block(nn.Module):
     def new_cache(
         self, *, batch_size: int, max_seq_len: int, dtype: torch.dtype, device: torch.device | str
     ) -> LayerCache:
-        """The cache that this layer's attention needs."""
+        """Returns the cache that this layer's attention needs."""
         return self.attention.new_cache(batch_size=batch_size, max_seq_len=max_seq_len,
                                         dtype=dtype, device=device)
 
     def init_weights(self, *, n_additions: int) -> None:
-        """Fresh weights for a model whose stream receives `n_additions`. See `model.init`."""
+        """Draws fresh weights; the stream receives `n_additions` results (`model.init`)."""
         self.attention_norm.init_weights()
         self.attention.init_weights(n_additions=n_additions)
         self.ffn_norm.init_weights()
@@ -78,7 +78,7 @@ class Llama(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Draws all weights: each part knows its own size, see `model.init`."""
+        """Draws all weights; the size of each follows the rule in `model.init`."""
         init_linear(self.tok_embeddings)
         for block in self.layers:
             block.init_weights(n_additions=2 * len(self.layers))
@@ -88,21 +88,21 @@ class Llama(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The device that the model computes on."""
         return self.rope.freq_R.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the residual stream, and so of keys and values.
+        """The dtype of the residual stream, and therefore of keys and values.
 
-        That is the dtype of the first floating-point parameter; matrices may be stored in others.
+        It is the dtype of the first floating-point parameter; matrices may have other dtypes.
         """
         return next(p.dtype for p in self.parameters() if p.is_floating_point())
 
     def new_cache(
         self, *, batch_size: int, max_seq_len: int, dtype: torch.dtype | None = None
     ) -> KVCache:
-        """An empty KV cache for this model, on its device and by default in its dtype."""
+        """Returns an empty KV cache for this model, on its device and by default in its dtype."""
         room = dict(batch_size=batch_size, max_seq_len=max_seq_len, device=self.device)
         layers = [] if min(batch_size, max_seq_len) < 1 else [
             block.new_cache(**room, dtype=self.dtype if dtype is None else dtype)
@@ -112,36 +112,36 @@ class Llama(nn.Module):
     # --- the four stages ----------------------------------------------------------------------
 
     def embed(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
-        """The row of the embedding matrix for each id: where the residual stream begins.
+        """Returns the row of the embedding matrix for each id: the start of the residual stream.
 
         Raises ValueError for ids of another shape or dtype and, on a CPU, outside the vocabulary.
-        (A GPU checks ids later than here; PyTorch then reports a device-side assert.)
+        (A GPU checks ids later; PyTorch then reports a device-side assert.)
         """
         if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.dtype not in _ID_DTYPES:
-            raise ValueError(f"ids are integers of shape (B, T), one row per sequence; "
+            raise ValueError(f"ids must be integers of shape (B, T), one row per sequence; "
                              f"got {_told(ids)}. For one sequence: torch.tensor([ids])")
         try:
             return self.tok_embeddings(ids)
         except IndexError:
             wrong = ids[(ids < 0) | (ids >= self.config.vocab_size)]
             raise ValueError(f"ids run from 0 to {self.config.vocab_size - 1}; got "
-                             f"{wrong[:4].tolist()}. Is this the tokenizer that the model was "
-                             "trained with?") from None
+                             f"{wrong[:4].tolist()}. Use the tokenizer that the model was "
+                             "trained with") from None
 
     def prepare(
         self, x: Float[Tensor, "B T D"], *, positions: Int[Tensor, "#B T"] | None = None,
         documents: Int[Tensor, "#B T"] | None = None, cache: KVCache | None = None,
     ) -> BlockInputs:
-        """What all blocks need besides x. Arguments and errors as in `hidden`.
+        """Returns what all blocks need in addition to x. Arguments and errors as in `hidden`.
 
-        With a `cache`, room for the new tokens is taken there: call it once per pass.
+        With a `cache`, it reserves room there for the new tokens, so call it once per pass.
         """
         B, T = x.shape[:2]
         n_past = 0 if cache is None else cache.length
         if n_past + T > self.config.max_seq_len:
-            raise ValueError(f"this model was made for {self.config.max_seq_len} tokens; got "
-                             f"{n_past + T}. Shorten the prompt, or build the model with a larger "
-                             "max_seq_len")
+            raise ValueError(f"this model is made for at most {self.config.max_seq_len} tokens; "
+                             f"got {n_past + T}. Shorten the prompt, or build the model with a "
+                             "larger max_seq_len")
         for name, numbers in (("positions", positions), ("documents", documents)):
             _refuse_other_numbers(name, numbers, B, T)
         is_plain = positions is None and documents is None
@@ -160,7 +160,7 @@ class Llama(nn.Module):
         self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *, cache: KVCache | None = None,
         layers: slice = slice(None),
     ) -> Float[Tensor, "B T D"]:
-        """The stream after these layers, by default all of them."""
+        """Returns the residual stream after these layers, by default after all of them."""
         blocks = list(self.layers)[layers]
         caches = [_UNCACHED] * len(blocks) if cache is None else cache.layers[layers]
         for block, layer_cache in zip(blocks, caches, strict=True):
@@ -168,22 +168,23 @@ class Llama(nn.Module):
         return x
 
     def head(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
-        """Logits of the next token at every position, in fp32: the last norm, then `output`."""
+        """Returns the next token's logits at every position, in fp32: the last norm, `output`."""
         return self.output(self.norm(x)).float()
 
-    # --- and their sums -----------------------------------------------------------------------
+    # --- the stages together --------------------------------------------------------------------
 
     def hidden(
         self, ids: Int[Tensor, "B T"], *, positions: Int[Tensor, "#B T"] | None = None,
         documents: Int[Tensor, "#B T"] | None = None, cache: KVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """The residual stream after the last norm: what `output` turns into logits.
+        """Returns the residual stream after the last norm, which `output` turns into logits.
 
-        `positions`: where each token is, by default counted on from what the cache holds.
+        `positions`: of each token, by default counted on after the tokens in the cache.
         `documents`: a token sees only earlier tokens with its own number (see `mask.PADDING`).
         `cache`: receives the new keys and values.
         Raises ValueError for ids, positions or documents of another shape, for an id outside the
-        vocabulary, for a cache of another model, and for more tokens than it or the model holds.
+        vocabulary, for a cache of another model, and for more tokens than the cache or the model
+        can hold.
         """
         x = self.embed(ids)
         inputs = self.prepare(x, positions=positions, documents=documents, cache=cache)
@@ -193,7 +194,7 @@ class Llama(nn.Module):
         self, ids: Int[Tensor, "B T"], *, positions: Int[Tensor, "#B T"] | None = None,
         documents: Int[Tensor, "#B T"] | None = None, cache: KVCache | None = None,
     ) -> Float[Tensor, "B T V"]:
-        """Logits of the next token at every position, in fp32. Arguments as in `hidden`."""
+        """Returns logits of the next token at every position, in fp32. Arguments as in `hidden`."""
         x = self.embed(ids)
         inputs = self.prepare(x, positions=positions, documents=documents, cache=cache)
         return self.head(self.run(x, inputs, cache=cache))
@@ -208,12 +209,12 @@ def _refuse_other_numbers(name: str, numbers: Tensor | None, B: int, T: int) -> 
         return
     if (not isinstance(numbers, Tensor) or numbers.dtype not in _ID_DTYPES
             or tuple(numbers.shape) not in ((B, T), (1, T))):
-        raise ValueError(f"{name} are one integer per token, of shape ({B}, {T}), or (1, {T}) if "
+        raise ValueError(f"{name} must be one integer per token: shape ({B}, {T}), or (1, {T}) if "
                          f"all sequences share them; got {_told(numbers)}")
 
 
 def _told(x: object) -> str:
-    """A value in an error message: its shape and dtype, or what it is instead of a tensor."""
+    """Returns how an error message shows a value: shape and dtype of a tensor, else its type."""
     if isinstance(x, Tensor):
         return f"{tuple(x.shape)} of {str(x.dtype).removeprefix('torch.')}"
     return f"a {type(x).__name__}: {x!r:.80}"

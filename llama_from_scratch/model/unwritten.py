@@ -1,4 +1,4 @@
-"""A model whose parameters have shapes and no memory yet: to ask it for them, or to fill it.
+"""A model whose parameters have shapes but no memory yet, to count its parameters or to load it.
 
 Notebook 18.
 """
@@ -11,16 +11,16 @@ from llama_from_scratch.model.transformer import Llama
 
 
 def unwritten(config: LlamaConfig) -> Llama:
-    """The model of a config, its parameters on the meta device; nothing is drawn for them."""
+    """Returns the model of a config with its parameters on the meta device, without values."""
     with _Unwritten():
         return Llama(config)
 
 
 class _Unwritten(TorchFunctionMode):
-    """Under it modules are made whose parameters have a shape and no memory.
+    """A context in which new modules get parameters with a shape but no memory.
 
-    `torch.device("meta")` would do the same and take 50 ms, and two seconds the first time: there
-    PyTorch runs `normal_` and `arange` in Python, and imports sympy for it.
+    `torch.device("meta")` does the same but takes 50 ms, and two seconds the first time. There
+    PyTorch runs `normal_` and `arange` in Python and imports sympy for it.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):

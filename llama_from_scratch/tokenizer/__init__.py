@@ -1,16 +1,19 @@
-"""Text <-> ids: the tokenizers of Llama 1 to 4, their files, and the form of dialogs.
+"""Text <-> ids: the tokenizers of Llama 1 to 4, their files, and the format of dialogs.
 
-- `merges`: byte-pair encoding itself, the algorithm of both
-- `byte_bpe`: Llama 3 and 4, over bytes. `split` cuts text into pre-tokens, `rank_file` is its file
-- `sentencepiece`: Llama 1 and 2, over characters. `pieces` is its vocabulary, `piece_training`
-  learns it, `sentencepiece_file` (made of `protobuf`) and `tokenizer_bin` are its files
-- `hugging_face`: tokenizer.json, for both and for vocabularies that others made of them, with
-  tokens that are found before all else (`added_tokens`) and patterns of files (`file_pattern`)
+- `merges`: byte-pair encoding, the algorithm of both tokenizers
+- `byte_bpe`: the tokenizer of Llama 3 and 4, over bytes. `split` cuts text into pre-tokens,
+  `rank_file` reads and writes its file
+- `sentencepiece`: the tokenizer of Llama 1 and 2, over characters. `pieces` is its vocabulary,
+  `piece_training` learns it. `sentencepiece_file` (which uses `protobuf`) and `tokenizer_bin` read
+  and write its files
+- `hugging_face`: tokenizer.json, for both tokenizers and for vocabularies derived from them, with
+  tokens that are found before anything else (`added_tokens`) and patterns from files
+  (`file_pattern`)
 - `released`: which file, pattern and special tokens belong to each generation
 - `special_tokens`: which special strings of a text become ids
 - `chat_format`: dialogs <-> ids
-- what makes them fast: `pair_counts`, `long_words`, `word_cache`, `piece_words`, `ascii_split`, and
-  `batch`, which uses all cores
+- for speed: `pair_counts`, `long_words`, `word_cache`, `piece_words`, `ascii_split`, and `batch`,
+  which uses all cores
 """
 
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END as BEGIN_AND_END

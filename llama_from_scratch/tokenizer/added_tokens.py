@@ -1,8 +1,8 @@
-r"""Tokens that are found in a text before anything is cut or merged, each by rules of its own.
+r"""Tokens that are found in a text before it is cut or merged, each by its own rules.
 
-A vocabulary from elsewhere may add tokens to the merged ones: special ones such as <|im_start|>,
-and others such as <think>. A token may ask to stand alone as a word, or to swallow the white space
-around it. Where several begin, the longest is taken.
+Other vocabularies may add tokens to the merged ones: special tokens such as <|im_start|>, and
+ordinary ones such as <think>. A token may be found only as a separate word, or include the white
+space around it. Where several tokens begin at the same place, the longest is taken.
 
 Notebook 10. Source: huggingface/tokenizers, tokenizers/src/tokenizer/added_vocabulary.rs.
 """
@@ -14,16 +14,16 @@ import regex
 
 from llama_from_scratch.tokenizer.special_tokens import one_of
 
-# The other library's \w, as of its Unicode tables: here with joiners, which it counts.
+# \w as the `tokenizers` library understands it, which includes joiners.
 _WORD = regex.compile(r"[\p{Alphabetic}\p{M}\p{Nd}\p{Pc}\p{Join_Control}]")
 
 
 class AddedToken(NamedTuple):
     """One added token and how it is found.
 
-    `is_normalized`: it is looked for in the normalized text, not in the text as it came.
-    `strips_left`, `strips_right`: the white space before or after it belongs to it.
-    `is_single_word`: it is found only where no letter, digit or underscore touches it.
+    `is_normalized`: it is searched for in the normalized text, not in the original text.
+    `strips_left`, `strips_right`: the white space before or after it is part of it.
+    `is_single_word`: it is found only where no letter, digit or underscore is next to it.
     """
 
     text: str
@@ -36,7 +36,7 @@ class AddedToken(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A stretch of a text that begins at `begin`: a token's, or None for the text in between."""
+    """A part of a text that begins at `begin`. `id`: of an added token, None for other text."""
 
     begin: int
     text: str
@@ -46,7 +46,7 @@ class Part(NamedTuple):
 class TokenFinder:
     """Cuts a text at added tokens.
 
-    `tokens`: (what is looked for, the token); the later one of two that look alike counts.
+    `tokens`: pairs of a text to search for and its token. Of two equal texts the later one counts.
     """
 
     def __init__(self, tokens: Sequence[tuple[str, AddedToken]]):
@@ -54,7 +54,7 @@ class TokenFinder:
         self._pattern = one_of(self._token_of.keys()) if self._token_of else None
 
     def parts(self, text: str) -> Iterator[Part]:
-        """The parts of `text` in order, none of them empty but that of a token."""
+        """Yields the parts of `text` in order; only the part of a token can be empty."""
         done = 0
         for found in self._pattern.finditer(text) if self._pattern else ():
             token, (begin, end) = self._token_of[found[0]], found.span()
@@ -72,11 +72,11 @@ class TokenFinder:
             yield Part(done, text[done:], None)
 
 
-# White_Space of Unicode; str.isspace() has four control characters more.
+# Unicode's White_Space. str.isspace() accepts four more control characters.
 _SPACE = "".join(regex.findall(r"\s", "".join(map(chr, range(0x3001)))))
 
 
 def _is_alone(text: str, begin: int, end: int) -> bool:
-    """Does no character of a word touch the stretch of text?"""
+    """Returns whether no character of a word is next to text[begin:end]."""
     before, after = text[begin - 1 : begin] if begin else "", text[end : end + 1]
     return not _WORD.match(before) and not _WORD.match(after)

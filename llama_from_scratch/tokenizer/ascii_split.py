@@ -1,19 +1,20 @@
-r"""What makes splitting fast: patterns for Python's `re` that split ASCII text as Llama 3 and 4 do.
+r"""Fast splitting: patterns for Python's `re` that split ASCII text as Llama 3 and 4 do.
 
-The patterns of `split` need Unicode classes, which only the slower `regex` has. For ASCII text a
-class is a short list of characters, so each pattern has a twin here that gives equal pieces.
+The patterns of `split` need Unicode classes, which only the slower module `regex` has. In ASCII a
+class is a short list of characters, so each pattern has a twin here that gives the same pieces.
 
 Notebook 10. Llama 3 and 4.
 """
 
 import re
 
-# Under re.ASCII `\s` is the six ASCII blanks, as `regex` has it. A piece is recognized by its first
-# character, the frequent first, and `++` gives nothing back: both for speed alone.
+# With re.ASCII, `\s` is the six ASCII white-space characters, as in `regex`. Alternatives differ in
+# the first character of a piece, the frequent ones come first, and `++` never backtracks. Both only
+# make it faster.
 LLAMA3_ASCII = re.compile(
     r"[A-Za-z]++"
     r"|\n(?= *+\S)"  # a line end, when only an indent follows
-    # " word", " +=" or an indent but for its last blank
+    # " word", " +=" or an indent without its last space
     r"| (?:[A-Za-z]++|[^\sA-Za-z0-9]++[\r\n]*+| *(?= \S))"
     r"|'(?:[sStTmMdD]|[rRvV][eE]|[lL][lL])"
     r"|[^\r\nA-Za-z0-9][A-Za-z]++"
@@ -35,10 +36,10 @@ LLAMA4_ASCII = re.compile(
     re.ASCII,
 )
 
-# No piece crosses a line end with an indent and a sign or letter after it, so ASCII lines can be
-# split apart from the others. In Llama 4 a "/" at the beginning of a line may belong to the signs
-# before it.
+# No piece crosses a line end that is followed by an indent and a sign or letter. So ASCII lines can
+# be split separately from the others. In Llama 4 a "/" at the beginning of a line may belong to the
+# signs before it.
 LINES = re.compile(r"[\x00-\x7f]*\n(?=[ \t]*\S)|(?s:.)+?(?:\n(?=[ \t]*\S)|\Z)")
 LINES_BUT_SLASH = re.compile(LINES.pattern.replace(r"(?=[ \t]*\S)", r"(?=[ \t]+\S|[^\s/])"))
-# No piece contains a blank that a sign or letter follows, except as its first character.
+# A space before a sign or letter can only be the first character of a piece.
 WORD_BEGIN = re.compile(r" (?=\S)")

@@ -1,8 +1,8 @@
-"""Many texts -> ids on all cores: each process takes a share of the texts, the calling one too.
+"""Many texts -> ids on all cores: each process, including the caller, encodes a share of the texts.
 
-Encoding is Python, so threads would wait for one another. A process that is forked has the texts
-and the tokenizer already, with what it remembers; one that is spawned is sent them. Ids come back
-as bytes, four for each.
+Encoding is Python code, so threads would wait for one another. A forked process already has the
+texts and the tokenizer with its cached words. A spawned process receives copies of both. Ids are
+sent back as bytes, four per id.
 
 Notebook 10. All generations.
 """
@@ -21,29 +21,30 @@ from llama_from_scratch.tokenizer.special_tokens import SpecialNames
 
 Encode = Callable[[str], list[int]]
 
-# A process pays when it encodes for longer than it takes to start. A fork takes some hundredths of
-# a second, while a fresh Python must import the package and be sent the vocabulary and the texts.
+# Another process helps only if it encodes for longer than it takes to start. A fork takes a few
+# hundredths of a second. A spawned Python must import the package and receive the vocabulary and
+# the texts.
 _CHARS_TO_FORK = 400_000
 _CHARS_TO_SPAWN = 10_000_000
 
 
 def encode_batch(encode: Encode, texts: Iterable[str], *, n_workers: int | None) -> list[list[int]]:
-    """What `encode` gives of each text, in order, by `n_workers` processes.
+    """Returns `encode(text)` of each text, in order, computed by `n_workers` processes.
 
-    The calling process is the first of them. None takes all cores, but no more than the amount of
-    text pays for. Raises what `encode` raises at the first text where it does, and RuntimeError if
-    a process ends before its share is done.
+    The calling process is one of them. None uses all cores, but fewer processes for little text.
+    Raises the first error that `encode` raises, in the order of the texts, and RuntimeError if a
+    process ends before its share is done.
     """
     if isinstance(texts, str):
-        raise TypeError("a batch is a list of texts, got one str; put it in a list")
+        raise TypeError("a batch must be a list of texts; got one str. Put it in a list")
     if n_workers is not None and n_workers < 1:
-        raise ValueError("n_workers counts the calling process, so it is at least 1, got "
-                         f"{n_workers}; None takes all cores")
+        raise ValueError("n_workers includes the calling process, so it must be at least 1; got "
+                         f"{n_workers}. Leave it out to use all cores")
     texts = list(texts)
     n_workers = min(len(texts), n_workers or _n_that_pay(sum(map(len, texts))))
     if n_workers <= 1:
         return list(map(encode, texts))
-    # Dealt out from the longest to the shortest, so that shares are about equal.
+    # Texts are dealt out from the longest to the shortest, so that the shares are about equal.
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]), reverse=True)
     return _shared_out(encode, texts, [sorted(order[k::n_workers]) for k in range(n_workers)])
 
@@ -58,10 +59,10 @@ class EncodesBatches:
         eos: bool = False, allowed_special: SpecialNames = frozenset(),
         disallowed_special: SpecialNames = frozenset(),
     ) -> list[list[int]]:
-        """The ids of each text, as `encode` gives them, by `n_workers` processes.
+        """Returns the ids of each text as `encode` gives them, computed by `n_workers` processes.
 
-        None is one for each core, but little text stays in this process. Raises what `encode`
-        raises, at the first text where it does.
+        None means one process per core, or fewer for little text. Raises the first error that
+        `encode` raises, in the order of the texts.
         """
         encode = partial(self.encode, bos=bos, eos=eos, allowed_special=allowed_special,
                          disallowed_special=disallowed_special)
@@ -70,7 +71,7 @@ class EncodesBatches:
 
 def _n_that_pay(n_chars: int) -> int:
     if multiprocessing.current_process().daemon:
-        return 1  # such a process may not start others
+        return 1  # a daemon process may not start others
     is_forked = multiprocessing.get_start_method() == "fork"
     return min(_n_cores(), n_chars // (_CHARS_TO_FORK if is_forked else _CHARS_TO_SPAWN))
 
@@ -80,7 +81,7 @@ def _n_cores() -> int:
 
 
 def _shared_out(encode: Encode, texts: Sequence[str], shares: list[list[int]]) -> list[list[int]]:
-    """The ids of each text. A share is the places in `texts` for one process, first this one."""
+    """Returns the ids of each text. `shares`: the indices of the texts per process, ours first."""
     workers = []
     try:
         for share in shares[1:]:
@@ -88,7 +89,7 @@ def _shared_out(encode: Encode, texts: Sequence[str], shares: list[list[int]]) -
             work = (encode, [texts[i] for i in share], sender)
             process = multiprocessing.Process(target=_work, args=work, daemon=True)
             process.start()
-            sender.close()  # only the process holds it now, so that the receiver notices its end
+            sender.close()  # only the process has it open now, so the receiver notices if it ends
             workers.append((process, receiver))
         outcomes = [_encode_each(encode, [texts[i] for i in shares[0]])]
         for process, receiver in workers:
@@ -97,13 +98,13 @@ def _shared_out(encode: Encode, texts: Sequence[str], shares: list[list[int]]) -
                 outcomes.append(([array("I", ids).tolist() for ids in encoded], error))
             except (EOFError, OSError):
                 process.join()
-                raise RuntimeError("a process that encodes ended before its work was done, exit "
-                                   f"code {process.exitcode}; give n_workers=1, or if it was out "
-                                   "of memory a smaller batch, and begin a script with "
-                                   '`if __name__ == "__main__":`') from None
+                raise RuntimeError("every process must encode its whole share of the batch; got "
+                                   f"exit code {process.exitcode} from one before that. Give "
+                                   "n_workers=1, or a smaller batch if memory ran out, and begin "
+                                   'a script with `if __name__ == "__main__":`') from None
     finally:
         for process, receiver in workers:
-            process.kill()  # it has done its work, or its work is not needed any more
+            process.kill()  # its work is done, or is no longer needed
             process.join()
             receiver.close()
     failed: list[tuple[int, Exception]] = []
@@ -119,18 +120,18 @@ def _shared_out(encode: Encode, texts: Sequence[str], shares: list[list[int]]) -
 
 
 def _encode_each(encode: Encode, texts: Iterable[str]) -> tuple[list[list[int]], Exception | None]:
-    """The ids of each text, up to the first where `encode` raises, and what it raised."""
+    """Returns the ids of the texts before the first error that `encode` raises, and that error."""
     encoded: list[list[int]] = []
     for text in texts:
         try:
             encoded.append(encode(text))
-        except Exception as error:  # to be raised where the batch was asked for
+        except Exception as error:  # raised again in the calling process
             return encoded, error
     return encoded, None
 
 
 def _work(encode: Encode, texts: Sequence[str], sender: Connection) -> None:
-    # Ctrl-C reaches the calling process too, which ends this one.
+    # Ctrl-C also reaches the calling process, which ends this one.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     encoded, error = _encode_each(encode, texts)

@@ -1,7 +1,8 @@
 """Byte-level byte-pair encoding: text <-> ids, the tokenizer of Llama 3 and 4.
 
-A text is cut into pre-tokens, and the bytes of each merge as `merges` says. Every text and every
-byte string survives the round trip. What was encoded before is remembered in `word_cache`.
+A text is cut into pre-tokens, and the bytes of each pre-token merge as in `merges`. Every text and
+every byte string comes back unchanged from encoding and decoding. `word_cache` keeps the ids of
+words that were encoded before.
 
 Notebook 10. Llama 3 and 4. Source: Sennrich et al., arXiv:1508.07909, section 3.2;
 llama-models, models/llama3/tokenizer.py.
@@ -32,26 +33,28 @@ from llama_from_scratch.tokenizer.split import (
 from llama_from_scratch.tokenizer.word_cache import WordCache
 
 BEGIN_AND_END = ("<|begin_of_text|>", "<|end_of_text|>")
-"""The special tokens that frame a text: what `bos_id` and `eos_id` are the ids of."""
+"""The special tokens that begin and end a text; `bos_id` and `eos_id` are their ids."""
 
 
 def join_bytes(bytes_of: Mapping[int, bytes], ids: Iterable[int]) -> bytes:
-    """The bytes of `ids`, in a row. Raises ValueError at an id that has none."""
+    """Returns the bytes of all `ids`, joined. Raises ValueError for an id that has no bytes."""
     ids = tuple(ids)
     try:
-        # itemgetter looks all up in one step, but gives no tuple for one.
+        # itemgetter looks all ids up in one step, but returns no tuple for a single id.
         return b"".join(itemgetter(*ids)(bytes_of) if len(ids) > 1 else [bytes_of[i] for i in ids])
     except KeyError as unknown:
-        raise ValueError(f"ids run from 0 to vocab_size - 1 = {len(bytes_of) - 1}, got "
-                         f"{unknown.args[0]!r}; decode with the tokenizer that encoded") from None
+        raise ValueError(f"ids run from 0 to vocab_size - 1 = {len(bytes_of) - 1}; got "
+                         f"{unknown.args[0]!r}. Decode with the tokenizer that encoded") from None
 
 
 class Tokenizer(EncodesBatches, Prompted):
-    """Text to ids and back, from `ranks`: token bytes -> rank, which is both id and merge priority.
+    """Text to ids and back.
 
-    `special_tokens` take the ids after the ranks, in order; `pattern` cuts text into pre-tokens.
-    Raises ValueError if the ranks are not 0, 1, 2, ... or lack a byte, or if special tokens are
-    empty or double.
+    `ranks`: token bytes -> rank. A rank is both the id and the priority of a merge; low ranks merge
+    first. `special_tokens` get the ids after the ranks, in order. `pattern` cuts text into
+    pre-tokens.
+    Raises ValueError if the ranks are not 0, 1, 2, ... or lack a byte, or if a special token is
+    empty or occurs twice.
     """
 
     def __init__(
@@ -73,18 +76,20 @@ class Tokenizer(EncodesBatches, Prompted):
         cls, text: str | Iterable[str], vocab_size: int, *, special_tokens: Sequence[str] = (),
         pattern: str = LLAMA3_PATTERN, on_merge: OnMerge | None = None,
     ) -> "Tokenizer":
-        """A tokenizer of `vocab_size` ids: 256 bytes, merges of `text` or texts, `special_tokens`.
+        """Returns a tokenizer with `vocab_size` ids: bytes, learned merges and `special_tokens`.
 
-        Ties between pairs are broken as `learn_merges` says; special strings inside `text` are
-        ordinary text. `on_merge(rank, left, right, count)` is called after each merge. Raises
-        ValueError if `vocab_size` has no room for bytes and special tokens, or if `text` runs out
-        of pairs before it is reached.
+        The merges are learned from `text`, one text or several. Ties between pairs are broken as in
+        `learn_merges`. Special strings inside `text` are ordinary text.
+        `on_merge(rank, left, right, count)` is called after each merge.
+        Raises ValueError if `vocab_size` has no room for the 256 bytes and the special tokens, or
+        if `text` has no pairs left before `vocab_size` is reached.
         """
         check_names(special_tokens)
         n_merges = vocab_size - 256 - len(special_tokens)
         if n_merges < 0:
-            raise ValueError(f"vocab_size holds 256 bytes and {len(special_tokens)} special "
-                             f"tokens, so at least {256 + len(special_tokens)}; got {vocab_size}")
+            raise ValueError("vocab_size must have room for 256 bytes and "
+                             f"{len(special_tokens)} special tokens; got {vocab_size}. Give at "
+                             f"least {256 + len(special_tokens)}")
         split = Splitter(pattern)
         counts: Counter[str] = Counter()
         for document in [text] if isinstance(text, str) else text:
@@ -93,8 +98,8 @@ class Tokenizer(EncodesBatches, Prompted):
         merges = learn_merges(words, n_merges, on_merge=on_merge)
         if len(merges) < n_merges:
             reachable = vocab_size - n_merges + len(merges)
-            raise ValueError("each merge needs a pair of neighbours, and this text has none left "
-                             f"at {reachable} ids; got vocab_size={vocab_size}; give more text or "
+            raise ValueError("each merge needs a pair of neighbors, and this text has none left "
+                             f"at {reachable} ids; got vocab_size={vocab_size}. Give more text, or "
                              f"vocab_size={reachable}")
         tokens = [bytes([value]) for value in range(256)]
         tokens += [left + right for left, right in merges]
@@ -103,7 +108,7 @@ class Tokenizer(EncodesBatches, Prompted):
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are, special tokens included."""
+        """The number of ids, including special tokens."""
         return len(self._token_of)
 
     @property
@@ -118,21 +123,21 @@ class Tokenizer(EncodesBatches, Prompted):
 
     def _special_id(self, name: str) -> int:
         if name not in self.special_ids:
-            raise ValueError(f"this needs the special token {name!r}, and the vocabulary has "
-                             f"{list(self.special_ids) or 'none'}; name it in special_tokens when "
-                             "training or loading")
+            raise ValueError(f"this needs the special token {name!r}; the vocabulary has "
+                             f"{list(self.special_ids) or 'none'}. Add it to special_tokens when "
+                             "you train or load the tokenizer")
         return self.special_ids[name]
 
     def encode(
         self, text: str, *, bos: bool = False, eos: bool = False,
         allowed_special: SpecialNames = frozenset(), disallowed_special: SpecialNames = frozenset(),
     ) -> list[int]:
-        """The ids of `text`, with bos_id before and eos_id after if asked for.
+        """Returns the ids of `text`, with bos_id in front if `bos`, and eos_id at the end if `eos`.
 
-        A special string inside `text` is ordinary text, as users may type it, unless
-        `allowed_special` has it: then it becomes its id. One that `disallowed_special` has raises
-        ValueError; "all" there means all that are not allowed. Lone surrogates become U+FFFD. Very
-        long text is cut first (`cut_long`), also through a special string.
+        A special string inside `text` is ordinary text, because users may type it. If it is in
+        `allowed_special`, it becomes its id. Raises ValueError if it is in `disallowed_special`;
+        "all" there means all that are not allowed. Lone surrogates become U+FFFD. Very long text is
+        cut first (`cut_long`), possibly inside a special string.
         """
         allowed = names_allowed(text, self.special_ids, allowed_special=allowed_special,
                                 disallowed_special=disallowed_special)
@@ -141,27 +146,27 @@ class Tokenizer(EncodesBatches, Prompted):
             if not allowed:
                 ids += self._words.encode(stretch)
                 continue
-            # the group keeps the special strings: they are every second part
+            # The pattern's group keeps the special strings, so they are every second part.
             for i, part in enumerate(one_of(allowed).split(stretch)):
                 ids += [self.special_ids[part]] if i % 2 else self._words.encode(part)
         return [*ids, self.eos_id] if eos else ids
 
     def _encode_pretoken(self, pretoken: str) -> tuple[int, ...]:
         word = pretoken.encode()
-        # A whole token is taken at once: merging cannot reach some tokens of Llama 3.
+        # A word that is a token needs no merging, and merging cannot reach some tokens of Llama 3.
         rank = self.ranks.get(word)
         return tuple(merge_word(word, self.ranks)) if rank is None else (rank,)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of `ids`. Raises ValueError at an id that the vocabulary does not have."""
+        """Returns the bytes of `ids`. Raises ValueError for an id outside the vocabulary."""
         return join_bytes(self._token_of, ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`; bytes that are not UTF-8, such as half a character, become U+FFFD."""
+        """Returns the text of `ids`; bytes that are not UTF-8, as of half a letter, are U+FFFD."""
         return self.decode_bytes(ids).decode("utf-8", errors="replace")
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the ranks as Meta's tokenizer.model, which holds no special tokens."""
+        """Writes the ranks as Meta's tokenizer.model, a file without special tokens."""
         write_ranks(path, self.ranks)
 
     @classmethod
@@ -169,20 +174,20 @@ class Tokenizer(EncodesBatches, Prompted):
         cls, path: str | os.PathLike, *, special_tokens: Sequence[str] = (),
         pattern: str = LLAMA3_PATTERN, n_ranks: int | None = None,
     ) -> "Tokenizer":
-        """The tokenizer of a file as `save` writes it.
+        """Returns the tokenizer of a file in the format that `save` writes.
 
-        `n_ranks`: how many the file must have, if that is known. Special tokens take the ids after
-        them, so a file that lost its last lines would move every one. Raises ValueError, with the
-        line, if the file is malformed.
+        `n_ranks`: how many ranks the file must have, if that is known. Special tokens get the ids
+        after the ranks, so a file that lost its last lines would change all their ids. Raises
+        ValueError, naming the line, if the file is malformed.
         """
         ranks = read_ranks(path)
         if n_ranks is not None and len(ranks) != n_ranks:
-            raise ValueError(f"special tokens take the ids after the {n_ranks:,} ranks that a rank "
-                             f"file must have here, got {len(ranks):,} in {path}; it may have lost "
-                             "lines, download it again, or say how many ranks it has")
+            raise ValueError(f"special tokens get the ids after the ranks, so this rank file must "
+                             f"have {n_ranks:,} ranks; got {len(ranks):,} in {path}. It may have "
+                             "lost lines: download it again, or give its number as n_ranks")
         return cls(ranks, special_tokens=special_tokens, pattern=pattern)
 
     def __reduce__(self):
         make = partial(type(self), special_tokens=tuple(self.special_ids), pattern=self.pattern)
-        # a copy starts with an empty memory
+        # a copy starts with an empty cache
         return make, (self.ranks,), {"prompting": self.prompting}

@@ -1,9 +1,9 @@
-r"""A split pattern that came from a file: compiled or refused in words, and run bounded.
+r"""Split patterns from files: compiled, or refused with a reason, and run with a time limit.
 
-Files of Hugging Face are written for another engine (Oniguruma, in the syntax of Ruby). What both
-understand alike is taken as it is; the rest is translated or refused, because it would cut text
-elsewhere in silence. A pattern can also take exponential time, so each search has a limit of
-processor time.
+Hugging Face's files are written for another regex engine (Oniguruma, in the syntax of Ruby). Syntax
+that means the same in both engines is used unchanged. Other syntax is translated or refused,
+because it would cut text at other places without any error. A pattern can also take exponential
+time, so each search has a limit of processor time.
 
 Notebook 10. Source: https://github.com/kkos/oniguruma, doc/RE and doc/UNICODE_PROPERTIES.
 """
@@ -18,57 +18,61 @@ Found = TypeVar("Found")
 
 _MAX_CHARS = 20_000
 _SEARCH_SECONDS = 10.0
-"""Processor time for one text, however short it is."""
+"""The limit of processor time for a short text."""
 _CHARS_A_SECOND = 20_000
-"""What more a long text gets, a hundredth of the speed of any known pattern."""
+"""A text gets one more second per this many characters; known patterns are 100 times as fast."""
 
 _ESCAPES = set("pPsSdDwrntvf")
-# Parts of a pattern, the longest first, so that an escaped sign is never taken for an operator.
+# Parts of a pattern, the longest first, so that an escaped sign is never read as an operator.
 _PART = re.compile(
     r"(?P<escape>\\(?s:.))|(?P<flag>\(\?i\))|(?P<group>\(\?(?:<[=!]|[^)\s]))"
     r"|(?P<set>\[\[:|\[:|&&)|(?P<counted>\{\d*,?\d*\}\+|\{\d+\}\?)|(?s:.)")
 _GROUPS = {"(?:", "(?=", "(?!", "(?>", "(?<=", "(?<!"}
-# What the other engine counts as \w: no joiners, and outside a class six more signs of Latin-1.
+# \w in the other engine: no joiners, and outside a class six more signs of Latin-1.
 _WORD = r"\p{Alphabetic}\p{M}\p{Nd}\p{Pc}"
 _WORD_ALONE = f"[{_WORD}\xb9\xb2\xb3\xbc\xbd\xbe]"
 
 
 def compile_pattern(pattern: str) -> regex.Pattern:
-    """The compiled pattern, read as this engine reads it.
+    """Returns the compiled pattern, with the meaning that it has in this engine.
 
-    Raises ValueError, in words, for one that does not compile or is very long.
+    Raises ValueError for a pattern that does not compile or is very long.
     """
     return _compiled(pattern, pattern, flags=0)
 
 
 def compile_foreign(pattern: str) -> regex.Pattern:
-    """The compiled pattern, read as the other engine reads it.
+    """Returns the compiled pattern, with the meaning that it has in the other engine.
 
-    Raises ValueError as `compile_pattern` does, and for syntax that has another meaning there.
+    Raises ValueError as `compile_pattern` does, and for syntax that cannot be translated.
     """
     return _compiled(pattern, _translated(pattern), flags=regex.MULTILINE)
 
 
 def is_read_alike(pattern: str) -> bool:
-    """Do both engines read the pattern in one way? Raises ValueError as `compile_foreign` does."""
+    """Returns whether a pattern means the same in both engines.
+
+    Raises ValueError for syntax that cannot be translated.
+    """
     plain = re.sub(r"\\.|\[\^", "", pattern)
     return _translated(pattern) == pattern and not set("^$") & set(plain)
 
 
 def _compiled(pattern: str, translated: str, *, flags: int) -> regex.Pattern:
-    cure = "correct the pattern in the tokenizer's file, or download the file again"
+    cure = "Correct the pattern in the tokenizer's file, or download the file again"
     if len(pattern) > _MAX_CHARS:
-        raise ValueError(f"a split pattern has at most {_MAX_CHARS:,} characters, got "
-                         f"{len(pattern):,}; {cure}")
+        raise ValueError(f"a split pattern may have at most {_MAX_CHARS:,} characters; got "
+                         f"{len(pattern):,}. {cure}")
     try:
         return regex.compile(translated, flags)
     except (regex.error, RecursionError, OverflowError, MemoryError) as error:
-        raise ValueError(f"a split pattern is a regular expression, got {pattern[:80]!r}, which "
-                         f"does not compile ({str(error)[:120]}); {cure}") from None
+        raise ValueError("a split pattern must be a valid regular expression; got "
+                         f"{pattern[:80]!r}, which does not compile ({str(error)[:120]}). "
+                         f"{cure}") from None
 
 
 def _translated(pattern: str) -> str:
-    """The pattern in this engine's words. Raises ValueError for what has none."""
+    """Returns the pattern in this engine's syntax. Raises ValueError if that is not possible."""
     parts, in_class = [], False
     for found in _PART.finditer(pattern):
         part = found[0]
@@ -87,33 +91,33 @@ def _translated(pattern: str) -> str:
 
 
 def _is_read_otherwise(found: re.Match) -> bool:
-    """Does the other engine read this part outside of [ ] in another way, or not at all?"""
+    """Returns whether this part, outside of [ ], has another or no meaning in the other engine."""
     is_unknown_group = bool(found["group"]) and found[0] not in _GROUPS and not (
         found.string.startswith("(?i:", found.start()))
     return is_unknown_group or bool(found["counted"]) or bool(found["flag"] and found.start())
 
 
 def _refuse(part: str, pattern: str) -> None:
-    raise ValueError(f"{part} in the split pattern {pattern[:80]!r} means one thing to the library "
-                     "that the file was written for and another here, so it would cut text "
-                     "elsewhere; take a tokenizer whose pattern has only classes such as \\p{L}, "
-                     "\\s and \\d, groups and repetitions")
+    raise ValueError("a split pattern must mean the same here as in the library that the file was "
+                     f"written for; {part} in {pattern[:80]!r} does not, and would cut text at "
+                     "other places. Use a tokenizer whose pattern has only classes such as "
+                     "\\p{L}, \\s and \\d, groups and repetitions")
 
 
 def bounded(search: Callable[..., Found], text: str, *, pattern: str) -> Found:
-    """What `search(text, timeout=...)` gives.
+    """Returns `search(text, timeout=...)`.
 
-    Raises ValueError if it takes over 10 seconds, and a second more for 20,000 characters.
+    Raises ValueError if it takes longer than 10 seconds plus one second per 20,000 characters.
     """
     seconds = _SEARCH_SECONDS + len(text) / _CHARS_A_SECOND
     try:
         return search(text, timeout=seconds)
     except MemoryError:
-        raise ValueError(f"a split pattern is done in little memory, and {pattern[:80]!r} is not; "
-                         "it may ask for itself again without end, as (?R) does. Correct it in "
-                         "the tokenizer's file") from None
+        raise ValueError("a split pattern must not run out of memory; got "
+                         f"{pattern[:80]!r}, which does. It may contain itself without end, as "
+                         "(?R) does. Correct it in the tokenizer's file") from None
     except TimeoutError:
-        raise ValueError(f"a split pattern is done with {len(text):,} characters in {seconds:.1f} "
-                         f"seconds of processor time, got {pattern[:80]!r}, which is not; it may "
-                         "take time exponential in the length, as nested repetitions do. Correct "
-                         "it in the tokenizer's file") from None
+        raise ValueError(f"a split pattern must finish {len(text):,} characters in {seconds:.1f} "
+                         f"seconds of processor time; got {pattern[:80]!r}, which does not. It "
+                         "may take time exponential in the length, as nested repetitions do. "
+                         "Correct it in the tokenizer's file") from None

@@ -1,8 +1,8 @@
-"""Merging a long word in n log n steps, so that one endless word does not take quadratic time.
+"""Merges a long word in n log n steps, so that a very long word does not take quadratic time.
 
-`merges.merge` looks through all pairs for each merge, which is the fastest way for words of usual
-length. A longer word first merges a pair in all places at once, while it has few different pairs; a
-heap and links do the rest.
+`merges.merge` goes through all pairs for each merge, which is fastest for words of usual length. A
+longer word first merges one pair in all places at once, as long as it has few different pairs. A
+heap and linked parts do the rest.
 
 Notebook 10. All generations.
 """
@@ -16,19 +16,19 @@ from typing import TypeVar
 Word = TypeVar("Word", bytes, str)
 
 LONG_WORD = 200
-"""Words of more parts than this are long."""
+"""Words with more parts than this are long."""
 _FEW_PAIRS = 64
 
 
 def merge_long(word: Word, ranks: Mapping[Word, int], *, n_parts: int = 1) -> list[Word]:
-    """Returns what `merges.merge` describes, for a word of any length."""
+    """Returns the same as `merges.merge`, for a word of any length."""
     if n_parts > 1:
         return _merge_by_heap(word, ranks, list(range(1, len(word) + 1)), n_parts=n_parts)
     return _merge_run(word, ranks)
 
 
 def _merge_run(word: Word, ranks: Mapping[Word, int]) -> list[Word]:
-    """Merges one pair everywhere at each step, while there are few, as in one letter repeated."""
+    """Merges one pair everywhere at each step while pairs are few, as in a repeated letter."""
     row = word if isinstance(word, str) else word.decode("latin-1")  # a character per part
     part_of = {char: char if isinstance(word, str) else char.encode("latin-1") for char in set(row)}
     for new in map(chr, range(0xD800, 0xE000)):  # surrogates, which occur in no text and no byte
@@ -41,8 +41,9 @@ def _merge_run(word: Word, ranks: Mapping[Word, int]) -> list[Word]:
             return [part_of[char] for char in row]
         rank, pair = found[0]
         merged = part_of[pair[0]] + part_of[pair[1]]
-        # Merging everywhere at once equals merging one after the other, unless another pair may
-        # merge in between: one of this rank, or of a rank as low with what has just been merged.
+        # Merging everywhere at once equals merging one place after the other, unless another pair
+        # may merge in between: a pair of the same rank, or a pair with the new part whose rank is
+        # as low or lower.
         nearby = [merged, *(part_of[char] for char in set("".join(pairs)))]
         next_ranks = [ranks.get(both) for part in nearby for both in (part + merged, merged + part)]
         is_tied = bool(found[1:2]) and found[1][0] == rank
@@ -56,7 +57,7 @@ def _merge_run(word: Word, ranks: Mapping[Word, int]) -> list[Word]:
 def _merge_by_heap(
     word: Word, ranks: Mapping[Word, int], part_ends: list[int], *, n_parts: int = 1
 ) -> list[Word]:
-    """A heap finds the lowest rank, links skip what has been merged away."""
+    """Merges with a heap that finds the lowest rank, and links that skip merged parts."""
     ends, begins = [0] * len(word), [-1] * (len(word) + 1)
     for begin, end in pairwise([0, *part_ends]):
         ends[begin] = end  # the part that begins at i is word[i:ends[i]]; 0 if none begins there

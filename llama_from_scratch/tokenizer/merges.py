@@ -1,8 +1,8 @@
-"""Byte-pair encoding itself: which pairs of neighbors become one token, and when.
+"""Byte-pair encoding: which pairs of neighbors become one token, and in what order.
 
-Training counts neighbors in all words, makes one token of the most frequent pair, and counts again.
-Encoding repeats that on a new word: of all neighbors, the pair that was learned first merges first.
-The bookkeeping that makes both fast is in `pair_counts` and `long_words`.
+Training counts pairs of neighbors in all words, makes the most frequent pair one token, and counts
+again. Encoding repeats these merges on a new word: of all pairs of neighbors, the pair that was
+learned first merges first. `pair_counts` and `long_words` make both fast.
 
 Notebook 10. Source: Sennrich et al., arXiv:1508.07909, section 3.2 and algorithm 1.
 """
@@ -14,18 +14,19 @@ from llama_from_scratch.tokenizer.long_words import LONG_WORD, Word, merge_long
 from llama_from_scratch.tokenizer.pair_counts import PairCounts
 
 OnMerge = Callable[[int, bytes, bytes, int], object]
-"""What is called after each merge: with its rank, left token, right token and count."""
+"""A function that is called after each merge with its rank, left token, right token and count."""
 
 
 def learn_merges(
     counts: Mapping[bytes, int], n_merges: int, *, on_merge: OnMerge | None = None
 ) -> list[tuple[bytes, bytes]]:
-    """The first `n_merges` merges of words that occur `counts` times, as (left token, right token).
+    """Returns the first `n_merges` merges, as pairs (left token, right token).
 
-    Merges the pair with the highest count; among equals the one with the smallest left id, then
-    the smallest right id, where a byte's id is its value and merge k makes id 256 + k. Ends early
-    when no pair is left. `{b"abab": 1, b"ab": 3}` -> `[(b"a", b"b"), (b"ab", b"ab")]`, as "ab"
-    occurs 5 times and then "abab" once.
+    `counts`: how often each word occurs. The pair with the highest count merges first. Among equal
+    counts it is the pair with the smallest left id, then with the smallest right id. The id of a
+    byte is its value, and merge k makes id 256 + k. The list is shorter if no pair is left.
+    Example: `{b"abab": 1, b"ab": 3}` -> `[(b"a", b"b"), (b"ab", b"ab")]`, because "ab" occurs 5
+    times, and after that merge "abab" occurs once.
 
     `on_merge(rank, left, right, count)` is called after each merge.
     """
@@ -42,18 +43,19 @@ def learn_merges(
 
 
 def merge_word(word: bytes, ranks: Mapping[bytes, int]) -> list[int]:
-    """The ids of one pre-token: of two neighbors, those whose joint rank is lowest merge first.
+    """Returns the ids of one pre-token. The pair of neighbors with the lowest rank merges first.
 
-    Among equals the leftmost merges first. With ranks `b"a"`, `b"b"`, `b"c"` = 0, 1, 2 and
-    `b"bc"` = 3, `b"ab"` = 4: `b"abc"` -> `[0, 3]`.
+    The rank of a pair is the rank of its bytes together. Among equal ranks the leftmost pair merges
+    first. With ranks `b"a"`, `b"b"`, `b"c"` = 0, 1, 2 and `b"bc"` = 3, `b"ab"` = 4:
+    `b"abc"` -> `[0, 3]`.
     """
     return [ranks[part] for part in merge(word, ranks)]
 
 
 def merge(word: Word, ranks: Mapping[Word, int], *, n_parts: int = 1) -> list[Word]:
-    """The parts that `word` has when no two neighbors together have a rank, or `n_parts` are left.
+    """Merges the parts of `word` until no pair of neighbors has a rank or `n_parts` are left.
 
-    At first, the parts are the single bytes, or the characters of a str.
+    Returns the parts. They start as the single bytes, or as the characters of a str.
     """
     if len(word) > LONG_WORD:
         return merge_long(word, ranks, n_parts=n_parts)

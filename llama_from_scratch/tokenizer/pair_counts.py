@@ -1,7 +1,7 @@
-"""What makes training fast: counts of pairs that are kept up to date while pairs merge.
+"""Fast training: counts of pairs that stay up to date while pairs merge.
 
 Counting every pair again before each merge takes as long as reading all words. Here a merge visits
-only the words that contain its pair, and changes only the counts of the pairs around it; a heap
+only the words that contain its pair, and changes only the counts of the pairs around it. A heap
 finds the most frequent pair.
 
 Notebook 10. All generations.
@@ -14,10 +14,10 @@ from itertools import pairwise
 
 
 class PairCounts:
-    """The pairs in words that occur `counts` times. At first, the id of a byte is its value."""
+    """The pairs of neighbors in words; `counts`: how often each word occurs. Ids start as bytes."""
 
     def __init__(self, counts: Mapping[bytes, int]):
-        # A word is a string whose characters are token ids: `split` and `join` then merge at the
+        # A word is a string whose characters are token ids. Then `split` and `join` merge at the
         # speed of C, and comparing two pairs as strings compares left ids, then right ids.
         self._words = [word.decode("latin-1") for word in counts]
         self._times = list(counts.values())
@@ -27,15 +27,15 @@ class PairCounts:
             for left, right in pairwise(word):
                 self._count_of[left + right] += self._times[w]
                 self._words_with[left + right].add(w)
-        # Counts of old pairs only fall, so no entry is too low; one that is too high goes back with
-        # its true count.
+        # Counts of old pairs only fall, so no entry is too low. An entry that is too high is put
+        # back with its true count.
         self._heap = [(-count, pair) for pair, count in self._count_of.items()]
         heapq.heapify(self._heap)
 
     def merge_most_frequent(self, *, new: int) -> tuple[int, int, int] | None:
-        """Makes one token, `new`, of the most frequent pair: (left id, right id, count).
+        """Merges the most frequent pair into the token `new`. Returns (left id, right id, count).
 
-        Among pairs of equal count it takes the one with the smallest left id, then with the
+        Among pairs with equal counts it takes the pair with the smallest left id, then with the
         smallest right id. Returns None if no pair is left.
         """
         while self._heap:
@@ -65,9 +65,9 @@ class PairCounts:
 
 
 def _neighbors(parts: list[str], left: str, right: str, new: str) -> Iterator[tuple[str, str]]:
-    """Each (pair lost, pair gained) when a word's `left + right` become `new`.
+    """Yields each (lost pair, new pair) when `left + right` becomes `new` in a word.
 
-    The word is its `parts` with a `left + right` in each gap.
+    The word is its `parts` with `left + right` between them.
     """
     for i, part in enumerate(parts):
         follows_new, precedes_new = i > 0, i < len(parts) - 1

@@ -1,8 +1,9 @@
-"""Learning the pieces of SentencePiece: the merges of `merges`, of characters instead of bytes.
+"""Learns the pieces of SentencePiece, with the algorithm of `merges` on characters, not bytes.
 
-The 256 commonest characters are numbered and take the place of the bytes, so that one algorithm
-trains both kinds of tokenizer. No piece crosses two words, and blanks never merge with each other:
-runs of them are pieces from the start. What is learned follows the fixed pieces, as in Llama.
+The 256 most common characters are numbered and used in place of the bytes, so that one algorithm
+trains both kinds of tokenizer. No piece crosses two words. Spaces never merge with each other,
+because runs of spaces are pieces from the start. The learned pieces follow the fixed ones, as in
+Llama's files.
 
 Notebook 10. Llama 1 and 2. Source: Kudo and Richardson, arXiv:1808.06226.
 """
@@ -21,14 +22,14 @@ _RUN_SCORE = -1e9
 
 
 def learn_pieces(text: str | Iterable[str], vocab_size: int) -> list[Piece]:
-    """The `vocab_size` pieces that are learned from `text` or texts, laid out as Llama's.
+    """Returns `vocab_size` pieces learned from one or more texts, in the same order as Llama's.
 
-    First come <unk>, <s>, </s>, the 256 bytes and 16 runs of blanks, then what merging makes, then
-    characters. The 256 commonest characters are pieces; a rarer one stays bytes. Ties between pairs
-    are broken as `learn_merges` says, with the commonest character first.
+    First come <unk>, <s>, </s>, the 256 bytes and 16 runs of spaces, then the merged pieces, then
+    the characters. The 256 most common characters are pieces; rarer ones are encoded as bytes. Ties
+    between pairs are broken as in `learn_merges`, with the most common character first.
 
-    Raises ValueError if `vocab_size` has no room for what is not learned, or if the text runs out
-    of pairs before it is reached.
+    Raises ValueError if `vocab_size` has no room for the pieces that are not learned, or if the
+    text has no pairs left before `vocab_size` is reached.
     """
     counts: Counter[str] = Counter()
     for document in [text] if isinstance(text, str) else text:
@@ -41,9 +42,10 @@ def learn_pieces(text: str | Iterable[str], vocab_size: int) -> list[Piece]:
     fixed = [*FIRST_PIECES, *runs]
     n_merges = vocab_size - len(fixed) - len(alphabet) + 1
     if n_merges < 0:
-        raise ValueError(f"vocab_size holds {len(fixed)} fixed pieces and {len(alphabet) - 1} "
-                         f"characters, so at least {vocab_size - n_merges}; got {vocab_size}")
-    # `learn_merges` knows 256 units, which it takes for bytes: here they are characters.
+        raise ValueError(f"vocab_size must have room for {len(fixed)} fixed pieces and "
+                         f"{len(alphabet) - 1} characters; got {vocab_size}. Give at least "
+                         f"{vocab_size - n_merges}")
+    # `learn_merges` works on 256 units, the byte values. Here each unit is a character.
     number = {char: i for i, char in enumerate(alphabet)}
     known = re.compile("[" + re.escape("".join(alphabet)) + "]+")
     words = _sum((bytes(number[char] for char in part), n)
@@ -51,8 +53,8 @@ def learn_pieces(text: str | Iterable[str], vocab_size: int) -> list[Piece]:
     merges = learn_merges(words, n_merges)
     if len(merges) < n_merges:
         reachable = vocab_size - n_merges + len(merges)
-        raise ValueError("each merge needs a pair of neighbours, and this text has none left at "
-                         f"{reachable} pieces; got vocab_size={vocab_size}; give more text or "
+        raise ValueError("each merge needs a pair of neighbors, and this text has none left at "
+                         f"{reachable} pieces; got vocab_size={vocab_size}. Give more text, or "
                          f"vocab_size={reachable}")
     learned = ["".join(alphabet[unit] for unit in left + right) for left, right in merges]
     return fixed + [Piece(t, float(-i)) for i, t in enumerate(learned + alphabet[1:])]

@@ -1,8 +1,9 @@
-"""What makes encoding with pieces fast: remembered words, and runs of blanks without merging.
+"""Fast encoding with pieces: the ids of words are cached, and runs of spaces need no merging.
 
-A cut falls where no piece of the vocabulary goes on, so that the parts encoded apart give the ids
-of the whole: before a blank that follows anything else, between letters, digits and other ASCII, at
-characters of no piece, and in a long word between two characters that no piece has side by side.
+Text is cut only where no piece of the vocabulary crosses the cut, so the ids of the parts are the
+ids of the whole. Cuts are before a space that follows another character; between letters, digits
+and other ASCII; around characters that are in no piece; and, in a long word, between two characters
+that are neighbors in no piece.
 
 Notebook 10. Llama 1 and 2.
 """
@@ -16,8 +17,8 @@ from llama_from_scratch.tokenizer.merges import merge
 from llama_from_scratch.tokenizer.pieces import BLANK
 from llama_from_scratch.tokenizer.word_cache import Memo
 
-# Each pattern cuts less than the one before it. A vocabulary takes the first that cuts none of its
-# pieces in two.
+# Each pattern makes fewer cuts than the one before it. A vocabulary uses the first pattern that
+# cuts none of its pieces in two.
 _LETTERS = rf"[^\x00-@\[-`{{-\x7f{BLANK}]+"
 _OTHERS = r"[\x00-\x1f!-/:-@\[-`{-\x7f]+"
 _WORDS = tuple(
@@ -25,15 +26,15 @@ _WORDS = tuple(
     for kinds in (rf"{_LETTERS}|[0-9]|{_OTHERS}", rf"{_LETTERS}|[0-9]+|{_OTHERS}",
                   rf"[^ {BLANK}]+", r"(?s:.)+"))
 LLAMA_WORDS = _WORDS[0]
-"""Finds the words that no piece of Llama crosses."""
+"""The pattern that finds words which no piece of Llama crosses."""
 _LONG_WORD = 24
 
 
 class PieceWords:
-    """Gives the ids of a text, word by word, with a vocabulary whose ordinary pieces are `texts`.
+    """Encodes a text word by word with a vocabulary whose ordinary pieces are `texts`.
 
-    `encode_known` gives the ids of characters that are in pieces, with blanks written ▁, and
-    `encode_unknown` those of all others.
+    `encode_known` returns the ids of characters that occur in pieces, with spaces written ▁.
+    `encode_unknown` returns the ids of all other characters.
     """
 
     def __init__(
@@ -49,14 +50,14 @@ class PieceWords:
         self._ids_of = Memo(self._encode_word)
 
     def encode(self, text: str) -> Iterator[int]:
-        """The ids of `text`, in which blanks may be written ▁."""
+        """Returns the ids of `text`, in which spaces may be written ▁."""
         return chain.from_iterable(map(self._ids_of.__getitem__, self._words.findall(text)))
 
     def _encode_word(self, word: str) -> tuple[int, ...]:
         word = word.replace(" ", BLANK)
         if self._known.issuperset(word):
             return self._encode_cut(word)
-        # the group keeps the characters of no piece: they are every second part
+        # The group keeps the characters that are in no piece, so they are every second part.
         parts = (self._encode_unknown(part) if i % 2 else self._ids_of[part]
                  for i, part in enumerate(self._unknown_run.split(word)) if part)
         return tuple(chain.from_iterable(parts))
@@ -71,10 +72,10 @@ class PieceWords:
 
 
 def longest_run(ranks: Mapping[str, int]) -> int:
-    """How many blanks the longest piece of blanks has, if runs of blanks merge last; else 1.
+    """Returns the length of the longest piece of spaces if runs of spaces merge last; else 1.
 
-    In Llama's files they merge after all else and as equals. So the longest piece is taken again
-    and again from the left, and no blanks need merging.
+    In Llama's files runs of spaces merge last and have equal scores. So encoding takes the longest
+    piece repeatedly from the left, and spaces need no merging.
     """
     last = max(ranks.values(), default=0)
     tied = {text for text, rank in ranks.items() if rank == last and len(text) > 1}
@@ -84,10 +85,10 @@ def longest_run(ranks: Mapping[str, int]) -> int:
 
 
 def merge_but_runs(word: str, ranks: Mapping[str, int], *, n_run: int) -> list[str]:
-    """The parts of `word` after merging, with runs of blanks taken as the longest pieces of blanks.
+    """Returns the parts of `word` after merging; a run of spaces is cut into its longest pieces.
 
-    `n_run`: how many blanks the longest of these has, none of which is among the `ranks`; 1 if
-    blanks merge as all else.
+    `n_run`: the length of the longest piece of spaces; these pieces are not among the `ranks`. It
+    is 1 if spaces merge like all other characters.
     """
     parts = merge(word, ranks)
     if n_run == 1 or BLANK not in parts:

@@ -1,6 +1,6 @@
 """The vocabulary of SentencePiece: pieces, each a text with a score and a kind.
 
-The id of a piece is its place in the vocabulary.
+The id of a piece is its index in the vocabulary.
 
 Notebook 10. Llama 1 and 2. Source: google/sentencepiece, src/sentencepiece_model.proto.
 """
@@ -13,13 +13,13 @@ from enum import IntEnum
 from typing import NamedTuple
 
 BLANK = "▁"
-"""How a blank is written in a piece."""
+"""How a space is written in a piece."""
 UNKNOWN_TEXT = " ⁇ "
-"""What an unknown piece decodes to: SentencePiece's own default, which the models of Llama keep."""
+"""What an unknown piece decodes to: SentencePiece's default, which Llama's models use."""
 
 
 class Kind(IntEnum):
-    """What a piece is, with the numbers of the file format."""
+    """The kind of a piece, with its number in the file format."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -48,12 +48,12 @@ class Piece(NamedTuple):
 
 
 def byte_name(value: int) -> str:
-    """What the piece of a byte is called: 10 -> "<0x0A>"."""
+    """Returns the name of a byte's piece: 10 -> "<0x0A>"."""
     return f"<0x{value:02X}>"
 
 
 def is_byte_name(text: str) -> bool:
-    """Is this what a byte piece is called, such as <0x0A>?"""
+    """Returns whether a text is the name of a byte's piece, such as <0x0A>."""
     return re.fullmatch("<0x[0-9A-F]{2}>", text) is not None
 
 
@@ -67,20 +67,22 @@ FIRST_PIECES: tuple[Piece, ...] = (
 
 
 def check_pieces(pieces: Sequence[Piece]) -> None:
-    """Raises ValueError unless texts differ, scores are finite, and kinds fit together."""
+    """Raises ValueError unless texts differ, scores are finite, and the kinds are complete."""
     texts = Counter(piece.text for piece in pieces)
     if "" in texts or len(texts) < len(pieces):
         i, piece = next((i, p) for i, p in enumerate(pieces) if not p.text or texts[p.text] > 1)
-        raise ValueError(f"pieces are texts that differ, got {piece.text!r} {texts[piece.text]} "
-                         f"times, first as piece {i}; a part of the file may be damaged")
+        raise ValueError(f"pieces must be non-empty texts that differ; got {piece.text!r} "
+                         f"{texts[piece.text]} times, first as piece {i}. Download the file "
+                         "again; a part of it may be damaged")
     for i, piece in enumerate(pieces):
         if not math.isfinite(piece.score) or piece.kind == Kind.UNUSED:
-            raise ValueError(f"a piece has a finite score and a kind that Llama uses, got {piece} "
-                             f"as piece {i}; a part of the file may be damaged")
+            raise ValueError("a piece must have a finite score and a kind that Llama uses; got "
+                             f"{piece} as piece {i}. Download the file again; a part of it may be "
+                             "damaged")
     if (n := sum(piece.kind == Kind.UNKNOWN for piece in pieces)) != 1:
-        raise ValueError(f"a vocabulary has one unknown piece, got {n}; a part of the file may be "
-                         "damaged")
+        raise ValueError(f"a vocabulary must have one unknown piece; got {n}. Download the file "
+                         "again; a part of it may be damaged")
     names = {piece.text for piece in pieces if piece.kind == Kind.BYTE}
     if names and (wrong := names ^ set(map(byte_name, range(256)))):
-        raise ValueError(f"byte pieces are <0x00> to <0xFF>, each once, got {sorted(wrong)[:4]} "
-                         "too many or too few")
+        raise ValueError("byte pieces must be <0x00> to <0xFF>, each once; got "
+                         f"{sorted(wrong)[:4]} too many or too few. Download the file again")

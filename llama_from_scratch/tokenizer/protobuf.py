@@ -10,17 +10,18 @@ _WIRE = {int: 0, bytes: 2, float: 5}
 
 
 def fields(data: bytes, wanted: Mapping[int, type]) -> Iterator[tuple[int, int | bytes | float]]:
-    r"""Each (number, value) of a message among `wanted`, which gives the type of each field number.
+    r"""Yields (number, value) of each field of a message whose number is in `wanted`.
 
-    `b"\x08\x05", {1: int}` -> (1, 5). Raises ValueError if the message is damaged.
+    `wanted`: field number -> type. `b"\x08\x05", {1: int}` -> (1, 5). Raises ValueError if the
+    message is damaged.
     """
     at, end = 0, len(data)
     while at < end:
         key, at = _varint(data, at)
         number, wire = key >> 3, key & 7
         if number == 0 or (number in wanted and wire != _WIRE[wanted[number]]):
-            raise ValueError(f"a field has the wire type of its values, got {wire} for field "
-                             f"{number}; the file is damaged")
+            raise ValueError("the wire type of a field must fit its values; got "
+                             f"{wire} for field {number}. The file is damaged")
         if wire == 0:
             value, at = _varint(data, at)
             begin = at
@@ -28,10 +29,11 @@ def fields(data: bytes, wanted: Mapping[int, type]) -> Iterator[tuple[int, int |
             length, begin = (8, at) if wire == 1 else (4, at) if wire == 5 else _varint(data, at)
             at = begin + length
         else:
-            raise ValueError("a field is a number, bytes, or of 4 or 8 bytes, got wire type "
-                             f"{wire}; the file is damaged")
+            raise ValueError("a field must be a number, bytes, or 4 or 8 bytes long; got wire type "
+                             f"{wire}. The file is damaged")
         if at > end:
-            raise ValueError(f"field {number} has {at - begin} bytes, {end - begin} are left; the "
+            raise ValueError("a field must end before the message does; field "
+                             f"{number} has {at - begin} bytes and {end - begin} are left. The "
                              "file is cut short or damaged")
         if number not in wanted:
             continue
@@ -43,21 +45,22 @@ def fields(data: bytes, wanted: Mapping[int, type]) -> Iterator[tuple[int, int |
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:
-    """The number that begins at `at`, seven bits to a byte, and where it ends."""
+    """Returns the number that begins at `at`, seven bits per byte, and the place after it."""
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
-            raise ValueError("a number is cut off by the end; the file is cut short or damaged")
+            raise ValueError("a number must end before the message does; the message ended first. "
+                             "The file is cut short or damaged")
         byte = data[at]
         at += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, at
-    raise ValueError("a number has at most ten bytes, got more; the file is damaged")
+    raise ValueError("a number may have at most ten bytes; got more. The file is damaged")
 
 
 def field(number: int, value: int | bytes | float) -> bytes:
-    """The bytes of one field; a negative int has ten, as 64 bits in two's complement."""
+    """Returns the bytes of one field. A negative int is 64 bits in two's complement: ten bytes."""
     key = _number(number << 3 | _WIRE[type(value)])
     if isinstance(value, bytes):
         return key + _number(len(value)) + value

@@ -1,12 +1,12 @@
 """The tokenizers that were released with Llama 1 to 4: file, pattern and special tokens of each.
 
-From Llama 3 on `tokenizer.model` holds only ranks, so special tokens are known by rule: a block of
-ids after the ranks, where some have names and all others are reserved and numbered in order. Two
-releases can share a file and differ in names.
+From Llama 3 on, `tokenizer.model` holds only ranks. The special tokens are a block of ids after the
+ranks: some have names, and all others are reserved and numbered in order. Two releases can have the
+same file but different names.
 
-Notebook 10. Sources: llama-models, models/llama3/tokenizer.py and models/llama4/tokenizer.py; the
-names of Llama 3.1 and 3.2 are those of its published tokenizer.json, where Meta's own code has
-"step_id" and "image" for two reserved ones.
+Notebook 10. Sources: llama-models, models/llama3/tokenizer.py and models/llama4/tokenizer.py. The
+names of Llama 3.1 and 3.2 are from their published tokenizer.json. Meta's own code calls two of the
+reserved tokens "step_id" and "image".
 """
 
 import os
@@ -22,9 +22,10 @@ from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN
 def _block(
     length: int, named: Mapping[int, str], *, kind: str = "", first: int = 0
 ) -> tuple[str, ...]:
-    """`length` special tokens: those `named` at their places, the others reserved.
+    """Returns the names of `length` special tokens.
 
-    Reserved ones are of a `kind` and numbered from `first`.
+    `named`: index in the block -> name. All other tokens are reserved; their names begin with
+    `kind` and are numbered from `first`.
     """
     numbers = count(first)
     names = (named.get(i) or f"{kind}reserved_special_token_{next(numbers)}" for i in range(length))
@@ -48,7 +49,7 @@ _REASONING_4 = {8: "reasoning_thinking_start", 9: "reasoning_thinking_end"}
 
 LLAMA_3 = _block(256, _NAMED_3)
 LLAMA_3_1 = _block(256, _NAMED_3_1)
-"""Also of 3.2's text models and of 3.3."""
+"""Also the special tokens of Llama 3.2's text models and of Llama 3.3."""
 LLAMA_3_2_VISION = _block(257, _NAMED_3_1 | {5: "step_id", 256: "image"})
 LLAMA_4 = (
     *_block(16, dict(enumerate(_TEXT_4)), kind="text_post_train_"),
@@ -66,43 +67,44 @@ SPECIAL_TOKENS: Mapping[str, tuple[str, ...]] = MappingProxyType({
 
 N_RANKS: Mapping[str, int] = MappingProxyType(
     {name: 200_000 if name == "llama-4" else 128_000 for name in SPECIAL_TOKENS})
-"""How many ranks the tokenizer.model of each generation has."""
+"""The number of ranks in the tokenizer.model of each generation."""
 
 
 def llama_3(
     path: str | os.PathLike, *, special_tokens: tuple[str, ...] = LLAMA_3_1,
     n_ranks: int = N_RANKS["llama-3"]
 ) -> Tokenizer:
-    """The tokenizer of a rank file of Llama 3 to 3.3.
+    """Returns the tokenizer of a rank file of Llama 3 to 3.3.
 
-    Give LLAMA_3 for the names of 3.0, LLAMA_3_2_VISION for <|image|>. `n_ranks`: how many ranks the
-    file must have; give it for a smaller one of your own. Raises ValueError if it has others.
+    `special_tokens`: give LLAMA_3 for the names of 3.0, or LLAMA_3_2_VISION for <|image|>.
+    `n_ranks`: how many ranks the file must have; give it for a smaller file of your own.
+    Raises ValueError if the file has another number of ranks.
     """
     return Tokenizer.load(path, special_tokens=special_tokens, pattern=LLAMA3_PATTERN,
                           n_ranks=n_ranks)
 
 
 def llama_4(path: str | os.PathLike, *, n_ranks: int = N_RANKS["llama-4"]) -> Tokenizer:
-    """The tokenizer of a rank file of Llama 4, which must have `n_ranks` ranks."""
+    """Returns the tokenizer of a rank file of Llama 4, which must have `n_ranks` ranks."""
     return Tokenizer.load(path, special_tokens=LLAMA_4, pattern=LLAMA4_PATTERN, n_ranks=n_ranks)
 
 
 def load(
     path: str | os.PathLike, generation: str, *, n_ranks: int | None = None
 ) -> Tokenizer | SentencePiece:
-    """The tokenizer of the tokenizer.model that was released with a generation.
+    """Returns the tokenizer of the tokenizer.model that was released with a generation.
 
-    A generation is a name such as "llama-2" or "llama-3.1". `n_ranks`: how many ranks a rank file
-    must have, by default those that were released.
+    `generation`: a name such as "llama-2" or "llama-3.1". `n_ranks`: how many ranks a rank file
+    must have, by default as many as the released file.
 
-    Raises ValueError if the generation is not known, or if the file is not of its kind or has
+    Raises ValueError for an unknown generation, and for a file that is of another kind or has
     another number of ranks.
     """
     if generation in ("llama-1", "llama-2"):
         return SentencePiece.load(path)
     if generation not in SPECIAL_TOKENS:
-        raise ValueError(f"a generation is one of llama-1, llama-2, {', '.join(SPECIAL_TOKENS)}; "
-                         f"got {generation!r}")
+        raise ValueError("a generation must be one of llama-1, llama-2, "
+                         f"{', '.join(SPECIAL_TOKENS)}; got {generation!r}")
     n_ranks = N_RANKS[generation] if n_ranks is None else n_ranks
     if generation == "llama-4":
         return llama_4(path, n_ranks=n_ranks)

@@ -1,11 +1,11 @@
-"""SentencePiece BPE: text <-> ids over characters, not bytes: the tokenizer of Llama 1 and 2.
+"""SentencePiece BPE, the tokenizer of Llama 1 and 2: text <-> ids over characters, not bytes.
 
-A blank is written "▁" and belongs to the word after it, and the text gets one in front. The
-neighbors whose concatenation is the piece of the highest score merge first; a character that is no
-piece becomes its UTF-8 bytes.
+A space is written "▁" and belongs to the word after it, and a text gets a space in front. Of all
+neighbors, the pair that makes the piece with the highest score merges first. A character that is
+not a piece becomes its UTF-8 bytes.
 
-Training is in `piece_training`, what makes encoding fast in `piece_words`; its two files are in
-`sentencepiece_file` and `tokenizer_bin`.
+`piece_training` learns the pieces, and `piece_words` makes encoding fast. `sentencepiece_file` and
+`tokenizer_bin` read and write its two kinds of files.
 
 Notebook 10. Llama 1 and 2. Source: Kudo and Richardson, arXiv:1808.06226.
 """
@@ -30,15 +30,16 @@ from llama_from_scratch.tokenizer.special_tokens import SpecialNames, names_allo
 from llama_from_scratch.tokenizer.split import without_surrogates
 
 Prefix = Literal["always", "if missing", "first if missing", "never"]
-"""Where a blank is put in front: of all text between special tokens; of each such text that does
-not begin with one; of the first of these only; or nowhere."""
+"""Where a space is put in front. "always": before each text between special tokens. "if missing":
+before each such text that does not begin with a space. "first if missing": the same, but only for
+the first such text."""
 
 
 class SentencePiece(EncodesBatches, Prompted):
     """Text to ids and back, from `pieces` in the order of their ids.
 
-    Raises ValueError if a piece is empty, double or of no known kind, if there is not one unknown
-    piece, or if there are bytes but not all 256.
+    Raises ValueError if a piece is empty, occurs twice or is of an unknown kind, if there is not
+    exactly one unknown piece, or if some of the 256 bytes are pieces and others are not.
     """
 
     def __init__(
@@ -74,16 +75,16 @@ class SentencePiece(EncodesBatches, Prompted):
 
     @classmethod
     def train(cls, text: str | Iterable[str], vocab_size: int) -> "SentencePiece":
-        """A tokenizer whose `vocab_size` pieces are learned from `text` or texts (`learn_pieces`).
+        """Returns a tokenizer with `vocab_size` pieces, learned from one or more texts.
 
-        Raises ValueError if `vocab_size` has no room for what is not learned, or if the text runs
-        out of pairs before it is reached.
+        See `learn_pieces`. Raises ValueError if `vocab_size` has no room for the pieces that are
+        not learned, or if the text has no pairs left before `vocab_size` is reached.
         """
         return cls(learn_pieces(text, vocab_size))
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are."""
+        """The number of ids."""
         return len(self.pieces)
 
     @property
@@ -98,20 +99,21 @@ class SentencePiece(EncodesBatches, Prompted):
 
     def _special_id(self, name: str) -> int:
         if name not in self.special_ids:
-            raise ValueError(f"this needs the control piece {name!r}, and the vocabulary has "
-                             f"{list(self.special_ids)}; load a vocabulary that has it, or name "
-                             "another as bos and eos")
+            raise ValueError(f"this needs the control piece {name!r}; the vocabulary has "
+                             f"{list(self.special_ids)}. Load a vocabulary that has it, or give "
+                             "other names as bos and eos")
         return self.special_ids[name]
 
     def encode(
         self, text: str, *, bos: bool = False, eos: bool = False,
         allowed_special: SpecialNames = frozenset(), disallowed_special: SpecialNames = frozenset(),
     ) -> list[int]:
-        """The ids of `text`, with bos_id before and eos_id after if asked for.
+        """Returns the ids of `text`, with bos_id in front if `bos`, and eos_id at the end if `eos`.
 
-        A special string such as "<s>" inside `text` is ordinary text, as users may type it, unless
-        `allowed_special` has it: then it becomes its id. One that `disallowed_special` has raises
-        ValueError; "all" there means all that are not allowed. Lone surrogates become U+FFFD.
+        A special string such as "<s>" inside `text` is ordinary text, because users may type it. If
+        it is in `allowed_special`, it becomes its id. Raises ValueError if it is in
+        `disallowed_special`; "all" there means all that are not allowed. Lone surrogates become
+        U+FFFD.
         """
         allowed = names_allowed(text, self.special_ids, allowed_special=allowed_special,
                                 disallowed_special=disallowed_special)
@@ -140,7 +142,7 @@ class SentencePiece(EncodesBatches, Prompted):
             else:
                 ids += self._words.encode(part)
         if self._byte_ids is None:
-            # neighboring characters without a piece are one unknown piece
+            # Neighboring characters without a piece become one unknown piece together.
             ids = [i for before, i in pairwise([-1, *ids]) if not before == i == self.unknown_id]
         return ids
 
@@ -157,7 +159,7 @@ class SentencePiece(EncodesBatches, Prompted):
                 return False
 
     def _encode_known(self, word: str) -> tuple[int, ...]:
-        """The ids of a word of known characters: merge, then look up what is left."""
+        """Returns the ids of a word of known characters: merges, then looks the parts up."""
         ids: list[int] = []
         for part in merge_but_runs(word, self._ranks, n_run=self.n_run):
             if (found := self._id_of.get(part)) is None:
@@ -172,20 +174,20 @@ class SentencePiece(EncodesBatches, Prompted):
         return [self._byte_ids[value] for value in text.encode()]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of `ids`; those of two halves join to those of the whole, as a stream needs.
+        """Returns the bytes of `ids`. Decoding parts of `ids` and joining the bytes gives the same.
 
-        So the blank in front stays; control pieces are b"". Raises ValueError at an id that the
-        vocabulary does not have.
+        For this the space in front stays. Control pieces give b"". Raises ValueError for an id
+        outside the vocabulary.
         """
         return join_bytes(self._data_of, ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, without the blank in front; bytes that are not UTF-8 become U+FFFD."""
+        """Returns the text of `ids` without the space in front; non-UTF-8 bytes become U+FFFD."""
         ids = list(ids)
         if self._control.isdisjoint(ids):
             text = decoded(self.decode_bytes(ids))
         else:
-            # Bytes on both sides of a control piece make no character together.
+            # Bytes before and after a control piece must not become one character.
             runs = groupby(ids, self._control.__contains__)
             texts = (decoded(self.decode_bytes(run)) for is_control, run in runs if not is_control)
             text = "".join(texts)
@@ -195,11 +197,11 @@ class SentencePiece(EncodesBatches, Prompted):
     def save(self, path: str | os.PathLike) -> None:
         """Writes SentencePiece's tokenizer.model.
 
-        Raises ValueError for a prefix that its format cannot say.
+        Raises ValueError for a prefix that the format cannot describe.
         """
         if self.prefix not in ("always", "never"):
-            raise ValueError("a tokenizer.model puts a blank in front always or never, got "
-                             f"prefix={self.prefix!r}; write a tokenizer.json, or make the "
+            raise ValueError("a tokenizer.model puts a space in front always or never; got "
+                             f"prefix={self.prefix!r}. Write a tokenizer.json, or make the "
                              "tokenizer with another prefix")
         model = sentencepiece_file.ModelFile(
             pieces=self.pieces, has_prefix=self.prefix == "always", bos=self.bos, eos=self.eos)
@@ -208,10 +210,10 @@ class SentencePiece(EncodesBatches, Prompted):
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "SentencePiece":
-        """The tokenizer of a SentencePiece tokenizer.model.
+        """Returns the tokenizer of a SentencePiece tokenizer.model.
 
-        Raises ValueError if the file is damaged, or of a kind that no Llama has: another model than
-        BPE, text that is normalized first, unused pieces.
+        Raises ValueError if the file is damaged, or if no Llama uses its kind: a model other than
+        BPE, normalization, unused pieces.
         """
         data = read_bytes(path, need="a tokenizer needs a SentencePiece model")
         try:
@@ -225,19 +227,22 @@ class SentencePiece(EncodesBatches, Prompted):
     def save_llama2c(self, path: str | os.PathLike) -> None:
         """Writes llama2.c's tokenizer.bin.
 
-        Raises ValueError unless ids 0 to 258 are those of Llama: specials, then bytes.
+        Raises ValueError unless ids 0 to 258 are as in Llama: special tokens, then bytes.
         """
         if not tokenizer_bin.is_laid_out_for_bin(self.pieces) or self.prefix != "always":
-            raise ValueError("a tokenizer.bin has <unk>, <s>, </s> and then the 256 bytes as first "
-                             "pieces, and a blank always in front; got "
+            raise ValueError("a tokenizer.bin must have <unk>, <s>, </s> and then the 256 bytes as "
+                             "first pieces, and always a space in front; got "
                              f"{[piece.text for piece in self.pieces[:5]]} and "
-                             f"prefix={self.prefix!r}")
+                             f"prefix={self.prefix!r}. Write another format")
         with replacing_file(path) as unfinished:
             unfinished.write_bytes(tokenizer_bin.to_bytes(self.pieces))
 
     @classmethod
     def load_llama2c(cls, path: str | os.PathLike) -> "SentencePiece":
-        """The tokenizer of llama2.c's tokenizer.bin. Raises ValueError if the file is damaged."""
+        """Returns the tokenizer of llama2.c's tokenizer.bin.
+
+        Raises ValueError if the file is damaged.
+        """
         records = tokenizer_bin.read_records(path)
         try:
             pieces = [tokenizer_bin.piece_of(i, *record) for i, record in enumerate(records)]
@@ -247,15 +252,15 @@ class SentencePiece(EncodesBatches, Prompted):
                              "Export it again") from None
 
     def __reduce__(self):
-        # a copy starts with an empty memory
+        # a copy starts with an empty cache
         make = partial(type(self), prefix=self.prefix, bos=self.bos, eos=self.eos)
         return make, (self.pieces,), {"prompting": self.prompting}
 
 
 def decoded(data: bytes) -> str:
-    """The text of bytes, with one U+FFFD for each that is not UTF-8."""
+    """Returns the text of bytes, with one U+FFFD for each byte that is not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:
-        # One U+FFFD for each byte: other decoders have one for several bytes that begin a letter.
+        # One U+FFFD per byte; Python's own "replace" gives one for several bytes of a cut letter.
         return re.sub("[\udc80-\udcff]", "\ufffd", data.decode("utf-8", "surrogateescape"))

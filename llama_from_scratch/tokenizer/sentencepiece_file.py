@@ -1,4 +1,4 @@
-"""SentencePiece's tokenizer.model, read and written: pieces, and the settings of the tokenizer.
+"""Reads and writes SentencePiece's tokenizer.model: pieces, and the settings of the tokenizer.
 
 Notebook 10. Llama 1 and 2. Source: google/sentencepiece, src/sentencepiece_model.proto.
 """
@@ -13,7 +13,7 @@ _BPE = 2  # among the trainer's model types
 
 
 class ModelFile(NamedTuple):
-    """What a tokenizer.model holds. `has_prefix`: text gets a blank in front."""
+    """The content of a tokenizer.model. `has_prefix`: text gets a space in front."""
 
     pieces: Sequence[Piece]
     has_prefix: bool
@@ -22,7 +22,7 @@ class ModelFile(NamedTuple):
 
 
 def to_bytes(model: ModelFile) -> bytes:
-    """The bytes of a tokenizer.model."""
+    """Returns the bytes of a tokenizer.model."""
     return b"".join([
         *(field(1, _piece(piece)) for piece in model.pieces),
         field(2, b"".join(_trainer(model))),
@@ -60,10 +60,10 @@ def _normalizer(model: ModelFile) -> Iterator[bytes]:
 
 
 def from_bytes(data: bytes) -> ModelFile:
-    """What a tokenizer.model holds.
+    """Returns the content of a tokenizer.model.
 
-    Raises ValueError if it is damaged, or of a kind that no Llama has: another model than BPE, text
-    that is normalized first.
+    Raises ValueError if it is damaged, or if no Llama uses its kind: a model other than BPE, or
+    normalization.
     """
     pieces: list[Piece] = []
     trainer: dict[int, int | bytes | float] = {}
@@ -81,43 +81,44 @@ def from_bytes(data: bytes) -> ModelFile:
         else:
             normalizer |= fields(value, {2: bytes, 3: int, 4: int, 5: int})
     if not pieces:
-        raise ValueError("it has no pieces; give the tokenizer.model of a Llama 1 or 2")
-    # They follow the pieces, so a file that was cut between two records lacks them.
+        raise ValueError("it must have pieces and has none. Give the tokenizer.model of a Llama 1 "
+                         "or 2")
+    # The settings follow the pieces, so a file that was cut between two records lacks them.
     if not {2, 3} <= numbers or len(pieces) < trainer.get(4, 0):
-        raise ValueError(f"it has pieces, then the settings of the trainer, which count "
+        raise ValueError(f"it must have pieces, then the settings of the trainer, which count "
                          f"{trainer.get(4, 'them')}, and of the normalizer; got {len(pieces)} "
-                         f"pieces and {len(numbers) - 1} of the two settings; the file lost a "
-                         "part, download it again")
+                         f"pieces and {len(numbers) - 1} of the two settings. The file lost a "
+                         "part: download it again")
     has_bytes = any(piece.kind == Kind.BYTE for piece in pieces)
     rules = {
         f"the model is BPE, type {_BPE}, got type {trainer.get(3, 1)}": trainer.get(3, 1) == _BPE,
-        "a blank belongs to the word after it, got treat_whitespace_as_suffix":
+        "a space belongs to the word after it, got treat_whitespace_as_suffix":
             not trainer.get(24, 0),
         f"unk_surface is {UNKNOWN_TEXT!r}":
             trainer.get(44, UNKNOWN_TEXT.encode()) == UNKNOWN_TEXT.encode(),
         "byte_fallback is on where bytes are": trainer.get(35, 0) == has_bytes,
         f"text is not normalized, got a table of {len(normalizer.get(2, b''))} bytes":
             not normalizer.get(2),
-        "blanks are kept, got remove_extra_whitespaces": not normalizer.get(4, 1),
-        "blanks are written ▁, got escape_whitespaces off": normalizer.get(5, 1),
+        "spaces are kept, got remove_extra_whitespaces": not normalizer.get(4, 1),
+        "spaces are written ▁, got escape_whitespaces off": normalizer.get(5, 1),
     }
     if broken := [rule for rule, is_kept in rules.items() if not is_kept]:
-        raise ValueError(f"in the models of Llama {'; '.join(broken)}; give the tokenizer.model of "
+        raise ValueError(f"in the models of Llama {'; '.join(broken)}. Give the tokenizer.model of "
                          "a Llama 1 or 2")
     return ModelFile(pieces=pieces, has_prefix=bool(normalizer.get(3, 1)),
                      bos=text_of(trainer.get(46, b"<s>")), eos=text_of(trainer.get(47, b"</s>")))
 
 
 def text_of(data: bytes) -> str:
-    """The text of a piece in a file. Raises ValueError if it is not UTF-8."""
+    """Returns the text of a piece in a file. Raises ValueError if it is not UTF-8."""
     try:
         return data.decode()
     except UnicodeDecodeError:
-        raise ValueError(f"a piece is UTF-8, got {data[:40]!r}; the file is damaged") from None
+        raise ValueError(f"a piece must be UTF-8; got {data[:40]!r}. The file is damaged") from None
 
 
 def _kind(value: int, i: int) -> Kind:
     if value not in list(Kind):
-        raise ValueError(f"the kind of a piece is 1 to 6, got {value} for piece {i}; the file is "
-                         "damaged")
+        raise ValueError(f"the kind of a piece must be 1 to 6; got {value} for piece {i}. The file "
+                         "is damaged")
     return Kind(value)

@@ -1,8 +1,8 @@
-"""What makes encoding fast: the ids of words are remembered, and most words have occurred before.
+"""Fast encoding: the ids of words are cached, and most words have occurred before.
 
-A text is cut into pre-tokens, and the ids of each are computed once. Text beyond ASCII is first cut
-at blanks, because finding a whole word again is faster than splitting it again: `regex` does not
-have the speed of `re`.
+A text is cut into pre-tokens, and the ids of each are computed once. Text with characters beyond
+ASCII is first cut at spaces, because looking a whole word up is faster than splitting it again with
+`regex`, which is slower than `re`.
 
 Notebook 10. All generations.
 """
@@ -17,9 +17,9 @@ _MEMO_CHARS = 64
 
 
 class Memo(dict):
-    """A memory of `compute` for at most 131,072 texts of at most 64 characters.
+    """A cache of `compute` for at most 131,072 texts of at most 64 characters.
 
-    When it is full, it forgets all of them.
+    When it is full, it is emptied.
     """
 
     def __init__(self, compute: Callable[[str], tuple[int, ...]]):
@@ -35,7 +35,7 @@ class Memo(dict):
 
 
 class WordCache:
-    """Gives the ids of a text: those of each of its pre-tokens, in a row."""
+    """Encodes text by joining the cached ids of its pre-tokens."""
 
     def __init__(self, split: Splitter, encode_pretoken: Callable[[str], tuple[int, ...]]):
         self._split = split
@@ -43,7 +43,7 @@ class WordCache:
         self._ids_after_blank = Memo(lambda word: self._encode_pretokens(" " + word))
 
     def encode(self, text: str) -> list[int]:
-        """The ids of `text`, in which all special strings are ordinary text."""
+        """Returns the ids of `text`, in which all special strings are ordinary text."""
         ids: list[int] = []
         for lines in self._split.lines(text):
             if lines.isascii():

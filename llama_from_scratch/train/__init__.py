@@ -1,11 +1,11 @@
 """Text -> parameters: data, loss, optimizer, schedule and the loop that joins them.
 
 data  loss  optimizer  schedule  loop        one run
-protocols  parts  records  resume            its parts, what it leaves, how it is resumed
-space                                        what it takes of memory and disk
-progress                                     how far it is, in a terminal
+protocols  parts  records  recorded  resume  the run's parts, its records, how it is resumed
+space                                        the memory and disk that the run needs
+progress                                     a progress bar for the terminal
 mini  mini_families  side_files              published checkpoints in miniature
-story_dialogs  aligned  kept                 what a mini learns from, and where it is kept
+story_dialogs  aligned  kept                 the data of a mini, and where a mini is kept
 """
 
 from llama_from_scratch.train.data import Batch as Batch

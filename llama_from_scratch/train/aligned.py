@@ -1,8 +1,8 @@
-"""Batches whose windows each begin where a document does, for answers that depend on a request.
+"""Batches in which each window begins where a document does, so that requests precede answers.
 
 A window of `data.Packed` begins anywhere, so it may hold an answer without its request. Here the
-request comes before its answer in every window; the price is that the ends of long documents are
-seen less often than their beginnings.
+request comes before its answer in every window. In return, the ends of long documents occur less
+often than their beginnings.
 
 Notebooks 18 and 19.
 """
@@ -25,7 +25,7 @@ class Aligned:
         self._start_of = np.repeat(self._starts, lengths)
 
     def batch(self, step: int, *, batch_size: int, seq_len: int, seed: int) -> Batch:
-        """The batch of a step, drawn from the seed and the step's number."""
+        """Returns the batch of a step, drawn from the seed and the step's number."""
         starts = self._starts[self._starts + seq_len < len(self._ids)]
         picks = np.random.default_rng([seed, step]).choice(starts, batch_size)
         where_BT = picks[:, None] + np.arange(seq_len)

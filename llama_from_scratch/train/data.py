@@ -1,9 +1,9 @@
 """From files to batches: documents between special tokens, joined to one stream, cut into windows.
 
-A window may hold the end of one document and the beginning of the next. Document numbers, and
-positions that restart, keep them apart: nothing is padded, and no token attends to another
-document. Which windows make up a batch depends on the seed and the step alone, so a run resumed at
-step k gets the batches of the uninterrupted run.
+A window may hold the end of one document and the beginning of the next. Document numbers and
+restarting positions keep them apart: nothing is padded, and no token attends to another document.
+The windows of a batch depend only on the seed and the step, so a run resumed at step k gets the
+batches of the uninterrupted run.
 
 Notebook 17. Document mask: Llama 3, arXiv:2407.21783, section 3.2.
 """
@@ -23,20 +23,20 @@ from llama_from_scratch.foreign import opened, plain
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
 IGNORE = -100
-"""The target of a token whose successor belongs to another document: it is not learned from."""
+"""The target of a token whose successor belongs to another document. It adds no loss."""
 
 
 def read_documents(
     path: str | Path, *, separator: str | None = None, suffixes: Collection[str] | None = None,
     on_skip: Callable[[Path, str], object] | None = None,
 ) -> list[str]:
-    """The documents in a text file, or in all files below a folder in order of their paths.
+    """Returns the documents in a text file, or in all files below a folder in order of their paths.
 
-    A file is one document; with a `separator`, such as "\\n\\n" for blank lines, each piece between
-    separators is one. Line ends become "\\n". White space around a document is cut off, and empty
-    documents are left out. `suffixes`, such as {".py", ".md"}, chooses files of a folder; hidden
-    files and folders (".git") are never read. A file that is not UTF-8 raises ValueError with the
-    byte; with `on_skip(file, reason)` it is reported there and left out.
+    A file is one document. With a `separator`, such as "\\n\\n" for blank lines, each piece between
+    separators is one document. Line ends become "\\n". White space around a document is removed,
+    and empty documents are left out. `suffixes`, such as {".py", ".md"}, chooses files of a folder.
+    Hidden files and folders (".git") are never read. A file that is not UTF-8 raises ValueError
+    with the byte; with `on_skip(file, reason)`, that is called instead and the file is left out.
     Raises ValueError if no text remains.
     """
     path = Path(path)
@@ -46,8 +46,8 @@ def read_documents(
     files = list(_files(path, suffixes)) if path.is_dir() else [path]
     if not files:
         wanted = f" ending in {' or '.join(sorted(suffixes))}" if suffixes else ""
-        raise ValueError(f"the folder {path} has no files{wanted} below it. "
-                         "Choose another folder, or other suffixes")
+        raise ValueError(f"training needs text files; the folder {path} has no files{wanted} below "
+                         "it. Choose another folder, or other suffixes")
     documents = []
     for file in files:
         try:
@@ -60,7 +60,7 @@ def read_documents(
         documents += [part.strip() for part in (text.split(separator) if separator else [text])]
     documents = [document for document in documents if document]
     if not documents:
-        raise ValueError(f"training needs text, and {path} holds none but white space. "
+        raise ValueError(f"training needs text, and {path} contains only white space. "
                          "Choose another file or folder")
     return documents
 
@@ -74,12 +74,12 @@ def _files(folder: Path, suffixes: Collection[str] | None) -> Iterator[Path]:
 
 
 _PIPES_OF_OURS = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
-"""Paths of what this process was started with, such as `cat a.txt |` or `<(cat a.txt)`. They end
-with their writer, where another pipe may wait forever for one."""
+"""Paths of pipes that this process was started with, such as `cat a.txt |` or `<(cat a.txt)`. These
+pipes end when their writer does. Another pipe may wait forever for a writer."""
 
 
 def read_text(file: str | Path) -> str:
-    """The text of one file, with every line end made "\\n" and without a byte-order mark.
+    """Returns the text of one file, with "\\n" for every line end and without a byte-order mark.
 
     Raises ValueError naming the first byte that is not UTF-8.
     """
@@ -98,13 +98,14 @@ def read_text(file: str | Path) -> str:
 
 
 def split_validation(documents: Sequence[str], *, fraction: float) -> tuple[list[str], list[str]]:
-    """The documents to train on, and the last `fraction` of them, at least one, for validation.
+    """Returns the documents to train on and the documents to validate on.
 
-    A single document is cut in two, at the end of a line if there is one near.
+    The latter are the last `fraction` of the documents, at least one. A single document is cut in
+    two, at the end of a line if there is one nearby.
     Raises ValueError if a part is empty.
     """
     if not 0 < fraction < 1:
-        raise ValueError(f"the fraction for validation must lie between 0 and 1; got {fraction}")
+        raise ValueError(f"the fraction for validation must be between 0 and 1; got {fraction}")
     if len(documents) > 1:
         n_kept = min(max(len(documents) - round(len(documents) * fraction), 1), len(documents) - 1)
         return list(documents[:n_kept]), list(documents[n_kept:])
@@ -113,18 +114,18 @@ def split_validation(documents: Sequence[str], *, fraction: float) -> tuple[list
     line_end = text.find("\n", cut, cut + 1000)
     cut = cut if line_end < 0 else line_end + 1
     if not text[:cut].strip() or not text[cut:].strip():
-        raise ValueError("there must be text to learn from and text to be judged by; got one "
-                         f"document of {len(text)} characters, of which one part would be empty. "
-                         "Give more text, or train without validation")
+        raise ValueError("training and validation both need text; got one document of "
+                         f"{len(text)} characters, and one part of it would be empty. Give more "
+                         "text, or train without validation")
     return [text[:cut]], [text[cut:]]
 
 
 @record
 class Batch:
-    """B windows of T tokens, each token with the one that follows it as its target.
+    """B windows of T tokens; the target of each token is the token that follows it.
 
-    `targets` are `IGNORE` at the end of a document. `documents` number the documents of a window
-    from 0; `positions` count from 0 at each document's first token in the window.
+    `targets` are `IGNORE` at the end of a document. `documents` numbers the documents of a window
+    from 0. `positions` counts from 0 at each document's first token in the window.
     """
 
     ids: Int[Tensor, "B T"]
@@ -134,14 +135,14 @@ class Batch:
 
     @property
     def n_targets(self) -> int:
-        """How many tokens are learned from."""
+        """The number of targets that are not `IGNORE`."""
         return int((self.targets != IGNORE).sum())
 
     def to(self, device: torch.device | str) -> "Batch":
         return self._each(lambda x: x.to(device))
 
     def split(self, n_rows: int) -> list["Batch"]:
-        """Micro-batches of `n_rows` rows; the last may have fewer."""
+        """Returns micro-batches of `n_rows` rows. The last may have fewer."""
         return [self._each(lambda x, i=i: x[i : i + n_rows])
                 for i in range(0, len(self.ids), n_rows)]
 
@@ -153,10 +154,10 @@ class Batch:
 class Packed:
     """Documents as one stream of tokens, each between begin-of-text and end-of-text.
 
-    `n_documents`, `n_tokens` (special ones included) and `n_bytes` (of UTF-8 text) are its sizes.
-    Equal streams have equal `digest`s, and different streams have different ones. A token takes two
-    bytes of memory if the vocabulary has at most 65,536 tokens, otherwise four.
-    Raises ValueError if there is no text at all, or the tokenizer has no begin-of-text or
+    `n_documents`, `n_tokens` (special tokens included) and `n_bytes` (of UTF-8 text) are its sizes.
+    Equal streams have equal `digest`s, and different streams have different digests. A token takes
+    two bytes of memory if the vocabulary has at most 65,536 tokens, otherwise four.
+    Raises ValueError if there is no text at all, or if the tokenizer has no begin-of-text or no
     end-of-text.
     """
 
@@ -165,8 +166,8 @@ class Packed:
         parts = [np.array(tokenizer.encode(document, bos=True, eos=True), dtype)
                  for document in documents]
         if not any(len(part) > 2 for part in parts):
-            raise ValueError(f"a stream needs text to learn from; got {len(parts)} documents, "
-                             "all of them empty")
+            raise ValueError(f"a stream needs text; got {len(parts)} documents, all of them empty. "
+                             "Give a document with text")
         self.tokenizer = tokenizer
         self._ids = np.concatenate(parts)
         self._starts = np.cumsum([0] + [len(part) for part in parts[:-1]])
@@ -179,12 +180,12 @@ class Packed:
         self.digest = hashlib.sha256(self._ids.tobytes() + self._starts.tobytes()).hexdigest()
 
     def batch(self, step: int, *, batch_size: int, seq_len: int, seed: int) -> Batch:
-        """The batch of a step: a function of these numbers and of the stream, and of nothing else.
+        """Returns the batch of a step, which depends only on these numbers and the stream.
 
         An epoch visits each of its windows once, in an order drawn from the seed and the epoch's
-        number; batches run on from one epoch into the next. The stream is rarely a whole number of
-        windows. Each epoch leaves out a different remainder of less than a window, part of it at
-        the beginning and part at the end.
+        number. A batch may hold the end of one epoch and the beginning of the next. The stream is
+        rarely a whole number of windows. Each epoch leaves out a different remainder of less than a
+        window, part of it at the beginning and part at the end.
         """
         n_windows, n_spare = divmod(self._n_predicted(seq_len), seq_len)
         epochs, places = np.divmod(np.arange(step * batch_size, (step + 1) * batch_size), n_windows)
@@ -196,9 +197,9 @@ class Packed:
         return self._windows(np.concatenate(rows), seq_len)
 
     def in_order(self, *, batch_size: int, seq_len: int) -> Iterator[Batch]:
-        """All windows from the first to the last, every token of every document predicted once.
+        """Yields all windows from the first to the last, which predict each token once.
 
-        What is left at the end makes a last batch of one shorter window.
+        The remainder at the end is a last batch of one shorter window.
         """
         n_windows, n_spare = divmod(self._n_predicted(seq_len), seq_len)
         for first in range(0, n_windows, batch_size):
@@ -208,13 +209,13 @@ class Packed:
             yield self._windows(np.array([n_windows * seq_len]), n_spare)
 
     def n_bytes_in(self, targets: Int[Tensor, "B T"]) -> int:
-        """How many bytes of text the targets represent; special and ignored ones have none."""
+        """Returns how many bytes of text the targets have; special and ignored ones have none."""
         return int(self._bytes_of[targets[targets != IGNORE].cpu()].sum())
 
     def _n_predicted(self, seq_len: int) -> int:
-        """How many tokens have a successor. Raises ValueError if that does not fill one window."""
+        """Returns how many tokens have a successor. Raises ValueError if they fill no window."""
         if seq_len < 2:
-            raise ValueError("a window holds a token and what follows, so seq_len is at least 2; "
+            raise ValueError("a window holds at least 2 tokens, so seq_len must be at least 2; "
                              f"got {seq_len}")
         if self.n_tokens - 1 < seq_len:
             raise ValueError(f"a window of seq_len={seq_len} needs {seq_len + 1} tokens, "

@@ -1,7 +1,7 @@
-"""Folders that are kept between calls, each under a digest of everything that it was made from.
+"""Folders that are kept between calls, each named by a digest of everything it was made from.
 
-A folder's name has two digests, the key's and that of its files. So a change of anything that it
-was made from asks for another folder, and one whose files were damaged is removed.
+A folder's name has two digests: the key, and the digest of its files. If anything that it was made
+from changes, the key is another one. A folder with damaged files is removed.
 """
 
 import contextlib
@@ -16,17 +16,17 @@ _DIGITS = 32
 
 
 def key_of(*parts: str) -> str:
-    """The key of a folder that is made from these texts."""
+    """Returns the key of a folder that is made from these texts."""
     return digest(*parts)[:_DIGITS]
 
 
 def find(cache: Path, key: str) -> Path | None:
-    """The folder for a key whose files are those that its name promises, or None.
+    """Returns the folder for a key if its files have the digest in its name, otherwise None.
 
-    One whose files are not is removed.
+    A folder with other files is removed.
     """
     for folder in sorted(cache.glob(f"{key}-*")):
-        # If another process removed it first, it is as if it were not there.
+        # Another process may remove it first.
         with contextlib.suppress(OSError):
             if folder.name == f"{key}-{_content(folder)}":
                 return folder
@@ -35,10 +35,10 @@ def find(cache: Path, key: str) -> Path | None:
 
 
 def keep(cache: Path, key: str, *, make: Callable[[Path], None]) -> None:
-    """Keeps under `key` the folder that `make(path)` writes. Raises OSError where the disk refuses.
+    """Keeps the folder that `make(path)` writes under `key`. Raises OSError if that fails.
 
-    Several processes may do so at once: each writes a folder of its own and then renames it to the
-    same name, or leaves that of the first one. What a killed process left half made goes first.
+    Several processes may do so at once. Each writes a folder of its own and then renames it, unless
+    another process has kept its folder first. What a killed process left behind is removed first.
     """
     cache.mkdir(parents=True, exist_ok=True)
     with scratch_folder(cache) as scratch:

@@ -1,9 +1,9 @@
-"""The loop that learns: read a batch, predict each next token, follow the gradient of the error.
+"""The training loop: read a batch, predict each next token, step against the loss's gradient.
 
-Everything that decides the numbers is in a `TrainConfig`, the model and the data; the batch and the
-learning rate follow from the step's number, so nothing is random here and a resumed run repeats the
-uninterrupted one bit for bit. The loss is one sum over one count, however the batch is divided.
-What a step consists of are `TrainParts`, which can be wrapped or exchanged one by one.
+The model, the data and a `TrainConfig` decide all numbers. The batch and the learning rate follow
+from the step's number, so nothing is random here, and a resumed run repeats the uninterrupted one
+bit for bit. The loss is one sum divided by one count, however the batch is divided. A step consists
+of `TrainParts`, which can be wrapped or exchanged one by one.
 
 Notebook 17. Source: arXiv:2302.13971, section 2.3 (optimizer and schedule of Llama 1, kept since).
 """
@@ -48,22 +48,22 @@ def train(
 ) -> History:
     """Trains `model` in place, on the device it is on, and returns what happened at each step.
 
-    `folder` receives a checkpoint every `config.checkpoint_every` steps and at the end, and no
-    other process may write there meanwhile. With `is_resumed` the run saved there goes on: the same
+    `folder` receives a checkpoint every `config.checkpoint_every` steps and at the end. No other
+    process may write there meanwhile. With `is_resumed`, the run saved there continues. The same
     model config, `config` and data give the same losses as if it had never stopped, bit for bit on
-    a CPU with as many threads (a GPU may add in another order from run to run). With another
-    `n_steps` it goes on to that one, from here on with the learning rates of a run of that length;
-    how often it saves and validates may change as well. `on_step` is called after every step, and
-    may raise KeyboardInterrupt to end the run; at any other error the steps so far are saved. An
-    interrupt (Ctrl-C, or the notebook's stop button) ends the step in progress, saves a checkpoint
-    and returns; a second one leaves at once and saves nothing.
-    `parts`: the loss, the optimizer and the steps in between, by default those of the course.
-    `source`: what is saved with the run for whoever resumes it, as JSON; see `resume.read`.
+    a CPU with as many threads. (A GPU may add in another order from run to run.) With another
+    `n_steps`, the rest of the run has the learning rates of a run of that length. How often it
+    saves and validates may change as well. `on_step` is called after every step. It may raise
+    KeyboardInterrupt to end the run; after any other error, the steps so far are saved and the
+    error is raised. An interrupt (Ctrl-C, or the notebook's stop button) ends the run after the
+    step in progress, with a checkpoint. A second interrupt ends it at once and saves nothing.
+    `parts`: the parts of a step, by default the ones of the course. `source`: JSON that is saved
+    with the run, for the code that resumes it; see `resume.read`.
 
-    Raises Diverged at a loss or gradient that is not finite, before it reaches the weights or a
-    checkpoint; and before the first step ValueError if `folder` already holds a checkpoint and
-    `is_resumed` is not set, if the run there differs, naming the keys, if checkpoints cannot be
-    written there or do not fit, or if `model` or the data cannot be trained on like this.
+    Raises Diverged if a loss or gradient is not finite, before it reaches the weights or a
+    checkpoint. Raises ValueError before the first step if `folder` already holds a checkpoint and
+    `is_resumed` is not set, if the run there differs (naming the keys), if checkpoints cannot be
+    written there or do not fit, or if `model` or the data cannot be trained on.
     """
     parts = TrainParts() if parts is None else parts
     if not isinstance(model, Llama):
@@ -73,11 +73,11 @@ def train(
         raise ValueError(f"train needs data that makes batches; got a {type(data).__name__}. "
                          "From texts: Packed(documents, tokenizer)")
     if folder is not None and parts.save is resume.save and not isinstance(data, SavedData):
-        raise ValueError("a run that is saved needs data that can be told from other data, with a "
-                         "tokenizer, n_documents, n_tokens and a digest, as Packed has; got a "
-                         f"{type(data).__name__}. Train without a folder, or exchange parts.save")
+        raise ValueError("a run that is saved needs data with a tokenizer, n_documents, n_tokens "
+                         f"and a digest, such as Packed; got a {type(data).__name__}. "
+                         "Train without a folder, or exchange parts.save")
     if validation is not None:
-        next(validation.in_order(batch_size=1, seq_len=config.seq_len))  # refuses too short a text
+        next(validation.in_order(batch_size=1, seq_len=config.seq_len))  # refuses a short text
     rows = min(config.micro_batch_size or config.batch_size, config.batch_size)
     refuse_too_little_memory(
         sum(p.numel() for p in model.parameters()), device=model.device, is_built=True,
@@ -128,7 +128,7 @@ def _train(
 def _refuse_what_cannot_be_saved(
     run: resume.Run, parts: TrainParts, folder: Path, *, n_taken: int
 ) -> None:
-    """Raises ValueError before the first step for what the first save would find out."""
+    """Raises ValueError before the first step if the first save would fail."""
     if parts.save is not resume.save:
         return
     native.refuse_what_cannot_be_saved(run.model, run.data.tokenizer)
@@ -139,7 +139,7 @@ def _refuse_what_cannot_be_saved(
 
 
 def _step(run: resume.Run, parts: TrainParts, number: int, *, told: str) -> Step:
-    """One update. `told`: a sentence for the error message if it diverges."""
+    """Makes one update and returns its record. `told`: a sentence for the message of Diverged."""
     model, config = run.model, run.config
     began = time.perf_counter()
     lr = learning_rate(number, n_steps=config.n_steps, peak=config.peak_lr,
@@ -171,11 +171,11 @@ def _step(run: resume.Run, parts: TrainParts, number: int, *, told: str) -> Step
 def gradients(
     model: Llama, batch: Batch, *, micro_batch_size: int | None = None, is_bf16: bool = False
 ) -> float:
-    """Adds the gradients of the batch's loss to those the parameters hold.
+    """Adds the gradients of the batch's loss to the parameters' gradients, and returns the loss.
 
-    Returns the loss in nats per token: the sum over all targets divided by their number in the
-    whole batch. A mean of the micro-batches' means would weigh a target more, the fewer of them its
-    micro-batch has.
+    The loss is in nats per token: the sum over all targets divided by their number in the whole
+    batch. The mean of the micro-batches' means would be another number: it gives a target more
+    weight if its micro-batch has fewer targets.
     """
     return _backward(model, batch, loss=sum_of_nats, n_targets=batch.n_targets,
                      micro_batch_size=micro_batch_size, is_bf16=is_bf16).item()
@@ -194,10 +194,10 @@ def _backward(
 
 
 def bf16_pays_off(device: torch.device | str) -> bool:
-    """Whether a matrix product in bfloat16 takes at most two thirds of the time in fp32 here.
+    """Returns whether a bfloat16 matrix product takes less than 2/3 of the fp32 time here.
 
-    A probe of milliseconds. It does on GPUs and on CPUs with matrix units for it (AMX, or bf16
-    vector instructions); others emulate bfloat16.
+    The measurement takes milliseconds. The answer is yes on GPUs, and on CPUs with instructions for
+    it (AMX, or bf16 vector instructions). Other CPUs emulate bfloat16.
     """
     x, w = (torch.ones(512, 512, device=device) for _ in range(2))
     return _product_s(x.bfloat16(), w.bfloat16()) < 2 / 3 * _product_s(x, w)
@@ -231,12 +231,12 @@ def _last_good(folder: str | Path | None, n_saved: int) -> str:
 
 @contextlib.contextmanager
 def _interrupts_noted() -> Iterator[Callable[[], bool]]:
-    """Notes the first Ctrl-C only, so that it never stops an update half way.
+    """Only notes the first Ctrl-C, so that it never stops an update halfway.
 
-    The second one acts as usual.
+    The second Ctrl-C acts as usual. Yields a function that returns whether there was a first one.
     """
     noted = threading.Event()
-    # Only the main thread receives them.
+    # Only the main thread receives interrupts.
     if threading.current_thread() is not threading.main_thread():
         yield noted.is_set
         return

@@ -1,7 +1,7 @@
 """The loss: how surprised the model is by the tokens that really come next.
 
-In nats per token, a sum over one count, so that a batch may be divided in any way; and in bits per
-byte of text, by which models with different vocabularies can be compared.
+In nats per token it is one sum divided by one count, so that a batch may be divided in any way. In
+bits per byte of text, models with different vocabularies can be compared.
 
 Notebook 17.
 """
@@ -19,10 +19,10 @@ from llama_from_scratch.train.records import Evaluation
 
 
 def sum_of_nats(model: Llama, batch: Batch, *, is_bf16: bool = False) -> Float[Tensor, ""]:
-    """-log p(target), natural logarithm, summed over the targets of the batch.
+    """Returns the sum of -log p(target) over the targets of the batch, in nats.
 
-    The softmax and the sum are fp32. `is_bf16`: the matrix products of the model run in bfloat16,
-    its norms and the weights themselves stay in fp32.
+    The softmax and the sum are in fp32. `is_bf16`: the matrix products of the model run in
+    bfloat16; its norms and its weights stay in fp32.
     """
     with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=is_bf16):
         logits_BTV = model(batch.ids, positions=batch.positions, documents=batch.documents)
@@ -34,10 +34,10 @@ def sum_of_nats(model: Llama, batch: Batch, *, is_bf16: bool = False) -> Float[T
 def evaluate(
     model: Llama, data: Packed, *, batch_size: int, seq_len: int, is_bf16: bool = False
 ) -> Evaluation:
-    """How well the model predicts every token of `data` from those before it in its window.
+    """Returns how well the model predicts each token of `data` from the tokens before it.
 
-    In nats per token, which depends on the tokenizer, and in bits per byte of the text, which does
-    not. The nats of end-of-text count, although it represents no byte.
+    A token's window limits how many tokens those are. Nats per token depend on the tokenizer; bits
+    per byte of text do not. The nats of end-of-text count, although it represents no byte.
     """
     nats, n_targets, n_bytes = 0.0, 0, 0
     for batch in data.in_order(batch_size=batch_size, seq_len=seq_len):

@@ -1,13 +1,13 @@
 """Published checkpoints in miniature: a model that tells stories and chats, in every real layout.
 
-A family's mini keeps what makes it that family: RoPE, epsilon, tying, how heads share keys, the
-kind of tokenizer and its special tokens, the chat format; only its sizes are small. It is trained
-on the bundled stories, once as they are and several times as dialogs that a rule makes of them.
-Then it is kept, so that writing another layout of it takes a moment.
+A family's mini has the family's RoPE, epsilon, tying, sharing of key/value heads, kind of
+tokenizer, special tokens and chat format. Only its sizes are small. It is trained on the bundled
+stories, once as they are and several times as dialogs that a rule makes of them. The trained mini
+is kept, so that writing another layout of it takes a moment.
 
-The loss is on every token and not only on the answers: what users say here are requests and
-openings of the same stories, so it teaches the same language, and so small a model needs every
-token it gets. Notebooks 18 and 19.
+The loss is on every token and not only on the answers. What users say here are requests and
+openings of the same stories, so it teaches the same language, and a model this small needs every
+token. Notebooks 18 and 19.
 """
 
 import dataclasses
@@ -55,21 +55,21 @@ def mini(
 ) -> None:
     """Writes a family's mini to a new `folder`, with the files of a published checkpoint.
 
-    It appears whole or not at all. `format`, `dtype` and `n_shards` as in `convert`; by default the
-    dtype is that of the published weights, float16 of Llama 1 and bfloat16 of the others, and
-    float32 where a format knows no bfloat16. "gguf" makes a file instead of a folder. The first
-    mini of a family is trained for `n_steps`, by default those of TRAINING, and kept in `cache`, by
-    default `default_cache()`; `on_step` is called after each step.
+    The folder appears whole or not at all. `format`, `dtype` and `n_shards`: as in `convert`. The
+    default dtype is the published one: float16 for Llama 1 and bfloat16 for the others, or float32
+    in a format without bfloat16. "gguf" makes a file instead of a folder. The first mini of a
+    family is trained for `n_steps`, by default `TRAINING.n_steps`, and kept in `cache`, by default
+    `default_cache()`. `on_step` is called after each step.
 
     Raises ValueError for an unknown family or format, for a format that cannot hold the family, or
-    if there is something at `folder`; OSError where the disk refuses. Either leaves nothing behind.
+    if `folder` exists. Raises OSError if the disk cannot be written. Both leave nothing behind.
     """
     refuse_what_cannot_be(folder, format=format, dtype=dtype, n_shards=n_shards)
     refuse_unknown(family)
     published = PUBLISHED[family]
     if format not in published.formats:
         able = [name for name, row in PUBLISHED.items() if format in row.formats]
-        raise ValueError(f"the format {format} holds {', '.join(able)} alone; got {family}. "
+        raise ValueError(f"the format {format} can hold only {', '.join(able)}; got {family}. "
                          "Choose another format")
     with held(folder):  # from before the training, so that no other process writes there
         model, tokenizer = trained(family, n_steps=n_steps, cache=cache, on_step=on_step)
@@ -81,7 +81,7 @@ def mini(
 def _write(
     folder: str | Path, model: Llama, *, format: str, tokenizer: Any, is_packed: bool, n_shards: int
 ) -> None:
-    """Writes the checkpoint, and where a published one has more files, those as well."""
+    """Writes the checkpoint, with the additional files that a published one has."""
     settings = dict(tokenizer=tokenizer, format=format, is_packed=is_packed, n_shards=n_shards)
     if format not in SIDE_FILES:
         write(folder, model, **settings)
@@ -99,10 +99,11 @@ def trained(
     name: str, *, n_steps: int | None = None, cache: str | Path | None = None,
     on_step: Callable[[Step], object] | None = None,
 ) -> tuple[Llama, Any]:
-    """A family's mini in float32 and its tokenizer; its weights are exact in the published dtype.
+    """Returns a family's mini in float32 and its tokenizer.
 
-    Taken from `cache` if it is there, whole, and still predicts held-out stories as it did when it
-    was made; otherwise trained and kept there. Warns if the cache cannot be written.
+    Its weights are exact in the published dtype. It is taken from `cache` if it is there, whole,
+    and still predicts held-out stories as it did when it was made. Otherwise it is trained and kept
+    there. Warns if the cache cannot be written.
     """
     config, n_steps = small_config(name), TRAINING.n_steps if n_steps is None else n_steps
     training = dataclasses.replace(TRAINING, n_steps=n_steps,
@@ -115,7 +116,7 @@ def trained(
         recorded = json.loads((found / _RECORD).read_text(encoding="utf-8"))
         if _loss(model, tokenizer, held_out) == recorded["loss"]:
             return model, tokenizer
-        # The library has changed: model or tokenizer compute something else by now.
+        # The library has changed: the model or the tokenizer now computes something else.
         shutil.rmtree(found, ignore_errors=True)
     tokenizer = _tokenizer(stories, config, special_tokens=PUBLISHED[name].special_tokens)
     if (format := PUBLISHED[name].chat_format) is not None:
@@ -132,7 +133,7 @@ def trained(
 
 
 def default_cache() -> Path:
-    """Where trained minis are kept unless a caller names another folder."""
+    """Returns the folder where trained minis are kept unless a caller names another one."""
     return user_cache() / "minis"
 
 
@@ -140,9 +141,9 @@ def default_cache() -> Path:
 
 
 def _stories() -> tuple[list[str], list[str]]:
-    """Stories to learn from and stories to be judged by.
+    """Returns stories for training and stories for validation.
 
-    They are the shorter ones of a few themes, which a model learns to tell in little training.
+    They are the shorter ones of a few themes, which a model learns to tell with little training.
     """
     stories = read_documents(bundled.path("stories.txt"), separator="\n\n")
     chosen = [story for story in stories if len(story) <= _LONGEST_STORY and theme_of(story)]
@@ -160,9 +161,9 @@ def _tokenizer(
 def _documents(
     stories: Sequence[str], tokenizer: Tokenizer | SentencePiece, *, chat_format: ChatFormat | None
 ) -> list[list[int]]:
-    """The plain text; before it, where the family chats, several dialogs of each story.
+    """Returns the plain stories, after several dialogs of each story if the family chats.
 
-    Several, so that requests vary.
+    There are several, so that requests vary.
     """
     plain = [tokenizer.encode(story, bos=True, eos=True) for story in stories]
     if chat_format is None:
@@ -174,14 +175,14 @@ def _documents(
 def _train(
     model: Llama, data: Aligned, config: TrainConfig, *, on_step: Callable[[Step], object] | None
 ) -> None:
-    """Runs the course's own loop. An interrupted run raises, so that half a mini is not kept."""
+    """Runs the training loop. An interrupted run raises, so that half a mini is not kept."""
     if not train(model, data, config=config, on_step=on_step).is_complete:
         raise KeyboardInterrupt
 
 
 @torch.no_grad()
 def _loss(model: Llama, tokenizer: Tokenizer | SentencePiece, stories: Sequence[str]) -> float:
-    """Nats per token of some stories, rounded so that it is the same whenever the model is."""
+    """Returns nats per token of some stories, rounded so that an unchanged model has the same."""
     data = Aligned([tokenizer.encode(story, bos=True, eos=True) for story in stories])
     batch = data.batch(0, batch_size=4, seq_len=256, seed=0)
     return round(sum_of_nats(model, batch).item() / batch.n_targets, 2)
@@ -191,7 +192,7 @@ def _loss(model: Llama, tokenizer: Tokenizer | SentencePiece, stories: Sequence[
 
 
 def _key(config: LlamaConfig, training: TrainConfig, stories: Sequence[str], name: str) -> str:
-    """Changes with all that a mini is made from.
+    """Returns a key that changes with everything that a mini is made from.
 
     That is its data, sizes and settings, this recipe, the form of its dialogs, and PyTorch.
     """
@@ -216,5 +217,5 @@ def _keep(
         kept.keep(cache, key, make=make)
     except OSError as error:
         warnings.warn(f"the trained mini cannot be kept in {cache} ({error}), so the next call "
-                      "trains it again; make that folder writable, or name another one as cache",
+                      "trains it again; make that folder writable, or give another one as cache",
                       stacklevel=4)

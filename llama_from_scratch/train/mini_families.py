@@ -1,7 +1,7 @@
-"""What a family's mini is: which of its published checkpoints' properties it has, and its sizes.
+"""The config of each family's mini: the properties of the published checkpoints, in small sizes.
 
-A mini is 128 channels wide and 3 layers deep, where the smallest published models of these families
-have 2,048 to 8,192 channels and 16 to 80 layers. Everything that is not a size is theirs.
+A mini is 128 channels wide and 3 layers deep. The smallest published models of these families have
+2,048 to 8,192 channels and 16 to 80 layers. Everything except the sizes is the same.
 
 Notebooks 18 and 19.
 """
@@ -20,16 +20,16 @@ from llama_from_scratch.tokenizer.chat_format import ChatFormat
 
 _DIM, _N_LAYERS, _N_HEADS = 128, 3, 4
 _N_LEARNED = 1536
-"""Ids of the tokenizer in addition to special tokens."""
+"""The number of ids in the tokenizer without the special tokens."""
 
 
 @record
 class Published:
-    """What is true of a family's published checkpoints and not in their configs.
+    """Properties of a family's published checkpoints that are not in their configs.
 
-    `special_tokens`: those that follow the ids of a byte-level tokenizer; None where the tokenizer
-    is a SentencePiece one, which holds its own. `chat_format`: None where the models do not chat.
-    `formats`: those that can hold the family, its tokenizer included.
+    `special_tokens`: the ones after the ids of a byte-level tokenizer, or None for a SentencePiece
+    tokenizer, which contains its own. `chat_format`: None if the models do not chat. `formats`: the
+    ones that can hold the family and its tokenizer.
     """
 
     dtype: torch.dtype
@@ -57,10 +57,10 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType({
 
 
 def small_config(name: str) -> LlamaConfig:
-    """The config of a family's mini: everything of its smallest model's config except the sizes.
+    """Returns the config of a family's mini: its smallest model's config with other sizes.
 
-    The feed-forward is as wide relative to the model, and two query heads share a key/value head
-    where heads share them at all. Raises ValueError naming the nearest family.
+    The feed-forward has the same width relative to the model. If the family's heads share
+    key/value heads, two query heads share one here. Raises ValueError naming the nearest family.
     """
     refuse_unknown(name)
     first = family.first_of(name)
@@ -74,7 +74,7 @@ def small_config(name: str) -> LlamaConfig:
 
 
 def refuse_unknown(name: str) -> None:
-    """Raises ValueError, naming the nearest, for a family that has no mini."""
+    """Raises ValueError, naming the nearest family, for a family that has no mini."""
     if name not in PUBLISHED:
-        raise ValueError(f"minis are of the families {', '.join(PUBLISHED)}; got {name!r}; "
+        raise ValueError(f"the families with a mini are {', '.join(PUBLISHED)}; got {name!r}; "
                          f"{nearest(name, PUBLISHED)}")

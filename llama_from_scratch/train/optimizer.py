@@ -1,9 +1,9 @@
-"""AdamW: steps that do not depend on the scale of a parameter's gradients.
+"""AdamW: steps whose size does not depend on how large or small a parameter's gradients are.
 
-Each parameter keeps running means of its gradient and of the gradient's square; the step is the
-first mean divided by the root of the second. It is about as long as the learning rate where the
-gradients agree, and shorter where they are noisy. Weight decay is decoupled: before each step it
-shrinks the weights directly instead of passing through those means.
+Each parameter has running means of its gradient and of the gradient's square. The step is the first
+mean divided by the root of the second, times the learning rate. It is about the learning rate if
+the gradient is nearly the same in every step, and smaller if the gradient is mostly noise. Weight
+decay is decoupled: it shrinks the weights directly instead of passing through those means.
 
 Notebook 17. Every Llama. Sources: Kingma and Ba, arXiv:1412.6980, algorithm 1; Loshchilov and
 Hutter, arXiv:1711.05101, algorithm 2; clipping: Pascanu et al., arXiv:1211.5063, algorithm 1.
@@ -28,10 +28,10 @@ class Group:
 
 
 def decay_groups(model: nn.Module, *, weight_decay: float) -> list[Group]:
-    """All trainable parameters in at most two groups: matrices, which decay, and vectors.
+    """Returns all trainable parameters in at most two groups: matrices, which decay, and vectors.
 
-    The embedding is one of the matrices. Vectors have no decay: a norm's is a scale near 1, which
-    decay would pull to 0, and a bias has no input whose size it could exploit.
+    The embedding is one of the matrices. Vectors have no decay: a norm's weight is a scale near 1,
+    which decay would pull to 0, and a bias multiplies no input.
     """
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     matrices = {name: p for name, p in trainable.items() if p.ndim > 1}
@@ -61,13 +61,13 @@ class AdamW:
 
     @torch.no_grad()
     def step(self, *, lr: float) -> None:
-        """One step against the gradients; every parameter must have one.
+        """Makes one step against the gradients; every parameter must have a gradient.
 
         theta <- (1 - lr decay) theta - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps)
 
-        The averages m and v start at 0, and the divisors correct for that. Both divisors are
-        numbers, so they are moved to the step's length and to eps, which saves two passes over
-        memory.
+        The averages m and v start at 0, and the divisors correct for that. Both divisors are the
+        same for all elements, so they are applied to the step's length and to eps instead, which
+        saves two passes over memory.
         """
         for group in self.groups:
             if missing := [name for name, p in group.params.items() if p.grad is None]:
@@ -88,13 +88,13 @@ class AdamW:
                 p.addcdiv_(mean, square.sqrt().add_(self.eps * root), value=-length)
 
     def zero_grad(self) -> None:
-        """Forgets all gradients."""
+        """Removes all gradients."""
         for group in self.groups:
             for p in group.params.values():
                 p.grad = None
 
     def state_dict(self) -> dict[str, Tensor]:
-        """All that an exact resume needs: the averages by parameter name, the number of steps."""
+        """Returns what an exact resume needs: the averages by parameter name and the step count."""
         state = {f"mean.{name}": mean for name, mean in self.means.items()}
         state |= {f"square.{name}": square for name, square in self.squares.items()}
         return state | {"n_steps": torch.tensor(self.n_steps)}
@@ -112,7 +112,7 @@ class AdamW:
 
 
 def refuse_other_state(state: Mapping[str, Tensor], *, own: Mapping[str, Tensor]) -> None:
-    """Raises ValueError, with the names that differ, unless `state` is of the same parameters.
+    """Raises ValueError, with the names that differ, if `state` belongs to other parameters.
 
     It must have the keys and the shapes of `own`.
     """
@@ -120,7 +120,7 @@ def refuse_other_state(state: Mapping[str, Tensor], *, own: Mapping[str, Tensor]
         n for n in own.keys() & state.keys() if own[n].shape != state[n].shape
         or own[n].is_floating_point() != state[n].is_floating_point()]
     if wrong:
-        raise ValueError("the optimizer's state must be of the same parameters; "
+        raise ValueError("the optimizer's state must belong to the same parameters; "
                          f"{plain(', '.join(wrong[:4]))} "
                          f"{'and more ' if len(wrong) > 4 else ''}differ. Resume with the model "
                          "and settings of the run")
@@ -128,11 +128,11 @@ def refuse_other_state(state: Mapping[str, Tensor], *, own: Mapping[str, Tensor]
 
 @torch.no_grad()
 def clip_gradients(params: Iterable[nn.Parameter], *, max_norm: float) -> Float[Tensor, ""]:
-    """The length of all gradients as one vector, in fp32, before they are scaled down.
+    """Scales down gradients longer than `max_norm`, and returns their length before, in fp32.
 
-    If it is over `max_norm`, the gradients are scaled to that length. If it is not finite, they are
-    left as they are, and the caller can refuse them: scaling by 1 / inf would turn them into zeros
-    and hide the error.
+    It is the length of all gradients as one vector. If it is not finite, the gradients are left as
+    they are, so that the caller can refuse them. Scaling by 1 / inf would turn them into zeros and
+    hide the error.
     """
     grads = [p.grad for p in params if p.grad is not None]
     if not grads:

@@ -1,10 +1,9 @@
-"""The parts of a training step, by protocol: each can be wrapped or exchanged alone.
+"""The parts of a training step, each of which can be wrapped or exchanged alone.
 
 A step is: a batch, backward through the loss of each micro-batch, `reduce`, `clip`, the optimizer's
 step, and `save` when it is due. With several processes, `count_targets` counts the targets of all,
-`reduce` adds up gradients and losses, and `save` writes in one process only, which
-alone may `hold` the folder. To use another loss or
-optimizer, exchange that part alone.
+`reduce` adds up gradients and losses, and only one process may `hold` the folder and `save`. To use
+another loss or optimizer, exchange only that part.
 
 Notebook 17.
 """
@@ -27,30 +26,31 @@ from llama_from_scratch.train.records import TrainConfig
 
 
 def adamw(groups: Sequence[Group], config: TrainConfig) -> AdamW:
-    """The optimizer of the course, with the settings of a run."""
+    """Returns the optimizer of the course, with the settings of a run."""
     return AdamW(groups, beta1=config.beta1, beta2=config.beta2, eps=config.adam_eps)
 
 
 def n_targets(batch: Batch) -> int:
-    """The targets of this batch: all there are, with a single process."""
+    """Returns the number of targets of this batch, which is all of them in a single process."""
     return batch.n_targets
 
 
 def as_it_is(model: Llama, loss: Tensor) -> Tensor:
-    """A single process has the whole gradient and the whole loss already."""
+    """Returns the loss. A single process already has the whole gradient and the whole loss."""
     return loss
 
 
 @record
 class TrainParts:
-    """What a step of training consists of besides the model and the data.
+    """The parts of a training step in addition to the model and the data.
 
-    `loss(model, batch, is_bf16=)`: a sum over the targets. `count_targets(batch)`: what that sum is
-    divided by, over the whole batch. `reduce(model, loss)`: called between backward and clipping;
-    makes the gradients whole and returns the loss of the whole batch. `clip(parameters, max_norm=)`
-    returns the gradient's length before it. `make_optimizer(groups, config)`.
-    `save(folder, run, steps=)`: writes a checkpoint. `hold(folder)`: a context manager around the
-    whole run, in which no other process writes there; gives the folder's true path.
+    `loss(model, batch, is_bf16=)` returns a sum over the targets. `count_targets(batch)` returns
+    the number to divide that sum by, for the whole batch. `reduce(model, loss)` is called between
+    backward and clipping; it completes the gradients and returns the loss of the whole batch.
+    `clip(parameters, max_norm=)` returns the gradient's length before clipping.
+    `make_optimizer(groups, config)` returns the optimizer. `save(folder, run, steps=)` writes a
+    checkpoint. `hold(folder)` is a context manager around the whole run, during which no other
+    process writes to the folder; it yields the folder's true path.
     """
 
     loss: Loss = sum_of_nats

@@ -12,7 +12,7 @@ _WIDTH = 24
 
 
 def duration(time_s: float) -> str:
-    """Seconds as people say them: 8.4 -> "8 s", 95 -> "1 min 35 s", 7300 -> "2 h 1 min"."""
+    """Returns a time for people: 8.4 -> "8 s", 95 -> "1 min 35 s", 7300 -> "2 h 1 min"."""
     whole = round(time_s)
     if whole < 60:
         return f"{whole} s"
@@ -22,7 +22,7 @@ def duration(time_s: float) -> str:
 
 
 def line(step: Step, *, n_steps: int, left_s: float) -> str:
-    """One line about the run after `step`: bar, steps, loss in nats per token, speed, time left."""
+    """Returns a line about the run after `step`: bar, steps, loss in nats, speed, time left."""
     n_done = step.step + 1
     filled = _WIDTH * n_done // n_steps
     bar = "#" * filled + "." * (_WIDTH - filled)
@@ -31,11 +31,11 @@ def line(step: Step, *, n_steps: int, left_s: float) -> str:
 
 
 class ProgressBar:
-    """Called with each step, keeps one line of `stream` up to date.
+    """Keeps one line of `stream` up to date when it is called with each step.
 
-    The line changes at most ten times a second; each validation keeps a line of its own. If
-    `stream` is not a terminal but a file or a log, only validations and the last step are written,
-    each on a line.
+    The line changes at most ten times a second. Each validation keeps a line of its own. If
+    `stream` is a file or a log, not a terminal, only validations and the last step are written,
+    each on its own line.
     """
 
     def __init__(self, stream: TextIOBase, *, n_steps: int) -> None:

@@ -1,4 +1,4 @@
-"""What a run asks of its data, its loss and its optimizer: any class that has these methods fits.
+"""What a run requires of its data, its loss and its optimizer: any class with these methods fits.
 
 Notebook 17.
 """
@@ -21,9 +21,9 @@ class Data(Protocol):
 
 @runtime_checkable
 class SavedData(Data, Protocol):
-    """Data that a saved run can be held against when it goes on, and its tokenizer.
+    """Data that a resumed run can be compared with, and its tokenizer.
 
-    Equal data have equal digests, and different data have different ones.
+    Equal data have equal digests, and different data have different digests.
     """
 
     tokenizer: Any

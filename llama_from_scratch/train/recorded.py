@@ -1,4 +1,4 @@
-"""The steps that a training.json has, checked: numbers, order, and the optimizer's own count.
+"""Reads and checks the steps in a training.json: numbers, order, and the optimizer's own count.
 
 Notebook 17.
 """
@@ -16,7 +16,7 @@ _CURE = "Copy or save the checkpoint again"
 
 
 def steps_of(training: Any, *, where: Path) -> list[Step]:
-    """The steps of the record in the file `where`. Raises ValueError if it is damaged."""
+    """Returns the steps of the record in the file `where`. Raises ValueError if it is damaged."""
     if (not isinstance(training, dict) or not isinstance(training.get("steps"), list)
         or not isinstance(settings := training.get("settings"), dict)
         or not isinstance(settings.get("config"), dict)):
@@ -29,19 +29,19 @@ def steps_of(training: Any, *, where: Path) -> list[Step]:
 
 
 def refuse_other_count(steps: Sequence[Step], state: Mapping[str, Tensor], *, where: Path) -> None:
-    """Raises ValueError unless an optimizer's state has counted as many steps as its run's record.
+    """Raises ValueError unless an optimizer's state counts as many steps as its run's record.
 
-    A state without "n_steps", of another optimizer than ours, counts nothing.
+    A state without "n_steps" is not checked; it comes from another optimizer.
     """
     counted = state.get("n_steps")
     if counted is not None and counted.tolist() != len(steps):
         raise ValueError(f"a run's record and its optimizer count the same steps; {where} has "
-                         f"{len(steps)}, and the optimizer.safetensors beside it counted "
+                         f"{len(steps)}, and the optimizer.safetensors next to it has "
                          f"{shown(counted.tolist())}. Take both from the same save of the run")
 
 
 def _step(i: int, plain: Any) -> Step:
-    """Step `i` as the record has it. Raises ValueError for a value of another kind than its own."""
+    """Returns step `i` of the record. Raises ValueError for a value of the wrong kind."""
     if not isinstance(plain, dict):
         raise ValueError(f"a step is a JSON object; step {i} is {shown(plain)}")
     if (evaluation := plain.get("validation")) is not None:
@@ -52,7 +52,8 @@ def _step(i: int, plain: Any) -> Step:
     numbers = {key: value for key, value in plain.items() if key != "validation"}
     _refuse_other_numbers(i, numbers, whole=("step", "n_tokens"))
     if numbers.get("step", i) != i:
-        raise ValueError(f"steps are in a row from 0; step {i} is numbered {numbers['step']}")
+        raise ValueError(f"steps are numbered from 0 without gaps; step {i} is numbered "
+                         f"{numbers['step']}")
     return Step(**numbers, validation=evaluation)
 
 

@@ -1,4 +1,4 @@
-"""What goes into a run and what comes out of it, as frozen records: settings, steps, history.
+"""The settings, steps and history of a run, as frozen records.
 
 Notebook 17.
 """
@@ -13,11 +13,11 @@ from llama_from_scratch.config import record
 class TrainConfig:
     """Everything that defines a run except the model and the data.
 
-    The defaults suit a model of 1M parameters on a laptop's CPU. `batch_size` windows of `seq_len`
-    tokens make a step; they go through the model `micro_batch_size` at a time, or all at once if
-    that is None, with the same result. `n_warmup` steps lead up to `peak_lr`, then a cosine leads
-    down to `final_lr_ratio` of it. `seed` decides the order of the data. `is_bf16`: see
-    `sum_of_nats`; `bf16_pays_off` measures whether this machine gains from it.
+    The defaults suit a model of 1M parameters on a laptop's CPU. A step reads `batch_size` windows
+    of `seq_len` tokens. They go through the model `micro_batch_size` at a time, or all at once for
+    None, with the same result. The learning rate rises for `n_warmup` steps to `peak_lr`, and then
+    falls along a cosine to `final_lr_ratio` of it. `seed` decides the order of the data. `is_bf16`:
+    see `sum_of_nats`; `bf16_pays_off` measures whether it is faster on this machine.
     """
 
     n_steps: int = 1200
@@ -49,7 +49,7 @@ class TrainConfig:
                                  f"got {getattr(self, name)}")
         for name in ("final_lr_ratio", "beta1", "beta2", "weight_decay"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"TrainConfig.{name} must lie between 0 and 1; "
+                raise ValueError(f"TrainConfig.{name} must be between 0 and 1; "
                                  f"got {getattr(self, name)}")
         if self.seq_len < 2 or self.seed < 0:
             raise ValueError("seq_len must be at least 2 and seed at least 0; "
@@ -75,11 +75,11 @@ class Evaluation:
 
 @record
 class Step:
-    """One step of a run and what was measured in it.
+    """One step of a run, with its measurements.
 
-    `loss`: of its batch before the update, in nats per token. `grad_norm`: the gradient's length
-    before clipping. `n_tokens`: tokens read. `time_s`: seconds the update took, without validation
-    and checkpoints.
+    `loss`: the batch's loss before the update, in nats per token. `grad_norm`: the gradient's
+    length before clipping. `n_tokens`: the number of tokens read. `time_s`: the seconds of the
+    update, without validation and checkpoints.
     """
 
     step: int
@@ -97,9 +97,9 @@ class Step:
 
 @record
 class History:
-    """All steps of a run, including those from before it was resumed.
+    """All steps of a run, including the steps before it was resumed.
 
-    `is_complete`: the run was not interrupted.
+    `is_complete`: whether the run was not interrupted.
     """
 
     steps: tuple[Step, ...]
@@ -111,10 +111,10 @@ class History:
 
     @property
     def n_tokens(self) -> list[int]:
-        """Tokens read up to and with each step."""
+        """How many tokens were read up to and including each step."""
         return list(itertools.accumulate(step.n_tokens for step in self.steps))
 
     @property
     def validations(self) -> list[tuple[int, Evaluation]]:
-        """(step, evaluation) where there was one."""
+        """The pairs (step, evaluation) of the steps with a validation."""
         return [(step.step, step.validation) for step in self.steps if step.validation is not None]

@@ -1,8 +1,8 @@
-"""Checkpoints in the middle of a run: model and tokenizer as in any other, and what a step needs.
+"""Checkpoints in the middle of a run: a model, its tokenizer, and what the next step needs.
 
-The next step needs the optimizer's averages and the number of steps taken; batches and learning
-rates follow from the number, and nothing here draws random numbers. What must be equal for the
-losses to go on unchanged is saved too, and compared.
+The next step needs the optimizer's averages and the number of steps taken. Batches and learning
+rates follow from that number, and nothing here draws random numbers. The settings and the identity
+of the data, which must be equal for unchanged losses, are saved too, and compared.
 
 training.json            {"settings": config and data of the run, "source": where the data came
                          from, "steps": one record per step}
@@ -31,7 +31,7 @@ from llama_from_scratch.train.protocols import Data, Optimizer
 from llama_from_scratch.train.records import Step, TrainConfig
 
 _MAY_CHANGE = ("n_steps", "validate_every", "checkpoint_every")
-"""Settings with which a run may go on; all others are those it began with."""
+"""Settings that may change when a run is resumed."""
 
 
 @record
@@ -55,7 +55,8 @@ class Saved:
 class Run:
     """Everything a run works with.
 
-    `source`: kept with it for whoever resumes it, such as the path of its data; decides nothing.
+    `source`: saved for the code that resumes the run, for example the path of its data. It does not
+    affect the run.
     """
 
     model: Llama
@@ -67,7 +68,7 @@ class Run:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the numbers of a run, as JSON.
+        """Everything that decides the numbers of a run, as JSON.
 
         Two runs with equal settings on equal machines have equal losses.
         """
@@ -84,26 +85,27 @@ def _identity(data: Packed | None) -> dict[str, Any] | None:
 def save(folder: str | Path, run: Run, *, steps: Sequence[Step]) -> None:
     """Writes a checkpoint that `llama_from_scratch.load` and `begin` read.
 
-    It replaces the last one in `folder`, whole or not at all.
+    It replaces the previous checkpoint in `folder`, whole or not at all.
     """
     with native.replacing(folder) as unfinished:
         write_tensors(unfinished / "optimizer.safetensors", run.optimizer.state_dict())
         training = {"settings": run.settings, "source": run.source,
                     "steps": [dataclasses.asdict(step) for step in steps]}
         (unfinished / "training.json").write_text(json.dumps(training), encoding="utf-8")
-        # Last, because it writes down the checksums of all files
+        # Last, because it records the checksums of all files.
         native.write(unfinished, run.model, tokenizer=run.data.tokenizer)
 
 
 def read(folder: str | Path | None) -> Saved:
-    """The run in `folder`. Raises ValueError if there is none, or its record is damaged."""
+    """Returns the run in `folder`. Raises ValueError if there is none or its record is damaged."""
     found = None if folder is None else find(folder)
     if found is None:
         raise ValueError(f"resuming needs a folder with the checkpoint of a run; got {folder}. "
                          "Check the path, or start without resuming")
     file = found / "training.json"
     if not is_there(file):
-        raise ValueError(f"the checkpoint in {folder} holds a model and no run to resume. "
+        raise ValueError("resuming needs the record of a run; the checkpoint in "
+                         f"{folder} holds a model and no run to resume. "
                          "Start a new run from its weights in another folder")
     with naming(found):
         training = read_json(file)
@@ -122,10 +124,10 @@ def refuse_taken(folder: str | Path) -> None:
 
 
 def begin(run: Run, folder: str | Path | None, *, is_resumed: bool) -> list[Step]:
-    """The steps already taken: none in a new run, those of the run in `folder` in a resumed one.
+    """Returns the steps already taken; a new run has taken none.
 
-    Then the saved model and optimizer state are put into `run`. A run may go on to another number
-    of steps than it began with, and save or validate at others.
+    For a resumed run, the saved model and optimizer state are put into `run`. Its number of steps
+    may change, and how often it saves and validates.
     Raises ValueError if a checkpoint would be overwritten, if there is none to resume, if its run
     differs from `run` in anything else, or if the model is not what its config describes.
     """
@@ -149,12 +151,13 @@ def _resumed(run: Run, folder: str | Path, saved: Saved) -> list[Step]:
     free = {name: ours["config"][name] for name in _MAY_CHANGE}
     theirs = saved.settings | {"config": saved.settings["config"] | free}
     if differing := differences(theirs, ours):
-        raise ValueError("a run goes on with the settings it began with; against the checkpoint in "
-                         f"{folder}, {'; '.join(differing)}. Resume with those, or start a new run "
-                         "from its weights in another folder (llama train --from)")
+        raise ValueError("a resumed run keeps the settings it began with; for the checkpoint in "
+                         f"{folder}, {'; '.join(differing)}. Resume with its settings, or start a "
+                         "new run from its weights in another folder (llama train --from)")
     if run.config.n_steps < len(saved.steps):
-        raise ValueError(f"a run goes on to more steps than it has taken; the one in {folder} has "
-                         f"taken {len(saved.steps)}, got n_steps={run.config.n_steps}. Choose more")
+        raise ValueError("a resumed run needs at least as many steps as it has taken; the run in "
+                         f"{folder} has taken {len(saved.steps)}, got n_steps="
+                         f"{run.config.n_steps}. Choose more")
     native.load_weights(folder, run.model)
     run.optimizer.load_state_dict(state)
     return list(saved.steps)

@@ -1,4 +1,4 @@
-"""What a run will take of memory and disk is known before its first step, and refused there.
+"""Refuses a run before its first step if it does not fit into memory or onto the disk.
 
 Notebook 17.
 """
@@ -12,7 +12,7 @@ import torch
 from llama_from_scratch.checkpoint.machine import free_bytes
 
 _TRAINING_COPIES = 4
-"""Of each weight: itself, its gradient, and the optimizer's two averages."""
+"""Numbers per weight: itself, its gradient, and the optimizer's two averages."""
 
 
 def refuse_too_little_memory(
@@ -21,9 +21,9 @@ def refuse_too_little_memory(
 ) -> None:
     """Raises ValueError if training this many parameters needs more memory than is free.
 
-    `n_logits`: of the windows that go through the model at once, which are kept with their
-    gradient. `is_built`: the weights are in memory already. Everything is in fp32; what the layers
-    keep for the backward pass comes on top, so this refuses only what cannot be.
+    `n_logits`: the logits of all windows that go through the model at once; their gradients are
+    counted too. `is_built`: whether the weights are in memory already. Everything is in fp32. What
+    the layers keep for the backward pass is not counted, so only impossible runs are refused.
     """
     room = free_bytes(torch.device(device)) if memory_bytes is None else memory_bytes
     need = 4 * (n_params * (_TRAINING_COPIES - is_built) + 2 * n_logits)
@@ -38,12 +38,12 @@ def refuse_too_little_memory(
 def refuse_full_disk(folder: Path, *, n_bytes: int, n_copies: int) -> None:
     """Raises ValueError if fewer than `n_copies` checkpoints of `n_bytes` fit where `folder` is.
 
-    A checkpoint is replaced when the next one is whole, so for a moment there are two.
+    A checkpoint is replaced only when the next one is complete, so for a moment there are two.
     """
     there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     free = shutil.disk_usage(there).free
     if n_bytes * n_copies > free:
         raise ValueError(f"the checkpoints of a run must fit onto the disk: {n_copies} of "
-                         f"{n_bytes / 1e9:,.2f} GB are there for a moment, and "
-                         f"{free / 1e9:,.2f} GB are free at {there}. Make room, or "
+                         f"{n_bytes / 1e9:,.2f} GB exist for a moment, and "
+                         f"{free / 1e9:,.2f} GB are free at {there}. Free some space, or "
                          "choose a folder on another disk")

@@ -1,6 +1,6 @@
 """Dialogs made from stories: a user asks, and the assistant tells a story in the story's own words.
 
-A rule finds what a story is about and where its introduction ends, so no dialog is written by hand
+A rule finds what a story is about and where its introduction ends, so no dialog is written by hand,
 and every generation's chat format can be learned from the same texts.
 
 Notebooks 18 and 19.
@@ -17,16 +17,17 @@ THEMES = {
     "tracks": "strange tracks", "kite": "a kite", "promise": "a promise",
     "sound": "a sound at night",
 }  # fmt: skip
-"""What the dialogs' stories are about: a word of theirs, and how a user asks for it."""
+"""The themes of the stories: a word that occurs in them, and how a user asks for it."""
 
 
 def dialogs(stories: Sequence[str], *, seed: int = 0) -> Iterator[list[Message]]:
-    """One finished dialog per story, in which everything the assistant says is the story's own.
+    """Yields a finished dialog per story, in which all words of the assistant are the story's own.
 
-    Either the user asks for a story about its theme, or for any story where the system's message
-    names the theme, and the assistant tells it without its introduction; or the user gives the
-    opening, and the assistant tells the rest. Some dialogs pause in the middle until the user says
-    to go on, and some have another story at their end. Every story needs a theme, see `theme_of`.
+    Some users ask for a story about its theme. Some ask for any story, and the system's message
+    names the theme. The assistant then tells the story without its introduction. Other users give
+    the opening, and the assistant tells the rest. Some dialogs pause in the middle until the user
+    says to go on, and some have another story at their end. Every story needs a theme, see
+    `theme_of`.
     """
     pick = random.Random(seed)
     for story, following in zip(stories, [*stories[1:], stories[0]], strict=True):
@@ -51,16 +52,16 @@ def dialogs(stories: Sequence[str], *, seed: int = 0) -> Iterator[list[Message]]
 
 
 def theme_of(story: str) -> str | None:
-    """The first word of THEMES that occurs three times, or None."""
+    """Returns the first word of THEMES that occurs at least three times, or None."""
     return next((word for word in THEMES if len(re.findall(rf"\b{word}\b", story)) >= 3), None)
 
 
 def _without_introduction(story: str) -> str:
-    """The story from a sentence on that needs nothing before it.
+    """Returns the story without its introduction, from a sentence that can be understood alone.
 
-    That is the last one that begins with no pronoun, up to the sentence where the theme comes
-    first. Introductions are alike whatever follows; without them the first words of an answer
-    depend on what was asked for.
+    That is the last sentence that does not begin with a pronoun, at or before the first mention of
+    the theme. Introductions are alike whatever follows. Without them, the first words of an answer
+    depend on the request.
     """
     first = re.search(rf"\b{theme_of(story)}\b", story).start()
     begins = [found.end() for found in re.finditer(r'[.!?]"?\s+', story[:first])]
@@ -70,13 +71,13 @@ def _without_introduction(story: str) -> str:
 
 
 def _cut(story: str) -> tuple[str, str]:
-    """The first sentence, and what follows it."""
+    """Returns the first sentence, and the text after it."""
     found = re.match(r".+?[.!?]\"?(?=\s)", story, re.DOTALL)
     return (found[0], story[found.end() :].strip()) if found else (story, story)
 
 
 def _telling(text: str, *, is_in_two: bool) -> list[Message]:
-    """The assistant's message, or two with the user's "Go on." between them."""
+    """Returns the assistant's message, or two messages with the user's "Go on." between them."""
     ends = [found.start() for found in re.finditer("\n", text)]
     if not is_in_two or not ends:
         return [Message(role="assistant", content=text)]

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from llama_from_scratch.lessons.authoring.copies import student
+from llama_from_scratch.lessons.authoring.lab import open_notebook
+from llama_from_scratch.lessons.widgets.parts import NOT_LIVE
+
 pytestmark = pytest.mark.browser
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -356,3 +360,107 @@ def test_chat_answers_while_other_controls_stay_alive_and_stops(
     assert turns.count() == 4 and turns.nth(3).inner_text() == told
     chat.screenshot(path=SCREENSHOTS / "chat-widget.png")
     assert complaints == []
+
+
+# How wide a widget's picture, its own size and its place on the page are; and each control.
+WIDTHS = """widget => {
+    const page = widget.closest('.jp-OutputArea-output').clientWidth;
+    const image = widget.querySelector('img');
+    const sides = [...widget.children].map(child => child.getBoundingClientRect());
+    return {page, right: Math.max(...sides.map(side => side.right)) -
+                         widget.getBoundingClientRect().left,
+            image: image && [image.width, image.height],
+            own: image && [image.naturalWidth, image.naturalHeight]};
+}"""
+
+
+@pytest.mark.parametrize("width", [900, 1280, 1920])
+def test_pictures_keep_their_shape_and_controls_their_place_at_every_width(
+    lab, page, run_notebook, width
+):
+    page.set_viewport_size({"width": width, "height": 1000})
+    write_notebook(lab.folder / "widths.ipynb", SETUP, *GALLERY.values(), LIVE)
+    assert run_notebook(page, "widths.ipynb") == []
+    widgets = output(page).locator(".llama-widget")
+    assert widgets.count() == len(GALLERY) + 1
+    for k, name in enumerate([*GALLERY, "live plot"]):
+        found = widgets.nth(k).evaluate(WIDTHS)
+        (shown, height), (own, own_height) = found["image"], found["own"]
+        assert shown == own or found["page"] - 8 <= shown < own or shown == round(own / 2), name
+        assert abs(height - own_height * shown / own) <= 1, name
+        assert found["right"] <= found["page"] + 1, name
+    page.set_viewport_size({"width": 1280, "height": 1000})
+
+
+LIVE = """\
+from llama_from_scratch.lessons import LivePlot
+
+live = LivePlot(n_steps=3)
+display(live)
+for k in range(3):
+    live(Step(step=k, loss=4.0 - k, lr=1e-3, grad_norm=1.0, n_tokens=1000, time_s=0.1))"""
+
+
+def test_the_tab_key_reaches_every_control_and_a_frame_shows_where_it_is(lab, page, run_notebook):
+    write_notebook(lab.folder / "keys.ipynb", SETUP, GALLERY["sampling"], GALLERY["areas"])
+    assert run_notebook(page, "keys.ipynb") == []
+    for widget in output(page).locator(".llama-widget").all():
+        controls = widget.locator(".noUi-handle, button, select, input")
+        controls.first.focus()
+        for k in range(controls.count()):
+            focused = page.locator(":focus")
+            assert controls.nth(k).evaluate("node => node === document.activeElement")
+            assert focused.evaluate("node => getComputedStyle(node).outlineStyle") == "solid"
+            page.keyboard.press("Tab")
+            if focused.evaluate("node => node.matches('.widget-readout')"):
+                page.keyboard.press("Tab")
+
+
+MODEL = "jupyterapp.shell.currentWidget.content.model"
+
+
+def test_a_copy_that_was_only_opened_is_not_changed_and_nothing_asks_for_news(lab, page):
+    # start.py writes the kernel's language into each copy
+    from ipykernel.ipkernel import IPythonKernel
+
+    path = student(NOTEBOOKS / WHOLE, lab.folder / "mine")
+    notebook = json.loads(path.read_text())
+    notebook["metadata"]["language_info"] = IPythonKernel.language_info
+    path.write_text(json.dumps(notebook))
+    open_notebook(page, lab, f"mine/{WHOLE}")
+    page.wait_for_function(f"() => {MODEL}.sharedModel.metadata.language_info?.version")
+    page.wait_for_timeout(1000)
+    assert page.evaluate(f"() => {MODEL}.dirty") is False
+    assert page.locator(".Toastify__toast").count() == 0
+
+
+def test_a_widget_says_that_it_is_not_live_when_its_kernel_is_gone_and_when_it_was_stored(
+    lab, page, run_notebook
+):
+    write_notebook(lab.folder / "gone.ipynb", SETUP, GALLERY["rope"])
+    assert run_notebook(page, "gone.ipynb") == []
+    words = page.get_by_text(NOT_LIVE)
+    assert words.count() == 1 and not words.is_visible()
+    page.evaluate("() => jupyterapp.commands.execute('docmanager:save')")
+    page.evaluate("() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart()")
+    words.wait_for(state="visible")
+    open_notebook(page, lab, "gone.ipynb")
+    stored = output(page).locator("img")
+    stored.wait_for()
+    assert output(page).locator(".llama-widget").count() == 0
+    assert page.get_by_text("Error displaying widget").count() == 0
+    stored.screenshot(path=SCREENSHOTS / "stored-widget.png")
+
+
+def test_a_loop_that_takes_long_shows_that_it_moves(lab, page, run_notebook):
+    write_notebook(lab.folder / "moving.ipynb", """\
+import time
+from llama_from_scratch.lessons import begin, moving
+
+begin()
+for k in moving(range(4), what="training four models"):
+    time.sleep(0.3)""")
+    assert run_notebook(page, "moving.ipynb") == []
+    bar = output(page).locator(".llama-widget")
+    assert bar.inner_text() == "training four models: 4 of 4, done"
+    assert bar.locator(".progress-bar").evaluate("node => node.style.width") == "100%"

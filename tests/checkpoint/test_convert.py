@@ -159,15 +159,15 @@ def test_a_checkpoint_is_not_converted_onto_itself(sources):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    (dict(format="ggufs"), "formats that are written are .* did you mean 'gguf'"),
-    (dict(format="meta", dtype="float8"), "dtypes that are written are .*; got 'float8'"),
+    (dict(format="ggufs"), "formats that can be written are .* did you mean 'gguf'"),
+    (dict(format="meta", dtype="float8"), "dtypes that can be written are .*; got 'float8'"),
     (dict(format="gguf", dtype="bfloat16"), "gguf is written in float32, float16, q8_0; got "
                                             "bfloat16"),
     (dict(format="meta", dtype="q8_0"), "meta is written in float32, bfloat16, float16; got q8_0"),
     (dict(format="llama2c", dtype="float16"), "llama2c is written in float32; got float16"),
-    (dict(format="gguf", n_shards=2), "the others one; got 2 for gguf"),
-    (dict(format="meta", n_shards=0), "one weight file or more"),
-    (dict(format="llama2c"), r"llama2.c runs Llama 2 and no other; .* rope_theta=500000.0"),
+    (dict(format="gguf", n_shards=2), "other formats have one; got 2 for gguf"),
+    (dict(format="meta", n_shards=0), "one or more weight files"),
+    (dict(format="llama2c"), r"llama2.c runs only Llama 2; .* rope_theta=500000.0"),
 ])  # fmt: skip
 def test_what_cannot_be_written_is_refused_with_the_reason_and_leaves_nothing(
     settings, message, sources, tmp_path
@@ -201,7 +201,7 @@ def loud_in_one_place():
 @pytest.mark.parametrize("path", ["nowhere", "empty"])
 def test_a_source_that_is_no_checkpoint_is_refused(path, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="a checkpoint is a folder with"):
+    with pytest.raises(ValueError, match="a checkpoint must be a folder with"):
         convert(tmp_path / path, tmp_path / "b", format="gguf")
     assert not (tmp_path / "b").exists()
 
@@ -242,7 +242,7 @@ def test_a_format_that_is_named_is_written_as_a_template(sources, tmp_path):
     format = CHATS["llama-3.2"]
     assert inspect.chat_format(opened.config, opened.tokenizer()) is format
     assert opened.stop_ids == format.stop_ids(opened.tokenizer())
-    with pytest.raises(ValueError, match=r"chat formats are .* did you mean 'llama-3.2'"):
+    with pytest.raises(ValueError, match=r"chat format must be one of .* did you mean 'llama-3.2'"):
         convert(folder / "llama-3.2/meta", tmp_path / "x", format="gguf", chat_format="llama-32")
 
 
@@ -278,7 +278,7 @@ def test_of_two_conversions_to_one_place_the_second_is_refused_at_the_door(forma
         [sys.executable, "-c", TWO_AT_ONCE, source, target, format], text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert first.stdout.readline() == "reads\n"
-    with pytest.raises(ValueError, match=rf"one process at a time writes .*target; process "
+    with pytest.raises(ValueError, match=rf"only one process at a time may write .*target; process "
                                          rf"{first.pid} on .* does now"):
         convert(source, target, format=format)
     first.communicate("go on\n")

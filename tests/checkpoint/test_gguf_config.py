@@ -57,8 +57,8 @@ def test_a_file_with_divisors_of_no_known_scaling_is_named(tmp_path):
         dict(rope_scaling=RopeScaling(factor=8.0, low_freq_factor=1.0, high_freq_factor=3.3,
                                       original_max_seq_len=9000)),
      r"must be the divisors of a scaling"),
-    (dict(norm_eps=1.23456789e-5), r"norm_eps=1.23456789e-05 would come back as 1.2345679e-05"),
-    (dict(layers=(LAYER, dataclasses.replace(LAYER, has_rope=False))), r"all turn their heads"),
+    (dict(norm_eps=1.23456789e-5), "norm_eps=1.23456789e-05, which would be read as 1.2345679e-05"),
+    (dict(layers=(LAYER, dataclasses.replace(LAYER, has_rope=False))), r"must use RoPE"),
 ])
 def test_what_the_format_cannot_say_is_refused(changes, message, tmp_path):
     with pytest.raises(ValueError, match=message):
@@ -108,7 +108,7 @@ def test_a_head_as_wide_as_its_share_of_dim_is_no_explicit_one(tmp_path):
     ({"llama.attention.layer_norm_rms_epsilon": (2.0, *F32)}, r"norm_eps must be below 1; got 2"),
     ({"llama.rope.scaling.type": ("yarn", *WORD), "llama.rope.scaling.factor": (4.0, *F32),
       "llama.rope.scaling.original_context_length": (4096, *U32)},
-     r"rope.scaling.type is 'yarn', and RoPE is scaled here linearly, or as in Llama 3.1 by the "
+     r"scaling.type is 'yarn', and RoPE can be scaled only linearly, or as in Llama 3.1 by the "
      r"tensor rope_freqs.weight.*Load another model, or another conversion of this one"),
     ({"llama.rope.scaling.type": ("longrope", *WORD)}, r"rope.scaling.type is 'longrope'"),
     ({"llama.rope.scaling.type": (3, *U32)}, r"rope.scaling.type is 3"),
@@ -126,9 +126,9 @@ def test_a_head_as_wide_as_its_share_of_dim_is_no_explicit_one(tmp_path):
     ({"llama.rope.freq_base": (True, *BOOL)}, r"freq_base is True, and a number is needed"),
     ({"llama.attention.layer_norm_rms_epsilon": ([1, 2], *U32_LIST)},
      r"layer_norm_rms_epsilon is array.*, and a number is needed"),
-    ({"general.type": ("adapter", *WORD)}, r"general.type in .*m.gguf is 'adapter', a part"),
+    ({"general.type": ("adapter", *WORD)}, r"general.type in .*m.gguf is 'adapter', only a part"),
     ({"general.architecture": ("qwen2", *WORD)}, r"must be \"llama\"; .* has 'qwen2'"),
-    ({"general.architecture": ("llama4", *WORD)}, r"is of a Llama 4, which is not built yet"),
+    ({"general.architecture": ("llama4", *WORD)}, r"Llama 1 to 3.3; .* is a Llama 4"),
     ({"general.architecture": ([1, 2], *U32_LIST)}, r"must be \"llama\"; .* has array"),
     ({"general.architecture": (["llama"], *WORD_LIST)}, r"must be \"llama\"; .* has \['llama'\]"),
 ])

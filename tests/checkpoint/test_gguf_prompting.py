@@ -36,9 +36,9 @@ def test_names_are_those_of_the_tokens(tmp_path):
 
 
 @pytest.mark.parametrize(("facts", "message"), [
-    ({KEY + "eos_token_id": 520}, "an id below 520, got 520 in"),
-    ({KEY + "eot_token_id": "x"}, "eot_token_id is an id"),
-    ({KEY + "add_bos_token": 1}, "add_bos_token is a truth value"),
+    ({KEY + "eos_token_id": 520}, "an id below 520; got 520 in"),
+    ({KEY + "eot_token_id": "x"}, "eot_token_id must be an id"),
+    ({KEY + "add_bos_token": 1}, "add_bos_token must be true or false"),
     ({"tokenizer.chat_template": 5}, "'default' is 5"),
     ({"tokenizer.chat_template.rag": 5}, "'rag' is 5")])
 def test_damaged_facts_are_refused(facts, message, tmp_path):
@@ -49,5 +49,5 @@ def test_damaged_facts_are_refused(facts, message, tmp_path):
 def test_more_ends_than_the_format_has_words_for_are_refused():
     tokenizer = chat_tokenizer_for("llama-3.1")
     tokenizer.prompting = Prompting(end_ids=frozenset({1, 2, 3, 4}))
-    with pytest.raises(ValueError, match="words for three ids"):
+    with pytest.raises(ValueError, match="at most three ids"):
         facts_of(tokenizer)

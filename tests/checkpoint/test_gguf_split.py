@@ -64,7 +64,7 @@ def test_a_folder_with_one_model_is_as_good_as_the_file(split, tmp_path):
     (tmp_path / "other.gguf").write_text("version https://git-lfs.github.com/spec/v1\n")
     assert load_is_from(tmp_path / "m.gguf", tmp_path)
     (tmp_path / "m.gguf").unlink()
-    with pytest.raises(ValueError, match=r"other.gguf; there is a pointer of git-lfs.*lfs pull"):
+    with pytest.raises(ValueError, match=r"other.gguf; there is a git-lfs pointer.*lfs pull"):
         open_checkpoint(tmp_path)
 
 
@@ -76,7 +76,7 @@ def load_is_from(file, folder):
 
 def test_a_folder_with_several_models_is_refused_by_their_names(copied):
     write(copied, tiny(), name="other.gguf")
-    with pytest.raises(ValueError, match=r"the one GGUF file in it, and .*copied has 2: "
+    with pytest.raises(ValueError, match=r"only one GGUF file; .*copied has 2: "
                                          rf"{part(1)}, other.gguf. Give the path of one of them"):
         load(copied)
 
@@ -90,15 +90,15 @@ def test_inspect_counts_the_parts(split):
 def test_missing_parts_are_named(copied):
     (copied / part(1)).unlink()
     (copied / part(3)).unlink()
-    with pytest.raises(ValueError, match=rf"in 4 parts needs all of them, and .*copied lacks "
-                                         rf"{part(1)}, {part(3)}. Download what is missing"):
+    with pytest.raises(ValueError, match=rf"in 4 parts needs all of them; .*copied lacks "
+                                         rf"{part(1)}, {part(3)}. Download the missing"):
         gguf.open_checkpoint(copied / part(2))
 
 
 def test_a_part_under_another_name_is_refused(copied):
     (copied / part(2)).rename(copied / "second.gguf")
-    with pytest.raises(ValueError, match=r"second.gguf is one of 4 parts, which are found by their "
-                                         r"names: NAME-00001-of-00004.gguf .* llama-gguf-split"):
+    with pytest.raises(ValueError, match=r"second.gguf is one of 4 parts, which must have the "
+                                         r"names NAME-00001-of-00004.gguf .* llama-gguf-split"):
         gguf.open_checkpoint(copied / "second.gguf")
     shutil.copy(copied / part(3), copied / part(2))
     with pytest.raises(ValueError, match=rf"{part(2)} is part 3 of 4 by its content"):
@@ -108,7 +108,7 @@ def test_a_part_under_another_name_is_refused(copied):
 def test_parts_of_another_model_are_refused(copied, tmp_path):
     by_their_writer(tmp_path / "m.gguf", tiny(n_layers=5), split_max_tensors=15)
     shutil.copy(tmp_path / part(2), copied / part(2))
-    with pytest.raises(ValueError, match=r"must be of one model, and split.tensors.count is 40 in "
+    with pytest.raises(ValueError, match=r"must be of one model; split.tensors.count is 40 in "
                                          rf".*{part(1)} and 49 in .*{part(2)}. Download all"):
         gguf.open_checkpoint(copied / part(1))
 
@@ -120,7 +120,7 @@ def test_parts_of_another_model_are_refused(copied, tmp_path):
 def test_parts_of_a_model_of_another_shape_are_refused(other, copied, tmp_path):
     by_their_writer(tmp_path / "m.gguf", tiny(**other), split_max_tensors=12)
     shutil.copy(tmp_path / part(3), copied / part(3))
-    with pytest.raises(ValueError, match=r"must be those of its config; "):
+    with pytest.raises(ValueError, match=r"must fit its config; "):
         gguf.open_checkpoint(copied / part(1))
 
 
@@ -128,7 +128,7 @@ def test_a_tensor_in_two_parts_or_in_none_is_refused(copied, tmp_path):
     by_their_writer(tmp_path / "m.gguf", tiny(), split_max_tensors=12,
                     order=lambda pair: pair[0][::-1])
     shutil.copy(tmp_path / part(2), copied / part(2))
-    with pytest.raises(ValueError, match=r"each tensor is in one part, and '.*' is in "
+    with pytest.raises(ValueError, match=r"each tensor must be in one part; '.*' is in "
                                          rf".*{part(1)} and in .*{part(2)}"):
         gguf.open_checkpoint(copied / part(1))
 
@@ -136,7 +136,7 @@ def test_a_tensor_in_two_parts_or_in_none_is_refused(copied, tmp_path):
 @pytest.mark.parametrize(("key", "value", "message"), [
     ("split.count", (100_000, KIND.UINT32), r"a whole number up to 99999; .*m.gguf has 100000"),
     ("split.count", (-1, KIND.INT32), r"has -1"), ("split.count", ("3", KIND.STRING), r"has '3'"),
-    ("split.count", (2, KIND.UINT16), r"m.gguf is one of 2 parts, which are found by their names"),
+    ("split.count", (2, KIND.UINT16), r"m.gguf is one of 2 parts, which must have the names"),
 ])
 def test_a_count_that_is_none_is_refused(key, value, message, tmp_path):
     path = by_their_writer(tmp_path / "m.gguf", tiny(), facts={key: value})
@@ -158,5 +158,5 @@ def test_a_number_of_tensors_that_is_not_reached_is_refused(copied, tmp_path):
         data = path.read_bytes()
         at = data.index(b"split.tensors.count") + len("split.tensors.count") + 4
         path.write_bytes(data[:at] + (41).to_bytes(4, "little") + data[at + 4 :])
-    with pytest.raises(ValueError, match=r"its 41 tensors together, and those of .* hold 40. "):
+    with pytest.raises(ValueError, match=r"its 41 tensors together; the parts of .* hold 40. "):
         gguf.open_checkpoint(copied / part(1))

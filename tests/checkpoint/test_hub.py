@@ -194,7 +194,7 @@ def test_without_a_network_and_a_cache_it_is_told_which_files_to_put_where(
 
 def test_a_download_that_was_not_finished_is_not_taken_for_a_model(server):
     server.refuses = {f"/{NAME}/resolve/{NEW}/model-00002": (500, None)}
-    with pytest.raises(ValueError, match="could not give the model.* what is complete is kept"):
+    with pytest.raises(ValueError, match="could not give the model.* complete files are kept"):
         load(NAME)
     server.shutdown()
     server.server_close()
@@ -229,20 +229,20 @@ def test_a_revision_that_is_not_there_is_named(server):
 def test_a_model_without_safetensors_says_how_to_get_at_its_other_files(server, models):
     server.files = {
         NEW: {name: data for name, data in models[NEW].items() if "safetensors" not in name}}
-    with pytest.raises(ValueError, match=rf"commit {NEW}, has not. .*GGUF.* by hand"):
+    with pytest.raises(ValueError, match=rf"commit {NEW}, does not. .*GGUF.* by hand"):
         load(NAME)
 
 
 def test_what_exists_is_a_path_and_what_is_neither_is_told_both_readings(server):
     hugging_face.write("meta-llama/mine", tiny(), tokenizer=TOKENIZER)
     assert open_checkpoint("meta-llama/mine").config == tiny().config and not server.asked
-    with pytest.raises(ValueError, match="a revision goes with a name on the Hugging Face Hub.* "
-                                         "Leave it out"):
+    with pytest.raises(ValueError, match="a revision needs a name on the Hugging Face Hub.* "
+                                         "Leave the revision out"):
         open_checkpoint("meta-llama/mine", revision="main")
     for neither in ("llama", "a/b/c", "../x", "/no/such", "nobody/", "a--b/c", "a/b.git", "a b/c",
                     "é/a"):
-        with pytest.raises(ValueError, match="by a path or by its name on the Hugging Face Hub, "
-                                             "owner/name"):
+        with pytest.raises(ValueError, match="an existing path or a name on the Hugging Face "
+                                             "Hub, owner/name"):
             open_checkpoint(neither)
     assert not server.asked
 

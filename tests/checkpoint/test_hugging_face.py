@@ -269,7 +269,7 @@ def test_the_frequencies_that_old_converters_stored_are_ignored(tmp_path):
 def test_nothing_is_left_of_a_checkpoint_that_could_not_be_written(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m/notes.txt").write_text("mine")
-    with pytest.raises(ValueError, match="holds files; choose another name"):
+    with pytest.raises(ValueError, match="holds files. Choose another name"):
         hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
     with pytest.raises(ValueError, match="the tokenizer has 520 ids and the embedding 519 rows"):
         hugging_face.write(tmp_path / "n", tiny(vocab_size=519), tokenizer=TOKENIZER)
@@ -281,8 +281,8 @@ def test_dtypes_that_are_no_weights_are_named(tmp_path):
     edit_safetensors(tmp_path / "m",
                      lambda t: t.update(
                          {"model.norm.weight": t["model.norm.weight"].to(torch.float8_e4m3fn)}))
-    with pytest.raises(ValueError, match=r"these hold torch.float8_e4m3fn, as a quantized "
-                                         r"checkpoint does"):
+    with pytest.raises(ValueError, match=r"got torch.float8_e4m3fn, as in a quantized "
+                                         r"checkpoint"):
         hugging_face.open_checkpoint(tmp_path / "m")
 
 
@@ -316,7 +316,7 @@ def test_damaged_json_is_refused_or_read_and_never_crashes(tmp_path):
 def test_quantized_weights_are_refused_with_another_cure_than_to_remove_the_key(key, tmp_path):
     hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
     edit_json(tmp_path / "m/config.json", **{key: {"quant_method": "fp8"}})
-    with pytest.raises(ValueError, match=rf"has a {key}, .*Take the checkpoint that it was made"):
+    with pytest.raises(ValueError, match=rf"has a {key}, .*Use the checkpoint that it was made"):
         hugging_face.open_checkpoint(tmp_path / "m")
 
 
@@ -324,5 +324,5 @@ def test_a_dtype_that_is_not_read_does_not_ask_for_another_download(tmp_path):
     hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
     file = tmp_path / "m/model.safetensors"
     file.write_bytes(file.read_bytes().replace(b'"F32"', b'"U64"'))
-    with pytest.raises(ValueError, match="has the dtype 'U64', .*Take the checkpoint that it was"):
+    with pytest.raises(ValueError, match="has the dtype 'U64', .*Use the checkpoint that it was"):
         hugging_face.open_checkpoint(tmp_path / "m")

@@ -60,15 +60,15 @@ def test_a_config_comes_back_from_its_config_json(name):
     [
         ({"model_type": "mllama"}, r"'mllama' model, which needs the vision encoder and "
                                    r"cross-attention of Llama 3.2 Vision"),
-        ({"model_type": "llama4"}, "needs the experts and the vision of Llama 4; this version has"),
+        ({"model_type": "llama4"}, "needs the experts and the vision of Llama 4. Load"),
         ({"model_type": "mistral"}, "got 'mistral'. Only Llamas can be loaded"),
-        ({"architectures": ["LlamaForSequenceClassification"]}, "must be of a LlamaForCausalLM"),
-        ({"architectures": ["LlamaModel"]}, "must be of a LlamaForCausalLM"),
+        ({"architectures": ["LlamaForSequenceClassification"]}, "must be for a LlamaForCausalLM"),
+        ({"architectures": ["LlamaModel"]}, "must be for a LlamaForCausalLM"),
         ({"attention_bias": "yes"}, "attention_bias is 'yes', not true or false"),
         ({"mlp_bias": 1}, "mlp_bias is 1, not true or false"),
         ({"hidden_act": "gelu"}, "hidden_act is 'gelu', and only 'silu' can be computed"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
-        ({"sliding_window": 2047}, "sliding_window is 2047, and only null can be computed, or no "),
+        ({"sliding_window": 2047}, "sliding_window is 2047, and only null can be computed, or at "),
         ({"sliding_window": 64, "use_sliding_window": True}, "sliding_window is 64"),
         ({"sliding_window": "4096"}, "sliding_window is '4096'"),
         ({"use_sliding_window": "no"}, "use_sliding_window is 'no', not true or false"),
@@ -98,39 +98,39 @@ def test_a_config_comes_back_from_its_config_json(name):
          "RopeScaling.factor is used in fp32"),
         ({"rope_scaling": {"rope_type": "llama3"} | LLAMA3 | {"low_freq_factor": math.nan}},
          "RopeScaling.low_freq_factor must be a number above 0; got nan"),
-        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "asks for 'dynamic', which is not"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "asks for 'yarn', which is not"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 2.0}}, "requires 'dynamic', which is not"),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "requires 'yarn', which is not"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 1.0, "attention_factor": 2.0}},
-         "unscaled RoPE has theta and nothing else; .* also has attention_factor"),
-        ({"rope_scaling": {"rope_type": "longrope", "factor": 1.0}}, "asks for 'longrope'"),
+         "unscaled RoPE must have only theta; .* also has attention_factor"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 1.0}}, "requires 'longrope'"),
         ({"rope_scaling": {"type": "linear", "factor": True}},
          "rope_linear_factor must be a number above 0; got True"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}},
-         "unscaled RoPE has theta and nothing else; .* also has partial_rotary_factor"),
+         "unscaled RoPE must have only theta; .* also has partial_rotary_factor"),
         ({"hidden_size": "64"}, "LlamaConfig.dim must be an int above 0; got '64'"),
         ({"num_hidden_layers": 0}, "one LayerSpec per layer"),
         ({"num_hidden_layers": "2"}, "num_hidden_layers is '2'"),
         ({"num_key_value_heads": 3}, "n_kv_heads must divide n_heads"),
         ({"tie_word_embeddings": "yes"}, "tie_word_embeddings is 'yes', not true or false"),
         ({"rope_scaling": {"type": "linear"}},
-         "\"linear\" scaling of RoPE has just factor; .* has nothing"),
+         "\"linear\" scaling of RoPE must have exactly factor; .* has nothing"),
         ({"rope_scaling": {"type": "linear", "factor": 2.0, "low_freq_factor": 1.0}},
-         "\"linear\" scaling of RoPE has just factor; .* has factor, low_freq_factor"),
+         "\"linear\" scaling of RoPE must have exactly factor; .* has factor, low_freq_factor"),
         ({"rope_scaling": {"type": "linear", "factor": -2.0}},
          "rope_linear_factor must be a number above 0; got -2.0"),
         ({"rope_scaling": {"type": "linear", "factor": math.inf}},
          "rope_linear_factor is used in fp32"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}},
-         "scaling of RoPE has just factor, low_freq_factor"),
+         "scaling of RoPE must have exactly factor, low_freq_factor"),
         ({"rope_scaling": {"rope_type": "llama3", "attention_factor": 2} | LLAMA3},
          "has attention_factor, factor"),
         ({"rope_scaling": {"rope_type": "llama3"} | LLAMA3 | {"factor": "8"}},
          "RopeScaling.factor must be a number"),
-        ({"rope_scaling": {"factor": 8.0}}, "unscaled RoPE has theta and nothing else"),
+        ({"rope_scaling": {"factor": 8.0}}, "unscaled RoPE must have only theta"),
         ({"rope_scaling": {"rope_type": "llama3", "type": "yarn"} | LLAMA3},
-         "says several things about RoPE"),
+         "must describe RoPE in one way"),
         ({"rope_theta": 1e4, "rope_parameters": {"rope_theta": 5e5}},
-         "says several things about RoPE"),
+         "must describe RoPE in one way"),
         ({"rope_theta": [1e4]}, "rope_theta must be a number"),
         ({"rope_scaling": [8]}, "must be JSON objects or null"),
     ],
@@ -265,7 +265,7 @@ def test_linear_scaling_is_read_in_the_words_of_transformers_4_and_5(said):
 
 def test_two_scalings_at_once_are_not_written():
     config = dataclasses.replace(family.tiny("llama-3.1"), rope_linear_factor=2.0)
-    with pytest.raises(ValueError, match="scales RoPE in one way; got rope_linear_factor=2.0 and"):
+    with pytest.raises(ValueError, match="in only one way; got rope_linear_factor=2.0 and"):
         hugging_face_config.config_to(config, dtype=torch.float32)
 
 
@@ -284,5 +284,5 @@ def test_layers_that_config_json_has_no_words_for_are_refused():
     config = family.tiny("llama-3.1")
     odd = dataclasses.replace(config.layers[0], has_rope=False)
     config = dataclasses.replace(config, layers=(config.layers[0], odd))
-    with pytest.raises(ValueError, match=r"has layers that all turn their heads .*; got"):
+    with pytest.raises(ValueError, match=r"must use RoPE .*; got"):
         hugging_face_config.config_to(config, dtype=torch.float32)

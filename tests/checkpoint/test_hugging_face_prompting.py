@@ -53,10 +53,10 @@ def test_names_of_tokens_are_texts_or_objects(tmp_path):
 
 @pytest.mark.parametrize(("files", "message"), [
     ({"tokenizer_config_json": []}, "must hold a JSON object"),
-    ({"tokenizer_config_json": {"chat_template": 5}}, "chat_template is a text, or a list"),
-    ({"tokenizer_config_json": {"chat_template": [{"name": "x"}]}}, "chat_template is a text"),
-    ({"tokenizer_config_json": {"bos_token": 5}}, "bos_token is a text"),
-    ({"special_tokens_map_json": {"eos_token": {"content": 5}}}, "eos_token is a text"),
+    ({"tokenizer_config_json": {"chat_template": 5}}, "chat_template must be a text, or a list"),
+    ({"tokenizer_config_json": {"chat_template": [{"name": "x"}]}}, "chat_template must be a text"),
+    ({"tokenizer_config_json": {"bos_token": 5}}, "bos_token must be a text"),
+    ({"special_tokens_map_json": {"eos_token": {"content": 5}}}, "eos_token must be a text"),
     ({"chat_template_jinja": "x" * 1_000_001}, "more than 1,000,000 bytes"),
 ])
 def test_damaged_files_are_refused(files, message, tmp_path):

@@ -46,25 +46,25 @@ def send_out(where):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda f: first(f).unlink(), r"names files that are not there: model-00001-of-"),
+        (lambda f: first(f).unlink(), r"names must exist; model-00001-of-"),
         (lambda f: (f / "model-00001-of-00099.safetensors").touch(),
          "does not name model-00001-of-00099"),
         (lambda f: edit_index(f, lambda m: m.pop("model.norm.weight")),
          "model.norm.weight is in .* and not in the index"),
         (lambda f: edit_index(f, lambda m: m.update(x=first(f).name)), "x is not in model-00001"),
         (copy_into_another_shard, "is in model-.* and in model-00001"),
-        (send_out("../other.safetensors"), "must lie beside it; it names '../other.safetensors'"),
-        (send_out("/etc/passwd"), "must lie beside it; it names '/etc/passwd'"),
-        (send_out("..\\other.safetensors"), "must lie beside it"),
-        (send_out("C:other.safetensors"), "must lie beside it"),
-        (send_out(".."), "must lie beside it"),
-        (send_out(""), "must lie beside it"),
+        (send_out("../other.safetensors"), "in the same folder; it names '../other.safetensors'"),
+        (send_out("/etc/passwd"), "must be in the same folder; it names '/etc/passwd'"),
+        (send_out("..\\other.safetensors"), "must be in the same folder"),
+        (send_out("C:other.safetensors"), "must be in the same folder"),
+        (send_out(".."), "must be in the same folder"),
+        (send_out(""), "must be in the same folder"),
         (send_out(3), "must map each tensor to its file"),
         (lambda f: (f / "model.safetensors.index.json").write_text("[1]"),
          "must map each tensor to its file"),
         (lambda f: (f / "model.safetensors.index.json").write_text("{"), "needs a JSON file at"),
         (lambda f: (f / "model.safetensors").write_bytes(first(f).read_bytes()),
-         "has both. Remove the one that is older"),
+         "has both. Remove the older one"),
         (lambda f: (f / "model.safetensors.index.json").unlink(), "has neither"),
         (lambda f: first(f).write_bytes(first(f).read_bytes()[:-1]), "its tensors end at byte"),
         (lambda f: first(f).write_bytes(b""), "a whole safetensors file"),
@@ -79,11 +79,11 @@ def send_out(where):
         (lambda f: edit_json(f / "config.json", num_key_value_heads=4),
          r"k_proj.weight is \(32, 64\), not \(64, 64\)"),
         (lambda f: (f / "config.json").unlink(), "needs a JSON file at .*config.json"),
-        (lambda f: (f / "tokenizer.json").unlink(), "has its tokenizer in a tokenizer.model or, "
+        (lambda f: (f / "tokenizer.json").unlink(), "needs its tokenizer in a tokenizer.model or, "
                                                     "in .* has none"),
         (lambda f: (f / "tokenizer.json").write_text("{"), "tokenizer.json cannot be read"),
         (lambda f: tokenizer_json.write(f / "tokenizer.json", large_tokenizer(1000)),
-         "every token needs a row in the embedding, got .* and 520 rows, 480 such tokens"),
+         "every token needs a row in the embedding; got .* and 520 rows, 480 such tokens"),
     ],
 )
 def test_a_bad_folder_is_refused_and_what_is_wrong_is_named(damage, message, tmp_path):
@@ -96,6 +96,6 @@ def test_a_bad_folder_is_refused_and_what_is_wrong_is_named(damage, message, tmp
 def test_pickles_are_told_from_a_missing_download(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     (tmp_path / "pytorch_model.bin").write_text("")
-    with pytest.raises(ValueError, match=r"weights as pickles \(.bin\), which are not read: take "
+    with pytest.raises(ValueError, match=r"weights as pickles \(.bin\), which cannot be read. Use "
                                          r"its safetensors version"):
         hugging_face.open_checkpoint(tmp_path)

@@ -101,7 +101,7 @@ def test_the_table_tells_all_and_reads_no_weight(tmp_path):
         "stored as": "bfloat16, 1.5 kB in 2 files", "context": "131,072 tokens",
         "layers": "16, 2,048 wide, feed-forward 8,192",
         "heads": "32 of 64, key/value heads: 8, shared", "vocabulary": "128,256",
-        "chat format": "not said; the marks for turns are those of Llama 3.2",
+        "chat format": "not named; the special tokens are for Llama 3.2",
         "a text ends at": "<|end_of_text|>, <|eom_id|>, <|eot_id|>",
         "memory, bfloat16": "weights 2.47 GB, KV cache 32.8 kB a token, 4.29 GB at full context"}
     mixed = inspect.facts(opened(
@@ -142,7 +142,7 @@ def test_a_license_in_the_folder_is_shown_by_its_first_line(name, content, told,
     told = told.replace(r"\ufffd", "\ufffd")
     assert inspect.license_beginning(tmp_path) == told
     (tmp_path / "m.gguf").write_bytes(b"")
-    beside = told.replace(f"{name}:", f"{name}, beside it:")
+    beside = told.replace(f"{name}:", f"{name}, in the same folder:")
     assert inspect.license_beginning(tmp_path / "m.gguf") == beside
 
 
@@ -162,6 +162,6 @@ def test_every_format_is_inspected(name, format, told, tmp_path):
     write(tmp_path / "x", tiny(name), tokenizer=chat_tokenizer_for(name), format=format)
     rows = inspect.facts(open_checkpoint(tmp_path / "x"))
     chats = FORMATS[name].name if format not in NO_CHATS else (
-        f"not said; the marks for turns are those of {FORMATS[name].name}")
+        f"not named; the special tokens are for {FORMATS[name].name}")
     assert (rows["format"], rows["chat format"]) == (told, chats)
     assert name in rows["family"] and rows["stored as"].endswith("in 1 file")

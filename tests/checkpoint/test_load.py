@@ -130,10 +130,10 @@ def test_an_8b_model_that_does_not_fit_is_refused_before_a_weight_is_read(tmp_pa
     assert (folder / "model.safetensors").stat().st_size > 16_060_522_496
     monkeypatch.setattr(hugging_face, "_tensors", lambda *_: pytest.fail("a weight was read"))
     with pytest.raises(ValueError, match=r"8.03 billion parameters of .* need 16.06 GB in "
-                                         r"bfloat16, and 12.00 GB are free on cpu. Take a smaller "
+                                         r"bfloat16, and 12.00 GB are free on cpu. Use a smaller "
                                          r"model"):
         load(folder, memory_bytes=12 * 10**9)
-    with pytest.raises(ValueError, match=r"need 32.12 GB in float32, and 20.00 GB .* Ask for "
+    with pytest.raises(ValueError, match=r"need 32.12 GB in float32, and 20.00 GB .* Choose "
                                          r"dtype=torch.bfloat16, which"):
         load(folder, dtype=torch.float32, memory_bytes=20 * 10**9)
     monkeypatch.setattr(machine, "free_bytes", lambda device: 10**9)
@@ -144,11 +144,11 @@ def test_an_8b_model_that_does_not_fit_is_refused_before_a_weight_is_read(tmp_pa
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda f: None, "is not there"),
-        (lambda f: f.mkdir(), "has neither"),
-        (lambda f: f.write_text("x"), "is a file. Give its folder"),
+        (lambda f: None, "does not exist"),
+        (lambda f: f.mkdir(), "has none of these"),
+        (lambda f: f.write_text("x"), "is another kind of file. Give its folder"),
         (lambda f: [f.mkdir(), (f / "config.json").touch(), (f / "params.json").touch()],
-         "holds one"),
+         "must hold only one"),
         (lambda f: [f.mkdir(), (f / "config.json").write_text("nonsense")],
          "needs a JSON file at .*config.json"),
         (lambda f: [f.mkdir(), (f / "config.json").write_text('{"model_type": "bert"}')],

@@ -11,8 +11,8 @@ HAS_GPU = torch.cuda.is_available()
 
 
 @pytest.mark.parametrize(("device", "message"), [
-    ("gpu", r"got device='gpu', which names none. Choose \"cpu\", \"cuda\""),
-    ("cuda:x", r"got device='cuda:x', which names none"),
+    ("gpu", r"got device='gpu', which is not a device. Choose \"cpu\", \"cuda\""),
+    ("cuda:x", r"got device='cuda:x', which is not a device"),
     pytest.param("cuda", r"got device='cuda', and (no NVIDIA GPU|this PyTorch is built without "
                          r"CUDA).* Choose device=\"cpu\"",
                  marks=pytest.mark.skipif(HAS_GPU, reason="there is a GPU")),

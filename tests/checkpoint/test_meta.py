@@ -131,11 +131,11 @@ def test_the_comparison_with_transformers_sees_every_mistake_a_converter_can_mak
 
 def test_heads_and_biases_that_this_layout_does_not_know_are_refused_in_words(tmp_path):
     wide = as_released(tmp_path / "wide", loud(RELATIVES["wide heads"]))
-    with pytest.raises(ValueError, match=r"heads share dim equally in Meta's layout, so wq has no "
-                                         r"more than 64 rows; in .*wide it has 128"):
+    with pytest.raises(ValueError, match=r"heads share dim equally in Meta's layout, so wq must "
+                                         r"have at most 64 rows; in .*wide it has 128"):
         meta.open_checkpoint(wide)
     edit_params(wide, head_dim=32)
-    with pytest.raises(ValueError, match=r"share dim equally .* says head_dim 32. Load another"):
+    with pytest.raises(ValueError, match=r"share dim equally .* has head_dim 32. Load another"):
         meta.open_checkpoint(wide)
     biased = as_released(tmp_path / "biased",
                          loud(RELATIVES["biases of queries, keys and values"]))
@@ -151,5 +151,5 @@ def test_a_width_of_heads_is_taken_only_if_it_says_nothing_new(head_dim, is_take
     if is_taken:
         assert meta.open_checkpoint(folder).config == tiny("llama-3").config
         return
-    with pytest.raises(ValueError, match=f"params.json says head_dim {head_dim!r}. Load another"):
+    with pytest.raises(ValueError, match=f"params.json has head_dim {head_dim!r}. Load another"):
         meta.open_checkpoint(folder)

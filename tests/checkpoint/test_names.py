@@ -54,7 +54,7 @@ def test_a_row_applies_where_its_parameter_is_and_a_parameter_without_a_row_is_r
     assert [(i, list(rows)) for i, rows in found] == [
         (0, ["layers.0.dense"]), (1, ["layers.1.router"]), (3, ["layers.3.dense"])]
     for stranger in ("layers.0.gate", "norm", "layers.4.dense"):
-        with pytest.raises(ValueError, match=rf"there is none of {stranger}. Add it"):
+        with pytest.raises(ValueError, match=rf"there is none for {stranger}. Add it"):
             groups(params | {stranger: (2,)}, 4, table=table)
 
 

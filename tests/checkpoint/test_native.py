@@ -109,8 +109,8 @@ def test_every_tokenizer_comes_back_with_its_special_tokens(kind, tmp_path):
 def test_what_config_json_says_of_sentencepiece_is_checked(key, value, tmp_path):
     native.save(tmp_path / "m", make(vocab_size=520), PIECES)
     edit(tmp_path / "m", "tokenizer", key, value)
-    with pytest.raises(ValueError, match=r"the prefix of SentencePiece is one of always, .* bos "
-                                         r"and eos are names"):
+    with pytest.raises(ValueError, match=r"the prefix of SentencePiece must be one of always, .* "
+                                         r"bos and eos must be names"):
         native.load_tokenizer(tmp_path / "m")
 
 
@@ -166,11 +166,11 @@ def test_a_truncated_weight_file_is_refused(kept, tmp_path):
     ("damage", "message"),
     [
         (lambda f: [p.unlink() for p in f.iterdir()], "has no config.json"),
-        (lambda f: [[p.unlink() for p in f.iterdir()], f.rmdir()], "is not there"),
+        (lambda f: [[p.unlink() for p in f.iterdir()], f.rmdir()], "does not exist"),
         (lambda f: (f / "config.json").write_text("{"), "a JSON file at .*config.json; it cannot "
                                                         "be read"),
         (lambda f: (f / "config.json").write_text('{"model_type": "llama"}'),
-         "it is a Hugging Face model"),
+         "is for a Hugging Face model"),
         (lambda f: (f / "config.json").write_text(json.dumps({"format": native.FORMAT})),
          "no model and no tokenizer"),
         (lambda f: (f / "model.safetensors").unlink(), "whole safetensors file"),
@@ -178,7 +178,7 @@ def test_a_truncated_weight_file_is_refused(kept, tmp_path):
         (lambda f: edit(f, "model", "dims", 3), r"describes no model of this version: .*did you "
                                                 r"mean 'dim'\?"),
         (lambda f: edit(f, "tokenizer", "patern", "x"), "in .* it has pater"),
-        (lambda f: (f / "checksums.json").write_text("[]"), r"checksums.json has for each file "),
+        (lambda f: (f / "checksums.json").write_text("[]"), r"checksums.json must have the 8 "),
     ],
 )
 def test_a_folder_that_is_no_checkpoint_says_what_was_expected(damage, message, tmp_path):
@@ -235,5 +235,5 @@ def test_a_tokenizer_that_is_described_in_another_type_is_refused(change, tmp_pa
     config["tokenizer"] |= change
     (tmp_path / "m/config.json").write_text(json.dumps(config))
     (tmp_path / "m/checksums.json").unlink(missing_ok=True)
-    with pytest.raises(ValueError, match="special_tokens is a list of names and pattern a text"):
+    with pytest.raises(ValueError, match="special_tokens must be a list of names, and pattern"):
         native.load(tmp_path / "m")

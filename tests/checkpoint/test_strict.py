@@ -24,11 +24,11 @@ def test_a_list_is_sorted_and_cut_at_eight():
 @pytest.mark.parametrize(("changes", "message"), [
     (dict(dim=10**15, n_heads=1, n_kv_heads=1), r"dim is the length of every norm, so it cannot "
                                                 r"exceed the 1000 numbers in the files"),
-    (dict(vocab_size=10**18), r"describes one that fits into no machine"),
+    (dict(vocab_size=10**18), r"describes one that is too large for any machine"),
     (dict(explicit_head_dim=2**40), r"wq has a row for each channel of each head, so these cannot "
                                     r"exceed the 1000 numbers in the files; there says 4 heads of"),
-    (dict(vocab_size=2**62), r"describes one that fits into no machine"),
-    (plain_layers(2, ffn_dim=10**18), r"describes one that fits into no machine"),
+    (dict(vocab_size=2**62), r"describes one that is too large for any machine"),
+    (plain_layers(2, ffn_dim=10**18), r"describes one that is too large for any machine"),
 ])
 def test_a_forged_size_is_refused_before_anything_is_made_of_it(changes, message):
     config = dataclasses.replace(family.tiny("llama-3"), **changes)

@@ -41,8 +41,8 @@ def test_the_tokenizer_of_a_folder_is_told_by_its_content_and_its_special_tokens
 
 
 def test_a_tokenizer_that_would_not_come_back_is_not_written(tmp_path):
-    with pytest.raises(ValueError, match=r"no place for special tokens and pattern: they are "
-                                         r"those of llama-3.1"):
+    with pytest.raises(ValueError, match=r"cannot store special tokens and pattern, so they "
+                                         r"must be llama-3.1's"):
         meta.write(tmp_path / "m", tiny("llama-3.1"), tokenizer=tokenizer_for("llama-3"))
     assert list(tmp_path.iterdir()) == []
 
@@ -61,11 +61,11 @@ def test_ranks_that_lost_lines_are_noticed_by_the_rows_of_the_embedding(n_lost, 
     file = tmp_path / "m" / "tokenizer.model"
     lines = file.read_bytes().splitlines(keepends=True)
     file.write_bytes(b"".join(lines[:-n_lost]))
-    with pytest.raises(ValueError, match="embedding has 520 rows, of which 256 are of .* must have "
+    with pytest.raises(ValueError, match="has 520 rows, and 256 of them are for .* must have "
                                          f"264 ranks; the one in .* has {264 - n_lost}|256 bytes"):
         load(tmp_path / "m")
     file.write_bytes(b"".join(lines)[:-3])  # in the middle of a line
-    with pytest.raises(ValueError, match="none with rank|a rank file holds"):
+    with pytest.raises(ValueError, match="none with rank|each line of a rank file"):
         load(tmp_path / "m")
 
 
@@ -156,7 +156,7 @@ def test_a_pad_token_needs_no_row_and_every_other_token_does(tmp_path):
     saved(tmp_path / "b", "TinyLlama", n_more_rows=0, pad_token="<pad>", **frame)
     assert load(tmp_path / "b")[1].special_ids["<pad>"] == 430
     saved(tmp_path / "c", "TinyLlama", n_more_rows=-1, extra_special_tokens=["<x>"], **frame)
-    with pytest.raises(ValueError, match="needs a row in the embedding, got '<x>' with the id 430 "
+    with pytest.raises(ValueError, match="needs a row in the embedding; got '<x>' with the id 430 "
                                          "and 430 rows, 1 such tokens in all"):
         load(tmp_path / "c")
 
@@ -173,7 +173,7 @@ def test_names_of_the_frame_are_read_as_texts_or_objects_from_either_file(tmp_pa
     (tmp_path / "m" / "special_tokens_map.json").write_text(json.dumps({"eos_token": end}))
     assert load(tmp_path / "m")[1].eos == "<think>"
     (tmp_path / "m" / "special_tokens_map.json").write_text('{"eos_token": 7}')
-    with pytest.raises(ValueError, match="eos_token is a text, or an object .* has 7"):
+    with pytest.raises(ValueError, match="eos_token must be a text, or an object .* has 7"):
         load(tmp_path / "m")
 
 
@@ -194,14 +194,14 @@ def test_a_tokenizer_model_takes_the_tokens_of_added_tokens_json(tmp_path):
     assert isinstance(found, SentencePiece) and found.eos_id == VOCAB + 1
     added["<|im_end|>"] = VOCAB + 2
     (tmp_path / "m" / "added_tokens.json").write_text(json.dumps(added))
-    with pytest.raises(ValueError, match="the file lost a part"):
+    with pytest.raises(ValueError, match="The file lost a part"):
         load(tmp_path / "m")
 
 
 def test_an_end_that_the_tokenizer_lacks_is_refused(tmp_path):
     hugging_face.write(tmp_path / "m", tiny(vocab_size=VOCAB + 80), tokenizer=TOKENIZER)
     edit_json(tmp_path / "m" / "config.json", eos_token_id=[VOCAB - 1, VOCAB + 5])
-    with pytest.raises(ValueError, match=r"eos_token_id is the id of a token; .* says 525, and the "
+    with pytest.raises(ValueError, match=r"eos_token_id must be the id of a.* has 525, and the "
                                          "tokenizer has 520 ids"):
         load(tmp_path / "m")
 

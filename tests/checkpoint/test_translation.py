@@ -171,8 +171,8 @@ def test_another_dtype_is_read_into_memory_of_its_own_and_several_need_a_decisio
     weights, how = planted({"w_gate": (E, F, D)}, w_gate=dict(name="{e}", is_split=True))
     mixed = stored(how, weights)
     mixed["model.0.1"] = mixed["model.0.1"].double()
-    with pytest.raises(ValueError, match=r"make up layers.0.w_gate have several dtypes: "
-                                         r"torch.float32, torch.float64"):
+    with pytest.raises(ValueError, match=r"make up layers.0.w_gate must have one dtype; "
+                                         r"they have torch.float32, torch.float64"):
         back(how, mixed)
     assert back(how, mixed, dtype=torch.float32)[0]["layers.0.w_gate"].dtype == torch.float32
 
@@ -184,7 +184,7 @@ def test_a_table_that_gives_two_parameters_one_name_is_a_bug_of_ours():
 
 def test_a_parameter_that_a_format_has_no_name_for_is_refused():
     other = Format(name="Other", of_layer="")
-    with pytest.raises(ValueError, match=r"Other's layout has none for layers.0.wk. Take another"):
+    with pytest.raises(ValueError, match=r"Other's layout has none for layers.0.wk. Use another"):
         translation_of({"layers.0.wk": (4, D)}, other, heads=HEADS, n_layers=1,
                        table=table(wk=dict(name="k")))
 

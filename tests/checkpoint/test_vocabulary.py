@@ -31,7 +31,7 @@ def test_a_named_tokenizer_takes_the_place_of_the_checkpoints(tmp_path):
     (tmp_path / "a" / "tokenizer.model").unlink()
     found = read_tokenizer(tmp_path / "a", tokenizer=tmp_path / "b" / "tokenizer.model")
     assert found.special_ids == tokenizer_for("llama-3.1").special_ids
-    with pytest.raises(ValueError, match="is none of them. Give one"):
+    with pytest.raises(ValueError, match="is not. Give one"):
         read_tokenizer(tmp_path / "a", tokenizer=tmp_path / "a" / "params.txt")
 
 

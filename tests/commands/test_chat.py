@@ -24,7 +24,7 @@ def test_exit_ends_it_and_what_follows_is_not_read(trained, capsys, monkeypatch)
     assert "The dog" not in capsys.readouterr().out and sys.stdin.readline() == "The dog\n"
 
 
-def test_help_lists_the_commands_and_an_unknown_one_is_said(talker, trained, capsys, monkeypatch):
+def test_help_lists_the_commands_and_an_unknown_one_is_named(talker, trained, capsys, monkeypatch):
     for model, commands in ((talker, ("/reset", "/system", "/exit", "/help")),
                             (str(trained / "run"), ("/exit", "/help"))):
         for line in ("/help", "/reste", "/"):
@@ -33,7 +33,7 @@ def test_help_lists_the_commands_and_an_unknown_one_is_said(talker, trained, cap
             shown = capsys.readouterr().out
             assert all(f"\n{command} " in shown for command in commands)
             assert (f"There is no command {line}." in shown) == (line != "/help")
-            assert "write // or a space first" in shown
+            assert "begin it with // or a space" in shown
 
 
 def test_a_line_that_begins_with_a_slash_can_be_sent(talker, capsys, monkeypatch):
@@ -68,8 +68,9 @@ def test_chat_with_a_model_that_has_a_format_answers_and_remembers(talker, capsy
     assert [m.content for m in chat.messages if m.role == "user"] == ["the mat", "the end"]
     assert chat.system is None
     assert all(m.content in shown for m in chat.messages if m.role == "assistant")
-    for words in ("(the model reads that from now on)", "(all forgotten)", "forgets what was said",
-                  "no system message from now on", "(cut here; say"):
+    for words in ("(the model reads this system message from now on)",
+                  "(the conversation is forgotten)", "forgets the conversation so far",
+                  "no system message from now on", "(cut off here; to continue"):
         assert words in shown
 
 
@@ -78,7 +79,7 @@ def test_chat_shows_what_is_wrong_with_a_line_and_goes_on(talker, capsys, monkey
     assert main(["chat", talker, "--max-tokens", "3"]) == 0
     shown = capsys.readouterr()
     assert "context holds 131072 tokens, and this message takes" in shown.err
-    assert "(cut here" in shown.out
+    assert "(cut off here" in shown.out
 
 
 def test_chat_shows_when_the_oldest_turns_are_forgotten(talker, capsys, monkeypatch):

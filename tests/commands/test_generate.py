@@ -50,7 +50,7 @@ def test_a_prompt_comes_from_a_file_or_standard_input(trained, capsys, monkeypat
 
 
 @pytest.mark.parametrize(("command", "message"), [
-    (["generate", "nowhere"], "as a path it is not there"),
+    (["generate", "nowhere"], "an existing path or a name"),
     (["generate", "{run}", "--prompt", "x" * 100], "context holds 64 tokens"),
     (["generate", "{run}", "--max-tokens", "5", "--temperature", "-1"], "temperature must be 0"),
 ])

@@ -24,7 +24,7 @@ def test_inspect_tells_of_a_license_and_lets_it_say_nothing_to_the_terminal(
 
 
 @pytest.mark.parametrize(("command", "message"), [
-    (["inspect", "nowhere"], "as a path it is not there"),
+    (["inspect", "nowhere"], "an existing path or a name"),
 ])
 def test_what_the_user_can_fix_is_one_line_and_status_2(command, message, refused):
     refused(command, message)

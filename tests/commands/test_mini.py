@@ -22,7 +22,7 @@ def test_mini_writes_what_it_is_asked_for(tmp_path, capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("command", "message"), [
-    (["mini", "--family", "llama-7", "--out", "x"], "minis are of the families"),
+    (["mini", "--family", "llama-7", "--out", "x"], "the families with a mini are"),
     (["mini", "--out", "{text}"], "there is something at"),
 ])
 def test_what_the_user_can_fix_is_one_line_and_status_2(command, message, refused):

@@ -13,11 +13,11 @@ def test_numbers_are_read():
 
 
 @pytest.mark.parametrize(("read", "text", "message"), [
-    (whole(), "0", "takes a whole number from 1 to 2,147,483,647; got '0'"),
+    (whole(), "0", "must be a whole number from 1 to 2,147,483,647; got '0'"),
     (whole(least=0, most=3), "4", "from 0 to 3; got '4'"),
     (whole(), "1.5", "got '1.5'"), (whole(), "", "got ''"), (whole(), "ten", "got 'ten'"),
     (whole(), "9" * 5000, r"got '9{39}$"), (seed(), str(2**63), "from -9,223"),
-    (real, "nan", "takes a finite number; got 'nan'"), (real, "-inf", "got '-inf'"),
+    (real, "nan", "must be a finite number; got 'nan'"), (real, "-inf", "got '-inf'"),
     (real, "1e999", "got '1e999'"), (real, "warm", "got 'warm'"),
 ])
 def test_what_no_use_can_take_is_refused(read, text, message):
@@ -40,7 +40,7 @@ def test_every_number_of_every_command_is_refused_at_its_edge(command, flag, cap
         with pytest.raises(SystemExit) as end:
             main([command, f"{flag}={value}"])
         shown = capsys.readouterr().err
-        assert end.value.code == 2 and f"argument {flag}: takes a " in shown
+        assert end.value.code == 2 and f"argument {flag}: must be a " in shown
         assert len(shown) < 3000
 
 

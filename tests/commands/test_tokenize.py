@@ -56,7 +56,7 @@ def test_names_of_special_tokens_are_tokens_only_if_asked_for(talker, capsys):
     command = ["tokenize", "a<|eot_id|>", "--model", talker]
     assert main(command) == 0
     shown = capsys.readouterr()
-    assert "holds <|eot_id|>, taken as plain text" in shown.err
+    assert "contains <|eot_id|>, read as plain text" in shown.err
     assert main([*command, "--special"]) == 0
     shown = capsys.readouterr()
     tokenizer = tokenizer_for("llama-3.1")

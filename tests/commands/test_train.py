@@ -49,7 +49,7 @@ def test_ctrl_c_keeps_what_was_learned_and_resume_goes_on(trained, capsys, monke
     with monkeypatch.context() as patch:
         patch.setattr(progress.ProgressBar, "__call__", stop)
         assert main(command) == 0
-    assert "after 3 steps" in (shown := capsys.readouterr().out) and "--resume goes on" in shown
+    assert "after 3 steps" in (shown := capsys.readouterr().out) and "to continue: " in shown
     assert main(["train", "--out", str(trained / "stopped"), "--resume"]) == 0
     assert "after 6 steps" in capsys.readouterr().out
     stopped, whole = (json.loads((trained / name / "training.json").read_text())["steps"]
@@ -64,10 +64,10 @@ def steps_of(folder):
 def test_a_finished_run_goes_on_and_says_what_its_schedule_does(trained, tmp_path, capsys):
     shutil.copytree(trained / "run", tmp_path / "run")
     assert main(["train", "--out", str(tmp_path / "run"), "--resume"]) == 0
-    assert "is complete after 6 steps; --steps with a larger" in capsys.readouterr().out
+    assert "complete after 6 steps; to continue it, give a larger" in capsys.readouterr().out
     assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--steps", "10"]) == 0
     shown = capsys.readouterr().out
-    assert "the run of 6 steps goes on to 10: from step 6 on its learning rate is that of" in shown
+    assert "the run of 6 steps continues to 10; from step 6 on, its learning rate is that" in shown
     assert "after 10 steps" in shown
     steps = steps_of(tmp_path / "run")
     assert steps[:6] == steps_of(trained / "run") and len(steps) == 10
@@ -83,7 +83,7 @@ def test_a_run_finds_its_data_or_says_that_it_is_gone(tmp_path, capsys):
     (tmp_path / "text.txt").rename(tmp_path / "moved.txt")
     more = ["train", "--out", str(out), "--resume", "--steps"]
     assert main([*more, "8"]) == 2
-    assert "text.txt, which is not there any more" in capsys.readouterr().err
+    assert "text.txt, which no longer exists" in capsys.readouterr().err
     assert main([*more, "8", "--data", str(tmp_path / "moved.txt")]) == 0
     assert main([*more, "10"]) == 0, "it knows the new place"
     (tmp_path / "moved.txt").write_text(TEXT * 2)
@@ -115,7 +115,7 @@ def test_any_checkpoint_can_be_started_from(trained, talker, tmp_path, capsys):
     command = ["train", "--from", talker, "--out", str(tmp_path / "new"), "--steps", "2",
                "--seq-len", "16"]
     assert main(command) == 2
-    assert "does not say what it learned from. Give it with --data" in capsys.readouterr().err
+    assert "trained on. Give a text with --data" in capsys.readouterr().err
     assert main([*command, "--data", str(trained / "text.txt")]) == 0
     assert len(steps_of(tmp_path / "new")) == 2
 
@@ -183,9 +183,9 @@ def test_defaults_fit_what_is_asked_for(trained):
     ([*train("{text}", "x"), "--dim", "2000000000"], "training must fit into memory"),
     ([*train("{text}", "x"), "--layers", "2000000000"], "training must fit into memory"),
     ([*train("{text}", "x"), "--batch", "2000000000"], "training must fit into memory"),
-    ([*train("{text}", "."), "--steps", "3"], "the one this program runs in"),
+    ([*train("{text}", "."), "--steps", "3"], "the folder that this program runs in"),
     ([*train("{text}", "{text}/x")], "is a file, so"),
-    (["train", "--data", "{empty}", "--out", "x"], "none but white space"),
+    (["train", "--data", "{empty}", "--out", "x"], "contains only white space"),
     (["train", "--data", "{text}", "--out", "x", "--device", "tpu"],
      "cannot use the device 'tpu' here; it can use cpu"),
 ])
@@ -199,5 +199,5 @@ def test_a_number_out_of_its_range_is_refused_with_the_range(flag, number, tmp_p
     with pytest.raises(SystemExit) as ended:
         main(["train", "--out", str(tmp_path / "x"), flag, number])
     assert ended.value.code == 2
-    assert f"{flag}: takes a whole number from 1 to 2,147,483,647" in capsys.readouterr().err
+    assert f"{flag}: must be a whole number from 1 to 2,147,483,647" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()

@@ -73,9 +73,9 @@ def test_text_after_no_prompt_has_no_blank_in_front(pieces, capsys, monkeypatch)
 
 
 @pytest.mark.parametrize(("family", "prompt", "warning"), [
-    ("llama-3", "a<|eot_id|>b", "the prompt holds <|eot_id|>, taken as plain text; --special makes "
-     "it the token"),
-    ("llama-2", "</s><s>", "holds </s>, <s>, taken as plain text; --special makes them tokens"),
+    ("llama-3", "a<|eot_id|>b",
+     "the prompt contains <|eot_id|>, read as plain text; --special makes it the token"),
+    ("llama-2", "</s><s>", "contains </s>, <s>, read as plain text; --special makes them tokens"),
     ("llama-3", "a <| b |>", ""),
 ])
 def test_special_tokens_in_a_prompt_are_tokens_only_if_asked_for(family, prompt, warning, capsys):

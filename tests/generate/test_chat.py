@@ -265,7 +265,7 @@ def test_a_model_without_a_chat_format_is_refused_unless_one_is_given():
     refusal = r"nothing in .* made for chats. Give one of chat_format.FORMATS"
     with pytest.raises(ValueError, match=refusal):
         Chat(model, tokenizer_for("llama-1"))
-    with pytest.raises(ValueError, match="Its special tokens are those of Llama 3. Give one"):
+    with pytest.raises(ValueError, match="It has the special tokens of Llama 3. Give one"):
         Chat(tiny("llama-3"), tokenizer_for("llama-3"))
     given = Chat(model, tokenizer_for("llama-1"), format=FORMATS["llama-2"])
     assert given.format is FORMATS["llama-2"]

@@ -76,7 +76,7 @@ def test_limits_and_stop_ids_that_fit_no_prompt_are_refused(model, options, mess
 
 @pytest.mark.parametrize(("prompts", "max_tokens", "message"), [
     ([], 5, "at least one prompt"),
-    ([[1], []], 5, "prompt 1 is empty. Encode it with bos=True"),
+    ([[1], []], 5, "prompt 1 is empty. To begin without a text, encode it with bos=True"),
     ([[512]], 5, "ids run from 0 to 511; prompt 0 holds 512"),
     ([[1] * 10], 7, "context holds 16 tokens; a prompt of 10 leaves room for 6, not 7"),
     ([[1] * 17], None, "a prompt of 17 leaves room for 0, not 1"),

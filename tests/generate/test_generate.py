@@ -156,7 +156,7 @@ def test_a_mask_is_not_asked_for_a_row_that_has_stopped(model):
 
 @pytest.mark.parametrize(("mask", "message"), [
     (lambda row, ids: torch.full((512,), row != 1 or len(ids) < 7),
-     "allows none for prompt 1 after 7 ids"),
+     "for prompt 1 it allows none after 7 ids"),
     (lambda row, ids: torch.ones(511, dtype=torch.bool),
      r"one bool for each of the 512 ids; got torch.bool of shape \(511,\)"),
     (lambda row, ids: torch.ones(512), "got torch.float32 of shape"),

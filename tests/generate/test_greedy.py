@@ -118,7 +118,7 @@ def test_a_prompt_that_leaves_no_room_is_refused():
 
 
 def test_a_model_that_is_not_on_a_cpu_is_refused():
-    with pytest.raises(ValueError, match="a GreedyDecoder is for a CPU; this model is on meta"):
+    with pytest.raises(ValueError, match="a GreedyDecoder runs on a CPU; this model is on meta"):
         GreedyDecoder(loud(family.tiny("llama-3")).to("meta"))
 
 
@@ -181,7 +181,7 @@ def test_a_part_that_is_not_plain_is_refused_by_name(path):
     model = loud(family.tiny("llama-3"))
     owner, _, name = path.rpartition(".")
     setattr(model.get_submodule(owner), name, Doubled(model.get_submodule(path)))
-    with pytest.raises(ValueError, match=rf"of a plain model; in this one {path} is a \S*Doubled"):
+    with pytest.raises(ValueError, match=rf"of plain parts; in this one {path} is a \S*Doubled"):
         GreedyDecoder(model)
 
 

@@ -153,7 +153,7 @@ def test_changed_weights_are_noticed():
 def test_another_model_is_refused(model):
     twin = copy.deepcopy(model)
     with pytest.raises(
-        ValueError, match="another one than it was made for. Make one for each model"
+        ValueError, match="another model than it was made for. Make one for each model"
     ):
         next(stream(twin, [1, 2], max_tokens=3, prefix=PrefixCache(model)))
 

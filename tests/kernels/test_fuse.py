@@ -298,7 +298,7 @@ def test_a_model_of_two_dtypes_is_refused():
 
 
 def test_a_model_without_known_parts_is_refused():
-    with pytest.raises(ValueError, match="Linear has none of them inside"):
+    with pytest.raises(ValueError, match="Linear contains none of them"):
         fuse(nn.Linear(2, 2), emulate=True)
     with pytest.raises(ValueError, match="this one has none"):
         fuse(nn.Identity(), emulate=True)

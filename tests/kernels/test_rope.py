@@ -299,7 +299,7 @@ def test_rope_refuses_an_unknown_layout():
 
 @pytest.mark.parametrize("change, message", [
     (lambda q, k, r: (q[0], k, r), r"q \(B, T, H, K\) and k \(B, T, G, K\).*got \(3, 2, 16\)"),
-    (lambda q, k, r: (q, k[:, :2], r), r"differ in the number of heads alone; got \(2, 3, 2, 16\) "
+    (lambda q, k, r: (q, k[:, :2], r), r"only in the number of heads; got \(2, 3, 2, 16\) "
                                        r"and \(2, 2, 1, 16\)"),
     (lambda q, k, r: (q[..., :15], k[..., :15], r), "width of a head must be even; got 15"),
     (lambda q, k, r: (q, k, r[:, :2]), r"rotation must be \(2 or 1, 3, 8\) for q \(2, 3, 2, "

@@ -169,5 +169,5 @@ def test_tensors_whose_axes_do_not_belong_together_are_refused():
     for wrong in (dict(q=q.transpose(1, 2)), dict(k=k[:, :4], v=k[:, :4]), dict(q=q[:, :4]),
                   dict(q=q[:, :, :5]), dict(visible=causal(6))):
         given = dict(q=q, k=k, v=k, visible=causal(5)) | wrong
-        with pytest.raises(ValueError, match="G divides H and T and S are those of `visible`"):
+        with pytest.raises(ValueError, match="G divides H and `visible` has the same T and S"):
             attention(given["q"], given["k"], v=given["v"], visible=given["visible"])

@@ -68,7 +68,7 @@ def test_a_spec_whose_module_is_not_registered_is_refused():
     class Sparse(FeedForwardSpec):
         n_experts: int
 
-    with pytest.raises(ValueError, match=r"a feed-forward is one of Dense.*; got .*Sparse\("
+    with pytest.raises(ValueError, match=r"a feed-forward must be one of Dense.*; got .*Sparse\("
                                          r"n_experts=8\)\. Register its module with"):
         build(Sparse(n_experts=8), 4)
 
@@ -78,5 +78,5 @@ def test_a_record_below_dense_is_another_kind_and_builds_nothing_by_itself():
     class Wider(Dense):
         pass
 
-    with pytest.raises(ValueError, match="a feed-forward is one of Dense.*; got .*Wider"):
+    with pytest.raises(ValueError, match="a feed-forward must be one of Dense.*; got .*Wider"):
         build(Wider(width=8), 4)

@@ -161,7 +161,7 @@ def test_a_cache_of_another_model_is_refused_by_what_differs(model):
     with pytest.raises(ValueError, match=r"for a model with n_kv_heads=2, rope_theta=500000\.0\. "
                                          r"Make one with model\.new_cache"):
         cache.refuse_other(other)
-    with torch.inference_mode(), pytest.raises(ValueError, match="the model it was made for"):
+    with torch.inference_mode(), pytest.raises(ValueError, match="must be made for this model"):
         Llama(other)(torch.tensor([[1]]), cache=cache)
 
 

@@ -196,7 +196,7 @@ def test_the_stream_of_a_fresh_model_does_not_grow_with_depth():
 
 def test_a_sequence_longer_than_the_model_was_made_for_is_refused():
     model = Llama(dataclasses.replace(family.tiny("llama-1"), max_seq_len=8))
-    with pytest.raises(ValueError, match="made for 8 tokens; got 9"):
+    with pytest.raises(ValueError, match="made for at most 8 tokens; got 9"):
         model(torch.zeros(1, 9, dtype=torch.int64))
 
 

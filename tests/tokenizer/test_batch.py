@@ -105,7 +105,7 @@ def test_large_ids_come_back_whole():
 
 
 def test_a_process_that_dies_is_told_with_a_cure():
-    message = r"ended before its work was done, exit code 3; give n_workers=1, .*__main__"
+    message = r"got exit code 3 from one before that. Give n_workers=1, .*__main__"
     with pytest.raises(RuntimeError, match=message):
         encode_batch(dies_elsewhere, ["a", "b"], n_workers=2)
 
@@ -136,9 +136,9 @@ encode_batch(encode, ["a", "b", "c"], n_workers=3)
 
 
 def test_one_text_or_no_workers_are_refused(tok):
-    with pytest.raises(TypeError, match="a list of texts, got one str; put it in a list"):
+    with pytest.raises(TypeError, match="a list of texts; got one str. Put it in a list"):
         tok.encode_batch("the cat")
-    with pytest.raises(ValueError, match="at least 1, got 0; None takes all cores"):
+    with pytest.raises(ValueError, match="at least 1; got 0. Leave it out"):
         tok.encode_batch(["the cat"], n_workers=0)
 
 

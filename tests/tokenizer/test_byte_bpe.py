@@ -49,7 +49,7 @@ def test_training_on_texts_counts_them_together_and_joins_no_words():
 @pytest.mark.parametrize("text, reachable", [("", 256), ("a", 256), ("ab", 257), ("aaaa", 258)])
 def test_a_text_out_of_pairs_says_how_many_ids_it_reaches(text, reachable):
     assert Tokenizer.train(text, reachable).vocab_size == reachable
-    message = rf"none left at {reachable} ids; got vocab_size=300; give more text or"
+    message = rf"none left at {reachable} ids; got vocab_size=300. Give more text, or"
     with pytest.raises(ValueError, match=message):
         Tokenizer.train(text, 300)
 
@@ -67,7 +67,7 @@ def test_special_tokens_follow_the_base_vocabulary_and_count_inside_vocab_size(t
 
 
 def test_training_refuses_a_vocabulary_without_room():
-    message = "256 bytes and 2 special tokens, so at least 258; got 257"
+    message = "256 bytes and 2 special tokens; got 257. Give at least 258"
     with pytest.raises(ValueError, match=message):
         Tokenizer.train("abc", 257, special_tokens=[BOS, EOS])
 
@@ -165,7 +165,7 @@ def test_lone_surrogates_become_the_replacement_character_as_in_tiktoken(tok, ti
 
 
 def test_encoding_refuses_bytes(tok):
-    with pytest.raises(TypeError, match="takes str, got bytes; decode bytes to str first"):
+    with pytest.raises(TypeError, match="takes a str; got bytes. Decode bytes to str first"):
         unwrap(Tokenizer.encode)(tok, b"abc")
 
 
@@ -177,7 +177,7 @@ def test_begin_and_end_are_added_when_asked_for(tok):
 
 def test_a_vocabulary_without_begin_and_end_says_so():
     plain = Tokenizer(BYTES, special_tokens=[EOT])
-    message = r"needs the special token '<\|begin_of_text\|>'.*special_tokens when training"
+    message = r"needs the special token '<\|begin_of_text\|>'.*special_tokens when you train"
     with pytest.raises(ValueError, match=message):
         plain.encode("hi", bos=True)
     with pytest.raises(ValueError, match=r"needs the special token '<\|end_of_text\|>'"):
@@ -186,7 +186,7 @@ def test_a_vocabulary_without_begin_and_end_says_so():
 
 @pytest.mark.parametrize("id", [-1, 440, 10**9])
 def test_decoding_refuses_ids_outside_the_vocabulary(tok, id):
-    with pytest.raises(ValueError, match=rf"0 to vocab_size - 1 = 439, got {id}"):
+    with pytest.raises(ValueError, match=rf"0 to vocab_size - 1 = 439; got {id}"):
         tok.decode([0, id])
 
 

@@ -43,7 +43,7 @@ def test_a_pattern_cuts_as_in_the_library_that_files_are_written_for(pattern):
                                      "(" * 2000 + ")" * 2000, "\\", "[z-a]", "(?<=a*b"])
 def test_a_pattern_that_does_not_compile_is_refused_in_words(pattern):
     for compiled in (compile_pattern, compile_foreign):
-        with pytest.raises(ValueError, match="does not compile|means one thing"):
+        with pytest.raises(ValueError, match="does not compile|must mean the same"):
             compiled(pattern)
     with pytest.raises(ValueError, match="split pattern"):
         Tokenizer(EVERY_BYTE, pattern=pattern)
@@ -55,7 +55,7 @@ def test_a_pattern_that_does_not_compile_is_refused_in_words(pattern):
     r"(a)\1", r"\k<n>", r"\x41",
 ])
 def test_what_the_two_engines_read_in_different_ways_is_refused(pattern):
-    with pytest.raises(ValueError, match="means one thing to the library that the file was"):
+    with pytest.raises(ValueError, match="must mean the same here as in the library"):
         compile_foreign(pattern)
 
 
@@ -66,7 +66,7 @@ def test_a_pattern_of_our_own_is_read_as_it_always_was():
 
 
 def test_a_very_long_pattern_is_refused_before_it_is_compiled():
-    with pytest.raises(ValueError, match="at most 20,000 characters, got 300,000"):
+    with pytest.raises(ValueError, match="at most 20,000 characters; got 300,000"):
         compile_pattern("(?:a|" * 60_000)
 
 
@@ -85,5 +85,5 @@ def test_a_pattern_that_fills_the_memory_is_refused_in_words():
     def search(text, *, timeout):
         raise MemoryError
 
-    with pytest.raises(ValueError, match="done in little memory"):
+    with pytest.raises(ValueError, match="must not run out of memory"):
         bounded(search, "abc", pattern="(?R)")

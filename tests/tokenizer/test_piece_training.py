@@ -34,10 +34,10 @@ def test_training_keeps_the_256_commonest_characters_and_leaves_the_rest_bytes()
 
 
 def test_training_refuses_a_vocabulary_without_room_or_beyond_the_text():
-    message = "275 fixed pieces and 2 characters, so at least 277; got 276"
+    message = "275 fixed pieces and 2 characters; got 276. Give at least 277"
     with pytest.raises(ValueError, match=message):
         learn_pieces("ab", 276)
-    message = "none left at 279 pieces; got vocab_size=300; give more text or vocab_size=279"
+    message = "none left at 279 pieces; got vocab_size=300. Give more text, or vocab_size=279"
     with pytest.raises(ValueError, match=message):
         learn_pieces("ab", 300)
     assert SentencePiece.train("ab", 279).encode("ab") == [276]

@@ -16,10 +16,10 @@ def test_what_is_said_survives_as_json(said):
 
 
 @pytest.mark.parametrize(("said", "message"), [
-    ([], "an object of end_ids"), ({"ends": [1]}, "an object of end_ids"),
+    ([], "an object with any of end_ids"), ({"ends": [1]}, "an object with any of end_ids"),
     ({"end_ids": 3}, "an object"), ({"adds_bos": 1}, "an object"),
     ({"end_ids": [6]}, "below 6; got 6"), ({"eos_ids": [True]}, "below 6; got True"),
-    ({"templates": {"default": 1}}, "are texts; got 1")])
+    ({"templates": {"default": 1}}, "must be texts; got 1")])
 def test_anything_else_is_refused(said, message):
     with pytest.raises(ValueError, match=message):
         Prompting.from_dict(said, vocab_size=6)

@@ -58,8 +58,8 @@ def test_ranks_of_another_order_than_the_bytes_are_kept(tmp_path):
         (b"YWI= x", "line 257"),
         (b"YWI= 256 0", "line 257"),
         (b"YQ== 256", "got b'a' again in line 257"),
-        (b"YWI= 257", "257 tokens have the ranks 0 to 256, each once, got none with rank 256"),
-        (b"YWI= 255", "257 tokens have the ranks 0 to 256, each once, got none with rank 256"),
+        (b"YWI= 257", "257 tokens must have the ranks 0 to 256, each once; got none with rank 256"),
+        (b"YWI= 255", "257 tokens must have the ranks 0 to 256, each once; got none with rank 256"),
     ],
 )
 def test_a_malformed_rank_file_is_refused_with_its_line(tmp_path, line, message):
@@ -78,8 +78,8 @@ def test_lines_come_in_the_order_of_the_ranks(tmp_path):
 
 def test_ranks_without_every_byte_or_with_an_empty_token_are_refused(tmp_path):
     (tmp_path / "t").write_bytes(b"\n")
-    message = r"256 bytes is a token; got ranks without \[0, 1, .* 256 in all"
+    message = r"256 bytes must be a token; got ranks without \[0, 1, .* 256 in all"
     with pytest.raises(ValueError, match=message):
         Tokenizer.load(tmp_path / "t")
-    with pytest.raises(ValueError, match=r"at least one byte, got b'' at rank 256"):
+    with pytest.raises(ValueError, match=r"at least one byte; got b'' at rank 256"):
         Tokenizer(BYTES | {b"": 256})

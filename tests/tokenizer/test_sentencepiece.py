@@ -130,7 +130,7 @@ def test_lone_surrogates_become_the_replacement_character(tok):
 
 
 def test_encoding_refuses_bytes(tok):
-    with pytest.raises(TypeError, match="takes str, got bytes; decode bytes to str first"):
+    with pytest.raises(TypeError, match="takes a str; got bytes. Decode bytes to str first"):
         unwrap(SentencePiece.encode)(tok, b"abc")
 
 
@@ -159,7 +159,7 @@ def test_allowed_special_strings_become_their_ids_and_the_text_after_them_gets_a
     assert tok.encode("<s>hi</s>", allowed_special={"</s>"}) == [*tok.encode("<s>hi"), 2]
     with pytest.raises(ValueError, match="got '</s>' at character 2"):
         tok.encode("hi</s>", disallowed_special="all")
-    with pytest.raises(ValueError, match=r"got \['<eos>'\]; it has \['<unk>', '<s>', '</s>'\]"):
+    with pytest.raises(ValueError, match=r"got \['<eos>'\]. It has \['<unk>', '<s>', '</s>'\]"):
         tok.encode("hi", allowed_special={"<eos>"})
 
 
@@ -216,9 +216,9 @@ def test_the_bytes_of_a_stream_join_to_the_bytes_of_the_whole(tok, text, at):
 
 @pytest.mark.parametrize("id", [-1, 460, 10**9])
 def test_decoding_refuses_ids_outside_the_vocabulary(tok, id):
-    with pytest.raises(ValueError, match=rf"0 to vocab_size - 1 = 459, got {id}"):
+    with pytest.raises(ValueError, match=rf"0 to vocab_size - 1 = 459; got {id}"):
         tok.decode([3, id])
-    with pytest.raises(ValueError, match=rf"0 to vocab_size - 1 = 459, got {id}"):
+    with pytest.raises(ValueError, match=rf"0 to vocab_size - 1 = 459; got {id}"):
         tok.decode_bytes([id])
 
 

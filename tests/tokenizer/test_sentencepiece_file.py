@@ -68,7 +68,7 @@ def test_a_saved_tokenizer_loads_as_it_was_and_leaves_no_other_file(tok, theirs,
 
 
 def test_a_prefix_the_format_cannot_say_is_refused(tok, tmp_path):
-    with pytest.raises(ValueError, match="always or never, got prefix='if missing'"):
+    with pytest.raises(ValueError, match="always or never; got prefix='if missing'"):
         SentencePiece(tok.pieces, prefix="if missing").save(tmp_path / "t")
 
 
@@ -77,8 +77,8 @@ def test_a_prefix_the_format_cannot_say_is_refused(tok, tmp_path):
     [
         ({"model_type": "unigram", "vocab_size": 360}, "the model is BPE, type 2, got type 1"),
         ({"normalization_rule_name": "nmt_nfkc"}, r"not normalized, got a table of \d+ bytes"),
-        ({"remove_extra_whitespaces": True}, "blanks are kept, got remove_extra_whitespaces"),
-        ({"treat_whitespace_as_suffix": True}, "a blank belongs to the word after it"),
+        ({"remove_extra_whitespaces": True}, "spaces are kept, got remove_extra_whitespaces"),
+        ({"treat_whitespace_as_suffix": True}, "a space belongs to the word after it"),
         ({"unk_surface": "??"}, "unk_surface is ' ⁇ '"),
     ],
 )
@@ -93,15 +93,15 @@ def test_a_model_of_another_kind_is_refused(options, message, tmp_path):
     "data, message",
     [
         (b"", "it is empty"),
-        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "bytes, 0 are left"),
-        (b"\x0a\x02", "has 2 bytes, 0 are left"),
-        (b"\x0a", "a number is cut off by the end"),
+        (b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "bytes and 0 are left"),
+        (b"\x0a\x02", "has 2 bytes and 0 are left"),
+        (b"\x0a", "a number must end before the message"),
         (b"\xff" * 20, "at most ten bytes"),
-        (b"\x08\x01", "wire type of its values, got 0 for field 1"),
-        (b"\x03", "wire type of its values, got 3 for field 0"),
-        (b"\x33", "4 or 8 bytes, got wire type 3"),
-        (b"\x0a\x03\x0a\x01\xff", "a piece is UTF-8"),
-        (b"\x0a\x05\x0a\x01a\x18\x07", "the kind of a piece is 1 to 6, got 7 for piece 0"),
+        (b"\x08\x01", "fit its values; got 0 for field 1"),
+        (b"\x03", "fit its values; got 3 for field 0"),
+        (b"\x33", "4 or 8 bytes long; got wire type 3"),
+        (b"\x0a\x03\x0a\x01\xff", "a piece must be UTF-8"),
+        (b"\x0a\x05\x0a\x01a\x18\x07", "the kind of a piece must be 1 to 6; got 7 for piece 0"),
         (b"not a model, but a text of some length", "SentencePiece model"),
     ],
 )
@@ -222,7 +222,7 @@ def test_a_file_that_was_cut_between_two_records_is_noticed(tmp_path):
     assert len(ends) == 462 and ends[-1] == len(data)
     for end in [*ends[1:40], *ends[-5:-1]]:
         (tmp_path / "cut").write_bytes(data[:end])
-        with pytest.raises(ValueError, match="the file lost a part, download it again"):
+        with pytest.raises(ValueError, match="The file lost a part: download it again"):
             SentencePiece.load(tmp_path / "cut")
     lost = data[: ends[300]] + data[ends[310] :]
     (tmp_path / "cut").write_bytes(lost)

@@ -41,12 +41,12 @@ def test_disallowed_special_strings_are_refused_with_name_and_place(tok):
 
 def test_names_that_are_no_special_tokens_are_refused(tok):
     for names in ({"allowed_special": {"<|eot|>"}}, {"disallowed_special": {"<|eot|>"}}):
-        with pytest.raises(ValueError, match=r"got \['<\|eot\|>'\]; it has .*eot_id"):
+        with pytest.raises(ValueError, match=r"got \['<\|eot\|>'\]. It has .*eot_id"):
             tok.encode("hi", **names)
 
 
 def test_training_refuses_double_and_empty_special_tokens():
-    with pytest.raises(ValueError, match=r"one id each, got \['<\|eot_id\|>'\] more than once"):
+    with pytest.raises(ValueError, match=r"one id each; got \['<\|eot_id\|>'\] more than once"):
         Tokenizer.train("abc", 300, special_tokens=[EOT, BOS, EOT])
     for bad in ([""], EOT):
         with pytest.raises(ValueError, match="list of non-empty strings"):

@@ -40,7 +40,7 @@ def test_a_tokenizer_bin_of_the_first_version_has_bytes_as_characters(tok, tmp_p
 def test_only_a_vocabulary_laid_out_as_llamas_has_a_tokenizer_bin(tok, tmp_path):
     unknown, bos, *rest = FIRST_PIECES
     for other in (SentencePiece([bos, unknown, *rest]), SentencePiece(tok.pieces, prefix="never")):
-        message = "a tokenizer.bin has <unk>, <s>, </s> and then the 256 bytes"
+        message = "a tokenizer.bin must have <unk>, <s>, </s> and then the 256 bytes"
         with pytest.raises(ValueError, match=message):
             other.save_llama2c(tmp_path / "t")
 
@@ -48,19 +48,19 @@ def test_only_a_vocabulary_laid_out_as_llamas_has_a_tokenizer_bin(tok, tmp_path)
 @pytest.mark.parametrize(
     "data, message",
     [
-        (b"\x01\x00", "in 4 bytes, got 2 bytes"),
-        (struct.pack("<I", 5) + b"1234567", "begins with 8 bytes, got 7 for piece 0"),
+        (b"\x01\x00", "in 4 bytes; got 2 bytes"),
+        (struct.pack("<I", 5) + b"1234567", "begin with 8 bytes; got 7 for piece 0"),
         (
             struct.pack("<IfI", 5, 0, 2**32 - 1) + b"<unk>",
-            "piece 0 has 4294967295 bytes, with 5 as the longest and 5 left",
+            "piece 0 has 4294967295 bytes, the longest has 5, and 5 are left",
         ),
         (
             struct.pack("<IfI", 4, 0, 5) + b"<unk>",
-            "piece 0 has 5 bytes, with 4 as the longest and 5 left",
+            "piece 0 has 5 bytes, the longest has 4, and 5 are left",
         ),
-        (struct.pack("<IfI", 5, 0, 5) + b"<unk" + b"?", "piece 0 is <unk>, got '<unk?'"),
-        (struct.pack("<I", 5), "got no such piece among 0; it lost a part"),
-        (struct.pack("<I", 0), "one unknown piece, got 0"),
+        (struct.pack("<IfI", 5, 0, 5) + b"<unk" + b"?", "piece 0 must be <unk>; got '<unk?'"),
+        (struct.pack("<I", 5), "got 0 pieces and none of that length"),
+        (struct.pack("<I", 0), "one unknown piece; got 0"),
     ],
 )
 def test_a_forged_tokenizer_bin_is_refused(tmp_path, data, message):
@@ -74,7 +74,7 @@ def test_a_file_that_lost_its_longest_piece_is_noticed(tok, tmp_path):
     SentencePiece([*tok.pieces, longest]).save_llama2c(tmp_path / "t")
     data = (tmp_path / "t").read_bytes()
     (tmp_path / "t").write_bytes(data[: -8 - 41])
-    with pytest.raises(ValueError, match="the longest piece has the 41 bytes .* among 460; it lo"):
+    with pytest.raises(ValueError, match="the longest piece must have 41 bytes, .* got 460 pieces"):
         SentencePiece.load_llama2c(tmp_path / "t")
 
 

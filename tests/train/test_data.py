@@ -150,7 +150,7 @@ def test_a_text_shorter_than_a_window_is_refused_with_the_cure():
         batch_of(Packed(["a"], BYTES))
     with pytest.raises(ValueError, match="at least 2; got 1"):
         batch_of(Packed(STORIES, BYTES), seq_len=1)
-    with pytest.raises(ValueError, match="text to learn from; got 0 documents"):
+    with pytest.raises(ValueError, match="a stream needs text; got 0 documents"):
         Packed([], BYTES)
     with pytest.raises(ValueError, match="got 2 documents, all of them empty"):
         Packed(["", ""], BYTES)
@@ -187,7 +187,7 @@ def test_a_file_that_is_not_utf8_is_named_with_its_byte_or_reported_and_skipped(
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (b"", "none but white space"), (b" \n\n\t", "none but white space")])
+    (b"", "only white space"), (b" \n\n\t", "only white space")])
 def test_an_empty_text_is_refused(content, message, tmp_path):
     (tmp_path / "empty.txt").write_bytes(content)
     with pytest.raises(ValueError, match=message):
@@ -202,7 +202,7 @@ def test_the_last_documents_are_kept_for_validation():
     assert split_validation(documents, fraction=0.001) == (documents[:9], documents[9:]), (
         "at least one")
     assert split_validation(documents, fraction=0.999) == (documents[:1], documents[1:]), (
-        "at least one to learn from")
+        "at least one to train on")
 
 
 def test_a_single_document_is_cut_at_the_end_of_a_line():

@@ -217,7 +217,7 @@ def test_what_the_first_save_would_find_out_is_refused_before_the_first_step(tmp
                             }.items():
         with pytest.raises(ValueError, match=message):
             run(folder=tmp_path / folder, parts=NO_STEP)
-    with pytest.raises(ValueError, match="needs data that can be told from other data"):
+    with pytest.raises(ValueError, match="needs data with a tokenizer, n_documents"):
         loop.train(make(), Plain(), config=CONFIG, folder=tmp_path / "run")
     with pytest.raises(ValueError, match="Train the tokenizer and the model with the same"):
         small = Packed(["a cat"] * 9, Tokenizer.train("the cat" * 9, 262, special_tokens=(

@@ -223,10 +223,10 @@ def test_a_real_mini_tells_what_it_is_asked_for_and_ends(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("settings", "message"), [
-    (dict(family="llama-22"), "minis are of the families .*; got 'llama-22'; did you mean"),
-    (dict(family="llama-4"), "minis are of the families"),
-    (dict(format="hf"), "formats that are written are .*; got 'hf'"),
-    (dict(family="llama-3", format="llama2c"), "format llama2c holds llama-2 alone; got llama-3"),
+    (dict(family="llama-22"), "the families with a mini are .*; got 'llama-22'; did you mean"),
+    (dict(family="llama-4"), "the families with a mini are"),
+    (dict(format="hf"), "formats that can be written are .*; got 'hf'"),
+    (dict(family="llama-3", format="llama2c"), "format llama2c can hold only llama-2; got llama-3"),
     (dict(format="meta", n_shards=3), "n_shards must divide n_heads"),
     (dict(format="gguf", dtype="bfloat16"), "gguf is written in"),
 ])  # fmt: skip

@@ -20,9 +20,9 @@ def edited_record(folder, change):
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (lambda t: t["steps"].pop(), "has 3, and the optimizer.safetensors beside it counted 4"),
+    (lambda t: t["steps"].pop(), "has 3, and the optimizer.safetensors next to it has 4"),
     (lambda t: t["steps"].append(t["steps"][-1] | {"step": 4}), "has 5, and .* counted 4"),
-    (lambda t: t["steps"].pop(0), "steps are in a row from 0; step 0 is numbered 1"),
+    (lambda t: t["steps"].pop(0), "steps are numbered from 0 without gaps; step 0 is numbered 1"),
     (lambda t: t["steps"].reverse(), "step 0 is numbered 3"),
     (lambda t: t["steps"][2].update(loss=None), "'loss' is a number, 0 or more; step 2 has None"),
     (lambda t: t["steps"][2].update(step=True), "'step' is an int, 0 or more; step 2 has True"),
@@ -46,5 +46,5 @@ def test_a_record_that_is_not_the_optimizers_is_refused_before_a_weight_changes(
 
 def test_an_optimizer_that_counts_nothing_is_not_compared(tmp_path):
     refuse_other_count([], {}, where=tmp_path)
-    with pytest.raises(ValueError, match="counted 3. Take both from the same save"):
+    with pytest.raises(ValueError, match="has 3. Take both from the same save"):
         refuse_other_count([], {"n_steps": torch.tensor(3)}, where=tmp_path)

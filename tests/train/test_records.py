@@ -17,7 +17,7 @@ def step(number, **changes):
         (dict(n_steps=0), "n_steps must be at least 1; got 0"),
         (dict(micro_batch_size=0), "micro_batch_size must be at least 1; got 0"),
         (dict(peak_lr=-1.0), "peak_lr must be above 0"),
-        (dict(beta2=1.5), "beta2 must lie between 0 and 1; got 1.5"),
+        (dict(beta2=1.5), "beta2 must be between 0 and 1; got 1.5"),
         (dict(seq_len=1), "seq_len must be at least 2"),
         (dict(n_warmup=8, n_steps=8), "n_warmup=8, n_steps=8"),
     ],

@@ -29,7 +29,7 @@ def test_a_run_interrupted_at_any_step_and_resumed_repeats_the_uninterrupted_one
     assert len(first.steps) == stop_after
     assert first.is_complete == (stop_after == 8)
     loaded, _ = native.load(tmp_path / "run")
-    assert equal(loaded, model), "what was learnt is kept and saved"
+    assert equal(loaded, model), "the trained weights are kept and saved"
     resumed, model = run(make(seed=9), folder=tmp_path / "run", is_resumed=True)
     expected, straight = uninterrupted
     assert resumed.losses == expected.losses

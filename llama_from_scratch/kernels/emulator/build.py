@@ -1,8 +1,8 @@
-"""A kernel's source made into a program for this CPU, by whatever C++ compiler there is.
+"""Compiles a kernel's source to a program for this CPU, with the C++ compiler that it finds.
 
-The `.cu` file is included, unchanged, behind the header that plays CUDA (`cuda_on_cpu.h`), and one
-exported function per entry point is added that takes a grid, a block and a list of pointers. How it
-is compiled decides what it can find: see KINDS.
+The `.cu` file is included, unchanged, after the header that emulates CUDA (`cuda_on_cpu.h`). For
+each entry point, an exported function is added that takes a grid, a block and a list of pointers.
+How it is compiled decides what it can find: see KINDS.
 
 Notebook 30.
 """
@@ -29,9 +29,9 @@ from llama_from_scratch.kernels.machinery.source import Program
 FOLDER = Path(__file__).parent
 
 # A GPU's compiler fuses a * b + c into one rounding wherever it can (nvcc's default, -fmad=true),
-# and with -ffp-contract=fast so does ours. A kernel's rounding errors are then the same here and
-# there, except for the order in which the compilers pair factors. Nothing else of -ffast-math is
-# wanted: a reordered sum would hide what the kernel's own order does.
+# and so does ours with -ffp-contract=fast. A kernel's rounding errors are then the same on both,
+# except for the order in which the compilers pair factors. The rest of -ffast-math is left out,
+# because a reordered sum would hide the effect of the kernel's own order.
 FLAGS = ("-std=c++20", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-rtti", "-w",
          "-DCUDA_ON_CPU", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math",
          "-fno-strict-aliasing", "-U_FORTIFY_SOURCE")
@@ -41,20 +41,20 @@ KINDS = {
     "fast": ("-O2", "-g1"),
     # On one, with poisoned shared memory and guarded tensors.
     "checked": ("-O1", "-g1", "-DEMU_CHECKED"),
-    # Compiled with that flag but linked without it, as trace.h has the hooks. With as little about
-    # lines as possible, because Python reads it.
+    # Compiled with that flag but linked without it, because trace.h has the hooks. The debug info
+    # is as small as possible, because Python reads it.
     "traced": ("-O1", "-gdwarf-4", "-g1", "-gno-column-info", "-DEMU_TRACE", "-fsanitize=thread"),
     # Executables, with the compiler's own finders of memory errors and of races.
     "address": ("-O1", "-g", "-fno-omit-frame-pointer", "-fsanitize=address"),
     "thread": ("-O1", "-g", "-fsanitize=thread"),
 }
 EXECUTABLES = ("address", "thread")
-# clang leaves out the read of `a += b`, because a finder of races needs only the write; a count of
+# clang leaves out the read of `a += b`, because a race detector needs only the write; a count of
 # traffic needs both. It also skips accesses of 32 bytes, which it makes itself when it vectorizes.
 CLANG_TRACED = ("-mllvm", "-tsan-instrument-read-before-write", "-fno-vectorize",
                 "-fno-slp-vectorize")
-# Compilers differ in whether they put a guard of trace.h before or after its array: this one comes
-# after the last of all.
+# Compilers differ in whether they put a guard of trace.h before or after its array. This one comes
+# after the last array.
 GUARD = ('char emu_guard_last[128] __attribute__((section("emu_shared"), aligned(128), '
          'visibility("hidden"), used)) = {1};\n')
 LIBRARIES = ("-lpthread", "-ldl", "-lm")
@@ -81,7 +81,7 @@ class CxxCompiler:
 
 @functools.cache
 def find_compiler() -> CxxCompiler:
-    """The first g++ or clang++ of this machine that is new enough, or the one in `ziglang`.
+    """Returns the first g++ or clang++ of this machine that is new enough, or the one in `ziglang`.
 
     Raises RuntimeError, with what was found and what to install, if there is none.
     """
@@ -98,32 +98,32 @@ def find_compiler() -> CxxCompiler:
             if not problem:
                 return compiler
         refused.append(f"{' '.join(command)} ({problem})")
-    found = f" Found, but of no use: {'; '.join(refused)}." if refused else ""
+    found = f" Found, but not usable: {'; '.join(refused)}." if refused else ""
     raise RuntimeError("the CUDA emulator compiles kernels for the CPU and needs a C++ compiler "
-                       f"that knows C++20: g++ 11 or newer, clang++ 12 or newer.{found} Install "
-                       "one, or a Python package that holds one: "
+                       f"for C++20: g++ 11 or newer, clang++ 12 or newer.{found} Install one, or "
+                       "a Python package that contains one: "
                        f"{sys.executable} -m pip install ziglang")
 
 
 def _candidates() -> Iterator[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]]:
-    """Compilers that may be here, the likeliest first: command, linker, and flags."""
-    # What this processor can do beyond the oldest of its family, by name: a cache shared by
-    # machines then keeps them apart.
+    """Yields compilers that may be here, the likeliest first: command, linker, and flags."""
+    # The processor's features are given by name, so that machines that share a cache do not share
+    # programs for different processors.
     has_fma = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
     for path in _programs():
         yield (path,), (path,), ("-march=x86-64-v3",) if has_fma else ()
     if importlib.util.find_spec("ziglang"):
-        # Linked as C, or zig would first compile a C++ library that nothing here calls; and without
-        # the sanitizer that zig adds by default.
+        # Linked as C, because zig would otherwise compile a C++ library first, which nothing here
+        # calls. Without the sanitizer that zig adds by default.
         zig = (sys.executable, "-m", "ziglang")
         machine = "-mcpu=x86_64_v3" if has_fma else "-mcpu=baseline"
         yield (*zig, "c++"), (*zig, "cc"), (machine, "-fno-sanitize=undefined")
 
 
 def _programs() -> list[str]:
-    """Every C++ compiler in the folders of PATH: plain names first, then those with a version.
+    """Returns every C++ compiler in the folders of PATH, plain names before names with a version.
 
-    An old one may be first, and a newer one be there under the same name or as `g++-12`.
+    The first one may be too old, and a newer one may follow with the same name or as `g++-12`.
     """
     by_place = {os.path.realpath(folder): folder for folder in reversed(os.get_exec_path())}
     folders = [folder for folder in os.get_exec_path() if folder in by_place.values()]
@@ -132,10 +132,10 @@ def _programs() -> list[str]:
 
 
 def _numbered(folder: str) -> list[str]:
-    """The compilers of a folder with a version in their name, newest first."""
+    """Returns the compilers of a folder with a version in their name, newest first."""
     try:
         paths = sorted(Path(folder).iterdir(), key=_number, reverse=True)
-    except OSError:  # not there, or not for us to read
+    except OSError:  # it does not exist, or may not be read
         return []
     return [str(path) for path in paths if _number(path) and os.access(path, os.X_OK)]
 
@@ -145,7 +145,7 @@ def _number(path: Path) -> int:
 
 
 def _ask(command: Sequence[str], *arguments: str, folder: Path | None = None) -> tuple[str, str]:
-    """What a program prints, and why it failed, or nothing if it did not."""
+    """Returns what a program prints and why it failed; the reason is empty if it did not fail."""
     try:
         done = subprocess.run([*command, *arguments], capture_output=True, text=True, cwd=folder,
                               errors="replace")
@@ -159,10 +159,10 @@ def _ask(command: Sequence[str], *arguments: str, folder: Path | None = None) ->
 
 
 def _problem_of(compiler: CxxCompiler) -> str:
-    """Why a compiler cannot build the smallest library as kernels are built, or nothing.
+    """Returns why a compiler cannot build the smallest library as kernels are built, or "".
 
-    A success is kept in the disk cache, so that each compiler is tried once. Too old a one fails,
-    and so does a clang++ without the libraries of a g++.
+    A success is kept in the disk cache, so that each compiler is tried once. A compiler that is too
+    old fails, and so does a clang++ without the libraries of a g++.
     """
     flags = (*FLAGS, *compiler.flags)
 
@@ -183,14 +183,14 @@ def _problem_of(compiler: CxxCompiler) -> str:
 
 
 class _Useless(Exception):
-    """What a compiler said when it was tried."""
+    """Raised with a compiler's error message when it was tried."""
 
 
 def wrapper(program: Program, *, is_executable: bool) -> str:
-    """The text that is compiled: emulator, kernel source, and a way in for each entry point."""
+    """Returns the text to compile: emulator, kernel source, a function per entry point."""
     entries = program.source.entries.values()
-    # In an unnamed namespace nothing is shared with other files, as `static` things of inline
-    # functions would be.
+    # In an unnamed namespace nothing is shared with other files. Static variables of inline
+    # functions would be shared.
     lines = ['#include "cuda_on_cpu.h"', "namespace {", f'#include "{program.source.name}.cu"', "}"]
     for entry in entries:
         arguments = ", ".join(f"*({p.c_type}{'*' * p.is_pointer}*)args[{i}]"
@@ -210,10 +210,10 @@ def wrapper(program: Program, *, is_executable: bool) -> str:
 
 
 def build(program: Program, *, kind: str, folder: Path | None = None) -> Path:
-    """The program as a shared library or, for some kinds, an executable, through the disk cache.
+    """Returns the program as a shared library, or for some kinds an executable, through the cache.
 
-    Raises CompileError, with the compiler's log and the lines of the `.cu` file, for a source with
-    an error in it; RuntimeError if there is no compiler; ValueError for an unknown kind.
+    Raises CompileError for a source with an error, with the compiler's log and the lines of the
+    `.cu` file. Raises RuntimeError if there is no compiler, and ValueError for an unknown kind.
     """
     if kind not in KINDS:
         raise ValueError(f"kind must be one of {', '.join(KINDS)}; got {kind!r}")
@@ -230,7 +230,7 @@ def build(program: Program, *, kind: str, folder: Path | None = None) -> Path:
                  **headers, "wrapper.cpp": text}
         for name, content in texts.items():
             (scratch / name).write_text(content)
-        # Names of source files are cut to the last part, so that messages are the same wherever the
+        # Paths of source files are cut to the name, so that messages are the same wherever the
         # cache is.
         compile_it = [*compiler.command, *flags, f"-ffile-prefix-map={scratch}=.", "-c",
                       "wrapper.cpp", "-o", "wrapper.o"]
@@ -254,14 +254,14 @@ def build(program: Program, *, kind: str, folder: Path | None = None) -> Path:
 
 
 def _explain_failure(program: Program, done: subprocess.CompletedProcess) -> NoReturn:
-    """Raises the error for a compilation that failed: by the source, or by the machine."""
+    """Raises the error for a compilation that failed because of the source or the machine."""
     words = done.stderr.strip()
     if done.returncode < 0 or "signal terminated program" in words or "Killed" in words:
         raise RuntimeError(f"the compiler was killed while it compiled {program.source.name}.cu, "
                            "which happens when memory runs out. Close other programs and run this "
                            f"again; nothing was left behind. {words}")
     if "No space left on device" in words:
-        raise RuntimeError("the disk was full while a kernel was compiled. Make room in the "
+        raise RuntimeError("the disk was full while a kernel was compiled. Free some space in the "
                            f"temporary folder, or set TMPDIR to another one: {words}")
     raise CompileError(f"{program.source.name}.cu does not compile for {program.real_name}:\n"
                        f"{words}")

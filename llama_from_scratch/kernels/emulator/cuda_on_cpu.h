@@ -5,10 +5,10 @@
 // leaves and re-enters by swapping the stack pointer. 32 fibers are a warp, and a block's fibers
 // share the memory that the kernel calls __shared__. Only one fiber of a block runs at a time,
 // until it has to wait for others. So a barrier is a counter, a shuffle is a table with 32 places,
-// and every mistake in their use is seen when it is made and told with block, thread and source
-// line.
+// and every mistake in their use is found when it is made, and reported with block, thread and
+// source line.
 //
-// What is not modelled: time, caches, occupancy, the weak ordering of memory, clusters. The
+// What is not modeled: time, caches, occupancy, the weak ordering of memory, clusters. The
 // approximate functions of a GPU (__expf, rsqrtf, ...) are the accurate ones here, so no tolerance
 // may depend on their last bits.
 //
@@ -18,7 +18,7 @@
 //   EMU_TRACE       "traced":   as checked, and trace.h sees every memory access
 //   -fsanitize=...  "address", "thread": an executable (standalone.h) with the compiler's checks
 //
-// It includes no C++ library header, as those cost a second of every build.
+// It includes no C++ library header, because those cost a second of every build.
 #pragma once
 
 #include <dlfcn.h>
@@ -46,7 +46,7 @@ extern "C" void __sanitizer_start_switch_fiber(void**, const void*, size_t);
 extern "C" void __sanitizer_finish_switch_fiber(void*, const void**, size_t*);
 #endif
 
-// The emulator's own functions must not be instrumented, nor inlined into kernels, which are.
+// The emulator's own functions must not be instrumented or inlined into instrumented kernels.
 #if !(defined(EMU_TSAN) || defined(EMU_TRACE))
 #define EMU_NO_TRACE __attribute__((unused))
 #elif defined(__clang__)   // its no_sanitize leaves atomics instrumented
@@ -54,7 +54,7 @@ extern "C" void __sanitizer_finish_switch_fiber(void*, const void**, size_t*);
 #else
 #define EMU_NO_TRACE __attribute__((no_sanitize("thread"), noinline, unused))
 #endif
-// the trace is told of an atomic as one event; TSan must see the machine's atomic instruction
+// the trace records an atomic as one event; TSan must see the machine's atomic instruction
 // instead
 #if defined(EMU_TRACE)
 #define EMU_ATOMIC EMU_NO_TRACE
@@ -62,8 +62,8 @@ extern "C" void __sanitizer_finish_switch_fiber(void*, const void**, size_t*);
 #define EMU_ATOMIC __attribute__((unused))
 #endif
 
-// A worker is an OS thread that runs blocks. What exists once per worker, a block's shared memory
-// above all, is thread-local where there can be several; elsewhere shared memory lies in one
+// A worker is an OS thread that runs blocks. What exists once per worker, above all a block's
+// shared memory, is thread-local if there can be several workers. Otherwise shared memory is in one
 // section of the file, which can be found and poisoned.
 #if defined(EMU_CHECKED) || defined(EMU_TRACE)
 #define EMU_PER_WORKER
@@ -78,7 +78,7 @@ extern "C" char __stop_emu_shared[] __attribute__((weak, visibility("hidden")));
 #define emu_shared_begin __start_emu_shared
 #define emu_shared_end __stop_emu_shared
 #endif
-// ASan guards a variable with red zones only if it lies in no section of its own
+// ASan guards a variable with red zones only if it has no section of its own
 #elif defined(EMU_ASAN)
 #define EMU_PER_WORKER
 #define __shared__ static
@@ -133,7 +133,7 @@ EMU_NO_TRACE static bool is_same(const Call& a, const Call& b) {
 }
 
 constexpr unsigned MAX_THREADS = 1024, MAX_WARPS = MAX_THREADS / 32, MAX_WORKERS = 64;
-// no machine's pages are larger, but for some Linux on ARM
+// no machine's pages are larger, except some Linux on ARM
 constexpr size_t PAGE_BYTES = 16 * 1024;
 constexpr unsigned MAX_SHARED_BYTES = 227 * 1024;   // what a block may ask for on a Hopper GPU
 #if defined(EMU_TSAN) || defined(EMU_ASAN)
@@ -157,7 +157,7 @@ struct Thread {
     uint3 index;          // threadIdx
     unsigned linear;      // its number in the block
     Wait waits_for;
-    unsigned mask;        // LANES: whom it wants to meet
+    unsigned mask;        // LANES: the lanes that it waits for
     Call call;            // it waits in
 #ifdef EMU_TSAN
     void* fiber;
@@ -171,7 +171,7 @@ struct Warp {
     unsigned ready;               // may run, but another thread does
     unsigned met;                 // waiting in a warp operation
     unsigned long long given[32], received[32];
-    int source[32];               // the lane whose value is wanted
+    int source[32];               // the lane that each lane reads from
 };
 
 struct Launch {
@@ -214,15 +214,15 @@ EMU_NO_TRACE static bool is_local(const void* p) {
     return (size_t)((char*)p - machine->stacks) < MAX_THREADS * STACK_BYTES;
 }
 
-// Leaves the block for good: its other threads are forgotten where they stand. The first fault of a
-// launch is the one told.
+// Leaves the block for good; its other threads never run again. Only the first fault of a launch is
+// reported.
 [[noreturn]] __attribute__((format(printf, 1, 2)))
 EMU_NO_TRACE static void fault(const char* format, ...);
 
 }  // namespace emu
 
 // The traced build reports to trace.h, which defines the functions named here. Every address in
-// shared memory lies between emu_shared_begin and emu_shared_end or within emu::dynamic_shared();
+// shared memory is between emu_shared_begin and emu_shared_end or within emu::dynamic_shared();
 // addresses for which emu::is_local() holds are local variables; `grid` and `block` of the launch
 // are gridDim and blockDim.
 //   trace::begin_launch()                      before the first block
@@ -248,7 +248,7 @@ static inline void access16(const void* p, bool is_write, Place at) {
     EMU_TELL(access16(p, is_write, at));
 }
 
-// ---- faults: told, never fatal to the process ---------------------------------------------------
+// ---- faults: reported, never fatal to the process -----------------------------------------------
 
 EMU_NO_TRACE static void go(Thread& from, Thread& to);
 
@@ -344,8 +344,8 @@ EMU_NO_TRACE static void go(Thread& from, Thread& to) {
 #endif
 }
 
-// Everybody waits. Lanes that wait for lanes which have returned, or wait elsewhere in their warp,
-// are told when the last of them comes, so here some thread waits in a barrier and another for
+// All threads wait. Lanes that wait for lanes which have returned or wait elsewhere in their warp
+// are reported when the last of them comes, so here some thread waits in a barrier and another for
 // lanes.
 [[noreturn]] EMU_NO_TRACE static void report_deadlock() {
     Thread& me = *machine->current;
@@ -380,7 +380,7 @@ EMU_NO_TRACE static void barrier(const Call& call) {
     Thread& me = *m.current;
     for (unsigned i = 0; m.n_exited && i < m.n_threads; i++)
         if (m.warps[i / 32].exited >> i % 32 & 1) report_missing(m.threads[i], me, call);
-// two by turns, as some threads are at the next barrier already while others have yet to leave this
+// two, used alternately, because some threads reach the next barrier before others have left this
 // one
 #ifdef EMU_TSAN
     static size_t news[2];
@@ -465,7 +465,7 @@ EMU_NO_TRACE static void finish_sync([[maybe_unused]] Warp& warp, [[maybe_unused
                                      const Call& call) {
     EMU_TELL(warp_synced(&warp - machine->warps, lanes, call.at));
     (void)call;
-#ifdef EMU_TSAN   // which of their news is the one to be heard
+#ifdef EMU_TSAN   // which of their news to read
     unsigned odd = 0, first = (&warp - machine->warps) * 32;
     for (unsigned lane = 0; lane < 32; lane++)
         odd |= machine->threads[first + lane].n_synced % 2 << lane;
@@ -564,7 +564,7 @@ EMU_NO_TRACE static void prepare_threads() {
     Machine& m = *machine;
     m.n_threads = blockDim.x * blockDim.y * blockDim.z;
     m.n_exited = m.n_at_barrier = m.ready_warps = 0;
-// a page that must not be touched, so that too deep a recursion is told
+// a page that must not be touched, so that too deep a recursion is reported
 #if !defined(EMU_ASAN) && !defined(EMU_TSAN)
     for (; m.n_guarded < m.n_threads; m.n_guarded++)
         mprotect(m.stacks + m.n_guarded * STACK_BYTES, PAGE_BYTES, PROT_NONE);
@@ -575,8 +575,8 @@ EMU_NO_TRACE static void prepare_threads() {
         t.index = index;
         t.linear = i;
         t.waits_for = NOTHING;
-        // Stacks a power of two apart would compete for the same few places of the cache, hence the
-        // shift by i % 61.
+        // Stacks a power of two apart would compete for the same few places of the cache, so they
+        // are shifted by i % 61.
         make_context(t.context, m.stacks + i * STACK_BYTES, STACK_BYTES - i % 61 * 192, run_thread);
 #ifdef EMU_TSAN
         if (!t.fiber) t.fiber = __tsan_create_fiber(0);
@@ -622,7 +622,7 @@ EMU_NO_TRACE static void run_block(size_t number) {
 
 static thread_local bool is_worker;   // does this OS thread run blocks at the moment?
 
-#if !defined(EMU_ASAN) && !defined(EMU_TSAN)   // these tell more
+#if !defined(EMU_ASAN) && !defined(EMU_TSAN)   // these report more
 #define EMU_SIGNALS
 static const int SIGNALS[] = {SIGSEGV, SIGBUS, SIGFPE};
 static struct sigaction outer_actions[3];
@@ -653,7 +653,7 @@ EMU_NO_TRACE static void on_signal(int number, siginfo_t* info, void* context) {
                   address - (size_t)dynamic_shared(), dynamic_shared_bytes());
         fault("<code %#zx>: touches <address %#zx>", offset, address);
     }
-    // not ours: let whoever was asked before us see it when it happens again
+    // not ours: let the previous handler see it when it happens again
     for (int i = 0; i < 3; i++)
         if (SIGNALS[i] == number) sigaction(number, &outer_actions[i], nullptr);
 }
@@ -698,7 +698,7 @@ EMU_NO_TRACE static Machine* make_machine() {
 static Machine* machines[MAX_WORKERS];
 struct Worker { Launch* launch; Machine* machine; };
 
-// A step by which (step i + start) mod n visits every block once: one that has no divisor in common
+// A step by which (step i + start) mod n visits every block once: it has no divisor in common
 // with n.
 EMU_NO_TRACE static size_t random_step(size_t n, unsigned seed) {
     for (size_t step = seed * 2654435761ull % n | 1;; step += 2) {
@@ -735,8 +735,8 @@ EMU_NO_TRACE static void* work(void* argument) {
     is_worker = false;
 #if !defined(EMU_ASAN) && !defined(EMU_TSAN)
     // Each guard cuts the stacks' memory into two more pieces, of which a process may have some
-    // 65,000 in all: left standing, the guards of a hundred kernels would use them up. Without
-    // guards it is one piece again.
+    // 65,000 in all: the guards of a hundred kernels would use them up. Without guards it is one
+    // piece again.
     mprotect(machine->stacks, MAX_THREADS * STACK_BYTES, PROT_READ | PROT_WRITE);
     machine->n_guarded = 0;
 #endif

@@ -1,8 +1,8 @@
-"""What a compiled file records: where its variables are, and the source line of each instruction.
+"""Reads from a compiled file where its variables are, and the source line of each instruction.
 
-Compilers write both into the file: its symbol table, DWARF's line table, and a record of every call
-that was inlined. They are read here by pyelftools, which is Python alone, so that a machine needs
-neither binutils nor a debugger.
+Compilers write both into the file, in its symbol table, DWARF's line table, and a record of every
+inlined call. pyelftools reads them. It is pure Python, so a machine needs neither binutils nor a
+debugger.
 
 Notebook 30. Source: DWARF Debugging Information Format 4, sections 3.3.8 (inlined calls) and 6.2
 (line table).
@@ -21,17 +21,17 @@ _ALLOCATED, _WRITABLE, _CODE = 2, 1, 4  # flags of an ELF section
 
 @record
 class Variable:
-    """A variable with an address of its own, by its name in C++, scopes included."""
+    """A variable with an address of its own. `name`: its name in C++, with the scopes."""
 
     name: str
     begin: int
     n_bytes: int
     is_read_only: bool
-    is_shared: bool  # lies where cuda_on_cpu.h puts a block's shared memory
+    is_shared: bool  # it is where cuda_on_cpu.h puts a block's shared memory
 
 
 class DebugInfo:
-    """The variables and source lines of one file; addresses count from the file's begin."""
+    """The variables and source lines of one file. Addresses count from the file's beginning."""
 
     def __init__(self, path: Path) -> None:
         from elftools.elf.elffile import ELFFile
@@ -48,14 +48,14 @@ class DebugInfo:
                     names = _file_names(program)
                     self._rows += _rows(program, names)
                     self._inlined += _inlined(dwarf, unit, names)
-        # Stable, as of several rows for one address the last one counts.
+        # A stable sort, because the last of several rows for one address counts.
         self._rows.sort(key=lambda row: row[:1])
         self._starts = [address for address, *_ in self._rows]
 
     def lines(self, address: int) -> list[tuple[str, int]]:
-        """(file, line) of an instruction, then of each inlined call around it, from the inside out.
+        """Returns (file, line) of an instruction, then of each inlined call around it, outward.
 
-        Line 0: the compiler names none. Empty: code without a source.
+        Line 0: the compiler records no line. An empty list: code without a source.
         """
         at = bisect_right(self._starts, address) - 1
         if at < 0 or not self._rows[at][1]:
@@ -67,12 +67,12 @@ class DebugInfo:
 
 @functools.cache  # a file's name holds the digest of its bytes
 def read_debug_info(path: Path) -> DebugInfo:
-    """The debug info of a file. Raises ValueError, with the cure, without pyelftools."""
+    """Returns the debug info of a file. Raises ValueError, with the cure, without pyelftools."""
     try:
         return DebugInfo(path)
     except ImportError as problem:
-        raise ValueError("tracing needs the package pyelftools, which reads a compiled file's line "
-                         f"table: {sys.executable} -m pip install pyelftools. Without it, kernels "
+        raise ValueError("tracing needs the package pyelftools, which is not installed. Install "
+                         f"it: {sys.executable} -m pip install pyelftools. Without it, kernels "
                          "still run and are checked: machine.load(program, "
                          "kind=\"checked\")") from problem
 
@@ -101,7 +101,7 @@ def _demangler():
 
 
 def _demangled(symbol: str) -> str:
-    # clang numbers the parts of a struct that it took apart: blockIdx.0.
+    # clang numbers the parts of a struct that it has split: blockIdx.0.
     stem = symbol.partition(".")[0]
     name = _demangler()(stem.encode(), None, None, None) if stem.startswith("_Z") else None
     return name.decode() if name else stem
@@ -122,7 +122,7 @@ def _rows(program, names: list[str]):
         if state.end_sequence:
             sequences.append(rows)
             rows = []
-    # In order of their addresses, so that an end is overruled by a function that begins there.
+    # In order of their addresses, so that a function that begins at another's end replaces the end.
     return [row for rows in sorted(sequences, key=lambda rows: rows[0][0]) for row in rows]
 
 

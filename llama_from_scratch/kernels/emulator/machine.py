@@ -1,9 +1,10 @@
 """Launches a kernel's source on the emulator, with tensors of the CPU; a fault is an exception.
 
-A launch names a grid, a block, and the order in which threads and blocks take turns. A right kernel
-gives the same numbers in every order; one that forgot a barrier rarely does. In the "checked" build
-every tensor is moved, for the launch, to the very end of a memory page behind which nothing may be
-touched: the first element past the end ends the launch, with the source line.
+A launch has a grid, a block, and the order in which threads and blocks run. A right kernel gives
+the same numbers in every order; a kernel with a missing barrier rarely does. In the "checked"
+build, every tensor is moved for the launch to the very end of a memory page, and the next page must
+not be touched. So an access to the first element past the end ends the launch, with the source
+line.
 
 Notebook 30.
 """
@@ -38,7 +39,7 @@ _FILL = 0xA5  # of the bytes between a tensor and the next page
 
 
 class KernelFault(RuntimeError):
-    """A kernel did what no GPU survives or what is undefined; in which block, thread and line."""
+    """Raised, with block, thread and line, for what no GPU survives or what is undefined."""
 
 
 class Emulated:
@@ -62,16 +63,16 @@ class Emulated:
         grid: int | tuple[int, ...], block: int | tuple[int, ...], shared_bytes: int = 0,
         order: str = "forward", seed: int = 0, n_workers: int = 1,
     ) -> None:
-        """Runs a grid of blocks; the tensors among `args` are changed as the kernel says.
+        """Runs a grid of blocks, which change the tensors among `args`.
 
-        seed: of the order "random". n_workers: OS threads that share the blocks; several need the
-        kind "fast". Raises KernelFault, and leaves the process and the emulator usable; ValueError
-        for what a GPU's driver would refuse.
+        seed: for the order "random". n_workers: the number of OS threads that divide the blocks;
+        more than one needs the kind "fast". Raises KernelFault for a fault, after which the process
+        and the emulator remain usable, and ValueError for what a GPU's driver would refuse.
         """
         declared = self.program.entry(entry)
         arguments = pack(self.program, entry, args)
         if arguments.device.type != "cpu":
-            raise ValueError(f"the emulator runs on tensors of the CPU; {entry} got some on "
+            raise ValueError(f"the emulator takes tensors on the CPU; {entry} got tensors on "
                              f"{arguments.device}. Move them with .cpu()")
         shape = _check(declared, grid=grid, block=block, shared_bytes=shared_bytes)
         if order not in ORDERS:
@@ -101,21 +102,21 @@ def _opened(path: Path) -> ctypes.CDLL:
     try:
         return ctypes.CDLL(str(path))
     except OSError as error:
-        raise RuntimeError(f"a compiled kernel must be loaded into this process, which the system "
-                           f"refused: {error}. Set XDG_CACHE_HOME to a folder of your own from "
+        raise RuntimeError(f"the system refused to load a compiled kernel into this process: "
+                           f"{error}. Set XDG_CACHE_HOME to a folder of your own from "
                            "which programs may run, and start again") from error
 
 
 def load(program: Program, *, kind: str = "fast") -> Emulated:
-    """The program, compiled for the emulator and ready to launch.
+    """Returns the program, compiled for the emulator and ready to launch.
 
-    For the kinds see build.KINDS, for the errors build.build.
+    kind: one of `build.KINDS`. Raises what `build.build` raises.
     """
     return _load(_Named(program, kind))
 
 
 class _Named:
-    """A program and a kind as one key: a program is its digest."""
+    """A program and a kind as one key, in which the program's digest stands for the program."""
 
     def __init__(self, program: Program, kind: str) -> None:
         self.program, self.kind = program, kind
@@ -136,7 +137,7 @@ def _load(named: _Named) -> Emulated:
 def _check(
     entry: EntryPoint, *, grid, block, shared_bytes: int
 ) -> tuple[ctypes.Array, ctypes.Array]:
-    """Grid and block as the launchers take them; ValueError for what a GPU's driver refuses."""
+    """Returns grid and block as C arrays. Raises ValueError for what a GPU's driver refuses."""
     triples = []
     for name, size in (("grid", grid), ("block", block)):
         size = size if isinstance(size, tuple) else (size,)
@@ -160,7 +161,7 @@ def _check(
 
 @record
 class _Span:
-    """Consecutive bytes that a launch was given: one tensor, or several that overlap."""
+    """Consecutive bytes among a launch's arguments: one tensor, or several that overlap."""
 
     begin: int
     n_bytes: int
@@ -221,10 +222,10 @@ class _Region:
         return data[first:first + _n_bytes(tensor)].view(tensor.dtype).view(tensor.shape)
 
     def wrong_writes(self) -> list[str]:
-        """Where bytes beside the span were changed that are not on a guarded page."""
+        """Returns where bytes around the span were changed that are not on a guarded page."""
         page, first = mmap.PAGESIZE, self.begin - self.base
         sides = {"before the start": self.memory[page:first],
-                 "behind the end": self.memory[first + self.span.n_bytes:len(self.memory) - page]}
+                 "after the end": self.memory[first + self.span.n_bytes:len(self.memory) - page]}
         return [f"{side} of {self.span.names}, which has {self.span.n_bytes} bytes"
                 for side, data in sides.items() if data.count(_FILL) < len(data)]
 
@@ -237,7 +238,7 @@ def _libc() -> ctypes.CDLL:
 
 
 class _Guarded:
-    """The arguments of a launch, with every tensor moved between two guards until it is over."""
+    """The arguments of a launch, with every tensor moved between two guards until its end."""
 
     def __init__(self, entry: EntryPoint, args: Sequence[Tensor | float | int | None]) -> None:
         self._entry = entry
@@ -261,7 +262,7 @@ class _Guarded:
             raise KernelFault(f"{self._entry.name} writes {' and '.join(wrong)}")
 
     def where(self, address: int) -> str:
-        """An address in words: which byte of which tensor it would be."""
+        """Returns an address in words: which byte of which tensor it would be."""
         for region in self._regions:
             if region.base <= address < region.base + len(region.memory):
                 return (f"byte {address - region.begin} of {region.span.names}, "
@@ -285,7 +286,7 @@ def _explain(message: str, path: Path, guarded: _Guarded | None) -> str:
 
 
 def _source_line(path: Path, offset: int) -> str:
-    """file:line of an instruction; without pyelftools or a source, that it is unknown."""
+    """Returns file:line of an instruction, or "an unknown line" without pyelftools or a source."""
     if not offset or not importlib.util.find_spec("elftools"):
         return "an unknown line"
     lines = debug_info.read_debug_info(path).lines(offset)

@@ -1,8 +1,8 @@
 """The rules of CUDA's memory, applied to a list of accesses: races, sectors moved, bank conflicts.
 
-Pure arithmetic on the columns of `ACCESS`, one row per access of one thread. What belongs together
-is found by sorting and not by simulating: the accesses of a warp are those of its lanes to the same
-instruction, the same time around since the last barrier.
+This is pure arithmetic on the columns of `ACCESS`, one row per access of one thread. It finds what
+belongs together by sorting, not by simulating: if the lanes of a warp each reach an instruction for
+the k-th time since the last barrier, these accesses are one access of the warp.
 
 Notebook 30. Source: CUDA C++ Programming Guide, "Memory Hierarchy", "Device Memory Accesses" and
 "Shared Memory".
@@ -17,7 +17,7 @@ from llama_from_scratch.config import record
 
 READ, WRITE, ATOMIC = range(3)
 WARP = 32
-SECTOR_BYTES = 32  # what memory delivers at least, and in steps of
+SECTOR_BYTES = 32  # memory delivers whole sectors
 N_BANKS, BANK_BYTES = 32, 4
 
 ACCESS = np.dtype([
@@ -25,14 +25,14 @@ ACCESS = np.dtype([
     ("epoch", "u4"), ("thread", "u2"), ("bytes", "u2"), ("kind", "u1"), ("array", "u1")],
     align=True)
 """As in trace.h, in the order of execution. `array`: the number of the tensor or shared array that
-holds the address."""
+contains the address."""
 
 SYNC = np.dtype([("block", "u4"), ("warp", "u4"), ("epoch", "u4"), ("mask", "u4")])
 """A completed __syncwarp: the lanes in `mask` met, which ended this epoch of the warp."""
 
 
 def _run_numbers(*columns: np.ndarray) -> np.ndarray:
-    """For rows sorted by these columns: 0 for the first distinct row and its equals, then 1, ..."""
+    """Returns, for rows sorted by these columns, 0 for all that equal the first, then 1, ..."""
     is_new = np.zeros(len(columns[0]), bool)
     for column in columns:
         is_new[1:] |= column[1:] != column[:-1]
@@ -40,7 +40,7 @@ def _run_numbers(*columns: np.ndarray) -> np.ndarray:
 
 
 def _numbers(*columns: np.ndarray) -> np.ndarray:
-    """For each row the number of its distinct combination of values, in sorted order."""
+    """Returns for each row the number of its combination of values, in sorted order."""
     order = np.lexsort(columns[::-1])
     numbers = np.empty(len(order), np.int64)
     numbers[order] = _run_numbers(*(column[order] for column in columns))
@@ -48,7 +48,7 @@ def _numbers(*columns: np.ndarray) -> np.ndarray:
 
 
 def _occurrences(numbers: np.ndarray) -> np.ndarray:
-    """For each row how many rows before it have the same number."""
+    """Returns for each row how many rows before it have the same number."""
     order = np.argsort(numbers, kind="stable")
     starts = np.flatnonzero(np.diff(numbers[order], prepend=-1))
     counts = np.empty(len(order), np.int64)
@@ -57,18 +57,18 @@ def _occurrences(numbers: np.ndarray) -> np.ndarray:
 
 
 def _spread(first: np.ndarray, last: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(row, value) for each value from first to last, of each row."""
+    """Returns (row, value) for each value from first to last, of each row."""
     counts = last - first + 1
     rows = np.repeat(np.arange(len(first)), counts)
     return rows, np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts) + first[rows]
 
 
 def warp_accesses(accesses: np.ndarray) -> np.ndarray:
-    """For each access the number of the warp access it is part of.
+    """Returns for each access the number of the warp access that it is part of.
 
-    Lanes take part together in the k-th time that each of them reaches an instruction since the
-    last barrier. (Real lanes that part ways at a branch may meet later, or not at all; then the
-    machine needs more accesses than are counted here.)
+    A warp access consists of the k-th accesses of its lanes at an instruction since the last
+    barrier. (Real lanes that separate at a branch may meet later or not at all. Then the machine
+    needs more accesses than are counted here.)
     """
     once = _numbers(accesses["block"], accesses["thread"], accesses["interval"], accesses["place"],
                     accesses["line"], accesses["kind"], accesses["array"])
@@ -78,7 +78,7 @@ def warp_accesses(accesses: np.ndarray) -> np.ndarray:
 
 
 def sectors(accesses: np.ndarray, warp_access: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each warp access (sectors of 32 bytes touched, fewest that could hold its bytes)."""
+    """Returns for each warp access (32-byte sectors touched, fewest that could hold its bytes)."""
     address, size = accesses["address"].astype(np.int64), accesses["bytes"].astype(np.int64)
     n = int(warp_access.max(initial=-1)) + 1
     touched = _distinct_per_group(warp_access, address // SECTOR_BYTES,
@@ -98,11 +98,11 @@ def _distinct_per_group(
 
 
 def passes(accesses: np.ndarray, warp_access: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each warp access (passes over the 32 banks of shared memory, passes without a conflict).
+    """Returns for each warp access (passes over 32 banks, passes if there were no conflict).
 
-    A bank is 4 bytes wide and serves one word a pass, to any number of lanes. Accesses of 8 and 16
-    bytes go by half and quarter warps, as 32 banks hold no more. Several atomics on one word take
-    turns on the machine; that is not counted.
+    A bank is 4 bytes wide and delivers one word per pass, to any number of lanes. Accesses of 8 and
+    16 bytes are made by half and quarter warps, because 32 banks deliver no more. On the machine,
+    several atomics on one word run one after the other; that is not counted.
     """
     size = np.maximum(accesses["bytes"].astype(np.int64), BANK_BYTES)
     part = accesses["thread"].astype(np.int64) % WARP // np.maximum(N_BANKS * BANK_BYTES // size, 1)
@@ -123,7 +123,7 @@ def passes(accesses: np.ndarray, warp_access: np.ndarray) -> tuple[np.ndarray, n
 
 @record
 class Clash:
-    """Two accesses that race, as rows of the list; their instructions do for `n_places` places."""
+    """Two accesses that race, as rows of the list. `n_places`: where their instructions race."""
 
     first: int
     second: int
@@ -135,14 +135,15 @@ _INSTRUCTION = ("place", "line", "kind")   # the columns that name one
 
 
 def clashes(accesses: np.ndarray, syncs: np.ndarray, *, shared: Collection[int]) -> list[Clash]:
-    """Every pair of instructions that race, each with one example.
+    """Returns every pair of instructions that race, each with one example.
 
     shared: the numbers of the arrays of which each block has its own.
 
-    A race: different threads, the same byte, at least one writes, not both atomic, and nothing
-    orders them. Within a block __syncthreads orders all, __syncwarp the lanes that met in it;
-    between blocks of a launch nothing does. (Real blocks can hand over data through a __threadfence
-    and an atomic flag; such code is reported although it may be right.)
+    Two accesses race if different threads access the same byte, at least one writes, not both are
+    atomic, and nothing orders them. Within a block, __syncthreads orders all accesses, and
+    __syncwarp orders the accesses of the lanes that met in it. Nothing orders two blocks of a
+    launch. (Real blocks can pass data with a __threadfence and an atomic flag. Such code is
+    reported although it may be right.)
     """
     found: dict[tuple, list] = {}
     for number in np.unique(accesses["array"][accesses["kind"] != READ]):
@@ -164,7 +165,7 @@ def clashes(accesses: np.ndarray, syncs: np.ndarray, *, shared: Collection[int])
 def _suspects(
     accesses: np.ndarray, rows: np.ndarray, cells: np.ndarray, is_shared: bool,
 ) -> Iterator[tuple[np.ndarray, int, bool]]:
-    """(rows, cell, within a block?) of each cell that rivals touch and do not only read.
+    """Yields (rows, cell, within a block?) of each cell that rivals access and do not only read.
 
     Rivals are several threads of a block in one interval, or several blocks.
     """
@@ -186,8 +187,8 @@ def _suspects(
 def _pairs(
     accesses: np.ndarray, members: np.ndarray, syncs: np.ndarray, is_within_block: bool
 ) -> Iterator[tuple[int, int]]:
-    """One racing pair, if any, for each two instructions (or one twice) that access a cell."""
-    # Between blocks, one access stands for all that its block makes with that instruction.
+    """Yields a racing pair, if any, for each two instructions (or one twice) that access a cell."""
+    # Between blocks, one access represents all that its block makes with that instruction.
     if not is_within_block:
         like = _numbers(*(accesses[name][members] for name in ("block", *_INSTRUCTION)))
         members = members[np.unique(like, return_index=True)[1]]
@@ -214,7 +215,7 @@ def _is_unordered(pair: np.ndarray, syncs: np.ndarray, is_within_block: bool) ->
     warp = pair["thread"] // WARP
     if warp[0] != warp[1]:
         return True
-    # `told` are the lanes ordered after the earlier access: those that met one of them since.
+    # `told` are the lanes ordered after the earlier access: they have met one of these lanes since.
     early, late = pair[np.argsort(pair["epoch"], kind="stable")]
     between = syncs[(syncs["block"] == early["block"]) & (syncs["warp"] == warp[0])
                     & (syncs["epoch"] >= early["epoch"]) & (syncs["epoch"] < late["epoch"])]

@@ -1,8 +1,8 @@
 // The launcher of an executable build: reads one launch from a file, runs it, writes the tensors
 // back.
 //
-// A sanitizer wants to be in a process from its first instruction, which Python is not. So
-// machine.py starts a program of its own: `program launch.bin fault.txt`. Each tensor lies in a
+// A sanitizer must run in a process from its first instruction, and in Python's it does not. So
+// machine.py starts a program of its own: `program launch.bin fault.txt`. Each tensor is in a
 // block of its own from malloc, where AddressSanitizer guards both its ends. The file: the entry
 // point's name, then per argument its kind and size, then per argument its bytes.
 #pragma once

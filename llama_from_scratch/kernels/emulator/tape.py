@@ -1,8 +1,8 @@
 """Records a traced launch and reads it back as elements of arrays and lines of source.
 
-trace.h writes numbers onto a `Tape`, in memory that is set aside here; the compiled file's symbols
-and line table (debug_info.py) give them names. Tensors are run in copies with empty space around
-them, so that an element past an end belongs to no array.
+trace.h writes numbers onto a `Tape`, in memory that is allocated here. The compiled file's symbols
+and line table (debug_info.py) give them names. A launch gets copies of its tensors with empty space
+around them, so that an element past an end belongs to no array.
 
 Notebook 30.
 """
@@ -29,7 +29,7 @@ MAX_PICTURE_BYTES = 1 << 26
 MAX_MOMENTS = MAX_SYNCS = 1 << 18
 GUARD_BYTES = 1 << 16  # around each tensor
 PAGE_BYTES = 4096
-NO_ARRAY = 255           # the array of an access that is in none
+NO_ARRAY = 255           # the number for an access outside every array
 
 _MOMENT = np.dtype([("file", "u8"), ("line", "u4"), ("interval", "u4")])
 _NUMPY = {"float": "f4", "double": "f8", "int": "i4", "unsigned": "u4", "long long": "i8",
@@ -46,7 +46,7 @@ _CONSTANT = re.compile(r"constexpr\s+(?:int|unsigned)\s+(\w+)\s*=\s*([^;]+);")
 
 @record
 class Line:
-    """A line of the kernel's source, or of a header it includes."""
+    """A line of the kernel's source, or of a header that it includes."""
 
     file: str
     number: int
@@ -77,14 +77,17 @@ class Array:
         return self.n_bytes // self.item_bytes
 
     def element(self, address: int) -> str:
-        """The element at an address as source text, such as tile[3][5]; also beyond the array."""
+        """Returns the element at an address as source text, such as tile[3][5].
+
+        The address may be beyond the array.
+        """
         flat = (address - self.begin) // self.item_bytes
         if len(self.shape) > 1 and 0 <= flat < self.n_elements:
             return self.name + "".join(f"[{index}]" for index in np.unravel_index(flat, self.shape))
         return f"{self.name}[{flat}]" if self.shape or flat else self.name
 
     def values(self, data: np.ndarray) -> np.ndarray:
-        """The array's bytes as numbers; bf16 as fp32."""
+        """Returns the array's bytes as numbers, with bf16 as fp32."""
         numbers = data.view(self.dtype).reshape(self.shape)
         return (numbers.astype("u4") << 16).view("f4") if self.dtype == "u2" else numbers
 
@@ -107,7 +110,7 @@ class _Tape(ctypes.Structure):  # trace::Tape
 
 
 class Tape:
-    """Room for what one launch records, inside `with tape.on(library, symbols, tensors):`."""
+    """Memory for what one launch records, within `with tape.on(library, symbols, tensors):`."""
 
     def __init__(self, *, max_accesses: int, watch: int) -> None:
         self._accesses, self._syncs = np.empty(max_accesses, ACCESS), np.empty(MAX_SYNCS, SYNC)
@@ -135,12 +138,12 @@ class Tape:
             library.emulate_onto_tape(None)
 
     def shared(self, symbols: "Symbols") -> tuple[Array, ...]:
-        """The static shared arrays, at their addresses in this process."""
+        """Returns the static shared arrays, at their addresses in this process."""
         return tuple(dataclasses.replace(array, begin=array.begin + self._raw.file_begin)
                      for array in symbols.shared)
 
     def dynamic(self, declared: tuple[str, str] | None, n_bytes: int) -> tuple[Array, ...]:
-        """The dynamic shared memory as one array, if the launch asked for any."""
+        """Returns the dynamic shared memory as one array, or nothing if the launch has none."""
         if not n_bytes:
             return ()
         name, dtype = declared or ("dynamic shared memory", "f4")
@@ -158,13 +161,13 @@ class Tape:
 
     @property
     def stray(self) -> np.ndarray | None:
-        """The one access to memory of no array."""
+        """The access outside every array that ended the launch, or None."""
         return np.frombuffer(bytes(self._raw.stray), ACCESS) if self._raw.has_stray else None
 
     def pictures(
         self, arrays: Sequence[Array]
     ) -> list[tuple[tuple[int, int], dict[str, np.ndarray]]]:
-        """Per moment ((file's address, line) of the barrier after it, values by shared array)."""
+        """Returns, per moment, (file's address, line) of its barrier and values by shared array."""
         static_bytes = self._raw.shared_end - self._raw.shared_begin
         moments = self._moments[:self._raw.moments.n]
         data = self._pictures[:self._raw.pictures.n]
@@ -182,7 +185,7 @@ class Tape:
     def lines(
         self, path: Path, texts: dict[str, str], places: Iterable[tuple[int, int]]
     ) -> dict[tuple[int, int], Line]:
-        """The source line of each (instruction, 0) or (name of a file, line)."""
+        """Returns the source line of each (instruction, 0) or (address of a file's name, line)."""
         places = list(places)
         codes = [place for place, line in places if not line]
         found = {code: _source_line(path, code - self._raw.file_begin, texts) for code in codes}
@@ -197,14 +200,14 @@ def _line(texts: dict[str, str], file: str, number: int) -> Line:
                 text=lines[number - 1].strip() if 0 < number <= len(lines) else "")
 
 
-# --- what the compiled file says of itself --------------------------------------------------------
+# --- what the compiled file contains --------------------------------------------------------------
 
 
 @record
 class Symbols:
     """The variables of a compiled program that a kernel may touch, as offsets in the file.
 
-    others: as (begin, bytes); constants, threadIdx and its like.
+    others: (begin, bytes) of constants, threadIdx and similar variables.
     """
 
     shared: tuple[Array, ...]
@@ -212,7 +215,7 @@ class Symbols:
 
     @classmethod
     def read(cls, path: Path, program: Program, entry: str) -> "Symbols":
-        """Without the arrays of other entry points than `entry`: its blocks do not have those."""
+        """Returns the symbols without arrays of other entry points, which `entry` does not have."""
         foreign = {name for name in program.source.entries if name != entry}
         shared, others = [], []
         for variable in debug_info.read_debug_info(path).variables:
@@ -243,7 +246,7 @@ def _declared(program: Program, symbol: str, begin: int, n_bytes: int) -> Array:
 
 
 def dynamic_declaration(program: Program) -> tuple[str, str] | None:
-    """(name, dtype) of the source's dynamic shared memory."""
+    """Returns (name, dtype) of the source's dynamic shared memory, or None if it has none."""
     match = _DYNAMIC.search(program.source.text)
     return match and (match["name"], _numpy_type(program, match["type"])[0])
 
@@ -261,7 +264,7 @@ _OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.m
 
 
 def _evaluated(text: str, constants: dict[str, str]) -> int | None:
-    """An array's size as a number; None where it takes a compiler."""
+    """Returns an array's size as a number, or None if only a compiler can compute it."""
     def value(node: ast.expr) -> int:
         match node:
             case ast.Constant(value=int(number)):
@@ -279,7 +282,7 @@ def _evaluated(text: str, constants: dict[str, str]) -> int | None:
 
 
 def _source_line(path: Path, offset: int, texts: dict[str, str]) -> Line:
-    # Of the call, which comes before the address it returns to.
+    # The line of the call, which is before the address that it returns to.
     frames = debug_info.read_debug_info(path).lines(offset - 1)
     known = [(file, number) for file, number in frames if file in texts and number]
     return _line(texts, *(known or frames or [("?", 0)])[0])
@@ -291,10 +294,10 @@ def _source_line(path: Path, offset: int, texts: dict[str, str]) -> Line:
 def guarded(
     names: Sequence[str], args: Sequence[Tensor | float | int | None]
 ) -> tuple[list, tuple[Array, ...]]:
-    """(arguments with copies for tensors, the copies as arrays named after their parameters).
+    """Returns the arguments with copies for tensors, and the copies as arrays with their names.
 
-    Tensors that overlap do so in the copies, too. A copy is as far from the start of a page as the
-    tensor is from the start of its storage, which a GPU would put there.
+    The copies of overlapping tensors overlap too. A copy is as far from the start of a page as the
+    tensor is from the start of its storage, because a GPU aligns storages to pages.
     """
     tensors = {name: arg for name, arg in zip(names, args, strict=True) if isinstance(arg, Tensor)}
     # Begin, end, and the place in `room`, of each stretch of memory that tensors cover.

@@ -4,10 +4,10 @@
 // The compiler does the watching. With -fsanitize=thread it calls a function before each read and
 // each write of the kernel; these functions are normally ThreadSanitizer's, but the traced build
 // does not link that library and defines them here. So a kernel is traced without a change to its
-// text. The address returned to tells the instruction, and with it the source line.
+// text. The return address gives the instruction, and with it the source line.
 //
-// Everything is written onto a Tape whose room Python has set aside (trace.py, which also does all
-// the judging); a full tape, and an access to memory that is no tensor's and not the block's, end
+// Everything is written onto a Tape, in memory that Python has allocated (tape.py), and judged in
+// trace.py. A full tape, or an access to memory that is neither a tensor's nor the block's, ends
 // the launch with a fault.
 #pragma once
 
@@ -58,7 +58,7 @@ template <class T> struct Room {
 };
 
 struct Tape {
-    // filled in for Python: where this file and shared memory lie
+    // filled in for Python: where this file and shared memory are
     u64 file_begin, shared_begin, shared_end, dynamic_begin;
     Room<Access> accesses;
     Room<Sync> syncs;
@@ -66,7 +66,7 @@ struct Tape {
     Room<char> pictures;         // of its shared memory at each step, static then dynamic
     Room<const Region> regions;
     u64 watched_block, has_stray;
-    Access stray;                // the access that was nobody's
+    Access stray;                // the access outside every array
 };
 
 static Tape* tape;
@@ -138,7 +138,7 @@ EMU_NO_TRACE static void access16(const void* p, bool is_write, emu::Place at) {
 }  // namespace trace
 
 extern "C" {
-// nullptr: watch no longer
+// nullptr: stop recording
 __attribute__((visibility("default"))) EMU_NO_TRACE void emulate_onto_tape(trace::Tape* tape) {
     trace::tape = tape;
     if (!tape) return;

@@ -1,9 +1,9 @@
-"""Watches a kernel run: which thread touched what memory in which line, what races, what it costs.
+"""Records a kernel's run: which thread touched what memory in which line, races, and traffic.
 
 `trace(program, "my_kernel", [x, y], grid=4, block=128)` runs the unmodified source under the
 emulator with every memory access recorded (see trace.h) and returns a `Trace`. Its numbers are
-counts, not estimates; time is not modeled. Tensors are run in copies with empty space around them,
-so an access past an end is caught at its first element.
+counts, not estimates; time is not modeled. The launch gets copies of its tensors with empty space
+around them, so an access past an end is found at its first element.
 
 Needs pyelftools. Notebook 30.
 """
@@ -32,7 +32,7 @@ from llama_from_scratch.kernels.machinery.source import Program, pack
 MAX_ACCESSES = 2_000_000
 VERBS = ("reads", "writes", "changes by an atomic")
 
-# --- what a trace says ----------------------------------------------------------------------------
+# --- what a trace contains ------------------------------------------------------------------------
 
 
 @record
@@ -62,8 +62,8 @@ def _index(position: tuple[int, ...]) -> str:
 class Race:
     """Two accesses to one element that nothing orders, at least one of them a write.
 
-    `first` is a write. `n_places`: how many elements the two lines race for. `cure`: what would
-    order the two, if they are in one block.
+    `first` is a write. `n_places`: how many elements the two lines race for. `cure`: the barrier
+    that would order the two, if they are in one block.
     """
 
     array: str
@@ -105,11 +105,11 @@ class OutOfBounds:
 
 @record
 class Moment:
-    """What a block did between two barriers, and its shared memory as the second one found it.
+    """What a block did between two barriers, and its shared memory at the second barrier.
 
-    `arrays`: each shared array by name; what was never written is NaN, in integers -1 (all bits
-    set). `written`, `read`: how many accesses each element got in between. `lines`: those that
-    touched memory. `barrier`: None at the end of the block.
+    `arrays`: each shared array by name. Elements that were never written are NaN, or -1 in integers
+    (all bits set). `written`, `read`: how many times each element was accessed in between. `lines`:
+    the lines that accessed memory. `barrier`: None at the end of the block.
     """
 
     number: int
@@ -124,9 +124,9 @@ class Moment:
 class Traffic:
     """What one line moves to or from one array, over the whole launch.
 
-    Tensors: `moved` counts sectors of 32 bytes, `ideal` the fewest that hold the bytes asked for.
-    Shared arrays: `moved` counts passes over the 32 banks, `ideal` the passes without a conflict.
-    `asked_bytes`: the sum over threads.
+    For tensors, `moved` counts sectors of 32 bytes, and `ideal` is the fewest sectors that hold the
+    bytes asked for. For shared arrays, `moved` counts passes over the 32 banks, and `ideal` the
+    passes without a conflict. `asked_bytes`: the bytes asked for, summed over threads.
     """
 
     line: Line
@@ -145,7 +145,7 @@ class Traffic:
 
     @property
     def efficiency(self) -> float:
-        """ideal / moved: 1 where every byte that moves was asked for."""
+        """ideal / moved, which is 1 if every byte that moves was asked for."""
         return self.ideal / self.moved
 
     def __str__(self) -> str:
@@ -157,7 +157,7 @@ class Traffic:
 
 @record
 class Trace:
-    """A recorded launch. `table`: rows of `rules.ACCESS`; `stray`: the one that ended it."""
+    """A recorded launch. `table`: rows of `rules.ACCESS`. `stray`: the access that ended it."""
 
     program: Program
     entry: str
@@ -172,12 +172,12 @@ class Trace:
 
     @cached_property
     def races(self) -> tuple[Race, ...]:
-        """Every two lines that race, each with one example.
+        """Every two lines that race, each pair with one example.
 
         An empty tuple is a proof for this launch, not for every launch.
         """
         lines = {line: number for number, line in enumerate(dict.fromkeys(self.places.values()))}
-        by_line = self.table.copy()  # several instructions of one line are one to the reader
+        by_line = self.table.copy()  # for the reader, the instructions of a line are one
         by_line["place"] = [lines[self._line(row)] for row in self.table]
         by_line["line"] = 0
         shared = {number for number, array in enumerate(self.known) if array.is_shared}
@@ -186,13 +186,13 @@ class Trace:
 
     @cached_property
     def out_of_bounds(self) -> OutOfBounds | None:
-        """The access that ended the launch: to memory neither of a tensor nor of the block."""
+        """The access that ended the launch, outside every tensor and shared array; or None."""
         if self.stray is None:
             return None
         address = int(self.stray["address"])
         before = self.table["array"][(self.table["place"] == self.stray["place"])
                                      & (self.table["line"] == self.stray["line"])]
-        # The array that this instruction went through until then, or else the nearest.
+        # The array that this instruction accessed until then, or otherwise the nearest.
         near = [self.known[number] for number in np.unique(before)] or self.known
         array = min(near, key=lambda array: _distance(array, address))
         if _distance(array, address) >= GUARD_BYTES:
@@ -232,8 +232,8 @@ class Trace:
     def moved_bytes(self) -> dict[str, tuple[int, int]]:
         """(read, written) for each tensor, in bytes: 32 for each sector of each warp access.
 
-        An atomic does both. This is what warps ask of the memory system; a GPU's caches answer a
-        part of it when a sector is asked for again.
+        An atomic does both. This is what warps request from the memory system. A GPU's caches
+        deliver part of it when a sector is requested again.
         """
         totals = {array.name: [0, 0] for array in self.known if not array.is_shared}
         for traffic in self.traffic:
@@ -264,10 +264,10 @@ class Trace:
                       read=counts[1], lines=tuple(sorted(lines, key=_position)))
 
     def at(self, text: str, array: str, *, kind: str | None = None) -> Traffic:
-        """The traffic of the one line that contains `text`, with this array.
+        """Returns the traffic between the line that contains `text` and this array.
 
-        kind: one of VERBS, where the line does several things with the array. Raises ValueError,
-        with what there is, unless exactly one row fits.
+        kind: one of VERBS, needed if the line does several things with the array. Raises
+        ValueError, with all rows, unless exactly one row fits.
         """
         found = [row for row in self.traffic
                  if text in row.line.text and row.array == array and kind in (None, row.kind)]
@@ -275,13 +275,13 @@ class Trace:
             there = "\n".join(f"  {row.line.number}: {row.kind} {row.array}: {row.line.text}"
                               for row in self.traffic)
             raise ValueError(f"one line that contains {text!r} must touch {array}; {len(found)} "
-                             f"do. There are\n{there}")
+                             f"do. The lines are\n{there}")
         return found[0]
 
     def warp_access(self, traffic: Traffic, *, number: int = 0) -> dict[int, tuple[int, int]]:
-        """{lane: (first element, elements)} of one of the warp accesses that `traffic` counts.
+        """Returns {lane: (first element, elements)} of one warp access that `traffic` counts.
 
-        number: which of them, counted by block and warp. Raises ValueError if there is no such one.
+        number: which one, counted by block and warp. Raises ValueError if there is no such access.
         """
         array = next(array for array in self.known if array.name == traffic.array)
         mine = self.table[self.table["array"] == self.known.index(array)]
@@ -338,7 +338,7 @@ def _count(rows: np.ndarray, array: Array) -> np.ndarray:
 
 
 def _unravel(number: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
-    """x first, as CUDA counts; as many coordinates as the launch was given."""
+    """Returns coordinates, x first as in CUDA, and as many as the launch has sizes."""
     return tuple(int(k) for k in np.unravel_index(number, sizes[::-1])[::-1])
 
 
@@ -350,11 +350,12 @@ def trace(
     grid: int | tuple[int, ...], block: int | tuple[int, ...], shared_bytes: int = 0,
     order: str = "forward", seed: int = 0, watch: int = 0, max_accesses: int = MAX_ACCESSES,
 ) -> Trace:
-    """Runs one launch on the CPU, tensors changed as on a GPU, with every memory access recorded.
+    """Runs one launch on the CPU, changes tensors as a GPU would, and returns all memory accesses.
 
     watch: the number of the block whose shared memory `steps` shows. Raises KernelFault for a
-    launch that a GPU would not survive either (a barrier that some threads never reach), ValueError
-    where pyelftools is missing. An access out of bounds ends the launch and is in `out_of_bounds`.
+    launch that a GPU would not survive either (a barrier that some threads never reach), and
+    ValueError without pyelftools. An access out of bounds ends the launch and is in
+    `out_of_bounds`.
     """
     pack(program, entry, args)  # refuses what a launch would refuse, before tensors are copied
     grid, block = (size if isinstance(size, tuple) else (size,) for size in (grid, block))

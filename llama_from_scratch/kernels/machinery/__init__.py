@@ -2,7 +2,7 @@
 
 It is the same for every kernel. `source` reads what a `.cu` file declares and packs arguments for
 it, `nvrtc` compiles it for a GPU, `cache` keeps what was compiled, `driver` launches on a GPU, and
-`launch` is the one call that runs a kernel where its tensors are. `tensors` holds what all wrappers
-require of their tensors; `resources` measures what each kernel takes of a GPU and holds it to
-`budget.json`.
+`launch` is the one call that runs a kernel where its tensors are. `tensors` checks what all
+wrappers require of their tensors. `resources` measures the registers and memory that each kernel
+takes of a GPU, and compares them with `budget.json`.
 """

@@ -1,12 +1,12 @@
 """Compiled kernels on disk, so that each is built once and not at every start.
 
-A file's name carries two digests: of all that went into it (source, headers, flags, compiler) and
-of its own bytes. The first makes a stale hit impossible; the second shows a truncated or foreign
-file before anything loads it. A file appears under its name in one step, complete, so processes
-that compile the same thing at once need not wait for each other.
+A file's name has two digests: one of everything that it was made from (source, headers, flags,
+compiler), and one of its own bytes. The first makes a stale hit impossible. The second shows a
+truncated or foreign file before anything loads it. A file appears under its name in one step,
+complete, so processes that compile the same thing at once need not wait for each other.
 
-What is in this folder is run. So it is made for its user alone, and neither a folder nor a file
-that another user could have written is used.
+The files in this folder are run as programs. So only its user may write to it, and no folder or
+file that another user could have written is used.
 
 Notebook 30.
 """
@@ -28,11 +28,11 @@ CURE = "Set XDG_CACHE_HOME to a folder of your own from which programs may run"
 
 
 class UnfitFolder(Exception):
-    """Why compiled kernels cannot be kept in a folder."""
+    """Raised, with the reason, if compiled kernels cannot be kept in a folder."""
 
 
 def default_folder() -> Path:
-    """Where compiled kernels are kept unless a caller names another folder."""
+    """Returns the folder where compiled kernels are kept unless a caller names another one."""
     return user_cache() / "kernels"
 
 
@@ -40,13 +40,13 @@ def cached_file(
     key: str, *, suffix: str, make: Callable[[Path], object], folder: Path | None = None,
     is_program: bool = False,
 ) -> Path:
-    """The file that `make` writes to a path; made only if the folder holds none for this key.
+    """Returns the file that `make` writes to a path; calls it only if there is none for this key.
 
-    `make` works in a scratch folder of its own, so whatever else it leaves there goes away, at the
-    latest when the next file is made. Its exceptions pass through, and leave nothing behind. A
-    folder that cannot be written, that others can write, or from which no program may run although
-    the file `is_program`, is replaced by a temporary one of this process, with one warning.
-    Raises RuntimeError if a program can be kept nowhere.
+    `make` works in a scratch folder of its own. Other files that it leaves there are removed, at
+    the latest when the next file is made. Its exceptions pass through, and leave nothing behind. If
+    the folder cannot be written, if others can write to it, or if the file `is_program` and no
+    program may run from there, a temporary folder of this process replaces it, with one warning.
+    Raises RuntimeError if no folder can keep a program.
     """
     if folder is None:
         folder = default_folder()
@@ -71,12 +71,12 @@ def check_folder(folder: Path, *, is_program: bool) -> None:
 
 
 def forbids_programs(folder: Path) -> bool:
-    """True if the disk of this folder is known to be mounted with `noexec`."""
+    """Returns True if the disk of this folder is known to be mounted with `noexec`."""
     return os.name != "nt" and bool(os.statvfs(folder).f_flag & getattr(os, "ST_NOEXEC", 0))
 
 
 def problem_with(folder: Path) -> str:
-    """Why programs cannot be kept in a folder that may be still to be made, or nothing."""
+    """Returns why programs cannot be kept in a folder, which need not exist yet; "" if they can."""
     nearest = next(path for path in (folder, *folder.parents) if path.exists())
     try:
         if nearest == folder:
@@ -106,23 +106,23 @@ def _found_or_made(
         make(made)
         final = folder / f"{key[:DIGITS]}-{_content_digest(made)}{suffix}"
         made.chmod(made.stat().st_mode & ~OTHERS_WRITE)
-        # Not files.replacing_file, whose unfinished file has one name for all processes. Nor need
-        # the bytes be on the disk already: a file that a crash cut off is found out by its digest.
+        # Not files.replacing_file, whose unfinished file has one name for all processes. The bytes
+        # need not be on the disk already: the digest shows a file that a crash has cut off.
         os.replace(made, final)
     return final
 
 
 def _make_private(folder: Path) -> None:
-    """Makes a folder, and those above it that are missing, for their user alone."""
+    """Makes a folder and the missing folders above it, so that only their user may use them."""
     for path in reversed([folder, *folder.parents]):
         if not path.exists():
             path.mkdir(mode=0o700, exist_ok=True)
 
 
 def _close(folder: Path) -> None:
-    """Closes our own folder to others if it is open to them, and drops what they may have put in.
+    """If other users can write to our own folder, ends that and deletes the files in it.
 
-    An earlier version made it as the process's umask said.
+    An earlier version made the folder with the permissions of the process's umask.
     """
     with contextlib.suppress(OSError):
         found = folder.stat()
@@ -137,9 +137,9 @@ def _close(folder: Path) -> None:
 
 
 def _intact(folder: Path, key: str, suffix: str) -> Path | None:
-    """A file for this key that only its user could write, with the bytes that its name promises.
+    """Returns a file for this key that only its user could write and that has its name's digest.
 
-    Others are deleted.
+    Other files for this key are deleted. Returns None if no file is left.
     """
     for path in sorted(folder.glob(f"{key[:DIGITS]}-*{suffix}")):
         try:
@@ -147,7 +147,7 @@ def _intact(folder: Path, key: str, suffix: str) -> Path | None:
                     and path.name == f"{key[:DIGITS]}-{_content_digest(path)}{suffix}"):
                 return path
             path.unlink()
-        except OSError:   # another process deleted it first, or we may not: as if it were not there
+        except OSError:   # another process deleted it first, or this one may not: skip it
             continue
     return None
 

@@ -1,9 +1,9 @@
 """Kernels on a GPU through the CUDA driver's C functions: load, find an entry point, launch.
 
 A launch is six integers (how many blocks, how many threads in each, along three axes), a number of
-bytes of shared memory, a stream, and a list of pointers to the arguments. It only queues work:
-nothing here waits for the GPU or allocates, so launches can be captured in a CUDA graph, and a
-fault inside a kernel shows only later, at whatever asks the GPU next.
+bytes of shared memory, a stream, and a list of pointers to the arguments. It only queues work.
+Nothing here waits for the GPU or allocates, so launches can be captured in a CUDA graph. For the
+same reason, a fault inside a kernel appears only later, at the next call that waits for the GPU.
 
 Notebook 30. Source: NVIDIA, "CUDA Driver API", sections 6.10 to 6.22.
 """
@@ -16,30 +16,30 @@ from collections.abc import Callable, Sequence
 from llama_from_scratch.config import record
 from llama_from_scratch.kernels.machinery.source import Arguments, EntryPoint, Program
 
-# Along x, y, z, of every GPU since 2012.
+# Along x, y, z, on every GPU since 2012.
 MAX_GRID, MAX_BLOCK = (2**31 - 1, 65535, 65535), (1024, 1024, 64)
 SHARED_BYTES_WITHOUT_ASKING = 48 * 1024
 
-# Numbers of cuda.h: what can be asked of a device and of a function.
+# Numbers from cuda.h: attributes of a device and of a function.
 _MAX_SHARED_BYTES_OF_A_BLOCK, _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 97, 75, 76
 _MAX_THREADS, _STATIC_SHARED_BYTES, _MAX_DYNAMIC_SHARED_BYTES = 0, 1, 8
 _CAPTURE_MODE_RELAXED = 2
 
-_LOST = ("The GPU's state in this process is lost: every later CUDA call fails, too. Save what "
-         "lies on the CPU and start Python anew. Launches are asynchronous, so the kernel at fault "
-         "may be an earlier one; with CUDA_LAUNCH_BLOCKING=1 set, or under compute-sanitizer, the "
-         "error comes where it happens")
+_LOST = ("The GPU's state in this process is lost, so every later CUDA call fails too. Save what "
+         "is in CPU memory and start Python again. Launches are asynchronous, so an earlier kernel "
+         "may have caused the error; with CUDA_LAUNCH_BLOCKING=1 set, or under compute-sanitizer, "
+         "the error is raised at its cause")
 MEANINGS = {
-    1: "A number or pointer that the driver was given is out of its range",
-    2: "The GPU's memory is full; torch.cuda.empty_cache() returns what PyTorch holds unused",
-    34: "The loader found the stub of libcuda from a CUDA toolkit instead of the driver's; take "
-        "the stub's folder off its path",
+    1: "A number or pointer passed to the driver is out of its range",
+    2: "The GPU's memory is full; torch.cuda.empty_cache() frees what PyTorch holds unused",
+    34: "The loader found the stub of libcuda from a CUDA toolkit instead of the driver's; remove "
+        "the stub's folder from its path",
     100: "There is no GPU that this process may use",
-    201: "No context is current, or that of another device",
+    201: "No context is current, or the context of another device",
     209: "The machine code is for another GPU than this one",
-    500: "The machine code holds no entry point of that name",
+    500: "The machine code has no entry point of that name",
     701: "A block needs more registers or shared memory than a processor has; launch fewer threads "
-         "a block",
+         "per block",
     803: "The driver and its library are of different versions: reboot after an update of the "
          "driver",
     804: "This driver is too old for the CUDA that PyTorch was built for; update it",
@@ -63,15 +63,15 @@ class Function:
     handle: ctypes.c_void_p
     context: ctypes.c_void_p
     entry: EntryPoint
-    max_threads: int           # a block, of the declaration and of what the GPU has registers for
+    max_threads: int           # of a block, by its declaration and the GPU's registers
     static_bytes: int          # of shared memory, declared in the kernel
-    max_dynamic_bytes: int     # of shared memory, that a launch may ask for besides
+    max_dynamic_bytes: int     # of shared memory, that a launch may request in addition
 
 
 class Driver:
     """Launches programs through one libcuda, and keeps what it loaded until the process ends.
 
-    `cubin(program, capability)` gives a program's machine code for a GPU of that compute
+    `cubin(program, capability)` returns a program's machine code for a GPU of that compute
     capability.
     """
 
@@ -97,7 +97,7 @@ class Driver:
         """Queues one launch on a stream (its address) of a device (its number).
 
         grid, block: along x, y, z. Raises ValueError for a grid, block or shared memory that this
-        GPU cannot launch; CudaError for what the driver reports.
+        GPU cannot launch, and CudaError for an error that the driver reports.
         """
         key = (program.key, entry, device)
         function = self._functions.get(key) or self._load(program, entry, device)
@@ -110,7 +110,7 @@ class Driver:
                 and 0 <= shared_bytes <= function.max_dynamic_bytes):
             _refuse_shape(function, grid, block, shared_bytes)
         library = self._library
-        # The context, and not PyTorch's current device: a thread without a CUDA call has none.
+        # The context, not PyTorch's current device: a thread without a CUDA call has no context.
         if status := library.cuCtxPushCurrent_v2(function.context):
             self._fail(status, "cuCtxPushCurrent")
         try:
@@ -134,7 +134,7 @@ class Driver:
             major, minor, max_shared_bytes = [self._number("cuDeviceGetAttribute", each, ordinal)
                                               for each in asked]
             self._call("cuCtxPushCurrent_v2", context)
-            # Loading allocates, which must not end a capture on some stream.
+            # Loading allocates, which must not end a graph capture on another stream.
             mode = ctypes.c_int(_CAPTURE_MODE_RELAXED)
             self._call("cuThreadExchangeStreamCaptureMode", ctypes.byref(mode))
             try:
@@ -161,7 +161,7 @@ class Driver:
     def _allow_shared_bytes(
         self, key: tuple[str, str, int], function: Function, shared_bytes: int
     ) -> None:
-        """Beyond 48 KB the driver wants to be told before the launch; once, as it remembers."""
+        """Allows a function more than 48 KB of shared memory, which the driver requires once."""
         if shared_bytes > self._allowed_shared_bytes.get(key, 0):
             self._call("cuFuncSetAttribute", function.handle, _MAX_DYNAMIC_SHARED_BYTES,
                        shared_bytes)
@@ -194,22 +194,22 @@ def _refuse_shape(
     for what, sizes, most in (("grid", grid, MAX_GRID), ("block", block, MAX_BLOCK)):
         if not all(0 < size <= limit for size, limit in zip(sizes, most, strict=True)):
             raise ValueError(f"the {what} of a launch must be 1 to {most} along x, y and z; {name} "
-                             f"got {tuple(sizes)}. For an empty tensor there is nothing to launch")
+                             f"got {tuple(sizes)}. For an empty tensor, launch nothing")
     n_threads = block[0] * block[1] * block[2]
     if n_threads > function.max_threads:
         raise ValueError(f"a block of {name} must have at most {function.max_threads} threads on "
                          f"this GPU ({function.entry.max_threads} by its declaration in line "
                          f"{function.entry.line}); got {n_threads}")
     raise ValueError(f"shared_bytes of {name} must be 0 to {function.max_dynamic_bytes} on this "
-                     f"GPU, as the kernel declares {function.static_bytes} more; got "
+                     f"GPU, because the kernel declares {function.static_bytes} more; got "
                      f"{shared_bytes}")
 
 
 @functools.cache
 def libcuda() -> ctypes.CDLL:
-    """The driver's library, which comes with the driver itself.
+    """Returns the driver's library, which is installed with the driver.
 
-    Raises RuntimeError, with what to do, if there is none.
+    Raises RuntimeError, with the cure, if there is none.
     """
     try:
         return ctypes.CDLL("libcuda.so.1")

@@ -20,13 +20,13 @@ from llama_from_scratch.kernels.machinery.source import Program, Source, pack
 
 @functools.cache
 def program(name: str, real: torch.dtype) -> Program:
-    """The kernel file `name`.cu for tensors of one dtype, read once: always the same object."""
+    """Returns the kernel file `name`.cu for tensors of one dtype. It is read only once."""
     return Program(source=Source.read(name), real=real)
 
 
 @functools.cache
 def gpu() -> Driver:
-    """The driver of this machine, with code from NVRTC through the disk cache.
+    """Returns the driver of this machine, with code from NVRTC through the disk cache.
 
     Raises RuntimeError if there is no NVIDIA driver.
     """
@@ -42,10 +42,10 @@ def launch(
 ) -> None:
     """Runs `grid` blocks of `block` threads of an entry point, which changes the tensors in `args`.
 
-    On a GPU it is queued on PyTorch's current stream of the tensors' device, compiled first if this
-    is its first launch. Raises ValueError, TypeError or OverflowError for arguments that do not fit
-    (see pack) and for a shape that no GPU launches; CompileError for an error in the source;
-    CudaError for what the driver reports; KernelFault for a fault on the emulator.
+    On a GPU it is queued on PyTorch's current stream of the tensors' device. The first launch
+    compiles it. Raises ValueError, TypeError or OverflowError for arguments that do not fit (see
+    `pack`) and for a shape that no GPU launches, CompileError for an error in the source, CudaError
+    for an error that the driver reports, and KernelFault for a fault on the emulator.
     """
     device = next((arg.device for arg in args if isinstance(arg, Tensor)), torch.device("cpu"))
     if device.type == "cuda":
@@ -58,7 +58,8 @@ def launch(
             n_workers=min(torch.get_num_threads(), MAX_WORKERS))
     else:
         raise ValueError(
-            f"kernels run on NVIDIA GPUs and on the CPU; {entry} got tensors on {device}")
+            f"kernels run on NVIDIA GPUs and on the CPU; {entry} got tensors on {device}. "
+            "Move them with .cuda() or .cpu()")
 
 
 def _triple(name: str, size: int | tuple[int, ...]) -> tuple[int, int, int]:

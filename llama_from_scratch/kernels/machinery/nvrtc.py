@@ -1,9 +1,9 @@
-"""A kernel's source made into machine code for one GPU architecture, by PyTorch's CUDA compiler.
+"""Compiles a kernel's source to machine code for one GPU architecture, with PyTorch's compiler.
 
-NVRTC is nvcc's device half as a library: it takes a text and returns a cubin, the GPU's own machine
-code, in about a tenth of a second, and needs neither a host compiler nor a CUDA toolkit nor a GPU.
-A cubin loads into any driver of the same CUDA major; PTX, the intermediate text, would not load
-into a driver older than the compiler.
+NVRTC is the device half of nvcc, as a library. It takes a text and returns a cubin, the GPU's own
+machine code, in about a tenth of a second. It needs no host compiler, no CUDA toolkit and no GPU. A
+cubin loads into any driver of the same CUDA major version. PTX, the intermediate text, would not
+load into a driver older than the compiler.
 
 Notebook 30. Source: NVIDIA, "NVRTC" (CUDA toolkit documentation), section "Basic Usage".
 """
@@ -23,14 +23,14 @@ from llama_from_scratch.files import digest
 from llama_from_scratch.kernels.machinery.cache import cached_file
 from llama_from_scratch.kernels.machinery.source import Program
 
-# No --use_fast_math: it flushes denormals and replaces division and square root by approximations,
-# for whole files, unseen.
+# No --use_fast_math: it flushes denormals and approximates division and square root, in whole files
+# and without a mark in the source.
 FLAGS = ("--std=c++17", "--generate-line-info", "--ptxas-options=-v")
 MAJORS = (13, 12)  # of CUDA, newest first
 
 
 class CompileError(RuntimeError):
-    """A kernel source that a compiler refused; the message is its log, with file and line."""
+    """Raised for a kernel source that a compiler refused, with its log, which has file and line."""
 
 
 @record
@@ -42,7 +42,7 @@ class Compiled:
 
 
 class Compiler:
-    """One NVRTC library: its `path`, `version` (of CUDA) and GPU `architectures`, as 75 for 7.5."""
+    """One NVRTC library: its `path`, CUDA `version`, and GPU `architectures`, such as 75."""
 
     def __init__(self, path: str) -> None:
         self.path, self._library = path, ctypes.CDLL(path)
@@ -50,8 +50,8 @@ class Compiler:
         major, minor, count = ctypes.c_int(), ctypes.c_int(), ctypes.c_int()
         self._call("nvrtcVersion", ctypes.byref(major), ctypes.byref(minor))
         self.version = (major.value, minor.value)
-        # NVRTC opens its built-in functions by bare name; loaded here by path, they are found next
-        # to it wherever it is.
+        # NVRTC opens its built-in functions by bare name. They are loaded here by path, so that it
+        # finds them in any folder.
         builtins = Path(path).with_name(f"libnvrtc-builtins.so.{major.value}.{minor.value}")
         if builtins.is_file():
             ctypes.CDLL(str(builtins))
@@ -61,10 +61,10 @@ class Compiler:
         self.architectures = tuple(sorted(architectures))
 
     def architecture(self, capability: tuple[int, int]) -> str:
-        """The newest architecture whose code runs on a GPU of this capability: `sm_90` for (9, 0).
+        """Returns the newest architecture for a GPU of this capability: `sm_90` for (9, 0).
 
         Code runs on GPUs of the same major capability and the same or a later minor one. Raises
-        ValueError if there is none.
+        ValueError if no architecture fits.
         """
         major, minor = capability
         if fitting := [each for each in self.architectures
@@ -73,8 +73,8 @@ class Compiler:
         known = ", ".join(f"{each // 10}.{each % 10}" for each in self.architectures)
         cuda = ".".join(map(str, self.version))
         needed = "an older" if 10 * major + minor < self.architectures[0] else "a newer"
-        raise ValueError(f"the GPU must be of a compute capability that CUDA {cuda} compiles for "
-                         f"({known}); it is of {major}.{minor}. Install a PyTorch built for "
+        raise ValueError(f"the GPU must have a compute capability that CUDA {cuda} compiles for "
+                         f"({known}); it has {major}.{minor}. Install a PyTorch built for "
                          f"{needed} CUDA, or use the plain PyTorch modules")
 
     def compile(self, program: Program, architecture: str) -> Compiled:
@@ -100,7 +100,7 @@ class Compiler:
             self._call("nvrtcDestroyProgram", ctypes.byref(handle))
 
     def cubin(self, program: Program, architecture: str, *, folder: Path | None = None) -> bytes:
-        """The program's machine code for `sm_XX`, from the disk cache if it holds exactly that."""
+        """Returns the program's machine code for `sm_XX`, from the disk cache if it is there."""
         key = digest("cubin", program.key, *flags_of(program, architecture), repr(self.version),
                      repr(self._n_bytes))
         make = lambda path: path.write_bytes(self.compile(program, architecture).cubin)
@@ -108,7 +108,7 @@ class Compiler:
 
     @functools.cached_property
     def _n_bytes(self) -> int:
-        """The library's size, as 13.0.48 and 13.0.88 differ, but nvrtcVersion says 13.0."""
+        """The library's size, because nvrtcVersion is 13.0 for both 13.0.48 and 13.0.88."""
         return Path(self.path).stat().st_size if Path(self.path).is_file() else 0
 
     def _bytes(self, handle: ctypes.c_void_p, getter: str) -> bytes:
@@ -127,15 +127,16 @@ class Compiler:
 
 
 def flags_of(program: Program, architecture: str) -> tuple[str, ...]:
-    """The compiler's options, which are NVRTC's and nvcc's alike."""
+    """Returns the compiler's options, which are the same for NVRTC and nvcc."""
     return (*FLAGS, f"--gpu-architecture={architecture}", f"-DREAL={program.real_name}")
 
 
 @functools.cache
 def compiler() -> Compiler:
-    """The NVRTC of the CUDA major that PyTorch was built for; of any, if it was built for none.
+    """Returns the NVRTC of the CUDA major version that PyTorch was built for.
 
-    Raises RuntimeError, with the places searched and the way to get one, if there is none.
+    If PyTorch was built without CUDA, any version will do. Raises RuntimeError, with the places
+    searched and the way to install one, if there is none.
     """
     majors = MAJORS if torch.version.cuda is None else (int(torch.version.cuda.split(".")[0]),)
     paths = [path for major in majors for path in candidates(major)]
@@ -155,7 +156,7 @@ def compiler() -> Compiler:
 
 
 def candidates(major: int) -> Iterator[Path]:
-    """Where libnvrtc may be: in CUDA's wheels, in a toolkit; last, a bare name for the loader."""
+    """Yields where libnvrtc may be: CUDA's wheels, a toolkit, last a bare name for the loader."""
     name = f"libnvrtc.so.{major}"
     wheels = importlib.util.find_spec("nvidia")
     for root in wheels.submodule_search_locations if wheels else ():

@@ -1,9 +1,9 @@
-"""What each kernel takes of a GPU, by its machine code: registers, shared memory, spills, accesses.
+"""Reads from machine code what each kernel takes of a GPU: registers, shared memory, accesses.
 
-A processor has 65536 registers: a block of 256 threads that takes 64 in each leaves room for three
-more such blocks, and one that takes 255 for none. A register too few spills to memory, and a vector
-that the compiler took apart moves 4 bytes where it could move 16. None of this changes a result,
-all of it changes the time, and a compiler shows it without a GPU.
+A processor has 65536 registers. A block of 256 threads with 64 registers each leaves room for three
+more such blocks; with 255 registers each, for none. If registers are too few, values spill to
+memory. If the compiler splits a vector, an access moves 4 bytes instead of 16. None of this changes
+a result, but all of it changes the time, and a compiler shows it without a GPU.
 
 `python -m llama_from_scratch.kernels.machinery.resources` prints the table, `--update` writes
 budget.json, and the tests compare the two.
@@ -38,23 +38,23 @@ from llama_from_scratch.kernels.machinery.source import FOLDER, REAL_NAMES, Prog
 
 ARCHITECTURES = ("sm_75", "sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "sm_120")
 BUDGET = Path(__file__).with_name("budget.json")
-# Of the compilers that the budget was written with; another's registers are not comparable.
+# The CUDA version that the budget was written with. Other compilers use other numbers of registers.
 BUDGET_CUDA = "13.0"
 
 # Double programs only check gradients by finite differences; their speed does not matter, so they
 # have no budget.
 BUDGETED = (torch.float32, torch.bfloat16, torch.float16)
-# Where the widths of accesses are looked at: the assembler is not what takes a vector apart.
+# The only architecture whose accesses are measured, because the assembler never splits a vector.
 SASS_ARCHITECTURE = "sm_90"
 
-# The bytes that an entry point may spill, and where; nothing else may spill anything. This one is
-# held to 80 registers so that three blocks share a processor of sm_90, where that costs no spill.
+# The bytes that an entry point may spill, by architecture; nothing else may spill. This one is
+# limited to 80 registers so that three blocks share a processor of sm_90, where nothing spills.
 MAY_SPILL = {("rms_norm_backward_by2", "sm_100"): 96, ("rms_norm_backward_by2", "sm_120"): 96}
 
 _PROPERTIES = re.compile(
     r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?")
-# LD and ST without G are accesses that the compiler cannot tell to be global.
+# LD and ST without G are accesses that the compiler cannot prove to be global.
 _ACCESS = re.compile(r"\b(LD|ST)G?((?:\.\w+)+)")
 
 
@@ -62,8 +62,9 @@ _ACCESS = re.compile(r"\b(LD|ST)G?((?:\.\w+)+)")
 class EntryResources:
     """What one entry point takes: registers and bytes of a thread, shared bytes of a block.
 
-    load_bits, store_bits: of the widest access to global memory; n_local: accesses to a thread's
-    own memory, which is as far away. All three are None without a disassembly of the machine code.
+    load_bits, store_bits: the width of the widest access to global memory. n_local: the number of
+    accesses to a thread's local memory, which is as slow as global memory. Without a disassembly of
+    the machine code, these three are None.
     """
 
     registers: int
@@ -77,14 +78,14 @@ class EntryResources:
 
 @record
 class Resources:
-    """What a program's entry points take, by name, and what the compiler warned of."""
+    """What a program's entry points take, by name, and the compiler's warnings."""
 
     entries: dict[str, EntryResources]
     warnings: tuple[str, ...]
 
 
 class Nvcc:
-    """The CUDA toolkit's compiler, only for checks: the budget holds for it as for NVRTC."""
+    """The CUDA toolkit's compiler, only for checks: the budget holds for it and for NVRTC."""
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -93,7 +94,7 @@ class Nvcc:
         self.version = (int(major), int(minor))
 
     def compile(self, program: Program, architecture: str) -> Compiled:
-        """The program compiled for `sm_XX`. Raises CompileError with nvcc's own words."""
+        """Returns the program compiled for `sm_XX`. Raises CompileError with nvcc's log."""
         with tempfile.TemporaryDirectory(prefix="llama_from_scratch-nvcc-") as name:
             folder, file = Path(name), f"{program.source.name}.cu"
             for path, text in {file: program.source.text, **program.source.headers}.items():
@@ -111,20 +112,23 @@ class Nvcc:
 
 @functools.cache
 def nvcc() -> Nvcc:
-    """The toolkit's compiler, from its wheels or the path.
+    """Returns the toolkit's compiler, from its wheels or the path.
 
-    Raises RuntimeError, with the way to get one, if there is none.
+    Raises RuntimeError, with the way to install one, if there is none.
     """
     if not (path := tool("nvcc")):
         wheels = " ".join(f"'nvidia-{name}=={BUDGET_CUDA}.*'"
                           for name in ("cuda-nvcc", "nvvm", "cuda-crt", "cuda-runtime"))
-        raise RuntimeError(f"no nvcc was found. `{sys.executable} -m pip install {wheels}` gets it "
-                           "(100 MB, Linux)")
+        raise RuntimeError(f"no nvcc was found. Install it with: {sys.executable} -m pip install "
+                           f"{wheels} (100 MB, Linux)")
     return Nvcc(path)
 
 
 def tool(name: str) -> str | None:
-    """A program of the CUDA toolkit: of the wheels, which tests pin, before the machine's own."""
+    """Returns the path of a program of the CUDA toolkit, or None if it was not found.
+
+    The wheels, whose versions the tests fix, come before the machine's own programs.
+    """
     wheels = importlib.util.find_spec("nvidia")
     folders = [Path(root) / f"cu{major}" / "bin"
                for root in (wheels.submodule_search_locations if wheels else ())
@@ -138,7 +142,7 @@ def tool(name: str) -> str | None:
 
 
 def read_log(log: str) -> dict[str, EntryResources]:
-    """What ptxas, the assembler inside both compilers, logs of each entry point (`-v`)."""
+    """Returns what ptxas, the assembler of both compilers, logs for each entry point (`-v`)."""
     found = {}
     for section in re.split(r"Compiling entry function '(?=\w+')", log)[1:]:
         # After an entry point come the stacks and spills of the functions that it calls (pow, say).
@@ -152,7 +156,7 @@ def read_log(log: str) -> dict[str, EntryResources]:
 
 
 def read_sass(text: str) -> dict[str, dict[str, int]]:
-    """From a disassembly: each entry point's widest global load and store, and local accesses."""
+    """Returns each entry point's widest global load and store, and its number of local accesses."""
     facts = {}
     for section in re.split(r"^//-+ (?=\.)", text, flags=re.MULTILINE):
         if found := re.match(r"\.text\.(\w+)", section):
@@ -169,7 +173,7 @@ def measure(
     program: Program, architecture: str, *, compiler: nvrtc.Compiler | Nvcc,
     disassembler: str | None = None, folder: Path | None = None,
 ) -> Resources:
-    """What the program's entry points take on one architecture; from the disk cache if known."""
+    """Returns what the program's entry points take on one architecture, through the disk cache."""
     def make(path: Path) -> None:
         compiled = compiler.compile(program, architecture)
         entries, sass = read_log(compiled.log), {}
@@ -179,7 +183,7 @@ def measure(
             done = subprocess.run([disassembler, cubin], capture_output=True, text=True, check=True)
             sass = read_sass(done.stdout)
         warnings = [line for line in compiled.log.splitlines() if "warning" in line.lower()]
-        # Compilers report the last one first.
+        # Compilers report the last entry point first.
         in_order = sorted(entries, key=[*program.source.entries, *entries].index)
         path.write_text(json.dumps({"warnings": warnings, "entries": {
             name: asdict(entries[name]) | sass.get(name, {}) for name in in_order}}))
@@ -194,9 +198,9 @@ def measure(
 
 
 def measure_all(jobs: Sequence[tuple[Program, str, nvrtc.Compiler | Nvcc]]) -> list[Resources]:
-    """The resources of each (program, architecture, compiler), two at a time outside Python's lock.
+    """Returns the resources of each (program, architecture, compiler), two at a time.
 
-    Disassembled on one architecture, and where there is a disassembler.
+    Only `SASS_ARCHITECTURE` is disassembled, and only if there is a disassembler.
     """
     disassembler = tool("nvdisasm")
 
@@ -215,9 +219,9 @@ def measure_all(jobs: Sequence[tuple[Program, str, nvrtc.Compiler | Nvcc]]) -> l
 def complaints(
     program: Program, architecture: str, taken: Resources, budget: dict[str, dict]
 ) -> Iterator[str]:
-    """What resources must not show: a warning, a spill, local memory, or more than their budget.
+    """Yields what is wrong: warnings, spills, local memory, or more than the budget.
 
-    Nor accesses narrower than the budget's, nor an entry point that has no budget yet.
+    Narrower accesses than the budget's, and entry points without a budget, are wrong too.
     """
     where = f"{program.source.name}.cu, {program.real_name}, {architecture}"
     for line in taken.warnings:
@@ -245,15 +249,15 @@ def complaints(
 
 
 def read_budget(path: Path = BUDGET) -> dict[str, dict]:
-    """By "entry dtype": most registers by architecture, most shared bytes, least access widths."""
+    """Returns, by "entry dtype", the most registers, most shared bytes and least access widths."""
     return json.loads(path.read_text())
 
 
 def write_budget(path: Path = BUDGET) -> None:
-    """Makes what both compilers need now the budget. Raises RuntimeError if a tool is missing."""
+    """Writes what both compilers need now to budget.json. Raises RuntimeError without a tool."""
     if not tool("nvdisasm"):
-        raise RuntimeError(f"no nvdisasm was found. `{sys.executable} -m pip install "
-                           "nvidia-cuda-nvdisasm` gets it (5 MB)")
+        raise RuntimeError(f"no nvdisasm was found. Install it with: {sys.executable} -m pip "
+                           "install nvidia-cuda-nvdisasm (5 MB)")
     jobs = [(program, architecture, compiler) for program in programs(BUDGETED)
             for architecture in ARCHITECTURES for compiler in (nvrtc.compiler(), nvcc())]
     budget = {}
@@ -276,13 +280,13 @@ def write_budget(path: Path = BUDGET) -> None:
 
 
 def programs(dtypes: Iterable[torch.dtype] = tuple(REAL_NAMES)) -> list[Program]:
-    """Every kernel file, for each of the dtypes."""
+    """Returns every kernel file, for each of the dtypes."""
     sources = [Source.read(path.stem) for path in sorted(FOLDER.glob("*.cu"))]
     return [Program(source=source, real=real) for source in sources for real in dtypes]
 
 
 def compiler_name() -> str:
-    """The compiler for a GPU of this machine, as "NVRTC 13.0"; "no NVRTC" if there is none."""
+    """Returns the name of this machine's GPU compiler, such as "NVRTC 13.0", or "no NVRTC"."""
     try:
         return "NVRTC {}.{}".format(*nvrtc.compiler().version)
     except RuntimeError:
@@ -290,7 +294,7 @@ def compiler_name() -> str:
 
 
 def table(architecture: str = "sm_90") -> str:
-    """A line per entry point: registers by dtype; the most bytes and the narrowest accesses."""
+    """Returns a line per entry point: registers by dtype, most bytes, narrowest accesses."""
     try:
         compiler = nvrtc.compiler()
     except RuntimeError as error:
@@ -319,9 +323,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, or writes the budget."""
     parser = argparse.ArgumentParser(
         description="Registers, spills, shared memory and access widths of every kernel.")
-    parser.add_argument("--arch", default="sm_90", help="the GPU architecture, as sm_90")
+    parser.add_argument("--arch", default="sm_90", help="the GPU architecture, such as sm_90")
     parser.add_argument("--update", action="store_true",
-                        help="make what the kernels take now their budget (minutes)")
+                        help="write what the kernels take now as their budget (minutes)")
     options = parser.parse_args(arguments)
     if options.update:
         write_budget()

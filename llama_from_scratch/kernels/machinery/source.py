@@ -1,9 +1,9 @@
 """A kernel's source text, and what its entry points take.
 
 Every kernel is one plain `.cu` file. The dtype is a compile flag (`-DREAL=bf16`), not a template,
-so an entry point reads as it is called, and its C signature is all that Python needs: it is parsed
-here, and every argument is checked against it and typed by it. A launch is then six integers and a
-list of pointers, for a GPU and for the emulator alike.
+so an entry point reads as it is called. Python needs only its C signature, which is parsed here;
+every argument is checked and typed by it. A launch is then six integers and a list of pointers, for
+a GPU and for the emulator alike.
 
 Notebook 30.
 """
@@ -46,7 +46,7 @@ _PARAMETER = re.compile(
 
 @record
 class Parameter:
-    """One argument of an entry point, as its C declaration states it."""
+    """One argument of an entry point, from its C declaration."""
 
     name: str
     c_type: str
@@ -55,13 +55,13 @@ class Parameter:
 
     @property
     def may_be_null(self) -> bool:
-        """A pointer whose name ends in `_or_null` may be given None."""
+        """Whether None is allowed, which is so for a pointer whose name ends in `_or_null`."""
         return self.is_pointer and self.name.endswith("_or_null")
 
 
 @record
 class EntryPoint:
-    """An `extern "C" __global__` function; `max_threads`: that a block of it may have."""
+    """An `extern "C" __global__` function. `max_threads`: the most threads of one of its blocks."""
 
     name: str
     parameters: tuple[Parameter, ...]
@@ -90,7 +90,7 @@ class Source:
         return cls(name=name, text=(FOLDER / f"{name}.cu").read_text(), headers=headers)
 
     def replace(self, old: str, new: str) -> "Source":
-        """This source with one place changed.
+        """Returns this source with one place changed.
 
         Raises ValueError unless `old` occurs exactly once, in the file or one header.
         """
@@ -142,20 +142,20 @@ class Program:
 
     @property
     def real_name(self) -> str:
-        """The dtype as the compile flag -DREAL= spells it."""
+        """The dtype as the compile flag -DREAL= spells it: "bf16" for bfloat16."""
         return REAL_NAMES[self.real]
 
     @property
     def accum(self) -> torch.dtype:
-        """What sums run in: fp32, or fp64 in the double program."""
+        """The dtype of sums: fp32, or fp64 in the double program."""
         return torch.float64 if self.real == torch.float64 else torch.float32
 
     def c_type(self, parameter: Parameter) -> str:
-        """The parameter's C type in this program, where `accum` is float or double."""
+        """Returns the parameter's C type in this program, where `accum` is float or double."""
         return REAL_NAMES[self.accum] if parameter.c_type == "accum" else parameter.c_type
 
     def dtype(self, parameter: Parameter) -> torch.dtype:
-        """The dtype of the tensor that a pointer parameter takes in this program."""
+        """Returns the dtype of the tensor that a pointer parameter takes in this program."""
         return self.real if parameter.c_type == "real" else _TENSOR_DTYPES[self.c_type(parameter)]
 
     @cached_property
@@ -165,12 +165,12 @@ class Program:
 
     @cached_property
     def key(self) -> str:
-        """A digest of the whole program, by which compiled code is found."""
+        """A digest of the whole program, which names its compiled code."""
         headers = [text for header in sorted(self.source.headers.items()) for text in header]
         return digest(self.source.name, self.source.text, *headers, self.real_name)
 
     def entry(self, name: str) -> EntryPoint:
-        """The entry point of that name; ValueError, with the names there are, if there is none."""
+        """Returns the entry point of that name. Raises ValueError, with all names, for others."""
         if name not in self.source.entries:
             raise ValueError(f"{self.source.name}.cu has the entry points "
                              f"{', '.join(self.source.entries)}; got {name!r}")
@@ -198,7 +198,7 @@ class Packing:
 
     @classmethod
     def of(cls, program: "Program", entry: EntryPoint) -> "Packing":
-        """The packing of one entry point in this program, each value aligned as C aligns it."""
+        """Returns the packing of one entry point in this program, with C's alignment."""
         codes = ["Q" if p.is_pointer else _CODES[program.c_type(p)] for p in entry.parameters]
         # "=", unlike "@", refuses a number that its float would turn into infinity.
         format, offsets = f"={len(codes)}Q", []
@@ -213,11 +213,11 @@ class Packing:
 
 
 def pack(program: Program, entry: str, args: Sequence[Tensor | float | int | None]) -> Arguments:
-    """The arguments of one launch of `entry`, each as the C type its parameter declares.
+    """Returns the arguments of one launch of `entry`, each as the C type its parameter declares.
 
     Raises ValueError for a wrong number of arguments, and for a tensor of another dtype, on another
-    device than the rest, with gaps between its elements, or not aligned to 16 bytes; TypeError or
-    OverflowError for a scalar that its C type cannot hold.
+    device than the rest, with gaps between its elements, or not aligned to 16 bytes. Raises
+    TypeError or OverflowError for a scalar that its C type cannot hold.
     """
     packing = program.packings.get(entry) or program.packings[program.entry(entry).name]
     if len(args) != len(packing.parameters):
@@ -261,10 +261,11 @@ def _refuse_tensor(where: str, dtype: torch.dtype, arg: object) -> NoReturn:
     if arg.dtype != dtype:
         raise ValueError(f"{where} must be {dtype} in this program; got {arg.dtype}")
     if not arg.is_contiguous():
-        raise ValueError(f"{where} must lie in memory without gaps; got shape {tuple(arg.shape)} "
+        raise ValueError(f"{where} must have no gaps in memory; got shape {tuple(arg.shape)} "
                          f"with strides {arg.stride()}. Pass tensor.contiguous()")
-    raise ValueError(f"{where} must start at a multiple of 16 bytes, as the kernel reads 16 at a "
-                     f"time; it starts {arg.data_ptr() % 16} bytes behind one. Pass tensor.clone()")
+    raise ValueError(f"{where} must start at a multiple of 16 bytes, because the kernel reads 16 "
+                     f"at a time; it starts {arg.data_ptr() % 16} bytes after one. "
+                     "Pass tensor.clone()")
 
 
 def _require_number(program: Program, entry: str, parameter: Parameter, arg: object) -> None:

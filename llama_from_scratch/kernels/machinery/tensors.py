@@ -1,4 +1,4 @@
-"""What all wrappers need: memory that a kernel may read, a refusal of the CPU, the GPU's size.
+"""What all wrappers need: aligned memory, a refusal of CPU tensors, the number of processors.
 
 Notebook 30.
 """
@@ -8,18 +8,18 @@ import functools
 import torch
 from torch import Tensor
 
-# So few that several blocks share one, and a persistent grid visits several rows per block.
+# So few that several blocks share a processor, and a persistent grid visits several rows per block.
 EMULATED_PROCESSORS = 2
 
 
 def aligned(x: Tensor) -> Tensor:
-    """x itself if it has no gaps and starts at a multiple of 16 bytes, otherwise such a copy."""
+    """Returns x if it has no gaps and starts at a multiple of 16 bytes, otherwise such a copy."""
     x = x.contiguous()
     return x.clone() if x.data_ptr() % 16 else x
 
 
 def require_cuda(name: str, x: Tensor, *, emulate: bool) -> None:
-    """Raises ValueError for a CPU tensor, unless the caller asked for the slow emulator."""
+    """Raises ValueError for a CPU tensor, unless `emulate` allows the slow emulator."""
     if not x.is_cuda and not emulate:
         raise ValueError(f"{name} runs on a CUDA device; the tensor is on {x.device}. Move it with "
                          ".cuda(), use the plain PyTorch module, or pass emulate=True to run the "
@@ -28,7 +28,7 @@ def require_cuda(name: str, x: Tensor, *, emulate: bool) -> None:
 
 @functools.cache
 def n_processors(device: torch.device) -> int:
-    """Streaming multiprocessors of a GPU; of the emulator, as many as it pretends to have."""
+    """Returns the number of a GPU's streaming multiprocessors, or the emulator's made-up number."""
     if device.type != "cuda":
         return EMULATED_PROCESSORS
     return torch.cuda.get_device_properties(device).multi_processor_count

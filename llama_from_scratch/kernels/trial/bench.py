@@ -1,13 +1,13 @@
-"""How fast the kernels are, compared with everything else that does the same.
+"""Measures how fast the kernels are, compared with everything else that does the same.
 
 `python -m llama_from_scratch.kernels.trial.bench` runs it.
 
-Every kernel here is bound by memory, so the yardstick is a copy: the bytes a kernel must move, over
-the bandwidth of a device-to-device copy measured in the same run, is the time no kernel can beat.
-Each row also times eager PyTorch, `torch.compile`, and the best library function there is, on the
-same buffers in the same run. Times are of replayed CUDA graphs, so that they hold no work of the
-CPU; buffers rotate, so that nothing is found in the L2 cache; medians of repeated replays, with the
-20th and 80th percentile. A row whose result is wrong is marked, not left out.
+Every kernel here is bound by memory, so it is compared with a copy. No kernel can take less time
+than the bytes that it must move, divided by the bandwidth of a device-to-device copy in the same
+run. Each row also times eager PyTorch, `torch.compile`, and the best library function, on the same
+buffers in the same run. Times are of replayed CUDA graphs, so that no work of the CPU is in them.
+Buffers rotate, so that nothing is found in the L2 cache. The times are medians of repeated replays,
+with the 20th and 80th percentile. A row with a wrong result is marked, not left out.
 
 Notebook 36 draws the results of real runs, from `benchmarks/results`.
 """
@@ -32,7 +32,7 @@ from llama_from_scratch.kernels.trial import compare
 from llama_from_scratch.train.optimizer import AdamW, Group
 
 N_REPEATS = 25
-# At least the L2 cache of any GPU so far; the buffers of a row together take four times as much.
+# At least the L2 cache of any GPU so far. The buffers of a row together take four times as much.
 L2_BYTES = 64 * 2**20
 COPY_BYTES = 2 * 2**30
 N_PARAMETERS = 2**28   # of the AdamW row: 28 bytes each make 7.5 GB
@@ -40,7 +40,7 @@ N_PARAMETERS = 2**28   # of the AdamW row: 28 bytes each make 7.5 GB
 
 @record
 class Time:
-    """Microseconds per call, of the median replay and of those at one and four fifths."""
+    """Microseconds per call: the median over replays, and the 20th and 80th percentile."""
 
     median: float
     p20: float
@@ -51,7 +51,7 @@ class Time:
 class BenchRow:
     """Holds the times of one kernel at one size, in microseconds.
 
-    A rival's time is None where there is no such rival or where it failed.
+    Without such a rival, or if it failed, its time is None.
     """
 
     kernel: str
@@ -63,20 +63,20 @@ class BenchRow:
     compiled: Time | None
     library: Time | None
     library_name: str
-    error_ratio: float       # the kernel's largest error over eager PyTorch's
+    error_ratio: float       # the kernel's largest error divided by eager PyTorch's
     is_right: bool
 
     def share(self, copy_bytes_per_s: float) -> float:
-        """Of the bandwidth of a copy: 1 would mean that the kernel costs nothing but its bytes."""
+        """Returns the part of a copy's bandwidth that it reaches; at 1 it is as fast as a copy."""
         return self.n_bytes / (self.time.median * 1e-6) / copy_bytes_per_s
 
 
 def time_graph(
     prepare: Callable[[], Sequence[Callable[[], object]]], *, n_repeats: int = N_REPEATS
 ) -> Time:
-    """Microseconds per call of a CUDA graph of all the calls that `prepare` returns.
+    """Returns microseconds per call in a CUDA graph of all calls that `prepare` returns.
 
-    `prepare` runs on the stream that is captured, as the backward pass of PyTorch runs on the
+    `prepare` runs on the stream that is captured, because the backward pass of PyTorch runs on the
     stream of its forward pass.
     """
     stream = torch.cuda.Stream()
@@ -106,7 +106,7 @@ def time_graph(
 
 
 def copy_bandwidth(device: torch.device) -> float:
-    """Bytes per second, read and written, of a device-to-device copy of 2 GiB."""
+    """Returns bytes per second, read and written, of a device-to-device copy of 2 GiB."""
     source = torch.randint(256, (COPY_BYTES,), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return 2 * COPY_BYTES / (time_graph(lambda: [lambda: target.copy_(source)]).median * 1e-6)
@@ -118,7 +118,7 @@ def copy_bandwidth(device: torch.device) -> float:
 def operation_rows(
     operation: compare.Operation, *, device: torch.device, say: Callable[[str], None]
 ) -> list[BenchRow]:
-    """Forward and backward of one operation at its large size, in bf16."""
+    """Returns the rows of one operation at its large size in bf16: forward and backward."""
     dtype = torch.bfloat16
     generator = torch.Generator(device).manual_seed(3)
     draw = lambda *shape: torch.randn(shape, generator=generator, device=device)
@@ -159,7 +159,10 @@ def operation_rows(
 def adamw_row(
     dtype: torch.dtype, *, max_norm: float | None, device: torch.device, say: Callable[[str], None]
 ) -> BenchRow:
-    """One step over `N_PARAMETERS` parameters in tensors of two sizes, clipped or not."""
+    """Returns the row of one step over `N_PARAMETERS` parameters in tensors of two sizes.
+
+    `max_norm`: whether, and to what length, the step clips.
+    """
     width = math.isqrt(N_PARAMETERS // 16)
     shapes = [(width,)] * 16 + [(width, width)] * 16
     comparisons = compare.compare_adamw(dtype=dtype, device=device)
@@ -176,7 +179,7 @@ def adamw_row(
                                emulate=device.type == "cpu")
         return [lambda: optimizer.step(lr=1e-4, max_norm=max_norm)]
 
-    # without clipping, which waits for the norm: no graph holds that
+    # Without clipping, because it waits for the norm, which a graph cannot.
     def eager() -> list[Callable]:
         optimizer = AdamW([Group(params=parameters(torch.float32), weight_decay=0.1)])
         return [lambda: optimizer.step(lr=1e-4)]
@@ -234,7 +237,7 @@ def _backward(way: Callable, sets: Sequence[Sequence[Tensor]]) -> list[Callable]
 def _tried(
     name: str, prepare: Callable[[], Sequence[Callable[[], object]]], say: Callable[[str], None]
 ) -> Time | None:
-    """A rival's time; None for one that does not run here (no Triton, say)."""
+    """Returns a rival's time, or None if it does not run here (without Triton, for example)."""
     try:
         return time_graph(prepare)
     except RuntimeError as error:
@@ -250,7 +253,7 @@ HEADER = ("kernel", "size", "us", "GB/s", "% of copy", "eager us", "compiled us"
 
 
 def table(rows: Sequence[BenchRow], copy_bytes_per_s: float) -> str:
-    """All rows as text; the last line says what the shares refer to."""
+    """Returns all rows as text. The last line is the copy that the percentages refer to."""
     lines = [HEADER]
     for row in rows:
         rivals = [t.median for t in (row.eager, row.compiled, row.library) if t]
@@ -285,13 +288,13 @@ def run(device: torch.device, *, say: Callable[[str], None]) -> dict:
 
 
 def as_data(row: BenchRow) -> dict:
-    """A row as JSON can hold it."""
+    """Returns a row in types that JSON can hold."""
     return {name: vars(value) if isinstance(value, Time) else value
             for name, value in vars(row).items()}
 
 
 def describe_machine() -> dict[str, str]:
-    """What the figures were measured on, and when."""
+    """Returns what the times were measured on, and when."""
     device = torch.cuda.get_device_properties(0)
     return {"device": device.name, "compute_capability": f"{device.major}.{device.minor}",
             "n_multiprocessors": str(device.multi_processor_count),
@@ -303,13 +306,13 @@ def describe_machine() -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table on a GPU, and everywhere the registers, spills and shared memory."""
-    parser = argparse.ArgumentParser(description="Times the kernels of this folder beside eager, "
-                                                 "compiled and library code.")
+    parser = argparse.ArgumentParser(description="Times the kernels of this folder, and the same "
+                                                 "in eager, compiled and library code.")
     parser.add_argument("--out", type=Path, help="also write everything to this JSON file")
     options = parser.parse_args(arguments)
     print(resources.table())
     if not torch.cuda.is_available():
-        print("No CUDA device is here, so nothing was timed. On a machine with one: python3 "
+        print("There is no CUDA device here, so nothing was timed. On a machine with one: python3 "
               "start.py gpu --out results")
         return 0
     results = run(torch.device("cuda"), say=print)

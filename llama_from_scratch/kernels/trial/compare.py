@@ -1,9 +1,9 @@
 """Compares every kernel's outputs and gradients with float64, on a GPU or the emulator.
 
-This comes before any timing. An operation has three ways to the same numbers: the exact formula in
-float64, the plain model's own code, and the kernel. `tolerance.judge` decides whether the kernel is
-as good as the plain code. The sizes are chosen to be awkward: one row, widths that no vector
-divides, odd head counts; and, on a GPU, more elements than a 32-bit index can count.
+This comes before any timing. An operation computes the same numbers in three ways: the exact
+formula in float64, the plain model's own code, and the kernel. `tolerance.judge` decides whether
+the kernel is as good as the plain code. The sizes are chosen to be awkward: one row, widths that no
+vector divides, odd head counts, and on a GPU more elements than a 32-bit index can count.
 
 Notebook 30.
 """
@@ -34,19 +34,19 @@ Outputs = tuple[Tensor, ...]
 
 @record
 class Operation:
-    """Three ways to one result, each from the same inputs. The first inputs have gradients."""
+    """Three ways to compute a result from the same inputs, the first of which have gradients."""
 
     name: str
     sizes: tuple[tuple[int, ...], ...]       # small and awkward
-    large: tuple[int, ...]                   # what a training step of an 8B model does
+    large: tuple[int, ...]                   # as in a training step of an 8B model
     beyond: tuple[int, ...]                  # over 2^31 elements in bf16
     inputs: Callable[..., Outputs]           # (size, draw) -> float64; draw(*shape): normal numbers
     exact: Callable[..., Outputs]
     plain: Callable[..., Outputs]
     fused: Callable[..., Outputs]            # takes emulate=
     traffic: Callable[..., tuple[int, int]]  # (size) -> bytes of bf16 that each direction must move
-    gradient_names: tuple[str, ...]          # of the first inputs; those after them are constants
-    # of the outputs, along which rows do not depend on others
+    gradient_names: tuple[str, ...]          # of the first inputs; the others are constants
+    # The axis of the outputs along which rows do not depend on each other.
     row_axis: int
     library: Callable[..., Outputs] | None   # PyTorch's best function that does the same
     library_name: str
@@ -80,7 +80,10 @@ def _add_norm_inputs(size: Sequence[int], draw: Callable[..., Tensor]) -> Output
 
 
 def _streams(forward: int, backward: int) -> Callable[..., tuple[int, int]]:
-    """The bytes of this many tensors of the first input's size; a shared weight does not count."""
+    """Returns a function that gives the bytes of this many tensors of the first input's size.
+
+    A weight that all rows share is not counted.
+    """
     return lambda size: (2 * forward * math.prod(size), 2 * backward * math.prod(size))
 
 
@@ -190,10 +193,10 @@ def compare(
 def compare_with_emulator(
     operation: Operation, size: tuple[int, ...], *, dtype: torch.dtype, device: torch.device
 ) -> list[Comparison]:
-    """The same kernel source on a GPU and on the emulator, whose result counts as the exact one.
+    """Returns a comparison of the same kernel source on a GPU and on the emulator.
 
-    They may add in another order (the grid is another) and round an exponential or a root
-    differently, and no more.
+    The emulator's result counts as the exact one. The two may only add in another order, because
+    the grids differ, and round an exponential or a root differently.
     """
     inputs, upstream = _draw(operation, size, dtype)
     cpu = torch.device("cpu")
@@ -206,7 +209,7 @@ def compare_with_emulator(
 def _draw(
     operation: Operation, size: tuple[int, ...], dtype: torch.dtype
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Inputs, rounded to the dtype, and the gradients that arrive at the outputs."""
+    """Returns inputs, rounded to the dtype, and the gradients that arrive at the outputs."""
     generator = torch.Generator().manual_seed(math.prod(size))
     draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)
     inputs = [_rounded(x, dtype) for x in operation.inputs(size, draw)]
@@ -222,7 +225,7 @@ def _run(
     operation: Operation, way: Callable[..., Outputs], inputs: Iterable[Tensor],
     upstream: Sequence[Tensor], device: torch.device,
 ) -> list[Tensor]:
-    """All outputs, then the gradients of all inputs that have one, on the device."""
+    """Returns all outputs, then the gradients of all inputs that have one, on the device."""
     args = [x.detach().clone().to(device) for x in inputs]
     leaves = [x.requires_grad_() for x in args[: len(operation.gradient_names)]]
     outputs = way(*args)
@@ -248,7 +251,10 @@ def _judge(
 def compare_repeats(
     operation: Operation, *, device: torch.device, n_repeats: int = 20
 ) -> list[Comparison]:
-    """Whether the same inputs give the same bits every time: no sum's order depends on timing."""
+    """Checks that the same inputs give the same bits every time.
+
+    They do if no sum's order depends on timing.
+    """
     size, dtype = operation.large if device.type == "cuda" else operation.sizes[-1], torch.bfloat16
     inputs, upstream = ([x.to(device) for x in tensors]
                         for tensors in _draw(operation, size, dtype))
@@ -265,7 +271,7 @@ def compare_repeats(
 
 
 def compare_beyond(operation: Operation, *, device: torch.device) -> list[Comparison]:
-    """The last rows of bf16 tensors of over 2^31 elements, against the same rows computed alone."""
+    """Compares the last rows of bf16 tensors of over 2^31 elements with the same rows alone."""
     dtype, axis = torch.bfloat16, operation.row_axis
     generator = torch.Generator(device).manual_seed(1)
     draw = lambda *shape: torch.randn(
@@ -289,10 +295,10 @@ def compare_beyond(operation: Operation, *, device: torch.device) -> list[Compar
 def compare_adamw(
     *, dtype: torch.dtype, device: torch.device, n_steps: int = 3, max_norm: float = 1.0
 ) -> list[Comparison]:
-    """Weights and averages after a few clipped steps of `FusedAdamW`, against the plain optimizer.
+    """Compares the weights and averages of two optimizers after a few clipped steps.
 
-    That runs in float64 and in fp32. The fp32 weights behind bf16 ones are judged, and the copies
-    must be exactly those, rounded.
+    `FusedAdamW` is compared with the plain optimizer in float64 and in fp32. For bf16 and fp16,
+    the fp32 weights are judged, and the model's weights must be exactly these, rounded.
     """
     generator = torch.Generator().manual_seed(5)
     shapes = [(3, 7), (1,), (129, 130), (5,), (40000,)]
@@ -338,7 +344,7 @@ def compare_adamw(
 
 
 def sweep(device: torch.device, *, is_large: bool) -> Iterator[Comparison]:
-    """All comparisons; `is_large` adds an 8B model's sizes and over 2^31 elements, for a GPU."""
+    """Yields all comparisons. `is_large` adds an 8B model's sizes and over 2^31 elements."""
     for operation in OPERATIONS:
         for dtype in DTYPES:
             large = [operation.large] if is_large and dtype == torch.bfloat16 else []

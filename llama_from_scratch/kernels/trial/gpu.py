@@ -1,9 +1,9 @@
-"""What `python3 start.py gpu` runs on a machine with a GPU: is every kernel right, and how fast?
+"""What `python3 start.py gpu` runs on a machine with a GPU: checks every kernel, then times it.
 
-First the sweep against float64, then the same inputs on the GPU and on the emulator side by side,
-so that what the chapters say about the emulated machine is known to hold on a real one; then the
-table. It needs only Python, PyTorch and what this package imports; it installs nothing and asks no
-network.
+First it compares every kernel with float64. Then it compares the GPU with the emulator on the same
+inputs, so that what the chapters write about the emulated machine is known to hold on a real one.
+The table of times comes last. It needs only Python, PyTorch and what this package imports. It
+installs nothing and uses no network.
 
 Notebook 30.
 """
@@ -23,7 +23,7 @@ from llama_from_scratch.kernels.trial import bench, compare
 
 
 def sweep(device: torch.device, *, is_large: bool = True) -> dict:
-    """The sweep and the comparison with the emulator, as JSON-ready data; prints what is wrong."""
+    """Returns the comparisons with float64 and with the emulator as JSON data; prints errors."""
     start = time.monotonic()
     comparisons = list(compare.sweep(device, is_large=is_large))
     wrong = [str(comparison) for comparison in comparisons if not comparison.verdict.is_ok]
@@ -49,12 +49,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     `lessons.measured` reads that file.
 
-    Returns 0 if everything was right, 1 if not, and 2 where there is no GPU.
+    Returns 0 if everything was right, 1 if not, and 2 if there is no GPU.
     """
     parser = argparse.ArgumentParser(
         description="Checks every kernel on this machine's GPU, then times them.")
     parser.add_argument("--out", type=Path, required=True,
-                        help="folder for the results; benchmarks/results to show them")
+                        help="folder for the results; the chapters show benchmarks/results")
     parser.add_argument("--no-bench", action="store_true", help="only check")
     options = parser.parse_args(arguments)
     if not torch.cuda.is_available():
@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = {"machine": bench.describe_machine(), "sweep": sweep(torch.device("cuda"))}
     name = re.sub(r"[^a-z0-9]+", "-", torch.cuda.get_device_name().lower())
     path = options.out / f"gpu-{name}.json"
-    _write(results, path)   # already now, in case the timing is cut short
+    _write(results, path)   # already now, in case the timing is interrupted
     if not options.no_bench:
         results |= bench.run(torch.device("cuda"), say=lambda text: print(text, flush=True))
         _write(results, path)

@@ -1,10 +1,10 @@
-"""Whether a kernel's result is right, judged against float64 by eager PyTorch's own error.
+"""Judges whether a kernel's result is right, by float64 and by eager PyTorch's own error.
 
-A fixed tolerance is either too loose to catch a bug or too tight for an honest rounding. So the
-yardstick is measured: the plain PyTorch code runs once in float64 (the exact answer) and once in
-the kernel's dtype (its own error); a kernel may be off by twice that, three times for a gradient,
-and by two steps of the dtype. A cap on the error of the whole tensor keeps a poor eager from being
-an excuse.
+A fixed tolerance is either too loose to catch a bug or too tight for ordinary rounding. So the
+tolerance is measured. The plain PyTorch code runs once in float64 (the exact answer) and once in
+the kernel's dtype (eager's error). A kernel may be off by twice that error, or three times for a
+gradient, plus two steps of the dtype. A cap on the error of the whole tensor limits what a large
+error of eager PyTorch allows.
 
 Notebook 30. Source of the idea: the tests of FlashAttention (Dao et al., arXiv:2205.14135), which
 compare in this way.
@@ -16,17 +16,17 @@ from torch import Tensor
 from llama_from_scratch.config import record
 
 FORWARD_FACTOR, GRADIENT_FACTOR = 2, 3   # times eager's largest error
-N_STEPS = 2           # a step: the distance from a number to its next neighbor in the dtype
+N_STEPS = 2           # a step: the distance from a number to the next one in the dtype
 FORWARD_CAPS = {torch.float32: 1e-5, torch.bfloat16: 4e-3, torch.float16: 5e-4,
                 torch.float64: 1e-13}
 GRADIENT_CAPS = {torch.float32: 1e-5, torch.bfloat16: 6e-3, torch.float16: 7.5e-4,
                  torch.float64: 1e-13}
-FEWEST_FOR_CAP = 64   # the caps are for averages; a handful of roundings may all be unlucky
+FEWEST_FOR_CAP = 64   # the caps are for averages; a few numbers may all be rounded badly
 
 
 @record
 class Verdict:
-    """What `judge` found. `relative_error`: ||result - exact|| / ||exact||; others are absolute."""
+    """What `judge` found. `relative_error`: ||result - exact|| / ||exact||. Others are absolute."""
 
     error: float
     eager_error: float
@@ -39,7 +39,7 @@ class Verdict:
 
     @property
     def ratio(self) -> float:
-        """The kernel's largest error over eager's: below 1 is better. 1 where both are exact."""
+        """The kernel's largest error divided by eager's; 1 if both are exact. Smaller is better."""
         if self.eager_error:
             return self.error / self.eager_error
         return 1.0 if self.error == 0 else float("inf")
@@ -50,24 +50,25 @@ class Verdict:
 
 
 def judge(result: Tensor, *, exact: Tensor, eager: Tensor, is_gradient: bool = False) -> Verdict:
-    """The verdict on a result, given the exact answer in float64 and eager's in the result's dtype.
+    """Returns the verdict on a result. `exact` is in float64, and `eager` in the result's dtype.
 
     Each element may be off by `factor` times eager's largest error plus two steps of the dtype at
-    that element. From 64 elements on, the relative error of the whole tensor has a cap, too. Where
+    that element. From 64 elements on, the relative error of the whole tensor has a cap too. Where
     the exact answer does not fit the dtype (it overflows, or is infinite or NaN), the result must
-    be that same infinity or NaN. Use: `v = judge(...); assert v.is_ok, v`.
+    be the same infinity or NaN. Use: `v = judge(...); assert v.is_ok, v`.
 
-    Raises ValueError for tensors that cannot be compared: other shapes, an exact answer that is not
-    float64, another dtype.
+    Raises ValueError for tensors that cannot be compared: different shapes, an exact answer that is
+    not float64, another dtype.
     """
     dtype = result.dtype
     if exact.dtype != torch.float64 or eager.dtype != dtype or dtype not in FORWARD_CAPS:
-        raise ValueError("exact must be float64, and eager of the result's dtype, one of "
+        raise ValueError("exact must be float64, and eager must have the result's dtype, one of "
                          f"{', '.join(map(str, FORWARD_CAPS))}; got exact {exact.dtype}, eager "
                          f"{eager.dtype}, result {dtype}")
     if not result.shape == exact.shape == eager.shape:
-        raise ValueError("the three must have one shape, or broadcasting would hide an error; got "
-                         f"result {tuple(result.shape)}, exact {tuple(exact.shape)}, eager "
+        raise ValueError("all three must have the same shape, because broadcasting would hide an "
+                         f"error; got result {tuple(result.shape)}, exact "
+                         f"{tuple(exact.shape)}, eager "
                          f"{tuple(eager.shape)}")
     result, exact, eager = (x.detach().flatten() for x in (result, exact, eager))
     as_stored = exact.to(dtype)
@@ -85,7 +86,7 @@ def judge(result: Tensor, *, exact: Tensor, eager: Tensor, is_gradient: bool = F
     excess = (off - allowed).nan_to_num(nan=float("inf"))       # a NaN is infinitely wrong
     complaint = ""
     if not ((result == as_stored) | (result.isnan() & as_stored.isnan()))[~fits].all():
-        complaint = "an infinity or NaN is missing, or is of the other sign"
+        complaint = "an infinity or NaN is missing, or has the wrong sign"
     elif (excess > 0).any():
         worst = excess.argmax().item()
         at = fits.nonzero()[worst].item()
@@ -98,10 +99,10 @@ def judge(result: Tensor, *, exact: Tensor, eager: Tensor, is_gradient: bool = F
 
 
 def step_of(x: Tensor) -> Tensor:
-    """The distance from each finite number to the next one of its dtype, away from zero; float64.
+    """Returns the distance from each finite number to the next of its dtype, away from zero.
 
-    The numbers between two powers of two are evenly spaced, and so are those below the smallest
-    normal number.
+    It is in float64. The numbers between two powers of two are evenly spaced, and so are all
+    numbers below the smallest normal number.
     """
     info = torch.finfo(x.dtype)
     _, exponent = torch.frexp(x.double().abs().clamp(min=info.smallest_normal))

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from llama_from_scratch.lessons.authoring.copies import student
 from llama_from_scratch.lessons.authoring.executing import CellFailed, run
+from llama_from_scratch.lessons.authoring.lab import CannotOpen
 from llama_from_scratch.lessons.authoring.rules import COMMAND, check
+from llama_from_scratch.lessons.authoring.screenshots import screenshots
 from llama_from_scratch.lessons.authoring.text import show
 from llama_from_scratch.lessons.authoring.twice import repeat
 from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS
@@ -26,9 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = commands.add_parser(name, help=words)
         command.add_argument("files", nargs="*", type=Path, help="default: all notebooks")
     commands.add_parser("show", help="print as text, for git diff").add_argument("file", type=Path)
-    copy = commands.add_parser("student", help="write copies without the solutions")
-    copy.add_argument("folder", type=Path)
-    copy.add_argument("files", nargs="*", type=Path, help="default: all notebooks")
+    for name, words in (("student", "write copies without the solutions"),
+                        ("screenshots", "photograph every picture and widget in JupyterLab")):
+        command = commands.add_parser(name, help=words)
+        command.add_argument("folder", type=Path)
+        command.add_argument("files", nargs="*", type=Path, help="default: all notebooks")
     arguments = parser.parse_args(argv)
     if arguments.command == "show":
         sys.stdout.write(show(arguments.file))
@@ -45,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _repeat_all(files)
         case "student":
             _copy_all(files, arguments.folder)
+        case "screenshots":
+            return _photograph_all(files, arguments.folder)
     return 0
 
 
@@ -54,6 +60,16 @@ def _copy_all(files: Sequence[Path], folder: Path) -> None:
             print(student(path, folder))
         except FileExistsError as kept:
             print(kept)
+
+
+def _photograph_all(files: Sequence[Path], folder: Path) -> int:
+    try:
+        taken = screenshots(files, folder)
+    except (CannotOpen, ValueError) as error:
+        print(f"error: {error}")
+        return 1
+    print(f"{len(taken)} pictures of {len(files)} notebooks written to {folder}")
+    return 0
 
 
 def _run_all(files: Sequence[Path]) -> int:

@@ -1,7 +1,8 @@
 """Runs a JupyterLab and a real browser on a folder of notebooks.
 
-The server has Jupyter folders of its own, a free port and a token. The browser is the machine's own
-Chromium, driven by playwright. Nothing is downloaded, and nothing leaves 127.0.0.1.
+JupyterLab reads the course's settings, as the one that start.py opens does. The server has Jupyter
+folders of its own, a free port and a token. The browser is the machine's own Chromium, driven by
+playwright. Nothing is downloaded, and nothing leaves 127.0.0.1.
 
 Used by the browser tests and by the command that takes screenshots.
 """
@@ -11,18 +12,13 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
-from urllib.error import URLError
+from typing import Any, NamedTuple
 from urllib.request import urlopen
-
-if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
 
 BROWSERS = (
     "chromium",
@@ -33,11 +29,9 @@ BROWSERS = (
 )
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking",
          "--disable-component-update"]
-# A news pop-up would cover the corner; cells out of sight would not be drawn.
-SETTINGS = {
-    "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": False},
-    "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"},
-}
+# Cells out of sight would not be drawn.
+SETTINGS = {"@jupyterlab/notebook-extension:tracker": {"windowingMode": "none"}}
+COURSE_SETTINGS = Path(__file__).resolve().parents[1] / "jupyter_settings"
 LIGHT, DARK = "JupyterLab Light", "JupyterLab Dark"
 _FOLDERS = {
     "JUPYTER_CONFIG_DIR": "config",
@@ -80,12 +74,12 @@ class Lab(NamedTuple):
 @contextlib.contextmanager
 def running(
     folder: Path, *, places: Path, settings: Mapping[str, Mapping[str, Any]] = SETTINGS,
-    startup: str = "", environment: Mapping[str, str] | None = None
+    startup: str = ""
 ) -> Iterator[Lab]:
     """Yields a JupyterLab that serves `folder`, and stops it afterwards.
 
     `places`: an empty folder for its own files. `settings`: by plugin. `startup`: Python that every
-    kernel runs first. `environment`: more variables. Raises CannotOpen if it does not start.
+    kernel runs first. Raises CannotOpen if it does not start.
     """
     for plugin, value in settings.items():
         file = places / "settings" / f"{plugin.replace(':', '/')}.jupyterlab-settings"
@@ -94,40 +88,40 @@ def running(
     first = places / _FOLDERS["IPYTHONDIR"] / "profile_default" / "startup" / "first.py"
     first.parent.mkdir(parents=True, exist_ok=True)
     first.write_text(startup, encoding="utf-8")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     token = secrets.token_hex(16)
+    # Another program may take a port that was free a moment ago, so the server looks for one.
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1",
-               f"--port={port}", "--allow-root", "--ServerApp.port_retries=0",
+               f"--port={20_000 + secrets.randbelow(10_000)}", "--allow-root",
                f"--ServerApp.root_dir={folder}", "--expose-app-in-browser"]
     variables = (os.environ | {name: str(places / part) for name, part in _FOLDERS.items()}
-                 | {"JUPYTER_TOKEN": token} | dict(environment or {}))
+                 | {"JUPYTER_TOKEN": token, "JUPYTER_CONFIG_PATH": str(COURSE_SETTINGS)})
     log = places / "log"
     with open(log, "w", encoding="utf-8") as words:
         server = subprocess.Popen(command, env=variables, stdout=words, stderr=words)
         try:
-            _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", server, log)
-            yield Lab(f"http://127.0.0.1:{port}", token, folder)
+            said = places / _FOLDERS["JUPYTER_RUNTIME_DIR"] / f"jpserver-{server.pid}.json"
+            yield Lab(_address(said, token, server, log), token, folder)
         finally:
             server.terminate()
             server.wait(30)
 
 
-def _wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
+def _address(said: Path, token: str, server: subprocess.Popen, log: Path) -> str:
+    """Returns where the server answers, which it writes into the file `said`."""
     end = time.monotonic() + START_TIMEOUT_S
     while time.monotonic() < end and server.poll() is None:
         try:
-            urlopen(address, timeout=5).close()
-            return
-        except (URLError, OSError):
+            url = f"http://127.0.0.1:{json.loads(said.read_text(encoding='utf-8'))['port']}"
+            urlopen(f"{url}/api/status?token={token}", timeout=5).close()
+            return url
+        except (OSError, ValueError):  # not written yet, written in part, or not answered yet
             time.sleep(0.1)
     words = log.read_text(encoding="utf-8", errors="replace")[-2000:]
     raise CannotOpen(f"JupyterLab must start within {START_TIMEOUT_S} s; it wrote:\n{words}")
 
 
 @contextlib.contextmanager
-def chromium() -> Iterator["Browser"]:
+def chromium() -> Iterator[Any]:
     """Yields this machine's own Chromium or Chrome, without a window.
 
     Raises CannotOpen where it or playwright is missing.
@@ -147,13 +141,13 @@ def chromium() -> Iterator["Browser"]:
         browser.close()
 
 
-def open_notebook(page: "Page", lab: Lab, name: str) -> None:
-    """Opens a notebook of the served folder, and returns when its kernel is idle."""
+def open_notebook(page: Any, lab: Lab, name: str) -> None:
+    """Opens a notebook of the served folder in playwright's `page`, and waits for its kernel."""
     page.goto(f"{lab.url}/lab/tree/{name}?reset&token={lab.token}")
     page.wait_for_function(IS_READY, timeout=1000 * START_TIMEOUT_S)
 
 
-def run_all(page: "Page", *, timeout_s: float) -> list[str]:
+def run_all(page: Any, *, timeout_s: float | int) -> list[str]:
     """Runs every cell of the open notebook, and returns the errors, none if all is well."""
     page.set_default_timeout(1000 * timeout_s)
     errors = page.evaluate(_RUN_ALL)
@@ -161,6 +155,6 @@ def run_all(page: "Page", *, timeout_s: float) -> list[str]:
     return [error for error in errors if error]
 
 
-def shut_down(page: "Page") -> None:
+def shut_down(page: Any) -> None:
     """Ends the kernel of the open notebook, if one is open."""
     page.evaluate(_SHUT_DOWN)

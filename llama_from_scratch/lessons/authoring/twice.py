@@ -7,6 +7,7 @@ and so does every cell after it.
 
 import math
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from llama_from_scratch.lessons.authoring.executing import CELL_TIMEOUT_S, client
@@ -19,12 +20,11 @@ REL_TOL, ABS_TOL = 1e-5, 1e-6
 
 
 def repeat(path: Path) -> list[str]:
-    """A sentence for each code cell whose second run in a row shows something else than its first.
+    """Returns a sentence for each code cell that shows something else when it is run again.
 
     Runs the notebook once, in one kernel, with every cell twice. Text on stderr, what `gpu` cells
     show without a GPU, and cells tagged `nbval-ignore-output` are not compared.
     """
-    import nbformat
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
     nb = read_notebook(path)
@@ -32,23 +32,42 @@ def repeat(path: Path) -> list[str]:
     for position, cell in enumerate(nb.cells, start=1):
         doubled.append(cell)
         if cell.cell_type == "code":
-            again = nbformat.from_dict({**cell, "id": f"{cell.id}-again", "outputs": [],
-                                        "metadata": {"tags": [*{*tags_of(cell), RAISES}]}})
-            pairs.append((position, cell, again))
-            doubled.append(again)
+            pairs.append(Pair(position=position, first=cell, again=again(cell)))
+            doubled.append(pairs[-1].again)
     nb.cells = doubled
+    problems = []
     try:
         client(nb, path.parent, CELL_TIMEOUT_S).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        problems = [f"the notebook does not run to its end with every cell twice: {error}"]
-    else:
-        problems = []
-    for position, cell, again in pairs:
-        is_compared = again.outputs and not {IGNORED, "gpu"} & set(tags_of(cell))
-        if is_compared and (difference := _difference(_shown(cell), _shown(again))):
-            problems.append(f"cell {position} shows something else when it is run again: "
-                            f"{difference}")
-    return problems
+        problems.append(f"the notebook does not run to its end with every cell twice: {error}")
+    return problems + [words for pair in pairs if (words := pair.difference())]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A cell and the same cell again; both are compared after they were run."""
+
+    position: int
+    """In the notebook, counted from 1."""
+    first: dict
+    again: dict
+
+    def difference(self) -> str | None:
+        """What the second run shows that the first did not, in words, or None."""
+        if not self.again.outputs or {IGNORED, "gpu"} & set(tags_of(self.first)):
+            return None
+        words = _difference(_shown(self.first), _shown(self.again))
+        return (f"cell {self.position} shows something else when it is run again: {words}"
+                if words else None)
+
+
+def again(cell: dict) -> dict:
+    """The same cell once more; an error in it does not end the notebook."""
+    import nbformat
+
+    tags = [*{*tags_of(cell), RAISES}]
+    return nbformat.from_dict({**cell, "id": f"{cell.id}-again", "outputs": [],
+                               "metadata": {"tags": tags}})
 
 
 def _shown(cell: dict) -> list[str]:

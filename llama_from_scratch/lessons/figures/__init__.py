@@ -6,9 +6,41 @@
     losses       plot_losses: the curves of training runs
     measured     draw: what the kernels took on real GPUs
     flow         Drawing: how data flows, in boxes and arrows
-    architecture, rotation, learning   drawings of a model's parts and of a training step
-    cache, dialogs, generations, heads, norms, packing, parameters, rates, tokenizing, widths,
-    writing      more of them
+    measuring    the shapes that a run of a real module has
+
+The drawings, each made from real objects, with the chapter that it is for. Every function returns
+a figure whose label is one sentence of what to see; its docstring has an example of the call.
+
+    10  tokenizing.text_to_ids             a text's pieces, bytes, tokens and ids, below each other
+        tokenizing.merge_tree              one word's merges as a tree, in their order
+    11  norms.rms_norm                     square, mean, root, divide, weigh, with shapes
+        norms.in_model                     where norms are, and the sizes that they receive
+    12  rotation.pairs                     pairs of channels as hands, at near and far positions
+        rotation.in_layer                  q and k are turned before the cache, v is not
+    13  architecture.attention             from x over q, k, v and heads to wo
+        heads.groups                       which key/value head each query head reads
+        cache.grows                        what is new and what is kept in three steps (also 16)
+    14  architecture.feed_forward          SwiGLU with shapes
+        widths.classic_and_gated           two matrices or three, to scale, with their weights
+    15  architecture.text_to_vectors       from text to rows of the embedding
+        architecture.model                 the residual stream as a road
+        generations.parts                  what changed in each part from model to model
+    16  writing.loop                       ids, logits, filters, draw, append, stop
+        writing.prefill_and_decode         tokens fed in each pass over the weights
+    17  learning.training_step             one step with its real numbers
+        packing.windows                    documents, windows, targets one later
+        rates.schedule                     the learning rate of every step
+    18  stored.parameters                  one parameter's name in each format
+        stored.file_bytes                  the layout of a safetensors file
+    19  turns.one_list                     a chat's turns as one list of ids
+        turns.round_trip                   who does what from message to message
+        dialogs.turns                      any list of ids, colored by who speaks
+        dialogs.tool_loop                  prompts, calls and results, from top to bottom
+    30  machine.threads                    blocks, warps, lanes, and the numbers that they hold
+        machine.memory                     where numbers can be, how much room, how fast
+    31  rungs.owners                       which thread reads which number (also 30, 32, 36)
+        rungs.first_access                 what a warp reads at once, rung by rung (also 30, 32, 36)
+        moving.plain_and_fused             bytes of plain operations and of a kernel (also 32, 36)
 """
 
 from llama_from_scratch.lessons.figures import architecture as architecture
@@ -17,12 +49,17 @@ from llama_from_scratch.lessons.figures import dialogs as dialogs
 from llama_from_scratch.lessons.figures import generations as generations
 from llama_from_scratch.lessons.figures import heads as heads
 from llama_from_scratch.lessons.figures import learning as learning
+from llama_from_scratch.lessons.figures import machine as machine
+from llama_from_scratch.lessons.figures import measuring as measuring
+from llama_from_scratch.lessons.figures import moving as moving
 from llama_from_scratch.lessons.figures import norms as norms
 from llama_from_scratch.lessons.figures import packing as packing
-from llama_from_scratch.lessons.figures import parameters as parameters
 from llama_from_scratch.lessons.figures import rates as rates
 from llama_from_scratch.lessons.figures import rotation as rotation
+from llama_from_scratch.lessons.figures import rungs as rungs
+from llama_from_scratch.lessons.figures import stored as stored
 from llama_from_scratch.lessons.figures import tokenizing as tokenizing
+from llama_from_scratch.lessons.figures import turns as turns
 from llama_from_scratch.lessons.figures import widths as widths
 from llama_from_scratch.lessons.figures import writing as writing
 from llama_from_scratch.lessons.figures.boxes import letters as letters

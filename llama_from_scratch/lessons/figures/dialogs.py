@@ -11,13 +11,12 @@ from matplotlib.patches import Patch
 
 from llama_from_scratch.lessons.figures.boxes import token_boxes
 from llama_from_scratch.lessons.figures.flow import Drawing
-from llama_from_scratch.lessons.figures.look import TINTS
+from llama_from_scratch.lessons.figures.turns import ROLES
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.chat_format import Message
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 SPECIAL = "0.3"
-ROLES = {"system": TINTS[4], "user": TINTS[0], "assistant": TINTS[2], "ipython": TINTS[1]}
 _NOBODY = "0.9"
 _COLUMNS, _WIDTH, _BOX, _TITLE, _KEY = 72, 9.0, 0.27, 0.35, 0.75
 _MODEL, _PROGRAM, _TOOL, _PITCH = 0.9, 4.3, 7.7, 0.46

@@ -40,6 +40,7 @@ class Node:
     lines: tuple[str, ...]
     kind: str
     color: str = "white"
+    has_edge: bool = True
 
     @property
     def left(self) -> tuple[float, float]:
@@ -134,7 +135,7 @@ class Drawing:
 
     def cell(
         self, text: str, at: tuple[float, float], *, color: str = "white", width: float = 0.0,
-        height: float = 0.28,
+        height: float = 0.28, has_edge: bool = True,
     ) -> Node:
         """A small box with a ground of any color, such as one id, one thread or one row.
 
@@ -144,7 +145,7 @@ class Drawing:
         widest = max(_width(line, SMALL_PT) for line in lines)
         node = Node(x=at[0], y=at[1], width=max(width, widest + 0.12 if widest else 0.0),
                     height=max(height, _LINE * len(lines) + 0.07 if widest else 0.0), lines=lines,
-                    kind="cell", color=color)
+                    kind="cell", color=color, has_edge=has_edge)
         self.nodes.append(node)
         return node
 
@@ -184,7 +185,7 @@ class Drawing:
         self.frames.append((name, tuple(nodes)))
 
     def note(self, text: str, at: tuple[float, float], *, align: str = "left") -> None:
-        """Words outside the nodes: `at` is their left edge, "center" or "right" edge."""
+        """Words outside the nodes. `at`: their left edge, or their `align`, "center" or "right"."""
         self.notes.append(Note(text, *at, align))
 
     def figure(self, see: str) -> Figure:
@@ -340,7 +341,8 @@ def _draw_node(ax: Axes, node: Node) -> None:
 
 def _draw_cell(ax: Axes, node: Node) -> None:
     ax.add_patch(Rectangle((node.left[0], node.top[1]), node.width, node.height,
-                           facecolor=node.color, edgecolor="0.35", linewidth=0.9))
+                           facecolor=node.color, edgecolor="0.35",
+                           linewidth=0.9 if node.has_edge else 0.0))
     red, green, blue = to_rgb(node.color)
     is_bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.55
     for i, line in enumerate(node.lines):

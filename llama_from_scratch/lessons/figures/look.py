@@ -10,11 +10,14 @@ heat maps use viridis, and signed ones a blue-orange map.
 import io
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from cycler import cycler
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from PIL import Image
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#222222")
@@ -51,8 +54,12 @@ def hatch_hidden(ax: Axes) -> None:
 
 def png(figure: Figure) -> bytes:
     """The picture as a PNG file, without the date and the program's version, and the figure closed.
+
+    It is drawn once: `savefig` would draw it twice to arrange its parts, which a control that moves
+    has no time for.
     """
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
+    canvas.draw()
+    Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB").save(buffer, format="png")
     plt.close(figure)
     return buffer.getvalue()

@@ -20,6 +20,7 @@ def grid(
     """A heat map of a matrix (rows, columns) with named axes.
 
     `labels`: a number format such as ".2f" to write each value into its cell, for small matrices.
+    A cell that is not finite is hatched; NaN is a hidden cell, and nothing is written into it.
     `signed`: zero is white. `size`: (width, height) in inches, filled by the map; without it the
     cells are square.
     """
@@ -43,7 +44,7 @@ def grids(
     Examples are before and after, or one head and the next.
 
     Each has its own color scale, so colors compare within a matrix only. Cells that are not finite
-    are hatched.
+    are hatched, and nothing is written into those that are NaN.
     """
     rows, columns = np.asarray(next(iter(values.values()))).shape
     width = len(values) * (0.5 + 0.42 * columns)
@@ -72,6 +73,8 @@ def _draw(
                       vmin=-top if is_signed else None, vmax=top, aspect=aspect)
     rgba = image.to_rgba(finite)
     for (row, column), value in np.ndenumerate(values) if labels else ():
+        if np.isnan(value):
+            continue
         red, green, blue, opacity = rgba[row, column]
         is_bright = 0.3 * red + 0.59 * green + 0.11 * blue > 0.55 or opacity == 0
         ax.text(column, row, format(value, labels), ha="center", va="center",

@@ -4,6 +4,7 @@ Notebook 12.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from matplotlib.figure import Figure
@@ -13,24 +14,29 @@ from llama_from_scratch.lessons.figures.measuring import axes, shapes_of
 from llama_from_scratch.model.rope import Rope
 from llama_from_scratch.model.transformer import Llama
 
+POSITIONS = (0, 1, 2, 3, 4, 16, 64, 256, 1024)
 
-def pairs(rope: Rope, *, n_positions: int = 8, n_pairs: int = 4) -> Figure:
-    """The hands of some pairs at the first positions, evenly chosen from fast to slow.
+
+def pairs(rope: Rope, *, positions: Sequence[int] = POSITIONS, n_pairs: int = 4) -> Figure:
+    """The hands of some pairs at some positions; the pairs are evenly chosen from fast to slow.
+
+    The first positions are neighbors, where fast hands move; the last are far, where slow ones do.
 
     Example: `rotation.pairs(model.rope)`
     """
-    turns_TR = rope(torch.arange(n_positions)[None])[0]
+    turns_TR = rope(torch.tensor([list(positions)]))[0]
     n_all = turns_TR.shape[1]
     chosen = [round(i * (n_all - 1) / (n_pairs - 1)) for i in range(n_pairs)]
     drawing = Drawing("RoPE: each pair of channels is a hand, and the position turns it")
+    freqs = rope(torch.tensor([[1]]))[0, 0].angle()
     for row, pair in enumerate(chosen):
-        y, freq = 0.45 + 0.66 * row, float(turns_TR[1, pair].angle())
-        drawing.note(f"channels {2 * pair}, {2 * pair + 1}\n{_speed(freq)}", (0.1, y))
-        for position in range(n_positions):
-            drawing.clock(float(turns_TR[position, pair].angle()), (2.6 + 0.68 * position, y))
+        y = 0.45 + 0.66 * row
+        drawing.note(f"channels {2 * pair}, {2 * pair + 1}\n{_speed(float(freqs[pair]))}", (0.1, y))
+        for column, angle in enumerate(turns_TR[:, pair].angle().tolist()):
+            drawing.clock(angle, (2.6 + 0.68 * column, y))
     below = 0.45 + 0.66 * len(chosen) - 0.18
-    for position in range(n_positions):
-        drawing.note(f"{position}", (2.56 + 0.68 * position, below))
+    for column, position in enumerate(positions):
+        drawing.note(f"{position:,}", (2.6 + 0.68 * column, below), align="center")
     drawing.note("position", (0.1, below))
     return drawing.figure(
         "Each row is a pair of channels: the first turns fast and tells neighbors apart, the last "

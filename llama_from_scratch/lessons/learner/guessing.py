@@ -19,17 +19,17 @@ _MAX_LETTERS, _MAX_EXPONENT = 100, 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
+class Judged:
     """How a guess compares with the answer."""
 
     is_right: bool
-    surprise: float
+    surprise: float | int
     """0 for a guess that was right, 1 for a choice that was wrong or a number off by a factor of
     e; larger for numbers that were further away."""
     words: str
 
 
-def parse(text: str) -> float:
+def parse(text: str) -> float | int:
     """Returns the number that a reader typed: "1,000", "2^10", "3/4", "25 %", "sqrt(128)", "1e6".
 
     Raises ValueError, in words for the reader, for anything else.
@@ -41,7 +41,7 @@ def parse(text: str) -> float:
     try:
         if len(cleaned) > _MAX_LETTERS:
             raise ValueError
-        value = float(_value(ast.parse(cleaned.rstrip("% "), mode="eval").body))
+        value = _value(ast.parse(cleaned.rstrip("% "), mode="eval").body)
     except (SyntaxError, ValueError, TypeError, ArithmeticError, RecursionError):
         raise ValueError(rule) from None
     if not math.isfinite(value):
@@ -49,7 +49,7 @@ def parse(text: str) -> float:
     return value / 100 if is_percentage else value
 
 
-def _value(node: ast.expr) -> float:
+def _value(node: ast.expr) -> float | int:
     match node:
         case ast.Constant(value=bool()):
             raise ValueError
@@ -67,43 +67,45 @@ def _value(node: ast.expr) -> float:
     return _unknown()
 
 
-def _unknown() -> float:
+def _unknown() -> float | int:
     raise ValueError
 
 
-def judge(guess: Any, answer: Any, *, within: float) -> Verdict:
+def judge(guess: Any, answer: Any, *, within: float | int) -> Judged:
     """Compares a guess with the answer: two numbers, two lists of numbers, or two texts.
 
     `within`: how far a number may be from the answer to count as right, as a part of the answer.
     """
     if isinstance(answer, str):
         is_right = guess == answer
-        return Verdict(is_right=is_right, surprise=float(not is_right),
+        return Judged(is_right=is_right, surprise=float(not is_right),
                        words="Your guess was right." if is_right else f"You guessed: {guess}.")
     if isinstance(answer, Sequence):
         return _judge_curve(guess, answer, within=within)
     is_right = abs(guess - answer) <= within * abs(answer)
     surprise = 0.0 if is_right else _distance(guess, answer)
     words = f"Your guess of {shown(guess)} was {'right' if is_right else _how_far(guess, answer)}."
-    return Verdict(is_right=is_right, surprise=surprise, words=words)
+    return Judged(is_right=is_right, surprise=surprise, words=words)
 
 
-def _judge_curve(guess: Sequence[float], answer: Sequence[float], *, within: float) -> Verdict:
+def _judge_curve(
+    guess: Sequence[float | int], answer: Sequence[float | int], *, within: float | int
+) -> Judged:
     height = max(map(abs, answer)) or 1.0
     off = max(abs(g - a) for g, a in zip(guess, answer, strict=True)) / height
     is_right = off <= within
     words = ("Your curve was right." if is_right else
              f"Your curve is off by up to {off:.0%} of the highest value.")
-    return Verdict(is_right=is_right, surprise=0.0 if is_right else off, words=words)
+    return Judged(is_right=is_right, surprise=0.0 if is_right else off, words=words)
 
 
-def _distance(guess: float, answer: float) -> float:
+def _distance(guess: float | int, answer: float | int) -> float | int:
     if guess * answer > 0:
         return abs(math.log(guess / answer))
     return abs(guess - answer) / (abs(answer) or 1.0)
 
 
-def _how_far(guess: float, answer: float) -> str:
+def _how_far(guess: float | int, answer: float | int) -> str:
     if guess * answer <= 0:
         return "off"
     factor = max(guess / answer, answer / guess)

@@ -67,9 +67,9 @@ class Question(ipywidgets.VBox):
 def number(name: str, text: str) -> Question:
     """A question with a field for a number; `text` says which, with its unit."""
     field = ipywidgets.Text(placeholder="such as 1,000 or 2^10 or 3/4 or 25 %",
-                            layout={"width": "20em"})
+                            continuous_update=False, layout={"width": "20em"})
     question = Question(name, text, field=field, value=lambda: guessing.parse(field.value))
-    field.on_submit(lambda _: question.take())
+    field.observe(lambda _: question.take(), names="value")  # at Enter, or when the field is left
     return question
 
 
@@ -104,7 +104,7 @@ def words(name: str, text: str) -> Question:
 
 
 def sketch(
-    name: str, text: str, *, x: Sequence[Any], low: float, high: float,
+    name: str, text: str, *, x: Sequence[Any], low: float | int, high: float | int,
     labels: tuple[str, str] = ("x", "y"),
 ) -> Question:
     """A question whose answer is a curve: a handle at each x, between `low` and `high`.
@@ -126,7 +126,7 @@ def sketch(
     return question
 
 
-def compare(name: str, answer: Any, *, within: float = 0.1) -> Any:
+def compare(name: str, answer: Any, *, within: float | int = 0.1) -> Any:
     """Shows the answer to a question, and how the reader's guess compares with it.
 
     `answer`: a number, one of the options, a sentence, or the heights of a curve. `within`: how far
@@ -171,7 +171,7 @@ def surprises(chapter: str) -> None:
                   f"{guessing.shown(guess['answer'])}")
 
 
-def _curves(question: Question, answer: Sequence[float]) -> Any:
+def _curves(question: Question, answer: Sequence[float | int]) -> Any:
     import matplotlib.pyplot as plt
 
     places = range(len(question.x))

@@ -7,7 +7,7 @@ tests show every one of them to the check of its exercise, which must refuse and
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from llama_from_scratch.lessons.check.known import Mistake
 from llama_from_scratch.lessons.exercises.reading import find
@@ -38,8 +38,12 @@ class Listed:
 
 def of(exercise: str) -> Sequence[Mistake]:
     """The known mistakes of an exercise such as "13.1"; none where its chapter lists none."""
-    chapter = find(exercise).chapter.partition("_")[2]
-    name = f"{__name__}.{chapter}"
+    return of_chapter(find(exercise).chapter).get(exercise, ())
+
+
+def of_chapter(chapter: str) -> Mapping[str, Sequence[Mistake]]:
+    """The known mistakes of a chapter such as "13_attention", by exercise."""
+    name = f"{__name__}.{chapter.partition('_')[2]}"
     if importlib.util.find_spec(name) is None:
-        return ()
-    return importlib.import_module(name).listed.by_exercise.get(exercise, ())
+        return {}
+    return importlib.import_module(name).listed.by_exercise

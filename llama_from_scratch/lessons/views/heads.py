@@ -139,7 +139,7 @@ def attention_heads_frame(
     fig.supxlabel("looked at (key position); bright is more, hatched is hidden", fontsize=12)
     fig.supylabel("looking (query)", fontsize=12)
     sharing = (f"{n_heads // n_kv_heads} heads share a key/value head "
-               "(one colour)" if n_kv_heads < n_heads else "none shared")
+               "(one color)" if n_kv_heads < n_heads else "none shared")
     fig.suptitle(f"Layer {layer}: {n_heads} heads, {sharing}", fontsize=13, fontweight="bold")
     fig.set_label(f"Layer {layer}: token {token}, “{names[token]}”, looks most: {'; '.join(told)}.")
     return fig

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from llama_from_scratch.lessons.exercises import progress
 from llama_from_scratch.lessons.exercises.passing import left
 from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS, Exercise, chapters
-from llama_from_scratch.lessons.figures.look import BLUE, png
+from llama_from_scratch.lessons.figures.look import BLUE, ORANGE, png
 from llama_from_scratch.lessons.widgets import parts
 
 
@@ -44,25 +44,32 @@ class ProgressView(ipywidgets.VBox):
         now = progress.load(self._file)
         everything = [exercise for found in self._chapters.values() for exercise in found]
         n_done = sum(exercise.id in now.passed for exercise in everything)
-        self.words.value = f"{n_done} of {len(everything)} exercises done. {now.note}".strip()
-        self.picture.value = png(draw(self._chapters, done=now.passed))
+        self.words.value = (f"{n_done} of {len(everything)} exercises done, {len(now.milestones)} "
+                            f"of {len(self._chapters)} milestones reached. {now.note}").strip()
+        self.picture.value = png(draw(self._chapters, done=now.passed, reached=now.milestones))
 
     def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
-        still = png(draw(self._chapters, done=frozenset()))
+        still = png(draw(self._chapters, done=frozenset(), reached=frozenset()))
         return super()._repr_mimebundle_(**settings) | {
             "text/plain": "the exercises of the course (run the "
                           "cell to see which of them you have done)",
             "image/png": parts.still(still)}
 
 
-def draw(chapters: Mapping[str, Sequence[Exercise]], *, done: frozenset[str]) -> Figure:
-    """Draws a row per chapter, a square per exercise with its stars, and the minutes left.
+def draw(
+    chapters: Mapping[str, Sequence[Exercise]], *, done: frozenset[str], reached: frozenset[str]
+) -> Figure:
+    """Draws a row per chapter: its milestone, a square per exercise, and the minutes left.
 
-    A square is blue and ticked if the exercise is done.
+    A square has the stars of its exercise; it is blue and ticked if the exercise is done. The flag
+    is orange if the milestone is among `reached`, the numbers of chapters.
     """
     widest = max(map(len, chapters.values()), default=1)
     fig, ax = plt.subplots(figsize=(7, 0.7 + 0.42 * len(chapters)))
-    for row, found in enumerate(chapters.values()):
+    for row, (chapter, found) in enumerate(chapters.items()):
+        is_reached = chapter.partition("_")[0] in reached
+        ax.text(-0.4, row, "⚑", ha="center", va="center", fontsize=15, family="DejaVu Sans",
+                color=ORANGE if is_reached else "0.8")
         for column, exercise in enumerate(found):
             is_done = exercise.id in done
             ax.add_patch(plt.Rectangle((column, row - 0.4), 0.92, 0.8,
@@ -71,8 +78,8 @@ def draw(chapters: Mapping[str, Sequence[Exercise]], *, done: frozenset[str]) ->
                     va="center", fontsize=11,
                     color="white" if is_done else "0.25", family="DejaVu Sans")
         ax.text(widest + 0.2, row, left(found, done), va="center", fontsize=11)
-    ax.set(title="Exercises: stars show how hard, blue is done", xticks=[],
-           xlim=(0, widest + 2.2), ylim=(len(chapters) - 0.4, -0.6))
+    ax.set(title="⚑ milestones, ★ exercises: blue is done", xticks=[],
+           xlim=(-0.8, widest + 2.2), ylim=(len(chapters) - 0.4, -0.6))
     ax.set_yticks(range(len(chapters)), [name.replace("_", " ") for name in chapters])
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

@@ -25,12 +25,14 @@ TALK_NOT_LIVE = "This conversation is not live: run its cell (Shift+Enter)."
 _SMALLEST_SHARE = 0.5
 _DESCRIPTION_EM, _LETTER_EM, _CONTROL_EM = 9.0, 0.55, 23.0
 
-# The front end gives `jupyter-widgets-disconnected` to each view whose kernel is gone.
+# The front end gives `jupyter-widgets-disconnected` to each view whose kernel is gone. A class
+# written four times comes before ipywidgets' own rules, which take the frame of some controls away.
 _STYLE = f"""<style>
 .{PICTURE_CLASS} {{ display: block; width: 100%; overflow-x: auto; overflow-y: hidden;
   flex: 0 0 auto }}
-.{PICTURE_CLASS} img {{ display: block; width: auto; height: auto; max-width: 100% }}
-.{WIDGET_CLASS} :focus-visible {{ outline: 2px solid #D55E00 !important; outline-offset: 2px }}
+.{PICTURE_CLASS} img {{ display: block; margin: 0; width: auto; height: auto; max-width: 100% }}
+{4 * f".{WIDGET_CLASS}"} :focus-visible {{ outline: 2px solid #D55E00 !important;
+  outline-offset: 2px }}
 .{NOTICE_CLASS} {{ display: none; padding: 4px 8px; line-height: 1.4;
   border-left: 4px solid #D55E00 }}
 .jupyter-widgets-disconnected .{NOTICE_CLASS} {{ display: block }}

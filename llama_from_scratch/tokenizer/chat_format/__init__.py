@@ -1,19 +1,19 @@
 """Dialogs and tool calls <-> ids: what a chat model is shown, and what its answer says.
 
-- `messages`: what is said, called and offered: Message, ToolCall, Tool
+- `messages`: Message, ToolCall and Tool, the parts of a dialog
 - `calls`: the ways to write tool calls as text, and to read them back
-- `frames`: how turns are marked: in plain text (Llama 2) or by headers of special tokens
-- `dialogs`: which dialogs a generation can say
-- `answers`: what an answer says: content, calls, or why it is neither
-- `format`: ChatFormat, which is made of these
+- `frames`: how turns are marked: in plain text (Llama 2) or with headers of special tokens
+- `dialogs`: which dialogs the format of a generation allows
+- `answers`: reads an answer as content or tool calls, or reports why text is not a call
+- `format`: ChatFormat, which combines these
 - `generations`: the format of each Llama, as data
-- `template`: ChatTemplate, the format that a template in a model's files writes
-- `sandbox`: runs templates, which are programs of strangers
-- `recognition`: which format files ask for, and a template for each of ours
+- `template`: ChatTemplate, the format of a template in a model's files
+- `sandbox`: runs templates, which are programs written by others
+- `recognition`: finds the format that files use, and makes a template for each of our formats
 
 Notebook 19. Sources: meta-llama/llama, llama/generation.py (2); llama-models,
 models/llama3/chat_format.py and the prompt formats of 3.1 to 4. Meta's sentences that introduce
-tools are not here: give them as `instructions`, or ours are used.
+tools are not included: give them as `instructions`, or our own sentences are used.
 """
 
 from llama_from_scratch.tokenizer.chat_format.answers import Answer as Answer

@@ -1,4 +1,4 @@
-"""What an answer says: content, tool calls, or why text that looks like a call is none.
+"""Reads an answer: its content, its tool calls, or why text that looks like a call is not one.
 
 Notebook 19. All generations that chat.
 """
@@ -18,10 +18,10 @@ Said = tuple[str, tuple[ToolCall, ...], str | None]
 
 @record
 class Answer:
-    """What a model said.
+    """The answer of a model.
 
-    `problem`: why text that looks like a call has stayed text, or what else is odd; None if all is
-    well.
+    `problem`: why text that looks like a call was kept as text, or another problem; None if there
+    is no problem.
     """
 
     message: Message
@@ -30,7 +30,7 @@ class Answer:
 
 @record
 class AnswerReader:
-    """Reads the answers of the generation `name`; `strips`: content loses the blanks around it."""
+    """Reads the answers of generation `name`. `strips`: removes white space around the content."""
 
     name: str
     frame: Headers | Instructions
@@ -39,16 +39,17 @@ class AnswerReader:
     strips: bool
 
     def read(self, ids: Sequence[int], tokenizer: AnyTokenizer) -> Answer:
-        """The answer in `ids`, from after its header to the id that ends it.
+        """Returns the answer in `ids`: what follows its header, and the id that ends it.
 
-        Raises ValueError if the ids do not end as an answer does, or are not of this vocabulary.
+        Raises ValueError if the ids do not end like an answer, or are outside the vocabulary.
         """
         stops = {self._id(name, tokenizer) for name in self.frame.stops}
         if not ids or ids[-1] not in stops or not stops.isdisjoint(ids[:-1]):
             refuse(self.name,
-                   f"an answer ends with one of the ids {sorted(stops)}, and has it once",
-                   list(ids[-8:]), "generate more tokens, cut after the first of them, or append "
-                   "the one that generation left out")
+                   f"an answer must end with one of the ids {sorted(stops)} and contain no other "
+                   "of them", list(ids[-8:]),
+                   "generate more tokens, cut after the first of these ids, or append the id that "
+                   "generation left out")
         body = list(ids[:-1])
         whole = tokenizer.decode(body)
         if isinstance(self.frame, Instructions):
@@ -62,14 +63,15 @@ class AnswerReader:
         strange = [name_of[i] for i in body if i in name_of]
         if strange and problem is None and not (calls and strange == tags):
             names = ", ".join(strange[:8])
-            problem = f"special tokens within the answer are no text: {names}"
+            problem = f"an answer must not contain special tokens; this one contains {names}"
         message = Message(role="assistant", content=content.strip() if self.strips else content,
                           tool_calls=calls, ends_turn=not is_open)
         return Answer(message=message, problem=problem)
 
     def _read_marked(self, whole: str) -> Said:
         found = [mark for mark in self.frame.marks if mark in whole]
-        return whole, (), f"the answer holds {found[0]}, which marks a turn" if found else None
+        return whole, (), (f"an answer must not mark a turn; this one contains {found[0]}"
+                           if found else None)
 
     def _read_calls(
         self, frame: Headers, body: list[int], whole: str, tokenizer: AnyTokenizer
@@ -84,7 +86,7 @@ class AnswerReader:
         content, code = body[: body.index(tag)], body[body.index(tag) + 1 :]
         if closing:
             if code[-1:] != [self._id(closing, tokenizer)]:
-                problem = (f"{opening} is closed by {closing} at the end of the answer, and here "
+                problem = (f"{opening} must be closed by {closing} at the end of the answer; here "
                            "it is not")
                 return whole, (), problem
             code.pop()

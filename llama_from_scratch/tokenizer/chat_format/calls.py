@@ -1,6 +1,6 @@
 """The ways to write tool calls as text, and to read them back: JSON, Python and tags.
 
-Reading runs nothing: JSON is parsed, and Python must be literals.
+Reading never runs code: JSON is parsed, and arguments in Python must be literals.
 
 Notebook 19. Llama 3.1 to 4.
 """
@@ -23,7 +23,7 @@ _MAX_CALL_CHARS = 100_000
 class CallStyle:
     """One way to write calls.
 
-    Text that begins with `opening` claims to be one; `read` raises ValueError if it is not.
+    Text that begins with `opening` should be a call; `read` raises ValueError if it is not.
     """
 
     opening: str
@@ -35,7 +35,7 @@ class CallStyle:
 
 
 def read_claimed(text: str) -> tuple[tuple[ToolCall, ...], str | None]:
-    """The calls in a text that begins like one of the styles, and the problem if it is not one."""
+    """Returns the calls in a text that begins like one, and the problem if it is not a call."""
     styles = (JSON_CALLS, PYTHONIC_CALLS, TAGGED_CALLS)
     style = next((style for style in styles if text.startswith(style.opening)), None)
     return ((), None) if style is None else _try(style.read, text)
@@ -44,9 +44,9 @@ def read_claimed(text: str) -> tuple[tuple[ToolCall, ...], str | None]:
 def read_tagged_tail(
     text: str, *, builtin_tools: Sequence[str]
 ) -> tuple[tuple[ToolCall, ...], str | None]:
-    """The call after a special token that opens one, and the problem if it is none.
+    """Returns the call after a special token that opens it, and the problem if it is not a call.
 
-    It is JSON, a query of a built-in tool, or code.
+    A call is JSON, a query of a built-in tool, or code.
     """
 
     def read(text: str) -> tuple[ToolCall, ...]:
@@ -61,25 +61,26 @@ def read_tagged_tail(
 
 
 def write_builtin(call: ToolCall) -> str:
-    """A call of a built-in tool, as it comes after a special token."""
+    """Returns the text of a call of a built-in tool, which follows a special token."""
     if call.name == CODE:
         return call.arguments["code"]
     query = call.arguments.get("query")
     if list(call.arguments) != ["query"] or not isinstance(query, str) or '"' in query:
-        return _write_json([call])  # which may come after the token too
+        return _write_json([call])  # JSON may also follow the token
     return f'{call.name}.call(query="{query}")'
 
 
 def _try(
     read: Callable[[str], tuple[ToolCall, ...]], text: str
 ) -> tuple[tuple[ToolCall, ...], str | None]:
-    """The calls of `text`, or why there are none.
+    """Returns the calls of `text`, or the reason why there are none.
 
-    A very long text is refused, because for some texts parsers take quadratic time.
+    A very long text is refused, because parsers take quadratic time for some texts.
     """
     try:
         if len(text) > _MAX_CALL_CHARS:
-            raise ValueError(f"a call has at most {_MAX_CALL_CHARS} characters, got {len(text)}")
+            raise ValueError(f"a call may have at most {_MAX_CALL_CHARS} characters; got "
+                             f"{len(text)}")
         return read(text), None
     except (ValueError, SyntaxError) as error:
         return (), f"this begins like a tool call and is kept as text: {error}"
@@ -99,21 +100,21 @@ def _read_json(text: str) -> tuple[ToolCall, ...]:
     value = _load_json(text)
     has_type = value.get("type", "function") == "function"
     if set(value) - {"type"} != {"name", "parameters"} or not has_type:
-        raise ValueError(f"a call in JSON has a name and parameters, got {sorted(value)}")
+        raise ValueError(f"a call in JSON must have a name and parameters; got {sorted(value)}")
     if not isinstance(value["name"], str) or not isinstance(value["parameters"], dict):
-        raise ValueError("the name of a call is a string and its parameters are an object")
+        raise ValueError("the name of a call must be a string, and its parameters an object")
     return (ToolCall(name=value["name"], arguments=value["parameters"]),)
 
 
 def _load_json(text: str) -> dict[str, Any]:
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if len(dict(pairs)) < len(pairs):
-            raise ValueError("a key of an object comes once")
+            raise ValueError("each key of an object must occur only once")
         return dict(pairs)
 
     value = json.loads(text, object_pairs_hook=once)
     if not isinstance(value, dict):
-        raise ValueError(f"this is a JSON object, got {value!r:.80}")
+        raise ValueError(f"this must be a JSON object; got {value!r:.80}")
     return value
 
 
@@ -123,8 +124,8 @@ def _load_json(text: str) -> dict[str, Any]:
 def _write_pythonic(calls: Sequence[ToolCall]) -> str:
     for name in (name for call in calls for name in (call.name, *call.arguments)):
         if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII) or keyword.iskeyword(name):
-            raise ValueError("a call in Python has names of ASCII letters, digits and _, no "
-                             f"keywords; got {name!r}; rename it")
+            raise ValueError("names in a Python call must be ASCII letters, digits and _, and no "
+                             f"keywords; got {name!r}. Rename it")
     return "[" + ", ".join(map(_python_text, calls)) + "]"
 
 
@@ -135,19 +136,19 @@ def _python_text(call: ToolCall) -> str:
 
 def _read_pythonic(text: str) -> tuple[ToolCall, ...]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a model's "\d" is no warning about our code
+        warnings.simplefilter("ignore")  # a "\d" that a model writes is no problem of our code
         body = ast.parse(text, mode="eval").body
         if not isinstance(body, ast.List) or not body.elts:
-            raise ValueError("calls in Python are a list with at least one call")
+            raise ValueError("calls in Python must be a list with at least one call")
         return tuple(map(_python_call, body.elts))
 
 
 def _python_call(node: ast.expr) -> ToolCall:
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
-        raise ValueError("a call in Python is a name and keyword arguments, such as f(a=1)")
+        raise ValueError("a call in Python must be a name and keyword arguments, such as f(a=1)")
     names = [argument.arg for argument in node.keywords]
     if None in names or len(set(names)) < len(names):
-        raise ValueError(f"the arguments of {node.func.id!r} have a name each, and each its own")
+        raise ValueError(f"each argument of {node.func.id!r} must have a name of its own")
     arguments = {argument.arg: _literal(argument.value) for argument in node.keywords}
     return ToolCall(name=node.func.id, arguments=arguments)
 
@@ -156,7 +157,7 @@ def _literal(node: ast.expr) -> Any:
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError):
-        raise ValueError(f"an argument is a literal, got {ast.unparse(node):.80}") from None
+        raise ValueError(f"an argument must be a literal; got {ast.unparse(node):.80}") from None
 
 
 # --- tags ---------------------------------------------------------------------------------------
@@ -170,7 +171,7 @@ def _write_tagged(calls: Sequence[ToolCall]) -> str:
 def _read_tagged(text: str) -> tuple[ToolCall, ...]:
     found = re.fullmatch(r"<function=([^<>\s]+)>(.*)</function>", text, re.DOTALL)
     if not found:
-        raise ValueError("a call in tags is <function=name>{...}</function>, whole")
+        raise ValueError("a call in tags must be <function=name>{...}</function>, complete")
     return (ToolCall(name=found[1], arguments=_load_json(found[2])),)
 
 

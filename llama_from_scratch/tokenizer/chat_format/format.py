@@ -1,6 +1,6 @@
 """ChatFormat: dialogs -> ids, ready for an answer, and the answer's ids -> a message.
 
-A generation says which parts it has: a frame, a way to write calls, and which roles may do what.
+Each generation has its own parts: a frame, a way to write calls, and rules for the roles.
 
 Notebook 19. All generations that chat.
 """
@@ -26,12 +26,12 @@ from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 
 @record
 class ChatFormat:
-    """How one generation chats.
+    """The chat format of one generation.
 
-    `encode` gives the ids of a dialog, `parse` the message that a model's ids are. Without `calls`
-    there are no tools. `tools_role`: the role whose first message lists them. `knowledge_date`:
-    where the system's message says today's date, it also says this one. `open_roles`: who may end
-    a message before the turn ends.
+    `encode` returns the ids of a dialog, and `parse` the message that a model's ids contain.
+    `calls`: how tool calls are written; None if there are no tools. `tools_role`: the role whose
+    first message lists the tools. `knowledge_date`: the system's message gives this date where it
+    gives today's date. `open_roles`: the roles whose message may end without ending the turn.
     """
 
     name: str
@@ -46,7 +46,7 @@ class ChatFormat:
     open_roles: tuple[str, ...] = ()
 
     def stop_ids(self, tokenizer: AnyTokenizer) -> frozenset[int]:
-        """The ids that end an answer."""
+        """Returns the ids that end an answer."""
         return frozenset(self._id(name, tokenizer) for name in self.frame.stops)
 
     def encode(
@@ -54,12 +54,12 @@ class ChatFormat:
         is_answered: bool = False, tools: Sequence[Tool] = (), builtin_tools: Sequence[str] = (),
         instructions: str | None = None, today: str | None = None,
     ) -> list[int]:
-        """The ids of a dialog, ready for the assistant's answer.
+        """Returns the ids of a dialog, ready for the assistant's answer.
 
-        With `is_answered` it is a finished dialog, to train on. `tools` are listed after
-        `instructions` on how to call them. `builtin_tools` are named in the system's message, which
-        with `today`, such as "26 Jul 2024", also has the lines on dates. Text never becomes a
-        special token. Raises ValueError if this format cannot say the dialog, or if the vocabulary
+        `is_answered`: the dialog is finished, to train on. `tools` are listed after `instructions`
+        on how to call them. `builtin_tools` are named in the system's message. `today`, such as
+        "26 Jul 2024": adds the lines with dates to that message. Text never becomes a special
+        token. Raises ValueError if this format does not allow the dialog, or if the vocabulary
         lacks its special tokens.
         """
         parts = self.lay_out(dialog, is_answered=is_answered, tools=tools,
@@ -77,9 +77,9 @@ class ChatFormat:
         builtin_tools: Sequence[str] = (), instructions: str | None = None,
         today: str | None = None,
     ) -> list[Part]:
-        """The parts that `encode` encodes one by one, with the same arguments.
+        """Returns the parts that `encode` encodes one by one, to read them or draw them.
 
-        For reading, and for pictures.
+        Takes the same arguments as `encode`.
         """
         rules = Rules(name=self.name, roles=self.roles, alternates=self.alternates,
                       open_roles=self.open_roles, marks=self.frame.marks)
@@ -90,11 +90,11 @@ class ChatFormat:
         return list(self.frame.lay_out(turns, is_answered=is_answered))
 
     def parse(self, ids: Sequence[int], tokenizer: AnyTokenizer) -> Answer:
-        """What the ids of an answer say, from after its header to the id that ends it.
+        """Returns the answer in `ids`: what follows its header, and the id that ends it.
 
-        Text that looks like a call and is none stays text, and the answer names the problem;
-        nothing in it is ever run. Raises ValueError if the ids do not end as an answer does, or are
-        not of this vocabulary.
+        Text that looks like a call but is not one stays text, and the answer names the problem.
+        Nothing in it is ever run. Raises ValueError if the ids do not end like an answer, or are
+        outside the vocabulary.
         """
         reader = AnswerReader(name=self.name, frame=self.frame, has_calls=self.calls is not None,
                               builtin_tools=self.builtin_tools, strips=self.strips)
@@ -106,7 +106,7 @@ class ChatFormat:
     ) -> None:
         if tools and self.calls is None:
             self._refuse("there are no tool calls", tools[0].name,
-                         "give no tools, or take Llama 3.1's format")
+                         "give no tools, or use Llama 3.1's format")
         if unknown := [name for name in builtin_tools if name not in self.builtin_tools]:
             self._refuse(f"the built-in tools are {', '.join(self.builtin_tools) or 'none'}",
                          unknown[0], "give a Tool")
@@ -114,14 +114,14 @@ class ChatFormat:
             self._refuse("the system's message has no date", today,
                          "leave today out, or write it into the content")
         if instructions is not None and not tools:
-            raise ValueError(f"instructions introduce tools, got {instructions!r:.80} without any; "
-                             "give tools too")
+            raise ValueError(f"instructions introduce tools; got {instructions!r:.80} without "
+                             "tools. Give tools too")
 
     def _with_lead(
         self, dialog: Sequence[Message], tools: Sequence[Tool], builtin_tools: Sequence[str],
         instructions: str | None, today: str | None,
     ) -> list[Message]:
-        """The dialog with the lines on dates and tools."""
+        """Returns the dialog with the lines about dates and tools."""
         dialog = list(dialog)
         lead = "Environment: ipython\n" if tools or builtin_tools else ""
         if named := [name for name in builtin_tools if name != CODE]:
@@ -143,7 +143,7 @@ class ChatFormat:
         if listed:
             roles = [message.role for message in dialog]
             self._refuse(f"tools are listed in the first message of the {self.tools_role}", roles,
-                         "add one")
+                         "add such a message")
         if lead:
             dialog[0] = replace(dialog[0], content=lead + dialog[0].content)
         return dialog
@@ -157,17 +157,20 @@ class ChatFormat:
         names = [call.name for call in calls]
         if self.calls is None or isinstance(self.frame, Instructions):
             self._refuse("there are no tool calls", names[0],
-                         "write what it did as content, or take Llama 3.1's format")
+                         "write the call as content, or use Llama 3.1's format")
         opening, closing = self.frame.code
         if any(name in self.builtin_tools for name in names):
             if len(calls) > 1:
-                self._refuse("a call of a built-in tool stands alone", names, "give each a message")
+                self._refuse("a message with a call of a built-in tool may have no other call",
+                             names, "give each call its own message")
             end = [Special(closing)] if closing else []
             return [*text, Special(opening), write_builtin(calls[0]), *end]
         if text:
-            self._refuse("calls stand alone in their message", content, "leave the content out")
+            self._refuse("a message with calls may have no content", content,
+                         "leave the content out")
         if self.calls.max_calls is not None and len(calls) > self.calls.max_calls:
-            self._refuse("a message calls one tool", names, "give each call a message")
+            self._refuse("a message may call only one tool", names,
+                         "give each call its own message")
         return [self.calls.write(calls)]
 
     def _id(self, name: str, tokenizer: AnyTokenizer) -> int:

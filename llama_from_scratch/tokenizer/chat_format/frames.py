@@ -1,7 +1,7 @@
-"""How the turns of a dialog are marked: by headers of special tokens, or in plain text.
+"""How the turns of a dialog are marked: with headers of special tokens, or in plain text.
 
-A dialog is laid out as parts: special tokens by name, and text, which is encoded with no special
-token allowed. So nothing that a user types can open a header or end a turn.
+A dialog is a list of parts: special tokens by name, and text. Text is encoded without special
+tokens, so nothing that a user types can open a header or end a turn.
 
 Notebook 19. Instructions: Llama 2; Headers: Llama 3 to 4.
 """
@@ -15,7 +15,7 @@ from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 
 
 class Special(NamedTuple):
-    """A special token in a layout. All else there is text."""
+    """A special token among the parts of a dialog; all other parts are text."""
 
     name: str
 
@@ -27,9 +27,9 @@ Turn = tuple[Message, Sequence[Part]]
 
 @record
 class Headers:
-    """Each message has a header of special tokens and an end.
+    """Each message has a header of special tokens, and a special token at its end.
 
-    Role, blank line and content are encoded apart.
+    The role, the blank line and the content are encoded separately.
     """
 
     bos: str
@@ -39,7 +39,7 @@ class Headers:
     eom: str | None
     final: str
     code: tuple[str, str] = ("", "")
-    """Around the code of a call: its beginning and, if it has one, its end."""
+    """The special tokens before and after the code of a call; the second may be empty."""
 
     @property
     def stops(self) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ class Headers:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """No text marks a turn here."""
+        """Empty, because no text marks a turn here."""
         return ()
 
     def header(self, role: str) -> list[Part]:
@@ -64,7 +64,7 @@ class Headers:
 
 @record
 class Instructions:
-    """Two marks of plain text surround a user's turn.
+    """Two marks in plain text are around a user's turn.
 
     The turn and its answer are one text between bos and eos.
     """
@@ -81,7 +81,7 @@ class Instructions:
 
     @property
     def marks(self) -> tuple[str, ...]:
-        """Texts that mark turns, which no message may hold."""
+        """Texts that mark turns, which no message may contain."""
         return (self.open, self.close, *self.system)
 
     def lay_out(self, turns: Sequence[Turn], *, is_answered: bool) -> Iterator[Part]:
@@ -101,9 +101,9 @@ class Instructions:
 
 
 def special_id(name: str, tokenizer: AnyTokenizer, *, generation: str) -> int:
-    """The id of a special token. Raises ValueError if the vocabulary lacks it."""
+    """Returns the id of a special token. Raises ValueError if the vocabulary lacks it."""
     if name not in tokenizer.special_ids:
-        raise ValueError(f"{generation} chats with the special token {name!r}, which the "
-                         f"vocabulary lacks; it has {list(tokenizer.special_ids)[:12]}; load the "
-                         f"tokenizer with the special tokens of {generation}")
+        raise ValueError(f"a chat in {generation} needs the special token {name!r}; the vocabulary "
+                         f"has {list(tokenizer.special_ids)[:12]}. Load the tokenizer with the "
+                         f"special tokens of {generation}")
     return tokenizer.special_ids[name]

@@ -1,4 +1,4 @@
-"""What is said in a dialog: messages, the tool calls in them, and the tools that are offered.
+"""The parts of a dialog: messages, the tool calls in them, and the tools that can be called.
 
 Notebook 19. All generations that chat.
 """
@@ -11,7 +11,7 @@ from typing import Any
 from llama_from_scratch.config import nearest, record
 
 CODE = "code_interpreter"
-"""The tool whose call is source code, its one argument `code`."""
+"""The name of the tool that runs code; its one argument, `code`, is source code."""
 ROLES = ("system", "user", "assistant", "ipython")
 
 _MAX_DEPTH = 64
@@ -26,20 +26,20 @@ class ToolCall:
 
     def __post_init__(self) -> None:
         if not self.name or re.search(r"[<>\s\"]", self.name):
-            raise ValueError("a tool's name is text without blanks, quotes and angle brackets, got "
-                             f"{self.name!r}; rename it")
+            raise ValueError("a tool's name must be text without white space, quotes and angle "
+                             f"brackets; got {self.name!r}. Rename it")
         _check_json(self.arguments, f"the arguments of {self.name!r}")
         is_code = list(self.arguments) == ["code"] and isinstance(self.arguments["code"], str)
         if self.name == CODE and not is_code:
-            raise ValueError(f"a call of {CODE} has one argument, code, a str; got "
+            raise ValueError(f"a call of {CODE} must have one argument, code, a str; got "
                              f"{dict(self.arguments)!r:.200}")
 
 
 @record
 class Message:
-    """What one role says.
+    """One message of a dialog.
 
-    An assistant's message may call tools, and may wait for what they return (`ends_turn=False`).
+    An assistant's message may call tools, and may wait for their results (`ends_turn=False`).
     """
 
     role: str
@@ -51,11 +51,11 @@ class Message:
         if self.role not in ROLES:
             hint = nearest(self.role, ROLES)
             if self.role == "tool":
-                hint = "what a tool returns has the role 'ipython'"
-            raise ValueError(f"a role is one of {', '.join(ROLES)}; got {self.role!r}; {hint}")
+                hint = "the result of a tool has the role 'ipython'"
+            raise ValueError(f"a role must be one of {', '.join(ROLES)}; got {self.role!r}; {hint}")
         if self.tool_calls and self.role != "assistant":
-            raise ValueError("the assistant calls tools, got a call of "
-                             f"{self.tool_calls[0].name!r} by {self.role!r}; give the call to an "
+            raise ValueError("only the assistant may call tools; got a call of "
+                             f"{self.tool_calls[0].name!r} by {self.role!r}. Put the call into an "
                              "assistant's message")
 
 
@@ -75,17 +75,18 @@ class Tool:
     def __post_init__(self) -> None:
         _check_json(self.properties, f"the properties of {self.name!r}")
         if missing := [name for name in self.required if name not in self.properties]:
-            raise ValueError(f"a required parameter has properties, got {missing[0]!r} of "
-                             f"{self.name!r} without; {nearest(missing[0], self.properties)}")
+            raise ValueError("a required parameter must be among the properties; got "
+                             f"{missing[0]!r} of {self.name!r}, which is not; "
+                             f"{nearest(missing[0], self.properties)}")
 
 
 def _check_json(value: Any, what: str) -> None:
     """Raises ValueError unless `value` is a JSON object.
 
-    It has string keys, finite numbers and at most 64 levels.
+    Its keys must be strings, its numbers finite, and its depth at most 64 levels.
     """
     if not isinstance(value, dict):
-        raise ValueError(f"{what} are a dict, got {value!r:.80}")
+        raise ValueError(f"{what} must be a dict; got {value!r:.80}")
     level = [value]
     for _ in range(_MAX_DEPTH):
         inner: list[Any] = []
@@ -95,12 +96,12 @@ def _check_json(value: Any, what: str) -> None:
             elif isinstance(each, list):
                 inner += each
             elif not _is_plain(each):
-                raise ValueError(f"{what} are JSON values, with str keys and finite numbers; got "
-                                 f"{each!r:.80}; convert it")
+                raise ValueError(f"{what} must be JSON values, with str keys and finite numbers; "
+                                 f"got {each!r:.80}. Convert it")
         if not inner:
             return
         level = inner
-    raise ValueError(f"{what} are nested at most {_MAX_DEPTH} deep, got more; flatten them")
+    raise ValueError(f"{what} must be nested at most {_MAX_DEPTH} deep; got more. Flatten them")
 
 
 def _is_plain(value: Any) -> bool:

@@ -1,6 +1,6 @@
-"""Which format a model's files ask for: the template in them, or ours where it writes the same.
+"""Finds the chat format of a model's files: their template, or our format if it writes the same.
 
-And the other way round: a template that writes as one of our formats does, for files that others
+It also makes a template that writes the same as one of our formats, for files that other programs
 read.
 
 Notebook 19.
@@ -28,10 +28,10 @@ _DIALOGS = (*_PLAIN, [_WIDE], [_SYSTEM, _WIDE, _ANSWERED, _WIDE])
 def format_of(
     prompting: Prompting, tokenizer: AnyTokenizer, *, ours: Sequence[ChatFormat]
 ) -> ChatFormat | ChatTemplate | None:
-    """The format that templates in files write; None if there are none.
+    """Returns the format that the templates in files write; None if there are no templates.
 
-    The first of `ours` that gives the same ids for dialogs of all kinds, or else the template
-    itself, which has the name of the format that it only adds a date to.
+    It is the first of `ours` that gives the same ids for dialogs of all kinds, or otherwise the
+    template itself. If the template only adds a date to one of our formats, it gets that name.
     """
     if not prompting.templates:
         return None
@@ -49,9 +49,9 @@ def format_of(
 
 
 def prompting_for(format: ChatFormat, tokenizer: AnyTokenizer) -> Prompting:
-    """What the files of a model say that was made for chats in `format`.
+    """Returns what the files of a model for chats in `format` say about texts.
 
-    Raises ValueError if the vocabulary lacks its special tokens.
+    Raises ValueError if the vocabulary lacks the special tokens of the format.
     """
     names = {i: name for name, i in tokenizer.special_ids.items()}
     ends = format.stop_ids(tokenizer)
@@ -62,7 +62,7 @@ def prompting_for(format: ChatFormat, tokenizer: AnyTokenizer) -> Prompting:
 
 
 def template_of(format: ChatFormat) -> str:
-    """A Jinja template that writes dialogs as `format` does, without tools."""
+    """Returns a Jinja template that writes dialogs like `format`, without tools."""
     frame, content = format.frame, "message['content']" + (" | trim" if format.strips else "")
     refusal = ("{%- if tools %}{{- raise_exception('this template has no words for tools') }}"
                "{%- endif %}\n")
@@ -94,7 +94,7 @@ def _writes_the_same(
     template: ChatTemplate, format: ChatFormat, tokenizer: AnyTokenizer, *,
     dialogs: Sequence[Sequence[Message]], today: str | None,
 ) -> bool:
-    """Do both give the same ids for every dialog that we try? A refusal by either is a no."""
+    """Returns whether both give the same ids for every dialog; False if either refuses one."""
     try:
         return all(template.encode(dialog, tokenizer, today=today or _DATE)
                    == format.encode(dialog, tokenizer, today=today) for dialog in dialogs)

@@ -1,7 +1,7 @@
-"""Jinja templates in files are programs of strangers: they run where they can do no harm.
+"""Runs the Jinja templates of files, which are programs written by others, where they do no harm.
 
-They see what they are given and nothing else, change none of it, and end soon. The functions and
-filters are those that chat templates are written for.
+A template sees only the values that it is given, cannot change them, and has a time limit. It has
+the functions and filters that chat templates expect.
 
 Notebook 19. Sources: transformers, utils/chat_template_utils.py (which functions there are); Jinja,
 chapter "Sandbox".
@@ -18,20 +18,20 @@ from types import FrameType
 from typing import Any
 
 MAX_SOURCE = 1_000_000
-"""The most characters of a template."""
+"""The largest number of characters of a template."""
 _MAX_WRITTEN = 20_000_000
 _MAX_SECONDS = 5.0
 _MAX_REPEATED = 1_000_000
 _OLDEST_JINJA = (3, 1, 6)
-"""Earlier ones have known ways out of the sandbox."""
+"""Earlier versions have known ways out of the sandbox."""
 
 
 def render(source: str, values: Mapping[str, Any], *, today: str | None = None) -> str:
-    """The text that a template writes for these values.
+    """Returns the text that a template writes for these values.
 
-    `today`, such as "26 Jul 2024": what the template learns when it asks for the date, by default
-    the real one. Raises ValueError if the template is no Jinja, refuses the values, fails on them,
-    reaches for what it may not touch, or does not end.
+    `today`, such as "26 Jul 2024": the date that the template gets, by default the real one.
+    Raises ValueError if the template is not valid Jinja, refuses the values, fails on them, uses
+    something that the sandbox forbids, or does not end in time.
     """
     import jinja2
 
@@ -42,27 +42,28 @@ def render(source: str, values: Mapping[str, Any], *, today: str | None = None) 
         template = _compiled(source)
         return "".join(_bounded(template.generate(context)))
     except jinja2.TemplateSyntaxError as error:
-        raise ValueError(f"a chat template is written in Jinja, and line {error.lineno} of this "
+        raise ValueError(f"a chat template must be valid Jinja, and line {error.lineno} of this "
                          f"one is not: {error.message!r:.300}. Correct it, or download the file "
                          "again") from error
     except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError,
             AttributeError, RecursionError, MemoryError) as error:
         raise ValueError("the chat template of the files refuses this dialog or fails on it: "
-                         f"{str(error) or type(error).__name__!r:.300}. Say what it allows, or "
+                         f"{str(error) or type(error).__name__!r:.300}. Change the dialog, or "
                          "choose a format of tokenizer.chat_format.FORMATS") from error
 
 
 @functools.lru_cache(maxsize=16)
 def _compiled(source: str) -> Any:
-    """The template, compiled in an environment that transformers' templates expect."""
+    """Returns the template, compiled in the environment that transformers' templates expect."""
     import jinja2
 
     if len(source) > MAX_SOURCE:
-        raise ValueError(f"a template has at most {MAX_SOURCE:,} characters, got {len(source):,}")
+        raise ValueError(f"a template may have at most {MAX_SOURCE:,} characters; got "
+                         f"{len(source):,}")
     version = tuple(int(part) for part in jinja2.__version__.split(".")[:3] if part.isdigit())
     if version < _OLDEST_JINJA:
-        raise ValueError(f"chat templates need Jinja {'.'.join(map(str, _OLDEST_JINJA))} or later, "
-                         f"got {jinja2.__version__}: pip install -U jinja2")
+        raise ValueError(f"chat templates need Jinja {'.'.join(map(str, _OLDEST_JINJA))} or later; "
+                         f"got {jinja2.__version__}. Run pip install -U jinja2")
     return _environment().from_string(source)
 
 
@@ -73,7 +74,7 @@ def _environment() -> Any:
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     class Generation(Extension):
-        """The block `generation` marks what a model said; here it is only written."""
+        """The block `generation`, which marks a model's text; here its content is only written."""
 
         tags = frozenset({"generation"})
 
@@ -83,7 +84,7 @@ def _environment() -> Any:
             return jinja2.nodes.Scope(body).set_lineno(line)
 
     class Bounded(ImmutableSandboxedEnvironment):
-        """Multiplication and powers must not fill the memory."""
+        """An environment in which multiplication and powers cannot fill the memory."""
 
         intercepted_binops = frozenset({"*", "**"})
 
@@ -104,10 +105,10 @@ def _environment() -> Any:
 
 
 def _bounded(pieces: Iterator[str]) -> Iterator[str]:
-    """The pieces, until they are too many or the template has run too long.
+    """Yields the pieces. Raises ValueError if they are too long or the template runs too long.
 
-    A trace function looks at the clock at each line of the template's code, because a loop that
-    writes nothing gives no piece.
+    A trace function checks the time at each line of the template's code, because a loop that writes
+    nothing yields no piece.
     """
     until, n_chars = time.monotonic() + _MAX_SECONDS, 0
 
@@ -139,7 +140,7 @@ def _json(
     value: Any, ensure_ascii: bool = False, indent: int | None = None,
     separators: tuple[str, str] | None = None, sort_keys: bool = False,
 ) -> str:
-    """JSON as it is: Jinja's own filter would write "<" as an escape for HTML."""
+    """Returns plain JSON. Jinja's own filter would write "<" as an escape for HTML."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators,
                       sort_keys=sort_keys)
 

@@ -1,7 +1,7 @@
-"""A dialog as the chat template in a model's files writes it: how models of others are talked to.
+"""Writes dialogs with the chat template in a model's files, which may be any model's.
 
-The template is obeyed to the letter: the ids are those that transformers' `apply_chat_template`
-gives. One thing is different: what a message says never becomes a special token.
+The template is followed exactly: the ids are the same as from transformers' `apply_chat_template`,
+with one difference. The text of a message never becomes a special token.
 
 Notebook 19.
 """
@@ -23,16 +23,16 @@ from llama_from_scratch.tokenizer.special_tokens import one_of
 
 _ASKED, _ANSWERED, _ASKED_AGAIN = "What is one?", "One is one.", "And what is two?"
 _ROLES = {"ipython": "tool"}
-"""What templates call a role that has another name here."""
+"""Roles that have another name in templates."""
 
 
 @record
 class ChatTemplate:
-    """A format for chats that is a Jinja template: `templates` by name, of which "default" is used.
+    """A chat format that is a Jinja template.
 
-    "tool_use" is used where there are tools, if there is one. `token_names`: what they call special
-    tokens. `kin`: the format of a Llama that the template writes with more around it, if it is one;
-    its answers are read as that one's.
+    `templates`: by name. "default" is used, or "tool_use" if there are tools and it exists.
+    `token_names`: the special tokens by their names in templates. `kin`: the format of a Llama, if
+    the template writes it with something added; its answers are read with that format.
     """
 
     name: str
@@ -45,13 +45,14 @@ class ChatTemplate:
         is_answered: bool = False, tools: Sequence[Tool] = (), builtin_tools: Sequence[str] = (),
         instructions: str | None = None, today: str | None = None,
     ) -> list[int]:
-        """The ids of a dialog, ready for the assistant's answer, or with `is_answered` finished.
+        """Returns the ids of a dialog, ready for the assistant's answer.
 
-        `today`, such as "26 Jul 2024": the date that the template writes if it writes one, by
-        default the real one. Raises ValueError if the template refuses the dialog.
+        `is_answered`: the dialog is finished. `today`, such as "26 Jul 2024": the date that the
+        template gets, by default the real one. Raises ValueError if the template refuses the
+        dialog.
         """
         if instructions is not None:
-            refuse(self.name, "the template introduces the tools", instructions,
+            refuse(self.name, "the template itself introduces the tools", instructions,
                    "leave instructions out")
         hidden = _Hidden(tokenizer)
         text = self.text([hidden.message(message) for message in dialog], is_answered=is_answered,
@@ -64,9 +65,9 @@ class ChatTemplate:
         self, dialog: Sequence[Message], *, is_answered: bool = False, tools: Sequence[Tool] = (),
         builtin_tools: Sequence[str] = (), today: str | None = None,
     ) -> str:
-        """What the template writes, special tokens by their names. Raises as `encode` does."""
+        """Returns the template's text, with special tokens by name. Raises as `encode` does."""
         if not dialog:
-            refuse(self.name, "a dialog has a message", list(dialog), "add a user's message")
+            refuse(self.name, "a dialog needs a message", list(dialog), "add a user's message")
         values: dict[str, Any] = {
             **self.token_names, "messages": [_as_template_sees(message) for message in dialog],
             "tools": [_described(tool) for tool in tools] or None, "documents": None,
@@ -76,38 +77,39 @@ class ChatTemplate:
         return render(self._source(bool(tools)), values, today=today)
 
     def stop_ids(self, tokenizer: AnyTokenizer) -> frozenset[int]:
-        """The ids that end an answer: the files', and the one that the template writes after it."""
+        """Returns the ids that end an answer: the ends in the files, and the template's own."""
         name = self._special_after_an_answer(tokenizer)
         found = [] if name is None else [tokenizer.named_ids[name]]
         return tokenizer.stop_ids.union(found)
 
     def stop_text(self, tokenizer: AnyTokenizer) -> str | None:
-        """The text that ends an answer where no token does: what the next turn begins with."""
+        """Returns the text that ends an answer if no token does: the beginning of the next turn."""
         after = self._after_an_answer()
         if self._special_after_an_answer(tokenizer) is not None or not after.strip():
             return None
         return after.rstrip()
 
     def parse(self, ids: Sequence[int], tokenizer: AnyTokenizer) -> Answer:
-        """What the ids of an answer say, from after its header to the id that ends it.
+        """Returns the answer in `ids`: what follows its header, and the id that ends it.
 
-        Calls of tools are read where the template is that of a Llama. Raises ValueError if the ids
-        do not end as an answer does, or are not of this vocabulary.
+        Tool calls are read only if the template writes a Llama's format (`kin`). Raises ValueError
+        if the ids do not end like an answer, or are outside the vocabulary.
         """
         if self.kin is not None:
             return self.kin.parse(ids, tokenizer)
         stops = self.stop_ids(tokenizer)
         if not ids or ids[-1] not in stops or not stops.isdisjoint(ids[:-1]):
-            refuse(self.name, f"an answer ends with one of the ids {sorted(stops)}, and has it "
-                   "once", list(ids[-8:]), "generate more tokens, cut after the first of them, or "
-                   "append the one that generation left out")
+            refuse(self.name, f"an answer must end with one of the ids {sorted(stops)} and "
+                   "contain no other of them", list(ids[-8:]),
+                   "generate more tokens, cut after the first of these ids, or append the id that "
+                   "generation left out")
         return Answer(message=Message(role="assistant", content=tokenizer.decode(ids[:-1]).strip()))
 
     def _source(self, has_tools: bool) -> str:
         if has_tools and TOOL_USE in self.templates:
             return self.templates[TOOL_USE]
         if DEFAULT not in self.templates:
-            refuse(self.name, f"one of the templates is called {DEFAULT!r}",
+            refuse(self.name, f"one of the templates must be called {DEFAULT!r}",
                    sorted(self.templates), "choose a format of tokenizer.chat_format.FORMATS")
         return self.templates[DEFAULT]
 
@@ -117,7 +119,7 @@ class ChatTemplate:
         return max(names, key=len, default=None)
 
     def _after_an_answer(self) -> str:
-        """What follows an answer: its own end, or else what the next question begins with."""
+        """Returns the text after an answer: its own end, or the beginning of the next question."""
         dialog = [Message(role="user", content=_ASKED),
                   Message(role="assistant", content=_ANSWERED)]
         try:
@@ -126,15 +128,15 @@ class ChatTemplate:
                 return end
             dialog.append(Message(role="user", content=_ASKED_AGAIN))
             return self.text(dialog).rpartition(_ANSWERED)[2].partition(_ASKED_AGAIN)[0]
-        except ValueError:  # it takes no such dialog, so it says nothing of one
+        except ValueError:  # the template does not allow such a dialog
             return ""
 
 
 class _Hidden:
-    """Names of special tokens in what messages say, hidden from the tokenizer in private letters.
+    """Hides the names of special tokens in messages from the tokenizer, with private characters.
 
-    A name becomes the letters U+E000, its number and U+E001, and text again after the template has
-    been rendered.
+    A name becomes U+E000, its number and U+E001. After the template is rendered, it becomes text
+    again.
     """
 
     def __init__(self, tokenizer: AnyTokenizer) -> None:
@@ -152,7 +154,7 @@ class _Hidden:
         return replace(message, content=hidden)
 
     def encode(self, text: str) -> Iterator[int]:
-        """The ids of a rendered text, its own special tokens as such and hidden ones as text."""
+        """Yields the ids of a rendered text. Only special tokens of the template become one id."""
         at = 0
         for found in [*self._any.finditer(text), None]:
             end = len(text) if found is None else found.start()

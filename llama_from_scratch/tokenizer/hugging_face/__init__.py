@@ -1,12 +1,12 @@
-"""tokenizer.json, the form in which Hugging Face keeps every tokenizer: read and written for Llama.
+"""Reads and writes tokenizer.json, the file in which Hugging Face stores any kind of tokenizer.
 
-Its merges name pairs of tokens, where Meta's files rank what a pair becomes. Both give the same
-ids: whatever surrounds the letters of a token, the last merge that makes it always joins the same
-two parts. So a list of merges is a ranking if it holds these two parts of each token, in the order
-of the ranks; that is checked here.
+Its merges are pairs of tokens, while Meta's files rank the token that a pair becomes. Both give the
+same ids, because the last merge that makes a token always joins the same two parts, in any text.
+So a list of merges equals a ranking if it has these two parts of each token, in the order of the
+ranks. This package checks that.
 
-Notebook 10. All Llamas. Format: https://huggingface.co/docs/tokenizers; the merges written are
-those of transformers, convert_slow_tokenizer.py.
+Notebook 10. All Llamas. Format: https://huggingface.co/docs/tokenizers. The merges are written as
+in transformers, convert_slow_tokenizer.py.
 """
 
 from llama_from_scratch.tokenizer.hugging_face.beside import read_beside as read_beside

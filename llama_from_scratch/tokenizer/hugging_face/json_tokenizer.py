@@ -1,10 +1,10 @@
 """Any byte-pair tokenizer.json, followed step by step: text <-> ids.
 
-Llama's own layouts become a Tokenizer or a SentencePiece, which are faster and go into every
-format. What others made of them (other special tokens, tokens that swallow blanks, other patterns,
-ids in another order) is kept as the file says it: added tokens are found, the text between them is
-normalized, cut and merged by the list of pairs. The file itself is kept, so that it is written as
-it was read.
+Files in Llama's own layouts become a Tokenizer or a SentencePiece instead, which are faster and can
+be written in every format. Derived vocabularies may have other special tokens, tokens that include
+the spaces around them, other patterns, or ids in another order. Here the steps of their file are
+followed: find added tokens, then normalize, cut and merge the text between them by the list of
+pairs. The file itself is kept, so that it can be written exactly as it was read.
 
 Notebook 10. All Llamas and their descendants. Format: https://huggingface.co/docs/tokenizers.
 """
@@ -37,8 +37,8 @@ _STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 class JsonTokenizer(EncodesBatches, Prompted):
     """Text to ids and back, by the `parts` of a tokenizer.json.
 
-    `bos`, `eos`: the names of the tokens that begin and end a text, None for none. Raises
-    ValueError for a step that is not known, and if the merges leave out a token.
+    `bos`, `eos`: the names of the tokens that begin and end a text, None if there is none. Raises
+    ValueError for an unknown step, and if no merge makes a token that two others could make.
     """
 
     def __init__(self, parts: Parts, *, bos: str | None, eos: str | None):
@@ -52,9 +52,10 @@ class JsonTokenizer(EncodesBatches, Prompted):
         _refuse_unmade(parts)
         self._model = (_ByteModel if self.works_on_bytes else _PieceModel)(parts)
         if not self.works_on_bytes and any(" " in piece for piece in self._pieces_of("a b c")):
-            raise ValueError("a tokenizer.json without ByteLevel writes blanks as ▁, in its "
-                             "normalizer or by a Metaspace; take one that does")
-        # The other library decodes a token that it looks for in normalized text to that text.
+            raise ValueError("a tokenizer.json without ByteLevel must write spaces as ▁, in its "
+                             "normalizer or with a Metaspace; this one does not. Use another "
+                             "tokenizer")
+        # The `tokenizers` library decodes a token that it finds in normalized text to that text.
         shown = {self._normalize(token.text) if token.is_normalized else token.text: token.id
                  for token in parts.added}
         data_of, self._strips = decoding(parts._replace(ids=parts.base | shown),
@@ -70,7 +71,7 @@ class JsonTokenizer(EncodesBatches, Prompted):
 
     @property
     def vocab_size(self) -> int:
-        """How many ids there are, added tokens included."""
+        """The number of ids, including added tokens."""
         return len(self._data_of)
 
     @property
@@ -85,20 +86,20 @@ class JsonTokenizer(EncodesBatches, Prompted):
 
     def _framing_id(self, name: str | None, key: str) -> int:
         if name is None or name not in self.parts.ids:
-            raise ValueError(f"this needs the {key} of the tokenizer, but its files name {name!r}; "
-                             f"name one of {list(self.special_ids)[:8]} in tokenizer_config.json")
+            raise ValueError(f"this needs the {key} of the tokenizer; its files name {name!r}. "
+                             f"Name one of {list(self.special_ids)[:8]} in tokenizer_config.json")
         return self.parts.ids[name]
 
     def encode(
         self, text: str, *, bos: bool = False, eos: bool = False,
         allowed_special: SpecialNames = frozenset(), disallowed_special: SpecialNames = frozenset(),
     ) -> list[int]:
-        """The ids of `text`, with bos_id before and eos_id after if asked for.
+        """Returns the ids of `text`, with bos_id in front if `bos`, and eos_id at the end if `eos`.
 
         An added token that is not special is always found. A special string inside `text` is
-        ordinary text, unless `allowed_special` has it: then it becomes its id; "all" gives the ids
-        that `tokenizers` gives. One that `disallowed_special` has raises ValueError. So does a
-        character that the vocabulary has no token for. Lone surrogates become U+FFFD.
+        ordinary text. If it is in `allowed_special`, it becomes its id; "all" gives the same ids as
+        the `tokenizers` library. Lone surrogates become U+FFFD. Raises ValueError for a string in
+        `disallowed_special`, and for a character that the vocabulary has no token for.
         """
         allowed = names_allowed(text, self.special_ids, allowed_special=allowed_special,
                                 disallowed_special=disallowed_special)
@@ -118,13 +119,13 @@ class JsonTokenizer(EncodesBatches, Prompted):
         return [*ids, self.eos_id] if eos else ids
 
     def _finders_for(self, allowed: frozenset[str]) -> tuple[TokenFinder, TokenFinder]:
-        """What finds tokens in the text as it came, and in the normalized text."""
+        """Returns the finders of tokens in the original text and in the normalized text."""
         if allowed not in self._finders:
             tokens = [token for token in self.parts.added
                       if not token.is_special or token.text in allowed]
             raw = [(token.text, token) for token in tokens if not token.is_normalized]
             late = [(self._normalize(token.text), token) for token in tokens if token.is_normalized]
-            self._finders.clear()  # callers ask for one set again and again
+            self._finders.clear()  # callers use the same set repeatedly
             self._finders[allowed] = TokenFinder(raw), TokenFinder(late)
         return self._finders[allowed]
 
@@ -132,22 +133,22 @@ class JsonTokenizer(EncodesBatches, Prompted):
         return self._cut(self._normalize(text), True)
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
-        """The bytes of `ids`; those of two halves join to those of the whole, as a stream needs.
+        """Returns the bytes of `ids`. Decoding parts of `ids` and joining the bytes gives the same.
 
-        So a blank in front stays. Raises ValueError at an id that the vocabulary does not have.
+        For this a space in front stays. Raises ValueError for an id outside the vocabulary.
         """
         return join_bytes(self._data_of, ids)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`, as the file's decoder gives it; what is not UTF-8 becomes U+FFFD.
+        """Returns the text of `ids` from the file's decoder; bytes that are not UTF-8 are U+FFFD.
 
-        Where the file works on bytes, special tokens are in the text by their names, else they are
-        left out.
+        If the file works on bytes, the text contains the names of special tokens. Otherwise they
+        are left out.
         """
         if self.works_on_bytes:
             return self.decode_bytes(ids).decode("utf-8", errors="replace")
         runs: list[list[int]] = [[]]
-        for i in ids:  # bytes on both sides of a special token make no character together
+        for i in ids:  # bytes before and after a special token must not become one character
             if i in self._is_hidden:
                 runs.append([])
             else:
@@ -161,7 +162,7 @@ class JsonTokenizer(EncodesBatches, Prompted):
 
 
 AnyTokenizer = Tokenizer | SentencePiece | JsonTokenizer
-"""What the tokenizer of a checkpoint may be."""
+"""The kinds of tokenizers that a checkpoint can have."""
 
 
 class _ByteModel:
@@ -180,14 +181,14 @@ class _ByteModel:
         if self._takes_whole and symbols in self._ids:
             return (self._ids[symbols],)
         if lacking := [symbol for symbol in symbols if symbol not in self._ids]:
-            raise ValueError("every byte of a text needs a token, and this vocabulary has none for "
-                             f"the byte {BYTE_OF[lacking[0]]:#04x} in {text[:40]!r}; take the text "
-                             "out, or train the vocabulary with all 256 bytes")
+            raise ValueError("every byte of a text needs a token; this vocabulary has none for the "
+                             f"byte {BYTE_OF[lacking[0]]:#04x} in {text[:40]!r}. Remove the text, "
+                             "or train the vocabulary with all 256 bytes")
         return tuple(merge_pairs([self._ids[symbol] for symbol in symbols], self._merges))
 
 
 class _PieceModel:
-    """Merges the characters of a pre-token; one that is no token is bytes, or unknown."""
+    """Merges the characters of a pre-token; characters without a token become bytes or unknown."""
 
     def __init__(self, parts: Parts):
         self._ids, self._merges = parts.base, parts.ranked_merges()
@@ -195,13 +196,13 @@ class _PieceModel:
         self._takes_whole = bool(model.get("ignore_merges"))
         self._byte_ids = self._byte_ids_of(parts) if model.get("byte_fallback") else None
         if odd := [pair for pair in parts.merges if any(map(is_byte_name, pair))]:
-            raise ValueError(f"bytes do not merge where characters do, got {odd[0]}; the file is "
-                             "damaged")
+            raise ValueError("bytes must not merge in a vocabulary of characters; got the merge "
+                             f"{odd[0]}. The file is damaged")
         unknown = model.get("unk_token")
         self._unknown = None if unknown is None else parts.ids.get(unknown)
         if unknown is not None and self._unknown is None:
-            raise ValueError(f"the unknown token is in the vocabulary, got unk_token {unknown!r}; "
-                             "the file is damaged")
+            raise ValueError("the unknown token must be in the vocabulary; got unk_token "
+                             f"{unknown!r}. The file is damaged")
         self._is_fused = bool(model.get("fuse_unk"))
         texts = [text for text in parts.base if not is_byte_name(text) and text != unknown]
         self._words = PieceWords(texts, encode_known=self._encode_known,
@@ -212,8 +213,8 @@ class _PieceModel:
         names = list(map(byte_name, range(256)))
         found = [name for name in names if name in parts.ids]
         if found and len(found) < 256:
-            raise ValueError(f"byte_fallback has all 256 byte tokens or none, got {len(found)}; "
-                             "the file is damaged")
+            raise ValueError("byte_fallback must have all 256 byte tokens or none; got "
+                             f"{len(found)}. The file is damaged")
         return [parts.ids[name] for name in names] if found else None
 
     def encode(self, text: str) -> Sequence[int]:
@@ -228,7 +229,7 @@ class _PieceModel:
         if all(char in self._ids for char in word):
             return tuple(merge_pairs([self._ids[char] for char in word], self._merges))
         ids: list[int] = []
-        for char in word:  # a character of pieces that is no piece itself
+        for char in word:  # a character may occur in pieces without being a piece itself
             ids += [self._ids[char]] if char in self._ids else self._encode_unknown(char)
         return tuple(merge_pairs(ids, self._merges))
 
@@ -236,16 +237,16 @@ class _PieceModel:
         if self._byte_ids is not None:
             return [self._byte_ids[value] for value in text.encode()]
         if self._unknown is None:
-            raise ValueError("every character of a text needs a token where there is no unknown "
-                             f"token, and this vocabulary has none for {text[0]!r}; take it out, "
-                             "or take another vocabulary")
+            raise ValueError("without an unknown token, every character of a text needs a token; "
+                             f"this vocabulary has none for {text[0]!r}. Remove the character, or "
+                             "use another vocabulary")
         return [self._unknown] * len(text)
 
 
 def _refuse_unmade(parts: Parts) -> None:
-    """Raises ValueError if a token could be made of two others, and no merge makes it.
+    """Raises ValueError if a token could be made of two others, but no merge makes it.
 
-    That is a list of merges which lost a part.
+    The list of merges has then lost a part.
     """
     names = {i: name for name, i in parts.base.items()}
     made = {new for _, new in parts.ranked_merges().values()}
@@ -253,15 +254,16 @@ def _refuse_unmade(parts: Parts) -> None:
         if len(name) > 1 and i not in made and not is_byte_name(name):
             for k in range(1, len(name)):
                 if name[:k] in parts.base and name[k:] in parts.base:
-                    raise ValueError(f"merges make every token that two others make, got none that "
-                                     f"makes {name!r} of {name[:k]!r} and {name[k:]!r}; the file "
-                                     "may have lost a part, download it again")
+                    raise ValueError("a merge must make every token that two others make; got none "
+                                     f"that makes {name!r} of {name[:k]!r} and {name[k:]!r}. The "
+                                     "file may have lost a part: download it again")
 
 
 def framing(parts: Parts, *, bos: str | None, eos: str | None) -> tuple[str | None, str | None]:
-    """The tokens that begin and end a text: as given, else as the file itself lets one know.
+    """Returns the tokens that begin and end a text: as given, or otherwise from the file itself.
 
-    That is the token that its template puts first, and an end by the name that all Llamas give it.
+    From the file, these are the token that its template puts first, and a special token with the
+    name that Llamas use for the end.
     """
     special = {token.text for token in parts.added if token.is_special}
     if bos is None:
@@ -273,9 +275,9 @@ def framing(parts: Parts, *, bos: str | None, eos: str | None) -> tuple[str | No
 
 
 def decoding(parts: Parts, *, works_on_bytes: bool) -> tuple[dict[int, bytes], bool]:
-    """The bytes of each id, and whether one blank in front of the text goes.
+    """Returns the bytes of each id, and whether decoding removes one space in front of the text.
 
-    Raises ValueError for a decoder that is not known.
+    Raises ValueError for an unknown decoder.
     """
     steps = flat(parts.file.get("decoder"), "decoders")
     strips, kinds = False, [step.get("type") for step in steps]
@@ -293,9 +295,9 @@ def decoding(parts: Parts, *, works_on_bytes: bool) -> tuple[dict[int, bytes], b
         case _:
             steps = []
     if not steps:
-        raise ValueError("a tokenizer.json decodes by ByteLevel, by Metaspace, or by Replace, "
-                         f"ByteFallback, Fuse and Strip, got {parts.file.get('decoder')!r:.200}; "
-                         "take a tokenizer that does")
+        raise ValueError("a tokenizer.json must decode by ByteLevel, by Metaspace, or by Replace, "
+                         f"ByteFallback, Fuse and Strip; got {parts.file.get('decoder')!r:.200}. "
+                         "Use another tokenizer")
     data_of = {i: name.replace(BLANK, " ").encode() for name, i in parts.ids.items()}
     if has_bytes:
         data_of |= {parts.ids[name]: bytes([value]) for value in range(256)
@@ -304,13 +306,13 @@ def decoding(parts: Parts, *, works_on_bytes: bool) -> tuple[dict[int, bytes], b
 
 
 def _symbols_to_bytes(name: str) -> bytes:
-    """The bytes that the symbols of a token stand for; a name with other characters is as it is."""
+    """Returns the bytes that a token's symbols mean; other characters are encoded as UTF-8."""
     known = [BYTE_OF.get(char) for char in name]
     return name.encode() if None in known else bytes(known)
 
 
 def begins_with(step: Any, bos: str | None) -> bool:
-    """Does a post-processor put the token `bos` before a text?"""
+    """Returns whether a post-processor puts the token `bos` before a text."""
     return any(
         step.get("type") == "TemplateProcessing"
         and (single := get(step, "single", list))[:1]

@@ -1,8 +1,8 @@
-"""Byte-pair encoding by a list of pairs, as a tokenizer.json has it, rather than by ranks.
+"""Byte-pair encoding by a list of pairs, as in a tokenizer.json, instead of by ranks.
 
-Any list of merges is followed exactly, also where no ranking of what they make would be equal: of
-all neighbors that are a pair of the list, the earliest pair merges first, the leftmost among
-equals.
+Any list of merges is followed exactly, even if no ranking of tokens would give the same. Of all
+neighbors that are a pair of the list, the earliest pair merges first, and of equal pairs the
+leftmost.
 
 Notebook 10. Source: huggingface/tokenizers, tokenizers/src/models/bpe/word.rs.
 """
@@ -15,7 +15,7 @@ Merges = Mapping[tuple[int, int], tuple[int, int]]
 
 
 def merge_pairs(ids: Sequence[int], merges: Merges) -> list[int]:
-    """The ids that are left when no two neighbors are a pair of `merges`, in n log n steps.
+    """Returns the ids after merging until no neighbors are a pair of `merges`, in n log n steps.
 
     `[1, 2, 3], {(2, 3): (0, 9), (1, 2): (1, 8)}` -> `[1, 9]`.
     """

@@ -1,4 +1,4 @@
-"""What a tokenizer.json holds: its vocabulary, merges and added tokens, checked against each other.
+"""The content of a tokenizer.json: vocabulary, merges and added tokens, checked for consistency.
 
 Notebook 10. All Llamas. Format: https://huggingface.co/docs/tokenizers.
 """
@@ -16,8 +16,8 @@ _FLAGS = {"special": "is_special", "normalized": "is_normalized", "lstrip": "str
 class Parts(NamedTuple):
     """A tokenizer.json, parsed.
 
-    `file`: all of it. `base`: the ids of the tokens that are not added. `ids`: of all tokens.
-    `merges`: pairs of tokens, in order.
+    `file`: all of it. `base`: the ids of the tokens that are not added. `ids`: the ids of all
+    tokens. `merges`: pairs of tokens, in order.
     """
 
     file: dict[str, Any]
@@ -32,16 +32,16 @@ class Parts(NamedTuple):
         return self.file["model"]
 
     def ranked_merges(self) -> Merges:
-        """For each pair of ids its place in the list of merges, and the id that it becomes."""
+        """Returns for each pair of ids its place in the list of merges and the id it becomes."""
         vocab = self.model["vocab"]
         return {(vocab[left], vocab[right]): (rank, vocab[left + right])
                 for rank, (left, right) in enumerate(self.merges)}
 
 
 def parts_of(file: Any) -> Parts:
-    """The parts of a tokenizer.json that has been parsed.
+    """Returns the parts of a parsed tokenizer.json.
 
-    Raises ValueError if one is missing, or if they do not belong together.
+    Raises ValueError if a part is missing, or if the parts do not belong together.
     """
     model = get(require(file, dict, "the file"), "model", dict)
     vocab = get(model, "vocab", dict)
@@ -50,25 +50,25 @@ def parts_of(file: Any) -> Parts:
         "continuing_subword_prefix": [None, ""], "end_of_word_suffix": [None, ""],
     }.items():
         if model.get(key) not in wanted:
-            raise ValueError(f"the model of a Llama has {key} {wanted[0]}, got {model[key]!r:.80}; "
-                             "give the tokenizer.json of a Llama")
+            raise ValueError(f"the model of a Llama must have {key} {wanted[0]}; got "
+                             f"{model[key]!r:.80}. Give the tokenizer.json of a Llama")
     if wrong := [(name, i) for name, i in vocab.items() if type(i) is not int]:
         name, i = wrong[0]
-        raise ValueError(f"an id is a whole number, got {i!r:.80} for {name!r}; the file is "
+        raise ValueError(f"an id must be a whole number; got {i!r:.80} for {name!r}. The file is "
                          "damaged")
     added = tuple(_added_token(entry) for entry in get(file, "added_tokens", list))
     if len({token.text for token in added}) < len(added):
-        raise ValueError("each added token has a text of its own, got one twice; the file is "
+        raise ValueError("each added token must have its own text; got one text twice. The file is "
                          "damaged")
     ids = vocab | {token.text: token.id for token in added}
     in_order = sorted(ids.values())
     if in_order != list(range(len(ids))):
         gap = next((i for i, found in enumerate(in_order) if i != found), len(ids))
-        raise ValueError(f"{len(ids)} tokens have the ids 0 to {len(ids) - 1}, each once, got none "
-                         f"or two at {gap}; the file lost a part, download it again")
+        raise ValueError(f"{len(ids)} tokens must have the ids 0 to {len(ids) - 1}, each once; got "
+                         f"none or two at {gap}. The file lost a part: download it again")
     merges = [_pair(entry) for entry in get(model, "merges", list)]
     if unknown := [pair for pair in merges if not {*pair, "".join(pair)} <= vocab.keys()]:
-        raise ValueError(f"a merge makes a token of two tokens, got {unknown[0]}; the file is "
+        raise ValueError(f"a merge must make a token of two tokens; got {unknown[0]}. The file is "
                          "damaged")
     names = {token.text for token in added}
     base = {name: i for name, i in vocab.items() if name not in names}
@@ -80,8 +80,8 @@ def _added_token(entry: Any) -> AddedToken:
     text, i = get(entry, "content", str), get(entry, "id", int)
     flags = {ours: entry.get(theirs, False) for theirs, ours in _FLAGS.items()}
     if not text or any(type(flag) is not bool for flag in flags.values()):
-        raise ValueError("an added token has a text, and flags that are true or false, got "
-                         f"{entry!r:.200}; the file is damaged")
+        raise ValueError("an added token must have a text, and flags that are true or false; got "
+                         f"{entry!r:.200}. The file is damaged")
     return AddedToken(text, i, **flags)
 
 
@@ -89,5 +89,5 @@ def _pair(entry: Any) -> tuple[str, str]:
     parts = entry.split(" ") if isinstance(entry, str) else entry
     is_list = isinstance(parts, list) and all(isinstance(part, str) for part in parts)
     if not is_list or len(parts) != 2:
-        raise ValueError(f"a merge is two tokens, got {entry!r:.80}; the file is damaged")
+        raise ValueError(f"a merge must be two tokens; got {entry!r:.80}. The file is damaged")
     return parts[0], parts[1]

@@ -1,8 +1,8 @@
 r"""The steps of a tokenizer.json before merging: how text is normalized, and how it is cut.
 
-A step of a kind that is not known is refused: leaving it out would give other ids. What is known:
-normalizers Prepend, Replace, NFC, NFD, NFKC and NFKD; pre-tokenizers Split, Digits, ByteLevel and
-Metaspace; each also in a Sequence.
+A step of an unknown kind is refused, because ids would be different without it. Known are the
+normalizers Prepend, Replace, NFC, NFD, NFKC and NFKD, and the pre-tokenizers Split, Digits,
+ByteLevel and Metaspace. Each can also be in a Sequence.
 
 Notebook 10. Source: huggingface/tokenizers, tokenizers/src/normalizers and pre_tokenizers.
 """
@@ -20,19 +20,19 @@ from llama_from_scratch.tokenizer.pieces import BLANK
 
 Normalize = Callable[[str], str]
 Cut = Callable[[str, bool], list[str]]
-"""The pre-tokens of a stretch of text; the truth value says whether the whole text begins there."""
+"""Cuts a part of a text into pre-tokens; the bool is True if the whole text begins with it."""
 
 GPT2_PATTERN = (
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 )
 _NORMAL_FORMS = ("NFC", "NFD", "NFKC", "NFKD")
-_Found = tuple[str, bool]  # a stretch, and whether it matched
+_Found = tuple[str, bool]  # a part of the text, and whether it matched
 
 
 def normalizer(step: Any) -> Normalize:
-    """What the normalizers of a file do to a text, one after the other.
+    """Returns a function that applies the normalizers of a file one after the other.
 
-    Raises ValueError for one that is not known.
+    Raises ValueError for an unknown one.
     """
     each = [_normalizer(one) for one in flat(step, "normalizers")]
 
@@ -55,22 +55,23 @@ def _normalizer(step: dict) -> Normalize:
             return lambda text: bounded(search, text, pattern=old)
         case {"type": str(form)} if form in _NORMAL_FORMS:
             return partial(unicodedata.normalize, form)
-    raise ValueError("a tokenizer.json normalizes text by Prepend, Replace or "
-                     f"{', '.join(_NORMAL_FORMS)}, got {step!r:.160}, which this version does not "
-                     "know; take a tokenizer without it")
+    raise ValueError("a tokenizer.json must normalize text by Prepend, Replace or "
+                     f"{', '.join(_NORMAL_FORMS)}; got {step!r:.160}, which this version does not "
+                     "support. Use a tokenizer without it")
 
 
 def cutter(steps: list[dict]) -> Cut:
-    """What the pre-tokenizers of a file cut a text into, one after the other.
+    """Returns a function that applies the pre-tokenizers of a file one after the other.
 
-    A ByteLevel only cuts here: that bytes are written as symbols is left to the caller. Raises
-    ValueError for a step that is not known.
+    A ByteLevel only cuts here; the caller writes bytes as symbols. Raises ValueError for an unknown
+    step.
     """
     each = [_cutter(step) for step in steps]
     takes_out = any(step.get("behavior") == "Removed" for step in steps)
     if takes_out and any(step.get("prepend_scheme") == "first" for step in steps):
-        raise ValueError("a Metaspace that begins the first piece goes with steps that keep all "
-                         f"text, got {steps!r:.200}; take a tokenizer without a Split that removes")
+        raise ValueError("a Metaspace with prepend_scheme \"first\" needs steps that keep all "
+                         f"text; got {steps!r:.200}. Use a tokenizer without a Split that removes "
+                         "text")
 
     def cut(text: str, is_first: bool) -> list[str]:
         pieces = [text]
@@ -98,16 +99,15 @@ def _cutter(step: dict) -> Cut:
         case {"type": "Metaspace", "replacement": "▁", "prepend_scheme": str(scheme)} if (
             scheme in ("always", "first", "never")):
             return partial(_metaspace, scheme, bool(step.get("split", True)))
-    raise ValueError("a tokenizer.json cuts text by Split, Digits, ByteLevel or Metaspace, got "
-                     f"{step!r:.200}, which this version does not know; take a tokenizer that cuts "
-                     "by those")
+    raise ValueError("a tokenizer.json must cut text by Split, Digits, ByteLevel or Metaspace; got "
+                     f"{step!r:.200}, which this version does not support. Use another tokenizer")
 
 
 def _split(step: dict, matches: Callable[[str], list[_Found]]) -> Cut:
     behavior, is_inverted = get(step, "behavior", str), bool(step.get("invert", False))
     if behavior not in _BEHAVIORS:
-        raise ValueError(f"a Split has the behavior {', '.join(_BEHAVIORS)}, got {behavior!r:.80}; "
-                         "the file is damaged")
+        raise ValueError(f"the behavior of a Split must be one of {', '.join(_BEHAVIORS)}; got "
+                         f"{behavior!r:.80}. The file is damaged")
 
     def cut(text: str, is_first: bool) -> list[str]:
         found = [(part, is_match != is_inverted) for part, is_match in matches(text)]
@@ -117,7 +117,7 @@ def _split(step: dict, matches: Callable[[str], list[_Found]]) -> Cut:
 
 
 def _matches(compiled: Any, pattern: str, text: str) -> list[_Found]:
-    """All of `text` in stretches that match or lie between matches."""
+    """Returns all of `text` in parts that match, or that are between matches."""
     def search(text: str, *, timeout: float) -> list[_Found]:
         found, done = [], 0
         for match in compiled.finditer(text, timeout=timeout):
@@ -200,7 +200,7 @@ def _metaspace(scheme: str, is_split: bool, text: str, is_first: bool) -> list[s
 
 
 def flat(step: Any, key: str) -> list[dict]:
-    """The steps of a Sequence and those inside it, or the one step, or none."""
+    """Returns the steps of a Sequence, nested ones too, or the single step, or no steps."""
     if step is None:
         return []
     if require(step, dict, "a step").get("type") != "Sequence":

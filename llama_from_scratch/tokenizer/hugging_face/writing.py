@@ -1,6 +1,6 @@
-"""Tokenizer -> tokenizer.json, as it is published with each kind of Llama.
+"""Tokenizer -> tokenizer.json, in the form published with each kind of Llama.
 
-Notebook 10. All Llamas. Format: https://huggingface.co/docs/tokenizers; the merges are those of
+Notebook 10. All Llamas. Format: https://huggingface.co/docs/tokenizers. The merges are as in
 transformers, convert_slow_tokenizer.py.
 """
 
@@ -23,10 +23,10 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
 
 def write(path: str | os.PathLike, tokenizer: AnyTokenizer) -> None:
-    """Writes a tokenizer.json as it is published with this kind of Llama, or as it was read.
+    """Writes a tokenizer.json in the form published with this kind of Llama, or as it was read.
 
-    `tokenizers` then gives the same ids. Raises ValueError if that cannot be: if pieces merge as
-    equals, or if their characters are no pieces.
+    The `tokenizers` library then gives the same ids. Raises ValueError if that is impossible: if
+    several merged pieces have equal scores, or if some of their characters are not pieces.
     """
     text = json.dumps(to_json(tokenizer), ensure_ascii=False, indent=2) + "\n"
     with replacing_file(path) as unfinished:
@@ -34,7 +34,7 @@ def write(path: str | os.PathLike, tokenizer: AnyTokenizer) -> None:
 
 
 def to_json(tokenizer: AnyTokenizer) -> dict[str, Any]:
-    """What `write` writes."""
+    """Returns the JSON value that `write` writes."""
     if isinstance(tokenizer, JsonTokenizer):
         return tokenizer.parts.file
     if isinstance(tokenizer, Tokenizer):
@@ -72,17 +72,17 @@ def _parts_of_bytes(tokenizer: Tokenizer) -> dict:
 def _parts_of_pieces(tokenizer: SentencePiece) -> dict:
     pieces = tokenizer.pieces
     if odd := [piece for piece in pieces if piece.kind == Kind.USER_DEFINED]:
-        raise ValueError("a tokenizer.json of Llama 1 and 2 has no user-defined pieces, got "
-                         f"{odd[0]}; keep the tokenizer.model")
+        raise ValueError("a tokenizer.json of Llama 1 and 2 has no user-defined pieces; got "
+                         f"{odd[0]}. Keep the tokenizer.model")
     ids = {piece.text: i for i, piece in enumerate(pieces)}
     score = {piece.text: piece.score for piece in pieces if piece.kind == Kind.NORMAL}
     found = [split for text in score for split in splits(text, score)]
     merges = sorted(found, key=lambda s: (-score["".join(s)], -len(s[0]), -len(s[1])))
     made = [text for text in score if len(text) > 1]
     if len({score[text] for text in made}) < len(made) - max(tokenizer.n_run - 2, 0):
-        raise ValueError("in a tokenizer.json one merge comes before another, and pieces that are "
-                         "no runs of blanks have equal scores; keep the tokenizer.model")
-    # Runs of blanks have one score and merge from the left, which is: the longest first.
+        raise ValueError("the merges of a tokenizer.json have an order, so only runs of spaces may "
+                         "have equal scores; other pieces have too. Keep the tokenizer.model")
+    # Runs of spaces have one score and merge from the left, so the longest run merges first.
     order = sorted(made, key=lambda text: (-score[text], -len(text)))
     ranks = {text: rank for rank, text in enumerate(order)}
     check_merges(merges, ranks, cure="make each letter a piece, or keep the tokenizer.model")
@@ -131,7 +131,7 @@ def _model(
 
 
 def _template(bos: str, bos_id: int) -> dict:
-    """Puts `bos` before a text, and before each of a pair."""
+    """Returns a step that puts `bos` before a text, and before each text of a pair."""
     parts = [part for n, name in enumerate("AB")
              for part in ({"SpecialToken": {"id": bos, "type_id": n}},
                           {"Sequence": {"id": name, "type_id": n}})]

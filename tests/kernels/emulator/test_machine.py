@@ -644,7 +644,7 @@ def test_write_beside_a_tensor_is_told(n):
 
 
 def test_write_into_the_last_sixteen_bytes_behind_a_tensor_is_told():
-    assert "write_at writes behind the end of y, which has 20 bytes" in fault_of(
+    assert "write_at writes after the end of y, which has 20 bytes" in fault_of(
         "write_at", [torch.zeros(5), 5])
 
 
@@ -761,7 +761,7 @@ def test_block_larger_than_its_launch_bounds_is_refused():
 
 
 def test_tensors_of_another_device_are_refused():
-    with pytest.raises(ValueError, match="runs on tensors of the CPU"):
+    with pytest.raises(ValueError, match="takes tensors on the CPU"):
         machine.load(FAULTS, kind="checked").launch(
             "good", [torch.zeros(64, device="meta"), 64], grid=1, block=64)
 

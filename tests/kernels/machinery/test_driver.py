@@ -137,7 +137,7 @@ def test_above_48_kb_of_shared_memory_the_driver_is_told_once_and_again_only_for
     (dict(block=(0, 1, 1)), "block of a launch"),
     (dict(block=(512, 1, 1)), r"at most 256 threads on this GPU \(256 by its declaration in line "
                               r"1\); got 512"),
-    (dict(shared_bytes=232448 - 1024 + 1), "must be 0 to 231424 on this GPU, as .* declares 1024 "
+    (dict(shared_bytes=232448 - 1024 + 1), "must be 0 to 231424 on this GPU, .* declares 1024 "
                                            "more; got 231425"),
     (dict(shared_bytes=-1), "shared_bytes of scale"),
 ])
@@ -171,7 +171,7 @@ def test_an_error_of_a_launch_says_what_the_driver_says_and_what_it_means(cuda, 
     assert f"CUDA_ERROR_NUMBER_{code} ({code}): a sentence of the driver. " in message
     assert driver.MEANINGS[code] in message
     assert caught.value.code == code and caught.value.is_sticky is (code in STICKY)
-    assert ("lost: every later CUDA call fails" in message) is (code in STICKY)
+    assert ("lost, so every later CUDA call fails" in message) is (code in STICKY)
 
 
 def test_an_error_that_even_the_driver_does_not_know_is_reported_by_its_number(cuda, fake):
@@ -182,7 +182,7 @@ def test_an_error_that_even_the_driver_does_not_know_is_reported_by_its_number(c
 
 def test_after_a_refused_launch_the_next_one_runs_and_no_context_is_left_behind(cuda, fake):
     fake.fake_fail(b"cuLaunchKernel", 701)
-    with pytest.raises(CudaError, match="fewer threads a block"):
+    with pytest.raises(CudaError, match="fewer threads per block"):
         launch(cuda)
     fake.fake_fail(b"", 0)
     launch(cuda)

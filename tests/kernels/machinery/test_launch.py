@@ -152,7 +152,7 @@ def test_both_machines_refuse_the_same_mistakes(pretended, change, message):
 def test_a_fault_on_the_gpu_is_an_error_of_the_driver_with_what_to_do(pretended):
     x = PretendCuda(torch.zeros(64, dtype=torch.bfloat16))
     pretended.fake_fail(b"cuLaunchKernel", 700)
-    with pytest.raises(CudaError, match="start Python anew.*compute-sanitizer") as caught:
+    with pytest.raises(CudaError, match="start Python again.*compute-sanitizer") as caught:
         add(x, x)
     assert caught.value.is_sticky
     y = torch.zeros(64, dtype=torch.bfloat16)
@@ -195,7 +195,7 @@ def test_the_gpus_machine_code_comes_from_nvrtc_for_its_capability(fake, monkeyp
     assert len(list(tmp_path.glob("*.cubin"))) == 1
 
     fake.fake_gpu(70, 1024, 0, 98304)
-    with pytest.raises(ValueError, match="it is of 7.0. Install a PyTorch built for an older CUDA"):
+    with pytest.raises(ValueError, match="it has 7.0. Install a PyTorch built for an older CUDA"):
         add(x, x)
     fake.fake_gpu(90, 1024, 0, 232448)
     with pytest.raises(nvrtc.CompileError, match=r"example.cu\(6\): error"):

@@ -124,10 +124,10 @@ def test_a_gpu_gets_the_newest_architecture_that_runs_on_it(compiler, capability
 
 
 def test_an_old_gpu_and_one_from_the_future_are_refused_with_what_would_help(compiler):
-    with pytest.raises(ValueError, match=r"compiles for \(7\.5, 8.*it is of 6\.1\. Install a "
+    with pytest.raises(ValueError, match=r"compiles for \(7\.5, 8.*it has 6\.1\. Install a "
                                          r"PyTorch built for an older CUDA"):
         compiler.architecture((6, 1))
-    with pytest.raises(ValueError, match=r"it is of 99\.0\. Install a PyTorch built for a newer "
+    with pytest.raises(ValueError, match=r"it has 99\.0\. Install a PyTorch built for a newer "
                                          r"CUDA"):
         compiler.architecture((99, 0))
 

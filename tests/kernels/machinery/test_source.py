@@ -162,13 +162,13 @@ def test_none_is_a_null_pointer_where_the_name_allows_it():
      "x of first must be torch.bfloat16 in this program; got torch.float32"),
     (dict(sums=torch.zeros(4, dtype=torch.bfloat16)),
      "sums_or_null of first must be torch.float32"),
-    (dict(x=torch.zeros(8, 2, dtype=torch.bfloat16)[:, 0]), r"without gaps; got shape \(8,\) with "
-                                                            r"strides \(2,\)"),
-    (dict(y=torch.zeros(4, 8, dtype=torch.bfloat16).T), r"without gaps; got shape \(8, 4\) with "
-                                                        r"strides \(1, 8\)"),
-    (dict(y=torch.zeros(1, dtype=torch.bfloat16).expand(8)), r"without gaps.* strides \(0,\)"),
+    (dict(x=torch.zeros(8, 2, dtype=torch.bfloat16)[:, 0]), r"no gaps in memory; got shape \(8,\) "
+                                                            r"with strides \(2,\)"),
+    (dict(y=torch.zeros(4, 8, dtype=torch.bfloat16).T), r"no gaps in memory; got shape \(8, 4\) "
+                                                        r"with strides \(1, 8\)"),
+    (dict(y=torch.zeros(1, dtype=torch.bfloat16).expand(8)), r"no gaps.* strides \(0,\)"),
     (dict(y=torch.zeros(9, dtype=torch.bfloat16)[1:]), "start at a multiple of 16 bytes.* starts 2 "
-                                                       "bytes behind one"),
+                                                       "bytes after one"),
     (dict(x=torch.zeros(8, dtype=torch.bfloat16, device="meta")), "all tensors .* one device; "
                                                                   "first got cpu, meta"),
     (dict(x=1.0), "x of first must be a tensor; got float"),

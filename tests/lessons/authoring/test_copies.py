@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from turn_chapter import BEFORE
 
 from llama_from_scratch.lessons import exercises
 from llama_from_scratch.lessons.authoring.__main__ import main
@@ -13,18 +14,19 @@ from llama_from_scratch.lessons.exercises import progress
 from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS, SOLUTION
 
 
-def test_copy_has_no_solution_no_output_after_it_and_records_what_is_passed(chapter, tmp_path):
+def test_copy_has_blanks_no_output_no_hint_and_remembers(chapter, tmp_path):
     run(chapter)
     cells = json.loads(student(chapter, tmp_path / "out").read_text())["cells"]
     assert [c["id"] for c in cells] == [f"turn-0{number}" for number in (1, 2, 3, 5, 6, 7, 8)]
+    assert "".join(cells[1]["source"]) == BEFORE + (
+        "\n\nfrom llama_from_scratch.lessons import remember\n\n"
+        "remember()  # keeps your guesses and what you solve in runs/progress.json")
     assert "".join(cells[3]["source"]) == (
         'def turned(x):\n    raise NotImplementedError("return minus x")\n\n'
-        "assert turned(3) == -3\n\n"
-        "# Reached only if everything above is right.\n"
-        "from llama_from_scratch.lessons import exercises\n\n"
-        'exercises.passed("12.1")')
-    assert [bool(c.get("outputs")) for c in cells] == [False, True, False, False, False, False,
-                                                       False]
+        'with attempt("12.1"):\n    assert turned(3) == -3')
+    assert not any(c.get("outputs") for c in cells)
+    text = "".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    assert "int:" not in text and "It takes one line, $a * b$." in text and "And why?" in text
     assert prove_copy(chapter) == []
 
 
@@ -38,23 +40,6 @@ def test_copy_overwrites_neither_the_lesson_nor_the_readers_work(chapter, tmp_pa
         student(chapter, tmp_path / "out")
     assert main(["student", str(tmp_path / "out"), str(chapter)]) == 0
     assert "it is kept" in capsys.readouterr().out and "my own work" in copy.read_text()
-
-
-def test_solved_copy_records_its_exercises_and_an_unsolved_one_does_not(
-    chapter, place, tmp_path, monkeypatch, capsys
-):
-    monkeypatch.setattr(progress, "PROGRESS", place["file"])
-    cells = json.loads(student(chapter, tmp_path / "out").read_text())["cells"]
-    source = "".join(cells[3]["source"])
-    with pytest.raises(NotImplementedError, match="return minus x"):
-        exec(source, {})
-    assert not place["file"].exists()
-    with pytest.raises(AssertionError):
-        exec(source.replace('raise NotImplementedError("return minus x")', "return x"), {})
-    assert not place["file"].exists()
-    exec(source.replace('raise NotImplementedError("return minus x")', "return -x"), {})
-    assert progress.load(place["file"]).passed == {"12.1"}
-    assert capsys.readouterr().out.startswith("✓ exercise 12.1 is done: 1 of ")
 
 
 @pytest.mark.slow
@@ -71,8 +56,7 @@ def test_new_reader_solves_the_first_chapters_and_sees_the_progress(tmp_path):
         solved = {exercise.cell: exercise
                   for exercise in exercises.read_exercises(path) if exercise.cell is not None}
         for exercise in solved.values():
-            cell = next(cell
-                        for cell in nb.cells if f'exercises.passed("{exercise.id}")' in cell.source)
+            cell = next(cell for cell in nb.cells if exercise.opening in cell.source)
             blanks = [line for line in cell.source.splitlines() if 'raise '
                                                                    'NotImplementedError("' in line]
             for blank, found in zip(blanks, SOLUTION.finditer(exercise.source), strict=True):

@@ -1,16 +1,19 @@
-"""The proof finds stubs that pass, solutions that fail, and copies that differ in more than their
-blanks.
+"""The proof finds blanks that pass, solutions that fail, mistakes that no check names, and copies
+that differ in more than their blanks.
 """
 
 import json
+from pathlib import Path
 
 import pytest
-from turn_chapter import CODE, MARKDOWN, cell, swapped, write
+import turn_mistakes
+from turn_chapter import BEFORE, CELLS, CODE, MARKDOWN, cell, swapped, write
 
 from llama_from_scratch.lessons.authoring import proof
 from llama_from_scratch.lessons.authoring.executing import run
 from llama_from_scratch.lessons.authoring.proof import prove, prove_copy
-from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS, read_exercises
+from llama_from_scratch.lessons.check.known import Mistake
+from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS
 
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
 
@@ -20,31 +23,56 @@ def test_proof_runs_stub_and_solution_in_one_kernel(chapter):
 
 
 @pytest.mark.parametrize(("old", "new", "words"), [
-    ("assert turned(3) == -3", "", "the stub of exercise 12.1 must raise "
-                                   "NotImplementedError and raised nothing"),
-    ("assert turned(3) == -3", "try: turned(3)\nexcept NotImplementedError: "
-                               "pass", "12.1 must raise NotImplementedError"),
-    ("assert turned(3) == -3", "assert not turned.__code__.co_names", "12.1 must raise "
-                                                                      "NotImplementedError "
-                                                                      "and raised Assert"),
-    ("\nassert turned", "\nassert no_such_name or turned", "does not run to its end"),
+    ("    assert turned(3) == -3", "    pass",
+     "must say that it is not tried yet and raised nothing"),
+    ("    assert turned(3) == -3", "    try: turned(3)\n    except NotImplementedError: pass",
+     "12.1 must say that it is not tried yet"),
+    ("    assert turned(3) == -3", "    assert not turned.__code__.co_names",
+     "12.1 must say that it is not tried yet and raised AssertionError"),
+    ("\n\nwith attempt", "\n\nturned(3)\nwith attempt",
+     "and raised NotImplementedError: call what"),
+    ("\n    assert turned", "\n    assert no_such_name or turned", "does not run to its end"),
     ("def turned(x):\n", "def turned(x, y):\n", "does not run to its end"),
-    ("assert turned(3) == -3", "turned(3, 4)", "does not run to its end"),
+    ('with attempt("12.1"):', "if True:", 'exercise 12.1 checks inside of `with attempt("12.1"):`'),
 ])
-def test_proof_finds_a_stub_that_passes_and_a_solution_that_fails(tmp_path, old, new, words):
+def test_proof_finds_a_blank_that_passes_and_a_solution_that_fails(tmp_path, old, new, words):
     cells = swapped(old, new)[:5]
     [problem] = prove(write(tmp_path / "12_turn.ipynb", *cells))
     assert words in problem
 
 
-def test_proof_notices_a_stub_that_spoils_what_the_solution_needs(tmp_path):
-    cells = [cell(MARKDOWN, markdown=True), cell("box = [1]"),
+@pytest.mark.parametrize(("check", "words"), [
+    ("assert turned(3) == -3", "refuses a mistake, but does not name it: the sign is left out"),
+    ("assert abs(turned(3)) == 3", "passes a mistake: the sign is left out"),
+    ("check.function(turned, lambda x: -x, inputs=[3])", None),
+])
+def test_proof_shows_each_known_mistake_to_the_check(tmp_path, monkeypatch, check, words):
+    mistake = Mistake(of="turned", words="the sign is left out", wrong=turn_mistakes.sign_left_out)
+    monkeypatch.setattr(proof.mistakes, "of_chapter", lambda chapter: {"12.1": [mistake]})
+    cells = [cell | {"source": cell["source"].replace("assert turned(3) == -3", check)}
+             for cell in CELLS[:5]]
+    folder = str(Path(turn_mistakes.__file__).parent)
+    cells[1] = cells[1] | {"source": f"import sys\nsys.path.append({folder!r})\n" + BEFORE
+                           + turn_mistakes.KNOWN_IN_THE_KERNEL}
+    problems = prove(write(tmp_path / "12_turn.ipynb", *cells))
+    assert len(problems) == (words is not None) and all(words in problem for problem in problems)
+
+
+def test_proof_notices_a_blank_that_spoils_what_the_solution_needs(tmp_path):
+    cells = [cell(MARKDOWN, markdown=True), cell(BEFORE + "\nbox = [1]"),
              cell("box.pop()\n" + CODE, tags=["exercise"])]
     [problem] = prove(write(tmp_path / "12_turn.ipynb", *cells))
-    assert "does not run to its end with stubs tried first" in problem
+    assert "does not run to its end with blanks and mistakes tried first" in problem
 
 
-@pytest.mark.parametrize("change", ["a line outside", "no recording", "solution left", "markdown",
+def test_proof_notices_a_cell_that_shows_something_else_again(tmp_path):
+    cells = [*CELLS[:5], cell("import itertools\ncount = globals().get('count') or "
+                              "itertools.count()\nprint(next(count))")]
+    assert prove(write(tmp_path / "12_turn.ipynb", *cells)) == [
+        "cell 6 shows something else when it is run again: '0', then '1'"]
+
+
+@pytest.mark.parametrize("change", ["a line outside", "forgets", "solution left", "markdown",
                                     "cell lost", "output left"])
 def test_proof_notices_a_copy_that_differs_in_more_than_its_blanks(chapter, monkeypatch, change):
     run(chapter)
@@ -58,8 +86,8 @@ def test_proof_notices_a_copy_that_differs_in_more_than_its_blanks(chapter, monk
         match change:
             case "a line outside":
                 cells[3]["source"] = source.replace("turned(3) == -3", "turned(3) == 3")
-            case "no recording":
-                cells[3]["source"] = source.partition("\n\n#")[0]
+            case "forgets":
+                cells[1]["source"] = BEFORE
             case "solution left":
                 cells[3]["source"] = source.replace("    raise", "    return -x\n    raise")
             case "markdown":
@@ -82,7 +110,6 @@ def test_copy_of_each_chapter_differs_only_in_its_blanks(path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("path", [path for path in ALL if read_exercises(path)],
-                         ids=lambda path: path.stem)
-def test_each_stub_fails_and_each_solution_passes(path):
+@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+def test_blanks_wait_mistakes_are_named_solutions_pass_and_cells_run_twice(path):
     assert prove(path) == []

@@ -1,10 +1,12 @@
-"""A cell that shows something else when it is run again is found; the chapters have none."""
+"""A cell that shows something else when it is run again is found.
+
+That the chapters have none is shown with their exercises, in test_proof.
+"""
 
 import pytest
 from tiny_notebooks import PICTURE, RAISES, cell, write
 
 from llama_from_scratch.lessons.authoring.twice import repeat
-from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS
 
 START = cell("import random, itertools, sys\nbox, numbers = [0], itertools.count()")
 
@@ -43,9 +45,3 @@ def test_what_is_the_same_again_or_not_compared_is_no_problem(tmp_path):
         cell("print(next(numbers))", tags=["nbval-ignore-output"]),
         cell("print(next(numbers), file=sys.stderr)"),
         cell("print(f'{0.1 + 1e-9 * next(numbers):.12f}')"))) == []
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", sorted(NOTEBOOKS.glob("*.ipynb")), ids=lambda path: path.stem)
-def test_each_cell_of_the_chapters_may_be_run_twice(path):
-    assert repeat(path) == []

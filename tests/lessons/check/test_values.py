@@ -77,3 +77,14 @@ def test_a_result_that_did_not_change_as_asked_is_told_in_words(mine, baseline, 
 def test_only_numbers_can_be_lower():
     with pytest.raises(ValueError, match=r"only a number.*got 'b'\. Leave is_lower out"):
         check.changed("b", "a", is_lower=True)
+
+
+def test_numbers_prints_one_table_for_every_machine(capsys):
+    rows = {"loss": (2.31, 2.3, 0.01), "parameters": (1_054_080, 1_054_080, 0)}
+    check.numbers(rows)
+    assert capsys.readouterr().out == (
+        "✓ loss              2.3  ± 1 %\n✓ parameters  1,054,080  exactly\n")
+    said = message(check.numbers, rows | {"loss": (2.4, 2.3, 0.01)})
+    assert said.startswith("1 of 2 numbers are not as expected\n✗ loss ") and "yours: 2.4" in said
+    with pytest.raises(ValueError, match="got none"):
+        check.numbers({})

@@ -11,7 +11,11 @@ def test_hints_and_solution_are_shown_on_demand_as_markdown(place):
     folder = place["folder"]
     assert (exercises.hint("12.1", folder=folder)._repr_markdown_() == "**Hint for 12.1:** "
                                                                        "what does `-x * 1` do?")
-    assert exercises.hint("12.2", folder=folder).count("**Hint for 12.2:**") == 2
+    first, second = (exercises.hint("12.2", number=n, folder=folder) for n in (1, 2))
+    assert "look." in first and "stronger one" in first and "twice" not in first
+    assert second == "**Stronger hint for 12.2:** look twice."
+    with pytest.raises(ValueError, match=r'has 2 hints.*exercises.solution\("12.2"\)'):
+        exercises.hint("12.2", number=3, folder=folder)
     assert "there is none" in exercises.hint("12.3", folder=folder)
     code = "```python\nif x:\n    return -x\nreturn x\n```"
     assert code in exercises.solution("12.1", folder=folder)
@@ -28,7 +32,8 @@ def test_passed_exercise_is_recorded_once_and_shown(place, capsys):
         "✓ exercise 12.1 is done: 2 of 3 in this chapter"]
     assert exercises.progress_table(**place).splitlines() == [
         "12 turn  ■■□       20 minutes left", "", "2 of 3 exercises done; 20 minutes left"]
-    assert json.loads(place["file"].read_text()) == {"format": 1, "passed": ["12.1", "12.2"]}
+    content = json.loads(place["file"].read_text())
+    assert (content["format"], content["passed"]) == (2, ["12.1", "12.2"])
     exercises.passed("12.3", **place)
     assert exercises.progress_table(**place).splitlines()[0].endswith("■■■       done")
 

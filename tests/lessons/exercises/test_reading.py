@@ -14,8 +14,9 @@ def test_exercise_is_read_with_all_that_the_notebook_says(chapter):
     assert first.title == "Turn *back*."
     assert first.hints == ("what does `-x * 1` do?",)
     assert first.solution == "if x:\n    return -x\nreturn x"
-    assert (first.stub == 'def turned(x):\n    raise NotImplementedError("return minus '
-                          'x")\n\nassert turned(3) == -3')
+    assert first.stub == ('def turned(x):\n    raise NotImplementedError("return minus x")\n\n'
+                          'with attempt("12.1"):\n    assert turned(3) == -3')
+    assert first.opening == 'with attempt("12.1"):'
     assert (second.minutes, second.kind, second.cell) == (None, "change and rerun", None)
     assert second.hints == ("look.", "look twice.")
     assert second.task == "Put 3 for 2: what\nchanges? And why?"

@@ -4,6 +4,7 @@ from drawings import faults, noted
 from matplotlib.colors import to_rgb
 
 from llama_from_scratch.lessons.figures import dialogs
+from llama_from_scratch.lessons.figures.turns import ROLES
 from llama_from_scratch.tokenizer import released
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.chat_format import LLAMA_2, LLAMA_3_1, LLAMA_4, Message, ToolCall
@@ -51,7 +52,7 @@ def test_boxes_are_dark_for_special_ids_and_tinted_by_role_for_all_others(llama_
     boxes = list(figure.axes[0].patches)
     assert len(boxes) == len(ids) - 3
     for i, role, box in zip(ids[3:], dialogs.speakers(ids, llama_3)[3:], boxes, strict=True):
-        wanted = dialogs.SPECIAL if i in special else dialogs.ROLES[role]
+        wanted = dialogs.SPECIAL if i in special else ROLES[role]
         assert to_rgb(box.get_facecolor()) == to_rgb(wanted)
     n_special = sum(i in special for i in ids[3:])
     assert figure.get_label() == f"A dialog: {len(ids) - 3} ids, {n_special} of them special"

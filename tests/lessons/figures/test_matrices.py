@@ -34,3 +34,11 @@ def test_a_masked_score_is_hatched_and_does_not_spoil_the_colour_scale(is_signed
     assert figure.axes[0].patch.get_hatch() == "////"
     words = [text.get_color() for text in figure.axes[0].texts]
     assert words[1] == "black", "it can be read on the hatching"
+
+
+def test_a_hidden_cell_is_hatched_and_empty_which_a_small_number_is_not():
+    weights = torch.tensor([[1.0, math.nan], [0.999, 0.001]])
+    fig = figures.grid(weights, title="", x="", y="", labels=".2f")
+    (image,) = fig.axes[0].images
+    assert image.to_rgba(image.get_array())[..., 3].tolist() == [[1, 0], [1, 1]]
+    assert cells(fig) == [["1.00", "1.00", "0.00"]]

@@ -5,6 +5,7 @@ from tiny_checkpoints import TOKENIZER
 
 from llama_from_scratch.lessons.figures import tokenizing
 from llama_from_scratch.lessons.figures.boxes import letters
+from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
 TEXT = "the rat's 10 é"
 
@@ -57,9 +58,10 @@ def test_merges_are_in_the_order_in_which_encoding_makes_them(made):
 
 
 def test_the_lowest_rank_merges_first_and_not_the_leftmost_pair():
-    tokenizer = type(TOKENIZER).train("bc bc bc ab", 258)
-    assert tokenizer.decode_bytes([256]) == b"bc"
+    tokens = [*(bytes([value]) for value in range(256)), b"bc", b"ab", b"xy"]
+    tokenizer = Tokenizer({token: rank for rank, token in enumerate(tokens)})
     assert tokenizing.merges_of(tokenizer, b"abc") == [(1, 256)]
+    assert tokenizing.merges_of(tokenizer, b"xyab") == [(2, 257), (0, 258)]
 
 
 def test_what_has_no_room_is_refused():

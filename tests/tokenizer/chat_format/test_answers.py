@@ -67,14 +67,14 @@ def test_answers_are_read(format, text, expected):
         ('{"name": "f", "parameters": [1]}', "object"),
         ('{"name": "f", "parameters": {"a": NaN}}', "finite"),
         ('{"name": "f", "parameters": {"a": 1' + "0" * 5000 + "}}", "digits"),
-        ('{"name": "a b", "parameters": {}}', "blanks"),
+        ('{"name": "a b", "parameters": {}}', "white space"),
         ('{"a":' * 15_000, "deep"),
         ('{"name": "f", "parameters": {"a": ' + "[" * 80 + "]" * 80 + "}}", "64"),
         ("[1] says so.", "syntax"),
         ("[]", "at least one"),
         ("[f(1)]", "keyword"),
-        ("[f(**a)]", "name each"),
-        ("[f(a=1, a=2)]", "each its own"),
+        ("[f(**a)]", "name of its own"),
+        ("[f(a=1, a=2)]", "name of its own"),
         ("[f(a=open('x'))]", "literal"),
         ("[f(a=x)]", "literal"),
         ("[f.g(a=1)]", "a name and"),
@@ -86,7 +86,7 @@ def test_answers_are_read(format, text, expected):
         ("[" * 5000, "nested"),
         ("[f(a='\0')]", "null"),
         ("[f(a='" + "x" * 100_000 + "')]", "characters"),
-        ("<function=f>{}", "whole"),
+        ("<function=f>{}", "complete"),
         ("<function=f>[1]</function>", "object"),
         ("<|python_tag|>{'a'", "property name"),
         ("<|python_tag|>a<|python_tag|>b", "python_tag"),
@@ -151,7 +151,7 @@ def test_answers_that_do_not_end_are_refused():
     tokenizer = SMALL["llama-3.1"]
     eot = tokenizer.special_ids["<|eot_id|>"]
     for ids in ([], [40, 41], [40, eot, 41], [eot, eot]):
-        with pytest.raises(ValueError, match="an answer ends with one of the ids.*generate more"):
+        with pytest.raises(ValueError, match="answer must end with one of the ids.*generate more"):
             LLAMA_3_1.parse(ids, tokenizer)
     with pytest.raises(ValueError, match="ids run from 0"):
         LLAMA_3_1.parse([10**6, eot], tokenizer)

@@ -79,10 +79,10 @@ def test_llama_2_strips_turns_as_a_whole():
 
 
 def test_a_vocabulary_without_the_special_tokens_is_refused():
-    message = "Llama 4 chats with .*which the vocabulary lacks.*special tokens of Llama 4"
+    message = "a chat in Llama 4 needs .*the vocabulary has.*special tokens of Llama 4"
     with pytest.raises(ValueError, match=message):
         LLAMA_4.encode([user("a")], SMALL["llama-3.1"])
     with pytest.raises(ValueError, match="'<|eom_id|>'"):
         LLAMA_3_1.stop_ids(SMALL["llama-3"])
-    with pytest.raises(ValueError, match="Llama 3 chats with '<|begin_of_text|>'"):
+    with pytest.raises(ValueError, match="Llama 3 needs the special token '<|begin_of_text|>'"):
         LLAMA_3.encode([user("a")], SMALL["llama-2"])

@@ -9,11 +9,11 @@ from llama_from_scratch.tokenizer.chat_format import CODE, Message, Tool
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: Message(role="bot"), "a role is one of.*'bot'"),
+        (lambda: Message(role="bot"), "a role must be one of.*'bot'"),
         (lambda: Message(role="tool"), "'ipython'"),
         (lambda: Message(role="user", contents="a"), "did you mean 'content'"),
-        (lambda: user("a", tool_calls=(ROME,)), "the assistant calls tools.*'weather' by 'user'"),
-        (lambda: call(""), "a tool's name.*rename"),
+        (lambda: user("a", tool_calls=(ROME,)), "assistant may call tools.*'weather' by 'user'"),
+        (lambda: call(""), "a tool's name.*Rename"),
         (lambda: call('f">'), "a tool's name"),
         (lambda: call("f", a=float("inf")), "JSON values.*inf"),
         (lambda: call("f", a=(1,)), r"JSON values.*\(1,\)"),

@@ -17,7 +17,7 @@ def test_blocks_leave_no_lines_and_filters_write_json_as_it_is():
 
 
 @pytest.mark.parametrize(("source", "message"), [
-    ("{% if %}", "is written in Jinja, and line 1"),
+    ("{% if %}", "must be valid Jinja, and line 1"),
     ("\n{{ x", "line 2 of this one is not"),
     ("{{ raise_exception('no system here') }}", "no system here"),
     ("{{ missing.thing }}", "'missing' is undefined"),
@@ -65,5 +65,5 @@ def test_an_older_jinja_is_refused(monkeypatch):
     import jinja2
 
     monkeypatch.setattr(jinja2, "__version__", "3.1.5")
-    with pytest.raises(ValueError, match="need Jinja 3.1.6 or later, got 3.1.5"):
+    with pytest.raises(ValueError, match="need Jinja 3.1.6 or later; got 3.1.5"):
         render("a template that no test rendered before", {})

@@ -159,12 +159,12 @@ def test_answers_are_read_as_the_kin_of_the_template_writes_them():
         format = ChatTemplate(name="x", templates={"default": chat_templates.HEADERS},
                               token_names={}, kin=kin)
         assert len(format.parse(ids, tokenizer).message.tool_calls) == n_calls
-    with pytest.raises(ValueError, match="an answer ends with one of the ids"):
+    with pytest.raises(ValueError, match="an answer must end with one of the ids"):
         format.parse(ids[:-1], tokenizer)
 
 
 @pytest.mark.parametrize(("dialog", "settings", "message"), [
-    ([], {}, "a dialog has a message"),
+    ([], {}, "a dialog needs a message"),
     ([Message(role="assistant", content="x")], {}, "refuses this dialog.*must alternate"),
     ([Message(role="user", content="x")], {"instructions": "x"}, "introduces the tools"),
 ])

@@ -47,7 +47,7 @@ def test_named_tokens_take_the_id_that_they_have_or_the_next(tmp_path):
 
 def test_an_id_that_two_files_say_otherwise_is_refused(tmp_path):
     beside = write(tmp_path, tokenizer_config={"added_tokens_decoder": {"5": {"content": "<x>"}}})
-    with pytest.raises(ValueError, match="one id, got 2 for '<x>' in tokenizer.json and 5 in the"):
+    with pytest.raises(ValueError, match="one id; got 2 for '<x>' in tokenizer.json and 5 in the"):
         with_beside(file(entry("<x>", 2)), beside, n_rows=None)
 
 
@@ -57,7 +57,7 @@ def test_an_id_that_two_files_say_otherwise_is_refused(tmp_path):
     {"extra_special_tokens": 7}, {"extra_special_tokens": [7]},
 ])
 def test_a_damaged_config_is_refused_in_words(config, tmp_path):
-    with pytest.raises(ValueError, match="download (it|them) again"):
+    with pytest.raises(ValueError, match="Download (it|them) again"):
         write(tmp_path, tokenizer_config=config)
 
 
@@ -67,5 +67,5 @@ def test_a_file_that_is_no_json_is_refused(data, tmp_path):
     with pytest.raises(ValueError, match="JSON file at .*special_tokens_map.json; it cannot be"):
         read_beside(tmp_path)
     (tmp_path / "special_tokens_map.json").write_text("{}")
-    with pytest.raises(ValueError, match="an id is a whole number, got '5' for '<x>'"):
+    with pytest.raises(ValueError, match="an id must be a whole number; got '5' for '<x>'"):
         write(tmp_path, added_tokens={"<x>": "5"})

@@ -5,7 +5,7 @@ from llama_from_scratch.tokenizer.hugging_face.json_values import get, require
 
 def test_a_value_of_another_type_is_refused_by_its_name():
     assert get({"a": 1}, "a", int) == 1 and require([], list, "it") == []
-    with pytest.raises(ValueError, match="'a' is a JSON int, got True; the file is damaged"):
+    with pytest.raises(ValueError, match="'a' must be a JSON int; got True. The file is damaged"):
         get({"a": True}, "a", int)
-    with pytest.raises(ValueError, match="'b' is a JSON str, got None"):
+    with pytest.raises(ValueError, match="'b' must be a JSON str; got None"):
         get({"a": True}, "b", str)

@@ -21,13 +21,13 @@ def test_a_token_that_is_in_the_vocabulary_and_added_has_one_id():
     both = file(added_tokens=[{"id": 2, "content": "ab", "special": False}])
     assert parts_of(both).base == {"a": 0, "b": 1}
     both["added_tokens"][0]["id"] = 3
-    with pytest.raises(ValueError, match="got none or two at 2; the file lost a part"):
+    with pytest.raises(ValueError, match="got none or two at 2. The file lost a part"):
         parts_of(both)
 
 
 def test_fewer_tokens_than_ids_are_noticed():
     short = file()
     short["model"] = short["model"] | {"vocab": {"a": 0, "b": 1}, "merges": []}
-    with pytest.raises(ValueError, match="3 tokens have the ids 0 to 2, each once, got none or two "
-                                         "at 2; the file lost a part, download it again"):
+    with pytest.raises(ValueError, match="3 tokens must have the ids 0 to 2, each once; got none "
+                                         "or two at 2. The file lost a part: download it again"):
         parts_of(short)

@@ -62,17 +62,17 @@ def test_a_known_cut_is_made_where_the_reference_makes_it(step):
     {"type": "Split", "pattern": {"String": ""}, "behavior": "Isolated"}, {"type": ["Split"]},
 ])
 def test_a_cut_that_is_not_known_is_refused(step):
-    with pytest.raises(ValueError, match="cuts text by Split, Digits, ByteLevel or Metaspace"):
+    with pytest.raises(ValueError, match="must cut text by Split, Digits, ByteLevel or Metaspace"):
         cutter([step])
 
 
 def test_other_settings_that_are_not_known_are_refused():
-    with pytest.raises(ValueError, match="a Split has the behavior Isolated, .* got 'Odd'"):
+    with pytest.raises(ValueError, match="of a Split must be one of Isolated, .* got 'Odd'"):
         cutter([{"type": "Split", "pattern": {"String": "a"}, "behavior": "Odd"}])
     with pytest.raises(ValueError, match="does not compile"):
         cutter([{"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated"}])
-    with pytest.raises(ValueError, match="normalizes text by .*Lowercase"):
+    with pytest.raises(ValueError, match="must normalize text by .*Lowercase"):
         normalizer({"type": "Lowercase"})
-    with pytest.raises(ValueError, match="goes with steps that keep all text"):
+    with pytest.raises(ValueError, match="needs steps that keep all text"):
         cutter([{"type": "Split", "pattern": {"String": "a"}, "behavior": "Removed"},
                 {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first"}])

@@ -15,7 +15,7 @@ _FACTORS = {
 }
 
 
-def related(mine: float | int, expected: float | int) -> str | None:
+def related(mine: complex | float | int, expected: complex | float | int) -> str | None:
     """Returns in words how `mine` follows from `expected`, or None if no simple rule gives it."""
     if isinstance(mine, bool) or isinstance(expected, bool) or not _are_plain(mine, expected):
         return None
@@ -23,11 +23,12 @@ def related(mine: float | int, expected: float | int) -> str | None:
         return "the sign is flipped: a minus is missing, or there is one too many"
     if isinstance(expected, int) and abs(mine - expected) == 1 and abs(expected) > 2:
         return f"exactly one too {'many' if mine > expected else 'few'}: look at both ends"
-    ratio = mine / expected
-    return _factor(ratio) or _function(mine, expected)
+    if abs(expected) != 1 and math.isclose(mine * expected, 1, rel_tol=_REL_TOL):
+        return "the reciprocal of the expected: numerator and denominator are exchanged"
+    return _factor(mine / expected) or _function(mine, expected)
 
 
-def _are_plain(mine: float | int, expected: float | int) -> bool:
+def _are_plain(mine: complex | float | int, expected: complex | float | int) -> bool:
     return (isinstance(mine, float | int) and isinstance(expected, float | int)
             and math.isfinite(mine) and math.isfinite(expected)
             and mine not in (0, expected) and expected != 0)
@@ -70,8 +71,6 @@ def _whole(ratio: float) -> str | None:
 
 
 def _function(mine: float | int, expected: float | int) -> str | None:
-    if abs(expected) != 1 and math.isclose(mine * expected, 1, rel_tol=_REL_TOL):
-        return "the reciprocal of the expected: numerator and denominator are exchanged"
     if expected > 0 and math.isclose(mine, expected**2, rel_tol=_REL_TOL):
         return "the square of the expected: a root is missing"
     if expected > 0 and math.isclose(mine, math.sqrt(expected), rel_tol=_REL_TOL):

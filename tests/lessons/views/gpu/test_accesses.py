@@ -50,7 +50,7 @@ def test_frames_refuse_the_other_kind_of_memory_and_a_line_that_is_not_there(pro
     with pytest.raises(ValueError, match="use sectors_frame"):
         gpu.banks_frame(summed, "part[t] = x", "x")
     with pytest.raises(ValueError, match=r"one line that contains 'nowhere' must touch x; 0 do\. "
-                                         r"There are\n  6: writes part"):
+                                         r"The lines are\n  6: writes part"):
         gpu.sectors_frame(summed, "nowhere", "x")
     with pytest.raises(ValueError, match="there are 2 warp accesses, from 0; got 2"):
         gpu.sectors_frame(summed, "part[t] = x", "x", number=2)
