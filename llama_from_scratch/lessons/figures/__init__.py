@@ -34,6 +34,8 @@ a figure whose label is one sentence of what to see; its docstring has an exampl
         stored.file_bytes                  the layout of a safetensors file
     19  turns.one_list                     a chat's turns as one list of ids
         turns.round_trip                   who does what from message to message
+        dialogs.turns                      any list of ids, colored by who speaks
+        dialogs.tool_loop                  prompts, calls and results, from top to bottom
     30  machine.threads                    blocks, warps, lanes, and the numbers that they hold
         machine.memory                     where numbers can be, how much room, how fast
     31  rungs.owners                       which thread reads which number (also 30, 32, 36)
@@ -43,6 +45,7 @@ a figure whose label is one sentence of what to see; its docstring has an exampl
 
 from llama_from_scratch.lessons.figures import architecture as architecture
 from llama_from_scratch.lessons.figures import cache as cache
+from llama_from_scratch.lessons.figures import dialogs as dialogs
 from llama_from_scratch.lessons.figures import generations as generations
 from llama_from_scratch.lessons.figures import heads as heads
 from llama_from_scratch.lessons.figures import learning as learning

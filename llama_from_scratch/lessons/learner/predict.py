@@ -116,7 +116,7 @@ def sketch(
                          f"{len(x)} places, low={low}, high={high}")
     handles = [ipywidgets.FloatSlider(
         value=(low + high) / 2, min=low, max=high, step=(high - low) / 50, description=str(place),
-        orientation="vertical", layout={"height": "11em", "width": "4em"}) for place in x]
+        orientation="vertical", layout={"height": "14em", "width": "4em"}) for place in x]
     field = ipywidgets.VBox([
         ipywidgets.HTML(f"Height: {html.escape(labels[1])}. Below: {html.escape(labels[0])}."),
         ipywidgets.HBox(handles, layout={"flex_flow": "row wrap"})])

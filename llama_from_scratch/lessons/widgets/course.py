@@ -78,7 +78,7 @@ def draw(
                     va="center", fontsize=11,
                     color="white" if is_done else "0.25", family="DejaVu Sans")
         ax.text(widest + 0.2, row, left(found, done), va="center", fontsize=11)
-    ax.set(title="Flags: milestones. Stars: how hard an exercise is. Blue: done", xticks=[],
+    ax.set(title="⚑ milestones, ★ exercises: blue is done", xticks=[],
            xlim=(-0.8, widest + 2.2), ylim=(len(chapters) - 0.4, -0.6))
     ax.set_yticks(range(len(chapters)), [name.replace("_", " ") for name in chapters])
     ax.tick_params(length=0)
