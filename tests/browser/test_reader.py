@@ -38,6 +38,10 @@ class Route(NamedTuple):
 
 
 PATHS = [
+    Route(chapter="11_norm", guess="25", said="164 times too small",
+          exercise="11.1", right="return rms(x_TD - x_TD.mean(-1, keepdim=True))",
+          wrong="return rms(x_TD - x_TD.mean(0, keepdim=True))",
+          mistake="the mean runs over the tokens"),
     Route(chapter="13_attention", guess="sqrt(128)", said="11 times too small",
           exercise="13.1", right="return (gpu_bytes - 2 * config.n_params) // per_token",
           wrong="return gpu_bytes // per_token", mistake="the weights are not subtracted"),
