@@ -13,8 +13,8 @@ from llama_from_scratch.lessons.exercises.reading import read_exercises
 MIN_HINTS, MIN_MISTAKES, MIN_DRAWINGS = 2, 3, 2
 ASKED = re.compile(r"predict\.(?:number|choice|sketch|words)\(\s*\"(\w+\.\w+)\"")
 COMPARED = re.compile(r"predict\.compare\(\s*\"(\w+\.\w+)\"")
-DRAWN = re.compile(
-    r"figures\.(?!grids?\b|tokens\b|style\b|png\b|token_boxes\b|letters\b|measured\b)[a-z_]+\.[a-z_]+\(")
+_PLOTS = "grids?|tokens|style|png|token_boxes|letters|measured"
+DRAWN = re.compile(rf"figures\.(?!(?:{_PLOTS})\b)[a-z_]+\.[a-z_]+\(")
 
 
 def missing_parts(path: Path) -> list[str]:

@@ -12,7 +12,8 @@ import io
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import nn
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
 from llama_from_scratch import family
 from llama_from_scratch.lessons.check import CheckFailed, compare
@@ -29,7 +30,8 @@ def models(
     """Prints one line if `put_in` puts the reader's part into twins that compute as before.
 
     `part` names it in words, such as "your attention". A twin has every part of its generation, at
-    tiny sizes and with random weights. Raises CheckFailed, with the first module that diverges, if
+    tiny sizes and with random weights. It reads tokens at the end of its context, where the
+    scaling of RoPE acts. Raises CheckFailed, with the first module that diverges, if
     a twin computes something else, and ValueError if `put_in` changes no module.
     """
     __tracebackhide__ = True
@@ -62,11 +64,23 @@ def reached(chapter: str, words: str, *, proof: Callable[[], object] | None = No
     print(f"⚑ milestone {chapter}: {words}")
 
 
-def _same(mine: nn.Module, reference: nn.Module, ids_BT: torch.Tensor, *, words: str) -> None:
+class _AtTheEnd(nn.Module):
+    """A model that reads its tokens at the last positions of its context."""
+
+    def __init__(self, model: Llama) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T V"]:
+        last = self.model.config.max_seq_len
+        return self.model(ids, positions=torch.arange(last - ids.shape[1], last)[None])
+
+
+def _same(mine: Llama, reference: Llama, ids_BT: Tensor, *, words: str) -> None:
     __tracebackhide__ = True
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # one line for all twins is enough
-            compare(mine, reference, ids=ids_BT)
+            compare(_AtTheEnd(mine), _AtTheEnd(reference), ids=ids_BT)
     except CheckFailed as problem:
         failure = CheckFailed(f"with {words}, the model computes something else\n{problem}")
     else:

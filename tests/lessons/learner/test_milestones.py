@@ -35,6 +35,24 @@ def test_part_that_computes_something_else_does_not(reader):
     assert not reader.exists()
 
 
+def test_scaling_of_rope_that_is_forgotten_is_noticed():
+    class Forgetful(torch.nn.Module):
+        def __init__(self, theta, n_pairs):
+            super().__init__()
+            self.frequency_R = theta ** (-torch.arange(n_pairs) / n_pairs)
+
+        def forward(self, positions_BT):
+            angle_BTR = positions_BT[..., None] * self.frequency_R
+            return torch.polar(torch.ones_like(angle_BTR), angle_BTR)
+
+    def put_rope_in(llama):
+        llama.rope = Forgetful(llama.config.rope_theta, llama.config.head_dim // 2)
+
+    milestones.models("12", "your RoPE", put_in=put_rope_in, generations=["llama-1", "llama-3"])
+    with pytest.raises(CheckFailed, match=r"with your RoPE in Llama 3\.1"):
+        milestones.models("12", "your RoPE", put_in=put_rope_in, generations=["llama-3.1"])
+
+
 def test_part_that_is_not_put_in_is_refused():
     with pytest.raises(ValueError, match="it changed none"):
         milestones.models("11", "your norm", put_in=lambda llama: None)
