@@ -22,7 +22,7 @@ class Listed:
     def __call__(self, exercise: str, *, of: str) -> Callable[[Callable], Callable]:
         """Lists the decorated function as a mistake in the reader's function `of`.
 
-        Its docstring says in words what was done, without a period at its end.
+        Its docstring describes what was done, without a period at its end.
         """
         def listed(wrong: Callable) -> Callable:
             words = " ".join((wrong.__doc__ or "").split())

@@ -191,7 +191,7 @@ Functions = Mapping[str, Callable[..., Any]]
 
 
 def _outcome(call: ToolCall, functions: Functions) -> tuple[Any, str | None]:
-    """What the function returns, and the words of its error, of which one is None."""
+    """Returns the function's result and None, or None and the words of its error."""
     if call.name not in functions:
         return None, f"no tool is called {call.name}"
     try:

@@ -31,7 +31,7 @@ def permuted_once_more(weight: Tensor, n_heads: int) -> Tensor:
 
 @listed("18.1", of="to_pairs")
 def whole_matrix(weight: Tensor, n_heads: int) -> Tensor:
-    """the halves are those of the whole matrix: each head has halves of its own"""
+    """the whole matrix is divided into halves: each head has halves of its own"""
     return translation.to_pairs(weight, 1)
 
 
