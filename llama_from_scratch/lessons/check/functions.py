@@ -152,7 +152,8 @@ def _refuse_wrong(
         given_answers.append(answer)
         known = functools.partial(_known, calls, given_answers, name=name, tolerance=tolerance,
                                   through=through)
-        _refuse_difference(answer, wanted, name, note, tolerance, known=known)
+        _refuse_difference(answer, wanted, name, note, tolerance, known=known,
+                           verb="computes" if through else "returns")
         before, after = named(mine, given), named(mine, handed)
         if changed := [key for key, value in before.items()
                        if _is_comparable(value)
@@ -164,11 +165,11 @@ def _refuse_wrong(
 
 def _refuse_difference(
     answer: Any, expected: Any, name: str, note: str, tolerance: Tolerance, *,
-    known: Callable[[], str | None],
+    known: Callable[[], str | None], verb: str = "returns",
 ) -> None:
     __tracebackhide__ = True
     problem = (str(answer) if isinstance(answer, CheckFailed) else
-               difference(answer, expected, name=f"what {name} returns", tolerance=tolerance))
+               difference(answer, expected, name=f"what {name} {verb}", tolerance=tolerance))
     if problem:
         words = known()
         raise CheckFailed(f"{with_mistake(problem, words) if words else problem}\n{note}")
