@@ -62,20 +62,23 @@ def function(
 
 def answers(
     mine: Any, expected: Iterable[tuple[Any, Any]], *, name: str | None = None,
+    through: Callable[[Any], Any] | None = None,
     rtol: float | int | None = None, atol: float | int | None = None,
     time_limit_s: float | int = TIME_LIMIT_S,
 ) -> None:
     """Prints one line if `mine` returns what is expected, for each pair (input, expected value).
 
-    This is for exercises whose reference would give the solution away. Inputs and errors are as for
-    `function`.
+    This is for exercises whose reference would give the solution away. `through`: applied to what
+    `mine` returns before it is compared, such as a launch of the kernel whose text it returns. A
+    CheckFailed that it raises is the answer, too: a known mistake with the same words explains it.
+    Inputs and errors are as for `function`.
     """
     __tracebackhide__ = True
     tolerance, name = checked_tolerance(rtol, atol), _checked_name(mine, name)
     inputs, values = zip(*expected, strict=True)
     calls = arguments(inputs)
     _refuse_wrong(mine, calls, expected=values.__getitem__, name=name, tolerance=tolerance,
-                  time_limit_s=time_limit_s)
+                  time_limit_s=time_limit_s, through=through)
     print(f"✓ {name} is right for {counted(len(calls), 'input')}")
 
 
@@ -136,7 +139,7 @@ def _checked_name(mine: Any, name: str | None) -> str:
 
 def _refuse_wrong(
     mine: Callable[..., Any], calls: list[Arguments], *, expected: Callable[[int], Any], name: str,
-    tolerance: Tolerance, time_limit_s: float | int,
+    tolerance: Tolerance, time_limit_s: float | int, through: Callable[[Any], Any] | None = None,
 ) -> None:
     """Raises CheckFailed for the first call with another answer, or that changes an argument."""
     __tracebackhide__ = True
@@ -145,8 +148,10 @@ def _refuse_wrong(
         note = about(mine, given, number=number + 1, of=len(calls))
         wanted, handed = expected(number), copied(given)
         answer = guarded(mine, handed, name=name, note=note, time_limit_s=time_limit_s)
+        answer = _applied(through, answer)
         given_answers.append(answer)
-        known = functools.partial(_known, calls, given_answers, name=name, tolerance=tolerance)
+        known = functools.partial(_known, calls, given_answers, name=name, tolerance=tolerance,
+                                  through=through)
         _refuse_difference(answer, wanted, name, note, tolerance, known=known)
         before, after = named(mine, given), named(mine, handed)
         if changed := [key for key, value in before.items()
@@ -162,20 +167,40 @@ def _refuse_difference(
     known: Callable[[], str | None],
 ) -> None:
     __tracebackhide__ = True
-    if problem := difference(answer, expected, name=f"what {name} returns", tolerance=tolerance):
+    problem = (str(answer) if isinstance(answer, CheckFailed) else
+               difference(answer, expected, name=f"what {name} returns", tolerance=tolerance))
+    if problem:
         words = known()
         raise CheckFailed(f"{with_mistake(problem, words) if words else problem}\n{note}")
 
 
 def _known(
-    calls: list[Arguments], given_answers: list[Any], *, name: str, tolerance: Tolerance
+    calls: list[Arguments], given_answers: list[Any], *, name: str, tolerance: Tolerance,
+    through: Callable[[Any], Any] | None,
 ) -> str | None:
     """The words of the known mistake that gives all the answers so far, or None."""
     def explains(wrong: Callable[..., Any]) -> bool:
-        return all(difference(answer, call(wrong, copied(given)), name="", tolerance=tolerance)
-                   is None for given, answer in zip(calls, given_answers, strict=False))
+        theirs = (_applied(through, call(wrong, copied(given))) for given in calls)
+        return all(_is_same(answer, other, tolerance)
+                   for answer, other in zip(given_answers, theirs, strict=False))
 
     return named_mistake(name, explains=explains)
+
+
+def _applied(through: Callable[[Any], Any] | None, answer: Any) -> Any:
+    """What is compared: the answer, what `through` makes of it, or the CheckFailed it raises."""
+    if through is None:
+        return answer
+    try:
+        return through(answer)
+    except CheckFailed as failure:
+        return failure
+
+
+def _is_same(answer: Any, other: Any, tolerance: Tolerance) -> bool:
+    if isinstance(answer, CheckFailed) or isinstance(other, CheckFailed):
+        return type(answer) is type(other) and str(answer) == str(other)
+    return difference(answer, other, name="", tolerance=tolerance) is None
 
 
 def _known_gradients(

@@ -86,3 +86,30 @@ def test_answers_take_the_place_of_a_reference(capsys):
     check.answers(double, [(1, 2), ((3,), 6)])
     assert capsys.readouterr().out == "✓ double is right for 2 inputs\n"
     assert "with input 2 of 2: x = 3" in message(check.answers, double, [(1, 2), (3, 5)])
+
+
+def test_answers_are_compared_after_what_they_go_through(capsys):
+    def mine():
+        return "3"
+
+    check.answers(mine, [((), 3)], through=int)
+    assert "✓ mine is right for 1 input" in capsys.readouterr().out
+    with looking_for(known(("it is four", lambda: "4"), ("it is three", lambda: " 3"))):
+        said = message(check.answers, mine, [((), 5)], through=int)
+    assert "exactly this comes out if: it is three\n" in said and "it is four" not in said
+
+
+def test_failure_on_the_way_is_explained_by_a_mistake_with_the_same_failure():
+    def mine():
+        return -1
+
+    def positive(value):
+        if value < 0:
+            raise check.CheckFailed(f"a count is positive; got {value}")
+        return value
+
+    with looking_for(known(("a sign is turned", lambda: -1), ("one less", lambda: -2),
+                           ("one more", lambda: 1))):
+        said = message(check.answers, mine, [((), 0)], through=positive)
+    assert said.startswith("a count is positive; got -1\n  exactly this comes out if: "
+                           "a sign is turned\n")

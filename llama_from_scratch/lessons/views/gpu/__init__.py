@@ -6,7 +6,7 @@ Every picture is drawn from a `Trace` of the reader's own kernel (kernels/emulat
 shows what that source does and not what it should do. `steps` and `barriers` are widgets; the
 frames are pictures for a widget of the reader's.
 
-    source       program, listing: CUDA source that was written in a notebook
+    source       program, listing, checked_trace: CUDA source that was written in a notebook
     stepping     steps, step_frame: a block's shared memory at each barrier
     racing       barriers, source_frame: what happens without a barrier
     accesses     sectors_frame, banks_frame: one access of a warp
@@ -19,6 +19,7 @@ from llama_from_scratch.lessons.views.gpu.accesses import banks_frame as banks_f
 from llama_from_scratch.lessons.views.gpu.accesses import sectors_frame as sectors_frame
 from llama_from_scratch.lessons.views.gpu.racing import barriers as barriers
 from llama_from_scratch.lessons.views.gpu.racing import source_frame as source_frame
+from llama_from_scratch.lessons.views.gpu.source import checked_trace as checked_trace
 from llama_from_scratch.lessons.views.gpu.source import listing as listing
 from llama_from_scratch.lessons.views.gpu.source import program as program
 from llama_from_scratch.lessons.views.gpu.stepping import step_frame as step_frame

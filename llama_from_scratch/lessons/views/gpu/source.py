@@ -1,8 +1,14 @@
 """CUDA source that a reader wrote in a notebook, as a program that can be launched and traced."""
 
-import torch
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from llama_from_scratch.kernels.emulator.machine import KernelFault
+from llama_from_scratch.kernels.emulator.trace import Trace, trace
 from llama_from_scratch.kernels.machinery.source import FOLDER, Program, Source
+from llama_from_scratch.lessons.check.failures import CheckFailed
 
 
 def program(text: str, *, real: torch.dtype = torch.float32) -> Program:
@@ -13,6 +19,26 @@ def program(text: str, *, real: torch.dtype = torch.float32) -> Program:
     headers = {"common.cuh": (FOLDER / "common.cuh").read_text()}
     return Program(source=Source(name="notebook", text=text.strip("\n") + "\n", headers=headers),
                    real=real)
+
+
+def checked_trace(
+    program: Program, entry: str, args: Sequence[Tensor | float | int | None], *,
+    grid: int | tuple[int, ...], block: int | tuple[int, ...],
+) -> Trace:
+    """Returns the trace of a launch that is sound, for the check of an exercise.
+
+    Raises CheckFailed, in words, if the launch does not reach its end, leaves the bounds of an
+    array, or races.
+    """
+    try:
+        found = trace(program, entry, args, grid=grid, block=block)
+    except KernelFault as fault:
+        raise CheckFailed(str(fault)) from None
+    if found.out_of_bounds:
+        raise CheckFailed(str(found.out_of_bounds))
+    if found.races:
+        raise CheckFailed(str(found.races[0]))
+    return found
 
 
 def listing(program: Program) -> str:
