@@ -31,7 +31,7 @@ def attempt(name: str) -> Iterator[None]:
         with looking_for(lambda: mistakes.of(name)):
             yield
     except NotImplementedError as blank:
-        task = f": {str(blank).rpartition('is yet to be written: ')[2]}" if str(blank) else ""
+        task = f": {str(blank).rpartition('is not written yet: ')[2]}" if str(blank) else ""
         print(f"{name} is not tried yet{task}")
         _offer(name)
         return
