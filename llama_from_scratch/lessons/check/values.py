@@ -80,8 +80,8 @@ def changed(
     This is for an experiment whose result is not the same for every reader.
 
     Values and tolerances are as for `equal`. `is_lower`: whether a number must fall (True) or rise
-    (False) to pass. Raises CheckFailed if both values are equal, if they are of different kinds, or
-    if the number changed in the other direction.
+    (False) to pass. Raises CheckFailed if both values are equal, if their kinds differ, or if the
+    number changed in the other direction.
     """
     __tracebackhide__ = True
     mine, baseline = (x.item() if isinstance(x, Tensor) and x.ndim == 0 else x
