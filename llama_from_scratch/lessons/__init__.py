@@ -1,18 +1,18 @@
 """What the notebooks need around the library.
 
     beginning    begin: what every notebook calls first
-    check        the kit that judges: equal, function, answers, gradients, compare
-    exercises    read from the notebooks, shown on demand, ticked off
-    mistakes     what mistaken readers get, a module for each chapter
+    check        compares the reader's work: equal, function, answers, gradients, compare
+    exercises    read from the notebooks, shown on demand, recorded when done
+    mistakes     the wrong answers of common mistakes, a module for each chapter
     figures      still pictures and drawings, all with one look
     widgets      pictures with controls, for any function that draws
     learner      guesses before answers, attempts, help, milestones
     views        pictures and widgets of models, tokenizers, runs and the emulated GPU
-    authoring    how the notebooks themselves are made, checked and copied
+    authoring    makes, checks and copies the notebooks
 
-Imports inside go one way: each room uses only those above it. `from llama_from_scratch.lessons
-import ...` also gives what is named below, wherever it is kept. Each loads what it needs when it is
-asked for: the exercises load nothing but the standard library.
+Each of these folders imports only from the ones above it. `from llama_from_scratch.lessons import
+...` also gives the names below, in whatever folder they are. A module is loaded when one of its
+names is first used, so the exercises load only the standard library.
 """
 
 import importlib

@@ -1,18 +1,18 @@
-"""The kit that judges: compares what the reader built with what it should be, and answers in words.
+"""Compares what the reader built with what it should be, and explains the difference.
 
-A success prints one line; a failure raises `CheckFailed`, which says what differs, where, and the
-likely cause.
+A success prints one line. A failure raises `CheckFailed`, whose message says what differs, where,
+and the likely cause.
 
-    values       equal, numbers, changed: values against what they should be, or what they were
-    functions    function, answers, gradients: what a function returns, and what flows back
-    models       compare: two whole models, and the first module that diverges
-    calling      runs what the reader wrote, whatever it does
-    deadline     ends what does not end
+    values       equal, numbers, changed: compares values with the expected or earlier ones
+    functions    function, answers, gradients: compares results and gradients of a function
+    models       compare: compares two whole models and finds the first module that differs
+    calling      calls the reader's code and reports whatever happens
+    deadline     stops code that runs for too long
     failures     CheckFailed, NotWritten: the errors that a notebook shows
-    known        looking_for: the mistakes that an exercise lists, named when they explain all
-    difference   what differs between two values
-    words        how messages name values and count
-    diagnosis    why: each typical mistake, recognized
+    known        looking_for: names a mistake of the exercise's list that explains every answer
+    difference   describes what differs between two values
+    words        names and counts values in messages
+    diagnosis    finds the likely cause of a difference
 """
 
 from llama_from_scratch.lessons.check.failures import CheckFailed as CheckFailed

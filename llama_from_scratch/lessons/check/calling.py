@@ -1,8 +1,8 @@
-"""Calls what the reader wrote, and reports in words whatever it does.
+"""Calls the reader's code, and reports whatever happens.
 
-The reader's code may raise, never end, or take other arguments. The errors raised here are the
-reader's own, without a frame of this library before theirs, and with a note that says which input
-it was. Used by `functions` and `models`, in the exercises of every notebook.
+The reader's code may raise an error, run forever, or take other arguments than the task says. Its
+own errors are raised again without this library's frames in the traceback, and with a note that
+says for which input. Used by `functions` and `models`, in the exercises of every notebook.
 """
 
 import contextlib
@@ -38,14 +38,14 @@ def arguments(inputs: Inputs) -> list[Arguments]:
     is_one = isinstance(inputs, Mapping | str | bytes | Tensor | np.ndarray)
     calls = [] if is_one else [x if isinstance(x, tuple | dict) else (x,) for x in inputs]
     if not calls:
-        raise ValueError("inputs is a list of tuples of arguments, or a function "
-                         f"that makes one from a generator; got {short(inputs)}. "
+        raise ValueError("`inputs` must be a list of tuples of arguments, or a function that "
+                         f"makes one tuple from a generator; got {short(inputs)}. "
                          "For a single input write inputs=[(x,)]")
     return calls
 
 
 def named(function: Callable, given: Arguments) -> dict[str, Any]:
-    """The arguments under the names by which the function calls them."""
+    """Returns the arguments by the names of the function's parameters."""
     if isinstance(given, dict):
         return given
     try:
@@ -59,14 +59,14 @@ def named(function: Callable, given: Arguments) -> dict[str, Any]:
 
 
 def about(function: Callable, given: Arguments, *, number: int, of: int) -> str:
-    """A line that says which input it was."""
+    """Returns a line that says with which input the function was called."""
     shown = ", ".join(f"{name} = {describe(value)}"
                       for name, value in named(function, given).items())
     return f"  with input {number} of {of}: {shown or 'no arguments'}"
 
 
 def copied(value: Any) -> Any:
-    """A copy that shares no tensor with the value; copies of tensors have no history."""
+    """Returns a copy that shares no tensor with the value; its tensors have no gradient history."""
     match value:
         case Tensor():
             return value.detach().clone().requires_grad_(value.requires_grad)
@@ -80,7 +80,7 @@ def copied(value: Any) -> Any:
 
 
 def tensors(value: Any) -> list[Tensor]:
-    """All tensors in a value, a sequence or a mapping, in order."""
+    """Returns all tensors in a value, a sequence or a mapping, in order."""
     if isinstance(value, Tensor):
         return [value]
     items = value.values() if isinstance(value, Mapping) else value
@@ -97,7 +97,7 @@ def _signature(function: Callable) -> inspect.Signature:
 
 
 def call(function: Callable, given: Arguments) -> Any:
-    """What the function returns."""
+    """Returns what the function returns for these arguments."""
     __tracebackhide__ = True
     return function(**given) if isinstance(given, dict) else function(*given)
 
@@ -105,11 +105,11 @@ def call(function: Callable, given: Arguments) -> Any:
 def guarded(
     mine: Callable, given: Arguments, *, name: str, note: str, time_limit_s: float | int
 ) -> Any:
-    """What the reader's function returns.
+    """Returns what the reader's function returns for these arguments.
 
-    Raises CheckFailed if it cannot take these arguments or takes longer than `time_limit_s`;
-    NotWritten, with the task, if it raises NotImplementedError; and its own errors as it raised
-    them, `note` added.
+    Raises CheckFailed if the function cannot take these arguments or runs longer than
+    `time_limit_s`, and NotWritten, with the task, if it raises NotImplementedError. Its other
+    errors are raised again, with `note` added.
     """
     __tracebackhide__ = True
     _refuse_other_arguments(mine, given, name, note)
@@ -118,9 +118,10 @@ def guarded(
             return mine(**given) if isinstance(given, dict) else mine(*given)
     except TimeUp as stopped:
         late = CheckFailed(f"{name} was still running after {time_limit_s:g} s and was "
-                           f"stopped{_line(stopped, mine)}. Does its loop ever end?\n{note}")
+                           f"stopped{_line(stopped, mine)}. Is there a loop that never ends?"
+                           f"\n{note}")
     except NotImplementedError as missing:
-        late = NotWritten(f"{name} is yet to be written" + (f": {missing}" if str(missing) else ""))
+        late = NotWritten(f"{name} is not written yet" + (f": {missing}" if str(missing) else ""))
     except Exception as error:
         error.add_note(f"raised by {name}\n{note}")
         raise error.with_traceback(_theirs(error)) from error.__cause__
@@ -136,15 +137,15 @@ def _refuse_other_arguments(mine: Callable, given: Arguments, name: str, note: s
     try:
         signature.bind(**given) if isinstance(given, dict) else signature.bind(*given)
     except TypeError as problem:
-        late = CheckFailed(f"{name}{signature} cannot be called "
-                           f"as the task asks: {problem}.\n{note}")
+        late = CheckFailed(f"{name}{signature} does not take the arguments that the task gives "
+                           f"it: {problem}. Compare its parameters with the task.\n{note}")
     else:
         return
     raise late from None
 
 
 def _theirs(error: BaseException):
-    """The traceback from the reader's own code on."""
+    """Returns the part of the traceback that begins with the reader's own code."""
     frames = error.__traceback__
     while (frames is not None
            and frames.tb_frame.f_code.co_filename in (__file__, contextlib.__file__)):
@@ -153,10 +154,11 @@ def _theirs(error: BaseException):
 
 
 def _line(stopped: BaseException, mine: Callable) -> str:
-    """In which line of the reader's function it was stopped, counted from its `def`."""
+    """Returns words for the line where the reader's function was stopped, counted from its `def`.
+    """
     code, frames, line = getattr(mine, "__code__", None), stopped.__traceback__, None
     while frames is not None:
         if frames.tb_frame.f_code is code:
             line = frames.tb_lineno - code.co_firstlineno + 1
         frames = frames.tb_next
-    return f" in its line {line}" if line else ""
+    return f" in line {line} of the function" if line else ""

@@ -1,7 +1,6 @@
-"""Ends a block of code with an exception when its time is over.
+"""Stops a block of code with an exception when its time is over.
 
-This way an endless loop in an exercise ends, too. Used by `calling`, around everything that a
-reader wrote.
+This stops an endless loop in an exercise. Used by `calling`, around everything that a reader wrote.
 """
 
 import contextlib
@@ -13,19 +12,22 @@ import threading
 from collections.abc import Iterator
 from typing import Any, NoReturn
 
-AGAIN_S = 1.0  # after the time is up, should a bare `except:` have caught the first stop
+AGAIN_S = 1.0  # the next stop comes after this time, in case a bare `except:` caught the first one
 
 
 class TimeUp(BaseException):
-    """Not an Exception, so that `except Exception` inside an endless loop does not swallow it."""
+    """The time of a block is over.
+
+    It is no Exception, so that `except Exception` inside an endless loop does not catch it.
+    """
 
 
 def time_limit(time_limit_s: float | int) -> contextlib.AbstractContextManager[None]:
-    """Ends the block by an exception when the time is over.
+    """Stops the block with an exception when the time is over.
 
-    In the main thread by a signal, which also ends a sleep; elsewhere, and on Windows, by an
-    exception that Python raises between two lines. Both wait for the end of a single long call into
-    C, such as a product of two huge matrices.
+    In the main thread a signal does this, which also ends a sleep. In other threads, and on
+    Windows, Python raises the exception between two lines. Neither can interrupt a single long call
+    into C, such as a product of two huge matrices.
     """
     if not 0 < time_limit_s < math.inf:
         raise ValueError(f"time_limit_s must be above 0 and finite; got {time_limit_s!r}")
@@ -45,7 +47,7 @@ def _by_signal(time_limit_s: float | int) -> Iterator[None]:
             yield
         finally:
             signal.setitimer(signal.ITIMER_REAL, 0)
-    finally:  # once more, in case the alarm rang in the line above
+    finally:  # again, in case the alarm went off in the line above
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
@@ -70,4 +72,5 @@ def _by_thread(time_limit_s: float | int) -> Iterator[None]:
     finally:
         is_over.set()
         watcher.join()
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)  # what came too late to be raised
+        # cancels an exception that came too late to be raised
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)

@@ -1,9 +1,9 @@
-"""Describes in words what differs between two values.
+"""Describes the difference between two values for the reader.
 
-The description has the shapes side by side, the first place, how many places differ, and the likely
-cause.
+The description gives both shapes, the first place that differs, how many values differ, and the
+likely cause.
 
-`difference` takes tensors, arrays, numbers, texts, None, and sequences and mappings of those; every
+`difference` takes tensors, arrays, numbers, texts, None, and sequences and mappings of these. Every
 check that fails shows its result. Used in every notebook.
 """
 
@@ -26,8 +26,8 @@ from llama_from_scratch.shapes import LEGEND
 Tolerance = tuple[float | int | None, float | int | None]
 """(relative, absolute); None takes the default below."""
 
-# About a hundred times what another order of summation changes: (relative, absolute as a part of
-# the largest value).
+# About a hundred times the change that another order of summation makes. Each pair is (relative,
+# absolute as a part of the largest value).
 TOLERANCES = {torch.float64: (1e-7, 1e-9), torch.complex128: (1e-7, 1e-9),
               torch.bfloat16: (2e-2, 1e-2),
               torch.float16: (4e-3, 2e-3)}
@@ -41,15 +41,15 @@ KINDS = {
     "mapping": Mapping, "sequence": list | tuple | range, "function": Callable,
 }
 CURES = {
-    ("sequence", "tensor"): "`torch.tensor(...)` or `torch.stack(...)` makes a tensor of it.",
-    ("array", "tensor"): "`torch.from_numpy(...)` makes a tensor of it.",
-    ("tensor", "array"): "`.numpy()` makes an array of it.",
-    ("number", "tensor"): "Was one axis too many summed up, or `.item()` called?",
-    ("tensor", "number"): "`.item()` takes the number out of a tensor of "
-                          "one element; sum up or average its axes first.",
-    ("tensor", "sequence"): "`.tolist()` makes a list of it.",
-    ("bytes", "text"): '`.decode("utf-8")` makes text of bytes.',
-    ("text", "bytes"): '`.encode("utf-8")` makes bytes of text.',
+    ("sequence", "tensor"): "Convert it with `torch.tensor(...)` or `torch.stack(...)`.",
+    ("array", "tensor"): "Convert it with `torch.from_numpy(...)`.",
+    ("tensor", "array"): "Convert it with `.numpy()`.",
+    ("number", "tensor"): "Did you sum over too many axes, or call `.item()`?",
+    ("tensor", "number"): "Sum or average over its axes until one element is left, then take the "
+                          "number with `.item()`.",
+    ("tensor", "sequence"): "Convert it with `.tolist()`.",
+    ("bytes", "text"): 'Convert it with `.decode("utf-8")`.',
+    ("text", "bytes"): 'Convert it with `.encode("utf-8")`.',
 }
 AXES = re.compile(r"_([A-Z]+)$")
 
@@ -57,19 +57,20 @@ AXES = re.compile(r"_([A-Z]+)$")
 def checked_tolerance(rtol: float | int | None, atol: float | int | None) -> Tolerance:
     for name, value in (("rtol", rtol), ("atol", atol)):
         if value is not None and not 0 <= value < math.inf:
-            raise ValueError(f"a tolerance is a number from 0 on; got {name}={value!r}")
+            raise ValueError(f"a tolerance must be a finite number, 0 or above; got "
+                             f"{name}={value!r}")
     return rtol, atol
 
 
 def difference(
     mine: Any, expected: Any, *, name: str, tolerance: Tolerance = (None, None)
 ) -> str | None:
-    """Returns the first difference, in words that call the value `name`, or None.
+    """Returns a message about the first difference, or None if the values agree.
 
-    It is None if |mine - expected| <= atol + rtol |expected|.
+    Numbers agree if |mine - expected| <= atol + rtol |expected|.
 
-    A suffix of the name, as in scores_BHTS, names the axes. Lists and tuples count as the same, and
-    so do a number and a tensor without axes. NaN equals NaN.
+    The message calls the value `name`; a suffix such as in scores_BHTS names its axes. A list and a
+    tuple with the same entries agree, and so do a number and a tensor without axes. NaN equals NaN.
     """
     if isinstance(expected, Tensor) and expected.ndim == 0 and isinstance(mine, NUMBER):
         mine = torch.tensor(mine)
@@ -88,7 +89,9 @@ def difference(
             return _of_sequences(list(mine), list(expected), name, tolerance)
         case "mapping":
             return _of_mappings(mine, expected, name, tolerance)
-    return None if mine == expected else f"{name} is {short(mine)}, expected is {short(expected)}."
+    if mine == expected:
+        return None
+    return f"{name} is {short(mine)}, but should be {short(expected)}."
 
 
 def _is_wrong(name: str) -> str:
@@ -97,7 +100,7 @@ def _is_wrong(name: str) -> str:
 
 
 def same_kind(mine: Any, expected: Any) -> bool:
-    """Whether two values can be compared at all: two tensors, two numbers, two texts ..."""
+    """Returns whether two values can be compared at all: two tensors, two numbers, two texts ..."""
     return _kind(mine) == _kind(expected)
 
 
@@ -109,9 +112,9 @@ def _kind(value: Any) -> str:
 def _wrong_kind(mine: Any, wanted: str, name: str) -> str:
     kind = _kind(mine)
     cure = {"None": "Did you forget `return`?",
-            "function": "Call it, with parentheses and its arguments."}.get(kind, "")
+            "function": "Call it: write parentheses with its arguments."}.get(kind, "")
     wanted_words = wanted if wanted == "None" else f"a {wanted}"
-    return (f"{name} must be {wanted_words}, yours is {describe(mine)}. "
+    return (f"{name} must be {wanted_words}, but yours is {describe(mine)}. "
             f"{CURES.get((kind, wanted), cure)}".rstrip())
 
 
@@ -123,7 +126,7 @@ def _of_tensors(
 ) -> str | None:
     if mine.is_meta or expected.is_meta:
         raise ValueError("tensors on the device `meta` have no values to compare; got one for "
-                         f"{name}. Build it on the CPU")
+                         f"{name}. Make the tensor on the CPU instead")
     mine, expected = mine.detach().cpu(), expected.detach().cpu()
     lines = [f"{_is_wrong(name)}.", *_side_by_side(mine, expected, name)]
     if mine.shape == expected.shape:
@@ -178,12 +181,12 @@ def _type_difference(mine: Tensor, expected: Tensor, name: str) -> str | None:
     if families[0] == families[1]:
         return None
     has = "have" if is_plural(name) else "has"
-    return (f"{name} {has} the right values in the wrong type: yours is {dtype_name(mine)}, "
-            f"expected is {dtype_name(expected)}. `.to({expected.dtype})` converts it.")
+    return (f"{name} {has} the right values, but the type is {dtype_name(mine)} and should be "
+            f"{dtype_name(expected)}. Convert with `.to({expected.dtype})`.")
 
 
 def _letters(x: Tensor, name: str) -> str:
-    """The axis letters of a name such as scores_BHTS, if they fit; else the empty text."""
+    """Returns the axis letters of a name such as scores_BHTS, or "" if they do not fit."""
     found = AXES.search(name)
     letters = found[1] if found else ""
     return letters if len(letters) == x.ndim and set(letters) <= set(LEGEND) else ""
@@ -207,7 +210,7 @@ def _with_letters(cause: str, x: Tensor, name: str) -> str:
             if letters else cause)
 
 
-# --- all else -------------------------------------------------------------------------------------
+# --- everything else ------------------------------------------------------------------------------
 
 
 def _of_numbers(mine: Any, expected: Any, name: str, tolerance: Tolerance) -> str | None:
@@ -221,21 +224,21 @@ def _of_numbers(mine: Any, expected: Any, name: str, tolerance: Tolerance) -> st
         return None
     cause = related(mine, expected) or (
         None if is_whole else diagnose(torch.tensor(mine), torch.tensor(expected)))
-    return f"{name} is {mine!r}, expected is {expected!r}." + ("\n  likely cause: "
-                                                               f"{cause}" if cause else "")
+    words = f"{name} is {mine!r}, but should be {expected!r}."
+    return f"{words}\n  likely cause: {cause}" if cause else words
 
 
 def _of_texts(mine: str | bytes, expected: str | bytes, name: str) -> str | None:
     if mine == expected:
         return None
-    pairs = zip(mine, expected, strict=False)  # else they part where one ends
+    pairs = zip(mine, expected, strict=False)  # without a pair that differs, the shorter one ends
     place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(mine), len(expected)))
     around = slice(max(0, place - 15), place + 15)
     unit = "character" if isinstance(expected, str) else "byte"
     dots = "..." if around.start else ""
-    lengths = (f"{counted(len(mine), unit)}, expected "
-               f"{len(expected):,}; " if len(mine) != len(expected) else "")
-    return (f"{_is_wrong(name)}: {lengths}they part at {unit} {place:,}\n"
+    lengths = (f" Yours has {counted(len(mine), unit)} and should have {len(expected):,}."
+               if len(mine) != len(expected) else "")
+    return (f"{_is_wrong(name)}.{lengths} The first difference is at {unit} {place:,}:\n"
             f"  yours    {dots}{mine[around]!r}\n  expected {dots}{expected[around]!r}")
 
 
@@ -248,8 +251,8 @@ def _of_sequences(mine: list, expected: list, name: str, tolerance: Tolerance) -
         return None
     has = "have" if is_plural(name) else "has"
     entries = "entry" if len(mine) == 1 else "entries"
-    lengths = (f"{name} {has} {len(mine)} {entries}, expected "
-               f"{len(expected)}; " if len(mine) != len(expected) else "")
+    lengths = (f"{name} {has} {len(mine)} {entries}, but should have {len(expected)}; "
+               if len(mine) != len(expected) else "")
     if problem is None:
         n = min(len(mine), len(expected))
         rest, words = (mine, "too many") if len(mine) > n else (expected, "missing")
@@ -263,8 +266,8 @@ def _of_mappings(mine: Mapping, expected: Mapping, name: str, tolerance: Toleran
     missing, extra = [k for k in expected if k not in mine], [k for k in mine if k not in expected]
     if missing or extra:
         parts = [f"{words} {short(keys)}"
-                 for words, keys in (("it lacks", missing), ("it should not have", extra)) if keys]
-        return f"{name} has other keys than expected: {', '.join(parts)}."
+                 for words, keys in (("Missing:", missing), ("Not expected:", extra)) if keys]
+        return f"{name} has the wrong keys. {'. '.join(parts)}."
     problems = (difference(mine[k], expected[k], name=f"{name}[{k!r}]", tolerance=tolerance)
                 for k in expected)
     return next(filter(None, problems), None)

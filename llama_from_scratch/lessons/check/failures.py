@@ -1,6 +1,6 @@
-"""The two errors of the checks: what was built is wrong, or is not written yet.
+"""The two errors of the checks: the reader's answer is wrong, or it is not written yet.
 
-A notebook shows their words under the reader's own line, without a trace through this library.
+A notebook shows their message under the reader's own line, without this library's frames.
 """
 
 import traceback
@@ -8,9 +8,9 @@ from pathlib import Path
 
 
 class _Told(Exception):
-    """Carries a message that is enough without a trace.
+    """An error whose message is enough without a traceback.
 
-    Notebooks show it under the reader's own line, without a trace through this library.
+    Notebooks show the message under the reader's own line, without this library's frames.
     """
 
     def _render_traceback_(self) -> list[str]:
@@ -22,11 +22,11 @@ class _Told(Exception):
 
 
 class CheckFailed(_Told, AssertionError):
-    """Reports that what the reader built is not what it should be.
+    """What the reader built is not what it should be.
 
-    The message says where and, if that can be found, why.
+    The message says where it differs and, if that can be found, why.
     """
 
 
 class NotWritten(_Told, NotImplementedError):
-    """An exercise whose blank is still blank; the message is its task."""
+    """The reader has not filled the blank of an exercise yet; the message gives the task."""

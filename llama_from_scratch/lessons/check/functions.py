@@ -1,7 +1,7 @@
-"""Compares what a function returns, and its gradients, with what they should be.
+"""Compares the results of a function, and its gradients, with what they should be.
 
-`function` compares what it returns with what a reference returns, `answers` with values, and
-`gradients` also compares what flows back through it. Used in the exercises of every notebook.
+`function` compares the results with a reference function's, `answers` compares them with given
+values, and `gradients` compares the gradients, too. Used in the exercises of every notebook.
 """
 
 import functools
@@ -45,12 +45,13 @@ def function(
 ) -> None:
     """Prints one line if `mine` returns what `reference` returns, for each of `inputs`.
 
-    An input is a tuple of arguments, a dict of arguments by name, or one argument that is neither;
-    instead of a sequence of inputs, a function that makes one from a torch.Generator is called with
-    five seeds. Each call gets copies. Raises CheckFailed for another answer, a changed argument,
-    other parameters, or a call longer than `time_limit_s`; NotWritten, with the task, for an
-    exercise that is still blank; and what `mine` itself raises, with a note that says for which
-    input.
+    An input is a tuple of arguments, a dict of arguments by name, or a single argument that is
+    neither. `inputs` is a sequence of them, or a function that makes one from a torch.Generator; it
+    is called with five seeds. Each call of `mine` gets copies of the arguments.
+
+    Raises CheckFailed for a wrong answer, a changed argument, parameters that do not fit, or a call
+    longer than `time_limit_s`, and NotWritten, with the task, for an exercise that is still blank.
+    Errors of `mine` are raised again, with a note that says for which input.
     """
     __tracebackhide__ = True
     tolerance, name = checked_tolerance(rtol, atol), _checked_name(mine, name)
@@ -66,7 +67,7 @@ def answers(
     rtol: float | int | None = None, atol: float | int | None = None,
     time_limit_s: float | int = TIME_LIMIT_S,
 ) -> None:
-    """Prints one line if `mine` returns what is expected, for each pair (input, expected value).
+    """Prints one line if `mine` returns the expected value, for each pair (input, expected value).
 
     This is for exercises whose reference would give the solution away. `through`: applied to what
     `mine` returns before it is compared, such as a launch of the kernel whose text it returns. A
@@ -89,9 +90,10 @@ def gradients(
 ) -> None:
     """Prints one line if `mine` has the same outputs and gradients as `reference`.
 
-    The outputs are what it returns, and the gradients are those that flow back to its arguments.
-    The loss is the sum of all outputs, each times a fixed random weight, so that no error cancels.
-    If both are modules, the gradients of parameters with the same names are compared, too.
+    The outputs are the values that the function returns, and the gradients are taken with respect
+    to its arguments. The loss is the sum of all outputs, each times a fixed random weight, so that
+    errors do not cancel. If both are modules, the gradients of parameters with the same names are
+    compared, too.
     Arguments and errors are as for `function`.
     """
     __tracebackhide__ = True
@@ -109,20 +111,21 @@ def gradients(
         _refuse_difference(answer, expected, name, note, tolerance, known=known)
         wanted, got = _gradients(expected, leaves), _gradients(answer, my_leaves)
         if not wanted:
-            raise ValueError("gradients need a floating-point argument or parameter "
-                             f"from which the result follows; {name_of(reference)} "
-                             "has none. Use check.function for whole numbers")
+            raise ValueError("a gradient needs a floating-point argument or parameter on which "
+                             f"the result depends; {name_of(reference)} has none. Use "
+                             "check.function instead")
         for leaf, gradient in wanted.items():
             if leaf not in got:
-                raise CheckFailed(f"no gradient reaches {leaf} through {name}: `.detach()`, "
-                                  "`.item()`, `torch.tensor(...)` and `torch.no_grad()` cut the "
-                                  f"way back, and so does an argument without use.\n{note}")
+                raise CheckFailed(f"{name} gives no gradient for {leaf}. Either {leaf} is not "
+                                  "used, or the gradient is lost on the way: `.detach()`, "
+                                  "`.item()`, `torch.tensor(...)` and `torch.no_grad()` do that."
+                                  f"\n{note}")
             if problem := difference(got[leaf], gradient, name=f"the gradient of {leaf}",
                                      tolerance=tolerance):
                 words = known()
                 problem = with_mistake(problem, words) if words else problem
-                raise CheckFailed(f"{name} returns the right values, but its backward pass "
-                                  f"differs:\n{problem}\n{note}")
+                raise CheckFailed(f"{name} returns the right values, but its backward pass is "
+                                  f"wrong:\n{problem}\n{note}")
     n_parameters = sum(leaf.startswith(_PARAMETER) for leaf in wanted)
     parts = ((len(wanted) - n_parameters, "argument"), (n_parameters, "parameter"))
     agreed = " and ".join(counted(n, unit) for n, unit in parts if n)
@@ -132,8 +135,8 @@ def gradients(
 
 def _checked_name(mine: Any, name: str | None) -> str:
     if not callable(mine):
-        raise CheckFailed(f"a function is to be checked, yours is {describe(mine)}. "
-                          "Hand over the function, not its result")
+        raise CheckFailed(f"this check takes a function, but yours is {describe(mine)}. "
+                          "Give it the function itself, not its result")
     return name or name_of(mine)
 
 
@@ -141,7 +144,7 @@ def _refuse_wrong(
     mine: Callable[..., Any], calls: list[Arguments], *, expected: Callable[[int], Any], name: str,
     tolerance: Tolerance, time_limit_s: float | int, through: Callable[[Any], Any] | None = None,
 ) -> None:
-    """Raises CheckFailed for the first call with another answer, or that changes an argument."""
+    """Raises CheckFailed for the first call that gives a wrong answer or changes an argument."""
     __tracebackhide__ = True
     given_answers: list[Any] = []
     for number, given in enumerate(calls):
@@ -159,8 +162,8 @@ def _refuse_wrong(
                        if _is_comparable(value)
                        and difference(after[key], value, name=key, tolerance=(0.0, 0.0))]:
             raise CheckFailed(f"{name} returns the right values, but changes its argument "
-                              f"{changed[0]}; work on a copy, without methods that end in _ and "
-                              f"without assigning to parts of it.\n{note}")
+                              f"{changed[0]}. Methods that end in _ do that, and so do assignments "
+                              f"to parts of it. Work on a copy instead.\n{note}")
 
 
 def _refuse_difference(
@@ -179,7 +182,7 @@ def _known(
     calls: list[Arguments], given_answers: list[Any], *, name: str, tolerance: Tolerance,
     through: Callable[[Any], Any] | None,
 ) -> str | None:
-    """The words of the known mistake that gives all the answers so far, or None."""
+    """Returns the words of the known mistake that gives all answers so far, or None."""
     def explains(wrong: Callable[..., Any]) -> bool:
         theirs = (_applied(through, call(wrong, copied(given))) for given in calls)
         return all(_is_same(answer, other, tolerance)
@@ -207,7 +210,8 @@ def _is_same(answer: Any, other: Any, tolerance: Tolerance) -> bool:
 def _known_gradients(
     *, given: Arguments, answer: Any, leaves: dict[str, Tensor], name: str, tolerance: Tolerance
 ) -> str | None:
-    """The words of the known mistake that gives this answer and these gradients, or None."""
+    """Returns the words of the known mistake that gives this answer and these gradients, or None.
+    """
     mine = _gradients(answer, leaves)
 
     def explains(wrong: Callable[..., Any]) -> bool:
@@ -224,7 +228,7 @@ def _known_gradients(
 
 
 def _is_comparable(value: Any) -> bool:
-    """True for what `difference` can look into."""
+    """Returns whether `difference` can compare this value."""
     if isinstance(value, Mapping | list | tuple):
         return all(map(_is_comparable, value.values() if isinstance(value, Mapping) else value))
     return any(isinstance(value, KINDS[kind])
@@ -234,7 +238,9 @@ def _is_comparable(value: Any) -> bool:
 def _leaves(
     side: Callable, given: Arguments, keys: list[str]
 ) -> tuple[dict[str, Tensor], Arguments]:
-    """By name what can have a gradient, and copies of all arguments."""
+    """Returns the arguments and parameters that can have a gradient, by name, and copies of all
+    arguments.
+    """
     values = given.values() if isinstance(given, dict) else given
     by_name = dict(zip(keys, map(copied, values), strict=True))
     leaves = {key: x.requires_grad_() for key, x in by_name.items() if _can_have_gradient(x)}

@@ -1,8 +1,8 @@
-"""Known mistakes: what a mistaken reader's function returns, and the words for that mistake.
+"""Known mistakes of an exercise: the wrong answers they give, and the words that name them.
 
-An exercise lists its own in `lessons.mistakes`. While a block of `looking_for` runs, each check
-that fails computes what every listed mistake would give. If the reader's answers are exactly those,
-for each input, the message names the mistake. Used by `functions` and `values`.
+The mistakes are listed in `lessons.mistakes`. While a block of `looking_for` runs, a check that
+fails computes the answer that each listed mistake would give. If these are exactly the reader's
+answers, for every input so far, the message names the mistake. Used by `functions` and `values`.
 """
 
 import contextlib
@@ -19,9 +19,12 @@ class Mistake:
     of: str
     """The name of the reader's function, or the name that `check.equal` gives the value."""
     words: str
-    """What was done, as a sentence without its period: "the scores are not divided by √K"."""
+    """What the reader did, as a sentence without its period: "the scores are not divided by √K".
+
+    In the message it follows "You get exactly this result if".
+    """
     wrong: Callable[..., Any]
-    """Returns what a reader with this mistake gets, for the arguments of the reader's function."""
+    """Takes the arguments of the reader's function and returns the answer with this mistake."""
 
 
 Mistakes = Callable[[], Sequence[Mistake]]
@@ -31,7 +34,7 @@ _KNOWN: ContextVar[Mistakes] = ContextVar("known", default=tuple)
 
 @contextlib.contextmanager
 def looking_for(mistakes: Mistakes) -> Iterator[None]:
-    """While the block runs, checks that fail look for these mistakes.
+    """While the block runs, a check that fails looks for these mistakes.
 
     `mistakes` is called only after a failure.
     """
@@ -43,16 +46,17 @@ def looking_for(mistakes: Mistakes) -> Iterator[None]:
 
 
 def named(of: str, *, explains: Callable[[Callable[..., Any]], bool]) -> str | None:
-    """Returns the words of the known mistakes of a function that explain the answers, or None.
+    """Returns the words of those known mistakes that explain the answers of a function, or None.
 
-    `explains` is called with each `Mistake.wrong`. Several mistakes can give the same answers.
+    `of` names the function. `explains` is called with each `Mistake.wrong`. Several mistakes can
+    give the same answers.
     """
     found = [mistake.words for mistake in _KNOWN.get()()
              if mistake.of == of and explains(mistake.wrong)]
-    return "\n  or: ".join(found) or None
+    return "\n  or if ".join(found) or None
 
 
 def with_mistake(problem: str, words: str) -> str:
-    """Returns the message of a difference with its mistake in place of a likely cause."""
+    """Returns the message of a difference with the known mistake instead of a likely cause."""
     plain, _, _ = problem.partition("\n  likely cause: ")
-    return f"{plain}\n  exactly this comes out if: {words}"
+    return f"{plain}\n  you get exactly this result if {words}"

@@ -1,4 +1,4 @@
-"""Compares two whole models, of which it names the first module that diverges.
+"""Compares two whole models and names the first module whose output differs.
 
 Used in the chapters that build a model.
 """
@@ -22,7 +22,7 @@ MODEL_TIME_LIMIT_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """What entered or left a module in one call of it."""
+    """The inputs or outputs of one call of a module."""
 
     module: str
     kind: str
@@ -41,21 +41,21 @@ def compare(
 ) -> None:
     """Prints one line if two models give the same output for `ids`.
 
-    If they do not, the error names the first module that diverges.
+    If they do not, the error names the first module that differs.
 
-    Modules that hold parameters or buffers and have the same names are compared one by one, both
-    what enters and what leaves, in the order in which `reference` calls them. If the names differ,
-    the innermost modules of `reference` are taken in their order, and the error names the first one
-    whose output no later module of `mine` gives.
+    Modules with parameters or buffers are compared if their names are the same in both models:
+    first their inputs, then their outputs, in the order in which `reference` calls them. If the
+    names differ, the innermost modules of `reference` are taken in their order, and the error names
+    the first one whose output no later module of `mine` gives.
 
-    Models can only agree if they have the same weights. Raises CheckFailed if they differ, and what
-    `mine` itself raises, with a note that says in which module.
+    Models can only agree if they have the same weights. Raises CheckFailed if the outputs differ.
+    Errors of `mine` are raised again, with a note that says in which module.
     """
     __tracebackhide__ = True
     tolerance = checked_tolerance(rtol, atol)
     if not isinstance(mine, nn.Module):
-        raise CheckFailed("two models are to be compared, yours is "
-                          f"{describe(mine)}. A model is a torch.nn.Module")
+        raise CheckFailed("this check takes a model, which is a torch.nn.Module, but yours is "
+                          f"{describe(mine)}")
     expected: list[Event] = []
     with _recording(reference, expected):
         reference(ids)
@@ -77,15 +77,19 @@ def compare(
 
 
 def _holds_numbers(module: nn.Module) -> bool:
-    """A part without any, such as an activation, is seen in what enters the next."""
+    """Returns whether a module has parameters or buffers.
+
+    A module without any, such as an activation, needs no comparison: the next module's input shows
+    its output.
+    """
     return any(True for _ in module.parameters()) or any(True for _ in module.buffers())
 
 
 @contextlib.contextmanager
 def _recording(model: nn.Module, events: list[Event]):
-    """Appends everything that enters and leaves the modules of a model to `events`.
+    """Appends the inputs and outputs of all modules of a model to `events`.
 
-    An error says in which module it was raised.
+    An error gets a note that says in which module it was raised.
     """
     __tracebackhide__ = True
     inside: list[str] = []
@@ -133,7 +137,7 @@ def _first_by_name(
     mine: nn.Module, reference: nn.Module, found: list[Event], expected: list[Event],
     tolerance: Tolerance,
 ) -> str:
-    """Which module goes wrong first, and what is known about why."""
+    """Returns a message about the first module that differs, with the likely cause."""
     calls: dict[tuple[str, str], list[Event]] = {}
     for event in found:
         calls.setdefault((event.module, event.kind), []).append(event)
@@ -141,30 +145,30 @@ def _first_by_name(
     for event in expected:
         module, queue = event.module or "the model", calls.get((event.module, event.kind))
         if not queue:
-            return (f"{module} is not called in your model, or less "
-                    f"often. Everything before agrees, up to {agreed}.")
+            return (f"Your model does not call {module}, or calls it less often than it should. "
+                    f"Everything up to {agreed} agrees.")
         other = queue.pop(0)
         if event.kind == "input" and len(other.tensors) != len(event.tensors):
-            continue  # a module of one's own may take other arguments
+            continue  # a module that the reader wrote may take other arguments
         problem = _event_difference(other, event, tolerance)
         if problem is None:
             agreed = str(event)
             continue
         if event.kind == "input":
             parent = event.module.rpartition(".")[0] or "the model"
-            where = (f"What enters {module} differs first: the mistake is in the forward of "
-                     f"{parent}, before that call.")
+            where = (f"The first difference is in the input of {module}. So the mistake is in the "
+                     f"forward method of {parent}, before it calls {module}.")
         elif weights := _weight_difference(mine, reference, event.module, tolerance):
-            where = (f"{module} is the first module that diverges, "
-                     f"and its weights differ.\n{weights}")
+            where = (f"{module} is the first module that differs: its weights are not the same."
+                     f"\n{weights}")
         elif event.is_innermost:
-            where = (f"{module} is the first module that diverges: its "
-                     "input and weights agree, its output does not.")
+            where = (f"{module} is the first module that differs: its input and weights are right, "
+                     "but its output is not.")
         else:
-            where = (f"{module} is the first module that diverges: all that it calls agrees, so "
-                     "its own forward is wrong.")
-        return f"{where}\nEverything before agrees, up to {agreed}.\n{problem}"
-    raise AssertionError("the outputs of the models differ and no module does")
+            where = (f"{module} is the first module that differs. All modules that it calls are "
+                     "right, so the mistake is in its own forward method.")
+        return f"{where}\nEverything up to {agreed} agrees.\n{problem}"
+    raise AssertionError("the outputs of the models differ, but no module differs")
 
 
 def _weight_difference(
@@ -173,7 +177,7 @@ def _weight_difference(
     yours = dict(mine.get_submodule(module).named_parameters(recurse=False))
     for key, parameter in reference.get_submodule(module).named_parameters(recurse=False):
         if key not in yours:
-            return f"Yours has no parameter {key}."
+            return f"Your {module or 'model'} has no parameter {key}."
         if problem := difference(yours[key], parameter, name=f"{module}.{key}".lstrip("."),
                                  tolerance=tolerance):
             return problem
@@ -181,10 +185,9 @@ def _weight_difference(
 
 
 def _first_by_order(found: list[Event], expected: list[Event], tolerance: Tolerance) -> str:
-    """Returns a message that names the first innermost module without a matching output.
+    """Returns a message that names the first innermost module of the reference without a match.
 
-    The module is one of the reference; its output is not found, in order, among the outputs of the
-    reader's modules.
+    A match is a module of the reader's with the same output, after the matches before.
     """
     outputs = [event for event in found if event.kind == "output"]
     n_used, agreed = 0, "the ids"
@@ -194,9 +197,9 @@ def _first_by_order(found: list[Event], expected: list[Event], tolerance: Tolera
         match = next((i for i in range(n_used, len(outputs))
                       if not _event_difference(outputs[i], event, tolerance)), None)
         if match is None:
-            return (f"No module of yours has the output of {event.module}, shape "
-                    f"{tuple(event.tensors[0].shape)}, after {agreed}. (The names of modules "
-                    "differ, so they are matched by their outputs, in order.)")
+            return (f"After {agreed}, no module of yours returns the output of {event.module}, "
+                    f"which has the shape {tuple(event.tensors[0].shape)}. (Your modules have "
+                    "other names, so they are matched by their outputs, in order.)")
         n_used, agreed = (match + 1,
                           f"{event} ({outputs[match].module or 'the whole model'} in yours)")
-    return f"All innermost modules agree, up to {agreed}; the mistake comes after it."
+    return f"Everything up to {agreed} agrees, so the mistake comes after it."

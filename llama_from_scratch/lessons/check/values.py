@@ -1,7 +1,7 @@
 """Compares values with what they should be, or with what they were before an experiment.
 
-`equal` compares one value, `numbers` the numbers at the end of a chapter, and `changed` a value
-with its own past. Used in the exercises and proofs of every notebook.
+`equal` compares one value, `numbers` compares the numbers at the end of a chapter, and `changed`
+compares a value before and after a change. Used in the exercises and proofs of every notebook.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ def equal(
 ) -> None:
     """Prints one line if `mine` equals `expected`.
 
-    Each is a tensor, array, number, text, None, or a sequence or mapping of those.
+    Each is a tensor, array, number, text, None, or a sequence or mapping of these.
 
     `name` is used in the messages; a suffix such as in scores_BHTS names the axes. Equal means
     |mine - expected| <= atol + rtol |expected|, by default with `difference.TOLERANCES`. Raises
@@ -46,16 +46,15 @@ def equal(
 def numbers(rows: Mapping[str, tuple[float | int, float | int, float | int]]) -> None:
     """Prints a table of numbers that every reader should see.
 
-    A row is a name -> (what was computed, what is expected, the relative tolerance). The tolerance
-    is what another machine or version may change; 0 asks for equality. What was computed is shown
-    only where it is out of tolerance, so that the table is the same on every machine. Raises
-    CheckFailed, with the whole table, if a number is out of tolerance, and ValueError if there are
-    no rows.
+    `rows` maps a name to (computed number, expected number, relative tolerance). The tolerance
+    allows for another machine or version; 0 requires equality. A computed number is shown only if
+    it is out of tolerance, so that the table is the same on every machine. Raises CheckFailed, with
+    the whole table, if a number is out of tolerance, and ValueError if there are no rows.
     """
     __tracebackhide__ = True
     if not rows:
-        raise ValueError("a table of numbers has rows: name -> (computed, expected, tolerance); "
-                         "got none")
+        raise ValueError("a table of numbers needs rows; got none. Give it "
+                         "{name: (computed, expected, tolerance)}")
     width, wide = max(map(len, rows)), max(len(_number(row[1])) for row in rows.values())
     lines, n_wrong = [], 0
     for name, (mine, expected, rtol) in rows.items():
@@ -78,11 +77,11 @@ def changed(
 ) -> None:
     """Prints one line, with both values, if `mine` differs from `baseline`.
 
-    This is for an experiment whose outcome cannot be prescribed.
+    This is for an experiment whose result is not the same for every reader.
 
     Values and tolerances are as for `equal`. `is_lower`: whether a number must fall (True) or rise
-    (False) to pass. Raises CheckFailed if both are equal, of different kinds, or the number went
-    the other way.
+    (False) to pass. Raises CheckFailed if both values are equal, if their kinds differ, or if the
+    number changed in the other direction.
     """
     __tracebackhide__ = True
     mine, baseline = (x.item() if isinstance(x, Tensor) and x.ndim == 0 else x
@@ -91,19 +90,19 @@ def changed(
     problem = difference(mine, baseline, name=name, tolerance=checked_tolerance(rtol, atol))
     if problem is None:
         raise CheckFailed(f"{name} {has} not changed: {_brief(baseline)} before, {_brief(mine)} "
-                          "now. Was the change made where it takes effect, and was every cell run "
-                          "again that follows from it?")
+                          "now. Did you make the change where it takes effect, and run all cells "
+                          "that depend on it again?")
     if not same_kind(mine, baseline):
         raise CheckFailed(problem)
     if is_lower is not None:
         if not isinstance(mine, KINDS["number"]) or isinstance(mine, complex):
             raise ValueError("only a number can be lower or higher; got "
-                             f"{describe(mine)}. Leave is_lower out")
+                             f"{describe(mine)}. Leave `is_lower` out")
         if not (mine < baseline if is_lower else mine > baseline):
             asked, way = ("lower", "up") if is_lower else ("higher", "down")
             went = f"went {way}" if mine == mine else "is not a number"
-            raise CheckFailed(f"{name} {went}: {_brief(baseline)} before, {_brief(mine)} now; a "
-                              f"{asked} one is asked for")
+            raise CheckFailed(f"{name} {went}: {_brief(baseline)} before, {_brief(mine)} now. It "
+                              f"should be {asked}")
     print(f"✓ {name} {has} changed: {_brief(baseline)} → {_brief(mine)}")
 
 

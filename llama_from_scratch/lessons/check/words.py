@@ -1,6 +1,4 @@
-"""Names values in the messages of the checks.
-
-A name is a value in a few words, a number with its unit, or a singular or plural form.
+"""Words for the messages of the checks: short descriptions of values, numbers with units, plurals.
 """
 
 import re
@@ -15,7 +13,7 @@ PREPOSITION = re.compile(r" (?:of|for|at|in|on|to|by|with|without|after|before|f
 
 
 def describe(value: Any) -> str:
-    """One value in a few words: "a float32 tensor of shape (2, 3)"."""
+    """Returns a short description of a value: "a float32 tensor of shape (2, 3)"."""
     match value:
         case Tensor():
             return f"a {dtype_name(value)} tensor of shape {tuple(value.shape)}"
@@ -31,13 +29,13 @@ def describe(value: Any) -> str:
 
 
 def short(value: Any) -> str:
-    """The value as Python writes it, cut off after 80 letters."""
+    """Returns the value as Python writes it, cut off after 80 characters."""
     text = repr(value)
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def counted(n: int, unit: str) -> str:
-    """A number with its unit: "1 byte", "2,000 bytes"."""
+    """Returns a number with its unit: "1 byte", "2,000 bytes"."""
     return f"{n:,} {unit}{'' if n == 1 else 's'}"
 
 
@@ -51,7 +49,7 @@ def is_plural(name: str) -> bool:
 
 
 def name_of(function: Any) -> str:
-    """What a function or class calls itself."""
+    """Returns the name of a function, of a class, or of an object's class."""
     return getattr(function, "__name__", type(function).__name__)
 
 

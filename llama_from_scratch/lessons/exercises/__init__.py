@@ -1,10 +1,10 @@
-"""The exercises of the course: read from the notebooks, shown on demand, and ticked off.
+"""The exercises of the course: read from the notebooks, shown on demand, recorded when done.
 
-    reading      Exercise, and how the notebooks say what it is
-    passing      hint, solution, passed, progress_table: what a reader asks for
-    progress     which exercises are done: one small file in the repository's `runs/` folder
+    reading      Exercise, and how it is written in a notebook
+    passing      hint, solution, passed, progress_table: the functions that a reader calls
+    progress     what the reader has done, in a small file in the repository's `runs/` folder
 
-`authoring` makes the readers' copies and proves the solutions. Nothing here loads more than the
+`authoring` makes the readers' copies and tests the solutions. Nothing here loads more than the
 standard library.
 """
 

@@ -1,5 +1,4 @@
-"""What a reader asks of the exercises: hints, a solution, to tick one off, and how much is done.
-"""
+"""Hints, solutions and progress: the functions that a reader calls about exercises."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +14,7 @@ from llama_from_scratch.lessons.exercises.reading import (
 
 
 class Text(str):
-    """Markdown that a notebook shows as such."""
+    """Markdown that a notebook renders."""
 
     __slots__ = ()
 
@@ -32,8 +31,8 @@ def hint(name: str | float, *, number: int = 1, folder: Path = NOTEBOOKS) -> Tex
     `number` counts from 1, and later hints are stronger. Raises ValueError if there are fewer.
     """
     exercise = find(name, folder=folder)
-    hints = exercise.hints or ("there is none. Read the task again, then the section it comes "
-                               "from.",)
+    hints = exercise.hints or ("there is none. Read the task again, and then the section before "
+                               "it.",)
     if not 1 <= number <= len(hints):
         raise ValueError(f"{exercise.id} has {len(hints)} hint{'s' * (len(hints) != 1)}, counted "
                          f'from 1; got number={number}. exercises.solution("{exercise.id}") shows '
@@ -47,19 +46,19 @@ def hint(name: str | float, *, number: int = 1, folder: Path = NOTEBOOKS) -> Tex
 def solution(name: str | float, *, folder: Path = NOTEBOOKS) -> Text:
     """Returns one solution of an exercise, from the original notebook.
 
-    A cell that ends with this call shows it.
+    A cell that ends with this call shows the solution.
     """
     exercise = find(name, folder=folder)
     if exercise.cell is None:
-        return Text(f"**{exercise.id}** has no code to write: run "
-                    "it, and compare with what you predicted.")
+        return Text(f"**{exercise.id}** has no code to write. Do what it says, and compare the "
+                    "result with your prediction.")
     return Text(f"**One solution of {exercise.id}**\n\n```python\n{exercise.solution}\n```")
 
 
 def passed(name: str | float, *, file: Path | None = None, folder: Path = NOTEBOOKS) -> None:
     """Records that an exercise without code is done, and prints one line.
 
-    `file`: where to record, by default `runs/progress.json` in the repository. In a terminal,
+    `file`: where to record this, by default `runs/progress.json` in the repository. In a terminal,
     `llama progress --done 12.4` does the same.
     """
     exercise = find(name, folder=folder)
@@ -76,7 +75,7 @@ def passed(name: str | float, *, file: Path | None = None, folder: Path = NOTEBO
 
 
 def progress_table(*, file: Path | None = None, folder: Path = NOTEBOOKS) -> str:
-    """How much of each chapter is done, and the minutes left, as text."""
+    """Returns a text table: how much of each chapter is done, and the minutes left."""
     now = progress.load(progress.PROGRESS if file is None else file)
     rows = [(stem.replace("_", " "), found) for stem, found in chapters(folder).items()]
     width = max((len(title) for title, _ in rows), default=0)
@@ -93,7 +92,7 @@ def _bar(found: Sequence[Exercise], done: frozenset[str]) -> str:
 
 
 def left(found: Sequence[Exercise], done: frozenset[str]) -> str:
-    """The minutes of what is not done, in words."""
+    """Returns words for the minutes of the exercises that are not done."""
     minutes = sum(exercise.minutes or 0 for exercise in found if exercise.id not in done)
     if all(exercise.id in done for exercise in found):
         return "done"

@@ -1,10 +1,10 @@
-"""What this reader has done: one small JSON file in the repository's `runs/` folder.
+"""The reader's progress, in one small JSON file in the repository's `runs/` folder.
 
-It holds the exercises that are done, how often each was tried and what help was taken, the guesses
-before the answers, and the milestones that were reached. Two notebooks may finish an exercise at
-the same moment, so a change is read, made and written under a lock, and the file is replaced in one
-step. A file that cannot be read is kept under another name. Used by `exercises` and `learner`, in
-every notebook.
+The file holds the exercises that are done, how often each was tried, which help was taken, the
+guesses, and the milestones that were reached. Two notebooks may finish an exercise at the same
+moment. So each change reads and writes the file under a lock, and the file is replaced in one step.
+A file that cannot be read is kept under another name. Used by `exercises` and `learner`, in every
+notebook.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from llama_from_scratch.files import locked, replacing_file
 PROGRESS = Path(__file__).resolve().parents[3] / "runs" / "progress.json"
 FORMAT = 2
 _OLD_FORMAT = 1
-"""It held nothing but the exercises that were done."""
+"""It held only the exercises that were done."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class Progress:
 
     passed: frozenset[str] = frozenset()
     milestones: frozenset[str] = frozenset()
-    """The numbers of the chapters whose milestone was reached."""
+    """The numbers of the chapters whose milestones were reached."""
     tries: Mapping[str, int] = field(default_factory=dict)
     """Exercise -> how often it was checked with a wrong answer."""
     helped: Mapping[str, int] = field(default_factory=dict)
@@ -38,13 +38,13 @@ class Progress:
     guesses: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Question -> {"guess": ..., "answer": ..., "surprise": ...}, the last two once known."""
     note: str = field(default="", compare=False)
-    """What the reader should know, if the file was damaged."""
+    """A message for the reader if the file was damaged, else empty."""
 
 
 def load(file: Path) -> Progress:
-    """Returns the progress in a file, an empty one if there is no file.
+    """Returns the progress that a file holds, or an empty one if there is no file.
 
-    A damaged file is renamed, and the note gives its new name.
+    A damaged file is renamed, and `note` gives its new name.
     """
     try:
         return _parse(file.read_bytes())
@@ -56,17 +56,17 @@ def load(file: Path) -> Progress:
 
 
 def add(name: str, file: Path) -> Progress:
-    """Adds one exercise that is done and returns the progress that the file now holds.
+    """Adds one exercise that is done, and returns the progress that the file now holds.
 
-    Raises OSError if the disk refuses.
+    Raises OSError if the file cannot be written.
     """
     return change(lambda now: dataclasses.replace(now, passed=now.passed | {name}), file)
 
 
 def change(changed: Callable[[Progress], Progress], file: Path) -> Progress:
-    """Replaces what a file holds by `changed` of it and returns that.
+    """Replaces the progress in a file by `changed(progress)`, and returns the new progress.
 
-    Raises OSError if the disk refuses.
+    Raises OSError if the file cannot be written.
     """
     with locked(file):
         after = changed(_load_or_set_aside(file))
@@ -100,12 +100,16 @@ def _parse(data: bytes) -> Progress:
 
 
 def _refuse(data: bytes) -> None:
-    raise ValueError(f"a record of progress is a JSON object of format {FORMAT} with lists and "
-                     f"tables; got {data[:80]!r}")
+    raise ValueError(f"a record of progress must be a JSON object of format {FORMAT} with lists "
+                     f"and tables; got {data[:80]!r}")
 
 
 def _load_or_set_aside(file: Path) -> Progress:
-    """To be called under the lock: another process may have repaired the file since it was read."""
+    """Returns the progress in a file, which is renamed if it is damaged.
+
+    The caller holds the lock. It reads the file again, because another process may have repaired
+    it in the meantime.
+    """
     try:
         return _parse(file.read_bytes())
     except FileNotFoundError:
@@ -115,5 +119,5 @@ def _load_or_set_aside(file: Path) -> Progress:
         names = (file.with_name(f"{file.stem}.damaged-{i}{file.suffix}") for i in numbers)
         aside = next(path for path in names if not path.exists())
         os.rename(file, aside)
-        return Progress(note="The record of your progress could not be read. It is kept as "
-                             f"{aside.name}; a new one begins.")
+        return Progress(note="The record of your progress could not be read. The old file is kept "
+                             f"as {aside.name}, and a new record is started.")

@@ -1,7 +1,7 @@
 """The exercises of the course, read from the notebooks.
 
-One source holds an exercise: the markdown of its chapter says task, difficulty, minutes and hint,
-and the cell after it holds stub and solution together.
+An exercise is written in one place. A Markdown cell of its chapter gives the task, difficulty,
+minutes and hints, and the code cell after it holds the stub and the solution.
 
     **Exercise 1 (★, 5 min).** Undo RoPE: return the original queries. *Hint: what turns back?*
     **Exercise 2 (★★, 10 min, change and rerun).** In section 5, set ... and rerun. What changes?
@@ -16,8 +16,8 @@ from pathlib import Path
 
 NOTEBOOKS = Path(__file__).resolve().parents[3] / "notebooks"
 KINDS = ("change and rerun", "break it")
-FORM = ('an exercise opens with "**Exercise 1 (★★, 10 min).** task" and the like: a number counted '
-        f"from 1, one to three stars, minutes, and, where it is one, {' or '.join(KINDS)}")
+FORM = ('an exercise must open like "**Exercise 1 (★★, 10 min).** task": a number counted from 1, '
+        f"one to three stars, minutes, and for some kinds {' or '.join(KINDS)}")
 HEAD = re.compile(
     r"\*\*Exercise (?P<number>\d+) "
     r"\((?P<stars>★{1,3})(?:, (?P<minutes>\d+) min)?(?:, (?P<kind>[^)\d]+))?\)\.\*\*[ \t]*"
@@ -37,21 +37,21 @@ class Exercise:
     """One exercise of one chapter."""
 
     id: str
-    """The chapter's number and its own: "12.1"."""
+    """The numbers of the chapter and the exercise: "12.1"."""
     chapter: str
     """The notebook's name: "12_rope"."""
     task: str
     """Markdown, without the hints."""
     stars: int
     minutes: int | None
-    """None for some of those of a kind."""
+    """None for some exercises with a kind."""
     kind: str
-    """One of KINDS, or "" for what is written or thought out."""
+    """One of KINDS, or "" if the reader writes code or an answer."""
     hints: tuple[str, ...]
     cell: int | None = None
-    """Which cell of the notebook holds it, counted from 0; None if there is no code to write."""
+    """The number of its code cell, counted from 0; None if there is no code to write."""
     source: str = ""
-    """That cell, with the solution."""
+    """The source of that cell, with the solution."""
 
     @property
     def title(self) -> str:
@@ -61,24 +61,24 @@ class Exercise:
 
     @property
     def stub(self) -> str:
-        """What the reader gets: each solution replaced by a NotImplementedError with its task."""
+        """The reader's cell: each solution is replaced by a NotImplementedError with its task."""
         return SOLUTION.sub(_blank, self.source)
 
     @property
     def opening(self) -> str:
-        """The line that opens the block of its checks."""
+        """The line that opens the block with the exercise's checks."""
         return f'with attempt("{self.id}"):'
 
     @property
     def solution(self) -> str:
-        """The lines that the reader is to write."""
+        """The lines that the reader has to write."""
         blocks = [textwrap.dedent("\n".join(found[0].splitlines()[1:-1]))
                   for found in SOLUTION.finditer(self.source)]
         return "\n\n".join(blocks)
 
 
 def _blank(found: re.Match) -> str:
-    task = found["task"] or "your turn: write this part, then run the cell again"
+    task = found["task"] or "write this part, then run the cell again"
     return f"{found['indent']}raise NotImplementedError({json.dumps(task, ensure_ascii=False)})"
 
 
@@ -114,8 +114,8 @@ def cells_of(path: Path) -> list[dict]:
 def _exercise(head: re.Match, path: Path, *, number: int) -> Exercise:
     exercise_id = f"{path.stem.partition('_')[0]}.{head['number']}"
     if int(head["number"]) != number:
-        raise ValueError(f"{path.name}: exercises are counted from 1 "
-                         f"on; got {exercise_id} where {number} is due")
+        raise ValueError(f"{path.name}: exercises must be numbered from 1 without gaps; got "
+                         f"{exercise_id} instead of number {number}")
     kind = head["kind"] or ""
     if kind not in ("", *KINDS) or not (kind or head["minutes"]):
         raise ValueError(f"{path.name}: {FORM}; got {head[0][:80]!r}")
@@ -129,22 +129,22 @@ def _exercise(head: re.Match, path: Path, *, number: int) -> Exercise:
 def _refuse_stray(path: Path, position: int, cell: dict, owner: Exercise | None) -> None:
     place, source = f"{path.name}, cell {position + 1}", "".join(cell["source"])
     if "exercise" not in cell["metadata"].get("tags", []):
-        raise ValueError(f"{place}: a cell with a solution has the tag `exercise`; add it")
+        raise ValueError(f"{place}: a cell with a solution must have the tag `exercise`; add it")
     if not SOLUTION.search(source):
-        raise ValueError(f"{place}: a cell tagged `exercise` has a block from `### "
-                         "BEGIN SOLUTION: task` to `### END SOLUTION`; got none (a "
-                         "reader's copy has none any more: read the original)")
+        raise ValueError(f"{place}: a cell tagged `exercise` must have a block from `### BEGIN "
+                         "SOLUTION: task` to `### END SOLUTION`; got none. A reader's copy has no "
+                         "solutions: use the original notebook")
     if owner is None or owner.cell is not None:
         raise ValueError(f"{place}: {FORM}, each with one cell; got "
                          "a cell without such an opening before it")
 
 
 def chapters(folder: Path = NOTEBOOKS) -> dict[str, list[Exercise]]:
-    """The exercises of every notebook that has some, by its name."""
+    """Returns the exercises of every notebook that has any, by the notebook's name."""
     if not folder.is_dir():
-        raise ValueError("the exercises are in the notebooks of the course's "
-                         f"repository; there is no folder {folder}. Work in a clone "
-                         "of the repository installed with `pip install -e .`")
+        raise ValueError("the exercises are in the notebooks of the course's repository, but "
+                         f"there is no folder {folder}. Clone the repository and install the "
+                         "clone with `pip install -e .`")
     return {path.stem: found
             for path in sorted(folder.glob("*.ipynb")) if (found := read_exercises(path))}
 
@@ -152,7 +152,7 @@ def chapters(folder: Path = NOTEBOOKS) -> dict[str, list[Exercise]]:
 def find(name: str | float, *, folder: Path = NOTEBOOKS) -> Exercise:
     """Returns the exercise with a number such as "12.1".
 
-    Raises ValueError, with the numbers that exist, if it is unknown.
+    Raises ValueError, with the numbers that exist, if there is no such exercise.
     """
     number = name.partition(".")[0] if isinstance(name, str) else None
     paths = sorted(folder.glob(f"{number}_*.ipynb")) if number and number.isdigit() else []
@@ -162,6 +162,6 @@ def find(name: str | float, *, folder: Path = NOTEBOOKS) -> Exercise:
             return exercise
     ids = ", ".join([exercise.id for exercise in there]
                     or [stem.partition("_")[0] for stem in chapters(folder)])
-    what = f"chapter {number} has the exercises" if there else "there are exercises in the chapters"
-    raise ValueError('an exercise is named by chapter and number, such as "12.1" with its quotes; '
-                     f"got {name!r}, and {what} {ids}")
+    what = f"Chapter {number} has the exercises" if there else "There are exercises in the chapters"
+    raise ValueError('an exercise is named by its chapter and number, such as "12.1" with the '
+                     f"quotes; got {name!r}. {what} {ids}")

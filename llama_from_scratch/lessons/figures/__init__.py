@@ -1,23 +1,24 @@
-"""Still pictures, all with one look.
+"""Still pictures, all in the same style.
 
     look         colors, sizes and fonts; a figure as a PNG
     matrices     grid, grids: heat maps with named axes
     boxes        tokens: a text cut into tokens
     losses       plot_losses: the curves of training runs
-    measured     draw: what the kernels took on real GPUs
+    measured     draw: times of the kernels on real GPUs
     flow         Drawing: how data flows, in boxes and arrows
-    measuring    the shapes that a run of a real module has
+    measuring    shapes_of: the shapes in a run of a real module
 
-The drawings, each made from real objects, with the chapter that it is for. Every function returns
-a figure whose label is one sentence of what to see; its docstring has an example of the call.
+The drawings are listed below by chapter. Each is made from real objects. Every function returns a
+figure whose label says in one or two sentences what to see; its docstring has an example of the
+call.
 
     10  tokenizing.text_to_ids             a text's pieces, bytes, tokens and ids, below each other
         tokenizing.merge_tree              one word's merges as a tree, in their order
-    11  norms.rms_norm                     square, mean, root, divide, weigh, with shapes
-        norms.in_model                     where norms are, and the sizes that they receive
+    11  norms.rms_norm                     square, mean, root, division and weight, with shapes
+        norms.in_model                     where the norms are, and the sizes of their inputs
     12  rotation.pairs                     pairs of channels as hands, at near and far positions
         rotation.in_layer                  q and k are turned before the cache, v is not
-    13  architecture.attention             from x over q, k, v and heads to wo
+    13  architecture.attention             from x through q, k, v and the heads to wo
         heads.groups                       which key/value head each query head reads
         cache.grows                        what is new and what is kept in three steps (also 16)
     14  architecture.feed_forward          SwiGLU with shapes
@@ -26,18 +27,18 @@ a figure whose label is one sentence of what to see; its docstring has an exampl
         architecture.model                 the residual stream as a road
         generations.parts                  what changed in each part from model to model
     16  writing.loop                       ids, logits, filters, draw, append, stop
-        writing.prefill_and_decode         tokens fed in each pass over the weights
+        writing.prefill_and_decode         the tokens that each pass over the weights reads
     17  learning.training_step             one step with its real numbers
-        packing.windows                    documents, windows, targets one later
+        packing.windows                    documents in windows, with targets one token later
         rates.schedule                     the learning rate of every step
     18  stored.parameters                  one parameter's name in each format
         stored.file_bytes                  the layout of a safetensors file
     19  turns.one_list                     a chat's turns as one list of ids
-        turns.round_trip                   who does what from message to message
+        turns.round_trip                   the steps from one message to the next
         dialogs.turns                      any list of ids, colored by who speaks
         dialogs.tool_loop                  prompts, calls and results, from top to bottom
     30  machine.threads                    blocks, warps, lanes, and the numbers that they hold
-        machine.memory                     where numbers can be, how much room, how fast
+        machine.memory                     the memories of a GPU, their sizes and speeds
     31  rungs.owners                       which thread reads which number (also 30, 32, 36)
         rungs.first_access                 what a warp reads at once, rung by rung (also 30, 32, 36)
         moving.plain_and_fused             bytes of plain operations and of a kernel (also 32, 36)

@@ -17,9 +17,9 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
 
 def text_to_vectors(model: Llama, tokenizer: Tokenizer, *, text: str) -> Figure:
-    """Text -> pieces -> ids -> rows of the embedding, for a short text.
+    """Draws how a short text becomes pieces, ids and rows of the embedding.
 
-    Of each row the first 12 numbers are drawn as colors.
+    The first 12 numbers of each row are drawn as colors.
 
     Example: `architecture.text_to_vectors(model, tokenizer, text="Once upon a time")`
     """
@@ -50,12 +50,12 @@ def text_to_vectors(model: Llama, tokenizer: Tokenizer, *, text: str) -> Figure:
         drawing.note(words, (0.1, y))
     drawing.note(f"T × D = {len(ids)} × {config.dim:,}", (0.1, 4.45))
     return drawing.figure(
-        f"The text becomes {len(ids)} pieces, each piece one id, and each id one row of "
-        f"{config.dim:,} numbers of the embedding: the colors are its first 12.")
+        f"The text becomes {len(ids)} pieces. Each piece has one id, and each id has one row of "
+        f"{config.dim:,} numbers in the embedding. The colors show the first 12 numbers.")
 
 
 def attention(model: Llama, *, n_tokens: int = 6) -> Figure:
-    """The first layer's attention: from x over q, k, v and heads to wo, with groups and cache.
+    """Draws the first layer's attention, from x through q, k, v, heads and cache to wo.
 
     Example: `architecture.attention(model)`
     """
@@ -102,18 +102,18 @@ def attention(model: Llama, *, n_tokens: int = 6) -> Figure:
     end = drawing.tensor("out", (4.15, 4.3), shape=axes("BTD", seen["wo out"][0]))
     drawing.arrow(out, end)
     return drawing.figure(
-        f"One x goes three ways. Queries have {config.n_heads} heads, keys and values "
-        f"{config.n_kv_heads}; only keys and values go into the cache, and v is not turned.")
+        f"x is used three times. Queries have {config.n_heads} heads; keys and values have "
+        f"{config.n_kv_heads}. Only keys and values go into the cache, and v is not turned.")
 
 
 def feed_forward(part: FeedForward, *, n_tokens: int = 6) -> Figure:
-    """SwiGLU: two ways that are as wide, one of which decides how much of the other passes.
+    """Draws SwiGLU: two paths of the same width, one of which is the gate of the other.
 
     Example: `architecture.feed_forward(model.layers[0].feed_forward)`
     """
     with shapes_of(part) as seen, torch.no_grad():
         part(torch.zeros(1, n_tokens, part.w_gate.in_features))
-    drawing = Drawing("SwiGLU: one copy opens a gate for the other")
+    drawing = Drawing("SwiGLU: one path is the gate of the other")
     x = drawing.tensor("x", (0.65, 1.2), shape=axes("BTD", seen["w_gate in"][0]))
     gate = drawing.step("w_gate", (2.15, 0.5), does="weights", detail=_matrix(part.w_gate))
     up = drawing.step("w_up", (2.15, 1.9), does="weights", detail=_matrix(part.w_up))
@@ -131,12 +131,12 @@ def feed_forward(part: FeedForward, *, n_tokens: int = 6) -> Figure:
     end = drawing.tensor("out", (8.3, 1.2), shape=axes("BTD", seen["w_down out"][0]))
     drawing.arrow(down, end)
     return drawing.figure(
-        "One copy of x opens a gate, number by number, for the other; the width grows from "
-        f"{part.w_gate.in_features:,} to {part.w_gate.out_features:,} and returns.")
+        "The upper path decides, number by number, how much of the lower path passes. The width "
+        f"grows from {part.w_gate.in_features:,} to {part.w_gate.out_features:,} and shrinks back.")
 
 
 def model(llama: Llama, *, n_tokens: int = 6) -> Figure:
-    """The whole model, and one of its blocks: the residual stream is a road that parts add to.
+    """Draws the whole model and one of its blocks: the residual stream is a road that parts add to.
 
     Example: `architecture.model(model)`
     """
@@ -154,7 +154,7 @@ def model(llama: Llama, *, n_tokens: int = 6) -> Figure:
     drawing.arrow(embed, add_1, color=ORANGE)
     drawing.arrow(add_1, add_2, color=ORANGE)
     parts = []
-    for left, plus, title, detail in ((3.15, add_1, "Attention", "among tokens"),
+    for left, plus, title, detail in ((3.15, add_1, "Attention", "between tokens"),
                                       (5.25, add_2, "FeedForward", "in each token")):
         norm = drawing.step("RMSNorm", (left, 2.2))
         part = drawing.step(title, (left, 1.3), does="weights", detail=detail)
@@ -168,10 +168,10 @@ def model(llama: Llama, *, n_tokens: int = 6) -> Figure:
     logits = drawing.tensor("logits", (7.85, 1.85), shape=axes("BTV", seen["output out"][0]))
     drawing.arrow(last, logits)
     sizes = " × ".join(f"{size:,}" for size in stream.values())
-    drawing.note(f"the residual stream, {' '.join(stream)} = {sizes} all along", (2.5, y + 0.45))
+    drawing.note(f"the residual stream is {' '.join(stream)} = {sizes} everywhere", (2.5, y + 0.45))
     return drawing.figure(
         f"The orange road has the same shape from the first of {config.n_layers} blocks to the "
-        "last: attention and feed-forward read from it through a norm and add to it.")
+        "last. Attention and feed-forward read from it through a norm and add to it.")
 
 
 def _matrix(linear: nn.Linear) -> str:

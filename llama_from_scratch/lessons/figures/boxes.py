@@ -1,4 +1,4 @@
-"""A text cut into tokens, each in a box of its own colour."""
+"""Draws a text cut into tokens, each in a colored box."""
 
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,9 +21,9 @@ _PAD, _GAP, _TITLE, _BOX, _PITCH, _PITCH_WITH_IDS = 0.08, 0.035, 0.36, 0.27, 0.3
 
 
 class Box(NamedTuple):
-    """Holds where one token is in a picture, in inches from its top left.
+    """The place of one token in a picture, in inches from the top left, and its words.
 
-    It also holds what is written in the box, and below it.
+    `label` is written in the box, and `number` below it.
     """
 
     label: str
@@ -36,11 +36,11 @@ class Box(NamedTuple):
 def tokens(
     pieces: Sequence[bytes], *, title: str, ids: Sequence[int] | None = None, columns: int = 64
 ) -> Figure:
-    """A text cut into tokens, in lines of about `columns` letters, with `ids` below.
+    """Draws a text cut into tokens, in lines of about `columns` letters, with `ids` below.
 
-    A token has the same colour wherever it appears; a single byte is grey. A blank is drawn as a
-    dot. Bytes that are no whole character, or one that the font lacks, are written in hexadecimal.
-    A token longer than a line is cut short with "…".
+    A token has the same color wherever it appears; a single byte is gray. A space is drawn as a
+    dot. Bytes are written in hexadecimal if they are no whole character or the font lacks it. A
+    token longer than a line ends with "…".
     """
     boxes = token_boxes(pieces, ids=ids, columns=columns)
     width = max(8, _PAD + max((box.left + box.width for box in boxes), default=0))
@@ -55,8 +55,8 @@ def tokens(
                for box in boxes]
     tints = [_tint(piece) for piece in pieces]
     ax.add_collection(PolyCollection(corners, facecolors=tints, linewidth=0), autolim=False)
-    # One path for all letters: matplotlib takes 2 ms for each text of its own, which is too slow
-    # for a page of tokens.
+    # One path for all letters, because matplotlib takes 2 ms for each separate text, which is too
+    # slow for a page of tokens.
     glyphs: dict[str, TextPath] = {}
     for lines, size, below, colour in (
             ([box.label for box in boxes], LABEL_PT, 0.68 * _BOX, "black"),
@@ -65,7 +65,7 @@ def tokens(
             words, middle=box.left + box.width / 2, baseline=box.top + below, size=size,
             glyphs=glyphs)]
         if written:
-            # add_artist, which measures nothing
+            # add_artist is fast because it measures nothing
             ax.add_artist(PathPatch(Path.make_compound_path(*written), color=colour, linewidth=0))
     return fig
 
@@ -75,7 +75,7 @@ def token_boxes(
 ) -> list[Box]:
     """Returns where `tokens` puts each piece.
 
-    Pieces go left to right, and on to the next line where `columns` letters are full.
+    Pieces are placed from left to right. A new line starts after `columns` letters.
     """
     labels = [label if len(label) < columns else label[: columns - 2] + "…"
               for label in map(letters, pieces)]
@@ -92,7 +92,7 @@ def token_boxes(
 
 
 def _tint(piece: bytes) -> str:
-    """By the token itself and not by its place, so that a colour stays while other tokens merge."""
+    """Returns a color that depends only on the token, so that it stays while other tokens merge."""
     return TINTS[zlib.crc32(piece) % len(TINTS)] if len(piece) > 1 else "0.9"
 
 
@@ -101,7 +101,7 @@ def _written(
 ) -> Iterator[Path]:
     """Returns the outlines of `words` around `middle`, in inches.
 
-    `glyphs` is filled with each letter at a size of one.
+    New letters are added to `glyphs`, at a size of one.
     """
     start = middle - len(words) * _ADVANCE * size / 144
     for place, letter in enumerate(words):

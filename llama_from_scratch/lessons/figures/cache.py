@@ -1,4 +1,4 @@
-"""A drawing of the KV cache over three steps of writing: what is new, and what is kept.
+"""Draws the KV cache over three steps of writing: what is new, and what is kept.
 
 Notebooks 13 and 16.
 """
@@ -17,16 +17,16 @@ _MAX_TOKENS = 12
 
 
 def grows(model: Llama, tokenizer: Tokenizer, *, prompt: str, n_steps: int = 3) -> Figure:
-    """The prompt, then one token at a time: queries, and the rows of the cache, after each step.
+    """Draws the queries and the rows of the cache after the prompt and after each new token.
 
-    The model really writes, greedily. Raises ValueError if the tokens do not fit on a page.
+    The model really writes the tokens, greedily. Raises ValueError if they do not fit on a page.
 
     Example: `cache.grows(model, tokenizer, prompt="Once upon a")`
     """
     ids = tokenizer.encode(prompt)
     if not 0 < len(ids) <= _MAX_TOKENS + 1 - n_steps:
-        raise ValueError(f"this drawing has room for {_MAX_TOKENS + 1 - n_steps} tokens of a "
-                         f"prompt and at least 1; got {len(ids)}. Change the prompt")
+        raise ValueError(f"this drawing needs a prompt of 1 to {_MAX_TOKENS + 1 - n_steps} tokens; "
+                         f"got {len(ids)}. Change the prompt")
     kept = model.new_cache(batch_size=1, max_seq_len=len(ids) + n_steps)
     drawing = Drawing("The KV cache grows by what is new; queries are used once")
     new, n_fed, y = ids, 0, 0.0
@@ -57,4 +57,4 @@ def grows(model: Llama, tokenizer: Tokenizer, *, prompt: str, n_steps: int = 3) 
                 (2.0, y - 0.2))
     return drawing.figure(
         f"The prompt puts {len(ids)} rows into the cache at once. Each later step has one query "
-        "and adds one key and one value; everything blue is read again and not computed again.")
+        "and adds one key and one value. Blue boxes are read again, but not computed again.")

@@ -1,8 +1,8 @@
 """Drawings of how data flows: tensors with the letters and sizes of their shape, steps, arrows.
 
-A drawing is made in code, from the real objects where it can be, so that it cannot go stale.
-Distances are in inches. A drawing is at most 9 inches wide, so that its type is readable in a
-window of 900 pixels.
+A drawing is made by code, if possible from the real objects, so that it stays true. Distances are
+in inches. A drawing is at most 9 inches wide, so that its text is readable in a window of 900
+pixels.
 """
 
 import dataclasses
@@ -24,14 +24,14 @@ MAX_WIDTH = 9.0
 TITLE_PT, NAME_PT, SMALL_PT = 13, 12, 10
 STEPS = {"weights": TINTS[1], "plain": "#ECECEC", "choice": TINTS[2], "memory": TINTS[4],
          "focus": TINTS[0]}
-"""The ground of a step: it has weights, has none, chooses, keeps something for later, or is the one
-that the drawing is about."""
+"""The background color of a step. In order: it has weights, it has none, it chooses, it keeps
+something for later, or it is what the drawing is about."""
 _LINE, _PAD, _GAP, _TITLE = 0.19, 0.1, 0.06, 0.42
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Node:
-    """A thing in a drawing: its center, its size, and what is written in it, line by line."""
+    """A thing in a drawing: its center, its size, and its lines of text."""
 
     x: float
     y: float
@@ -65,9 +65,9 @@ class Node:
 
 
 class Arrow(NamedTuple):
-    """A line through points, with words at its last stretch.
+    """A line through points, with words next to its last segment.
 
-    `is_left`: the words are left of an upright stretch, otherwise right of it.
+    `is_left`: the words are to the left of a vertical segment, otherwise to the right.
     """
 
     points: tuple[tuple[float, float], ...]
@@ -87,9 +87,9 @@ class Note(NamedTuple):
 
 
 class Drawing:
-    """A drawing that grows: tensors, steps and signs at places, and arrows between them.
+    """A drawing, made step by step: tensors, steps and signs, and arrows between them.
 
-    Places are (x, y) of the center, in inches from the top left. `figure` draws it.
+    A place is the (x, y) of a center, in inches from the top left. `figure` draws everything.
     """
 
     def __init__(self, title: str) -> None:
@@ -103,10 +103,10 @@ class Drawing:
         self, name: str, at: tuple[float, float], *, shape: Mapping[str, int] | None = None,
         copies: int = 1,
     ) -> Node:
-        """A tensor: its name, the letters of its axes and their sizes.
+        """Adds a tensor: its name, the letters of its axes and their sizes.
 
-        `shape`: axis letter -> size, in order, with letters of `shapes.LEGEND`. `copies` are drawn
-        behind each other, such as one for each head.
+        `shape`: axis letter -> size, in order, with letters of `shapes.LEGEND`. `copies`: how many
+        are drawn behind each other, such as one for each head.
         """
         lines = (name,) if shape is None else (
             name, " ".join(shape), " × ".join(f"{size:,}" for size in shape.values()))
@@ -116,19 +116,20 @@ class Drawing:
         self, name: str, at: tuple[float, float], *, detail: str = "", does: str = "plain",
         width: float = 0.0,
     ) -> Node:
-        """Something that is computed; `does` is a key of STEPS, and `detail` a smaller line."""
+        """Adds a step of the computation; `does` is a key of STEPS, and `detail` is a smaller line.
+        """
         lines = (name, *detail.splitlines()) if detail else (name,)
         return self._put(at, lines, kind=does, width=width)
 
     def vector(self, values: Sequence[float], at: tuple[float, float]) -> Node:
-        """A column of numbers as colors, blue below zero and orange above it."""
+        """Adds a column of numbers as colors, blue below zero and red above it."""
         node = Node(x=at[0], y=at[1], width=0.3, height=0.11 * len(values), kind="vector",
                     lines=tuple(map(str, values)))
         self.nodes.append(node)
         return node
 
     def clock(self, angle: float, at: tuple[float, float]) -> Node:
-        """A circle with a hand, turned by an angle in radians, counterclockwise from the right."""
+        """Adds a circle with a hand at an angle in radians, counterclockwise from the right."""
         node = Node(x=at[0], y=at[1], width=0.46, height=0.46, lines=(f"{angle}",), kind="clock")
         self.nodes.append(node)
         return node
@@ -137,9 +138,9 @@ class Drawing:
         self, text: str, at: tuple[float, float], *, color: str = "white", width: float = 0.0,
         height: float = 0.28, has_edge: bool = True,
     ) -> Node:
-        """A small box with a ground of any color, such as one id, one thread or one row.
+        """Adds a small box of any color, such as one id, one thread or one row.
 
-        `width` is at least that of its longest line.
+        The box is at least as wide as its longest line.
         """
         lines = tuple(text.split("\n"))
         widest = max(_width(line, SMALL_PT) for line in lines)
@@ -150,7 +151,7 @@ class Drawing:
         return node
 
     def key(self, colors: Mapping[str, str], at: tuple[float, float]) -> None:
-        """What colors mean, in a line from `at` on: words -> color."""
+        """Adds a line that explains colors (words -> color), starting at `at`."""
         x, y = at
         for words, color in colors.items():
             self.cell("", (x + 0.12, y), color=color, width=0.24, height=0.17)
@@ -158,7 +159,7 @@ class Drawing:
             x += 0.32 + _width(words, SMALL_PT) + 0.3
 
     def sign(self, sign: str, at: tuple[float, float]) -> Node:
-        """An operation of two: a circle with "+" or "×"."""
+        """Adds an operation on two inputs: a circle with "+" or "×"."""
         node = Node(x=at[0], y=at[1], width=0.32, height=0.32, lines=(sign,), kind="sign")
         self.nodes.append(node)
         return node
@@ -167,10 +168,10 @@ class Drawing:
         self, *places: Node | tuple[float, float], label: str = "", color: str = BLACK,
         has_head: bool = True, is_left: bool = False,
     ) -> None:
-        """A line through places, with a head at its end; between two nodes from edge to edge.
+        """Adds a line through places, with a head at its end.
 
-        A node that comes first or last is left or entered on the side that faces the next place.
-        `is_left`: the label is left of an upright line.
+        If the first or last place is a node, the line starts or ends at the edge that faces the
+        next place. `is_left`: the label is to the left of a vertical line.
         """
         points = [(p.x, p.y) if isinstance(p, Node) else p for p in places]
         first, last = places[0], places[-1]
@@ -181,24 +182,24 @@ class Drawing:
         self.arrows.append(Arrow(tuple(points), label, color, has_head, is_left))
 
     def frame(self, name: str, nodes: Sequence[Node]) -> None:
-        """A dashed frame around nodes, with a name at its top left."""
+        """Adds a dashed frame around nodes, with a name at its top left."""
         self.frames.append((name, tuple(nodes)))
 
     def note(self, text: str, at: tuple[float, float], *, align: str = "left") -> None:
-        """Words outside the nodes. `at`: their left edge, or their `align`, "center" or "right"."""
+        """Adds words outside the nodes. `at` is their left edge, center or right edge (`align`)."""
         self.notes.append(Note(text, *at, align))
 
     def figure(self, see: str) -> Figure:
-        """The drawing, with one sentence of what to see in it as its label.
+        """Returns the drawing; its label is `see`, which says what to see in it.
 
-        Its ground is white also where `look.style` was not called, so that it reads the same on a
-        dark page. Raises ValueError if it is wider than a page.
+        The background is always white, so that the drawing looks the same on a dark page. Raises
+        ValueError if it is wider than a page.
         """
         left, top, right, bottom = self._extent()
         width, height = right - left, bottom - top + _TITLE
         if width > MAX_WIDTH:
-            raise ValueError(f"a drawing is at most {MAX_WIDTH} inches wide, so that it can be "
-                             f"read; this one is {width:.1f}. Put some of it on another line")
+            raise ValueError(f"a drawing must be at most {MAX_WIDTH} inches wide to be readable; "
+                             f"this one is {width:.1f}. Move a part of it to another line")
         width = max(width, _width(self.title, TITLE_PT, is_bold=True) + 4 * _PAD)
         fig = plt.figure(figsize=(width, height), layout="none", facecolor="white")
         fig.set_label(see)
@@ -247,7 +248,7 @@ def _around_note(note: Note) -> tuple[float, float, float, float]:
 
 
 def _width(text: str, size: int, *, is_bold: bool = False) -> float:
-    """How wide a line is, in inches."""
+    """Returns the width of a line, in inches."""
     if not text.strip():
         return 0.0
     font = FontProperties(family="DejaVu Sans", weight="bold" if is_bold else "normal")
@@ -255,7 +256,7 @@ def _width(text: str, size: int, *, is_bold: bool = False) -> float:
 
 
 def _edge(node: Node, towards: tuple[float, float]) -> tuple[float, float]:
-    """Where the line from the center of a node to a place leaves it."""
+    """Returns the point where the line from a node's center to a place crosses the node's edge."""
     dx, dy = towards[0] - node.x, towards[1] - node.y
     if node.kind == "sign":
         length = math.hypot(dx, dy) or 1.0
@@ -270,7 +271,7 @@ def _edge(node: Node, towards: tuple[float, float]) -> tuple[float, float]:
 
 
 def _pile(node: Node) -> float:
-    """How far the copies behind a tensor reach beyond it."""
+    """Returns how far the copies behind a tensor stick out, in inches."""
     n_copies = node.kind.partition(" ")[2] if node.kind.startswith("tensor") else ""
     return _GAP * (min(int(n_copies or 1), 4) - 1)
 

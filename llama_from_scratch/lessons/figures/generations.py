@@ -1,4 +1,4 @@
-"""A drawing of what changed in each part of a Llama from generation to generation.
+"""Draws what changed in each part of a Llama from generation to generation.
 
 Notebook 15.
 """
@@ -31,13 +31,14 @@ PARTS: Mapping[str, Callable[[LlamaConfig], str]] = MappingProxyType({
     "head": lambda c: "the embedding" if c.is_tied else "its own",
     "context": lambda c: f"{c.max_seq_len:,}",
 })
-"""What a config says of each part, in words."""
+"""Part of the model -> the function that describes it, given a config."""
 
 
 def parts(names: Sequence[str] = NAMES) -> Figure:
-    """A row for each part and a column for each model; what differs from its left is colored.
+    """Draws a row for each part and a column for each model.
 
-    `names`: published models, oldest first; at most 5 have room.
+    An entry that differs from the one to its left is colored. `names`: up to 5 published models,
+    oldest first.
 
     Example: `generations.parts()`
     """
@@ -59,5 +60,5 @@ def parts(names: Sequence[str] = NAMES) -> Figure:
         y += height + 0.08
     drawing.key({"differs from the model to its left": TINTS[1]}, (1.3, y + 0.1))
     return drawing.figure(
-        f"In {len(names) - 1} steps {n_changed} entries change and no part is new: a generation is "
-        "a row of numbers.")
+        f"In {len(names) - 1} steps {n_changed} entries change, but no part is new. Only the "
+        "numbers differ between generations.")

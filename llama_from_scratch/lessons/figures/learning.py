@@ -1,4 +1,4 @@
-"""A drawing of one training step, with the numbers of a step that was really taken.
+"""Draws one training step, with the numbers of a real step.
 
 Notebook 17.
 """
@@ -17,7 +17,7 @@ from llama_from_scratch.train.records import TrainConfig
 
 
 def training_step(model: Llama, data: Packed, config: TrainConfig) -> Figure:
-    """From text to changed weights: the first step of `config`, taken by a copy of the model.
+    """Draws the first step of `config`, from text to changed weights; a copy of the model takes it.
 
     Example: `learning.training_step(model, data, config)`
     """
@@ -54,10 +54,10 @@ def training_step(model: Llama, data: Packed, config: TrainConfig) -> Figure:
                          detail=f"learning rate {step.lr:.1e}\nkeeps averages")
     drawing.arrow(clip, adamw, color=RED)
     drawing.arrow(adamw, (adamw.x, -0.15), (llama.x, -0.15), llama, color=RED)
-    drawing.note(f"every weight moves, by {change:.1e} on average", (3.6, -0.3))
+    drawing.note(f"the weights change by {change:.1e} on average", (3.6, -0.3))
     return drawing.figure(
-        f"The targets are the inputs, one token later. The red way back changes every weight by "
-        f"{change:.1e} on average, at a loss of {step.loss:.2f}.")
+        f"The targets are the inputs, one token later. The loss is {step.loss:.2f}. The red "
+        f"arrows lead back to the weights, which change by {change:.1e} on average.")
 
 
 def _stop_after_one(step: object) -> None:

@@ -1,10 +1,10 @@
-"""Gives every picture of the course one look.
+"""Gives every picture of the course the same style.
 
-Type is large, axes have units, and color-blind readers can tell the colors apart.
+Letters are large, axes have units, and color-blind readers can distinguish the colors.
 
-The ground is white, so that a figure reads the same in a light and in a dark notebook. The palette
-is from Okabe and Ito (2008), in an order in which brightness differs from one color to the next;
-heat maps use viridis, and signed ones a blue-orange map.
+The background is white, so that a figure looks the same in a light and in a dark notebook. The
+palette is from Okabe and Ito (2008), ordered so that neighboring colors differ in brightness. Heat
+maps use viridis, or a map from blue to red for signed numbers.
 """
 
 import io
@@ -28,9 +28,9 @@ SIGNED = LinearSegmentedColormap.from_list("signed", (BLUE, "#FFFFFF", RED))
 
 
 def style() -> None:
-    """Sets the look of plots and of printed tensors for this kernel.
+    """Sets the style of plots and of printed tensors for this kernel.
 
-    Every notebook calls it once, at its top.
+    Every notebook calls it once, through `begin`.
     """
     plt.rcParams.update({
         "figure.figsize": (7, 3.6), "figure.dpi": 100, "figure.facecolor": "white",
@@ -45,7 +45,7 @@ def style() -> None:
 
 
 def hatch_hidden(ax: Axes) -> None:
-    """Hatches what an image leaves out, so that hidden cells do not look like small numbers.
+    """Hatches the hidden cells of an image, so that they do not look like small numbers.
 
     The image's color for masked values must be clear: `cmap.with_extremes(bad=CLEAR)`.
     """
@@ -53,10 +53,10 @@ def hatch_hidden(ax: Axes) -> None:
 
 
 def png(figure: Figure) -> bytes:
-    """The picture as a PNG file, without the date and the program's version, and the figure closed.
+    """Returns the bytes of a PNG file without date and program version, and closes the figure.
 
-    It is drawn once: `savefig` would draw it twice to arrange its parts, which a control that moves
-    has no time for.
+    It draws the figure once. `savefig` would draw it twice to arrange its parts, and a control that
+    moves has no time for that.
     """
     canvas, buffer = FigureCanvasAgg(figure), io.BytesIO()
     canvas.draw()

@@ -1,4 +1,4 @@
-"""The still picture of finished training runs: loss against tokens read."""
+"""Draws finished training runs: loss against tokens read."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -13,10 +13,10 @@ from llama_from_scratch.train import History
 def plot_losses(runs: Mapping[str, History], *, title: str = "Loss while training") -> Figure:
     """Draws the loss against tokens read, in one color per run.
 
-    Thin lines are for each step, thick lines for their running mean, and dots for validation.
+    A thin line shows each step, a thick line the running mean, and dots the validation loss.
     """
     fig, ax = plt.subplots()
-    # strict=False: the colors begin again where there are more runs.
+    # strict=False: the colors repeat if there are more runs than colors.
     for (name, history), colour in zip(runs.items(), itertools.cycle(COLOURS), strict=False):
         tokens = history.n_tokens
         ax.plot(tokens, history.losses, color=colour, alpha=0.3, linewidth=1)
@@ -34,7 +34,7 @@ def plot_losses(runs: Mapping[str, History], *, title: str = "Loss while trainin
 
 
 def running_mean(values: Sequence[float], *, decay: float = 0.9) -> list[float]:
-    """Returns an average in which each earlier value counts `decay` times the next.
+    """Returns running means, in which each value has `decay` times the weight of the next value.
 
     For example, [1, 0] -> [1.0, 0.47] with decay 0.9.
     """

@@ -1,4 +1,4 @@
-"""Drawings of the CUDA machine: who holds which number in a launch, and where numbers can be.
+"""Drawings of the CUDA machine: which thread holds which number, and the memories of a GPU.
 
 Notebook 30.
 """
@@ -16,10 +16,10 @@ _LANE, _MAX_WARPS = 0.195, 10
 
 
 def threads(found: Trace, array: str) -> Figure:
-    """The grid of a traced launch: blocks, their warps and lanes, and what each reads of an array.
+    """Draws the grid of a traced launch: its blocks, warps and lanes, and what they read.
 
-    A lane that reads nothing of it is white. Raises ValueError for a launch of more than 10 warps,
-    or an array that the launch did not touch.
+    A lane that reads nothing from the array is white. Raises ValueError for a launch of more than
+    10 warps, or an array that the launch did not use.
 
     Example: `machine.threads(trace(add, "add", [x, y, z, 150], grid=3, block=64), "x")`
     """
@@ -50,7 +50,7 @@ def threads(found: Trace, array: str) -> Figure:
             words = f"{array}[{busy[0]}] … [{busy[-1]}]" if busy else "nothing to do"
             drawing.note(words, (left + _LANE * 32 + 0.05, y))
             y += 0.32
-        # Room for the notes at both sides, which the frame encloses.
+        # The frame also encloses the notes at both sides.
         edges = [Node(x=x, y=members[0].y, width=0.0, height=0.0, lines=("",), kind="cell")
                  for x in (0.6, left + _LANE * 32 + 1.2)]
         drawing.frame(f"block {block}", [*members, *edges])
@@ -58,15 +58,15 @@ def threads(found: Trace, array: str) -> Figure:
     drawing.key({"a thread that reads": TINTS[0], "a thread without a number": "white"},
                 (0.45, y - 0.2))
     return drawing.figure(
-        f"Neighboring lanes hold neighboring numbers of {array}. Of {n_blocks * n_threads} threads "
-        f"{n_idle} have no number, because whole blocks are launched.")
+        f"Neighboring lanes hold neighboring numbers of {array}. Only whole blocks can be "
+        f"launched, so {n_idle} of {n_blocks * n_threads} threads have no number.")
 
 
 def first_reads(found: Trace, array: str) -> dict[tuple[int, int], int]:
-    """(block, thread) -> the first element of an array that this thread reads."""
+    """Returns (block, thread) -> the first element of an array that this thread reads."""
     known = [number for number, each in enumerate(found.known) if each.name == array]
     if not known:
-        raise ValueError("the array must be one that the launch knows, "
+        raise ValueError("the array must be one of the launch's, "
                          f"{', '.join(each.name for each in found.known)}; got {array}")
     (number,) = known
     about, held = found.known[number], {}
@@ -85,10 +85,10 @@ def _product(sizes: tuple[int, ...]) -> int:
 
 @record
 class MemoryLevel:
-    """A place where numbers can be: who sees it, how much room there is, and how fast it is.
+    """A kind of memory: which threads can use it, its size, and its speed.
 
-    `n_bytes`: the room that all who see it share. `bytes_per_s`: of the whole GPU; None where the
-    maker publishes no number.
+    `n_bytes`: the size that the threads in `seen_by` share. `bytes_per_s`: for the whole GPU; None
+    if the manufacturer publishes no number.
     """
 
     name: str
@@ -111,12 +111,12 @@ same chip (132 processors, 1.98 GHz, 50 MB of L2); CUDA C++ programming guide, c
 
 
 def memory() -> Figure:
-    """Where a number can be on an H200: who sees it there, how much room there is, how fast it is.
+    """Draws the memories of an H200: which threads can use each, its size and its speed.
 
     Example: `machine.memory()`
     """
-    drawing = Drawing("Memory of a GPU (H200): what is near is small")
-    for words, x in (("who shares it", 4.15), ("room", 6.15), ("speed", 7.35)):
+    drawing = Drawing("Memory of a GPU (H200): memory near a thread is small")
+    for words, x in (("shared by", 4.15), ("size", 6.15), ("speed", 7.35)):
         drawing.note(words, (x, 0.0))
     colors, above = (TINTS[2], TINTS[6], TINTS[1], TINTS[0]), None
     for row, (level, color) in enumerate(zip(H200, colors, strict=True)):
@@ -134,11 +134,12 @@ def memory() -> Figure:
     return drawing.figure(
         f"Every number comes from HBM and returns there. All shared memory together is "
         f"{near.bytes_per_s / far.bytes_per_s:.0f} times as fast, but a block has only "
-        f"{_amount(near.n_bytes)}, so a kernel fetches a number once and keeps it near.")
+        f"{_amount(near.n_bytes)} of it. So a kernel reads each number once and keeps it near.")
 
 
 def _amount(n_bytes: int) -> str:
-    """In the units of the sources: GB of 1000s, MB and KB of 1024s."""
+    """Returns an amount in the units of the sources: powers of 1000 for GB, of 1024 for MB and KB.
+    """
     if n_bytes >= 10**9:
         return f"{n_bytes / 1e9:.0f} GB"
     return f"{n_bytes / 2**20:.0f} MB" if n_bytes >= 2**20 else f"{n_bytes / 2**10:.0f} KB"

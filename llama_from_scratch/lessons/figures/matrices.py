@@ -1,4 +1,4 @@
-"""Heat maps of matrices, alone or side by side, with named axes."""
+"""Draws heat maps of matrices, alone or side by side, with named axes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -17,11 +17,11 @@ def grid(
     signed: bool = False, x_ticks: Sequence[str] | None = None,
     y_ticks: Sequence[str] | None = None, size: tuple[float, float] | None = None,
 ) -> Figure:
-    """A heat map of a matrix (rows, columns) with named axes.
+    """Draws a heat map of a matrix (rows, columns) with named axes.
 
     `labels`: a number format such as ".2f" to write each value into its cell, for small matrices.
     A cell that is not finite is hatched; NaN is a hidden cell, and nothing is written into it.
-    `signed`: zero is white. `size`: (width, height) in inches, filled by the map; without it the
+    `signed`: zero is white. `size`: (width, height) in inches, which the map fills; without it the
     cells are square.
     """
     rows, columns = np.asarray(values).shape
@@ -39,12 +39,12 @@ def grids(
     signed: bool = False, x_ticks: Sequence[str] | None = None,
     y_ticks: Sequence[str] | None = None, size: tuple[float, float] | None = None,
 ) -> Figure:
-    """Draws matrices of one shape side by side, each under its title.
+    """Draws matrices of the same shape side by side, each under its title.
 
-    Examples are before and after, or one head and the next.
+    Examples are a matrix before and after a change, or several heads.
 
-    Each has its own color scale, so colors compare within a matrix only. Cells that are not finite
-    are hatched, and nothing is written into those that are NaN.
+    Each matrix has its own color scale, so compare colors only within a matrix. Cells that are not
+    finite are hatched, and nothing is written into a cell that is NaN.
     """
     rows, columns = np.asarray(next(iter(values.values()))).shape
     width = len(values) * (0.5 + 0.42 * columns)

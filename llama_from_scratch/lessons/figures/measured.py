@@ -1,10 +1,10 @@
-"""Draws the times that the kernels took on real GPUs.
+"""Draws the times of the kernels on real GPUs.
 
-The times are the committed results of `python3 start.py gpu`. Where there are none, it prints a
-message instead.
+The times are the committed results of `python3 start.py gpu`. Without results, a message is printed
+instead.
 
-Nothing here measures or estimates; a bar is a run that somebody made, with the device and the date
-under it. Notebooks 31, 32 and 36 end with it.
+Nothing here measures or estimates. Each bar is from a real run, whose device and date are under the
+picture. Notebooks 31, 32 and 36 end with it.
 """
 
 import json
@@ -27,7 +27,7 @@ NONE_YET = ("No run on a GPU has been committed yet, so there is nothing to draw
 def runs(folder: Path = RESULTS) -> list[dict]:
     """Returns all committed runs that hold timings, newest first.
 
-    They are the files gpu-*.json, as kernels/trial/gpu.py wrote them.
+    They are the files gpu-*.json that kernels/trial/gpu.py writes.
     """
     found = [json.loads(path.read_text()) for path in folder.glob("gpu-*.json")]
     return sorted((run for run in found if run.get("rows")), key=lambda run: run["machine"]["date"],
@@ -35,12 +35,11 @@ def runs(folder: Path = RESULTS) -> list[dict]:
 
 
 def draw(kernels: Sequence[str], *, folder: Path = RESULTS) -> Figure | None:
-    """Draws the time of each kernel next to its rivals in the newest run.
+    """Draws the time of each kernel next to its alternatives in the newest run.
 
-    Each time comes with its share of a copy's bandwidth. Returns None if there is no run.
+    Each title gives the kernel's share of a copy's bandwidth. Returns None if there is no run.
 
-    kernels: the beginnings of their names in the results, such as "rms_norm" for both of its
-    directions.
+    `kernels`: how their names in the results begin, such as "rms_norm" for forward and backward.
     """
     newest = next(iter(runs(folder)), None)
     if newest is None:
@@ -49,8 +48,8 @@ def draw(kernels: Sequence[str], *, folder: Path = RESULTS) -> Figure | None:
     rows = [row for row in newest["rows"] if row["kernel"].startswith(tuple(kernels))]
     if not rows:
         names = ", ".join(row["kernel"] for row in newest["rows"])
-        raise ValueError(f"the newest run times {names}; none of them "
-                         f"begins with one of {', '.join(kernels)}")
+        raise ValueError("no kernel of the newest run has a name that begins with "
+                         f"{' or '.join(kernels)}; the run timed {names}")
     fig, axes = plt.subplots(len(rows), 1, figsize=(8, 0.5 + 1.3 * len(rows)), squeeze=False)
     for ax, row in zip(axes[:, 0], rows, strict=True):
         ways = [(label, colour, row[key]["median"])
@@ -65,6 +64,6 @@ def draw(kernels: Sequence[str], *, folder: Path = RESULTS) -> Figure | None:
         ax.set_title(f"{row['kernel']}, {row['dtype']}: {row['share_of_copy']:.0%} "
                      "of a copy's bandwidth", fontsize=12)
     machine = newest["machine"]
-    axes[-1, 0].set_xlabel("microseconds; dotted: what a copy of the same bytes takes\n"
+    axes[-1, 0].set_xlabel("microseconds; dotted line: a copy of the same number of bytes\n"
                            f"{machine['device']}, {machine['date']}, PyTorch {machine['torch']}")
     return fig

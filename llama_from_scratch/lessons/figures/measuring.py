@@ -1,4 +1,4 @@
-"""The shapes that a run of a real module has, so that a drawing shows what was measured."""
+"""Measures the shapes in a run of a real module, so that a drawing shows true shapes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -7,13 +7,16 @@ from torch import Tensor, nn
 
 
 def axes(names: Sequence[str], shape: Sequence[int]) -> dict[str, int]:
-    """Axis letter -> size, in order. Raises ValueError unless there are as many letters as axes."""
+    """Returns axis letter -> size, in order.
+
+    Raises ValueError unless there are as many letters as axes.
+    """
     return dict(zip(names, shape, strict=True))
 
 
 @contextmanager
 def shapes_of(module: nn.Module) -> Iterator[Mapping[str, list[tuple[int, ...]]]]:
-    """The shapes that go into and come out of each child in a run: "wq in", "wq out"."""
+    """Records the input and output shapes of each child in a run, under "wq in", "wq out" etc."""
     seen: dict[str, list[tuple[int, ...]]] = {}
 
     def note(name: str):

@@ -1,4 +1,4 @@
-"""A drawing of what moves between memory and the processors, plain and fused.
+"""Draws the bytes that move between memory and processors, for plain and for fused operations.
 
 Notebooks 31, 32 and 36.
 """
@@ -22,12 +22,12 @@ from llama_from_scratch.train.optimizer import AdamW, Group
 
 SIZES = {"rms_norm": (64, 4096), "add_rms_norm": (64, 4096), "rope": (1, 64, 32, 8, 128),
          "swiglu": (64, 14336), "adamw": (64, 4096)}
-"""The kernels that can be drawn, and the sizes at which their plain twins are counted."""
+"""The kernels that can be drawn, and the sizes at which the plain operations are counted."""
 _PITCH = 0.92
 
 
 class Pass(NamedTuple):
-    """One operation: its name, and the bytes that it reads and writes per number."""
+    """One operation: its name, and the bytes that it reads and writes for each number."""
 
     name: str
     read: float
@@ -35,17 +35,18 @@ class Pass(NamedTuple):
 
 
 def plain_and_fused(kernel: str) -> Figure:
-    """Every operation of the plain code with the bytes that it moves, and the one kernel below.
+    """Draws every operation of the plain code with the bytes that it moves, and the kernel below.
 
-    The plain operations are counted while they run; the kernel's bytes are those that its
-    benchmark takes as its floor. `kernel`: a key of SIZES. Forward, in bf16; AdamW in fp32.
+    The bytes of the plain operations are counted while they run. The kernel's bytes are the minimum
+    that its benchmark assumes. `kernel`: a key of SIZES. The pass is forward, in bf16; AdamW is in
+    fp32.
 
     Example: `moving.plain_and_fused("swiglu")`
     """
     plain, fused = passes(kernel)
     unit = "parameter" if kernel == "adamw" else "number"
     total, least = (sum(p.read + p.written for p in each) for each in (plain, [fused]))
-    drawing = Drawing(f"{kernel}: every operation goes to memory and back, or one kernel does")
+    drawing = Drawing(f"{kernel}: many trips to memory and back, or one")
     width = max(_PITCH * len(plain), 6.6)
     for row, (name, each) in enumerate((("plain PyTorch", plain), ("the kernel", [fused]))):
         y = 0.2 + 1.75 * row
@@ -61,7 +62,8 @@ def plain_and_fused(kernel: str) -> Figure:
                  f"{len(plain)} operations, {least:.3g} in one kernel", (0.0, 3.5))
     return drawing.figure(
         f"The plain code moves {total:.3g} bytes per {unit}, because each operation writes what "
-        f"the next one reads again; the kernel moves {least:.3g}, {total / least:.1f} times fewer.")
+        f"the next one reads again. The kernel moves {least:.3g} bytes per {unit}; the plain code "
+        f"moves {total / least:.1f} times as many.")
 
 
 def _short(n_bytes: float) -> str:
@@ -69,9 +71,9 @@ def _short(n_bytes: float) -> str:
 
 
 def passes(kernel: str) -> tuple[list[Pass], Pass]:
-    """The passes of the plain code, counted in a run, and the pass of the kernel."""
+    """Returns the passes of the plain code, counted in a run, and the pass of the kernel."""
     if kernel not in SIZES:
-        raise ValueError(f"the kernels that can be drawn are {', '.join(SIZES)}; got {kernel!r}")
+        raise ValueError(f"the kernel must be one of {', '.join(SIZES)}; got {kernel!r}")
     if kernel == "adamw":
         return _adamw()
     operation = next(each for each in OPERATIONS if each.name == kernel)
@@ -89,7 +91,7 @@ def passes(kernel: str) -> tuple[list[Pass], Pass]:
 
 
 def _plain(kernel: str, inputs: Sequence[Tensor]) -> Callable[[], Sequence[Tensor]]:
-    """The model's own parts, applied to the inputs of a kernel."""
+    """Returns a function that applies the model's own parts to the inputs of a kernel."""
     if kernel == "swiglu":
         return lambda: (SwiGLU()(*inputs),)
     if kernel == "rope":
@@ -108,7 +110,7 @@ def _adamw() -> tuple[list[Pass], Pass]:
     n = weight.numel()
     optimizer = AdamW([Group(params={"weight": weight}, weight_decay=0.1)])
     counted, _ = count(lambda: optimizer.step(lr=1e-3))
-    # The weight and its averages go in and come out; the gradient only goes in.
+    # The weight and its averages are read and written; the gradient is only read.
     kept = weight.nbytes + sum(x.nbytes for x in optimizer.state_dict().values() if x.numel() == n)
     return ([Pass(name, read / n, out / n) for name, read, out in counted],
             Pass("adamw", (kept + weight.grad.nbytes) / n, kept / n))
@@ -117,7 +119,8 @@ def _adamw() -> tuple[list[Pass], Pass]:
 def count(
     run: Callable[[], Sequence[Tensor] | None]
 ) -> tuple[list[tuple[str, int, int]], Sequence[Tensor] | None]:
-    """(operation, bytes read, bytes written) of all that `run` does, and what it returns."""
+    """Returns (operation, bytes read, bytes written) for each operation of `run`, and its result.
+    """
     counter = _Counter()
     with counter:
         outputs = run()
@@ -125,7 +128,7 @@ def count(
 
 
 class _Counter(TorchDispatchMode):
-    """Notes what each operation reads and writes; a view moves nothing."""
+    """Records the bytes that each operation reads and writes; a view moves nothing."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Drawings of RMSNorm: its steps with their shapes, and where norms are in a model.
+"""Drawings of RMSNorm: its steps with their shapes, and where the norms are in a model.
 
 Notebook 11.
 """
@@ -15,7 +15,7 @@ from llama_from_scratch.model.transformer import Llama
 
 
 def rms_norm(norm: RMSNorm, *, n_tokens: int = 6) -> Figure:
-    """RMSNorm as a flow: x over square, mean and root to x / rms, times the weight.
+    """Draws RMSNorm: the square, mean and root of x, x / rms, and the weight.
 
     Example: `norms.rms_norm(model.norm)`
     """
@@ -35,7 +35,7 @@ def rms_norm(norm: RMSNorm, *, n_tokens: int = 6) -> Figure:
     drawing.arrow(size, root)
     divide = drawing.sign("×", (5.95, 0.6))
     drawing.arrow(x, divide)
-    drawing.arrow(root, divide, label="one number a token", is_left=True)
+    drawing.arrow(root, divide, label="one number per token", is_left=True)
     weigh = drawing.sign("×", (7.35, 0.6))
     drawing.arrow(divide, weigh, label="size 1")
     weight = drawing.step("weight", (7.35, 2.0), does="weights", detail=f"D = {D:,}")
@@ -43,21 +43,21 @@ def rms_norm(norm: RMSNorm, *, n_tokens: int = 6) -> Figure:
     out = drawing.tensor("out", (8.3, 0.6), shape=stream)
     drawing.arrow(weigh, out)
     return drawing.figure(
-        f"All {D:,} numbers of a token are divided by one number, the token's own size. Only then "
-        "does the learned weight choose a size for each channel.")
+        f"All {D:,} numbers of a token are divided by one number, the token's own size. Then the "
+        "learned weight gives each channel its size.")
 
 
 def in_model(model: Llama, ids: Sequence[int]) -> Figure:
-    """Where the norms are, and the size of what goes into each and comes out, in a real run.
+    """Draws where the norms are, with the sizes of their inputs and outputs in a real run.
 
-    Drawn are the first and the last block, and the norm before the head. A size is the root of the
-    mean square over all tokens and channels. Raises ValueError for a model with one layer.
+    The drawing shows the first and the last block, and the norm before the head. A size is the root
+    of the mean square over all tokens and channels. Raises ValueError for a model with one layer.
 
     Example: `norms.in_model(model, tokenizer.encode("Once upon a time", bos=True))`
     """
     if model.config.n_layers < 2:
-        raise ValueError("this drawing shows a first and a last block, so a model needs 2 layers; "
-                         f"got {model.config.n_layers}")
+        raise ValueError("this drawing shows a first and a last block, so the model must have at "
+                         f"least 2 layers; got {model.config.n_layers}")
     sizes = measured(model, ids)
     drawing = Drawing(f"{len(sizes)} norms: two in each of {model.config.n_layers} blocks, and "
                       "one at the end")
@@ -90,15 +90,15 @@ def in_model(model: Llama, ids: Sequence[int]) -> Figure:
     drawing.arrow(before, norm, color=ORANGE)
     head = drawing.step("output", (8.3, 1.55), does="weights")
     drawing.arrow(norm, head)
-    drawing.note("size in → size out, measured in a run of this model", (1.15, road + 0.45))
+    drawing.note("input size → output size, measured in a run of this model", (1.15, road + 0.45))
     first = sizes["layers.0.attention_norm"][0]
     return drawing.figure(
-        f"The orange stream grows from size {first:.2f} to {sizes['norm'][0]:.2f} and is never "
-        "divided itself: each part reads a copy that a norm has divided by its size and weighted.")
+        f"The size of the orange stream changes from {first:.2f} to {sizes['norm'][0]:.2f}; no "
+        "norm divides it. Each part reads a copy that a norm has divided by its size and weighted.")
 
 
 def measured(model: Llama, ids: Sequence[int]) -> dict[str, tuple[float, float]]:
-    """The size of what goes into each norm and comes out of it, by the norm's name."""
+    """Returns the sizes of each norm's input and output, by the norm's name."""
     found: dict[str, tuple[float, float]] = {}
     names = {module: name for name, module in model.named_modules() if isinstance(module, RMSNorm)}
 

@@ -1,4 +1,4 @@
-"""A drawing of documents packed into windows, with the targets one token later.
+"""Draws documents packed into windows, with the targets one token later.
 
 Notebook 17.
 """
@@ -14,9 +14,9 @@ _SPECIAL = "#C8C8C8"
 
 
 def windows(data: Packed, *, seq_len: int = 10, n_windows: int = 2) -> Figure:
-    """The first windows of a stream: inputs, targets, and positions that restart.
+    """Draws the first windows of a stream: inputs, targets, and positions that restart.
 
-    A document has a color of its own. A target that is not learned from is a dash.
+    Each document has its own color. A dash is a target that does not count.
 
     Example: `packing.windows(Packed(["the cat sat.", "a dog ran and the cat too."], tokenizer))`
     """
@@ -34,7 +34,7 @@ def windows(data: Packed, *, seq_len: int = 10, n_windows: int = 2) -> Figure:
         ids, targets, documents, positions = (
             x[row].tolist() for x in (batch.ids, batch.targets, batch.documents, batch.positions))
         if row and ids[0] == tokenizer.bos_id:
-            n_documents += 1   # numbers begin at 0 in each window
+            n_documents += 1   # each window numbers its documents from 0
         drawing.note(f"window {row + 1}", (0.05, y))
         drawn: dict[tuple[str, int], Node] = {}
         for name, line, values in (("inputs", 0.0, ids), ("targets", 0.62, targets)):
@@ -57,4 +57,4 @@ def windows(data: Packed, *, seq_len: int = 10, n_windows: int = 2) -> Figure:
     n_targets = batch.n_targets
     return drawing.figure(
         f"Every target is the input one place to its right. {n_targets} of {batch.ids.numel()} "
-        "inputs have one: after the end of a document nothing is learned, and positions restart.")
+        "inputs have a target; the end of a document has none, and then positions restart.")

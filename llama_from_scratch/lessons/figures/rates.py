@@ -1,4 +1,4 @@
-"""A picture of the learning rate over a run: climb, peak, half a cosine, a tenth.
+"""Draws the learning rate over a run: a climb, the peak, and half a cosine down.
 
 Notebook 17.
 """
@@ -12,7 +12,7 @@ from llama_from_scratch.train.schedule import learning_rate
 
 
 def schedule(config: TrainConfig) -> Figure:
-    """The learning rate of every step of a run, with its peak and its end named.
+    """Draws the learning rate of every step of a run, with labels at its peak and its end.
 
     Example: `rates.schedule(TrainConfig(n_steps=1000))`
     """

@@ -1,4 +1,4 @@
-"""Drawings of RoPE: pairs of channels as hands that turn, and where in a layer they are turned.
+"""Drawings of RoPE: pairs of channels as hands of clocks, and where in a layer they are turned.
 
 Notebook 12.
 """
@@ -18,9 +18,10 @@ POSITIONS = (0, 1, 2, 3, 4, 16, 64, 256, 1024)
 
 
 def pairs(rope: Rope, *, positions: Sequence[int] = POSITIONS, n_pairs: int = 4) -> Figure:
-    """The hands of some pairs at some positions; the pairs are evenly chosen from fast to slow.
+    """Draws the hands of some pairs at some positions, from the fastest pair to the slowest.
 
-    The first positions are neighbors, where fast hands move; the last are far, where slow ones do.
+    The first positions are neighbors, which move fast hands. The last are far away, which moves
+    slow hands, too.
 
     Example: `rotation.pairs(model.rope)`
     """
@@ -39,19 +40,19 @@ def pairs(rope: Rope, *, positions: Sequence[int] = POSITIONS, n_pairs: int = 4)
         drawing.note(f"{position:,}", (2.6 + 0.68 * column, below), align="center")
     drawing.note("position", (0.1, below))
     return drawing.figure(
-        "Each row is a pair of channels: the first turns fast and tells neighbors apart, the last "
-        "hardly turns and still tells far positions apart.")
+        "Each row is a pair of channels. The first hand turns fast, so neighbors have different "
+        "hands. The last hand hardly turns, so it differs only between far positions.")
 
 
 def _speed(freq: float) -> str:
-    """The tokens of one turn of a hand, in words."""
+    """Returns words for the number of tokens in one turn of a hand."""
     if freq <= 0:
         return "hardly turns"
     return f"one turn: {2 * math.pi / freq:,.0f} tokens"
 
 
 def in_layer(model: Llama, *, n_tokens: int = 6) -> Figure:
-    """Where the first layer turns q and k, and that v passes by; the shapes are those of a run.
+    """Draws where the first layer turns q and k, but not v, with the shapes of a real run.
 
     Example: `rotation.in_layer(model)`
     """
@@ -90,5 +91,5 @@ def in_layer(model: Llama, *, n_tokens: int = 6) -> Figure:
     drawing.arrow(turned["q"], scores)
     drawing.arrow(cache, (8.2, cache.y), scores)
     return drawing.figure(
-        "One table of turns, one for each position and pair, serves all heads and layers. A key is "
-        "turned once, by its own position, and kept that way in the cache.")
+        "One table has a turn for each position and pair. All heads and layers use it. A key is "
+        "turned once, by its own position, and is then kept in the cache.")

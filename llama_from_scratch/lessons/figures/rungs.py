@@ -1,4 +1,4 @@
-"""Drawings of the rungs of a kernel: which thread reads which numbers, and what a warp moves.
+"""Drawings of the rungs of a kernel: which thread reads which numbers, and which bytes move.
 
 Notebooks 31, 32 and 36.
 """
@@ -17,14 +17,14 @@ _N_SHOWN, _STEP = 64, 0.104
 
 
 def first_access(traces: Mapping[str, Trace], array: str) -> Figure:
-    """For each traced launch, the sectors that its first warp reads of an array with one access.
+    """Draws, for each traced launch, the sectors of an array that its first warp reads at once.
 
-    A box is a sector of 32 bytes, blue from below as far as it was asked for. `traces`: name of the
-    rung -> trace. Raises ValueError if a launch does not read the array.
+    A box is a sector of 32 bytes; its blue part shows how many of them are used. `traces`: name of
+    the rung -> trace. Raises ValueError if a launch does not read the array.
 
     Example: `rungs.first_access({"1 a thread a row": traces[0], "4 vectors": traces[1]}, "x")`
     """
-    drawing = Drawing(f"What 32 lanes read of {array} at once, rung by rung")
+    drawing = Drawing(f"What 32 lanes read from {array} at once, rung by rung")
     y, found = 0.0, []
     for name, trace in traces.items():
         lanes, sectors = access(trace, array)
@@ -49,16 +49,16 @@ def first_access(traces: Mapping[str, Trace], array: str) -> Figure:
     most = max(found, key=lambda each: each[1])
     n_wasted = SECTOR_BYTES * worst[2] - worst[1]
     return drawing.figure(
-        (f"One access of \"{worst[0]}\" moves {SECTOR_BYTES * worst[2]:,} bytes for "
-         f"{worst[1]:,} that it asks for. " if n_wasted
+        (f"One access of \"{worst[0]}\" asks for {worst[1]:,} bytes and moves "
+         f"{SECTOR_BYTES * worst[2]:,}. " if n_wasted
          else "Every access uses all bytes that it moves. ")
-        + f"One of \"{most[0]}\" asks for the most, {most[1]:,} bytes with one instruction.")
+        + f"An access of \"{most[0]}\" asks for the most, {most[1]:,} bytes in one instruction.")
 
 
 def access(trace: Trace, array: str) -> tuple[dict[int, tuple[int, int]], dict[int, int]]:
-    """The first warp access that reads an array: lanes, and bytes asked for by sector.
+    """Returns the lanes and sectors of the first warp access that reads an array.
 
-    Lanes: lane -> (first element, elements).
+    Lanes: lane -> (first element, number of elements). Sectors: sector -> bytes asked for.
     """
     rows = [row for row in trace.traffic
             if row.array == array and row.kind == VERBS[0] and not row.is_shared]
@@ -79,7 +79,7 @@ def access(trace: Trace, array: str) -> tuple[dict[int, tuple[int, int]], dict[i
 
 
 def _told(lanes: Mapping[int, tuple[int, int]], array: str) -> str:
-    """Which elements the first lanes read, in words."""
+    """Returns words for the elements that the first lanes read."""
     told = []
     for lane in sorted(lanes)[:2]:
         first, n = lanes[lane]
@@ -89,15 +89,15 @@ def _told(lanes: Mapping[int, tuple[int, int]], array: str) -> str:
 
 
 def owners(traces: Mapping[str, Trace], array: str) -> Figure:
-    """For each traced launch, which thread reads each of the first 64 numbers of an array.
+    """Draws, for each traced launch, which thread reads each of the first 64 numbers of an array.
 
-    Below each strip is all that thread 0 of block 0 reads in the whole launch. `traces`: name of
-    the rung -> trace. Raises ValueError if a launch does not read the array.
+    The line below each strip says what thread 0 of block 0 reads in the whole launch. `traces`:
+    name of the rung -> trace. Raises ValueError if a launch does not read the array.
 
     Example: `rungs.owners({"1 a thread a row": traces[0], "4 vectors": traces[1]}, "x")`
     """
     drawing = Drawing(f"Which thread reads which number of {array}")
-    drawing.note(f"the first {_N_SHOWN} numbers; a box is what one thread has of them", (1.95, 0.0))
+    drawing.note(f"the first {_N_SHOWN} numbers; each box belongs to one thread", (1.95, 0.0))
     y, widest = 0.38, []
     for name, trace in traces.items():
         drawing.note(name, (0.05, y))
@@ -117,13 +117,13 @@ def owners(traces: Mapping[str, Trace], array: str) -> Figure:
         drawing.note(f"thread 0 reads {_ranges(reads)}", (1.95, y + 0.31))
         y += 0.78
     return drawing.figure(
-        f"In \"{max(widest)[1]}\" thread 0 reads {max(widest)[0]:,} different numbers, in "
-        f"\"{min(widest)[1]}\" {min(widest)[0]:,}; neighbors in memory should belong to neighbors "
-        "in a warp.")
+        f"Thread 0 reads {max(widest)[0]:,} different numbers in \"{max(widest)[1]}\", and "
+        f"{min(widest)[0]:,} in \"{min(widest)[1]}\". Neighboring numbers should belong to "
+        "neighboring threads of a warp.")
 
 
 def first_owners(trace: Trace, array: str) -> dict[int, tuple[int, int]]:
-    """(block, thread) that first reads each of the first numbers of an array."""
+    """Returns the (block, thread) that first reads each of the first numbers of an array."""
     found: dict[int, tuple[int, int]] = {}
     for first, last, block, thread in _reads(trace, array):
         for element in range(first, min(last, _N_SHOWN)):
@@ -132,7 +132,7 @@ def first_owners(trace: Trace, array: str) -> dict[int, tuple[int, int]]:
 
 
 def reads_of(trace: Trace, array: str, *, block: int, thread: int) -> dict[int, int]:
-    """How often one thread reads each number of an array, in the order of its first reads."""
+    """Returns how often one thread reads each number of an array, in the order of first reads."""
     found: dict[int, int] = {}
     for first, last, *who in _reads(trace, array):
         if who == [block, thread]:
@@ -142,7 +142,7 @@ def reads_of(trace: Trace, array: str, *, block: int, thread: int) -> dict[int, 
 
 
 def _reads(trace: Trace, array: str) -> list[tuple[int, int, int, int]]:
-    """(first element, one past the last, block, thread) of each read of an array."""
+    """Returns (first element, one past the last, block, thread) of each read of an array."""
     numbers = [i for i, each in enumerate(trace.known) if each.name == array]
     rows = trace.table[(trace.table["array"] == (numbers or [-1])[0])
                        & (trace.table["kind"] == READ)]
@@ -156,7 +156,7 @@ def _reads(trace: Trace, array: str) -> list[tuple[int, int, int, int]]:
 
 
 def _ranges(reads: Mapping[int, int]) -> str:
-    """Elements as ranges, at most three of them, and how often each is read."""
+    """Returns words for the elements, as at most three ranges, and how often each is read."""
     ranges: list[list[int]] = []
     for element in sorted(reads):
         if ranges and element == ranges[-1][1] + 1:
@@ -165,6 +165,6 @@ def _ranges(reads: Mapping[int, int]) -> str:
             ranges.append([element, element])
     told = [f"[{a}]" if a == b else f"[{a}…{b}]" for a, b in ranges[:3]]
     n_more = len(ranges) - 3
-    rest = f" and {n_more} more stretch{'es' * (n_more > 1)}" if n_more > 0 else ""
+    rest = f" and {n_more} more range{'s' * (n_more > 1)}" if n_more > 0 else ""
     times = {1: "once", 2: "twice"}.get(n := max(reads.values(), default=0), f"{n} times")
     return f"{', '.join(told)}{rest}, {times}" if told else "none"

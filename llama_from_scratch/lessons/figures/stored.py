@@ -19,10 +19,10 @@ _MAX_DRAWN = 5
 
 
 def parameters(config: LlamaConfig) -> Figure:
-    """What each format calls a model's parameters, of which only the first layer is drawn.
+    """Draws the names of a model's parameters in each format, for the first layer only.
 
-    From the table that the readers and writers of this library use. Colored: rows that Hugging
-    Face's files hold in another order.
+    The names come from the table that this library's readers and writers use. Parameters whose rows
+    are in another order in Hugging Face's files are colored.
 
     Example: `stored.parameters(model.config)`
     """
@@ -56,15 +56,15 @@ def parameters(config: LlamaConfig) -> Figure:
                 (0.0, y + 0.42))
     drawing.note("all names end in .weight", (5.75, y + 0.42))
     return drawing.figure(
-        f"Each of these {n_drawn} tensors is one parameter under four names; only wq and wk are "
+        f"Each of these {n_drawn} tensors is one parameter with four names. Only wq and wk are "
         "also stored in another order, and only in Hugging Face's files.")
 
 
 def file_bytes(path: str | Path) -> Figure:
-    """The layout of a real safetensors file: the header's length, the header, and the tensors.
+    """Draws the layout of a real safetensors file: length of the header, header and tensors.
 
-    Drawn are the first tensors and the last one. Raises ValueError for a file that is no whole
-    safetensors file.
+    Only the first tensors and the last one are drawn. Raises ValueError for a file that is not a
+    complete safetensors file.
 
     Example: `stored.file_bytes(folder / "model.safetensors")`
     """
@@ -106,5 +106,5 @@ def file_bytes(path: str | Path) -> Figure:
     drawing.note(f"{path.stat().st_size:,}", (1.35, y + 0.14), align="right")
     drawing.note("end of the file", (middle, y + 0.14), align="center")
     return drawing.figure(
-        f"A place in the header counts from byte {8 + n_header:,}, where the header ends. A reader "
-        "can find one tensor without reading the others.")
+        f"Places in the header count from byte {8 + n_header:,}, where the header ends. So a "
+        "program can find one tensor without reading the others.")

@@ -1,4 +1,4 @@
-"""Drawings of a text becoming ids: all stages of one text, and the merges of one word as a tree.
+"""Drawings of how text becomes ids: all stages of a text, and the merges of a word as a tree.
 
 Notebook 10.
 """
@@ -17,17 +17,17 @@ _MAX_BYTES = 20
 
 
 def text_to_ids(tokenizer: Tokenizer, text: str) -> Figure:
-    """A short text -> pieces of the split pattern -> their bytes -> merged tokens -> ids.
+    """Draws a short text, its pieces by the split pattern, their bytes, the tokens and the ids.
 
-    Each thing is below what it is made of, so the merges are where boxes become wider. Raises
-    ValueError for a text of more than 20 bytes.
+    Each token is below the bytes that were merged into it. Raises ValueError for a text of more
+    than 20 bytes.
 
     Example: `tokenizing.text_to_ids(tokenizer, "a friend said 10")`
     """
     data = text.encode()
     if not 0 < len(data) <= _MAX_BYTES:
         raise ValueError(f"this drawing has room for 1 to {_MAX_BYTES} bytes; got {len(data)}. "
-                         "Take a few words")
+                         "Use only a few words")
     pieces = Splitter(tokenizer.pattern)(text)
     ids = [tokenizer.encode(piece) for piece in pieces]
     drawing = Drawing("From text to ids: cut, spell in bytes, merge, look up")
@@ -56,12 +56,12 @@ def text_to_ids(tokenizer: Tokenizer, text: str) -> Figure:
             left = right
     n_ids = sum(map(len, ids))
     return drawing.figure(
-        f"{len(data)} bytes in {len(pieces)} pieces become {n_ids} ids. No token crosses from one "
-        "color to the next: merges happen within a piece.")
+        f"{len(data)} bytes in {len(pieces)} pieces become {n_ids} ids. Each token has only one "
+        "color, because merges happen within a piece.")
 
 
 def _starts(lengths: list[int]) -> list[float]:
-    """The left edges of the pieces, with a little room between them."""
+    """Returns the left edges of the pieces, with a small space between them."""
     return [_LABELS + _CELL * sum(lengths[:i]) + 0.12 * i for i in range(len(lengths))]
 
 
@@ -72,19 +72,19 @@ def _cell(
 
 
 def merge_tree(tokenizer: Tokenizer, word: str) -> Figure:
-    """One word's merges as a tree: bytes below, tokens above, in the order in which they happen.
+    """Draws one word's merges as a tree: bytes below, tokens above, one row for each merge.
 
-    Each merge is in a row of its own, with its rank. The word is one piece of the split pattern.
-    Raises ValueError for a word of more than 16 bytes, and for several pieces.
+    The rows are in the order of the merges, with their ranks. Raises ValueError for a word of more
+    than 16 bytes, or a word that the split pattern cuts into several pieces.
 
     Example: `tokenizing.merge_tree(tokenizer, " friend")`
     """
     pieces = Splitter(tokenizer.pattern)(word)
     if len(pieces) != 1 or len(word.encode()) > 16:
-        raise ValueError("a tree is of one piece of the split pattern, of at most 16 bytes; got "
-                         f"{pieces}. Take one word")
+        raise ValueError("a tree shows one piece of the split pattern, with at most 16 bytes; got "
+                         f"{pieces}. Use one word")
     steps = merges_of(tokenizer, word.encode())
-    drawing = Drawing(f"How {letters(word.encode())} grows together")
+    drawing = Drawing(f"How {letters(word.encode())} is merged")
     parts = [bytes([byte]) for byte in word.encode()]
     base = 0.45 + 0.5 * len(steps)
     nodes = [drawing.cell(letters(part), (2.3 + 0.62 * i, base), width=0.34)
@@ -101,14 +101,14 @@ def merge_tree(tokenizer: Tokenizer, word: str) -> Figure:
         parts[left : left + 2], nodes[left : left + 2] = [merged], [made]
     whole = " + ".join(letters(part) for part in parts)
     return drawing.figure(
-        f"Of all neighbors, the pair that was learned first merges first. After {len(steps)} "
-        f"merges no known pair is left: {whole}.")
+        f"Among all neighboring pairs, the one that was learned first is merged first. After "
+        f"{len(steps)} merges no known pair is left: {whole}.")
 
 
 def merges_of(tokenizer: Tokenizer, word: bytes) -> list[tuple[int, int]]:
-    """(place of the left part, rank of the pair) of each merge of a word, in their order.
+    """Returns (place of the left part, rank of the pair) of each merge of a word, in order.
 
-    Ends where the library's own `merge_word` ends, which is asserted.
+    The library's `merge_word` gives the same result, which is asserted.
     """
     parts, found = [bytes([byte]) for byte in word], []
     while pairs := [(tokenizer.ranks[a + b], i) for i, (a, b) in enumerate(

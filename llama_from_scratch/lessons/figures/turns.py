@@ -1,4 +1,4 @@
-"""Drawings of a chat: its turns as one list of ids, and the way of a dialog there and back.
+"""Drawings of a chat: its turns as one list of ids, and the steps from a dialog to an answer.
 
 Notebook 19.
 """
@@ -19,9 +19,9 @@ _LEFT, _RIGHT, _LINE = 0.95, 8.75, 0.33
 
 
 def one_list(format: ChatFormat, tokenizer: AnyTokenizer, dialog: Sequence[Message]) -> Figure:
-    """A dialog as the list of ids that the model reads, each turn on a new line.
+    """Draws a dialog as the list of ids that the model reads, with each turn on a new line.
 
-    Special tokens are dark, the names of roles and line ends gray, and content has the color of
+    Special tokens are dark; the names of roles and line ends are gray; the color of content shows
     who wrote it. Raises ValueError for a format without headers, such as Llama 2's.
 
     Example: `turns.one_list(LLAMA_3_1, tokenizer, [Message(role="user", content="Hello!")])`
@@ -47,14 +47,14 @@ def one_list(format: ChatFormat, tokenizer: AnyTokenizer, dialog: Sequence[Messa
     ends = " or ".join(sorted(names[i] for i in format.stop_ids(tokenizer)))
     drawing.note(f"It writes until {ends}.", (_LEFT, y + 1.1))
     return drawing.figure(
-        "No id says who is speaking except those of the headers: the last header opens the "
-        "assistant's turn, and the model continues the list from there.")
+        "Only the ids of a header say who is speaking. The last header opens the assistant's turn, "
+        "and the model continues the list from there.")
 
 
 def _append(
     drawing: Drawing, words: str, at: tuple[float, float], *, color: str
 ) -> tuple[float, float]:
-    """Puts a cell with its left edge at a place, or on the next line; where the next one goes."""
+    """Adds a cell with its left edge at a place, or on the next line; returns the next place."""
     (x, y), probe = at, Drawing("").cell(words, at)
     if x + probe.width > _RIGHT:
         x, y = _LEFT + 0.4, y + _LINE
@@ -65,9 +65,9 @@ def _append(
 def owners(
     format: ChatFormat, tokenizer: AnyTokenizer, dialog: Sequence[Message]
 ) -> list[tuple[int, str, str]]:
-    """(id, "special", "frame" or "content", role) for each id of a dialog.
+    """Returns (id, "special", "frame" or "content", role) for each id of a dialog.
 
-    The ids are those of `format.encode`, which is asserted.
+    `format.encode` gives the same ids, which is asserted.
     """
     found: list[tuple[int, str, str]] = []
     role, place = "", 0
@@ -90,12 +90,12 @@ def owners(
 
 def _need_headers(format: ChatFormat) -> None:
     if not isinstance(format.frame, Headers):
-        raise ValueError("this drawing is of formats with headers, which Llama 3 and later have; "
+        raise ValueError("this drawing needs a format with headers, which Llama 3 and later have; "
                          f"got {format.name}, which marks turns in the text")
 
 
 def round_trip(format: ChatFormat, tokenizer: AnyTokenizer, dialog: Sequence[Message]) -> Figure:
-    """The way of a dialog to the model, of the answer back, and what is done by whom.
+    """Draws the steps from a dialog to the model and from its answer back to the dialog.
 
     Example: `turns.round_trip(LLAMA_3_1, tokenizer, [Message(role="user", content="Hello!")])`
     """
@@ -122,5 +122,5 @@ def round_trip(format: ChatFormat, tokenizer: AnyTokenizer, dialog: Sequence[Mes
     drawing.arrow(parse, (0.75, 1.9), messages, color=ORANGE)
     drawing.note("append", (1.2, 1.78))
     return drawing.figure(
-        f"{len(dialog)} messages become {len(ids)} ids. The blue steps are the format's, done by a "
-        "program; the model sees one list and writes until a stop id.")
+        f"{len(dialog)} messages become {len(ids)} ids. A program does the blue steps. The model "
+        "sees only one list and writes until a stop id.")

@@ -1,4 +1,4 @@
-"""A drawing of two feed-forward networks to scale: the classic one, and that of a Llama.
+"""Draws two feed-forward networks to scale: the first transformer's, and a Llama's.
 
 Notebook 14.
 """
@@ -14,9 +14,9 @@ _UNIT = 0.36   # inches for D channels
 
 
 def classic_and_gated(config: LlamaConfig) -> Figure:
-    """The first transformer's two matrices, 4 D wide, and SwiGLU's three at the width of a config.
+    """Draws the first transformer's two matrices, 4 D wide, and SwiGLU's three of a config.
 
-    Bars are as high as there are channels. The weights of SwiGLU are counted in the model.
+    The height of a bar is the number of channels. SwiGLU's weights are counted in the model.
 
     Example: `widths.classic_and_gated(family.config("llama-3.1-8b"))`
     """
@@ -27,15 +27,15 @@ def classic_and_gated(config: LlamaConfig) -> Figure:
                       else "Two matrices, or three")
     middle = 0.35 + _UNIT * 4 / 2
     _network(drawing, D, 4 * D, y=middle, names=("w_1", "w_2"), middle="relu")
-    drawing.note(f"2 matrices of {D:,} × {4 * D:,}\n{n_classic / 1e6:,.0f}M weights a layer",
+    drawing.note(f"2 matrices of {D:,} × {4 * D:,}\n{n_classic / 1e6:,.0f}M weights per layer",
                  (6.45, middle))
     second = middle + _UNIT * (4 + F / D) / 2 + 0.45
     _network(drawing, D, F, y=second, names=("w_gate", "w_up", "w_down"), middle="silu(gate) × up")
-    drawing.note(f"3 matrices of {D:,} × {F:,}\n{n_gated / 1e6:,.0f}M weights a layer,\n"
+    drawing.note(f"3 matrices of {D:,} × {F:,}\n{n_gated / 1e6:,.0f}M weights per layer,\n"
                  f"{n_gated / n_classic:.2f} times as many", (6.45, second))
     return drawing.figure(
-        "At two thirds of the width, 2.67 D, three matrices cost what two did; this config is "
-        f"{F / D:.2f} D wide and has {n_gated / n_classic:.2f} times the weights.")
+        "At two thirds of the width, 2.67 D, three matrices have as many weights as two. This "
+        f"config is {F / D:.2f} D wide and has {n_gated / n_classic:.2f} times as many weights.")
 
 
 def _network(

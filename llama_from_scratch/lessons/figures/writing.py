@@ -1,4 +1,4 @@
-"""Drawings of writing: the loop from ids to the next id, and what prefill and decode cost.
+"""Drawings of generation: the loop from ids to the next id, and the cost of prefill and decode.
 
 Notebook 16.
 """
@@ -21,17 +21,17 @@ _MAX_TOKENS = 9
 def loop(
     model: Llama, tokenizer: Tokenizer, *, prompt: str, sampling: Sampling, max_tokens: int = 100
 ) -> Figure:
-    """From ids over logits to the next id and back, and what stops it.
+    """Draws the loop from ids through logits to the next id and back, and what stops it.
 
-    Beside each filter is how many tokens it leaves for this prompt. `sampling` must have a
-    temperature above 0, top_k and top_p; raises ValueError otherwise.
+    Each filter shows how many tokens it leaves for this prompt. Raises ValueError unless `sampling`
+    has a temperature above 0, a top_k and a top_p.
 
     Example: `writing.loop(model, tokenizer, prompt="The little",
     sampling=Sampling(temperature=0.8, top_k=50, top_p=0.9))`
     """
     if not sampling.temperature or sampling.top_k is None or sampling.top_p is None:
-        raise ValueError("this drawing shows temperature, top-k and top-p, so each must be set and "
-                         f"the temperature above 0; got {sampling}")
+        raise ValueError("this drawing shows temperature, top-k and top-p, so all must be set, and "
+                         f"the temperature must be above 0; got {sampling}")
     ids = tokenizer.encode(prompt, bos=True)
     with torch.no_grad():
         logits = model(torch.tensor([ids]))[:, -1].float()
@@ -42,9 +42,9 @@ def loop(
     best = int(distribution(logits, sampling).argmax())
     drawing = Drawing("Writing is a loop: each turn chooses one id and appends it")
     text = drawing.tensor("ids", (0.65, 0.6), shape={"B": 1, "T": len(ids)})
-    llama = drawing.step("Llama", (2.25, 0.6), does="weights", detail="reads what is new")
+    llama = drawing.step("Llama", (2.25, 0.6), does="weights", detail="reads new tokens")
     drawing.arrow(text, llama)
-    cache = drawing.step("KV cache", (2.25, 1.75), does="memory", detail="what was read")
+    cache = drawing.step("KV cache", (2.25, 1.75), does="memory", detail="tokens read before")
     drawing.arrow((2.05, llama.bottom[1]), (2.05, cache.top[1]))
     drawing.arrow((2.45, cache.top[1]), (2.45, llama.bottom[1]))
     scores = drawing.tensor("logits", (4.2, 0.6), shape={"B": 1, "V": logits.shape[1]})
@@ -66,28 +66,28 @@ def loop(
     stop = drawing.step("stop?", (4.2, 1.9), does="focus", detail="or go on")
     drawing.arrow(draw, stop)
     drawing.note(f"It stops at {stops}, after max_tokens = {max_tokens},\n"
-                 f"or where the context of {model.config.max_seq_len:,} tokens is full.",
+                 f"or when the context of {model.config.max_seq_len:,} tokens is full.",
                  (2.9, 2.85))
     drawing.arrow(stop, (stop.x, 2.5), (text.x, 2.5), text, color=ORANGE, label="append")
     return drawing.figure(
-        f"Of {logits.shape[1]:,} ids top-k leaves {n_k:,} and top-p {n_p:,}; one is drawn, "
-        "appended and read in the next turn, which finds everything before it in the cache.")
+        f"Of {logits.shape[1]:,} ids, top-k leaves {n_k:,} and top-p leaves {n_p:,}. One of them "
+        "is drawn and appended. The next turn reads only this id; the cache has the earlier ones.")
 
 
 def prefill_and_decode(
     model: Llama, tokenizer: Tokenizer, *, prompt: str, n_tokens: int = 3
 ) -> Figure:
-    """One pass for the whole prompt, then a pass for each token: what is fed, and what that costs.
+    """Draws one pass for the whole prompt, then one pass per token: its tokens, and its cost.
 
-    A pass reads every weight once, however many tokens it has. The model really writes, greedily.
-    Raises ValueError if the tokens do not fit on a page.
+    A pass reads every weight once, for any number of tokens. The model really writes the tokens,
+    greedily. Raises ValueError if they do not fit on a page.
 
     Example: `writing.prefill_and_decode(model, tokenizer, prompt="Once upon a time")`
     """
     ids = tokenizer.encode(prompt)
     if not 0 < len(ids) <= _MAX_TOKENS - n_tokens:
-        raise ValueError(f"this drawing has room for {_MAX_TOKENS - n_tokens} tokens of a prompt "
-                         f"and at least 1; got {len(ids)}. Change the prompt")
+        raise ValueError(f"this drawing needs a prompt of 1 to {_MAX_TOKENS - n_tokens} tokens; "
+                         f"got {len(ids)}. Change the prompt")
     cache = model.new_cache(batch_size=1, max_seq_len=len(ids) + n_tokens)
     n_weights = model.config.n_params
     rows, new, texts = [], ids, []
@@ -109,8 +109,8 @@ def prefill_and_decode(
         n_fed = n_after - n_before
         drawing.note(f"reads {n_weights:,} weights\nfor {n_fed} token{'s' * (n_fed > 1)}",
                      (1.75 + pitch * len(texts) - 0.2, y))
-    drawing.key({"fed in this pass": TINTS[1], "in the cache": TINTS[0]},
+    drawing.key({"read in this pass": TINTS[1], "in the cache": TINTS[0]},
                 (1.48, 0.5 * len(rows)))
     return drawing.figure(
-        f"Each of {len(rows)} passes reads all {n_weights:,} weights: the prefill for "
-        f"{len(ids)} tokens, a decode step for one. So decoding waits for memory, not arithmetic.")
+        f"Each of the {len(rows)} passes reads all {n_weights:,} weights. The prefill does it for "
+        f"{len(ids)} tokens, a decode step for one. So memory, not arithmetic, limits decoding.")

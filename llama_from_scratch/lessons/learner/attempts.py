@@ -1,7 +1,8 @@
-"""A block in which an exercise is checked.
+"""A block that checks an exercise.
 
-An exercise that is still blank is no failure: the block says so and the notebook goes on. After a
-wrong answer, help is offered. After a right one, the exercise is recorded. Used in every exercise.
+An exercise that is still blank is no failure: the block prints one line and the notebook goes on.
+After a wrong answer, it offers help. After a right answer, it records that the exercise is done.
+Used in every exercise.
 """
 
 import contextlib
@@ -19,11 +20,12 @@ from llama_from_scratch.lessons.learner.remembering import kept_file, note
 
 @contextlib.contextmanager
 def attempt(name: str) -> Iterator[None]:
-    """Runs the checks of an exercise, such as "13.1", in its block.
+    """Runs the checks of an exercise, such as "13.1", that are in its block.
 
-    A blank ends the block with one line instead of an error. A check that fails knows the mistakes
-    that are listed for the exercise. In a reader's copy help is offered below, and what happened
-    is recorded. Raises what the checks raise otherwise; ValueError for an unknown exercise.
+    A blank ends the block with one line instead of an error. A check that fails looks for the
+    mistakes that are listed for the exercise. In a reader's copy, help appears below the cell, and
+    the result is recorded. Raises other errors of the checks, and ValueError for an unknown
+    exercise.
     """
     __tracebackhide__ = True
     exercise = find(name)
@@ -31,7 +33,7 @@ def attempt(name: str) -> Iterator[None]:
         with looking_for(lambda: mistakes.of(name)):
             yield
     except NotImplementedError as blank:
-        task = f": {str(blank).rpartition('is yet to be written: ')[2]}" if str(blank) else ""
+        task = f": {str(blank).rpartition('is not written yet: ')[2]}" if str(blank) else ""
         print(f"{name} is not tried yet{task}")
         _offer(name)
         return
@@ -46,7 +48,7 @@ def attempt(name: str) -> Iterator[None]:
 
 
 def _offer(name: str) -> None:
-    """Shows the help, in a reader's copy."""
+    """Shows the help in a reader's copy; does nothing in an original notebook."""
     if kept_file() is not None:
         offered.show(name)
 

@@ -1,4 +1,4 @@
-"""A guess: read as the reader types it, and compared with the answer.
+"""Reads a guess as the reader types it, and compares it with the answer.
 
 Nothing here draws or shows anything. Used by `predict`.
 """
@@ -20,24 +20,24 @@ _MAX_LETTERS, _MAX_EXPONENT = 100, 1000
 
 @dataclass(frozen=True, kw_only=True)
 class Judged:
-    """How a guess compares with the answer."""
+    """The result of comparing a guess with the answer."""
 
     is_right: bool
     surprise: float | int
-    """0 for a guess that was right, 1 for a choice that was wrong or a number off by a factor of
-    e; larger for numbers that were further away."""
+    """0 for a right guess; 1 for a wrong choice or a number off by a factor of e; larger for a
+    number that is further off."""
     words: str
 
 
 def parse(text: str) -> float | int:
     """Returns the number that a reader typed: "1,000", "2^10", "3/4", "25 %", "sqrt(128)", "1e6".
 
-    Raises ValueError, in words for the reader, for anything else.
+    Raises ValueError, with a message for the reader, for anything else.
     """
     cleaned = text.strip().replace(",", "").replace("_", "").replace("^", "**").replace("×", "*")
     is_percentage = cleaned.endswith("%")
-    rule = ("a guess is a number; it may be written as 1,000 or 2^10 or 3/4 or 25 % or sqrt(128). "
-            f"Got {text[:40]!r}")
+    rule = (f"a guess must be a number; got {text[:40]!r}. You can write it as 1,000 or 2^10 or "
+            "3/4 or 25 % or sqrt(128)")
     try:
         if len(cleaned) > _MAX_LETTERS:
             raise ValueError
@@ -74,7 +74,7 @@ def _unknown() -> float | int:
 def judge(guess: Any, answer: Any, *, within: float | int) -> Judged:
     """Compares a guess with the answer: two numbers, two lists of numbers, or two texts.
 
-    `within`: how far a number may be from the answer to count as right, as a part of the answer.
+    `within`: how far a number may be from the answer and still be right, as a part of the answer.
     """
     if isinstance(answer, str):
         is_right = guess == answer
@@ -115,7 +115,7 @@ def _how_far(guess: float | int, answer: float | int) -> str:
 
 
 def shown(value: Any) -> str:
-    """A guess or an answer as the course writes it: 131_072 -> "131,072", 0.12345 -> "0.123"."""
+    """Returns a guess or an answer as text: 131_072 -> "131,072", 0.12345 -> "0.123"."""
     if isinstance(value, str):
         return value
     if isinstance(value, Sequence):

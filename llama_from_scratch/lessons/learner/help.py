@@ -1,7 +1,7 @@
-"""Help with an exercise, a step at a time: a first hint, a stronger one, then the solution.
+"""Help with an exercise, one step at a time: a first hint, a stronger hint, then the solution.
 
-Each step is a click, and each is noted in the reader's record. Shown under an exercise that is not
-tried yet or was answered wrongly.
+Each step takes a click and is recorded. The help appears under an exercise that is not tried yet or
+has a wrong answer.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ from llama_from_scratch.lessons.learner.remembering import note, now
 
 
 def steps(name: str) -> list[tuple[str, Text]]:
-    """The steps of help with an exercise: what the button says, and what it shows, as Markdown."""
+    """Returns the steps of help with an exercise: each button's label, and its text as Markdown."""
     exercise = find(name)
     labels = ("Hint", "Stronger hint", "Third hint")
     found = list(zip(labels, map(Text, exercise.hints), strict=False))
@@ -20,7 +20,7 @@ def steps(name: str) -> list[tuple[str, Text]]:
 
 
 def show(name: str) -> None:
-    """Shows the help below the cell: buttons in a notebook, and the calls in words elsewhere."""
+    """Shows the help below the cell: buttons in a notebook, otherwise the functions to call."""
     from IPython import get_ipython
     from IPython.display import display
 
@@ -31,7 +31,7 @@ def show(name: str) -> None:
 
 
 def view(name: str):
-    """The widget: one button a step; `.buttons`, and `.shown` with the texts of steps taken."""
+    """Returns the widget with a button for each step; `.shown` has the texts of the steps taken."""
     import ipywidgets
 
     found, taken = steps(name), now().helped.get(name, 0)
@@ -58,7 +58,7 @@ def view(name: str):
 
 
 def html(text: str) -> str:
-    """Markdown with formulas as HTML."""
+    """Returns Markdown with formulas as HTML."""
     import mistune
 
     return mistune.create_markdown(plugins=["math", "table"])(text)

@@ -1,8 +1,8 @@
-"""Milestones: the reader's own part inside the models that were published.
+"""Milestones: the reader's own part works in the models that were published.
 
-A milestone is the end of a chapter: what the reader wrote takes the place of the library's part in
-a tiny twin of every Llama that has it, and each must compute what it computed before. A milestone
-that is reached is noted, and the tour's map shows it.
+A milestone is the end of a chapter. The reader's code replaces the library's part in a tiny model
+of every Llama generation that has this part, and each model must give the same output as before. A
+milestone that is reached is recorded, and the tour's map shows it.
 """
 
 import contextlib
@@ -27,12 +27,13 @@ def models(
     chapter: str, part: str, *, put_in: Callable[[Llama], None],
     generations: Sequence[str] = family.GENERATIONS,
 ) -> None:
-    """Prints one line if `put_in` puts the reader's part into twins that compute as before.
+    """Prints one line if the twins give the same output with the reader's part as before.
 
-    `part` names it in words, such as "your attention". A twin has every part of its generation, at
-    tiny sizes and with random weights. It reads tokens at the end of its context, where the
-    scaling of RoPE acts. Raises CheckFailed, with the first module that diverges, if
-    a twin computes something else, and ValueError if `put_in` changes no module.
+    A twin is a tiny model with every part of its generation and random weights. It reads tokens at
+    the end of its context, where the scaling of RoPE acts. `put_in` puts the reader's part into a
+    twin, and `part` names it for the messages, such as "your attention". Raises CheckFailed, with
+    the first module that differs, if a twin gives another output, and ValueError if `put_in`
+    changes no module.
     """
     __tracebackhide__ = True
     for generation in generations:
@@ -42,9 +43,9 @@ def models(
         before = _kinds(mine)
         put_in(mine)
         if _kinds(mine) == before:
-            raise ValueError("put_in puts the reader's part in the place of one of the model's "
-                             "modules; it changed none. Assign it, such as "
-                             "layer.attention.attend = MyAttention()")
+            raise ValueError("`put_in` must replace a module of the model with your part; it "
+                             "replaced none. Assign your part, such as layer.attention.attend = "
+                             "MyAttention()")
         ids_BT = torch.randint(reference.config.vocab_size, (2, _N_TOKENS),
                                generator=torch.Generator().manual_seed(1))
         _same(mine, reference, ids_BT, words=f"{part} in {_title(generation)}")
@@ -55,7 +56,7 @@ def models(
 def reached(chapter: str, words: str, *, proof: Callable[[], object] | None = None) -> None:
     """Prints that the milestone of a chapter is reached, after `proof` ran without an error.
 
-    In a reader's copy it is noted, and the map of the tour shows it.
+    In a reader's copy the milestone is recorded, and the map of the tour shows it.
     """
     __tracebackhide__ = True
     if proof is not None:
@@ -82,7 +83,8 @@ def _same(mine: Llama, reference: Llama, ids_BT: Tensor, *, words: str) -> None:
         with contextlib.redirect_stdout(io.StringIO()):  # one line for all twins is enough
             compare(_AtTheEnd(mine), _AtTheEnd(reference), ids=ids_BT)
     except CheckFailed as problem:
-        failure = CheckFailed(f"with {words}, the model computes something else\n{problem}")
+        failure = CheckFailed(f"with {words}, the model gives another output than before\n"
+                              f"{problem}")
     else:
         return
     raise failure

@@ -1,13 +1,13 @@
-"""Ask before the answer, compare afterwards.
+"""Asks for a guess before the answer, and compares them afterwards.
 
     predict.number("13.a", "the variance of the scores for K = 128")
-    ...                                        # the cells that find it out
+    ...                                        # the cells that compute the answer
     predict.compare("13.a", 128, within=0.1)
 
-A question is named by its chapter and a letter. It shows a field for the guess, and nothing of the
-answer. `compare` says how the two compare, and `surprises` lists at the end of a chapter where the
-reader's guesses were furthest off. Where no guess was made, `compare` gives the answer alone.
-Used in every chapter.
+A question is named by its chapter and a letter. It shows a field for the guess, but not the answer.
+`compare` prints how far the guess was from the answer, or only the answer if there was no guess.
+At the end of a chapter, `surprises` lists the guesses that were furthest off. Used in every
+chapter.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ _asked: dict[str, "Question"] = {}
 
 
 class Question(ipywidgets.VBox):
-    """A question with a field for the guess; `keep` is its button, `words` what it answers."""
+    """A question with a field for the guess; `keep` is its button, `words` shows its replies."""
 
     def __init__(
         self, name: str, text: str, *, field: ipywidgets.Widget, value: Callable[[], Any],
@@ -46,7 +46,7 @@ class Question(ipywidgets.VBox):
         _asked[name] = self
 
     def take(self) -> None:
-        """Keeps what is in the field as the guess, or says in words what is wrong with it."""
+        """Keeps the content of the field as the guess, or shows why it cannot be one."""
         try:
             self.guess = self._value()
         except ValueError as error:
@@ -65,7 +65,7 @@ class Question(ipywidgets.VBox):
 
 
 def number(name: str, text: str) -> Question:
-    """A question with a field for a number; `text` says which, with its unit."""
+    """Returns a question with a field for a number; `text` describes the number, with its unit."""
     field = ipywidgets.Text(placeholder="such as 1,000 or 2^10 or 3/4 or 25 %",
                             continuous_update=False, layout={"width": "20em"})
     question = Question(name, text, field=field, value=lambda: guessing.parse(field.value))
@@ -74,13 +74,13 @@ def number(name: str, text: str) -> Question:
 
 
 def choice(name: str, text: str, options: Sequence[str]) -> Question:
-    """A question with options; one of them is the answer that `compare` gets."""
+    """Returns a question with options; the answer that `compare` gets is one of them."""
     field = ipywidgets.RadioButtons(options=list(options), value=None,
                                     layout={"width": "max-content"})
 
     def chosen() -> str:
         if field.value is None:
-            raise ValueError("choose one first")
+            raise ValueError("choose an option first")
         return field.value
 
     question = Question(name, text, field=field, value=chosen)
@@ -89,7 +89,7 @@ def choice(name: str, text: str, options: Sequence[str]) -> Question:
 
 
 def words(name: str, text: str) -> Question:
-    """A question that is answered in a sentence, which the reader compares by themselves."""
+    """Returns a question for a guess in a sentence, which readers compare by themselves."""
     field = ipywidgets.Textarea(placeholder="in your own words", rows=2,
                                 layout={"width": "min(36em, 100%)"})
 
@@ -107,12 +107,12 @@ def sketch(
     name: str, text: str, *, x: Sequence[Any], low: float | int, high: float | int,
     labels: tuple[str, str] = ("x", "y"),
 ) -> Question:
-    """A question whose answer is a curve: a handle at each x, between `low` and `high`.
+    """Returns a question whose answer is a curve: a handle at each x, between `low` and `high`.
 
-    `labels`: the words for both axes, with units. `compare` gets one number for each x.
+    `labels`: the labels of both axes, with units. `compare` gets one number for each x.
     """
     if not 2 <= len(x) <= _N_HANDLES_MAX or not low < high:
-        raise ValueError(f"a sketch has 2 to {_N_HANDLES_MAX} places and low < high; got "
+        raise ValueError(f"a sketch must have 2 to {_N_HANDLES_MAX} places and low < high; got "
                          f"{len(x)} places, low={low}, high={high}")
     handles = [ipywidgets.FloatSlider(
         value=(low + high) / 2, min=low, max=high, step=(high - low) / 50, description=str(place),
@@ -130,16 +130,17 @@ def compare(name: str, answer: Any, *, within: float | int = 0.1) -> Any:
     """Shows the answer to a question, and how the reader's guess compares with it.
 
     `answer`: a number, one of the options, a sentence, or the heights of a curve. `within`: how far
-    a number may be off to count as right, as a part of the answer. Returns a figure for a curve
-    that was guessed. Raises ValueError for a question that was not asked in this kernel, or an
-    answer that its options do not have.
+    a number may be off and still be right, as a part of the answer. Returns a figure if a curve was
+    guessed. Raises ValueError for a question that was not asked in this kernel, or an answer that
+    is not one of its options.
     """
     question = _asked.get(name)
     if question is None:
-        raise ValueError(f"a guess is compared after it was asked for; run the cell with {name!r} "
+        raise ValueError(f"the question {name!r} was not asked yet; run the cell that asks it "
                          f"first. Asked so far: {', '.join(_asked) or 'nothing'}")
     if (options := getattr(question, "options", None)) and answer not in options:
-        raise ValueError(f"the answer to {name} is one of {', '.join(options)}; got {answer!r}")
+        raise ValueError(f"the answer to {name} must be one of {', '.join(options)}; got "
+                         f"{answer!r}")
     if question.guess is None:
         print(f"answer {name}: {guessing.shown(answer)}")
         return None
@@ -155,7 +156,7 @@ def compare(name: str, answer: Any, *, within: float | int = 0.1) -> Any:
 
 
 def surprises(chapter: str) -> None:
-    """Prints the reader's guesses in a chapter, such as "13", from the most surprising one on."""
+    """Prints the reader's guesses in a chapter, such as "13", the most surprising one first."""
     found = {name: guess for name, guess in now().guesses.items()
              if name.partition(".")[0] == chapter and "surprise" in guess}
     if not found:

@@ -1,7 +1,7 @@
-"""Whether this kernel keeps what the reader does, and where.
+"""Whether this kernel records what the reader does, and in which file.
 
 The readers' copies of the notebooks call `remember` in their first cell. The originals do not, so
-that a run of them by an author or a test changes no reader's record.
+that authors and tests can run them without changing a reader's record.
 """
 
 from collections.abc import Callable
@@ -11,36 +11,36 @@ from llama_from_scratch.lessons.exercises import progress
 from llama_from_scratch.lessons.exercises.progress import Progress
 
 _kept: list[Path] = []
-"""The file of this kernel's reader, or nothing."""
+"""The path of the file that records this kernel's reader; empty if nothing is recorded."""
 
 
 def remember(file: Path | None = None) -> None:
-    """From here on, keeps the guesses, tries, hints and solved exercises of this kernel's reader.
+    """Records guesses, tries, hints and solved exercises in this kernel from now on.
 
-    `file`: where, by default `runs/progress.json` in the repository.
+    `file`: where to record them, by default `runs/progress.json` in the repository.
     """
     _kept[:] = [progress.PROGRESS if file is None else file]
 
 
 def forget() -> None:
-    """From here on, keeps nothing."""
+    """Records nothing from now on."""
     _kept.clear()
 
 
 def kept_file() -> Path | None:
-    """The file that holds what the reader does, or None if nothing is kept."""
+    """Returns the file that records the reader, or None if nothing is recorded."""
     return _kept[0] if _kept else None
 
 
 def now() -> Progress:
-    """What is kept so far; an empty record if nothing is kept."""
+    """Returns the record so far; it is empty if nothing is recorded."""
     return progress.load(_kept[0]) if _kept else Progress()
 
 
 def note(changed: Callable[[Progress], Progress]) -> Progress | None:
-    """Keeps a change, and returns the record; None if nothing is kept.
+    """Records a change and returns the record, or None if nothing is recorded.
 
-    A disk that refuses spoils no lesson: one line says so.
+    If the file cannot be written, the lesson goes on, and one line reports the error.
     """
     if not _kept:
         return None

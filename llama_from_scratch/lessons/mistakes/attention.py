@@ -1,4 +1,4 @@
-"""Mistakes that readers make in chapter 13."""
+"""Common mistakes of readers in chapter 13."""
 
 import math
 
@@ -16,41 +16,41 @@ listed = Listed()
 
 @listed("13.1", of="tokens_that_fit")
 def keys_only(config: LlamaConfig, gpu_bytes: int) -> int:
-    """the cache holds keys and values, and only one of the two is counted"""
+    """only the keys, or only the values, are counted: the cache holds both"""
     per_token = config.n_layers * config.n_kv_heads * config.head_dim * 2
     return (gpu_bytes - 2 * config.n_params) // per_token
 
 
 @listed("13.1", of="tokens_that_fit")
 def all_query_heads(config: LlamaConfig, gpu_bytes: int) -> int:
-    """`n_heads` is counted instead of `n_kv_heads`: query heads have no place in the cache"""
+    """`n_heads` is used instead of `n_kv_heads`: the cache holds nothing for query heads"""
     per_token = 2 * config.n_layers * config.n_heads * config.head_dim * 2
     return (gpu_bytes - 2 * config.n_params) // per_token
 
 
 @listed("13.1", of="tokens_that_fit")
 def without_weights(config: LlamaConfig, gpu_bytes: int) -> int:
-    """the weights are not subtracted: they need room, too"""
+    """the weights are not subtracted: they need memory, too"""
     return gpu_bytes // (2 * config.n_layers * config.n_kv_heads * config.head_dim * 2)
 
 
 @listed("13.1", of="tokens_that_fit")
 def numbers_not_bytes(config: LlamaConfig, gpu_bytes: int) -> int:
-    """numbers are counted, not bytes: each number of the cache takes two"""
+    """numbers are counted instead of bytes: each number in the cache takes two bytes"""
     per_token = 2 * config.n_layers * config.n_kv_heads * config.head_dim
     return (gpu_bytes - 2 * config.n_params) // per_token
 
 
 @listed("13.1", of="tokens_that_fit")
 def weights_as_numbers(config: LlamaConfig, gpu_bytes: int) -> int:
-    """the weights are subtracted as numbers, not as bytes: each takes two"""
+    """the number of weights is subtracted instead of their bytes: each weight takes two bytes"""
     per_token = 2 * config.n_layers * config.n_kv_heads * config.head_dim * 2
     return (gpu_bytes - config.n_params) // per_token
 
 
 @listed("13.1", of="tokens_that_fit")
 def one_layer(config: LlamaConfig, gpu_bytes: int) -> int:
-    """one layer is counted: every layer has a cache of its own"""
+    """only one layer is counted: every layer has its own cache"""
     return (gpu_bytes - 2 * config.n_params) // (2 * config.n_kv_heads * config.head_dim * 2)
 
 
@@ -64,27 +64,27 @@ def _distance_TS(n_tokens: int) -> Tensor:
 
 @listed("13.2", of="sliding_window")
 def window_too_wide(n_tokens: int, window: int) -> Tensor:
-    """the window is one token too wide: the token itself counts as one of `window`"""
+    """the window is one token too wide: the token itself is one of the `window` tokens"""
     distance_TS = _distance_TS(n_tokens)
     return (distance_TS >= 0) & (distance_TS <= window)
 
 
 @listed("13.2", of="sliding_window")
 def future_in_window(n_tokens: int, window: int) -> Tensor:
-    """the future is not hidden: a distance below 0 belongs to a later token"""
+    """the future is not hidden: a distance below 0 means a later token"""
     return _distance_TS(n_tokens) < window
 
 
 @listed("13.2", of="sliding_window")
 def transposed_window(n_tokens: int, window: int) -> Tensor:
-    """rows and columns are exchanged: a row belongs to the token that looks"""
+    """rows and columns are exchanged: each row belongs to the token that looks at the others"""
     distance_TS = _distance_TS(n_tokens).T
     return (distance_TS >= 0) & (distance_TS < window)
 
 
 @listed("13.2", of="sliding_window")
 def hidden_is_true(n_tokens: int, window: int) -> Tensor:
-    """True marks what is hidden: here True is what may be seen"""
+    """True marks hidden tokens: in this task True marks visible tokens"""
     distance_TS = _distance_TS(n_tokens)
     return (distance_TS < 0) | (distance_TS >= window)
 
@@ -118,7 +118,7 @@ def divided_by_width(q_BTHK: Tensor, k_BSK: Tensor, v_BSK: Tensor, sees_TS: Tens
 
 @listed("13.3", of="multi_query")
 def divided_by_heads(q_BTHK: Tensor, k_BSK: Tensor, v_BSK: Tensor, sees_TS: Tensor) -> Tensor:
-    """the scores are divided by the root of the number of heads: K is the last axis of q"""
+    """the scores are divided by the root of the number of heads: K is the size of q's last axis"""
     return _multi_query(q_BTHK, k_BSK, v_BSK, sees_TS, scale=q_BTHK.shape[2] ** -0.5)
 
 
@@ -133,13 +133,13 @@ def without_mask(q_BTHK: Tensor, k_BSK: Tensor, v_BSK: Tensor, sees_TS: Tensor) 
 def hidden_scores_are_zero(
     q_BTHK: Tensor, k_BSK: Tensor, v_BSK: Tensor, sees_TS: Tensor
 ) -> Tensor:
-    """hidden scores are 0 instead of -inf, so hidden tokens keep a weight"""
+    """hidden scores are 0 instead of -inf, so hidden tokens still get a weight"""
     return _multi_query(q_BTHK, k_BSK, v_BSK, sees_TS, scale=q_BTHK.shape[-1] ** -0.5, hidden=0.0)
 
 
 @listed("13.3", of="multi_query")
 def softmax_over_queries(q_BTHK: Tensor, k_BSK: Tensor, v_BSK: Tensor, sees_TS: Tensor) -> Tensor:
-    """the softmax runs over the queries: the weights of one query, over all keys, sum to 1"""
+    """the softmax is over the queries: the weights of one query must sum to 1 over all keys"""
     return _multi_query(q_BTHK, k_BSK, v_BSK, sees_TS, scale=q_BTHK.shape[-1] ** -0.5, axis=-2)
 
 
@@ -172,7 +172,7 @@ def sums_not_shrunk(q_K: Tensor, k_SK: Tensor, v_SK: Tensor, block: int) -> Tens
 
 @listed("13.4", of="in_blocks")
 def softmax_of_each_block(q_K: Tensor, k_SK: Tensor, v_SK: Tensor, block: int) -> Tensor:
-    """each block has a softmax of its own, and the blocks are averaged"""
+    """each block has its own softmax, and the results of the blocks are averaged"""
     found = [_scores(q_K, k).softmax(0) @ v
              for k, v in zip(k_SK.split(block), v_SK.split(block), strict=True)]
     return torch.stack(found).mean(0)
@@ -180,7 +180,7 @@ def softmax_of_each_block(q_K: Tensor, k_SK: Tensor, v_SK: Tensor, block: int) -
 
 @listed("13.4", of="in_blocks")
 def only_total_shrunk(q_K: Tensor, k_SK: Tensor, v_SK: Tensor, block: int) -> Tensor:
-    """only the sum of weights is multiplied by exp(m - m'); the sum of values needs it, too"""
+    """only the sum of weights is multiplied by exp(m - m'): the sum of values needs it, too"""
     largest, total = torch.tensor(-math.inf), torch.tensor(0.0)
     mixed_K = torch.zeros_like(q_K)
     for k_block, v_block in zip(k_SK.split(block), v_SK.split(block), strict=True):
@@ -197,7 +197,7 @@ def only_total_shrunk(q_K: Tensor, k_SK: Tensor, v_SK: Tensor, block: int) -> Te
 
 @listed("13.5", of="lengths_that_notice")
 def from_one_chunk_on(longest: int, chunk_size: int) -> list[int]:
-    """a text of exactly one chunk is in the list: its last token sees all of it under both rules"""
+    """the length of one chunk is in the list: there the last token sees all under both rules"""
     return list(range(chunk_size, longest + 1))
 
 
@@ -209,7 +209,7 @@ def positions_not_lengths(longest: int, chunk_size: int) -> list[int]:
 
 @listed("13.5", of="lengths_that_notice")
 def lengths_that_do_not_notice(longest: int, chunk_size: int) -> list[int]:
-    """the lengths where both rules agree are listed: those that differ are asked for"""
+    """the lengths where both rules agree are listed: the task asks for the other lengths"""
     return list(range(1, min(chunk_size, longest) + 1))
 
 
@@ -222,13 +222,13 @@ def _weight(score: float, n_others: int) -> float:
 
 @listed("13.6", of="weight_on_red")
 def others_forgotten(length: float) -> float:
-    """the eight other words are left out of the sum: a score of 0 has the weight exp(0) = 1"""
+    """the eight other words are left out of the sum: each has the score 0, and exp(0) = 1"""
     return _weight(length / 3, 0)
 
 
 @listed("13.6", of="weight_on_red")
 def nine_others(length: float) -> float:
-    """nine other words are counted: eight of the nine words are not red"""
+    """nine other words are counted, but there are only eight"""
     return _weight(length / 3, 9)
 
 

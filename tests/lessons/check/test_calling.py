@@ -37,7 +37,7 @@ def test_unwritten_exercise_says_its_task_and_shows_no_trace():
     def stub(x):
         raise NotImplementedError("return the tensor as it was before")
 
-    with pytest.raises(NotImplementedError, match="^stub is yet to be written: return the "
+    with pytest.raises(NotImplementedError, match="^stub is not written yet: return the "
                                                   "tensor as it was before$") as failed:
         check.function(stub, double, inputs=[(1,)])
     assert failed.value.__suppress_context__

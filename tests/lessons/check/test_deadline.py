@@ -37,7 +37,7 @@ def test_endless_loop_is_stopped_after_the_stated_time(in_thread):
     else:
         work()
     assert time.monotonic() - began < 45
-    assert "endless was still running after 0.3 s and was stopped in its line" in texts[0]
+    assert "endless was still running after 0.3 s and was stopped in line" in texts[0]
     assert "with input 1 of 1: x = 1" in texts[0]
 
 

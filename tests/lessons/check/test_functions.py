@@ -36,15 +36,16 @@ def two_arguments(x, y):
 
 
 @pytest.mark.parametrize(("mine", "words"), [
-    (no_return, "what no_return returns must be a tensor, yours is None. Did you forget `return`?"),
-    (lambda x: [1], "must be a tensor, yours is a list"),
+    (no_return,
+     "what no_return returns must be a tensor, but yours is None. Did you forget `return`?"),
+    (lambda x: [1], "must be a tensor, but yours is a list"),
     (lambda x: x[:1], "shape  (1, 4)   (3, 4)"), (lambda x: x, "likely cause: every value is 1/2"),
-    (changes_its_argument, "changes its argument x; work on a copy"),
-    (lambda: 3, "cannot be called as the task asks: too many positional"),
-    (two_arguments, "two_arguments(x, y) cannot be called as the "
-                    "task asks: missing a required argument: 'y'"),
+    (changes_its_argument, "changes its argument x. Methods that end in _"),
+    (lambda: 3, "does not take the arguments that the task gives it: too many positional"),
+    (two_arguments, "two_arguments(x, y) does not take the arguments "
+                    "that the task gives it: missing a required argument: 'y'"),
     (torch.ones(3), "yours is a float32 tensor of shape (3,). "
-                    "Hand over the function, not its result"),
+                    "Give it the function itself, not its result"),
 ])
 def test_wrong_function_is_told_in_words_with_its_input(mine, words):
     text = message(check.function, mine, double, inputs=[(torch.arange(12.0).reshape(3, 4) + 1,)])
@@ -54,10 +55,10 @@ def test_wrong_function_is_told_in_words_with_its_input(mine, words):
 
 
 @pytest.mark.parametrize(("settings", "words"), [
-    ({"inputs": []}, "inputs is a list of tuples of arguments"),
+    ({"inputs": []}, "`inputs` must be a list of tuples of arguments"),
     ({"inputs": torch.ones(3)}, "For a single input write inputs=\\[\\(x,\\)\\]"),
     ({"inputs": [(1,)], "time_limit_s": 0}, "time_limit_s must be above 0"),
-    ({"inputs": [(1,)], "atol": math.inf}, "a tolerance is"),
+    ({"inputs": [(1,)], "atol": math.inf}, "a tolerance must be"),
 ])
 def test_wrong_use_of_a_check_is_refused(settings, words):
     with pytest.raises(ValueError, match=words):
@@ -96,9 +97,9 @@ def test_gradients_say_how_many_parameters_agreed(capsys):
 
 
 @pytest.mark.parametrize(("mine", "words"), [
-    (lambda x: HalfGradient.apply(x), "its backward pass differs:\nthe gradient of x is"),
+    (lambda x: HalfGradient.apply(x), "its backward pass is wrong:\nthe gradient of x is"),
     (lambda x: HalfGradient.apply(x), "1/2 of the expected"),
-    (lambda x: (2 * x).detach(), "no gradient reaches x"),
+    (lambda x: (2 * x).detach(), "gives no gradient for x"),
     (lambda x: 3 * x, "what <lambda> returns is not"),
     (lambda x: torch.tensor((2 * x).tolist()), "`torch.tensor(...)`"),
 ])
@@ -114,7 +115,7 @@ def test_errors_that_cancel_in_a_plain_sum_are_found():
     x = torch.linspace(1, 2, 7)
     assert torch.equal(torch.autograd.functional.jacobian(lambda x: turned(x).sum(), x),
                        torch.full((7,), 2.0))
-    assert "backward pass differs" in message(check.gradients, turned, double, inputs=[(x,)])
+    assert "backward pass is wrong" in message(check.gradients, turned, double, inputs=[(x,)])
 
 
 def test_gradients_of_parameters_are_compared():

@@ -1,4 +1,4 @@
-"""Two models that differ: the first module that diverges is named."""
+"""Two models that differ: the first module that differs is named."""
 
 import dataclasses
 
@@ -56,29 +56,29 @@ class Unscaled(Attention):
         return super().forward(x * 2, inputs, **settings)
 
 
-def test_first_diverging_module_is_named_with_its_weights(twins):
+def test_first_differing_module_is_named_with_its_weights(twins):
     mine, reference = twins
     with torch.no_grad():
         mine.layers[1].attention.wk.weight.copy_(mine.layers[1].attention.wk.weight.flip(0))
     text = message(check.compare, mine, reference, ids=ids_BT)
     assert text.startswith("layers.1.attention.wk is the first module "
-                           "that diverges, and its weights differ.\n")
+                           "that differs: its weights are not the same.\n")
     assert "likely cause: the order along axis 0 is reversed" in text
     assert "up to the " in text and "the output of layers.1.attention.wk" in text
 
 
 @pytest.mark.parametrize(("damage", "words"), [
     (lambda m: setattr(m.layers[0].feed_forward, "__class__", Ungated),
-     "What enters layers.0.feed_forward.w_down differs first: "
-     "the mistake is in the forward of layers.0.feed_forward"),
+     "The first difference is in the input of layers.0.feed_forward.w_down. So the mistake is in "
+     "the forward method of layers.0.feed_forward, before it calls"),
     (lambda m: setattr(m.layers[1], "__class__", NoResidual),
-     "What enters layers.1.ffn_norm differs first: the mistake is in the forward of layers.1"),
-    (lambda m: setattr(m, "__class__", ForgottenNorm), "norm is not called in your model"),
-    (lambda m: setattr(m.layers[0].attention, "__class__", Unscaled), "What enters "
-                                                                      "layers.0.attention.wq "
-                                                                      "differs first"),
+     "The first difference is in the input of layers.1.ffn_norm. So the mistake is in the "
+     "forward method of layers.1"),
+    (lambda m: setattr(m, "__class__", ForgottenNorm), "Your model does not call norm"),
+    (lambda m: setattr(m.layers[0].attention, "__class__", Unscaled),
+     "The first difference is in the input of layers.0.attention.wq."),
     (lambda m: setattr(m.norm, "eps", 0.1),
-     "norm is the first module that diverges: its input and weights agree, its output does not."),
+     "norm is the first module that differs: its input and weights are right, but its output is"),
 ])
 def test_place_of_a_mistake_in_a_forward_is_found(twins, damage, words):
     mine, reference = twins
@@ -106,11 +106,11 @@ def test_models_with_other_names_are_matched_by_their_outputs(twins, capsys):
     check.compare(Renamed(mine), reference, ids=ids_BT)
     assert "the models agree" in capsys.readouterr().out
     text = message(check.compare, Renamed(mine, scale=2.0), reference, ids=ids_BT)
-    assert "No module of yours has the output of output" in text
-    assert "after the output of norm (last in yours)" in text
+    assert "no module of yours returns the output of output" in text
+    assert "After the output of norm (last in yours)" in text
     with torch.no_grad():
         mine.layers[1].ffn_norm.weight.mul_(2)
-    assert "output of layers.1.ffn_norm" in message(check.compare, Renamed(mine), reference,
+    assert "output of layers.1.ffn_norm," in message(check.compare, Renamed(mine), reference,
                                                     ids=ids_BT)
 
 

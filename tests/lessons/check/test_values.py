@@ -39,7 +39,7 @@ def test_tolerances_are_obeyed():
     check.equal(x_BHTS + 0.01, x_BHTS, atol=0.02)
     check.equal([1.1], [1.0], rtol=0.2)
     message(check.equal, x_BHTS * (1 + 1e-6), x_BHTS, rtol=1e-8, atol=0.0)
-    with pytest.raises(ValueError, match="a tolerance is a number from 0 on; got rtol=-1"):
+    with pytest.raises(ValueError, match="must be a finite number, 0 or above; got rtol=-1"):
         check.equal(1.0, 1.0, rtol=-1)
     with pytest.raises(ValueError, match="no values to compare"):
         check.equal(torch.zeros(3, device="meta"), torch.zeros(3))
@@ -61,11 +61,11 @@ def test_a_changed_result_prints_one_line_with_both(mine, baseline, settings, li
 
 
 @pytest.mark.parametrize(("mine", "baseline", "settings", "words"), [
-    (2.31, 2.31, {}, "your result has not changed: 2.31 before, 2.31 now. Was the change made"),
+    (2.31, 2.31, {}, "your result has not changed: 2.31 before, 2.31 now. Did you make the"),
     (2.31, 2.3101, {"rtol": 0.01}, "not changed"),
     (torch.ones(3), torch.ones(3), {}, "not changed"),
-    (2.4, 2.31, {"is_lower": True}, "went up: 2.31 before, 2.4 now; a lower one is asked for"),
-    (2.2, 2.31, {"is_lower": False}, "went down: 2.31 before, 2.2 now; a higher one is asked for"),
+    (2.4, 2.31, {"is_lower": True}, "went up: 2.31 before, 2.4 now. It should be lower"),
+    (2.2, 2.31, {"is_lower": False}, "went down: 2.31 before, 2.2 now. It should be higher"),
     (math.nan, 2.31, {"is_lower": True}, "is not a number: 2.31 before"),
     (None, 2.31, {}, "yours is None. Did you forget "
                      "`return`?"), ([1.0], 2.31, {}, "must be a number"),
@@ -75,7 +75,7 @@ def test_a_result_that_did_not_change_as_asked_is_told_in_words(mine, baseline, 
 
 
 def test_only_numbers_can_be_lower():
-    with pytest.raises(ValueError, match=r"only a number.*got 'b'\. Leave is_lower out"):
+    with pytest.raises(ValueError, match=r"only a number.*got 'b'\. Leave `is_lower` out"):
         check.changed("b", "a", is_lower=True)
 
 

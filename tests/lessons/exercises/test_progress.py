@@ -22,7 +22,7 @@ def test_damaged_record_is_kept_aside_and_a_new_one_begins(place, capsys, conten
     file.parent.mkdir()
     file.write_bytes(content)
     exercises.passed("12.1", **place)
-    words = "could not be read. It is kept as progress.damaged-1.json; a new one begins."
+    words = "could not be read. The old file is kept as progress.damaged-1.json"
     assert words in capsys.readouterr().out
     assert (file.parent / "progress.damaged-1.json").read_bytes() == content
     assert progress.load(file).passed == {"12.1"}

@@ -22,16 +22,17 @@ def test_exercise_is_read_with_all_that_the_notebook_says(chapter):
     assert second.task == "Put 3 for 2: what\nchanges? And why?"
     assert second.title == "Put 3 for 2: what\nchanges?"
     assert (third.id, third.stars, third.minutes, third.kind) == ("12.3", 3, 20, "break it")
-    assert 'raise NotImplementedError("your turn: write this part' in third.stub
+    assert 'raise NotImplementedError("write this part' in third.stub
 
 
 @pytest.mark.parametrize(("old", "new", "words"), [
-    ("(★, 5 min)", "(5 min)", r"cell 3: an exercise opens with .*; got '\*\*Exercise 1 \(5 min\)"),
+    ("(★, 5 min)", "(5 min)",
+     r"cell 3: an exercise must open like .*; got '\*\*Exercise 1 \(5 min\)"),
     ("(★, 5 min)", "(★)", "minutes"),
     ("(★★, change", "(★★, sing", "got .*sing and rerun"),
-    ("Exercise 1", "Exercise 2", "got 12.2 where 1 is due"),
+    ("Exercise 1", "Exercise 2", "got 12.2 instead of number 1"),
     ("**Exercise", "**Example", "each with one cell; got a cell without such an opening"),
-    ("### BEGIN", "# BEGIN", "got none \\(a reader's copy"),
+    ("### BEGIN", "# BEGIN", "got none. A reader's copy"),
 ])
 def test_exercise_in_another_form_is_refused(tmp_path, old, new, words):
     path = write(tmp_path / "12_turn.ipynb", *swapped(old, new))
@@ -40,7 +41,7 @@ def test_exercise_in_another_form_is_refused(tmp_path, old, new, words):
 
 
 def test_solution_without_tag_and_file_without_cells_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="has the tag `exercise`; add it"):
+    with pytest.raises(ValueError, match="must have the tag `exercise`; add it"):
         exercises.read_exercises(write(tmp_path / "12_turn.ipynb", CELLS[2], cell(CODE)))
     (tmp_path / "13_bad.ipynb").write_text("{")
     with pytest.raises(ValueError, match="is not a notebook"):
@@ -49,12 +50,12 @@ def test_solution_without_tag_and_file_without_cells_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["12.9", "99.1", "12", "", "..", 12.1, "12.1 "])
 def test_unknown_exercise_is_refused_with_those_there_are(place, name):
-    with pytest.raises(ValueError, match=r'such as "12.1" with its quotes; got .* 12'):
+    with pytest.raises(ValueError, match=r'such as "12.1" with the quotes; got .* 12'):
         exercises.find(name, folder=place["folder"])
 
 
 def test_course_without_its_repository_is_told_apart(tmp_path):
-    with pytest.raises(ValueError, match="Work in a clone of the repository"):
+    with pytest.raises(ValueError, match="Clone the repository"):
         exercises.find("12.1", folder=tmp_path / "nowhere")
 
 

@@ -29,5 +29,5 @@ def test_new_and_kept_rows_are_those_of_the_cache_and_the_words_the_models(monke
 
 
 def test_a_prompt_too_long_for_a_page_is_refused():
-    with pytest.raises(ValueError, match="room for 10 tokens"):
+    with pytest.raises(ValueError, match="a prompt of 1 to 10 tokens"):
         cache.grows(tiny(), TOKENIZER, prompt="0123456789a")

@@ -26,5 +26,5 @@ def test_each_query_head_is_above_the_head_that_it_reads(name, monkeypatch):
 
 
 def test_heads_that_cannot_be_shared_evenly_are_refused():
-    with pytest.raises(ValueError, match="divides 32; got 5"):
+    with pytest.raises(ValueError, match="must divide 32; got 5"):
         heads.groups(family.config("llama-3.1-8b"), others=(5,))

@@ -25,7 +25,7 @@ def test_the_numbers_of_the_drawing_are_those_of_a_real_step(monkeypatch):
     assert lines["backward"][2] == f"together of length {step.grad_norm:.2f}"
     assert lines["AdamW"][1] == f"learning rate {step.lr:.1e}"
     assert lines["logits"][2] == "2 × 16 × 520"
-    (note,) = (text for text, *_ in drawing.notes if text.startswith("every weight"))
+    (note,) = (text for text, *_ in drawing.notes if text.startswith("the weights change"))
     assert float(note.split()[4]) == pytest.approx(step.lr, rel=1.0), "as long as the rate, first"
     assert faults(drawn, drawing) == []
     plt.close("all")

@@ -38,7 +38,7 @@ def test_each_thread_is_colored_if_it_reads_and_its_element_is_named(found, made
         "x[0] … [31]", "x[32] … [63]", "x[64] … [95]", "x[96] … [99]"]
     assert drawing.title == "grid = 2, block = 64: 128 threads, one program"
     assert [name for name, _ in drawing.frames] == ["block 0", "block 1"]
-    assert "Of 128 threads 28 have no number" in figure.get_label()
+    assert "28 of 128 threads have no number" in figure.get_label()
 
 
 def test_first_reads_are_those_of_the_trace(found):

@@ -37,7 +37,7 @@ def test_sectors_are_those_of_the_trace(traces, monkeypatch):
     notes = [note.text for note in drawing.notes]
     assert "lane 0 [0], lane 1 [16], …: 128 bytes asked for, 1,024 moved" in notes
     assert "lane 0 [0], lane 1 [1], …: 128 bytes asked for, 128 moved" in notes
-    assert "1,024 bytes for 128" in figure.get_label()
+    assert "asks for 128 bytes and moves 1,024" in figure.get_label()
     plt.close("all")
 
 
@@ -71,7 +71,7 @@ def test_owners_are_the_threads_that_read(traces, monkeypatch):
     plt.close("all")
 
 
-def test_all_reads_of_a_thread_are_told_in_stretches():
+def test_all_reads_of_a_thread_are_given_as_ranges():
     looped = program("""
 extern "C" __global__ void twice(const float* x, float* y) {
     for (int again = 0; again < 2; again++)
@@ -81,6 +81,6 @@ extern "C" __global__ void twice(const float* x, float* y) {
     found = trace(looped, "twice", [torch.randn(512), torch.empty(512)], grid=1, block=32)
     reads = rungs.reads_of(found, "x", block=0, thread=1)
     assert reads == {64 * k + 2 + i: 2 for k in range(8) for i in range(2)}
-    assert rungs._ranges(reads) == "[2…3], [66…67], [130…131] and 5 more stretches, twice"
+    assert rungs._ranges(reads) == "[2…3], [66…67], [130…131] and 5 more ranges, twice"
     with pytest.raises(ValueError, match="does not read y"):
         rungs.owners({"one": found}, "y")

@@ -68,5 +68,5 @@ def test_the_round_trip_counts_the_parts_of_the_dialog(made):
 
 
 def test_a_format_without_headers_is_refused():
-    with pytest.raises(ValueError, match="formats with headers"):
+    with pytest.raises(ValueError, match="a format with headers"):
         turns.one_list(LLAMA_2, tokenizer_for("llama-2"), DIALOG)

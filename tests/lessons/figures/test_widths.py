@@ -18,7 +18,7 @@ def test_bars_are_to_scale_and_weights_those_of_the_module(name, monkeypatch):
     assert heights["F"] == pytest.approx(config.ffn_dim / config.dim * heights["D"])
     notes = " ".join(note.text for note in drawing.notes)
     n = 3 * config.dim * config.ffn_dim
-    assert f"{n / 1e6:,.0f}M weights a layer,\n{n / (8 * config.dim ** 2):.2f} times" in notes
+    assert f"{n / 1e6:,.0f}M weights per layer,\n{n / (8 * config.dim ** 2):.2f} times" in notes
     assert f"2 matrices of {config.dim:,} × {4 * config.dim:,}" in notes
     plt.close("all")
 

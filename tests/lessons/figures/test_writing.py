@@ -44,7 +44,7 @@ def test_the_loop_counts_what_the_filters_really_leave(made, mini):
 
 
 def test_a_sampling_without_a_filter_is_refused(mini):
-    with pytest.raises(ValueError, match="each must be set"):
+    with pytest.raises(ValueError, match="all must be set"):
         writing.loop(*mini, prompt="a", sampling=Sampling(top_k=3))
 
 
@@ -63,5 +63,5 @@ def test_each_pass_feeds_what_is_new_and_the_words_are_the_models(made, mini):
 
 
 def test_a_prompt_too_long_for_a_page_is_refused(mini):
-    with pytest.raises(ValueError, match="room for 6 tokens"):
+    with pytest.raises(ValueError, match="a prompt of 1 to 6 tokens"):
         writing.prefill_and_decode(*mini, prompt="0123456")

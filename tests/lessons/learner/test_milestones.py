@@ -30,7 +30,7 @@ def test_part_that_computes_the_same_reaches_the_milestone(reader, capsys):
 
 
 def test_part_that_computes_something_else_does_not(reader):
-    with pytest.raises(CheckFailed, match="with your norm in Llama 1, the model computes"):
+    with pytest.raises(CheckFailed, match="with your norm in Llama 1, the model gives another"):
         milestones.models("11", "your norm", put_in=lambda llama: put_in(llama, factor=1.01))
     assert not reader.exists()
 
@@ -54,7 +54,7 @@ def test_scaling_of_rope_that_is_forgotten_is_noticed():
 
 
 def test_part_that_is_not_put_in_is_refused():
-    with pytest.raises(ValueError, match="it changed none"):
+    with pytest.raises(ValueError, match="it replaced none"):
         milestones.models("11", "your norm", put_in=lambda llama: None)
 
 

@@ -24,14 +24,14 @@ def test_what_is_no_number_is_said_and_not_kept(reader):
     question = predict.number("13.z", "the variance")
     question.field.value = "many"
     question.keep.click()
-    assert "a guess is a number" in question.words.value and question.guess is None
+    assert "a guess must be a number" in question.words.value and question.guess is None
     assert not reader.exists()
 
 
 def test_guess_is_there_again_when_the_cell_is_run_again(reader):
     question = predict.choice("13.z", "which", ["keys", "values"])
     question.keep.click()
-    assert "choose one first" in question.words.value
+    assert "choose an option first" in question.words.value
     question.field.value = "keys"
     question.keep.click()
     again = predict.choice("13.z", "which", ["keys", "values"])
@@ -69,7 +69,7 @@ def test_words_are_shown_beside_one_answer(reader, capsys):
 
 
 def test_answer_before_its_question_or_outside_its_options_is_refused():
-    with pytest.raises(ValueError, match="run the cell with '13.never' first"):
+    with pytest.raises(ValueError, match="the question '13.never' was not asked yet"):
         predict.compare("13.never", 1)
     predict.choice("13.z", "which", ["keys", "values"])
     with pytest.raises(ValueError, match="one of keys, values; got 'nothing'"):

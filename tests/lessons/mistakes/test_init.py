@@ -29,7 +29,7 @@ def test_mistakes_are_found_by_the_number_of_the_exercise():
 
 def test_a_mistake_says_in_words_what_was_done():
     listed = mistakes.Listed()
-    with pytest.raises(ValueError, match="says what was done"):
+    with pytest.raises(ValueError, match="must say what the reader did"):
         @listed("13.1", of="f")
         def silent(x):
             return x

@@ -1,4 +1,5 @@
-"""All diagnoses in the order in which they are asked, and the first that explains a difference."""
+"""All diagnoses in the order in which they are tried; the first that explains a difference counts.
+"""
 
 from collections.abc import Callable
 
@@ -29,18 +30,18 @@ DIAGNOSES: tuple[Diagnosis, ...] = (
     transposed, constant_factor, constant_offset, merged_wrong, shifted, reordered,
     softmax_over_wrong_axis, scaled_before_softmax, factor_per_slice,
 )
-"""From the most to the least particular: where several would fit, the first is the one to hear."""
+"""From the most to the least specific: if several fit, the first is the most helpful."""
 
 
 def diagnose(mine: Values, expected: Values) -> str | None:
-    """Returns the first diagnosis, in words, that explains the whole difference, or None.
+    """Returns the message of the first diagnosis that explains the whole difference, or None.
 
     Axes are called "axis 0", "axis 1", ...
     """
     mine, expected = mine.detach().cpu(), expected.detach().cpu()
     if not mine.numel() or not expected.numel():
         return None
-    # what differs less than any diagnosis can tell apart may only be a matter of precision
+    # a difference too small for every other diagnosis can only be one of precision
     known = (lower_precision,) if is_same(mine, expected) else DIAGNOSES
     return next((words for words in (diagnosis(mine, expected) for diagnosis in known) if words),
                 None)

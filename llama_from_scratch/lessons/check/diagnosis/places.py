@@ -1,4 +1,4 @@
-"""The right numbers in the wrong places: merged in another order, shifted, reordered."""
+"""Right numbers in the wrong places: joined in another order, shifted, reordered."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from llama_from_scratch.lessons.check.diagnosis.sameness import Values, is_same
 def merged_wrong(mine: Values, expected: Values) -> str | None:
     """Returns a message if two nested axes are joined in the wrong order, else None.
 
-    Examples are heads tiled instead of repeated in place, and RoPE halves in place of neighbors.
+    Examples are heads tiled instead of repeated in place, and RoPE with halves, not neighbors.
     """
     if mine.shape != expected.shape:
         return None
@@ -20,66 +20,68 @@ def merged_wrong(mine: Values, expected: Values) -> str | None:
             if not is_same(parts.transpose(axis, axis + 1).flatten(axis, axis + 1), expected):
                 continue
             if is_same(parts, parts.narrow(axis, 0, 1).expand_as(parts)):
-                return (f"along axis {axis} the entries are tiled (0, 1, 0, 1) where each should "
-                        "be repeated in place (0, 0, 1, 1): query head h uses key/value head h // "
-                        "(H/G), so `repeat_interleave`, not `repeat`")
+                return (f"along axis {axis} the entries are tiled (0, 1, 0, 1), but each should be "
+                        "repeated in place (0, 0, 1, 1). Query head h uses key/value head h // "
+                        "(H/G), so use `repeat_interleave`, not `repeat`")
             if is_same(parts, parts.narrow(axis + 1, 0, 1).expand_as(parts)):
-                return (f"along axis {axis} each entry is repeated in place (0, 0, 1, 1) where "
-                        "they should be tiled (0, 1, 0, 1): `repeat`, not `repeat_interleave`")
+                return (f"along axis {axis} each entry is repeated in place (0, 0, 1, 1), but they "
+                        "should be tiled (0, 1, 0, 1). Use `repeat`, not `repeat_interleave`")
             if axis == mine.ndim - 1 and 2 in (outer, inner):
                 if outer == inner:
-                    return ("channels are in another order: halves (r, r + K/2) and neighbours "
-                            "(2r, 2r + 1) are mixed up")
-                names = ("halves (r, r + K/2)", "neighbours (2r, 2r + 1)")
+                    return ("the channels are in the wrong order: pairs of halves (r, r + K/2) and "
+                            "pairs of neighbors (2r, 2r + 1) are confused")
+                names = ("halves (r, r + K/2)", "neighbors (2r, 2r + 1)")
                 yours, wanted = names[:: 1 if outer == 2 else -1]
-                return ("channels are in another order: the pairs of yours "
-                        f"are {yours}, those of the expected {wanted}")
-            return (f"axis {axis} joins two axes in the wrong order: yours as ({outer}, {inner}), "
-                    f"expected as ({inner}, {outer}); transpose before you flatten")
+                return ("the channels are in the wrong order: your pairs are "
+                        f"{yours}, but should be {wanted}")
+            return (f"axis {axis} joins two axes in the wrong order: yours joins ({outer}, "
+                    f"{inner}), but it should join ({inner}, {outer}). Transpose them before you "
+                    "flatten")
     return None
 
 
 def shifted(mine: Values, expected: Values) -> str | None:
-    """The same values, some places further along an axis, round the end or not."""
+    """Returns a message if the values are shifted along an axis, with or without wrapping around.
+    """
     if mine.shape != expected.shape:
         return None
     for axis, length in enumerate(mine.shape):
         if length < 4:
-            continue  # two entries that agree are no evidence
+            continue  # agreement of two entries proves too little
         for step in (1, -1):
             a, b = (mine, expected) if step == 1 else (expected, mine)
             later, earlier = a.narrow(axis, 1, length - 1), b.narrow(axis, 0, length - 1)
             if is_same(later, earlier) and not is_same(mine.narrow(axis, 1, length - 2),
                                                        expected.narrow(axis, 1, length - 2)):
-                return (f"off by one along axis {axis}: everything stands one place too "
+                return (f"off by one along axis {axis}: every entry is one place too "
                         f"{'late' if step == 1 else 'early'}")
         for step in range(2, min(length - 1, 64)):
             if (is_same(mine.select(axis, step), expected.select(axis, 0))
                 and is_same(mine.roll(-step, axis), expected)):
                 return (f"along axis {axis} everything is rolled by {step} "
-                        f"places; `.roll({-step}, {axis})` puts it right")
+                        f"places; `.roll({-step}, {axis})` would fix it")
     return None
 
 
 def reordered(mine: Values, expected: Values) -> str | None:
-    """The entries along one axis in any other order."""
+    """Returns a message if the entries along one axis are in another order, else None."""
     if mine.shape != expected.shape:
         return None
     for axis, length in enumerate(mine.shape):
         if length < 2:
             continue
         if is_same(mine.flip(axis), expected):
-            return f"the order along axis {axis} is reversed; `.flip({axis})` puts it right"
+            return f"the order along axis {axis} is reversed; `.flip({axis})` would fix it"
         keys = _keys(mine, axis), _keys(expected, axis)
         if length < 3 or len(keys[1].unique()) < length:
-            continue  # few or equal entries are a permutation of many things
+            continue  # few or equal entries would match by chance
         order_mine, order = (key.argsort() for key in keys)
         source = torch.empty_like(order)
         source[order] = order_mine
         if is_same(mine.index_select(axis, source), expected):
             shown = ", ".join(map(str, source[:8].tolist())) + (", ..." if length > 8 else "")
-            return (f"the entries along axis {axis} are in another "
-                    f"order: the expected are yours at [{shown}]")
+            return (f"the entries along axis {axis} are in the wrong order; indexing yours with "
+                    f"[{shown}] along that axis would fix it")
     return None
 
 

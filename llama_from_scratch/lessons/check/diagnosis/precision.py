@@ -1,4 +1,4 @@
-"""Right within the rounding of a smaller number format."""
+"""Values that are right, but rounded to a smaller number format."""
 
 import torch
 
@@ -9,7 +9,7 @@ PRECISION = {torch.bfloat16: 8, torch.float16: 11, torch.float32: 24}
 
 
 def lower_precision(mine: Values, expected: Values) -> str | None:
-    """Right within the rounding of a smaller number format."""
+    """Returns a message if the values are right except for such rounding, else None."""
     if mine.shape != expected.shape or not (mine.is_floating_point()
                                             and expected.is_floating_point()):
         return None
@@ -22,10 +22,10 @@ def lower_precision(mine: Values, expected: Values) -> str | None:
             continue
         name = str(dtype).removeprefix("torch.")
         if mine.dtype == dtype:
-            return (f"yours is {name}, with {n_bits} significant bits, and right within its "
-                    f"rounding; the expected has {bits} bits")
+            return (f"yours is {name}, which has {n_bits} significant bits, and is right except "
+                    f"for its rounding; {bits} bits are expected")
         is_round = torch.equal(mine.to(dtype).to(mine.dtype), mine) and mine.numel() >= 4
         if is_round and not torch.equal(expected.to(dtype).to(expected.dtype), expected):
-            return (f"every value of yours is a {name} number, {n_bits} significant bits: it was "
-                    f"computed, or kept, in {name}")
+            return (f"each of your values fits in {name}, which has {n_bits} significant bits: "
+                    f"they were computed or stored in {name}")
     return None

@@ -1,6 +1,6 @@
-"""When two tensors count as the same, and what makes an equality strong enough to be no accident.
+"""When two tensors count as the same, and when this is more than chance.
 
-Every diagnosis is built on these few questions.
+Every diagnosis uses these functions.
 """
 
 import torch
@@ -9,11 +9,12 @@ from torch import Tensor
 
 Values = Shaped[Tensor, "..."]
 
-REL_TOL = 1e-4  # float32 after some hundred operations; far below any mistake named here
+# The error of float32 after some hundred operations; every mistake named here changes far more.
+REL_TOL = 1e-4
 
 
 def is_same(a: Values, b: Values) -> bool:
-    """True if shapes are equal, and values within REL_TOL of their size; NaN equals NaN."""
+    """Returns whether the shapes are equal and the values agree within REL_TOL; NaN equals NaN."""
     if a.shape != b.shape:
         return False
     a, b = wide(a), wide(b)
@@ -27,13 +28,17 @@ def wide(x: Tensor) -> Tensor:
 
 
 def is_plain(*tensors: Tensor) -> bool:
-    """True for real numbers with enough different values that an equality is no accident."""
+    """Returns whether tensors hold enough different real numbers that they cannot agree by chance.
+    """
     return all(not x.is_complex() and x.dtype != torch.bool and len(x[x.isfinite()].unique()) >= 3
                for x in tensors)
 
 
 def finite_pair(mine: Tensor, expected: Tensor) -> tuple[Tensor, Tensor] | None:
-    """The finite values of both, in float64; None if they are not finite in different places."""
+    """Returns the finite values of both, in float64.
+
+    Returns None if the shapes differ, values are complex, or their infinities and NaNs differ.
+    """
     if mine.shape != expected.shape or mine.is_complex() or expected.is_complex():
         return None
     mine, expected = wide(mine), wide(expected)

@@ -1,4 +1,4 @@
-"""Mistakes around a softmax: the logarithm, the axis, or the scale before it."""
+"""Mistakes with a softmax: its logarithm, its axis, or the scale before it."""
 
 import math
 
@@ -16,7 +16,8 @@ from llama_from_scratch.lessons.check.diagnosis.sameness import (
 
 
 def logarithm(mine: Values, expected: Values) -> str | None:
-    """Probabilities for logarithms, or the reverse; or a softmax left out."""
+    """Returns a message if a logarithm or a softmax is missing or there is one too many, else None.
+    """
     pair = (mine.shape == expected.shape and mine.ndim and is_plain(mine)
             and not expected.is_complex())
     if not pair or not mine.is_floating_point():
@@ -27,11 +28,11 @@ def logarithm(mine: Values, expected: Values) -> str | None:
             for name, values in (("softmax", x.softmax(axis)),
                                  ("log_softmax", x.log_softmax(axis))):
                 if is_same(values, expected):
-                    return f"the {name} over axis {axis} is missing: these are the values before it"
+                    return f"the {name} over axis {axis} is missing: yours are the values before it"
     for values, words in (
-        (x.exp(), "these are natural logarithms of the expected values: "
-                  "apply exp, or softmax instead of log_softmax"),
-        (x.exp2(), "these are base-2 logarithms of the expected values"),
+        (x.exp(), "yours are the natural logarithms of the expected values: apply exp, or use "
+                  "softmax instead of log_softmax"),
+        (x.exp2(), "yours are the base-2 logarithms of the expected values"),
         (x.log(), "the logarithm is missing: the expected "
                   "values are the natural logarithms of yours"),
         (x.log2(), "the logarithm is missing: the expected "
@@ -48,7 +49,9 @@ def _sums_to_one(x: Tensor) -> set[int]:
 
 
 def _are_weights(mine: Tensor, expected: Tensor) -> bool:
-    """Both are positive weights, zero in the same places, so that their logarithms can be compared.
+    """Returns whether both hold weights with zeros in the same places.
+
+    Then their logarithms can be compared.
     """
     return (mine.shape == expected.shape and mine.is_floating_point()
             and expected.is_floating_point()
@@ -57,7 +60,7 @@ def _are_weights(mine: Tensor, expected: Tensor) -> bool:
 
 
 def softmax_over_wrong_axis(mine: Values, expected: Values) -> str | None:
-    """Weights that sum to 1 along another axis, made from the same scores."""
+    """Returns a message if weights of the same scores sum to 1 along another axis, else None."""
     if not _are_weights(mine, expected):
         return None
     m, e = wide(mine), wide(expected)
@@ -72,14 +75,14 @@ def softmax_over_wrong_axis(mine: Values, expected: Values) -> str | None:
     square = square[square.isfinite()]
     if not len(square) or square.abs().max() > 100 * REL_TOL:
         return None
-    return (f"softmax runs over axis {yours[0]}: there the "
-            f"sums are 1. It belongs on axis {wanted[0]}")
+    return (f"your softmax is over axis {yours[0]}, because the sums along it are 1. It should be "
+            f"over axis {wanted[0]}")
 
 
 def scaled_before_softmax(mine: Values, expected: Values) -> str | None:
     """Returns a message if the weights are too sharp or too flat by one factor, else None.
 
-    The cause is that the scores were too large or too small by that factor.
+    The cause is that the scores before the softmax were too large or too small by that factor.
     """
     if not _are_weights(mine, expected) or mine.ndim == 0:
         return None
@@ -93,12 +96,12 @@ def scaled_before_softmax(mine: Values, expected: Values) -> str | None:
             continue
         factor = ((lm * le).sum() / (le * le).sum()).item()
         if abs(factor - 1) > 10 * REL_TOL and is_same(lm, factor * le):
-            return f"before the softmax every score is {describe_factor(_rounded(factor))}"
+            return f"before the softmax, every score is {describe_factor(_rounded(factor))}"
     return None
 
 
 def _rounded(factor: float) -> float:
-    """Returns the square root, or its inverse, that is near the factor, or else the factor.
+    """Returns the square root, or one over it, that is near the factor, or else the factor itself.
 
     Near means within the error that a softmax in float32 leaves.
     """

@@ -17,8 +17,8 @@ from llama_from_scratch.lessons.check.diagnosis.numbers import related
     (10.0, 100.0 * 0 + math.exp(10.0), "logarithm"), (math.exp(1.5), 1.5, "exponential"),
     (49.0, 7.0, "exactly 7 times"), (6.25, 2.5, "square of"),
     (1.5811388300841898, 2.5, "square root"),
-    (0.3, 0.7, "one minus"), (2.772588722239781, 4.0, "nats where bits"),
-    (100, 101, "one too few"), (102, 101, "one too many"), (2.501, 2.5, "rounded"),
+    (0.3, 0.7, "one minus"), (2.772588722239781, 4.0, "in nats, and bits"),
+    (100, 101, "one too few"), (102, 101, "one too many"), (2.501, 2.5, "without rounding"),
 ])
 def test_relation_is_said_in_words(mine, expected, words):
     assert words in related(mine, expected)
