@@ -97,7 +97,7 @@ def test_answers_are_compared_after_what_they_go_through(capsys):
     assert "✓ mine is right for 1 input" in capsys.readouterr().out
     with looking_for(known(("it is four", lambda: "4"), ("it is three", lambda: " 3"))):
         said = message(check.answers, mine, [((), 5)], through=int)
-    assert said.startswith("what mine computes is 3, expected is 5.")
+    assert said.startswith("what mine computes is 3, but should be 5.")
     assert "you get exactly this result if it is three\n" in said and "it is four" not in said
 
 
