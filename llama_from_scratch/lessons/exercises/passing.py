@@ -75,15 +75,17 @@ def passed(name: str | float, *, file: Path | None = None, folder: Path = NOTEBO
 
 
 def progress_table(*, file: Path | None = None, folder: Path = NOTEBOOKS) -> str:
-    """Returns a text table: how much of each chapter is done, and the minutes left."""
+    """Returns a text table: each chapter's milestone, how much of it is done, and the minutes left.
+    """
     now = progress.load(progress.PROGRESS if file is None else file)
     rows = [(stem.replace("_", " "), found) for stem, found in chapters(folder).items()]
     width = max((len(title) for title, _ in rows), default=0)
-    lines = [f"{title:<{width}}  {_bar(found, now.passed)}  {left(found, now.passed)}"
-             for title, found in rows]
+    lines = [f"{title:<{width}}  {'⚑' if title.partition(' ')[0] in now.milestones else ' '} "
+             f"{_bar(found, now.passed)}  {left(found, now.passed)}" for title, found in rows]
     everything = [exercise for _, found in rows for exercise in found]
     n_done = sum(exercise.id in now.passed for exercise in everything)
-    total = f"{n_done} of {len(everything)} exercises done; {left(everything, now.passed)}"
+    total = (f"{n_done} of {len(everything)} exercises done; {left(everything, now.passed)}\n"
+             f"⚑ {len(now.milestones)} of {len(rows)} milestones reached")
     return "\n".join([*([now.note, ""] if now.note else []), *lines, "", total])
 
 

@@ -1,10 +1,12 @@
 """What a reader asks for: hints, solutions, to be ticked off, and how much is done."""
 
+import dataclasses
 import json
 
 import pytest
 
 from llama_from_scratch.lessons import exercises
+from llama_from_scratch.lessons.exercises import progress
 
 
 def test_hints_and_solution_are_shown_on_demand_as_markdown(place):
@@ -31,11 +33,16 @@ def test_passed_exercise_is_recorded_once_and_shown(place, capsys):
         "✓ exercise 12.1 is done: 2 of 3 in this chapter",
         "✓ exercise 12.1 is done: 2 of 3 in this chapter"]
     assert exercises.progress_table(**place).splitlines() == [
-        "12 turn  ■■□       20 minutes left", "", "2 of 3 exercises done; 20 minutes left"]
+        "12 turn    ■■□       20 minutes left", "", "2 of 3 exercises done; 20 minutes left",
+        "⚑ 0 of 1 milestones reached"]
     content = json.loads(place["file"].read_text())
     assert (content["format"], content["passed"]) == (2, ["12.1", "12.2"])
     exercises.passed("12.3", **place)
     assert exercises.progress_table(**place).splitlines()[0].endswith("■■■       done")
+    progress.change(lambda now: dataclasses.replace(now, milestones=frozenset({"12"})),
+                    place["file"])
+    table = exercises.progress_table(**place)
+    assert table.startswith("12 turn  ⚑ ■■■") and "⚑ 1 of 1 milestones reached" in table
 
 
 def test_unknown_exercise_is_not_recorded(place):
