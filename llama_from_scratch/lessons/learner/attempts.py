@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Iterator
 
 from llama_from_scratch.lessons import mistakes
-from llama_from_scratch.lessons.check.failures import CheckFailed
 from llama_from_scratch.lessons.check.known import looking_for
 from llama_from_scratch.lessons.exercises.progress import Progress
 from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS, find, read_exercises
@@ -23,25 +22,28 @@ def attempt(name: str) -> Iterator[None]:
     """Runs the checks of an exercise, such as "13.1", that are in its block.
 
     A blank ends the block with one line instead of an error. A check that fails looks for the
-    mistakes that are listed for the exercise. In a reader's copy, help appears below the cell, and
-    the result is recorded. Raises other errors of the checks, and ValueError for an unknown
-    exercise.
+    mistakes that are listed for the exercise. In a reader's copy, help appears below the cell after
+    any error, and the result is recorded. Raises what the block raises, and ValueError for an
+    unknown exercise.
     """
     __tracebackhide__ = True
-    exercise = find(name)
+    exercise, is_right = find(name), False
     try:
         with looking_for(lambda: mistakes.of(name)):
             yield
+        is_right = True
     except NotImplementedError as blank:
         task = f": {str(blank).rpartition('is not written yet: ')[2]}" if str(blank) else ""
         print(f"{name} is not tried yet{task}")
-        _offer(name)
-        return
-    except (CheckFailed, AssertionError):
+    except AssertionError:
         note(lambda now: dataclasses.replace(
             now, tries={**now.tries, name: now.tries.get(name, 0) + 1}))
-        _offer(name)
         raise
+    finally:
+        if not is_right:
+            _offer(name)
+    if not is_right:
+        return
     after = note(lambda now: dataclasses.replace(now, passed=now.passed | {name}))
     if after is not None:
         _tell(after, name, exercise.chapter)

@@ -97,8 +97,8 @@ def test_answers_are_compared_after_what_they_go_through(capsys):
     assert "✓ mine is right for 1 input" in capsys.readouterr().out
     with looking_for(known(("it is four", lambda: "4"), ("it is three", lambda: " 3"))):
         said = message(check.answers, mine, [((), 5)], through=int)
-    assert said.startswith("what mine computes is 3, expected is 5.")
-    assert "exactly this comes out if: it is three\n" in said and "it is four" not in said
+    assert said.startswith("what mine computes is 3, but should be 5.")
+    assert "you get exactly this result if it is three\n" in said and "it is four" not in said
 
 
 def test_failure_on_the_way_is_explained_by_a_mistake_with_the_same_failure():
@@ -113,5 +113,5 @@ def test_failure_on_the_way_is_explained_by_a_mistake_with_the_same_failure():
     with looking_for(known(("a sign is turned", lambda: -1), ("one less", lambda: -2),
                            ("one more", lambda: 1))):
         said = message(check.answers, mine, [((), 0)], through=positive)
-    assert said.startswith("a count is positive; got -1\n  exactly this comes out if: "
+    assert said.startswith("a count is positive; got -1\n  you get exactly this result if "
                            "a sign is turned\n")

@@ -39,10 +39,10 @@ def test_wrong_answer_stays_an_error_and_is_counted(reader, capsys):
     assert capsys.readouterr().out.count('help: exercises.hint("13.1")') == 2
 
 
-def test_error_of_the_reader_is_neither_counted_nor_hidden(reader):
+def test_error_of_the_reader_is_neither_counted_nor_hidden_and_gets_help(reader, capsys):
     with pytest.raises(ZeroDivisionError), attempt("13.1"):
         print(1 / 0)
-    assert not reader.exists()
+    assert not reader.exists() and 'help: exercises.hint("13.1")' in capsys.readouterr().out
 
 
 def test_right_answer_is_recorded_in_a_readers_copy_only(reader, capsys):
