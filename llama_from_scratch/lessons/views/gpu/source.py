@@ -7,6 +7,7 @@ from torch import Tensor
 
 from llama_from_scratch.kernels.emulator.machine import KernelFault
 from llama_from_scratch.kernels.emulator.trace import Trace, trace
+from llama_from_scratch.kernels.machinery.nvrtc import CompileError
 from llama_from_scratch.kernels.machinery.source import FOLDER, Program, Source
 from llama_from_scratch.lessons.check.failures import CheckFailed
 
@@ -27,12 +28,12 @@ def checked_trace(
 ) -> Trace:
     """Returns the trace of a launch that is sound, for the check of an exercise.
 
-    Raises CheckFailed, in words, if the launch does not reach its end, leaves the bounds of an
-    array, or races.
+    Raises CheckFailed, in words, if the source does not compile or the launch does not reach its
+    end, leaves the bounds of an array, or races.
     """
     try:
         found = trace(program, entry, args, grid=grid, block=block)
-    except KernelFault as fault:
+    except (CompileError, KernelFault) as fault:
         raise CheckFailed(str(fault)) from None
     if found.out_of_bounds:
         raise CheckFailed(str(found.out_of_bounds))

@@ -26,6 +26,7 @@ def test_listing_numbers_lines_as_traces_do(program, summed):
     ("part[i];", "part[i + 1];", "Out of bounds: thread 0 reads part[64]"),
     ("__syncthreads();", "if (threadIdx.x < 32) __syncthreads();",
      "all threads of a block must reach every barrier"),
+    ("part[i];", "part[i]", "notebook.cu does not compile for float"),
 ])
 def test_unsound_launch_is_told_in_words(old, new, words):
     with pytest.raises(CheckFailed) as told:
