@@ -13,4 +13,4 @@ def test_progress_shows_the_exercises_and_ticks_off_by_hand(tmp_path, capsys, mo
     assert after.startswith("✓ exercise 12.4 is done")
     assert "1 of " in after and after.count("■") == 1
     assert main(["progress", "--done", "12.99"]) == 2
-    assert "chapter 12 has the exercises 12.1" in capsys.readouterr().err
+    assert "Chapter 12 has the exercises 12.1" in capsys.readouterr().err
