@@ -14,7 +14,8 @@ MIN_HINTS, MIN_MISTAKES, MIN_DRAWINGS = 2, 3, 2
 ASKED = re.compile(r"predict\.(?:number|choice|sketch|words)\(\s*\"(\w+\.\w+)\"")
 COMPARED = re.compile(r"predict\.compare\(\s*\"(\w+\.\w+)\"")
 DRAWN = re.compile(
-    r"figures\.(?!grids?\b|tokens\b|style\b|png\b|token_boxes\b|letters\b|measured\b)[a-z_]+\.[a-z_]+\(")
+    r"figures\.(?!grids?\b|tokens\b|style\b|png\b|token_boxes\b|letters\b|measured\b)"
+    r"[a-z_]+\.[a-z_]+\(")
 
 
 def missing_parts(path: Path) -> list[str]:

@@ -12,7 +12,8 @@ def test_view_shows_the_readers_progress_and_its_still_picture_does_not(place):
     assert view.words.value == "0 of 3 exercises done, 0 of 1 milestones reached."
     exercises.passed("12.1", **place)
     view.again.click()
-    assert view.words.value == "1 of 3 exercises done, 0 of 1 milestones reached." and view.picture.value != before
+    assert view.words.value == "1 of 3 exercises done, 0 of 1 milestones reached."
+    assert view.picture.value != before
     bundle = view._repr_mimebundle_()
     assert bundle["image/png"] == still and "application/vnd.jupyter.widget-view+json" in bundle
     place["file"].write_text("{")
