@@ -174,7 +174,7 @@ def check_chat(widget, *, name):
     move_first_control(widget)
     # A chat in a chat format, which has a field for the system's message, ends its answers itself;
     # stories go on.
-    is_brief = widget.get_by_placeholder("what the model reads before all else").count()
+    is_brief = widget.get_by_placeholder("what the model reads before all other messages").count()
     turns.nth(3).filter(has_text=re.compile(r"\w+\W+\w+\W+\w+" if is_brief else ".{20}")).wait_for()
     assert turns.nth(2).inner_text().split() == ["you", "and", "the"], (
         "all words are sent, however fast Enter follows them")

@@ -1,11 +1,11 @@
-"""How the notebooks are made: run, stored in one form, checked, shown, copied for readers, proved.
+"""Tools that run, store, check, show, copy and test the notebooks.
 
-    form         the one form in which a notebook is stored; read_notebook, canonical
-    executing    run: executes a notebook and stores it, with pictures made small by `palette`
-    rules        check: every rule of the course that a stored notebook breaks, each as a Complaint
+    form         read_notebook, canonical: the form in which every notebook is stored
+    executing    run: executes a notebook and stores it; `palette` makes its pictures small
+    rules        check: lists the rules of the course that a stored notebook breaks
     text         show: a notebook as text, for `git diff`
-    copies       student: the reader's copy, with blanks for solutions
-    proof        prove: every solution passes, every stub fails
+    copies       student: the reader's copy, with blanks instead of solutions
+    proof        prove: every solution passes, and every blank and known mistake does not
 
-The command is `python -m llama_from_scratch.lessons.authoring run|check|show|student`.
+The command is `python -m llama_from_scratch.lessons.authoring run|check|show|student|twice`.
 """

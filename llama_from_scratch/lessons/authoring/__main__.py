@@ -19,16 +19,18 @@ from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Exit status of one command: 0, or 1 if a cell failed or a rule is broken."""
+    """Runs one command and returns its exit status: 1 if a cell failed or a rule is broken, or 0.
+    """
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, words in (("run", "execute and store"),
-                        ("check", "find broken rules without executing"),
-                        ("twice", "execute each cell twice and compare; stores nothing")):
+    for name, words in (("run", "execute the notebooks and store the outputs"),
+                        ("check", "find broken rules, without executing anything"),
+                        ("twice", "execute each cell twice and compare; store nothing")):
         command = commands.add_parser(name, help=words)
         command.add_argument("files", nargs="*", type=Path, help="default: all notebooks")
-    commands.add_parser("show", help="print as text, for git diff").add_argument("file", type=Path)
-    for name, words in (("student", "write copies without the solutions"),
+    shown = commands.add_parser("show", help="print a notebook as text, for git diff")
+    shown.add_argument("file", type=Path)
+    for name, words in (("student", "write readers' copies, without the solutions"),
                         ("screenshots", "photograph every picture and widget in JupyterLab")):
         command = commands.add_parser(name, help=words)
         command.add_argument("folder", type=Path)
@@ -78,7 +80,7 @@ def _run_all(files: Sequence[Path]) -> int:
         try:
             print(f"{path.name}: {'written' if run(path) else 'unchanged'}", flush=True)
         except CellFailed as error:
-            print(f"error: {error}\n{path.name}: left as it was", flush=True)
+            print(f"error: {error}\n{path.name}: not changed", flush=True)
             status = 1
     return status
 
@@ -87,7 +89,7 @@ def _repeat_all(files: Sequence[Path]) -> int:
     status = 0
     for path in files:
         problems = repeat(path)
-        print(f"{path.name}: {'; '.join(problems) or 'each cell may be run twice'}", flush=True)
+        print(f"{path.name}: {'; '.join(problems) or 'each cell can be run twice'}", flush=True)
         status |= bool(problems)
     return status
 

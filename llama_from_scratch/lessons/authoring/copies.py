@@ -1,6 +1,6 @@
-"""The reader's copy of a chapter: blanks for solutions, no outputs, hints on demand.
+"""The reader's copy of a chapter: blanks instead of solutions, no outputs, hints on demand.
 
-The copy says in its first cell of code that it remembers what the reader does.
+The first code cell of the copy turns on the record of what the reader does.
 """
 
 from pathlib import Path
@@ -17,11 +17,11 @@ remember()  # keeps your guesses and what you solve in runs/progress.json"""
 
 
 def student(path: Path, folder: Path) -> Path:
-    """Writes the reader's copy: solutions become NotImplementedError, and nothing has an output.
+    """Writes the reader's copy and returns its path.
 
-    A block opened by `### BEGIN SOLUTION: what to do` gives its words to the error. Hints are taken
-    out of the text: a click shows them. Raises FileExistsError, and writes nothing, where the
-    reader already has a copy and has worked in it.
+    Each solution becomes a NotImplementedError, with the words after `### BEGIN SOLUTION:` as its
+    message. Outputs are removed, and so are hints, which a click shows. Raises FileExistsError, and
+    writes nothing, if the reader already has a copy and has worked in it.
     """
     import nbformat
 
@@ -40,13 +40,13 @@ def student(path: Path, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / path.name
     if target.resolve() == path.resolve():
-        raise ValueError("a reader's copy needs a folder of its own; "
-                         f"got {folder}, which holds the lesson itself")
+        raise ValueError("a reader's copy must be in another folder than the original; "
+                         f"got {folder}, which has the original")
     content = (nbformat.writes(nb) + "\n").encode()
     if target.exists() and target.read_bytes() != content:
-        raise FileExistsError(f"{target} is there already and has work in it; it is kept. For a "
-                              "fresh copy rename it first")
-    # a copy that was cut short would be taken for the reader's work
+        raise FileExistsError(f"{target} already exists and has work in it, so it is not replaced. "
+                              "Rename it to get a new copy")
+    # an incomplete copy would look like the reader's work
     with replacing_file(target) as unfinished:
         unfinished.write_bytes(content)
     return target

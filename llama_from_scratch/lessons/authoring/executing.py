@@ -1,4 +1,4 @@
-"""Executes a notebook in a fresh kernel of this very Python and stores what came out."""
+"""Executes a notebook in a new kernel of this Python, and stores the outputs."""
 
 from pathlib import Path
 
@@ -10,14 +10,18 @@ SLOW_CELL_TIMEOUT_S = 600
 
 
 class CellFailed(Exception):
-    """A cell raised without the tag `raises-exception`, or ran out of time; nothing was written."""
+    """A cell raised an error without the tag `raises-exception`, or took too long.
+
+    Nothing was written.
+    """
 
 
 def run(path: Path, *, timeout_s: int = CELL_TIMEOUT_S) -> bool:
-    """Executes a notebook in a fresh kernel of this Python and stores it; True if the file changed.
+    """Executes a notebook in a new kernel of this Python and stores it.
 
-    Cells tagged `gpu` are left as they are on a machine without CUDA; cells tagged `slow` get more
-    time. Raises CellFailed, with the file untouched, if a cell fails.
+    Returns whether the file changed. Cells tagged `gpu` are skipped on a machine without CUDA;
+    cells tagged `slow` get more time. Raises CellFailed, and does not change the file, if a cell
+    fails.
     """
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
@@ -37,7 +41,7 @@ def run(path: Path, *, timeout_s: int = CELL_TIMEOUT_S) -> bool:
 
 
 def client(nb: dict, folder: Path, timeout_s: int):
-    """An executor of this notebook in a fresh kernel of this very Python."""
+    """Returns an executor of this notebook in a new kernel of this Python."""
     from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpecManager
     from nbclient import NotebookClient
@@ -45,20 +49,20 @@ def client(nb: dict, folder: Path, timeout_s: int):
     class Flat(NotebookClient):
         """Keeps in the cell what an Output widget prints, and what `clear_output` would remove.
 
-        nbval sees the same, so even the cells of `interact` compare; and plain nbclient can lose a
-        reply and hang while it copies Output widgets.
+        nbval sees the same outputs, so even the cells of `interact` can be compared. Also, plain
+        nbclient can lose a reply and hang while it copies Output widgets.
         """
 
         def __init__(self, *args, **settings):
             super().__init__(*args, **settings)
-            # nbclient leaves a kernel whose manager it was handed running until this process ends
+            # otherwise a kernel whose manager nbclient was given runs until this process ends
             self.owns_km = True
             self.comm_open_handlers = {}
 
         def clear_output(self, outs, msg, cell_index):
             pass
 
-    # Without kernel folders "python3" can only mean the interpreter that runs this line.
+    # Without kernel folders, "python3" can only mean the interpreter that runs this line.
     manager = AsyncKernelManager(kernel_name="python3",
                                  kernel_spec_manager=KernelSpecManager(kernel_dirs=[]))
     return Flat(
@@ -68,7 +72,7 @@ def client(nb: dict, folder: Path, timeout_s: int):
         record_timing=False,
         skip_cells_with_tag="" if not _wants_gpu(nb) or _has_cuda() else "gpu",
         extra_arguments=["--log-level=ERROR"],
-        shutdown_kernel="immediate",  # a cell that never ends would not hear a polite request
+        shutdown_kernel="immediate",  # a cell that never ends would ignore a graceful request
         resources={"metadata": {"path": str(folder)}},
     )
 

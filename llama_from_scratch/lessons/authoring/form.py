@@ -1,8 +1,8 @@
 """The canonical form in which every notebook is stored, so that a second run changes no byte.
 
-A notebook is stored with its outputs: a reader sees the figures before running anything, and a test
-can compare a fresh run with what is stored. Everything that varies from run to run (widget ids,
-time stamps, split streams, temporary paths) is therefore left out.
+A notebook is stored with its outputs. So a reader sees the figures before running anything, and a
+test can compare a new run with the stored one. Therefore everything that varies from run to run is
+left out: widget ids, time stamps, split streams, temporary paths.
 """
 
 import json
@@ -13,14 +13,14 @@ from pathlib import Path
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 
 FOLDED = "folded"
-"""The tag of a cell whose code JupyterLab hides until it is clicked: drawing, not the lesson."""
+"""The tag of a cell whose code JupyterLab hides until a click, because it is not the lesson."""
 
 SLUG = re.compile(r"[a-z0-9_]+-\d{2,}")
 KERNEL_FILE = re.compile(r"\S*ipykernel_\d+[/\\]\d+\.py")
 
 
 def read_notebook(path: Path) -> dict:
-    """The notebook of a file, with every cell id a stable slug and every text one string."""
+    """Returns the notebook in a file, with a stable name as each cell's id and texts as strings."""
     import nbformat
 
     raw = json.loads(path.read_text(encoding="utf-8"))
@@ -33,7 +33,7 @@ def read_notebook(path: Path) -> dict:
 
 
 def canonical(nb: dict) -> str:
-    """The one text by which this notebook is stored; writing it twice gives the same bytes."""
+    """Returns the text in which this notebook is stored; the same notebook gives the same bytes."""
     import nbformat
 
     nb = nbformat.from_dict(json.loads(json.dumps(nb)))
@@ -59,7 +59,7 @@ def tags_of(cell: dict) -> list[str]:
 
 
 def _name_cells(cells: list[dict], topic: str) -> None:
-    """Gives each cell without a slug, such as one that JupyterLab just made, the next number."""
+    """Gives the next number to each cell without a stable name, such as a new one of JupyterLab."""
     kept, unnamed = set(), []
     for cell in cells:
         if SLUG.fullmatch(cell.get("id", "")) and cell["id"] not in kept:
@@ -102,6 +102,7 @@ def _plain_output(out: dict, count: int) -> dict:
 
 
 def _stable(text: str) -> str:
-    """`text` as a terminal would end up showing it, without the kernel's temporary file names."""
+    """Returns the text that a terminal shows at the end, without the kernel's temporary file names.
+    """
     lines = [line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n")]
     return KERNEL_FILE.sub("<cell>", "\n".join(lines))

@@ -1,18 +1,17 @@
-"""Makes stored pictures smaller: few colors where the eye cannot tell the difference."""
+"""Makes stored pictures smaller, with fewer colors if the difference cannot be seen."""
 
 import base64
 import io
 
-# Below this root-mean-square error of a colour channel (0..255) figures with thin lines and text
+# Below this root-mean-square error of a color channel (0..255), figures with thin lines and text
 # looked the same.
 MAX_PALETTE_ERROR = 4.0
 
 
 def shrink_png(png: str) -> str:
-    """The picture (base64 in and out) with 64 or 256 colors where the eye sees no difference.
+    """Returns a PNG (base64) with 64 or 256 colors if the difference cannot be seen.
 
-    Figures have few colors, so this saves more than half of most of them; a photograph is kept as
-    it is.
+    Figures have few colors, so most of them shrink to less than half. A photograph does not change.
     """
     import numpy as np
     from PIL import Image

@@ -1,6 +1,6 @@
-"""The parts that every chapter has: questions, drawings, exercises with help, and an end.
+"""The parts that every chapter must have: questions, drawings, exercises with help, and an end.
 
-`missing_parts` names what a chapter lacks, without running it.
+`missing_parts` lists what is missing in a chapter, without running it.
 """
 
 import re
@@ -18,7 +18,7 @@ DRAWN = re.compile(rf"figures\.(?!(?:{_PLOTS})\b)[a-z_]+\.[a-z_]+\(")
 
 
 def missing_parts(path: Path) -> list[str]:
-    """Returns a sentence for each part that a chapter with exercises lacks."""
+    """Returns a sentence for each part that is missing in a chapter with exercises."""
     cells = read_notebook(path).cells
     number = path.stem.partition("_")[0]
     code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
@@ -32,13 +32,14 @@ def _of_questions(cells: list[dict], code: str, number: str) -> list[str]:
     for position, cell in enumerate(cells, start=1):
         after = cells[position].source if position < len(cells) else ""
         if cell.cell_type == "markdown" and "**Predict" in cell.source and not ASKED.search(after):
-            problems.append(f"cell {position} asks to predict, and the next cell takes no guess")
+            problems.append(f"cell {position} asks for a prediction, but the next cell takes no "
+                            "guess")
     letters = [f"{number}.{chr(ord('a') + i)}" for i in range(len(asked))]
     if asked != letters:
-        problems.append(f"questions are named {', '.join(letters)}; got {', '.join(asked)}")
+        problems.append(f"questions must be named {', '.join(letters)}; got {', '.join(asked)}")
     if asked != compared:
-        problems.append(f"each question is compared once, in order; asked {', '.join(asked)}, "
-                        f"compared {', '.join(compared)}")
+        problems.append("each question must be compared once, in order; asked are "
+                        f"{', '.join(asked)}, compared are {', '.join(compared)}")
     return problems
 
 
@@ -50,7 +51,7 @@ def _of_exercises(path: Path) -> list[str]:
         if len(exercise.hints) < MIN_HINTS:
             problems.append(f"{exercise.id} has {len(exercise.hints)} of {MIN_HINTS} hints")
         if exercise.opening not in exercise.source:
-            problems.append(f"{exercise.id} checks inside of `{exercise.opening}`")
+            problems.append(f"{exercise.id} must check inside `{exercise.opening}`")
         known = mistakes.of_chapter(exercise.chapter).get(exercise.id, ())
         if len(known) < MIN_MISTAKES:
             problems.append(f"{exercise.id} lists {len(known)} of {MIN_MISTAKES} known mistakes")
@@ -60,18 +61,19 @@ def _of_exercises(path: Path) -> list[str]:
 def _of_end(code: str, number: str) -> list[str]:
     needed = {"check.numbers(": "numbers you should see",
               f'predict.surprises("{number}")': "the reader's surprises"}
-    problems = [f"the end has {words}: {call}" for call, words in needed.items()
+    problems = [f"the end must have {words}: {call}" for call, words in needed.items()
                 if call not in code]
     if not re.search(rf'milestones\.(?:models|reached)\(\s*"{number}"', code):
-        problems.append("the end has a milestone")
+        problems.append("the end must have a milestone")
     return problems
 
 
 def _of_pictures(cells: list[dict], code: str) -> list[str]:
     n_drawings = len(DRAWN.findall(code))
     problems = [] if n_drawings >= MIN_DRAWINGS else [
-        f"structure is drawn: {n_drawings} of {MIN_DRAWINGS} drawings"]
+        f"a chapter must have {MIN_DRAWINGS} drawings; got {n_drawings}"]
     for position, cell in enumerate(cells, start=1):
         if FOLDED in tags_of(cell) and not cell.source.startswith("# "):
-            problems.append(f"cell {position} is folded and begins with a comment: what it shows")
+            problems.append(f"cell {position} is folded, so it must begin with a comment that says "
+                            "what it shows")
     return problems

@@ -1,7 +1,7 @@
-"""The proof that exercises do what they promise, and that a copy differs only as it should.
+"""Tests that the exercises work, and that a reader's copy differs only as it should.
 
-Each solution passes, each blank says that it is not tried yet, and each known mistake is refused by
-its name. In the same run, every cell is run twice, which takes half the time of two proofs.
+Each solution must pass, each blank must print that it is not tried yet, and each known mistake must
+be refused and named. The same run also runs every cell twice, which saves half of the time.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from {module} import {function} as {of}
 
 @dataclass(frozen=True, kw_only=True)
 class _Trial:
-    """A cell that is run before a solution, and what is expected of it."""
+    """A cell that runs before a solution and must not pass."""
 
     cell: dict
     exercise: Exercise
@@ -37,20 +37,21 @@ class _Trial:
 
 
 def prove(path: Path) -> list[str]:
-    """Returns a sentence for each promise of the exercises that is broken.
+    """Returns a sentence for each problem of the exercises in a notebook.
 
-    Runs the notebook once, in one kernel: for each exercise first the blank, which must say that it
-    is not tried yet, then each known mistake, which the check must refuse and name, then the
-    solution, which must pass. That is also the order in which a reader runs them. Every cell is
-    run twice in a row and must show the same again.
+    Runs the notebook once, in one kernel. For each exercise it runs first the blank, which must
+    print that it is not tried yet, then each known mistake, which the check must refuse and name,
+    and then the solution, which must pass. A reader runs them in this order, too. Every cell is run
+    twice in a row and must show the same both times.
     """
     return prove_copy(path) + _prove_trials(path)
 
 
 def prove_copy(path: Path) -> list[str]:
-    """Returns a sentence for each difference between a notebook and its copy that should not be.
+    """Returns a sentence for each wrong difference between a notebook and its copy.
 
-    Runs nothing. The copy has blanks for solutions, no hints, no outputs, and remembers.
+    Runs nothing. The copy must have blanks instead of solutions, no hints and no outputs, and it
+    must call `remember`.
     """
     import tempfile
 
@@ -61,7 +62,8 @@ def prove_copy(path: Path) -> list[str]:
                  if "teacher-only" not in tags_of(cell)]
     by_cell = {exercise.cell: exercise for exercise in read_exercises(path)}
     if len(copy) != len(originals):
-        return [f"the copy has {len(copy)} cells, the notebook has {len(originals)} for readers"]
+        return [f"the copy has {len(copy)} cells, but the notebook has {len(originals)} cells for "
+                "readers"]
     has_remembered = False
     for (position, original), cell in zip(originals, copy, strict=True):
         before, after = "".join(original["source"]), "".join(cell["source"])
@@ -74,14 +76,17 @@ def prove_copy(path: Path) -> list[str]:
         else:
             is_right = before == after
         if not is_right:
-            problems.append(f"cell {position + 1} differs in more than its blanks")
+            problems.append(f"cell {position + 1} of the copy differs in more than its blanks")
         if cell.get("outputs"):
             problems.append(f"cell {position + 1} of the copy has an output")
     return problems
 
 
 def _without_blanks(source: str) -> list[str | None]:
-    """The lines outside of solutions, by another way than the copy was made; None for a blank."""
+    """Returns the lines outside solutions, and None for each blank.
+
+    It does not use the code that makes the copy, so that it can find mistakes in it.
+    """
     lines: list[str | None] = []
     is_inside = False
     for line in source.splitlines():
@@ -110,7 +115,7 @@ def _prove_trials(path: Path) -> list[str]:
         if position in by_cell and cell.cell_type == "code":
             exercise = by_cell[position]
             if exercise.opening not in exercise.source:
-                problems.append(f"exercise {exercise.id} checks inside of `{exercise.opening}`")
+                problems.append(f"exercise {exercise.id} must check inside `{exercise.opening}`")
             else:
                 here = [_trial(exercise, source, mistake) for source, mistake in _sources(exercise)]
                 trials += here
@@ -123,14 +128,14 @@ def _prove_trials(path: Path) -> list[str]:
     try:
         client(nb, path.parent, CELL_TIMEOUT_S).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        return [*problems, "the notebook does not run to its end with blanks and mistakes tried "
-                           f"first: {error}"]
+        return [*problems, "the notebook does not run to its end if blanks and mistakes are run "
+                           f"before the solutions: {error}"]
     return [*problems, *filter(None, map(_verdict, trials)),
             *filter(None, (pair.difference() for pair in pairs))]
 
 
 def _sources(exercise: Exercise) -> list[tuple[str, Mistake | None]]:
-    """The cell with its blank, then with each known mistake in the place of the solution."""
+    """Returns the cell with its blank, and with each known mistake in place of the solution."""
     found: list[tuple[str, Mistake | None]] = [(exercise.stub, None)]
     for mistake in mistakes.of_chapter(exercise.chapter).get(exercise.id, ()):
         attack = _ATTACK.format(of=mistake.of, module=mistake.wrong.__module__,
@@ -155,11 +160,11 @@ def _verdict(trial: _Trial) -> str | None:
         if not errors and f"{name} is not tried yet" in said:
             return None
         raised = errors[0].ename if errors else "nothing"
-        return (f"the blank of exercise {name} must say that it is not tried yet and raised "
-                f"{raised}: call what is to be written inside of `{trial.exercise.opening}`")
+        return (f"the blank of exercise {name} must print that it is not tried yet, but it raised "
+                f"{raised}. Call the reader's function inside `{trial.exercise.opening}`")
     if not errors:
-        return f"exercise {name} passes a mistake: {trial.mistake.words}"
+        return f"exercise {name} accepts a known mistake: {trial.mistake.words}"
     if trial.mistake.words not in errors[0].evalue:
-        return (f"exercise {name} refuses a mistake, but does not name it: {trial.mistake.words}; "
-                f"it says {errors[0].ename}: {errors[0].evalue[:300]}")
+        return (f"exercise {name} refuses a mistake, but does not name it: {trial.mistake.words}. "
+                f"Its message is {errors[0].ename}: {errors[0].evalue[:300]}")
     return None

@@ -1,8 +1,8 @@
-"""What happens to a notebook when JupyterLab saves it.
+"""Removes the references to widgets from a notebook when JupyterLab saves it.
 
-A saved widget is only the name of an object in a kernel. When the kernel is gone, JupyterLab shows
-an error in its place. So only what a widget stores beside that name is kept: its picture, which
-says that it is not live, and its words. `lessons/jupyter_settings` has JupyterLab call this.
+A saved widget is only the name of an object in a kernel. Without that kernel, JupyterLab shows an
+error in its place. So the name is removed. What is kept is the widget's picture, which says that it
+is not live, and its text. `lessons/jupyter_settings` makes JupyterLab call this.
 """
 
 from typing import Any
@@ -11,10 +11,10 @@ from llama_from_scratch.lessons.authoring.form import WIDGET_VIEW
 
 
 def keep_pictures(*, model: dict[str, Any], path: str, contents_manager: Any) -> None:
-    """Takes the names of widgets out of what is about to be saved.
+    """Removes the names of widgets from a notebook before it is saved.
 
-    A notebook that holds the state of its widgets stays as it is: JupyterLab can show those. The
-    arguments are those of Jupyter's `pre_save_hook`.
+    A notebook with the state of its widgets does not change, because JupyterLab can show them.
+    Jupyter's `pre_save_hook` defines the arguments.
     """
     if model["type"] != "notebook" or "widgets" in model["content"]["metadata"]:
         return

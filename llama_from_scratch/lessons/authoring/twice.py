@@ -1,8 +1,8 @@
-"""The proof that any cell of a chapter may be run twice and then gives the same again.
+"""Tests that every cell of a chapter shows the same when it is run twice.
 
-A reader runs a cell again after looking at it once more, or after a change that was taken back. A
-cell that moves a generator, appends to a list or deletes what it needs then shows something else,
-and so does every cell after it.
+Readers often run a cell again, for example after they undid a change. A cell that advances a random
+generator, appends to a list or deletes what it needs then shows something else, and so do the cells
+after it.
 """
 
 import math
@@ -16,14 +16,14 @@ from llama_from_scratch.lessons.authoring.form import canonical, read_notebook, 
 IGNORED, RAISES = "nbval-ignore-output", "raises-exception"
 FLOAT = re.compile(r"(?<![\w.])[-+]?\d+\.\d*(?:e[-+]?\d+)?")
 REL_TOL, ABS_TOL = 1e-5, 1e-6
-"""Sums that several threads share may differ in their last digits from run to run."""
+"""The last digits of a sum can differ from run to run if several threads compute it."""
 
 
 def repeat(path: Path) -> list[str]:
     """Returns a sentence for each code cell that shows something else when it is run again.
 
-    Runs the notebook once, in one kernel, with every cell twice. Text on stderr, what `gpu` cells
-    show without a GPU, and cells tagged `nbval-ignore-output` are not compared.
+    Runs the notebook once, in one kernel, with every cell twice. Text on stderr, cells tagged `gpu`
+    and cells tagged `nbval-ignore-output` are not compared.
     """
     from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
@@ -39,21 +39,21 @@ def repeat(path: Path) -> list[str]:
     try:
         client(nb, path.parent, CELL_TIMEOUT_S).execute()
     except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        problems.append(f"the notebook does not run to its end with every cell twice: {error}")
+        problems.append(f"the notebook does not run to its end if every cell is run twice: {error}")
     return problems + [words for pair in pairs if (words := pair.difference())]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A cell and the same cell again; both are compared after they were run."""
+    """A cell and its copy, which are compared after both were run."""
 
     position: int
-    """In the notebook, counted from 1."""
+    """The position of the cell in the notebook, counted from 1."""
     first: dict
     again: dict
 
     def difference(self) -> str | None:
-        """What the second run shows that the first did not, in words, or None."""
+        """Returns a sentence if the second run shows something else than the first, else None."""
         if not self.again.outputs or {IGNORED, "gpu"} & set(tags_of(self.first)):
             return None
         words = _difference(_shown(self.first), _shown(self.again))
@@ -62,7 +62,7 @@ class Pair:
 
 
 def again(cell: dict) -> dict:
-    """The same cell once more; an error in it does not end the notebook."""
+    """Returns a copy of a cell; an error in it does not stop the notebook."""
     import nbformat
 
     tags = [*{*tags_of(cell), RAISES}]
@@ -71,7 +71,7 @@ def again(cell: dict) -> dict:
 
 
 def _shown(cell: dict) -> list[str]:
-    """What a reader sees of a cell's outputs, one text each, as notebooks store them."""
+    """Returns the outputs of a cell that a reader sees, each as the text that notebooks store."""
     import nbformat
 
     alone = nbformat.v4.new_notebook(cells=[nbformat.from_dict(cell)])
@@ -89,7 +89,7 @@ def _text(out: dict) -> str:
 
 
 def _difference(first: list[str], second: list[str]) -> str:
-    """The first lines that differ, or nothing."""
+    """Returns words for the first difference, or "" if there is none."""
     if len(first) != len(second):
         last = max(first, second, key=len)[-1]
         return f"{len(first)} outputs, then {len(second)}; the last is {last[:80]!r}"

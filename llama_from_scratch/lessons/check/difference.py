@@ -256,10 +256,15 @@ def _of_sequences(mine: list, expected: list, name: str, tolerance: Tolerance) -
     if problem is None:
         n = min(len(mine), len(expected))
         rest, words = (mine, "too many") if len(mine) > n else (expected, "missing")
-        return f"{lengths}the first {n} are right, then {short(rest[n])} is {words}."
+        start = f"the first {n} are right, then " if n > 1 else ""
+        return f"{lengths}{start}{short(rest[n])} is {words}."
     is_numeric = all(isinstance(x, int | float) for x in (*mine, *expected))
-    cause = diagnose(torch.tensor(mine), torch.tensor(expected)) if is_numeric else None
-    return lengths + problem + (f"\n  likely cause: {cause}" if cause else "")
+    if not is_numeric:
+        return lengths + problem
+    # What explains one entry alone, such as a factor, says nothing of the list.
+    first, _, _ = problem.partition("\n  likely cause: ")
+    cause = diagnose(torch.tensor(mine), torch.tensor(expected))
+    return lengths + first + (f"\n  likely cause: {cause}" if cause else "")
 
 
 def _of_mappings(mine: Mapping, expected: Mapping, name: str, tolerance: Tolerance) -> str | None:

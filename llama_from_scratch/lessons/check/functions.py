@@ -162,8 +162,8 @@ def _refuse_wrong(
                        if _is_comparable(value)
                        and difference(after[key], value, name=key, tolerance=(0.0, 0.0))]:
             raise CheckFailed(f"{name} returns the right values, but changes its argument "
-                              f"{changed[0]}. Methods that end in _ do that, and so do assignments "
-                              f"to parts of it. Work on a copy instead.\n{note}")
+                              f"{changed[0]}. Methods that end in _, operators such as *= "
+                              f"and assignments to its parts do that. Work on a copy.\n{note}")
 
 
 def _refuse_difference(

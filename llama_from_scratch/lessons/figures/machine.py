@@ -116,7 +116,7 @@ def memory() -> Figure:
     Example: `machine.memory()`
     """
     drawing = Drawing("Memory of a GPU (H200): memory near a thread is small")
-    for words, x in (("shared by", 4.15), ("size", 6.15), ("speed", 7.35)):
+    for words, x in (("used by", 4.15), ("size", 6.15), ("speed", 7.35)):
         drawing.note(words, (x, 0.0))
     colors, above = (TINTS[2], TINTS[6], TINTS[1], TINTS[0]), None
     for row, (level, color) in enumerate(zip(H200, colors, strict=True)):

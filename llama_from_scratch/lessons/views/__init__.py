@@ -1,19 +1,19 @@
-"""Contains widgets that look into the reader's own model, tokenizer and runs.
+"""Widgets that show the reader's own model, tokenizer and runs.
 
 Each widget has a frame, which is the same picture without controls.
 
-`attention(model, tokenizer, text="...")` is a widget, `attention_frame(...)` the figure under it; a
-frame takes numbers and never runs a model. Every widget runs the model again when a control moves,
-so it shows the weights as they are now.
+`attention(model, tokenizer, text="...")` is a widget, and `attention_frame(...)` draws its figure.
+A frame takes numbers and never runs a model. Every widget runs the model again when a control
+moves, so it shows the current weights.
 
-    merging        merges: a text growing together from bytes to tokens                chapter 10
+    merging        merges: bytes of a text are merged into tokens                      chapter 10
     rotation       rope: hands that turn with the position                             chapter 12
-    heads          attention: who looks at whom                                        chapter 13
-    layers         residual_stream: what each layer adds, and would predict            chapter 15
-    dials          sampling: what may come next, before and after the dials            chapter 16
+    heads          attention: which token looks at which                               chapter 13
+    layers         residual_stream: what each layer adds, and what it would predict    chapter 15
+    dials          sampling: next tokens before and after temperature and filters      chapter 16
     sweep          learning_rates: finished runs, by learning rate                     chapter 17
     sizes          what a model costs: parameters, FLOPs, the KV cache       chapters 13, 15, 16
-    chat           ChatWindow, Conversation: write with a model, or talk with it   chapters 17, 19
+    chat           ChatWindow, Conversation: write with a model, or talk to it     chapters 17, 19
     gpu            the emulated CUDA machine                                           chapter 30
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.sweep import learning_rates_frame as learning_rates_frame
     from llama_from_scratch.lessons.views.text import encode as encode
 
-# Loaded when used, so that `inspect_model`, which draws nothing, does not load what draws.
+# Loaded when used, because `inspect_model` draws nothing and needs no drawing packages.
 _HOMES = {
     "attention": "heads", "attention_frame": "heads", "attention_heads_frame": "heads",
     "encode": "text", "final_loss": "sweep",

@@ -1,9 +1,8 @@
-"""Write with a model, or talk with it: type, press Enter, and watch the answer token by token.
+"""Write with a model, or talk to it: type, press Enter, and watch the answer token by token.
 
-The model reads everything said so far, as far as its context reaches: `ChatWindow` goes on with one
-text, `Conversation` takes turns in the model's chat format. It answers in a thread of its own, so
-the notebook and every other control stay alive. Where no kernel is alive, a picture of the opening
-is shown.
+The model reads everything that was written so far and fits its context. `ChatWindow` continues one
+text; `Conversation` uses the model's chat format. The model answers in its own thread, so the
+notebook and all other controls still respond. Without a kernel, a picture of the opening is shown.
 
 Used by the chapters on training (17) and chat (19, 5x), and by the tour.
 """
@@ -30,7 +29,7 @@ from llama_from_scratch.lessons.widgets import parts
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
-# Often enough to be read as it comes, seldom enough not to keep the browser busy.
+# Short enough to read along, and long enough not to keep the browser busy.
 _SHOW_EVERY_S = 0.1
 _WIDTH = 88
 _ENTER_S = 1.0
@@ -39,12 +38,11 @@ _WHO = {"user": "you", "assistant": "model"}
 
 
 class _Talk(ipywidgets.VBox):
-    """Contains a text field, buttons, a temperature and the conversation.
+    """A text field, buttons, a temperature and the conversation.
 
     `turns` holds the conversation as (who, text) pairs.
 
-    Each kind of talk defines how an answer begins (`_begin`), and what starting over clears
-    (`_forget`).
+    Each subclass defines how an answer begins (`_begin`), and what a new start clears (`_forget`).
     """
 
     def __init__(
@@ -78,7 +76,7 @@ class _Talk(ipywidgets.VBox):
         self._still = b""
 
     def _on_message(self, _: ipywidgets.Widget, content: dict, buffers: list) -> None:
-        """Enter: the browser may announce it before the words, which then follow within moments."""
+        """Reacts to Enter, which the browser may send shortly before the words."""
         if content.get("event") == "submit":
             self._entered_s = time.monotonic()
             self._on_words(self.field.value)
@@ -94,7 +92,7 @@ class _Talk(ipywidgets.VBox):
         If `text` is refused, `problem` shows why.
         """
         if self.thread.is_alive():
-            self._tell("one moment: the model is still writing. Stop it, or wait")
+            self._tell("The model is still writing. Wait, or press Stop")
             return
         try:
             answer = self._begin(text, Sampling(temperature=self.temperature.value))
@@ -109,11 +107,11 @@ class _Talk(ipywidgets.VBox):
         self.thread.start()
 
     def stop(self) -> None:
-        """Ends the answer after the token being computed."""
+        """Stops the answer after the current token."""
         self._stop.set()
 
     def start_over(self) -> None:
-        """Forgets the conversation."""
+        """Clears the conversation."""
         self.stop()
         if self.thread.is_alive():
             self.thread.join()
@@ -139,7 +137,7 @@ class _Talk(ipywidgets.VBox):
         return is_time
 
     def _show(self, *, n_unread: int = 0) -> None:
-        """Shows the turns, the first of them pale that the model does not read any more."""
+        """Shows the turns; the first `n_unread`, which the model no longer reads, are pale."""
         rows = ['<div style="white-space: pre-wrap; line-height: 1.4; margin: 4px 0; padding-left: '
                 f'8px; border-left: 4px solid {_COLORS[who]}'
                 f'{"; opacity: 0.5" if i < n_unread else ""}">'
@@ -161,12 +159,11 @@ class _Talk(ipywidgets.VBox):
 class ChatWindow(_Talk):
     """Lets the reader write a text together with a model.
 
-    It has a text field, buttons, a temperature and what was written, in `turns` as (who, text)
-    pairs.
+    It has a text field, buttons, a temperature, and the text in `turns` as (who, text) pairs.
 
-    `opening` is sent at once, and greedily, so that there is something to see; "" sends nothing. An
-    answer ends with the text's end token, after `max_tokens`, or at the stop button; `seed` moves
-    on by one with every answer.
+    `opening` is sent at once, and the model continues it greedily, so that there is something to
+    see; "" sends nothing. An answer ends with the text's end token, after `max_tokens`, or when
+    Stop is pressed. `seed` grows by one with every answer.
     """
 
     def __init__(
@@ -189,7 +186,7 @@ class ChatWindow(_Talk):
         self._ids, self._is_over = [], False
 
     def _read(self, text: str) -> list[int]:
-        """All ids up to and with `text`; of it alone, after a text that the model ended itself."""
+        """Returns the ids so far and the ids of `text`; after an ended text, only the latter."""
         room = self._model.config.max_seq_len - 1
         before = [] if self._is_over else self._ids
         new = encode(self._model, self._tokenizer, text=f" {text}" if before and text else text,
@@ -197,8 +194,9 @@ class ChatWindow(_Talk):
         if before and new[0] == self._tokenizer.special_ids.get("<|begin_of_text|>"):
             new = new[1:]
         if len(before) + len(new) > room:
-            raise ValueError(f"the model's context holds {room + 1} tokens, {len(before)} are "
-                             f"taken, and this is {len(new)} more. Write less, or start over")
+            raise ValueError(f"the model's context has room for {room + 1} tokens; {len(before)} "
+                             f"are used, and your text has {len(new)} more. Write less, or start "
+                             "over")
         self._ids, self._is_over = before + new, False
         self.turns += [("you", text), ("model", "")]
         return self._ids
@@ -223,20 +221,20 @@ class ChatWindow(_Talk):
             self.send_button.disabled, self.stop_button.disabled = False, True
 
     def _set_answer(self, answer: list[int]) -> None:
-        # The last character may still lack bytes that the next token brings.
+        # Some bytes of the last character may be in the next token.
         self.turns[-1] = ("model", self._tokenizer.decode(answer).rstrip("\ufffd"))
         self._show()
 
 
 class Conversation(_Talk):
-    """Lets the reader talk with a model in its chat format.
+    """Lets the reader talk to a model in its chat format.
 
-    `chat` keeps what was said, and may already contain turns.
+    `chat` keeps the messages, and may already contain some.
 
-    Below the words is the system message, which the model reads before all else. It may be changed
-    at any time. `opening` is sent at once, and greedily. An answer ends where the model ends it,
-    after `max_tokens`, or at the stop button; `seed` moves on by one with every answer. Turns that
-    no longer fit the context are pale.
+    Below the conversation is the system message, which the model reads before all other messages.
+    It can be changed at any time. `opening` is sent at once, and answered greedily. An answer ends
+    when the model ends it, after `max_tokens`, or when Stop is pressed. `seed` grows by one with
+    every answer. Turns that no longer fit the context are pale.
     """
 
     def __init__(
@@ -246,7 +244,7 @@ class Conversation(_Talk):
     ) -> None:
         self.chat, self._max_tokens = chat, max_tokens
         self.system = ipywidgets.Text(value=chat.system or "", continuous_update=False,
-                                      placeholder="what the model reads before all else",
+                                      placeholder="what the model reads before all other messages",
                                       **parts.look_of("system message", width_em=35))
         super().__init__(title, seed=seed, controls=[self.system])
         self.system.observe(lambda change: self._set_system(change["new"]), names="value")
@@ -259,8 +257,8 @@ class Conversation(_Talk):
 
     def _set_system(self, text: str) -> None:
         self.chat.system = text.strip() or None
-        self._tell("the model reads that from your next words on" if self.chat.system
-                   else "there is no system message now")
+        self._tell("the model reads this system message from now on" if self.chat.system
+                   else "there is no system message from now on")
 
     def _begin(self, text: str, sampling: Sampling) -> Callable[[], None]:
         pieces = self.chat.say(text, max_tokens=self._max_tokens, sampling=sampling,
@@ -298,7 +296,7 @@ class Conversation(_Talk):
 
 
 def chat_frame(turns: list[tuple[str, str]], *, title: str) -> Figure:
-    """A conversation as a picture."""
+    """Draws a conversation."""
     lines = [(who, line) for who, text in turns
              for line in textwrap.wrap(f"{who}: {text}", _WIDTH) or [f"{who}:"]]
     fig, ax = plt.subplots(figsize=(9, 0.7 + 0.24 * len(lines)))

@@ -1,4 +1,4 @@
-"""What may come next, before and after the dials of sampling: temperature, top-k, top-p and min-p.
+"""Shows the next token's probabilities before and after temperature, top-k, top-p and min-p.
 
 Used by the chapter on generation (16).
 """
@@ -21,7 +21,7 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
 
 def sampling(model: Llama, tokenizer: Tokenizer, *, text: str) -> Explorer:
-    """The probabilities of the next token before and after temperature, top-k, top-p and min-p."""
+    """Returns a widget of the next token's probabilities before and after the dials of sampling."""
     def draw(text: str, temperature: float, top_k: int, top_p: float, min_p: float) -> Figure:
         ids = encode(model, tokenizer, text=text)
         with torch.no_grad():
@@ -43,9 +43,9 @@ def sampling(model: Llama, tokenizer: Tokenizer, *, text: str) -> Explorer:
 def sampling_frame(
     logits: Float[Tensor, "V"], sampling: Sampling, *, names: Sequence[str], after: str
 ) -> Figure:
-    """Draws bars of the most likely tokens, called `names`.
+    """Draws bars for the most likely tokens, whose names are `names`.
 
-    Gray bars are the model's own probabilities, and blue bars the ones that tokens are drawn from.
+    Gray bars are the model's own probabilities; blue bars are the ones that tokens are drawn from.
     """
     own_V, probs_V = logits.softmax(-1), distribution(logits[None], sampling)[0]
     order = logits.topk(len(names)).indices

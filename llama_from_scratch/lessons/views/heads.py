@@ -1,4 +1,4 @@
-"""Who looks at whom: the attention weights of one head, or of all the heads of a layer.
+"""Shows which token looks at which: the attention weights of one head, or of all heads of a layer.
 
 Used by the chapter on attention (13).
 """
@@ -40,7 +40,7 @@ def attention(
 ) -> Explorer:
     """Returns a widget that shows which token looks at which, in each layer and head.
 
-    The words give the row of `token`, and hovering gives any other cell.
+    The words describe the row of `token`; hovering describes any other cell.
     """
     config = model.config
 
@@ -81,7 +81,8 @@ def attention_frame(
     weights: Float[Tensor, "T S"], names: Sequence[str], *, token: int, title: str,
     colour: str = BLUE
 ) -> Figure:
-    """One head: the triangle of weights, and what the query `token` looks at most, as bars."""
+    """Draws one head: the triangle of weights, and bars for what the query `token` looks at most.
+    """
     n = len(names)
     height = 2.1 + 0.165 * n if n <= MAX_NAMED_TOKENS else 4.8
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, max(height, 3.6)), width_ratios=(1.7, 1))
@@ -115,7 +116,7 @@ def attention_heads_frame(
 ) -> Figure:
     """Draws all heads of one layer at a small size.
 
-    The color of a frame is the key/value head that its group shares.
+    Heads that share a key/value head have frames of the same color.
     """
     n_heads = len(weights)
     columns = min(n_heads, 4 if n_heads <= 16 else 8)
@@ -139,7 +140,7 @@ def attention_heads_frame(
     fig.supxlabel("looked at (key position); bright is more, hatched is hidden", fontsize=12)
     fig.supylabel("looking (query)", fontsize=12)
     sharing = (f"{n_heads // n_kv_heads} heads share a key/value head "
-               "(one color)" if n_kv_heads < n_heads else "none shared")
+               "(same color)" if n_kv_heads < n_heads else "none shared")
     fig.suptitle(f"Layer {layer}: {n_heads} heads, {sharing}", fontsize=13, fontweight="bold")
     fig.set_label(f"Layer {layer}: token {token}, “{names[token]}”, looks most: {'; '.join(told)}.")
     return fig
@@ -151,7 +152,7 @@ def _triangle(ax: Axes, weights: Tensor, names: Sequence[str], *, token: int, ti
     def tell(x: float | int, y: float | int) -> str:
         s, t = round(x), round(y)
         if s > t:
-            return (f"{title}: hidden: query “{names[t]}” ({t}) cannot see what comes after it "
+            return (f"{title}: hidden. Query “{names[t]}” ({t}) cannot see later tokens "
                     "(causal mask)")
         return (f"{title}: query “{names[t]}” ({t}) looks at key "
                 f"“{names[s]}” ({s}) with weight {rows[t][s]:.1%}")
@@ -159,7 +160,7 @@ def _triangle(ax: Axes, weights: Tensor, names: Sequence[str], *, token: int, ti
     ax.format_coord = tell
     hidden = np.triu(np.ones((n, n), dtype=bool), 1)
     colours = plt.get_cmap("viridis").with_extremes(bad=CLEAR)
-    # The square root lets weights of a hundredth be seen; all heads share the scale from 0 to 1.
+    # The square root makes weights of a hundredth visible; all heads use the scale from 0 to 1.
     ax.imshow(np.ma.array(weights.numpy(), mask=hidden), norm=PowerNorm(0.5, 0, 1), aspect="auto",
               cmap=colours)
     hatch_hidden(ax)

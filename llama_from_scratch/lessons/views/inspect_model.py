@@ -1,11 +1,9 @@
-"""Records what passes through a plain Llama while it reads.
+"""Records the values inside a plain Llama while it reads: attention weights and residual stream.
 
-It records the attention weights, the residual stream, and what each layer would predict.
-
-`trace(model, ids)` runs the model once with hooks on its blocks and takes them off again, so the
-model stays as it is. The fused attention never holds its weights; they are computed a second time
-here, from the same queries and keys, by the plain formula. `lens` reads any point of the stream as
-if it were the last one.
+`trace(model, ids)` runs the model once with hooks on its blocks and then removes them, so the model
+does not change. Fused attention does not keep its weights, so they are computed again here, from
+the same queries and keys, by the plain formula. `lens` computes the prediction at any point of the
+stream, as if it were the last point.
 
 Sources: nostalgebraist, "interpreting GPT: the logit lens" (2020); Elhage et al., "A Mathematical
 Framework for Transformer Circuits" (2021), for the view of the blocks as additions to one stream.
@@ -27,11 +25,11 @@ from llama_from_scratch.model.transformer import Llama
 
 @record
 class Activations:
-    """Holds one text on its way through the layers, in fp32 on the CPU.
+    """The recorded values of one text in all layers, in fp32 on the CPU.
 
-    Axis L+1 begins with the embedding, followed by each block.
+    On axis L+1, the embedding comes first and then each block.
 
-    `weights[l, h, t, s]`: how much of key s query t takes in head h of layer l; each row sums to 1.
+    `weights[l, h, t, s]`: the weight of key s for query t in head h of layer l; each row sums to 1.
     `attention` and `feed_forward`: what the two halves of each block add to the stream.
     """
 
@@ -43,7 +41,7 @@ class Activations:
 
 @torch.no_grad()
 def trace(model: Llama, ids: Int[Tensor, "T"]) -> Activations:
-    """What one pass over `ids` leaves behind. Raises ValueError as the model does."""
+    """Returns the recorded values of one pass over `ids`. Raises ValueError if the model does."""
     weights, attention, feed_forward, stream = [], [], [], []
 
     def keep(rows: list[Tensor], value: Tensor) -> None:
@@ -74,9 +72,9 @@ def trace(model: Llama, ids: Int[Tensor, "T"]) -> Activations:
 def attention_weights(
     attention: Attention, x: Float[Tensor, "B T D"], inputs: BlockInputs
 ) -> Float[Tensor, "B H T T"]:
-    """Returns softmax(q k^T / sqrt(K)) of a whole sequence x, per query head.
+    """Returns softmax(q k^T / sqrt(K)) of a whole sequence x, for each query head.
 
-    A weight is 0 where a key may not be seen.
+    The weight of a hidden key is 0.
     """
     q_BTHK, k_BTGK = (project(x).unflatten(-1, (-1, attention.head_dim))
                       for project in (attention.wq, attention.wk))
@@ -93,7 +91,7 @@ def attention_weights(
 def lens(model: Llama, stream: Float[Tensor, "... D"]) -> Float[Tensor, "... V"]:
     """Returns the logits that the model would give if the stream ended here.
 
-    They come from the last norm and the output head applied to it.
+    They come from the last norm and the output head, applied to `stream`.
     """
     stream = stream.to(model.device, model.dtype)
     return model.output(model.norm(stream)).float().cpu()

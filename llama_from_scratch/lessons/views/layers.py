@@ -1,6 +1,6 @@
 """Shows what each layer adds to a token's stream, and which token it would predict next.
 
-The prediction is the logit lens.
+The prediction comes from the logit lens.
 
 Used by the chapter on the transformer (15).
 """
@@ -19,7 +19,7 @@ from llama_from_scratch.lessons.widgets.explorer import Explorer, explore, slide
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
-# More would overlap: layers are left out evenly.
+# More rows would overlap, so some layers are left out, at equal distances.
 _MAX_LAYERS_SHOWN = 16
 
 
@@ -49,7 +49,7 @@ def residual_frame(
     passed: Activations, guesses: Sequence[tuple[str, float]], *, token: int, name: str,
     follows: str | None = None
 ) -> Figure:
-    """Draws the sizes of the stream and of both additions per layer, next to `guesses`.
+    """Draws the sizes of the stream and of both additions in each layer, next to `guesses`.
 
     `guesses` holds (token, probability) after each layer.
     """
@@ -84,6 +84,6 @@ def residual_frame(
     question = "What would come next?" if follows is None else f"What comes next? (here: {follows})"
     right.set_title(question, parse_math=False)
     told = ", ".join(f"{where[k]} “{guesses[k][0]}” {guesses[k][1]:.0%}" for k in shown)
-    fig.set_label(f"After token {token}, “{name}”, the first choice is: {told}. The stream grows "
-                  f"from size {stream[0]:.2f} to {stream[-1]:.2f}.")
+    fig.set_label(f"After token {token}, “{name}”, the first choice is: {told}. The size of the "
+                  f"stream changes from {stream[0]:.2f} to {stream[-1]:.2f}.")
     return fig

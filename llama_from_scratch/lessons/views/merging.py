@@ -1,4 +1,4 @@
-"""A text growing together from bytes to tokens, merge by merge.
+"""Shows how the bytes of a text become tokens, merge by merge.
 
 Used by the chapter on the tokenizer (10).
 """
@@ -16,7 +16,7 @@ from llama_from_scratch.tokenizer.merges import merge_word
 
 
 def merges(tokenizer: Tokenizer, *, text: str) -> Explorer:
-    """Returns a widget in which a text grows together, one step per merge that touches it.
+    """Returns a widget that merges a text, with one step for each merge that it uses.
 
     The merges are in the order in which the tokenizer learned them.
     """
@@ -37,10 +37,10 @@ def merges(tokenizer: Tokenizer, *, text: str) -> Explorer:
 
 
 def merges_used(tokenizer: Tokenizer, text: str) -> list[bytes]:
-    """The tokens that merging makes on its way through `text`, first learned first.
+    """Returns the tokens that merging makes in `text`, in the order in which they were learned.
 
-    A merge is never undone: whatever was made is part of a final token, so splitting those finds
-    all of them.
+    A merge is never undone, so every token that was made is a part of a final token. Splitting the
+    final tokens therefore finds all of them.
     """
     special = set(tokenizer.special_ids.values())
     found, left = set(), [tokenizer.decode_bytes([i])
@@ -54,7 +54,7 @@ def merges_used(tokenizer: Tokenizer, text: str) -> list[bytes]:
 
 
 def halves(tokenizer: Tokenizer, token: bytes) -> list[bytes]:
-    """The two tokens that merge into `token`: what its bytes become without it."""
+    """Returns the two tokens that merge into `token`: the result of merging without `token`."""
     inside = {token[i:j] for i in range(len(token)) for j in range(i + 1, len(token) + 1)} - {token}
     ids = merge_word(token, {piece: tokenizer.ranks[piece]
                              for piece in inside if piece in tokenizer.ranks})
@@ -62,7 +62,7 @@ def halves(tokenizer: Tokenizer, token: bytes) -> list[bytes]:
 
 
 def merges_frame(tokenizer: Tokenizer, text: str, *, merged: Sequence[bytes]) -> Figure:
-    """`text` in tokens when only the merges up to the last of `merged` are known."""
+    """Draws `text` in tokens, with only the merges up to the last of `merged`."""
     last = tokenizer.ranks[merged[-1]] if merged else 255
     known = Tokenizer({token: rank for token, rank in tokenizer.ranks.items() if rank <= last},
                       pattern=tokenizer.pattern)

@@ -1,4 +1,4 @@
-"""RoPE: hands that turn with the position, each pair of channels more slowly than the one before.
+"""Shows RoPE as hands that turn with the position; each pair of channels is slower than the last.
 
 Used by the chapter on RoPE (12).
 """
@@ -17,12 +17,12 @@ from llama_from_scratch.lessons.figures.look import BLUE, ORANGE
 from llama_from_scratch.lessons.widgets.explorer import Explorer, explore
 from llama_from_scratch.model.rope import rope_frequencies
 
-# More would overlap: pairs are left out evenly.
+# More hands would overlap, so some pairs are left out, at equal distances.
 _MAX_HANDS = 8
 
 
 def rope(config: LlamaConfig, *, start: Mapping[str, Any] | None = None) -> Explorer:
-    """The hands of one head at a position, and how far each turns per token.
+    """Returns a widget of one head's hands at a position, and how slowly each of them turns.
 
     `start`: other first values, such as {"position": 64, "scaling": "×8 (Llama 3.1)"}.
     """
@@ -49,9 +49,9 @@ def rope(config: LlamaConfig, *, start: Mapping[str, Any] | None = None) -> Expl
 
 
 def rope_frame(config: LlamaConfig, *, position: int, original: int) -> Figure:
-    """Draws hands at angle position · frequency, and tokens per turn for every pair.
+    """Draws hands at the angle position · frequency, and the tokens per turn for every pair.
 
-    Gray is the same without scaling.
+    Gray shows the same without scaling.
     """
     plain_R = rope_frequencies(config.head_dim, theta=config.rope_theta)
     freq_R = rope_frequencies(config.head_dim, theta=config.rope_theta, scaling=config.rope_scaling)
@@ -82,7 +82,7 @@ def rope_frame(config: LlamaConfig, *, position: int, original: int) -> Figure:
               title="How slowly each pair turns")
     right.legend()
     turns = position * freq_R / (2 * math.pi)
-    fig.set_label(f"At position {position:,} the first pair has made {turns[0]:,.2f} turns and the "
-                  f"last {turns[-1]:.4f}; {int((2 * math.pi / freq_R > original).sum())} of {R} "
-                  f"pairs finish no turn within {original:,} tokens.")
+    fig.set_label(f"At position {position:,} the first pair has made {turns[0]:,.2f} turns, and "
+                  f"the last pair {turns[-1]:.4f}. Within {original:,} tokens, "
+                  f"{int((2 * math.pi / freq_R > original).sum())} of {R} pairs finish no turn.")
     return fig

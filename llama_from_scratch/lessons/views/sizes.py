@@ -1,8 +1,8 @@
-"""Contains widgets about what a model costs before anybody builds it.
+"""Widgets that show what a model of a given config would cost.
 
-They show parameters and FLOPs as areas, and the KV cache as it grows.
+They show parameters and FLOPs as areas, and how the KV cache grows.
 
-Both take configs by name, by default every published Llama; give your own as `{"mine": config,
+Both take configs by name. The default is every published Llama; add your own with `{"mine": config,
 **published()}`.
 
 Used by the chapters on attention (13), the transformer (15) and generation (16). Source of the
@@ -26,14 +26,14 @@ _TINT = {"embedding": TINTS[2], "attention": TINTS[0], "feed-forward": TINTS[1],
 
 
 def published() -> dict[str, LlamaConfig]:
-    """The config of every published Llama by its name, newest last."""
+    """Returns the config of every published Llama by its name, newest last."""
     return {name: release.config for name, release in FAMILY.items()}
 
 
 def quantity(value: float | int, unit: str = "") -> str:
-    """Returns three digits, a prefix and the unit, as in 8.03e9, "B" -> "8.03 GB".
+    """Returns a value with three digits, a prefix and its unit: 8.03e9, "B" -> "8.03 GB".
 
-    A bare number counts in k, M, B (billion), T.
+    Without a unit, the prefixes are k, M, B (billion) and T.
     """
     prefixes = ("", "k", "M", "G", "T", "P") if unit else ("", "k", "M", "B", "T")
     step = 0
@@ -71,11 +71,12 @@ def areas(models: Mapping[str, LlamaConfig] | None = None, *, start: str | None 
 
 
 Parts = Mapping[tuple[str, str], int]
-"""(place, matrix) -> amount, summed over layers. Places are those of `LlamaConfig.param_counts`."""
+"""(place, matrix) -> amount, summed over layers; `LlamaConfig.param_counts` has the same places."""
 
 
 def params_by_place(config: LlamaConfig) -> Parts:
-    """Parameters of each kind of matrix, all layers together; they sum to `config.n_params`."""
+    """Returns the parameters of each kind of matrix in all layers; they sum to `config.n_params`.
+    """
     amounts = costs.params_by_matrix(config)
     counts = config.param_counts
     return {
@@ -91,8 +92,8 @@ def flops_by_place(config: LlamaConfig, *, context: int) -> Parts:
 
     They sum to `config.flops_per_token(context)`.
 
-    The embedding is a look-up and costs none; each multiplied weight costs two; scores and weighted
-    sum cost two each.
+    The embedding is a look-up and costs nothing. Each weight that is multiplied costs two FLOPs,
+    and so does each multiplication of the scores and of the weighted sum.
     """
     work = dict(costs.flops_by_matrix(config))
     output = 2 * config.vocab_size * config.dim
@@ -102,7 +103,7 @@ def flops_by_place(config: LlamaConfig, *, context: int) -> Parts:
 
 
 def areas_frame(parts: Parts, *, title: str, unit: str = "") -> Figure:
-    """One rectangle per matrix, grouped by place and coloured by it, its area its share."""
+    """Draws a rectangle for each matrix; its area is its share, and its color shows its place."""
     width, height = 10.0, 4.2
     fig, ax = plt.subplots(figsize=(9.5, 4.6))
     groups = {}
@@ -130,7 +131,7 @@ def areas_frame(parts: Parts, *, title: str, unit: str = "") -> Figure:
     ax.set(title=title, xlim=(0, width), ylim=(height, 0))
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.set_xlabel(f"too small for its number: {', '.join(hidden)}" if hidden else "", loc="left",
+    ax.set_xlabel(f"too small for a label: {', '.join(hidden)}" if hidden else "", loc="left",
                   fontsize=11)
     ax.spines[:].set_visible(False)
     handles = [plt.Rectangle((0, 0), 1, 1, color=_TINT[place]) for place in groups]
@@ -152,12 +153,12 @@ def _fits(label: str, width: float, height: float) -> bool:
 def squarify(
     amounts: Sequence[float | int], *, width: float | int, height: float | int
 ) -> list[tuple[float, float, float, float]]:
-    """Returns (x, y, width, height) of a rectangle per amount that together tile the whole.
+    """Returns (x, y, width, height) of a rectangle for each amount; together they fill the whole.
 
     The rectangles are as square as their order allows.
 
-    Give the amounts largest first. Rectangles are laid in rows along the shorter side of what is
-    left; a row takes one more as long as its worst one becomes squarer by it.
+    Give the largest amount first. Rectangles are placed in rows along the shorter side of the free
+    space. A row gets one more rectangle as long as this makes its worst rectangle squarer.
     """
     width, height = float(width), float(height)
     scale = width * height / sum(amounts)
@@ -191,8 +192,9 @@ def _worst(row: Sequence[float], side: float) -> float:
 def kv_cache(
     models: Mapping[str, LlamaConfig] | None = None, *, start: str | None = None
 ) -> Explorer:
-    """How the KV cache grows with context and batch, and what sharing key/value heads saves.
-    `start`: the model first shown.
+    """Returns a widget: how the KV cache grows, and what sharing key/value heads saves.
+
+    `start`: the model shown first.
     """
     models = dict(models or published())
     longest = max(config.max_seq_len for config in models.values())
@@ -206,8 +208,9 @@ def kv_cache(
         shared = named.get(heads_per_group)
         shared = shared or int(heads_per_group.split()[0])
         if n_heads % shared:
-            raise ValueError(f"groups of query heads must be equal, and {shared} does not divide "
-                             f"the {n_heads} of {model}")
+            raise ValueError(f"groups of query heads must have equal sizes, but {model} has "
+                             f"{n_heads} heads, which cannot be divided by {shared}. Choose "
+                             "another number")
         return kv_cache_frame(config, name=model, n_kv_heads=n_heads // shared, context=context,
                               batch=batch,
                               bytes_per_value=bytes_per_value)
@@ -227,7 +230,7 @@ def kv_cache(
 def kv_bytes(
     config: LlamaConfig, *, n_kv_heads: int, context: int, batch: int, bytes_per_value: int
 ) -> int:
-    """A key and a value per layer, key/value head, channel, token and sequence."""
+    """Returns the bytes of a key and a value in each layer, for all heads, tokens and sequences."""
     return 2 * config.n_layers * n_kv_heads * config.head_dim * context * batch * bytes_per_value
 
 
@@ -235,9 +238,9 @@ def kv_cache_frame(
     config: LlamaConfig, *, name: str, n_kv_heads: int, context: int, batch: int,
     bytes_per_value: int
 ) -> Figure:
-    """Draws the cache against context, with this sharing and with none, next to the weights.
+    """Draws the cache against the context, with this sharing and without, next to the weights.
 
-    Cache and weights are in the same unit.
+    Cache and weights have the same unit.
     """
     cache = lambda heads, tokens: kv_bytes(
         config, n_kv_heads=heads, context=tokens, batch=batch, bytes_per_value=bytes_per_value)
@@ -271,6 +274,6 @@ def kv_cache_frame(
     beyond = (f" The model was made for {config.max_seq_len:,} "
               "tokens." if context > config.max_seq_len else "")
     fig.set_label(f"{name}, {batch} × {context:,} tokens, {n_kv_heads} key/value heads: the cache "
-                  f"takes {quantity(here, 'B')}, the weights {quantity(weights, 'B')}; unshared "
-                  f"the cache would take {quantity(unshared, 'B')}.{beyond}")
+                  f"takes {quantity(here, 'B')}, the weights {quantity(weights, 'B')}. Without "
+                  f"sharing, the cache would take {quantity(unshared, 'B')}.{beyond}")
     return fig

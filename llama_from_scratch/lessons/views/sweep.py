@@ -1,4 +1,4 @@
-"""Finished runs that differ in their learning rate, and where each ended.
+"""Shows finished runs that differ in their learning rate, and the final loss of each.
 
 Used by the chapter on training (17).
 """
@@ -16,10 +16,9 @@ from llama_from_scratch.train import History
 
 
 def learning_rates(runs: Mapping[float, History]) -> Explorer:
-    """Finished runs that differ in their peak learning rate, one at a time against all the others.
-    """
+    """Returns a widget of finished runs with different peak learning rates; one is highlighted."""
     if len(runs) < 2 or any(not history.steps for history in runs.values()):
-        raise ValueError("a sweep compares at least two runs of at "
+        raise ValueError("a comparison needs at least two runs, each with at "
                          f"least one step; got {len(runs)} runs")
     ordered = dict(sorted(runs.items()))
     rates = {f"{rate:g}": rate for rate in ordered}
@@ -31,14 +30,14 @@ def learning_rates(runs: Mapping[float, History]) -> Explorer:
 def final_loss(history: History) -> float:
     """Returns the running mean of the loss at the last step, in nats per token.
 
-    It is infinite if a loss was not a number.
+    It is infinite if the running mean is not a finite number.
     """
     mean = running_mean(history.losses)[-1]
     return mean if math.isfinite(mean) else math.inf
 
 
 def learning_rates_frame(runs: Mapping[float, History], *, peak_lr: float) -> Figure:
-    """Draws the loss curves of all runs, and where each ended against its rate.
+    """Draws the loss curves of all runs, and the final loss of each against its learning rate.
 
     The run with `peak_lr` is in color.
     """

@@ -1,11 +1,11 @@
 """Pictures with controls, for any function that draws.
 
     explorer     explore: a slider, menu or field for each argument of a function
-    hover        what is under the pointer, in words
+    hover        words for the cell under the pointer
     live         LivePlot: a training run while it runs
     busy         moving: a bar for a loop that takes more than a few seconds
     course       ProgressView: the exercises of the whole course
-    parts        what all of them share: sizes, labels, the words of a widget without a kernel
+    parts        shared parts: sizes, labels, the notice of a widget without a kernel
 """
 
 from llama_from_scratch.lessons.widgets.explorer import Explorer as Explorer

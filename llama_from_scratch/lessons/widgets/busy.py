@@ -1,7 +1,7 @@
-"""Shows that a loop moves: a bar, words and the time left, for cells of more than a few seconds.
+"""Shows the progress of a loop that takes more than a few seconds: a bar, words and the time left.
 
-`for model in moving(models, what="training three models")` runs as `for model in models` does. The
-bar is a widget. What is stored with the notebook is one line that is the same after every run.
+`for model in moving(models, what="training three models")` does the same as `for model in models`.
+The bar is a widget. The notebook stores only one line, which is the same after every run.
 """
 
 import html
@@ -14,7 +14,7 @@ import ipywidgets
 from llama_from_scratch.lessons.widgets import parts
 from llama_from_scratch.train.progress import duration
 
-# Often enough to be seen moving, seldom enough not to slow down a loop of many short steps.
+# Short enough to see the bar move, and long enough not to slow down a loop of many short steps.
 _SHOW_EVERY_S = 0.2
 
 # The dot keeps moving while a single step takes long.
@@ -26,7 +26,7 @@ _STYLE = """<style>
 
 
 class Bar(ipywidgets.HBox):
-    """A bar with words. `bar.value` holds the steps done, and `words.value` what is written."""
+    """A bar with words. `bar.value` is the number of steps done, and `words.value` is the text."""
 
     def __init__(self, *, what: str, total: int | None) -> None:
         self.what, self.total = what, total
@@ -37,7 +37,7 @@ class Bar(ipywidgets.HBox):
         self.add_class(parts.WIDGET_CLASS)
 
     def show(self, n_done: int, *, after: str, is_over: bool = False) -> None:
-        """Writes how many steps are done, and `after` them, such as the time left."""
+        """Shows how many steps are done, followed by the words `after`, such as the time left."""
         if self.total:
             self.bar.value = n_done
         of = f" of {self.total}" if self.total else ""
@@ -52,10 +52,10 @@ class Bar(ipywidgets.HBox):
 
 
 def moving(iterable: Iterable[Any], *, what: str, total: int | None = None) -> Iterator[Any]:
-    """Yields the items of `iterable` and shows how many are done, and the time left.
+    """Yields the items of `iterable`, and shows how many are done and the time left.
 
-    `what`: what the loop does, in words. `total`: how many items there are, which a list says
-    itself. Without it the steps are counted, and no time is given.
+    `what`: words for what the loop does. `total`: the number of items; a list needs none. If the
+    number is not known, the steps are counted and no time is shown.
     """
     from IPython.display import display
 

@@ -1,8 +1,9 @@
 """Draws the exercises of the whole course.
 
-The picture has a row per chapter and a square per exercise, blue where it is done.
+The picture has a row for each chapter and a square for each exercise; the square is blue if the
+exercise is done.
 
-Used by the tour (notebook 00). Its still picture, stored with the notebook, shows the course with
+Used by the tour (notebook 00). The picture that is stored with the notebook shows the course with
 nothing done, so that it is the same for every reader.
 """
 
@@ -22,17 +23,17 @@ from llama_from_scratch.lessons.widgets import parts
 
 
 class ProgressView(ipywidgets.VBox):
-    """Shows the reader's own progress, read again at each press of the button.
+    """Shows the reader's progress, which is read again when the button is pressed.
 
-    `picture.value` holds the PNG, and `words` the sum.
+    `picture.value` is the PNG, and `words` the totals.
     """
 
     def __init__(self, *, file: Path | None = None, folder: Path = NOTEBOOKS) -> None:
         self._file, self._chapters = progress.PROGRESS if file is None else file, chapters(folder)
         self.picture = parts.picture()
         self.words = ipywidgets.Label()
-        self.again = ipywidgets.Button(description="Look again",
-                                       tooltip="read the record of your progress again")
+        self.again = ipywidgets.Button(description="Refresh",
+                                       tooltip="read your progress again")
         self.again.on_click(lambda _: self.redraw())
         super().__init__([parts.heading(""), parts.framed(self.picture),
                           ipywidgets.HBox([self.again, self.words])])
@@ -59,10 +60,10 @@ class ProgressView(ipywidgets.VBox):
 def draw(
     chapters: Mapping[str, Sequence[Exercise]], *, done: frozenset[str], reached: frozenset[str]
 ) -> Figure:
-    """Draws a row per chapter: its milestone, a square per exercise, and the minutes left.
+    """Draws a row for each chapter: its milestone, a square for each exercise, the minutes left.
 
-    A square has the stars of its exercise; it is blue and ticked if the exercise is done. The flag
-    is orange if the milestone is among `reached`, the numbers of chapters.
+    A square shows the stars of its exercise, or is blue with a check mark if the exercise is done.
+    The flag is orange if the chapter's number is in `reached`.
     """
     widest = max(map(len, chapters.values()), default=1)
     fig, ax = plt.subplots(figsize=(7, 0.7 + 0.42 * len(chapters)))

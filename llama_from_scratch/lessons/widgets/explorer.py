@@ -1,9 +1,9 @@
 """Pictures with controls: a function that draws, and a slider for each of its arguments.
 
 `explore(draw, title="...", controls={"position": (0, 40)})` calls `draw(position=...)` whenever the
-slider moves and shows the figure it returns. The function is the reader's own, so it draws their
-own objects. Where no kernel is alive (on GitHub, in a PDF) the first picture is shown instead.
-`views` and `sizes` hold the pictures that several chapters share.
+slider moves, and shows the figure it returns. The function is the reader's own, so it draws the
+reader's own objects. Without a kernel (on GitHub, in a PDF), the first picture is shown instead.
+`views` has the pictures that several chapters share.
 """
 
 import html
@@ -20,17 +20,17 @@ from llama_from_scratch.lessons.widgets import hover, parts
 
 Choices = tuple[float, ...] | Sequence[Any] | Mapping[str, Any] | bool | str
 
-# What fits beside a description in one line of a notebook.
+# This many buttons and letters fit next to a description in one line of a notebook.
 _MAX_BUTTONS, _MAX_BUTTON_LETTERS = 8, 48
 
 
 class Explorer(ipywidgets.VBox):
     """Shows a picture under its controls.
 
-    `picture.value` holds the PNG, `controls[name].value` an argument, and `problem` an error.
+    `picture.value` is the PNG, `controls[name].value` an argument, and `problem` shows an error.
 
-    `words` shows the figure's label (`figure.set_label("...")`), which says what is to be seen,
-    also for those who cannot see it. `under_pointer` holds what hovering shows.
+    `words` shows the figure's label (`figure.set_label("...")`). It describes the picture, also for
+    readers who cannot see it. `under_pointer` holds the words for each cell under the pointer.
     """
 
     def __init__(
@@ -53,9 +53,9 @@ class Explorer(ipywidgets.VBox):
             control.observe(lambda _: self._answer(), names="value")
 
     def redraw(self) -> None:
-        """Draws the picture for the present values.
+        """Draws the picture for the current values.
 
-        A ValueError of `draw` is shown in words above the last good picture.
+        The message of a ValueError in `draw` is shown above the last good picture.
         """
         open_before = set(plt.get_fignums())
         try:
@@ -80,8 +80,8 @@ class Explorer(ipywidgets.VBox):
             return
         try:
             self.redraw()
-        # Jupyter hides what a control's handler raises, and the reader's own function may raise
-        # anything.
+        # Jupyter hides the errors of a control's handler, and the reader's own function may raise
+        # any error.
         except Exception as error:
             place = traceback.extract_tb(error.__traceback__)[-1]
             self._tell(f"{type(error).__name__}: {error} (in "
@@ -116,18 +116,20 @@ def explore(
 ) -> Explorer:
     """Returns an `Explorer` with a control for each argument of `draw`.
 
-    (low, high) or (low, high, start) of ints makes a slider of ints, of floats one of floats; a
-    list makes buttons, or a menu when it is long, the first chosen; {label: value} a slider over
-    these values, such as powers of two; True or False a checkbox; a string a text field. `labels`:
-    what is written before a control, in words with units, such as {"n_kv": "key/value heads"}.
-    Without one it is the argument's name. `start`: other first values, by name. `limits` gets the
-    arguments of `draw` before it is called, and returns the highest value of int sliders that
-    depend on them, such as the last token of a text. `has_hover`: the pointer over a cell of an
-    image shows what `axes.format_coord(column, row)` says of it.
+    `controls`: argument -> choices. (low, high) or (low, high, start) makes a slider, of ints or of
+    floats. A list makes buttons, or a menu if it is long; its first item is chosen at the start.
+    {label: value} makes a slider over these values, such as powers of two. True or False makes a
+    checkbox, and a string a text field.
+
+    `labels`: the words before a control, with units, such as {"n_kv": "key/value heads"}; the
+    default is the argument's name. `start`: other first values, by name. `limits`: a function that
+    is called before `draw` with the same arguments, and returns the highest values of int sliders
+    that depend on them, such as the last token of a text. `has_hover`: shows the words of
+    `axes.format_coord(column, row)` for the cell of an image under the pointer.
     """
     for given, names in (("labels", labels), ("start", start)):
         if unknown := [name for name in names or {} if name not in controls]:
-            raise ValueError(f"{given} names the controls {', '.join(controls)}; "
+            raise ValueError(f"{given} may only name the controls {', '.join(controls)}; "
                              f"got {unknown[0]!r}")
     words = {name: name.replace("_", " ") for name in controls} | dict(labels or {})
     looks = {name: parts.look_of(words[name], among=[*words.values()]) for name in controls}
@@ -152,11 +154,11 @@ def _control(name: str, choice: Choices, *, look: dict[str, Any]) -> ipywidgets.
         buttons = ipywidgets.ToggleButtons(options=choice, **look | {
             "layout": {"width": "auto", "max_width": "calc(100% - 4px)", "margin": "4px 2px"},
             "style": look["style"] | {"button_width": "auto"}})
-        # the description beside the buttons, as with every other control
+        # puts the description to the left of the buttons, as in every other control
         return buttons.add_class("widget-inline-hbox")
     if not (isinstance(choice, tuple) and len(choice) in (2, 3) and choice[0] < choice[1]):
-        raise ValueError(f"{name} needs (low, high) or (low, high, start) with low < high, a list, "
-                         f"labels with values, a bool or a string; got {choice!r}")
+        raise ValueError(f"{name} must be (low, high) or (low, high, start) with low < high, a "
+                         f"list, a dict of labels and values, a bool or a string; got {choice!r}")
     low, high, start = choice if len(choice) == 3 else (*choice, choice[0])
     if all(isinstance(bound, int) for bound in choice):
         return ipywidgets.IntSlider(value=start, min=low, max=high, continuous_update=False, **look)
@@ -165,5 +167,5 @@ def _control(name: str, choice: Choices, *, look: dict[str, Any]) -> ipywidgets.
 
 
 def slider(last: int, start: int = 0) -> tuple[int, int, int] | list[int]:
-    """The choices of an int control from 0 to `last`: a slider, or the only value there is."""
+    """Returns the choices of an int control from 0 to `last`: a slider, or the only value 0."""
     return (0, last, start) if last else [0]

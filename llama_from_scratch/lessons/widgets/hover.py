@@ -1,9 +1,9 @@
-"""What is under the pointer, in words: a transparent grid over the picture of a matrix.
+"""Shows words for the cell under the pointer, with a transparent grid over the picture of a matrix.
 
-Which words is asked of matplotlib's own hook, `axes.format_coord(column, row)`. The grid is plain
-HTML and CSS, so hovering needs neither the kernel nor a script, and its places are parts of the
-picture's size, so it fits however the page scales it. Used by `widgets.Explorer`; seen in the
-chapter on attention (13).
+The words come from matplotlib's own hook, `axes.format_coord(column, row)`. The grid is plain HTML
+and CSS, so hovering needs neither the kernel nor a script. Its places are given in percent of the
+picture's size, so it fits at every scale. Used by `widgets.Explorer`, for example in the chapter on
+attention (13).
 """
 
 import html
@@ -14,12 +14,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 MAX_CELLS = 16_000
-"""More would make the page slow to answer; hovering then says so, and the controls tell as much."""
+"""More cells would make the page slow. Then hovering shows only a message."""
 
 PICTURE_CLASS, CELLS_CLASS = "llama-hover-picture", "llama-hover-cells"
 
-# The words are beside their row, on the side of it where the picture has more room, so that no
-# edge cuts them off.
+# The words are above or below their row, on the side with more space, so that no edge cuts them
+# off.
 STYLE = f"""<style>
 .{PICTURE_CLASS} {{ display: block; position: relative; width: fit-content; max-width: 100%;
   min-width: min-content; overflow: hidden; margin: 2px }}
@@ -45,19 +45,18 @@ STYLE = f"""<style>
 def cells(figure: Figure) -> str:
     """Returns HTML that describes each cell under the pointer.
 
-    The cells are those of the first image in each axes of a drawn figure, up to `MAX_CELLS`.
+    It has the cells of the first image in each axes of a drawn figure, up to `MAX_CELLS`.
     """
     shown = [ax for ax in figure.axes if ax.images]
     n_cells = sum(math.prod(ax.images[0].get_size()) for ax in shown)
     grids = "".join(map(_grid, shown)) if n_cells <= MAX_CELLS else _refusal(n_cells)
-    # Readers of screens have the sentence under the picture; thousands of cells would only be in
-    # their way.
+    # Screen readers read the sentence under the picture; thousands of cells would only disturb.
     return f'{STYLE}<div aria-hidden="true">{grids}</div>'
 
 
 def _refusal(n_cells: int) -> str:
-    words = (f"{n_cells:,} cells are too many to be told "
-             "one by one: show one part, or a shorter text")
+    words = (f"{n_cells:,} cells are too many to describe one by one. Show only a part, or use a "
+             "shorter text")
     return ('<div class="grid rightwards" style="inset:0 0 20% 0"><div class="row '
             f'below">{_cell(words, 1)}</div></div>')
 

@@ -1,8 +1,8 @@
-"""The picture of a training run while it runs: loss against tokens, and the time left.
+"""Draws a training run while it runs: loss against tokens, and the time left.
 
-`train(..., on_step=LivePlot(n_steps=300))` draws as it goes. The figure lives in a widget, so
-nothing of it is stored with the notebook; `plot_losses` draws the same from the history afterwards,
-to keep.
+`train(..., on_step=LivePlot(n_steps=300))` draws during the training. The figure is in a widget,
+which is not stored with the notebook. `plot_losses` draws the same figure from the history
+afterwards, and that one is stored.
 """
 
 import time
@@ -22,7 +22,7 @@ _REDRAW_S = 0.7
 class LivePlot(ipywidgets.VBox):
     """Draws the losses of a run while it trains.
 
-    Display it before the run, and pass it to `train` as `on_step`. `picture.value` holds the PNG.
+    Display it before the run, and pass it to `train` as `on_step`. `picture.value` is the PNG.
     """
 
     def __init__(self, *, n_steps: int) -> None:

@@ -1,7 +1,7 @@
-"""Holds what every widget of the course shares.
+"""The parts that all widgets of the course share.
 
-A picture keeps its own size. A control is as wide as its label needs, and no wider than the page.
-The control with the focus has a frame. A widget without a kernel says so in the page.
+A picture keeps its own size. A control is as wide as its label needs, but no wider than the page.
+The control with the focus has a frame. A widget without a kernel shows a notice in the page.
 """
 
 import base64
@@ -21,12 +21,12 @@ WIDGET_CLASS, PICTURE_CLASS, NOTICE_CLASS = "llama-widget", "llama-picture", "ll
 NOT_LIVE = "This picture is not live: run its cell (Shift+Enter)."
 TALK_NOT_LIVE = "This conversation is not live: run its cell (Shift+Enter)."
 
-# Words in a picture cannot be read below half of its own size; the page then scrolls it.
+# Words in a picture cannot be read below half of its own size; then the page scrolls instead.
 _SMALLEST_SHARE = 0.5
 _DESCRIPTION_EM, _LETTER_EM, _CONTROL_EM = 9.0, 0.55, 23.0
 
-# The front end gives `jupyter-widgets-disconnected` to each view whose kernel is gone. A class
-# written four times comes before ipywidgets' own rules, which take the frame of some controls away.
+# JupyterLab gives the class `jupyter-widgets-disconnected` to each view whose kernel is gone. A
+# class written four times overrides ipywidgets' own rules, which remove the frame of some controls.
 _STYLE = f"""<style>
 .{PICTURE_CLASS} {{ display: block; width: 100%; overflow-x: auto; overflow-y: hidden;
   flex: 0 0 auto }}
@@ -40,16 +40,16 @@ _STYLE = f"""<style>
 
 
 def heading(title: str, *, notice: str = NOT_LIVE) -> ipywidgets.HTML:
-    """The first line of a widget: its title, the style of its parts, and the notice.
+    """Returns the first line of a widget: its title, the style of its parts, and the notice.
 
-    The notice is seen only while no kernel answers.
+    The notice is visible only without a kernel.
     """
     words = f"<b>{html.escape(title)}</b>" if title else ""
     return ipywidgets.HTML(f'{_STYLE}{words}<div class="{NOTICE_CLASS}">{notice}</div>')
 
 
 def picture() -> ipywidgets.Image:
-    """An empty picture that keeps the size of the PNG in its `value`, or shrinks with the page."""
+    """Returns an empty picture, which has the size of the PNG in its `value` or shrinks to fit."""
     image = ipywidgets.Image(format="png", layout={"max_width": "100%"})
     image.observe(_keep_readable, names="value")
     return image
@@ -63,19 +63,20 @@ def _keep_readable(change: dict) -> None:
 
 
 def size(content: bytes | memoryview) -> tuple[int, int]:
-    """Width and height of a PNG in pixels."""
+    """Returns width and height of a PNG in pixels."""
     return struct.unpack(">II", content[16:24])
 
 
 def framed(shown: ipywidgets.Widget) -> ipywidgets.Box:
-    """A box that gives a picture its own size, and scrolls it where the page is too narrow."""
+    """Returns a box in which a picture has its own size, and scrolls if the page is too narrow."""
     return ipywidgets.Box([shown]).add_class(PICTURE_CLASS)
 
 
 def look_of(
-    description: str, *, among: Sequence[str] = (), width_em: float = _CONTROL_EM
+    description: str, *, among: Sequence[str] = (), width_em: float | int = _CONTROL_EM
 ) -> dict[str, Any]:
-    """Arguments of a control: its description, and room for the longest of the ones `among` it."""
+    """Returns the arguments of a control: its description, and space for the longest `among` all.
+    """
     longest = max(map(len, (description, *among)))
     room = max(_DESCRIPTION_EM, _LETTER_EM * longest + 1)
     return {"description": description, "style": {"description_width": f"{room:.1f}em"},
@@ -83,7 +84,7 @@ def look_of(
 
 
 def still(content: bytes | memoryview, *, words: str = NOT_LIVE) -> str:
-    """The picture to store with a notebook, in base64: a PNG with `words` in a line under it."""
+    """Returns the picture that is stored with a notebook (PNG in base64), with `words` under it."""
     pixels = plt.imread(io.BytesIO(content))
     height, width = pixels.shape[:2]
     line, dpi = 28, 100

@@ -31,15 +31,15 @@ def test_copy_has_blanks_no_output_no_hint_and_remembers(chapter, tmp_path):
 
 
 def test_copy_overwrites_neither_the_lesson_nor_the_readers_work(chapter, tmp_path, capsys):
-    with pytest.raises(ValueError, match="a folder of its own"):
+    with pytest.raises(ValueError, match="must be in another folder"):
         student(chapter, chapter.parent)
     copy = student(chapter, tmp_path / "out")
     assert student(chapter, tmp_path / "out") == copy, "an untouched copy may be made again"
     copy.write_text(copy.read_text().replace("return minus x", "my own work"))
-    with pytest.raises(FileExistsError, match="has work in it; it is kept"):
+    with pytest.raises(FileExistsError, match="has work in it, so it is not replaced"):
         student(chapter, tmp_path / "out")
     assert main(["student", str(tmp_path / "out"), str(chapter)]) == 0
-    assert "it is kept" in capsys.readouterr().out and "my own work" in copy.read_text()
+    assert "so it is not replaced" in capsys.readouterr().out and "my own work" in copy.read_text()
 
 
 @pytest.mark.slow

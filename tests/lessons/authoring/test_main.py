@@ -24,5 +24,5 @@ def test_command_twice_names_the_cell_that_shows_something_else(tmp_path, capsys
     assert main(["twice", str(good)]) == 0
     assert main(["twice", str(good), str(bad)]) == 1
     out = capsys.readouterr().out
-    assert "good.ipynb: each cell may be run twice\nbad.ipynb: cell 2 shows something else" in out
+    assert "good.ipynb: each cell can be run twice\nbad.ipynb: cell 2 shows something else" in out
     assert bad.read_bytes() == before

@@ -1,4 +1,4 @@
-"""A chapter that lacks one of its parts is told so."""
+"""Each missing part of a chapter is named."""
 
 import pytest
 from turn_chapter import CELLS, cell, write
@@ -17,15 +17,15 @@ def test_every_chapter_has_all_its_parts(path):
 
 @pytest.mark.parametrize(("old", "new", "words"), [
     ('predict.number("13.a"', 'predict.count("13.a"', "the next cell takes no guess"),
-    ('predict.choice("13.b"', 'predict.choice("13.x"', "questions are named 13.a, 13.b"),
-    ('predict.compare("13.c"', 'predict.compare("13.d"', "each question is compared once"),
+    ('predict.choice("13.b"', 'predict.choice("13.x"', "questions must be named 13.a, 13.b"),
+    ('predict.compare("13.c"', 'predict.compare("13.d"', "each question must be compared once"),
     ("*Stronger hint: divide", "*divide", "13.1 has 1 of 2 hints"),
-    ('with attempt("13.2"):', "if True:", "13.2 checks inside of"),
+    ('with attempt("13.2"):', "if True:", "13.2 must check inside"),
     ("check.numbers(", "print(", "numbers you should see"),
     ('predict.surprises("13")', "pass", "surprises"),
-    ('milestones.models("13"', 'milestones.models("12"', "has a milestone"),
-    ("figures.", "pictures.", "0 of 2 drawings"),
-    ("# The largest weight", "fig = 1 # The largest", "is folded and begins with a comment"),
+    ('milestones.models("13"', 'milestones.models("12"', "must have a milestone"),
+    ("figures.", "pictures.", "must have 2 drawings; got 0"),
+    ("# The largest weight", "fig = 1 # The largest", "is folded, so it must begin with a comment"),
 ])
 def test_each_part_that_is_missing_is_named(tmp_path, old, new, words):
     nb = read_notebook(MODEL)

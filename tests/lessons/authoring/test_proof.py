@@ -24,16 +24,17 @@ def test_proof_runs_stub_and_solution_in_one_kernel(chapter):
 
 @pytest.mark.parametrize(("old", "new", "words"), [
     ("    assert turned(3) == -3", "    pass",
-     "must say that it is not tried yet and raised nothing"),
+     "must print that it is not tried yet, but it raised nothing"),
     ("    assert turned(3) == -3", "    try: turned(3)\n    except NotImplementedError: pass",
-     "12.1 must say that it is not tried yet"),
+     "12.1 must print that it is not tried yet"),
     ("    assert turned(3) == -3", "    assert not turned.__code__.co_names",
-     "12.1 must say that it is not tried yet and raised AssertionError"),
+     "12.1 must print that it is not tried yet, but it raised AssertionError"),
     ("\n\nwith attempt", "\n\nturned(3)\nwith attempt",
-     "and raised NotImplementedError: call what"),
+     "but it raised NotImplementedError. Call the"),
     ("\n    assert turned", "\n    assert no_such_name or turned", "does not run to its end"),
     ("def turned(x):\n", "def turned(x, y):\n", "does not run to its end"),
-    ('with attempt("12.1"):', "if True:", 'exercise 12.1 checks inside of `with attempt("12.1"):`'),
+    ('with attempt("12.1"):', "if True:",
+     'exercise 12.1 must check inside `with attempt("12.1"):`'),
 ])
 def test_proof_finds_a_blank_that_passes_and_a_solution_that_fails(tmp_path, old, new, words):
     cells = swapped(old, new)[:5]
@@ -43,7 +44,7 @@ def test_proof_finds_a_blank_that_passes_and_a_solution_that_fails(tmp_path, old
 
 @pytest.mark.parametrize(("check", "words"), [
     ("assert turned(3) == -3", "refuses a mistake, but does not name it: the sign is left out"),
-    ("assert abs(turned(3)) == 3", "passes a mistake: the sign is left out"),
+    ("assert abs(turned(3)) == 3", "accepts a known mistake: the sign is left out"),
     ("check.function(turned, lambda x: -x, inputs=[3])", None),
 ])
 def test_proof_shows_each_known_mistake_to_the_check(tmp_path, monkeypatch, check, words):
@@ -62,7 +63,7 @@ def test_proof_notices_a_blank_that_spoils_what_the_solution_needs(tmp_path):
     cells = [cell(MARKDOWN, markdown=True), cell(BEFORE + "\nbox = [1]"),
              cell("box.pop()\n" + CODE, tags=["exercise"])]
     [problem] = prove(write(tmp_path / "12_turn.ipynb", *cells))
-    assert "does not run to its end with blanks and mistakes tried first" in problem
+    assert "does not run to its end if blanks and mistakes are run" in problem
 
 
 def test_proof_notices_a_cell_that_shows_something_else_again(tmp_path):

@@ -28,7 +28,7 @@ def test_cell_with_a_memory_is_found(tmp_path, source, words):
 def test_cell_that_spoils_the_next_ones_is_found(tmp_path):
     problems = repeat(write(tmp_path / "x.ipynb", START, cell("box.append(1)"),
                             cell("assert len(box) == 2")))
-    assert "does not run to its end with every cell twice" in problems[0]
+    assert "does not run to its end if every cell is run twice" in problems[0]
 
 
 def test_another_picture_is_found_and_the_same_one_is_not(tmp_path):

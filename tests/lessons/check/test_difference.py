@@ -66,3 +66,9 @@ def test_failure_shows_shapes_with_letters_place_count_largest_and_cause():
 ])
 def test_wrong_value_is_told_in_words(mine, expected, words):
     assert words in message(check.equal, mine, expected)
+
+
+def test_one_entry_of_a_list_is_not_explained_by_a_factor_of_its_own():
+    said = message(check.equal, [2, 5, 6, 7], [4, 5, 6, 7])
+    assert "is 2" in said and "half" not in said
+    assert "every value is 2 times" in message(check.equal, [8, 10, 12, 15], [4, 5, 6, 7.5])

@@ -111,7 +111,8 @@ def test_what_cannot_be_read_is_refused_in_words_and_nothing_is_lost(chat, text,
 def test_a_full_context_is_told_with_its_cure_and_a_new_beginning_helps(chat):
     for _ in range(20):
         press_enter(chat, "the little dog")
-    assert "context holds 64 tokens" in chat.problem.value and "start over" in chat.problem.value
+    assert "context has room for 64 tokens" in chat.problem.value
+    assert "start over" in chat.problem.value
     chat.new_button.click()
     assert chat.turns == [] and "<b>" not in chat.page.value
     press_enter(chat, "the dog")
@@ -196,7 +197,7 @@ def test_what_a_chat_said_before_is_shown(spoken):
 def test_the_system_message_is_shown_and_may_be_changed(conversation, spoken):
     assert conversation.system.value == "Be short."
     conversation.system.value = "Be long."
-    assert spoken.system == "Be long." and "next words" in conversation.problem.value
+    assert spoken.system == "Be long." and "from now on" in conversation.problem.value
     conversation.system.value = " "
     assert spoken.system is None and "no system message" in conversation.problem.value
 

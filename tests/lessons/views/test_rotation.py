@@ -49,5 +49,5 @@ def test_rope_starts_where_the_chapter_wants_it():
     assert explorer.controls["scaling"].value == "×8 (Llama 3.1)"
     assert views.rope(family.config("llama-3-8b")).controls["position"].value == 3
     with pytest.raises(ValueError,
-                       match="start names the controls position, theta, scaling; got 'pos'"):
+                       match="name the controls position, theta, scaling; got 'pos'"):
         views.rope(family.config("llama-3-8b"), start={"pos": 3})

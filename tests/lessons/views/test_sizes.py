@@ -111,7 +111,7 @@ def test_sharing_by_all_heads_leaves_one_and_a_group_that_does_not_fit_is_refuse
     assert "52" not in explorer.words.value and "1 key/value heads" in explorer.words.value
     before = explorer.picture.value
     explorer.controls["heads_per_group"].value = "8"
-    assert "8 does not divide the 52 of llama-1-33b" in explorer.problem.value
+    assert "llama-1-33b has 52 heads, which cannot be divided by 8" in explorer.problem.value
     assert explorer.picture.value == before
 
 

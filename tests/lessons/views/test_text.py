@@ -57,7 +57,7 @@ def test_widget_shows_the_weights_as_they_are_now(model, tokenizer):
 
 def test_tokenizer_of_another_model_is_named_as_the_likely_cause(model, tokenizer):
     small = type(model)(type(model.config)(**{**vars(model.config), "vocab_size": 100}))
-    with pytest.raises(ValueError, match="knows the ids 0 to 99, and this text holds 288"):
+    with pytest.raises(ValueError, match="has the ids 0 to 99, but this text has 288"):
         views.encode(small, tokenizer, text="the")
 
 

@@ -40,7 +40,7 @@ def test_a_label_is_written_before_its_control_and_its_argument_keeps_its_name()
 
 @pytest.mark.parametrize("given", ["labels", "start"])
 def test_a_name_that_is_no_control_is_refused(given):
-    with pytest.raises(ValueError, match=rf"{given} names the controls k; got 'j'"):
+    with pytest.raises(ValueError, match=rf"{given} may only name the controls k; got 'j'"):
         explore(draw, title="t", controls={"k": (0, 9)}, **{given: {"j": "1"}})
 
 
@@ -62,7 +62,7 @@ def test_a_refused_value_is_told_and_the_last_good_picture_stays():
 
 
 def test_a_range_without_room_is_refused():
-    with pytest.raises(ValueError, match=r"k needs \(low, high\).*got \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"k must be \(low, high\).*got \(3, 3\)"):
         explore(draw, title="t", controls={"k": (3, 3)})
 
 

@@ -79,8 +79,8 @@ def test_too_many_cells_are_refused_in_words_and_at_once():
         raise AssertionError("no cell is asked")
 
     [[[words]]] = cells_of(hover.cells(matrix(4001, 4, tell)))
-    assert (words == "16,004 cells are too many to be told one "
-                     "by one: show one part, or a shorter text")
+    assert (words == "16,004 cells are too many to describe one "
+                     "by one. Show only a part, or use a shorter text")
 
 
 def test_only_a_widget_that_asks_for_it_has_words_under_the_pointer():
@@ -111,6 +111,6 @@ def test_attention_tells_query_key_head_and_weight_and_what_the_mask_hides(model
                 query = f"query “{name(t)}” ({t})"
                 seen = (f"{head_name}: {query} looks at key “{name(s)}” ({s}) with weight "
                         f"{weights_HTS[h, t, s]:.1%}")
-                hidden = (f"{head_name}: hidden: {query} cannot see what comes after it "
+                hidden = (f"{head_name}: hidden. Q{query[1:]} cannot see later tokens "
                           "(causal mask)")
                 assert grid[t][s] == (seen if s <= t else hidden)

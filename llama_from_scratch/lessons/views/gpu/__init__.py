@@ -1,16 +1,16 @@
-"""Contains pictures and widgets of the emulated CUDA machine.
+"""Pictures and widgets of the emulated CUDA machine.
 
 They show a block's shared memory step by step, races, sectors and banks.
 
 Every picture is drawn from a `Trace` of the reader's own kernel (kernels/emulator/trace.py), so it
-shows what that source does and not what it should do. `steps` and `barriers` are widgets; the
-frames are pictures for a widget of the reader's.
+shows what the kernel really does. `steps` and `barriers` are widgets; the frames are pictures that
+the reader's own widgets can use.
 
     source       program, listing, checked_trace: CUDA source that was written in a notebook
     stepping     steps, step_frame: a block's shared memory at each barrier
     racing       barriers, source_frame: what happens without a barrier
     accesses     sectors_frame, banks_frame: one access of a warp
-    drawing      what these pictures share
+    drawing      shared parts of these pictures
 
 Used in the chapter on the CUDA machine (30).
 """

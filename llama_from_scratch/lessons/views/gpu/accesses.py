@@ -1,7 +1,4 @@
-"""Draws one access of a warp.
-
-The pictures show which sectors of global memory move for it, and which banks of shared memory serve
-it.
+"""Draws one access of a warp: the sectors of global memory or the banks of shared memory it uses.
 """
 
 import matplotlib.pyplot as plt
@@ -24,13 +21,13 @@ def sectors_frame(
 
     A row is 128 bytes.
 
-    text: a part of the source line; array: the tensor it touches; number: which of its warp
-    accesses.
+    `text`: a part of the source line. `array`: the tensor that the line reads or writes. `number`:
+    which of the line's warp accesses is drawn.
     """
     row = found.at(text, array, kind=kind)
     if row.is_shared:
-        raise ValueError(f"sectors are of tensors; {array} is shared "
-                         "memory, which has banks: use banks_frame")
+        raise ValueError(f"this picture shows the sectors of a tensor; {array} is in shared "
+                         "memory, which has banks. Use banks_frame")
     known = next(a for a in found.known if a.name == array)
     lanes = found.warp_access(row, number=number)
     per_sector = SECTOR_BYTES // known.item_bytes
@@ -39,7 +36,8 @@ def sectors_frame(
     asked = {first + k: lane for lane, (first, n) in reversed(lanes.items()) for k in range(n)}
     n_rows = max(asked) // columns - first_row + 1
     if n_rows > 40:
-        raise ValueError(f"a picture holds 40 rows of 128 bytes; this access spans {n_rows}")
+        raise ValueError("this picture has room for 40 rows of 128 bytes; this access needs "
+                         f"{n_rows}")
     n_rows = max(n_rows, 4)
     state = np.zeros((n_rows, columns), int)
     for index in asked:
@@ -66,32 +64,33 @@ def sectors_frame(
     share = n_bytes / (n_sectors * SECTOR_BYTES)
     ax.set_title(f"{n_bytes} bytes asked for, {n_sectors} sectors = {n_sectors * SECTOR_BYTES} "
                  f"bytes moved: {share:.0%} used")
-    legend(ax, {"asked for, by lane": ASKED, "moved for nothing": MOVED},
+    legend(ax, {"asked for, by lane": ASKED, "moved, but not used": MOVED},
            below=0.4 / fig.get_figheight())
 
     def tell(x: float | int, y: float | int) -> str:
         index = (first_row + round(y)) * columns + round(x)
-        words = ("does not move", "moves, and nobody asked for it",
+        words = ("does not move", "moves, but no lane asked for it",
                  f"lane {asked.get(index)} asked for it")
         return f"{array}[{index}]: {words[state[round(y), round(x)]]}"
 
     ax.format_coord = tell
     fig.set_label(f"One warp access: {len(lanes)} lanes ask for {n_bytes} bytes of {array}, which "
-                  f"lie in {n_sectors} sectors of 32 bytes. {share:.0%} of what moves is used.")
+                  f"are in {n_sectors} sectors of 32 bytes. {share:.0%} of the moved bytes are "
+                  "used.")
     return fig
 
 
 def banks_frame(
     found: Trace, text: str, array: str, *, kind: str | None = None, number: int = 0
 ) -> Figure:
-    """Draws which words of shared memory one warp touches, bank by bank.
+    """Draws which words of shared memory one warp uses, bank by bank.
 
-    A row is the 128 bytes that 32 banks hold side by side.
+    A row is the 128 bytes that are next to each other in the 32 banks.
     """
     row = found.at(text, array, kind=kind)
     if not row.is_shared:
-        raise ValueError(f"banks are of shared memory; {array} is a "
-                         "tensor, which has sectors: use sectors_frame")
+        raise ValueError(f"this picture shows the banks of shared memory; {array} is a tensor, "
+                         "which has sectors. Use sectors_frame")
     known = next(a for a in found.known if a.name == array)
     words: dict[int, list[int]] = {}
     for lane, (first, n) in found.warp_access(row, number=number).items():
@@ -128,11 +127,11 @@ def banks_frame(
     def tell(x: float | int, y: float | int) -> str:
         word = round(y) * N_BANKS + round(x)
         asked = words.get(word)
-        who = ("nobody" if not asked else f"lane {asked[0]}" if len(asked) == 1
+        who = ("no lane" if not asked else f"lane {asked[0]}" if len(asked) == 1
                else f"{len(asked)} lanes")
         return f"word {word}, bank {word % N_BANKS}: {who}"
 
     ax.format_coord = tell
     fig.set_label(f"One warp access to {array}: {len(words)} words in {(per_bank > 0).sum()} "
-                  f"banks; the busiest bank serves {most} of them, one a pass.")
+                  f"banks. The busiest bank serves {most} of them, one in each pass.")
     return fig

@@ -1,6 +1,4 @@
-"""Contains what the pictures of the emulated machine share.
-
-These parts are cells with lines between them, their legend, and short words.
+"""Shared parts of the pictures of the emulated machine: lines between cells, legends, short words.
 """
 
 import matplotlib.pyplot as plt
@@ -19,7 +17,7 @@ def short(text: str, most: int) -> str:
 
 
 def separate(ax: Axes, rows: int, columns: int, *, every: int = 1, colour: str = "0.55") -> None:
-    # Lines, because a minor tick at each would take ten times as long.
+    # Lines, because minor ticks would take ten times as long.
     ax.vlines(np.arange(0, columns + 1, every) - 0.5, -0.5, rows - 0.5, color=colour, linewidth=0.8)
     ax.hlines(np.arange(rows + 1) - 0.5, -0.5, columns - 0.5, color=colour, linewidth=0.8)
     ax.tick_params(length=0)

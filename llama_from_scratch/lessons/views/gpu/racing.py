@@ -1,4 +1,4 @@
-"""Barriers taken away: the races that follow, and what other orders of threads compute."""
+"""Removes barriers from a kernel, and shows the races and the results of other thread orders."""
 
 import itertools
 import re
@@ -25,18 +25,18 @@ def barriers(
     grid: int | tuple[int, ...],
     block: int | tuple[int, ...], result: int = -1,
 ) -> Explorer:
-    """Returns checkboxes, one for each line with a barrier.
+    """Returns a widget with a checkbox for each line with a barrier.
 
-    Without a barrier, the races that follow are shown, and what three orders of threads compute.
+    If a barrier is removed, it shows the races and the results of three orders of threads.
 
-    args: makes new arguments for each run. result: which of them holds the outcome. Every
-    choice of barriers is compiled when the widget is made, so that it answers at once.
+    `args`: makes new arguments for each run. `result`: which of them holds the result. Every choice
+    of barriers is compiled when the widget is made, so that the widget responds at once.
     """
     lines = program.source.text.split("\n")
     numbers = [number for number, line in enumerate(lines) if BARRIER.match(line)]
     if not 1 <= len(numbers) <= 3:
-        raise ValueError("the source must have 1 to 3 lines with nothing "
-                         f"but a barrier in them; it has {len(numbers)}")
+        raise ValueError("the source must have 1 to 3 lines that contain only a barrier; it has "
+                         f"{len(numbers)}")
     choices = list(itertools.product((True, False), repeat=len(numbers)))
     programs = {kept: _without(program, list(itertools.compress(numbers, (not k for k in kept))))
                 for kept in choices}
@@ -74,7 +74,7 @@ def _without(program: Program, numbers: Sequence[int]) -> Program:
 def source_frame(found: Trace) -> Figure:
     """Draws the traced source, and marks the lines that raced or left the bounds of an array.
 
-    The picture also says in words what was found.
+    Words below the source describe each problem.
     """
     return _source_frame(found, found.program.source.text.split("\n"), (), {})
 
@@ -82,9 +82,9 @@ def source_frame(found: Trace) -> Figure:
 def _source_frame(
     found: Trace, lines: Sequence[str], gone: Sequence[int], outcomes: dict[str, float]
 ) -> Figure:
-    """Draws the source `lines`, with the lines `gone` that the traced program does not have.
+    """Draws the source `lines`; the lines `gone`, which the traced program does not have, are gray.
 
-    `gone` holds numbers from 1.
+    `gone` has line numbers, counted from 1.
     """
     marks = {access.line.number: "races" for race in found.races
              for access in (race.first, race.second)}

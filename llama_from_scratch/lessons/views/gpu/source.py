@@ -1,4 +1,4 @@
-"""CUDA source that a reader wrote in a notebook, as a program that can be launched and traced."""
+"""Makes a program that can be launched and traced from CUDA source in a notebook."""
 
 from collections.abc import Sequence
 
@@ -13,10 +13,7 @@ from llama_from_scratch.lessons.check.failures import CheckFailed
 
 
 def program(text: str, *, real: torch.dtype = torch.float32) -> Program:
-    """Returns CUDA source that was written in a notebook, ready to be launched and traced.
-
-    It may include "common.cuh".
-    """
+    """Returns a program that can be launched and traced; its source may include "common.cuh"."""
     headers = {"common.cuh": (FOLDER / "common.cuh").read_text()}
     return Program(source=Source(name="notebook", text=text.strip("\n") + "\n", headers=headers),
                    real=real)
@@ -43,6 +40,6 @@ def checked_trace(
 
 
 def listing(program: Program) -> str:
-    """The source with line numbers, as traces name them."""
+    """Returns the source with the line numbers that traces use."""
     lines = program.source.text.rstrip("\n").split("\n")
     return "\n".join(f"{n:3} {line}" for n, line in enumerate(lines, start=1))

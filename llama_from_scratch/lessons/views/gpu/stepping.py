@@ -1,4 +1,4 @@
-"""A block's shared memory, step by step, as each barrier found it."""
+"""Shows a block's shared memory step by step, at each barrier."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -10,21 +10,21 @@ from llama_from_scratch.lessons.figures.look import BLUE, TINTS
 from llama_from_scratch.lessons.views.gpu.drawing import MONO, amount, legend, separate, short
 from llama_from_scratch.lessons.widgets.explorer import Explorer, explore
 
-# Three brightnesses apart, so that they can be told without their hue.
+# They differ in brightness, so that readers can distinguish them without seeing their hue.
 WRITTEN, READ, IDLE, EMPTY = BLUE, TINTS[1], "#FFFFFF", "0.88"
 
 MAX_CELLS = 256
 
 
 def steps(found: Trace, *, array: str | None = None) -> Explorer:
-    """Returns a widget that shows a shared array of the traced block as each barrier found it.
+    """Returns a widget that shows a shared array of the traced block at each barrier.
 
     Raises ValueError if the kernel has no such array.
     """
     arrays = found.steps[0].arrays if found.steps else {}
     array = array or next(iter(arrays), None)
     if array not in arrays:
-        raise ValueError("the trace must have that shared array; there are "
+        raise ValueError("the array must be a shared array of the trace, which has "
                          f"{', '.join(arrays) or 'none'}; got {array}")
     last = len(found.steps) - 1
     return explore(lambda step: step_frame(found.steps[step], array),
@@ -34,10 +34,10 @@ def steps(found: Trace, *, array: str | None = None) -> Explorer:
 
 
 def step_frame(step: Moment, array: str) -> Figure:
-    """One shared array at the end of a step: numbers in cells, by what was done to them."""
+    """Draws a shared array at the end of a step; a cell's color shows how the step used it."""
     values, written, read = step.arrays[array], step.written[array] > 0, step.read[array] > 0
     if values.size > MAX_CELLS:
-        raise ValueError(f"a picture holds {MAX_CELLS} elements; {array} "
+        raise ValueError(f"this picture has room for {MAX_CELLS} elements; {array} "
                          f"has {values.size}. Trace a smaller block")
     if values.ndim < 2:
         values, written, read = (_rows(a) for a in (values, written, read))
@@ -51,7 +51,7 @@ def step_frame(step: Moment, array: str) -> Figure:
         top.text(0, n_lines - 1 - k, f"{line.number:3}  {short(line.text, 84)}", fontsize=10.5,
                  **MONO)
     end = f"up to the barrier in {step.barrier}" if step.barrier else "up to the end"
-    top.set(title=f"step {step.number}, {end}: the lines that touched memory", xlim=(0, 1),
+    top.set(title=f"step {step.number}, {end}: the lines that used memory", xlim=(0, 1),
             ylim=(-0.6, n_lines - 0.4))
     top.axis("off")
     ax.imshow(state, cmap=ListedColormap([EMPTY, IDLE, READ, WRITTEN]), vmin=0, vmax=3,
@@ -65,9 +65,9 @@ def step_frame(step: Moment, array: str) -> Figure:
     ax.set_yticks(range(rows), [f"{array}[{row * columns}…]" if is_flat else f"{array}[{row}]"
                                 for row in range(rows)])
     ax.set_xticks([])
-    legend(ax, {"written in this step": WRITTEN, "only read": READ, "left alone": IDLE,
+    legend(ax, {"written in this step": WRITTEN, "only read": READ, "not used": IDLE,
                 "never written": EMPTY})
-    names = ("never written", "left alone", "read in this step", "written in this step")
+    names = ("never written", "not used in this step", "read in this step", "written in this step")
 
     def tell(x: float | int, y: float | int) -> str:
         row, column = round(y), round(x)
@@ -75,7 +75,7 @@ def step_frame(step: Moment, array: str) -> Figure:
         return f"{array}{place} = {values[row, column]:.6g}, {names[state[row, column]]}"
 
     ax.format_coord = tell
-    fig.set_label(f"Moment {step.number}: {amount(written.sum(), 'element')} written, "
+    fig.set_label(f"Step {step.number}: {amount(written.sum(), 'element')} written, "
                   f"{amount(read.sum(), 'element')} read, {amount(never.sum(), 'element')} never "
                   f"written so far. {end[0].upper() + end[1:]}.")
     return fig

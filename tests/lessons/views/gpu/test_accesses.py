@@ -21,14 +21,14 @@ def test_sectors_are_coloured_whole_and_lanes_written_where_they_ask(
     lanes = {int(text.get_text()): text.get_position() for text in figure.axes[0].texts}
     assert lanes == {lane: ((lane * stride + offset) % 32, (lane * stride + offset) // 32)
                      for lane in range(32)}
-    assert (f"ask for 128 bytes of x, which lie in {n_sectors} sectors "
+    assert (f"ask for 128 bytes of x, which are in {n_sectors} sectors "
             f"of 32 bytes. {4 / n_sectors:.0%} of" in figure.get_label())
 
 
 def test_pointer_tells_who_asked(program):
     ax = gpu.sectors_frame(copied(program, 2, 0), "y[threadIdx.x] =", "x").axes[0]
     assert ax.format_coord(2, 0) == "x[2]: lane 1 asked for it"
-    assert ax.format_coord(3, 0) == "x[3]: moves, and nobody asked for it"
+    assert ax.format_coord(3, 0) == "x[3]: moves, but no lane asked for it"
     assert ax.format_coord(0, 3) == "x[96]: does not move"
 
 
@@ -45,15 +45,15 @@ def test_banks_show_how_many_words_each_serves(program, width, most):
 
 
 def test_frames_refuse_the_other_kind_of_memory_and_a_line_that_is_not_there(program, summed):
-    with pytest.raises(ValueError, match="use banks_frame"):
+    with pytest.raises(ValueError, match="Use banks_frame"):
         gpu.sectors_frame(summed, "part[t] = x", "part")
-    with pytest.raises(ValueError, match="use sectors_frame"):
+    with pytest.raises(ValueError, match="Use sectors_frame"):
         gpu.banks_frame(summed, "part[t] = x", "x")
     with pytest.raises(ValueError, match=r"one line that contains 'nowhere' must touch x; 0 do\. "
                                          r"The lines are\n  6: writes part"):
         gpu.sectors_frame(summed, "nowhere", "x")
     with pytest.raises(ValueError, match="there are 2 warp accesses, from 0; got 2"):
         gpu.sectors_frame(summed, "part[t] = x", "x", number=2)
-    with pytest.raises(ValueError, match="a picture holds 40 rows"):
+    with pytest.raises(ValueError, match="this picture has room for 40 rows"):
         gpu.sectors_frame(trace(program, "copy", [torch.zeros(4000), torch.zeros(32), 64, 0],
                                 grid=1, block=32), "y[", "x")

@@ -33,7 +33,7 @@ def test_picture_strikes_out_the_missing_barrier_and_marks_the_racing_lines(barr
 
 def test_source_without_a_barrier_of_its_own_line_is_refused():
     with pytest.raises(ValueError,
-                       match="1 to 3 lines with nothing but a barrier in them; it has 0"):
+                       match="1 to 3 lines that contain only a barrier; it has 0"):
         plain = gpu.program('extern "C" __global__ void k(float* x) { x[0] = 1; }')
         gpu.barriers(plain, "k", lambda: [torch.zeros(1)], grid=1, block=1)
 

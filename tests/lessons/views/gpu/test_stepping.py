@@ -42,9 +42,9 @@ def test_what_was_never_written_is_a_dash_and_rows_of_two_dimensions_stay_rows(p
 
 
 def test_steps_refuse_an_array_that_is_not_there_and_one_too_large_for_a_picture(program, summed):
-    with pytest.raises(ValueError, match="there are part; got tile"):
+    with pytest.raises(ValueError, match="which has part; got tile"):
         gpu.steps(summed, array="tile")
-    with pytest.raises(ValueError, match="there are none"):
+    with pytest.raises(ValueError, match="which has none"):
         gpu.steps(copied(program, 1, 0))
-    with pytest.raises(ValueError, match="a picture holds 256 elements; tile has 1280"):
+    with pytest.raises(ValueError, match="this picture has room for 256 elements; tile has 1280"):
         gpu.step_frame(turned(program, 32).steps[0], "tile")
