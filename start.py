@@ -704,7 +704,8 @@ def ask_kernel():
 def write_language(path, language):
     """Puts the kernel's language into a notebook.
 
-    JupyterLab would write it on opening, and then ask whether to save what nobody has changed.
+    JupyterLab would write it on opening, and then ask whether to save a notebook that was not
+    changed.
     """
     with open(path, encoding="utf-8") as file:
         notebook = json.load(file)
@@ -816,7 +817,7 @@ def parse(argv):
     if rest and not is_test:
         parser.error(f"unknown: {' '.join(rest)}; the commands are test and gpu")
     if is_test and options.originals:
-        parser.error("--originals opens the chapters; the tests are always those of the originals")
+        parser.error("--originals opens the chapters; the tests always run the originals")
     return is_test, options, rest
 
 

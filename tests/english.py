@@ -107,7 +107,7 @@ PATTERNS: dict[str, str] = {
     r"\b(?:stands?|stood|standing)\b(?!-| for\b| out\b| up\b| by\b| in(?: for\b|[,;:.]))":
         "is, comes, appears, or the verb that says what it does",
     r"\b(?:lies|lying)\b|\b(?:may|must|can|will|would|should|to) lie\b": "is, is stored",
-    rf"(?:\b(?!there\b)\w+|{HIDDEN}) {BE} none\b": "is not one; no ... is",
+    rf"(?:\b(?!there\b)\w+|{HIDDEN}) {BE} (?-i:none)\b": "is not one; no ... is",
     r"\bthose of\b": "name the thing again, or write 's",
     r"\b(?:than|is|are|with|from|and|or|as|like|equals?|by|to) that of\b":
         "name the thing again, or write 's",
@@ -170,7 +170,10 @@ PATTERNS: dict[str, str] = {
 COMPILED = {re.compile(pattern.replace(" ", r"\s+"), re.IGNORECASE): advice
             for pattern, advice in PATTERNS.items()}
 
-ALLOWED: tuple[Allowed, ...] = ()
+ALLOWED: tuple[Allowed, ...] = (
+    Allowed("notebooks/19_chat_format.ipynb", "Shall I tell a story?",
+            "a turn of the dialogs from which the model learned"),
+)
 
 
 # --- the words of a file --------------------------------------------------------------------------

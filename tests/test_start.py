@@ -690,7 +690,7 @@ def test_a_copy_that_fails_is_reported_and_opens_nothing(start, course, capsys):
 def test_the_tests_take_no_own_copy(start, capsys):
     with pytest.raises(SystemExit):
         start.parse(["test", "--originals"])
-    assert "the tests are always those of the originals" in capsys.readouterr().err
+    assert "the tests always run the originals" in capsys.readouterr().err
 
 
 def test_tests_are_units_and_notebooks_in_one_run_unless_a_path_is_given(start):

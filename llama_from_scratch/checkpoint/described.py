@@ -36,7 +36,7 @@ def undescribed(model: nn.Module, *, accepts_stand_ins: bool) -> list[str]:
     """Returns a sentence for each difference between `model` and what `model.config` describes.
 
     It compares the types and settings of modules, the names and shapes of parameters and stored
-    buffers, and which names share a parameter. `accepts_stand_ins`: a part may be of another type
+    buffers, and which names share a parameter. `accepts_stand_ins`: a part may have another type
     if its attribute `stands_for` is the described type.
     """
     plain = unwritten(model.config)

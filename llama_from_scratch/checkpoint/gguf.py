@@ -42,7 +42,7 @@ def open_checkpoint(file: str | Path) -> Opened:
 
     `file`: a whole file, or any part of a split file; the other parts must be in the same folder.
     The dtype is the matrices' dtype, or float32 if they are packed. Raises ValueError if a file is
-    missing or damaged, if the model is of a kind that is not built here, or if the tensors are not
+    missing or damaged, if this library does not build this kind of model, or if the tensors are not
     exactly the model's.
     """
     file = Path(file)

@@ -217,7 +217,7 @@ class _Reader:
         start = expected = _aligned(self.at, alignment)
         tensors = {name: PackedEntry(file=file, start=start + offset, kind=kind, shape=shape)
                    for name, (kind, shape, offset) in claims.items()}
-        # Tensors may not overlap or leave a gap or rest, so that a cut file is detected.
+        # Tensors must not overlap or leave a gap or rest, so that a cut file is detected.
         for name, entry in sorted(tensors.items(), key=lambda item: item[1].start):
             if entry.start != expected:
                 raise ValueError(f"{name!r:.80} begins at byte {entry.start}, but the data before "

@@ -47,7 +47,7 @@ def whole(file: Path) -> tuple[Header, tuple[Path, ...]]:
             if key in (_NUMBER, "general.alignment"):
                 continue
             if key in facts and not _are_same(facts[key], value):
-                raise ValueError(f"all parts must be of one model; {key} is "
+                raise ValueError(f"all parts must belong to one model; {key} is "
                                  f"{facts[key]!r:.80} in {first_with[key]} and {value!r:.80} in "
                                  f"{path}. {_ONE_CURE}")
             facts[key] = value

@@ -98,7 +98,7 @@ def release(config: LlamaConfig) -> str:
             if not (wrong := _differences(config, row.config)).keys() & set(_SHAPE)]
     if near:
         name, wrong = min(near, key=lambda row: len(row[1]))
-        return f"{name}, but for {', '.join(f'{key} {value!r}' for key, value in wrong.items())}"
+        return f"{name}, except for {', '.join(f'{key} {value!r}' for key, value in wrong.items())}"
     alike = dict.fromkeys(row.generation for row in FAMILY.values()
                           if not _differences(config, row.config).keys() & set(_ARITHMETIC))
     return "none of the published" + (f"; computes as {' and '.join(alike)}" if alike else "")

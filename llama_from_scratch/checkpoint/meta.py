@@ -80,8 +80,8 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
     `n_shards`: the number of .pth files. With more shards than key/value heads, each head is stored
     several times, as in Meta's files. If Meta's rules would give another context length or scaling
     factor, params.json gets the keys `max_seq_len` and `rope_scaling_factor` in addition.
-    Raises ValueError if the model is not what its config describes, if the shards cannot be of
-    equal size, if params.json cannot describe the layers or the scaling, or if the tokenizer has
+    Raises ValueError if the model is not what its config describes, if the shards cannot have
+    equal sizes, if params.json cannot describe the layers or the scaling, or if the tokenizer has
     ids without a row in the embedding.
     """
     refuse_undescribed(model)

@@ -93,7 +93,7 @@ def config_from(
     `vocab_size`, `is_tied`: only the weights show them. The factor of RoPE's scaling is not in the
     released files: it is 32 for the sizes of Llama 3.2 and 8 for all others. Other missing keys
     have the default of Meta's code. Raises ValueError if a necessary key is missing, if a key is
-    unknown or of another type, or if the model is of a kind that is not built here.
+    unknown or has another type, or if this library does not build this kind of model.
     """
     try:
         config = _config(params, vocab_size=vocab_size, is_tied=is_tied)

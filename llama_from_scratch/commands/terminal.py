@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 # C0 without tab and newline, DEL, C1, and the characters that change the text's line or direction.
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-# What a progress bar, such as that of huggingface_hub, writes to begin its line again and to leave
+# What a progress bar, such as huggingface_hub's, writes to begin its line again and to leave
 # several lines.
 _REDRAWING = re.compile("\r(?:\x1b\\[K)?|(?:\n|\x1b\\[A)+\\Z")
 

@@ -152,7 +152,7 @@ def _resumed(args: argparse.Namespace, out: Path, place: Path) -> int:
                 for step in (n_taken, config.n_steps - 1)]
         before = f"{saved.steps[-1].lr:.3g} at its last step, " if saved.steps else ""
         print(f"the run of {saved.config.n_steps} steps continues to {config.n_steps}; from step "
-              f"{n_taken} on, its learning rate is that of a run of {config.n_steps} steps "
+              f"{n_taken} on, its learning rate is as in a run of {config.n_steps} steps "
               f"({before}{rate[0]:.3g} now, {rate[1]:.3g} at the end)", flush=True)
     return _train(Llama(sizes).to(device), native.load_tokenizer(place), texts, held_out,
                   config=config, args=args, out=out)

@@ -127,7 +127,7 @@ class FusedAdamW:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Loads what `state_dict` returned. Raises ValueError if it is of other parameters."""
+        """Loads what `state_dict` returned. Raises ValueError if its parameters are others."""
         own = self.state_dict()
         refuse_other_state(state, own=own)
         for name, tensor in own.items():

@@ -71,7 +71,7 @@ class EncodesBatches:
 
 def _n_that_pay(n_chars: int) -> int:
     if multiprocessing.current_process().daemon:
-        return 1  # a daemon process may not start others
+        return 1  # a daemon process cannot start others
     is_forked = multiprocessing.get_start_method() == "fork"
     return min(_n_cores(), n_chars // (_CHARS_TO_FORK if is_forked else _CHARS_TO_SPAWN))
 

@@ -97,7 +97,7 @@ def load(
     `generation`: a name such as "llama-2" or "llama-3.1". `n_ranks`: how many ranks a rank file
     must have, by default as many as the released file.
 
-    Raises ValueError for an unknown generation, and for a file that is of another kind or has
+    Raises ValueError for an unknown generation, and for a file of another kind or with
     another number of ranks.
     """
     if generation in ("llama-1", "llama-2"):

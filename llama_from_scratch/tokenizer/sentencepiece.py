@@ -38,7 +38,7 @@ the first such text."""
 class SentencePiece(EncodesBatches, Prompted):
     """Text to ids and back, from `pieces` in the order of their ids.
 
-    Raises ValueError if a piece is empty, occurs twice or is of an unknown kind, if there is not
+    Raises ValueError if a piece is empty, occurs twice or has an unknown kind, if there is not
     exactly one unknown piece, or if some of the 256 bytes are pieces and others are not.
     """
 

@@ -108,7 +108,7 @@ def test_a_part_under_another_name_is_refused(copied):
 def test_parts_of_another_model_are_refused(copied, tmp_path):
     by_their_writer(tmp_path / "m.gguf", tiny(n_layers=5), split_max_tensors=15)
     shutil.copy(tmp_path / part(2), copied / part(2))
-    with pytest.raises(ValueError, match=r"must be of one model; split.tensors.count is 40 in "
+    with pytest.raises(ValueError, match=r"must belong to one model; split.tensors.count is 40 in "
                                          rf".*{part(1)} and 49 in .*{part(2)}. Download all"):
         gguf.open_checkpoint(copied / part(1))
 

@@ -42,7 +42,7 @@ def test_only_two_published_models_cannot_be_told_apart():
 
 def test_a_model_of_a_known_shape_is_named_with_what_differs():
     tuned = dataclasses.replace(family.config("llama-2-7b"), vocab_size=32016, rope_theta=1e6)
-    assert inspect.release(tuned) == "llama-2-7b, but for vocab_size 32016, rope_theta 1000000.0"
+    assert inspect.release(tuned) == "llama-2-7b, except for vocab_size 32016, rope_theta 1000000.0"
 
 
 @pytest.mark.parametrize("name", family.GENERATIONS)

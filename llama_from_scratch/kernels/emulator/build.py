@@ -135,7 +135,7 @@ def _numbered(folder: str) -> list[str]:
     """Returns the compilers of a folder with a version in their name, newest first."""
     try:
         paths = sorted(Path(folder).iterdir(), key=_number, reverse=True)
-    except OSError:  # it does not exist, or may not be read
+    except OSError:  # it does not exist, or cannot be read
         return []
     return [str(path) for path in paths if _number(path) and os.access(path, os.X_OK)]
 

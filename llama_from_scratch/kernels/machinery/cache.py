@@ -147,7 +147,7 @@ def _intact(folder: Path, key: str, suffix: str) -> Path | None:
                     and path.name == f"{key[:DIGITS]}-{_content_digest(path)}{suffix}"):
                 return path
             path.unlink()
-        except OSError:   # another process deleted it first, or this one may not: skip it
+        except OSError:   # another process deleted it first, or this one cannot: skip it
             continue
     return None
 

@@ -40,7 +40,7 @@ MEANINGS = {
     500: "The machine code has no entry point of that name",
     701: "A block needs more registers or shared memory than a processor has; launch fewer threads "
          "per block",
-    803: "The driver and its library are of different versions: reboot after an update of the "
+    803: "The driver and its library have different versions: reboot after an update of the "
          "driver",
     804: "This driver is too old for the CUDA that PyTorch was built for; update it",
     900: "The stream is being captured, and this operation cannot be part of a CUDA graph",

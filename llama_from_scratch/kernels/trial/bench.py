@@ -5,7 +5,7 @@
 Every kernel here is bound by memory, so it is compared with a copy. No kernel can take less time
 than the bytes that it must move, divided by the bandwidth of a device-to-device copy in the same
 run. Each row also times eager PyTorch, `torch.compile`, and the best library function, on the same
-buffers in the same run. Times are of replayed CUDA graphs, so that no work of the CPU is in them.
+buffers in the same run. CUDA graphs are replayed, so that the times contain no work of the CPU.
 Buffers rotate, so that nothing is found in the L2 cache. The times are medians of repeated replays,
 with the 20th and 80th percentile. A row with a wrong result is marked, not left out.
 

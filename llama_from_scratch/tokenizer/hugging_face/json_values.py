@@ -12,7 +12,7 @@ def get(values: dict, key: str, kind: type) -> Any:
 
 
 def require(value: Any, kind: type, what: str) -> Any:
-    """Returns the value. Raises ValueError, naming it as `what`, unless it is of this type."""
+    """Returns the value. Raises ValueError, naming it as `what`, unless it has this type."""
     if type(value) is not kind:
         raise ValueError(f"{what} must be a JSON {kind.__name__}; got {value!r:.80}. The file is "
                          "damaged, or is not the tokenizer.json of a Llama")
