@@ -3,12 +3,13 @@
 `missing_parts` lists what is missing in a chapter, without running it.
 """
 
+import ast
 import re
 from pathlib import Path
 
 from llama_from_scratch.lessons import mistakes
 from llama_from_scratch.lessons.authoring.form import FOLDED, read_notebook, tags_of
-from llama_from_scratch.lessons.exercises.reading import read_exercises
+from llama_from_scratch.lessons.exercises.reading import Exercise, read_exercises
 
 MIN_HINTS, MIN_MISTAKES, MIN_DRAWINGS = 2, 3, 2
 ASKED = re.compile(r"predict\.(?:number|choice|sketch|words)\(\s*\"(\w+\.\w+)\"")
@@ -52,10 +53,19 @@ def _of_exercises(path: Path) -> list[str]:
             problems.append(f"{exercise.id} has {len(exercise.hints)} of {MIN_HINTS} hints")
         if exercise.opening not in exercise.source:
             problems.append(f"{exercise.id} must check inside `{exercise.opening}`")
+        elif _has_bare_assert(exercise):
+            problems.append(f"{exercise.id} ends in an assert without words: use check.equal, or "
+                            "raise check.CheckFailed")
         known = mistakes.of_chapter(exercise.chapter).get(exercise.id, ())
         if len(known) < MIN_MISTAKES:
             problems.append(f"{exercise.id} lists {len(known)} of {MIN_MISTAKES} known mistakes")
     return problems
+
+
+def _has_bare_assert(exercise: Exercise) -> bool:
+    checks = exercise.source[exercise.source.index(exercise.opening):]
+    return any(isinstance(node, ast.Assert) and node.msg is None
+               for node in ast.walk(ast.parse(checks)))
 
 
 def _of_end(code: str, number: str) -> list[str]:

@@ -21,6 +21,8 @@ def test_every_chapter_has_all_its_parts(path):
     ('predict.compare("13.c"', 'predict.compare("13.d"', "each question must be compared once"),
     ("*Stronger hint: divide", "*divide", "13.1 has 1 of 2 hints"),
     ('with attempt("13.2"):', "if True:", "13.2 must check inside"),
+    ("    check.gradients(multi_query", "    assert multi_query\n    check.gradients(multi_query",
+     "13.3 ends in an assert without words"),
     ("check.numbers(", "print(", "numbers you should see"),
     ('predict.surprises("13")', "pass", "surprises"),
     ('milestones.models("13"', 'milestones.models("12"', "must have a milestone"),
