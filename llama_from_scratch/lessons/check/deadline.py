@@ -54,12 +54,13 @@ def _by_signal(time_limit_s: float | int) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _by_thread(time_limit_s: float | int) -> Iterator[None]:
-    thread, is_over = ctypes.c_ulong(threading.get_ident()), threading.Event()
+    thread, is_over, was_sent = threading.get_ident(), threading.Event(), threading.Event()
 
     def watch() -> None:
         wait_s = time_limit_s
         while not is_over.wait(wait_s):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(TimeUp))
+            was_sent.set()
+            _send(thread)
             wait_s = AGAIN_S
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -72,5 +73,23 @@ def _by_thread(time_limit_s: float | int) -> Iterator[None]:
     finally:
         is_over.set()
         watcher.join()
-        # cancels an exception that came too late to be raised
-        ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, None)
+        if was_sent.is_set():
+            _take_back(thread)
+
+
+def _send(thread: int) -> None:
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(TimeUp))
+
+
+def _take_back(thread: int) -> None:
+    """Takes back a TimeUp that came too late to be raised, by raising one here.
+
+    Python's own way, to send None, leaves the interpreter waiting for an exception that never
+    comes. Under `sys.settrace`, Python 3.11 then repeats one instruction forever.
+    """
+    try:
+        _send(thread)
+        while True:  # it is raised between two of these rounds
+            pass
+    except TimeUp:
+        pass

@@ -1,6 +1,8 @@
 """A function that does not end is stopped, and the alarm with it."""
 
 import contextlib
+import subprocess
+import sys
 import threading
 import time
 
@@ -39,6 +41,32 @@ def test_endless_loop_is_stopped_after_the_stated_time(in_thread):
     assert time.monotonic() - began < 45
     assert "endless was still running after 0.3 s and was stopped in line" in texts[0]
     assert "with input 1 of 1: x = 1" in texts[0]
+
+
+TRACED_AFTERWARDS = """
+import sys, threading, time
+from llama_from_scratch.lessons.check.deadline import TimeUp, time_limit
+
+def limited(seconds):
+    try:
+        with time_limit(0.05):
+            time.sleep(seconds)
+    except TimeUp:
+        pass
+
+for seconds in (0.0, 0.2):
+    thread = threading.Thread(target=limited, args=(seconds,))
+    thread.start()
+    thread.join()
+sys.settrace(lambda frame, event, value: None)
+print(list(i for i in range(3)))
+"""
+
+
+def test_functions_can_be_traced_after_a_limit_in_a_thread():
+    done = subprocess.run([sys.executable, "-c", TRACED_AFTERWARDS], capture_output=True, text=True,
+                          timeout=120)
+    assert done.stdout == "[0, 1, 2]\n", done.stderr
 
 
 def test_loop_that_swallows_every_exception_is_stopped_too():
