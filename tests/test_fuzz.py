@@ -59,7 +59,7 @@ def test_what_is_no_file_is_refused_in_the_place_of_any_file(
     Where our own layout, or a file alone, is recognized by a regular file, it counts as absent; and
     where there are checksums, these find it first.
     """
-    absent = ("has no tokenizer.model", "resuming needs a folder with", "m.gguf has neither",
+    absent = ("has no tokenizer.model", "resuming needs a folder with", "m.gguf has none of these",
               "must be those that were saved", "one for each row of the embedding")
     for seed in seeds:
         for name in seed.files:

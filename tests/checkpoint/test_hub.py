@@ -215,8 +215,8 @@ def test_a_gated_model_is_explained_step_by_step(server, where, status):
 
 
 def test_a_model_that_is_not_there_may_be_a_misspelled_path_or_a_private_one(server):
-    with pytest.raises(ValueError, match=r"nothing at 'runs/storys' on this machine, and no model "
-                                         r"of this name.* `hf auth"):
+    with pytest.raises(ValueError, match=r"nothing at 'runs/storys' on this machine, and no "
+                                         r"public model of this name.* `hf auth"):
         load("runs/storys")
 
 

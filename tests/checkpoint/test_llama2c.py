@@ -141,9 +141,9 @@ def test_a_model_that_llama2c_would_compute_otherwise_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"layers with LayerSpec\(.*has_rope=False"):
         llama2c.write(tmp_path / "m", tiny("llama-2", layers=(UNROTATED,)),
                       tokenizer=PIECES)
-    with pytest.raises(ValueError, match=r"so 520; got a Tokenizer of 520"):
+    with pytest.raises(ValueError, match=r"520 rows of the embedding; got a Tokenizer of 520"):
         llama2c.write(tmp_path / "m", tiny("llama-2"), tokenizer=TOKENIZER)
-    with pytest.raises(ValueError, match=r"so 521; got a SentencePiece of 520"):
+    with pytest.raises(ValueError, match=r"521 rows of the embedding; got a SentencePiece of 520"):
         llama2c.write(tmp_path / "m", tiny("llama-2", vocab_size=521), tokenizer=PIECES)
     with pytest.raises(ValueError, match=r"versions that can be written are 0, 1; got 2"):
         llama2c.write(tmp_path / "m", tiny("llama-2"), tokenizer=PIECES, version=2)

@@ -117,7 +117,7 @@ def expand_one(tensors):
                                                          "consolidated.01.pth"),
         (lambda f: [(f / f"consolidated.0{i}.pth").unlink() for i in (0, 1)], "has none"),
         (lambda f: edit(f, lambda t: t.pop("norm.weight")),
-         r"consolidated.00.pth must be those .* norm.weight is missing"),
+         r"consolidated.00.pth must fit its config; norm.weight is missing"),
         (lambda f: edit(f, lambda t: t.update(x=torch.zeros(2)), 1),
          r"consolidated.01.pth .* x is not of this model"),
         (lambda f: edit(f, lambda t: t.update({"norm.weight": torch.zeros(64, dtype=torch.int8)})),

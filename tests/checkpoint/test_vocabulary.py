@@ -38,5 +38,5 @@ def test_a_named_tokenizer_takes_the_place_of_the_checkpoints(tmp_path):
 def test_what_holds_no_tokenizer_is_refused(tmp_path):
     (tmp_path / "text").write_text("the cat")
     for path in ("text", "nothing"):
-        with pytest.raises(ValueError, match="a checkpoint is"):
+        with pytest.raises(ValueError, match="a checkpoint must be"):
             read_tokenizer(tmp_path / path)

@@ -67,7 +67,7 @@ def test_a_finished_run_goes_on_and_says_what_its_schedule_does(trained, tmp_pat
     assert "complete after 6 steps; to continue it, give a larger" in capsys.readouterr().out
     assert main(["train", "--out", str(tmp_path / "run"), "--resume", "--steps", "10"]) == 0
     shown = capsys.readouterr().out
-    assert "the run of 6 steps continues to 10; from step 6 on, its learning rate is that" in shown
+    assert "the run of 6 steps continues to 10; from step 6 on, its learning rate is as" in shown
     assert "after 10 steps" in shown
     steps = steps_of(tmp_path / "run")
     assert steps[:6] == steps_of(trained / "run") and len(steps) == 10
@@ -170,7 +170,7 @@ def test_defaults_fit_what_is_asked_for(trained):
     ([*train("{text}", "{run}")], "already holds a checkpoint"),
     ([*train("{text}", "{run}"), "--resume", "--lr", "0.5"], "config.peak_lr is"),
     ([*train("{text}", "x"), "--heads", "3"], "n_heads must divide it; got dim=16"),
-    ([*train("{text}", "x"), "--vocab", "200"], "at least 258; got 200"),
+    ([*train("{text}", "x"), "--vocab", "200"], "got 200. Give at least 258"),
     ([*train("{text}", "x"), "--seq-len", "65"], "--seq-len 65, --context 64"),
     ([*train("{text}", "{run}"), "--resume", "--dim", "32"], "--dim is 16 there and 32 here"),
     ([*train("{text}", "x"), "--resume"], "needs a folder with the checkpoint of a run; got"),

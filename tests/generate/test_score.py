@@ -64,7 +64,7 @@ def test_score_agrees_with_what_generation_reported(model):
 @pytest.mark.parametrize(("ids", "message"), [
     ([1], "scored after at least one other id; got 1"),
     ([1, 512], "ids run from 0 to 511; the text holds 512"),
-    ([1] * 602, "made for 600 tokens; got 601"),
+    ([1] * 602, "made for at most 600 tokens; got 601"),
 ])
 def test_texts_that_cannot_be_scored_are_refused(model, ids, message):
     with pytest.raises(ValueError, match=message):

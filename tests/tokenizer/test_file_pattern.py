@@ -73,7 +73,7 @@ def test_a_very_long_pattern_is_refused_before_it_is_compiled():
 def test_a_search_that_never_ends_is_stopped_in_words(monkeypatch):
     monkeypatch.setattr("llama_from_scratch.tokenizer.file_pattern._SEARCH_SECONDS", 0.2)
     endless = r"(?:(?:a|a)+)+(?=c)|[\s\S]"
-    with pytest.raises(ValueError, match="with 61 characters in 0.2 seconds of processor time"):
+    with pytest.raises(ValueError, match="finish 61 characters in 0.2 seconds of processor time"):
         bounded(regex.compile(endless).findall, "a" * 60 + "b", pattern=endless)
     with pytest.raises(ValueError, match="nested repetitions"):
         Splitter(endless)("a" * 60 + "b")

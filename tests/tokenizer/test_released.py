@@ -254,7 +254,7 @@ def test_a_rank_file_without_its_last_lines_is_refused(files, tmp_path):
     for reading in (llama_3, lambda path: load(path, "llama-3.1")):
         with pytest.raises(ValueError, match=message):
             reading(tmp_path / "cut")
-    with pytest.raises(ValueError, match="the 200,000 ranks"):
+    with pytest.raises(ValueError, match="must have 200,000 ranks"):
         llama_4(files / "3.model")
 
 
@@ -262,5 +262,5 @@ def test_a_small_rank_file_of_ones_own_is_read_where_its_length_is_said(tmp_path
     Tokenizer.train("the cat " * 9, 260).save(tmp_path / "t")
     assert load(tmp_path / "t", "llama-3", n_ranks=260).special_ids["<|begin_of_text|>"] == 260
     assert llama_4(tmp_path / "t", n_ranks=260).vocab_size == 260 + len(LLAMA_4)
-    with pytest.raises(ValueError, match="the 261 ranks"):
+    with pytest.raises(ValueError, match="must have 261 ranks"):
         llama_3(tmp_path / "t", n_ranks=261)

@@ -185,7 +185,7 @@ def test_the_blank_in_front_stands_where_the_prefix_says(tok, prefix, same_as):
 
 def test_a_vocabulary_without_begin_and_end_says_so():
     plain = SentencePiece([FIRST_PIECES[0], Piece("a")])
-    with pytest.raises(ValueError, match="needs the control piece '<s>', and the vocabulary has"):
+    with pytest.raises(ValueError, match="needs the control piece '<s>'; the vocabulary has"):
         plain.encode("hi", bos=True)
     with pytest.raises(ValueError, match="needs the control piece '</s>'"):
         _ = plain.eos_id

@@ -228,7 +228,7 @@ def test_a_real_mini_tells_what_it_is_asked_for_and_ends(tmp_path, monkeypatch):
     (dict(format="hf"), "formats that can be written are .*; got 'hf'"),
     (dict(family="llama-3", format="llama2c"), "format llama2c can hold only llama-2; got llama-3"),
     (dict(format="meta", n_shards=3), "n_shards must divide n_heads"),
-    (dict(format="gguf", dtype="bfloat16"), "gguf is written in"),
+    (dict(format="gguf", dtype="bfloat16"), "gguf can be written in"),
 ])  # fmt: skip
 def test_what_cannot_be_made_is_refused_and_leaves_nothing(settings, message, cache, tmp_path):
     with pytest.raises(ValueError, match=message):

@@ -21,7 +21,7 @@ def edited_record(folder, change):
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda t: t["steps"].pop(), "has 3, and the optimizer.safetensors next to it has 4"),
-    (lambda t: t["steps"].append(t["steps"][-1] | {"step": 4}), "has 5, and .* counted 4"),
+    (lambda t: t["steps"].append(t["steps"][-1] | {"step": 4}), "has 5, and .* has 4"),
     (lambda t: t["steps"].pop(0), "steps are numbered from 0 without gaps; step 0 is numbered 1"),
     (lambda t: t["steps"].reverse(), "step 0 is numbered 3"),
     (lambda t: t["steps"][2].update(loss=None), "'loss' is a number, 0 or more; step 2 has None"),

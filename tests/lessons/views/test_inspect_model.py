@@ -87,7 +87,7 @@ def test_lens_of_the_last_layer_is_the_models_own_answer(model):
 
 
 def test_model_is_left_as_it_was_also_after_a_refusal(model):
-    with pytest.raises(ValueError, match="made for 64 tokens"):
+    with pytest.raises(ValueError, match="made for at most 64 tokens"):
         trace(model, torch.zeros(65, dtype=torch.long))
     trace(model, IDS)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
