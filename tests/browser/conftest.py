@@ -27,7 +27,9 @@ SHORT_BATCHES = """\
 from llama_from_scratch.train import Packed
 
 def short_batch(self, step, *, whole=Packed.batch, batch_size, seq_len, **settings):
-    return whole(self, step, batch_size=1, seq_len=min(seq_len, 16), **settings)
+    if seq_len <= 40:  # a batch that a cell looks at, not one to learn from
+        return whole(self, step, batch_size=batch_size, seq_len=seq_len, **settings)
+    return whole(self, step, batch_size=1, seq_len=16, **settings)
 
 Packed.batch = short_batch
 """

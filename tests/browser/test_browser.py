@@ -12,6 +12,7 @@ import pytest
 
 from llama_from_scratch.lessons.authoring.copies import student
 from llama_from_scratch.lessons.authoring.lab import open_notebook
+from llama_from_scratch.lessons.authoring.parts import ASKED, COMPARED
 from llama_from_scratch.lessons.widgets.parts import NOT_LIVE
 
 pytestmark = pytest.mark.browser
@@ -89,10 +90,15 @@ def test_error_in_a_cell_is_reported(lab, page, run_notebook):
 
 
 def expected_widgets(page):
-    """How many outputs of the notebook are widgets, by its own record."""
+    """How many outputs of the notebook are widgets, by its own record.
+
+    Neither questions nor bars that show progress are counted.
+    """
     return page.evaluate("""kind =>
         jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells.flatMap(
-        cell => (cell.outputs ?? []).filter(out => out.data?.[kind])).length""", WIDGET_MIME)
+        cell => (cell.outputs ?? []).filter(out => out.data?.[kind]
+            && !/^Your guess: |: a bar shows/.test([out.data["text/plain"]].flat().join(""))
+        )).length""", WIDGET_MIME)
 
 
 def move_first_control(widget):
@@ -142,8 +148,8 @@ def check_hover(page, widget, *, head, name):
                         r"looks at key “.+” \(3\) with weight [\d.]+%", told)
     widget.screenshot(path=SCREENSHOTS / f"{name}.png")
     told = words_under(page, row.locator("i").nth(11))
-    assert re.fullmatch(r"layer \d, head \d, key/value \d: hidden: query “.+” \(10\) cannot see "
-                        r"what comes after it \(causal mask\)", told)
+    assert re.fullmatch(r"layer \d, head \d, key/value \d: hidden. Query “.+” \(10\) cannot see "
+                        r"later tokens \(causal mask\)", told)
     page.mouse.move(0, 0)
     assert page.locator("i:hover").count() == 0
 
@@ -184,10 +190,11 @@ def check_chat(widget, *, name):
 
 
 def check_widgets(page, *, name):
-    widgets = output(page).locator(".widget-vbox")
+    widgets = output(page).filter(has_not_text="Your guess:").locator(".widget-vbox")
     assert widgets.count() == expected_widgets(page) > 0
     for k in range(widgets.count()):
-        check_widget(page, widgets.nth(k), name=f"{name}-widget-{k + 1}")
+        if widgets.nth(k).is_visible():  # a live plot may hide when its run has ended
+            check_widget(page, widgets.nth(k), name=f"{name}-widget-{k + 1}")
 
 
 @pytest.fixture
@@ -206,16 +213,16 @@ WHOLE = "12_rope.ipynb"
 
 def has_widget(cell):
     """By its stored output: the words shown for a widget where no kernel is alive."""
-    return any("run the cell" in "".join(out.get("data", {}).get("text/plain", ""))
-               for out in cell.get("outputs", []))
+    texts = ["".join(out.get("data", {}).get("text/plain", "")) for out in cell.get("outputs", [])]
+    return any("run the cell" in text and not text.startswith("Your guess: ") for text in texts)
 
 
 def needed_by_widgets(path):
     """The sources of the cells with widgets and, backwards from them, of all that bind a name that
-    these use. Questions are left out: they have no picture, and `test_reader` answers them.
+    these use, or ask a question that these compare. Questions themselves are not counted: they have
+    no picture, and `test_reader` answers them.
     """
-    cells = [cell for cell in json.loads(path.read_text())["cells"]
-             if cell["cell_type"] == "code" and "predict." not in "".join(cell["source"])]
+    cells = [cell for cell in json.loads(path.read_text())["cells"] if cell["cell_type"] == "code"]
     kept, wanted = [], set()
     for cell in reversed(cells):
         names = [node for node in ast.walk(ast.parse("".join(cell["source"])))
@@ -227,6 +234,8 @@ def needed_by_widgets(path):
         bound |= {node.asname or node.name.partition(".")[0]
                   for node in names if isinstance(node, ast.alias)}
         bound |= {node.name for node in names if isinstance(node, DEF)}
+        bound |= {*ASKED.findall("".join(cell["source"]))}
+        used |= {*COMPARED.findall("".join(cell["source"]))}
         if has_widget(cell) or bound & wanted:
             kept.append("".join(cell["source"]))
             wanted |= used
