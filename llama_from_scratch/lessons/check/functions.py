@@ -212,17 +212,16 @@ def _known_gradients(
 ) -> str | None:
     """Returns the words of the known mistake that gives this answer and these gradients, or None.
     """
-    mine = _gradients(answer, leaves)
+    mine = list(_gradients(answer, leaves).values())
 
     def explains(wrong: Callable[..., Any]) -> bool:
         keys = list(named(wrong, given))
         wrong_leaves, handed = _leaves(wrong, given, keys)
         wrong_answer = call(wrong, handed)
-        if difference(answer, wrong_answer, name="", tolerance=tolerance):
+        if not _is_same(answer, wrong_answer, tolerance):
             return False
-        theirs = dict(zip(mine, _gradients(wrong_answer, wrong_leaves).values(), strict=False))
-        return len(theirs) == len(mine) and not any(
-            difference(mine[key], theirs[key], name="", tolerance=tolerance) for key in mine)
+        theirs = list(_gradients(wrong_answer, wrong_leaves).values())
+        return _is_same(mine, theirs, tolerance)
 
     return named_mistake(name, explains=explains)
 

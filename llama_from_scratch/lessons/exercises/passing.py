@@ -12,6 +12,9 @@ from llama_from_scratch.lessons.exercises.reading import (
     read_exercises,
 )
 
+HINT_NAMES = ("Hint", "Stronger hint", "Third hint")
+"""The names of the hints of an exercise, in order."""
+
 
 class Text(str):
     """Markdown that a notebook renders."""
@@ -37,7 +40,7 @@ def hint(name: str | float, *, number: int = 1, folder: Path = NOTEBOOKS) -> Tex
         raise ValueError(f"{exercise.id} has {len(hints)} hint{'s' * (len(hints) != 1)}, counted "
                          f'from 1; got number={number}. exercises.solution("{exercise.id}") shows '
                          "a solution")
-    words = ("Hint", "Stronger hint", "Third hint")[min(number, 3) - 1]
+    words = HINT_NAMES[min(number, len(HINT_NAMES)) - 1]
     more = (f'  \n*There is a stronger one: `exercises.hint("{exercise.id}", number={number + 1})`*'
             if number < len(hints) else "")
     return Text(f"**{words} for {exercise.id}:** {hints[number - 1]}{more}")
@@ -62,12 +65,17 @@ def passed(name: str | float, *, file: Path | None = None, folder: Path = NOTEBO
     `llama progress --done 12.4` does the same.
     """
     exercise = find(name, folder=folder)
-    mates = [mate.id for mate in read_exercises(folder / f"{exercise.chapter}.ipynb")]
     try:
         now = progress.add(exercise.id, progress.PROGRESS if file is None else file)
     except OSError as error:
         print(f"✓ exercise {exercise.id} is done, but this could not be recorded: {error}")
         return
+    tell(exercise, now, folder=folder)
+
+
+def tell(exercise: Exercise, now: progress.Progress, *, folder: Path = NOTEBOOKS) -> None:
+    """Prints that an exercise is done, and how many of its chapter are."""
+    mates = [mate.id for mate in read_exercises(folder / f"{exercise.chapter}.ipynb")]
     if now.note:
         print(now.note)
     print(f"✓ exercise {exercise.id} is done: {len(now.passed.intersection(mates))} of "

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from llama_from_scratch.lessons import mistakes
 from llama_from_scratch.lessons.check.known import looking_for
-from llama_from_scratch.lessons.exercises.progress import Progress
-from llama_from_scratch.lessons.exercises.reading import NOTEBOOKS, find, read_exercises
+from llama_from_scratch.lessons.exercises.passing import tell
+from llama_from_scratch.lessons.exercises.reading import find
 from llama_from_scratch.lessons.learner import help as offered
 from llama_from_scratch.lessons.learner.remembering import kept_file, note
 
@@ -46,18 +46,10 @@ def attempt(name: str) -> Iterator[None]:
         return
     after = note(lambda now: dataclasses.replace(now, passed=now.passed | {name}))
     if after is not None:
-        _tell(after, name, exercise.chapter)
+        tell(exercise, after)
 
 
 def _offer(name: str) -> None:
     """Shows the help in a reader's copy; does nothing in an original notebook."""
     if kept_file() is not None:
         offered.show(name)
-
-
-def _tell(after: Progress, name: str, chapter: str) -> None:
-    mates = [mate.id for mate in read_exercises(NOTEBOOKS / f"{chapter}.ipynb")]
-    if after.note:
-        print(after.note)
-    print(f"✓ exercise {name} is done: {len(after.passed.intersection(mates))} of "
-          f"{len(mates)} in this chapter")

@@ -6,7 +6,7 @@ has a wrong answer.
 
 import dataclasses
 
-from llama_from_scratch.lessons.exercises.passing import Text, solution
+from llama_from_scratch.lessons.exercises.passing import HINT_NAMES, Text, solution
 from llama_from_scratch.lessons.exercises.reading import find
 from llama_from_scratch.lessons.learner.remembering import note, now
 
@@ -14,8 +14,7 @@ from llama_from_scratch.lessons.learner.remembering import note, now
 def steps(name: str) -> list[tuple[str, Text]]:
     """Returns the steps of help with an exercise: each button's label, and its text as Markdown."""
     exercise = find(name)
-    labels = ("Hint", "Stronger hint", "Third hint")
-    found = list(zip(labels, map(Text, exercise.hints), strict=False))
+    found = list(zip(HINT_NAMES, map(Text, exercise.hints), strict=False))
     return [*found, ("Solution", solution(name))]
 
 
