@@ -18,7 +18,7 @@ from llama_from_scratch.config import LayerSpec, LlamaConfig
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
 from llama_from_scratch.train import Packed, TrainConfig, read_documents, split_validation, train
-from llama_from_scratch.train.progress import ProgressBar
+from llama_from_scratch.train.progress import Progress, Terminal
 
 CONFIG = LlamaConfig(
     dim=128, n_heads=4, n_kv_heads=2, ffn_dim=352, vocab_size=1024, max_seq_len=512,
@@ -42,7 +42,7 @@ def main() -> None:
     config = TrainConfig(n_steps=args.steps, batch_size=6, seq_len=384, peak_lr=4e-3, n_warmup=100,
                          validate_every=500)
     train(model, Packed(stories, tokenizer), config=config, validation=Packed(held_out, tokenizer),
-          on_step=ProgressBar(sys.stdout, n_steps=args.steps))
+          on_step=Progress(n_steps=args.steps, show=Terminal(sys.stdout)))
     native.save(args.out, model, tokenizer)
     print(f"{args.out}: {CONFIG.n_params:,} parameters")
 

@@ -29,7 +29,6 @@ from llama_from_scratch.train.optimizer import decay_groups
 from llama_from_scratch.train.parts import TrainParts
 from llama_from_scratch.train.protocols import Data, Loss, SavedData
 from llama_from_scratch.train.records import History, Step, TrainConfig
-from llama_from_scratch.train.schedule import learning_rate
 from llama_from_scratch.train.space import refuse_full_disk, refuse_too_little_memory
 
 
@@ -142,8 +141,8 @@ def _step(run: resume.Run, parts: TrainParts, number: int, *, told: str) -> Step
     """Makes one update and returns its record. `told`: a sentence for the message of Diverged."""
     model, config = run.model, run.config
     began = time.perf_counter()
-    lr = learning_rate(number, n_steps=config.n_steps, peak=config.peak_lr,
-                       n_warmup=config.n_warmup, final_ratio=config.final_lr_ratio)
+    lr = parts.schedule(number, n_steps=config.n_steps, peak=config.peak_lr,
+                        n_warmup=config.n_warmup, final_ratio=config.final_lr_ratio)
     batch = run.data.batch(number, batch_size=config.batch_size, seq_len=config.seq_len,
                            seed=config.seed)
     run.optimizer.zero_grad()

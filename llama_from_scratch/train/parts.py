@@ -1,9 +1,9 @@
 """The parts of a training step, each of which can be wrapped or exchanged alone.
 
 A step is: a batch, backward through the loss of each micro-batch, `reduce`, `clip`, the optimizer's
-step, and `save` when it is due. With several processes, `count_targets` counts the targets of all,
-`reduce` adds up gradients and losses, and only one process may `hold` the folder and `save`. To use
-another loss or optimizer, exchange only that part.
+step at the rate of the `schedule`, and `save` when it is due. With several processes,
+`count_targets` counts the targets of all, `reduce` adds up gradients and losses, and only one
+process may `hold` the folder and `save`. To use another loss or optimizer, exchange only that part.
 
 Notebook 17.
 """
@@ -23,6 +23,7 @@ from llama_from_scratch.train.loss import sum_of_nats
 from llama_from_scratch.train.optimizer import AdamW, Group, clip_gradients
 from llama_from_scratch.train.protocols import Loss, Optimizer
 from llama_from_scratch.train.records import TrainConfig
+from llama_from_scratch.train.schedule import learning_rate
 
 
 def adamw(groups: Sequence[Group], config: TrainConfig) -> AdamW:
@@ -48,9 +49,10 @@ class TrainParts:
     the number to divide that sum by, for the whole batch. `reduce(model, loss)` is called between
     backward and clipping; it completes the gradients and returns the loss of the whole batch.
     `clip(parameters, max_norm=)` returns the gradient's length before clipping.
-    `make_optimizer(groups, config)` returns the optimizer. `save(folder, run, steps=)` writes a
-    checkpoint. `hold(folder)` is a context manager around the whole run, during which no other
-    process writes to the folder; it yields the folder's true path.
+    `make_optimizer(groups, config)` returns the optimizer. `schedule(step, n_steps=, peak=,
+    n_warmup=, final_ratio=)` returns the learning rate of a step. `save(folder, run, steps=)`
+    writes a checkpoint. `hold(folder)` is a context manager around the whole run, during which no
+    other process writes to the folder; it yields the folder's true path.
     """
 
     loss: Loss = sum_of_nats
@@ -58,5 +60,6 @@ class TrainParts:
     reduce: Callable[[Llama, Tensor], Tensor] = as_it_is
     clip: Callable[..., Tensor] = clip_gradients
     make_optimizer: Callable[[Sequence[Group], TrainConfig], Optimizer] = adamw
+    schedule: Callable[..., float] = learning_rate
     save: Callable[..., None] = resume.save
     hold: Callable[[str | Path], AbstractContextManager[Path]] = folders.held

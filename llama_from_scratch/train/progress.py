@@ -1,14 +1,23 @@
-"""A progress bar for the terminal: steps done, loss, speed, and the time left.
+"""The progress of a run while it trains: steps done, loss, speed, time left, and the latest sample.
 
-Notebook 17 draws its own picture from the same step records.
+`train(..., on_step=Progress(n_steps=300))` shows it on a terminal, in a log or in a notebook. The
+command line, sweeps and the live plot of the notebooks use the same callback, each with its own
+`show`.
+
+Notebooks 09 and 17.
 """
 
+import sys
 import time
+from collections.abc import Callable
 from io import TextIOBase
+from typing import Any
 
+from llama_from_scratch.config import record
 from llama_from_scratch.train.records import Step
 
 _WIDTH = 24
+_SHOW_EVERY_S = 0.1
 
 
 def duration(time_s: float) -> str:
@@ -21,43 +30,109 @@ def duration(time_s: float) -> str:
     return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
-def line(step: Step, *, n_steps: int, left_s: float) -> str:
-    """Returns a line about the run after `step`: bar, steps, loss in nats, speed, time left."""
-    n_done = step.step + 1
-    filled = _WIDTH * n_done // n_steps
-    bar = "#" * filled + "." * (_WIDTH - filled)
-    return (f"[{bar}] {n_done}/{n_steps}  loss {step.loss:.3f}  "
-            f"{step.tokens_per_s:,.0f} tokens/s  {duration(left_s)} left")
+@record
+class Moment:
+    """Where a run is after a step.
 
-
-class ProgressBar:
-    """Keeps one line of `stream` up to date when it is called with each step.
-
-    The line changes at most ten times a second. Each validation keeps a line of its own. If
-    `stream` is a file or a log, not a terminal, only validations and the last step are written,
-    each on its own line.
+    `what`: the name of the run, or "". `left_s`: the seconds that the rest will take, without
+    validations still to come. `sample`: what the model wrote at the latest validation, or "".
     """
 
-    def __init__(self, stream: TextIOBase, *, n_steps: int) -> None:
-        self._stream, self._n_steps = stream, n_steps
-        self._began: float | None = None
-        self._first, self._drawn = 0, -1.0
+    what: str
+    n_steps: int
+    step: Step
+    left_s: float
+    sample: str
+
+    @property
+    def n_done(self) -> int:
+        return self.step.step + 1
+
+    @property
+    def is_last(self) -> bool:
+        return self.n_done == self.n_steps
+
+
+def line(moment: Moment) -> str:
+    """Returns a line about the run: bar, steps, loss in nats, tokens per second, time left."""
+    filled = _WIDTH * moment.n_done // moment.n_steps
+    bar = "#" * filled + "." * (_WIDTH - filled)
+    return f"{moment.what}{' ' if moment.what else ''}[{bar}] {words(moment)}"
+
+
+def words(moment: Moment) -> str:
+    """Returns the line without its bar: steps, loss, speed and time left, or the validation."""
+    step = moment.step
+    text = (f"{moment.n_done}/{moment.n_steps}  loss {step.loss:.3f}  "
+            f"{step.tokens_per_s:,.0f} tokens/s  {duration(moment.left_s)} left")
+    if step.validation is not None:
+        text += (f"  validation {step.validation.loss:.3f} = "
+                 f"{step.validation.bits_per_byte:.3f} bits per byte")
+    return text
+
+
+class Progress:
+    """Shows a run while it trains, when it is called with each step.
+
+    `sample()` returns what the model writes now; it is called at each validation. `show(moment)`
+    shows where the run is, by default on the page of a notebook or on the terminal. `samples` keeps
+    the pairs (steps done, text).
+    """
+
+    def __init__(
+        self, *, n_steps: int, what: str = "", sample: Callable[[], str] | None = None,
+        show: Callable[[Moment], Any] | None = None,
+    ) -> None:
+        self._n_steps, self._what, self._sample = n_steps, what, sample
+        self._show = here() if show is None else show
+        self._began_s: float | None = None
+        self._first = 0
+        self.samples: list[tuple[int, str]] = []
 
     def __call__(self, step: Step) -> None:
         now = time.monotonic()
-        if self._began is None:  # a resumed run begins late
-            self._began, self._first = now - step.time_s, step.step
-        per_step_s = (now - self._began) / (step.step + 1 - self._first)
-        text = line(step, n_steps=self._n_steps,
-                    left_s=per_step_s * (self._n_steps - step.step - 1))
-        is_last = step.step + 1 == self._n_steps
-        if step.validation is not None:
-            text += (f"  validation {step.validation.loss:.3f} = "
-                     f"{step.validation.bits_per_byte:.3f} bits per byte")
-        is_kept = is_last or step.validation is not None
-        if self._stream.isatty() and (is_kept or now - self._drawn > 0.1):
-            self._stream.write("\r\x1b[K" + text + ("\n" if is_kept else ""))
-            self._drawn = now
+        if self._began_s is None:  # a resumed run begins late
+            self._began_s, self._first = now - step.time_s, step.step
+        per_step_s = (now - self._began_s) / (step.step + 1 - self._first)
+        if step.validation is not None and self._sample is not None:
+            self.samples.append((step.step + 1, self._sample()))
+        self._show(Moment(
+            what=self._what, n_steps=self._n_steps, step=step,
+            left_s=per_step_s * (self._n_steps - step.step - 1),
+            sample=self.samples[-1][1] if self.samples else ""))
+
+
+class Terminal:
+    """Keeps one line of `stream` up to date, at most ten times a second.
+
+    Each validation keeps a line of its own, with the sample below it. If `stream` is a file or a
+    log, not a terminal, only validations and the last step are written.
+    """
+
+    def __init__(self, stream: TextIOBase) -> None:
+        self._stream, self._drawn_s = stream, -1.0
+
+    def __call__(self, moment: Moment) -> None:
+        now, is_kept = time.monotonic(), moment.is_last or moment.step.validation is not None
+        if self._stream.isatty() and (is_kept or now - self._drawn_s > _SHOW_EVERY_S):
+            self._stream.write("\r\x1b[K" + line(moment) + ("\n" if is_kept else ""))
+            self._drawn_s = now
         elif is_kept:
-            self._stream.write(text + "\n")
+            self._stream.write(line(moment) + "\n")
+        if is_kept and moment.sample:
+            self._stream.write(f"  {moment.sample!r}\n")
         self._stream.flush()
+
+
+def here() -> Callable[[Moment], Any]:
+    """Returns what shows progress here: a widget in a notebook with ipywidgets, else a terminal."""
+    kernel = sys.modules.get("IPython")
+    shell = kernel.get_ipython() if kernel is not None else None
+    if shell is None or not hasattr(shell, "kernel"):
+        return Terminal(sys.stderr)
+    from llama_from_scratch.train.page import Page
+
+    try:
+        return Page()
+    except ImportError:  # a kernel without ipywidgets
+        return Terminal(sys.stderr)

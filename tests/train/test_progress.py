@@ -2,7 +2,7 @@ import io
 
 import pytest
 
-from llama_from_scratch.train.progress import ProgressBar, duration, line
+from llama_from_scratch.train.progress import Moment, Progress, Terminal, duration, here, line
 from llama_from_scratch.train.records import Evaluation, Step
 
 EVALUATION = Evaluation(loss=2.0, bits_per_byte=1.25, n_targets=10, n_bytes=30)
@@ -13,7 +13,7 @@ def step(number, validation=None):
                 validation=validation)
 
 
-class Terminal(io.StringIO):
+class Tty(io.StringIO):
     def isatty(self):
         return True
 
@@ -27,14 +27,16 @@ def test_durations_are_said_as_people_say_them(time_s, text):
 
 
 def test_a_line_shows_bar_steps_loss_speed_and_time_left():
-    assert line(step(9), n_steps=40, left_s=15.2) == (
+    first, last = (Moment(what="", n_steps=40, step=step(n), left_s=left_s, sample="")
+                   for n, left_s in ((9, 15.2), (39, 0.0)))
+    assert line(first) == (
         "[######..................] 10/40  loss 3.142  4,096 tokens/s  15 s left")
-    assert line(step(39), n_steps=40, left_s=0.0).startswith("[" + "#" * 24 + "] 40/40")
+    assert line(last).startswith("[" + "#" * 24 + "] 40/40")
 
 
 def test_a_terminal_gets_one_line_that_is_overwritten_and_keeps_validations():
-    stream = Terminal()
-    show = ProgressBar(stream, n_steps=3)
+    stream = Tty()
+    show = Progress(n_steps=3, show=Terminal(stream))
     show(step(0))
     show(step(1, EVALUATION))
     show(step(2))
@@ -45,7 +47,7 @@ def test_a_terminal_gets_one_line_that_is_overwritten_and_keeps_validations():
 
 def test_a_file_gets_only_validations_and_the_end():
     stream = io.StringIO()
-    show = ProgressBar(stream, n_steps=5)
+    show = Progress(n_steps=5, show=Terminal(stream))
     for number in range(5):
         show(step(number, EVALUATION if number == 1 else None))
     assert [text.split("]")[1].split()[0]
@@ -54,10 +56,24 @@ def test_a_file_gets_only_validations_and_the_end():
 
 
 def test_the_time_left_of_a_resumed_run_counts_only_the_steps_it_takes_itself(monkeypatch):
-    clock = iter([100.0, 102.0])
+    clock = iter([100.0, 100.0, 102.0, 102.0])  # each step asks twice
     monkeypatch.setattr("llama_from_scratch.train.progress.time.monotonic", lambda: next(clock))
-    stream = Terminal()
-    show = ProgressBar(stream, n_steps=100)
+    stream = Tty()
+    show = Progress(n_steps=100, show=Terminal(stream))
     show(step(90))  # began half a second before 100.0
     show(step(91))
     assert stream.getvalue().endswith("10 s left"), "2.5 s for two steps, eight are left"
+
+
+def test_each_validation_asks_for_a_sample_and_shows_it():
+    stream, texts = io.StringIO(), iter(["Tim ran.", "Tim ran home."])
+    show = Progress(n_steps=3, what="seed 0", sample=lambda: next(texts), show=Terminal(stream))
+    for number in range(3):
+        show(step(number, EVALUATION if number != 1 else None))
+    assert show.samples == [(1, "Tim ran."), (3, "Tim ran home.")]
+    assert stream.getvalue().splitlines()[1::2] == ["  'Tim ran.'", "  'Tim ran home.'"]
+    assert stream.getvalue().startswith("seed 0 [########")
+
+
+def test_outside_of_a_notebook_progress_goes_to_the_terminal():
+    assert isinstance(here(), Terminal)

@@ -1,0 +1,16 @@
+"""Runs that are remembered, varied and compared.
+
+experiment  settings  parts  torch_optimizer   what is run: the record, its dotted names, its parts
+running  store  curves  provenance  variant    how it is run and remembered
+named                                          the experiments of the course
+"""
+
+from llama_from_scratch.experiments.experiment import Experiment as Experiment
+from llama_from_scratch.experiments.experiment import Sample as Sample
+from llama_from_scratch.experiments.experiment import Text as Text
+from llama_from_scratch.experiments.experiment import TokenizerFrom as TokenizerFrom
+from llama_from_scratch.experiments.named import named as named
+from llama_from_scratch.experiments.running import load as load
+from llama_from_scratch.experiments.running import run as run
+from llama_from_scratch.experiments.store import Store as Store
+from llama_from_scratch.experiments.variant import Variant as Variant

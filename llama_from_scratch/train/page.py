@@ -1,0 +1,50 @@
+"""Shows the progress of a run in the page of a notebook: a bar, words, and the latest sample.
+
+It is a widget, which is not stored with the notebook. The notebook stores one line that is the same
+after every run.
+
+Notebook 17.
+"""
+
+import html
+import time
+from typing import Any
+
+from llama_from_scratch.train.progress import Moment, words
+
+_SHOW_EVERY_S = 0.2
+
+
+class Page:
+    """A bar with words below it. It appears in the page when the first step is shown.
+
+    Raises ImportError without ipywidgets.
+    """
+
+    def __init__(self) -> None:
+        import ipywidgets
+
+        self._is_shown, self._drawn_s = False, -1.0
+        self.bar = ipywidgets.IntProgress(layout={"width": "16em", "max_width": "100%"})
+        self.words, self.sample = ipywidgets.HTML(), ipywidgets.HTML()
+        line = ipywidgets.HBox([self.bar, self.words], layout={"flex_flow": "row wrap"})
+        self._box = ipywidgets.VBox([line, self.sample])
+
+    def __call__(self, moment: Moment) -> None:
+        if not self._is_shown:
+            from IPython.display import display
+
+            self._is_shown = True
+            display(self)
+        now, is_kept = time.monotonic(), moment.is_last or moment.step.validation is not None
+        if not is_kept and now - self._drawn_s < _SHOW_EVERY_S:
+            return
+        self._drawn_s = now
+        self.bar.max, self.bar.value = moment.n_steps, moment.n_done
+        name = f"<b>{html.escape(moment.what)}</b> " if moment.what else ""
+        self.words.value = f'<div role="status">{name}{html.escape(words(moment))}</div>'
+        self.sample.value = f"<i>{html.escape(moment.sample)}</i>" if moment.sample else ""
+
+    def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
+        still = {"text/plain": "a bar shows the training while the cell runs"}
+        return self._box._repr_mimebundle_(**settings) | still
