@@ -46,8 +46,6 @@ from llama_from_scratch.train import (
 )
 from llama_from_scratch.train.progress import Moment, Progress
 
-_CHECKPOINT = "checkpoint"
-"""The folder of a run whose model its config describes, as `train` writes it."""
 _WEIGHTS = "weights.safetensors"
 """The file of a run with exchanged parts: only weights, because no format describes the model."""
 
@@ -144,7 +142,7 @@ def _trained(
     prepared = prepare(experiment)
     model, data, config = prepared.model, prepared.data, experiment.train
     config = dataclasses.replace(config, seed=experiment.seed)
-    folder = None if prepared.is_exchanged else planned.folder / _CHECKPOINT
+    folder = None if prepared.is_exchanged else planned.folder / store.CHECKPOINT
     current = dataclasses.replace(
         planned, state="running", code=provenance.code(), versions=provenance.versions(),
         machine=provenance.machine(model.device),
@@ -213,7 +211,7 @@ def load(
     if prepared.is_exchanged:
         load_model(prepared.model, str(run.folder / _WEIGHTS))
     else:
-        native.load_weights(run.folder / _CHECKPOINT, prepared.model)
+        native.load_weights(run.folder / store.CHECKPOINT, prepared.model)
     return prepared.model, prepared.tokenizer
 
 
