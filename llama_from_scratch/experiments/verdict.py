@@ -85,7 +85,7 @@ class Verdict:
                     "numbers, so check that the seed has an effect")
         if self.is_different:
             return f"{self.short}: {interval}, more than the spread of the seeds explains"
-        told = f"not told apart: {interval}; the spread of the seeds explains the difference"
+        told = f"not told apart: {interval}; the spread of the seeds can explain the difference"
         if self.n_baseline + self.n_changed - 2 <= _FEW:
             told += (f". With {self.n_baseline} + {self.n_changed} seeds, only a difference of "
                      f"{self.needed:.3g} would have counted; run more: seeds=5")
