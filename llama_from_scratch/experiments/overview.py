@@ -82,8 +82,10 @@ class Tracker:
     def now(self, news: str = "") -> Overview:
         """Returns the overview as it is."""
         total, done = sum(self._n_steps), sum(self._done)
-        left_s = (None if self._began_s is None
-                  else (time.monotonic() - self._began_s) / sum(self._taken.values()) * (total - done))
+        left_s = None
+        if self._began_s is not None:
+            per_step_s = (time.monotonic() - self._began_s) / sum(self._taken.values())
+            left_s = per_step_s * (total - done)
         return Overview(what=self._what, n_steps=max(total, 1), n_done=done, n_runs=self._n_runs,
                         n_ended=self._n_ended, running=tuple(self._running.values()),
                         left_s=left_s, news=news, sample=self._sample)

@@ -33,7 +33,7 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
 class Pool:
-    """Processes for these tasks, each a pickle for `worker`. When the block ends, all have ended."""
+    """Processes for these tasks, each a pickle for `worker`. All have ended after the block."""
 
     def __init__(self, tasks: Sequence[bytes], *, n_workers: int) -> None:
         self._waiting = collections.deque(enumerate(tasks))
