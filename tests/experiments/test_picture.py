@@ -53,6 +53,13 @@ def test_every_axis_has_its_label(variants, axis, last, label):
     assert ax.lines[0].get_xdata()[-1] == pytest.approx(last) and ax.get_xlabel() == label
 
 
+def test_what_an_axis_cannot_show_is_said_below_it(variants, tmp_path):
+    assert "what else the machine did" in words_below(draw(variants, axis="seconds"))
+    assert words_below(draw(variants, axis="flops")) == ""
+    variants["norm"] = made(tmp_path, [2.0], replace={"norm": "torch.nn:LayerNorm"})
+    assert "exchanged parts may need more" in words_below(draw(variants, axis="flops"))
+
+
 def test_the_legend_has_labels_and_numbers_of_seeds_and_says_what_the_band_is(variants):
     figure = draw(variants)
     (legend,) = figure.legends
