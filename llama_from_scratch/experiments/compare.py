@@ -8,7 +8,6 @@ Notebook 09.
 """
 
 import html
-import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -165,12 +164,12 @@ def compare(
     mixes runs with different settings, for a baseline without a complete run, and for nats per
     token of different texts or tokenizers.
     """
-    variants = _labeled((baseline, *others))
+    _refuse_few_or_twice((baseline, *others))
+    variants = labeled((baseline, *others))
     _refuse_strangers(variants)
-    is_one_text = len(_digests(variants.values())) < 2
     if metric is None:
-        metric = "validation_loss" if is_one_text else "bits_per_byte"
-        notes = [] if is_one_text else [
+        metric = usual_metric(variants.values())
+        notes = [] if metric in _IN_NATS else [
             "The variants have different texts or tokenizers, so bits per byte are compared and "
             "not nats per token."]
     elif metric not in JUDGED:
@@ -221,27 +220,36 @@ def baseline(experiment: Experiment, *, kept_in: Store | str | Path | None = Non
 # --- what may be compared -------------------------------------------------------------------------
 
 
-def _labeled(variants: Sequence[Variant]) -> dict[str, Variant]:
-    """Returns the variants by label; equal labels get what distinguishes their runs."""
-    if len(variants) < 2:
-        raise ValueError("a comparison needs a baseline and at least one other variant; got "
-                         f"{len(variants)}. Give compare(baseline, changed)")
-    folders = [frozenset(run.folder for run in variant.runs) for variant in variants]
-    if any(one & other for one, other in itertools.combinations(folders, 2)):
-        twice = next(v.label for i, v in enumerate(variants) for f in folders[:i] if f & folders[i])
-        raise ValueError("a variant is compared with other ones; the same runs were given twice, "
-                         f"as {twice}. Give each once")
-    labels = [variant.label for variant in variants]
-    labels = [f"{label}{_mark(v)}" if labels.count(label) > 1 else label
-              for label, v in zip(labels, variants, strict=True)]
+def labeled(variants: Sequence[Variant]) -> dict[str, Variant]:
+    """Returns the variants by label; equal labels get what distinguishes their runs.
+
+    The saved baseline is called so.
+    """
+    saved = [v.runs[0].folder.is_relative_to(bundled.DATA) for v in variants]
+    labels = [f"{v.label} (saved)" if is_saved else v.label
+              for v, is_saved in zip(variants, saved, strict=True)]
+    labels = [f"{label} ({v.name.rpartition('-')[2]})" if labels.count(label) > 1
+              and v.name != UNCHANGED else label for label, v in zip(labels, variants, strict=True)]
     return {f"{label} ({i + 1})" if labels.count(label) > 1 else label: variant
             for i, (label, variant) in enumerate(zip(labels, variants, strict=True))}
 
 
-def _mark(variant: Variant) -> str:
-    if variant.runs[0].folder.is_relative_to(bundled.DATA):
-        return " (saved)"
-    return "" if variant.name == UNCHANGED else f" ({variant.name.rpartition('-')[2]})"
+def usual_metric(variants: Iterable[Variant]) -> str:
+    """Returns "validation_loss", or "bits_per_byte" for different texts or tokenizers."""
+    return "validation_loss" if len(_digests(variants)) < 2 else "bits_per_byte"
+
+
+def _refuse_few_or_twice(variants: Sequence[Variant]) -> None:
+    if len(variants) < 2:
+        raise ValueError("a comparison needs a baseline and at least one other variant; got "
+                         f"{len(variants)}. Give compare(baseline, changed)")
+    seen: set[Path] = set()
+    for variant in variants:
+        folders = {run.folder for run in variant.runs}
+        if seen & folders:
+            raise ValueError("a variant is compared with other ones; the same runs were given "
+                             f"twice, as {variant.label}. Give each once")
+        seen |= folders
 
 
 def _refuse_strangers(variants: Mapping[str, Variant]) -> None:

@@ -8,7 +8,6 @@ import re
 import matplotlib
 import pytest
 from made_runs import MACHINE, TINY, made
-from torch import nn
 
 from llama_from_scratch.experiments import compare as module
 from llama_from_scratch.experiments.compare import baseline, compare
@@ -58,20 +57,15 @@ def test_several_comparisons_share_the_level(plain, tmp_path):
 
 
 def test_parts_are_named_and_their_sources_distinguished(plain, tmp_path):
-    class MyNorm(nn.LayerNorm):
-        pass
-
-    first = made(tmp_path, [3.0], replace={"norm": MyNorm})
-    found = compare(plain, first)
-    assert str(found.rows[1].changes[0]) == f"norm: as in the library -> {MyNorm.__qualname__}"
-
-    class MyNorm(nn.LayerNorm):
-        """Another one with the same name."""
-
-    second = made(tmp_path, [3.1], replace={"norm": MyNorm})
+    text = "import torch\n\nclass MyNorm(torch.nn.LayerNorm):\n    "
+    (tmp_path / "one.py").write_text(text + "pass")
+    (tmp_path / "two.py").write_text(text + '"""Another one with the same name."""')
+    first, second = (made(tmp_path / "runs", [3.0], replace={"norm": f"{tmp_path / name}:MyNorm"})
+                     for name in ("one.py", "two.py"))
+    assert str(compare(plain, first).rows[1].changes[0]) == "norm: as in the library -> MyNorm"
     found = compare(first, second)
-    one, other = (row.label for row in found.rows)
-    assert one != other and one.startswith("norm=") and other.startswith("norm=")
+    assert [re.sub(r"\w{6}", "#", row.label) for row in found.rows] == ["norm=# (#)"] * 2
+    assert found.rows[0].label != found.rows[1].label
     change = found.rows[1].changes[0]
     assert re.search(r"MyNorm \(source \w{6}\)$", change.before) and change.before != change.after
 
