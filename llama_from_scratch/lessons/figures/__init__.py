@@ -12,6 +12,8 @@ The drawings are listed below by chapter. Each is made from real objects. Every 
 figure whose label says in one or two sentences what to see; its docstring has an example of the
 call.
 
+    09  experiments.tree                   an experiment, its variants, their runs by seed
+        experiments.path                   what a run goes through, and what is kept
     10  tokenizing.text_to_ids             a text's pieces, bytes, tokens and ids, below each other
         tokenizing.merge_tree              one word's merges as a tree, in their order
     11  norms.rms_norm                     square, mean, root, division and weight, with shapes
@@ -47,6 +49,7 @@ call.
 from llama_from_scratch.lessons.figures import architecture as architecture
 from llama_from_scratch.lessons.figures import cache as cache
 from llama_from_scratch.lessons.figures import dialogs as dialogs
+from llama_from_scratch.lessons.figures import experiments as experiments
 from llama_from_scratch.lessons.figures import generations as generations
 from llama_from_scratch.lessons.figures import heads as heads
 from llama_from_scratch.lessons.figures import learning as learning
