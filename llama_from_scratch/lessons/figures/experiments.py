@@ -39,8 +39,10 @@ def tree(experiment: Experiment, variants: Sequence[Variant]) -> Figure:
                 for i, run in enumerate(variant.runs)]
         drawing.arrow(node, runs[0])
     n_runs = sum(len(variant.runs) for variant in variants)
-    drawing.key({"complete": TINTS[0], "not complete": "#ECECEC"},
-                (4.67, 0.55 + _ROW * len(variants)))
+    colors = {"complete": TINTS[0]}
+    if not all(run.is_complete for variant in variants for run in variant.runs):
+        colors["not complete"] = "#ECECEC"
+    drawing.key(colors, (4.67, 0.55 + _ROW * len(variants)))
     return drawing.figure(
         f"One experiment has {len(variants)} variants here. The runs of a variant, {n_runs} in all, "
         "differ only in their seed. The number in a run is its final validation loss.")
