@@ -44,8 +44,8 @@ def tree(experiment: Experiment, variants: Sequence[Variant]) -> Figure:
         colors["not complete"] = "#ECECEC"
     drawing.key(colors, (4.67, 0.55 + _ROW * len(variants)))
     return drawing.figure(
-        f"One experiment has {len(variants)} variants here. The runs of a variant, {n_runs} in all, "
-        "differ only in their seed. The number in a run is its final validation loss.")
+        f"One experiment has {len(variants)} variants here, with {n_runs} runs in all. The runs of "
+        "a variant differ only in their seed. The number in a run is its final validation loss.")
 
 
 def path(run: Run) -> Figure:
