@@ -39,10 +39,9 @@ def tree(experiment: Experiment, variants: Sequence[Variant]) -> Figure:
                 for i, run in enumerate(variant.runs)]
         drawing.arrow(node, runs[0])
     n_runs = sum(len(variant.runs) for variant in variants)
-    colors = {"complete": TINTS[0]}
     if not all(run.is_complete for variant in variants for run in variant.runs):
-        colors["not complete"] = "#ECECEC"
-    drawing.key(colors, (4.67, 0.55 + _ROW * len(variants)))
+        drawing.key({"complete": TINTS[0], "not complete": "#ECECEC"},
+                    (4.67, 0.55 + _ROW * len(variants)))
     return drawing.figure(
         f"One experiment has {len(variants)} variants here, with {n_runs} runs in all. The runs of "
         "a variant differ only in their seed. The number in a run is its final validation loss.")
@@ -66,7 +65,7 @@ def path(run: Run) -> Figure:
     tried = drawing.step("try out", (3.8, 0.6), does="plain",
                          detail="each exchanged part\ngets a tiny input\nbefore anything else")
     lookup = drawing.step("look up", (6.7, 0.6), does="choice",
-                          detail="are settings, parts,\ntext and code those\nof a kept run?")
+                          detail="does a kept run have\nthese settings, parts,\ntext and code?")
     training = drawing.step("train", (6.7, 2.6), does="weights",
                             detail=f"{len(curves.steps)} steps,\n{int(curves.tokens[-1]):,} tokens"
                                    f"\nloss {curves.loss[0]:.2f} → {curves.loss[-1]:.2f}")
@@ -93,7 +92,7 @@ def _refuse_other_variants(experiment: Experiment, variants: Sequence[Variant]) 
         raise ValueError(f"this drawing needs 1 to {_MAX_VARIANTS} variants; got {len(variants)}")
     for variant in variants:
         if variant.experiment != experiment.name:
-            raise ValueError(f"the variants must be those of {experiment.name!r}; got one of "
+            raise ValueError(f"a tree needs variants of {experiment.name!r}; got one of "
                              f"{variant.experiment!r}")
         if not 0 < len(variant.runs) <= _MAX_RUNS:
             raise ValueError(f"a variant in this drawing needs 1 to {_MAX_RUNS} runs; "

@@ -50,7 +50,7 @@ def test_the_tree_has_each_variant_and_each_run_with_its_result(monkeypatch, tmp
 
 def test_what_does_not_belong_in_the_tree_or_does_not_fit_is_refused(tmp_path):
     plain = made(tmp_path, [3.1])
-    with pytest.raises(ValueError, match="those of 'other'; got one of 'tiny'"):
+    with pytest.raises(ValueError, match="variants of 'other'; got one of 'tiny'"):
         experiments.tree(dataclasses.replace(TINY, name="other"), [plain])
     with pytest.raises(ValueError, match="1 to 8 variants; got 0"):
         experiments.tree(TINY, [])
