@@ -290,12 +290,13 @@ def delete(args: argparse.Namespace) -> int:
                            for place in folders(word, kept_in=kept_in))
     for place in places:
         print(f"delete {shown_line(str(place))}")
-    if not args.yes and not _is_yes(f"Delete these {len(places)} runs? [y/N] "):
+    count = "1 run" if len(places) == 1 else f"{len(places)} runs"
+    if not args.yes and not _is_yes(f"Delete {count}? [y/N] "):
         print("nothing is deleted")
         return 0
     for place in places:
         kept_in.delete(place)
-    print(f"{len(places)} runs are deleted")
+    print(f"deleted {count}")
     return 0
 
 
@@ -309,7 +310,7 @@ def export(args: argparse.Namespace) -> int:
     runs = {one.folder: one for word in args.which for one in chosen(word, kept_in=kept_in)}
     folder = Path("runs", args.to) if args.folder is None else args.folder
     write(list(runs.values()), to=args.to, folder=folder)
-    print(f"{len(runs)} runs are written to {folder}")
+    print(f"written to {folder}: {len(runs)} run{'' if len(runs) == 1 else 's'}")
     return 0
 
 

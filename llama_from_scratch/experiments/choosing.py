@@ -91,6 +91,9 @@ def _one(word: str, known: Mapping[str, _T], label: Callable[[_T], str]) -> _T:
         raise ValueError(f"the name of a variant must lead to one; {word!r:.80} leads to "
                          f"{', '.join(found)}. Give the whole name of its folder")
     if not found:
-        words = dict.fromkeys([*(label(one) for one in known.values()), *known])
-        raise ValueError(f"no variant is called {word!r:.80}; {nearest(word, words)}")
+        labels = [label(one) for one in known.values()]
+        hint = nearest(word, [*labels, *known])
+        if not hint.startswith("did"):
+            hint = f"known: {', '.join(map(repr, labels))}"
+        raise ValueError(f"no variant is called {word!r:.80}; {hint}")
     return known[found[0]]

@@ -50,16 +50,13 @@ class Part:
 
     `origin` is "module:name", "file.py:name", or "" for what was written in a notebook or a script.
     `source`: the text of its definition, or where it is imported from if Python has no text of it.
-    A process that receives the part from another one cannot find that text.
+    A process that receives the part from another one can find neither its name nor that text.
     """
 
     use: Any
+    name: str
     source: str
     origin: str = ""
-
-    @property
-    def name(self) -> str:
-        return _name(self.use)
 
     def described(self) -> dict[str, str]:
         """Returns the part as plain values, ready for JSON."""
@@ -76,11 +73,12 @@ def part(use: Any) -> Part:
         return use
     if isinstance(use, str):
         found = _found(use)
-        return Part(use=found, source=_source(found), origin=use)
+        return Part(use=found, name=_name(found), source=_source(found), origin=use)
     module = getattr(use, "__module__", "__main__")
     name = getattr(use, "__qualname__", "<lambda>")
     is_imported = module != "__main__" and "<" not in name and _is_at(use, module, name)
-    return Part(use=use, source=_source(use), origin=f"{module}:{name}" if is_imported else "")
+    return Part(use=use, name=_name(use), source=_source(use),
+                origin=f"{module}:{name}" if is_imported else "")
 
 
 def try_out(parts: Mapping[str, Part], config: LlamaConfig) -> None:
@@ -146,7 +144,8 @@ def of_step(parts: Mapping[str, Part]) -> TrainParts:
 
 
 def _name(use: Any) -> str:
-    return getattr(use, "__qualname__", type(use).__qualname__)
+    """Returns the name of a class or function, without the functions that it is defined in."""
+    return getattr(use, "__qualname__", type(use).__qualname__).rpartition("<locals>.")[2]
 
 
 def _source(use: Any) -> str:

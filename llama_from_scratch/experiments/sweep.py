@@ -140,6 +140,10 @@ def _train(
             if message["kind"] == "step":
                 show(tracker.moved(number, moment_of(message["moment"])))
                 continue
+            if message["kind"] == "stopping":
+                show(tracker.now("stopping after the steps in progress; a second interrupt stops "
+                                 "at once"))
+                continue
             if message.get("errno") in _FULL:
                 is_full = True
                 pool.stop()
