@@ -74,17 +74,17 @@ class Pool:
                 worker, message = self._inbox.get(timeout=_TICK_S)
             except queue.Empty:
                 continue
-            task = worker.task
-            if message is None:
+            is_dead = message is None
+            if is_dead:
                 self._workers.remove(worker)
                 worker.end(patience_s=_PATIENCE_S)
                 message = {"kind": "died", "error": worker.last_words()}
-                if self._waiting:
-                    self._start()
-            elif message["kind"] != "step":
+            if worker.task is not None:
+                yield worker.task, message  # the next task comes later, because this may stop all
+            if is_dead and self._waiting:
+                self._start()
+            elif not is_dead and message["kind"] != "step":
                 self._give(worker)
-            if task is not None:
-                yield task, message
 
     def _start(self) -> None:
         worker = _Worker(self._inbox)

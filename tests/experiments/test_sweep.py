@@ -109,25 +109,6 @@ def test_one_run_is_killed_one_diverges_one_fails_and_the_others_go_on(tmp_path)
             raise RuntimeError("a broken part")
         return 1e29 if step == 3 and peak == 0.03 else peak
 
-    shown = []
-    base = tiny(tmp_path)
-    rates = {"train.peak_lr": [0.01, 0.02, 0.03, 0.04, 0.05]}
-    done = sweep(base, rates, replace={"schedule": schedule}, kept_in=tmp_path / "S", n_workers=2,
-                 show=shown.append)
-    assert states(done) == ["complete", "failed", "diverged", "failed", "complete"]
-    errors = [variant.runs[0].error for variant in done]
-    assert "SIGKILL" in errors[1] and "lr" in errors[2] and "a broken part" in errors[3]
-    assert [one.n_ended for one in shown if one.news] == [1, 2, 3, 4, 5]
-    assert shown[-1].n_runs == 5 and "The" in "".join(one.sample for one in shown)
-    assert done[0].parts["schedule"]["source"].startswith("def schedule")
-
-    base = tiny(tmp_path)
-    kept = {"train.peak_lr": [0.01, 0.03, 0.05]}  # neither complete nor diverged runs are repeated
-    assert states(sweep(base, kept, replace={"schedule": schedule}, kept_in=tmp_path / "S",
-                        show=None)) == ["complete", "diverged", "complete"]
-
-
-def test_a_lambda_and_a_class_of_a_cell_travel_to_the_workers(tmp_path):
     class MyNorm(torch.nn.Module):
         def __init__(self, dim, *, eps):
             super().__init__()
@@ -136,11 +117,25 @@ def test_a_lambda_and_a_class_of_a_cell_travel_to_the_workers(tmp_path):
         def forward(self, x):
             return x * self.weight
 
-    parts = {"norm": MyNorm, "mask": lambda q, k: k <= q}
-    base = tiny(tmp_path)
-    done, = sweep(base, {}, replace=parts, kept_in=tmp_path / "S", n_workers=1)
-    alone = run(base, replace=parts, kept_in=tmp_path / "alone")
-    assert done.name == alone.name and losses([done]) == losses([alone])
+    shown, base = [], tiny(tmp_path)
+    rates = {"train.peak_lr": [0.01, 0.02, 0.03, 0.04, 0.05]}
+    parts = {"schedule": schedule, "norm": MyNorm, "mask": lambda q, k: k <= q}
+    done = sweep(base, rates, replace=parts, kept_in=tmp_path / "S", n_workers=2,
+                 show=shown.append)
+    assert states(done) == ["complete", "failed", "diverged", "failed", "complete"]
+    errors = [variant.runs[0].error for variant in done]
+    assert "SIGKILL" in errors[1] and "lr" in errors[2] and "a broken part" in errors[3]
+    assert [one.n_ended for one in shown if one.news] == [1, 2, 3, 4, 5]
+    assert shown[-1].n_runs == 5 and "The" in "".join(one.sample for one in shown)
+    # What is defined in a cell or a test travels to the workers, and has the same results there.
+    alone = run(base, replace=parts, kept_in=tmp_path / "alone", **{"train.peak_lr": 0.05})
+    assert done[4].name == alone.name and losses([done[4]]) == losses([alone])
+    assert done[0].parts["norm"]["source"].startswith("class MyNorm")
+    # Neither complete nor diverged runs are repeated, so that no worker is started.
+    kept = {"train.peak_lr": [0.01, 0.03, 0.05]}
+    shown.clear()
+    again = sweep(base, kept, replace=parts, kept_in=tmp_path / "S", show=shown.append)
+    assert states(again) == ["complete", "diverged", "complete"] and not shown
 
 
 def test_a_part_that_cannot_travel_is_named_before_anything_starts(tmp_path):

@@ -14,11 +14,14 @@ from llama_from_scratch.experiments.sweep import Task, _packed
 from llama_from_scratch.experiments.worker import LENGTH_BYTES, _exactly
 
 
-class Piecemeal(io.BytesIO):
+class Piecemeal(io.RawIOBase):
     """An input that gives a byte at a time."""
 
+    def __init__(self, data):
+        self._data = io.BytesIO(data)
+
     def read(self, n_bytes=-1):
-        return super().read(1)
+        return self._data.read(1)
 
 
 def test_a_task_is_read_whole_or_not_at_all():
