@@ -9,7 +9,7 @@ from tiny_experiments import tiny
 from tiny_sweeps import at_the_gate, is_there, locks, wait_until, write_mine
 
 from llama_from_scratch.__main__ import main
-from llama_from_scratch.experiments import named
+from llama_from_scratch.experiments.named import EXPERIMENTS
 from llama_from_scratch.experiments.running import run, variants_of
 from llama_from_scratch.experiments.store import Store, planned, write
 
@@ -18,7 +18,7 @@ from llama_from_scratch.experiments.store import Store, planned, write
 def base(tmp_path, monkeypatch):
     """A tiny experiment that the course knows by name."""
     base = tiny(tmp_path)
-    monkeypatch.setitem(named.EXPERIMENTS, "tiny", base)
+    monkeypatch.setitem(EXPERIMENTS, "tiny", base)
     return base
 
 

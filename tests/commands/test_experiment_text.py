@@ -38,7 +38,7 @@ def test_a_variant_of_an_unknown_experiment_shows_what_the_record_has(tmp_path):
     one, = grouped(with_states(base, tmp_path, {"data.separator": None}, ["planned"]))
     text = experiment_text.variant(one, None)
     assert "data.separator  None\n" in text, "no other value is known"
-    assert "data.separator            None  (changed)" in text
+    assert "  (changed)\n  data.suffixes" in text
     assert r"'\n\n'" in experiment_text.variant(one, base), "an odd text is quoted"
 
 
