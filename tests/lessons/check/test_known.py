@@ -83,6 +83,26 @@ def test_mistake_in_a_value_and_in_a_backward_pass_are_named():
     assert "backward pass is wrong" in said and "if one factor is detached" in said
 
 
+def test_gradients_of_the_reader_are_computed_once_for_each_input():
+    class Tripled(torch.autograd.Function):
+        n_backward = 0
+
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, gradient):
+            Tripled.n_backward += 1
+            return 3 * gradient
+
+    wrong = lambda x: 2 * x + (x - x.detach())  # noqa: E731
+    with looking_for(known(("its gradient is 3", wrong), ("it is doubled", double))):
+        assert "if its gradient is 3" in message(check.gradients, Tripled.apply, double,
+                                                 inputs=[torch.ones(3)], name="mine")
+    assert Tripled.n_backward == 1
+
+
 def test_answers_take_the_place_of_a_reference(capsys):
     check.answers(double, [(1, 2), ((3,), 6)])
     assert capsys.readouterr().out == "✓ double is right for 2 inputs\n"
