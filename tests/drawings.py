@@ -126,3 +126,19 @@ def noted(monkeypatch):
 
     monkeypatch.setattr(flow.Drawing, "figure", note)
     return made
+
+
+def links(drawing):
+    """(from, to) for each arrow with a head, in order: the names of the nodes that it joins.
+
+    An end that touches no node is None.
+    """
+    return [tuple(_touched(drawing, point) for point in (arrow.points[0], arrow.points[-1]))
+            for arrow in drawing.arrows if arrow.has_head]
+
+
+def _touched(drawing, point):
+    near = [node.name for node in drawing.nodes
+            for left, top, right, bottom in [_box(node, _SLACK)]
+            if left <= point[0] <= right and top <= point[1] <= bottom]
+    return near[0] if near else None

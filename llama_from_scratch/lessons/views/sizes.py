@@ -250,9 +250,9 @@ def kv_cache_frame(
     unit, scale = ("B", "kB", "MB", "GB", "TB")[power], 1000.0**power
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), width_ratios=(1.4, 1))
     tokens = [0, context]
-    for heads, colour, line, note in ((config.n_heads, "0.6", ":", " (none shared)"),
-                                      (n_kv_heads, BLUE, "-", "")):
-        left.plot(tokens, [cache(heads, t) / scale for t in tokens], color=colour, linestyle=line,
+    for heads, color, line, note in ((config.n_heads, "0.6", ":", " (none shared)"),
+                                     (n_kv_heads, BLUE, "-", "")):
+        left.plot(tokens, [cache(heads, t) / scale for t in tokens], color=color, linestyle=line,
                   label=f"G = {heads}{note}")
     left.axhline(weights / scale, color=ORANGE, linestyle="--", label="weights")
     left.set(xlabel="context (tokens)", ylabel=f"memory ({unit})", xlim=(0, context),

@@ -1,4 +1,4 @@
-"""Pictures of matrices: what is written in the cells, and in which colour."""
+"""Pictures of matrices: what is written in the cells, and in which color."""
 
 import math
 
@@ -25,7 +25,7 @@ def test_grids_draws_one_matrix_per_title_in_order():
 
 
 @pytest.mark.parametrize("is_signed", [False, True])
-def test_a_masked_score_is_hatched_and_does_not_spoil_the_colour_scale(is_signed):
+def test_a_masked_score_is_hatched_and_does_not_spoil_the_color_scale(is_signed):
     scores = torch.tensor([[1.0, -math.inf], [2.0, 3.0]])
     figure = figures.grids({"masked": scores}, x="", y="", labels=".0f", signed=is_signed)
     (image,) = figure.axes[0].images

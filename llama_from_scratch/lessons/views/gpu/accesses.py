@@ -115,7 +115,7 @@ def banks_frame(
         state[word] = 2 if per_bank[word % N_BANKS] > 1 else 1
     state = state.reshape(last_row, N_BANKS)
     ax.imshow(state, cmap=ListedColormap([UNTOUCHED, BLUE, RED]), vmin=0, vmax=2, aspect="auto")
-    separate(ax, last_row, N_BANKS, colour="white")
+    separate(ax, last_row, N_BANKS, color="white")
     for word, lanes in words.items():
         ax.text(word % N_BANKS, word // N_BANKS,
                 str(lanes[0]) if len(lanes) == 1 else "all" if len(lanes) == WARP else "*",

@@ -11,7 +11,7 @@ from llama_from_scratch.lessons import gpu
 
 @pytest.mark.parametrize(("stride", "offset", "n_sectors"),
                          [(1, 0, 4), (1, 3, 5), (2, 0, 8), (3, 0, 12), (32, 0, 32)])
-def test_sectors_are_coloured_whole_and_lanes_written_where_they_ask(
+def test_sectors_are_colored_whole_and_lanes_written_where_they_ask(
     program, stride, offset, n_sectors
 ):
     figure = gpu.sectors_frame(copied(program, stride, offset), "y[threadIdx.x] =", "x")
