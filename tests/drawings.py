@@ -8,12 +8,14 @@ from matplotlib.colors import to_rgb
 from llama_from_scratch.lessons.figures import flow, look
 
 _SLACK = 0.02
+_APART = 0.15
 
 
 def faults(figure, drawing):
     """Everything that is wrong with a drawing; empty if nothing is."""
     return [*overlaps(drawing), *texts_outside(figure, drawing), *crossings(drawing),
-            *covered_words(figure, drawing), *bad_grounds(figure)]
+            *covered_words(figure, drawing), *crowded_labels(figure, drawing),
+            *bad_grounds(figure)]
 
 
 def overlaps(drawing):
@@ -73,6 +75,18 @@ def covered_words(figure, drawing):
             found += [(words, f"the frame {name}")] if _runs_through(edge, box) else []
     found += [(a[0], b[0]) for a, b in itertools.combinations(boxes, 2) if _meet(a[1], b[1])]
     return found
+
+
+def crowded_labels(figure, drawing):
+    """Returns pairs of arrow labels in one line that are too close to tell whose they are."""
+    renderer, ax = figure.canvas.get_renderer(), figure.axes[0]
+    labels = {arrow.label for arrow in drawing.arrows if arrow.label}
+    boxes = [(text.get_text(), ax.transData.inverted().transform(
+        text.get_window_extent(renderer).get_points())) for text in ax.texts
+        if text.get_text() in labels and text.get_color() == "0.25"]
+    return [(a, b) for (a, one), (b, two) in itertools.permutations(boxes, 2)
+            if abs(one[:, 1].mean() - two[:, 1].mean()) < _SLACK
+            and 0 <= two[0, 0] - one[1, 0] < _APART]
 
 
 def bad_grounds(figure):

@@ -28,7 +28,7 @@ def plot_losses(runs: Mapping[str, History], *, title: str = "Loss while trainin
                     color=ORANGE if colour == BLUE else colour,
                     markeredgecolor="black", label=f"{name}, unseen stories")
     ax.set(xlabel="tokens read", ylabel="loss (nats per token)", title=title)
-    ax.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1000:,.0f}k")
+    ax.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1000:,.0f}k" if tokens else "0")
     ax.legend()
     return fig
 
