@@ -2,10 +2,10 @@
 
 import itertools
 
-import matplotlib.pyplot as plt
 from matplotlib.colors import to_rgb
+from pictures import styled
 
-from llama_from_scratch.lessons.figures import flow, look
+from llama_from_scratch.lessons.figures import flow
 
 _SLACK = 0.02
 _APART = 0.15
@@ -129,9 +129,7 @@ def _runs_through(points, box):
 
 def noted(monkeypatch):
     """A list that receives each drawing and its figure as they are made."""
-    for key, value in dict(plt.rcParams).items():  # restored after the test
-        monkeypatch.setitem(plt.rcParams, key, value)
-    look.style()
+    styled(monkeypatch)
     made, figure = [], flow.Drawing.figure
 
     def note(self, see):

@@ -2,13 +2,23 @@
 
 import itertools
 
+import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.collections import PathCollection
+
+from llama_from_scratch.lessons.figures import look
 
 PAGE_PX = 708
 """How much space a picture has in a window of 900 pixels; a wider picture is made smaller."""
 MIN_PX = 9
 _SLACK_PX = 1.5
+
+
+def styled(monkeypatch):
+    """Sets the course's style of pictures until the end of the test."""
+    for key, value in dict(plt.rcParams).items():
+        monkeypatch.setitem(plt.rcParams, key, value)
+    look.style()
 
 
 def faults(figure):
@@ -102,9 +112,7 @@ def _meet(a, b):
 
 def _texts(figure):
     """All words that are drawn."""
-    found = list(figure.texts) + [t for each in (figure._suptitle, figure._supxlabel,
-                                                 figure._supylabel)
-                                  if (t := each) is not None and t not in figure.texts]
+    found = list(figure.texts)
     for ax in figure.axes:
         if ax.name == "3d":
             continue

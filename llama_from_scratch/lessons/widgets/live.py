@@ -46,7 +46,7 @@ class LivePlot(ipywidgets.VBox):
             return
         left_s = (now - self._began_s) / len(self._steps) * (self._n_steps - step.step - 1)
         self.bar.value = step.step + 1
-        self.words.value = (f"{step.step + 1} of {self._n_steps}   loss {step.loss:.3f}   "
+        self.words.value = (f"{step.step + 1} of {self._n_steps}, loss {step.loss:.3f}, "
                             f"{duration(left_s)} left")
         so_far = History(steps=tuple(self._steps), is_complete=is_last)
         self.picture.value = png(plot_losses({"this run": so_far}))

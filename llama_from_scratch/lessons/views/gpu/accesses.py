@@ -136,6 +136,7 @@ def banks_frame(
         return f"word {word}, bank {word % N_BANKS}: {who}"
 
     ax.format_coord = tell
-    fig.set_label(f"One warp access to {array}: {len(words)} words in {(per_bank > 0).sum()} "
-                  f"banks. The busiest bank serves {most} of them, one in each pass.")
+    fig.set_label(f"One warp access to {array}: {len(words)} words in "
+                  f"{amount((per_bank > 0).sum(), 'bank')}. The busiest bank serves {most} of "
+                  "them, one in each pass.")
     return fig
