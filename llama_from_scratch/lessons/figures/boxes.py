@@ -121,7 +121,7 @@ def letters(piece: bytes) -> str:
     Spaces are written as dots, and bytes that cannot be drawn as hexadecimal.
     """
     try:
-        text = piece.decode().replace(" ", "·").replace("\n", "⏎").replace("\t", "→")
+        text = piece.decode().replace(" ", "·").replace("\n", "↵").replace("\t", "→")
     except UnicodeDecodeError:
         return piece.hex(" ").upper()
     is_drawable = text.isprintable() and (piece.isascii() or _has_glyphs(text))

@@ -28,9 +28,14 @@ def plot_losses(runs: Mapping[str, History], *, title: str = "Loss while trainin
                     color=ORANGE if color == BLUE else color,
                     markeredgecolor="black", label=f"{name}, unseen stories")
     ax.set(xlabel="tokens read", ylabel="loss (nats per token)", title=title)
-    ax.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1000:,.0f}k")
+    ax.xaxis.set_major_formatter(thousands)
     ax.legend()
     return fig
+
+
+def thousands(tokens: float | int, _: int | None) -> str:
+    """Returns how a number of tokens is written at an axis; the place of its tick is not used."""
+    return f"{tokens / 1000:,.0f}k" if tokens else "0"
 
 
 def running_mean(values: Sequence[float], *, decay: float = 0.9) -> list[float]:

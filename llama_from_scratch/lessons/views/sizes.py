@@ -131,7 +131,7 @@ def areas_frame(parts: Parts, *, title: str, unit: str = "") -> Figure:
     ax.set(title=title, xlim=(0, width), ylim=(height, 0))
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.set_xlabel(f"too small for a label: {', '.join(hidden)}" if hidden else "", loc="left",
+    ax.set_xlabel(f"in the small areas: {', '.join(hidden)}" if hidden else "", loc="left",
                   fontsize=11)
     ax.spines[:].set_visible(False)
     handles = [plt.Rectangle((0, 0), 1, 1, color=_TINT[place]) for place in groups]

@@ -26,7 +26,7 @@ def dark(figure):
 
 def test_tokens_have_a_box_for_every_piece_and_every_id_in_order():
     boxes = figures.token_boxes([b" the", b"\n", b"x"], ids=[262, 10, 120])
-    assert [(box.label, box.number) for box in boxes] == [("·the", "262"), ("⏎", "10"),
+    assert [(box.label, box.number) for box in boxes] == [("·the", "262"), ("↵", "10"),
                                                           ("x", "120")]
     assert [box.left for box in boxes] == sorted(box.left for box in boxes)
 

@@ -17,6 +17,11 @@ def test_grid_writes_every_value_into_its_cell_row_by_row():
     assert cells(fig) == [["1.0", "2.5", "-3.0", "0.0"]]
 
 
+def test_grid_names_what_its_colors_mean():
+    fig = figures.grid(torch.tensor([[0.0, 1.0]]), title="", x="thread", y="", colors="warp")
+    assert fig.axes[1].get_ylabel() == "warp"
+
+
 def test_grids_draws_one_matrix_per_title_in_order():
     fig = figures.grids({"before": torch.zeros(2, 3), "after": torch.ones(2, 3)}, x="s", y="t",
                         labels=".0f")
