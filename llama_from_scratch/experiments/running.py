@@ -189,7 +189,7 @@ def _trained(
     is_resumed = folder is not None and folders.find(folder) is not None
     steps = list(resume.read(folder).steps) if is_resumed else []
     progress = Progress(n_steps=config.n_steps, what=f"{label(planned)}, seed {experiment.seed}",
-                        sample=_sampler(experiment, prepared), show=show)
+                        sample=sampler(experiment, prepared), show=show)
 
     def on_step(step: Step) -> None:
         steps.append(step)
@@ -338,7 +338,8 @@ def _identity(experiment: Experiment) -> str:
     return total.hexdigest()[:16]
 
 
-def _sampler(experiment: Experiment, prepared: Prepared) -> Callable[[], str] | None:
+def sampler(experiment: Experiment, prepared: Prepared) -> Callable[[], str] | None:
+    """Returns a function that writes the experiment's sample, or None if it has no sample."""
     asked = experiment.sample
     if asked.n_tokens == 0:
         return None
