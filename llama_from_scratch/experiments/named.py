@@ -17,7 +17,7 @@ SMALL = Experiment(
         dim=64, n_heads=4, n_kv_heads=2, ffn_dim=176, vocab_size=512, max_seq_len=256,
         norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 2, is_tied=True),
     train=TrainConfig(n_steps=300, batch_size=8, seq_len=64, peak_lr=1e-2, n_warmup=30,
-                      validate_every=100, checkpoint_every=300),
+                      validate_every=50, checkpoint_every=300),
     data=Text(max_documents=1000, max_validation=40))
 
 STORIES = Experiment(
