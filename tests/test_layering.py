@@ -52,6 +52,8 @@ CORE_MAY_IMPORT = {"torch", "numpy", "regex", "safetensors", "jaxtyping"}
 # only for the chat templates in files.
 MODULES_MAY_IMPORT = {f"{PACKAGE}.kernels.emulator.debug_info": {"elftools"},
                       f"{PACKAGE}.checkpoint.hub": {"huggingface_hub"},
+                      f"{PACKAGE}.experiments.verdict": {"scipy"},
+                      f"{PACKAGE}.experiments.picture": {"matplotlib"},
                       f"{PACKAGE}.lessons.authoring.lab": {"playwright"},
                       f"{PACKAGE}.experiments.sweep": {"cloudpickle"},
                       f"{PACKAGE}.train.page": {"ipywidgets", "IPython"},

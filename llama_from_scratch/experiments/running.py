@@ -44,12 +44,10 @@ from llama_from_scratch.train import (
     split_validation,
     train,
 )
-from llama_from_scratch.train.progress import Moment, Progress
+from llama_from_scratch.train.progress import Moment, Progress, here
 
 ENDED = ("complete", "diverged")
 """The states of a run that need not run again: the same settings give the same result."""
-_CHECKPOINT = "checkpoint"
-"""The folder of a run whose model its config describes, as `train` writes it."""
 _WEIGHTS = "weights.safetensors"
 """The file of a run with exchanged parts: only weights, because no format describes the model."""
 
@@ -115,6 +113,7 @@ def execute(
         if found is None or is_again:
             remove(place)
         elif found.state in ENDED:
+            _show_again(found, n_steps=experiment.train.n_steps, show=show)
             return found
         return _trained(experiment, planned, show=show)
 
@@ -137,13 +136,32 @@ def remembered(
 
 
 def _usable(kept_in: Store, place: Path) -> Run | None:
-    """Returns what the store has of this run; None for nothing, or for a damaged record."""
+    """Returns what the store has of this run; None for nothing, or if a part of it is damaged."""
     try:
-        return kept_in.find(place)
+        found = kept_in.find(place)
+        if found is not None and found.state in ENDED:
+            Curves.read(found.folder / "curves.npz")
+        return found
     except store.Newer:
         raise
     except ValueError:
         return None
+
+
+def _show_again(run: Run, *, n_steps: int, show: Callable[[Moment], Any] | None) -> None:
+    """Shows the end of a remembered run where its training would have been shown."""
+    curves = run.curves
+    if not len(curves.steps):
+        return
+    before = curves.tokens[-2] if len(curves.steps) > 1 else 0
+    began_s = curves.seconds[-2] if len(curves.steps) > 1 else 0.0
+    step = Step(step=int(curves.steps[-1]) - 1, loss=float(curves.loss[-1]),
+                lr=float(curves.lr[-1]), grad_norm=float(curves.grad_norm[-1]),
+                n_tokens=int(curves.tokens[-1] - before),
+                time_s=float(curves.seconds[-1] - began_s))
+    moment = Moment(what=f"{label(run)}, seed {run.seed}, remembered", n_steps=n_steps, step=step,
+                    left_s=0.0, sample=run.samples[-1][1] if run.samples else "")
+    (here() if show is None else show)(moment)
 
 
 def _is_same(found: Run, planned: Run, fingerprint: Mapping[str, str]) -> bool:
@@ -160,7 +178,7 @@ def _trained(
     prepared = prepare(experiment)
     model, data, config = prepared.model, prepared.data, experiment.train
     config = dataclasses.replace(config, seed=experiment.seed)
-    folder = None if prepared.is_exchanged else planned.folder / _CHECKPOINT
+    folder = None if prepared.is_exchanged else planned.folder / store.CHECKPOINT
     current = dataclasses.replace(
         planned, state="running", code=provenance.code(), versions=provenance.versions(),
         machine=provenance.machine(model.device),
@@ -171,7 +189,7 @@ def _trained(
     is_resumed = folder is not None and folders.find(folder) is not None
     steps = list(resume.read(folder).steps) if is_resumed else []
     progress = Progress(n_steps=config.n_steps, what=f"{label(planned)}, seed {experiment.seed}",
-                        sample=_sampler(experiment, prepared), show=show)
+                        sample=sampler(experiment, prepared), show=show)
 
     def on_step(step: Step) -> None:
         steps.append(step)
@@ -229,7 +247,7 @@ def load(
     if prepared.is_exchanged:
         load_model(prepared.model, str(run.folder / _WEIGHTS))
     else:
-        native.load_weights(run.folder / _CHECKPOINT, prepared.model)
+        native.load_weights(run.folder / store.CHECKPOINT, prepared.model)
     return prepared.model, prepared.tokenizer
 
 
@@ -320,7 +338,8 @@ def _identity(experiment: Experiment) -> str:
     return total.hexdigest()[:16]
 
 
-def _sampler(experiment: Experiment, prepared: Prepared) -> Callable[[], str] | None:
+def sampler(experiment: Experiment, prepared: Prepared) -> Callable[[], str] | None:
+    """Returns a function that writes the experiment's sample, or None if it has no sample."""
     asked = experiment.sample
     if asked.n_tokens == 0:
         return None

@@ -25,11 +25,14 @@ from llama_from_scratch.experiments.curves import Curves
 from llama_from_scratch.experiments.experiment import Experiment, described
 from llama_from_scratch.experiments.settings import difference, settings
 from llama_from_scratch.files import digest, locked, remove, replacing_file
+from llama_from_scratch.train import History, resume
 
 FORMAT = 1
 """The version of run.json. It grows when an older library can no longer read a run."""
 UNCHANGED = "baseline"
 """The variant of an experiment in which nothing is changed."""
+CHECKPOINT = "checkpoint"
+"""The folder of a run whose model its config describes, as `train` writes it."""
 STATES = ("planned", "running", "complete", "stopped", "diverged", "failed")
 _NEED = "a run is described by a JSON file"
 _LONGEST = 60
@@ -72,6 +75,15 @@ class Run:
     def curves(self) -> Curves:
         """The measurements of each step. Raises ValueError if their file is missing or damaged."""
         return Curves.read(self.folder / "curves.npz")
+
+    @property
+    def history(self) -> History:
+        """All steps of the run, from its checkpoint.
+
+        Raises ValueError for a run without one, such as a run with exchanged parts.
+        """
+        steps = resume.read(self.folder / CHECKPOINT).steps
+        return History(steps=steps, is_complete=self.is_complete)
 
     def to_json(self) -> dict[str, Any]:
         plain = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)

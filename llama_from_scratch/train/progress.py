@@ -76,10 +76,10 @@ class Moment:
     def words(self) -> str:
         """The line without its bar: steps, loss, speed and time left, or the validation."""
         step = self.step
-        text = (f"{self.n_done}/{self.n_steps}  loss {step.loss:.3f}  "
-                f"{step.tokens_per_s:,.0f} tokens/s  {duration(self.left_s)} left")
+        text = (f"{self.n_done}/{self.n_steps}, loss {step.loss:.3f}, "
+                f"{step.tokens_per_s:,.0f} tokens/s, {duration(self.left_s)} left")
         if step.validation is not None:
-            text += (f"  validation {step.validation.loss:.3f} = "
+            text += (f", validation {step.validation.loss:.3f} = "
                      f"{step.validation.bits_per_byte:.3f} bits per byte")
         return text
 

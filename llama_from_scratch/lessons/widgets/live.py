@@ -24,14 +24,15 @@ _REDRAW_S = 0.7
 class LivePlot(ipywidgets.VBox):
     """Draws the losses of a run while it trains.
 
-    Display it before the run, and pass it to `train` as `on_step`. `picture.value` is the PNG.
+    Display it before the run, and pass it to `train` as `on_step`, or its `show` to
+    `experiments.run`. `picture.value` is the PNG.
     `sample()` returns what the model writes now; it is called and shown at each validation.
     """
 
     def __init__(self, *, n_steps: int, sample: Callable[[], str] | None = None) -> None:
         self._steps: list[Step] = []
         self._drawn_s = 0.0
-        self._progress = Progress(n_steps=n_steps, sample=sample, show=self._show)
+        self._progress = Progress(n_steps=n_steps, sample=sample, show=self.show)
         self.bar = ipywidgets.IntProgress(max=n_steps, description="steps",
                                           layout={"width": "32em", "max_width": "100%"})
         self.words = ipywidgets.Label("waiting for the first step")
@@ -42,10 +43,11 @@ class LivePlot(ipywidgets.VBox):
         self.add_class(parts.WIDGET_CLASS)
 
     def __call__(self, step: Step) -> None:
-        self._steps.append(step)
         self._progress(step)
 
-    def _show(self, moment: Moment) -> None:
+    def show(self, moment: Moment) -> None:
+        """Draws the run up to this moment."""
+        self._steps.append(moment.step)
         if time.monotonic() - self._drawn_s < _REDRAW_S and not moment.is_last:
             return
         self.bar.value, self.words.value = moment.n_done, moment.words
