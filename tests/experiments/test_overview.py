@@ -16,13 +16,13 @@ def test_runs_in_progress_are_shown_with_their_losses_and_the_time_that_all_will
     now = [100.0]
     monkeypatch.setattr(CLOCK, lambda: now[0])
     tracker = Tracker(what="small", n_steps=[10, 10, 10], n_ended=1)
-    assert line(tracker.now()).endswith("] 1/4 runs  starting")
+    assert line(tracker.now()).endswith("] 1/4 runs, starting")
     tracker.moved(0, moment(1))  # began a second ago
     now[0] = 103.0
     overview = tracker.moved(2, moment(4, what="b, seed 0", sample="Tim ran."))
     # Two steps in four seconds: of the third run only the last of four was seen.
-    assert overview.words == ("1/4 runs  50 s left  a, seed 0 1/10 loss 2.500 | "
-                              "b, seed 0 4/10 loss 2.500")
+    assert overview.words == ("1/4 runs, 50 s left: a, seed 0, 1/10, loss 2.500 | "
+                              "b, seed 0, 4/10, loss 2.500")
     assert (overview.n_done, overview.n_steps, overview.is_kept) == (5, 30, False)
     assert overview.sample == "Tim ran."
     assert isinstance(overview, Shown) and isinstance(moment(1), Shown)
