@@ -1,6 +1,7 @@
 """`llama experiment`: trains experiments with other settings and parts, remembers and compares."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from llama_from_scratch.commands.numbers import whole
 from llama_from_scratch.commands.terminal import shown_line
 
 _WHICH = ("NAME, NAME/VARIANT or NAME/VARIANT/seed-K; a variant is named by its folder, by what "
-          "differs (peak_lr=0.003), or by the beginning of one of them")
+          "differs (peak_lr=0.003), or by a part of that")
 _EXAMPLES = """examples:
   llama experiment list
   llama experiment show small
@@ -145,7 +146,11 @@ def run(args: argparse.Namespace) -> int:
                      n_workers=args.workers, is_again=args.again)
     for variant in variants:
         print(shown_block(repr(variant)))
-    return _ended([one for variant in variants for one in variant.runs], args)
+    status = _ended([one for variant in variants for one in variant.runs], args)
+    if status == 0 and (changed := [one.label for one in variants if one.difference or one.parts]):
+        print(f"to compare: llama experiment compare {base.name} {shlex.join(changed)}"
+              f"{_options(args)}")
+    return status
 
 
 def resume(args: argparse.Namespace) -> int:
@@ -177,19 +182,24 @@ def resume(args: argparse.Namespace) -> int:
 
 def _ended(runs: Sequence[Any], args: argparse.Namespace) -> int:
     """Returns the status of a command that trained these runs, and prints how to go on."""
-    where = "" if args.store is None else f" --store {args.store}"
-    origin = "" if args.origin is None else f" --from {args.origin}"
     n_open = sum(one.state in ("planned", "running", "stopped") for one in runs)
     n_failed = sum(one.state == "failed" for one in runs)
     if n_open:
         print(f"{n_open} of {len(runs)} runs are not finished; to continue: llama experiment "
-              f"resume {runs[0].experiment}{origin}{where}")
+              f"resume {runs[0].experiment}{_options(args)}")
         return 130
     if n_failed:
         print(f"llama: {n_failed} of {len(runs)} runs failed; `llama experiment show` names the "
               "reasons", file=sys.stderr)
         return 2
     return 0
+
+
+def _options(args: argparse.Namespace) -> str:
+    """Returns the options that a next command needs to find the same runs."""
+    given = {"--from": args.origin, "--store": args.store}
+    return "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items()
+                   if value is not None)
 
 
 # --- looking --------------------------------------------------------------------------------------

@@ -29,8 +29,9 @@ def names(runs):
     ("tiny/base/", ["baseline"], 2),
     ("tiny/peak_lr=0.5", ["peak_lr=0.5"], 2),
     ("tiny/rope_theta=500000", ["rope_theta=500000.0"], 2),
+    ("tiny/theta=500000", ["rope_theta=500000.0"], 2),
     ("tiny/rope/seed-1", ["rope_theta=500000.0"], 1)])
-def test_runs_are_named_by_folder_label_or_a_beginning(store, word, found, n_runs):
+def test_runs_are_named_by_folder_label_beginning_or_piece(store, word, found, n_runs):
     runs = chosen(word, kept_in=store)
     assert names(runs) == found and len(runs) == n_runs
     assert folders(word, kept_in=store) == sorted(run.folder for run in runs)
