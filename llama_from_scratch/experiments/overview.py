@@ -39,7 +39,7 @@ class Overview:
     def words(self) -> str:
         """Runs that have ended, time left, and the news or the runs in progress."""
         left = "starting" if self.left_s is None else f"{duration(self.left_s)} left"
-        if self.n_done == self.n_steps:
+        if self.n_ended == self.n_runs:
             left = "all ended"
         rest = self.news or " | ".join(
             f"{run.what}, {run.n_done}/{run.n_steps}, loss {run.step.loss:.3f}"

@@ -98,18 +98,17 @@ def train_all(
                          f"{next(p for p in places if places.count(p) > 1)}. Remove a value that "
                          "is the experiment's own, or a seed")
     packed = [_packed(task, kept_in) for task in tasks]
-    with locked(kept_in.folder, waits=False):
-        plans = []
-        try:
+    try:
+        with locked(kept_in.folder, waits=False):
             plans = [_planned(task, kept_in, is_again=is_again) for task in tasks]
             left = [i for i, plan in enumerate(plans) if plan.state not in ENDED]
             _train(tasks, left, packed, plans, n_workers=min(n_workers, len(left)),
                    show=here() if show is None else show)
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            raise _full(kept_in, plans, n_runs=len(tasks)) from error
-        return [kept_in.find(plan.folder) or plan for plan in plans]
+            return [kept_in.find(plan.folder) or plan for plan in plans]
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise _full(kept_in, places) from error
 
 
 def _planned(task: Task, kept_in: Store, *, is_again: bool) -> Run:
@@ -165,12 +164,15 @@ def _ended(place: Path, message: Mapping[str, Any], *, is_stopping: bool) -> Run
     return run
 
 
-def _full(kept_in: Store, plans: Sequence[Run], *, n_runs: int) -> OSError:
-    n_complete = sum(1 for plan in plans
-                     if (run := kept_in.find(plan.folder)) is not None and run.is_complete)
-    return OSError(errno.ENOSPC, f"a sweep needs room on the disk, and the disk of "
-                   f"{kept_in.folder} is full; {n_complete} of {n_runs} runs are complete and stay "
-                   "so. Free some space, and start the same sweep again, which does the rest")
+def _full(kept_in: Store, places: Sequence[Path]) -> OSError:
+    n_complete = 0
+    for place in places:
+        with contextlib.suppress(ValueError):  # a damaged record, which the next call replaces
+            run = kept_in.find(place)
+            n_complete += run is not None and run.is_complete
+    return OSError(errno.ENOSPC, "a sweep needs room on the disk, and the disk of "
+                   f"{kept_in.folder} is full; {n_complete} of {len(places)} runs are complete and "
+                   "stay so. Free some space, and start the same sweep again, which does the rest")
 
 
 # --- what a worker gets ---------------------------------------------------------------------------
