@@ -38,6 +38,11 @@ def test_a_run_that_ends_early_does_not_make_the_others_look_faster(monkeypatch)
     assert overview.is_kept and overview.n_ended == 1 and overview.running == ()
 
 
+def test_a_sweep_without_anything_to_do_has_ended():
+    overview = Tracker(what="small", n_steps=[], n_ended=3).now("remembered")
+    assert line(overview) == f"small [{'#' * 24}] 3/3 runs, all ended: remembered"
+
+
 def test_a_log_gets_a_line_for_each_run_that_ends_with_its_sample():
     stream, tracker = io.StringIO(), Tracker(what="small", n_steps=[10, 10], n_ended=0)
     show = Terminal(stream)

@@ -45,6 +45,17 @@ def test_a_terminal_gets_one_line_that_is_overwritten_and_keeps_validations():
     assert "validation 2.000 = 1.250 bits per byte" in drawn[1]
 
 
+def test_a_line_that_will_be_overwritten_is_no_wider_than_the_terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    stream = Tty()
+    show = Progress(n_steps=3, show=Terminal(stream))
+    show(step(0))
+    show(step(1, EVALUATION))
+    cut, kept, _ = stream.getvalue().replace("\n", "\r\x1b[K").split("\r\x1b[K")[1:]
+    assert len(cut) == 29 and cut.endswith("...") and cut.startswith("[########")
+    assert kept.endswith("bits per byte"), "a line that stays may wrap"
+
+
 def test_a_file_gets_only_validations_and_the_end():
     stream = io.StringIO()
     show = Progress(n_steps=5, show=Terminal(stream))
