@@ -3,8 +3,11 @@
 experiment  settings  parts  torch_optimizer   what is run: the record, its dotted names, its parts
 running  store  curves  provenance  variant    how it is run and remembered
 named                                          the experiments of the course
+verdict  compare  picture                      whether variants differ, in words, tables and curves
 """
 
+from llama_from_scratch.experiments.compare import baseline as baseline
+from llama_from_scratch.experiments.compare import compare as compare
 from llama_from_scratch.experiments.experiment import Experiment as Experiment
 from llama_from_scratch.experiments.experiment import Sample as Sample
 from llama_from_scratch.experiments.experiment import Text as Text

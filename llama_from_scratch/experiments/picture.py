@@ -1,7 +1,7 @@
 """Draws the curves of variants: a mean over the seeds, and a band from the lowest to the highest.
 
-Colors and letters are those of every picture of the course, so that they stay legible at a width of
-900 pixels. The baseline, which comes first, is gray.
+Colors and letters are the same as in every picture of the course, and legible at a width of 900
+pixels. The baseline, which comes first, is gray.
 
 Notebook 09.
 """
@@ -115,6 +115,8 @@ def draw(
 
     `smoothing`: the decay of a running mean over steps, from 0 to below 1; None is 0.9 for the
     metrics in `SMOOTHED`, the only ones that are smoothed.
+    pyplot does not keep the figure: `figure.savefig("runs.png")` saves it, and a notebook shows it
+    as the last value of a cell.
     Raises ValueError for unknown names, for smoothing of another metric, and if no run has curves.
     """
     import matplotlib.pyplot as plt
@@ -139,9 +141,11 @@ def draw(
         words = f", running mean (decay {smoothing:g})" if smoothing else ""
         ax.set(xlabel=AXES[axis], ylabel=textwrap.fill(METRICS[metric] + words, 34), title=title)
         _format(ax, axis)
-        below = [*_warnings(variants.values(), axis), *(_crop(ax, drawn) if metric == "loss" else [])]
+        below = _warnings(variants.values(), axis)
+        below += _crop(ax, drawn) if metric == "loss" else []
         below += [f"not drawn: {line}" for line in left_out]
         _finish(figure, ax, below, drawn, metric)
+    plt.close(figure)  # a notebook would show an open figure twice: also as the value of its cell
     figure.set_label(_described(drawn, metric, axis, below))
     return figure
 
@@ -191,7 +195,7 @@ def _warnings(variants: Iterable[Variant], axis: str) -> list[str]:
     if axis == "seconds":
         return ["seconds also depend on what else the machine did during a run"]
     if axis == "flops" and any(variant.parts for variant in variants):
-        return ["FLOPs are those of the settings; exchanged parts may need more or fewer"]
+        return ["FLOPs are counted from the settings; exchanged parts may need more or fewer"]
     return []
 
 

@@ -9,7 +9,6 @@ import matplotlib
 import pytest
 from made_runs import MACHINE, TINY, made
 
-from llama_from_scratch.experiments import compare as module
 from llama_from_scratch.experiments.compare import baseline, compare
 from llama_from_scratch.experiments.verdict import judge
 
@@ -213,7 +212,7 @@ def test_the_saved_baseline_is_found(plain, tmp_path):
 
 
 def test_by_default_it_is_in_the_data_of_the_course(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.bundled, "DATA", tmp_path)
+    monkeypatch.setattr("llama_from_scratch.bundled.DATA", tmp_path)
     with pytest.raises(ValueError, match=r"run\(EXPERIMENT, seeds=3\) of the experiment 'tiny'"):
         baseline(TINY)
     saved = made(tmp_path / "experiments", [3.0, 3.1])

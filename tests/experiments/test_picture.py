@@ -13,14 +13,6 @@ from llama_from_scratch.experiments.picture import band, draw, running_mean
 matplotlib.use("Agg")
 
 
-@pytest.fixture(autouse=True)
-def no_figure_left():
-    yield
-    import matplotlib.pyplot as plt
-
-    plt.close("all")
-
-
 @pytest.fixture
 def variants(tmp_path):
     return {"baseline": made(tmp_path, [3.0, 3.2, 3.4]),
@@ -143,6 +135,15 @@ def test_a_picture_of_nothing_is_refused(variants):
 def test_what_cannot_be_drawn_is_refused(variants, asked, words):
     with pytest.raises(ValueError, match=words):
         draw(variants, **asked)
+
+
+def test_the_figure_is_not_shown_a_second_time_and_can_be_saved(variants, tmp_path):
+    import matplotlib.pyplot as plt
+
+    figure = draw(variants)
+    assert figure.number not in plt.get_fignums()
+    figure.savefig(tmp_path / "runs.png")
+    assert plt.imread(tmp_path / "runs.png").shape[:2] == (420, 900)
 
 
 def test_the_style_of_other_pictures_stays(variants):
