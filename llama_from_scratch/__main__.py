@@ -11,6 +11,7 @@ from llama_from_scratch.commands import (
     chat,
     convert,
     doctor,
+    experiment,
     generate,
     inspect,
     mini,
@@ -21,7 +22,7 @@ from llama_from_scratch.commands import (
 )
 
 # In the order of `llama --help`.
-COMMANDS = (train, generate, chat, tokenize, mini, convert, inspect, progress, doctor)
+COMMANDS = (train, experiment, generate, chat, tokenize, mini, convert, inspect, progress, doctor)
 
 
 CLOSED = 141

@@ -2,6 +2,8 @@
 
 experiment  settings  parts  torch_optimizer   what is run: the record, its dotted names, its parts
 running  store  curves  provenance  variant    how it is run and remembered
+compare  verdict  picture                      what differs, and whether the seeds explain it
+sweep  pool  worker  overview                  how many are run at once
 named                                          the experiments of the course
 verdict  compare  picture                      whether variants differ, in words, tables and curves
 """
@@ -16,4 +18,5 @@ from llama_from_scratch.experiments.named import named as named
 from llama_from_scratch.experiments.running import load as load
 from llama_from_scratch.experiments.running import run as run
 from llama_from_scratch.experiments.store import Store as Store
+from llama_from_scratch.experiments.sweep import sweep as sweep
 from llama_from_scratch.experiments.variant import Variant as Variant

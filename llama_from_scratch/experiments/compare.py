@@ -98,6 +98,11 @@ class ComparedVariants:
     rows: tuple[VariantRow, ...]
     notes: tuple[str, ...]
 
+    @property
+    def differences(self) -> list[float]:
+        """Mean minus the baseline's mean, of each other variant; NaN for one without values."""
+        return [row.mean - self.rows[0].mean for row in self.rows[1:]]
+
     def picture(
         self, *, axis: str = "steps", metric: str | None = None, smoothing: float | None = None
     ) -> "Figure":

@@ -49,23 +49,17 @@ class Part:
     """Something that replaces a part. `use`: the class or function. `origin`: where it came from.
 
     `origin` is "module:name", "file.py:name", or "" for what was written in a notebook or a script.
+    `source`: the text of its definition, or where it is imported from if Python has no text of it.
+    A process that receives the part from another one cannot find that text.
     """
 
     use: Any
+    source: str
     origin: str = ""
 
     @property
     def name(self) -> str:
-        return getattr(self.use, "__qualname__", type(self.use).__qualname__)
-
-    @property
-    def source(self) -> str:
-        """The text of its definition, or where it is imported from if Python has no text of it."""
-        try:
-            text = inspect.getsource(self.use)
-        except (TypeError, OSError):
-            return f"{getattr(self.use, '__module__', '?')}.{self.name}"
-        return inspect.cleandoc(text) if text[:1].isspace() else text.rstrip()
+        return _name(self.use)
 
     def described(self) -> dict[str, str]:
         """Returns the part as plain values, ready for JSON."""
@@ -81,11 +75,12 @@ def part(use: Any) -> Part:
     if isinstance(use, Part):
         return use
     if isinstance(use, str):
-        return Part(use=_found(use), origin=use)
+        found = _found(use)
+        return Part(use=found, source=_source(found), origin=use)
     module = getattr(use, "__module__", "__main__")
     name = getattr(use, "__qualname__", "<lambda>")
     is_imported = module != "__main__" and "<" not in name and _is_at(use, module, name)
-    return Part(use=use, origin=f"{module}:{name}" if is_imported else "")
+    return Part(use=use, source=_source(use), origin=f"{module}:{name}" if is_imported else "")
 
 
 def try_out(parts: Mapping[str, Part], config: LlamaConfig) -> None:
@@ -148,6 +143,18 @@ def of_step(parts: Mapping[str, Part]) -> TrainParts:
 
 
 # --- finding a part by name -------------------------------------------------------------------
+
+
+def _name(use: Any) -> str:
+    return getattr(use, "__qualname__", type(use).__qualname__)
+
+
+def _source(use: Any) -> str:
+    try:
+        text = inspect.getsource(use)
+    except (TypeError, OSError):
+        return f"{getattr(use, '__module__', '?')}.{_name(use)}"
+    return inspect.cleandoc(text) if text[:1].isspace() else text.rstrip()
 
 
 def _found(name: str) -> Any:

@@ -46,6 +46,8 @@ from llama_from_scratch.train import (
 )
 from llama_from_scratch.train.progress import Moment, Progress, here
 
+ENDED = ("complete", "diverged")
+"""The states of a run that need not run again: the same settings give the same result."""
 _WEIGHTS = "weights.safetensors"
 """The file of a run with exchanged parts: only weights, because no format describes the model."""
 
@@ -107,23 +109,37 @@ def execute(
     place = kept_in.place(experiment, base=base)
     place.parent.mkdir(parents=True, exist_ok=True)
     with locked(place):
-        found = None if is_again else _usable(kept_in, place)
-        planned = store.planned(experiment, base=base, place=place)
-        fingerprint = {"data": _identity(experiment), "code": provenance.code()["digest"]}
-        if found is not None and _is_same(found, planned, fingerprint):
-            if found.is_complete or found.state == "diverged":
-                _show_again(found, n_steps=experiment.train.n_steps, show=show)
-                return found
-        else:
+        planned, found = remembered(experiment, base=base, kept_in=kept_in)
+        if found is None or is_again:
             remove(place)
+        elif found.state in ENDED:
+            _show_again(found, n_steps=experiment.train.n_steps, show=show)
+            return found
         return _trained(experiment, planned, show=show)
+
+
+def remembered(
+    experiment: Experiment, *, base: Experiment, kept_in: Store
+) -> tuple[Run, Run | None]:
+    """Returns the record of the run before it begins, and what the store has of the same run.
+
+    The second is None if the store has nothing, a damaged record, or a run with other settings,
+    parts, data or code. Raises ValueError for a record of a newer version, and for a text that does
+    not exist.
+    """
+    place = kept_in.place(experiment, base=base)
+    planned = store.planned(experiment, base=base, place=place)
+    fingerprint = {"data": _identity(experiment), "code": provenance.code()["digest"]}
+    found = _usable(kept_in, place)
+    is_same = found is not None and _is_same(found, planned, fingerprint)
+    return planned, found if is_same else None
 
 
 def _usable(kept_in: Store, place: Path) -> Run | None:
     """Returns what the store has of this run; None for nothing, or if a part of it is damaged."""
     try:
         found = kept_in.find(place)
-        if found is not None and found.state in ("complete", "diverged"):
+        if found is not None and found.state in ENDED:
             Curves.read(found.folder / "curves.npz")
         return found
     except store.Newer:
@@ -173,7 +189,7 @@ def _trained(
     is_resumed = folder is not None and folders.find(folder) is not None
     steps = list(resume.read(folder).steps) if is_resumed else []
     progress = Progress(n_steps=config.n_steps, what=f"{label(planned)}, seed {experiment.seed}",
-                        sample=_sampler(experiment, prepared), show=show)
+                        sample=sampler(experiment, prepared), show=show)
 
     def on_step(step: Step) -> None:
         steps.append(step)
@@ -322,7 +338,8 @@ def _identity(experiment: Experiment) -> str:
     return total.hexdigest()[:16]
 
 
-def _sampler(experiment: Experiment, prepared: Prepared) -> Callable[[], str] | None:
+def sampler(experiment: Experiment, prepared: Prepared) -> Callable[[], str] | None:
+    """Returns a function that writes the experiment's sample, or None if it has no sample."""
     asked = experiment.sample
     if asked.n_tokens == 0:
         return None

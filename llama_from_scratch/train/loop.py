@@ -107,7 +107,7 @@ def _train(
 
     if folder is not None and len(steps) < config.n_steps:
         _refuse_what_cannot_be_saved(run, parts, folder, n_taken=len(steps))
-    with _interrupts_noted() as is_interrupted:
+    with interrupts_noted() as is_interrupted:
         while len(steps) < config.n_steps and not is_interrupted():
             steps.append(_step(run, parts, len(steps), told=_last_good(folder, n_saved)))
             if on_step is not None:
@@ -229,7 +229,7 @@ def _last_good(folder: str | Path | None, n_saved: int) -> str:
 
 
 @contextlib.contextmanager
-def _interrupts_noted() -> Iterator[Callable[[], bool]]:
+def interrupts_noted() -> Iterator[Callable[[], bool]]:
     """Only notes the first Ctrl-C, so that it never stops an update halfway.
 
     The second Ctrl-C acts as usual. Yields a function that returns whether there was a first one.

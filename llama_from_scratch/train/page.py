@@ -10,7 +10,7 @@ import html
 import time
 from typing import Any
 
-from llama_from_scratch.train.progress import Moment, words
+from llama_from_scratch.train.progress import Shown
 
 _SHOW_EVERY_S = 0.2
 
@@ -30,19 +30,19 @@ class Page:
         line = ipywidgets.HBox([self.bar, self.words], layout={"flex_flow": "row wrap"})
         self._box = ipywidgets.VBox([line, self.sample])
 
-    def __call__(self, moment: Moment) -> None:
+    def __call__(self, moment: Shown) -> None:
         if not self._is_shown:
             from IPython.display import display
 
             self._is_shown = True
             display(self)
-        now, is_kept = time.monotonic(), moment.is_last or moment.step.validation is not None
-        if not is_kept and now - self._drawn_s < _SHOW_EVERY_S:
+        now = time.monotonic()
+        if not moment.is_kept and now - self._drawn_s < _SHOW_EVERY_S:
             return
         self._drawn_s = now
         self.bar.max, self.bar.value = moment.n_steps, moment.n_done
         name = f"<b>{html.escape(moment.what)}</b> " if moment.what else ""
-        self.words.value = f'<div role="status">{name}{html.escape(words(moment))}</div>'
+        self.words.value = f'<div role="status">{name}{html.escape(moment.words)}</div>'
         self.sample.value = f"<i>{html.escape(moment.sample)}</i>" if moment.sample else ""
 
     def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:

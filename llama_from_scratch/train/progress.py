@@ -7,11 +7,12 @@ command line, sweeps and the live plot of the notebooks use the same callback, e
 Notebooks 09 and 17.
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
 from io import TextIOBase
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from llama_from_scratch.config import record
 from llama_from_scratch.train.records import Step
@@ -28,6 +29,21 @@ def duration(time_s: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+@runtime_checkable
+class Shown(Protocol):
+    """What `Terminal` and the page show: where a run is, or where several runs are.
+
+    `words`: the state in a line. `is_kept`: whether its line stays when the next one comes.
+    """
+
+    what: str
+    n_steps: int
+    n_done: int
+    words: str
+    sample: str
+    is_kept: bool
 
 
 @record
@@ -52,23 +68,27 @@ class Moment:
     def is_last(self) -> bool:
         return self.n_done == self.n_steps
 
+    @property
+    def is_kept(self) -> bool:
+        return self.is_last or self.step.validation is not None
 
-def line(moment: Moment) -> str:
+    @property
+    def words(self) -> str:
+        """The line without its bar: steps, loss, speed and time left, or the validation."""
+        step = self.step
+        text = (f"{self.n_done}/{self.n_steps}, loss {step.loss:.3f}, "
+                f"{step.tokens_per_s:,.0f} tokens/s, {duration(self.left_s)} left")
+        if step.validation is not None:
+            text += (f", validation {step.validation.loss:.3f} = "
+                     f"{step.validation.bits_per_byte:.3f} bits per byte")
+        return text
+
+
+def line(moment: Shown) -> str:
     """Returns a line about the run: bar, steps, loss in nats, tokens per second, time left."""
     filled = _WIDTH * moment.n_done // moment.n_steps
     bar = "#" * filled + "." * (_WIDTH - filled)
-    return f"{moment.what}{' ' if moment.what else ''}[{bar}] {words(moment)}"
-
-
-def words(moment: Moment) -> str:
-    """Returns the line without its bar: steps, loss, speed and time left, or the validation."""
-    step = moment.step
-    text = (f"{moment.n_done}/{moment.n_steps}  loss {step.loss:.3f}  "
-            f"{step.tokens_per_s:,.0f} tokens/s  {duration(moment.left_s)} left")
-    if step.validation is not None:
-        text += (f"  validation {step.validation.loss:.3f} = "
-                 f"{step.validation.bits_per_byte:.3f} bits per byte")
-    return text
+    return f"{moment.what}{' ' if moment.what else ''}[{bar}] {moment.words}"
 
 
 class Progress:
@@ -105,17 +125,19 @@ class Progress:
 class Terminal:
     """Keeps one line of `stream` up to date, at most ten times a second.
 
-    Each validation keeps a line of its own, with the sample below it. If `stream` is a file or a
-    log, not a terminal, only validations and the last step are written.
+    Each validation keeps a line of its own, with the sample below it. A line that will be
+    overwritten ends where the terminal does, because a longer one could not be overwritten. If
+    `stream` is a file or a log, not a terminal, only validations and the last step are written.
     """
 
     def __init__(self, stream: TextIOBase) -> None:
         self._stream, self._drawn_s = stream, -1.0
 
-    def __call__(self, moment: Moment) -> None:
-        now, is_kept = time.monotonic(), moment.is_last or moment.step.validation is not None
+    def __call__(self, moment: Shown) -> None:
+        now, is_kept = time.monotonic(), moment.is_kept
         if self._stream.isatty() and (is_kept or now - self._drawn_s > _SHOW_EVERY_S):
-            self._stream.write("\r\x1b[K" + line(moment) + ("\n" if is_kept else ""))
+            text = line(moment) + "\n" if is_kept else _cut(line(moment))
+            self._stream.write("\r\x1b[K" + text)
             self._drawn_s = now
         elif is_kept:
             self._stream.write(line(moment) + "\n")
@@ -124,7 +146,12 @@ class Terminal:
         self._stream.flush()
 
 
-def here() -> Callable[[Moment], Any]:
+def _cut(text: str) -> str:
+    n_columns = shutil.get_terminal_size().columns
+    return text if len(text) < n_columns else text[: max(n_columns - 4, 0)] + "..."
+
+
+def here() -> Callable[[Shown], Any]:
     """Returns what shows progress here: a widget in a notebook with ipywidgets, else a terminal."""
     kernel = sys.modules.get("IPython")
     shell = kernel.get_ipython() if kernel is not None else None

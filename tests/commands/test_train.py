@@ -187,7 +187,7 @@ def test_defaults_fit_what_is_asked_for(trained):
     ([*train("{text}", "{text}/x")], "is a file, so"),
     (["train", "--data", "{empty}", "--out", "x"], "contains only white space"),
     (["train", "--data", "{text}", "--out", "x", "--device", "tpu"],
-     "cannot use the device 'tpu' here; it can use cpu"),
+     "got device='tpu', which is not a device. Choose \"cpu\""),
 ])
 def test_what_the_user_can_fix_is_one_line_and_status_2(command, message, refused):
     refused(command, message)

@@ -30,7 +30,7 @@ def test_a_line_shows_bar_steps_loss_speed_and_time_left():
     first, last = (Moment(what="", n_steps=40, step=step(n), left_s=left_s, sample="")
                    for n, left_s in ((9, 15.2), (39, 0.0)))
     assert line(first) == (
-        "[######..................] 10/40  loss 3.142  4,096 tokens/s  15 s left")
+        "[######..................] 10/40, loss 3.142, 4,096 tokens/s, 15 s left")
     assert line(last).startswith("[" + "#" * 24 + "] 40/40")
 
 
@@ -50,7 +50,7 @@ def test_a_file_gets_only_validations_and_the_end():
     show = Progress(n_steps=5, show=Terminal(stream))
     for number in range(5):
         show(step(number, EVALUATION if number == 1 else None))
-    assert [text.split("]")[1].split()[0]
+    assert [text.split("]")[1].split(",")[0].strip()
             for text in stream.getvalue().splitlines()] == ["2/5", "5/5"]
     assert "\r" not in stream.getvalue()
 

@@ -16,7 +16,7 @@ from llama_from_scratch.lessons.figures.look import png
 from llama_from_scratch.lessons.figures.losses import plot_losses
 from llama_from_scratch.lessons.widgets import parts
 from llama_from_scratch.train import History, Step
-from llama_from_scratch.train.progress import Moment, Progress, words
+from llama_from_scratch.train.progress import Moment, Progress
 
 _REDRAW_S = 0.7
 
@@ -50,7 +50,7 @@ class LivePlot(ipywidgets.VBox):
         self._steps.append(moment.step)
         if time.monotonic() - self._drawn_s < _REDRAW_S and not moment.is_last:
             return
-        self.bar.value, self.words.value = moment.n_done, words(moment)
+        self.bar.value, self.words.value = moment.n_done, moment.words
         self.sample.value = f"<i>{html.escape(moment.sample)}</i>" if moment.sample else ""
         so_far = History(steps=tuple(self._steps), is_complete=moment.is_last)
         self.picture.value = png(plot_losses({"this run": so_far}))
