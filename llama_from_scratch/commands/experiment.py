@@ -246,7 +246,8 @@ def show(args: argparse.Namespace) -> int:
 
 def compare(args: argparse.Namespace) -> int:
     """Prints the comparison as a table, and draws it to a file."""
-    from llama_from_scratch.experiments import compare as comparing
+    from llama_from_scratch.experiments import baseline
+    from llama_from_scratch.experiments import compare as compared
     from llama_from_scratch.experiments.choosing import chosen_variant
     from llama_from_scratch.experiments.store import Store
     from llama_from_scratch.experiments.variant import grouped
@@ -256,7 +257,7 @@ def compare(args: argparse.Namespace) -> int:
     if args.against is not None:
         first = chosen_variant(args.against, variants)
     else:
-        first = comparing.baseline(_experiment(args))
+        first = baseline(_experiment(args))
     others = [chosen_variant(word.removeprefix(f"{args.name}/"), variants)
               for word in args.variants]
     if not others:
@@ -265,7 +266,7 @@ def compare(args: argparse.Namespace) -> int:
         raise ValueError(f"a comparison needs a variant besides the baseline; {kept_in.folder} has "
                          f"none of {args.name}. Train one: llama experiment run {args.name} --set "
                          "SETTING=VALUE")
-    result = comparing.compare(first, *others, metric=args.metric)
+    result = compared(first, *others, metric=args.metric)
     print(shown_block(repr(result)))
     if args.out is not None:
         result.picture(axis=args.axis).savefig(args.out)

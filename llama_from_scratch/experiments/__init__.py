@@ -5,7 +5,6 @@ running  store  curves  provenance  variant    how it is run and remembered
 compare  verdict  picture                      what differs, and whether the seeds explain it
 sweep  pool  worker  overview                  how many are run at once
 named                                          the experiments of the course
-verdict  compare  picture                      whether variants differ, in words, tables and curves
 """
 
 from llama_from_scratch.experiments.compare import baseline as baseline

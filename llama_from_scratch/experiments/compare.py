@@ -110,8 +110,7 @@ class ComparedVariants:
 
         `axis`: one of `curves.AXES`. `metric`: one of `curves.METRICS`, by default the judged one.
         `smoothing`: the decay of a running mean over steps, by default 0.9; only for the training
-        loss and the length of the gradient. A notebook shows the figure as the last value of a
-        cell; `savefig` saves it.
+        loss and the length of the gradient. `plt.show()` shows the figure, and `savefig` saves it.
         Raises ValueError for seconds on different machines, for nats per token of different texts
         or tokenizers, and if no variant has curves.
         """
@@ -221,7 +220,7 @@ def baseline(experiment: Experiment, *, kept_in: Store | str | Path | None = Non
             raise ValueError(
                 "a saved baseline must have the settings of the experiment; since it was made, "
                 f"{'; '.join(f'{c.name} changed from {c.after} to {c.before}' for c in changes)}. "
-                "Make it again with `python data/make_baselines.py`")
+                f"Make it again with `python data/make_baselines.py {experiment.name}`")
     return saved
 
 

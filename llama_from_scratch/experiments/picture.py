@@ -115,8 +115,6 @@ def draw(
 
     `smoothing`: the decay of a running mean over steps, from 0 to below 1; None is 0.9 for the
     metrics in `SMOOTHED`, the only ones that are smoothed.
-    pyplot does not keep the figure: `figure.savefig("runs.png")` saves it, and a notebook shows it
-    as the last value of a cell.
     Raises ValueError for unknown names, for smoothing of another metric, and if no run has curves.
     """
     import matplotlib.pyplot as plt
@@ -145,7 +143,6 @@ def draw(
         below += _crop(ax, drawn) if metric == "loss" else []
         below += [f"not drawn: {line}" for line in left_out]
         _finish(figure, ax, below, drawn, metric)
-    plt.close(figure)  # a notebook would show an open figure twice: also as the value of its cell
     figure.set_label(_described(drawn, metric, axis, below))
     return figure
 

@@ -224,7 +224,7 @@ def test_by_default_it_is_in_the_data_of_the_course(tmp_path, monkeypatch):
 def test_a_stale_baseline_is_refused_with_what_changed(plain, tmp_path):
     edited = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, n_steps=50))
     with pytest.raises(ValueError, match="since it was made, train.n_steps changed from 40 to 50. "
-                                         "Make it again with `python data/make_baselines.py`"):
+                                         "Make it again with `python data/make_baselines.py tiny`"):
         baseline(edited, kept_in=tmp_path)
 
 
