@@ -24,8 +24,9 @@ class TorchOptimizer:
         try:
             self.inner = make(rows, lr=1.0)
         except TypeError as error:
-            raise ValueError(f"the optimizer must accept parameters and lr; {make.__name__} "
-                             f"raised {error}. Wrap it in a function (groups, config)") from error
+            name = getattr(make, "__name__", repr(make))
+            raise ValueError(f"the optimizer must accept parameters and lr; {name:.80} raised "
+                             f"{error}. Wrap it in a function (groups, config)") from error
 
     def step(self, *, lr: float) -> None:
         for group in self.inner.param_groups:
