@@ -14,6 +14,7 @@ import functools
 import inspect
 import linecache
 import sys
+import textwrap
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,7 +35,7 @@ def text_of(use: Any) -> str:
         text = _class_text(shape) if isinstance(shape, type) else inspect.getsource(shape)
     except (TypeError, OSError, SyntaxError):
         return f"{getattr(shape, '__module__', None) or '?'}.{name_of(shape)}"
-    return inspect.cleandoc(text) if text[:1].isspace() else text.rstrip()
+    return textwrap.dedent(text).rstrip()
 
 
 def name_of(use: Any) -> str:

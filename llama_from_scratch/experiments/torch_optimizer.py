@@ -3,7 +3,7 @@
 Notebook 09.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,12 +12,15 @@ from llama_from_scratch.train.optimizer import Group
 
 
 class TorchOptimizer:
-    """Wraps a class of `torch.optim`. Its other settings keep their defaults, decay excepted.
+    """Wraps a class of `torch.optim`, or a partial of one.
 
+    Its other settings keep their defaults, except for the weight decay.
     A class without weight decay gets none. The state is tensors by parameter name.
     """
 
-    def __init__(self, make: type[torch.optim.Optimizer], groups: Sequence[Group]) -> None:
+    def __init__(
+        self, make: Callable[..., torch.optim.Optimizer], groups: Sequence[Group]
+    ) -> None:
         self._names = [name for group in groups for name in group.params]
         rows = [{"params": list(group.params.values()), "weight_decay": group.weight_decay}
                 for group in groups]
