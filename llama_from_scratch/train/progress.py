@@ -7,6 +7,7 @@ command line, sweeps and the live plot of the notebooks use the same callback, e
 Notebooks 09 and 17.
 """
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -115,13 +116,23 @@ class Terminal:
     def __call__(self, moment: Moment) -> None:
         now, is_kept = time.monotonic(), moment.is_last or moment.step.validation is not None
         if self._stream.isatty() and (is_kept or now - self._drawn_s > _SHOW_EVERY_S):
-            self._stream.write("\r\x1b[K" + line(moment) + ("\n" if is_kept else ""))
+            text = line(moment) + "\n" if is_kept else _fitting(moment)
+            self._stream.write("\r\x1b[K" + text)
             self._drawn_s = now
         elif is_kept:
             self._stream.write(line(moment) + "\n")
         if is_kept and moment.sample:
             self._stream.write(f"  {moment.sample!r}\n")
         self._stream.flush()
+
+
+def _fitting(moment: Moment) -> str:
+    """Returns the line, without its bar or its end if it is too wide to be overwritten."""
+    n_columns = shutil.get_terminal_size().columns - 1
+    text = line(moment)
+    if len(text) > n_columns:
+        text = f"{moment.what} {words(moment)}".strip()
+    return text[:n_columns]
 
 
 def here() -> Callable[[Moment], Any]:

@@ -115,7 +115,7 @@ def test_what_changed_is_trained_anew(once, base, tmp_path, monkeypatch, change)
     else:
         base = dataclasses.replace(base, train=dataclasses.replace(base.train, peak_lr=0.02))
     second = once(base, replace=replace)
-    assert once.n == 2 and second.metrics["loss"] != first.metrics["loss"] or change == "code"
+    assert (once.n == 2 and second.metrics["loss"] != first.metrics["loss"]) or change == "code"
     assert once(base, replace=replace) == second and once.n == 2
 
 
