@@ -53,17 +53,14 @@ class Part:
     `origin` is "module:name", "file.py:name", or "" for what was written in a notebook or a script.
     `source`: the text of its definition, or where it is imported from if Python has no text of it.
     `uses`: what the text refers to, see `source.uses_of`. A process that receives the part from
-    another one cannot find them, so they travel with it.
+    another one can find none of them, nor its name, so they travel with it.
     """
 
     use: Any
+    name: str
     source: str
     uses: Mapping[str, str]
     origin: str = ""
-
-    @property
-    def name(self) -> str:
-        return name_of(self.use)
 
     def described(self) -> dict[str, Any]:
         """Returns the part as plain values, ready for JSON. `digest`: of its source and uses."""
@@ -89,7 +86,7 @@ def part(use: Any) -> Part:
 
 
 def _described(use: Any, origin: str) -> Part:
-    return Part(use=use, source=text_of(use), uses=uses_of(use), origin=origin)
+    return Part(use=use, name=name_of(use), source=text_of(use), uses=uses_of(use), origin=origin)
 
 
 def try_out(parts: Mapping[str, Part], config: LlamaConfig) -> None:
