@@ -7,6 +7,7 @@ Notebook 09.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -79,9 +80,14 @@ class Sample:
     top_p: float | None = 0.95
 
     def __post_init__(self) -> None:
-        if self.n_tokens < 0 or self.temperature < 0:
-            raise ValueError("sample.n_tokens and sample.temperature must be at least 0; got "
-                             f"{self.n_tokens} and {self.temperature}")
+        if self.n_tokens < 0:
+            raise ValueError(f"sample.n_tokens must be at least 0; got {self.n_tokens}")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError("sample.temperature must be at least 0 and finite; "
+                             f"got {self.temperature}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError("sample.top_p is a probability above 0 and at most 1, or None; "
+                             f"got {self.top_p}")
 
 
 @record

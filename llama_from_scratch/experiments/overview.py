@@ -39,10 +39,12 @@ class Overview:
     def words(self) -> str:
         """Runs that have ended, time left, and the news or the runs in progress."""
         left = "starting" if self.left_s is None else f"{duration(self.left_s)} left"
+        if self.n_done == self.n_steps:
+            left = "all ended"
         rest = self.news or " | ".join(
-            f"{run.what} {run.n_done}/{run.n_steps} loss {run.step.loss:.3f}"
+            f"{run.what}, {run.n_done}/{run.n_steps}, loss {run.step.loss:.3f}"
             for run in self.running)
-        return f"{self.n_ended}/{self.n_runs} runs  {left}{'  ' if rest else ''}{rest}"
+        return f"{self.n_ended}/{self.n_runs} runs, {left}{': ' if rest else ''}{rest}"
 
 
 class Tracker:
@@ -86,6 +88,8 @@ class Tracker:
         if self._began_s is not None:
             per_step_s = (time.monotonic() - self._began_s) / sum(self._taken.values())
             left_s = per_step_s * (total - done)
-        return Overview(what=self._what, n_steps=max(total, 1), n_done=done, n_runs=self._n_runs,
+        if not self._n_steps:  # a full bar
+            total = done = 1
+        return Overview(what=self._what, n_steps=total, n_done=done, n_runs=self._n_runs,
                         n_ended=self._n_ended, running=tuple(self._running.values()),
                         left_s=left_s, news=news, sample=self._sample)

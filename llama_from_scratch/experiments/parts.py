@@ -22,9 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from llama_from_scratch.config import LlamaConfig, nearest, record
+from llama_from_scratch.experiments.source import name_of, text_of, uses_of
 from llama_from_scratch.experiments.torch_optimizer import TorchOptimizer
 from llama_from_scratch.files import digest
-from llama_from_scratch.model.mask import GivenMask, Tokens, Visible
+from llama_from_scratch.model.mask import GivenMask, Tokens, Visible, causal_mask, plain_tokens
+from llama_from_scratch.model.rope import Rotate
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train import TrainConfig, TrainParts
 
@@ -50,21 +52,21 @@ class Part:
 
     `origin` is "module:name", "file.py:name", or "" for what was written in a notebook or a script.
     `source`: the text of its definition, or where it is imported from if Python has no text of it.
-    A process that receives the part from another one cannot find that text.
+    `uses`: what the text refers to, see `source.uses_of`. A process that receives the part from
+    another one can find none of them, nor its name, so they travel with it.
     """
 
     use: Any
+    name: str
     source: str
+    uses: Mapping[str, str]
     origin: str = ""
 
-    @property
-    def name(self) -> str:
-        return _name(self.use)
-
-    def described(self) -> dict[str, str]:
-        """Returns the part as plain values, ready for JSON."""
+    def described(self) -> dict[str, Any]:
+        """Returns the part as plain values, ready for JSON. `digest`: of its source and uses."""
+        words = (word for pair in self.uses.items() for word in pair)
         return {"name": self.name, "origin": self.origin, "source": self.source,
-                "digest": digest(self.source)[:12]}
+                "uses": dict(self.uses), "digest": digest(self.source, *words)[:12]}
 
 
 def part(use: Any) -> Part:
@@ -76,15 +78,20 @@ def part(use: Any) -> Part:
         return use
     if isinstance(use, str):
         found = _found(use)
-        return Part(use=found, source=_source(found), origin=use)
+        return _described(found, use)
     module = getattr(use, "__module__", "__main__")
     name = getattr(use, "__qualname__", "<lambda>")
     is_imported = module != "__main__" and "<" not in name and _is_at(use, module, name)
-    return Part(use=use, source=_source(use), origin=f"{module}:{name}" if is_imported else "")
+    return _described(use, f"{module}:{name}" if is_imported else "")
+
+
+def _described(use: Any, origin: str) -> Part:
+    return Part(use=use, name=name_of(use), source=text_of(use), uses=uses_of(use), origin=origin)
 
 
 def try_out(parts: Mapping[str, Part], config: LlamaConfig) -> None:
     """Raises ValueError for an unknown kind of part, or for a part with another signature."""
+    refuse_together(parts)
     for name, given in parts.items():
         kind = kind_of(name)
         if not callable(given.use):
@@ -95,11 +102,21 @@ def try_out(parts: Mapping[str, Part], config: LlamaConfig) -> None:
         try:
             kind.try_out(given.use, config)
         except Exception as error:
-            words = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
             raise ValueError(f"the part {name!r} must be {kind.call}; {given.name} was tried on a "
-                             f"tiny input: {words}") from error
+                             f"tiny input: {_first_words(error)}") from error
         finally:
             torch.set_rng_state(state)
+
+
+def refuse_together(parts: Mapping[str, Part]) -> None:
+    """Raises ValueError for two parts of which one would have no effect."""
+    if "activation" in parts and "feed_forward" in parts:
+        raise ValueError("the part 'feed_forward' replaces the whole network with its activation, "
+                         "so 'activation' would have no effect; got both. Give one of them")
+
+
+def _first_words(error: Exception) -> str:
+    return next(iter(str(error).split("\n")), "")[:300] or type(error).__name__
 
 
 def kind_of(name: str) -> Kind:
@@ -124,7 +141,16 @@ def freeze_unused(model: Llama) -> list[str]:
     A part may leave some out, such as an activation that does not use `up`. No optimizer can train
     what gets no gradient.
     """
-    model(torch.arange(2)[None] % model.config.vocab_size).sum().backward()
+    T = min(4, model.config.max_seq_len)
+    ids = torch.arange(T)[None] % model.config.vocab_size
+    try:
+        logits = model(ids, positions=torch.arange(T)[None], documents=torch.zeros_like(ids))
+        _expect_shape(logits, (1, T, model.config.vocab_size), "its logits")
+        logits.sum().backward()
+    except Exception as error:
+        raise ValueError("with its parts exchanged, a model must still turn ids (B, T) into finite "
+                         "logits (B, T, V) with a gradient; it was tried on four ids: "
+                         f"{_first_words(error)}") from error
     unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     for name, p in model.named_parameters():
         p.grad = None
@@ -145,18 +171,6 @@ def of_step(parts: Mapping[str, Part]) -> TrainParts:
 # --- finding a part by name -------------------------------------------------------------------
 
 
-def _name(use: Any) -> str:
-    return getattr(use, "__qualname__", type(use).__qualname__)
-
-
-def _source(use: Any) -> str:
-    try:
-        text = inspect.getsource(use)
-    except (TypeError, OSError):
-        return f"{getattr(use, '__module__', '?')}.{_name(use)}"
-    return inspect.cleandoc(text) if text[:1].isspace() else text.rstrip()
-
-
 def _found(name: str) -> Any:
     """Returns what "module:name" or "file.py:name" leads to."""
     where, _, attribute = name.rpartition(":")
@@ -168,9 +182,10 @@ def _found(name: str) -> Any:
     else:
         try:
             module = importlib.import_module(where)
-        except ImportError as error:
-            raise ValueError(f"the module of a part must be importable; {where!r} is not "
-                             f"({error}). Check its name, or give a file: file.py:name") from error
+        except Exception as error:  # the code of a module runs when it is imported
+            raise ValueError(f"the module of a part must be importable; {where!r:.80} is not "
+                             f"({type(error).__name__}: {error}). Check its name, or give a file: "
+                             "file.py:name") from error
     found = module
     for step in attribute.split("."):
         if not hasattr(found, step):
@@ -181,9 +196,11 @@ def _found(name: str) -> Any:
 
 
 def _file(path: Path) -> Any:
+    path = path.expanduser().absolute()
     if not path.is_file():
         raise ValueError(f"the file of a part must exist; {path} does not. Check its path")
-    spec = importlib.util.spec_from_file_location(f"part_{path.stem}", path)
+    name = f"part_{path.stem}_{digest(str(path))[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # so that getsource finds classes
     try:
@@ -208,7 +225,9 @@ def _expect_shape(result: Any, shape: tuple[int, ...], what: str) -> None:
     if not isinstance(result, Tensor) or tuple(result.shape) != shape:
         got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise ValueError(f"{what} must be a tensor of shape {shape}; got {got}")
-    if result.is_floating_point() and not torch.isfinite(result).all():
+    if result.dtype != torch.float32:
+        raise ValueError(f"{what} must be {torch.float32}, as its input is; got {result.dtype}")
+    if not torch.isfinite(result).all():
         raise ValueError(f"{what} must be finite for ordinary inputs; got infinite numbers or NaN")
 
 
@@ -254,6 +273,10 @@ def _try_activation(use: Any, config: LlamaConfig) -> None:
 
 def _put_activation(model: Llama, use: Any) -> None:
     for block in model.layers:
+        if not hasattr(block.feed_forward, "activation"):
+            raise ValueError("the part 'activation' replaces the activation of a FeedForward; a "
+                             f"layer of this model has a {type(block.feed_forward).__name__}. "
+                             "Exchange 'feed_forward' instead")
         block.feed_forward.activation = _as_module(use)
 
 
@@ -279,7 +302,11 @@ def _try_rotation(use: Any, config: LlamaConfig) -> None:
 
 
 def _put_rotation(model: Llama, use: Any) -> None:
-    for block in model.layers:
+    rotated = [block for block in model.layers if isinstance(block.attention.rotate, Rotate)]
+    if not rotated:
+        raise ValueError("the part 'rotation' replaces the rotation of queries and keys; no layer "
+                         "of this model has one. Set model.layers.has_rope=true")
+    for block in rotated:
         block.attention.rotate = _as_module(use)
 
 
@@ -292,12 +319,29 @@ def _tiny_visible() -> Visible:
 def _try_attention(use: Any, config: LlamaConfig) -> None:
     H, G, K = config.n_heads, config.n_kv_heads, config.head_dim
     q, k, v = (torch.randn(1, 4, n, K) for n in (H, G, G))
-    _expect_shape(_as_module(use)(q, k, v, _tiny_visible()), (1, 4, H, K), "its result")
+    attend = WithMask(_as_module(use))
+    _expect_shape(attend(q, k, v, _tiny_visible()), (1, 4, H, K), "its result")
+    plain = Visible(tokens=plain_tokens(4), n_queries=4)
+    _expect_shape(attend(q, k, v, plain), (1, 4, H, K), "its result for a single document")
 
 
 def _put_attention(model: Llama, use: Any) -> None:
     for block in model.layers:
-        block.attention.attend = _as_module(use)
+        block.attention.attend = WithMask(_as_module(use))
+
+
+class WithMask(nn.Module):
+    """Attention that always finds a mask in `visible`, which otherwise has none where it can."""
+
+    def __init__(self, attend: nn.Module) -> None:
+        super().__init__()
+        self._attend = attend
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, visible: Visible | GivenMask) -> Tensor:
+        if visible.mask is None:
+            T, S = visible.shape
+            visible = GivenMask(mask=causal_mask(T, S, device=q.device)[:, None])
+        return self._attend(q, k, v, visible)
 
 
 class Masked(nn.Module):
@@ -308,6 +352,7 @@ class Masked(nn.Module):
         self._attend, self._rule = attend, rule
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, visible: Visible) -> Tensor:
+        # A chunk of the layer's own does not count: the rule says everything.
         return self._attend(q, k, v, GivenMask(mask=mask_of(self._rule, visible)[:, None]))
 
 
@@ -348,15 +393,28 @@ def _optimizer(use: Any) -> Callable[..., Any]:
 def _try_optimizer(use: Any, config: LlamaConfig) -> None:
     from llama_from_scratch.train.optimizer import Group
 
-    weight = nn.Parameter(torch.ones(2, 2))
-    made = _optimizer(use)([Group(params={"w": weight}, weight_decay=0.0)], TrainConfig())
+    weights = {"w": nn.Parameter(torch.ones(2, 2)), "b": nn.Parameter(torch.ones(2))}
+    made = _optimizer(use)([Group(params={name: p}, weight_decay=0.1 * (p.ndim - 1))
+                            for name, p in weights.items()], TrainConfig())
     for method in ("step", "zero_grad", "state_dict", "load_state_dict"):
         if not hasattr(made, method):
             raise ValueError(f"it must have the method {method}; {type(made).__name__} has none")
-    weight.grad = torch.ones(2, 2)
+    made.zero_grad()
+    if any(p.grad is not None and p.grad.any() for p in weights.values()):
+        raise ValueError("its zero_grad() must remove the gradients; some are left")
+    for p in weights.values():
+        p.grad = torch.ones_like(p)
     made.step(lr=0.1)
-    if torch.equal(weight, torch.ones(2, 2)):
-        raise ValueError("its step(lr=0.1) must move the weights; they stayed as they were")
+    for name, p in weights.items():
+        if not torch.isfinite(p).all() or torch.equal(p, torch.ones_like(p)):
+            raise ValueError("its step(lr=0.1) must move matrices and vectors to finite values; it "
+                             f"moved {name} of ones with a gradient of ones to {p.tolist()}")
+    state = made.state_dict()
+    if not isinstance(state, Mapping) or not all(
+            isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
+        raise ValueError("its state_dict() must return tensors by name, which are saved; got "
+                         f"{state!r:.80}")
+    made.load_state_dict(state)
 
 
 def _try_schedule(use: Any, config: LlamaConfig) -> None:

@@ -12,7 +12,8 @@ import dataclasses
 import datetime
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from llama_from_scratch.experiments.settings import changed
 from llama_from_scratch.experiments.store import Run, Store
 from llama_from_scratch.experiments.variant import Variant, label
 from llama_from_scratch.files import locked, remove, replacing_file
+from llama_from_scratch.foreign import plain, shown
 from llama_from_scratch.generate.generate import stream_text
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.model.transformer import Llama
@@ -65,7 +67,8 @@ def run(
     has the result. `show`: see `Progress`.
 
     A run that diverges is remembered as such. An interrupt ends the run after the step in progress,
-    and the next call continues it.
+    and the next call continues it. With exchanged parts of the model it begins again, because no
+    checkpoint describes such a model. Torch's random state is left as it was.
     Raises ValueError for a setting, a value or a part that cannot be, before anything is trained.
     """
     kept_in = kept_in if isinstance(kept_in, Store) else Store(kept_in)
@@ -92,7 +95,9 @@ def variants_of(
         if seeds < 1:
             raise ValueError(f"an experiment needs at least one seed; got seeds={seeds}")
         seeds = range(one.seed, one.seed + seeds)
-    seeds = list(seeds)
+    seeds = list(seeds) if isinstance(seeds, Iterable) else [seeds]
+    if any(type(seed) is not int for seed in seeds):
+        raise ValueError(f"seeds are whole numbers; got {shown(seeds)}")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds are a number of them, or a list of different ones; got {seeds}")
     return [dataclasses.replace(one, seed=seed) for seed in seeds]
@@ -115,7 +120,10 @@ def execute(
         elif found.state in ENDED:
             _show_again(found, n_steps=experiment.train.n_steps, show=show)
             return found
-        return _trained(experiment, planned, show=show)
+        else:
+            planned = dataclasses.replace(planned, samples=found.samples)
+        with torch.random.fork_rng(devices=[]):
+            return _trained(experiment, planned, show=show)
 
 
 def remembered(
@@ -136,16 +144,16 @@ def remembered(
 
 
 def _usable(kept_in: Store, place: Path) -> Run | None:
-    """Returns what the store has of this run; None for nothing, or if a part of it is damaged."""
+    """Returns what the store has of this run; None for nothing, or for what cannot be read."""
     try:
         found = kept_in.find(place)
         if found is not None and found.state in ENDED:
-            Curves.read(found.folder / "curves.npz")
-        return found
+            _ = found.curves
     except store.Newer:
         raise
     except ValueError:
         return None
+    return found
 
 
 def _show_again(run: Run, *, n_steps: int, show: Callable[[Moment], Any] | None) -> None:
@@ -185,30 +193,45 @@ def _trained(
         began=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         notes=prepared.notes, data={"files": _identity(experiment), "digest": data.digest[:16],
               "n_documents": data.n_documents, "n_tokens": data.n_tokens})
-    store.write(current)
     is_resumed = folder is not None and folders.find(folder) is not None
-    steps = list(resume.read(folder).steps) if is_resumed else []
+    steps = _saved_steps(folder) if is_resumed else []
+    earlier = [pair for pair in planned.samples if pair[0] <= len(steps)]
     progress = Progress(n_steps=config.n_steps, what=f"{label(planned)}, seed {experiment.seed}",
                         sample=sampler(experiment, prepared), show=show)
 
+    def remember(state: str, **values: Any) -> Run:
+        samples = dict([*earlier, *progress.samples])
+        now = dataclasses.replace(current, state=state, samples=tuple(sorted(samples.items())),
+                                  **values)
+        store.write(now)
+        return now
+
     def on_step(step: Step) -> None:
         steps.append(step)
+        n_samples = len(progress.samples)
         progress(step)
+        if len(progress.samples) > n_samples:  # a killed run keeps them
+            remember("running")
 
     def ended(state: str, *, error: str = "") -> Run:
         curves = Curves.of(steps, config=model.config, seq_len=config.seq_len)
         curves.write(planned.folder / "curves.npz")
-        samples = dict([*planned.samples, *progress.samples])
-        last = dataclasses.replace(
-            current, state=state, error=error, metrics=_metrics(curves, model),
-            samples=tuple(sorted(samples.items())))
-        store.write(last)
-        return last
+        metrics = _metrics(curves, model)
+        is_finite = all(math.isfinite(value) for value in metrics.values())
+        if state == "complete" and not is_finite:
+            state, error = "diverged", "the validation loss is not finite after the last step"
+        return remember(state, error=plain(error), metrics={
+            name: value for name, value in metrics.items() if math.isfinite(value)})
 
+    remember("running")
     try:
         history = train(model, data, config=config, validation=prepared.validation, folder=folder,
                         is_resumed=is_resumed, on_step=on_step, parts=exchange.of_step(
                             experiment.parts))
+        if folder is None and history.is_complete:
+            with replacing_file(planned.folder / _WEIGHTS) as file:
+                save_model(model, str(file))
+        return ended("complete" if history.is_complete else "stopped")
     except Diverged as error:
         return ended("diverged", error=str(error))
     except KeyboardInterrupt:
@@ -218,10 +241,14 @@ def _trained(
         with contextlib.suppress(OSError):
             ended("failed", error=f"{type(error).__name__}: {error}")
         raise
-    if folder is None and history.is_complete:
-        with replacing_file(planned.folder / _WEIGHTS) as file:
-            save_model(model, str(file))
-    return ended("complete" if history.is_complete else "stopped")
+
+
+def _saved_steps(folder: Path) -> list[Step]:
+    try:
+        return list(resume.read(folder).steps)
+    except ValueError as error:
+        raise ValueError(f"{error}. Or train from the beginning: delete the folder "
+                         f"{folder.parent}") from error
 
 
 def load(
@@ -243,9 +270,14 @@ def load(
         raise ValueError(f"the run exchanged {', '.join(digests) or 'no part'}; got "
                          f"{', '.join(given) or 'no part'}, or parts with another source. Give "
                          "the same with replace={...}; its text is in run.json")
-    prepared = prepare(variant)
+    with torch.random.fork_rng(devices=[]):
+        prepared = prepare(variant)
     if prepared.is_exchanged:
-        load_model(prepared.model, str(run.folder / _WEIGHTS))
+        weights = run.folder / _WEIGHTS
+        if not weights.is_file():
+            raise ValueError(f"the weights of a run with exchanged parts are in {weights}, which "
+                             "does not exist. Run the experiment again with is_again=True")
+        load_model(prepared.model, str(weights))
     else:
         native.load_weights(run.folder / store.CHECKPOINT, prepared.model)
     return prepared.model, prepared.tokenizer
@@ -285,7 +317,10 @@ class Prepared:
 
 
 def prepare(experiment: Experiment) -> Prepared:
-    """Returns the fresh model of an experiment with its parts exchanged, and its packed texts."""
+    """Returns the fresh model of an experiment with its parts exchanged, and its packed texts.
+
+    It seeds torch's random generator.
+    """
     exchange.try_out(experiment.parts, experiment.model)
     tokenizer, data, validation = _packed(
         experiment.data, experiment.tokenizer, experiment.model.vocab_size, _identity(experiment))
@@ -310,7 +345,7 @@ def _packed(text: Text, tokenizer_from, vocab_size: int, identity: str):
         tokenizer = Tokenizer.train(learned[: tokenizer_from.max_documents], vocab_size,
                                     special_tokens=BEGIN_AND_END)
     else:
-        tokenizer = read_tokenizer(tokenizer_from.path)
+        tokenizer = read_tokenizer(Path(tokenizer_from.path).expanduser())
     if tokenizer.vocab_size > vocab_size:
         raise ValueError("the model needs a row of its embedding for each token; the tokenizer has "
                          f"{tokenizer.vocab_size} tokens and model.vocab_size is {vocab_size}. "
@@ -327,13 +362,14 @@ def _identity(experiment: Experiment) -> str:
     total = hashlib.sha256()
     paths = [_path(experiment.data)]
     if experiment.tokenizer.path is not None:
-        paths.append(Path(experiment.tokenizer.path))
+        paths.append(Path(experiment.tokenizer.path).expanduser())
     for path in paths:
         files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
         for file in files:
             if not file.is_file():
-                raise ValueError(f"the text of an experiment must exist; {file} does not. Set "
-                                 f'data.path, or "{STORIES}" for the bundled stories')
+                raise ValueError("the text and the tokenizer of an experiment must exist; "
+                                 f'{plain(file)} does not. Set data.path ("{STORIES}" for the '
+                                 "bundled stories), or tokenizer.path (None trains one)")
             total.update(hashlib.sha256(file.read_bytes()).digest())
     return total.hexdigest()[:16]
 
@@ -352,6 +388,6 @@ def sampler(experiment: Experiment, prepared: Prepared) -> Callable[[], str] | N
                 prepared.model, prepared.tokenizer, prompt=asked.prompt, max_tokens=n_tokens,
                 sampling=sampling, seed=0))
         except Exception as error:
-            return f"(no sample: {type(error).__name__}: {error})"
+            return plain(f"(no sample: {type(error).__name__}: {error})")
 
     return sample

@@ -103,9 +103,8 @@ def train_all(
         try:
             plans = [_planned(task, kept_in, is_again=is_again) for task in tasks]
             left = [i for i, plan in enumerate(plans) if plan.state not in ENDED]
-            if left:
-                _train(tasks, left, packed, plans, n_workers=min(n_workers, len(left)),
-                       show=here() if show is None else show)
+            _train(tasks, left, packed, plans, n_workers=min(n_workers, len(left)),
+                   show=here() if show is None else show)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
@@ -133,12 +132,16 @@ def _train(
     tracker = Tracker(what=tasks[0].base.name, n_ended=len(tasks) - len(left),
                       n_steps=[tasks[i].experiment.train.n_steps for i in left])
     is_full = False
-    show(tracker.now())
+    show(tracker.now("" if left else "remembered"))
     with interrupts_noted() as is_interrupted, \
             Pool([packed[i] for i in left], n_workers=n_workers) as pool:
         for number, message in pool.messages(is_interrupted):
             if message["kind"] == "step":
                 show(tracker.moved(number, moment_of(message["moment"])))
+                continue
+            if message["kind"] == "stopping":
+                show(tracker.now("stopping after the steps in progress; a second interrupt stops "
+                                 "at once"))
                 continue
             if message.get("errno") in _FULL:
                 is_full = True

@@ -9,6 +9,7 @@ Notebook 09.
 """
 
 import dataclasses
+import io
 import json
 import os
 import pickle
@@ -16,7 +17,7 @@ import queue
 import sys
 import threading
 import time
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
@@ -46,7 +47,7 @@ class Starter:
     reads cannot be closed at the end of Python.
     """
 
-    def __init__(self, input: BinaryIO, output: Any) -> None:
+    def __init__(self, input: io.RawIOBase, output: Any) -> None:
         self._output, self._parent = output, os.getppid()
         self._tasks: queue.Queue[bytes | None] = queue.Queue()
         self._is_closed = threading.Event()
@@ -67,7 +68,7 @@ class Starter:
         except BrokenPipeError:
             self._is_closed.set()
 
-    def _read(self, input: BinaryIO) -> None:
+    def _read(self, input: io.RawIOBase) -> None:
         while (head := _exactly(input, LENGTH_BYTES)) is not None:
             task = _exactly(input, int.from_bytes(head, "little"))
             if task is None:
@@ -77,7 +78,7 @@ class Starter:
         self._tasks.put(None)
 
 
-def _exactly(input: BinaryIO, n_bytes: int) -> bytes | None:
+def _exactly(input: io.RawIOBase, n_bytes: int) -> bytes | None:
     """Returns this many bytes, or None if the input ends before."""
     found = b""
     while len(found) < n_bytes:

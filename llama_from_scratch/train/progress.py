@@ -136,7 +136,7 @@ class Terminal:
     def __call__(self, moment: Shown) -> None:
         now, is_kept = time.monotonic(), moment.is_kept
         if self._stream.isatty() and (is_kept or now - self._drawn_s > _SHOW_EVERY_S):
-            text = line(moment) + "\n" if is_kept else _cut(line(moment))
+            text = line(moment) + "\n" if is_kept else _fitting(moment)
             self._stream.write("\r\x1b[K" + text)
             self._drawn_s = now
         elif is_kept:
@@ -146,9 +146,13 @@ class Terminal:
         self._stream.flush()
 
 
-def _cut(text: str) -> str:
-    n_columns = shutil.get_terminal_size().columns
-    return text if len(text) < n_columns else text[: max(n_columns - 4, 0)] + "..."
+def _fitting(moment: Shown) -> str:
+    """Returns the line, without its bar or its end if it is too wide to be overwritten."""
+    n_columns = shutil.get_terminal_size().columns - 1
+    text = line(moment)
+    if len(text) > n_columns:
+        text = f"{moment.what} {moment.words}".strip()
+    return text[:n_columns]
 
 
 def here() -> Callable[[Shown], Any]:

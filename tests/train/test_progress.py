@@ -45,6 +45,21 @@ def test_a_terminal_gets_one_line_that_is_overwritten_and_keeps_validations():
     assert "validation 2.000 = 1.250 bits per byte" in drawn[1]
 
 
+@pytest.mark.parametrize(("n_columns", "begin"), [(120, "small [####"), (60, "small 1/3  loss"),
+                                                  (20, "small 1/3  loss 3.14")])
+def test_a_line_that_is_overwritten_fits_into_the_terminal(monkeypatch, n_columns, begin):
+    # A wider line would wrap, and only its last row would be overwritten.
+    monkeypatch.setenv("COLUMNS", str(n_columns))
+    stream = Tty()
+    show = Progress(n_steps=3, what="small", show=Terminal(stream))
+    show(step(0))
+    drawn, = stream.getvalue().split("\r\x1b[K")[1:]
+    assert drawn.startswith(begin[: n_columns - 1]) and len(drawn) < n_columns
+    show(step(1, EVALUATION))
+    kept = stream.getvalue().split("\r\x1b[K")[-1]
+    assert "bits per byte\n" in kept, "what stays is whole"
+
+
 def test_a_file_gets_only_validations_and_the_end():
     stream = io.StringIO()
     show = Progress(n_steps=5, show=Terminal(stream))
