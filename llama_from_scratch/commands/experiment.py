@@ -274,8 +274,8 @@ def compare(args: argparse.Namespace) -> int:
         others = [one for one in variants if one.name != first.name]
     if not others:
         raise ValueError("a comparison needs a variant in addition to the baseline; "
-                         f"{kept_in.folder} has none of {args.name}. Train one: llama experiment run {args.name} --set "
-                         "SETTING=VALUE")
+                         f"{kept_in.folder} has none of {args.name}. Train one: "
+                         f"llama experiment run {args.name} --set SETTING=VALUE")
     result = compared(first, *others, metric=args.metric)
     print(shown_block(repr(result)))
     if args.out is not None:
