@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from llama_from_scratch.config import LlamaConfig, record
-from llama_from_scratch.experiments.parts import Part
+from llama_from_scratch.experiments.parts import ExchangedPart
 from llama_from_scratch.train import TrainConfig
 
 STORIES = "stories"
@@ -22,7 +22,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
 
 @record
-class Text:
+class TextSource:
     """The text of an experiment.
 
     `path`: a text file or a folder of them, or "stories" for the bundled ones. `separator`: what
@@ -104,11 +104,11 @@ class Experiment:
     about: str
     model: LlamaConfig
     train: TrainConfig
-    data: Text = Text()
+    data: TextSource = TextSource()
     tokenizer: TokenizerFrom = TokenizerFrom()
     sample: Sample = Sample()
     seed: int = 0
-    parts: Mapping[str, Part] = dataclasses.field(default_factory=dict)
+    parts: Mapping[str, ExchangedPart] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

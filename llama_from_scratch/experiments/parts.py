@@ -32,7 +32,7 @@ from llama_from_scratch.train import TrainConfig, TrainParts
 
 
 @record
-class Kind:
+class PartKind:
     """A part that can be exchanged.
 
     `call`: how it is called and what it returns, for people. `try_out(use, config)` calls it on a
@@ -47,7 +47,7 @@ class Kind:
 
 
 @record
-class Part:
+class ExchangedPart:
     """Something that replaces a part. `use`: the class or function. `origin`: where it came from.
 
     `origin` is "module:name", "file.py:name", or "" for what was written in a notebook or a script.
@@ -69,12 +69,12 @@ class Part:
                 "uses": dict(self.uses), "digest": digest(self.source, *words)[:12]}
 
 
-def part(use: Any) -> Part:
+def part(use: Any) -> ExchangedPart:
     """Returns the part for a class or function, or for a string "module:name" or "file.py:name".
 
     Raises ValueError if a string does not lead to anything.
     """
-    if isinstance(use, Part):
+    if isinstance(use, ExchangedPart):
         return use
     if isinstance(use, str):
         found = _found(use)
@@ -85,11 +85,12 @@ def part(use: Any) -> Part:
     return _described(use, f"{module}:{name}" if is_imported else "")
 
 
-def _described(use: Any, origin: str) -> Part:
-    return Part(use=use, name=name_of(use), source=text_of(use), uses=uses_of(use), origin=origin)
+def _described(use: Any, origin: str) -> ExchangedPart:
+    return ExchangedPart(use=use, name=name_of(use), source=text_of(use), uses=uses_of(use),
+                         origin=origin)
 
 
-def try_out(parts: Mapping[str, Part], config: LlamaConfig) -> None:
+def try_out(parts: Mapping[str, ExchangedPart], config: LlamaConfig) -> None:
     """Raises ValueError for an unknown kind of part, or for a part with another signature."""
     refuse_together(parts)
     for name, given in parts.items():
@@ -108,7 +109,7 @@ def try_out(parts: Mapping[str, Part], config: LlamaConfig) -> None:
             torch.set_rng_state(state)
 
 
-def refuse_together(parts: Mapping[str, Part]) -> None:
+def refuse_together(parts: Mapping[str, ExchangedPart]) -> None:
     """Raises ValueError for two parts of which one would have no effect."""
     if "activation" in parts and "feed_forward" in parts:
         raise ValueError("the part 'feed_forward' replaces the whole network with its activation, "
@@ -119,14 +120,14 @@ def _first_words(error: Exception) -> str:
     return next(iter(str(error).split("\n")), "")[:300] or type(error).__name__
 
 
-def kind_of(name: str) -> Kind:
+def kind_of(name: str) -> PartKind:
     """Returns the kind of part with this name. Raises ValueError with the nearest name."""
     if name not in KINDS:
         raise ValueError(f"no part is called {name!r:.60}; {nearest(str(name), KINDS)}")
     return KINDS[name]
 
 
-def put_in(model: Llama, parts: Mapping[str, Part]) -> bool:
+def put_in(model: Llama, parts: Mapping[str, ExchangedPart]) -> bool:
     """Exchanges parts of the model, and returns whether there were any."""
     changes = [(KINDS[name].put_in, given.use) for name, given in sorted(parts.items())
                if KINDS[name].put_in is not None]
@@ -159,7 +160,7 @@ def freeze_unused(model: Llama) -> list[str]:
     return unused
 
 
-def of_step(parts: Mapping[str, Part]) -> TrainParts:
+def of_step(parts: Mapping[str, ExchangedPart]) -> TrainParts:
     """Returns the parts of a training step, with the exchanged ones among them."""
     result = TrainParts()
     for name, given in sorted(parts.items()):
@@ -456,36 +457,36 @@ def _stepped(field: str, wrap: Callable[[Any], Any] = lambda use: use):
     return change
 
 
-KINDS: Mapping[str, Kind] = {
-    "norm": Kind(
+KINDS: Mapping[str, PartKind] = {
+    "norm": PartKind(
         call="called as norm(dim, eps=...), which returns a module (B, T, D) -> (B, T, D)",
         try_out=_try_norm, put_in=_put_norm),
-    "activation": Kind(
+    "activation": PartKind(
         call="a function or module (gate, up) -> hidden, each of shape (B, T, F)",
         try_out=_try_activation, put_in=_put_activation),
-    "feed_forward": Kind(
+    "feed_forward": PartKind(
         call="called as feed_forward(dim, width), which returns a module (B, T, D) -> (B, T, D)",
         try_out=_try_feed_forward, put_in=_put_feed_forward),
-    "rotation": Kind(
+    "rotation": PartKind(
         call="a function or module (q, k, rotation) -> (q, k), with q (B, T, H, K), k (B, T, G, K) "
         "and the complex rotation (B, T, K / 2)", try_out=_try_rotation, put_in=_put_rotation),
-    "attention": Kind(
+    "attention": PartKind(
         call="a function or module (q, k, v, visible) -> (B, T, H, K), where visible.mask says who "
         "sees whom", try_out=_try_attention, put_in=_put_attention),
-    "mask": Kind(
+    "mask": PartKind(
         call="a function (query_positions, key_positions) -> True where the query sees the key, "
         "such as lambda q, k: k <= q", try_out=_try_mask, put_in=_put_mask),
-    "model": Kind(
+    "model": PartKind(
         call="a function (model) that changes the finished model in place",
         try_out=_try_model, put_in=_change_model),
-    "optimizer": Kind(
+    "optimizer": PartKind(
         call="a class of torch.optim, or called as optimizer(groups, config), which returns an "
         "object with step(lr=...), zero_grad(), state_dict() and load_state_dict(state)",
         try_out=_try_optimizer, change=_stepped("make_optimizer", _optimizer)),
-    "schedule": Kind(
+    "schedule": PartKind(
         call="a function (step, *, n_steps, peak, n_warmup, final_ratio) -> the learning rate",
         try_out=_try_schedule, change=_stepped("schedule")),
-    "loss": Kind(
+    "loss": PartKind(
         call="a function (model, batch, *, is_bf16) -> the sum of the loss over the targets",
         try_out=_try_loss, change=_stepped("loss")),
 }

@@ -27,7 +27,7 @@ from llama_from_scratch.config import record
 from llama_from_scratch.experiments import parts as exchange
 from llama_from_scratch.experiments import provenance, store
 from llama_from_scratch.experiments.curves import Curves
-from llama_from_scratch.experiments.experiment import STORIES, Experiment, Text, described
+from llama_from_scratch.experiments.experiment import STORIES, Experiment, TextSource, described
 from llama_from_scratch.experiments.settings import changed
 from llama_from_scratch.experiments.store import Run, Store
 from llama_from_scratch.experiments.variant import Variant, label
@@ -46,7 +46,7 @@ from llama_from_scratch.train import (
     split_validation,
     train,
 )
-from llama_from_scratch.train.progress import Moment, Progress, here
+from llama_from_scratch.train.progress import TrainingMoment, TrainingProgress, here
 
 ENDED = ("complete", "diverged")
 """The states of a run that need not run again: the same settings give the same result."""
@@ -57,14 +57,14 @@ _WEIGHTS = "weights.safetensors"
 def run(
     experiment: Experiment, *, replace: Mapping[str, Any] | None = None,
     seeds: int | Sequence[int] = 1, kept_in: Store | str | Path | None = None,
-    is_again: bool = False, show: Callable[[Moment], Any] | None = None, **settings: Any,
+    is_again: bool = False, show: Callable[[TrainingMoment], Any] | None = None, **settings: Any,
 ) -> Variant:
     """Trains an experiment with these settings and parts, and returns it with all its seeds.
 
     `settings`: by dotted name, such as `**{"train.peak_lr": 3e-3}`. `replace`: parts by name, such
     as `{"norm": MyNorm}`; see `experiments.parts`. `seeds`: how many, from the experiment's own
     seed on, or which. `kept_in`: the store or its folder. `is_again`: train again even if the store
-    has the result. `show`: see `Progress`.
+    has the result. `show`: see `TrainingProgress`.
 
     A run that diverges is remembered as such. An interrupt ends the run after the step in progress,
     and the next call continues it. With exchanged parts of the model it begins again, because no
@@ -105,7 +105,7 @@ def variants_of(
 
 def execute(
     experiment: Experiment, *, base: Experiment, kept_in: Store, is_again: bool = False,
-    show: Callable[[Moment], Any] | None = None,
+    show: Callable[[TrainingMoment], Any] | None = None,
 ) -> Run:
     """Returns the run of one variant with one seed: from the store, or trained now.
 
@@ -156,7 +156,7 @@ def _usable(kept_in: Store, place: Path) -> Run | None:
     return found
 
 
-def _show_again(run: Run, *, n_steps: int, show: Callable[[Moment], Any] | None) -> None:
+def _show_again(run: Run, *, n_steps: int, show: Callable[[TrainingMoment], Any] | None) -> None:
     """Shows the end of a remembered run where its training would have been shown."""
     curves = run.curves
     if not len(curves.steps):
@@ -167,8 +167,9 @@ def _show_again(run: Run, *, n_steps: int, show: Callable[[Moment], Any] | None)
                 lr=float(curves.lr[-1]), grad_norm=float(curves.grad_norm[-1]),
                 n_tokens=int(curves.tokens[-1] - before),
                 time_s=float(curves.seconds[-1] - began_s))
-    moment = Moment(what=f"{label(run)}, seed {run.seed}, remembered", n_steps=n_steps, step=step,
-                    left_s=0.0, sample=run.samples[-1][1] if run.samples else "")
+    moment = TrainingMoment(
+        what=f"{label(run)}, seed {run.seed}, remembered", n_steps=n_steps, step=step, left_s=0.0,
+        sample=run.samples[-1][1] if run.samples else "")
     (here() if show is None else show)(moment)
 
 
@@ -181,7 +182,7 @@ def _is_same(found: Run, planned: Run, fingerprint: Mapping[str, str]) -> bool:
 
 
 def _trained(
-    experiment: Experiment, planned: Run, *, show: Callable[[Moment], Any] | None
+    experiment: Experiment, planned: Run, *, show: Callable[[TrainingMoment], Any] | None
 ) -> Run:
     prepared = prepare(experiment)
     model, data, config = prepared.model, prepared.data, experiment.train
@@ -196,8 +197,9 @@ def _trained(
     is_resumed = folder is not None and folders.find(folder) is not None
     steps = _saved_steps(folder) if is_resumed else []
     earlier = [pair for pair in planned.samples if pair[0] <= len(steps)]
-    progress = Progress(n_steps=config.n_steps, what=f"{label(planned)}, seed {experiment.seed}",
-                        sample=sampler(experiment, prepared), show=show)
+    progress = TrainingProgress(
+        n_steps=config.n_steps, what=f"{label(planned)}, seed {experiment.seed}",
+        sample=sampler(experiment, prepared), show=show)
 
     def remember(state: str, **values: Any) -> Run:
         samples = dict([*earlier, *progress.samples])
@@ -336,7 +338,7 @@ def prepare(experiment: Experiment) -> Prepared:
 
 
 @functools.lru_cache(maxsize=2)
-def _packed(text: Text, tokenizer_from, vocab_size: int, identity: str):
+def _packed(text: TextSource, tokenizer_from, vocab_size: int, identity: str):
     """Returns tokenizer, training data and validation data; kept, as many runs share them."""
     documents = read_documents(_path(text), separator=text.separator, suffixes=text.suffixes)
     learned, unseen = split_validation(documents, fraction=text.validation)
@@ -353,7 +355,7 @@ def _packed(text: Text, tokenizer_from, vocab_size: int, identity: str):
     return tokenizer, Packed(learned, tokenizer), Packed(unseen, tokenizer)
 
 
-def _path(text: Text) -> Path:
+def _path(text: TextSource) -> Path:
     return bundled.path("stories.txt") if text.path == STORIES else Path(text.path).expanduser()
 
 

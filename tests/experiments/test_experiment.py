@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 from tiny_experiments import tiny
 
-from llama_from_scratch.experiments.experiment import Sample, Text, TokenizerFrom, described
+from llama_from_scratch.experiments.experiment import Sample, TextSource, TokenizerFrom, described
 from llama_from_scratch.experiments.parts import part
 
 
@@ -28,11 +28,11 @@ def test_windows_longer_than_the_context_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(("make", "message"), [
-    (lambda: Text(max_documents=0), "data.max_documents must be at least 1"),
-    (lambda: Text(max_validation=-1), "data.max_validation must be at least 1"),
-    (lambda: Text(validation=0.0), "between 0 and 1"),
-    (lambda: Text(validation=float("nan")), "between 0 and 1"),
-    (lambda: Text(separator=""), "must not be empty"),
+    (lambda: TextSource(max_documents=0), "data.max_documents must be at least 1"),
+    (lambda: TextSource(max_validation=-1), "data.max_validation must be at least 1"),
+    (lambda: TextSource(validation=0.0), "between 0 and 1"),
+    (lambda: TextSource(validation=float("nan")), "between 0 and 1"),
+    (lambda: TextSource(separator=""), "must not be empty"),
     (lambda: TokenizerFrom(max_documents=0), "tokenizer.max_documents must be at least 1"),
     (lambda: Sample(n_tokens=-1), "sample.n_tokens must be at least 0"),
     (lambda: Sample(temperature=float("nan")), "sample.temperature must be at least 0 and finite"),
