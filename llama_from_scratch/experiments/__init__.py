@@ -11,7 +11,7 @@ from llama_from_scratch.experiments.compare import baseline as baseline
 from llama_from_scratch.experiments.compare import compare as compare
 from llama_from_scratch.experiments.experiment import Experiment as Experiment
 from llama_from_scratch.experiments.experiment import Sample as Sample
-from llama_from_scratch.experiments.experiment import Text as Text
+from llama_from_scratch.experiments.experiment import TextSource as TextSource
 from llama_from_scratch.experiments.experiment import TokenizerFrom as TokenizerFrom
 from llama_from_scratch.experiments.named import named as named
 from llama_from_scratch.experiments.running import load as load

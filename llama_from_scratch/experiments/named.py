@@ -7,7 +7,7 @@ Notebook 09.
 """
 
 from llama_from_scratch.config import LayerSpec, LlamaConfig, nearest
-from llama_from_scratch.experiments.experiment import Experiment, Sample, Text, TokenizerFrom
+from llama_from_scratch.experiments.experiment import Experiment, Sample, TextSource, TokenizerFrom
 from llama_from_scratch.train import TrainConfig
 
 SMALL = Experiment(
@@ -18,7 +18,7 @@ SMALL = Experiment(
         norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 2, is_tied=True),
     train=TrainConfig(n_steps=300, batch_size=8, seq_len=64, peak_lr=1e-2, n_warmup=30,
                       validate_every=50, checkpoint_every=300),
-    data=Text(max_documents=1000, max_validation=40))
+    data=TextSource(max_documents=1000, max_validation=40))
 
 STORIES = Experiment(
     name="stories",
@@ -28,7 +28,7 @@ STORIES = Experiment(
         norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 3, is_tied=True),
     train=TrainConfig(n_steps=500, batch_size=4, seq_len=128, peak_lr=1e-2, n_warmup=40,
                       validate_every=50, checkpoint_every=500),
-    data=Text(max_validation=60), tokenizer=TokenizerFrom(max_documents=1000),
+    data=TextSource(max_validation=60), tokenizer=TokenizerFrom(max_documents=1000),
     sample=Sample(n_tokens=60, temperature=0.6))
 
 RATES = Experiment(
@@ -39,7 +39,7 @@ RATES = Experiment(
         norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 2, is_tied=True),
     train=TrainConfig(n_steps=100, batch_size=4, seq_len=64, peak_lr=8e-3, n_warmup=10,
                       validate_every=100, checkpoint_every=100),
-    data=Text(max_validation=10), tokenizer=TokenizerFrom(max_documents=1000),
+    data=TextSource(max_validation=10), tokenizer=TokenizerFrom(max_documents=1000),
     sample=Sample(n_tokens=0))
 
 MINI = Experiment(
@@ -60,7 +60,7 @@ FIRST_LIGHT = Experiment(
         norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 4, is_tied=True),
     train=TrainConfig(n_steps=900, batch_size=4, seq_len=256, peak_lr=6e-3, n_warmup=40,
                       validate_every=60, checkpoint_every=900),
-    data=Text(max_validation=20), tokenizer=TokenizerFrom(max_documents=1000),
+    data=TextSource(max_validation=20), tokenizer=TokenizerFrom(max_documents=1000),
     sample=Sample(n_tokens=55, temperature=0.6))
 
 EXPERIMENTS = {experiment.name: experiment

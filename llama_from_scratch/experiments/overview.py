@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from llama_from_scratch.config import record
-from llama_from_scratch.train.progress import Moment, duration
+from llama_from_scratch.train.progress import TrainingMoment, duration
 
 
 @record
@@ -26,7 +26,7 @@ class Overview:
     n_done: int
     n_runs: int
     n_ended: int
-    running: tuple[Moment, ...]
+    running: tuple[TrainingMoment, ...]
     left_s: float | None
     news: str
     sample: str
@@ -59,11 +59,11 @@ class Tracker:
         self._done = [0] * len(n_steps)
         self._first: dict[int, int] = {}
         self._taken: dict[int, int] = {}
-        self._running: dict[int, Moment] = {}
+        self._running: dict[int, TrainingMoment] = {}
         self._began_s: float | None = None
         self._sample = ""
 
-    def moved(self, number: int, moment: Moment) -> Overview:
+    def moved(self, number: int, moment: TrainingMoment) -> Overview:
         """Returns the overview after a step of a run."""
         if self._began_s is None:
             self._began_s = time.monotonic() - moment.step.time_s

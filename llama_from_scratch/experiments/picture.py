@@ -1,13 +1,13 @@
 """Draws the curves of variants: a mean over the seeds, and a band from the lowest to the highest.
 
-Colors and letters are those of every picture of the course, so that they stay legible at a width of
-900 pixels. The baseline, which comes first, is gray.
+Colors and letters are the same as in every picture of the course, and legible at a width of 900
+pixels. The baseline, which comes first, is gray.
 
 Notebook 09.
 """
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -139,7 +139,8 @@ def draw(
         words = f", running mean (decay {smoothing:g})" if smoothing else ""
         ax.set(xlabel=AXES[axis], ylabel=textwrap.fill(METRICS[metric] + words, 34), title=title)
         _format(ax, axis)
-        below = [] if metric != "loss" else _crop(ax, drawn)
+        below = _warnings(variants.values(), axis)
+        below += _crop(ax, drawn) if metric == "loss" else []
         below += [f"not drawn: {line}" for line in left_out]
         _finish(figure, ax, below, drawn, metric)
     figure.set_label(_described(drawn, metric, axis, below))
@@ -184,6 +185,15 @@ def _format(ax: "Axes", axis: str) -> None:
         ax.xaxis.set_major_formatter(lambda place, _: f"{place / 1000:,.0f}k")
     elif axis == "flops":
         ax.xaxis.set_major_formatter(lambda place, _: f"{place:.2g}" if place else "0")
+
+
+def _warnings(variants: Iterable[Variant], axis: str) -> list[str]:
+    """Returns what a reader should know about an axis."""
+    if axis == "seconds":
+        return ["seconds also depend on what else the machine did during a run"]
+    if axis == "flops" and any(variant.parts for variant in variants):
+        return ["FLOPs are counted from the settings; exchanged parts may need more or fewer"]
+    return []
 
 
 def _crop(ax: "Axes", drawn: Mapping[str, Band]) -> list[str]:

@@ -23,7 +23,7 @@ from typing import Any
 
 import llama_from_scratch
 from llama_from_scratch.experiments.worker import LENGTH_BYTES
-from llama_from_scratch.train.progress import Moment
+from llama_from_scratch.train.progress import TrainingMoment
 from llama_from_scratch.train.records import Evaluation, Step
 
 _TICK_S = 0.1
@@ -100,12 +100,12 @@ class Pool:
             worker.close()
 
 
-def moment_of(plain: Mapping[str, Any]) -> Moment:
+def moment_of(plain: Mapping[str, Any]) -> TrainingMoment:
     """Returns the moment that a worker has sent as JSON."""
     step = dict(plain["step"])
     if step["validation"] is not None:
         step["validation"] = Evaluation(**step["validation"])
-    return Moment(**dict(plain) | {"step": Step(**step)})
+    return TrainingMoment(**dict(plain) | {"step": Step(**step)})
 
 
 class _Worker:

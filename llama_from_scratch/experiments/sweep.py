@@ -23,7 +23,7 @@ from llama_from_scratch.config import record
 from llama_from_scratch.experiments import provenance, store
 from llama_from_scratch.experiments.experiment import Experiment
 from llama_from_scratch.experiments.overview import Overview, Tracker
-from llama_from_scratch.experiments.parts import Part
+from llama_from_scratch.experiments.parts import ExchangedPart
 from llama_from_scratch.experiments.pool import Pool, moment_of
 from llama_from_scratch.experiments.running import ENDED, remembered, variants_of
 from llama_from_scratch.experiments.store import Run, Store
@@ -202,7 +202,7 @@ def _packed(task: Task, kept_in: Store) -> bytes:
 
 
 @contextlib.contextmanager
-def _sent_whole(parts: Mapping[str, Part], cloudpickle: Any) -> Iterator[None]:
+def _sent_whole(parts: Mapping[str, ExchangedPart], cloudpickle: Any) -> Iterator[None]:
     """Lets the code of parts travel if a new process cannot import it, such as from a file.
 
     Python's own main module always travels.

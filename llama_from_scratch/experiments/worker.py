@@ -23,7 +23,7 @@ import torch
 
 from llama_from_scratch.experiments.running import execute
 from llama_from_scratch.experiments.store import Store
-from llama_from_scratch.train.progress import Moment
+from llama_from_scratch.train.progress import TrainingMoment
 
 LENGTH_BYTES = 8
 _SEND_EVERY_S = 0.1
@@ -41,7 +41,7 @@ def main() -> int:
 
 
 class Starter:
-    """The process that started this one: its tasks, and what it is told.
+    """The process that started this one: its tasks, and its messages.
 
     `input` is read by a thread, without a buffer, because a buffered stream that another thread
     reads cannot be closed at the end of Python.
@@ -105,7 +105,7 @@ def _train(task: bytes, starter: Starter) -> None:
 def _show(starter: Starter):
     last_s = float("-inf")
 
-    def show(moment: Moment) -> None:
+    def show(moment: TrainingMoment) -> None:
         nonlocal last_s
         if starter.is_gone():
             raise KeyboardInterrupt  # `train` ends the run after this step, and saves it

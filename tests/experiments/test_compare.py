@@ -8,9 +8,7 @@ import re
 import matplotlib
 import pytest
 from made_runs import MACHINE, TINY, made
-from torch import nn
 
-from llama_from_scratch.experiments import compare as module
 from llama_from_scratch.experiments.compare import baseline, compare
 from llama_from_scratch.experiments.verdict import judge
 
@@ -58,20 +56,15 @@ def test_several_comparisons_share_the_level(plain, tmp_path):
 
 
 def test_parts_are_named_and_their_sources_distinguished(plain, tmp_path):
-    class MyNorm(nn.LayerNorm):
-        pass
-
-    first = made(tmp_path, [3.0], replace={"norm": MyNorm})
-    found = compare(plain, first)
-    assert str(found.rows[1].changes[0]) == f"norm: as in the library -> {MyNorm.__qualname__}"
-
-    class MyNorm(nn.LayerNorm):
-        """Another one with the same name."""
-
-    second = made(tmp_path, [3.1], replace={"norm": MyNorm})
+    text = "import torch\n\nclass MyNorm(torch.nn.LayerNorm):\n    "
+    (tmp_path / "one.py").write_text(text + "pass")
+    (tmp_path / "two.py").write_text(text + '"""Another one with the same name."""')
+    first, second = (made(tmp_path / "runs", [3.0], replace={"norm": f"{tmp_path / name}:MyNorm"})
+                     for name in ("one.py", "two.py"))
+    assert str(compare(plain, first).rows[1].changes[0]) == "norm: as in the library -> MyNorm"
     found = compare(first, second)
-    one, other = (row.label for row in found.rows)
-    assert one != other and one.startswith("norm=") and other.startswith("norm=")
+    assert [re.sub(r"\w{6}", "#", row.label) for row in found.rows] == ["norm=# (#)"] * 2
+    assert found.rows[0].label != found.rows[1].label
     change = found.rows[1].changes[0]
     assert re.search(r"MyNorm \(source \w{6}\)$", change.before) and change.before != change.after
 
@@ -219,7 +212,7 @@ def test_the_saved_baseline_is_found(plain, tmp_path):
 
 
 def test_by_default_it_is_in_the_data_of_the_course(tmp_path, monkeypatch):
-    monkeypatch.setattr(module.bundled, "DATA", tmp_path)
+    monkeypatch.setattr("llama_from_scratch.bundled.DATA", tmp_path)
     with pytest.raises(ValueError, match=r"run\(EXPERIMENT, seeds=3\) of the experiment 'tiny'"):
         baseline(TINY)
     saved = made(tmp_path / "experiments", [3.0, 3.1])
@@ -231,7 +224,7 @@ def test_by_default_it_is_in_the_data_of_the_course(tmp_path, monkeypatch):
 def test_a_stale_baseline_is_refused_with_what_changed(plain, tmp_path):
     edited = dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, n_steps=50))
     with pytest.raises(ValueError, match="since it was made, train.n_steps changed from 40 to 50. "
-                                         "Make it again with `python data/make_baselines.py`"):
+                                         "Make it again with `python data/make_baselines.py tiny`"):
         baseline(edited, kept_in=tmp_path)
 
 

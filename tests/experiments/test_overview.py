@@ -1,7 +1,7 @@
 import io
 
 from llama_from_scratch.experiments.overview import Tracker
-from llama_from_scratch.train.progress import Moment, Shown, Terminal, line
+from llama_from_scratch.train.progress import Shown, TerminalLine, TrainingMoment, line
 from llama_from_scratch.train.records import Step
 
 CLOCK = "llama_from_scratch.experiments.overview.time.monotonic"
@@ -9,7 +9,7 @@ CLOCK = "llama_from_scratch.experiments.overview.time.monotonic"
 
 def moment(n_done, *, what="a, seed 0", sample=""):
     step = Step(step=n_done - 1, loss=2.5, lr=1e-3, grad_norm=1.0, n_tokens=2048, time_s=1.0)
-    return Moment(what=what, n_steps=10, step=step, left_s=0.0, sample=sample)
+    return TrainingMoment(what=what, n_steps=10, step=step, left_s=0.0, sample=sample)
 
 
 def test_runs_in_progress_are_shown_with_their_losses_and_the_time_that_all_will_take(monkeypatch):
@@ -45,7 +45,7 @@ def test_a_sweep_without_anything_to_do_has_ended():
 
 def test_a_log_gets_a_line_for_each_run_that_ends_with_its_sample():
     stream, tracker = io.StringIO(), Tracker(what="small", n_steps=[10, 10], n_ended=0)
-    show = Terminal(stream)
+    show = TerminalLine(stream)
     show(tracker.now())
     show(tracker.moved(0, moment(9, sample="Tim ran.")))
     show(tracker.ended(0, "a, seed 0: validation loss 2.000"))

@@ -13,6 +13,7 @@ moves, so it shows the current weights.
     dials          sampling: next tokens before and after temperature and filters      chapter 16
     sweep          learning_rates: finished runs, by learning rate                     chapter 17
     sizes          what a model costs: parameters, FLOPs, the KV cache       chapters 13, 15, 16
+    experiments    choose_runs: remembered runs, drawn and compared                    chapter 09
     chat           ChatWindow, Conversation: write with a model, or talk to it     chapters 17, 19
     gpu            the emulated CUDA machine                                           chapter 30
     inspect_model  the numbers behind these pictures: trace, lens
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.dials import sampling as sampling
     from llama_from_scratch.lessons.views.dials import sampling_frame as sampling_frame
+    from llama_from_scratch.lessons.views.experiments import choose_runs as choose_runs
     from llama_from_scratch.lessons.views.heads import attention as attention
     from llama_from_scratch.lessons.views.heads import attention_frame as attention_frame
     from llama_from_scratch.lessons.views.heads import (
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 # Loaded when used, because `inspect_model` draws nothing and needs no drawing packages.
 _HOMES = {
     "attention": "heads", "attention_frame": "heads", "attention_heads_frame": "heads",
-    "encode": "text", "final_loss": "sweep",
+    "choose_runs": "experiments", "encode": "text", "final_loss": "sweep",
     "learning_rates": "sweep", "learning_rates_frame": "sweep",
     "merges": "merging", "merges_frame": "merging", "merges_used": "merging",
     "residual_frame": "layers", "residual_stream": "layers",
