@@ -146,7 +146,7 @@ def _train(
                 is_full = True
                 pool.stop()
                 continue
-            run = _ended(plans[left[number]].folder, message, is_stopping=pool.is_stopping)
+            run = _ended(plans[left[number]], message, is_stopping=pool.is_stopping)
             if run.state in (*ENDED, "failed"):
                 show(tracker.ended(number, f"{label(run)}, seed {run.seed}: {told(run)}"))
     if is_full:
@@ -155,9 +155,10 @@ def _train(
         show(tracker.now("stopped; the same call does the rest"))
 
 
-def _ended(place: Path, message: Mapping[str, Any], *, is_stopping: bool) -> Run:
+def _ended(plan: Run, message: Mapping[str, Any], *, is_stopping: bool) -> Run:
     """Returns the record of a run that a worker has left, with the reason if it failed."""
-    run = store.read(place / "run.json")
+    file = plan.folder / "run.json"
+    run = store.read(file) if file.exists() else plan  # somebody may delete it meanwhile
     if "error" in message and run.state in ("planned", "running") and not is_stopping:
         run = dataclasses.replace(run, state="failed", error=message["error"])
         store.write(run)
