@@ -757,7 +757,7 @@ def test_command(arguments, is_quick=False):
     if is_quick and is_chosen:
         raise CannotStart("--quick runs the tests that tests/quick.txt lists. Leave out the paths, "
                           "or leave out --quick.")
-    everything = quick_paths() + ["-m", "not slow"] if is_quick else ["tests", "notebooks"]
+    everything = [*quick_paths(), "-m", "not slow"] if is_quick else ["tests", "notebooks"]
     command = [python(), "-m", "pytest"] + ([] if is_chosen else everything)
     command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_S}"]
     # A notebook's cells share a kernel, so a file stays with one worker.

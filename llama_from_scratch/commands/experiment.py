@@ -273,9 +273,9 @@ def compare(args: argparse.Namespace) -> int:
     if not others:
         others = [one for one in variants if one.name != first.name]
     if not others:
-        raise ValueError(f"a comparison needs a variant besides the baseline; {kept_in.folder} has "
-                         f"none of {args.name}. Train one: llama experiment run {args.name} --set "
-                         "SETTING=VALUE")
+        raise ValueError("a comparison needs a variant in addition to the baseline; "
+                         f"{kept_in.folder} has none of {args.name}. Train one: "
+                         f"llama experiment run {args.name} --set SETTING=VALUE")
     result = compared(first, *others, metric=args.metric)
     print(shown_block(repr(result)))
     if args.out is not None:

@@ -30,7 +30,8 @@ _LARGEST_BYTES = 1 << 28
 
 @record
 class Curves:
-    """Arrays with one entry per step, N in all; those of the validation have one per validation, M.
+    """Arrays with one entry per step, N in all. The
+    validation's arrays have one entry per validation.
 
     `steps`: how many were done. `tokens`, `seconds`, `flops`: totals so far. `seconds` counts
     updates, without validation and checkpoints. `flops`: see `LlamaConfig.flops_per_token`.
@@ -44,9 +45,9 @@ class Curves:
     loss: Float[np.ndarray, "N"]
     grad_norm: Float[np.ndarray, "N"]
     lr: Float[np.ndarray, "N"]
-    validation_steps: Int[np.ndarray, "M"]
-    validation_loss: Float[np.ndarray, "M"]
-    bits_per_byte: Float[np.ndarray, "M"]
+    validation_steps: Int[np.ndarray, "validated"]
+    validation_loss: Float[np.ndarray, "validated"]
+    bits_per_byte: Float[np.ndarray, "validated"]
 
     @classmethod
     def of(cls, steps: Sequence[Step], *, config: LlamaConfig, seq_len: int) -> "Curves":

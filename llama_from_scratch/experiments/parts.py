@@ -2,9 +2,9 @@
 
 A part is any class or function with the calls that its row in `KINDS` names, such as a class from
 a notebook cell, `torch.nn.LayerNorm` or `torch.optim.SGD`. It is tried on a tiny input before the
-run, so that a part with another signature is refused in words and not in the middle of training.
-The model is built first, with the weights of the plain one, and then its parts are exchanged. So
-all other weights are those of the unchanged run with the same seed.
+run, so that a part with another signature is refused with a message and not in the middle of
+training. The model is built first, with the weights of the plain one, and then its parts are
+exchanged. So all other weights are the same as in the unchanged run with that seed.
 
 Notebook 09.
 """
@@ -226,7 +226,7 @@ def _expect_shape(result: Any, shape: tuple[int, ...], what: str) -> None:
         got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise ValueError(f"{what} must be a tensor of shape {shape}; got {got}")
     if result.dtype != torch.float32:
-        raise ValueError(f"{what} must be {torch.float32}, as its input is; got {result.dtype}")
+        raise ValueError(f"{what} must be {torch.float32} because its input is; got {result.dtype}")
     if not torch.isfinite(result).all():
         raise ValueError(f"{what} must be finite for ordinary inputs; got infinite numbers or NaN")
 
@@ -253,7 +253,7 @@ def _as_module(use: Any) -> nn.Module:
 
 
 class Calling(nn.Module):
-    """A function as a module, so that it can stand in a model."""
+    """A function as a module, so that it can be part of a model."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()

@@ -258,7 +258,7 @@ def load(
 
     `base`: the experiment that the run is a variant of. `replace`: the exchanged parts once more,
     because a store keeps their text and not their code.
-    Raises ValueError if the run is not complete, or if the parts are not those of the run.
+    Raises ValueError if the run is not complete, or if its parts were others.
     """
     if not run.is_complete:
         raise ValueError(f"only a complete run has a trained model; {run.folder} is {run.state}. "

@@ -38,7 +38,7 @@ def settings(experiment: Experiment) -> dict[str, Any]:
 
 
 def difference(experiment: Experiment, other: Experiment) -> dict[str, Any]:
-    """Returns the settings of `experiment` that differ from those of `other`, without the seed."""
+    """Returns the settings of `experiment` that `other` does not share, without the seed."""
     ours, theirs = settings(experiment), settings(other)
     # A name that only `other` has is inside a record, such as the scaling of RoPE, that is None
     # here, and that None is among the differences.

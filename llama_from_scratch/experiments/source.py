@@ -189,7 +189,7 @@ def _parts_of_class(cls: type) -> list[tuple[str, Any]]:
 
 
 def _globals(code: types.CodeType) -> set[str]:
-    """Returns the global names that a code reads, with those of the functions inside it."""
+    """Returns the global names that a code and the functions inside it read."""
     names = {step.argval for step in dis.get_instructions(code)
              if step.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     inner = (_globals(const) for const in code.co_consts if isinstance(const, types.CodeType))

@@ -132,7 +132,7 @@ class Store:
         return _settled(read(file))
 
     def runs(self, *names: str) -> tuple[list[Run], list[Damaged]]:
-        """Returns all runs, or those of the named experiments, and the folders that are damaged.
+        """Returns the runs, of all experiments or of the named ones, and the damaged folders.
 
         A run that was running when its process ended is "stopped". Raises ValueError for a store
         of a newer version and for an experiment without runs.

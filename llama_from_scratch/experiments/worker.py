@@ -41,7 +41,7 @@ def main() -> int:
 
 
 class Starter:
-    """The process that started this one: its tasks, and what it is told.
+    """The process that started this one: its tasks, and its messages.
 
     `input` is read by a thread, without a buffer, because a buffered stream that another thread
     reads cannot be closed at the end of Python.

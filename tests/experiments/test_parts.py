@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from llama_from_scratch.experiments import parts as exchange
-from llama_from_scratch.experiments.parts import KINDS, Part, part, put_in, try_out
+from llama_from_scratch.experiments.parts import KINDS, part, put_in, try_out
 from llama_from_scratch.experiments.running import prepare
 from llama_from_scratch.experiments.torch_optimizer import TorchOptimizer
 from llama_from_scratch.model.attention import SoftmaxAttention
@@ -250,7 +250,7 @@ WRONG = [
 def test_a_part_that_cannot_be_is_refused_with_what_is_expected(base, name, use, message):
     state = torch.get_rng_state()
     with pytest.raises(ValueError) as caught:
-        try_out({name: Part(use=use)}, base.model)
+        try_out({name: part(use)}, base.model)
     assert str(caught.value).startswith(f"the part {name!r} must be {KINDS[name].call}; ")
     assert message in str(caught.value), str(caught.value)
     assert torch.equal(torch.get_rng_state(), state)
@@ -295,7 +295,8 @@ def test_a_part_is_found_by_module_and_by_file(tmp_path):
     file = tmp_path / "my parts, é.py"
     file.write_text("import torch\n\nclass Outer:\n    class Norm(torch.nn.LayerNorm):\n"
                     "        '''Mine.'''\n\nrule = lambda q, k: k <= q\n", encoding="utf-8")
-    assert part("torch.nn:LayerNorm") == Part(use=nn.LayerNorm, origin="torch.nn:LayerNorm")
+    library = part("torch.nn:LayerNorm")
+    assert library.use is nn.LayerNorm and library.origin == "torch.nn:LayerNorm"
     found = part(f"{file}:Outer.Norm")
     assert found.name == "Outer.Norm" and found.origin == f"{file}:Outer.Norm"
     assert found.source == 'class Norm(torch.nn.LayerNorm):\n    \'\'\'Mine.\'\'\''
