@@ -83,7 +83,9 @@ def test_runs_that_did_not_end_are_named_and_not_averaged(plain, tmp_path, state
 
 
 def test_a_complete_run_that_ends_with_nan_is_not_averaged(plain, tmp_path):
-    found = compare(plain, changed(tmp_path, [2.0, math.nan]))
+    other = changed(tmp_path, [2.0, 2.1])
+    lost = dataclasses.replace(other.runs[1], metrics={"validation_loss": math.nan})
+    found = compare(plain, dataclasses.replace(other, runs=(other.runs[0], lost)))
     assert found.rows[1].values == {0: 2.0}
     assert "seed 1: no finite validation loss" in repr(found)
 
