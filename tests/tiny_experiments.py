@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from llama_from_scratch.config import LayerSpec, LlamaConfig
-from llama_from_scratch.experiments.experiment import Experiment, Sample
+from llama_from_scratch.experiments.experiment import Experiment, Sample, TextSource
 from llama_from_scratch.experiments.settings import changed
 from llama_from_scratch.train import TrainConfig
 
