@@ -4,6 +4,7 @@
                                          (runs/mine, without the solutions)
     python3 start.py --originals         for authors: open the chapters themselves
     python3 start.py test [pytest ...]   run every test, all notebooks included
+    python3 start.py test --quick        run some tests of every part, in two minutes
     python3 start.py gpu --out FOLDER    check and time the kernels on this machine's GPU;
                                          installs nothing
     python3 start.py --help
@@ -60,6 +61,7 @@ print(json.dumps(IPythonKernel.language_info))
 """
 
 CELL_TIMEOUT_S = 300
+QUICK = os.path.join(ROOT, "tests", "quick.txt")
 
 # How pip reaches packages and what it prints. Any other setting of the user may send packages
 # somewhere else than .venv (user, target, prefix), or leave some out (no-deps, dry-run).
@@ -744,27 +746,40 @@ def with_settings(variables):
     return dict(variables, JUPYTER_CONFIG_PATH=os.pathsep.join([JUPYTER_SETTINGS, *others]))
 
 
-def test_command(arguments):
+def test_command(arguments, is_quick=False):
     """The command that runs pytest over units and notebooks together, so that it has one summary.
 
-    A path among `arguments` replaces both.
+    A path among `arguments` replaces both. `is_quick`: only the files that tests/quick.txt lists,
+    without their slow tests.
     """
     paths = [os.path.join(ROOT, word.split("::")[0]) for word in arguments]
     is_chosen = any(os.path.exists(path) for path in paths)
-    command = [python(), "-m", "pytest"] + ([] if is_chosen else ["tests", "notebooks"])
+    if is_quick and is_chosen:
+        raise CannotStart("--quick runs the tests that tests/quick.txt lists. Leave out the paths, "
+                          "or leave out --quick.")
+    everything = [*quick_paths(), "-m", "not slow"] if is_quick else ["tests", "notebooks"]
+    command = [python(), "-m", "pytest"] + ([] if is_chosen else everything)
     command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_S}"]
     # A notebook's cells share a kernel, so a file stays with one worker.
     return [*command, "-n", str(n_workers(os.cpu_count() or 1)), "--dist", "loadfile", *arguments]
+
+
+def quick_paths():
+    """The test files of `test --quick`: one per line of tests/quick.txt, without the comments."""
+    with open(QUICK, encoding="utf-8") as file:
+        lines = [line.partition("#")[0].strip() for line in file]
+    return [line for line in lines if line]
 
 
 def n_workers(n_cores):
     return min(4, max(2, n_cores // 2))
 
 
-def test(arguments):
+def test(arguments, is_quick):
     # Workers that each start a thread per core slow each other down.
     environment = dict(activated(), OMP_NUM_THREADS="1")
-    return wait_for(subprocess.Popen(test_command(arguments), cwd=ROOT, env=environment))
+    command = test_command(arguments, is_quick)
+    return wait_for(subprocess.Popen(command, cwd=ROOT, env=environment))
 
 
 def gpu(arguments):
@@ -803,7 +818,7 @@ def wait_for(process):
 
 def parse(argv):
     usage = ("python3 start.py [--originals] [--cpu] [--no-browser]\n"
-             "       python3 start.py test [--cpu] [pytest arguments]\n"
+             "       python3 start.py test [--quick] [--cpu] [pytest arguments]\n"
              "       python3 start.py gpu --out FOLDER")
     parser = argparse.ArgumentParser(usage=usage, description=__doc__.splitlines()[0])
     parser.add_argument("--cpu", action="store_true",
@@ -812,12 +827,16 @@ def parse(argv):
                         help="print the address instead of opening it")
     parser.add_argument("--originals", action="store_true",
                         help="for authors: open the chapters themselves, not your own copy")
+    parser.add_argument("--quick", action="store_true",
+                        help="with test: some tests of every part, in two minutes on two cores")
     is_test = argv[:1] == ["test"]
     options, rest = parser.parse_known_args(argv[1:] if is_test else argv)
     if rest and not is_test:
         parser.error(f"unknown: {' '.join(rest)}; the commands are test and gpu")
     if is_test and options.originals:
         parser.error("--originals opens the chapters; the tests always run the originals")
+    if options.quick and not is_test:
+        parser.error("--quick belongs to test: python3 start.py test --quick")
     return is_test, options, rest
 
 
@@ -830,7 +849,7 @@ def main(argv):
         set_up(TEST_EXTRAS if is_test else LAB_EXTRAS, options.cpu)
         teach_git()
         if is_test:
-            return test(rest)
+            return test(rest, options.quick)
         if not options.originals:
             copy_lessons()
         return lab(options.no_browser, LESSONS if options.originals else MINE)

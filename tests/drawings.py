@@ -2,18 +2,20 @@
 
 import itertools
 
-import matplotlib.pyplot as plt
 from matplotlib.colors import to_rgb
+from pictures import styled
 
-from llama_from_scratch.lessons.figures import flow, look
+from llama_from_scratch.lessons.figures import flow
 
 _SLACK = 0.02
+_APART = 0.15
 
 
 def faults(figure, drawing):
     """Everything that is wrong with a drawing; empty if nothing is."""
     return [*overlaps(drawing), *texts_outside(figure, drawing), *crossings(drawing),
-            *covered_words(figure, drawing), *bad_grounds(figure)]
+            *covered_words(figure, drawing), *crowded_labels(figure, drawing),
+            *bad_grounds(figure)]
 
 
 def overlaps(drawing):
@@ -75,6 +77,18 @@ def covered_words(figure, drawing):
     return found
 
 
+def crowded_labels(figure, drawing):
+    """Returns pairs of arrow labels in one line that are too close to tell whose they are."""
+    renderer, ax = figure.canvas.get_renderer(), figure.axes[0]
+    labels = {arrow.label for arrow in drawing.arrows if arrow.label}
+    boxes = [(text.get_text(), ax.transData.inverted().transform(
+        text.get_window_extent(renderer).get_points())) for text in ax.texts
+        if text.get_text() in labels and text.get_color() == "0.25"]
+    return [(a, b) for (a, one), (b, two) in itertools.permutations(boxes, 2)
+            if abs(one[:, 1].mean() - two[:, 1].mean()) < _SLACK
+            and 0 <= two[0, 0] - one[1, 0] < _APART]
+
+
 def bad_grounds(figure):
     """What a dark page would swallow: a ground that is not white, words too pale for it."""
     is_white = figure.get_facecolor() == (1.0, 1.0, 1.0, 1.0)
@@ -115,9 +129,7 @@ def _runs_through(points, box):
 
 def noted(monkeypatch):
     """A list that receives each drawing and its figure as they are made."""
-    for key, value in dict(plt.rcParams).items():  # restored after the test
-        monkeypatch.setitem(plt.rcParams, key, value)
-    look.style()
+    styled(monkeypatch)
     made, figure = [], flow.Drawing.figure
 
     def note(self, see):
@@ -126,3 +138,19 @@ def noted(monkeypatch):
 
     monkeypatch.setattr(flow.Drawing, "figure", note)
     return made
+
+
+def links(drawing):
+    """(from, to) for each arrow with a head, in order: the names of the nodes that it joins.
+
+    An end that touches no node is None.
+    """
+    return [tuple(_touched(drawing, point) for point in (arrow.points[0], arrow.points[-1]))
+            for arrow in drawing.arrows if arrow.has_head]
+
+
+def _touched(drawing, point):
+    near = [node.name for node in drawing.nodes
+            for left, top, right, bottom in [_box(node, _SLACK)]
+            if left <= point[0] <= right and top <= point[1] <= bottom]
+    return near[0] if near else None

@@ -1,4 +1,4 @@
-"""Runs of a store that nobody trained: records and curves with given final values, in no time."""
+"""Runs of a store that were not trained: records and curves with given final values, in no time."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ MACHINE = {"processor": "Abacus 9000", "device": "cpu", "n_threads": 1}
 
 
 def made(folder, ends, *, base=TINY, replace=None, seeds=None, settings=None, **fields):
-    """A variant with a run for each final value, seeds 0, 1, ...; `fields` are those of `Run`."""
+    """A variant with a run for each final value, seeds 0, 1, ...; `fields`: of `Run`."""
     seeds = range(len(ends)) if seeds is None else seeds
     variants = variants_of(base, settings=settings or {}, replace=replace, seeds=list(seeds))
     runs = [made_run(Store(folder), variant, end, base=base, **fields)

@@ -46,16 +46,17 @@ MAY_IMPORT_LESSONS_LATE = {"commands"}
 
 CORE_MAY_IMPORT = {"torch", "numpy", "regex", "safetensors", "jaxtyping"}
 # What a single module may import, late. Without ipywidgets a training shows its progress as text;
-# without pyelftools kernels still run and only the tracer's source lines are missing; without
-# cloudpickle runs are trained one by one; without playwright no browser is driven; without
-# huggingface_hub all checkpoints on the machine still load; and jinja2, which torch needs too, is
-# only for the chat templates in files.
+# without cloudpickle runs are trained one by one; without wandb and mlflow runs are not exported to
+# these tools; without pyelftools kernels still run and only the tracer's source lines are missing;
+# without playwright no browser is driven; without huggingface_hub all checkpoints on the machine
+# still load; and jinja2, which torch needs too, is only for the chat templates in files.
 MODULES_MAY_IMPORT = {f"{PACKAGE}.kernels.emulator.debug_info": {"elftools"},
                       f"{PACKAGE}.checkpoint.hub": {"huggingface_hub"},
                       f"{PACKAGE}.experiments.verdict": {"scipy"},
                       f"{PACKAGE}.experiments.picture": {"matplotlib"},
                       f"{PACKAGE}.lessons.authoring.lab": {"playwright"},
                       f"{PACKAGE}.experiments.sweep": {"cloudpickle"},
+                      f"{PACKAGE}.experiments.export": {"wandb", "mlflow"},
                       f"{PACKAGE}.train.page": {"ipywidgets", "IPython"},
                       f"{PACKAGE}.tokenizer.chat_format.sandbox": {"jinja2"}}
 LESSONS_MAY_IMPORT = {"IPython", "ipywidgets", "matplotlib", "cycler", "PIL", "nbclient",

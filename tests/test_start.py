@@ -700,6 +700,56 @@ def test_tests_are_units_and_notebooks_in_one_run_unless_a_path_is_given(start):
     assert "notebooks" not in chosen and chosen[-2:] == ["tests/test_start.py::test_x", "-x"]
 
 
+def test_the_quick_tests_are_the_listed_files_without_their_slow_tests(
+    start, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(start, "QUICK", str(tmp_path / "quick.txt"))
+    (tmp_path / "quick.txt").write_text("# about\ntests/test_a.py   # why\n\nnotebooks/b.ipynb\n")
+    is_test, options, rest = start.parse(["test", "--quick", "-x"])
+    assert is_test and options.quick and rest == ["-x"]
+    command = start.test_command(rest, options.quick)
+    assert command[3:7] == ["tests/test_a.py", "notebooks/b.ipynb", "-m", "not slow"]
+    assert command[-1] == "-x" and "--nbval" in command and "tests" not in command
+    assert "tests/test_a.py" not in start.test_command(rest, start.parse(["test"])[1].quick)
+
+
+def test_the_quick_tests_take_no_paths_and_belong_to_test(start, capsys):
+    with pytest.raises(start.CannotStart, match="Leave out the paths, or leave out --quick"):
+        start.test_command(["tests/test_start.py"], is_quick=True)
+    with pytest.raises(SystemExit):
+        start.parse(["--quick"])
+    assert "python3 start.py test --quick" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        start.parse(["--help"])
+    assert "some tests of every part" in capsys.readouterr().out
+
+
+def unquick(paths, parts):
+    """A line for each part of which no test is quick, and for each path that is wrong."""
+    covered = {"" if path.count("/") == 1 else path.split("/")[1] for path in paths
+               if path.startswith("tests/")}
+    found = [f"no test of {part or 'the whole'} is quick: add one to tests/quick.txt"
+             for part in sorted({"", *parts} - covered)]
+    if not any(path.startswith("notebooks/") for path in paths):
+        found.append("no notebook is quick: add one to tests/quick.txt")
+    found += [f"{path} does not exist" for path in paths if not (ROOT / path).is_file()]
+    return found + [f"{path} is listed twice" for path in set(paths) if paths.count(path) > 1]
+
+
+def test_the_quick_tests_touch_every_part_and_a_notebook(start):
+    parts = {path.parent.name for path in (ROOT / "llama_from_scratch").glob("*/__init__.py")}
+    assert len(parts) > 8
+    assert unquick(start.quick_paths(), parts) == []
+
+
+def test_a_part_without_a_quick_test_is_seen():
+    paths = ["tests/test_start.py", "notebooks/11_norm.ipynb", "tests/model/test_norm.py"]
+    assert unquick(paths, {"model"}) == []
+    assert unquick(paths, {"model", "vision"}) == [
+        "no test of vision is quick: add one to tests/quick.txt"]
+    assert len(unquick(["tests/none.py", "tests/none.py"], {"model"})) == 5
+
+
 def test_words_after_test_go_to_pytest_and_others_are_refused(start, capsys):
     is_test, options, rest = start.parse(["test", "--cpu", "-k", "rope", "-x"])
     assert is_test and options.cpu and rest == ["-k", "rope", "-x"]
@@ -712,7 +762,7 @@ def test_exit_status_of_pytest_is_the_exit_status_of_the_script(start, monkeypat
     monkeypatch.setattr(start, "set_up", lambda extras, is_cpu: None)
     monkeypatch.setattr(start, "teach_git", lambda: None)
     exits = [sys.executable, "-c", "raise SystemExit(3)"]
-    monkeypatch.setattr(start, "test_command", lambda words: exits)
+    monkeypatch.setattr(start, "test_command", lambda words, is_quick: exits)
     assert start.main(["test"]) == 3
 
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from llama_from_scratch.config import LayerSpec, LlamaConfig
-from llama_from_scratch.experiments.experiment import Experiment, Sample, Text
+from llama_from_scratch.experiments.experiment import Experiment, Sample, TextSource
 from llama_from_scratch.experiments.settings import changed
 from llama_from_scratch.train import TrainConfig
 
@@ -28,6 +28,6 @@ def tiny(folder, **settings):
                           is_tied=True),
         train=TrainConfig(n_steps=6, batch_size=2, seq_len=16, peak_lr=1e-2, n_warmup=2,
                           validate_every=3, checkpoint_every=2),
-        data=Text(path=str(text), validation=0.2),
+        data=TextSource(path=str(text), validation=0.2),
         sample=Sample(prompt="The", n_tokens=2))
     return changed(experiment, settings)

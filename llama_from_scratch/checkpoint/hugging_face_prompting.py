@@ -15,11 +15,10 @@ from llama_from_scratch.checkpoint.json_file import read_json
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.foreign import decoded, is_there, read_bytes
 from llama_from_scratch.tokenizer.chat_format.sandbox import MAX_SOURCE
+from llama_from_scratch.tokenizer.hugging_face import read_beside
 from llama_from_scratch.tokenizer.prompting import DEFAULT, Prompting
 
 _CONFIG = "tokenizer_config.json"
-_NAMED = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token",
-          "mask_token")
 
 
 def read_prompting(folder: Path, about: Mapping[str, Any], config: LlamaConfig) -> Prompting:
@@ -37,7 +36,7 @@ def read_prompting(folder: Path, about: Mapping[str, Any], config: LlamaConfig) 
         end_ids=said or eos_ids, eos_ids=eos_ids,
         adds_bos=adds_bos if isinstance(adds_bos, bool) else None,
         templates=_templates(folder, tokens),
-        token_names=_token_names(folder, tokens))
+        token_names=read_beside(folder).names)
 
 
 def written(prompting: Prompting) -> dict[str, Any]:
@@ -80,24 +79,6 @@ def _templates(folder: Path, tokens: Mapping[str, Any]) -> dict[str, str]:
                              "download the file again")
         found[entry["name"]] = entry["template"]
     return found
-
-
-def _token_names(folder: Path, tokens: Mapping[str, Any]) -> dict[str, str]:
-    """Returns name in templates -> special token; tokenizer_config.json overrides older files."""
-    names = {}
-    for said, where in ((_read_object(folder / "special_tokens_map.json"),
-                         folder / "special_tokens_map.json"), (tokens, folder / _CONFIG)):
-        for key in _NAMED:
-            token = said.get(key)
-            token = token.get("content") if isinstance(token, Mapping) else token
-            if token is None:
-                continue
-            if not isinstance(token, str):
-                raise ValueError(f"{key} must be a text, or an object with a text as content; "
-                                 f"{where} has {said[key]!r:.80}. Correct it, or download the file "
-                                 "again")
-            names[key] = token
-    return names
 
 
 def _read_template(file: Path) -> str:

@@ -73,7 +73,7 @@ def memory(config: LlamaConfig, dtype: torch.dtype) -> str:
     It names the weights, and the KV cache per token and for the whole context.
     """
     per_token = config.kv_bytes_per_token(dtype.itemsize)
-    return (f"weights {size(config.n_params * dtype.itemsize)}, KV cache {size(per_token)} a "
+    return (f"weights {size(config.n_params * dtype.itemsize)}, KV cache {size(per_token)} per "
             f"token, {size(per_token * config.max_seq_len)} at full context")
 
 

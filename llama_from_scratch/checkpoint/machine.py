@@ -13,8 +13,8 @@ from llama_from_scratch.foreign import shown
 
 
 def refuse_absent_device(device: torch.device | str) -> None:
-    """Raises ValueError unless `device` names a device that PyTorch can use here."""
-    rule = "a model is loaded onto a device that PyTorch can use on this machine"
+    """Raises ValueError unless `device` names a device that can hold numbers here."""
+    rule = "a model needs a device that PyTorch can use on this machine"
     try:
         wanted = torch.device(device)
     except RuntimeError as error:
@@ -27,6 +27,9 @@ def refuse_absent_device(device: torch.device | str) -> None:
         raise ValueError(f"{rule}; got device={str(device)!r}, and {why}. Choose "
                          "device=\"cpu\" (on the command line --device cpu), or install a "
                          "driver and a PyTorch with CUDA")
+    if wanted.type == "meta":
+        raise ValueError(f"{rule}; got device='meta', which keeps shapes and no numbers. Choose "
+                         "device=\"cpu\" (on the command line --device cpu)")
     try:
         torch.empty(0, device=wanted)
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:

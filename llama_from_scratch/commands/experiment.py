@@ -1,6 +1,7 @@
 """`llama experiment`: trains experiments with other settings and parts, remembers and compares."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from llama_from_scratch.commands.numbers import whole
 from llama_from_scratch.commands.terminal import shown_line
 
 _WHICH = ("NAME, NAME/VARIANT or NAME/VARIANT/seed-K; a variant is named by its folder, by what "
-          "differs (peak_lr=0.003), or by the beginning of one of them")
+          "differs (peak_lr=0.003), or by a part of that")
 _EXAMPLES = """examples:
   llama experiment list
   llama experiment show small
@@ -96,8 +97,8 @@ def _add_compare(actions: argparse._SubParsersAction) -> None:
                         help="(default: all that the store has)")
     parser.add_argument("--against", metavar="VARIANT",
                         help="a variant of the store (default: the saved baseline)")
-    parser.add_argument("--metric", default="validation_loss",
-                        help="what is compared (default validation_loss)")
+    parser.add_argument("--metric", help="validation_loss, bits_per_byte or loss, which is the "
+                        "training loss (default: the first that fits)")
     parser.add_argument("--axis", default="steps", help="what the curves are drawn against: steps, "
                         "tokens, seconds or flops (default steps)")
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="draw the curves to this file")
@@ -145,7 +146,11 @@ def run(args: argparse.Namespace) -> int:
                      n_workers=args.workers, is_again=args.again)
     for variant in variants:
         print(shown_block(repr(variant)))
-    return _ended([one for variant in variants for one in variant.runs], args)
+    status = _ended([one for variant in variants for one in variant.runs], args)
+    if status == 0 and (changed := [one.label for one in variants if one.difference or one.parts]):
+        print(f"to compare: llama experiment compare {base.name} {shlex.join(changed)}"
+              f"{_options(args)}")
+    return status
 
 
 def resume(args: argparse.Namespace) -> int:
@@ -177,19 +182,24 @@ def resume(args: argparse.Namespace) -> int:
 
 def _ended(runs: Sequence[Any], args: argparse.Namespace) -> int:
     """Returns the status of a command that trained these runs, and prints how to go on."""
-    where = "" if args.store is None else f" --store {args.store}"
-    origin = "" if args.origin is None else f" --from {args.origin}"
     n_open = sum(one.state in ("planned", "running", "stopped") for one in runs)
     n_failed = sum(one.state == "failed" for one in runs)
     if n_open:
         print(f"{n_open} of {len(runs)} runs are not finished; to continue: llama experiment "
-              f"resume {runs[0].experiment}{origin}{where}")
+              f"resume {runs[0].experiment}{_options(args)}")
         return 130
     if n_failed:
         print(f"llama: {n_failed} of {len(runs)} runs failed; `llama experiment show` names the "
               "reasons", file=sys.stderr)
         return 2
     return 0
+
+
+def _options(args: argparse.Namespace) -> str:
+    """Returns the options that a next command needs to find the same runs."""
+    given = {"--from": args.origin, "--store": args.store}
+    return "".join(f" {name} {shlex.quote(str(value))}" for name, value in given.items()
+                   if value is not None)
 
 
 # --- looking --------------------------------------------------------------------------------------
@@ -246,8 +256,9 @@ def show(args: argparse.Namespace) -> int:
 
 def compare(args: argparse.Namespace) -> int:
     """Prints the comparison as a table, and draws it to a file."""
-    from llama_from_scratch.experiments import compare as comparing
     from llama_from_scratch.experiments.choosing import chosen_variant
+    from llama_from_scratch.experiments.compare import baseline
+    from llama_from_scratch.experiments.compare import compare as compared
     from llama_from_scratch.experiments.store import Store
     from llama_from_scratch.experiments.variant import grouped
 
@@ -256,16 +267,16 @@ def compare(args: argparse.Namespace) -> int:
     if args.against is not None:
         first = chosen_variant(args.against, variants)
     else:
-        first = comparing.baseline(_experiment(args))
+        first = baseline(_experiment(args))
     others = [chosen_variant(word.removeprefix(f"{args.name}/"), variants)
               for word in args.variants]
     if not others:
         others = [one for one in variants if one.name != first.name]
     if not others:
-        raise ValueError(f"a comparison needs a variant besides the baseline; {kept_in.folder} has "
-                         f"none of {args.name}. Train one: llama experiment run {args.name} --set "
-                         "SETTING=VALUE")
-    result = comparing.compare(first, *others, metric=args.metric)
+        raise ValueError("a comparison needs a variant in addition to the baseline; "
+                         f"{kept_in.folder} has none of {args.name}. Train one: "
+                         f"llama experiment run {args.name} --set SETTING=VALUE")
+    result = compared(first, *others, metric=args.metric)
     print(shown_block(repr(result)))
     if args.out is not None:
         result.picture(axis=args.axis).savefig(args.out)
@@ -290,12 +301,13 @@ def delete(args: argparse.Namespace) -> int:
                            for place in folders(word, kept_in=kept_in))
     for place in places:
         print(f"delete {shown_line(str(place))}")
-    if not args.yes and not _is_yes(f"Delete these {len(places)} runs? [y/N] "):
+    count = "1 run" if len(places) == 1 else f"{len(places)} runs"
+    if not args.yes and not _is_yes(f"Delete {count}? [y/N] "):
         print("nothing is deleted")
         return 0
     for place in places:
         kept_in.delete(place)
-    print(f"{len(places)} runs are deleted")
+    print(f"deleted {count}")
     return 0
 
 
@@ -309,7 +321,7 @@ def export(args: argparse.Namespace) -> int:
     runs = {one.folder: one for word in args.which for one in chosen(word, kept_in=kept_in)}
     folder = Path("runs", args.to) if args.folder is None else args.folder
     write(list(runs.values()), to=args.to, folder=folder)
-    print(f"{len(runs)} runs are written to {folder}")
+    print(f"written to {folder}: {len(runs)} run{'' if len(runs) == 1 else 's'}")
     return 0
 
 

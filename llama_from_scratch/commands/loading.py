@@ -3,8 +3,6 @@
 import argparse
 import sys
 
-from llama_from_scratch.commands.device import usable_device
-
 
 def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds --dtype and --device."""
@@ -33,7 +31,7 @@ def load_model(
         raise ValueError(f"--dtype must be one of {', '.join(known)}; got {dtype}; "
                          f"{nearest(dtype, known)}")
     return load(bundled.path("mini") if model is None else model, tokenizer=tokenizer,
-                device=usable_device(device), dtype=None if dtype is None else known[dtype],
+                device=device, dtype=None if dtype is None else known[dtype],
                 on_tensor=show_loading)
 
 

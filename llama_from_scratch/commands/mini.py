@@ -27,9 +27,9 @@ def run(args: argparse.Namespace) -> int:
     from llama_from_scratch.checkpoint.convert import NO_CHATS
     from llama_from_scratch.tokenizer.chat_format import FORMATS
     from llama_from_scratch.train.mini import TRAINING, mini
-    from llama_from_scratch.train.progress import Progress, Terminal
+    from llama_from_scratch.train.progress import TerminalLine, TrainingProgress
 
-    show = Progress(n_steps=TRAINING.n_steps, show=Terminal(sys.stderr))
+    show = TrainingProgress(n_steps=TRAINING.n_steps, show=TerminalLine(sys.stderr))
     mini(args.out, family=args.family, format=args.format, dtype=args.dtype,
          n_shards=args.shards, on_step=show)
     is_told = args.format in NO_CHATS and args.family in FORMATS

@@ -187,15 +187,15 @@ def _continued(args: argparse.Namespace, out: Path, place: Path) -> int:
 
 def _train(model, tokenizer, texts, held_out, *, config, args: argparse.Namespace, out: Path):
     from llama_from_scratch.train import Packed, train
-    from llama_from_scratch.train.progress import Progress, Terminal
+    from llama_from_scratch.train.progress import TerminalLine, TrainingProgress
 
     data, validation = Packed(texts, tokenizer), Packed(held_out, tokenizer)
     n_seen = config.n_steps * config.batch_size * config.seq_len
     print(f"{data.n_documents:,} documents, {data.n_bytes:,} bytes, {data.n_tokens:,} tokens; "
           f"a model of {model.config.n_params:,} parameters will read {n_seen:,} tokens",
           flush=True)
-    show = Progress(n_steps=config.n_steps, sample=lambda: _sample(model, tokenizer),
-                    show=Terminal(sys.stderr))
+    show = TrainingProgress(n_steps=config.n_steps, sample=lambda: _sample(model, tokenizer),
+                            show=TerminalLine(sys.stderr))
     source = {name: getattr(args, name) for name in _SOURCE}
     if args.data is not None:
         source["data"] = str(args.data.absolute())

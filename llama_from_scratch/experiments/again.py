@@ -36,7 +36,7 @@ def task_of(run: Run, *, own: Experiment | None = None) -> Task:
     return Task(experiment=one, base=base)
 
 
-def _part(name: str, given: dict[str, str], *, where: str) -> exchange.Part:
+def _part(name: str, given: dict[str, str], *, where: str) -> exchange.ExchangedPart:
     if not given["origin"]:
         raise ValueError(f"{where} uses the {name} {given['name']}, which was written in a "
                          "notebook or a script. Run the cell or the script again, which "

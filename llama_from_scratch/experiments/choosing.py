@@ -1,8 +1,8 @@
 """Finds runs in a store by the words that a person uses for them.
 
 `small` is an experiment, `small/baseline` a variant, and `small/baseline/seed-0` a run. A variant
-is named by its folder, by its label, such as "peak_lr=0.003", or by the beginning of one of them if
-only one variant begins with it.
+is named by its folder, by its label, such as "peak_lr=0.003", by the beginning of one of them, or
+by a piece of its label, if that leads to only one variant.
 
 Notebook 09.
 """
@@ -37,10 +37,7 @@ def chosen(word: str, *, kept_in: Store) -> list[Run]:
 
 
 def chosen_variant(word: str, variants: list[Variant]) -> Variant:
-    """Returns the variant with this folder, this label, or the only one that begins like this.
-
-    Raises ValueError if there is none or more than one.
-    """
+    """Returns the variant that a word names; see above. Raises ValueError for none or several."""
     return _one(word, {variant.name: variant for variant in variants}, lambda v: v.label)
 
 
@@ -86,11 +83,15 @@ def _one(word: str, known: Mapping[str, _T], label: Callable[[_T], str]) -> _T:
     by_label = [name for name, one in known.items() if label(one) == word]
     begins = [name for name, one in known.items()
               if name.startswith(word) or label(one).startswith(word)]
-    found = [word] if word in known else by_label or begins
+    holds = [name for name, one in known.items() if word in label(one)]
+    found = [word] if word in known else by_label or begins or holds
     if len(found) > 1:
         raise ValueError(f"the name of a variant must lead to one; {word!r:.80} leads to "
                          f"{', '.join(found)}. Give the whole name of its folder")
     if not found:
-        words = dict.fromkeys([*(label(one) for one in known.values()), *known])
-        raise ValueError(f"no variant is called {word!r:.80}; {nearest(word, words)}")
+        labels = [label(one) for one in known.values()]
+        hint = nearest(word, [*labels, *known])
+        if not hint.startswith("did"):
+            hint = f"known: {', '.join(map(repr, labels))}"
+        raise ValueError(f"no variant is called {word!r:.80}; {hint}")
     return known[found[0]]

@@ -7,9 +7,10 @@ counted and named.
 Notebook 09.
 """
 
+import dataclasses
 import html
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from llama_from_scratch.experiments.experiment import Experiment, described
 from llama_from_scratch.experiments.settings import settings
 from llama_from_scratch.experiments.store import UNCHANGED, Store
 from llama_from_scratch.experiments.variant import Variant, told
-from llama_from_scratch.experiments.verdict import LEVEL, Verdict, judge, spread
+from llama_from_scratch.experiments.verdict import LEVEL, Judgment, judge, spread
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,6 +34,7 @@ _IN_NATS = ("validation_loss", "loss")
 _TEXT = ("data.path", "data.separator", "data.suffixes", "data.validation", "data.max_validation")
 """The settings that decide which text a model is validated on."""
 _PLAIN = "as in the library"
+_LEFT, _RIGHT = (f"text-align: {side}; padding: 2px 8px" for side in ("left", "right"))
 _COLUMNS = ("", "seeds", "mean", "spread", "difference", "interval", "verdict")
 
 
@@ -49,7 +51,7 @@ class Changed:
 
 
 @record
-class Row:
+class VariantRow:
     """A variant in a comparison.
 
     `values`: the final value of each complete run, by seed. `left_out`: a line about each other
@@ -62,7 +64,7 @@ class Row:
     values: Mapping[int, float]
     left_out: tuple[str, ...]
     changes: tuple[Changed, ...] = ()
-    verdict: Verdict | None = None
+    verdict: Judgment | None = None
 
     @property
     def mean(self) -> float:
@@ -83,7 +85,7 @@ class Row:
 
 
 @record
-class Comparison:
+class ComparedVariants:
     """Variants of an experiment, the baseline first. Shows itself as a table.
 
     `metric`: the one that is judged. `level`: of all comparisons together; each has its share.
@@ -93,8 +95,13 @@ class Comparison:
     experiment: str
     metric: str
     level: float
-    rows: tuple[Row, ...]
+    rows: tuple[VariantRow, ...]
     notes: tuple[str, ...]
+
+    @property
+    def differences(self) -> list[float]:
+        """Mean minus the baseline's mean, of each other variant; NaN for one without values."""
+        return [row.mean - self.rows[0].mean for row in self.rows[1:]]
 
     def picture(
         self, *, axis: str = "steps", metric: str | None = None, smoothing: float | None = None
@@ -103,7 +110,7 @@ class Comparison:
 
         `axis`: one of `curves.AXES`. `metric`: one of `curves.METRICS`, by default the judged one.
         `smoothing`: the decay of a running mean over steps, by default 0.9; only for the training
-        loss and the length of the gradient.
+        loss and the length of the gradient. `plt.show()` shows the figure, and `savefig` saves it.
         Raises ValueError for seconds on different machines, for nats per token of different texts
         or tokenizers, and if no variant has curves.
         """
@@ -153,7 +160,7 @@ class Comparison:
 
 def compare(
     baseline: Variant, *others: Variant, metric: str | None = None, level: float = LEVEL
-) -> Comparison:
+) -> ComparedVariants:
     """Returns the comparison of `others` with `baseline`, all variants of one experiment.
 
     `metric`: "validation_loss", "bits_per_byte" or "loss" (the training loss). By default it is the
@@ -183,7 +190,7 @@ def compare(
                          f"{rows[0].label} has none ({'; '.join(rows[0].left_out)}). Run it again")
     first, *rest = rows
     judged = [_judged(row, first, level=level / len(rest)) for row in rest]
-    return Comparison(experiment=baseline.experiment, metric=metric, level=level,
+    return ComparedVariants(experiment=baseline.experiment, metric=metric, level=level,
                       rows=(first, *judged), notes=(*notes, *_notes(variants)))
 
 
@@ -213,7 +220,7 @@ def baseline(experiment: Experiment, *, kept_in: Store | str | Path | None = Non
             raise ValueError(
                 "a saved baseline must have the settings of the experiment; since it was made, "
                 f"{'; '.join(f'{c.name} changed from {c.after} to {c.before}' for c in changes)}. "
-                "Make it again with `python data/make_baselines.py`")
+                f"Make it again with `python data/make_baselines.py {experiment.name}`")
     return saved
 
 
@@ -312,7 +319,7 @@ def _notes(variants: Mapping[str, Variant]) -> list[str]:
 # --- rows -----------------------------------------------------------------------------------------
 
 
-def _row(label: str, variant: Variant, first: Variant, metric: str) -> Row:
+def _row(label: str, variant: Variant, first: Variant, metric: str) -> VariantRow:
     values, left_out = {}, []
     for run in variant.runs:
         if not run.is_complete:
@@ -322,16 +329,15 @@ def _row(label: str, variant: Variant, first: Variant, metric: str) -> Row:
         else:
             values[run.seed] = value
     both = ((_without_seed(v.runs[0].settings), v.runs[0].parts) for v in (first, variant))
-    return Row(label=label, variant=variant, values=values, left_out=tuple(left_out),
-               changes=tuple(_changes(*both)))
+    return VariantRow(label=label, variant=variant, values=values, left_out=tuple(left_out),
+                      changes=tuple(_changes(*both)))
 
 
-def _judged(row: Row, first: Row, *, level: float) -> Row:
+def _judged(row: VariantRow, first: VariantRow, *, level: float) -> VariantRow:
     if not row.values:
         return row
     found = judge([*first.values.values()], [*row.values.values()], level=level)
-    return Row(label=row.label, variant=row.variant, values=row.values, left_out=row.left_out,
-               changes=row.changes, verdict=found)
+    return dataclasses.replace(row, verdict=found)
 
 
 def _changes(
@@ -375,7 +381,7 @@ def _without_seed(values: Mapping[str, Any]) -> dict[str, Any]:
 # --- as a table -----------------------------------------------------------------------------------
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: VariantRow) -> tuple[str, ...]:
     n, n_all = len(row.values), len(row.variant.runs)
     seeds = str(n) if n == n_all else f"{n} of {n_all}"
     result = (row.label, seeds, _number(row.mean), _number(row.spread))
@@ -390,14 +396,13 @@ def _number(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.4f}"
 
 
-def _html_row(row: Row) -> str:
-    label, *cells = _cells(row)
-    escape: Callable[[str], str] = html.escape
-    changes = "<br>".join(escape(str(each)) for each in row.changes)
-    verdict = f'<td title="{escape(row.words)}" style="text-align: left">{escape(cells.pop())}</td>'
-    return (f'<tr><th scope="row" style="text-align: left">{escape(label)}</th>'
-            + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + verdict
-            + f'<td style="text-align: left">{changes}</td></tr>')
+def _html_row(row: VariantRow) -> str:
+    label, *cells, verdict = map(html.escape, _cells(row))
+    changes = "<br>".join(html.escape(str(each)) for each in row.changes)
+    return (f'<tr><th scope="row" style="{_LEFT}">{label}</th>'
+            + "".join(f'<td style="{_RIGHT}">{cell}</td>' for cell in cells)
+            + f'<td style="{_LEFT}" title="{html.escape(row.words)}">{verdict}</td>'
+            f'<td style="{_LEFT}">{changes}</td></tr>')
 
 
 def _and(names: Sequence[Any]) -> str:

@@ -3,7 +3,9 @@
 Notebook 09.
 """
 
+import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,9 +25,13 @@ METRICS = {"loss": "training loss (nats per token)",
 """What can be drawn, with its label. The two of the validation have values at some steps only."""
 
 
+_LARGEST_BYTES = 1 << 28
+
+
 @record
 class Curves:
-    """Arrays with one entry per step, N in all; those of the validation have one per validation, M.
+    """Arrays with one entry per step, N in all. The
+    validation's arrays have one entry per validation.
 
     `steps`: how many were done. `tokens`, `seconds`, `flops`: totals so far. `seconds` counts
     updates, without validation and checkpoints. `flops`: see `LlamaConfig.flops_per_token`.
@@ -39,9 +45,9 @@ class Curves:
     loss: Float[np.ndarray, "N"]
     grad_norm: Float[np.ndarray, "N"]
     lr: Float[np.ndarray, "N"]
-    validation_steps: Int[np.ndarray, "M"]
-    validation_loss: Float[np.ndarray, "M"]
-    bits_per_byte: Float[np.ndarray, "M"]
+    validation_steps: Int[np.ndarray, "validated"]
+    validation_loss: Float[np.ndarray, "validated"]
+    bits_per_byte: Float[np.ndarray, "validated"]
 
     @classmethod
     def of(cls, steps: Sequence[Step], *, config: LlamaConfig, seq_len: int) -> "Curves":
@@ -85,20 +91,40 @@ class Curves:
         """Returns the curves in a file. Raises ValueError if it is missing or damaged."""
         cure = "Delete the folder, or run the experiment again"
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                found = {name: arrays[name] for name in cls.__dataclass_fields__}
+            found = _arrays(file, names=tuple(cls.__dataclass_fields__))
         except FileNotFoundError as error:
             raise ValueError(f"the curves of a run are in {file}, which does not exist. "
                              f"{cure}") from error
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError, EOFError, NotImplementedError, RuntimeError,
+                struct.error, zlib.error, zipfile.BadZipFile) as error:
             raise ValueError(f"{file} must hold the arrays of a run; it cannot be read ({error}). "
                              f"{cure}") from error
-        n, m = len(found["steps"]), len(found["validation_steps"])
+        n, m = found["steps"].size, found["validation_steps"].size
         lengths = {name: m if name.startswith(("validation", "bits")) else n for name in found}
         if odd := [name for name, array in found.items() if array.shape != (lengths[name],)]:
             raise ValueError(f"{file} must hold {n} numbers per step; {odd[0]} has the shape "
                              f"{found[odd[0]].shape}. {cure}")
+        for name, array in found.items():
+            kind = "i" if name in ("steps", "tokens", "validation_steps") else "f"
+            if array.dtype.kind != kind:
+                raise ValueError(f"{file} must hold numbers; {name} has the type {array.dtype}. "
+                                 f"{cure}")
+        if not np.isin(found["validation_steps"], found["steps"]).all():
+            raise ValueError(f"{file} must hold validations of its own steps; validation_steps has "
+                             f"others. {cure}")
         return cls(**found)
+
+
+def _arrays(file: Path, *, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Returns the arrays of a .npz, each of which must be small: a run has few steps."""
+    with zipfile.ZipFile(file) as archive:
+        for name in names:
+            if archive.getinfo(f"{name}.npy").file_size > _LARGEST_BYTES:
+                raise ValueError(f"{name} has more than {_LARGEST_BYTES:,} bytes")
+        if (bad := archive.testzip()) is not None:
+            raise ValueError(f"the checksum of {bad} is wrong")
+    with np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in names}
 
 
 def _floats(values) -> np.ndarray:

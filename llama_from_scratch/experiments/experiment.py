@@ -7,12 +7,13 @@ Notebook 09.
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from llama_from_scratch.config import LlamaConfig, record
-from llama_from_scratch.experiments.parts import Part
+from llama_from_scratch.experiments.parts import ExchangedPart
 from llama_from_scratch.train import TrainConfig
 
 STORIES = "stories"
@@ -21,7 +22,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,40}")
 
 
 @record
-class Text:
+class TextSource:
     """The text of an experiment.
 
     `path`: a text file or a folder of them, or "stories" for the bundled ones. `separator`: what
@@ -79,9 +80,14 @@ class Sample:
     top_p: float | None = 0.95
 
     def __post_init__(self) -> None:
-        if self.n_tokens < 0 or self.temperature < 0:
-            raise ValueError("sample.n_tokens and sample.temperature must be at least 0; got "
-                             f"{self.n_tokens} and {self.temperature}")
+        if self.n_tokens < 0:
+            raise ValueError(f"sample.n_tokens must be at least 0; got {self.n_tokens}")
+        if not 0 <= self.temperature < math.inf:
+            raise ValueError("sample.temperature must be at least 0 and finite; "
+                             f"got {self.temperature}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError("sample.top_p is a probability above 0 and at most 1, or None; "
+                             f"got {self.top_p}")
 
 
 @record
@@ -98,11 +104,11 @@ class Experiment:
     about: str
     model: LlamaConfig
     train: TrainConfig
-    data: Text = Text()
+    data: TextSource = TextSource()
     tokenizer: TokenizerFrom = TokenizerFrom()
     sample: Sample = Sample()
     seed: int = 0
-    parts: Mapping[str, Part] = dataclasses.field(default_factory=dict)
+    parts: Mapping[str, ExchangedPart] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name):

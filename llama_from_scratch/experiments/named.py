@@ -7,7 +7,7 @@ Notebook 09.
 """
 
 from llama_from_scratch.config import LayerSpec, LlamaConfig, nearest
-from llama_from_scratch.experiments.experiment import Experiment, Sample, Text, TokenizerFrom
+from llama_from_scratch.experiments.experiment import Experiment, Sample, TextSource, TokenizerFrom
 from llama_from_scratch.train import TrainConfig
 
 SMALL = Experiment(
@@ -17,8 +17,8 @@ SMALL = Experiment(
         dim=64, n_heads=4, n_kv_heads=2, ffn_dim=176, vocab_size=512, max_seq_len=256,
         norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 2, is_tied=True),
     train=TrainConfig(n_steps=300, batch_size=8, seq_len=64, peak_lr=1e-2, n_warmup=30,
-                      validate_every=100, checkpoint_every=300),
-    data=Text(max_documents=1000, max_validation=40))
+                      validate_every=50, checkpoint_every=300),
+    data=TextSource(max_documents=1000, max_validation=40))
 
 STORIES = Experiment(
     name="stories",
@@ -28,7 +28,7 @@ STORIES = Experiment(
         norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 3, is_tied=True),
     train=TrainConfig(n_steps=500, batch_size=4, seq_len=128, peak_lr=1e-2, n_warmup=40,
                       validate_every=50, checkpoint_every=500),
-    data=Text(max_validation=60), tokenizer=TokenizerFrom(max_documents=1000),
+    data=TextSource(max_validation=60), tokenizer=TokenizerFrom(max_documents=1000),
     sample=Sample(n_tokens=60, temperature=0.6))
 
 RATES = Experiment(
@@ -39,7 +39,7 @@ RATES = Experiment(
         norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 2, is_tied=True),
     train=TrainConfig(n_steps=100, batch_size=4, seq_len=64, peak_lr=8e-3, n_warmup=10,
                       validate_every=100, checkpoint_every=100),
-    data=Text(max_validation=10), tokenizer=TokenizerFrom(max_documents=1000),
+    data=TextSource(max_validation=10), tokenizer=TokenizerFrom(max_documents=1000),
     sample=Sample(n_tokens=0))
 
 MINI = Experiment(
@@ -51,7 +51,20 @@ MINI = Experiment(
     train=TrainConfig(n_steps=12_000, batch_size=6, seq_len=384, peak_lr=4e-3, n_warmup=100,
                       validate_every=500, checkpoint_every=500))
 
-EXPERIMENTS = {experiment.name: experiment for experiment in (SMALL, STORIES, RATES, MINI)}
+FIRST_LIGHT = Experiment(
+    name="first-light",
+    about="How does the writing of a model of half a million parameters change in a minute? The "
+    "README's picture shows it.",
+    model=LlamaConfig(
+        dim=96, n_heads=4, n_kv_heads=2, ffn_dim=288, vocab_size=768, max_seq_len=512,
+        norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 4, is_tied=True),
+    train=TrainConfig(n_steps=900, batch_size=4, seq_len=256, peak_lr=6e-3, n_warmup=40,
+                      validate_every=60, checkpoint_every=900),
+    data=TextSource(max_validation=20), tokenizer=TokenizerFrom(max_documents=1000),
+    sample=Sample(n_tokens=55, temperature=0.6))
+
+EXPERIMENTS = {experiment.name: experiment
+               for experiment in (SMALL, STORIES, RATES, FIRST_LIGHT, MINI)}
 """Every named experiment."""
 
 

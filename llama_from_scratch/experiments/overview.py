@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 
 from llama_from_scratch.config import record
-from llama_from_scratch.train.progress import Moment, duration
+from llama_from_scratch.train.progress import TrainingMoment, duration
 
 
 @record
@@ -26,7 +26,7 @@ class Overview:
     n_done: int
     n_runs: int
     n_ended: int
-    running: tuple[Moment, ...]
+    running: tuple[TrainingMoment, ...]
     left_s: float | None
     news: str
     sample: str
@@ -39,10 +39,12 @@ class Overview:
     def words(self) -> str:
         """Runs that have ended, time left, and the news or the runs in progress."""
         left = "starting" if self.left_s is None else f"{duration(self.left_s)} left"
+        if self.n_ended == self.n_runs:
+            left = "all ended"
         rest = self.news or " | ".join(
-            f"{run.what} {run.n_done}/{run.n_steps} loss {run.step.loss:.3f}"
+            f"{run.what}, {run.n_done}/{run.n_steps}, loss {run.step.loss:.3f}"
             for run in self.running)
-        return f"{self.n_ended}/{self.n_runs} runs  {left}{'  ' if rest else ''}{rest}"
+        return f"{self.n_ended}/{self.n_runs} runs, {left}{': ' if rest else ''}{rest}"
 
 
 class Tracker:
@@ -57,11 +59,11 @@ class Tracker:
         self._done = [0] * len(n_steps)
         self._first: dict[int, int] = {}
         self._taken: dict[int, int] = {}
-        self._running: dict[int, Moment] = {}
+        self._running: dict[int, TrainingMoment] = {}
         self._began_s: float | None = None
         self._sample = ""
 
-    def moved(self, number: int, moment: Moment) -> Overview:
+    def moved(self, number: int, moment: TrainingMoment) -> Overview:
         """Returns the overview after a step of a run."""
         if self._began_s is None:
             self._began_s = time.monotonic() - moment.step.time_s
@@ -86,6 +88,8 @@ class Tracker:
         if self._began_s is not None:
             per_step_s = (time.monotonic() - self._began_s) / sum(self._taken.values())
             left_s = per_step_s * (total - done)
-        return Overview(what=self._what, n_steps=max(total, 1), n_done=done, n_runs=self._n_runs,
+        if not self._n_steps:  # a full bar
+            total = done = 1
+        return Overview(what=self._what, n_steps=total, n_done=done, n_runs=self._n_runs,
                         n_ended=self._n_ended, running=tuple(self._running.values()),
                         left_s=left_s, news=news, sample=self._sample)

@@ -2,9 +2,9 @@
 
 A part is any class or function with the calls that its row in `KINDS` names, such as a class from
 a notebook cell, `torch.nn.LayerNorm` or `torch.optim.SGD`. It is tried on a tiny input before the
-run, so that a part with another signature is refused in words and not in the middle of training.
-The model is built first, with the weights of the plain one, and then its parts are exchanged. So
-all other weights are those of the unchanged run with the same seed.
+run, so that a part with another signature is refused with a message and not in the middle of
+training. The model is built first, with the weights of the plain one, and then its parts are
+exchanged. So all other weights are the same as in the unchanged run with that seed.
 
 Notebook 09.
 """
@@ -22,15 +22,17 @@ import torch
 from torch import Tensor, nn
 
 from llama_from_scratch.config import LlamaConfig, nearest, record
+from llama_from_scratch.experiments.source import name_of, text_of, uses_of
 from llama_from_scratch.experiments.torch_optimizer import TorchOptimizer
 from llama_from_scratch.files import digest
-from llama_from_scratch.model.mask import GivenMask, Tokens, Visible
+from llama_from_scratch.model.mask import GivenMask, Tokens, Visible, causal_mask, plain_tokens
+from llama_from_scratch.model.rope import Rotate
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train import TrainConfig, TrainParts
 
 
 @record
-class Kind:
+class PartKind:
     """A part that can be exchanged.
 
     `call`: how it is called and what it returns, for people. `try_out(use, config)` calls it on a
@@ -45,46 +47,52 @@ class Kind:
 
 
 @record
-class Part:
+class ExchangedPart:
     """Something that replaces a part. `use`: the class or function. `origin`: where it came from.
 
     `origin` is "module:name", "file.py:name", or "" for what was written in a notebook or a script.
     `source`: the text of its definition, or where it is imported from if Python has no text of it.
-    A process that receives the part from another one cannot find that text.
+    `uses`: what the text refers to, see `source.uses_of`. A process that receives the part from
+    another one can find none of them, nor its name, so they travel with it.
     """
 
     use: Any
+    name: str
     source: str
+    uses: Mapping[str, str]
     origin: str = ""
 
-    @property
-    def name(self) -> str:
-        return _name(self.use)
-
-    def described(self) -> dict[str, str]:
-        """Returns the part as plain values, ready for JSON."""
+    def described(self) -> dict[str, Any]:
+        """Returns the part as plain values, ready for JSON. `digest`: of its source and uses."""
+        words = (word for pair in self.uses.items() for word in pair)
         return {"name": self.name, "origin": self.origin, "source": self.source,
-                "digest": digest(self.source)[:12]}
+                "uses": dict(self.uses), "digest": digest(self.source, *words)[:12]}
 
 
-def part(use: Any) -> Part:
+def part(use: Any) -> ExchangedPart:
     """Returns the part for a class or function, or for a string "module:name" or "file.py:name".
 
     Raises ValueError if a string does not lead to anything.
     """
-    if isinstance(use, Part):
+    if isinstance(use, ExchangedPart):
         return use
     if isinstance(use, str):
         found = _found(use)
-        return Part(use=found, source=_source(found), origin=use)
+        return _described(found, use)
     module = getattr(use, "__module__", "__main__")
     name = getattr(use, "__qualname__", "<lambda>")
     is_imported = module != "__main__" and "<" not in name and _is_at(use, module, name)
-    return Part(use=use, source=_source(use), origin=f"{module}:{name}" if is_imported else "")
+    return _described(use, f"{module}:{name}" if is_imported else "")
 
 
-def try_out(parts: Mapping[str, Part], config: LlamaConfig) -> None:
+def _described(use: Any, origin: str) -> ExchangedPart:
+    return ExchangedPart(use=use, name=name_of(use), source=text_of(use), uses=uses_of(use),
+                         origin=origin)
+
+
+def try_out(parts: Mapping[str, ExchangedPart], config: LlamaConfig) -> None:
     """Raises ValueError for an unknown kind of part, or for a part with another signature."""
+    refuse_together(parts)
     for name, given in parts.items():
         kind = kind_of(name)
         if not callable(given.use):
@@ -95,21 +103,31 @@ def try_out(parts: Mapping[str, Part], config: LlamaConfig) -> None:
         try:
             kind.try_out(given.use, config)
         except Exception as error:
-            words = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
             raise ValueError(f"the part {name!r} must be {kind.call}; {given.name} was tried on a "
-                             f"tiny input: {words}") from error
+                             f"tiny input: {_first_words(error)}") from error
         finally:
             torch.set_rng_state(state)
 
 
-def kind_of(name: str) -> Kind:
+def refuse_together(parts: Mapping[str, ExchangedPart]) -> None:
+    """Raises ValueError for two parts of which one would have no effect."""
+    if "activation" in parts and "feed_forward" in parts:
+        raise ValueError("the part 'feed_forward' replaces the whole network with its activation, "
+                         "so 'activation' would have no effect; got both. Give one of them")
+
+
+def _first_words(error: Exception) -> str:
+    return next(iter(str(error).split("\n")), "")[:300] or type(error).__name__
+
+
+def kind_of(name: str) -> PartKind:
     """Returns the kind of part with this name. Raises ValueError with the nearest name."""
     if name not in KINDS:
         raise ValueError(f"no part is called {name!r:.60}; {nearest(str(name), KINDS)}")
     return KINDS[name]
 
 
-def put_in(model: Llama, parts: Mapping[str, Part]) -> bool:
+def put_in(model: Llama, parts: Mapping[str, ExchangedPart]) -> bool:
     """Exchanges parts of the model, and returns whether there were any."""
     changes = [(KINDS[name].put_in, given.use) for name, given in sorted(parts.items())
                if KINDS[name].put_in is not None]
@@ -124,7 +142,16 @@ def freeze_unused(model: Llama) -> list[str]:
     A part may leave some out, such as an activation that does not use `up`. No optimizer can train
     what gets no gradient.
     """
-    model(torch.arange(2)[None] % model.config.vocab_size).sum().backward()
+    T = min(4, model.config.max_seq_len)
+    ids = torch.arange(T)[None] % model.config.vocab_size
+    try:
+        logits = model(ids, positions=torch.arange(T)[None], documents=torch.zeros_like(ids))
+        _expect_shape(logits, (1, T, model.config.vocab_size), "its logits")
+        logits.sum().backward()
+    except Exception as error:
+        raise ValueError("with its parts exchanged, a model must still turn ids (B, T) into finite "
+                         "logits (B, T, V) with a gradient; it was tried on four ids: "
+                         f"{_first_words(error)}") from error
     unused = [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
     for name, p in model.named_parameters():
         p.grad = None
@@ -133,7 +160,7 @@ def freeze_unused(model: Llama) -> list[str]:
     return unused
 
 
-def of_step(parts: Mapping[str, Part]) -> TrainParts:
+def of_step(parts: Mapping[str, ExchangedPart]) -> TrainParts:
     """Returns the parts of a training step, with the exchanged ones among them."""
     result = TrainParts()
     for name, given in sorted(parts.items()):
@@ -143,18 +170,6 @@ def of_step(parts: Mapping[str, Part]) -> TrainParts:
 
 
 # --- finding a part by name -------------------------------------------------------------------
-
-
-def _name(use: Any) -> str:
-    return getattr(use, "__qualname__", type(use).__qualname__)
-
-
-def _source(use: Any) -> str:
-    try:
-        text = inspect.getsource(use)
-    except (TypeError, OSError):
-        return f"{getattr(use, '__module__', '?')}.{_name(use)}"
-    return inspect.cleandoc(text) if text[:1].isspace() else text.rstrip()
 
 
 def _found(name: str) -> Any:
@@ -168,9 +183,10 @@ def _found(name: str) -> Any:
     else:
         try:
             module = importlib.import_module(where)
-        except ImportError as error:
-            raise ValueError(f"the module of a part must be importable; {where!r} is not "
-                             f"({error}). Check its name, or give a file: file.py:name") from error
+        except Exception as error:  # the code of a module runs when it is imported
+            raise ValueError(f"the module of a part must be importable; {where!r:.80} is not "
+                             f"({type(error).__name__}: {error}). Check its name, or give a file: "
+                             "file.py:name") from error
     found = module
     for step in attribute.split("."):
         if not hasattr(found, step):
@@ -181,9 +197,11 @@ def _found(name: str) -> Any:
 
 
 def _file(path: Path) -> Any:
+    path = path.expanduser().absolute()
     if not path.is_file():
         raise ValueError(f"the file of a part must exist; {path} does not. Check its path")
-    spec = importlib.util.spec_from_file_location(f"part_{path.stem}", path)
+    name = f"part_{path.stem}_{digest(str(path))[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # so that getsource finds classes
     try:
@@ -208,7 +226,9 @@ def _expect_shape(result: Any, shape: tuple[int, ...], what: str) -> None:
     if not isinstance(result, Tensor) or tuple(result.shape) != shape:
         got = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
         raise ValueError(f"{what} must be a tensor of shape {shape}; got {got}")
-    if result.is_floating_point() and not torch.isfinite(result).all():
+    if result.dtype != torch.float32:
+        raise ValueError(f"{what} must be {torch.float32} because its input is; got {result.dtype}")
+    if not torch.isfinite(result).all():
         raise ValueError(f"{what} must be finite for ordinary inputs; got infinite numbers or NaN")
 
 
@@ -234,7 +254,7 @@ def _as_module(use: Any) -> nn.Module:
 
 
 class Calling(nn.Module):
-    """A function as a module, so that it can stand in a model."""
+    """A function as a module, so that it can be part of a model."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
@@ -254,6 +274,10 @@ def _try_activation(use: Any, config: LlamaConfig) -> None:
 
 def _put_activation(model: Llama, use: Any) -> None:
     for block in model.layers:
+        if not hasattr(block.feed_forward, "activation"):
+            raise ValueError("the part 'activation' replaces the activation of a FeedForward; a "
+                             f"layer of this model has a {type(block.feed_forward).__name__}. "
+                             "Exchange 'feed_forward' instead")
         block.feed_forward.activation = _as_module(use)
 
 
@@ -279,7 +303,11 @@ def _try_rotation(use: Any, config: LlamaConfig) -> None:
 
 
 def _put_rotation(model: Llama, use: Any) -> None:
-    for block in model.layers:
+    rotated = [block for block in model.layers if isinstance(block.attention.rotate, Rotate)]
+    if not rotated:
+        raise ValueError("the part 'rotation' replaces the rotation of queries and keys; no layer "
+                         "of this model has one. Set model.layers.has_rope=true")
+    for block in rotated:
         block.attention.rotate = _as_module(use)
 
 
@@ -292,12 +320,29 @@ def _tiny_visible() -> Visible:
 def _try_attention(use: Any, config: LlamaConfig) -> None:
     H, G, K = config.n_heads, config.n_kv_heads, config.head_dim
     q, k, v = (torch.randn(1, 4, n, K) for n in (H, G, G))
-    _expect_shape(_as_module(use)(q, k, v, _tiny_visible()), (1, 4, H, K), "its result")
+    attend = WithMask(_as_module(use))
+    _expect_shape(attend(q, k, v, _tiny_visible()), (1, 4, H, K), "its result")
+    plain = Visible(tokens=plain_tokens(4), n_queries=4)
+    _expect_shape(attend(q, k, v, plain), (1, 4, H, K), "its result for a single document")
 
 
 def _put_attention(model: Llama, use: Any) -> None:
     for block in model.layers:
-        block.attention.attend = _as_module(use)
+        block.attention.attend = WithMask(_as_module(use))
+
+
+class WithMask(nn.Module):
+    """Attention that always finds a mask in `visible`, which otherwise has none where it can."""
+
+    def __init__(self, attend: nn.Module) -> None:
+        super().__init__()
+        self._attend = attend
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, visible: Visible | GivenMask) -> Tensor:
+        if visible.mask is None:
+            T, S = visible.shape
+            visible = GivenMask(mask=causal_mask(T, S, device=q.device)[:, None])
+        return self._attend(q, k, v, visible)
 
 
 class Masked(nn.Module):
@@ -308,6 +353,7 @@ class Masked(nn.Module):
         self._attend, self._rule = attend, rule
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, visible: Visible) -> Tensor:
+        # A chunk of the layer's own does not count: the rule says everything.
         return self._attend(q, k, v, GivenMask(mask=mask_of(self._rule, visible)[:, None]))
 
 
@@ -348,15 +394,28 @@ def _optimizer(use: Any) -> Callable[..., Any]:
 def _try_optimizer(use: Any, config: LlamaConfig) -> None:
     from llama_from_scratch.train.optimizer import Group
 
-    weight = nn.Parameter(torch.ones(2, 2))
-    made = _optimizer(use)([Group(params={"w": weight}, weight_decay=0.0)], TrainConfig())
+    weights = {"w": nn.Parameter(torch.ones(2, 2)), "b": nn.Parameter(torch.ones(2))}
+    made = _optimizer(use)([Group(params={name: p}, weight_decay=0.1 * (p.ndim - 1))
+                            for name, p in weights.items()], TrainConfig())
     for method in ("step", "zero_grad", "state_dict", "load_state_dict"):
         if not hasattr(made, method):
             raise ValueError(f"it must have the method {method}; {type(made).__name__} has none")
-    weight.grad = torch.ones(2, 2)
+    made.zero_grad()
+    if any(p.grad is not None and p.grad.any() for p in weights.values()):
+        raise ValueError("its zero_grad() must remove the gradients; some are left")
+    for p in weights.values():
+        p.grad = torch.ones_like(p)
     made.step(lr=0.1)
-    if torch.equal(weight, torch.ones(2, 2)):
-        raise ValueError("its step(lr=0.1) must move the weights; they stayed as they were")
+    for name, p in weights.items():
+        if not torch.isfinite(p).all() or torch.equal(p, torch.ones_like(p)):
+            raise ValueError("its step(lr=0.1) must move matrices and vectors to finite values; it "
+                             f"moved {name} of ones with a gradient of ones to {p.tolist()}")
+    state = made.state_dict()
+    if not isinstance(state, Mapping) or not all(
+            isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()):
+        raise ValueError("its state_dict() must return tensors by name, which are saved; got "
+                         f"{state!r:.80}")
+    made.load_state_dict(state)
 
 
 def _try_schedule(use: Any, config: LlamaConfig) -> None:
@@ -398,36 +457,36 @@ def _stepped(field: str, wrap: Callable[[Any], Any] = lambda use: use):
     return change
 
 
-KINDS: Mapping[str, Kind] = {
-    "norm": Kind(
+KINDS: Mapping[str, PartKind] = {
+    "norm": PartKind(
         call="called as norm(dim, eps=...), which returns a module (B, T, D) -> (B, T, D)",
         try_out=_try_norm, put_in=_put_norm),
-    "activation": Kind(
+    "activation": PartKind(
         call="a function or module (gate, up) -> hidden, each of shape (B, T, F)",
         try_out=_try_activation, put_in=_put_activation),
-    "feed_forward": Kind(
+    "feed_forward": PartKind(
         call="called as feed_forward(dim, width), which returns a module (B, T, D) -> (B, T, D)",
         try_out=_try_feed_forward, put_in=_put_feed_forward),
-    "rotation": Kind(
+    "rotation": PartKind(
         call="a function or module (q, k, rotation) -> (q, k), with q (B, T, H, K), k (B, T, G, K) "
         "and the complex rotation (B, T, K / 2)", try_out=_try_rotation, put_in=_put_rotation),
-    "attention": Kind(
+    "attention": PartKind(
         call="a function or module (q, k, v, visible) -> (B, T, H, K), where visible.mask says who "
         "sees whom", try_out=_try_attention, put_in=_put_attention),
-    "mask": Kind(
+    "mask": PartKind(
         call="a function (query_positions, key_positions) -> True where the query sees the key, "
         "such as lambda q, k: k <= q", try_out=_try_mask, put_in=_put_mask),
-    "model": Kind(
+    "model": PartKind(
         call="a function (model) that changes the finished model in place",
         try_out=_try_model, put_in=_change_model),
-    "optimizer": Kind(
+    "optimizer": PartKind(
         call="a class of torch.optim, or called as optimizer(groups, config), which returns an "
         "object with step(lr=...), zero_grad(), state_dict() and load_state_dict(state)",
         try_out=_try_optimizer, change=_stepped("make_optimizer", _optimizer)),
-    "schedule": Kind(
+    "schedule": PartKind(
         call="a function (step, *, n_steps, peak, n_warmup, final_ratio) -> the learning rate",
         try_out=_try_schedule, change=_stepped("schedule")),
-    "loss": Kind(
+    "loss": PartKind(
         call="a function (model, batch, *, is_bf16) -> the sum of the loss over the targets",
         try_out=_try_loss, change=_stepped("loss")),
 }

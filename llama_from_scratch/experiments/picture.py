@@ -1,7 +1,7 @@
 """Draws the curves of variants: a mean over the seeds, and a band from the lowest to the highest.
 
-Colors and letters are those of every picture of the course, so that they stay legible at a width of
-900 pixels. The baseline, which comes first, is gray.
+Colors and letters are the same as in every picture of the course, and legible at a width of 900
+pixels. The baseline, which comes first, is gray.
 
 Notebook 09.
 """
@@ -139,7 +139,8 @@ def draw(
         words = f", running mean (decay {smoothing:g})" if smoothing else ""
         ax.set(xlabel=AXES[axis], ylabel=textwrap.fill(METRICS[metric] + words, 34), title=title)
         _format(ax, axis)
-        below = [*_warnings(variants.values(), axis), *(_crop(ax, drawn) if metric == "loss" else [])]
+        below = _warnings(variants.values(), axis)
+        below += _crop(ax, drawn) if metric == "loss" else []
         below += [f"not drawn: {line}" for line in left_out]
         _finish(figure, ax, below, drawn, metric)
     figure.set_label(_described(drawn, metric, axis, below))
@@ -191,7 +192,7 @@ def _warnings(variants: Iterable[Variant], axis: str) -> list[str]:
     if axis == "seconds":
         return ["seconds also depend on what else the machine did during a run"]
     if axis == "flops" and any(variant.parts for variant in variants):
-        return ["FLOPs are those of the settings; exchanged parts may need more or fewer"]
+        return ["FLOPs are counted from the settings; exchanged parts may need more or fewer"]
     return []
 
 

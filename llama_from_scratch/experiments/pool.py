@@ -23,11 +23,11 @@ from typing import Any
 
 import llama_from_scratch
 from llama_from_scratch.experiments.worker import LENGTH_BYTES
-from llama_from_scratch.train.progress import Moment
+from llama_from_scratch.train.progress import TrainingMoment
 from llama_from_scratch.train.records import Evaluation, Step
 
 _TICK_S = 0.1
-_PATIENCE_S = 20
+_PATIENCE_S = 20.0
 """How long an idle worker may take to end before it is killed."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -48,7 +48,7 @@ class Pool:
         for worker in self._workers:
             worker.close()
         for worker in self._workers:
-            worker.end(patience_s=_PATIENCE_S if kind is None else 0)
+            worker.end(patience_s=_PATIENCE_S if kind is None else 0.0)
 
     def stop(self) -> None:
         """Begins no more tasks, and lets every worker save after the step in progress."""
@@ -61,28 +61,30 @@ class Pool:
         """Yields (number of the task, message) until no task is left or in progress.
 
         A message has a `kind`: "step" with a `moment`; "done"; "failed" with the `error` and its
-        `errno`; and "died" with an `error` if the process of the task has ended.
+        `errno`; and "died" with an `error` if the process of the task has ended. After an interrupt
+        it stops, and yields (-1, "stopping") once.
         """
         for _ in range(min(self._n_workers, len(self._waiting))):
             self._start()
         while any(worker.task is not None for worker in self._workers):
             if is_interrupted() and not self.is_stopping:
                 self.stop()
+                yield -1, {"kind": "stopping"}
             try:
                 worker, message = self._inbox.get(timeout=_TICK_S)
             except queue.Empty:
                 continue
-            task = worker.task
-            if message is None:
+            is_dead = message is None
+            if is_dead:
                 self._workers.remove(worker)
                 worker.end(patience_s=_PATIENCE_S)
                 message = {"kind": "died", "error": worker.last_words()}
-                if self._waiting:
-                    self._start()
-            elif message["kind"] != "step":
+            if worker.task is not None:
+                yield worker.task, message  # the next task comes later, because this may stop all
+            if is_dead and self._waiting:
+                self._start()
+            elif not is_dead and message["kind"] != "step":
                 self._give(worker)
-            if task is not None:
-                yield task, message
 
     def _start(self) -> None:
         worker = _Worker(self._inbox)
@@ -98,12 +100,12 @@ class Pool:
             worker.close()
 
 
-def moment_of(plain: Mapping[str, Any]) -> Moment:
+def moment_of(plain: Mapping[str, Any]) -> TrainingMoment:
     """Returns the moment that a worker has sent as JSON."""
     step = dict(plain["step"])
     if step["validation"] is not None:
         step["validation"] = Evaluation(**step["validation"])
-    return Moment(**dict(plain) | {"step": Step(**step)})
+    return TrainingMoment(**dict(plain) | {"step": Step(**step)})
 
 
 class _Worker:

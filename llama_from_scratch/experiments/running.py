@@ -12,7 +12,8 @@ import dataclasses
 import datetime
 import functools
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from llama_from_scratch.config import record
 from llama_from_scratch.experiments import parts as exchange
 from llama_from_scratch.experiments import provenance, store
 from llama_from_scratch.experiments.curves import Curves
-from llama_from_scratch.experiments.experiment import STORIES, Experiment, Text, described
+from llama_from_scratch.experiments.experiment import STORIES, Experiment, TextSource, described
 from llama_from_scratch.experiments.settings import changed
 from llama_from_scratch.experiments.store import Run, Store
 from llama_from_scratch.experiments.variant import Variant, label
 from llama_from_scratch.files import locked, remove, replacing_file
+from llama_from_scratch.foreign import plain, shown
 from llama_from_scratch.generate.generate import stream_text
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.model.transformer import Llama
@@ -44,7 +46,7 @@ from llama_from_scratch.train import (
     split_validation,
     train,
 )
-from llama_from_scratch.train.progress import Moment, Progress, here
+from llama_from_scratch.train.progress import TrainingMoment, TrainingProgress, here
 
 ENDED = ("complete", "diverged")
 """The states of a run that need not run again: the same settings give the same result."""
@@ -55,17 +57,18 @@ _WEIGHTS = "weights.safetensors"
 def run(
     experiment: Experiment, *, replace: Mapping[str, Any] | None = None,
     seeds: int | Sequence[int] = 1, kept_in: Store | str | Path | None = None,
-    is_again: bool = False, show: Callable[[Moment], Any] | None = None, **settings: Any,
+    is_again: bool = False, show: Callable[[TrainingMoment], Any] | None = None, **settings: Any,
 ) -> Variant:
     """Trains an experiment with these settings and parts, and returns it with all its seeds.
 
     `settings`: by dotted name, such as `**{"train.peak_lr": 3e-3}`. `replace`: parts by name, such
     as `{"norm": MyNorm}`; see `experiments.parts`. `seeds`: how many, from the experiment's own
     seed on, or which. `kept_in`: the store or its folder. `is_again`: train again even if the store
-    has the result. `show`: see `Progress`.
+    has the result. `show`: see `TrainingProgress`.
 
     A run that diverges is remembered as such. An interrupt ends the run after the step in progress,
-    and the next call continues it.
+    and the next call continues it. With exchanged parts of the model it begins again, because no
+    checkpoint describes such a model. Torch's random state is left as it was.
     Raises ValueError for a setting, a value or a part that cannot be, before anything is trained.
     """
     kept_in = kept_in if isinstance(kept_in, Store) else Store(kept_in)
@@ -92,7 +95,9 @@ def variants_of(
         if seeds < 1:
             raise ValueError(f"an experiment needs at least one seed; got seeds={seeds}")
         seeds = range(one.seed, one.seed + seeds)
-    seeds = list(seeds)
+    seeds = list(seeds) if isinstance(seeds, Iterable) else [seeds]
+    if any(type(seed) is not int for seed in seeds):
+        raise ValueError(f"seeds are whole numbers; got {shown(seeds)}")
     if not seeds or len(set(seeds)) < len(seeds):
         raise ValueError(f"seeds are a number of them, or a list of different ones; got {seeds}")
     return [dataclasses.replace(one, seed=seed) for seed in seeds]
@@ -100,7 +105,7 @@ def variants_of(
 
 def execute(
     experiment: Experiment, *, base: Experiment, kept_in: Store, is_again: bool = False,
-    show: Callable[[Moment], Any] | None = None,
+    show: Callable[[TrainingMoment], Any] | None = None,
 ) -> Run:
     """Returns the run of one variant with one seed: from the store, or trained now.
 
@@ -115,7 +120,10 @@ def execute(
         elif found.state in ENDED:
             _show_again(found, n_steps=experiment.train.n_steps, show=show)
             return found
-        return _trained(experiment, planned, show=show)
+        else:
+            planned = dataclasses.replace(planned, samples=found.samples)
+        with torch.random.fork_rng(devices=[]):
+            return _trained(experiment, planned, show=show)
 
 
 def remembered(
@@ -136,19 +144,19 @@ def remembered(
 
 
 def _usable(kept_in: Store, place: Path) -> Run | None:
-    """Returns what the store has of this run; None for nothing, or if a part of it is damaged."""
+    """Returns what the store has of this run; None for nothing, or for what cannot be read."""
     try:
         found = kept_in.find(place)
-        if found is not None and found.state in ("complete", "diverged"):
-            Curves.read(found.folder / "curves.npz")
-        return found
+        if found is not None and found.state in ENDED:
+            _ = found.curves
     except store.Newer:
         raise
     except ValueError:
         return None
+    return found
 
 
-def _show_again(run: Run, *, n_steps: int, show: Callable[[Moment], Any] | None) -> None:
+def _show_again(run: Run, *, n_steps: int, show: Callable[[TrainingMoment], Any] | None) -> None:
     """Shows the end of a remembered run where its training would have been shown."""
     curves = run.curves
     if not len(curves.steps):
@@ -159,8 +167,9 @@ def _show_again(run: Run, *, n_steps: int, show: Callable[[Moment], Any] | None)
                 lr=float(curves.lr[-1]), grad_norm=float(curves.grad_norm[-1]),
                 n_tokens=int(curves.tokens[-1] - before),
                 time_s=float(curves.seconds[-1] - began_s))
-    moment = Moment(what=f"{label(run)}, seed {run.seed}, remembered", n_steps=n_steps, step=step,
-                    left_s=0.0, sample=run.samples[-1][1] if run.samples else "")
+    moment = TrainingMoment(
+        what=f"{label(run)}, seed {run.seed}, remembered", n_steps=n_steps, step=step, left_s=0.0,
+        sample=run.samples[-1][1] if run.samples else "")
     (here() if show is None else show)(moment)
 
 
@@ -173,7 +182,7 @@ def _is_same(found: Run, planned: Run, fingerprint: Mapping[str, str]) -> bool:
 
 
 def _trained(
-    experiment: Experiment, planned: Run, *, show: Callable[[Moment], Any] | None
+    experiment: Experiment, planned: Run, *, show: Callable[[TrainingMoment], Any] | None
 ) -> Run:
     prepared = prepare(experiment)
     model, data, config = prepared.model, prepared.data, experiment.train
@@ -185,30 +194,46 @@ def _trained(
         began=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         notes=prepared.notes, data={"files": _identity(experiment), "digest": data.digest[:16],
               "n_documents": data.n_documents, "n_tokens": data.n_tokens})
-    store.write(current)
     is_resumed = folder is not None and folders.find(folder) is not None
-    steps = list(resume.read(folder).steps) if is_resumed else []
-    progress = Progress(n_steps=config.n_steps, what=f"{label(planned)}, seed {experiment.seed}",
-                        sample=_sampler(experiment, prepared), show=show)
+    steps = _saved_steps(folder) if is_resumed else []
+    earlier = [pair for pair in planned.samples if pair[0] <= len(steps)]
+    progress = TrainingProgress(
+        n_steps=config.n_steps, what=f"{label(planned)}, seed {experiment.seed}",
+        sample=sampler(experiment, prepared), show=show)
+
+    def remember(state: str, **values: Any) -> Run:
+        samples = dict([*earlier, *progress.samples])
+        now = dataclasses.replace(current, state=state, samples=tuple(sorted(samples.items())),
+                                  **values)
+        store.write(now)
+        return now
 
     def on_step(step: Step) -> None:
         steps.append(step)
+        n_samples = len(progress.samples)
         progress(step)
+        if len(progress.samples) > n_samples:  # a killed run keeps them
+            remember("running")
 
     def ended(state: str, *, error: str = "") -> Run:
         curves = Curves.of(steps, config=model.config, seq_len=config.seq_len)
         curves.write(planned.folder / "curves.npz")
-        samples = dict([*planned.samples, *progress.samples])
-        last = dataclasses.replace(
-            current, state=state, error=error, metrics=_metrics(curves, model),
-            samples=tuple(sorted(samples.items())))
-        store.write(last)
-        return last
+        metrics = _metrics(curves, model)
+        is_finite = all(math.isfinite(value) for value in metrics.values())
+        if state == "complete" and not is_finite:
+            state, error = "diverged", "the validation loss is not finite after the last step"
+        return remember(state, error=plain(error), metrics={
+            name: value for name, value in metrics.items() if math.isfinite(value)})
 
+    remember("running")
     try:
         history = train(model, data, config=config, validation=prepared.validation, folder=folder,
                         is_resumed=is_resumed, on_step=on_step, parts=exchange.of_step(
                             experiment.parts))
+        if folder is None and history.is_complete:
+            with replacing_file(planned.folder / _WEIGHTS) as file:
+                save_model(model, str(file))
+        return ended("complete" if history.is_complete else "stopped")
     except Diverged as error:
         return ended("diverged", error=str(error))
     except KeyboardInterrupt:
@@ -218,10 +243,14 @@ def _trained(
         with contextlib.suppress(OSError):
             ended("failed", error=f"{type(error).__name__}: {error}")
         raise
-    if folder is None and history.is_complete:
-        with replacing_file(planned.folder / _WEIGHTS) as file:
-            save_model(model, str(file))
-    return ended("complete" if history.is_complete else "stopped")
+
+
+def _saved_steps(folder: Path) -> list[Step]:
+    try:
+        return list(resume.read(folder).steps)
+    except ValueError as error:
+        raise ValueError(f"{error}. Or train from the beginning: delete the folder "
+                         f"{folder.parent}") from error
 
 
 def load(
@@ -231,7 +260,7 @@ def load(
 
     `base`: the experiment that the run is a variant of. `replace`: the exchanged parts once more,
     because a store keeps their text and not their code.
-    Raises ValueError if the run is not complete, or if the parts are not those of the run.
+    Raises ValueError if the run is not complete, or if its parts were others.
     """
     if not run.is_complete:
         raise ValueError(f"only a complete run has a trained model; {run.folder} is {run.state}. "
@@ -243,9 +272,14 @@ def load(
         raise ValueError(f"the run exchanged {', '.join(digests) or 'no part'}; got "
                          f"{', '.join(given) or 'no part'}, or parts with another source. Give "
                          "the same with replace={...}; its text is in run.json")
-    prepared = prepare(variant)
+    with torch.random.fork_rng(devices=[]):
+        prepared = prepare(variant)
     if prepared.is_exchanged:
-        load_model(prepared.model, str(run.folder / _WEIGHTS))
+        weights = run.folder / _WEIGHTS
+        if not weights.is_file():
+            raise ValueError(f"the weights of a run with exchanged parts are in {weights}, which "
+                             "does not exist. Run the experiment again with is_again=True")
+        load_model(prepared.model, str(weights))
     else:
         native.load_weights(run.folder / store.CHECKPOINT, prepared.model)
     return prepared.model, prepared.tokenizer
@@ -285,7 +319,10 @@ class Prepared:
 
 
 def prepare(experiment: Experiment) -> Prepared:
-    """Returns the fresh model of an experiment with its parts exchanged, and its packed texts."""
+    """Returns the fresh model of an experiment with its parts exchanged, and its packed texts.
+
+    It seeds torch's random generator.
+    """
     exchange.try_out(experiment.parts, experiment.model)
     tokenizer, data, validation = _packed(
         experiment.data, experiment.tokenizer, experiment.model.vocab_size, _identity(experiment))
@@ -301,7 +338,7 @@ def prepare(experiment: Experiment) -> Prepared:
 
 
 @functools.lru_cache(maxsize=2)
-def _packed(text: Text, tokenizer_from, vocab_size: int, identity: str):
+def _packed(text: TextSource, tokenizer_from, vocab_size: int, identity: str):
     """Returns tokenizer, training data and validation data; kept, as many runs share them."""
     documents = read_documents(_path(text), separator=text.separator, suffixes=text.suffixes)
     learned, unseen = split_validation(documents, fraction=text.validation)
@@ -310,7 +347,7 @@ def _packed(text: Text, tokenizer_from, vocab_size: int, identity: str):
         tokenizer = Tokenizer.train(learned[: tokenizer_from.max_documents], vocab_size,
                                     special_tokens=BEGIN_AND_END)
     else:
-        tokenizer = read_tokenizer(tokenizer_from.path)
+        tokenizer = read_tokenizer(Path(tokenizer_from.path).expanduser())
     if tokenizer.vocab_size > vocab_size:
         raise ValueError("the model needs a row of its embedding for each token; the tokenizer has "
                          f"{tokenizer.vocab_size} tokens and model.vocab_size is {vocab_size}. "
@@ -318,7 +355,7 @@ def _packed(text: Text, tokenizer_from, vocab_size: int, identity: str):
     return tokenizer, Packed(learned, tokenizer), Packed(unseen, tokenizer)
 
 
-def _path(text: Text) -> Path:
+def _path(text: TextSource) -> Path:
     return bundled.path("stories.txt") if text.path == STORIES else Path(text.path).expanduser()
 
 
@@ -327,18 +364,20 @@ def _identity(experiment: Experiment) -> str:
     total = hashlib.sha256()
     paths = [_path(experiment.data)]
     if experiment.tokenizer.path is not None:
-        paths.append(Path(experiment.tokenizer.path))
+        paths.append(Path(experiment.tokenizer.path).expanduser())
     for path in paths:
         files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
         for file in files:
             if not file.is_file():
-                raise ValueError(f"the text of an experiment must exist; {file} does not. Set "
-                                 f'data.path, or "{STORIES}" for the bundled stories')
+                raise ValueError("the text and the tokenizer of an experiment must exist; "
+                                 f'{plain(file)} does not. Set data.path ("{STORIES}" for the '
+                                 "bundled stories), or tokenizer.path (None trains one)")
             total.update(hashlib.sha256(file.read_bytes()).digest())
     return total.hexdigest()[:16]
 
 
-def _sampler(experiment: Experiment, prepared: Prepared) -> Callable[[], str] | None:
+def sampler(experiment: Experiment, prepared: Prepared) -> Callable[[], str] | None:
+    """Returns a function that writes the experiment's sample, or None if it has no sample."""
     asked = experiment.sample
     if asked.n_tokens == 0:
         return None
@@ -351,6 +390,6 @@ def _sampler(experiment: Experiment, prepared: Prepared) -> Callable[[], str] | 
                 prepared.model, prepared.tokenizer, prompt=asked.prompt, max_tokens=n_tokens,
                 sampling=sampling, seed=0))
         except Exception as error:
-            return f"(no sample: {type(error).__name__}: {error})"
+            return plain(f"(no sample: {type(error).__name__}: {error})")
 
     return sample

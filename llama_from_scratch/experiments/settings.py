@@ -8,6 +8,7 @@ name leads through the records: `data.path`, `train.n_steps`. Two names are spec
 Notebook 09.
 """
 
+import contextlib
 import dataclasses
 import json
 import types
@@ -15,7 +16,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from llama_from_scratch.config import FeedForwardSpec, LayerSpec, LlamaConfig, nearest
+from llama_from_scratch.config import FeedForwardSpec, LayerSpec, LlamaConfig, RopeScaling, nearest
 from llama_from_scratch.experiments.experiment import Experiment
 from llama_from_scratch.foreign import shown
 
@@ -37,10 +38,12 @@ def settings(experiment: Experiment) -> dict[str, Any]:
 
 
 def difference(experiment: Experiment, other: Experiment) -> dict[str, Any]:
-    """Returns the settings of `experiment` that differ from those of `other`, without the seed."""
+    """Returns the settings of `experiment` that `other` does not share, without the seed."""
     ours, theirs = settings(experiment), settings(other)
-    return {name: ours.get(name) for name in {**ours, **theirs}
-            if name != "seed" and ours.get(name) != theirs.get(name)}
+    # A name that only `other` has is inside a record, such as the scaling of RoPE, that is None
+    # here, and that None is among the differences.
+    return {name: value for name, value in ours.items()
+            if name != "seed" and (name not in theirs or theirs[name] != value)}
 
 
 def changed(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
@@ -49,12 +52,13 @@ def changed(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
     Raises ValueError for a name that does not exist (with the nearest), for a value of another
     type, and for settings that do not go together.
     """
-    # The number of layers first, because other names may lead into layers; then all the changes of
-    # one record at once, because only together they may fit (dim and n_heads).
-    ordered = sorted(values.items(), key=lambda item: item[0] != "model.n_layers")
+    # All the changes of one record at once, because only together they may fit (dim and n_heads).
+    # A setting of all layers comes before the settings of one layer, which are exceptions to it.
     tree: dict[str, Any] = {}
-    for name, value in ordered:
+    for name, value in sorted(values.items(), key=lambda item: str(item[0]).count(".")):
         _refuse_other_name(experiment, name)
+        if outer := [other for other in values if name.startswith(f"{other}.")]:
+            raise ValueError(f"{outer[0]} and {name} set the same thing; give one of them")
         branch = tree
         *parents, leaf = name.split(".")
         for parent in parents:
@@ -72,9 +76,13 @@ def parsed(text: str) -> Any:
     if text.strip().lower() in words:
         return words[text.strip().lower()]
     try:
-        return json.loads(text)
-    except ValueError:
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
         return text
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is a word here")
 
 
 def listed(text: str) -> list[Any]:
@@ -137,6 +145,9 @@ def _plain(value: Any) -> Any:
 
 
 def _refuse_other_name(experiment: Experiment, name: str) -> None:
+    if not isinstance(name, str):
+        raise ValueError("a setting is named by a text, such as 'train.peak_lr'; "
+                         f"got {shown(name)}")
     if name in _ELSEWHERE:
         raise ValueError(f"the setting {name!r} is called {_ELSEWHERE[name]!r}, which decides the "
                          "weights and the order of the data")
@@ -148,8 +159,9 @@ def _refuse_other_name(experiment: Experiment, name: str) -> None:
     steps = name.split(".")
     is_layer = (len(steps) == 4 and steps[:2] == ["model", "layers"] and steps[2].isdecimal()
                 and steps[3] in fields)
-    is_record = name in ("model.rope_scaling",) or name.startswith("model.rope_scaling.")
-    if name not in known and not is_layer and not is_record:
+    scaling = [f"model.rope_scaling.{field.name}" for field in dataclasses.fields(RopeScaling)]
+    known += [one for one in ("model.rope_scaling", *scaling) if one not in known]
+    if name not in known and not is_layer:
         raise ValueError(f"no setting is called {shown(name)}; {_nearest(name, known)}")
 
 
@@ -210,11 +222,22 @@ def _with_layers(config: LlamaConfig, tree: Mapping[str, Any]) -> dict[str, Any]
                 raise ValueError(f"this model has layers 0 to {len(layers) - 1}; got "
                                  f"model.layers.{i}")
             layers[i] = dataclasses.replace(layers[i], **{
-                field: _spec(given, hints[field], f"model.layers.{field}")
+                field: _spec(_of_layer(given, i, len(layers), field), hints[field],
+                             f"model.layers.{field}")
                 for field, given in fields.items()})
     if tuple(layers) != config.layers:
         tree["layers"] = tuple(layers)
     return tree
+
+
+def _of_layer(value: Any, i: int, n_layers: int, field: str) -> Any:
+    """Returns the value for layer `i`: a list has one per layer, as `settings` shows them."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    if len(value) != n_layers:
+        raise ValueError(f"a list for model.layers.{field} has one value per layer, {n_layers}; "
+                         f"got {len(value)}")
+    return value[i]
 
 
 def _spec(value: Any, hint: Any, name: str) -> Any:
@@ -235,16 +258,40 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
         if origin is int and isinstance(value, float) and value.is_integer():
             return int(value)
         if origin is float and isinstance(value, int) and not isinstance(value, bool):
-            return float(value)
+            with contextlib.suppress(OverflowError):
+                return float(value)
         if origin is tuple and isinstance(value, (list, tuple)):
-            return tuple(value)
+            return tuple(_fitting(item, typing.get_args(kind)[0], f"each item of {name}")
+                         for item in value)
         if dataclasses.is_dataclass(origin) and isinstance(value, Mapping):
-            return origin(**value)
+            return _record_of(origin, value, name)
+        if origin is str and isinstance(value, str) and not _is_whole(value):
+            raise ValueError(f"{name} must consist of whole characters; got {shown(value)}")
         if isinstance(value, origin) and (origin is bool or not isinstance(value, bool)):
             return value
     words = " or ".join("None" if kind is type(None) else _WORDS.get(kind, getattr(
         kind, "__name__", str(kind))) for kind in kinds)
-    raise ValueError(f"{name} must be {words}; got {shown(value)}")
+    is_typed = str in kinds and isinstance(value, (int, float))  # what `parsed` makes of 2024
+    quotes = f"""; in quotes it is a text: '"{shown(value)}"'""" if is_typed else ""
+    raise ValueError(f"{name} must be {words}; got {shown(value)}{quotes}")
+
+
+def _record_of(kind: type, values: Mapping[Any, Any], name: str) -> Any:
+    """Returns a record such as RopeScaling from its fields."""
+    hints = typing.get_type_hints(kind)
+    for field in values:
+        if field not in hints:
+            raise ValueError(f"{name} has no field {shown(field)}; {nearest(str(field), hints)}")
+    return kind(**{field: _fitting(value, hints[field], f"{name}.{field}")
+                   for field, value in values.items()})
+
+
+def _is_whole(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}

@@ -132,7 +132,7 @@ class Store:
         return _settled(read(file))
 
     def runs(self, *names: str) -> tuple[list[Run], list[Damaged]]:
-        """Returns all runs, or those of the named experiments, and the folders that are damaged.
+        """Returns the runs, of all experiments or of the named ones, and the damaged folders.
 
         A run that was running when its process ended is "stopped". Raises ValueError for a store
         of a newer version and for an experiment without runs.
@@ -164,7 +164,14 @@ class Store:
                                               run.variant, run.seed)), damaged
 
     def delete(self, place: Path) -> None:
-        """Removes a run and its empty parents. Raises ValueError while the run is running."""
+        """Removes a run and its empty parents.
+
+        Raises ValueError while the run is running, and for a folder that is no run of this store.
+        """
+        root, real = (Path(os.path.realpath(path)) for path in (self.folder, place))
+        if real.parent.parent.parent != root or not place.is_dir():
+            raise ValueError("a run is a folder EXPERIMENT/VARIANT/SEED of its store, "
+                             f"{self.folder}; got {foreign.plain(place)}")
         with locked(place, waits=False):
             remove(place)
         for parent in (place.parent, place.parent.parent):
@@ -180,8 +187,8 @@ def write(run: Run) -> None:
     """Writes run.json, whole or not at all."""
     run.folder.mkdir(parents=True, exist_ok=True)
     with replacing_file(run.folder / "run.json") as file:
-        file.write_text(json.dumps(run.to_json(), indent=1, ensure_ascii=False) + "\n",
-                        encoding="utf-8")
+        text = json.dumps(run.to_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+        file.write_text(text, encoding="utf-8")
 
 
 def read(file: Path) -> Run:
@@ -205,8 +212,12 @@ def read(file: Path) -> Run:
                          f"folder; {file} has {what}. Delete the folder, or run the experiment "
                          "again")
     _refuse_other_kinds(file, plain)
-    samples = tuple((int(steps), str(text)) for steps, text in plain.pop("samples"))
-    notes = tuple(str(note) for note in plain.pop("notes"))
+    if plain["state"] == "complete" and "loss" not in plain["metrics"]:
+        raise ValueError(f"a complete run has the metric 'loss'; {file} has "
+                         f"{foreign.shown(plain['metrics'])}. Delete the folder, or run the "
+                         "experiment again")
+    samples = tuple((steps, text) for steps, text in plain.pop("samples"))
+    notes = tuple(plain.pop("notes"))
     return Run(folder=file.parent, samples=samples, notes=notes, **plain)
 
 
@@ -214,12 +225,27 @@ _KINDS = {"seed": int, "experiment": str, "variant": str, "state": str, "began":
           "samples": list, "notes": list}
 
 
+_INSIDE = {
+    "samples": lambda pairs: all(isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int
+                                 and isinstance(pair[1], str) for pair in pairs),
+    "notes": lambda notes: all(isinstance(note, str) for note in notes),
+    "metrics": lambda metrics: all(type(value) in (int, float) for value in metrics.values()),
+    "parts": lambda parts: all(
+        isinstance(part, dict) and all(isinstance(part.get(key), str)
+                                       for key in ("name", "origin", "source", "digest"))
+        for part in parts.values()),
+}
+"""What else is true of the values of a field."""
+
+
 def _refuse_other_kinds(file: Path, plain: Mapping[str, Any]) -> None:
     for name, value in plain.items():
         kind = _KINDS.get(name, dict)
         is_right = isinstance(value, kind) and (name != "state" or value in STATES)
-        if name == "samples" and is_right:
-            is_right = all(isinstance(pair, list) and len(pair) == 2 for pair in value)
+        if is_right and name in _INSIDE:
+            is_right = _INSIDE[name](value)
+        if is_right and kind is int:
+            is_right = not isinstance(value, bool)
         if not is_right:
             raise ValueError(f"the field {name!r} of a run is {_described(name, kind)}; {file} has "
                              f"{foreign.shown(value)}. Delete the folder, or run the experiment "
@@ -229,7 +255,11 @@ def _refuse_other_kinds(file: Path, plain: Mapping[str, Any]) -> None:
 def _described(name: str, kind: type) -> str:
     if name == "state":
         return f"one of {', '.join(STATES)}"
-    return {int: "a whole number", str: "a text", list: "a list"}.get(kind, "an object")
+    inside = {"samples": "a list of pairs of steps and text", "notes": "a list of texts",
+              "metrics": "an object of finite numbers",
+              "parts": "an object of parts, each with name, origin, source and digest"}
+    words = {int: "a whole number", str: "a text", list: "a list"}
+    return inside.get(name) or words.get(kind, "an object")
 
 
 def variant_name(experiment: Experiment, base: Experiment) -> str:
@@ -238,7 +268,9 @@ def variant_name(experiment: Experiment, base: Experiment) -> str:
     "baseline" if nothing differs. The seed is not part of it.
     """
     values = difference(experiment, base)
-    parts = described(experiment)
+    own = described(base)
+    parts = {name: part for name, part in described(experiment).items()
+             if part["digest"] != own.get(name, {}).get("digest")}
     if not values and not parts:
         return UNCHANGED
     last = [name.rpartition(".")[2] for name in values]
@@ -248,7 +280,7 @@ def variant_name(experiment: Experiment, base: Experiment) -> str:
     spelled = re.sub(r"[^\w.,=+-]+", "_", ",".join(words), flags=re.ASCII).strip("._-")
     exact = json.dumps([values, {name: [part["name"], part["digest"]]
                                  for name, part in parts.items()}], sort_keys=True, default=repr)
-    return f"{spelled[:_LONGEST].rstrip('._-,')}-{digest(exact)[:6]}"
+    return f"{spelled[:_LONGEST].rstrip('._-,')}-{digest(exact)[:8]}"
 
 
 def planned(experiment: Experiment, *, base: Experiment, place: Path) -> Run:

@@ -23,7 +23,7 @@ from llama_from_scratch.config import record
 from llama_from_scratch.experiments import provenance, store
 from llama_from_scratch.experiments.experiment import Experiment
 from llama_from_scratch.experiments.overview import Overview, Tracker
-from llama_from_scratch.experiments.parts import Part
+from llama_from_scratch.experiments.parts import ExchangedPart
 from llama_from_scratch.experiments.pool import Pool, moment_of
 from llama_from_scratch.experiments.running import ENDED, remembered, variants_of
 from llama_from_scratch.experiments.store import Run, Store
@@ -98,19 +98,17 @@ def train_all(
                          f"{next(p for p in places if places.count(p) > 1)}. Remove a value that "
                          "is the experiment's own, or a seed")
     packed = [_packed(task, kept_in) for task in tasks]
-    with locked(kept_in.folder, waits=False):
-        plans = []
-        try:
+    try:
+        with locked(kept_in.folder, waits=False):
             plans = [_planned(task, kept_in, is_again=is_again) for task in tasks]
             left = [i for i, plan in enumerate(plans) if plan.state not in ENDED]
-            if left:
-                _train(tasks, left, packed, plans, n_workers=min(n_workers, len(left)),
-                       show=here() if show is None else show)
-        except OSError as error:
-            if error.errno not in _FULL:
-                raise
-            raise _full(kept_in, plans, n_runs=len(tasks)) from error
-        return [kept_in.find(plan.folder) or plan for plan in plans]
+            _train(tasks, left, packed, plans, n_workers=min(n_workers, len(left)),
+                   show=here() if show is None else show)
+            return [kept_in.find(plan.folder) or plan for plan in plans]
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise _full(kept_in, places) from error
 
 
 def _planned(task: Task, kept_in: Store, *, is_again: bool) -> Run:
@@ -133,18 +131,22 @@ def _train(
     tracker = Tracker(what=tasks[0].base.name, n_ended=len(tasks) - len(left),
                       n_steps=[tasks[i].experiment.train.n_steps for i in left])
     is_full = False
-    show(tracker.now())
+    show(tracker.now("" if left else "remembered"))
     with interrupts_noted() as is_interrupted, \
             Pool([packed[i] for i in left], n_workers=n_workers) as pool:
         for number, message in pool.messages(is_interrupted):
             if message["kind"] == "step":
                 show(tracker.moved(number, moment_of(message["moment"])))
                 continue
+            if message["kind"] == "stopping":
+                show(tracker.now("stopping after the steps in progress; a second interrupt stops "
+                                 "at once"))
+                continue
             if message.get("errno") in _FULL:
                 is_full = True
                 pool.stop()
                 continue
-            run = _ended(plans[left[number]].folder, message, is_stopping=pool.is_stopping)
+            run = _ended(plans[left[number]], message, is_stopping=pool.is_stopping)
             if run.state in (*ENDED, "failed"):
                 show(tracker.ended(number, f"{label(run)}, seed {run.seed}: {told(run)}"))
     if is_full:
@@ -153,21 +155,25 @@ def _train(
         show(tracker.now("stopped; the same call does the rest"))
 
 
-def _ended(place: Path, message: Mapping[str, Any], *, is_stopping: bool) -> Run:
+def _ended(plan: Run, message: Mapping[str, Any], *, is_stopping: bool) -> Run:
     """Returns the record of a run that a worker has left, with the reason if it failed."""
-    run = store.read(place / "run.json")
+    file = plan.folder / "run.json"
+    run = store.read(file) if file.exists() else plan  # somebody may delete it meanwhile
     if "error" in message and run.state in ("planned", "running") and not is_stopping:
         run = dataclasses.replace(run, state="failed", error=message["error"])
         store.write(run)
     return run
 
 
-def _full(kept_in: Store, plans: Sequence[Run], *, n_runs: int) -> OSError:
-    n_complete = sum(1 for plan in plans
-                     if (run := kept_in.find(plan.folder)) is not None and run.is_complete)
-    return OSError(errno.ENOSPC, f"a sweep needs room on the disk, and the disk of "
-                   f"{kept_in.folder} is full; {n_complete} of {n_runs} runs are complete and stay "
-                   "so. Free some space, and start the same sweep again, which does the rest")
+def _full(kept_in: Store, places: Sequence[Path]) -> OSError:
+    n_complete = 0
+    for place in places:
+        with contextlib.suppress(ValueError):  # a damaged record, which the next call replaces
+            run = kept_in.find(place)
+            n_complete += run is not None and run.is_complete
+    return OSError(errno.ENOSPC, "a sweep needs room on the disk, and the disk of "
+                   f"{kept_in.folder} is full; {n_complete} of {len(places)} runs are complete and "
+                   "stay so. Free some space, and start the same sweep again, which does the rest")
 
 
 # --- what a worker gets ---------------------------------------------------------------------------
@@ -197,7 +203,7 @@ def _packed(task: Task, kept_in: Store) -> bytes:
 
 
 @contextlib.contextmanager
-def _sent_whole(parts: Mapping[str, Part], cloudpickle: Any) -> Iterator[None]:
+def _sent_whole(parts: Mapping[str, ExchangedPart], cloudpickle: Any) -> Iterator[None]:
     """Lets the code of parts travel if a new process cannot import it, such as from a file.
 
     Python's own main module always travels.

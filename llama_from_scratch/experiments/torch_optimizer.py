@@ -3,7 +3,7 @@
 Notebook 09.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -12,20 +12,24 @@ from llama_from_scratch.train.optimizer import Group
 
 
 class TorchOptimizer:
-    """Wraps a class of `torch.optim`. Its other settings keep their defaults, decay excepted.
+    """Wraps a class of `torch.optim`, or a partial of one.
 
+    Its other settings keep their defaults, except for the weight decay.
     A class without weight decay gets none. The state is tensors by parameter name.
     """
 
-    def __init__(self, make: type[torch.optim.Optimizer], groups: Sequence[Group]) -> None:
+    def __init__(
+        self, make: Callable[..., torch.optim.Optimizer], groups: Sequence[Group]
+    ) -> None:
         self._names = [name for group in groups for name in group.params]
         rows = [{"params": list(group.params.values()), "weight_decay": group.weight_decay}
                 for group in groups]
         try:
             self.inner = make(rows, lr=1.0)
         except TypeError as error:
-            raise ValueError(f"the optimizer must accept parameters and lr; {make.__name__} "
-                             f"raised {error}. Wrap it in a function (groups, config)") from error
+            name = getattr(make, "__name__", repr(make))
+            raise ValueError(f"the optimizer must accept parameters and lr; {name:.80} raised "
+                             f"{error}. Wrap it in a function (groups, config)") from error
 
     def step(self, *, lr: float) -> None:
         for group in self.inner.param_groups:

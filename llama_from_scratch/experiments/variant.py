@@ -9,6 +9,7 @@ from typing import Any
 
 from llama_from_scratch.config import record
 from llama_from_scratch.experiments.store import UNCHANGED, Run
+from llama_from_scratch.foreign import plain
 
 
 @record
@@ -49,7 +50,9 @@ class Variant:
 
 def label(run: Run) -> str:
     """Returns what differs from the experiment, in a few words."""
-    words = [f"{name.rpartition('.')[2]}={_short(value)}" for name, value in run.difference.items()]
+    last = [name.rpartition(".")[2] for name in run.difference]
+    words = [f"{short if last.count(short) == 1 else name}={_short(value)}"
+             for (name, value), short in zip(run.difference.items(), last, strict=True)]
     words += [f"{name}={part['name']}" for name, part in run.parts.items()]
     return ", ".join(words) or UNCHANGED
 
@@ -65,7 +68,7 @@ def told(run: Run) -> str:
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) else plain(value)
 
 
 def grouped(runs: Iterable[Run]) -> list[Variant]:

@@ -32,7 +32,7 @@ _FEW = 2
 
 
 @record
-class Verdict:
+class Judgment:
     """What the seeds say about two variants.
 
     `difference`: mean of the changed minus mean of the baseline. `low`, `high`: its confidence
@@ -94,7 +94,7 @@ class Verdict:
 
 def judge(
     baseline: Sequence[float], changed: Sequence[float], *, level: float = LEVEL
-) -> Verdict:
+) -> Judgment:
     """Returns whether `changed` differs from `baseline`, given one final value per seed.
 
     `level`: how often the verdict may be "different" where there is no difference. For several
@@ -112,7 +112,7 @@ def judge(
                              "and say how many there are")
     difference = _mean(changed) - _mean(baseline)
     low, high, p_value, needed = _interval(baseline, changed, difference, level)
-    return Verdict(difference=difference, low=low, high=high, p_value=p_value, level=level,
+    return Judgment(difference=difference, low=low, high=high, p_value=p_value, level=level,
                    needed=needed, n_baseline=len(baseline), n_changed=len(changed))
 
 

@@ -9,6 +9,7 @@ Notebook 09.
 """
 
 import dataclasses
+import io
 import json
 import os
 import pickle
@@ -16,13 +17,13 @@ import queue
 import sys
 import threading
 import time
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 
 from llama_from_scratch.experiments.running import execute
 from llama_from_scratch.experiments.store import Store
-from llama_from_scratch.train.progress import Moment
+from llama_from_scratch.train.progress import TrainingMoment
 
 LENGTH_BYTES = 8
 _SEND_EVERY_S = 0.1
@@ -40,13 +41,13 @@ def main() -> int:
 
 
 class Starter:
-    """The process that started this one: its tasks, and what it is told.
+    """The process that started this one: its tasks, and its messages.
 
     `input` is read by a thread, without a buffer, because a buffered stream that another thread
     reads cannot be closed at the end of Python.
     """
 
-    def __init__(self, input: BinaryIO, output: Any) -> None:
+    def __init__(self, input: io.RawIOBase, output: Any) -> None:
         self._output, self._parent = output, os.getppid()
         self._tasks: queue.Queue[bytes | None] = queue.Queue()
         self._is_closed = threading.Event()
@@ -67,7 +68,7 @@ class Starter:
         except BrokenPipeError:
             self._is_closed.set()
 
-    def _read(self, input: BinaryIO) -> None:
+    def _read(self, input: io.RawIOBase) -> None:
         while (head := _exactly(input, LENGTH_BYTES)) is not None:
             task = _exactly(input, int.from_bytes(head, "little"))
             if task is None:
@@ -77,7 +78,7 @@ class Starter:
         self._tasks.put(None)
 
 
-def _exactly(input: BinaryIO, n_bytes: int) -> bytes | None:
+def _exactly(input: io.RawIOBase, n_bytes: int) -> bytes | None:
     """Returns this many bytes, or None if the input ends before."""
     found = b""
     while len(found) < n_bytes:
@@ -104,7 +105,7 @@ def _train(task: bytes, starter: Starter) -> None:
 def _show(starter: Starter):
     last_s = float("-inf")
 
-    def show(moment: Moment) -> None:
+    def show(moment: TrainingMoment) -> None:
         nonlocal last_s
         if starter.is_gone():
             raise KeyboardInterrupt  # `train` ends the run after this step, and saves it

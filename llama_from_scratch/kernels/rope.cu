@@ -86,8 +86,8 @@ __device__ inline void turn_halves(Vector& low, Vector& high, const accum* cosin
     for (int i = 0; i < VECTOR; i++) turn(low.at[i], high.at[i], cosine[i], sine[i]);
 }
 
-__device__ inline void turn_neighbours(Vector& low, Vector& high, const accum* cosine,
-                                       const accum* sine) {
+__device__ inline void turn_neighbors(Vector& low, Vector& high, const accum* cosine,
+                                      const accum* sine) {
     #pragma unroll
     for (int i = 0; i < VECTOR / 2; i++) {
         turn(low.at[2 * i], low.at[2 * i + 1], cosine[i], sine[i]);
@@ -131,7 +131,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) rope(
         #pragma unroll
         for (int h = 0; h < HEADS; h++) if (head + h < n_heads) {
             if (is_half) turn_halves(low[h], high[h], cosine, sine);
-            else turn_neighbours(low[h], high[h], cosine, sine);
+            else turn_neighbors(low[h], high[h], cosine, sine);
             real* out = head_of(q_out, k_out, token, head + h, n_q_heads, n_k_heads, head_dim);
             store(out + low_at, low[h]), store(out + high_at, high[h]);
         }

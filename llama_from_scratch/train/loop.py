@@ -82,7 +82,7 @@ def train(
         sum(p.numel() for p in model.parameters()), device=model.device, is_built=True,
         n_logits=rows * config.seq_len * model.config.vocab_size)
     optimizer = parts.make_optimizer(decay_groups(model, weight_decay=config.weight_decay), config)
-    run = resume.Run(model=model, optimizer=optimizer, config=config, data=data,
+    run = resume.OngoingRun(model=model, optimizer=optimizer, config=config, data=data,
                      validation=validation, source=source)
     if folder is None:
         return _train(run, parts, None, is_resumed=is_resumed, on_step=on_step)
@@ -91,7 +91,7 @@ def train(
 
 
 def _train(
-    run: resume.Run, parts: TrainParts, folder: Path | None, *, is_resumed: bool,
+    run: resume.OngoingRun, parts: TrainParts, folder: Path | None, *, is_resumed: bool,
     on_step: Callable[[Step], object] | None,
 ) -> History:
     config = run.config
@@ -125,7 +125,7 @@ def _train(
 
 
 def _refuse_what_cannot_be_saved(
-    run: resume.Run, parts: TrainParts, folder: Path, *, n_taken: int
+    run: resume.OngoingRun, parts: TrainParts, folder: Path, *, n_taken: int
 ) -> None:
     """Raises ValueError before the first step if the first save would fail."""
     if parts.save is not resume.save:
@@ -137,7 +137,7 @@ def _refuse_what_cannot_be_saved(
     refuse_full_disk(folder, n_bytes=n_bytes, n_copies=1 if is_one else 2)
 
 
-def _step(run: resume.Run, parts: TrainParts, number: int, *, told: str) -> Step:
+def _step(run: resume.OngoingRun, parts: TrainParts, number: int, *, told: str) -> Step:
     """Makes one update and returns its record. `told`: a sentence for the message of Diverged."""
     model, config = run.model, run.config
     began = time.perf_counter()
@@ -211,7 +211,7 @@ def _product_s(x: Tensor, w: Tensor) -> float:
     return min(times)
 
 
-def _refuse_infinite_weights(run: resume.Run, steps: list[Step], *, told: str) -> None:
+def _refuse_infinite_weights(run: resume.OngoingRun, steps: list[Step], *, told: str) -> None:
     """Raises Diverged if the last update made a weight infinite or not a number.
 
     The loss would show it only at the next step, after the broken weights were saved.

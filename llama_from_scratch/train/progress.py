@@ -1,8 +1,8 @@
 """The progress of a run while it trains: steps done, loss, speed, time left, and the latest sample.
 
-`train(..., on_step=Progress(n_steps=300))` shows it on a terminal, in a log or in a notebook. The
-command line, sweeps and the live plot of the notebooks use the same callback, each with its own
-`show`.
+`train(..., on_step=TrainingProgress(n_steps=300))` shows it on a terminal, in a log or in a
+notebook. The command line, sweeps and the live plot of the notebooks use the same callback, each
+with its own `show`.
 
 Notebooks 09 and 17.
 """
@@ -33,7 +33,7 @@ def duration(time_s: float) -> str:
 
 @runtime_checkable
 class Shown(Protocol):
-    """What `Terminal` and the page show: where a run is, or where several runs are.
+    """What `TerminalLine` and the page show: where a run is, or where several runs are.
 
     `words`: the state in a line. `is_kept`: whether its line stays when the next one comes.
     """
@@ -47,7 +47,7 @@ class Shown(Protocol):
 
 
 @record
-class Moment:
+class TrainingMoment:
     """Where a run is after a step.
 
     `what`: the name of the run, or "". `left_s`: the seconds that the rest will take, without
@@ -76,10 +76,10 @@ class Moment:
     def words(self) -> str:
         """The line without its bar: steps, loss, speed and time left, or the validation."""
         step = self.step
-        text = (f"{self.n_done}/{self.n_steps}  loss {step.loss:.3f}  "
-                f"{step.tokens_per_s:,.0f} tokens/s  {duration(self.left_s)} left")
+        text = (f"{self.n_done}/{self.n_steps}, loss {step.loss:.3f}, "
+                f"{step.tokens_per_s:,.0f} tokens/s, {duration(self.left_s)} left")
         if step.validation is not None:
-            text += (f"  validation {step.validation.loss:.3f} = "
+            text += (f", validation {step.validation.loss:.3f} = "
                      f"{step.validation.bits_per_byte:.3f} bits per byte")
         return text
 
@@ -91,7 +91,7 @@ def line(moment: Shown) -> str:
     return f"{moment.what}{' ' if moment.what else ''}[{bar}] {moment.words}"
 
 
-class Progress:
+class TrainingProgress:
     """Shows a run while it trains, when it is called with each step.
 
     `sample()` returns what the model writes now; it is called at each validation. `show(moment)`
@@ -101,7 +101,7 @@ class Progress:
 
     def __init__(
         self, *, n_steps: int, what: str = "", sample: Callable[[], str] | None = None,
-        show: Callable[[Moment], Any] | None = None,
+        show: Callable[[TrainingMoment], Any] | None = None,
     ) -> None:
         self._n_steps, self._what, self._sample = n_steps, what, sample
         self._show = here() if show is None else show
@@ -116,13 +116,13 @@ class Progress:
         per_step_s = (now - self._began_s) / (step.step + 1 - self._first)
         if step.validation is not None and self._sample is not None:
             self.samples.append((step.step + 1, self._sample()))
-        self._show(Moment(
+        self._show(TrainingMoment(
             what=self._what, n_steps=self._n_steps, step=step,
             left_s=per_step_s * (self._n_steps - step.step - 1),
             sample=self.samples[-1][1] if self.samples else ""))
 
 
-class Terminal:
+class TerminalLine:
     """Keeps one line of `stream` up to date, at most ten times a second.
 
     Each validation keeps a line of its own, with the sample below it. A line that will be
@@ -136,7 +136,7 @@ class Terminal:
     def __call__(self, moment: Shown) -> None:
         now, is_kept = time.monotonic(), moment.is_kept
         if self._stream.isatty() and (is_kept or now - self._drawn_s > _SHOW_EVERY_S):
-            text = line(moment) + "\n" if is_kept else _cut(line(moment))
+            text = line(moment) + "\n" if is_kept else _fitting(moment)
             self._stream.write("\r\x1b[K" + text)
             self._drawn_s = now
         elif is_kept:
@@ -146,9 +146,13 @@ class Terminal:
         self._stream.flush()
 
 
-def _cut(text: str) -> str:
-    n_columns = shutil.get_terminal_size().columns
-    return text if len(text) < n_columns else text[: max(n_columns - 4, 0)] + "..."
+def _fitting(moment: Shown) -> str:
+    """Returns the line, without its bar or its end if it is too wide to be overwritten."""
+    n_columns = shutil.get_terminal_size().columns - 1
+    text = line(moment)
+    if len(text) > n_columns:
+        text = f"{moment.what} {moment.words}".strip()
+    return text[:n_columns]
 
 
 def here() -> Callable[[Shown], Any]:
@@ -156,10 +160,10 @@ def here() -> Callable[[Shown], Any]:
     kernel = sys.modules.get("IPython")
     shell = kernel.get_ipython() if kernel is not None else None
     if shell is None or not hasattr(shell, "kernel"):
-        return Terminal(sys.stderr)
+        return TerminalLine(sys.stderr)
     from llama_from_scratch.train.page import Page
 
     try:
         return Page()
     except ImportError:  # a kernel without ipywidgets
-        return Terminal(sys.stderr)
+        return TerminalLine(sys.stderr)

@@ -38,10 +38,12 @@ _MAY_CHANGE = ("n_steps", "validate_every", "checkpoint_every")
 class Saved:
     """A run in a folder, without its weights.
 
-    `where`: the folder that holds it. `settings`, `source`: as in `Run`.
+    `where`: the folder that holds it. `settings`, `source`: as in `OngoingRun`. `known`: the
+    checksums of its files, None if it has none.
     """
 
     where: Path
+    known: dict[str, str] | None
     settings: dict[str, Any]
     source: dict[str, Any] | None
     steps: tuple[Step, ...]
@@ -52,7 +54,7 @@ class Saved:
 
 
 @record
-class Run:
+class OngoingRun:
     """Everything a run works with.
 
     `source`: saved for the code that resumes the run, for example the path of its data. It does not
@@ -82,7 +84,7 @@ def _identity(data: Packed | None) -> dict[str, Any] | None:
     return {"n_documents": data.n_documents, "n_tokens": data.n_tokens, "digest": data.digest[:16]}
 
 
-def save(folder: str | Path, run: Run, *, steps: Sequence[Step]) -> None:
+def save(folder: str | Path, run: OngoingRun, *, steps: Sequence[Step]) -> None:
     """Writes a checkpoint that `llama_from_scratch.load` and `begin` read.
 
     It replaces the previous checkpoint in `folder`, whole or not at all.
@@ -108,11 +110,11 @@ def read(folder: str | Path | None) -> Saved:
                          f"{folder} holds a model and no run to resume. "
                          "Start a new run from its weights in another folder")
     with naming(found):
-        training = read_json(file)
-        checksums.refuse_damage(file, checksums.read(found))
+        training, known = read_json(file), checksums.read(found)
+        checksums.refuse_damage(file, known)
         steps = recorded.steps_of(training, where=file)
-    return Saved(where=found, settings=training["settings"], source=training.get("source"),
-                 steps=tuple(steps))
+    return Saved(where=found, known=known, settings=training["settings"],
+                 source=training.get("source"), steps=tuple(steps))
 
 
 def refuse_taken(folder: str | Path) -> None:
@@ -123,7 +125,7 @@ def refuse_taken(folder: str | Path) -> None:
     native.refuse_foreign(Path(folder))
 
 
-def begin(run: Run, folder: str | Path | None, *, is_resumed: bool) -> list[Step]:
+def begin(run: OngoingRun, folder: str | Path | None, *, is_resumed: bool) -> list[Step]:
     """Returns the steps already taken; a new run has taken none.
 
     For a resumed run, the saved model and optimizer state are put into `run`. Its number of steps
@@ -142,10 +144,10 @@ def begin(run: Run, folder: str | Path | None, *, is_resumed: bool) -> list[Step
         return _resumed(run, folder, saved)
 
 
-def _resumed(run: Run, folder: str | Path, saved: Saved) -> list[Step]:
+def _resumed(run: OngoingRun, folder: str | Path, saved: Saved) -> list[Step]:
     file = saved.where / "optimizer.safetensors"
     state = read_tensors(file)
-    checksums.refuse_damage(file, checksums.read(saved.where))
+    checksums.refuse_damage(file, saved.known)
     recorded.refuse_other_count(saved.steps, state, where=saved.where / "training.json")
     ours = run.settings
     free = {name: ours["config"][name] for name in _MAY_CHANGE}

@@ -3,6 +3,7 @@
 Notebook 17.
 """
 
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -13,6 +14,12 @@ from llama_from_scratch.checkpoint.machine import free_bytes
 
 _TRAINING_COPIES = 4
 """Numbers per weight: itself, its gradient, and the optimizer's two averages."""
+
+
+class DiskFull(ValueError):
+    """Too little is free on a disk. It has the error number that the system gives to that."""
+
+    errno = errno.ENOSPC
 
 
 def refuse_too_little_memory(
@@ -36,14 +43,14 @@ def refuse_too_little_memory(
 
 
 def refuse_full_disk(folder: Path, *, n_bytes: int, n_copies: int) -> None:
-    """Raises ValueError if fewer than `n_copies` checkpoints of `n_bytes` fit where `folder` is.
+    """Raises DiskFull if fewer than `n_copies` checkpoints of `n_bytes` fit where `folder` is.
 
     A checkpoint is replaced only when the next one is complete, so for a moment there are two.
     """
     there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
     free = shutil.disk_usage(there).free
     if n_bytes * n_copies > free:
-        raise ValueError(f"the checkpoints of a run must fit onto the disk: {n_copies} of "
-                         f"{n_bytes / 1e9:,.2f} GB exist for a moment, and "
-                         f"{free / 1e9:,.2f} GB are free at {there}. Free some space, or "
-                         "choose a folder on another disk")
+        raise DiskFull(f"the checkpoints of a run must fit onto the disk: {n_copies} of "
+                       f"{n_bytes / 1e9:,.2f} GB exist for a moment, and "
+                       f"{free / 1e9:,.2f} GB are free at {there}. Free some space, or choose a "
+                       "folder on another disk")

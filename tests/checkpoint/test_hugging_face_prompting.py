@@ -48,15 +48,26 @@ def test_names_of_tokens_are_texts_or_objects(tmp_path):
     put(tmp_path, special_tokens_map_json={"bos_token": "<a>", "eos_token": {"content": "<b>"}},
         tokenizer_config_json={"eos_token": "<c>", "pad_token": None, "add_bos_token": False})
     said = read(tmp_path)
-    assert said.token_names == {"bos_token": "<a>", "eos_token": "<c>"} and said.adds_bos is False
+    assert said.token_names == {"bos_token": "<a>", "eos_token": "<b>"} and said.adds_bos is False
+
+
+@pytest.mark.parametrize(("more", "eos"), [({}, "<b>"), ({"added_tokens_decoder": {}}, "<c>")])
+def test_names_of_tokens_are_from_the_file_that_transformers_takes_them_from(tmp_path, more, eos):
+    hugging_face.write(tmp_path, tiny("llama-3"), tokenizer=tokenizer_for("llama-3"))
+    about = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    about.pop("added_tokens_decoder", None)
+    put(tmp_path, special_tokens_map_json={"eos_token": "<b>"},
+        tokenizer_config_json=about | {"eos_token": "<c>"} | more)
+    assert read(tmp_path).token_names["eos_token"] == eos
+    assert AutoTokenizer.from_pretrained(tmp_path).eos_token == eos
 
 
 @pytest.mark.parametrize(("files", "message"), [
     ({"tokenizer_config_json": []}, "must hold a JSON object"),
     ({"tokenizer_config_json": {"chat_template": 5}}, "chat_template must be a text, or a list"),
     ({"tokenizer_config_json": {"chat_template": [{"name": "x"}]}}, "chat_template must be a text"),
-    ({"tokenizer_config_json": {"bos_token": 5}}, "bos_token must be a text"),
-    ({"special_tokens_map_json": {"eos_token": {"content": 5}}}, "eos_token must be a text"),
+    ({"tokenizer_config_json": {"bos_token": 5}}, "special token must be a text.*got 5"),
+    ({"special_tokens_map_json": {"eos_token": {"content": 5}}}, "token must be a text.*got .*5"),
     ({"chat_template_jinja": "x" * 1_000_001}, "more than 1,000,000 bytes"),
 ])
 def test_damaged_files_are_refused(files, message, tmp_path):

@@ -78,7 +78,7 @@ def test_a_tokenizer_without_marks_for_turns_has_no_chat_format():
     ("llama-3.2-1b", "2.47 GB", "32.8 kB", "4.29 GB"),
 ])
 def test_memory_is_weights_and_cache_in_the_dtype(name, weights, per_token, full):
-    words = f"weights {weights}, KV cache {per_token} a token, {full} at full context"
+    words = f"weights {weights}, KV cache {per_token} per token, {full} at full context"
     assert inspect.memory(family.config(name), torch.bfloat16) == words
 
 
@@ -103,7 +103,7 @@ def test_the_table_tells_all_and_reads_no_weight(tmp_path):
         "heads": "32 of 64, key/value heads: 8, shared", "vocabulary": "128,256",
         "chat format": "not named; the special tokens are for Llama 3.2",
         "a text ends at": "<|end_of_text|>, <|eom_id|>, <|eot_id|>",
-        "memory, bfloat16": "weights 2.47 GB, KV cache 32.8 kB a token, 4.29 GB at full context"}
+        "memory, bfloat16": "weights 2.47 GB, KV cache 32.8 kB per token, 4.29 GB at full context"}
     mixed = inspect.facts(opened(
         family.config("llama-2-7b"), file, dtype=None, kinds=("F32", "Q4_K"), name="llama-2"))
     assert mixed["stored as"].startswith("F32, Q4_K, ")

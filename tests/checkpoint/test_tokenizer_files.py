@@ -173,7 +173,7 @@ def test_names_of_the_frame_are_read_as_texts_or_objects_from_either_file(tmp_pa
     (tmp_path / "m" / "special_tokens_map.json").write_text(json.dumps({"eos_token": end}))
     assert load(tmp_path / "m")[1].eos == "<think>"
     (tmp_path / "m" / "special_tokens_map.json").write_text('{"eos_token": 7}')
-    with pytest.raises(ValueError, match="eos_token must be a text, or an object .* has 7"):
+    with pytest.raises(ValueError, match="special token must be a text, or an object .* got 7"):
         load(tmp_path / "m")
 
 

@@ -47,7 +47,7 @@ def test_ctrl_c_keeps_what_was_learned_and_resume_goes_on(trained, capsys, monke
 
     command = train(trained / "text.txt", trained / "stopped")
     with monkeypatch.context() as patch:
-        patch.setattr(progress.Progress, "__call__", stop)
+        patch.setattr(progress.TrainingProgress, "__call__", stop)
         assert main(command) == 0
     assert "after 3 steps" in (shown := capsys.readouterr().out) and "to continue: " in shown
     assert main(["train", "--out", str(trained / "stopped"), "--resume"]) == 0
@@ -134,7 +134,7 @@ def test_a_run_in_progress_is_named_to_the_second_one(trained, tmp_path, capsys,
                 assert f"process {os.getpid()} on " in ended.stderr
 
     command = train(trained / "text.txt", tmp_path / "run")
-    monkeypatch.setattr(progress.Progress, "__call__", second)
+    monkeypatch.setattr(progress.TrainingProgress, "__call__", second)
     assert main(command) == 0
     assert len(steps_of(tmp_path / "run")) == 6
 
@@ -187,7 +187,7 @@ def test_defaults_fit_what_is_asked_for(trained):
     ([*train("{text}", "{text}/x")], "is a file, so"),
     (["train", "--data", "{empty}", "--out", "x"], "contains only white space"),
     (["train", "--data", "{text}", "--out", "x", "--device", "tpu"],
-     "cannot use the device 'tpu' here; it can use cpu"),
+     "got device='tpu', which is not a device. Choose \"cpu\""),
 ])
 def test_what_the_user_can_fix_is_one_line_and_status_2(command, message, refused):
     refused(command, message)

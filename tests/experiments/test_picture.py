@@ -3,6 +3,7 @@
 import dataclasses
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from made_runs import curve, made
@@ -16,8 +17,6 @@ matplotlib.use("Agg")
 @pytest.fixture(autouse=True)
 def no_figure_left():
     yield
-    import matplotlib.pyplot as plt
-
     plt.close("all")
 
 
@@ -81,6 +80,7 @@ def test_validations_are_marked_on_the_training_loss(variants):
     marks = [container.lines[0] for container in figure.axes[0].containers]
     assert [mark.get_xdata().tolist() for mark in marks] == [[10, 20, 30, 40]] * 2
     assert marks[0].get_ydata()[-1] == pytest.approx(3.2)
+    assert [mark.get_color() for mark in marks] == ["#555555", "#0072B2"], "as the curves"
     assert "dots: validation loss" in figure.legends[0].get_title().get_text()
     assert "running mean (decay 0.9)" in figure.axes[0].get_ylabel().replace("\n", " ")
 
@@ -145,7 +145,14 @@ def test_what_cannot_be_drawn_is_refused(variants, asked, words):
         draw(variants, **asked)
 
 
+def test_the_figure_can_be_saved_at_a_width_of_900_pixels(variants, tmp_path):
+    figure = draw(variants)
+    assert plt.fignum_exists(figure.number), "so that plt.show() shows it"
+    figure.savefig(tmp_path / "runs.png")
+    assert plt.imread(tmp_path / "runs.png").shape[:2] == (420, 900)
+
+
 def test_the_style_of_other_pictures_stays(variants):
-    before = dict(matplotlib.rcParams)
-    draw(variants)
-    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context({"axes.titlesize": 5}):
+        draw(variants)
+        assert matplotlib.rcParams["axes.titlesize"] == 5

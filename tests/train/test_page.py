@@ -1,5 +1,5 @@
 from llama_from_scratch.train.page import Page
-from llama_from_scratch.train.progress import Progress
+from llama_from_scratch.train.progress import TrainingProgress
 from llama_from_scratch.train.records import Evaluation, Step
 
 
@@ -11,7 +11,8 @@ def step(number, *, is_validated=False):
 
 def test_the_page_shows_bar_words_and_the_latest_sample_without_markup_of_the_model():
     page = Page()
-    show = Progress(n_steps=4, what="small, seed 0", sample=lambda: "<b>Tim</b> ran.", show=page)
+    show = TrainingProgress(n_steps=4, what="small, seed 0", sample=lambda: "<b>Tim</b> ran.",
+                            show=page)
     show(step(0))
     show(step(1, is_validated=True))
     assert (page.bar.max, page.bar.value) == (4, 2)

@@ -2,7 +2,14 @@ import io
 
 import pytest
 
-from llama_from_scratch.train.progress import Moment, Progress, Terminal, duration, here, line
+from llama_from_scratch.train.progress import (
+    TerminalLine,
+    TrainingMoment,
+    TrainingProgress,
+    duration,
+    here,
+    line,
+)
 from llama_from_scratch.train.records import Evaluation, Step
 
 EVALUATION = Evaluation(loss=2.0, bits_per_byte=1.25, n_targets=10, n_bytes=30)
@@ -27,16 +34,16 @@ def test_durations_are_said_as_people_say_them(time_s, text):
 
 
 def test_a_line_shows_bar_steps_loss_speed_and_time_left():
-    first, last = (Moment(what="", n_steps=40, step=step(n), left_s=left_s, sample="")
+    first, last = (TrainingMoment(what="", n_steps=40, step=step(n), left_s=left_s, sample="")
                    for n, left_s in ((9, 15.2), (39, 0.0)))
     assert line(first) == (
-        "[######..................] 10/40  loss 3.142  4,096 tokens/s  15 s left")
+        "[######..................] 10/40, loss 3.142, 4,096 tokens/s, 15 s left")
     assert line(last).startswith("[" + "#" * 24 + "] 40/40")
 
 
 def test_a_terminal_gets_one_line_that_is_overwritten_and_keeps_validations():
     stream = Tty()
-    show = Progress(n_steps=3, show=Terminal(stream))
+    show = TrainingProgress(n_steps=3, show=TerminalLine(stream))
     show(step(0))
     show(step(1, EVALUATION))
     show(step(2))
@@ -45,12 +52,27 @@ def test_a_terminal_gets_one_line_that_is_overwritten_and_keeps_validations():
     assert "validation 2.000 = 1.250 bits per byte" in drawn[1]
 
 
+@pytest.mark.parametrize(("n_columns", "begin"), [(120, "small [####"), (60, "small 1/3, loss"),
+                                                  (20, "small 1/3, loss 3.14")])
+def test_a_line_that_is_overwritten_fits_into_the_terminal(monkeypatch, n_columns, begin):
+    # A wider line would wrap, and only its last row would be overwritten.
+    monkeypatch.setenv("COLUMNS", str(n_columns))
+    stream = Tty()
+    show = TrainingProgress(n_steps=3, what="small", show=TerminalLine(stream))
+    show(step(0))
+    drawn, = stream.getvalue().split("\r\x1b[K")[1:]
+    assert drawn.startswith(begin[: n_columns - 1]) and len(drawn) < n_columns
+    show(step(1, EVALUATION))
+    kept = stream.getvalue().split("\r\x1b[K")[-1]
+    assert "bits per byte\n" in kept, "what stays is whole"
+
+
 def test_a_file_gets_only_validations_and_the_end():
     stream = io.StringIO()
-    show = Progress(n_steps=5, show=Terminal(stream))
+    show = TrainingProgress(n_steps=5, show=TerminalLine(stream))
     for number in range(5):
         show(step(number, EVALUATION if number == 1 else None))
-    assert [text.split("]")[1].split()[0]
+    assert [text.split("]")[1].split(",")[0].strip()
             for text in stream.getvalue().splitlines()] == ["2/5", "5/5"]
     assert "\r" not in stream.getvalue()
 
@@ -59,7 +81,7 @@ def test_the_time_left_of_a_resumed_run_counts_only_the_steps_it_takes_itself(mo
     clock = iter([100.0, 100.0, 102.0, 102.0])  # each step asks twice
     monkeypatch.setattr("llama_from_scratch.train.progress.time.monotonic", lambda: next(clock))
     stream = Tty()
-    show = Progress(n_steps=100, show=Terminal(stream))
+    show = TrainingProgress(n_steps=100, show=TerminalLine(stream))
     show(step(90))  # began half a second before 100.0
     show(step(91))
     assert stream.getvalue().endswith("10 s left"), "2.5 s for two steps, eight are left"
@@ -67,7 +89,8 @@ def test_the_time_left_of_a_resumed_run_counts_only_the_steps_it_takes_itself(mo
 
 def test_each_validation_asks_for_a_sample_and_shows_it():
     stream, texts = io.StringIO(), iter(["Tim ran.", "Tim ran home."])
-    show = Progress(n_steps=3, what="seed 0", sample=lambda: next(texts), show=Terminal(stream))
+    show = TrainingProgress(n_steps=3, what="seed 0", sample=lambda: next(texts),
+                            show=TerminalLine(stream))
     for number in range(3):
         show(step(number, EVALUATION if number != 1 else None))
     assert show.samples == [(1, "Tim ran."), (3, "Tim ran home.")]
@@ -76,4 +99,4 @@ def test_each_validation_asks_for_a_sample_and_shows_it():
 
 
 def test_outside_of_a_notebook_progress_goes_to_the_terminal():
-    assert isinstance(here(), Terminal)
+    assert isinstance(here(), TerminalLine)

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -154,6 +155,19 @@ def test_a_damaged_run_is_refused(tmp_path):
     file = tmp_path / "run/optimizer.safetensors"
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(ValueError, match=r"whole safetensors file at .*optimizer.safetensors"):
+        run(folder=tmp_path / "run", is_resumed=True)
+
+
+def test_a_run_that_is_replaced_between_its_record_and_its_optimizer_is_refused(
+    tmp_path, monkeypatch
+):
+    run(folder=tmp_path / "run")
+    run(make(seed=3), folder=tmp_path / "other")
+    saved = resume.read(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "other").rename(tmp_path / "run")
+    monkeypatch.setattr(resume, "read", lambda _: saved)
+    with pytest.raises(ValueError, match="was replaced by a newer one meanwhile"):
         run(folder=tmp_path / "run", is_resumed=True)
 
 

@@ -1,6 +1,7 @@
 """What cannot fit is refused, what can is not."""
 
 import dataclasses
+import errno
 import shutil
 from collections import namedtuple
 
@@ -37,8 +38,9 @@ def test_a_run_whose_checkpoints_do_not_fit_ends_before_its_first_step(
     parts = loop.TrainParts(count_targets=lambda batch: pytest.fail("a step was taken"))
     free = n_copies * n_bytes - 1
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(free, 0, free))
-    with pytest.raises(ValueError, match=rf"must fit onto the disk: {n_copies} of "):
+    with pytest.raises(space.DiskFull, match=rf"must fit onto the disk: {n_copies} of ") as caught:
         run(config=config, folder=tmp_path / "a/run", parts=parts)
+    assert caught.value.errno == errno.ENOSPC, "as the system says it"
     assert list(tmp_path.iterdir()) == []
     free += 1
     run(config=config, folder=tmp_path / "a/run")

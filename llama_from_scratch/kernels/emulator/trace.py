@@ -79,7 +79,7 @@ class Race:
 
     def __str__(self) -> str:
         n_more = self.n_places - 1
-        more = f" So it is for {n_more} more of its elements." if n_more else ""
+        more = f" The same happens with {n_more} more of its elements." if n_more else ""
         if self.first.block != self.second.block:
             blocks = f"{_index(self.first.block)} and {_index(self.second.block)}"
             cause = f"They are in blocks {blocks}, and nothing orders two blocks."

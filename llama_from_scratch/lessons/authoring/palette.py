@@ -23,8 +23,8 @@ def shrink_png(png: str) -> str:
         return png
     rgb = picture.convert("RGB")
     smallest = png
-    for n_colours in (64, 256):
-        palette = rgb.quantize(n_colours, method=Image.Quantize.MAXCOVERAGE, kmeans=2,
+    for n_colors in (64, 256):
+        palette = rgb.quantize(n_colors, method=Image.Quantize.MAXCOVERAGE, kmeans=2,
                                dither=Image.Dither.NONE)
         error = np.asarray(palette.convert("RGB"), dtype=float) - np.asarray(rgb, dtype=float)
         if np.sqrt((error**2).mean()) <= MAX_PALETTE_ERROR:

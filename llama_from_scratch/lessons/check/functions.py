@@ -106,10 +106,10 @@ def gradients(
         expected = call(reference, handed)
         my_leaves, handed = _leaves(mine, given, keys)
         answer = guarded(mine, handed, name=name, note=note, time_limit_s=time_limit_s)
-        known = functools.partial(_known_gradients, given=given, answer=answer, leaves=my_leaves,
-                                  name=name, tolerance=tolerance)
-        _refuse_difference(answer, expected, name, note, tolerance, known=known)
         wanted, got = _gradients(expected, leaves), _gradients(answer, my_leaves)
+        known = functools.partial(_known_gradients, given=given, answer=answer,
+                                  gradients=list(got.values()), name=name, tolerance=tolerance)
+        _refuse_difference(answer, expected, name, note, tolerance, known=known)
         if not wanted:
             raise ValueError("a gradient needs a floating-point argument or parameter on which "
                              f"the result depends; {name_of(reference)} has none. Use "
@@ -208,12 +208,10 @@ def _is_same(answer: Any, other: Any, tolerance: Tolerance) -> bool:
 
 
 def _known_gradients(
-    *, given: Arguments, answer: Any, leaves: dict[str, Tensor], name: str, tolerance: Tolerance
+    *, given: Arguments, answer: Any, gradients: list[Tensor], name: str, tolerance: Tolerance
 ) -> str | None:
     """Returns the words of the known mistake that gives this answer and these gradients, or None.
     """
-    mine = list(_gradients(answer, leaves).values())
-
     def explains(wrong: Callable[..., Any]) -> bool:
         keys = list(named(wrong, given))
         wrong_leaves, handed = _leaves(wrong, given, keys)
@@ -221,7 +219,7 @@ def _known_gradients(
         if not _is_same(answer, wrong_answer, tolerance):
             return False
         theirs = list(_gradients(wrong_answer, wrong_leaves).values())
-        return _is_same(mine, theirs, tolerance)
+        return _is_same(gradients, theirs, tolerance)
 
     return named_mistake(name, explains=explains)
 
@@ -258,7 +256,6 @@ def _gradients(answer: Any, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
         return {}
     generator = torch.Generator().manual_seed(0)
     loss = sum((x * torch.randn(x.shape, generator=generator).to(x)).sum().real for x in outputs)
-    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True,
-                                retain_graph=True)
+    found = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
     return {key: gradient
             for key, gradient in zip(leaves, found, strict=True) if gradient is not None}

@@ -6,6 +6,7 @@ answers, for every input so far, the message names the mistake. Used by `functio
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ class Mistake:
 
 Mistakes = Callable[[], Sequence[Mistake]]
 
+_QUIET_S = 1.0
+"""Longer searches say that they run. A mistake in CUDA is compiled, once for each disk cache."""
+
 _KNOWN: ContextVar[Mistakes] = ContextVar("known", default=tuple)
 
 
@@ -49,11 +53,21 @@ def named(of: str, *, explains: Callable[[Callable[..., Any]], bool]) -> str | N
     """Returns the words of those known mistakes that explain the answers of a function, or None.
 
     `of` names the function. `explains` is called with each `Mistake.wrong`. Several mistakes can
-    give the same answers.
+    give the same answers. A search of more than a second prints one line.
     """
-    found = [mistake.words for mistake in _KNOWN.get()()
-             if mistake.of == of and explains(mistake.wrong)]
+    possible = [mistake for mistake in _KNOWN.get()() if mistake.of == of]
+    found = [mistake.words for mistake in _announced(possible) if explains(mistake.wrong)]
     return "\n  or if ".join(found) or None
+
+
+def _announced(possible: Sequence[Mistake]) -> Iterator[Mistake]:
+    """Yields the mistakes, and prints once that they are compared if that takes long."""
+    began_s, is_quiet = time.monotonic(), True
+    for mistake in possible:
+        if is_quiet and time.monotonic() - began_s > _QUIET_S:
+            print(f"comparing your answer with {len(possible)} known mistakes ...")
+            is_quiet = False
+        yield mistake
 
 
 def with_mistake(problem: str, words: str) -> str:

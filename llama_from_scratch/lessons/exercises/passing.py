@@ -108,4 +108,5 @@ def left(found: Sequence[Exercise], done: frozenset[str]) -> str:
         return "done"
     if minutes < 60:
         return f"{minutes} minutes left"
-    return f"{minutes // 60} h {minutes % 60} min left"
+    rest = f" {minutes % 60} min" if minutes % 60 else ""
+    return f"{minutes // 60} h{rest} left"

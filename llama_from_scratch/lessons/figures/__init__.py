@@ -72,7 +72,7 @@ from llama_from_scratch.lessons.figures.boxes import tokens as tokens
 from llama_from_scratch.lessons.figures.look import BLACK as BLACK
 from llama_from_scratch.lessons.figures.look import BLUE as BLUE
 from llama_from_scratch.lessons.figures.look import CLEAR as CLEAR
-from llama_from_scratch.lessons.figures.look import COLOURS as COLOURS
+from llama_from_scratch.lessons.figures.look import COLORS as COLORS
 from llama_from_scratch.lessons.figures.look import GREEN as GREEN
 from llama_from_scratch.lessons.figures.look import ORANGE as ORANGE
 from llama_from_scratch.lessons.figures.look import PINK as PINK

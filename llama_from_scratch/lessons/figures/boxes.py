@@ -58,7 +58,7 @@ def tokens(
     # One path for all letters, because matplotlib takes 2 ms for each separate text, which is too
     # slow for a page of tokens.
     glyphs: dict[str, TextPath] = {}
-    for lines, size, below, colour in (
+    for lines, size, below, color in (
             ([box.label for box in boxes], LABEL_PT, 0.68 * _BOX, "black"),
             ([box.number for box in boxes], ID_PT, _BOX + 0.16, "0.3")):
         written = [path for box, words in zip(boxes, lines, strict=True) for path in _written(
@@ -66,7 +66,7 @@ def tokens(
             glyphs=glyphs)]
         if written:
             # add_artist is fast because it measures nothing
-            ax.add_artist(PathPatch(Path.make_compound_path(*written), color=colour, linewidth=0))
+            ax.add_artist(PathPatch(Path.make_compound_path(*written), color=color, linewidth=0))
     return fig
 
 
@@ -121,7 +121,7 @@ def letters(piece: bytes) -> str:
     Spaces are written as dots, and bytes that cannot be drawn as hexadecimal.
     """
     try:
-        text = piece.decode().replace(" ", "·").replace("\n", "⏎").replace("\t", "→")
+        text = piece.decode().replace(" ", "·").replace("\n", "↵").replace("\t", "→")
     except UnicodeDecodeError:
         return piece.hex(" ").upper()
     is_drawable = text.isprintable() and (piece.isascii() or _has_glyphs(text))

@@ -67,7 +67,8 @@ def turns(
         ax.text(box.left + box.width / 2, box.top + 0.14, box.label, color=ink, ha="center",
                 va="center", family="monospace", fontsize=13, parse_math=False)
     key = [Patch(color=SPECIAL, label="special token"),
-           *(Patch(color=tint, label=role) for role, tint in ROLES.items())]
+           *(Patch(color=tint, label=role) for role, tint in ROLES.items()
+             if role in speaking)]
     ax.legend(handles=key, ncols=5, loc="lower left")
     n_special = sum(i in names for i in ids[first:])
     fig.set_label(f"{title}: {len(ids) - first} ids, {n_special} of them special")

@@ -21,7 +21,7 @@ from PIL import Image
 
 BLUE, ORANGE, GREEN, PINK, SKY, RED, YELLOW, BLACK = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#222222")
-COLOURS = (BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, YELLOW)
+COLORS = (BLUE, ORANGE, GREEN, RED, PINK, SKY, BLACK, YELLOW)
 TINTS = ("#9CCBE8", "#F7D48B", "#97D9C3", "#F2B48F", "#E6C3D6", "#CBE6F5", "#F6EFA6")
 CLEAR = (0, 0, 0, 0)
 SIGNED = LinearSegmentedColormap.from_list("signed", (BLUE, "#FFFFFF", RED))
@@ -34,7 +34,7 @@ def style() -> None:
     """
     plt.rcParams.update({
         "figure.figsize": (7, 3.6), "figure.dpi": 100, "figure.facecolor": "white",
-        "figure.constrained_layout.use": True, "axes.prop_cycle": cycler(color=COLOURS),
+        "figure.constrained_layout.use": True, "axes.prop_cycle": cycler(color=COLORS),
         "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 13,
         "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.labelsize": 12,
         "xtick.labelsize": 11, "ytick.labelsize": 11, "legend.fontsize": 11,

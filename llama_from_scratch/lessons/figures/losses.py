@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
-from llama_from_scratch.lessons.figures.look import BLUE, COLOURS, ORANGE
+from llama_from_scratch.lessons.figures.look import BLUE, COLORS, ORANGE
 from llama_from_scratch.train import History
 
 
@@ -17,20 +17,25 @@ def plot_losses(runs: Mapping[str, History], *, title: str = "Loss while trainin
     """
     fig, ax = plt.subplots()
     # strict=False: the colors repeat if there are more runs than colors.
-    for (name, history), colour in zip(runs.items(), itertools.cycle(COLOURS), strict=False):
+    for (name, history), color in zip(runs.items(), itertools.cycle(COLORS), strict=False):
         tokens = history.n_tokens
-        ax.plot(tokens, history.losses, color=colour, alpha=0.3, linewidth=1)
-        ax.plot(tokens, running_mean(history.losses), color=colour, label=name)
+        ax.plot(tokens, history.losses, color=color, alpha=0.3, linewidth=1)
+        ax.plot(tokens, running_mean(history.losses), color=color, label=name)
         if history.validations:
             evaluated = [(tokens[i], step.validation.loss)
                          for i, step in enumerate(history.steps) if step.validation]
             ax.plot(*zip(*evaluated, strict=True), "o",
-                    color=ORANGE if colour == BLUE else colour,
+                    color=ORANGE if color == BLUE else color,
                     markeredgecolor="black", label=f"{name}, unseen stories")
     ax.set(xlabel="tokens read", ylabel="loss (nats per token)", title=title)
-    ax.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1000:,.0f}k")
+    ax.xaxis.set_major_formatter(thousands)
     ax.legend()
     return fig
+
+
+def thousands(tokens: float | int, _: int | None) -> str:
+    """Returns how a number of tokens is written at an axis; the place of its tick is not used."""
+    return f"{tokens / 1000:,.0f}k" if tokens else "0"
 
 
 def running_mean(values: Sequence[float], *, decay: float = 0.9) -> list[float]:

@@ -16,13 +16,14 @@ def grid(
     values: torch.Tensor | np.ndarray, *, title: str, x: str, y: str, labels: str | None = None,
     signed: bool = False, x_ticks: Sequence[str] | None = None,
     y_ticks: Sequence[str] | None = None, size: tuple[float, float] | None = None,
+    colors: str = "",
 ) -> Figure:
     """Draws a heat map of a matrix (rows, columns) with named axes.
 
     `labels`: a number format such as ".2f" to write each value into its cell, for small matrices.
     A cell that is not finite is hatched; NaN is a hidden cell, and nothing is written into it.
     `signed`: zero is white. `size`: (width, height) in inches, which the map fills; without it the
-    cells are square.
+    cells are square. `colors`: what the colors mean, written next to the color bar.
     """
     rows, columns = np.asarray(values).shape
     fig, ax = plt.subplots(figsize=size or (1.6 + 0.45 * columns, 1.2 + 0.45 * rows))
@@ -30,7 +31,7 @@ def grid(
     ax.set(title=title, xlabel=x, ylabel=y)
     _set_ticks(ax, x_ticks, y_ticks)
     if not labels:
-        fig.colorbar(image, ax=ax, shrink=0.8)
+        fig.colorbar(image, ax=ax, shrink=0.8, label=colors)
     return fig
 
 

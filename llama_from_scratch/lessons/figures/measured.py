@@ -52,11 +52,11 @@ def draw(kernels: Sequence[str], *, folder: Path = RESULTS) -> Figure | None:
                          f"{' or '.join(kernels)}; the run timed {names}")
     fig, axes = plt.subplots(len(rows), 1, figsize=(8, 0.5 + 1.3 * len(rows)), squeeze=False)
     for ax, row in zip(axes[:, 0], rows, strict=True):
-        ways = [(label, colour, row[key]["median"])
-                for key, (label, colour) in _WAYS.items() if row[key]]
+        ways = [(label, color, row[key]["median"])
+                for key, (label, color) in _WAYS.items() if row[key]]
         labels = [row["library_name"] if label == "best library "
                                                   "function" else label for label, _, _ in ways]
-        bars = ax.barh(labels, [us for *_, us in ways], color=[colour for _, colour, _ in ways])
+        bars = ax.barh(labels, [us for *_, us in ways], color=[color for _, color, _ in ways])
         ax.bar_label(bars, [f"{us:,.0f} µs" for *_, us in ways], padding=4, fontsize=11)
         ax.axvline(row["n_bytes"] / newest["copy_bytes_per_s"] * 1e6, color=BLACK, linestyle=":")
         ax.invert_yaxis()

@@ -23,7 +23,7 @@ from llama_from_scratch.train.optimizer import AdamW, Group
 SIZES = {"rms_norm": (64, 4096), "add_rms_norm": (64, 4096), "rope": (1, 64, 32, 8, 128),
          "swiglu": (64, 14336), "adamw": (64, 4096)}
 """The kernels that can be drawn, and the sizes at which the plain operations are counted."""
-_PITCH = 0.92
+_WIDEST, _MAX_PITCH = 8.4, 1.1
 
 
 class Pass(NamedTuple):
@@ -47,12 +47,13 @@ def plain_and_fused(kernel: str) -> Figure:
     unit = "parameter" if kernel == "adamw" else "number"
     total, least = (sum(p.read + p.written for p in each) for each in (plain, [fused]))
     drawing = Drawing(f"{kernel}: many trips to memory and back, or one")
-    width = max(_PITCH * len(plain), 6.6)
+    pitch = min(_WIDEST / len(plain), _MAX_PITCH)
+    width = max(pitch * len(plain), 6.6)
     for row, (name, each) in enumerate((("plain PyTorch", plain), ("the kernel", [fused]))):
         y = 0.2 + 1.75 * row
         drawing.cell(f"memory ({name})", (width / 2, y), width=width, color=TINTS[0])
         for i, one in enumerate(each):
-            x = width / 2 + (i - (len(each) - 1) / 2) * _PITCH
+            x = width / 2 + (i - (len(each) - 1) / 2) * pitch
             made = drawing.step(one.name, (x, y + 1.05), does="focus" if row else "plain")
             drawing.arrow((x - 0.14, y + 0.14), (x - 0.14, made.top[1]), is_left=True,
                           label=_short(one.read))

@@ -24,13 +24,14 @@ def schedule(config: TrainConfig) -> Figure:
     ax.axvspan(0, config.n_warmup, color="0.92", zorder=0)
     ax.set(xlabel="step", ylabel="learning rate", ylim=(0, 1.25 * config.peak_lr),
            xlim=(0, config.n_steps), title="Climb to the peak, then half a cosine down")
-    for step, words, side in ((config.n_warmup, f"peak {rates[config.n_warmup]:.1e}", "left"),
-                              (config.n_steps - 1, f"end {rates[-1]:.1e}", "right")):
+    for step, words, side in ((config.n_warmup, f"peak {rates[config.n_warmup]:.2g}", "left"),
+                              (config.n_steps - 1, f"end {rates[-1]:.2g}", "right")):
         ax.plot(step, rates[step], "o", color=RED, clip_on=False)
         ax.annotate(words, (step, rates[step]), ha=side, fontsize=11,
-                    xytext=(10 if side == "left" else 0, 7), textcoords="offset points")
+                    xytext=(10, 7) if side == "left" else (0, 14),
+                    textcoords="offset points")
     ax.text(0.005 * config.n_steps, 1.23 * config.peak_lr, f"{config.n_warmup} steps of warm-up",
             va="top", fontsize=11)
-    fig.set_label(f"The rate climbs for {config.n_warmup} steps to {config.peak_lr:.1e} and falls "
-                  f"to {rates[-1]:.1e}, {config.final_lr_ratio:g} of the peak.")
+    fig.set_label(f"The rate climbs for {config.n_warmup} steps to {config.peak_lr:.2g} and falls "
+                  f"to {rates[-1]:.2g}, {config.final_lr_ratio:g} of the peak.")
     return fig

@@ -22,7 +22,7 @@ def first_access(traces: Mapping[str, Trace], array: str) -> Figure:
     A box is a sector of 32 bytes; its blue part shows how many of them are used. `traces`: name of
     the rung -> trace. Raises ValueError if a launch does not read the array.
 
-    Example: `rungs.first_access({"1 a thread a row": traces[0], "4 vectors": traces[1]}, "x")`
+    Example: `rungs.first_access({"1 a thread per row": traces[0], "4 vectors": traces[1]}, "x")`
     """
     drawing = Drawing(f"What 32 lanes read from {array} at once, rung by rung")
     y, found = 0.0, []
@@ -94,7 +94,7 @@ def owners(traces: Mapping[str, Trace], array: str) -> Figure:
     The line below each strip says what thread 0 of block 0 reads in the whole launch. `traces`:
     name of the rung -> trace. Raises ValueError if a launch does not read the array.
 
-    Example: `rungs.owners({"1 a thread a row": traces[0], "4 vectors": traces[1]}, "x")`
+    Example: `rungs.owners({"1 a thread per row": traces[0], "4 vectors": traces[1]}, "x")`
     """
     drawing = Drawing(f"Which thread reads which number of {array}")
     drawing.note(f"the first {_N_SHOWN} numbers; each box belongs to one thread", (1.95, 0.0))

@@ -93,8 +93,10 @@ def merge_tree(tokenizer: Tokenizer, word: str) -> Figure:
     for number, (left, rank) in enumerate(steps, 1):
         a, b = nodes[left : left + 2]
         merged = parts[left] + parts[left + 1]
-        made = drawing.cell(letters(merged), ((a.x + b.x) / 2, base - 0.5 * number), width=0.34,
-                            color=TINTS[0])
+        words = letters(merged)
+        # a dot at the edge of its box is hard to see
+        made = drawing.cell(words, ((a.x + b.x) / 2, base - 0.5 * number), color=TINTS[0],
+                            width=max(0.14 + 0.08 * len(words), 0.34))
         for below in (a, b):
             drawing.arrow((below.x, below.top[1]), (below.x, made.y), made, has_head=False)
         drawing.note(f"{number}. merge {rank - 255:,}", (0.05, made.y))

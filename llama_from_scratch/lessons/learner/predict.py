@@ -12,7 +12,8 @@ chapter.
 
 import dataclasses
 import html
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import ipywidgets
@@ -29,12 +30,14 @@ _asked: dict[str, "Question"] = {}
 
 
 class Question(ipywidgets.VBox):
-    """A question with a field for the guess; `keep` is its button, `words` shows its replies."""
+    """A question with a field for the guess; `keep` is its button, `words` shows its replies.
 
-    def __init__(
-        self, name: str, text: str, *, field: ipywidgets.Widget, value: Callable[[], Any],
-    ) -> None:
-        self.name, self.text, self.field, self._value = name, text, field, value
+    Each kind of question defines what its field contains (`content`). It may also refuse an answer,
+    and compare the guess with it in another way.
+    """
+
+    def __init__(self, name: str, text: str, *, field: ipywidgets.Widget) -> None:
+        self.name, self.text, self.field = name, text, field
         self.keep = ipywidgets.Button(description=KEEP, layout={"width": "auto"})
         self.keep.on_click(lambda _: self.take())
         self.words = ipywidgets.HTML()
@@ -45,16 +48,31 @@ class Question(ipywidgets.VBox):
             self._say(f"You guessed: {guessing.shown(self.guess)}.")
         _asked[name] = self
 
+    def content(self) -> Any:
+        """Returns the guess in the field. Raises ValueError if the field does not contain one."""
+        raise NotImplementedError
+
     def take(self) -> None:
         """Keeps the content of the field as the guess, or shows why it cannot be one."""
         try:
-            self.guess = self._value()
+            self.guess = self.content()
         except ValueError as error:
             self._say(str(error))
             return
         note(lambda before: dataclasses.replace(
             before, guesses={**before.guesses, self.name: {"guess": self.guess}}))
         self._say(f"You guessed: {guessing.shown(self.guess)}. Now find out.")
+
+    def refuse(self, answer: Any) -> None:
+        """Raises ValueError if `answer` cannot be the answer to this question."""
+
+    def judge(self, answer: Any, *, within: float | int) -> Any:
+        """Prints how the guess compares with the answer, and notes it. Returns what to show."""
+        verdict = guessing.judge(self.guess, answer, within=within)
+        note(lambda before: dataclasses.replace(before, guesses={**before.guesses, self.name: {
+            "guess": self.guess, "answer": answer, "surprise": verdict.surprise}}))
+        print(f"{verdict.words}" + ("" if verdict.is_right
+                                    else f" The answer: {guessing.shown(answer)}."))
 
     def _say(self, words: str) -> None:
         self.words.value = f'<div role="status">{html.escape(words)}</div>'
@@ -64,66 +82,110 @@ class Question(ipywidgets.VBox):
         return super()._repr_mimebundle_(**settings) | still
 
 
+class _Number(Question):
+    def __init__(self, name: str, text: str) -> None:
+        field = ipywidgets.Text(placeholder="such as 1,000 or 2^10 or 3/4 or 25 %",
+                                continuous_update=False, layout={"width": "20em"})
+        super().__init__(name, text, field=field)
+        # at Enter, or when the field is left
+        field.observe(lambda _: self.take(), names="value")
+
+    def content(self) -> float | int:
+        return guessing.parse(self.field.value)
+
+
+class _Choice(Question):
+    def __init__(self, name: str, text: str, options: Sequence[str]) -> None:
+        self.options = tuple(options)
+        super().__init__(name, text, field=ipywidgets.RadioButtons(
+            options=self.options, value=None, layout={"width": "max-content"}))
+
+    def content(self) -> str:
+        if self.field.value is None:
+            raise ValueError("choose an option first")
+        return self.field.value
+
+    def refuse(self, answer: Any) -> None:
+        if answer not in self.options:
+            raise ValueError(f"the answer to {self.name} must be one of {', '.join(self.options)}; "
+                             f"got {answer!r}")
+
+
+class _Words(Question):
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name, text, field=ipywidgets.Textarea(
+            placeholder="in your own words", rows=2, layout={"width": "min(36em, 100%)"}))
+
+    def content(self) -> str:
+        if not self.field.value.strip():
+            raise ValueError("write a sentence first")
+        return self.field.value.strip()
+
+    def judge(self, answer: str, *, within: float | int) -> None:
+        print(f"You wrote: {self.guess}\nOne answer: {answer}")
+
+
+class _Sketch(Question):
+    def __init__(
+        self, name: str, text: str, *, x: Sequence[Any], low: float | int, high: float | int,
+        labels: tuple[str, str], is_log: bool,
+    ) -> None:
+        self.x, self.labels, self.is_log = list(x), labels, is_log
+        self.handles = [_handle(str(place), low=low, high=high, is_log=is_log) for place in x]
+        super().__init__(name, text, field=ipywidgets.VBox([
+            ipywidgets.HTML(f"Height: {html.escape(labels[1])}. Below: {html.escape(labels[0])}."),
+            ipywidgets.HBox(self.handles, layout={"flex_flow": "row wrap"})]))
+
+    def content(self) -> list[float]:
+        return [handle.value for handle in self.handles]
+
+    def judge(self, answer: Sequence[float | int], *, within: float | int) -> Any:
+        import matplotlib.pyplot as plt
+
+        super().judge(answer, within=within)
+        places = range(len(self.x))
+        fig, ax = plt.subplots()
+        ax.plot(places, self.guess, "o--", color=ORANGE, label="your guess")
+        ax.plot(places, answer, "o-", color=BLUE, label="the answer")
+        ax.set_xticks(places, list(map(str, self.x)))
+        ax.set(xlabel=self.labels[0], ylabel=self.labels[1], title=self.text,
+               yscale="log" if self.is_log else "linear")
+        ax.legend()
+        plt.close(fig)
+        return fig
+
+
 def number(name: str, text: str) -> Question:
     """Returns a question with a field for a number; `text` describes the number, with its unit."""
-    field = ipywidgets.Text(placeholder="such as 1,000 or 2^10 or 3/4 or 25 %",
-                            continuous_update=False, layout={"width": "20em"})
-    question = Question(name, text, field=field, value=lambda: guessing.parse(field.value))
-    field.observe(lambda _: question.take(), names="value")  # at Enter, or when the field is left
-    return question
+    return _Number(name, text)
 
 
 def choice(name: str, text: str, options: Sequence[str]) -> Question:
     """Returns a question with options; the answer that `compare` gets is one of them."""
-    field = ipywidgets.RadioButtons(options=list(options), value=None,
-                                    layout={"width": "max-content"})
-
-    def chosen() -> str:
-        if field.value is None:
-            raise ValueError("choose an option first")
-        return field.value
-
-    question = Question(name, text, field=field, value=chosen)
-    question.options = tuple(options)
-    return question
+    return _Choice(name, text, options)
 
 
 def words(name: str, text: str) -> Question:
     """Returns a question for a guess in a sentence, which readers compare by themselves."""
-    field = ipywidgets.Textarea(placeholder="in your own words", rows=2,
-                                layout={"width": "min(36em, 100%)"})
-
-    def written() -> str:
-        if not field.value.strip():
-            raise ValueError("write a sentence first")
-        return field.value.strip()
-
-    question = Question(name, text, field=field, value=written)
-    question.is_in_words = True
-    return question
+    return _Words(name, text)
 
 
 def sketch(
     name: str, text: str, *, x: Sequence[Any], low: float | int, high: float | int,
-    labels: tuple[str, str] = ("x", "y"),
+    labels: tuple[str, str] = ("x", "y"), is_log: bool = False,
 ) -> Question:
     """Returns a question whose answer is a curve: a handle at each x, between `low` and `high`.
 
-    `labels`: the labels of both axes, with units. `compare` gets one number for each x.
+    `labels`: the labels of both axes, with units. With `is_log`, equal steps of a handle multiply
+    the height by equal factors, and the curves are drawn the same way. `compare` gets one number
+    for each x.
     """
     if not 2 <= len(x) <= _N_HANDLES_MAX or not low < high:
         raise ValueError(f"a sketch must have 2 to {_N_HANDLES_MAX} places and low < high; got "
                          f"{len(x)} places, low={low}, high={high}")
-    handles = [ipywidgets.FloatSlider(
-        value=(low + high) / 2, min=low, max=high, step=(high - low) / 50, description=str(place),
-        orientation="vertical", layout={"height": "14em", "width": "4em"}) for place in x]
-    field = ipywidgets.VBox([
-        ipywidgets.HTML(f"Height: {html.escape(labels[1])}. Below: {html.escape(labels[0])}."),
-        ipywidgets.HBox(handles, layout={"flex_flow": "row wrap"})])
-    question = Question(name, text, field=field,
-                        value=lambda: [handle.value for handle in handles])
-    question.x, question.labels, question.handles = list(x), labels, handles
-    return question
+    if is_log and low <= 0:
+        raise ValueError(f"the heights of a logarithmic sketch must be above 0; got low={low}")
+    return _Sketch(name, text, x=x, low=low, high=high, labels=labels, is_log=is_log)
 
 
 def compare(name: str, answer: Any, *, within: float | int = 0.1) -> Any:
@@ -138,21 +200,11 @@ def compare(name: str, answer: Any, *, within: float | int = 0.1) -> Any:
     if question is None:
         raise ValueError(f"the question {name!r} was not asked yet; run the cell that asks it "
                          f"first. Asked so far: {', '.join(_asked) or 'nothing'}")
-    if (options := getattr(question, "options", None)) and answer not in options:
-        raise ValueError(f"the answer to {name} must be one of {', '.join(options)}; got "
-                         f"{answer!r}")
+    question.refuse(answer)
     if question.guess is None:
         print(f"answer {name}: {guessing.shown(answer)}")
         return None
-    if hasattr(question, "is_in_words"):
-        print(f"You wrote: {question.guess}\nOne answer: {answer}")
-        return None
-    verdict = guessing.judge(question.guess, answer, within=within)
-    note(lambda before: dataclasses.replace(before, guesses={**before.guesses, name: {
-        "guess": question.guess, "answer": answer, "surprise": verdict.surprise}}))
-    print(f"{verdict.words}" + ("" if verdict.is_right
-                                else f" The answer: {guessing.shown(answer)}."))
-    return _curves(question, answer) if hasattr(question, "x") else None
+    return question.judge(answer, within=within)
 
 
 def surprises(chapter: str) -> None:
@@ -172,15 +224,14 @@ def surprises(chapter: str) -> None:
                   f"{guessing.shown(guess['answer'])}")
 
 
-def _curves(question: Question, answer: Sequence[float | int]) -> Any:
-    import matplotlib.pyplot as plt
-
-    places = range(len(question.x))
-    fig, ax = plt.subplots()
-    ax.plot(places, question.guess, "o--", color=ORANGE, label="your guess")
-    ax.plot(places, answer, "o-", color=BLUE, label="the answer")
-    ax.set_xticks(places, list(map(str, question.x)))
-    ax.set(xlabel=question.labels[0], ylabel=question.labels[1], title=question.text)
-    ax.legend()
-    plt.close(fig)
-    return fig
+def _handle(
+    place: str, *, low: float | int, high: float | int, is_log: bool
+) -> ipywidgets.FloatSlider | ipywidgets.FloatLogSlider:
+    look = {"description": place, "orientation": "vertical",
+            "layout": {"height": "14em", "width": "4em"}}
+    if is_log:
+        least, most = math.log10(low), math.log10(high)
+        return ipywidgets.FloatLogSlider(value=math.sqrt(low * high), min=least, max=most,
+                                         step=(most - least) / 50, **look)
+    return ipywidgets.FloatSlider(value=(low + high) / 2, min=low, max=high,
+                                  step=(high - low) / 50, **look)

@@ -78,6 +78,20 @@ def rank_for_id(
         (logits_V / temperature).softmax(0).sort(descending=True).values, dart))
 
 
+@listed("16.1", of="write_randomly")
+@torch.inference_mode()
+def drawn_by_multinomial(
+    model: Llama, ids: list[int], n_tokens: int, temperature: float, seed: int
+) -> list[int]:
+    """`torch.multinomial` draws the token, which needs other random numbers: the dart decides"""
+    generator, written = torch.Generator().manual_seed(seed), list(ids)
+    for _ in range(n_tokens):
+        probs_V = (model(torch.tensor([written]))[0, -1] / temperature).softmax(0)
+        torch.rand((), generator=generator, dtype=torch.float64)  # the dart, which is not used
+        written.append(torch.multinomial(probs_V, 1, generator=generator).item())
+    return written
+
+
 # --- 2: how surprised the model is ----------------------------------------------------------------
 
 

@@ -52,8 +52,8 @@ def choose_runs(
                 "axis": [*axes], "metric": [*metrics], "smoothing": (0.0, 0.99, SMOOTHING)}
     widget = explore(
         picture, title=f"Which runs of {experiment.name}?", controls=controls,
-        labels={"reference": "compare with", "axis": "along", "metric": "what is drawn",
-                "smoothing": "smoothing of training loss and gradient"},
+        labels={**{label: label for label in labels}, "reference": "compare with", "axis": "along",
+                "metric": "what is drawn", "smoothing": "smoothing of training loss and gradient"},
         start={"metric": METRICS[usual_metric(variants)]})
     widget.children = (*widget.children, table)
     return widget

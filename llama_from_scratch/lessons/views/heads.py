@@ -32,7 +32,7 @@ from llama_from_scratch.lessons.widgets.explorer import Explorer, explore, slide
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
-_GROUP_COLOURS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK, "#999999")
+_GROUP_COLORS = (BLUE, ORANGE, GREEN, PINK, SKY, RED, BLACK, "#999999")
 
 
 def attention(
@@ -53,7 +53,7 @@ def attention(
                                          token=token, layer=layer)
         title = _head_title(layer, head, weights_HTS, config.n_kv_heads)
         return attention_frame(weights_HTS[head], names, token=token, title=title,
-                               colour=_group_colour(head, weights_HTS, config.n_kv_heads))
+                               color=_group_color(head, weights_HTS, config.n_kv_heads))
 
     n_tokens = len(encode(model, tokenizer, text=text))
     controls = {"text": text, "layer": slider(config.n_layers - 1),
@@ -69,8 +69,8 @@ def _group(head: int, weights: Tensor, n_kv_heads: int) -> int:
     return head // (len(weights) // n_kv_heads)
 
 
-def _group_colour(head: int, weights: Tensor, n_kv_heads: int) -> str:
-    return _GROUP_COLOURS[_group(head, weights, n_kv_heads) % len(_GROUP_COLOURS)]
+def _group_color(head: int, weights: Tensor, n_kv_heads: int) -> str:
+    return _GROUP_COLORS[_group(head, weights, n_kv_heads) % len(_GROUP_COLORS)]
 
 
 def _head_title(layer: int, head: int, weights: Tensor, n_kv_heads: int) -> str:
@@ -79,7 +79,7 @@ def _head_title(layer: int, head: int, weights: Tensor, n_kv_heads: int) -> str:
 
 def attention_frame(
     weights: Float[Tensor, "T S"], names: Sequence[str], *, token: int, title: str,
-    colour: str = BLUE
+    color: str = BLUE
 ) -> Figure:
     """Draws one head: the triangle of weights, and bars for what the query `token` looks at most.
     """
@@ -97,7 +97,7 @@ def attention_frame(
     label_axis(left.yaxis, names)
     top = weights[token].topk(min(8, token + 1))
     places = range(len(top.values))
-    right.barh(places, top.values.tolist(), color=colour)
+    right.barh(places, top.values.tolist(), color=color)
     right.set_yticks(places, [f"{names[s]}  {s}" for s in top.indices.tolist()])
     for label in right.get_yticklabels():
         label.set_parse_math(False)
@@ -130,8 +130,8 @@ def attention_heads_frame(
     for head, (ax, weights_TS) in enumerate(zip(axes.flat[:n_heads], weights, strict=True)):
         _triangle(ax, weights_TS, names, token=token,
                   title=_head_title(layer, head, weights, n_kv_heads))
-        colour, group = _group_colour(head, weights, n_kv_heads), _group(head, weights, n_kv_heads)
-        ax.spines[:].set(visible=True, color=colour, linewidth=4)
+        color, group = _group_color(head, weights, n_kv_heads), _group(head, weights, n_kv_heads)
+        ax.spines[:].set(visible=True, color=color, linewidth=4)
         ax.set_title(f"{head}: kv {group}" if columns > 4 else f"head {head}, key/value {group}",
                      fontsize=11)
         best = int(weights_TS[token].argmax())
@@ -159,10 +159,10 @@ def _triangle(ax: Axes, weights: Tensor, names: Sequence[str], *, token: int, ti
 
     ax.format_coord = tell
     hidden = np.triu(np.ones((n, n), dtype=bool), 1)
-    colours = plt.get_cmap("viridis").with_extremes(bad=CLEAR)
+    colors = plt.get_cmap("viridis").with_extremes(bad=CLEAR)
     # The square root makes weights of a hundredth visible; all heads use the scale from 0 to 1.
     ax.imshow(np.ma.array(weights.numpy(), mask=hidden), norm=PowerNorm(0.5, 0, 1), aspect="auto",
-              cmap=colours)
+              cmap=colors)
     hatch_hidden(ax)
     ax.plot(token + 0.6, token, marker=CARETLEFT, color=RED, markersize=10, clip_on=False)
     ax.set_xlim(-0.5, n - 0.5)

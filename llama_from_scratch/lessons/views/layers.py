@@ -63,10 +63,10 @@ def residual_frame(
     where = ["embedding", *(f"layer {layer}" for layer in range(n_layers))]
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 1.5 + 0.42 * len(shown)), sharey=True)
     added = [(row, layer - 1) for row, layer in enumerate(shown) if layer]
-    for offset, sizes, colour, half in ((-0.2, attention, BLUE, "attention"),
-                                        (0.2, feed_forward, ORANGE, "feed-forward")):
+    for offset, sizes, color, half in ((-0.2, attention, BLUE, "attention"),
+                                       (0.2, feed_forward, ORANGE, "feed-forward")):
         places, values = [row + offset for row, _ in added], [sizes[layer] for _, layer in added]
-        left.barh(places, values, height=0.38, color=colour, label=f"{half} adds")
+        left.barh(places, values, height=0.38, color=color, label=f"{half} adds")
     left.plot([stream[layer] for layer in shown], rows, "o-", color=BLACK,
               label="stream afterwards")
     left.set(xlim=(0, None), xlabel="size (root mean square per channel)")

@@ -59,11 +59,11 @@ def rope_frame(config: LlamaConfig, *, position: int, original: int) -> Figure:
     shown = sorted({round(r) for r in np.linspace(0, R - 1, min(R, _MAX_HANDS))})
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.9), width_ratios=(1, 1.35))
     left.add_patch(plt.Circle((0, 0), 1, fill=False, color="0.85"))
-    colours = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(shown)))
-    for place, (r, colour) in enumerate(zip(shown, colours, strict=True)):
+    colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(shown)))
+    for place, (r, color) in enumerate(zip(shown, colors, strict=True)):
         length = 1 - 0.5 * place / len(shown)
         for freq, look in ((plain_R[r], {"color": "0.8", "lw": 4}),
-                           (freq_R[r], {"color": colour, "lw": 3})):
+                           (freq_R[r], {"color": color, "lw": 3})):
             angle = math.fmod(position * freq.item(), 2 * math.pi)
             left.plot([0, length * math.cos(angle)], [0, length * math.sin(angle)],
                       solid_capstyle="round", **look)
@@ -76,7 +76,7 @@ def rope_frame(config: LlamaConfig, *, position: int, original: int) -> Figure:
     if config.rope_scaling:
         right.plot((2 * math.pi / plain_R).numpy(), color="0.7", label="without scaling")
     right.plot((2 * math.pi / freq_R).numpy(), color=BLUE, label=f"θ = {config.rope_theta:,.0f}")
-    right.scatter(shown, (2 * math.pi / freq_R[shown]).numpy(), color=colours, zorder=3, s=60)
+    right.scatter(shown, (2 * math.pi / freq_R[shown]).numpy(), color=colors, zorder=3, s=60)
     right.axhline(original, color=ORANGE, linestyle="--", label=f"context trained on: {original:,}")
     right.set(yscale="log", xlabel="pair r", ylabel="tokens per full turn",
               title="How slowly each pair turns")

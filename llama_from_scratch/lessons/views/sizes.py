@@ -131,7 +131,7 @@ def areas_frame(parts: Parts, *, title: str, unit: str = "") -> Figure:
     ax.set(title=title, xlim=(0, width), ylim=(height, 0))
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.set_xlabel(f"too small for a label: {', '.join(hidden)}" if hidden else "", loc="left",
+    ax.set_xlabel(f"in the small areas: {', '.join(hidden)}" if hidden else "", loc="left",
                   fontsize=11)
     ax.spines[:].set_visible(False)
     handles = [plt.Rectangle((0, 0), 1, 1, color=_TINT[place]) for place in groups]
@@ -250,9 +250,9 @@ def kv_cache_frame(
     unit, scale = ("B", "kB", "MB", "GB", "TB")[power], 1000.0**power
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), width_ratios=(1.4, 1))
     tokens = [0, context]
-    for heads, colour, line, note in ((config.n_heads, "0.6", ":", " (none shared)"),
-                                      (n_kv_heads, BLUE, "-", "")):
-        left.plot(tokens, [cache(heads, t) / scale for t in tokens], color=colour, linestyle=line,
+    for heads, color, line, note in ((config.n_heads, "0.6", ":", " (none shared)"),
+                                     (n_kv_heads, BLUE, "-", "")):
+        left.plot(tokens, [cache(heads, t) / scale for t in tokens], color=color, linestyle=line,
                   label=f"G = {heads}{note}")
     left.axhline(weights / scale, color=ORANGE, linestyle="--", label="weights")
     left.set(xlabel="context (tokens)", ylabel=f"memory ({unit})", xlim=(0, context),

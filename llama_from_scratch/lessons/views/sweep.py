@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from llama_from_scratch.lessons.figures.look import BLACK, BLUE, ORANGE, RED
-from llama_from_scratch.lessons.figures.losses import running_mean
+from llama_from_scratch.lessons.figures.losses import running_mean, thousands
 from llama_from_scratch.lessons.widgets.explorer import Explorer, explore
 from llama_from_scratch.train import History
 
@@ -55,7 +55,7 @@ def learning_rates_frame(runs: Mapping[float, History], *, peak_lr: float) -> Fi
     left.set(xlabel="tokens read", ylabel="loss (nats per token)",
              title=f"peak learning rate {peak_lr:g}",
              ylim=(0.95 * min(finite, default=0), 1.1 * highest))
-    left.xaxis.set_major_formatter(lambda tokens, _: f"{tokens / 1000:,.0f}k")
+    left.xaxis.set_major_formatter(thousands)
     right.plot(list(ends), [end if math.isfinite(end) else math.nan for end in ends.values()], "o-",
                color="0.6", markersize=7)
     for rate in (rate

@@ -132,7 +132,10 @@ def explore(
             raise ValueError(f"{given} may only name the controls {', '.join(controls)}; "
                              f"got {unknown[0]!r}")
     words = {name: name.replace("_", " ") for name in controls} | dict(labels or {})
-    looks = {name: parts.look_of(words[name], among=[*words.values()]) for name in controls}
+    looks = {name: parts.look_of(words[name], among=[*words.values()],
+                                 width_em=(parts.TEXT_EM if isinstance(choice, str)
+                                           else parts.CONTROL_EM))
+             for name, choice in controls.items()}
     widgets = {name: _control(name, choice, look=looks[name]) for name, choice in controls.items()}
     for name, value in (start or {}).items():
         widgets[name].value = value

@@ -16,7 +16,7 @@ from llama_from_scratch.lessons.figures.look import png
 from llama_from_scratch.lessons.figures.losses import plot_losses
 from llama_from_scratch.lessons.widgets import parts
 from llama_from_scratch.train import History, Step
-from llama_from_scratch.train.progress import Moment, Progress
+from llama_from_scratch.train.progress import TrainingMoment, TrainingProgress
 
 _REDRAW_S = 0.7
 
@@ -32,7 +32,7 @@ class LivePlot(ipywidgets.VBox):
     def __init__(self, *, n_steps: int, sample: Callable[[], str] | None = None) -> None:
         self._steps: list[Step] = []
         self._drawn_s = 0.0
-        self._progress = Progress(n_steps=n_steps, sample=sample, show=self.show)
+        self._progress = TrainingProgress(n_steps=n_steps, sample=sample, show=self.show)
         self.bar = ipywidgets.IntProgress(max=n_steps, description="steps",
                                           layout={"width": "32em", "max_width": "100%"})
         self.words = ipywidgets.Label("waiting for the first step")
@@ -45,7 +45,7 @@ class LivePlot(ipywidgets.VBox):
     def __call__(self, step: Step) -> None:
         self._progress(step)
 
-    def show(self, moment: Moment) -> None:
+    def show(self, moment: TrainingMoment) -> None:
         """Draws the run up to this moment."""
         self._steps.append(moment.step)
         if time.monotonic() - self._drawn_s < _REDRAW_S and not moment.is_last:

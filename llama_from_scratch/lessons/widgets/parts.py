@@ -23,7 +23,8 @@ TALK_NOT_LIVE = "This conversation is not live: run its cell (Shift+Enter)."
 
 # Words in a picture cannot be read below half of its own size; then the page scrolls instead.
 _SMALLEST_SHARE = 0.5
-_DESCRIPTION_EM, _LETTER_EM, _CONTROL_EM = 9.0, 0.55, 23.0
+_DESCRIPTION_EM, _LETTER_EM = 9.0, 0.55
+CONTROL_EM, TEXT_EM = 23.0, 46.0
 
 # JupyterLab gives the class `jupyter-widgets-disconnected` to each view whose kernel is gone. A
 # class written four times overrides ipywidgets' own rules, which remove the frame of some controls.
@@ -73,7 +74,7 @@ def framed(shown: ipywidgets.Widget) -> ipywidgets.Box:
 
 
 def look_of(
-    description: str, *, among: Sequence[str] = (), width_em: float | int = _CONTROL_EM
+    description: str, *, among: Sequence[str] = (), width_em: float | int = CONTROL_EM
 ) -> dict[str, Any]:
     """Returns the arguments of a control: its description, and space for the longest `among` all.
     """

@@ -341,7 +341,7 @@ def test_missing_barrier_is_a_race_between_two_named_lines_in_every_order(order)
         f"Race: thread {index} writes red[{index}] in line {race.first.line.number} (`red[t] = "
         f"x[blockIdx.x * N + t];`), and thread {index - 32} reads it in line "
         f"{race.second.line.number} (`if (t < half) red[t] += red[t + half];`). No __syncthreads() "
-        "orders the two. So it is for 31 more of its elements.")
+        "orders the two. The same happens with 31 more of its elements.")
 
 
 def test_barrier_missing_at_the_end_of_a_loop_races_within_one_line_and_with_the_last_reader():

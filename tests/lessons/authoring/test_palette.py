@@ -15,7 +15,7 @@ def png(array):
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def test_picture_with_few_colours_shrinks_and_stays_what_it_was():
+def test_picture_with_few_colors_shrinks_and_stays_what_it_was():
     ramp = np.arange(0, 250, 5, dtype=np.uint8)[None, :, None].repeat(3, axis=2).repeat(50, axis=0)
     noise = np.random.default_rng(0).integers(0, 50, size=(50, 50, 1)).astype(np.uint8) * 5
     array = np.concatenate([ramp, noise.repeat(3, axis=2)])

@@ -5,6 +5,7 @@ import torch
 from failing_checks import double, message
 
 from llama_from_scratch.lessons import check
+from llama_from_scratch.lessons.check import known as known_mistakes
 from llama_from_scratch.lessons.check.known import Mistake, looking_for
 
 
@@ -67,6 +68,15 @@ def test_mistakes_are_asked_for_only_after_a_failure(capsys):
         check.function(double, double, inputs=[1.0])
 
 
+@pytest.mark.parametrize(("quiet_s", "said"), [
+    (-1, "comparing your answer with 2 known mistakes ...\n"), (1e9, "")])
+def test_long_search_says_once_that_it_runs(monkeypatch, capsys, quiet_s, said):
+    monkeypatch.setattr(known_mistakes, "_QUIET_S", quiet_s)
+    with looking_for(known(("it is halved", halved), ("it is taken three times", tripled))):
+        message(check.function, tripled, double, inputs=[1.0], name="mine")
+    assert capsys.readouterr().out == said
+
+
 def test_mistake_in_a_value_and_in_a_backward_pass_are_named():
     with looking_for(known(("it is three", lambda: 3), of="the number")):
         assert "result if it is three" in message(check.equal, 3, 2, name="the number")
@@ -81,6 +91,26 @@ def test_mistake_in_a_value_and_in_a_backward_pass_are_named():
     with looking_for(known(("one factor is detached", detached), ("it is doubled", double))):
         said = message(check.gradients, mine, lambda x: x * x, inputs=[x])
     assert "backward pass is wrong" in said and "if one factor is detached" in said
+
+
+def test_gradients_of_the_reader_are_computed_once_for_each_input():
+    class Tripled(torch.autograd.Function):
+        n_backward = 0
+
+        @staticmethod
+        def forward(ctx, x):
+            return 2 * x
+
+        @staticmethod
+        def backward(ctx, gradient):
+            Tripled.n_backward += 1
+            return 3 * gradient
+
+    wrong = lambda x: 2 * x + (x - x.detach())
+    with looking_for(known(("its gradient is 3", wrong), ("it is doubled", double))):
+        assert "if its gradient is 3" in message(check.gradients, Tripled.apply, double,
+                                                 inputs=[torch.ones(3)], name="mine")
+    assert Tripled.n_backward == 1
 
 
 def test_answers_take_the_place_of_a_reference(capsys):

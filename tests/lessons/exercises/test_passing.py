@@ -7,6 +7,8 @@ import pytest
 
 from llama_from_scratch.lessons import exercises
 from llama_from_scratch.lessons.exercises import progress
+from llama_from_scratch.lessons.exercises.passing import left
+from llama_from_scratch.lessons.exercises.reading import find
 
 
 def test_hints_and_solution_are_shown_on_demand_as_markdown(place):
@@ -60,3 +62,11 @@ def test_record_that_cannot_be_written_spoils_no_right_answer(place, capsys):
     place["file"].parent.write_text("a file where the folder should be")
     exercises.passed("12.1", **place)
     assert "✓ exercise 12.1 is done, but this could not be recorded" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("minutes", "words"), [
+    (55, "55 minutes left"), (60, "1 h left"), (135, "2 h 15 min left")])
+def test_the_time_that_is_left_has_no_zeros(place, minutes, words):
+    exercise = dataclasses.replace(find("12.1", folder=place["folder"]), minutes=minutes)
+    assert left([exercise], frozenset()) == words
+    assert left([exercise], frozenset({"12.1"})) == "done"

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from drawings import faults, noted
+from drawings import faults, links, noted
 
 from llama_from_scratch import bundled, family, load
 from llama_from_scratch.lessons.figures import architecture
@@ -53,6 +53,28 @@ def test_shapes_are_those_of_the_model_that_is_drawn(name, drawn):
     assert lines["out"][2] == f"1 × 5 × {config.dim}"
     assert lines["logits"][2] == f"1 × 5 × {config.vocab_size:,}"
     assert f"{config.n_layers} times" in drawn[1][0].frames[0][0]
+
+
+def test_arrows_join_what_the_model_joins(mini, drawn):
+    all_of(*mini)
+    vectors, attention, feed_forward, whole = (links(drawing) for drawing, _ in drawn)
+    n = len(mini[1].encode("Once upon a time, there"))
+    assert sum(a == "tokenizer.encode" for a, _ in vectors) == n
+    assert sum(b == "tok_embeddings" for _, b in vectors) == n
+    assert sum(a == "tok_embeddings" for a, _ in vectors) == n and len(vectors) == 1 + 4 * n
+    for name in "qkv":
+        assert {("x", f"w{name}"), (f"w{name}", name)} <= set(attention)
+    ends = [b for _, b in attention]
+    assert [ends.count(name) for name in ("RoPE", "KV cache", "softmax of q·k / √K", "×")] == [
+        2, 2, 2, 2]
+    assert attention[-2:] == [("found", "wo"), ("wo", "out")] and len(attention) == 17
+    assert feed_forward == [
+        ("x", "w_gate"), ("x", "w_up"), ("w_gate", "silu"), ("silu", "×"), ("w_up", "×"),
+        ("×", "hidden"), ("hidden", "w_down"), ("w_down", "out")]
+    assert whole == [
+        ("ids", "embed"), ("embed", "+"), ("+", "+"), (None, "RMSNorm"), ("RMSNorm", "Attention"),
+        ("Attention", "+"), (None, "RMSNorm"), ("RMSNorm", "FeedForward"), ("FeedForward", "+"),
+        ("+", "norm, output"), ("norm, output", "logits")]
 
 
 def test_vectors_are_the_rows_of_the_table(mini, drawn):

@@ -1,4 +1,4 @@
-"""Pictures of tokens: what is written in the boxes, and in which colour."""
+"""Pictures of tokens: what is written in the boxes, and in which color."""
 
 import io
 import itertools
@@ -26,7 +26,7 @@ def dark(figure):
 
 def test_tokens_have_a_box_for_every_piece_and_every_id_in_order():
     boxes = figures.token_boxes([b" the", b"\n", b"x"], ids=[262, 10, 120])
-    assert [(box.label, box.number) for box in boxes] == [("·the", "262"), ("⏎", "10"),
+    assert [(box.label, box.number) for box in boxes] == [("·the", "262"), ("↵", "10"),
                                                           ("x", "120")]
     assert [box.left for box in boxes] == sorted(box.left for box in boxes)
 
@@ -40,15 +40,15 @@ def test_tokens_take_a_dollar_for_a_letter(recwarn):
     assert dark(figures.tokens([b"$\\frac$", b"$x$"], title="$x")).any() and not recwarn
 
 
-def test_tokens_keep_their_colour_whatever_stands_around_them_and_single_bytes_are_grey():
-    def colours(pieces):
+def test_tokens_keep_their_color_whatever_stands_around_them_and_single_bytes_are_grey():
+    def colors(pieces):
         (ax,) = figures.tokens(pieces, title="").axes
-        return [to_hex(colour) for colour in ax.collections[0].get_facecolor()]
+        return [to_hex(color) for color in ax.collections[0].get_facecolor()]
 
-    there = colours([b"ab", b"cd", b"ab", b"e"])
+    there = colors([b"ab", b"cd", b"ab", b"e"])
     assert there[0] == there[2] != there[1] and there[3] == to_hex("0.9")
-    assert colours([b"xy", b"cd", b"e", b"ab"])[1::2] == [there[1], there[0]]
-    assert (len(set(colours([bytes((a, a)) for a in b"abcdefghijklmnopqrstuvwxyz"])))
+    assert colors([b"xy", b"cd", b"e", b"ab"])[1::2] == [there[1], there[0]]
+    assert (len(set(colors([bytes((a, a)) for a in b"abcdefghijklmnopqrstuvwxyz"])))
             == len(figures.TINTS))
 
 

@@ -54,6 +54,9 @@ def test_boxes_are_dark_for_special_ids_and_tinted_by_role_for_all_others(llama_
     for i, role, box in zip(ids[3:], dialogs.speakers(ids, llama_3)[3:], boxes, strict=True):
         wanted = dialogs.SPECIAL if i in special else ROLES[role]
         assert to_rgb(box.get_facecolor()) == to_rgb(wanted)
+    names = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert names == ["special token", *(role for role in ROLES if role in set(
+        dialogs.speakers(ids, llama_3)[3:]))] and "ipython" not in names
     n_special = sum(i in special for i in ids[3:])
     assert figure.get_label() == f"A dialog: {len(ids) - 3} ids, {n_special} of them special"
     plt.close("all")

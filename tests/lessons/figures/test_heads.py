@@ -19,6 +19,8 @@ def test_each_query_head_is_above_the_head_that_it_reads(name, monkeypatch):
         (below,) = (node for node in drawing.nodes
                     if node.y == shared and abs(node.x - query.x) < node.width / 2)
         assert int(below.name) == int(query.name) // size and below.color == query.color
+        assert any(a.points[0] == (query.x, below.top[1]) and a.points[-1] == query.bottom
+                   for a in drawing.arrows)
     notes = " ".join(note.text for note in drawing.notes)
     assert f"G = {config.n_kv_heads}, this model" in notes
     assert f"{2 * config.n_kv_heads * config.head_dim:,} numbers kept" in notes

@@ -1,7 +1,7 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from drawings import faults, noted
+from drawings import faults, links, noted
 from tiny_checkpoints import TEXT, TOKENIZER, tiny
 
 from llama_from_scratch.lessons.figures import learning
@@ -28,4 +28,8 @@ def test_the_numbers_of_the_drawing_are_those_of_a_real_step(monkeypatch):
     (note,) = (text for text, *_ in drawing.notes if text.startswith("the weights change"))
     assert float(note.split()[4]) == pytest.approx(step.lr, rel=1.0), "as long as the rate, first"
     assert faults(drawn, drawing) == []
+    assert links(drawing) == [
+        ("inputs", "Llama"), ("Llama", "logits"), ("logits", "cross-entropy"),
+        ("targets", "cross-entropy"), ("cross-entropy", "backward"), ("backward", "clip"),
+        ("clip", "AdamW"), ("AdamW", "Llama")]
     plt.close("all")

@@ -27,9 +27,9 @@ def test_a_png_is_drawn_once_so_that_a_control_is_answered_soon(monkeypatch):
 
 
 def test_neighbors_in_the_palette_differ_in_brightness():
-    brightness = [np.dot(to_rgb(color), (0.3, 0.59, 0.11)) for color in figures.COLOURS[:6]]
+    brightness = [np.dot(to_rgb(color), (0.3, 0.59, 0.11)) for color in figures.COLORS[:6]]
     assert np.abs(np.diff(brightness)).min() > 0.02
-    assert len(set(figures.COLOURS)) == 8
+    assert len(set(figures.COLORS)) == 8
 
 
 def test_style_sets_the_look_of_the_plots_of_this_kernel():
@@ -37,7 +37,7 @@ def test_style_sets_the_look_of_the_plots_of_this_kernel():
         figures.style()
         assert plt.rcParams["axes.titleweight"] == "bold"
         torch.set_printoptions(profile="default")  # which style changes for the whole process
-        assert plt.rcParams["axes.prop_cycle"].by_key()["color"] == list(figures.COLOURS)
+        assert plt.rcParams["axes.prop_cycle"].by_key()["color"] == list(figures.COLORS)
 
 
 def test_a_picture_has_an_opaque_white_ground_for_dark_pages():

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 
-from llama_from_scratch.lessons.figures.losses import plot_losses, running_mean
+from llama_from_scratch.lessons.figures.losses import plot_losses, running_mean, thousands
 from llama_from_scratch.train import Evaluation, History, Step
 
 
@@ -24,6 +24,10 @@ def test_the_still_picture_shows_losses_against_tokens_and_validation_as_dots():
     assert list(thick.get_ydata()) == running_mean([4.0, 3.0, 2.0])
     assert list(dots.get_xdata()) == [2000] and list(dots.get_ydata()) == [2.5]
     plt.close(fig)
+
+
+def test_tokens_are_written_in_thousands_and_zero_without_a_unit():
+    assert [thousands(n, None) for n in (0, 50_000, 1_250_000)] == ["0", "50k", "1,250k"]
 
 
 def test_the_running_mean_of_a_constant_is_that_constant_from_the_start():

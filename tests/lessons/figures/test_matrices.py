@@ -1,4 +1,4 @@
-"""Pictures of matrices: what is written in the cells, and in which colour."""
+"""Pictures of matrices: what is written in the cells, and in which color."""
 
 import math
 
@@ -17,6 +17,11 @@ def test_grid_writes_every_value_into_its_cell_row_by_row():
     assert cells(fig) == [["1.0", "2.5", "-3.0", "0.0"]]
 
 
+def test_grid_names_what_its_colors_mean():
+    fig = figures.grid(torch.tensor([[0.0, 1.0]]), title="", x="thread", y="", colors="warp")
+    assert fig.axes[1].get_ylabel() == "warp"
+
+
 def test_grids_draws_one_matrix_per_title_in_order():
     fig = figures.grids({"before": torch.zeros(2, 3), "after": torch.ones(2, 3)}, x="s", y="t",
                         labels=".0f")
@@ -25,7 +30,7 @@ def test_grids_draws_one_matrix_per_title_in_order():
 
 
 @pytest.mark.parametrize("is_signed", [False, True])
-def test_a_masked_score_is_hatched_and_does_not_spoil_the_colour_scale(is_signed):
+def test_a_masked_score_is_hatched_and_does_not_spoil_the_color_scale(is_signed):
     scores = torch.tensor([[1.0, -math.inf], [2.0, 3.0]])
     figure = figures.grids({"masked": scores}, x="", y="", labels=".0f", signed=is_signed)
     (image,) = figure.axes[0].images

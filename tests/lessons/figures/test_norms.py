@@ -1,7 +1,7 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from drawings import faults, noted
+from drawings import faults, links, noted
 from tiny_checkpoints import sized
 
 from llama_from_scratch import family
@@ -24,6 +24,10 @@ def test_the_flow_has_the_shapes_of_the_norm(made):
     assert lines["x"][2] == lines["out"][2] == "1 × 5 × 48"
     assert lines["mean square"][1:] == ("B T", "1 × 5") and lines["weight"][1] == "D = 48"
     assert lines["1 / √(… + eps)"][1] == "eps = 1e-06"
+    assert links(drawing) == [
+        ("x", "square"), ("square", "mean"), ("mean", "mean square"),
+        ("mean square", "1 / √(… + eps)"), ("x", "×"), ("1 / √(… + eps)", "×"), ("×", "×"),
+        ("weight", "×"), ("×", "out")]
 
 
 def test_norms_are_counted_and_their_sizes_measured_in_the_model(made):
@@ -45,6 +49,10 @@ def test_norms_are_counted_and_their_sizes_measured_in_the_model(made):
     names = ["layers.0.attention_norm", "layers.0.ffn_norm", f"layers.{n - 1}.attention_norm",
              f"layers.{n - 1}.ffn_norm", "norm"]
     assert drawn == [f"{sizes[name][0]:.2f} → {sizes[name][1]:.2f}" for name in names]
+    half = [(None, "RMSNorm"), ("RMSNorm", "Attention"), ("Attention", "+"), ("+", "+"),
+            (None, "RMSNorm"), ("RMSNorm", "FeedForward"), ("FeedForward", "+")]
+    assert links(drawing) == [("embed", "+"), *half, ("+", "…"), ("…", "+"), *half,
+                              ("+", "RMSNorm"), ("RMSNorm", "output")]
     assert not any(module._forward_hooks for module in model.modules())
 
 

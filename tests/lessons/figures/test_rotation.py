@@ -2,7 +2,7 @@ import math
 
 import matplotlib.pyplot as plt
 import pytest
-from drawings import faults, noted
+from drawings import faults, links, noted
 
 from llama_from_scratch import family
 from llama_from_scratch.lessons.figures import flow, rotation
@@ -23,6 +23,9 @@ def test_hands_are_those_of_the_model_and_turns_are_told(monkeypatch):
         for column, position in enumerate(positions):
             expected = math.remainder(position * float(rope.freq_R[pair]), 2 * math.pi)
             assert angles[5 * row + column] == pytest.approx(expected, abs=1e-4)
+    columns = {text: x for text, x, *_ in drawing.notes if text.isdigit()}
+    assert columns == {str(position): drawing.nodes[column].x
+                       for column, position in enumerate(positions)}
     notes = " ".join(text for text, *_ in drawing.notes)
     assert "channels 0, 1\none turn: 6 tokens" in notes, "2 pi at one radian per token"
     assert f"channels {2 * n - 2}, {2 * n - 1}\n" in notes
@@ -52,4 +55,9 @@ def test_q_and_k_are_turned_and_v_is_not(name, monkeypatch):
     turned = [node.y for node in drawing.nodes if node.name == "turn pairs"]
     places = {node.name: node.y for node in drawing.nodes if node.name in "qkv"}
     assert turned == [places["q"], places["k"]]
+    assert sorted(links(drawing)) == sorted([
+        ("positions", "Rope"), ("Rope", "turns"), ("turns", "turn pairs"), ("turns", "turn pairs"),
+        *(pair for name in "qkv" for pair in (("x", f"w{name}"), (f"w{name}", name))),
+        ("q", "turn pairs"), ("k", "turn pairs"), ("turn pairs", "KV cache"), ("v", "KV cache"),
+        ("turn pairs", "attend"), ("KV cache", "attend")])
     plt.close("all")

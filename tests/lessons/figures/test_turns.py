@@ -1,6 +1,8 @@
+import itertools
+
 import matplotlib.pyplot as plt
 import pytest
-from drawings import faults, noted
+from drawings import faults, links, noted
 from tiny_checkpoints import tokenizer_for
 
 from llama_from_scratch.lessons.figures import turns
@@ -61,6 +63,8 @@ def test_the_round_trip_counts_the_parts_of_the_dialog(made):
     turns.round_trip(LLAMA_3_1, tokenizer, DIALOG)
     ((drawing, figure),) = made
     assert faults(figure, drawing) == []
+    around = ["messages", "lay out", "encode", "ids", "Llama", "stop", "parse", "messages"]
+    assert links(drawing) == list(itertools.pairwise(around))
     lines = {node.name: node.lines for node in drawing.nodes}
     assert lines["messages"][1] == "4 so far"
     assert lines["lay out"][1:] == ("15 special tokens", "and 14 texts"), "3 a message, and 2 + bos"

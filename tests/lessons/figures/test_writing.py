@@ -1,7 +1,7 @@
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from drawings import faults, noted
+from drawings import faults, links, noted
 
 from llama_from_scratch import bundled, load
 from llama_from_scratch.generate import generate
@@ -38,6 +38,10 @@ def test_the_loop_counts_what_the_filters_really_leave(made, mini):
     assert lines["top-p"][1:] == ("p = 0.8:", f"{n_left} left") and n_left < 20
     assert letters(tokenizer.decode_bytes([int(logits.argmax())])) in lines["draw one"][2]
     assert lines["ids"][2] == f"1 × {len(ids)}" and lines["logits"][2] == "1 × 1,024"
+    assert links(drawing) == [
+        ("ids", "Llama"), ("Llama", "KV cache"), ("KV cache", "Llama"), ("Llama", "logits"),
+        ("logits", "÷ temperature"), ("÷ temperature", "top-k"), ("top-k", "top-p"),
+        ("top-p", "draw one"), ("draw one", "stop?"), ("stop?", "ids")]
     words = " ".join(note.text for note in drawing.notes)
     names = {i: name for name, i in tokenizer.special_ids.items()}
     assert all(names[i] in words for i in tokenizer.stop_ids) and "max_tokens = 7" in words

@@ -58,6 +58,17 @@ def test_sketch_is_drawn_beside_the_answer(reader):
         predict.sketch("13.z", "the loss", x=[1], low=0, high=6)
 
 
+def test_logarithmic_sketch_has_handles_and_curves_that_are_logarithmic(reader):
+    question = predict.sketch("10.z", "the size", x=[1, 2], low=1, high=16, is_log=True)
+    assert question.content() == [4, 4]  # half of the way from 1 to 16
+    question.handles[1].value = 16
+    question.keep.click()
+    assert question.guess == [4, 16]
+    assert predict.compare("10.z", [1, 16]).axes[0].get_yscale() == "log"
+    with pytest.raises(ValueError, match="must be above 0; got low=0"):
+        predict.sketch("10.z", "the size", x=[1, 2], low=0, high=16, is_log=True)
+
+
 def test_words_are_shown_beside_one_answer(reader, capsys):
     question = predict.words("13.z", "why")
     question.keep.click()

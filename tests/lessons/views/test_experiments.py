@@ -33,6 +33,7 @@ def test_every_variant_has_a_checkbox_and_the_table_is_below(kept_in, tmp_path):
     widget = shown(kept_in, tmp_path)
     assert names(widget) == ["baseline (3 seeds)", "peak_lr=0.003 (3 seeds)",
                              "peak_lr=0.02 (1 seed)"]
+    assert widget.controls[RATE].description == RATE
     table = widget.children[-1].value
     assert "<caption>tiny: validation loss" in table and ">lower<" in table
     assert widget.problem.value == "" and "ends at 2.01" in widget.words.value

@@ -29,14 +29,14 @@ def test_attention_tells_what_the_chosen_token_looks_at_most(model, tokenizer):
     assert f"({int(row_S.argmax())}) {row_S.max():.0%}" in first
 
 
-def test_overview_has_every_head_and_one_colour_per_group(model, tokenizer):
+def test_overview_has_every_head_and_one_color_per_group(model, tokenizer):
     figure = figure_of(views.attention(model, tokenizer, text=TEXT))
     weights_HTS = trace(model, ids_of(tokenizer)).weights[0]
     assert len(figure.axes) == 4
     for ax, weights_TS in zip(figure.axes, weights_HTS, strict=True):
         torch.testing.assert_close(torch.tensor(ax.images[0].get_array().filled(0.0)), weights_TS)
-    colours = [ax.spines["left"].get_edgecolor() for ax in figure.axes]
-    assert colours[0] == colours[1] != colours[2] == colours[3]
+    colors = [ax.spines["left"].get_edgecolor() for ax in figure.axes]
+    assert colors[0] == colors[1] != colors[2] == colors[3]
 
 
 @pytest.mark.parametrize("head", ["all", 1])

@@ -1,10 +1,12 @@
 """The package gives every view by its name, and loads it when it is used."""
 
+import matplotlib.pyplot as plt
 import pytest
 from lazy_packages import promised
 from moved_widgets import TEXT
+from pictures import faults, styled
 
-from llama_from_scratch.lessons import views
+from llama_from_scratch.lessons import sizes, views
 from llama_from_scratch.lessons.widgets import Explorer
 
 
@@ -12,6 +14,29 @@ def test_every_widget_is_an_explorer_with_a_still(model, tokenizer):
     for explorer in (views.attention(model, tokenizer, text=TEXT), views.rope(model.config),
                      views.merges(tokenizer, text=TEXT)):
         assert isinstance(explorer, Explorer) and explorer._repr_mimebundle_()["image/png"]
+
+
+def test_no_picture_has_words_that_are_small_cut_or_covered(model, tokenizer, monkeypatch):
+    styled(monkeypatch)
+    for explorer in (views.attention(model, tokenizer, text=TEXT), views.rope(model.config),
+                     views.merges(tokenizer, text=TEXT),
+                     views.sampling(model, tokenizer, text=TEXT),
+                     views.residual_stream(model, tokenizer, text=TEXT),
+                     sizes.areas(sizes.published()), sizes.kv_cache(sizes.published())):
+        values = explorer._values()
+        for name, control in explorer.controls.items():
+            for value in ends(control):
+                figure = explorer.draw(**values | {name: value})
+                assert faults(figure) == [], (explorer.title, name, value)
+                plt.close(figure)
+
+
+def ends(control):
+    """The first and the last value of a control."""
+    if hasattr(control, "options"):
+        options = [each[1] if isinstance(each, tuple) else each for each in control.options]
+        return options[0], options[-1]
+    return (control.min, control.max) if hasattr(control, "max") else (control.value,)
 
 
 def test_what_is_promised_to_readers_is_what_is_given():

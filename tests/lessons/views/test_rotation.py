@@ -16,7 +16,7 @@ def test_rope_hands_stand_at_position_times_frequency():
     explorer = views.rope(config)
     explorer.controls["position"].value = 8
     left = figure_of(explorer).axes[0]
-    hands = left.lines[2::4]  # grey hand, its end, coloured hand, its end
+    hands = left.lines[2::4]  # gray hand, its end, colored hand, its end
     frequencies = rope_frequencies(config.head_dim, theta=1e4).tolist()
     for hand, freq in zip(hands, frequencies, strict=True):
         x, y = hand.get_xdata()[1], hand.get_ydata()[1]

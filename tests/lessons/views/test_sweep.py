@@ -18,13 +18,13 @@ def history(rate, end=2.0, n=150):
 RUNS = {1e-2: history(1e-2, 1.5), 1e-4: history(1e-4, 4.0), 1e-3: history(1e-3, 2.5)}
 
 
-def test_learning_rates_are_in_order_and_the_slider_colours_its_run():
+def test_learning_rates_are_in_order_and_the_slider_colors_its_run():
     explorer = views.learning_rates(RUNS)
     assert [value for _, value in explorer.controls["peak_lr"].options] == [1e-4, 1e-3, 1e-2]
     explorer.controls["peak_lr"].value = 1e-3
     left, right = figure_of(explorer).axes
-    coloured = [k for k, line in enumerate(left.lines) if line.get_color() == figures.BLUE]
-    assert coloured == [1]
+    colored = [k for k, line in enumerate(left.lines) if line.get_color() == figures.BLUE]
+    assert colored == [1]
     assert list(right.lines[0].get_xdata()) == [1e-4, 1e-3, 1e-2]
     assert list(right.lines[0].get_ydata()) == pytest.approx([4.0, 2.5, 1.5], abs=0.02)
     assert "the lowest, 1.50, has 0.01" in explorer.words.value

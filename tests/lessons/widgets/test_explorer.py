@@ -30,6 +30,13 @@ def test_each_kind_of_argument_gets_its_control(choice, kind, value):
     assert type(control).__name__ == kind and control.value == value
 
 
+def test_a_field_for_text_is_wider_than_a_slider_and_no_wider_than_the_page():
+    controls = explore(draw, title="t", controls={"k": (0, 6), "text": "once"}).controls
+    slider, field = (controls[name].layout for name in ("k", "text"))
+    assert float(field.width[:-2]) - float(slider.width[:-2]) == parts.TEXT_EM - parts.CONTROL_EM
+    assert field.max_width == slider.max_width == "calc(100% - 4px)"
+
+
 def test_a_label_is_written_before_its_control_and_its_argument_keeps_its_name():
     explorer = explore(draw, title="t", controls={"n_kv": [1, 2], "batch_size": (1, 4)},
                        labels={"n_kv": "key/value heads"})

@@ -17,7 +17,8 @@ def test_each_step_moves_the_bar_and_the_last_one_draws():
     first = plot.picture.value
     assert plot.bar.value == 1 and "loss 4.000" in plot.words.value and first[:4] == b"\x89PNG"
     plot(step(1, 3.0))
-    assert plot.bar.value == 2 and plot.words.value == "2/2  loss 3.000  2,000 tokens/s  0 s left"
+    assert plot.bar.value == 2
+    assert plot.words.value == "2/2, loss 3.000, 2,000 tokens/s, 0 s left"
     assert plot.picture.value != first
     assert plt.get_fignums() == []
 

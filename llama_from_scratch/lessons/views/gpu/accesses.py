@@ -12,6 +12,7 @@ from llama_from_scratch.lessons.figures.look import BLUE, RED, TINTS
 from llama_from_scratch.lessons.views.gpu.drawing import amount, legend, separate
 
 ASKED, MOVED, UNTOUCHED = BLUE, TINTS[1], "0.94"
+_LANE_PT = 8.2
 
 
 def sectors_frame(
@@ -54,9 +55,12 @@ def sectors_frame(
     for index, lane in asked.items():
         y, x = divmod(index - first_row * columns, columns)
         spans.setdefault((y, lane), []).append(x)
+    # numbers of two digits do not fit next to each other in columns of 2 bytes
+    is_crowded = any(len(xs) * known.item_bytes < 4 for xs in spans.values())
     for (y, lane), xs in spans.items():
-        ax.text((min(xs) + max(xs)) / 2, y, str(lane), ha="center", va="center", fontsize=7.5,
-                color="white")
+        if not is_crowded or lane % 4 == 0:
+            ax.text((min(xs) + max(xs)) / 2, y, str(lane), ha="center", va="center",
+                    fontsize=_LANE_PT, color="white")
     marked = range(0, n_rows, max(n_rows // 8, 1))
     ax.set_yticks(marked, [f"{array}[{(first_row + k) * columns}]" for k in marked])
     ax.set_xticks(np.arange(4) * per_sector + (per_sector - 1) / 2, ["32 bytes"] * 4)
@@ -101,8 +105,8 @@ def banks_frame(
     last_row = min(n_rows, max(words) // N_BANKS + 2)
     per_bank = np.bincount([word % N_BANKS for word in words], minlength=N_BANKS)
     most = int(per_bank.max())
-    fig, (top, ax) = plt.subplots(2, 1, figsize=(8.6, 2.1 + 0.125 * last_row),
-                                  height_ratios=(1, max(0.09 * last_row, 1)),
+    fig, (top, ax) = plt.subplots(2, 1, figsize=(8.6, 2.1 + 0.15 * last_row),
+                                  height_ratios=(1, max(0.1 * last_row, 1)),
                                   sharex=True)
     top.bar(range(N_BANKS), per_bank, color=[RED if n > 1 else BLUE for n in per_bank], width=0.8)
     top.set(ylabel="words", ylim=(0, 34),
@@ -115,11 +119,11 @@ def banks_frame(
         state[word] = 2 if per_bank[word % N_BANKS] > 1 else 1
     state = state.reshape(last_row, N_BANKS)
     ax.imshow(state, cmap=ListedColormap([UNTOUCHED, BLUE, RED]), vmin=0, vmax=2, aspect="auto")
-    separate(ax, last_row, N_BANKS, colour="white")
+    separate(ax, last_row, N_BANKS, color="white")
     for word, lanes in words.items():
         ax.text(word % N_BANKS, word // N_BANKS,
                 str(lanes[0]) if len(lanes) == 1 else "all" if len(lanes) == WARP else "*",
-                ha="center", va="center", fontsize=6.5, color="white")
+                ha="center", va="center", fontsize=_LANE_PT, color="white")
     ax.set(xlabel="bank", xticks=range(0, N_BANKS, 4))
     marked = range(0, last_row, max(last_row // 6, 1))
     ax.set_yticks(marked, [f"word {k * N_BANKS}" for k in marked])
@@ -132,6 +136,7 @@ def banks_frame(
         return f"word {word}, bank {word % N_BANKS}: {who}"
 
     ax.format_coord = tell
-    fig.set_label(f"One warp access to {array}: {len(words)} words in {(per_bank > 0).sum()} "
-                  f"banks. The busiest bank serves {most} of them, one in each pass.")
+    fig.set_label(f"One warp access to {array}: {len(words)} words in "
+                  f"{amount((per_bank > 0).sum(), 'bank')}. The busiest bank serves {most} of "
+                  "them, one in each pass.")
     return fig

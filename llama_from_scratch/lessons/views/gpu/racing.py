@@ -7,7 +7,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
+from matplotlib.transforms import ScaledTranslation
 from torch import Tensor
 
 from llama_from_scratch.kernels.emulator import machine
@@ -102,12 +106,10 @@ def _source_frame(
         if k in marks:
             ax.add_patch(plt.Rectangle((0, k - 0.5), 100, 1, color=TINTS[1], linewidth=0))
             ax.text(99.4, k, marks[k], ha="right", fontsize=10, weight="bold", va="center")
-        ax.text(0.6, k, f"{k:2}  {short(line, 92)}", fontsize=10,
-                color="0.55" if k in gone else "black", **MONO)
+        text = ax.text(0.6, k, f"{k:2}  {short(line, 92)}", fontsize=10,
+                       color="0.55" if k in gone else "black", **MONO)
         if k in gone:
-            indent = len(line) - len(line.lstrip())
-            ax.plot([0.6 + (4 + indent) * 0.94, 0.6 + (4 + len(line)) * 0.94], [k, k], color=RED,
-                    linewidth=1.8)
+            _strike(ax, k, text=text)
     if results:
         ax.text(0.6, bottom, f"result, threads in order   {results}", fontsize=11, va="center",
                 weight="bold")
@@ -121,3 +123,17 @@ def _source_frame(
     fig.set_label((f"{verdict}. " if n or not told else "") + " ".join(told)
                   + (f" The result: {results}." if results else ""))
     return fig
+
+
+def _strike(ax: Axes, row: int, *, text: Text) -> None:
+    """Draws a line through a line of source, from its first letter to its last.
+
+    A letter on the screen has a whole number of pixels, so its width is measured.
+    """
+    box = text.get_window_extent()
+    words = text.get_text()
+    letter = box.width / len(words)
+    n_before = 4 + len(words[4:]) - len(words[4:].lstrip())
+    place = ScaledTranslation(text.get_position()[0], row, ax.transData)
+    ax.add_line(Line2D([letter * n_before, box.width], [0, 0], color=RED, linewidth=1.8,
+                       transform=place))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from pictures import faults, styled
 from traced_kernels import copied, turned
 
 from llama_from_scratch.kernels.emulator.trace import trace
@@ -11,10 +12,12 @@ from llama_from_scratch.lessons import gpu
 
 @pytest.mark.parametrize(("stride", "offset", "n_sectors"),
                          [(1, 0, 4), (1, 3, 5), (2, 0, 8), (3, 0, 12), (32, 0, 32)])
-def test_sectors_are_coloured_whole_and_lanes_written_where_they_ask(
-    program, stride, offset, n_sectors
+def test_sectors_are_colored_whole_and_lanes_written_where_they_ask(
+    program, stride, offset, n_sectors, monkeypatch
 ):
+    styled(monkeypatch)
     figure = gpu.sectors_frame(copied(program, stride, offset), "y[threadIdx.x] =", "x")
+    assert faults(figure) == []
     state = np.asarray(figure.axes[0].images[0].get_array()).flatten()
     assert (state == 2).sum() == 32 and (state > 0).sum() == 8 * n_sectors
     assert np.flatnonzero(state == 2).tolist() == [lane * stride + offset for lane in range(32)]
@@ -33,8 +36,12 @@ def test_pointer_tells_who_asked(program):
 
 
 @pytest.mark.parametrize(("width", "most"), [(32, 32), (33, 1), (34, 2), (36, 4), (40, 8)])
-def test_banks_show_how_many_words_each_serves(program, width, most):
+def test_banks_show_how_many_words_each_serves(program, width, most, monkeypatch):
+    styled(monkeypatch)
     figure = gpu.banks_frame(turned(program, width), "y[row * 32", "tile")
+    assert faults(figure) == []
+    n_banks = int((np.bincount([lane * width % 32 for lane in range(32)]) > 0).sum())
+    assert f"32 words in {n_banks} bank{'s' * (n_banks > 1)}. The" in figure.get_label()
     top, ax = figure.axes
     assert max(bar.get_height() for bar in top.patches) == most
     assert sum(bar.get_height() for bar in top.patches) == 32

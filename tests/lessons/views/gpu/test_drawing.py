@@ -1,4 +1,4 @@
-"""All pictures of the machine: told in words, small, and in colours that differ in brightness."""
+"""All pictures of the machine: told in words, small, and in colors that differ in brightness."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -19,9 +19,9 @@ def test_every_picture_is_told_in_words_and_no_figure_stays_open(program, summed
     assert plt.get_fignums() == []
 
 
-def test_colours_differ_in_brightness():
-    def brightness(colour):
-        return np.dot(to_rgb(colour), (0.3, 0.59, 0.11))
+def test_colors_differ_in_brightness():
+    def brightness(color):
+        return np.dot(to_rgb(color), (0.3, 0.59, 0.11))
 
     for palette in ((stepping.WRITTEN, stepping.READ, stepping.IDLE),
                     (accesses.ASKED, accesses.MOVED, accesses.UNTOUCHED)):

@@ -27,7 +27,15 @@ def test_picture_strikes_out_the_missing_barrier_and_marks_the_racing_lines(barr
     (ax,) = figure.axes
     assert [patch.get_y() + 0.5 for patch in ax.patches] == [6, 9]
     assert words_in(figure).count("races") == 2
-    assert [line.get_ydata()[0] for line in ax.lines] == [7]
+    figure.canvas.draw()
+    (line,) = ax.lines
+    (gone,) = (text for text in ax.texts if text.get_text().startswith(" 7"))
+    letter = gone.get_window_extent().width / len(gone.get_text())
+    start, end = line.get_transform().transform(line.get_xydata())
+    n_before = gone.get_text().index("_")
+    assert start[0] == pytest.approx(gone.get_window_extent().x0 + letter * n_before, abs=1)
+    assert end[0] == pytest.approx(gone.get_window_extent().x1, abs=1)
+    assert start[1] == end[1] == pytest.approx(ax.transData.transform((0, 7))[1], abs=1)
     assert not barriers.draw(line_7=True, line_10=True).axes[0].patches
 
 
