@@ -55,7 +55,7 @@ def at_the_gate(folder):
 
 
 def is_there(process):
-    """Returns whether a process runs, or has ended and nobody has asked for its status."""
+    """Returns whether a process runs, or has ended and is still listed."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(process, 0)
         return True
@@ -63,5 +63,5 @@ def is_there(process):
 
 
 def locks(folder):
-    """Returns the lock files in and beside a folder."""
+    """Returns the lock files in a folder and next to it."""
     return [*folder.rglob("*.lock"), *folder.parent.glob(f".{folder.name}.lock")]

@@ -21,7 +21,7 @@ from llama_from_scratch.experiments.curves import METRICS
 from llama_from_scratch.experiments.experiment import Experiment, described
 from llama_from_scratch.experiments.settings import settings
 from llama_from_scratch.experiments.store import UNCHANGED, Store
-from llama_from_scratch.experiments.variant import Variant, told
+from llama_from_scratch.experiments.variant import Variant, spelled, told
 from llama_from_scratch.experiments.verdict import LEVEL, Judgment, judge, spread
 
 if TYPE_CHECKING:
@@ -368,10 +368,7 @@ def _part(part: Mapping[str, str] | None, is_ambiguous: bool | None) -> str:
 
 
 def _shown(name: str, values: Mapping[str, Any]) -> str:
-    if name not in values:
-        return "absent"
-    value = values[name]
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return spelled(values[name]) if name in values else "absent"
 
 
 def _without_seed(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ class Variant:
 def label(run: Run) -> str:
     """Returns what differs from the experiment, in a few words."""
     last = [name.rpartition(".")[2] for name in run.difference]
-    words = [f"{short if last.count(short) == 1 else name}={_short(value)}"
+    words = [f"{short if last.count(short) == 1 else name}={spelled(value)}"
              for (name, value), short in zip(run.difference.items(), last, strict=True)]
     words += [f"{name}={part['name']}" for name, part in run.parts.items()]
     return ", ".join(words) or UNCHANGED
@@ -67,7 +67,8 @@ def told(run: Run) -> str:
     return f"{run.state}: {run.error}" if run.error else run.state
 
 
-def _short(value: Any) -> str:
+def spelled(value: Any) -> str:
+    """Returns a setting's value for people: 0.003, stories, and a line end as an escape."""
     return f"{value:g}" if isinstance(value, float) else plain(value)
 
 
