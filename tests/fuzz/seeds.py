@@ -45,12 +45,12 @@ def all_seeds(scratch: Path) -> list[Seed]:
     return list(_seeds(scratch))
 
 
-def run_of(tokenizer: Tokenizer) -> resume.Run:
+def run_of(tokenizer: Tokenizer) -> resume.OngoingRun:
     """A run that has not begun, to which a checkpoint of the seed "run" belongs."""
     model = _model("llama-3", 264)
     optimizer = AdamW(decay_groups(model, weight_decay=0.1))
     data = Packed([TEXT], tokenizer)
-    return resume.Run(model=model, optimizer=optimizer, config=RUN, data=data, validation=None)
+    return resume.OngoingRun(model=model, optimizer=optimizer, config=RUN, data=data, validation=None)
 
 
 def bytes_tokenizer() -> Tokenizer:
