@@ -18,7 +18,7 @@ from llama_from_scratch.model.transformer import Block, Llama
 from llama_from_scratch.train.data import Packed
 from llama_from_scratch.train.optimizer import AdamW, decay_groups
 from llama_from_scratch.train.records import TrainConfig
-from llama_from_scratch.train.resume import Run, save
+from llama_from_scratch.train.resume import OngoingRun, save
 
 PIECES = tokenizer_for("llama-2")
 
@@ -112,7 +112,7 @@ def save_run(folder, model):
     data = Packed(["the cat sat on the mat"] * 8, TOKENIZER)
     config = TrainConfig(n_steps=1, batch_size=1, seq_len=4, n_warmup=0)
     optimizer = AdamW(decay_groups(model, weight_decay=0.0))
-    save(folder, Run(model=model, optimizer=optimizer, config=config, data=data, validation=None),
+    save(folder, OngoingRun(model=model, optimizer=optimizer, config=config, data=data, validation=None),
          steps=())
 
 
