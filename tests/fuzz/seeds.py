@@ -50,7 +50,8 @@ def run_of(tokenizer: Tokenizer) -> resume.OngoingRun:
     model = _model("llama-3", 264)
     optimizer = AdamW(decay_groups(model, weight_decay=0.1))
     data = Packed([TEXT], tokenizer)
-    return resume.OngoingRun(model=model, optimizer=optimizer, config=RUN, data=data, validation=None)
+    return resume.OngoingRun(model=model, optimizer=optimizer, config=RUN, data=data,
+                             validation=None)
 
 
 def bytes_tokenizer() -> Tokenizer:
