@@ -112,8 +112,8 @@ def save_run(folder, model):
     data = Packed(["the cat sat on the mat"] * 8, TOKENIZER)
     config = TrainConfig(n_steps=1, batch_size=1, seq_len=4, n_warmup=0)
     optimizer = AdamW(decay_groups(model, weight_decay=0.0))
-    save(folder, OngoingRun(model=model, optimizer=optimizer, config=config, data=data, validation=None),
-         steps=())
+    run = OngoingRun(model=model, optimizer=optimizer, config=config, data=data, validation=None)
+    save(folder, run, steps=())
 
 
 WRITERS = {
