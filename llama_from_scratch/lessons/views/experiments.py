@@ -85,8 +85,7 @@ def _found(
     experiment: Experiment, kept_in: Store | str | Path | None,
     saved_in: Store | str | Path | None,
 ) -> tuple[list[Variant], tuple[str, ...]]:
-    """Returns the variants, the saved baseline first, and a line about each that cannot be shown.
-    """
+    """Returns the variants, the saved baseline first, and lines about what cannot be shown."""
     kept_in = kept_in if isinstance(kept_in, Store) else Store(kept_in)
     variants, lines = [], []
     try:
