@@ -5,8 +5,8 @@ all tiles of an image together, then a second, gated one. The result of a token 
 and some states from earlier layers, because early layers still know fine detail that the last one
 has lost. The projector turns it into a vector as wide as the text model.
 
-Letters: I images, J tiles of an image, P patches of a tile, W vision width, D text width. A tile has
-P + 1 tokens: its class token and then its patches, row by row.
+Letters: I images, J tiles of an image, P patches of a tile, W vision width, D text width, T tokens
+of an image. A tile has n = P + 1 tokens: its class token and then its patches, row by row.
 
 Every image has room for J = `max_tiles` tiles. Unused tiles must be zero, as `vision.tiles` gives
 them. Their tokens are hidden only from each other. Real tokens do attend to them, and to the
@@ -127,9 +127,9 @@ class TileEmbedding(nn.Module):
         self.gate = Gate()
 
     def forward(
-        self, x: Float[Tensor, "I J n W"], aspect_ratio_ids: Int[Tensor, "I"]
+        self, x: Float[Tensor, "I J n W"], aspect_ids: Int[Tensor, "I"]
     ) -> Float[Tensor, "I J n W"]:
-        tile_IJ1W = self.table(aspect_ratio_ids).view(-1, *self.shape)
+        tile_IJ1W = self.table(aspect_ids).unflatten(-1, self.shape)
         return x + self.gate(tile_IJ1W)
 
     def init_weights(self) -> None:
@@ -153,9 +153,9 @@ class PositionEmbedding(nn.Module):
         self.gate = Gate()
 
     def forward(
-        self, x: Float[Tensor, "I J n W"], aspect_ratio_ids: Int[Tensor, "I"]
+        self, x: Float[Tensor, "I J n W"], aspect_ids: Int[Tensor, "I"]
     ) -> Float[Tensor, "I J n W"]:
-        in_canvas_IJnW = self.in_canvas(aspect_ratio_ids).view(-1, *self.shape)
+        in_canvas_IJnW = self.in_canvas(aspect_ids).unflatten(-1, self.shape)
         return x + self.in_tile - self.gate(self.in_tile) + self.gate(in_canvas_IJnW)
 
     def init_weights(self) -> None:
@@ -170,7 +170,7 @@ class VisionAttention(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.head_dim = config.head_dim
+        self.heads = config.n_heads, config.head_dim
         self.wq = nn.Linear(config.dim, config.dim, bias=False)
         self.wk = nn.Linear(config.dim, config.dim, bias=False)
         self.wv = nn.Linear(config.dim, config.dim, bias=False)
@@ -180,10 +180,9 @@ class VisionAttention(nn.Module):
     def forward(
         self, x: Float[Tensor, "I T W"], visible: GivenMask
     ) -> Float[Tensor, "I T W"]:
-        I, T, _ = x.shape
-        q = self.wq(x).view(I, T, -1, self.head_dim)
-        k = self.wk(x).view(I, T, -1, self.head_dim)
-        v = self.wv(x).view(I, T, -1, self.head_dim)
+        q = self.wq(x).unflatten(-1, self.heads)
+        k = self.wk(x).unflatten(-1, self.heads)
+        v = self.wv(x).unflatten(-1, self.heads)
         return self.wo(self.attend(q, k, v, visible).flatten(-2))
 
     def init_weights(self, *, n_additions: int) -> None:
@@ -278,16 +277,16 @@ class VisionEncoder(nn.Module):
     # --- the stages ---------------------------------------------------------------------------
 
     def embed(
-        self, pixels: Float[Tensor, "I J C px px"], aspect_ratio_ids: Int[Tensor, "I"]
+        self, pixels: Float[Tensor, "I J C px px"], aspect_ids: Int[Tensor, "I"]
     ) -> Float[Tensor, "I J n W"]:
         """Returns the first state of each token: its patch, its tile and its place, normed.
 
         Errors as in `forward`.
         """
-        self._refuse_other_images(pixels, aspect_ratio_ids)
+        self._refuse_other_images(pixels, aspect_ids)
         x_IJPW = self.patch_embedding(pixels)
-        x_IJnW = self.with_class_token(self.tiles_before(x_IJPW, aspect_ratio_ids))
-        return self.norm_before(self.positions(x_IJnW, aspect_ratio_ids))
+        x_IJnW = self.with_class_token(self.tiles_before(x_IJPW, aspect_ids))
+        return self.norm_before(self.positions(x_IJnW, aspect_ids))
 
     def with_class_token(self, x: Float[Tensor, "I J P W"]) -> Float[Tensor, "I J P+1 W"]:
         """Returns the tokens of each tile, with the class token before its patches."""
@@ -305,31 +304,31 @@ class VisionEncoder(nn.Module):
         return x, entering
 
     def forward(
-        self, pixels: Float[Tensor, "I J C px px"], aspect_ratio_ids: Int[Tensor, "I"]
+        self, pixels: Float[Tensor, "I J C px px"], aspect_ids: Int[Tensor, "I"]
     ) -> Float[Tensor, "I J n features"]:
         """Returns the states of each token of each tile, its class token first.
 
         `pixels`: J = `max_tiles` tiles for each image. Unused ones must be zero, because the others
-        attend to them. `aspect_ratio_ids`: of each image; the id also decides which tiles are used.
+        attend to them. `aspect_ids`: of each image; the id also decides which tiles are used.
         An image of padding has id 0. The first W features are the last state. The rest are the
         intermediate states, `interleaved`.
         Raises ValueError for pixels of another shape, and for ids that the config does not have.
         """
         try:
-            x_IJnW = self.embed(pixels, aspect_ratio_ids)
+            x_IJnW = self.embed(pixels, aspect_ids)
         except IndexError:
             known = f"0 to {len(self.config.aspect_ratios)}"
             raise ValueError(f"aspect ratio ids of this encoder run from {known}; got "
-                             f"{aspect_ratio_ids.tolist()}. Cut the image with the encoder's own "
+                             f"{aspect_ids.tolist()}. Cut the image with the encoder's own "
                              "config") from None
-        I, J, n, W = x_IJnW.shape
+        J, n = x_IJnW.shape[1:3]
         n_padded = n + -n % TOKEN_MULTIPLE
-        visible = who_sees_whom(self.n_tiles[aspect_ratio_ids], max_tiles=J, n_tokens=n,
+        visible = who_sees_whom(self.n_tiles[aspect_ids], max_tiles=J, n_tokens=n,
                                 n_padded=n_padded)
         x_ITW = F.pad(x_IJnW, (0, 0, 0, n_padded - n)).flatten(1, 2)
         x_ITW, entering = self.run_local(x_ITW, visible)
         x_IJnW = self.norm_after(x_ITW).unflatten(1, (J, n_padded))
-        x_ITW = self.tiles_after(x_IJnW, aspect_ratio_ids).flatten(1, 2)
+        x_ITW = self.tiles_after(x_IJnW, aspect_ids).flatten(1, 2)
         for block in self.global_layers:
             x_ITW = block(x_ITW, visible)
         states = torch.cat([x_ITW, interleaved(entering)], dim=-1)
@@ -344,7 +343,7 @@ class VisionEncoder(nn.Module):
                 f"tiles, colors, height and width of a tile; got {tuple(pixels.shape)}. Cut the "
                 "image with the encoder's own config")
         if ids.dtype not in (torch.int64, torch.int32) or tuple(ids.shape) != pixels.shape[:1]:
-            raise ValueError(f"aspect_ratio_ids must be one integer per image, ({len(pixels)},); "
+            raise ValueError(f"aspect_ids must be one integer per image, ({len(pixels)},); "
                              f"got {tuple(ids.shape)} of {ids.dtype}")
 
 
@@ -367,7 +366,7 @@ class VisionModel(nn.Module):
         init_linear(self.projector)
 
     def forward(
-        self, pixels: Float[Tensor, "I J C px px"], aspect_ratio_ids: Int[Tensor, "I"]
+        self, pixels: Float[Tensor, "I J C px px"], aspect_ids: Int[Tensor, "I"]
     ) -> Float[Tensor, "I J n D"]:
         """Returns what the text model attends to. Arguments and errors as in `VisionEncoder`."""
-        return self.projector(self.encoder(pixels, aspect_ratio_ids))
+        return self.projector(self.encoder(pixels, aspect_ids))
