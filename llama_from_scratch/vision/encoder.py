@@ -285,8 +285,13 @@ class VisionEncoder(nn.Module):
         """
         self._refuse_other_images(pixels, aspect_ids)
         x_IJPW = self.patch_embedding(pixels)
-        x_IJnW = self.with_class_token(self.tiles_before(x_IJPW, aspect_ids))
-        return self.norm_before(self.positions(x_IJnW, aspect_ids))
+        try:
+            x_IJPW = self.tiles_before(x_IJPW, aspect_ids)
+        except IndexError:
+            raise ValueError("aspect ratio ids of this encoder run from 0 to "
+                             f"{len(self.config.aspect_ratios)}; got {aspect_ids.tolist()}. "
+                             "Cut the image with the encoder's own config") from None
+        return self.norm_before(self.positions(self.with_class_token(x_IJPW), aspect_ids))
 
     def with_class_token(self, x: Float[Tensor, "I J P W"]) -> Float[Tensor, "I J P+1 W"]:
         """Returns the tokens of each tile, with the class token before its patches."""
@@ -312,15 +317,10 @@ class VisionEncoder(nn.Module):
         attend to them. `aspect_ids`: of each image; the id also decides which tiles are used.
         An image of padding has id 0. The first W features are the last state. The rest are the
         intermediate states, `interleaved`.
-        Raises ValueError for pixels of another shape, and for ids that the config does not have.
+        Raises ValueError for pixels of another shape and, on a CPU, for ids that the config does
+        not have. (A GPU checks ids later; PyTorch then reports a device-side assert.)
         """
-        try:
-            x_IJnW = self.embed(pixels, aspect_ids)
-        except IndexError:
-            known = f"0 to {len(self.config.aspect_ratios)}"
-            raise ValueError(f"aspect ratio ids of this encoder run from {known}; got "
-                             f"{aspect_ids.tolist()}. Cut the image with the encoder's own "
-                             "config") from None
+        x_IJnW = self.embed(pixels, aspect_ids)
         J, n = x_IJnW.shape[1:3]
         n_padded = n + -n % TOKEN_MULTIPLE
         visible = who_sees_whom(self.n_tiles[aspect_ids], max_tiles=J, n_tokens=n,
@@ -344,7 +344,7 @@ class VisionEncoder(nn.Module):
                 "image with the encoder's own config")
         if ids.dtype not in (torch.int64, torch.int32) or tuple(ids.shape) != pixels.shape[:1]:
             raise ValueError(f"aspect_ids must be one integer per image, ({len(pixels)},); "
-                             f"got {tuple(ids.shape)} of {ids.dtype}")
+                             f"got {tuple(ids.shape)} of {ids.dtype}".replace("torch.", ""))
 
 
 class VisionModel(nn.Module):

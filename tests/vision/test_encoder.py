@@ -495,3 +495,34 @@ def test_an_aspect_ratio_id_that_the_config_does_not_have_is_refused(number):
     pixels, _ = images(SMALL, (1, 2))
     with pytest.raises(ValueError, match=rf"run from 0 to 8; got \[1, {number}\]. Cut the image"):
         VisionEncoder(SMALL)(pixels, torch.tensor([1, number]))
+    with pytest.raises(ValueError, match="run from 0 to 8"):
+        VisionEncoder(SMALL).embed(pixels, torch.tensor([1, number]))
+
+
+def test_ids_of_32_bits_are_ids_too():
+    pixels, ids = images()
+    model = loud_vision()
+    assert torch.equal(model(pixels, ids.int()), model(pixels, ids))
+
+
+SHAPES = """
+import torch
+from vision_twin import SMALL, images
+from llama_from_scratch.vision import VisionEncoder
+pixels, ids = images()
+for wrong in ((pixels, ids.float()), (pixels, ids[:3]), (pixels, ids[:, None]), (pixels[0], ids),
+              (pixels[None], ids), (pixels[..., :8], ids)):
+    try:
+        VisionEncoder(SMALL)(*wrong)
+    except ValueError as error:
+        print(error)
+"""
+
+
+def test_shapes_that_do_not_belong_together_are_refused_in_words():
+    """In a process of its own, because pytest itself refuses them here, by the signatures."""
+    done = subprocess.run([sys.executable, "-c", SHAPES], capture_output=True, text=True,
+                          cwd=Path(__file__).resolve().parents[1])
+    got = [line.partition("; got ")[2].partition(". Cut")[0] for line in done.stdout.splitlines()]
+    assert got == ["(10,) of float32", "(3,) of int64", "(10, 1) of int64", "(4, 3, 12, 12)",
+                   "(1, 10, 4, 3, 12, 12)", "(10, 4, 3, 12, 8)"], done.stderr
