@@ -1,9 +1,9 @@
 """The vision encoder of Llama 3.2: tiles of an image -> states that a text model can attend to.
 
 Each tile is cut into patches, and each patch becomes a vector. A transformer without gates reads
-all tiles of an image together, then a second, gated one. The result of a token is its last state
-and some states from earlier layers, because early layers still know fine detail that the last one
-has lost. The projector turns it into a vector as wide as the text model.
+all tiles of an image together, then a second, gated one does. The result of a token is its last
+state, followed by states from earlier layers, which keep fine detail that the last state lacks. The
+projector turns it into a vector as wide as the text model.
 
 Letters: I images, J tiles of an image, P patches of a tile, W vision width, D text width, T tokens
 of an image. A tile has n = P + 1 tokens: its class token and then its patches, row by row.

@@ -47,3 +47,5 @@ def test_changing_the_counts_that_were_returned_changes_no_later_ones():
     counts = SMALL.param_counts
     counts["embeddings"] = 0
     assert SMALL.param_counts["embeddings"] > 0
+    with pytest.raises(TypeError, match="does not support item assignment"):
+        param_counts(SMALL)["embeddings"] = 0
