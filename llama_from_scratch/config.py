@@ -2,7 +2,7 @@
 
 A `LlamaConfig` holds the sizes that all layers share. One `LayerSpec` per layer describes what
 that layer is made of. The model reads nothing else, so a generation is a row of data (see
-`family.py`) and never an `if` in `forward`.
+`family.py`) and never an `if` in `forward`. A `VisionConfig` describes the part that sees.
 
 Names are those in Meta's params.json (dim, n_heads, n_kv_heads, rope_theta, norm_eps, vocab_size).
 Notebook 15 walks through the fields; `n_layers` came with Llama 1, `n_kv_heads` with Llama 2,
@@ -358,8 +358,136 @@ _OF_RELATIVES = ("explicit_head_dim", "has_qkv_bias", "has_wo_bias", "has_ffn_bi
 """Fields that no published Llama uses."""
 
 
+@record
+class VisionConfig:
+    """Everything that decides the shape and the arithmetic of a vision encoder and its projector.
+
+    An image is cut into at most `max_tiles` square tiles with edges of `tile_px` pixels, and each
+    tile into patches with edges of `patch_px` pixels. `aspect_ratios`: the supported canvases as
+    (rows, columns) of tiles. An image's aspect ratio id is its canvas's place here, counted from 1;
+    id 0 is an image of padding. `dim`: W, the width of the encoder. `n_local_layers` come first and
+    have no gates; `n_global_layers` follow and are gated. `intermediate_layers`: the state that
+    enters each of these local layers, counted from 0, becomes part of the encoder's result.
+    `output_dim`: D, the width that the projector gives, which is the text model's.
+    """
+
+    dim: int
+    n_heads: int
+    ffn_dim: int
+    n_local_layers: int
+    n_global_layers: int
+    intermediate_layers: tuple[int, ...]
+    tile_px: int
+    patch_px: int
+    max_tiles: int
+    aspect_ratios: tuple[tuple[int, int], ...]
+    norm_eps: float
+    output_dim: int
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "n_heads", "ffn_dim", "n_local_layers", "n_global_layers", "tile_px",
+                     "patch_px", "max_tiles", "output_dim"):
+            _check_number(self, name, int)
+        _check_number(self, "norm_eps", float, below=1.0)
+        if self.dim % self.n_heads:
+            raise ValueError("the heads share dim equally, so n_heads must divide it; "
+                             f"got dim={self.dim}, n_heads={self.n_heads}")
+        if self.tile_px % self.patch_px:
+            raise ValueError("a tile is cut into whole patches, so patch_px must divide tile_px; "
+                             f"got tile_px={self.tile_px}, patch_px={self.patch_px}")
+        self._check_intermediate_layers()
+        self._check_aspect_ratios()
+
+    def _check_intermediate_layers(self) -> None:
+        layers = self.intermediate_layers
+        if (not isinstance(layers, tuple) or not layers or not all(map(_is_int, layers))
+                or list(layers) != sorted(set(layers))
+                or not 0 <= layers[0] <= layers[-1] < self.n_local_layers):
+            raise ValueError("VisionConfig.intermediate_layers must be a tuple of ascending "
+                             f"numbers of local layers, from 0 to {self.n_local_layers - 1}, "
+                             f"with at least one; got {_short(layers)}")
+
+    def _check_aspect_ratios(self) -> None:
+        ratios = self.aspect_ratios
+        if not isinstance(ratios, tuple) or not ratios or not all(map(_is_canvas, ratios)):
+            raise ValueError("VisionConfig.aspect_ratios must be a tuple with (rows, columns) of "
+                             f"each canvas, such as ((1, 1), (1, 2)); got {_short(ratios)}")
+        if len(set(ratios)) < len(ratios):
+            raise ValueError("each of VisionConfig.aspect_ratios must be given once, because its "
+                             f"place is its id; got {_short(ratios)}")
+        if large := [ratio for ratio in ratios if ratio[0] * ratio[1] > self.max_tiles]:
+            raise ValueError("no canvas of VisionConfig.aspect_ratios may have more than "
+                             f"max_tiles={self.max_tiles} tiles; got {_short(large[0])}")
+
+    @property
+    def head_dim(self) -> int:
+        """K, the width of a head: an equal share of dim."""
+        return self.dim // self.n_heads
+
+    @property
+    def n_patches(self) -> int:
+        """P, the patches of one tile."""
+        return (self.tile_px // self.patch_px) ** 2
+
+    @property
+    def n_tokens(self) -> int:
+        """The tokens of one tile: its class token and its patches."""
+        return self.n_patches + 1
+
+    @property
+    def n_features(self) -> int:
+        """The width of the encoder's result: the last state and each intermediate state."""
+        return self.dim * (1 + len(self.intermediate_layers))
+
+    @property
+    def n_tiles(self) -> tuple[int, ...]:
+        """How many tiles an image of each aspect ratio id has; an image of padding has one."""
+        return 1, *(rows * columns for rows, columns in self.aspect_ratios)
+
+    @property
+    def param_counts(self) -> dict[str, int]:
+        """The number of parameters by place; the values sum to `n_params`. See `vision.costs`."""
+        return dict(_vision_costs().param_counts(self))
+
+    @property
+    def n_params(self) -> int:
+        return sum(self.param_counts.values())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the config as plain lists and numbers, ready for JSON."""
+        return dataclasses.asdict(self) | {
+            "intermediate_layers": list(self.intermediate_layers),
+            "aspect_ratios": [list(ratio) for ratio in self.aspect_ratios]}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "VisionConfig":
+        """Returns the config that `to_dict` wrote. Raises ValueError for other or missing keys."""
+        values = dict(plain)
+        for name in ("intermediate_layers", "aspect_ratios"):
+            if isinstance(values.get(name), list):
+                values[name] = tuple(tuple(entry) if isinstance(entry, list) else entry
+                                     for entry in values[name])
+        return cls(**values)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_canvas(value: object) -> bool:
+    return (isinstance(value, tuple) and len(value) == 2 and all(map(_is_int, value))
+            and min(value) > 0)
+
+
 def _costs():
     """Returns `model.costs`, imported late because it builds the model that a config describes."""
     from llama_from_scratch.model import costs
+
+    return costs
+
+
+def _vision_costs():
+    """Returns `vision.costs`, imported late for the same reason."""
+    from llama_from_scratch.vision import costs
 
     return costs

@@ -40,7 +40,7 @@ ORDER = [
 ]
 # The exceptions, each allowed inside a function only, where it is executed when it is needed:
 # a config asks the model that it describes, without weights, how many parameters it has.
-ASKED_LATE = {("config", "model")}
+ASKED_LATE = {("config", "model"), ("config", "vision")}
 # `llama progress` shows the exercises, which no other command needs to load.
 MAY_IMPORT_LESSONS_LATE = {"commands"}
 

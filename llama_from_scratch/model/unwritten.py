@@ -12,11 +12,11 @@ from llama_from_scratch.model.transformer import Llama
 
 def unwritten(config: LlamaConfig) -> Llama:
     """Returns the model of a config with its parameters on the meta device, without values."""
-    with _Unwritten():
+    with WithoutMemory():
         return Llama(config)
 
 
-class _Unwritten(TorchFunctionMode):
+class WithoutMemory(TorchFunctionMode):
     """A context in which new modules get parameters with a shape but no memory.
 
     `torch.device("meta")` does the same but takes 50 ms, and two seconds the first time. There
