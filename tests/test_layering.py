@@ -48,8 +48,9 @@ CORE_MAY_IMPORT = {"torch", "numpy", "regex", "safetensors", "jaxtyping"}
 # What a single module may import, late. Without ipywidgets a training shows its progress as text;
 # without cloudpickle runs are trained one by one; without wandb and mlflow runs are not exported to
 # these tools; without pyelftools kernels still run and only the tracer's source lines are missing;
-# without playwright no browser is driven; without pillow no image is read; without huggingface_hub all checkpoints on the machine
-# still load; and jinja2, which torch needs too, is only for the chat templates in files.
+# without playwright no browser is driven; without huggingface_hub all checkpoints on the machine
+# still load; without pillow models of text do all they can; and jinja2, which torch needs too, is
+# only for the chat templates in files.
 MODULES_MAY_IMPORT = {f"{PACKAGE}.kernels.emulator.debug_info": {"elftools"},
                       f"{PACKAGE}.checkpoint.hub": {"huggingface_hub"},
                       f"{PACKAGE}.experiments.verdict": {"scipy"},

@@ -24,12 +24,13 @@ from llama_from_scratch import foreign
 
 MAX_PIXELS = 1 << 26
 """How many pixels an image may have: 67 million, which take 268 MB when they are decoded."""
-FORMATS = ("PNG", "JPEG", "MPO", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
-"""The formats that are read, by Pillow's names. No vector format: they would run other programs."""
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "JPEG2000", "AVIF")
+"""The formats that are read, by Pillow's names. A vector format would run another program."""
 TRANSPARENCIES = ("white", "dropped")
 """What happens to transparent pixels, see `decoded`."""
 
 _ORIENTATION = 0x0112  # the EXIF tag
+_N_LINES = 256
 _SIGNS = {b"\x89PNG": "a damaged PNG", b"\xff\xd8\xff": "a damaged JPEG", b"GIF8": "a damaged GIF",
           b"RIFF": "a RIFF file that is no whole WebP", b"II*\0": "a damaged TIFF",
           b"MM\0*": "a damaged TIFF", b"BM": "a damaged BMP", b"%PDF": "a PDF",
@@ -229,7 +230,10 @@ def _eight_bits(image: Any) -> Any:
 def _on_white(image: Any) -> Any:
     """Returns a transparent image in RGB, blended with white as the released processor does."""
     pillow = _pillow()
-    if image.mode != "RGBA":
-        image = image.convert("RGBA")
-    white = pillow.new("RGBA", image.size, (255, 255, 255, 255))
-    return pillow.alpha_composite(white, image).convert("RGB")
+    flat = pillow.new("RGB", image.size)
+    for top in range(0, image.height, _N_LINES):  # the four copies of each part are small this way
+        bottom = min(top + _N_LINES, image.height)
+        part = image.crop((0, top, image.width, bottom)).convert("RGBA")
+        white = pillow.new("RGBA", part.size, (255, 255, 255, 255))
+        flat.paste(pillow.alpha_composite(white, part).convert("RGB"), (0, top))
+    return flat
