@@ -1,4 +1,4 @@
-"""Turns any image into 8-bit RGB, upright and without transparency, or says why it cannot.
+"""Turns any image into 8-bit RGB, upright and without transparency.
 
 An image may be a path, the bytes of a file, a Pillow image or an array. The same image gives the
 same pixels in each of these forms. Pillow decodes and resizes. A file is checked before its pixels
@@ -45,13 +45,13 @@ def decoded(source: object, *, transparency: str = "white") -> Any:
 
     `source`: a path, the bytes of a file, a Pillow image, or an array of uint8 or uint16 of shape
     (height, width) or (height, width, channels) with 1 to 4 channels: gray, gray and alpha, RGB,
-    RGBA. Of 16 bits the upper 8 are kept. Of an animation the first frame is taken, or the frame
-    that a Pillow image stands at, with a warning. Color profiles are not applied.
+    RGBA. The upper 8 of 16 bits are kept. An animation gives its first frame, or the current frame
+    of a Pillow image, and a warning. Color profiles are not applied.
 
     `transparency`: "white" blends transparent pixels with white, as transformers does; "dropped"
     makes them opaque, as Meta's code does, and transformers for an image that it opens itself.
-    transformers also ignores the EXIF orientation of a Pillow image, and all but the lowest 256
-    values of 16-bit gray become white there.
+    transformers also ignores the EXIF orientation of a Pillow image, and makes all values of
+    16-bit gray above 254 white.
 
     Raises ValueError for anything that is no such image, is damaged, or is too large.
     """
@@ -117,7 +117,7 @@ def _opened(data: bytes) -> Any:
                          "the file, make a smaller copy of it") from error
     except _DAMAGE as error:
         raise ValueError(f"an image must be a file of one of the formats {', '.join(readable)}; "
-                         f"there is {_kind(data)}. Save or export it as PNG or JPEG, or download "
+                         f"this is {_kind(data)}. Save or export it as PNG or JPEG, or download "
                          "it again") from error
 
 
@@ -143,13 +143,13 @@ def _from_array(array: np.ndarray) -> Any:
     channels = array.shape[2] if array.ndim == 3 else 1
     if array.ndim not in (2, 3) or channels not in (1, 2, 3, 4):
         raise ValueError("an array of pixels must have the shape (height, width) or (height, width,"
-                         f" channels) with 1 to 4 channels; got {array.shape}. Move channels that "
-                         "stand first with np.moveaxis(x, 0, -1)")
+                         f" channels) with 1 to 4 channels; got {array.shape}. If the channels "
+                         "are the first axis, pass np.moveaxis(x, 0, -1)")
     _check_size(*array.shape[:2])
     if array.dtype.kind != "u" or array.dtype.itemsize > 2:
-        raise ValueError("an array of pixels must be of uint8 or uint16, where 255 or 65535 is "
-                         f"white; got {array.dtype}. Of numbers from 0 to 1 take (x * 255).round()"
-                         ".astype(np.uint8)")
+        raise ValueError("an array of pixels must have the dtype uint8 or uint16, where 255 or "
+                         f"65535 is white; got {array.dtype}. Convert numbers from 0 to 1 with "
+                         "(x * 255).round().astype(np.uint8)")
     if array.dtype.itemsize == 2:
         array = _upper_bits(array)
     pixels = array[:, :, 0] if array.ndim == 3 and channels == 1 else array
@@ -169,7 +169,7 @@ def _rgb(image: Any, transparency: str) -> Any:
         turn = _turn(image)
     if is_animated:
         warnings.warn(f"this image has several frames; only frame {image.tell() + 1} is used. To "
-                      "use another, pass a Pillow image that stands at it", stacklevel=3)
+                      "use another, pass a Pillow image after image.seek(n)", stacklevel=3)
     image = _eight_bits(image)
     with _whole():
         if turn is not None:
@@ -213,7 +213,7 @@ def _turn(image: Any) -> Any:
 
 def _eight_bits(image: Any) -> Any:
     """Returns a loaded image with at most 8 bits in a channel."""
-    # Pillow opens 16-bit gray as "I;16", and that of PPM files as "I", where 65535 is white too.
+    # Pillow opens 16-bit gray as "I;16", or from a PPM file as "I", where 65535 is white too.
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
         values = np.asarray(image).astype(np.uint16)
         gray = _pillow().fromarray(_upper_bits(values))

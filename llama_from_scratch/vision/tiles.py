@@ -1,8 +1,9 @@
 """Cuts images of any size into square tiles of one size, the only input that an encoder accepts.
 
-An image gets a canvas of at most four tiles, such as 1 x 2 or 2 x 2: the one on which it must be
-changed least. It is resized to fit, placed at the top left, filled up with black, normalized and
-cut. An aspect ratio id says which canvas it was. Images of several rows form one batch.
+An image gets a canvas of at most four tiles, such as 1 x 2 or 2 x 2: the one on which its size
+changes least. It is resized to fit and placed at the top left. The rest of the canvas is black.
+Then the pixels are normalized and cut into tiles. An aspect ratio id tells the encoder which canvas
+it was. Images of several rows form one batch.
 
 Letters: B batch, I images, J tiles per image. px is the edge of a tile in pixels.
 Notebook 20. Introduced with Llama 3.2 Vision; Llama 4 cuts its tiles by the same rule.
@@ -108,21 +109,20 @@ class TiledImages:
 
     @property
     def n_tiles(self) -> Int64[Tensor, "B I"]:
-        """How many tiles each image uses; 0 for padding."""
+        """Returns how many tiles each image uses; 0 for padding."""
         areas = [0] + [rows * columns for rows, columns in canvases(self.pixels.shape[2])]
         return torch.tensor(areas, device=self.aspect_ids.device)[self.aspect_ids]
 
     @property
     def n_images(self) -> Int64[Tensor, "B"]:
-        """How many images each row has."""
+        """Returns how many images each row has."""
         return (self.aspect_ids > 0).sum(1)
 
     @property
     def tile_mask(self) -> Bool[Tensor, "B I J"]:
-        """Which tiles an encoder reads. The first one of a padding image is among them.
+        """Returns which tiles an encoder reads. The first one of a padding image is among them.
 
-        That is what the released models were trained with: where nothing may be looked at, a
-        softmax has no answer.
+        The released processor does the same. Without any tile, a softmax would have no answer.
         """
         tiles = torch.arange(self.pixels.shape[2], device=self.aspect_ids.device)
         return tiles < self.n_tiles.clamp(min=1)[..., None]
@@ -140,10 +140,10 @@ def canvases(max_tiles: int) -> list[tuple[int, int]]:
 def place(height_px: int, width_px: int, *, tiling: Tiling) -> Placement:
     """Returns the canvas for an image of this size, and the size that it gets there.
 
-    An image is enlarged as little as possible. If no canvas can hold it, it is shrunk as little as
-    possible. Among canvases on which that is the same, the smallest is taken. An image becomes at
-    most one tile high or wide by enlarging, and an edge has at least one pixel: 1 x 10,000 becomes
-    1 x 2,240 on four tiles of 560.
+    The canvas is the one to which an image would be enlarged least. If none can hold the image, it
+    is the one for which the image shrinks least. If several are equal in this, it is the smallest.
+    An image is enlarged only until it is one tile high or wide. An edge keeps at least one pixel:
+    1 x 10,000 becomes 1 x 2,240 on four tiles of 560.
 
     Source: the image processor released with Llama 3.2 Vision. Arithmetic in float64, as in
     transformers; Meta computes in float32.

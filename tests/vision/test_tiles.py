@@ -108,6 +108,15 @@ def test_released_tile_sizes_equal_the_released_processor(size_px):
     assert differs(rows, Tiling(size_px=size_px)) == ""
 
 
+@pytest.mark.parametrize("size_px", [448, 560])
+def test_photos_of_scikit_learn_and_scikit_image_equal_the_released_processor(size_px):
+    datasets, data = (pytest.importorskip(name) for name in ("sklearn.datasets", "skimage.data"))
+    photos = [*datasets.load_sample_images().images, data.astronaut(), data.chelsea(),
+              data.coffee()]
+    for photo in photos:
+        assert differs([[photo]], Tiling(size_px=size_px)) == ""
+
+
 @pytest.mark.parametrize("shape", [(1, 10_000), (10_000, 1), (1, 1), (1, 2), (2, 1)])
 def test_the_thinnest_images_equal_the_released_processor(shape):
     assert differs([[noise(*shape)]], Tiling(size_px=448)) == ""
