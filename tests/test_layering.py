@@ -49,7 +49,8 @@ CORE_MAY_IMPORT = {"torch", "numpy", "regex", "safetensors", "jaxtyping"}
 # without cloudpickle runs are trained one by one; without wandb and mlflow runs are not exported to
 # these tools; without pyelftools kernels still run and only the tracer's source lines are missing;
 # without playwright no browser is driven; without huggingface_hub all checkpoints on the machine
-# still load; and jinja2, which torch needs too, is only for the chat templates in files.
+# still load; without pillow models of text do all they can; and jinja2, which torch needs too, is
+# only for the chat templates in files.
 MODULES_MAY_IMPORT = {f"{PACKAGE}.kernels.emulator.debug_info": {"elftools"},
                       f"{PACKAGE}.checkpoint.hub": {"huggingface_hub"},
                       f"{PACKAGE}.experiments.verdict": {"scipy"},
@@ -58,7 +59,8 @@ MODULES_MAY_IMPORT = {f"{PACKAGE}.kernels.emulator.debug_info": {"elftools"},
                       f"{PACKAGE}.experiments.sweep": {"cloudpickle"},
                       f"{PACKAGE}.experiments.export": {"wandb", "mlflow"},
                       f"{PACKAGE}.train.page": {"ipywidgets", "IPython"},
-                      f"{PACKAGE}.tokenizer.chat_format.sandbox": {"jinja2"}}
+                      f"{PACKAGE}.tokenizer.chat_format.sandbox": {"jinja2"},
+                      f"{PACKAGE}.vision.images": {"PIL"}}
 LESSONS_MAY_IMPORT = {"IPython", "ipywidgets", "matplotlib", "cycler", "PIL", "nbclient",
                       "nbformat", "jupyter_client", "mistune"}
 
@@ -263,7 +265,7 @@ def test_core_imports_nothing_beyond_its_five_packages():
 
 def test_importing_the_package_loads_no_notebook_machinery():
     heavy = ["matplotlib", "ipywidgets", "IPython", "transformers", "nbformat", "PIL"]
-    core = {"model", "tokenizer", "train", "generate"}
+    core = {"model", "vision", "tokenizer", "train", "generate"}
     modules = [PACKAGE, *(module for module in read_package() if part_of(module) in core)]
     code = (f"import sys\nfor m in {modules}: __import__(m)\n"
             f"print([m for m in {heavy} if m in sys.modules])")
