@@ -26,9 +26,10 @@ class Page:
 
         self._is_shown, self._drawn_s = False, -1.0
         self.bar = ipywidgets.IntProgress(layout={"width": "16em", "max_width": "100%"})
-        self.words, self.sample = ipywidgets.HTML(), ipywidgets.HTML()
-        line = ipywidgets.HBox([self.bar, self.words], layout={"flex_flow": "row wrap"})
-        self._box = ipywidgets.VBox([line, self.sample])
+        self.words = ipywidgets.HTML()
+        self.sample = ipywidgets.HTML(layout={"width": "100%"})
+        self._box = ipywidgets.HBox([self.bar, self.words, self.sample],
+                                    layout={"flex_flow": "row wrap"})
 
     def __call__(self, moment: Shown) -> None:
         if not self._is_shown:

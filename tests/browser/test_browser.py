@@ -97,7 +97,7 @@ def expected_widgets(page):
     return page.evaluate("""kind =>
         jupyterapp.shell.currentWidget.content.model.sharedModel.toJSON().cells.flatMap(
         cell => (cell.outputs ?? []).filter(out => out.data?.[kind]
-            && !/^Your guess: |: a bar shows/.test([out.data["text/plain"]].flat().join(""))
+            && !/^Your guess: |\\ba bar shows/.test([out.data["text/plain"]].flat().join(""))
         )).length""", WIDGET_MIME)
 
 
