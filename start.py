@@ -760,8 +760,10 @@ def test_command(arguments, is_quick=False):
     everything = [*quick_paths(), "-m", "not slow"] if is_quick else ["tests", "notebooks"]
     command = [python(), "-m", "pytest"] + ([] if is_chosen else everything)
     command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_S}"]
-    # A notebook's cells share a kernel, so a file stays with one worker.
-    return [*command, "-n", str(n_workers(os.cpu_count() or 1)), "--dist", "loadfile", *arguments]
+    # A notebook's cells share a kernel, so a file stays with one worker. The short files, which are
+    # the notebooks, come last, so that both workers end at the same time.
+    return [*command, "-n", str(n_workers(os.cpu_count() or 1)), "--dist", "loadfile",
+            "--no-loadscope-reorder", *arguments]
 
 
 def quick_paths():
