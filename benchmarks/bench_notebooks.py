@@ -1,7 +1,8 @@
 """How long every notebook takes, and how much memory: from start to end, in its own kernel.
 
 The seconds are the processor's, of the kernel and of the compilers that it starts, with one thread
-and an empty cache of compiled kernels. So they do not depend on what else the machine does.
+and an empty cache of compiled kernels. So they do not depend on what else the machine does. Run it
+in a fresh clone: what the store of experiments remembers is not trained again.
 
     python benchmarks/bench_notebooks.py
 """
@@ -15,6 +16,7 @@ from pathlib import Path
 import nbformat
 from measure import write
 
+from llama_from_scratch.experiments.store import default_folder
 from llama_from_scratch.lessons.authoring.executing import client
 from llama_from_scratch.lessons.authoring.form import read_notebook
 
@@ -40,6 +42,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--timeout", type=int, default=600, help="seconds for a cell (default 600)")
     args = parser.parse_args()
+    if default_folder().exists():
+        parser.error(f"remembered runs take no time; {default_folder()} has some. Run this in a "
+                     "fresh clone")
     rows = []
     with tempfile.TemporaryDirectory() as cache:
         os.environ |= {"XDG_CACHE_HOME": cache, "OMP_NUM_THREADS": "1"}
