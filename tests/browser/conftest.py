@@ -27,11 +27,18 @@ SHORT_BATCHES = """\
 from llama_from_scratch.train import Packed
 
 def short_batch(self, step, *, whole=Packed.batch, batch_size, seq_len, **settings):
-    if seq_len <= 40:  # a batch that a cell looks at, not one to learn from
+    if seq_len <= 64:  # a batch that a cell looks at, or a short run whose result is compared
         return whole(self, step, batch_size=batch_size, seq_len=seq_len, **settings)
     return whole(self, step, batch_size=1, seq_len=16, **settings)
 
 Packed.batch = short_batch
+"""
+# Runs on such batches must not be remembered as the runs of the experiments.
+OWN_STORE = """
+from pathlib import Path
+from llama_from_scratch.experiments import store
+
+store.default_folder = lambda: Path({folder!r})
 """
 CELLS_TIMEOUT_S = 240
 
@@ -44,7 +51,8 @@ def lab(tmp_path_factory):
     folder = root / "notebooks"
     shutil.copytree(NOTEBOOKS, folder, ignore=shutil.ignore_patterns("conftest.py", "__pycache__",
                                                                      ".ipynb_checkpoints"))
-    with running(folder, places=root / "places", startup=SHORT_BATCHES) as started:
+    startup = SHORT_BATCHES + OWN_STORE.format(folder=str(root / "runs"))
+    with running(folder, places=root / "places", startup=startup) as started:
         yield started
 
 
