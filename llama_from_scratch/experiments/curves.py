@@ -22,16 +22,15 @@ METRICS = {"loss": "training loss (nats per token)",
            "validation_loss": "validation loss (nats per token)",
            "bits_per_byte": "validation, bits per byte",
            "grad_norm": "length of the gradient", "lr": "learning rate"}
-"""What can be drawn, with its label. The two of the validation have values at some steps only."""
-
-
+"""What can be drawn, with its label."""
+VALIDATED = ("validation_loss", "bits_per_byte")
+"""The metrics that have a value at each validation only."""
 _LARGEST_BYTES = 1 << 28
 
 
 @record
 class Curves:
-    """Arrays with one entry per step, N in all. The
-    validation's arrays have one entry per validation.
+    """Arrays with one entry per step, N in all, and of the validation one per validation.
 
     `steps`: how many were done. `tokens`, `seconds`, `flops`: totals so far. `seconds` counts
     updates, without validation and checkpoints. `flops`: see `LlamaConfig.flops_per_token`.
@@ -74,7 +73,7 @@ class Curves:
             if name not in known:
                 raise ValueError(f"a curve has no {name!r:.60}; {nearest(str(name), known)}")
         places, values = getattr(self, axis), getattr(self, metric)
-        if metric in ("validation_loss", "bits_per_byte"):
+        if metric in VALIDATED:
             places = places[np.searchsorted(self.steps, self.validation_steps)]
         return places, values
 

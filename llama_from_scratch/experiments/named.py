@@ -10,12 +10,21 @@ from llama_from_scratch.config import LayerSpec, LlamaConfig, nearest
 from llama_from_scratch.experiments.experiment import Experiment, Sample, TextSource, TokenizerFrom
 from llama_from_scratch.train import TrainConfig
 
+
+def _llama(
+    *, dim: int, ffn_dim: int, n_layers: int, vocab_size: int, max_seq_len: int = 512
+) -> LlamaConfig:
+    """Returns the config of a small Llama with four query heads and two key/value heads."""
+    return LlamaConfig(
+        dim=dim, n_heads=4, n_kv_heads=2, ffn_dim=ffn_dim, vocab_size=vocab_size,
+        max_seq_len=max_seq_len, norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * n_layers,
+        is_tied=True)
+
+
 SMALL = Experiment(
     name="small",
     about="What changes when one thing in a small Llama changes? A run takes about 15 seconds.",
-    model=LlamaConfig(
-        dim=64, n_heads=4, n_kv_heads=2, ffn_dim=176, vocab_size=512, max_seq_len=256,
-        norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 2, is_tied=True),
+    model=_llama(dim=64, ffn_dim=176, n_layers=2, vocab_size=512, max_seq_len=256),
     train=TrainConfig(n_steps=300, batch_size=8, seq_len=64, peak_lr=1e-2, n_warmup=30,
                       validate_every=50, checkpoint_every=300),
     data=TextSource(max_documents=1000, max_validation=40))
@@ -23,9 +32,7 @@ SMALL = Experiment(
 STORIES = Experiment(
     name="stories",
     about="What does a model of 400,000 numbers learn from the stories in half a minute?",
-    model=LlamaConfig(
-        dim=96, n_heads=4, n_kv_heads=2, ffn_dim=288, vocab_size=768, max_seq_len=512,
-        norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 3, is_tied=True),
+    model=_llama(dim=96, ffn_dim=288, n_layers=3, vocab_size=768),
     train=TrainConfig(n_steps=500, batch_size=4, seq_len=128, peak_lr=1e-2, n_warmup=40,
                       validate_every=50, checkpoint_every=500),
     data=TextSource(max_validation=60), tokenizer=TokenizerFrom(max_documents=1000),
@@ -34,9 +41,7 @@ STORIES = Experiment(
 RATES = Experiment(
     name="rates",
     about="How do the learning rate and the size of a batch change a run of 25,600 tokens?",
-    model=LlamaConfig(
-        dim=48, n_heads=4, n_kv_heads=2, ffn_dim=144, vocab_size=768, max_seq_len=512,
-        norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 2, is_tied=True),
+    model=_llama(dim=48, ffn_dim=144, n_layers=2, vocab_size=768),
     train=TrainConfig(n_steps=100, batch_size=4, seq_len=64, peak_lr=8e-3, n_warmup=10,
                       validate_every=100, checkpoint_every=100),
     data=TextSource(max_validation=10), tokenizer=TokenizerFrom(max_documents=1000),
@@ -45,9 +50,7 @@ RATES = Experiment(
 MINI = Experiment(
     name="mini",
     about="How well does a Llama of a million parameters write? It is the one in data/mini.",
-    model=LlamaConfig(
-        dim=128, n_heads=4, n_kv_heads=2, ffn_dim=352, vocab_size=1024, max_seq_len=512,
-        norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 5, is_tied=True),
+    model=_llama(dim=128, ffn_dim=352, n_layers=5, vocab_size=1024),
     train=TrainConfig(n_steps=12_000, batch_size=6, seq_len=384, peak_lr=4e-3, n_warmup=100,
                       validate_every=500, checkpoint_every=500))
 
@@ -55,9 +58,7 @@ FIRST_LIGHT = Experiment(
     name="first-light",
     about="How does the writing of a model of half a million parameters change in a minute? The "
     "README's picture shows it.",
-    model=LlamaConfig(
-        dim=96, n_heads=4, n_kv_heads=2, ffn_dim=288, vocab_size=768, max_seq_len=512,
-        norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * 4, is_tied=True),
+    model=_llama(dim=96, ffn_dim=288, n_layers=4, vocab_size=768),
     train=TrainConfig(n_steps=900, batch_size=4, seq_len=256, peak_lr=6e-3, n_warmup=40,
                       validate_every=60, checkpoint_every=900),
     data=TextSource(max_validation=20), tokenizer=TokenizerFrom(max_documents=1000),

@@ -25,7 +25,14 @@ from llama_from_scratch.config import LlamaConfig, nearest, record
 from llama_from_scratch.experiments.source import name_of, text_of, uses_of
 from llama_from_scratch.experiments.torch_optimizer import TorchOptimizer
 from llama_from_scratch.files import digest
-from llama_from_scratch.model.mask import GivenMask, Tokens, Visible, causal_mask, plain_tokens
+from llama_from_scratch.model.mask import (
+    GivenMask,
+    Tokens,
+    Visible,
+    causal_mask,
+    document_mask,
+    plain_tokens,
+)
 from llama_from_scratch.model.rope import Rotate
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train import TrainConfig, TrainParts
@@ -369,8 +376,7 @@ def mask_of(rule: Callable[[Tensor, Tensor], Tensor], visible: Visible) -> Tenso
                          f"{getattr(mask_BTS, 'dtype', type(mask_BTS).__name__)}")
     mask_BTS = mask_BTS.expand(expected)
     if tokens.documents is not None:
-        documents = tokens.documents
-        mask_BTS = mask_BTS & (documents[:, None, :] == documents[:, -T:, None])
+        mask_BTS = mask_BTS & document_mask(tokens.documents[:, -T:], tokens.documents)
     if not mask_BTS.any(-1).all():
         raise ValueError("each token must see at least one token, such as itself; the rule leaves "
                          "a token that sees nothing")

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 
 from llama_from_scratch.config import record
-from llama_from_scratch.experiments.curves import AXES, METRICS, Curves
+from llama_from_scratch.experiments.curves import AXES, METRICS, VALIDATED, Curves
 from llama_from_scratch.experiments.store import Run
 from llama_from_scratch.experiments.variant import Variant
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 SMOOTHED = ("loss", "grad_norm")
 """The metrics that are noisy from step to step."""
-VALIDATED = ("validation_loss", "bits_per_byte")
-"""The metrics that have a value at each validation only."""
 SMOOTHING = 0.9
 _COLORS = ("#555555", "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#222222")
 _DASHES = ("-", "--", ":", "-.")

@@ -192,8 +192,8 @@ def _trained(
         planned, state="running", code=provenance.code(), versions=provenance.versions(),
         machine=provenance.machine(model.device),
         began=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        notes=prepared.notes, data={"files": _identity(experiment), "digest": data.digest[:16],
-              "n_documents": data.n_documents, "n_tokens": data.n_tokens})
+        notes=prepared.notes, data={"files": prepared.files, "digest": data.digest[:16],
+                                    "n_documents": data.n_documents, "n_tokens": data.n_tokens})
     is_resumed = folder is not None and folders.find(folder) is not None
     steps = _saved_steps(folder) if is_resumed else []
     earlier = [pair for pair in planned.samples if pair[0] <= len(steps)]
@@ -307,13 +307,15 @@ def _metrics(curves: Curves, model: Llama) -> dict[str, float]:
 class Prepared:
     """Everything a run needs. `is_exchanged`: the model is no longer what its config describes.
 
-    `notes`: what a reader should know about the exchanged parts.
+    `files`: a digest of the files that were read. `notes`: what a reader should know about the
+    exchanged parts.
     """
 
     model: Llama
     tokenizer: Tokenizer
     data: Packed
     validation: Packed
+    files: str
     is_exchanged: bool
     notes: tuple[str, ...] = ()
 
@@ -324,8 +326,9 @@ def prepare(experiment: Experiment) -> Prepared:
     It seeds torch's random generator.
     """
     exchange.try_out(experiment.parts, experiment.model)
-    tokenizer, data, validation = _packed(
-        experiment.data, experiment.tokenizer, experiment.model.vocab_size, _identity(experiment))
+    files = _identity(experiment)
+    tokenizer, data, validation = _packed(experiment.data, experiment.tokenizer,
+                                          experiment.model.vocab_size, files)
     torch.manual_seed(experiment.seed)
     model = Llama(experiment.model)
     is_exchanged = exchange.put_in(model, experiment.parts)
@@ -334,7 +337,7 @@ def prepare(experiment: Experiment) -> Prepared:
         f"{len(unused)} tensors have no effect with these parts and are not trained: "
         f"{', '.join(unused[:3])}{' and others' if len(unused) > 3 else ''}",)
     return Prepared(model=model, tokenizer=tokenizer, data=data, validation=validation,
-                    is_exchanged=is_exchanged, notes=notes)
+                    files=files, is_exchanged=is_exchanged, notes=notes)
 
 
 @functools.lru_cache(maxsize=2)

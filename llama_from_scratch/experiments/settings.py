@@ -13,7 +13,8 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from llama_from_scratch.config import FeedForwardSpec, LayerSpec, LlamaConfig, RopeScaling, nearest
@@ -24,6 +25,9 @@ _FIXED = ("name", "about", "parts")
 """Fields of an experiment that are no settings: `parts` has its own rules."""
 _ELSEWHERE = {"train.seed": "seed"}
 """Names that are refused, with the one to use instead."""
+_OF_SCALING = ("model.rope_scaling", *(f"model.rope_scaling.{field.name}"
+                                       for field in dataclasses.fields(RopeScaling)))
+"""Names of settings whether an experiment has a scaling of RoPE or not."""
 
 
 def settings(experiment: Experiment) -> dict[str, Any]:
@@ -32,9 +36,14 @@ def settings(experiment: Experiment) -> dict[str, Any]:
     A field that is the same in all layers is one setting; otherwise it is a list, one value per
     layer.
     """
-    found = {name: value for name, value in _flat("", experiment)
-             if name not in _ELSEWHERE}
-    return found
+    return {name: value for name, value in _flat("", experiment) if name not in _ELSEWHERE}
+
+
+def short_names(names: Iterable[str]) -> dict[str, str]:
+    """Returns each dotted name with its last word, or with itself if another one ends alike."""
+    last = {name: name.rpartition(".")[2] for name in names}
+    n_alike = Counter(last.values())
+    return {name: word if n_alike[word] == 1 else name for name, word in last.items()}
 
 
 def difference(experiment: Experiment, other: Experiment) -> dict[str, Any]:
@@ -55,8 +64,10 @@ def changed(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
     # All the changes of one record at once, because only together they may fit (dim and n_heads).
     # A setting of all layers comes before the settings of one layer, which are exceptions to it.
     tree: dict[str, Any] = {}
+    known = [*settings(experiment)]
+    known += [one for one in _OF_SCALING if one not in known]
     for name, value in sorted(values.items(), key=lambda item: str(item[0]).count(".")):
-        _refuse_other_name(experiment, name)
+        _refuse_other_name(name, known)
         if outer := [other for other in values if name.startswith(f"{other}.")]:
             raise ValueError(f"{outer[0]} and {name} set the same thing; give one of them")
         branch = tree
@@ -144,7 +155,7 @@ def _plain(value: Any) -> Any:
 # --- changing -----------------------------------------------------------------------------------
 
 
-def _refuse_other_name(experiment: Experiment, name: str) -> None:
+def _refuse_other_name(name: str, known: Sequence[str]) -> None:
     if not isinstance(name, str):
         raise ValueError("a setting is named by a text, such as 'train.peak_lr'; "
                          f"got {shown(name)}")
@@ -154,13 +165,10 @@ def _refuse_other_name(experiment: Experiment, name: str) -> None:
     if name == "parts" or name.startswith("parts."):
         raise ValueError("parts are not settings; give them with replace={...}, or --replace on "
                          "the command line")
-    known = [*settings(experiment)]
     fields = {field.name for field in dataclasses.fields(LayerSpec)}
     steps = name.split(".")
     is_layer = (len(steps) == 4 and steps[:2] == ["model", "layers"] and steps[2].isdecimal()
                 and steps[3] in fields)
-    scaling = [f"model.rope_scaling.{field.name}" for field in dataclasses.fields(RopeScaling)]
-    known += [one for one in ("model.rope_scaling", *scaling) if one not in known]
     if name not in known and not is_layer:
         raise ValueError(f"no setting is called {shown(name)}; {_nearest(name, known)}")
 

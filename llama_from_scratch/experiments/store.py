@@ -15,7 +15,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from llama_from_scratch import bundled, foreign
 from llama_from_scratch.config import nearest, record
 from llama_from_scratch.experiments.curves import Curves
 from llama_from_scratch.experiments.experiment import Experiment, described
-from llama_from_scratch.experiments.settings import difference, settings
+from llama_from_scratch.experiments.settings import difference, settings, short_names
 from llama_from_scratch.files import digest, locked, remove, replacing_file
 from llama_from_scratch.train import History, resume
 
@@ -221,45 +221,45 @@ def read(file: Path) -> Run:
     return Run(folder=file.parent, samples=samples, notes=notes, **plain)
 
 
-_KINDS = {"seed": int, "experiment": str, "variant": str, "state": str, "began": str, "error": str,
-          "samples": list, "notes": list}
+def _are_pairs(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int
+        and isinstance(pair[1], str) for pair in value)
 
 
-_INSIDE = {
-    "samples": lambda pairs: all(isinstance(pair, list) and len(pair) == 2 and type(pair[0]) is int
-                                 and isinstance(pair[1], str) for pair in pairs),
-    "notes": lambda notes: all(isinstance(note, str) for note in notes),
-    "metrics": lambda metrics: all(type(value) in (int, float) for value in metrics.values()),
-    "parts": lambda parts: all(
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, dict) and all(type(one) in (int, float) for one in value.values())
+
+
+def _are_parts(value: Any) -> bool:
+    return isinstance(value, dict) and all(
         isinstance(part, dict) and all(isinstance(part.get(key), str)
                                        for key in ("name", "origin", "source", "digest"))
-        for part in parts.values()),
+        for part in value.values())
+
+
+_A_TEXT = ("a text", lambda value: isinstance(value, str))
+_AN_OBJECT = ("an object", lambda value: isinstance(value, dict))
+_RULES: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
+    "seed": ("a whole number", lambda value: type(value) is int),
+    "experiment": _A_TEXT, "variant": _A_TEXT, "began": _A_TEXT, "error": _A_TEXT,
+    "state": (f"one of {', '.join(STATES)}", lambda value: value in STATES),
+    "samples": ("a list of pairs of steps and text", _are_pairs),
+    "notes": ("a list of texts", lambda value: isinstance(value, list) and all(
+        isinstance(note, str) for note in value)),
+    "metrics": ("an object of finite numbers", _are_numbers),
+    "parts": ("an object of parts, each with name, origin, source and digest", _are_parts),
 }
-"""What else is true of the values of a field."""
+"""What the value of a field must be, in words and as a check. All others are objects."""
 
 
 def _refuse_other_kinds(file: Path, plain: Mapping[str, Any]) -> None:
     for name, value in plain.items():
-        kind = _KINDS.get(name, dict)
-        is_right = isinstance(value, kind) and (name != "state" or value in STATES)
-        if is_right and name in _INSIDE:
-            is_right = _INSIDE[name](value)
-        if is_right and kind is int:
-            is_right = not isinstance(value, bool)
-        if not is_right:
-            raise ValueError(f"the field {name!r} of a run is {_described(name, kind)}; {file} has "
+        words, is_right = _RULES.get(name, _AN_OBJECT)
+        if not is_right(value):
+            raise ValueError(f"the field {name!r} of a run is {words}; {file} has "
                              f"{foreign.shown(value)}. Delete the folder, or run the experiment "
                              "again")
-
-
-def _described(name: str, kind: type) -> str:
-    if name == "state":
-        return f"one of {', '.join(STATES)}"
-    inside = {"samples": "a list of pairs of steps and text", "notes": "a list of texts",
-              "metrics": "an object of finite numbers",
-              "parts": "an object of parts, each with name, origin, source and digest"}
-    words = {int: "a whole number", str: "a text", list: "a list"}
-    return inside.get(name) or words.get(kind, "an object")
 
 
 def variant_name(experiment: Experiment, base: Experiment) -> str:
@@ -273,9 +273,8 @@ def variant_name(experiment: Experiment, base: Experiment) -> str:
              if part["digest"] != own.get(name, {}).get("digest")}
     if not values and not parts:
         return UNCHANGED
-    last = [name.rpartition(".")[2] for name in values]
-    words = [f"{short if last.count(short) == 1 else name}={value}"
-             for (name, value), short in zip(values.items(), last, strict=True)]
+    short = short_names(values)
+    words = [f"{short[name]}={value}" for name, value in values.items()]
     words += [f"{name}={part['name']}" for name, part in parts.items()]
     spelled = re.sub(r"[^\w.,=+-]+", "_", ",".join(words), flags=re.ASCII).strip("._-")
     exact = json.dumps([values, {name: [part["name"], part["digest"]]

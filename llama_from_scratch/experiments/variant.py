@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from llama_from_scratch.config import record
+from llama_from_scratch.experiments.settings import short_names
 from llama_from_scratch.experiments.store import UNCHANGED, Run
 from llama_from_scratch.foreign import plain
 
@@ -50,9 +51,8 @@ class Variant:
 
 def label(run: Run) -> str:
     """Returns what differs from the experiment, in a few words."""
-    last = [name.rpartition(".")[2] for name in run.difference]
-    words = [f"{short if last.count(short) == 1 else name}={spelled(value)}"
-             for (name, value), short in zip(run.difference.items(), last, strict=True)]
+    short = short_names(run.difference)
+    words = [f"{short[name]}={spelled(value)}" for name, value in run.difference.items()]
     words += [f"{name}={part['name']}" for name, part in run.parts.items()]
     return ", ".join(words) or UNCHANGED
 

@@ -83,7 +83,7 @@ def train(
         n_logits=rows * config.seq_len * model.config.vocab_size)
     optimizer = parts.make_optimizer(decay_groups(model, weight_decay=config.weight_decay), config)
     run = resume.OngoingRun(model=model, optimizer=optimizer, config=config, data=data,
-                     validation=validation, source=source)
+                            validation=validation, source=source)
     if folder is None:
         return _train(run, parts, None, is_resumed=is_resumed, on_step=on_step)
     with parts.hold(folder) as place:

@@ -4,8 +4,10 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.figure import Figure
 
+from llama_from_scratch.experiments import picture
 from llama_from_scratch.lessons.figures.look import BLUE, COLORS, ORANGE
 from llama_from_scratch.train import History
 
@@ -43,8 +45,4 @@ def running_mean(values: Sequence[float], *, decay: float = 0.9) -> list[float]:
 
     For example, [1, 0] -> [1.0, 0.47] with decay 0.9.
     """
-    means, total, weight = [], 0.0, 0.0
-    for value in values:
-        total, weight = decay * total + value, decay * weight + 1
-        means.append(total / weight)
-    return means
+    return picture.running_mean(np.array([values], np.float64), decay)[0].tolist()
