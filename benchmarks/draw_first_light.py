@@ -1,4 +1,4 @@
-"""Draws the README's first picture: a small model learns to write in a minute on one core.
+"""Draws the README's first picture: a small model learns to write on one core.
 
 The left side shows the loss, and the right side what the model writes before and during the run. It
 draws the stored run of the experiment "first-light", which `python data/make_baselines.py` makes
