@@ -5,8 +5,8 @@
     python3 start.py --originals         for authors: open the chapters themselves
     python3 start.py test [pytest ...]   run every test, all notebooks included
     python3 start.py test --quick        run some tests of every part, in two minutes
-    python3 start.py gpu --out FOLDER    check and time the kernels on this machine's GPU;
-                                         installs nothing
+    python3 start.py gpu --out FOLDER    check and time the kernels and training on this machine's
+                                         GPUs; installs nothing
     python3 start.py --help
 
 The first run installs. Later ones see that nothing changed and add a second or less. This file
@@ -42,6 +42,7 @@ TEST_EXTRAS = ("notebooks", "test")
 WHEEL_COMPILER = "ziglang"
 FIND_COMPILER = ("from llama_from_scratch.kernels.emulator.build import find_compiler; "
                  "find_compiler()")
+STOPPED_CODE = 130  # of a program that Ctrl-C ended
 CORE_MODULES = ("torch", "numpy", "regex", "safetensors", "jaxtyping")
 
 GB = 10**9
@@ -785,7 +786,7 @@ def test(arguments, is_quick):
 
 
 def gpu(arguments):
-    """Checks and times the kernels, with a Python that has what they need.
+    """Checks and times the kernels and training on many GPUs, with a Python that can run them.
 
     That is the Python that runs this file if it has it, as on a cluster, and otherwise the one in
     `.venv`.
@@ -798,8 +799,14 @@ def gpu(arguments):
             "Start with a Python that has PyTorch for CUDA and these packages, "
             "or set up here first: python3 start.py"
         )
-    command = [interpreter, "-m", "llama_from_scratch.kernels.trial.gpu", *arguments]
-    return wait_for(subprocess.Popen(command, cwd=ROOT, env=dict(os.environ, PYTHONPATH=ROOT)))
+    codes = []
+    for module in ("kernels.trial.gpu", "parallel.trial"):
+        command = [interpreter, "-m", "llama_from_scratch." + module, *arguments]
+        environment = dict(os.environ, PYTHONPATH=ROOT)
+        codes.append(wait_for(subprocess.Popen(command, cwd=ROOT, env=environment)))
+        if codes[-1] == STOPPED_CODE:
+            break
+    return max(codes)
 
 
 def can_run_kernels(interpreter):
@@ -821,7 +828,7 @@ def wait_for(process):
 def parse(argv):
     usage = ("python3 start.py [--originals] [--cpu] [--no-browser]\n"
              "       python3 start.py test [--quick] [--cpu] [pytest arguments]\n"
-             "       python3 start.py gpu --out FOLDER")
+             "       python3 start.py gpu --out FOLDER [--only PART[,PART]] [--minutes M]")
     parser = argparse.ArgumentParser(usage=usage, description=__doc__.splitlines()[0])
     parser.add_argument("--cpu", action="store_true",
                         help="on Linux, take PyTorch's CPU build (smaller by 2.5 GB)")

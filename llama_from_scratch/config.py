@@ -298,6 +298,15 @@ class LlamaConfig:
         return len(self.layers)
 
     @property
+    def n_ids(self) -> int:
+        """How many ids the model can read: its vocabulary, for which it also has logits."""
+        return self.vocab_size
+
+    def new_model(self) -> Any:
+        """Returns the `Llama` of this config, with fresh weights."""
+        return _transformer().Llama(self)
+
+    @property
     def head_dim(self) -> int:
         """K, the width of a head: explicit, or an equal share of dim."""
         return self.explicit_head_dim or self.dim // self.n_heads
@@ -470,6 +479,111 @@ class VisionConfig:
         return cls(**values)
 
 
+@record
+class VisionLlamaConfig(LlamaConfig):
+    """A `LlamaConfig` with eyes: a text model to which a vision encoder is attached.
+
+    `vision`: the encoder. `cross_layers`: the text layers, counted from 0, that have a
+    cross-attention block before them. `image_id`: the id that stands for an image in the text.
+    `n_image_ids`: how many ids the model can read after its vocabulary. They have embeddings of
+    their own and no logits. Only `image_id` is used; the released models have 8.
+    """
+
+    vision: VisionConfig
+    cross_layers: tuple[int, ...]
+    image_id: int
+    n_image_ids: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.vision, VisionConfig):
+            raise ValueError("VisionLlamaConfig.vision must be a VisionConfig; got "
+                             f"{_short(self.vision)}")
+        if self.vision.output_dim != self.dim:
+            raise ValueError("the encoder's projector must give vectors as wide as the text "
+                             f"model's, so vision.output_dim must be {self.dim}; got "
+                             f"{self.vision.output_dim}")
+        layers = self.cross_layers
+        if (not isinstance(layers, tuple) or not layers or not all(map(_is_int, layers))
+                or list(layers) != sorted(set(layers))
+                or not 0 <= layers[0] <= layers[-1] < self.n_layers):
+            raise ValueError("VisionLlamaConfig.cross_layers must be a tuple of ascending numbers "
+                             f"of text layers, from 0 to {self.n_layers - 1}, with at least one; "
+                             f"got {_short(layers)}")
+        _check_number(self, "n_image_ids", int)
+        if not _is_int(self.image_id) or not self.vocab_size <= self.image_id < self.n_ids:
+            raise ValueError("VisionLlamaConfig.image_id must be one of the ids after the "
+                             f"vocabulary, from {self.vocab_size} to {self.n_ids - 1}; got "
+                             f"{_short(self.image_id)}")
+
+    @classmethod
+    def seeing(cls, text: LlamaConfig, **fields: Any) -> "VisionLlamaConfig":
+        """Returns the config of `text` with eyes; `fields` are those that a text model lacks."""
+        return cls(**{name: getattr(text, name) for name in LlamaConfig.__dataclass_fields__},
+                   **fields)
+
+    @property
+    def text(self) -> LlamaConfig:
+        """The config of the text model alone."""
+        return LlamaConfig(**{name: getattr(self, name)
+                              for name in LlamaConfig.__dataclass_fields__})
+
+    @property
+    def n_ids(self) -> int:
+        """How many ids the model can read: its vocabulary and the ids for images."""
+        return self.vocab_size + self.n_image_ids
+
+    def new_model(self) -> Any:
+        """Returns the `VisionLlama` of this config, with fresh weights."""
+        return _adapter().VisionLlama(self.text.new_model(), self)
+
+    @property
+    def param_counts(self) -> dict[str, int]:
+        """The number of parameters by place; see `vision.costs.seeing_param_counts`."""
+        return dict(_vision_costs().seeing_param_counts(self))
+
+    @property
+    def image_tokens(self) -> int:
+        """The image tokens that cross-attention sees of an image with `max_tiles` tiles."""
+        return self.vision.max_tiles * self.vision.n_tokens
+
+    def flops_per_token(self, context: int, image_tokens: int = 0) -> int:
+        """Returns the operations for one decoded token that sees `context` tokens.
+
+        `image_tokens`: how many tokens of images it sees. Without any, the blocks of
+        cross-attention are skipped. The images themselves are computed once; see `image_flops`.
+        """
+        return _vision_costs().flops_per_token(self, context=context, image_tokens=image_tokens)
+
+    @property
+    def image_flops(self) -> dict[str, int]:
+        """The operations until an image with `max_tiles` tiles is in the cache, by stage."""
+        return dict(_vision_costs().image_flops(self))
+
+    def kv_bytes_per_image(self, bytes_per_value: int) -> int:
+        """Returns the bytes that the cache keeps of one image, in addition to the text.
+
+        They are the same for every image, as if it had `max_tiles` tiles.
+        """
+        return _vision_costs().kv_values_per_image(self) * bytes_per_value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the config as plain dicts, lists and numbers, ready for JSON."""
+        return super().to_dict() | {
+            "vision": self.vision.to_dict(), "cross_layers": list(self.cross_layers)}
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> "VisionLlamaConfig":
+        """Returns the config that `to_dict` wrote. Raises ValueError for other or missing keys."""
+        values = dict(plain)
+        if "vision" in values:
+            values["vision"] = VisionConfig.from_dict(
+                _object(values["vision"], "VisionLlamaConfig.vision"))
+        if isinstance(values.get("cross_layers"), list):
+            values["cross_layers"] = tuple(values["cross_layers"])
+        return super().from_dict(values)
+
+
 def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -477,6 +591,20 @@ def _is_int(value: object) -> bool:
 def _is_canvas(value: object) -> bool:
     return (isinstance(value, tuple) and len(value) == 2 and all(map(_is_int, value))
             and min(value) > 0)
+
+
+def _transformer():
+    """Returns `model.transformer`, imported late because it is built on this module."""
+    from llama_from_scratch.model import transformer
+
+    return transformer
+
+
+def _adapter():
+    """Returns `vision.adapter`, imported late for the same reason."""
+    from llama_from_scratch.vision import adapter
+
+    return adapter
 
 
 def _costs():

@@ -1,9 +1,12 @@
-"""Every published text Llama as a row of data, and a tiny twin of each generation.
+"""Every published Llama up to 3.3 as a row of data, and a tiny twin of each generation.
 
 A twin is a tiny model with the same arithmetic. A row holds what was released: the sizes that
 `Llama` is built from, the date, the number of training tokens and the license. Between two
 generations only numbers change, which is why `forward` needs no `if`. Notebook 15 goes through
 this table row by row. The test of this module checks the exact parameter counts.
+
+`FAMILY` has the text models. `VISION` has the models of Llama 3.2 that see: a text model of Llama
+3.1's sizes, an encoder and cross-attention blocks (notebook 22).
 
 Sources: arXiv:2302.13971 (Llama 1), arXiv:2307.09288 (Llama 2), arXiv:2407.21783 (Llama 3 and 3.1),
 the model cards, and the licenses and acceptable use policies that come with the weights.
@@ -13,7 +16,16 @@ import dataclasses
 from collections.abc import Iterable
 from types import MappingProxyType
 
-from llama_from_scratch.config import Dense, LayerSpec, LlamaConfig, RopeScaling, nearest, record
+from llama_from_scratch.config import (
+    Dense,
+    LayerSpec,
+    LlamaConfig,
+    RopeScaling,
+    VisionConfig,
+    VisionLlamaConfig,
+    nearest,
+    record,
+)
 
 
 @record
@@ -125,30 +137,61 @@ def _release(name: str) -> Release:
                    config=config, license=LICENSES[generation])
 
 
+VISION_GENERATION = "llama-3.2-vision"
+_CANVASES = ((1, 1), (1, 2), (1, 3), (1, 4), (2, 1), (2, 2), (3, 1), (4, 1))
+
+
+def _vision_release(name: str, text: str, *, tile_px: int) -> Release:
+    """Returns the row of a model that sees; `text` has its text model's sizes."""
+    like = FAMILY[text].config
+    vision = VisionConfig(
+        dim=1280, n_heads=16, ffn_dim=5120, n_local_layers=32, n_global_layers=8,
+        intermediate_layers=(3, 7, 15, 23, 30), tile_px=tile_px, patch_px=14, max_tiles=4,
+        aspect_ratios=_CANVASES, norm_eps=1e-5, output_dim=like.dim)
+    config = VisionLlamaConfig.seeing(like, vision=vision, image_id=like.vocab_size,
+                                      cross_layers=tuple(range(3, like.n_layers, 4)))
+    # The model card counts pairs of an image and a text, 6 billion, and not tokens.
+    return Release(name=name, generation=VISION_GENERATION, released="2024-09-25", n_tokens=None,
+                   config=config, license=LICENSES["llama-3.2"])
+
+
 FAMILY = MappingProxyType({name: _release(name) for name in _ROWS})
+"""The text models by name."""
 GENERATIONS = tuple(dict.fromkeys(release.generation for release in FAMILY.values()))
+"""The generations of text models, in order."""
+VISION = MappingProxyType({name: _vision_release(name, text, tile_px=tile_px)
+                           for name, text, tile_px in (
+    ("llama-3.2-11b-vision", "llama-3.1-8b", 448),
+    ("llama-3.2-11b-vision-instruct", "llama-3.1-8b", 560),
+    ("llama-3.2-90b-vision", "llama-3.1-70b", 560),
+    ("llama-3.2-90b-vision-instruct", "llama-3.1-70b", 560),
+)})
+"""The models that see, by name. Only the base model of 11B has tiles of 448 pixels."""
 
 
-_LATER = {"llama-4": "a Llama 4, with experts", "llama-3.2-11b": "a Llama 3.2 Vision",
-          "llama-3.2-90b": "a Llama 3.2 Vision"}
+_LATER = {"llama-4": "a Llama 4, with experts"}
 """Published models that are not built here: the beginning of the name, and what it is."""
 
 
 def config(name: str) -> LlamaConfig:
     """Returns the config of a published model, such as `config("llama-3.1-8b")`.
 
+    It is a `VisionLlamaConfig` for a model of `VISION`.
     Raises ValueError for any other name; the message gives the nearest known name.
     """
-    if name not in FAMILY:
-        raise ValueError(_unknown("published Llama", name, FAMILY))
-    return FAMILY[name].config
+    known = {**FAMILY, **VISION}
+    if name not in known:
+        raise ValueError(_unknown("published Llama", name, known))
+    return known[name].config
 
 
 def first_of(generation: str) -> LlamaConfig:
     """Returns the config in the first row of a generation. Raises ValueError as `tiny` does."""
-    if generation not in GENERATIONS:
-        raise ValueError(_unknown("generation", generation, GENERATIONS))
-    return next(release.config for release in FAMILY.values() if release.generation == generation)
+    known = (*GENERATIONS, VISION_GENERATION)
+    if generation not in known:
+        raise ValueError(_unknown("generation", generation, known))
+    return next(release.config for release in (*FAMILY.values(), *VISION.values())
+                if release.generation == generation)
 
 
 def tiny(generation: str) -> LlamaConfig:
@@ -156,7 +199,8 @@ def tiny(generation: str) -> LlamaConfig:
 
     These come from the generation's first row: theta, RoPE scaling, epsilon, tying, context length,
     the kinds of its first four layers, and whether query heads share key/value heads. (Llama 2
-    shares them only at 70B, so its twin does not.)
+    shares them only at 70B, so its twin does not.) The twin that sees has two cross-attention
+    blocks, and an encoder with the row's canvases and epsilon.
     Raises ValueError for an unknown generation; the message gives the nearest known one.
     """
     first = first_of(generation)
@@ -165,7 +209,16 @@ def tiny(generation: str) -> LlamaConfig:
         first, dim=64, n_heads=4, n_kv_heads=2 if is_grouped else 4,
         ffn_dim=ffn_dim(64, multiple_of=32), vocab_size=512,
         layers=tuple(map(of_usual_width, first.layers[:4])),
+        **(_tiny_vision(first) if isinstance(first, VisionLlamaConfig) else {}),
     )
+
+
+def _tiny_vision(first: VisionLlamaConfig) -> dict[str, object]:
+    """Returns the fields of a tiny config that sees, for a text model of 64 channels, 512 ids."""
+    vision = dataclasses.replace(
+        first.vision, dim=32, n_heads=2, ffn_dim=64, n_local_layers=4, n_global_layers=2,
+        intermediate_layers=(1, 3), tile_px=28, output_dim=64)
+    return {"vision": vision, "cross_layers": (1, 3), "image_id": 512}
 
 
 def of_usual_width(spec: LayerSpec) -> LayerSpec:
@@ -179,4 +232,7 @@ def _unknown(what: str, name: str, known: Iterable[str]) -> str:
         if name.startswith(beginning):
             return (f"{name!r} is {kind}, which this version does not build; "
                     f"it has {', '.join(known)}")
+    known = list(known)
+    if longer := [other for other in known if other.startswith(f"{name}-")]:
+        return f"no {what} is called {name!r}; there are {', '.join(longer)}"
     return f"no {what} is called {name!r}; {nearest(name, known)}"

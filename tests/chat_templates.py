@@ -99,6 +99,32 @@ HEADERS_WITH_A_DATE = """{{- bos_token }}
 {%- endif %}
 """
 
+HEADERS_WITH_IMAGES = """{{- bos_token }}
+{%- if not date_string is defined %}{%- set date_string = strftime_now("%d %b %Y") %}{%- endif %}
+{%- set lead = messages[0].content | trim if messages[0].role == 'system' else '' %}
+{%- set turns = messages[1:] if messages[0].role == 'system' else messages %}
+{%- set seen = namespace(n_images=0) %}
+{%- for message in turns %}{%- for part in message['content'] %}
+{%- if part['type'] == 'image' %}{%- set seen.n_images = seen.n_images + 1 %}{%- endif %}
+{%- endfor %}{%- endfor %}
+{%- if seen.n_images and lead %}{{- raise_exception('no system message beside images') }}
+{%- endif %}
+{%- if not seen.n_images %}{{- "<|start_header_id|>system<|end_header_id|>\\n\\n" }}
+{{- "Cutting Knowledge Date: December 2023\\nToday Date: " + date_string + "\\n\\n" }}
+{{- lead + "<|eot_id|>" }}{%- endif %}
+{%- for message in turns %}
+{{- '<|start_header_id|>' + message['role'] + '<|end_header_id|>\\n\\n' }}
+{%- if message['content'] is string %}{{- message['content'] }}
+{%- else %}{%- for part in message['content'] %}
+{{- '<|image|>' if part['type'] == 'image' else part['text'] }}{%- endfor %}{%- endif %}
+{{- '<|eot_id|>' }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+{{- '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}
+{%- endif %}
+"""
+"""In the manner of Llama 3.2 Vision as released: dates without images, no system beside them."""
+
 MODEL_TURNS = """{{ bos_token }}
 {%- if messages[0]['role'] == 'system' %}{{ raise_exception('no system here') }}{% endif %}
 {%- for message in messages %}

@@ -112,5 +112,57 @@ def test_unknown_names_are_refused_with_the_nearest():
 def test_names_that_are_published_and_not_built_here_are_refused_as_that():
     with pytest.raises(ValueError, match="'llama-4-scout' is a Llama 4, with experts, which this"):
         family.config("llama-4-scout")
-    with pytest.raises(ValueError, match=r"'llama-3\.2-11b' is a Llama 3\.2 Vision, which this"):
+
+
+def test_the_beginning_of_a_name_is_refused_with_the_names_that_begin_with_it():
+    with pytest.raises(ValueError, match="there are llama-3.2-11b-vision, llama-3.2-11b-vision-i"):
         family.config("llama-3.2-11b")
+
+
+# --- the models that see --------------------------------------------------------------------------
+
+ENCODER = {448: 836_288_019, 560: 863_567_379}
+BY_SIZE = {  # total with tiles of 560 pixels, projector, cross-attention, image embeddings, text
+    "11b": (10_670_220_835, 31_461_376, 1_744_898_064, 8 * 4096, 8_030_261_248),
+    "90b": (88_593_355_323, 62_922_752, 17_113_093_160, 8 * 8192, 70_553_706_496)}
+VISION = {"llama-3.2-11b-vision": 448, "llama-3.2-11b-vision-instruct": 560,
+          "llama-3.2-90b-vision": 560, "llama-3.2-90b-vision-instruct": 560}
+
+
+@pytest.mark.parametrize("name", VISION)
+def test_the_models_that_see_have_their_parameters_to_the_last_digit_part_by_part(name):
+    config, tile_px = family.config(name), VISION[name]
+    assert config.vision.tile_px == tile_px
+    total, projector, cross, image_rows, text = BY_SIZE[name.split("-")[2]]
+    counts = config.param_counts
+    assert counts.pop("encoder") == ENCODER[tile_px]
+    assert counts.pop("projector") == projector and counts.pop("cross-attention") == cross
+    assert counts.pop("image embeddings") == image_rows and sum(counts.values()) == text
+    assert config.n_params == total - ENCODER[560] + ENCODER[tile_px]
+    assert config.n_params == (10_642_941_475 if tile_px == 448 else total)
+
+
+def test_the_models_that_see_are_the_text_models_of_llama_3_1_with_an_adapter():
+    assert set(family.VISION) == set(VISION)
+    for name, row in family.VISION.items():
+        text = "llama-3.1-8b" if "11b" in name else "llama-3.1-70b"
+        assert row.config.text == family.config(text)
+        assert row.config.image_id == 128_256 and row.config.n_ids == 128_264
+        every_fourth = list(range(3, row.config.n_layers, 4))
+        assert list(row.config.cross_layers) == every_fourth
+        assert len(every_fourth) == (8 if "11b" in name else 20)
+        assert row.license is family.LICENSES["llama-3.2"] and "European" in row.license.allows
+        assert row.generation == family.VISION_GENERATION not in family.GENERATIONS
+
+
+def test_the_tiny_twin_that_sees_keeps_what_makes_the_generation():
+    twin, real = family.tiny("llama-3.2-vision"), family.config("llama-3.2-11b-vision")
+    assert family.first_of("llama-3.2-vision") == real
+    for field in ("rope_theta", "rope_scaling", "norm_eps", "is_tied", "max_seq_len",
+                  "n_image_ids"):
+        assert getattr(twin, field) == getattr(real, field)
+    for field in ("aspect_ratios", "max_tiles", "norm_eps", "patch_px"):
+        assert getattr(twin.vision, field) == getattr(real.vision, field)
+    assert twin.text == family.tiny("llama-3.1")
+    assert twin.vision.n_tokens % 8, "each tile is padded, as in the released models"
+    assert twin.n_params < 500_000 and len(twin.cross_layers) == 2

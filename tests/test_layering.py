@@ -46,20 +46,23 @@ MAY_IMPORT_LESSONS_LATE = {"commands"}
 
 CORE_MAY_IMPORT = {"torch", "numpy", "regex", "safetensors", "jaxtyping"}
 # What a single module may import, late. Without ipywidgets a training shows its progress as text;
-# without cloudpickle runs are trained one by one; without wandb and mlflow runs are not exported to
+# without cloudpickle runs are trained one by one, and no function goes
+# to a rank; without wandb and mlflow runs are not exported to
 # these tools; without pyelftools kernels still run and only the tracer's source lines are missing;
 # without playwright no browser is driven; without huggingface_hub all checkpoints on the machine
-# still load; without pillow models of text do all they can; and jinja2, which torch needs too, is
-# only for the chat templates in files.
+# still load; without pillow models of text do all they can; without scikit-learn there are no
+# handwritten digits; and jinja2, which torch needs too, is only for the chat templates in files.
 MODULES_MAY_IMPORT = {f"{PACKAGE}.kernels.emulator.debug_info": {"elftools"},
                       f"{PACKAGE}.checkpoint.hub": {"huggingface_hub"},
                       f"{PACKAGE}.experiments.verdict": {"scipy"},
                       f"{PACKAGE}.experiments.picture": {"matplotlib"},
                       f"{PACKAGE}.lessons.authoring.lab": {"playwright"},
                       f"{PACKAGE}.experiments.sweep": {"cloudpickle"},
+                      f"{PACKAGE}.parallel.travel": {"cloudpickle"},
                       f"{PACKAGE}.experiments.export": {"wandb", "mlflow"},
                       f"{PACKAGE}.train.page": {"ipywidgets", "IPython"},
                       f"{PACKAGE}.tokenizer.chat_format.sandbox": {"jinja2"},
+                      f"{PACKAGE}.train.digits": {"sklearn"},
                       f"{PACKAGE}.vision.images": {"PIL"}}
 LESSONS_MAY_IMPORT = {"IPython", "ipywidgets", "matplotlib", "cycler", "PIL", "nbclient",
                       "nbformat", "jupyter_client", "mistune"}
@@ -264,7 +267,8 @@ def test_core_imports_nothing_beyond_its_five_packages():
 
 
 def test_importing_the_package_loads_no_notebook_machinery():
-    heavy = ["matplotlib", "ipywidgets", "IPython", "transformers", "nbformat", "PIL"]
+    heavy = ["matplotlib", "ipywidgets", "IPython", "transformers", "nbformat", "PIL",
+             "sklearn"]
     core = {"model", "vision", "tokenizer", "train", "generate"}
     modules = [PACKAGE, *(module for module in read_package() if part_of(module) in core)]
     code = (f"import sys\nfor m in {modules}: __import__(m)\n"

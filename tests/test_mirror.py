@@ -19,7 +19,10 @@ OF_NO_MODULE = {
     "tests/browser/test_browser.py": "moves every widget of every notebook in a real browser",
     "tests/browser/test_reader.py": "goes through chapters as a reader does",
     "tests/checkpoint/test_llama_cpp.py": "compares with another program, over two formats",
+    "tests/kernels/emulator/test_async.py": "of three headers: async.h, tensor_cores.h, hopper.h",
     "tests/kernels/emulator/test_planted_bugs.py": "every tool of the emulator at once",
+    "tests/kernels/test_attention_hopper.py": "plants bugs in a .cu file that attention.py runs",
+    "tests/kernels/test_attention_mma.py": "plants bugs in a .cu file that attention.py runs",
     "tests/notebooks/test_conftest.py": "how stored outputs are compared, in notebooks/conftest.py",
 }
 # Modules in these folders have one test together, each with the reason.

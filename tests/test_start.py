@@ -767,19 +767,32 @@ def test_exit_status_of_pytest_is_the_exit_status_of_the_script(start, monkeypat
 
 
 def test_the_gpu_check_runs_with_this_python_and_installs_nothing(start, monkeypatch, tmp_path):
-    seen = {}
+    seen, codes = [], iter((2, 0))
 
     def popen(command, **given):
-        seen.update(command=command, **given)
-        return SimpleNamespace(wait=lambda: 2)
+        seen.append((command, given))
+        return SimpleNamespace(wait=lambda: next(codes))
 
     monkeypatch.setattr(start, "set_up", lambda *_: pytest.fail("the gpu command must not install"))
     monkeypatch.setattr(start, "can_run_kernels", lambda interpreter: interpreter == sys.executable)
     monkeypatch.setattr(start.subprocess, "Popen", popen)
     assert start.main(["gpu", "--out", str(tmp_path)]) == 2
-    module = "llama_from_scratch.kernels.trial.gpu"
-    assert seen["command"] == [sys.executable, "-m", module, "--out", str(tmp_path)]
-    assert seen["cwd"] == str(ROOT) == seen["env"]["PYTHONPATH"]
+    for module, (command, given) in zip(("kernels.trial.gpu", "parallel.trial"), seen, strict=True):
+        assert command == [sys.executable, "-m", f"llama_from_scratch.{module}", "--out",
+                           str(tmp_path)]
+        assert given["cwd"] == str(ROOT) == given["env"]["PYTHONPATH"]
+
+
+def test_ctrl_c_during_the_first_gpu_check_does_not_start_the_second(start, monkeypatch):
+    commands = []
+
+    def popen(command, **given):
+        commands.append(command)
+        return SimpleNamespace(wait=lambda: 130)
+
+    monkeypatch.setattr(start, "can_run_kernels", lambda interpreter: True)
+    monkeypatch.setattr(start.subprocess, "Popen", popen)
+    assert start.main(["gpu", "--out", "x"]) == 130 and len(commands) == 1
 
 
 def test_a_python_without_pytorch_gets_the_list_of_what_it_lacks(start, monkeypatch, capsys):

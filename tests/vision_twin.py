@@ -88,13 +88,11 @@ def loud_vision(config=SMALL):
     return model
 
 
-def twin_of(model):
-    """The same model in transformers, built from our config and weights.
-
-    It takes the state that leaves a layer, so each of its numbers is one less than ours.
+def their_config(config):
+    """transformers' config of our encoder. It takes the state that leaves a layer, so each of its
+    numbers is one less than ours.
     """
-    config = model.config
-    vision = transformers.models.mllama.MllamaVisionConfig(
+    return transformers.models.mllama.MllamaVisionConfig(
         hidden_size=config.dim, attention_heads=config.n_heads, intermediate_size=config.ffn_dim,
         num_hidden_layers=config.n_local_layers, num_global_layers=config.n_global_layers,
         image_size=config.tile_px, patch_size=config.patch_px, max_num_tiles=config.max_tiles,
@@ -102,6 +100,12 @@ def twin_of(model):
         intermediate_layers_indices=[layer - 1 for layer in config.intermediate_layers],
         vision_output_dim=config.n_features, norm_eps=config.norm_eps,
         attn_implementation="eager")
+
+
+def twin_of(model):
+    """The same model in transformers, built from our config and weights."""
+    config = model.config
+    vision = their_config(config)
     text = transformers.models.mllama.MllamaTextConfig(
         hidden_size=config.output_dim, num_hidden_layers=2, num_attention_heads=2,
         num_key_value_heads=1, intermediate_size=8, vocab_size=16, cross_attention_layers=[1],

@@ -29,7 +29,8 @@ def refuse_undescribed(model: nn.Module) -> None:
                          f"model can be saved; here {'; '.join(problems[:N_NAMED])}{more}. Merge "
                          "or remove adapters, put the plain parts back (for fused parts with "
                          "kernels.unfuse), change model.config to describe the model, or save "
-                         "model.state_dict() yourself")
+                         "model.state_dict() yourself. For a model on a mesh, all ranks call "
+                         "sharded.whole(sharded.weights), which yields the plain weights")
 
 
 def undescribed(model: nn.Module, *, accepts_stand_ins: bool) -> list[str]:
@@ -74,6 +75,10 @@ def _differences(
             yield f"{below} is missing, where the config describes a {_name(type(described[name]))}"
         else:
             yield from _differences(below, parts[name], described[name], accepts_stand_ins)
+    for name, p in module.named_parameters(recurse=False):
+        if type(p.data) is not Tensor:
+            yield (f"{_join(path, name)} is a {_name(type(p.data))}, "
+                   "where the config describes a Tensor")
     for kind, found, needed in (("parameter", _parameters(module), _parameters(wanted)),
                                 ("buffer", _buffers(module), _buffers(wanted))):
         for name in dict.fromkeys([*needed, *found]):

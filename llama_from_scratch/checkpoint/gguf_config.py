@@ -22,7 +22,7 @@ from llama_from_scratch.checkpoint import gguf_file, safetensors_file
 from llama_from_scratch.checkpoint.gguf_file import PackedEntry
 from llama_from_scratch.checkpoint.names import GGUF, TABLE
 from llama_from_scratch.checkpoint.plain import ffn_dim_of, plain_layers
-from llama_from_scratch.config import LlamaConfig, RopeScaling
+from llama_from_scratch.config import LlamaConfig, RopeScaling, VisionLlamaConfig
 from llama_from_scratch.model.rope import rope_frequencies
 
 DIVISORS = "rope_freqs.weight"
@@ -59,11 +59,18 @@ _OF_OTHER_SCALINGS = ("rope.scaling.original_context_length", "rope.scaling.fine
                       "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow")
 
 
+NO_VISION = ("neither llama.cpp nor its library for images, mtmd, can run Llama 3.2 Vision, so "
+             "GGUF has no names for its cross-attention")
+
+
 def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
     """Returns the facts that describe a config, without the scaling of RoPE.
 
-    Raises ValueError for a config that facts cannot describe.
+    Raises ValueError for a config that facts cannot describe, such as of a model that sees.
     """
+    if isinstance(config, VisionLlamaConfig):
+        raise ValueError(f"{NO_VISION}. Write another format, or the text model alone: "
+                         "vision.detach(model)")
     ffn_dim = ffn_dim_of(
         config, rule="all layers of a Llama in GGUF must use RoPE and attend to all earlier "
                      "tokens")
@@ -200,8 +207,11 @@ def _refuse_other_models(facts: Mapping[str, Any], *, where: Path) -> None:
         raise ValueError(f"a checkpoint must be a whole model; general.type in {where} is "
                          f"{kind!r:.80}, only a part for a model. Give the file of the model")
     if _is_among(architecture, ("llama4",)):
-        raise ValueError("this version has only the text models Llama 1 to 3.3; "
+        raise ValueError("this version has the models Llama 1 to 3.3; "
                          f"{where} is a Llama 4. Load one of those")
+    if _is_among(architecture, ("mllama",)):
+        raise ValueError(f"{NO_VISION}; {where} was written by another program, with names of its "
+                         "own. Load Hugging Face's or Meta's layout of this model")
     if not _is_among(architecture, ("llama",)):
         raise ValueError(f"general.architecture must be \"llama\"; {where} has "
                          f"{architecture!r:.80}. Only Llamas can be loaded")

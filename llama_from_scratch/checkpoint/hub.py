@@ -14,6 +14,7 @@ from pathlib import Path
 FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
          "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
          "chat_template.jinja", "additional_chat_templates/*.jinja", "LICENSE*",
+         "preprocessor_config.json", "processor_config.json",
          "model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors")
 """The files to download; not the same weights in other formats."""
 _BY_HAND = ("Or put config.json, generation_config.json, the tokenizer (tokenizer.json or "

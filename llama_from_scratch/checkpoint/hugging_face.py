@@ -4,7 +4,8 @@ The weights are in one file, or in several files with an index. Most Llamas are 
 layout. Reading is lazy and strict: the headers of all files are checked against the config before
 any weight is read. Reading reorders the rows of wq and wk (`names`) but never changes values.
 
-Notebook 18. Llama 1 to 3.3. Source: transformers, models/llama.
+Notebook 18. Llama 1 to 3.3, and 3.2 Vision (`hugging_face_vision`). Source: transformers,
+models/llama and models/mllama.
 """
 
 import math
@@ -16,7 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama_from_scratch.checkpoint import hugging_face_shards, safetensors_file, tokenizer_files
+from llama_from_scratch.checkpoint import (
+    hugging_face_shards,
+    hugging_face_vision,
+    safetensors_file,
+    tokenizer_files,
+)
 from llama_from_scratch.checkpoint.described import refuse_undescribed
 from llama_from_scratch.checkpoint.folders import creating_folder
 from llama_from_scratch.checkpoint.hugging_face_config import config_from, config_to
@@ -27,7 +33,9 @@ from llama_from_scratch.checkpoint.opened import Opened, common_dtype, kinds_of
 from llama_from_scratch.checkpoint.safetensors_file import TensorEntry, write_tensors
 from llama_from_scratch.checkpoint.strict import refuse_differences, refuse_impossible_sizes
 from llama_from_scratch.checkpoint.translation import Translation, to_ours, to_theirs, translation
+from llama_from_scratch.checkpoint.vision_names import published_name
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.vision.adapter import VisionLlama
 
 
 def open_checkpoint(folder: str | Path) -> Opened:
@@ -40,7 +48,11 @@ def open_checkpoint(folder: str | Path) -> Opened:
     about = read_json(folder / "config.json")
     _refuse_quantized(about, folder / "config.json")
     found = hugging_face_shards.entries(folder)
-    config = config_from(about, where=folder / "config.json", max_layers=len(found))
+    is_seeing = isinstance(about, Mapping) and about.get("model_type") == hugging_face_vision.KIND
+    read = hugging_face_vision.config_from if is_seeing else config_from
+    config = read(about, where=folder / "config.json", max_layers=len(found))
+    if is_seeing:
+        found, about = _with_published_names(found, folder), about | about["text_config"]
     n_values = sum(math.prod(entry.shape) for entry in found.values())
     refuse_impossible_sizes(config, n_values=n_values, where=folder / "config.json")
     how = translation(HUGGING_FACE, config)
@@ -62,6 +74,8 @@ def open_checkpoint(folder: str | Path) -> Opened:
                   dtype=dtype,
                   files=tuple(sorted({entry.file for entry in found.values()})),
                   prompting=read_prompting(folder, about, config),
+                  tiling=hugging_face_vision.read_tiling(folder, config.vision) if is_seeing
+                  else None,
                   tensors=partial(_tensors, how, found),
                   read_tokenizer=partial(tokenizer_files.read_hugging_face, folder, config))
 
@@ -81,11 +95,17 @@ def write(
     names = how.names_for(weights)
     sizes = {name: math.prod(how.theirs[name]) * weights[how.by_theirs[name][0].ours].itemsize
              for name in names}
-    about = config_to(model.config, dtype=model.dtype)
-    framing = tokenizer_files.framing_ids(tokenizer)
+    framing, ends = tokenizer_files.framing_ids(tokenizer), _ends(tokenizer.prompting.eos_ids)
+    if isinstance(model, VisionLlama):
+        ids = {"pad_token_id": tokenizer.named_ids.get(_PAD), **framing, **ends}
+        about = hugging_face_vision.config_to_seeing(model.config, dtype=model.dtype, text_ids=ids)
+    else:
+        about = config_to(model.config, dtype=model.dtype) | framing | ends
     with creating_folder(folder) as unfinished:
-        ends = _ends(tokenizer.prompting.eos_ids)
-        write_json(unfinished / "config.json", about | framing | ends)
+        write_json(unfinished / "config.json", about)
+        if isinstance(model, VisionLlama):
+            write_json(unfinished / "preprocessor_config.json",
+                       hugging_face_vision.tiling_to(model.tiling))
         write_json(unfinished / "generation_config.json",
                    framing | _ends(tokenizer.stop_ids)
                    | {"do_sample": True, "temperature": 0.6, "top_p": 0.9})
@@ -96,6 +116,26 @@ def write(
                           {name: to_theirs(how, weights, name) for name in inside})
         if len(shards) > 1:
             hugging_face_shards.write_index(unfinished, shards, n_bytes=sum(sizes.values()))
+
+
+_PAD = "<|finetune_right_pad_id|>"
+"""The token that fills up rows in the released models that see. transformers' default id for it is
+only in a vocabulary of the released size.
+"""
+
+
+def _with_published_names(
+    found: Mapping[str, TensorEntry], folder: Path
+) -> dict[str, TensorEntry]:
+    """Returns the tensors of a model that sees under the names of Meta's releases."""
+    renamed: dict[str, TensorEntry] = {}
+    for name, entry in found.items():
+        published = published_name(name)
+        if published in renamed:
+            raise ValueError(f"each tensor must be stored once; {folder} holds {published} under "
+                             "this name and under its newer one. Remove one of them")
+        renamed[published] = entry
+    return renamed
 
 
 def _refuse_quantized(about: Any, where: Path) -> None:

@@ -31,7 +31,7 @@ _MUST_BE = {"hidden_act": ("silu", "swish"), "attention_dropout": (0,), "hidden_
 _CLAIMS = ("attention_bias", "mlp_bias", "tie_word_embeddings", "use_sliding_window")
 # Keys that do not change the logits. They are about training, generation, files and the program
 # that wrote the files.
-_IGNORED = {
+IGNORED = {
     # the program that wrote the file, and where it came from
     "_name_or_path", "_commit_hash", "_from_model_config", "_post_init_done",
     "transformers_version", "transformers_weights", "torch_dtype", "dtype", "auto_map",
@@ -74,8 +74,7 @@ _IGNORED = {
     "assistant_lookbehind", "target_lookbehind", "prompt_lookup_num_tokens",
     "max_matching_ngram_size", "speculation_type", "use_mtp",
 }
-_LATER = {"mllama": "the vision encoder and cross-attention of Llama 3.2 Vision",
-          "mllama_text_model": "the cross-attention layers of Llama 3.2 Vision",
+_LATER = {"mllama_text_model": "the encoder that its cross-attention layers look at",
           "llama4": "the experts and the vision of Llama 4",
           "llama4_text": "the experts of Llama 4"}
 
@@ -98,7 +97,7 @@ def config_from(
                          "it again")
     kind = about.get("model_type")
     if isinstance(kind, str) and kind in _LATER:
-        raise ValueError(f"this version has only the text models Llama 1 to 3.3; {where} is for a "
+        raise ValueError(f"this version has the models Llama 1 to 3.3; {where} is for a "
                          f"{kind!r} model, which needs {_LATER[kind]}. Load one of those")
     if kind != "llama":
         raise ValueError(f"{where} must say \"model_type\": \"llama\"; got {kind!r}. Only Llamas "
@@ -117,7 +116,7 @@ def config_from(
     problems += [f"{key} says that the weights are quantized, which cannot be read"
                  for key in ("quantization_config", "quantization") if key in about]
     problems += [f"{key} is not a key that is known" for key in about
-                 if key not in {*_READ, *_MUST_BE, *_CLAIMS, *_IGNORED}]
+                 if key not in {*_READ, *_MUST_BE, *_CLAIMS, *IGNORED}]
     n_layers = about.get("num_hidden_layers")
     if type(n_layers) is not int or (max_layers is not None and n_layers > max_layers):
         problems.append(f"num_hidden_layers is {n_layers!r:.80}, and the files hold {max_layers} "

@@ -14,8 +14,8 @@ import torch
 
 from llama_from_scratch.checkpoint.opened import Opened
 from llama_from_scratch.checkpoint.plain import LAYER_FIELDS, ffn_dims
-from llama_from_scratch.config import Dense, LlamaConfig
-from llama_from_scratch.family import FAMILY
+from llama_from_scratch.config import Dense, LlamaConfig, VisionLlamaConfig
+from llama_from_scratch.family import FAMILY, VISION
 from llama_from_scratch.foreign import opened as opened_file
 from llama_from_scratch.foreign import plain
 from llama_from_scratch.tokenizer.chat_format import (
@@ -44,20 +44,25 @@ def facts(opened: Opened) -> dict[str, str]:
     marks = marked_format(config, tokenizer) if found is None else None
     grouped = ("one for each head" if config.n_kv_heads == config.n_heads
                else f"{config.n_kv_heads}, shared")
+    seeing = isinstance(config, VisionLlamaConfig)
     rows = {
         "format": opened.format,
         "family": release(config),
         **_licenses(opened),
         "parameters": f"{config.n_params:,}"
         + (" (the output head is the embedding)" if config.is_tied else ""),
+        **(_parts(config) if seeing else {}),
         "stored as": f"{', '.join(opened.kinds)}, {size(opened.n_bytes)} in "
                      f"{_count(len(opened.files), 'file')}",
         "context": f"{config.max_seq_len:,} tokens",
         "layers": f"{config.n_layers}, {config.dim:,} wide, feed-forward "
                   + " or ".join(f"{width:,}" for width in ffn_dims(config)),
         "heads": f"{config.n_heads} of {config.head_dim}, key/value heads: {grouped}",
+        **(_eyes(config) if seeing else {}),
         **({"biases": _biases(config)} if _biases(config) else {}),
-        "vocabulary": f"{config.vocab_size:,}",
+        "vocabulary": f"{config.vocab_size:,}"
+        + (f", and {config.n_image_ids} ids for images; <|image|> is {config.image_id}" if seeing
+           else ""),
         "chat format": found.name if found else "none" if marks is None
                        else f"not named; the special tokens are for {marks.name}",
         "a text ends at": ", ".join(_token_names(opened)) or "its length",
@@ -73,8 +78,36 @@ def memory(config: LlamaConfig, dtype: torch.dtype) -> str:
     It names the weights, and the KV cache per token and for the whole context.
     """
     per_token = config.kv_bytes_per_token(dtype.itemsize)
+    per_image = (f"{size(config.kv_bytes_per_image(dtype.itemsize))} per image, "
+                 if isinstance(config, VisionLlamaConfig) else "")
     return (f"weights {size(config.n_params * dtype.itemsize)}, KV cache {size(per_token)} per "
-            f"token, {size(per_token * config.max_seq_len)} at full context")
+            f"token, {per_image}{size(per_token * config.max_seq_len)} at full context")
+
+
+def _parts(config: VisionLlamaConfig) -> dict[str, str]:
+    """Returns rows with the parameters of each part of a model that sees, which sum to all."""
+    counts = config.param_counts
+    encoder, projector = counts["encoder"], counts["projector"]
+    adapter = counts["cross-attention"] + counts["image embeddings"]
+    text = config.n_params - encoder - projector - adapter
+    return {"text model": f"{text:,}",
+            "encoder": f"{encoder:,}, and {projector:,} in its projector",
+            "adapter": f"{adapter:,}, cross-attention before layers "
+                       f"{', '.join(map(str, config.cross_layers))}"}
+
+
+def _eyes(config: VisionLlamaConfig) -> dict[str, str]:
+    """Returns rows about the encoder, and what one image costs."""
+    vision, flops = config.vision, sum(config.image_flops.values())
+    tokens = flops / config.flops_per_token(1)
+    tiles = "one tile" if vision.max_tiles == 1 else f"up to {vision.max_tiles} tiles"
+    return {
+        "images": f"{tiles} of {vision.tile_px} x {vision.tile_px} pixels, "
+                  f"{vision.n_tokens:,} tokens each",
+        "encoder layers": f"{vision.n_local_layers} local and {vision.n_global_layers} global, "
+                          f"{vision.dim:,} wide, feed-forward {vision.ffn_dim:,}, "
+                          f"{vision.n_heads} heads of {vision.head_dim}",
+        "one image": f"{flops:.3g} operations, once: as many as {tokens:,.0f} tokens of text"}
 
 
 def size(n_bytes: int) -> str:
@@ -92,8 +125,10 @@ def release(config: LlamaConfig) -> str:
 
     Or the name of one of the same shape and the differences, or a text that there is no such model.
     """
-    if same := [name for name, row in FAMILY.items() if row.config == config]:
+    if same := [name for name, row in (FAMILY | VISION).items() if row.config == config]:
         return " or ".join(same)
+    if isinstance(config, VisionLlamaConfig):
+        return f"none of the published that see; its text model is {release(config.text)}"
     near = [(name, wrong) for name, row in FAMILY.items()
             if not (wrong := _differences(config, row.config)).keys() & set(_SHAPE)]
     if near:
@@ -110,7 +145,7 @@ def _licenses(opened: Opened) -> dict[str, str]:
     A model of another maker may have the same config as one of Meta's, so both are shown.
     """
     rows = {}
-    same = [row for row in FAMILY.values() if row.config == opened.config]
+    same = [row for row in (FAMILY | VISION).values() if row.config == opened.config]
     if licenses := dict.fromkeys(row.license for row in same):
         rows["license"] = " or ".join(f"Meta's is under the {license.name} ({license.allows})"
                                       for license in licenses)
@@ -179,6 +214,8 @@ def marked_format(config: LlamaConfig, tokenizer: Any) -> ChatFormat | None:
     if not {"<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>",
             "<|end_of_text|>"} <= tokenizer.special_ids.keys():
         return None
+    if "<|image|>" in tokenizer.special_ids:
+        return FORMATS["llama-3.2-vision"]
     if "<|eom_id|>" not in tokenizer.special_ids:
         return FORMATS["llama-3"]
     is_small = config.rope_scaling is not None and config.rope_scaling.factor == 32

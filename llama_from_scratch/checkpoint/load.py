@@ -93,7 +93,8 @@ def _named_tokenizer(path: Path, config: LlamaConfig) -> AnyTokenizer:
     """Returns the tokenizer in a file that the caller named, after checking that it fits."""
     generation = tokenizer_files.generation_of(config)
     n_special = len(released.SPECIAL_TOKENS[generation])
-    found = read_file(path, n_ranks=config.vocab_size - n_special, generation=generation)
+    n_ranks = tokenizer_files.n_tokens_of(config) - n_special
+    found = read_file(path, n_ranks=n_ranks, generation=generation)
     if found is None:
         raise ValueError("a tokenizer must be a tokenizer.json, tokenizer.model or tokenizer.bin, "
                          f"or a GGUF file with only a vocabulary; {path} is not. Give one of those")

@@ -4,7 +4,8 @@ There is one .pth file for each GPU that the released code uses. params.json des
 (`meta_params`), and each file holds a part of each matrix (`meta_shards`). Only the weights show
 whether the head is tied, and how many rows the embedding has.
 
-Notebook 18. Llama 1 to 3.3. Source: llama-models, models/llama3/args.py and models/checkpoint.py.
+Notebook 18. Llama 1 to 3.3, and 3.2 Vision (`meta_vision`). Source: llama-models,
+models/llama3/args.py and models/checkpoint.py.
 """
 
 import dataclasses
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama_from_scratch.checkpoint import meta_shards, tokenizer_files
+from llama_from_scratch.checkpoint import meta_shards, meta_vision, tokenizer_files
 from llama_from_scratch.checkpoint.described import refuse_undescribed
 from llama_from_scratch.checkpoint.folders import creating_folder
 from llama_from_scratch.checkpoint.json_file import read_json
@@ -36,6 +37,8 @@ from llama_from_scratch.checkpoint.translation import translation
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.foreign import shown
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.vision.adapter import VisionLlama
+from llama_from_scratch.vision.tiles import Tiling
 
 _EMBEDDING, _HEAD, _QUERIES, _KEYS = (
     TABLE.name_of(role, META) for role in ("embedding", "head", "queries", "keys"))
@@ -52,25 +55,34 @@ def open_checkpoint(folder: str | Path) -> Opened:
     params = text_params(read_json(folder / "params.json"), where=folder / "params.json")
     files = meta_shards.files_of(folder)
     shards = [open_shard(file) for file in files]
-    config = _config(params, shards, where=folder / "params.json")
+    is_seeing = meta_vision.is_seeing(params)
+    of_text = [_of_text(shard) for shard in shards] if is_seeing else shards
+    config = _config(params, of_text, where=folder / "params.json")
     are_repeated = params.get("n_kv_heads") == len(shards)
-    n_copies = meta_shards.n_copies_in(shards, keys=_KEYS) if are_repeated else 1
+    n_copies = meta_shards.n_copies_in(of_text, keys=_KEYS) if are_repeated else 1
     config = dataclasses.replace(config, n_kv_heads=config.n_kv_heads // n_copies)
+    if is_seeing:
+        config = meta_vision.config_from(params, config, where=folder / "params.json",
+                                         max_layers=len(shards[0]))
     n_values = sum(tensor.numel() for shard in shards for tensor in shard.values())
     refuse_impossible_sizes(config, n_values=n_values, where=folder / "params.json")
     how = translation(META, config)
     cut = Cut(n_shards=len(files), n_copies=n_copies,
-              is_by_column=_is_cut_by_column(shards[0], config.dim))
+              is_by_column=_is_cut_by_column(of_text[0], config.dim))
     needed = shard_shapes(how, cut)
-    if config.is_tied and _HEAD in shards[0]:
-        needed[_HEAD] = tuple(shards[0][_HEAD].shape)
+    if config.is_tied and _HEAD in of_text[0]:
+        needed[f"{meta_vision.TEXT if is_seeing else ''}{_HEAD}"] = tuple(of_text[0][_HEAD].shape)
+    fit = partial(meta_vision.fitted, how=how) if is_seeing else _unchanged
     for file, shard in zip(files, shards, strict=True):
-        refuse_differences({name: tuple(tensor.shape) for name, tensor in shard.items()}, needed,
-                           where=str(file))
+        refuse_differences({name: tuple(fit(name, tensor).shape) for name, tensor in shard.items()},
+                           needed, where=str(file))
     dtypes = {tensor.dtype for shard in shards for tensor in shard.values()}
     return Opened(format="Meta", where=folder, files=tuple(files), config=config,
                   kinds=kinds_of(dtypes),
-                  dtype=common_dtype(dtypes), tensors=partial(meta_shards.tensors, how, files, cut),
+                  dtype=common_dtype(dtypes),
+                  tensors=partial(meta_shards.tensors, how, files, cut, fit),
+                  tiling=Tiling(size_px=config.vision.tile_px, max_tiles=config.vision.max_tiles)
+                  if is_seeing else None,
                   read_tokenizer=partial(tokenizer_files.read_meta, folder, config))
 
 
@@ -79,7 +91,8 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
 
     `n_shards`: the number of .pth files. With more shards than key/value heads, each head is stored
     several times, as in Meta's files. If Meta's rules would give another context length or scaling
-    factor, params.json gets the keys `max_seq_len` and `rope_scaling_factor` in addition.
+    factor, params.json gets the keys `max_seq_len` and `rope_scaling_factor` in addition; an
+    encoder of another size than Meta's gets the key `vision_encoder`.
     Raises ValueError if the model is not what its config describes, if the shards cannot have
     equal sizes, if params.json cannot describe the layers or the scaling, or if the tokenizer has
     ids without a row in the embedding.
@@ -89,6 +102,9 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
     tokenizer_files.refuse_what_ranks_cannot_say(tokenizer, config, where=str(folder))
     n_copies = meta_shards.n_copies_for(config, n_shards)
     params = params_of(config)
+    if isinstance(model, VisionLlama):
+        meta_vision.refuse_other_colors(model.tiling)
+        meta_vision.refuse_unequal_heads(config, n_shards)
     if n_copies > 1:
         params["n_kv_heads"] = n_shards
     how, weights = translation(META, config), dict(model.named_parameters())
@@ -102,6 +118,16 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
             if config.is_tied and not is_old(config):
                 shard[_HEAD] = shard[_EMBEDDING]
             torch.save(shard, unfinished / f"consolidated.{i:02}.pth")
+
+
+def _of_text(shard: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the text model's tensors of a model that sees, under the names of a text model."""
+    return {name.removeprefix(meta_vision.TEXT): tensor for name, tensor in shard.items()
+            if name.startswith(meta_vision.TEXT)}
+
+
+def _unchanged(_name: str, tensor: Tensor) -> Tensor:
+    return tensor
 
 
 def _config(

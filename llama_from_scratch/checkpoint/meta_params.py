@@ -3,7 +3,8 @@
 The feed-forward width follows a rule. The context length and the factor of RoPE's scaling depend on
 the generation.
 
-Notebook 18. Llama 1 to 3.3. Source: llama-models, models/llama3/args.py.
+Notebook 18. Llama 1 to 3.3, and the text of 3.2 Vision. Source: llama-models,
+models/llama3/args.py.
 """
 
 import dataclasses
@@ -13,14 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from llama_from_scratch import family
+from llama_from_scratch.checkpoint import meta_vision
 from llama_from_scratch.checkpoint.plain import biases_of, ffn_dim_of, plain_layers
-from llama_from_scratch.config import LlamaConfig, RopeScaling, nearest
+from llama_from_scratch.config import LlamaConfig, RopeScaling, VisionLlamaConfig, nearest
 from llama_from_scratch.foreign import shown
 
 # Keys of models that compute something else, if their value is not null, false, 0 or -1.
 _LATER = {
-    "vision_chunk_size": "Llama 3.2 Vision",
-    "vision_num_cross_attention_layers": "Llama 3.2 Vision",
     "moe_args": "Llama 4", "vision_args": "Llama 4", "nope_layer_interval": "Llama 4",
     "use_qk_norm": "Llama 4", "attention_chunk_size": "Llama 4", "ffn_exp": "Llama 4",
     "attn_temperature_tuning": "Llama 4",
@@ -31,8 +31,9 @@ _READ = (*NEEDED, "n_kv_heads", "multiple_of", "ffn_dim_multiplier", "norm_eps",
          "rope_theta", "use_scaled_rope", "rope_scaling_factor", "rope_high_freq_factor",
          "head_dim", "max_seq_len")
 # Keys about how Meta's programs run a model, and numbers of parts that are switched off.
-_IGNORED = ("max_batch_size", "model_parallel_size", "vision_max_num_chunks", "floor_scale",
-            "attn_scale")
+_IGNORED = ("max_batch_size", "model_parallel_size", "floor_scale", "attn_scale",
+            # read by `meta_vision`, and without effect if its other keys switch vision off
+            meta_vision.TILE, meta_vision.N_TILES, meta_vision.N_BLOCKS, meta_vision.ENCODER)
 _NORM_EPS, _MULTIPLE_OF = 1e-5, 256
 """The defaults of Meta's code for missing keys."""
 
@@ -41,7 +42,12 @@ _LLAMA_3 = family.config("llama-3-8b")
 
 
 def params_of(config: LlamaConfig) -> dict[str, Any]:
-    """Returns the content of params.json for a config. Raises ValueError if there is none."""
+    """Returns the content of params.json for a config. Raises ValueError if there is none.
+
+    For a model that sees, it is what `meta_vision` says about images too.
+    """
+    if isinstance(config, VisionLlamaConfig):
+        return params_of(config.text) | meta_vision.params_of(config)
     ffn_dim = ffn_dim_of(
         config, rule="params.json cannot describe layers without RoPE or with chunks")
     if config.explicit_head_dim is not None or any(biases_of(config).values()):
@@ -182,7 +188,7 @@ def text_params(params: Any, *, where: Path) -> dict[str, Any]:
         raise ValueError(f"{where} describes no model of this version: {error}") from error
     if later := [f"{key}, as in {of}" for key, of in _LATER.items()
                  if params.get(key) not in (None, False, 0, -1)]:
-        raise ValueError("this version has only the text models Llama 1 to 3.3; "
+        raise ValueError("this version has the models Llama 1 to 3.3; "
                          f"{where} has {'; '.join(later)}. Load one of those")
     if params.get("head_dim") is not None and not _is_share(params["head_dim"], params):
         raise ValueError("heads must share dim equally in the text models of Meta's layout; "

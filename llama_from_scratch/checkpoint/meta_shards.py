@@ -15,7 +15,7 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -203,12 +203,14 @@ def shard_of(
 
 
 def tensors(
-    how: Translation, files: Sequence[Path], cut: Cut, dtype: torch.dtype | None = None
+    how: Translation, files: Sequence[Path], cut: Cut,
+    fit: Callable[[str, Tensor], Tensor], dtype: torch.dtype | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Yields (name, tensor): views of the mapped file if it is the only one and nothing changes.
 
     Otherwise each is a new tensor, made one at a time. The parts of a mapped file that were read
     count as our memory until the mapping is closed. So the files are opened again for each layer.
+    `fit(name, tensor)`: returns a tensor of a file with the shape that `how` needs.
     """
     first = open_shard(files[0])
     dtypes = {name: tensor.dtype for name, tensor in first.items()}
@@ -219,7 +221,7 @@ def tensors(
         shards = [open_shard(file) for file in files]
 
         def read(name: str, *, dtype: torch.dtype | None, is_kept: bool, shards=shards) -> Tensor:
-            parts = [shard[name] for shard in shards]
+            parts = [fit(name, shard[name]) for shard in shards]
             return parts[0].contiguous() if is_unchanged else _joined(parts, how, name, cut, dtype)
 
         yield from to_ours(how, read, dtypes=dtypes, dtype=dtype, names=group)

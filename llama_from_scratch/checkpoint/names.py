@@ -14,7 +14,7 @@ models/llama/convert_llama_weights_to_hf.py; gguf-py, constants.py.
 from collections.abc import Mapping
 from typing import Literal
 
-from llama_from_scratch.config import LlamaConfig, record
+from llama_from_scratch.config import LlamaConfig, VisionLlamaConfig, record
 from llama_from_scratch.model.costs import param_shapes
 
 
@@ -40,6 +40,8 @@ class Theirs:
     rows, then our odd ones. `is_transposed`: the last two axes are exchanged. `along`: their tensor
     holds the parameters of several rows of the table, concatenated along this axis in the order of
     the table. `is_split`: each entry of our first axis, one expert, is a separate tensor.
+    `is_convolution`: the second axis is cut into colors, rows and columns of a patch. `is_grid`: a
+    table of places is stored once for the whole grid of tiles (`vision.tables`).
     """
 
     name: str
@@ -47,6 +49,8 @@ class Theirs:
     is_transposed: bool = False
     along: int | None = None
     is_split: bool = False
+    is_convolution: bool = False
+    is_grid: bool = False
 
 
 @record
@@ -92,7 +96,7 @@ OF_LAYER = "layers.{i}."
 HUGGING_FACE = Format(
     name="Hugging Face", of_layer="model.layers.{i}.",
     ignored=("model.rotary_emb.inv_freq", "model.layers.{i}.self_attn.rotary_emb.inv_freq"))
-META = Format(name="Meta", of_layer="layers.{i}.", ignored=("rope.freqs",))
+META = Format(name="Meta", of_layer="layers.{i}.", ignored=("rope.freqs", "text_model.rope.freqs"))
 GGUF = Format(name="GGUF", of_layer="blk.{i}.")
 
 
@@ -184,7 +188,10 @@ def groups(
 def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     """Returns the shape of every parameter under our name, in the order of the table.
 
-    A tied head is left out.
+    A tied head is left out. What is not the text model's comes last, in the order of the model.
     """
     params = param_shapes(config)
-    return {ours: params[ours] for _, rows in groups(params, config.n_layers) for ours in rows}
+    is_seeing = isinstance(config, VisionLlamaConfig)
+    of_text = param_shapes(config.text) if is_seeing else params
+    found = {ours: params[ours] for _, rows in groups(of_text, config.n_layers) for ours in rows}
+    return found | params

@@ -4,7 +4,9 @@ Saving replaces the folder as a whole (`folders`). Loading is strict: the error 
 that is missing, unknown or of another shape.
 
 config.json          {"format": ..., "model": the LlamaConfig,
-                      "tokenizer": what is not in tokenizer.model}
+                      "tokenizer": what is not in tokenizer.model};
+                     of a model that sees, "model" is its VisionLlamaConfig, and there is
+                     "tiling": {"mean": ..., "std": ...}, how the colors are normalized
 model.safetensors    the parameters under their names in `Llama`, in their own dtype;
                      a tied head is stored once
 tokenizer.model      ranks in the tiktoken format, with {"special_tokens": [...], "pattern": ...}
@@ -43,7 +45,7 @@ from llama_from_scratch.checkpoint.safetensors_file import (
     write_tensors,
 )
 from llama_from_scratch.checkpoint.strict import listed, refuse_impossible_sizes
-from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.config import LlamaConfig, VisionLlamaConfig
 from llama_from_scratch.foreign import is_there, shown
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
@@ -51,14 +53,16 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer, JsonTokenizer
 from llama_from_scratch.tokenizer.prompting import NOTHING_SAID, Prompting
 from llama_from_scratch.tokenizer.sentencepiece import Prefix, SentencePiece
+from llama_from_scratch.vision.adapter import VisionLlama
+from llama_from_scratch.vision.tiles import Tiling
 
 FORMAT = "llama_from_scratch 1"
 FILES = ("config.json", "model.safetensors", "tokenizer.model")
 TRAINING_FILES = ("training.json", "optimizer.safetensors")
 """More files of a checkpoint during training; `train.resume` writes and reads them."""
 _OF_RANKS, _OF_PIECES = {"special_tokens", "pattern"}, {"prefix", "bos", "eos"}
-_PROMPTING = "prompting"
-"""The key of what the original files of a model said about texts, if they said anything."""
+_TILING, _PROMPTING = "tiling", "prompting"
+"""The keys of how images are cut, and of what the original files said about texts, if anything."""
 _OF_JSON, JSON_FILE = {"bos", "eos"}, "tokenizer.json"
 
 
@@ -87,7 +91,7 @@ def load(folder: str | Path) -> tuple[Llama, AnyTokenizer]:
 def open_checkpoint(folder: str | Path) -> Opened:
     """Returns the checkpoint in `folder`, without reading its weights yet. Errors as in `load`."""
     path, about, known = _describe(folder)
-    config = _config(path, about)
+    config, tiling = _config(path, about), _tiling(path, about)
     checksums.refuse_damage(path / "config.json", known)
     entries = safetensors_file.entries(path / "model.safetensors")
     n_values = sum(math.prod(entry.shape) for entry in entries.values())
@@ -96,7 +100,7 @@ def open_checkpoint(folder: str | Path) -> Opened:
                    shapes(config), path)
     dtypes = {entry.dtype for entry in entries.values()}
     return Opened(format="llama_from_scratch", where=path, files=(path / "model.safetensors",),
-                  config=config, prompting=_prompting(path, about, config),
+                  config=config, prompting=_prompting(path, about, config), tiling=tiling,
                   kinds=kinds_of(dtypes), dtype=common_dtype(dtypes),
                   tensors=partial(_tensors, {name: entries[name] for name in shapes(config)},
                                   path / "model.safetensors", known),
@@ -158,8 +162,12 @@ def write(folder: Path, model: Llama, *, tokenizer: AnyTokenizer) -> None:
         beside = {"special_tokens": list(tokenizer.special_ids), "pattern": tokenizer.pattern}
     if tokenizer.prompting != NOTHING_SAID:
         beside[_PROMPTING] = tokenizer.prompting.to_dict()
+    of_images = {}
+    if isinstance(model, VisionLlama):
+        colors = {"mean": list(model.tiling.mean), "std": list(model.tiling.std)}
+        of_images = {_TILING: colors}
     write_json(folder / "config.json",
-               {"format": FORMAT, "model": model.config.to_dict(), "tokenizer": beside})
+               {"format": FORMAT, "model": model.config.to_dict(), "tokenizer": beside} | of_images)
     # A tokenizer.model can describe only two of the prefixes, config.json all of them
     if isinstance(tokenizer, SentencePiece):
         plain = SentencePiece(tokenizer.pieces, bos=tokenizer.bos, eos=tokenizer.eos)
@@ -194,9 +202,9 @@ def refuse_foreign(folder: Path) -> None:
 def refuse_what_cannot_be_saved(model: Llama, tokenizer: AnyTokenizer) -> None:
     """Raises ValueError unless the model is what its config describes and has a row for each id."""
     refuse_undescribed(model)
-    if tokenizer.vocab_size > model.config.vocab_size:
+    if tokenizer.vocab_size > (n_rows := model.config.n_ids):
         raise ValueError("every id of the tokenizer needs a row in the model's embedding; got "
-                         f"{tokenizer.vocab_size} ids and vocab_size={model.config.vocab_size}. "
+                         f"{tokenizer.vocab_size} ids and vocab_size={n_rows}. "
                          "Train the tokenizer and the model with the same vocab_size")
 
 
@@ -226,11 +234,31 @@ def _describe(folder: str | Path) -> tuple[Path, dict[str, Any], dict[str, str] 
 
 
 def _config(path: Path, about: Mapping[str, Any]) -> LlamaConfig:
+    kind = VisionLlamaConfig if "vision" in about["model"] else LlamaConfig
     try:
-        return LlamaConfig.from_dict(about["model"])
+        return kind.from_dict(about["model"])
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path / 'config.json'} describes no model of this version: "
                          f"{error}") from error
+
+
+def _tiling(path: Path, about: Mapping[str, Any]) -> Tiling | None:
+    """Returns how images are cut for a model that sees, None for any other model."""
+    config, colors = _config(path, about), about.get(_TILING)
+    if not isinstance(config, VisionLlamaConfig):
+        return None
+    if not isinstance(colors, dict) or colors.keys() != {"mean", "std"}:
+        raise ValueError(f"config.json of a model that sees needs \"{_TILING}\" with mean and std; "
+                         f"{path / 'config.json'} has {shown(colors)}. Copy or save the "
+                         "checkpoint again")
+    mean, std = (tuple(each) if isinstance(each, list) else each
+                 for each in (colors["mean"], colors["std"]))
+    try:
+        return Tiling(size_px=config.vision.tile_px, max_tiles=config.vision.max_tiles,
+                      mean=mean, std=std)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path / 'config.json'} is damaged: {error}. Copy or save the checkpoint "
+                         "again") from error
 
 
 def _prompting(path: Path, about: Mapping[str, Any], config: LlamaConfig) -> Prompting:
@@ -282,7 +310,7 @@ def _known(
     path: Path, about: Mapping[str, Any], tokenizer: Tokenizer | SentencePiece
 ) -> Tokenizer | SentencePiece:
     """Returns the tokenizer. Raises ValueError if it has ids without a row in the embedding."""
-    if tokenizer.vocab_size > (n_rows := _config(path, about).vocab_size):
+    if tokenizer.vocab_size > (n_rows := _config(path, about).n_ids):
         raise ValueError("every id of the tokenizer needs a row in the model's embedding; "
                          f"{path / 'tokenizer.model'} has {tokenizer.vocab_size} ids and "
                          f"{path / 'config.json'} vocab_size={n_rows}. Use both files from the "

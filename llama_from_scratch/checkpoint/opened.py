@@ -25,6 +25,8 @@ from llama_from_scratch.model.rope import Rope
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
 from llama_from_scratch.tokenizer.prompting import NOTHING_SAID, Prompting
+from llama_from_scratch.vision.adapter import VisionLlama
+from llama_from_scratch.vision.tiles import Tiling
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 OnTensor = Callable[[int, int], object]
@@ -39,7 +41,8 @@ class Opened:
     they differ. `tensors(dtype)`: yields each parameter once, with our name and in our layout, and
     reads it only then; None means the dtype of the file. The tensors may be views of a mapped file.
     `read_tokenizer()`: reads the tokenizer. `prompting`: what the files say about texts, such as
-    the ids that end a text; the tokenizer gets a copy.
+    the ids that end a text; the tokenizer gets a copy. `tiling`: how images are cut, None for a
+    model that does not see; the model gets it.
     """
 
     format: str
@@ -51,6 +54,7 @@ class Opened:
     tensors: Callable[[torch.dtype | None], Iterator[tuple[str, Tensor]]]
     read_tokenizer: Callable[[], Any]
     prompting: Prompting = NOTHING_SAID
+    tiling: Tiling | None = None
 
     @property
     def n_bytes(self) -> int:
@@ -149,4 +153,8 @@ def build(
         model.output.weight = model.tok_embeddings.weight
     with torch.device(device):
         model.rope = Rope(opened.config)
+    if isinstance(model, VisionLlama):
+        model.tiling = opened.tiling
+        encoder = model.vision.encoder
+        encoder.n_tiles = encoder.n_tiles.to(device)
     return model

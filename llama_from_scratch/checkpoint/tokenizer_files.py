@@ -13,7 +13,7 @@ from typing import TypeGuard
 
 from llama_from_scratch.checkpoint import hugging_face_prompting
 from llama_from_scratch.checkpoint.json_file import read_json
-from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.config import LlamaConfig, VisionLlamaConfig
 from llama_from_scratch.foreign import is_there
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 from llama_from_scratch.tokenizer import rank_file, released
@@ -29,9 +29,9 @@ def read_hugging_face(folder: Path, config: LlamaConfig) -> AnyTokenizer:
     token that has no row in the embedding, and for an end that is not a token.
     """
     if is_there(folder / "tokenizer.json"):
-        tokenizer = tokenizer_json.read_folder(folder, n_rows=config.vocab_size)
+        tokenizer = tokenizer_json.read_folder(folder, n_rows=config.n_ids)
     else:
-        tokenizer = _with_added(read_meta(folder, config), folder, n_rows=config.vocab_size)
+        tokenizer = _with_added(read_meta(folder, config), folder, n_rows=config.n_ids)
     refuse_other_vocabulary(tokenizer, config, where=str(folder))
     _refuse_framing_beyond(tokenizer, folder)
     return tokenizer
@@ -49,6 +49,7 @@ def _with_added(tokenizer: AnyTokenizer, folder: Path, *, n_rows: int) -> AnyTok
 def _refuse_framing_beyond(tokenizer: AnyTokenizer, folder: Path) -> None:
     """Raises ValueError if an id in config.json that begins or ends a text is not a token."""
     about = read_json(folder / "config.json")
+    about = about | about.get("text_config", {})  # in a model that sees
     for key in ("bos_token_id", "eos_token_id"):
         said = about.get(key)
         for i in said if isinstance(said, list) else [said]:
@@ -78,10 +79,10 @@ def read_meta(folder: Path, config: LlamaConfig) -> Tokenizer | SentencePiece:
     generation = generation_of(config)
     n_special = len(released.SPECIAL_TOKENS[generation])
     tokenizer = released.load(file, generation, n_ranks=len(rank_file.read_ranks(file)))
-    if tokenizer.vocab_size != config.vocab_size:
-        raise ValueError(f"the embedding has {config.vocab_size} rows, and {n_special} of them are "
+    if tokenizer.vocab_size != (n_tokens := n_tokens_of(config)):
+        raise ValueError(f"the embedding has {n_tokens} rows, and {n_special} of them are "
                          f"for the special tokens of {generation}, so tokenizer.model must have "
-                         f"{config.vocab_size - n_special} ranks; the one in {folder} has "
+                         f"{n_tokens - n_special} ranks; the one in {folder} has "
                          f"{len(tokenizer.ranks)}. It may have lost lines, or belong to another "
                          "model: use both from the same checkpoint")
     return tokenizer
@@ -142,9 +143,9 @@ def refuse_what_ranks_cannot_say(
         raise ValueError("Meta's layout can hold only the tokenizers of Llama 1 to 3.3; this one "
                          "has added tokens or steps of other vocabularies. Write Hugging Face's "
                          "layout or our own")
-    if tokenizer.vocab_size != config.vocab_size:
+    if tokenizer.vocab_size != (n_tokens := n_tokens_of(config)):
         raise ValueError("in Meta's layout ranks and special tokens must fill the embedding; got "
-                         f"{tokenizer.vocab_size} ids and {config.vocab_size} rows. Write Hugging "
+                         f"{tokenizer.vocab_size} ids and {n_tokens} rows. Write Hugging "
                          "Face's layout or our own, which may have spare rows")
     if (tuple(tokenizer.special_ids) != released.SPECIAL_TOKENS[generation]
         or tokenizer.pattern != released.LLAMA3_PATTERN):
@@ -157,15 +158,34 @@ def refuse_what_ranks_cannot_say(
 def refuse_other_vocabulary(
     tokenizer: AnyTokenizer, config: LlamaConfig, *, where: str
 ) -> None:
-    """Raises ValueError unless every id has a row in the embedding.
+    """Raises ValueError unless every id has a row in the embedding, and images their own id.
 
     There may be any number of spare rows, because embeddings are padded to round numbers or
     enlarged for future tokens.
     """
-    if tokenizer.vocab_size > config.vocab_size:
+    if tokenizer.vocab_size > config.n_ids:
         raise ValueError(f"the tokenizer and the embedding must belong together; in {where} the "
                          f"tokenizer has {tokenizer.vocab_size} ids and the embedding "
-                         f"{config.vocab_size} rows. Use both from the same checkpoint")
+                         f"{config.n_ids} rows. Use both from the same checkpoint")
+    if isinstance(config, VisionLlamaConfig):
+        image_id = tokenizer.named_ids.get(IMAGE_TOKEN, config.image_id)
+        if image_id != config.image_id:
+            raise ValueError(f"an image has the id {config.image_id} in this model; in {where} the "
+                             f"tokenizer's {IMAGE_TOKEN} is {image_id}. Use both from the same "
+                             "checkpoint")
+
+
+IMAGE_TOKEN = "<|image|>"
+"""What stands for an image in a text."""
+
+
+def n_tokens_of(config: LlamaConfig) -> int:
+    """Returns how many tokens a released tokenizer of this config has.
+
+    They fill the vocabulary. In a model that sees, `IMAGE_TOKEN` follows it.
+    """
+    is_seeing = isinstance(config, VisionLlamaConfig)
+    return config.image_id + 1 if is_seeing else config.vocab_size
 
 
 def generation_of(config: LlamaConfig) -> str:
@@ -173,4 +193,6 @@ def generation_of(config: LlamaConfig) -> str:
 
     Llama 3.1 introduced the scaling of RoPE, and the names that all later generations keep.
     """
+    if isinstance(config, VisionLlamaConfig):
+        return "llama-3.2-vision"
     return "llama-3" if config.rope_scaling is None else "llama-3.1"

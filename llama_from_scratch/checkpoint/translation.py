@@ -9,15 +9,20 @@ E experts, F feed-forward width, H heads, D the other axes. Notebook 18.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
 from llama_from_scratch.checkpoint.names import TABLE, Format, Row, Table, Theirs, groups
-from llama_from_scratch.config import LlamaConfig, record
+from llama_from_scratch.checkpoint.vision_names import sections
+from llama_from_scratch.config import LlamaConfig, VisionLlamaConfig, record
 from llama_from_scratch.model.costs import param_shapes
+from llama_from_scratch.vision.encoder import N_COLORS
+from llama_from_scratch.vision.tables import Grid, compacted, expanded
 
 
 def to_halves(weight: Shaped[Tensor, "rows *D"], n_heads: int) -> Shaped[Tensor, "rows *D"]:
@@ -46,7 +51,9 @@ class TensorPiece:
 
     `expert`: the entry of our first axis; None means all of it. `along`, `start`, `length`: the
     place in their tensor; `along` None means all of it. `n_heads`: the number of heads whose rows
-    are in halves there; None means that rows keep their order.
+    are in halves there; None means that rows keep their order. `is_convolution`: their second axis
+    is cut into three. `grid`: of a table of places that they store once; these numbers are not a
+    view but computed.
     """
 
     row: Row
@@ -58,6 +65,8 @@ class TensorPiece:
     length: int
     n_heads: int | None
     is_transposed: bool
+    is_convolution: bool = False
+    grid: Grid | None = None
 
     @property
     def keeps_order(self) -> bool:
@@ -67,7 +76,8 @@ class TensorPiece:
     @property
     def is_all(self) -> bool:
         """Whether their tensor equals our parameter."""
-        return self.keeps_order and self.along is None and self.expert is None
+        return (self.keeps_order and self.along is None and self.expert is None
+                and not self.is_convolution)
 
     def in_ours(self, whole: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """Returns the piece as a view of our parameter, with the same axes as `in_theirs`."""
@@ -78,6 +88,7 @@ class TensorPiece:
         """Returns the piece as a view of their tensor, with its axes in our order."""
         part = whole if self.along is None else whole.narrow(self.along, self.start, self.length)
         part = part.transpose(-1, -2) if self.is_transposed else part
+        part = part.flatten(1) if self.is_convolution else part
         return part if self.n_heads is None else _halves(part, self.n_heads)
 
 
@@ -113,8 +124,13 @@ class Translation:
 
 
 def translation(format: Format, config: LlamaConfig, *, table: Table = TABLE) -> Translation:
-    """Returns how a format stores the parameters of a config's model."""
+    """Returns how a format stores the parameters of a config's model.
+
+    `table`: of a text model. The parts of a model that sees are in `vision_names`.
+    """
     heads = {"n_heads": config.n_heads, "n_kv_heads": config.n_kv_heads}
+    if isinstance(config, VisionLlamaConfig):
+        return _of_a_seeing_model(format, config, heads)
     return translation_of(
         param_shapes(config), format, heads=heads, n_layers=config.n_layers, table=table)
 
@@ -128,27 +144,60 @@ def translation_of(
     `heads`: field of the config -> number of heads. Raises ValueError if the table has no row for a
     parameter, or the format no name.
     """
-    found = groups(params, n_layers, table=table)
+    found = [("" if layer is None else format.of_layer.format(i=layer), rows)
+             for layer, rows in groups(params, n_layers, table=table)]
+    ignored = frozenset(name.format(i=i) for name in format.ignored for i in range(n_layers))
+    return _translated(found, format, params, heads=heads, ignored=ignored)
+
+
+def _of_a_seeing_model(
+    format: Format, config: VisionLlamaConfig, heads: Mapping[str, int]
+) -> Translation:
+    """Returns how a format stores a model that sees. Raises ValueError if it cannot."""
+    params, vision = param_shapes(config), config.vision
+    found, grids = [], {}
+    for section in sections(config):
+        if format not in section.theirs:
+            raise ValueError(f"{format.name} has no names for a model that sees images. Write "
+                             "Hugging Face's or Meta's layout, or our own")
+        rows = {section.ours + row.ours: row for row in section.rows}
+        rows = {ours: row for ours, row in rows.items() if ours in params}
+        for ours, row in rows.items():
+            if row.theirs.get(format) is not None and row.theirs[format].is_grid:
+                n_entries = params[ours][1] // (vision.max_tiles * vision.dim)
+                grids[ours] = Grid(aspect_ratios=vision.aspect_ratios, width=vision.dim,
+                                   max_tiles=vision.max_tiles, n_entries=n_entries)
+        found.append((section.theirs[format], rows))
+    if unknown := sorted(set(params).difference(*(rows for _, rows in found))):
+        raise AssertionError(f"no section of checkpoint.vision_names has {unknown[:4]}")
+    return _translated(found, format, params, heads=heads, ignored=frozenset(), grids=grids)
+
+
+def _translated(
+    found: Sequence[tuple[str, Mapping[str, Row]]], format: Format,
+    params: Mapping[str, tuple[int, ...]], *, heads: Mapping[str, int], ignored: frozenset[str],
+    grids: Mapping[str, Grid] = MappingProxyType({}),
+) -> Translation:
+    """Returns the translation of groups of rows; each comes with the beginning of its names."""
     theirs: dict[str, tuple[int, ...]] = {}
     pieces: list[TensorPiece] = []
-    for layer, rows in found:
-        prefix = "" if layer is None else format.of_layer.format(i=layer)
+    for prefix, rows in found:
         for ours, row in rows.items():
             if format not in row.theirs:
                 raise ValueError(f"a checkpoint needs a tensor for each parameter; {format.name}'s "
                                  f"layout has none for {ours}. Use another format")
             pieces += _pieces(row, ours, params[ours], row.theirs[format], prefix=prefix,
-                              heads=heads, theirs=theirs)
+                              heads=heads, theirs=theirs, grid=grids.get(ours))
     order = [ours for _, rows in found for ours in rows]
     return Translation(
         format=format, groups=tuple(tuple(rows) for _, rows in found),
         ours={ours: params[ours] for ours in order}, theirs=theirs, pieces=tuple(pieces),
-        ignored=frozenset(name.format(i=i) for name in format.ignored for i in range(n_layers)))
+        ignored=ignored)
 
 
 def _pieces(
     row: Row, ours: str, shape: tuple[int, ...], how: Theirs, *, prefix: str,
-    heads: Mapping[str, int], theirs: dict[str, tuple[int, ...]],
+    heads: Mapping[str, int], theirs: dict[str, tuple[int, ...]], grid: Grid | None = None,
 ) -> Iterator[TensorPiece]:
     """Yields the pieces of one parameter, and adds their shapes to `theirs`: name -> shape."""
     for expert in range(shape[0]) if how.is_split else (None,):
@@ -156,6 +205,11 @@ def _pieces(
         part = list(shape if expert is None else shape[1:])
         if how.is_transposed:
             part[-2:] = part[-1], part[-2]
+        if how.is_convolution:
+            edge = math.isqrt(part[1] // N_COLORS)
+            part[1:] = N_COLORS, edge, edge
+        if grid is not None:
+            part = list(grid.shape)
         length = start = 0
         if how.along is None:
             if name in theirs:
@@ -168,6 +222,7 @@ def _pieces(
         theirs[name] = tuple(part)
         yield TensorPiece(row=row, ours=ours, theirs=name, expert=expert, along=how.along,
                           start=start, length=length, is_transposed=how.is_transposed,
+                          is_convolution=how.is_convolution, grid=grid,
                           n_heads=heads[row.heads] if how.has_halves else None)
 
 
@@ -190,6 +245,10 @@ def to_ours(
             raise ValueError(f"the tensors that make up {ours} must have one dtype; they have "
                              f"{', '.join(sorted(map(str, stored)))}. Choose one, "
                              "such as dtype=torch.float32 (on the command line --dtype float32)")
+        if first.grid is not None:
+            table = read(first.theirs, dtype=dtype, is_kept=False)
+            yield ours, expanded(table, first.grid)
+            continue
         if is_one and first.is_all:
             yield ours, read(first.theirs, dtype=dtype, is_kept=True)
             continue
@@ -213,8 +272,11 @@ def to_theirs(how: Translation, weights: Mapping[str, Tensor], name: str) -> Ten
     pieces = how.by_theirs[name]
     first = pieces[0]
     weight = weights[first.ours].detach()
+    if first.grid is not None:
+        return compacted(weight, first.grid)
     if len(pieces) == 1 and first.keeps_order:
-        return first.in_ours(weight)
+        part = first.in_ours(weight)
+        return part.view(how.theirs[name]) if first.is_convolution else part
     whole = torch.empty(how.theirs[name], dtype=weight.dtype, device=weight.device)
     for piece in pieces:
         piece.in_theirs(whole).copy_(piece.in_ours(weights[piece.ours].detach()))

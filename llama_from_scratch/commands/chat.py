@@ -5,7 +5,7 @@ import itertools
 import sys
 from collections.abc import Callable, Mapping
 
-from llama_from_scratch.commands import terminal, typed
+from llama_from_scratch.commands import fusing, pictures, terminal, typed
 from llama_from_scratch.commands.loading import load_model
 from llama_from_scratch.commands.writing import add_writing_arguments, sampling_of, write
 
@@ -22,8 +22,11 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--system", metavar="TEXT",
                         help="the system message, which the model reads before all other messages")
     parser.add_argument("--chat-format", metavar="NAME", help="llama-2, llama-3, llama-3.1, "
-                        "llama-3.2, llama-3.3, or none to write stories (default: the format that "
-                        "the model's files name)")
+                        "llama-3.2, llama-3.2-vision, llama-3.3, or none to write stories "
+                        "(default: the format that the model's files name)")
+    parser.add_argument("--image", metavar="PATH", action="append", default=[],
+                        help="an image that your first message shows, for a model that sees; may "
+                        "be given several times. Inside the chat: /image PATH")
     add_writing_arguments(parser, usual_length="500, or 200 for stories")
 
 
@@ -37,13 +40,18 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"no chat format is called {args.chat_format!r}; "
                          f"{nearest(args.chat_format, (*FORMATS, 'none'))}")
     sampling_of(args)  # refuses bad settings before a large model is read
+    shown = pictures.read(args.image)
     model, tokenizer = load_model(args.model, tokenizer=args.tokenizer, dtype=args.dtype,
                                   device=args.device)
+    fusing.fuse_for_writing(model, args.fused)
     is_unasked = args.chat_format is None
     found = chat_format(model.config, tokenizer) if is_unasked else FORMATS.get(args.chat_format)
     if found is None and args.system is not None:
         raise ValueError("a system message needs a chat format, and this model has none. Leave "
                          "--system out, or name a format with --chat-format")
+    if found is None and args.image:
+        raise ValueError("--image needs a chat format, and this model has none. Show images with "
+                         "llama generate --image, or name a format with --chat-format")
     marks = marked_format(model.config, tokenizer) if is_unasked and found is None else None
     if marks is not None:
         name = next(name for name, format in FORMATS.items() if format is marks)
@@ -52,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     if found is None:
         _continue_stories(model, tokenizer, args)
     else:
-        _talk(model, tokenizer, args, format=found)
+        _talk(model, tokenizer, args, format=found, shown=shown)
     return 0
 
 
@@ -63,12 +71,22 @@ def _continue_stories(model, tokenizer, args: argparse.Namespace) -> None:
                                                     seed=args.seed + turn))
 
 
-def _talk(model, tokenizer, args: argparse.Namespace, *, format) -> None:
+def _talk(model, tokenizer, args: argparse.Namespace, *, format, shown: list) -> None:
+    """Answers messages. `shown`: the images that wait for the next message."""
     from llama_from_scratch.generate.chat import Chat
 
     chat = Chat(model, tokenizer, format=format, system=args.system)
-    print(f"Chat in the format of {format.name}. {_HOW_TO_END}")
-    _converse("you> ", lambda text, turn: _print_answer(chat, text, args, seed=args.seed + turn), {
+    if shown:
+        chat.check_sees()
+    seeing = " /image PATH shows an image." if chat.sees else ""
+    print(f"Chat in the format of {format.name}.{seeing} {_HOW_TO_END}")
+
+    def answer(text: str, turn: int) -> None:
+        _print_answer(chat, text, args, shown=shown, seed=args.seed + turn)
+
+    _converse("you> ", answer, {
+        "/image": ("shows the image file PATH with your next message; without PATH, takes back "
+                   "those that wait", lambda rest: _show(chat, rest, shown)),
         "/reset": ("forgets the conversation so far", lambda rest: _reset(chat)),
         "/system": ("makes TEXT the system message; without TEXT, removes it",
                     lambda rest: _set_system(chat, rest)),
@@ -134,6 +152,8 @@ def _without_slash(text: str) -> str:
 def _obey(name: str, rest: str, commands: Commands) -> str:
     if name in commands:
         return commands[name][1](rest)
+    if "/image" in commands and pictures.is_file(line := f"{name} {rest}".strip()):
+        return f"To show this file to the model, write: /image {line}"
     rows = {name: does for name, (does, _) in commands.items()}
     rows |= {"/exit": "ends the chat, as Ctrl-D does", "/help": "shows this list"}
     listed = "\n".join(f"{name:8} {does}" for name, does in rows.items())
@@ -153,14 +173,29 @@ def _set_system(chat, text: str) -> str:
             else "(there is no system message from now on)")
 
 
-def _print_answer(chat, text: str, args: argparse.Namespace, *, seed: int) -> None:
+def _show(chat, text: str, shown: list) -> str:
+    """Reads the images that `text` names, for the next message; without text, forgets them."""
+    chat.check_sees()
+    if not text:
+        n_waiting = len(shown)
+        shown.clear()
+        return f"({n_waiting} image{'' if n_waiting == 1 else 's'} taken back)"
+    new = pictures.read(pictures.paths_in(text))
+    shown += new
+    sizes = ", ".join(f"{image.width} x {image.height} pixels" for image in new)
+    return f"(your next message shows this: {sizes})"
+
+
+def _print_answer(chat, text: str, args: argparse.Namespace, *, shown: list, seed: int) -> None:
     n_before, max_tokens = chat.n_forgotten, 500 if args.max_tokens is None else args.max_tokens
     try:
-        for piece in chat.say(text, max_tokens=max_tokens, sampling=sampling_of(args), seed=seed):
+        for piece in chat.say(text, images=list(shown), max_tokens=max_tokens,
+                              sampling=sampling_of(args), seed=seed):
             terminal.say(piece)
         print("\n(cut off here; to continue, write for example: go on)" if chat.is_cut else "")
     except KeyboardInterrupt:
         print("\n(stopped)")
+    shown.clear()
     if chat.n_forgotten > n_before:
         print(f"(the context of {chat.context:,} tokens is full: the first {chat.n_forgotten} "
               "messages are forgotten)")

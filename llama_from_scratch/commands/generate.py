@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from llama_from_scratch.commands import fusing, pictures
 from llama_from_scratch.commands.loading import load_model
 from llama_from_scratch.commands.writing import add_writing_arguments, sampling_of, write
 
@@ -23,17 +24,21 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--special", action="store_true",
                         help="read names of special tokens in the prompt, such as <|eot_id|>, as "
                         "these tokens instead of text")
+    parser.add_argument("--image", metavar="PATH", action="append", default=[],
+                        help="an image before the prompt, for a model that sees; may be given "
+                        "several times. With --special, <|image|> in the prompt is its place")
     add_writing_arguments(parser, usual_length="200")
 
 
 def run(args: argparse.Namespace) -> int:
     """Prints the prompt and what the model writes after it."""
     sampling_of(args)  # refuses bad settings before a large model is read
-    prompt = _prompt(args)
+    prompt, images = _prompt(args), pictures.read(args.image)
     model, tokenizer = load_model(args.model, tokenizer=args.tokenizer, dtype=args.dtype,
                                   device=args.device)
+    fusing.fuse_for_writing(model, args.fused)
     write(model, tokenizer, prompt, args, seed=args.seed, decoder=_decoder(model, args),
-          is_special=args.special)
+          is_special=args.special, images=images)
     return 0
 
 

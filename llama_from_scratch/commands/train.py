@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from llama_from_scratch.commands.device import usable_device
+from llama_from_scratch.commands import fusing, on_mesh
 from llama_from_scratch.commands.numbers import real, seed, whole
 from llama_from_scratch.commands.terminal import shown_line
 
@@ -29,6 +29,9 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--steps", type=whole(), help="(default 1200)")
     parser.add_argument("--batch", type=whole(), metavar="ROWS",
                         help="windows per step (default 4)")
+    parser.add_argument("--micro-batch", type=whole(), metavar="ROWS",
+                        help="windows that go through the model at once (default: all of a "
+                        "process's windows); fewer need less memory")
     parser.add_argument("--seq-len", type=whole(), metavar="TOKENS",
                         help="tokens per window (default 256, or the context if that is less)")
     parser.add_argument("--lr", type=real,
@@ -42,6 +45,8 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--device", help="cpu, cuda or mps (default cpu)")
     parser.add_argument("--bf16", action="store_true", default=None,
                         help="multiply matrices in bfloat16: faster on GPUs and some CPUs")
+    fusing.add_arguments(parser, what="the model, the loss and the optimizer")
+    on_mesh.add_arguments(parser)
 
 
 def _add_data_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,32 +74,31 @@ def _add_model_arguments(parser: argparse.ArgumentParser) -> None:
 _DEFAULTS = dict(steps=1200, batch=4, seq_len=256, vocab=1024, dim=128, layers=4, heads=4,
                  kv_heads=2, context=512, seed=0, bf16=False)
 _SOURCE = dict(data=None, suffix=None, blank_lines=False, skip_bad_files=False, validation=0.05,
-               device="cpu")
+               device="cpu", fused=None)
 """What a run saves in addition to its settings, so that --resume needs no other argument."""
-_OF_TRAINING = dict(steps="n_steps", batch="batch_size", seq_len="seq_len", lr="peak_lr",
-                    seed="seed", bf16="is_bf16")
+_OF_TRAINING = dict(steps="n_steps", batch="batch_size", micro_batch="micro_batch_size",
+                    seq_len="seq_len", lr="peak_lr", seed="seed", bf16="is_bf16")
 _OF_MODEL = dict(vocab="vocab_size", dim="dim", layers="n_layers", heads="n_heads",
                  kv_heads="n_kv_heads", context="max_seq_len")
 
 
 def run(args: argparse.Namespace) -> int:
     """Trains and saves; prints a sample of the model's text after each validation."""
-    from llama_from_scratch.checkpoint.folders import held
-
     if args.resume and args.origin is not None:
         raise ValueError("--resume continues a run, and --from starts a new one from the weights of"
                          " another; got both. Choose one")
     out = Path("runs", _data_path(args.data).stem) if args.out is None else args.out
-    with held(out) as place:
-        begin = _resumed if args.resume else _new if args.origin is None else _continued
-        return begin(args, out, place)
+    begin = _resumed if args.resume else _new if args.origin is None else _continued
+    with on_mesh.processes(args) as process, process.hold(out) as place:
+        return begin(args, out, place, process)
 
 
-def _new(args: argparse.Namespace, out: Path, place: Path) -> int:
+def _new(args: argparse.Namespace, out: Path, place: Path, process: on_mesh.OneProcess) -> int:
     """Trains a new model with a new tokenizer."""
     import torch
 
     from llama_from_scratch.model.transformer import Llama
+    from llama_from_scratch.parallel.fresh import fresh_weights
     from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
     from llama_from_scratch.train import resume
 
@@ -103,28 +107,36 @@ def _new(args: argparse.Namespace, out: Path, place: Path) -> int:
     args = _filled(args, _DEFAULTS | _SOURCE | {
         "seq_len": min(_DEFAULTS["seq_len"], context),
         "kv_heads": 1 if (args.heads or _DEFAULTS["heads"]) % 2 else _DEFAULTS["kv_heads"]})
-    device, config = usable_device(args.device), _train_config(args)
+    device, config = process.device(args.device), _train_config(args)
+    is_fused = fusing.is_fused(args.fused, device=device, process=process)
     if args.seq_len > args.context:
         raise ValueError("a window must fit into the model's context; "
                          f"got --seq-len {args.seq_len}, --context {args.context}. "
                          "Choose a smaller --seq-len or a larger --context")
     # The embedding first, because even counting a model of absurd sizes takes memory.
     for count in (_n_params_of_embedding, _n_params):
-        _refuse_what_does_not_fit(count(args), args.vocab, config, device=device, place=place)
+        _refuse_what_does_not_fit(process.n_own(count(args)), args.vocab, config, device=device,
+                                  place=place, holds_logits=not is_fused)
+    process.refuse_batch(config.batch_size)
     texts, held_out = _texts(args)
-    print(f"training a tokenizer of {args.vocab} tokens on {_data_path(args.data)} ...", flush=True)
-    tokenizer = Tokenizer.train(texts, args.vocab, special_tokens=BEGIN_AND_END)
+    process.say(f"training a tokenizer of {args.vocab} tokens on {_data_path(args.data)} ...")
+    tokenizer = process.once(lambda: Tokenizer.train(texts, args.vocab,
+                                                     special_tokens=BEGIN_AND_END))
+    sizes = _model_config(args, n_layers=args.layers)
     torch.manual_seed(args.seed)
-    model = Llama(_model_config(args, n_layers=args.layers)).to(device)
-    return _train(model, tokenizer, texts, held_out, config=config, args=args, out=out)
+    model, parts = process.model(sizes, plain=lambda: Llama(sizes).to(device),
+                                 weights=lambda: fresh_weights(sizes, seed=args.seed))
+    return _train(model, tokenizer, texts, held_out, config=config, args=args, out=out,
+                  parts=parts, process=process, is_fused=is_fused)
 
 
-def _resumed(args: argparse.Namespace, out: Path, place: Path) -> int:
+def _resumed(args: argparse.Namespace, out: Path, place: Path, process: on_mesh.OneProcess) -> int:
     """Continues the run in the folder, with its own settings, data and tokenizer."""
     import dataclasses
 
     from llama_from_scratch.checkpoint import native
     from llama_from_scratch.model.transformer import Llama
+    from llama_from_scratch.parallel.training import saved_weights
     from llama_from_scratch.train import learning_rate, resume
 
     saved = resume.read(place)
@@ -136,29 +148,36 @@ def _resumed(args: argparse.Namespace, out: Path, place: Path) -> int:
         given |= dict(validate_every=args.every, checkpoint_every=args.every)
     config, n_taken = dataclasses.replace(saved.config, **given), len(saved.steps)
     if n_taken == config.n_steps and config == saved.config and args.data is None:
-        print(f"the run in {out} is complete after {n_taken} steps; to continue it, give a larger "
-              "--steps")
+        process.say(f"the run in {out} is complete after {n_taken} steps; to continue it, give a "
+                    "larger --steps")
         return 0
     args = _filled(args, _SOURCE | (saved.source or {}))
-    path, device = _data_path(args.data), usable_device(args.device)
+    path, device = _data_path(args.data), process.device(args.device)
+    is_fused = fusing.is_fused(args.fused, device=device, process=process)
     if not path.exists():
         raise ValueError(f"a resumed run needs its data; the run in {out} was trained on {path}, "
                          "which no longer exists. Restore it, or give its new path with --data")
-    _refuse_what_does_not_fit(sizes.n_params, sizes.vocab_size, config, device=device, place=place)
+    _refuse_what_does_not_fit(process.n_own(sizes.n_params), sizes.vocab_size, config,
+                              device=device, place=place, holds_logits=not is_fused)
+    process.refuse_batch(config.batch_size)
     texts, held_out = _texts(args)
     if config.n_steps != saved.config.n_steps and config.n_steps > n_taken:
         rate = [learning_rate(step, n_steps=config.n_steps, peak=config.peak_lr,
                               n_warmup=config.n_warmup, final_ratio=config.final_lr_ratio)
                 for step in (n_taken, config.n_steps - 1)]
         before = f"{saved.steps[-1].lr:.3g} at its last step, " if saved.steps else ""
-        print(f"the run of {saved.config.n_steps} steps continues to {config.n_steps}; from step "
-              f"{n_taken} on, its learning rate is as in a run of {config.n_steps} steps "
-              f"({before}{rate[0]:.3g} now, {rate[1]:.3g} at the end)", flush=True)
-    return _train(Llama(sizes).to(device), native.load_tokenizer(place), texts, held_out,
-                  config=config, args=args, out=out)
+        process.say(f"the run of {saved.config.n_steps} steps continues to {config.n_steps}; from "
+                    f"step {n_taken} on, its learning rate is as in a run of {config.n_steps} "
+                    f"steps ({before}{rate[0]:.3g} now, {rate[1]:.3g} at the end)")
+    model, parts = process.model(sizes, plain=lambda: Llama(sizes).to(device),
+                                 weights=lambda: saved_weights(place))
+    return _train(model, native.load_tokenizer(place), texts, held_out, config=config, args=args,
+                  out=out, parts=parts, process=process, is_fused=is_fused)
 
 
-def _continued(args: argparse.Namespace, out: Path, place: Path) -> int:
+def _continued(
+    args: argparse.Namespace, out: Path, place: Path, process: on_mesh.OneProcess
+) -> int:
     """Trains a new run from the weights of a checkpoint."""
     import torch
 
@@ -177,31 +196,45 @@ def _continued(args: argparse.Namespace, out: Path, place: Path) -> int:
         raise ValueError("a window must fit into the model's context; got "
                          f"--seq-len {args.seq_len}, and the context of {args.origin} is "
                          f"{sizes.max_seq_len}. Choose a smaller --seq-len")
-    config, device = _train_config(args), usable_device(args.device)
-    _refuse_what_does_not_fit(sizes.n_params, sizes.vocab_size, config, device=device, place=place)
+    config, device = _train_config(args), process.device(args.device)
+    is_fused = fusing.is_fused(args.fused, device=device, process=process)
+    _refuse_what_does_not_fit(process.n_own(sizes.n_params), sizes.vocab_size, config,
+                              device=device, place=place, holds_logits=not is_fused)
+    process.refuse_batch(config.batch_size)
     texts, held_out = _texts(args)
-    model = build(opened, dtype=torch.float32, device=device)
-    print(f"a new run from the weights of {args.origin}, in float32", flush=True)
-    return _train(model, opened.tokenizer(), texts, held_out, config=config, args=args, out=out)
+    model, parts = process.model(
+        sizes, plain=lambda: build(opened, dtype=torch.float32, device=device),
+        weights=lambda: opened.tensors(torch.float32))
+    process.say(f"a new run from the weights of {args.origin}, in float32")
+    return _train(model, opened.tokenizer(), texts, held_out, config=config, args=args, out=out,
+                  parts=parts, process=process, is_fused=is_fused)
 
 
-def _train(model, tokenizer, texts, held_out, *, config, args: argparse.Namespace, out: Path):
+def _train(
+    model, tokenizer, texts, held_out, *, config, args: argparse.Namespace, out: Path, parts,
+    process: on_mesh.OneProcess, is_fused: bool,
+) -> int:
     from llama_from_scratch.train import Packed, train
     from llama_from_scratch.train.progress import TerminalLine, TrainingProgress
 
     data, validation = Packed(texts, tokenizer), Packed(held_out, tokenizer)
     n_seen = config.n_steps * config.batch_size * config.seq_len
-    print(f"{data.n_documents:,} documents, {data.n_bytes:,} bytes, {data.n_tokens:,} tokens; "
-          f"a model of {model.config.n_params:,} parameters will read {n_seen:,} tokens",
-          flush=True)
-    show = TrainingProgress(n_steps=config.n_steps, sample=lambda: _sample(model, tokenizer),
-                            show=TerminalLine(sys.stderr))
+    process.say(f"{data.n_documents:,} documents, {data.n_bytes:,} bytes, {data.n_tokens:,} "
+                f"tokens; a model of {model.config.n_params:,} parameters will read {n_seen:,} "
+                "tokens")
+    if is_fused:
+        parts = fusing.parts_with_kernels(model, process)
+    # All processes write the sample, because they share the model; only the first shows it.
+    sample = (lambda: _sample(model, tokenizer)) if process.can_write_text else None
+    show = TrainingProgress(n_steps=config.n_steps, sample=sample,
+                            show=TerminalLine(sys.stderr) if process.is_first else lambda _: None)
     source = {name: getattr(args, name) for name in _SOURCE}
     if args.data is not None:
         source["data"] = str(args.data.absolute())
     history = train(model, data, config=config, validation=validation, folder=out,
-                    is_resumed=args.resume, on_step=show, source=source)
-    _print_end(history, out)
+                    is_resumed=args.resume, on_step=show, source=source, parts=parts)
+    if process.is_first:
+        _print_end(history, out)
     return 0
 
 
@@ -229,7 +262,7 @@ def _source_of(args: argparse.Namespace) -> dict:
     if source is None:
         raise ValueError(f"a new run needs text, and {args.origin} does not record the text it was "
                          "trained on. Give a text with --data")
-    return _SOURCE | source | {"device": _SOURCE["device"]}
+    return _SOURCE | source | {name: _SOURCE[name] for name in ("device", "fused")}
 
 
 def _refuse_other_sizes(args: argparse.Namespace, config, *, where: object) -> None:
@@ -242,15 +275,17 @@ def _refuse_other_sizes(args: argparse.Namespace, config, *, where: object) -> N
                          "--from")
 
 
-def _refuse_what_does_not_fit(n_params: int, vocab_size: int, config, *, device: str, place: Path):
+def _refuse_what_does_not_fit(
+    n_params: int, vocab_size: int, config, *, device: str, place: Path, holds_logits: bool
+) -> None:
     """Raises ValueError if the run does not fit into memory or onto the disk.
 
     Called before the data is read and a tokenizer is trained, which may take minutes.
     """
     from llama_from_scratch.train.space import refuse_full_disk, refuse_too_little_memory
 
-    refuse_too_little_memory(n_params, device=device, is_built=False,
-                             n_logits=config.batch_size * config.seq_len * vocab_size)
+    n_logits = config.batch_size * config.seq_len * vocab_size if holds_logits else 0
+    refuse_too_little_memory(n_params, device=device, is_built=False, n_logits=n_logits)
     refuse_full_disk(place, n_bytes=12 * n_params, n_copies=1)
 
 
@@ -281,7 +316,8 @@ def _train_config(args: argparse.Namespace):
     return TrainConfig(
         n_steps=args.steps, batch_size=args.batch, seq_len=args.seq_len,
         n_warmup=args.steps // 12, seed=args.seed, is_bf16=args.bf16, validate_every=every,
-        checkpoint_every=every, **({} if args.lr is None else {"peak_lr": args.lr}))
+        checkpoint_every=every, micro_batch_size=args.micro_batch,
+        **({} if args.lr is None else {"peak_lr": args.lr}))
 
 
 def _model_config(args: argparse.Namespace, *, n_layers: int):

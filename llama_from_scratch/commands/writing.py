@@ -2,8 +2,9 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 
-from llama_from_scratch.commands import terminal
+from llama_from_scratch.commands import fusing, terminal
 from llama_from_scratch.commands.loading import add_loading_arguments
 from llama_from_scratch.commands.numbers import real, seed, whole
 
@@ -25,6 +26,7 @@ def add_writing_arguments(parser: argparse.ArgumentParser, *, usual_length: str)
                         help="sample only from the most likely tokens that together have "
                         "probability P (default 0.95; 1 is off)")
     parser.add_argument("--seed", type=seed(), default=0)
+    fusing.add_arguments(parser, what="the model")
     add_loading_arguments(parser)
 
 
@@ -37,28 +39,31 @@ def sampling_of(args: argparse.Namespace):
 
 def write(
     model, tokenizer, prompt: str, args: argparse.Namespace, *, seed: int, decoder=None,
-    is_special: bool = False,
+    is_special: bool = False, images: Sequence[object] = (),
 ) -> None:
     """Prints the prompt and its continuation, each piece as soon as it is decoded.
 
     `decoder`: a `GreedyDecoder` to use instead of sampling. `is_special`: whether names of special
     tokens in the prompt are those tokens. Otherwise they are text, with a warning on stderr.
+    `images`: shown by the prompt, at its beginning unless it has special tokens for them.
     """
-    from llama_from_scratch.generate.checks import check_limits
+    from llama_from_scratch.generate.checks import as_images, check_limits
     from llama_from_scratch.generate.generate import stream, text_of
 
-    ids = prompt_ids(tokenizer, prompt, is_special=is_special)
+    text_ids = prompt_ids(tokenizer, prompt, is_special=is_special)
+    ids = with_images(model, tokenizer, text_ids, n_images=len(images))
     stop_ids = tokenizer.stop_ids
     room = model.config.max_seq_len - len(ids)
     max_tokens = min(200, max(room, 1)) if args.max_tokens is None else args.max_tokens
+    check_limits(model, [ids], max_tokens)
+    tiles = as_images(model, [ids], [images] if images else None)
     if decoder is None:
-        tokens = stream(model, ids, max_tokens=max_tokens, sampling=sampling_of(args), seed=seed,
-                        stop_ids=stop_ids)
+        tokens = stream(model, ids, images=tiles, max_tokens=max_tokens, sampling=sampling_of(args),
+                        seed=seed, stop_ids=stop_ids)
     else:
         tokens = decoder.stream(ids, max_tokens=max_tokens, stop_ids=stop_ids)
-    check_limits(model, [ids], max_tokens)
     terminal.say(prompt)
-    for piece in text_of(tokens, tokenizer, is_first=not tokenizer.decode_bytes(ids)):
+    for piece in text_of(tokens, tokenizer, is_first=not tokenizer.decode_bytes(text_ids)):
         terminal.say(piece)
     print()
 
@@ -72,6 +77,22 @@ def prompt_ids(tokenizer, prompt: str, *, is_special: bool) -> list[int]:
     begins = is_special and tokenizer.bos is not None and prompt.startswith(tokenizer.bos)
     return tokenizer.encode(prompt, bos=not begins and (tokenizer.adds_bos or not prompt),
                             allowed_special="all" if is_special else frozenset())
+
+
+def with_images(model, tokenizer, ids: list[int], *, n_images: int) -> list[int]:
+    """Returns the ids of a prompt with an id for each image, after begin-of-text.
+
+    Ids of images that a prompt has already stay where they are. Raises ValueError if there are
+    images and the model reads only text.
+    """
+    from llama_from_scratch.generate.checks import check_sees
+
+    if not n_images:
+        return ids
+    check_sees(model)
+    image_id = model.config.image_id
+    begin = ids[:1] if ids[:1] == [tokenizer.special_ids.get(tokenizer.bos)] else []
+    return ids if image_id in ids else [*begin, *[image_id] * n_images, *ids[len(begin) :]]
 
 
 def warn_of_special(tokenizer, text: str, *, is_special: bool) -> None:

@@ -10,10 +10,11 @@ import dataclasses
 from collections.abc import Sequence, Set
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.generate.checks import Images
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.mask import padding_documents
 from llama_from_scratch.model.transformer import Llama
@@ -24,7 +25,8 @@ class DecodingBatch:
     """What goes through the model next: row i has ids of prompt `rows[i]` that are not cached yet.
 
     Without padding, `positions` and `documents` are None, because kernels are faster without a
-    mask. `seen` marks the ids that occurred in each row; None if it is not needed.
+    mask. `seen` marks the ids that occurred in each row; None if it is not needed. `images`: those
+    that are not cached yet.
     """
 
     config: LlamaConfig
@@ -34,10 +36,19 @@ class DecodingBatch:
     documents: Int[Tensor, "B T"] | None
     seen: Bool[Tensor, "B V"] | None
     cache: KVCache
+    images: Images | None = None
+
+    def logits(self, model: Llama) -> Float[Tensor, "B V"]:
+        """Returns the logits after the newest ids, in fp32; the ids are cached afterward."""
+        tokens = dict(positions=self.positions, documents=self.documents, cache=self.cache)
+        if self.images is None:
+            return model.next_logits(model, self.ids, **tokens)
+        hidden_BTD = model.hidden(self.ids, images=self.images, **tokens)
+        return model.output(hidden_BTD[:, -1]).float()
 
     def append(self, next_ids: Int[Tensor, "B"]) -> None:
         """Appends one id to each row."""
-        self.ids = next_ids[:, None]
+        self.ids, self.images = next_ids[:, None], None
         if self.seen is not None:
             self.seen.scatter_(1, self.ids, True)
         if self.positions is not None:
@@ -70,11 +81,11 @@ class DecodingBatch:
 
 def batch_of(
     model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int, has_seen: bool,
-    cache: KVCache | None,
+    cache: KVCache | None, images: Images | None = None,
 ) -> DecodingBatch:
     """Returns all prompts as one batch, with room for `max_tokens` more within the context.
 
-    `cache` may hold the beginning of a single prompt.
+    `cache` may hold the beginning of a single prompt; then `images` are only the rest's.
     """
     device = model.device
     lengths_B = torch.tensor([len(prompt) for prompt in prompts], device=device)
@@ -96,12 +107,17 @@ def batch_of(
         documents=padding_documents(lengths_B, width=width) if is_padded else None,
         seen=seen_BV,
         cache=cache,
+        images=images,
     )
 
 
 def _occurring(ids_BT: Tensor, first_B: Tensor, *, vocab_size: int) -> Bool[Tensor, "B V"]:
-    """Returns which ids occur in each row from its first real token on."""
+    """Returns which ids occur in each row from its first real token on.
+
+    Ids of images are after the vocabulary, and no model writes them.
+    """
     seen_BV = torch.zeros(len(ids_BT), vocab_size, dtype=torch.bool, device=ids_BT.device)
     for row, ids, first in zip(seen_BV, ids_BT, first_B.tolist(), strict=True):
-        row[ids[first:]] = True
+        real = ids[first:]
+        row[real[real < vocab_size]] = True
     return seen_BV

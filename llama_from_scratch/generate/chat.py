@@ -1,7 +1,8 @@
 """A conversation: the model reads the messages so far, and writes the next answer in pieces.
 
-A turn reads only the new tokens, because the keys and values of the others are kept. When the
-context is full, the model no longer reads the oldest turns; `n_forgotten` counts their messages.
+A turn reads only the new tokens and images, because the keys and values of the others are kept. A
+model that sees can be shown images in any turn. When the context is full, the model no longer reads
+the oldest turns; `n_forgotten` counts their messages.
 
 Notebook 19.
 """
@@ -9,12 +10,15 @@ Notebook 19.
 from collections.abc import Iterator, Sequence
 
 from llama_from_scratch.checkpoint.inspect import chat_format, marked_format
+from llama_from_scratch.generate.checks import check_sees
 from llama_from_scratch.generate.generate import stream, text_of, until
 from llama_from_scratch.generate.prefix import PrefixCache
 from llama_from_scratch.generate.sampling import GREEDY, Sampling
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate, Message
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
+from llama_from_scratch.vision.adapter import VisionLlama
+from llama_from_scratch.vision.images import decoded
 
 
 class Chat:
@@ -24,7 +28,7 @@ class Chat:
     one that the model's files name. `context`: the most tokens of an answer together with all that
     the model reads for it, by default the model's context. After an answer, `n_forgotten` is the
     number of messages at the beginning that were not read for it, and `is_cut` is True if
-    `max_tokens` or the context ended it, not the model.
+    `max_tokens` or the context ended it, not the model. `sees`: whether images can be shown.
 
     Raises ValueError if the model has no chat format and none is given, or if `context` exceeds the
     model's.
@@ -51,36 +55,52 @@ class Chat:
         self.system = system
         self.messages: list[Message] = []
         self.n_forgotten, self.is_cut = 0, False
+        self.sees = _marks_images(found, model, tokenizer)
         self._stop_ids = found.stop_ids(tokenizer)
         self._stop_text = (found.stop_text(tokenizer) if isinstance(found, ChatTemplate) else None)
         self._prefix = PrefixCache(model)
         self._is_answering = False
 
     def say(
-        self, text: str, *, max_tokens: int = 512, sampling: Sampling = GREEDY, seed: int = 0
+        self, text: str, *, images: Sequence[object] = (), max_tokens: int = 512,
+        sampling: Sampling = GREEDY, seed: int = 0,
     ) -> Iterator[str]:
         """Yields the answer to `text`, in pieces that can be shown as they come.
 
+        `images`: those that the message shows, each as in `Message`. They are decoded at once, and
+        `messages` holds copies as Pillow images, so that a file or an array may change later.
         At its end, `messages` holds the question and the answer. If the caller stops early,
         `messages` holds what was read of the answer. Room for `max_tokens`, or for a quarter of the
         context if that is less, is reserved for the answer. The oldest turns are forgotten to make
         this room.
         Raises ValueError, and forgets `text`, if it is empty, does not fit into the context by
-        itself, or contains what the format cannot express, or if an answer is still being read.
+        itself, or contains what the format cannot express, if an image cannot be read or the model
+        reads only text, or if an answer is still being read.
         """
         if self._is_answering:
             raise ValueError("a chat gives one answer at a time, and one is still being read. "
                              "Read it to its end, or close it")
-        if not text.strip():
+        if not text.strip() and not images:
             raise ValueError("a message needs words, and this one has none. Write at least one")
+        if images:
+            self.check_sees()
         if max_tokens < 1:
             raise ValueError(f"an answer has at least 1 token; got max_tokens={max_tokens}")
-        question = Message(role="user", content=text)
+        question = Message(role="user", content=text, images=tuple(
+            decoded(image).copy() for image in images))  # an array may share its memory
         prompt, n_forgotten = self._prompt(
             question, n_reserved=min(max_tokens, self.context // 4))
         n_most = min(max_tokens, self.context - len(prompt))
         return self._answer(question, prompt, n_forgotten=n_forgotten, max_tokens=n_most,
                             sampling=sampling, seed=seed)
+
+    def check_sees(self) -> None:
+        """Raises ValueError unless images can be shown: unless the model and its format see."""
+        check_sees(self.model)
+        if not self.sees:
+            raise ValueError(f"the format of {self.format.name} does not mark an image with the id "
+                             f"{self.model.config.image_id}, which this model reads as an image. "
+                             "Choose the format llama-3.2-vision and a tokenizer with its tokens")
 
     def reset(self) -> None:
         """Forgets all messages and keeps `system`."""
@@ -103,11 +123,14 @@ class Chat:
         sampling: Sampling, seed: int,
     ) -> Iterator[str]:
         said, n_drawn = "", 0
+        read = [*self.messages[n_forgotten:], question]
+        images = [image for message in read for image in message.images]
 
         def drawn() -> Iterator[int]:
             nonlocal n_drawn
-            for token in stream(self.model, prompt, max_tokens=max_tokens, sampling=sampling,
-                                seed=seed, stop_ids=self._stop_ids, prefix=self._prefix):
+            for token in stream(self.model, prompt, images=[images] if images else None,
+                                max_tokens=max_tokens, sampling=sampling, seed=seed,
+                                stop_ids=self._stop_ids, prefix=self._prefix):
                 n_drawn += 1
                 yield token
 
@@ -130,3 +153,14 @@ class Chat:
             if n_drawn >= 0:
                 self.messages += [question, Message(role="assistant", content=said)]
                 self.n_forgotten = n_forgotten
+
+
+def _marks_images(format: ChatFormat | ChatTemplate, model: Llama, tokenizer: AnyTokenizer) -> bool:
+    """Returns whether the format writes, for one image, the one id that this model reads as one."""
+    if not isinstance(model, VisionLlama):
+        return False
+    try:
+        ids = format.encode([Message(role="user", content="?", images=(None,))], tokenizer)
+    except ValueError:  # the format has no images, or refuses a dialog that begins with one
+        return False
+    return ids.count(model.config.image_id) == 1

@@ -13,9 +13,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.vision.adapter import EncodedImages, VisionLlama, refuse_unfit_images
+from llama_from_scratch.vision.tiles import TiledImages, check_rows, split
 
 Prompts = Sequence[Sequence[int]] | Sequence[int] | Int[Tensor, "B T"] | Int[Tensor, "T"]
 """Lists of ids, or a tensor with one prompt per row. One list of ids or one row is one prompt."""
+
+Images = TiledImages | EncodedImages
+"""The images of each prompt, as `vision.split` or `VisionLlama.encode` returns them."""
+GivenImages = Images | Sequence[Sequence[object]]
+"""The same, or for each prompt a list of images, as `vision.split` takes them."""
 
 
 def as_prompts(prompts: Prompts) -> list[list[int]]:
@@ -81,6 +88,47 @@ def check_limits(
     return [limit or context - len(prompt) for prompt, limit in zip(prompts, limits, strict=True)]
 
 
+def as_images(
+    model: Llama, prompts: Sequence[Sequence[int]], images: GivenImages | None
+) -> Images | None:
+    """Returns the images of the prompts as tiles, or as they are if they are encoded already.
+
+    Raises ValueError unless the model sees, and each prompt has an id for each of its images.
+    """
+    if images is not None:
+        check_sees(model)
+    if not isinstance(model, VisionLlama):
+        return None
+    n_images = [0] * len(prompts)
+    is_cut = isinstance(images, Images)
+    if images is not None:
+        rows = images if is_cut else check_rows(images)
+        refuse_unfit_images(rows, model.config, n_rows=len(prompts))
+        n_images = rows.n_images.tolist() if is_cut else list(map(len, rows))
+    _check_counts(prompts, n_images, image_id=model.config.image_id)
+    if is_cut or not sum(n_images):
+        return images if is_cut else None
+    return split(images, model.tiling)
+
+
+def check_sees(model: Llama) -> None:
+    """Raises ValueError for a model that reads only text."""
+    if not isinstance(model, VisionLlama):
+        raise ValueError("only a model that sees can be shown images, and this one reads text. "
+                         "Load one that sees, such as meta-llama/Llama-3.2-11B-Vision-Instruct, or "
+                         "leave the images out")
+
+
+def _check_counts(
+    prompts: Sequence[Sequence[int]], n_images: Sequence[int], *, image_id: int
+) -> None:
+    for b, (prompt, n) in enumerate(zip(prompts, n_images, strict=True)):
+        if (n_ids := sum(token == image_id for token in prompt)) != n:
+            raise ValueError(f"a prompt has one id {image_id} in place of each of its images; "
+                             f"prompt {b} has {n_ids} of these ids and {n} images. Give as many "
+                             "images as ids")
+
+
 def check_stops(
     model: Llama, prompts: Sequence[Sequence[int]], stop_ids: Set[int] | Sequence
 ) -> list[Set[int]]:
@@ -99,8 +147,8 @@ def check_stops(
 
 def check_ids(model: Llama, ids: Collection[int], *, name: str) -> None:
     """Raises ValueError for an id outside the vocabulary."""
-    if unknown := [token for token in ids if not 0 <= token < model.config.vocab_size]:
-        raise ValueError(f"ids run from 0 to {model.config.vocab_size - 1}; {name} holds "
+    if unknown := [token for token in ids if not 0 <= token < model.config.n_ids]:
+        raise ValueError(f"ids run from 0 to {model.config.n_ids - 1}; {name} holds "
                          f"{unknown[0]}. Is this the tokenizer that the model was trained with?")
 
 

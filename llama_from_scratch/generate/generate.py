@@ -18,7 +18,9 @@ from torch import Tensor
 
 from llama_from_scratch.generate.batch import batch_of
 from llama_from_scratch.generate.checks import (
+    GivenImages,
     Prompts,
+    as_images,
     as_prompts,
     check_limits,
     check_numbers,
@@ -40,25 +42,29 @@ Its arguments are the number of a prompt and all its ids so far: the prompt's an
 
 
 def generate(
-    model: Llama, prompts: Prompts, *, max_tokens: int | Sequence[int] | None = None,
-    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] | Sequence = frozenset(),
-    mask: LogitMask | None = None,
+    model: Llama, prompts: Prompts, *, images: GivenImages | None = None,
+    max_tokens: int | Sequence[int] | None = None, sampling: Sampling = GREEDY, seed: int = 0,
+    stop_ids: Set[int] | Sequence = frozenset(), mask: LogitMask | None = None,
 ) -> list[list[int]]:
     """Returns the ids that the model writes after each prompt, without the id that stopped it.
 
     `prompts`: lists of ids, or a tensor (B, T). One list of ids, or a tensor (T,), is a single
     prompt, and the list returned has only its answer.
+    `images`: for each prompt a list, such as [["photo.jpg"], []] for two prompts of which one has
+    an image, or what `vision.split` or the model's `encode` makes of it. A prompt has the id
+    `image_id` of the model's config in place of each image.
     `max_tokens` and `stop_ids`: one for all prompts, or a list with one for each. `max_tokens` None
     means as many tokens as the model's context holds. `mask` rules ids out before `sampling` is
     applied. Row b draws with seed + b, so that a prompt gets the same answer in a batch as alone.
     Only the order of logits that are equal up to rounding may depend on the batch's size.
     Raises ValueError for an empty prompt, an id outside the vocabulary, a prompt that leaves no
-    room for its tokens, or a mask that allows nothing.
+    room for its tokens, a mask that allows nothing, more images than ids for them or fewer, images
+    cut for another encoder, or images for a model that reads only text.
     """
     prompts = as_prompts(prompts)
     answers = [[] for _ in prompts]
-    for tokens in steps(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed,
-                        stop_ids=stop_ids, mask=mask):
+    for tokens in steps(model, prompts, images=images, max_tokens=max_tokens, sampling=sampling,
+                        seed=seed, stop_ids=stop_ids, mask=mask):
         for answer, token in zip(answers, tokens, strict=True):
             if token is not None:
                 answer.append(token)
@@ -66,19 +72,22 @@ def generate(
 
 
 def stream(
-    model: Llama, prompt: Sequence[int], *, max_tokens: int | None = None,
-    sampling: Sampling = GREEDY, seed: int = 0, stop_ids: Set[int] = frozenset(),
-    mask: LogitMask | None = None, prefix: PrefixCache | None = None,
+    model: Llama, prompt: Sequence[int], *, images: GivenImages | None = None,
+    max_tokens: int | None = None, sampling: Sampling = GREEDY, seed: int = 0,
+    stop_ids: Set[int] = frozenset(), mask: LogitMask | None = None,
+    prefix: PrefixCache | None = None,
 ) -> Iterator[int]:
     """Yields the ids that `generate` would return for one prompt, each as soon as it is drawn.
 
     `prefix` keeps what was read. The next call with it feeds the model only what differs.
     """
     [max_tokens] = check_limits(model, [prompt], max_tokens)
-    cache = None if prefix is None else prefix.begin(model, prompt, max_tokens=max_tokens)
+    images, cache = as_images(model, [prompt], images), None
+    if prefix is not None:
+        cache, images = prefix.begin(model, prompt, images=images, max_tokens=max_tokens)
     tokens = (token for (token,) in steps(
-        model, [prompt], max_tokens=max_tokens, sampling=sampling, seed=seed, stop_ids=stop_ids,
-        mask=mask, cache=cache))
+        model, [prompt], images=images, max_tokens=max_tokens, sampling=sampling, seed=seed,
+        stop_ids=stop_ids, mask=mask, cache=cache))
     yield from tokens if prefix is None else prefix.follow(prompt, tokens)
 
 
@@ -145,14 +154,14 @@ def text_of(
 def steps(
     model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int | Sequence[int] | None,
     sampling: Sampling, seed: int, stop_ids: Set[int] | Sequence, mask: LogitMask | None = None,
-    cache: KVCache | None = None,
+    cache: KVCache | None = None, images: GivenImages | None = None,
 ) -> Iterator[list[int | None]]:
     """Yields a list per decoding step: each prompt's new id, or None once it has stopped.
 
     Ends when every prompt has stopped.
     """
-    for step in decode(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed,
-                       stop_ids=stop_ids, mask=mask, cache=cache):
+    for step in decode(model, prompts, images=images, max_tokens=max_tokens, sampling=sampling,
+                       seed=seed, stop_ids=stop_ids, mask=mask, cache=cache):
         yield step.tokens
 
 
@@ -170,25 +179,26 @@ class Decoded(NamedTuple):
 def decode(
     model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int | Sequence[int] | None,
     sampling: Sampling, seed: int, stop_ids: Set[int] | Sequence, mask: LogitMask | None = None,
-    cache: KVCache | None = None,
+    cache: KVCache | None = None, images: GivenImages | None = None,
 ) -> Iterator[Decoded]:
     """Yields the decoding steps, which all functions above use.
 
-    `cache` may hold the beginning of a single prompt. Then only the rest is fed.
+    `cache` may hold the beginning of a single prompt. Then only the rest is fed, and `images` are
+    only the rest's. Images go through the encoder once, before the first step.
     """
     limits, stops = check_limits(model, prompts, max_tokens), check_stops(model, prompts, stop_ids)
+    n_read = 0 if cache is None else cache.length
+    images = as_images(model, [prompt[n_read:] for prompt in prompts], images)
     check_seed(seed, n_prompts=len(prompts))
     texts = [list(prompt) for prompt in prompts]
     ends = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]
     generators = [torch.Generator().manual_seed(seed + b) for b in range(len(prompts))]
     batch = batch_of(model, prompts, max_tokens=max(limits),
-                     has_seen=sampling.repetition_penalty != 1.0, cache=cache)
+                     has_seen=sampling.repetition_penalty != 1.0, cache=cache, images=images)
     live = set(batch.rows)
     while live:
         with torch.inference_mode():
-            hidden_BTD = model.hidden(batch.ids, positions=batch.positions,
-                                      documents=batch.documents, cache=batch.cache)
-            logits_BV = model.output(hidden_BTD[:, -1]).float()
+            logits_BV = batch.logits(model)
             allowed_BV = logits_BV if mask is None else _masked(
                 logits_BV, mask, rows=batch.rows, texts=texts, live=live)
             next_B = choose(allowed_BV, sampling, seen=batch.seen,

@@ -29,6 +29,7 @@ from llama_from_scratch.model.kv_cache import KVCache, LayerCache
 from llama_from_scratch.model.norm import RMSNorm
 from llama_from_scratch.model.rope import Rotate
 from llama_from_scratch.model.transformer import Block, Llama
+from llama_from_scratch.vision.adapter import VisionLlama
 
 
 class GreedyDecoder:
@@ -51,6 +52,10 @@ class GreedyDecoder:
         if model.device.type != "cpu":
             raise ValueError(f"a GreedyDecoder runs on a CPU; this model is on {model.device}. "
                              "Decode with generate()")
+        if isinstance(model, VisionLlama):
+            raise ValueError("a GreedyDecoder decodes models that read only text; this model also "
+                             "sees. Decode with generate(), or decode its text model: "
+                             "vision.detach(model)")
         if odd := undescribed(model, accepts_stand_ins=False):
             raise ValueError("a GreedyDecoder needs a model of plain parts; in this one "
                              f"{'; '.join(odd[:4])}. Decode with generate(), which calls every "
@@ -120,8 +125,9 @@ class GreedyDecoder:
 
 
 def can_decode(model: Llama) -> bool:
-    """Returns whether a GreedyDecoder takes this model: it is on a CPU, with plain parts only."""
-    return model.device.type == "cpu" and not undescribed(model, accepts_stand_ins=False)
+    """Returns whether a GreedyDecoder takes this model: on a CPU, plain parts only, no encoder."""
+    return (model.device.type == "cpu" and not isinstance(model, VisionLlama)
+            and not undescribed(model, accepts_stand_ins=False))
 
 
 def _screen(model: Llama, is_screened: bool | None) -> Screen | None:

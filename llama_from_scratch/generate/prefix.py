@@ -2,35 +2,49 @@
 
 Each turn sends the whole conversation so far, of which only the end is new. The longest common
 beginning stays in the cache, the rest is removed from it, and only the new ids go through the
-model.
+model. Images belong to the text: it is common only up to the first image that differs, and only
+new images go through the encoder.
 
 Continues notebook 16.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 
+import torch
+from torch import Tensor
+
+from llama_from_scratch.generate.checks import Images
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.vision.adapter import VisionLlama
+from llama_from_scratch.vision.tiles import TiledImages
 
 
 class PrefixCache:
     """Keys and values of the last text, to be passed to `stream` as `prefix`.
 
-    `ids` is the text it holds. The answers equal those without it up to rounding, because the text
-    is read in other pieces. It grows with the text and starts over when the model's weights have
-    changed. It serves one text at a time: a new `stream` takes the cache from an unfinished one,
-    which then cannot continue. A `stream` may be abandoned, or fail, at any moment.
+    `ids` is the text it holds; the images in it are compared by their content. The answers equal
+    those without it up to rounding, because the text is read in other pieces. It grows with the
+    text and starts over when the model's weights have changed. It serves one text at a time: a new
+    `stream` takes the cache from an unfinished one, which then cannot continue. A `stream` may be
+    abandoned, or fail, at any moment.
     """
 
     def __init__(self, model: Llama) -> None:
         self.ids: list[int] = []
         self._model = model
+        self._images: list[bytes] = []  # a digest of each image of the last prompt
         self._weights, self._cache, self._turn = None, None, object()
 
-    def begin(self, model: Llama, prompt: Sequence[int], *, max_tokens: int) -> KVCache:
+    def begin(
+        self, model: Llama, prompt: Sequence[int], *, max_tokens: int, images: Images | None = None
+    ) -> tuple[KVCache, Images | None]:
         """Returns a cache with room for the prompt and `max_tokens` more, and with what was read.
 
-        The last id of the prompt is never in it, because the answer begins with that id's logits.
+        The second value is the images of the prompt that the cache does not hold, None if it holds
+        all. The last id of the prompt is never in the cache, because the answer begins with that
+        id's logits.
         Raises ValueError for a model other than the one that the cache was made for.
         """
         if model is not self._model:
@@ -38,10 +52,13 @@ class PrefixCache:
                              "another model than it was made for. Make one for each model: "
                              "PrefixCache(model)")
         weights = weights_of(model)
+        if isinstance(model, VisionLlama):
+            weights.append((model.sees_before_images,))
         if weights != self._weights:
             self.ids, self._cache, self._weights = [], None, weights
         context, n_needed = model.config.max_seq_len, len(prompt) + max_tokens
-        self.ids = self.ids[: _n_shared(self.ids, prompt[:-1])]
+        before, self._images = self._images, [] if images is None else _digests(images)
+        self.ids = self.ids[: self._n_read(prompt[:-1], before)]
         self._turn = object()
         if self._cache is None:
             self._cache = model.new_cache(batch_size=1, max_seq_len=n_needed)
@@ -50,7 +67,9 @@ class PrefixCache:
             # Doubling copies each token about once, however many turns there are.
             room = min(context, max(n_needed, 2 * self._cache.max_seq_len))
             self._cache = self._cache.copy([0], max_seq_len=room)
-        return self._cache
+        if images is None or (n_known := _n_images(model, self.ids)) == len(self._images):
+            return self._cache, None
+        return self._cache, images.after(n_known)
 
     def follow(self, prompt: Sequence[int], tokens: Iterator[int]) -> Iterator[int]:
         """Yields the tokens of a stream on the cache from `begin`, and keeps `ids` up to date.
@@ -68,9 +87,42 @@ class PrefixCache:
                                  "or give each its own PrefixCache")
         self.ids += text[len(self.ids) : self._cache.length]
 
+    def _n_read(self, prompt: Sequence[int], before: Sequence[bytes]) -> int:
+        """Returns how many ids of the prompt are in the cache; `before` are the images there."""
+        model, n = self._model, _n_shared(self.ids, prompt)
+        if not isinstance(model, VisionLlama):
+            return n
+        if model.sees_before_images and before != self._images:
+            return 0  # even the first id saw all images
+        n_images = _n_shared(before, self._images)
+        places = [i for i, token in enumerate(self.ids[:n]) if token == model.config.image_id]
+        return n if len(places) <= n_images else places[n_images]
 
-def _n_shared(left: Sequence[int], right: Sequence[int]) -> int:
-    """Returns how many ids at the beginning are equal in both."""
+
+def _n_images(model: Llama, ids: Sequence[int]) -> int:
+    return (sum(token == model.config.image_id for token in ids)
+            if isinstance(model, VisionLlama) else 0)
+
+
+def _digests(images: Images) -> list[bytes]:
+    """Returns for each image of the only row a digest of its content."""
+    if isinstance(images, TiledImages):
+        kind, numbers, values = b"tiles", images.aspect_ids[0], images.pixels[0]
+    else:
+        kind, numbers, values = b"states", images.n_tiles[0], images.states[0]
+    return [_digest(kind, number, value)
+            for number, value in zip(numbers.tolist(), values, strict=True) if number]
+
+
+def _digest(kind: bytes, number: int, values: Tensor) -> bytes:
+    data = values.detach().cpu().contiguous().view(torch.uint8).numpy()
+    found = hashlib.sha256(b"%s %d %s" % (kind, number, str(values.dtype).encode()))
+    found.update(data)
+    return found.digest()
+
+
+def _n_shared(left: Sequence[int | bytes], right: Sequence[int | bytes]) -> int:
+    """Returns how many items at the beginning are equal in both."""
     n_most = min(len(left), len(right))
     return next((n for n in range(n_most) if left[n] != right[n]), n_most)
 

@@ -7,6 +7,7 @@ or mask, however the token was chosen. The negative of their mean is the trainin
 Continues notebook 16.
 """
 
+import math
 from collections.abc import Sequence, Set
 
 import torch
@@ -14,7 +15,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llama_from_scratch.config import record
-from llama_from_scratch.generate.checks import Prompts, as_prompts, check_ids
+from llama_from_scratch.generate.checks import (
+    GivenImages,
+    Prompts,
+    as_images,
+    as_prompts,
+    check_ids,
+)
 from llama_from_scratch.generate.generate import LogitMask, decode
 from llama_from_scratch.generate.sampling import GREEDY, Sampling
 from llama_from_scratch.model.transformer import Llama
@@ -36,7 +43,7 @@ class Scored:
 
 
 def generate_scored(
-    model: Llama, prompts: Prompts, *, n_likeliest: int = 0,
+    model: Llama, prompts: Prompts, *, images: GivenImages | None = None, n_likeliest: int = 0,
     max_tokens: int | Sequence[int] | None = None, sampling: Sampling = GREEDY, seed: int = 0,
     stop_ids: Set[int] | Sequence = frozenset(), mask: LogitMask | None = None,
 ) -> list[list[Scored]]:
@@ -46,8 +53,8 @@ def generate_scored(
                          f"{model.config.vocab_size}; got {n_likeliest}")
     prompts = as_prompts(prompts)
     answers = [[] for _ in prompts]
-    for step in decode(model, prompts, max_tokens=max_tokens, sampling=sampling, seed=seed,
-                       stop_ids=stop_ids, mask=mask):
+    for step in decode(model, prompts, images=images, max_tokens=max_tokens, sampling=sampling,
+                       seed=seed, stop_ids=stop_ids, mask=mask):
         log_probs_BV = step.logits.log_softmax(-1)
         for b, log_probs_V in zip(step.rows, log_probs_BV, strict=True):
             if (token := step.tokens[b]) is not None:
@@ -59,21 +66,31 @@ def generate_scored(
     return answers
 
 
-def score(model: Llama, ids: Sequence[int]) -> Float[Tensor, "T"]:
+def score(
+    model: Llama, ids: Sequence[int], *, images: GivenImages | None = None
+) -> Float[Tensor, "T"]:
     """Returns the log-probability in nats of each id after the first, given the ids before it.
 
-    Raises ValueError for fewer than two ids, an id outside the vocabulary, or a text longer than
-    the model's context.
+    `images`: the text's, as in `generate`. An id that stands for an image has no
+    probability, because no model writes it; its number is NaN.
+    Raises ValueError for fewer than two ids, an id outside the vocabulary, a text longer than
+    the model's context, or more images than ids for them or fewer.
     """
     if len(ids) < 2:
         raise ValueError(f"an id is scored after at least one other id; got {len(ids)} in all. "
                          "Encode the text with bos=True")
     check_ids(model, ids, name="the text")
+    images = as_images(model, [ids], images)
     with torch.inference_mode():
         ids_1T = torch.tensor([ids], device=model.device)
-        hidden_TD = model.hidden(ids_1T[:, :-1])[0]
-        return torch.cat([
+        # With images the whole text is read, because its last id may stand for one.
+        hidden_TD = (model.hidden(ids_1T[:, :-1])[0] if images is None
+                     else model.hidden(ids_1T, images=images)[0, :-1])
+        is_written_T = ids_1T[0, 1:] < model.config.vocab_size
+        next_T = torch.where(is_written_T, ids_1T[0, 1:], 0)
+        found_T = torch.cat([
             model.output(some_TD).float().log_softmax(-1).gather(-1, next_T[:, None])[:, 0]
             for some_TD, next_T in zip(hidden_TD.split(_N_TOKENS_AT_ONCE),
-                                       ids_1T[0, 1:].split(_N_TOKENS_AT_ONCE), strict=True)
+                                       next_T.split(_N_TOKENS_AT_ONCE), strict=True)
         ])
+        return found_T.masked_fill(~is_written_T, math.nan)

@@ -21,6 +21,7 @@ from llama_from_scratch.config import record
 from llama_from_scratch.generate.checks import check_limits, check_numbers, check_seed, check_stops
 from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution, draw
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.vision.adapter import VisionLlama
 
 
 @record
@@ -81,9 +82,13 @@ def rounds(
     several tokens at once adds in another order than reading one. So two logits that are equal up
     to the rounding of the dtype may change places, which is common with bfloat16. Nothing is
     guessed beyond the draft's context.
-    Raises ValueError for models of different vocabularies, for `n_guesses` below 1, and for
-    everything that `generate` refuses.
+    Raises ValueError for models that see, for models of different vocabularies, for `n_guesses`
+    below 1, and for everything that `generate` refuses.
     """
+    for name, each in (("model", model), ("draft", draft)):
+        if isinstance(each, VisionLlama):
+            raise ValueError(f"models that read only text can guess ahead; the {name} also sees. "
+                             "Decode with generate(), or take its text model: vision.detach(model)")
     if draft.config.vocab_size != model.config.vocab_size:
         raise ValueError("the draft must have the same ids as the model; got vocabularies of "
                          f"{draft.config.vocab_size} and {model.config.vocab_size}. Take a draft "

@@ -3,12 +3,15 @@
 //
 // The dtype of a program is a compile flag: -DREAL=float, bf16, fp16 or double. Tensors hold
 // `real`; sums and everything that rounding could hurt run in `accum`, which is fp32, or fp64 in
-// the double program (it exists so that gradients can be checked by finite differences). This is
-// the only kernel file that knows whether it is compiled for a GPU or for a CPU.
+// the double program (it exists so that gradients can be checked by finite differences). This
+// file, tensor_cores.cuh and hopper.cuh are the only ones that know whether they are compiled for a
+// GPU or for a CPU.
 #pragma once
 
 #ifdef CUDA_ON_CPU
 #include "cuda_on_cpu.h"
+#elif !defined(INFINITY)   // NVRTC has no math.h
+#define INFINITY __int_as_float(0x7f800000)
 #endif
 
 struct bf16 { unsigned short bits; };   // half of an fp32: 8 bits of exponent, 7 of fraction
@@ -22,6 +25,7 @@ typedef REAL real;
 template <class T> struct AccumOf { typedef float type; };
 template <> struct AccumOf<double> { typedef double type; };
 typedef AccumOf<real>::type accum;
+constexpr accum LOG2_E = 1.4426950408889634, LN_2 = 0.69314718055994531;
 
 // ---- conversions: widen is exact, narrow rounds to nearest, ties to even ------------------------
 
@@ -82,6 +86,19 @@ __device__ inline float quotient(float x, float y) { return __fdividef(x, y); }
 __device__ inline double quotient(double x, double y) { return x / y; }
 __device__ inline float exponential(float x) { return expf(x); }
 __device__ inline double exponential(double x) { return exp(x); }
+
+// (x & mask) | bits: one `lop3`, which computes any function of three bits, here by the table 0xea.
+#ifdef CUDA_ON_CPU
+__device__ inline unsigned mask_and_set(unsigned x, unsigned mask, unsigned bits) {
+    return (x & mask) | bits;
+}
+#else
+__device__ inline unsigned mask_and_set(unsigned x, unsigned mask, unsigned bits) {
+    unsigned y;
+    asm("lop3.b32 %0, %1, %2, %3, 0xea;" : "=r"(y) : "r"(x), "r"(mask), "r"(bits));
+    return y;
+}
+#endif
 
 // ---- memory: 16 bytes are the most that one thread can move with one instruction ----------------
 
@@ -199,6 +216,22 @@ constexpr unsigned ALL_LANES = 0xffffffffu;
 __device__ inline accum warp_sum(accum x) {   // every lane receives the sum
     for (int distance = 16; distance; distance /= 2) x += __shfl_xor_sync(ALL_LANES, x, distance);
     return x;
+}
+
+// The least, or greatest, of numbers[from ... to - 1]. Each warp finds it for itself.
+__device__ inline int least(const int* numbers, int from, int to) {
+    int found = 0x7fffffff;
+    for (int n = from + (int)(threadIdx.x % 32); n < to; n += 32) found = min(found, numbers[n]);
+    for (int distance = 16; distance; distance /= 2)
+        found = min(found, __shfl_xor_sync(ALL_LANES, found, distance));
+    return found;
+}
+__device__ inline int greatest(const int* numbers, int from, int to) {
+    int found = -1;
+    for (int n = from + (int)(threadIdx.x % 32); n < to; n += 32) found = max(found, numbers[n]);
+    for (int distance = 16; distance; distance /= 2)
+        found = max(found, __shfl_xor_sync(ALL_LANES, found, distance));
+    return found;
 }
 
 // The sum over a block of whole warps; every thread receives it. `per_warp` is shared memory for

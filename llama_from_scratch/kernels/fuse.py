@@ -11,20 +11,30 @@ Notebook 36.
 from collections.abc import Iterator
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Int
 from torch import Tensor, nn
 
 from llama_from_scratch.config import record
+from llama_from_scratch.kernels.attention import FAST_WIDTHS, attention, has_fast_kernel
+from llama_from_scratch.kernels.decode import decode_attention
 from llama_from_scratch.kernels.machinery.source import REAL_NAMES
 from llama_from_scratch.kernels.machinery.tensors import require_cuda
+from llama_from_scratch.kernels.quantized import int4_linear, int8_linear
 from llama_from_scratch.kernels.rms_norm import add_rms_norm, rms_norm
 from llama_from_scratch.kernels.rope import rope
+from llama_from_scratch.kernels.step_graph import StepGraphs, can_record
 from llama_from_scratch.kernels.swiglu import swiglu
 from llama_from_scratch.model.attention import Attention, SoftmaxAttention
 from llama_from_scratch.model.feed_forward import FeedForward, SwiGLU
+from llama_from_scratch.model.kv_cache import KVCache
+from llama_from_scratch.model.mask import CachedRows, Everything, GivenMask, Visible
 from llama_from_scratch.model.norm import AddNorm, RMSNorm
+from llama_from_scratch.model.quantized import Int4Linear, Int8Linear
 from llama_from_scratch.model.rope import Rope, Rotate, Unrotated
-from llama_from_scratch.model.transformer import Block, Llama
+from llama_from_scratch.model.transformer import Block, Llama, NextLogits
+from llama_from_scratch.vision.adapter import VisionLlama
+from llama_from_scratch.vision.cross_attention import CrossAttention, CrossBlock, SeeingBlock
+from llama_from_scratch.vision.encoder import Gate, VisionModel
 
 OLDEST = (7, 5)  # compute capability: the oldest that today's compilers still build for
 
@@ -39,6 +49,8 @@ class FusedPart(nn.Module):
         self.stands_for = type(plain)
         for name, parameter in plain.named_parameters(recurse=False):
             self.register_parameter(name, parameter)
+        for name, buffer in plain.named_buffers(recurse=False):
+            self.register_buffer(name, buffer)
 
     @property
     def plain(self) -> nn.Module:
@@ -58,6 +70,8 @@ class FusedAddNorm(FusedPart):
     def forward(
         self, x: Float[Tensor, "*batch D"], addition: Float[Tensor, "*batch D"], norm: FusedRMSNorm
     ) -> tuple[Float[Tensor, "*batch D"], Float[Tensor, "*batch D"]]:
+        # Under autocast, the stream is in fp32 and what a block adds is in bf16.
+        addition = addition.to(torch.promote_types(x.dtype, addition.dtype))
         return add_rms_norm(x, addition, weight=norm.weight, eps=norm.plain.eps,
                             emulate=self.emulate)
 
@@ -79,6 +93,71 @@ class FusedRotate(FusedPart):
         rotation: Complex[Tensor, "#B T R"],
     ) -> tuple[Float[Tensor, "B T H K"], Float[Tensor, "B T G K"]]:
         return rope(q, k, rotation=rotation, emulate=self.emulate)
+
+
+class FusedAttention(FusedPart):
+    """`model.attention.SoftmaxAttention`: the scores are never stored, masks are rules.
+
+    The new token of a static cache goes to `decode_attention`. A table of any pattern
+    (`GivenMask`), and on a GPU numbers that no tensor-core kernel takes, such as fp32, go to
+    PyTorch's attention, which is faster there than the scalar kernel.
+    """
+
+    def forward(
+        self, q: Float[Tensor, "B T H K"], k: Float[Tensor, "B S G K"],
+        v: Float[Tensor, "B S G K"], visible: Visible | CachedRows | GivenMask | Everything,
+    ) -> Float[Tensor, "B T H K"]:
+        if isinstance(visible, CachedRows):
+            return decode_attention(q, k, v, lengths=visible.lengths, starts=visible.starts,
+                                    chunk_size=visible.chunk_size, emulate=self.emulate)
+        if isinstance(visible, GivenMask) or not (self.emulate or has_fast_kernel(q)):
+            return self.plain(q, k, v, visible)
+        return attention(q, k, v, visible=visible, emulate=self.emulate)
+
+
+class FusedNextLogits(FusedPart):
+    """`model.transformer.NextLogits`: steps of one token are recorded and repeated."""
+
+    def __init__(self, plain: nn.Module, *, emulate: bool) -> None:
+        super().__init__(plain, emulate=emulate)
+        self.graphs = StepGraphs()
+
+    def forward(
+        self, model: Llama, ids: Int[Tensor, "B T"], *, positions: Int[Tensor, "#B T"] | None,
+        documents: Int[Tensor, "#B T"] | None, cache: KVCache,
+    ) -> Float[Tensor, "B V"]:
+        if can_record(model, ids, cache=cache):
+            return self.graphs.step(model, ids, cache=cache)
+        return self.plain(model, ids, positions=positions, documents=documents, cache=cache)
+
+    def _apply(self, fn, recurse=True):  # torch calls this for .to(), .half(), .cuda()
+        self.graphs.forget()
+        return super()._apply(fn, recurse)
+
+
+class FusedInt8Linear(FusedPart):
+    """`model.quantized.Int8Linear`: the weights are multiplied as they are unpacked."""
+
+    @property
+    def out_features(self) -> int:
+        return self.plain.out_features
+
+    def forward(self, x: Float[Tensor, "*batch F"]) -> Float[Tensor, "*batch D"]:
+        y = int8_linear(x, self.numbers, scale=self.scale, emulate=self.emulate)
+        return y if self.plain.bias is None else y + self.bias
+
+
+class FusedInt4Linear(FusedPart):
+    """`model.quantized.Int4Linear`: the weights are multiplied as they are unpacked."""
+
+    @property
+    def out_features(self) -> int:
+        return self.plain.out_features
+
+    def forward(self, x: Float[Tensor, "*batch F"]) -> Float[Tensor, "*batch D"]:
+        minimum = None if self.plain.minimum is None else self.minimum
+        y = int4_linear(x, self.words, scale=self.scale, minimum=minimum, emulate=self.emulate)
+        return y if self.plain.bias is None else y + self.bias
 
 
 @record
@@ -114,8 +193,8 @@ class Report:
 def fuse(model: nn.Module, *, emulate: bool = False) -> Report:
     """Puts kernels into `model`, in place, and returns what changed and what did not.
 
-    Matrix products, the embedding and PyTorch's own fused attention need no kernel from here, so
-    they are not listed. Leaves that are fused already stay fused. `emulate` runs the same kernels
+    Matrix products and the embedding need no kernel from here, so they are not listed. Leaves that
+    are fused already stay fused. `emulate` runs the same kernels
     on the CPU, hundreds of times slower, for learning and for tests.
     Raises ValueError if the parameters are on a CPU without `emulate`, on several devices, of a
     dtype that the kernels do not compute in, or on a GPU older than the compilers build for. Then
@@ -151,8 +230,11 @@ def unfuse(model: nn.Module) -> Report:
 def _swap_below(model: nn.Module, prefix: str, *, emulate: bool) -> Iterator[Change]:
     for name, module in list(model.named_children()):
         path, kind = f"{prefix}{name}", type(module).__name__
-        if type(module) in _SUCCESSORS:
-            fused, reason = _SUCCESSORS[type(module)], _reason_to_keep(module, parent=model)
+        if type(module) is VisionModel:
+            yield Change(name=path, plain=kind, fused="", reason=_EYES_STAY_PLAIN)
+        elif type(module) in _SUCCESSORS:
+            fused = _SUCCESSORS[type(module)]
+            reason = _reason_to_keep(module, parent=model, emulate=emulate)
             if not reason:
                 setattr(model, name, fused(module, emulate=emulate).train(module.training))
             yield Change(name=path, plain=kind, fused=fused.__name__, reason=reason)
@@ -172,20 +254,32 @@ def _restore_below(model: nn.Module, prefix: str) -> Iterator[Change]:
         plain = module.plain.train(module.training)
         for parameter_name, parameter in module.named_parameters(recurse=False):
             setattr(plain, parameter_name, parameter)
+        for buffer_name, buffer in module.named_buffers(recurse=False):
+            setattr(plain, buffer_name, buffer)
         setattr(model, name, plain)
         yield Change(name=path, plain=type(plain).__name__, fused=type(module).__name__, reason="")
 
 
-def _reason_to_keep(module: nn.Module, *, parent: nn.Module) -> str:
+def _reason_to_keep(module: nn.Module, *, parent: nn.Module, emulate: bool) -> str:
     if isinstance(module, AddNorm):
         norm = parent.ffn_norm if isinstance(parent, Block) else None
         if not isinstance(norm, FusedRMSNorm):
             return f"kept: the norm after it is a {type(norm).__name__}, which has no kernel"
+    if isinstance(module, SoftmaxAttention):
+        if isinstance(parent, CrossAttention):
+            return "kept: which images a token sees is a table, which PyTorch's attention takes"
+        if isinstance(parent, Attention) and not emulate and parent.head_dim not in FAST_WIDTHS:
+            return (f"kept: the fast kernels take heads of width "
+                    f"{' or '.join(map(str, FAST_WIDTHS))}; these have {parent.head_dim}")
     return ""
 
 
 _SUCCESSORS = {RMSNorm: FusedRMSNorm, AddNorm: FusedAddNorm, SwiGLU: FusedSwiGLU,
-               Rotate: FusedRotate}
-_STAY_PLAIN = (nn.Linear, nn.Embedding, Rope, SoftmaxAttention, Llama, Block, Attention,
-               FeedForward, nn.ModuleList, nn.ModuleDict, nn.Sequential)
+               Rotate: FusedRotate, SoftmaxAttention: FusedAttention,
+               NextLogits: FusedNextLogits, Int8Linear: FusedInt8Linear,
+               Int4Linear: FusedInt4Linear}
+_STAY_PLAIN = (nn.Linear, nn.Embedding, Rope, Llama, Block, Attention,
+               FeedForward, nn.ModuleList, nn.ModuleDict, nn.Sequential, VisionLlama, SeeingBlock,
+               CrossBlock, CrossAttention, Gate)
 _WITHOUT_KERNEL = {Unrotated: "kept: this layer has no RoPE, so there is nothing to turn"}
+_EYES_STAY_PLAIN = "kept: an image goes through the encoder once, and its LayerNorms have no kernel"

@@ -1,6 +1,8 @@
 """Ids -> logits: the plain Llama and its parts, each in a module of its own.
 
 inputs  norm  rope  mask  attention  kv_cache  feed_forward  transformer     the model
+static_cache                                  steps whose length only the device counts
+quantized                                                    weights of 8 and 4 bits
 init  unwritten  costs                                       fresh weights, no memory, sizes
 """
 

@@ -19,8 +19,9 @@ from llama_from_scratch.config import LayerSpec, LlamaConfig
 from llama_from_scratch.model.init import init_linear
 from llama_from_scratch.model.inputs import BlockInputs
 from llama_from_scratch.model.kv_cache import LayerCache, Uncached
-from llama_from_scratch.model.mask import GivenMask, Visible
+from llama_from_scratch.model.mask import CachedRows, Everything, GivenMask, Visible
 from llama_from_scratch.model.rope import Rotate, Unrotated
+from llama_from_scratch.model.static_cache import StaticLayer
 
 
 def attention(
@@ -42,7 +43,7 @@ class SoftmaxAttention(nn.Module):
 
     def forward(
         self, q: Float[Tensor, "B T H K"], k: Float[Tensor, "B S G K"],
-        v: Float[Tensor, "B S G K"], visible: Visible | GivenMask,
+        v: Float[Tensor, "B S G K"], visible: Visible | CachedRows | GivenMask | Everything,
     ) -> Float[Tensor, "B T H K"]:
         out_BHTK = F.scaled_dot_product_attention(
             q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2), attn_mask=visible.mask,
@@ -59,7 +60,6 @@ class Attention(nn.Module):
 
     def __init__(self, config: LlamaConfig, spec: LayerSpec) -> None:
         super().__init__()
-        self._config = config
         self.head_dim, self.chunk_size = config.head_dim, spec.chunk_size
         q_dim, kv_dim = config.n_heads * config.head_dim, config.n_kv_heads * config.head_dim
         self.wq = nn.Linear(config.dim, q_dim, bias=config.has_qkv_bias)
@@ -70,7 +70,8 @@ class Attention(nn.Module):
         self.attend = SoftmaxAttention()
 
     def forward(
-        self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *, cache: LayerCache | Uncached
+        self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *,
+        cache: LayerCache | StaticLayer | Uncached,
     ) -> Float[Tensor, "B T D"]:
         B, T, _ = x.shape
         q = self.wq(x).view(B, T, -1, self.head_dim)
@@ -85,8 +86,9 @@ class Attention(nn.Module):
         self, *, batch_size: int, max_seq_len: int, dtype: torch.dtype, device: torch.device | str
     ) -> LayerCache:
         """Returns an empty cache for this layer, with (B, max_seq_len, G, K) keys and values."""
-        return LayerCache.with_room(self._config, batch_size=batch_size, max_seq_len=max_seq_len,
-                                    dtype=dtype, device=device)
+        return LayerCache.with_room(
+            n_kv_heads=self.wk.out_features // self.head_dim, head_dim=self.head_dim,
+            batch_size=batch_size, max_seq_len=max_seq_len, dtype=dtype, device=device)
 
     def init_weights(self, *, n_additions: int) -> None:
         """Draws fresh weights; the stream receives `n_additions` results (`model.init`)."""

@@ -9,11 +9,29 @@ Notebook 15.
 
 from collections.abc import Mapping
 
-from jaxtyping import Complex
+from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from llama_from_scratch.config import record
-from llama_from_scratch.model.mask import Visible
+from llama_from_scratch.model.mask import CachedRows, GivenMask, Visible
+
+
+@record
+class ImageInputs:
+    """What cross-attention looks at in one forward pass: the image tokens of each row.
+
+    `states`: of images that are new in this pass; None if a cache holds the keys and values of all
+    images. `visible`: which image tokens each text token may see. The S image tokens are those in
+    the cache, followed by the new ones. A softmax needs at least one key, so a token that sees no
+    image is shown all of them. `sees_image` is False there, and what it found is multiplied by 0.
+    `is_blind`: whether such a token's attention is multiplied by 0 as well, as in Meta's code; in
+    transformers only its feed-forward is.
+    """
+
+    states: Float[Tensor, "B new D"] | None
+    visible: GivenMask
+    sees_image: Bool[Tensor, "B T"]
+    is_blind: bool = True
 
 
 @record
@@ -21,8 +39,10 @@ class BlockInputs:
     """What all blocks of one forward pass share.
 
     `rotation`: of each new token and pair, see `model.rope`; B may be 1. `visible`: what attention
-    may look at, for each chunk size among the layers; the key None means "no chunks".
+    may look at, for each chunk size among the layers; the key None means "no chunks". `images`:
+    what cross-attention may look at; None without images.
     """
 
     rotation: Complex[Tensor, "#B T R"]
-    visible: Mapping[int | None, Visible]
+    visible: Mapping[int | None, Visible | CachedRows]
+    images: ImageInputs | None = None

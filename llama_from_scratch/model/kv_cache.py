@@ -11,7 +11,7 @@ Notebooks 13 and 16. Bytes per token: 2 L G K times the bytes of a value
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from llama_from_scratch.config import LlamaConfig
@@ -24,15 +24,24 @@ class LayerCache:
     def __init__(self, keys: Float[Tensor, "B S G K"], values: Float[Tensor, "B S G K"]) -> None:
         self._keys_BSGK, self._values_BSGK = keys, values
         self.length = 0
-        self.n_bytes = keys.nbytes + values.nbytes
+
+    @property
+    def n_bytes(self) -> int:
+        """The bytes of keys and values, used or not."""
+        return self._keys_BSGK.nbytes + self._values_BSGK.nbytes
+
+    @property
+    def memory(self) -> tuple[Float[Tensor, "B S G K"], Float[Tensor, "B S G K"]]:
+        """The memory of keys and values, used or not."""
+        return self._keys_BSGK, self._values_BSGK
 
     @classmethod
     def with_room(
-        cls, config: LlamaConfig, *, batch_size: int, max_seq_len: int, dtype: torch.dtype,
-        device: torch.device | str,
+        cls, *, n_kv_heads: int, head_dim: int, batch_size: int, max_seq_len: int,
+        dtype: torch.dtype, device: torch.device | str,
     ) -> "LayerCache":
-        """Returns an empty cache for a layer with the key/value heads of `config`."""
-        shape = (batch_size, max_seq_len, config.n_kv_heads, config.head_dim)
+        """Returns an empty cache for a layer with this many key/value heads."""
+        shape = (batch_size, max_seq_len, n_kv_heads, head_dim)
         return cls(*(torch.zeros(shape, dtype=dtype, device=device) for _ in ("keys", "values")))
 
     def append(
@@ -43,10 +52,7 @@ class LayerCache:
         Raises ValueError if `k` needs a gradient, because later tokens change memory that the
         gradient would need.
         """
-        if k.requires_grad:
-            raise ValueError("a KV cache is for inference and keeps no graph; got keys that need "
-                             "a gradient. Call the model under torch.inference_mode(), or train "
-                             "without a cache")
+        refuse_gradient(k)
         start, T = self.length, k.shape[1]
         self.length = start + T
         keys, values = self._keys_BSGK, self._values_BSGK
@@ -62,7 +68,7 @@ class LayerCache:
         """Returns a new cache with the tokens of `span` in these rows, and room for more."""
         keys, values = self._keys_BSGK, self._values_BSGK
         shape = (len(rows), max_seq_len, *keys.shape[2:])
-        new = LayerCache(*(torch.zeros(shape, dtype=x.dtype, device=x.device)
+        new = type(self)(*(torch.zeros(shape, dtype=x.dtype, device=x.device)
                            for x in (keys, values)))
         with torch.inference_mode():
             new.append(keys[rows, span], values[rows, span])
@@ -85,8 +91,9 @@ class KVCache:
             raise ValueError("a KV cache needs room for at least one token; "
                              f"got batch_size={batch_size}, max_seq_len={max_seq_len}")
         if layers is None:
-            layers = [LayerCache.with_room(config, batch_size=batch_size, max_seq_len=max_seq_len,
-                                           dtype=dtype, device=device) for _ in config.layers]
+            layers = [LayerCache.with_room(
+                n_kv_heads=config.n_kv_heads, head_dim=config.head_dim, batch_size=batch_size,
+                max_seq_len=max_seq_len, dtype=dtype, device=device) for _ in config.layers]
         self.config, self.layers = config, tuple(layers)
         self._positions_BS = torch.arange(max_seq_len, device=device).repeat(batch_size, 1)
         self._documents_BS = torch.zeros(batch_size, max_seq_len, dtype=torch.int64, device=device)
@@ -118,11 +125,27 @@ class KVCache:
             self._positions_BS[:, self.length : stop] = new.positions
             self._documents_BS[:, self.length : stop] = documents
         self.length = stop
+        return self.tokens
+
+    @property
+    def tokens(self) -> Tokens:
+        """The positions and documents of all tokens."""
         return Tokens(
-            positions=self._positions_BS[:, :stop],
-            documents=None if self._is_plain else self._documents_BS[:, :stop],
+            positions=self._positions_BS[:, :self.length],
+            documents=None if self._is_plain else self._documents_BS[:, :self.length],
             is_plain=self._is_plain,
         )
+
+    @property
+    def token_memory(self) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B S"]]:
+        """The memory of positions and documents, used or not."""
+        return self._positions_BS, self._documents_BS
+
+    def count(self, n_tokens: int) -> None:
+        """Counts tokens that were written to the memory of all layers without `append`."""
+        self.length += n_tokens
+        for layer in self.layers:
+            layer.length += n_tokens
 
     def truncate(self, length: int) -> None:
         """Forgets all tokens from `length` on, in every layer.
@@ -141,7 +164,7 @@ class KVCache:
         span = slice(start, self.length)
         positions_BS, documents_BS = self._positions_BS[rows, span], self._documents_BS[rows, span]
         layers = [layer.rows(rows, span=span, max_seq_len=max_seq_len) for layer in self.layers]
-        new = KVCache(self.config, batch_size=len(rows), max_seq_len=max_seq_len,
+        new = type(self)(self.config, batch_size=len(rows), max_seq_len=max_seq_len,
                       device=positions_BS.device, layers=layers)
         counted_BS = new._positions_BS[:, : positions_BS.shape[1]]
         is_plain = not documents_BS.any() and torch.equal(positions_BS, counted_BS)
@@ -154,10 +177,18 @@ class KVCache:
         if self.config is config or self.config == config:
             return
         differing = ", ".join(f"{name}={getattr(self.config, name)!r:.80}"
-                              for name in LlamaConfig.__dataclass_fields__
-                              if getattr(self.config, name) != getattr(config, name))
+                              for name in self.config.__dataclass_fields__
+                              if getattr(self.config, name) != getattr(config, name, None))
         raise ValueError(f"a KV cache must be made for this model; got one for a model with "
                          f"{differing}. Make one with model.new_cache(...)")
+
+
+def refuse_gradient(k: Tensor) -> None:
+    """Raises ValueError if keys that are to be cached need a gradient."""
+    if k.requires_grad:
+        raise ValueError("a KV cache is for inference and keeps no graph; got keys that need a "
+                         "gradient. Call the model under torch.inference_mode(), or train without "
+                         "a cache")
 
 
 class Uncached:

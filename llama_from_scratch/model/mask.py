@@ -75,12 +75,43 @@ def plain_tokens(n_tokens: int, *, device: torch.device | str = "cpu") -> Tokens
 
 
 @record
+class TokenGroups:
+    """Which tokens share a document and a chunk, so that only their order decides what they see.
+
+    `number`: equal for two tokens if and only if they belong to one group. `first`, `last`: the
+    smallest and largest index along S in a token's group, whose tokens need not be neighbors.
+    """
+
+    number: Int[Tensor, "B S"]
+    first: Int[Tensor, "B S"]
+    last: Int[Tensor, "B S"]
+
+    @classmethod
+    def of(cls, *parts: Int[Tensor, "#B S"]) -> "TokenGroups":
+        """Returns the groups of tokens that agree in all parts, without waiting for the device."""
+        parts = torch.broadcast_tensors(*parts)
+        order = torch.arange(parts[0].shape[1], device=parts[0].device).expand(parts[0].shape)
+        for part in parts:
+            order = order.gather(1, part.gather(1, order).argsort(dim=1, stable=True))
+        # In this order the tokens of a group are neighbors, and their indices ascend.
+        is_new = torch.zeros_like(order, dtype=torch.bool)
+        for part in parts:
+            is_new[:, 1:] |= part.gather(1, order).diff(dim=1) != 0
+        rank = is_new.cumsum(1)
+        first = order.gather(1, torch.searchsorted(rank, rank))
+        last = order.gather(1, torch.searchsorted(rank, rank, right=True) - 1)
+        back = order.argsort(dim=1)
+        return cls(number=rank.gather(1, back), first=first.gather(1, back).int(),
+                   last=last.gather(1, back).int())
+
+
+@record
 class Visible:
     """What attention may look at, as a rule. Keys are `tokens`; the last `n_queries` are queries.
 
     A query sees itself and the keys before it that are in its own document. With a `chunk_size`, it
     sees only its own chunk of that many positions. Kernels read these fields to apply the rule.
-    `mask` is computed at its first use and kept.
+    `mask` and `groups` are computed at their first use and kept.
     """
 
     tokens: Tokens
@@ -90,6 +121,7 @@ class Visible:
     def __post_init__(self) -> None:
         # Not functools.cached_property, whose lock torch.compile cannot trace.
         object.__setattr__(self, "_kept", [])
+        object.__setattr__(self, "_kept_groups", [])
         object.__setattr__(self, "_is_plain", self.tokens.is_plain and (
             self.chunk_size is None or self.shape[1] <= self.chunk_size))
 
@@ -117,6 +149,20 @@ class Visible:
             self._kept.append(self._dense())
         return self._kept[0]
 
+    @property
+    def groups(self) -> TokenGroups | None:
+        """The groups of the tokens, documents and chunks; None if only their order counts.
+
+        Query i then sees key j if j <= i + S - T and their groups are equal.
+        """
+        tokens = self.tokens
+        has_chunks = self.chunk_size is not None and not self._is_plain
+        parts = [] if tokens.documents is None else [tokens.documents]
+        parts += [tokens.positions // self.chunk_size] if has_chunks else []
+        if parts and not self._kept_groups:
+            self._kept_groups.append(TokenGroups.of(*parts))
+        return self._kept_groups[0] if parts else None
+
     def _dense(self) -> Bool[Tensor, "B 1 T S"]:
         tokens, (T, S) = self.tokens, self.shape
         mask_BTS = causal_mask(T, S, device=tokens.positions.device)
@@ -129,6 +175,39 @@ class Visible:
 
 
 @record
+class CachedRows:
+    """What the newest token of each cache row sees, if only the device knows how many there are.
+
+    Row b has its tokens in the slots from `starts[b]` on; padding comes before. The newest of them
+    is in the slot before `lengths[b]`, and is the query. With a `chunk_size`, it sees only its own
+    chunk of that many tokens. `n_slots`: the slots of the cache, used or not. Both are int32.
+    """
+
+    starts: Int[Tensor, "B"]
+    lengths: Int[Tensor, "B"]
+    n_slots: int
+    chunk_size: int | None = None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Queries and keys: (1, n_slots)."""
+        return 1, self.n_slots
+
+    @property
+    def is_causal(self) -> bool:
+        return False
+
+    @property
+    def mask(self) -> Bool[Tensor, "B 1 T S"]:
+        """True in the slots that the newest token sees."""
+        slots_S = torch.arange(self.n_slots, device=self.lengths.device)
+        first_B1, newest_B1 = self.starts[:, None], self.lengths[:, None] - 1
+        if self.chunk_size is not None:
+            first_B1 = newest_B1 - (newest_B1 - first_B1) % self.chunk_size
+        return ((slots_S >= first_B1) & (slots_S <= newest_B1))[:, None, None]
+
+
+@record
 class GivenMask:
     """A mask of any pattern, such as a prefix that all tokens see; `Visible` cannot express it."""
 
@@ -138,6 +217,19 @@ class GivenMask:
     def shape(self) -> tuple[int, int]:
         """Queries and keys: (T, S)."""
         return self.mask.shape[2], self.mask.shape[3]
+
+    @property
+    def is_causal(self) -> bool:
+        return False
+
+
+@record
+class Everything:
+    """Every query sees every key, so that no mask is needed."""
+
+    @property
+    def mask(self) -> None:
+        return None
 
     @property
     def is_causal(self) -> bool:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 class RMSNorm(nn.Module):
     """x / sqrt(mean(x^2) + eps) * weight over the last axis.
 
-    The mean and the division run in fp32 for every input dtype. The result is converted back to the
-    input's dtype *before* it is multiplied by the weight, as in Meta's code. (Multiplying first
-    would differ in the last bit of bf16.)
+    The mean and the division run in fp32, or in float64 for such an input. The result is converted
+    back to the input's dtype *before* it is multiplied by the weight, as in Meta's code.
+    (Multiplying first would differ in the last bit of bf16.)
     """
 
     def __init__(self, dim: int, *, eps: float) -> None:
@@ -27,7 +27,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
-        wide = x.float()
+        wide = x if x.dtype == torch.float64 else x.float()
         inverse_size = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
         return (wide * inverse_size).to(x.dtype) * self.weight
 

@@ -68,10 +68,11 @@ def apply_rope(
 ) -> Float[Tensor, "B T H K"]:
     """Returns x with every pair (2r, 2r+1) of every head turned by its token's rotation.
 
-    Computed in fp32, returned in x's dtype. The batch axis of `rotation` may be 1, for positions
-    that all sequences share.
+    Computed in fp32, or in float64 for such an x, and returned in x's dtype. The batch axis of
+    `rotation` may be 1, for positions that all sequences share.
     """
-    pairs_BTHR = torch.view_as_complex(x.float().view(*x.shape[:-1], -1, 2))
+    wide = x if x.dtype == torch.float64 else x.float()
+    pairs_BTHR = torch.view_as_complex(wide.view(*x.shape[:-1], -1, 2))
     return torch.view_as_real(pairs_BTHR * rotation.unsqueeze(2)).flatten(-2).to(x.dtype)
 
 

@@ -23,6 +23,7 @@ from llama_from_scratch.model.kv_cache import KVCache, LayerCache, Uncached
 from llama_from_scratch.model.mask import Tokens, Visible
 from llama_from_scratch.model.norm import AddNorm, RMSNorm
 from llama_from_scratch.model.rope import Rope
+from llama_from_scratch.model.static_cache import StaticCache, StaticLayer
 
 
 class Block(nn.Module):
@@ -37,7 +38,8 @@ class Block(nn.Module):
         self.add_norm = AddNorm()
 
     def forward(
-        self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *, cache: LayerCache | Uncached
+        self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *,
+        cache: LayerCache | StaticLayer | Uncached,
     ) -> Float[Tensor, "B T D"]:
         attended = self.attention(self.attention_norm(x), inputs, cache=cache)
         normed, x = self.add_norm(x, attended, self.ffn_norm)
@@ -62,10 +64,17 @@ class Llama(nn.Module):
     """A Llama with fresh weights, as `config` describes it.
 
     Weights come from torch's global generator: seed it first.
+    Raises ValueError for a config of another kind of model.
     """
+
+    cache_type = KVCache
 
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
+        if type(config) is not LlamaConfig:
+            raise ValueError("a Llama is made from a LlamaConfig; got a "
+                             f"{type(config).__name__}, which describes more than a text model. "
+                             "Make its model with config.new_model()")
         self.config = config
         self._chunk_sizes = frozenset(spec.chunk_size for spec in config.layers)
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
@@ -73,6 +82,7 @@ class Llama(nn.Module):
         self.layers = nn.ModuleList(Block(config, spec) for spec in config.layers)
         self.norm = RMSNorm(config.dim, eps=config.norm_eps)
         self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.next_logits = NextLogits()
         if config.is_tied:
             self.output.weight = self.tok_embeddings.weight
         self.init_weights()
@@ -107,7 +117,7 @@ class Llama(nn.Module):
         layers = [] if min(batch_size, max_seq_len) < 1 else [
             block.new_cache(**room, dtype=self.dtype if dtype is None else dtype)
             for block in self.layers]
-        return KVCache(self.config, **room, layers=layers)
+        return self.cache_type(self.config, **room, layers=layers)
 
     # --- the four stages ----------------------------------------------------------------------
 
@@ -121,12 +131,16 @@ class Llama(nn.Module):
             raise ValueError(f"ids must be integers of shape (B, T), one row per sequence; "
                              f"got {_told(ids)}. For one sequence: torch.tensor([ids])")
         try:
-            return self.tok_embeddings(ids)
+            return self.look_up(ids)
         except IndexError:
-            wrong = ids[(ids < 0) | (ids >= self.config.vocab_size)]
-            raise ValueError(f"ids run from 0 to {self.config.vocab_size - 1}; got "
+            wrong = ids[(ids < 0) | (ids >= self.config.n_ids)]
+            raise ValueError(f"ids run from 0 to {self.config.n_ids - 1}; got "
                              f"{wrong[:4].tolist()}. Use the tokenizer that the model was "
                              "trained with") from None
+
+    def look_up(self, ids: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
+        """Returns the row of each id. Raises IndexError for an id without a row."""
+        return self.tok_embeddings(ids)
 
     def prepare(
         self, x: Float[Tensor, "B T D"], *, positions: Int[Tensor, "#B T"] | None = None,
@@ -157,8 +171,8 @@ class Llama(nn.Module):
                      for size in self._chunk_sizes})
 
     def run(
-        self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *, cache: KVCache | None = None,
-        layers: slice = slice(None),
+        self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *,
+        cache: KVCache | StaticCache | None = None, layers: slice = slice(None),
     ) -> Float[Tensor, "B T D"]:
         """Returns the residual stream after these layers, by default after all of them."""
         blocks = list(self.layers)[layers]
@@ -168,8 +182,12 @@ class Llama(nn.Module):
         return x
 
     def head(self, x: Float[Tensor, "B T D"]) -> Float[Tensor, "B T V"]:
-        """Returns the next token's logits at every position, in fp32: the last norm, `output`."""
-        return self.output(self.norm(x)).float()
+        """Returns the next token's logits at every position: the last norm, `output`.
+
+        They are in fp32, or in float64 for a model in float64.
+        """
+        logits_BTV = self.output(self.norm(x))
+        return logits_BTV if logits_BTV.dtype == torch.float64 else logits_BTV.float()
 
     # --- the stages together --------------------------------------------------------------------
 
@@ -186,18 +204,57 @@ class Llama(nn.Module):
         vocabulary, for a cache of another model, and for more tokens than the cache or the model
         can hold.
         """
-        x = self.embed(ids)
-        inputs = self.prepare(x, positions=positions, documents=documents, cache=cache)
-        return self.norm(self.run(x, inputs, cache=cache))
+        return self.norm(self._residual_stream(
+            ids, positions=positions, documents=documents, cache=cache))
 
     def forward(
         self, ids: Int[Tensor, "B T"], *, positions: Int[Tensor, "#B T"] | None = None,
         documents: Int[Tensor, "#B T"] | None = None, cache: KVCache | None = None,
     ) -> Float[Tensor, "B T V"]:
         """Returns logits of the next token at every position, in fp32. Arguments as in `hidden`."""
+        return self.head(self._residual_stream(
+            ids, positions=positions, documents=documents, cache=cache))
+
+    def static_step(
+        self, ids: Int[Tensor, "B 1"], *, cache: StaticCache
+    ) -> Float[Tensor, "B V"]:
+        """Returns the logits after one new id per row, in fp32; the cache receives the ids.
+
+        Every call has the same shapes and addresses, and nothing waits for the device, so that it
+        can be recorded and repeated. Whether the cache has room, the caller knows.
+        """
+        x = self.embed(ids)
+        positions_B1, visible = cache.extend(self._chunk_sizes)
+        x = self.run(x, BlockInputs(rotation=self.rope(positions_B1), visible=visible), cache=cache)
+        logits_BV = self.head(x)[:, -1].float()
+        cache.slot.add_(1)
+        return logits_BV
+
+    def _residual_stream(
+        self, ids: Int[Tensor, "B T"], *, positions: Int[Tensor, "#B T"] | None,
+        documents: Int[Tensor, "#B T"] | None, cache: KVCache | None,
+    ) -> Float[Tensor, "B T D"]:
         x = self.embed(ids)
         inputs = self.prepare(x, positions=positions, documents=documents, cache=cache)
-        return self.head(self.run(x, inputs, cache=cache))
+        return self.run(x, inputs, cache=cache)
+
+
+class NextLogits(nn.Module):
+    """The logits after the newest id of each row, as a module without parameters.
+
+    Decoding asks for nothing else, step after step, so a recorded step can replace it.
+    """
+
+    def forward(
+        self, model: Llama, ids: Int[Tensor, "B T"], *, positions: Int[Tensor, "#B T"] | None,
+        documents: Int[Tensor, "#B T"] | None, cache: KVCache,
+    ) -> Float[Tensor, "B V"]:
+        """Returns logits in fp32. The ids are cached afterward. Arguments as in `Llama.hidden`.
+
+        A single id per row continues its text: its position follows that of the id before.
+        """
+        hidden_BTD = model.hidden(ids, positions=positions, documents=documents, cache=cache)
+        return model.output(hidden_BTD[:, -1]).float()
 
 
 _UNCACHED = Uncached()

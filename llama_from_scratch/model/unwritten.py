@@ -13,7 +13,7 @@ from llama_from_scratch.model.transformer import Llama
 def unwritten(config: LlamaConfig) -> Llama:
     """Returns the model of a config with its parameters on the meta device, without values."""
     with WithoutMemory():
-        return Llama(config)
+        return config.new_model()
 
 
 class WithoutMemory(TorchFunctionMode):

@@ -1,10 +1,12 @@
 """Text -> parameters: data, loss, optimizer, schedule and the loop that joins them.
 
-data  loss  optimizer  schedule  loop        one run
+data  images  loss  optimizer  schedule  loop    one run
 protocols  parts  records  recorded  resume  the run's parts, its records, how it is resumed
 space                                        the memory and disk that the run needs
 progress                                     a progress bar for the terminal
 mini  mini_families  side_files              published checkpoints in miniature
+questions  scenes  digits  picture_batches       pictures with questions, and their tensors
+words  rates  seeing  exact_match                a small text model learns to see
 story_dialogs  aligned  kept                 the data of a mini, and where a mini is kept
 """
 

@@ -15,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from llama_from_scratch.config import record
 from llama_from_scratch.foreign import opened, plain
+from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 
 IGNORE = -100
@@ -137,6 +138,14 @@ class Batch:
     def n_targets(self) -> int:
         """The number of targets that are not `IGNORE`."""
         return int((self.targets != IGNORE).sum())
+
+    def logits(self, model: Llama) -> Float[Tensor, "B T V"]:
+        """Returns the model's logits of the next token at every position."""
+        return model(self.ids, positions=self.positions, documents=self.documents)
+
+    def hidden(self, model: Llama) -> Float[Tensor, "B T D"]:
+        """Returns what the model's output layer turns into these logits."""
+        return model.hidden(self.ids, positions=self.positions, documents=self.documents)
 
     def to(self, device: torch.device | str) -> "Batch":
         return self._each(lambda x: x.to(device))

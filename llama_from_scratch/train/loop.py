@@ -24,10 +24,9 @@ from llama_from_scratch.checkpoint import native
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train import resume
 from llama_from_scratch.train.data import Batch, Packed
-from llama_from_scratch.train.loss import evaluate, sum_of_nats
 from llama_from_scratch.train.optimizer import decay_groups
 from llama_from_scratch.train.parts import TrainParts
-from llama_from_scratch.train.protocols import Data, Loss, SavedData
+from llama_from_scratch.train.protocols import Data, SavedData
 from llama_from_scratch.train.records import History, Step, TrainConfig
 from llama_from_scratch.train.space import refuse_full_disk, refuse_too_little_memory
 
@@ -79,8 +78,8 @@ def train(
         next(validation.in_order(batch_size=1, seq_len=config.seq_len))  # refuses a short text
     rows = min(config.micro_batch_size or config.batch_size, config.batch_size)
     refuse_too_little_memory(
-        sum(p.numel() for p in model.parameters()), device=model.device, is_built=True,
-        n_logits=rows * config.seq_len * model.config.vocab_size)
+        sum(p.numel() for _, p in parts.weights(model)), device=model.device, is_built=True,
+        n_logits=rows * config.seq_len * model.config.vocab_size if parts.holds_logits else 0)
     optimizer = parts.make_optimizer(decay_groups(model, weight_decay=config.weight_decay), config)
     run = resume.OngoingRun(model=model, optimizer=optimizer, config=config, data=data,
                             validation=validation, source=source)
@@ -95,20 +94,20 @@ def _train(
     on_step: Callable[[Step], object] | None,
 ) -> History:
     config = run.config
-    steps = resume.begin(run, folder, is_resumed=is_resumed)
+    steps = parts.begin(run, folder, is_resumed=is_resumed)
     n_saved = len(steps)
 
     def save() -> None:
         nonlocal n_saved
         if folder is not None and n_saved < len(steps):
-            _refuse_infinite_weights(run, steps, told=_last_good(folder, n_saved))
+            _refuse_infinite_weights(run, parts, len(steps), told=_last_good(folder, n_saved))
             parts.save(folder, run, steps=steps)
             n_saved = len(steps)
 
     if folder is not None and len(steps) < config.n_steps:
         _refuse_what_cannot_be_saved(run, parts, folder, n_taken=len(steps))
     with interrupts_noted() as is_interrupted:
-        while len(steps) < config.n_steps and not is_interrupted():
+        while len(steps) < config.n_steps and not parts.is_stopping(is_interrupted()):
             steps.append(_step(run, parts, len(steps), told=_last_good(folder, n_saved)))
             if on_step is not None:
                 try:
@@ -146,7 +145,7 @@ def _step(run: resume.OngoingRun, parts: TrainParts, number: int, *, told: str) 
     batch = run.data.batch(number, batch_size=config.batch_size, seq_len=config.seq_len,
                            seed=config.seed)
     run.optimizer.zero_grad()
-    partial = _backward(model, batch, loss=parts.loss, n_targets=parts.count_targets(batch),
+    partial = _backward(model, parts.share(batch), parts, n_targets=batch.n_targets,
                         micro_batch_size=config.micro_batch_size, is_bf16=config.is_bf16)
     loss = parts.reduce(model, partial).item()
     grad_norm = float(parts.clip(model.parameters(), max_norm=config.max_grad_norm))
@@ -160,9 +159,9 @@ def _step(run: resume.OngoingRun, parts: TrainParts, number: int, *, told: str) 
     is_due = number + 1 == config.n_steps or (number + 1) % config.validate_every == 0
     evaluation = None
     if run.validation is not None and is_due:
-        evaluation = evaluate(model, run.validation, seq_len=config.seq_len,
-                              batch_size=config.micro_batch_size or config.batch_size,
-                              is_bf16=config.is_bf16)
+        evaluation = parts.evaluate(model, run.validation, seq_len=config.seq_len,
+                                    batch_size=config.micro_batch_size or config.batch_size,
+                                    is_bf16=config.is_bf16)
     return Step(step=number, loss=loss, lr=lr, grad_norm=grad_norm, n_tokens=batch.ids.numel(),
                 time_s=time_s, validation=evaluation)
 
@@ -176,19 +175,21 @@ def gradients(
     batch. The mean of the micro-batches' means would be another number: it gives a target more
     weight if its micro-batch has fewer targets.
     """
-    return _backward(model, batch, loss=sum_of_nats, n_targets=batch.n_targets,
+    return _backward(model, batch, TrainParts(), n_targets=batch.n_targets,
                      micro_batch_size=micro_batch_size, is_bf16=is_bf16).item()
 
 
 def _backward(
-    model: Llama, batch: Batch, *, loss: Loss, n_targets: int, micro_batch_size: int | None,
-    is_bf16: bool,
+    model: Llama, batch: Batch, parts: TrainParts, *, n_targets: int,
+    micro_batch_size: int | None, is_bf16: bool,
 ) -> Tensor:
     total = torch.zeros((), device=model.device)
-    for micro in batch.split(micro_batch_size or len(batch.ids)):
-        partial = loss(model, micro.to(model.device), is_bf16=is_bf16) / n_targets
-        partial.backward()
-        total += partial.detach()
+    micro_batches = batch.split(micro_batch_size or len(batch.ids))
+    for number, micro in enumerate(micro_batches, 1):
+        with parts.micro_batch(is_last=number == len(micro_batches)):
+            partial = parts.loss(model, micro.to(model.device), is_bf16=is_bf16) / n_targets
+            partial.backward()
+        total = total + partial.detach()  # float64 if the loss is
     return total
 
 
@@ -211,13 +212,15 @@ def _product_s(x: Tensor, w: Tensor) -> float:
     return min(times)
 
 
-def _refuse_infinite_weights(run: resume.OngoingRun, steps: list[Step], *, told: str) -> None:
+def _refuse_infinite_weights(
+    run: resume.OngoingRun, parts: TrainParts, n_taken: int, *, told: str
+) -> None:
     """Raises Diverged if the last update made a weight infinite or not a number.
 
     The loss would show it only at the next step, after the broken weights were saved.
     """
-    if bad := [name for name, p in run.model.named_parameters() if not torch.isfinite(p).all()]:
-        raise Diverged(f"the update of step {len(steps) - 1} made {', '.join(bad[:3])} infinite or "
+    if bad := [name for name, p in parts.weights(run.model) if not torch.isfinite(p).all()]:
+        raise Diverged(f"the update of step {n_taken - 1} made {', '.join(bad[:3])} infinite or "
                        f"not a number, so this state is not saved. {told} "
                        f"Lower peak_lr={run.config.peak_lr}")
 

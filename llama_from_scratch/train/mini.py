@@ -26,18 +26,19 @@ from llama_from_scratch.checkpoint.convert import DTYPES, PACKED, refuse_what_ca
 from llama_from_scratch.checkpoint.folders import creating_folder, held
 from llama_from_scratch.checkpoint.load import load
 from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.family import VISION_GENERATION
 from llama_from_scratch.files import user_cache
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer import chat_format
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, prompting_for
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
-from llama_from_scratch.train import aligned, kept, mini_families, story_dialogs
+from llama_from_scratch.train import aligned, kept, mini_families, mini_vision, story_dialogs
 from llama_from_scratch.train.aligned import Aligned
 from llama_from_scratch.train.data import read_documents, split_validation
 from llama_from_scratch.train.loop import train
 from llama_from_scratch.train.loss import sum_of_nats
-from llama_from_scratch.train.mini_families import PUBLISHED, refuse_unknown, small_config
+from llama_from_scratch.train.mini_families import PUBLISHED, published, small_config
 from llama_from_scratch.train.records import Step, TrainConfig
 from llama_from_scratch.train.side_files import SIDE_FILES
 from llama_from_scratch.train.story_dialogs import dialogs, theme_of
@@ -57,31 +58,37 @@ def mini(
 
     The folder appears whole or not at all. `format`, `dtype` and `n_shards`: as in `convert`. The
     default dtype is the published one: float16 for Llama 1 and bfloat16 for the others, or float32
-    in a format without bfloat16. "gguf" makes a file instead of a folder. The first mini of a
-    family is trained for `n_steps`, by default `TRAINING.n_steps`, and kept in `cache`, by default
+    in a format without bfloat16. "gguf" makes a file instead of a folder. The mini of
+    "llama-3.2-vision" is bundled (`mini_vision`). The first mini of any other family is trained
+    for `n_steps`, by default `TRAINING.n_steps`, and kept in `cache`, by default
     `default_cache()`. `on_step` is called after each step.
 
     Raises ValueError for an unknown family or format, for a format that cannot hold the family, or
     if `folder` exists. Raises OSError if the disk cannot be written. Both leave nothing behind.
     """
     refuse_what_cannot_be(folder, format=format, dtype=dtype, n_shards=n_shards)
-    refuse_unknown(family)
-    published = PUBLISHED[family]
-    if format not in published.formats:
+    row = published(family)
+    is_seeing = family == VISION_GENERATION
+    if is_seeing and n_steps is not None:
+        raise ValueError("the mini that sees is bundled and not trained by this function, so it "
+                         f"has no number of steps; got n_steps={n_steps}. Leave it out")
+    if format not in row.formats:
         able = [name for name, row in PUBLISHED.items() if format in row.formats]
         raise ValueError(f"the format {format} can hold only {', '.join(able)}; got {family}. "
                          "Choose another format")
     with held(folder):  # from before the training, so that no other process writes there
-        model, tokenizer = trained(family, n_steps=n_steps, cache=cache, on_step=on_step)
-        model.to(published.dtype if dtype is None else DTYPES.get(dtype, torch.float32))
-        _write(folder, model, format=format, tokenizer=tokenizer, is_packed=dtype == PACKED,
-               n_shards=n_shards)
+        model, tokenizer = mini_vision.trained() if is_seeing else trained(
+            family, n_steps=n_steps, cache=cache, on_step=on_step)
+        model.to(row.dtype if dtype is None else DTYPES.get(dtype, torch.float32))
+        write_as_published(folder, model, format=format, tokenizer=tokenizer,
+                           is_packed=dtype == PACKED, n_shards=n_shards)
 
 
-def _write(
-    folder: str | Path, model: Llama, *, format: str, tokenizer: Any, is_packed: bool, n_shards: int
+def write_as_published(
+    folder: str | Path, model: Llama, *, format: str, tokenizer: Any, is_packed: bool = False,
+    n_shards: int = 1,
 ) -> None:
-    """Writes the checkpoint, with the additional files that a published one has."""
+    """Writes any model as `convert.write` does, with the additional files of a published one."""
     settings = dict(tokenizer=tokenizer, format=format, is_packed=is_packed, n_shards=n_shards)
     if format not in SIDE_FILES:
         write(folder, model, **settings)

@@ -15,6 +15,7 @@ import torch
 from llama_from_scratch import family
 from llama_from_scratch.checkpoint.convert import FORMATS
 from llama_from_scratch.config import LlamaConfig, nearest, record
+from llama_from_scratch.family import VISION_GENERATION
 from llama_from_scratch.tokenizer import chat_format, released
 from llama_from_scratch.tokenizer.chat_format import ChatFormat
 
@@ -54,6 +55,17 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType({
     "llama-3.2": _published("llama-3.2"),
     "llama-3.3": _published("llama-3.3"),
 })  # fmt: skip
+SEEING = _published(VISION_GENERATION, formats=("hugging-face", "meta", "native"))
+"""The family that sees. Its mini is not made here but bundled (`mini_vision`)."""
+
+
+def published(name: str) -> Published:
+    """Returns the properties of any family with a mini. Raises ValueError for another name."""
+    known = {**PUBLISHED, VISION_GENERATION: SEEING}
+    if name not in known:
+        raise ValueError(f"the families with a mini are {', '.join(known)}; got {name!r}; "
+                         f"{nearest(name, known)}")
+    return known[name]
 
 
 def small_config(name: str) -> LlamaConfig:
@@ -74,7 +86,7 @@ def small_config(name: str) -> LlamaConfig:
 
 
 def refuse_unknown(name: str) -> None:
-    """Raises ValueError, naming the nearest family, for a family that has no mini."""
+    """Raises ValueError, naming the nearest family, for a family that has no row in `PUBLISHED`."""
     if name not in PUBLISHED:
-        raise ValueError(f"the families with a mini are {', '.join(PUBLISHED)}; got {name!r}; "
-                         f"{nearest(name, PUBLISHED)}")
+        raise ValueError(f"the families whose mini is trained here are {', '.join(PUBLISHED)}; got "
+                         f"{name!r}; {nearest(name, PUBLISHED)}")

@@ -128,16 +128,17 @@ def refuse_other_state(state: Mapping[str, Tensor], *, own: Mapping[str, Tensor]
 
 @torch.no_grad()
 def clip_gradients(params: Iterable[nn.Parameter], *, max_norm: float) -> Float[Tensor, ""]:
-    """Scales down gradients longer than `max_norm`, and returns their length before, in fp32.
+    """Scales down gradients longer than `max_norm`, and returns their length before.
 
-    It is the length of all gradients as one vector. If it is not finite, the gradients are left as
-    they are, so that the caller can refuse them. Scaling by 1 / inf would turn them into zeros and
-    hide the error.
+    It is the length of all gradients as one vector, in fp32 or, for such gradients, in float64. If
+    it is not finite, the gradients are left as they are, so that the caller can refuse them.
+    Scaling by 1 / inf would turn them into zeros and hide the error.
     """
     grads = [p.grad for p in params if p.grad is not None]
     if not grads:
         raise ValueError("clipping needs gradients, and no parameter has one. Call backward first")
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)).float())
+    norms = torch.stack(torch._foreach_norm(grads))
+    norm = torch.linalg.vector_norm(norms.to(torch.promote_types(norms.dtype, torch.float32)))
     if torch.isfinite(norm) and norm > max_norm:
         torch._foreach_mul_(grads, (max_norm / norm).to(grads[0].dtype))
     return norm

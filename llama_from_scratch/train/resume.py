@@ -13,9 +13,11 @@ Notebook 17.
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from llama_from_scratch.checkpoint import checksums, native
 from llama_from_scratch.checkpoint.described import refuse_undescribed
@@ -125,11 +127,20 @@ def refuse_taken(folder: str | Path) -> None:
     native.refuse_foreign(Path(folder))
 
 
-def begin(run: OngoingRun, folder: str | Path | None, *, is_resumed: bool) -> list[Step]:
+def put_back(run: OngoingRun, folder: str | Path, state: dict[str, Tensor]) -> None:
+    """Puts the weights saved in `folder`, and the optimizer's `state`, into the run."""
+    native.load_weights(folder, run.model)
+    run.optimizer.load_state_dict(state)
+
+
+def begin(
+    run: OngoingRun, folder: str | Path | None, *, is_resumed: bool,
+    put_back: Callable[[OngoingRun, str | Path, dict[str, Tensor]], object] = put_back,
+) -> list[Step]:
     """Returns the steps already taken; a new run has taken none.
 
-    For a resumed run, the saved model and optimizer state are put into `run`. Its number of steps
-    may change, and how often it saves and validates.
+    For a resumed run, `put_back(run, folder, state)` puts the saved model and optimizer state into
+    `run`. Its number of steps may change, and how often it saves and validates.
     Raises ValueError if a checkpoint would be overwritten, if there is none to resume, if its run
     differs from `run` in anything else, or if the model is not what its config describes.
     """
@@ -141,10 +152,13 @@ def begin(run: OngoingRun, folder: str | Path | None, *, is_resumed: bool) -> li
         return []
     saved = read(folder)
     with naming(saved.where):
-        return _resumed(run, folder, saved)
+        state = _state_of(run, folder, saved)
+        put_back(run, folder, state)
+    return list(saved.steps)
 
 
-def _resumed(run: OngoingRun, folder: str | Path, saved: Saved) -> list[Step]:
+def _state_of(run: OngoingRun, folder: str | Path, saved: Saved) -> dict[str, Tensor]:
+    """Returns the saved optimizer state, after comparing the saved run with this one."""
     file = saved.where / "optimizer.safetensors"
     state = read_tensors(file)
     checksums.refuse_damage(file, saved.known)
@@ -160,6 +174,4 @@ def _resumed(run: OngoingRun, folder: str | Path, saved: Saved) -> list[Step]:
         raise ValueError("a resumed run needs at least as many steps as it has taken; the run in "
                          f"{folder} has taken {len(saved.steps)}, got n_steps="
                          f"{run.config.n_steps}. Choose more")
-    native.load_weights(folder, run.model)
-    run.optimizer.load_state_dict(state)
-    return list(saved.steps)
+    return state

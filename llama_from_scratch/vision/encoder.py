@@ -26,14 +26,15 @@ llama-models, models/llama3/multimodal/model.py; Dosovitskiy et al., arXiv:2010.
 import math
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llama_from_scratch.config import VisionConfig
+from llama_from_scratch.config import VisionConfig, record
 from llama_from_scratch.model.attention import SoftmaxAttention
 from llama_from_scratch.model.init import init_linear
-from llama_from_scratch.model.mask import GivenMask
+from llama_from_scratch.model.mask import Everything, GivenMask
+from llama_from_scratch.vision.tables import Grid
 
 N_COLORS = 3
 """C: red, green and blue."""
@@ -69,6 +70,81 @@ def who_sees_whom(
     is_empty_IT = (is_unused_IJ[:, :, None] | is_padding_n).flatten(1)
     mask_ITT = ~(is_empty_IT[:, :, None] & is_empty_IT[:, None, :])
     return GivenMask(mask=mask_ITT[:, None])
+
+
+@record
+class EmptyTokens:
+    """Images with equally many tiles, and which of their tokens are empty.
+
+    `images`: their numbers in the batch. `real`, `empty`: the tokens of an image.
+    """
+
+    images: Int[Tensor, "images"]
+    real: Int[Tensor, "real"]
+    empty: Int[Tensor, "empty"]
+
+
+@record
+class TileTokens:
+    """Who sees whom in a batch, as a rule. The fields are the arguments of `who_sees_whom`.
+
+    `mask` and `groups` are two forms of the rule, each computed at its first use and kept.
+    """
+
+    n_tiles: Int[Tensor, "I"]
+    max_tiles: int
+    n_tokens: int
+    n_padded: int
+
+    def __post_init__(self) -> None:
+        # Not functools.cached_property, whose lock torch.compile cannot trace.
+        object.__setattr__(self, "_kept", {})
+
+    @property
+    def mask(self) -> Bool[Tensor, "I 1 T T"]:
+        if "mask" not in self._kept:
+            self._kept["mask"] = who_sees_whom(
+                self.n_tiles, max_tiles=self.max_tiles, n_tokens=self.n_tokens,
+                n_padded=self.n_padded).mask
+        return self._kept["mask"]
+
+    @property
+    def groups(self) -> list[EmptyTokens]:
+        """The images by their number of tiles. It depends on values, so it cannot be compiled."""
+        if "groups" not in self._kept:
+            self._kept["groups"] = [self._group(n) for n in self.n_tiles.unique().tolist()]
+        return self._kept["groups"]
+
+    def _group(self, n_tiles: int) -> EmptyTokens:
+        at_T = torch.arange(self.max_tiles * self.n_padded, device=self.n_tiles.device)
+        is_real_T = (at_T < n_tiles * self.n_padded) & (at_T % self.n_padded < self.n_tokens)
+        return EmptyTokens(images=(self.n_tiles == n_tiles).nonzero().flatten(),
+                           real=is_real_T.nonzero().flatten(),
+                           empty=(~is_real_T).nonzero().flatten())
+
+
+def attend_by_group(
+    attend: nn.Module, q: Float[Tensor, "I T H K"], k: Float[Tensor, "I T H K"],
+    v: Float[Tensor, "I T H K"], groups: list[EmptyTokens],
+) -> Float[Tensor, "I T H K"]:
+    """Returns what attention with the mask of `who_sees_whom` returns, computed without a mask.
+
+    Real tokens see all tokens, and empty tokens see the real ones: two products without a mask.
+    They are faster, and the mask would be large: 165 MB in fp32 for an image of the 11B.
+    """
+    if not groups:
+        return torch.zeros_like(q)  # no images at all
+    found = []
+    for group in groups:
+        q_i, k_i, v_i = (x[group.images] for x in (q, k, v))
+        of_real = attend(q_i[:, group.real], k_i, v_i, Everything())
+        if not len(group.empty):
+            found.append(of_real)
+            continue
+        of_empty = attend(q_i[:, group.empty], k_i[:, group.real], v_i[:, group.real], Everything())
+        order = torch.cat([group.real, group.empty]).argsort()
+        found.append(torch.cat([of_real, of_empty], dim=1)[:, order])
+    return torch.cat(found)[torch.cat([group.images for group in groups]).argsort()]
 
 
 def interleaved(states: list[Float[Tensor, "I T W"]]) -> Float[Tensor, "I T features"]:
@@ -178,12 +254,16 @@ class VisionAttention(nn.Module):
         self.attend = SoftmaxAttention()
 
     def forward(
-        self, x: Float[Tensor, "I T W"], visible: GivenMask
+        self, x: Float[Tensor, "I T W"], visible: GivenMask | TileTokens
     ) -> Float[Tensor, "I T W"]:
         q = self.wq(x).unflatten(-1, self.heads)
         k = self.wk(x).unflatten(-1, self.heads)
         v = self.wv(x).unflatten(-1, self.heads)
-        return self.wo(self.attend(q, k, v, visible).flatten(-2))
+        if isinstance(visible, GivenMask) or torch.compiler.is_compiling():
+            found = self.attend(q, k, v, GivenMask(mask=visible.mask))
+        else:
+            found = attend_by_group(self.attend, q, k, v, visible.groups)
+        return self.wo(found.flatten(-2))
 
     def init_weights(self, *, n_additions: int) -> None:
         """Draws fresh weights; the stream receives `n_additions` results (`model.init`)."""
@@ -225,7 +305,9 @@ class VisionBlock(nn.Module):
         self.feed_forward = VisionFeedForward(config)
         self.ffn_gate = Gate() if is_gated else nn.Identity()
 
-    def forward(self, x: Float[Tensor, "I T W"], visible: GivenMask) -> Float[Tensor, "I T W"]:
+    def forward(
+        self, x: Float[Tensor, "I T W"], visible: GivenMask | TileTokens
+    ) -> Float[Tensor, "I T W"]:
         x = x + self.attention_gate(self.attention(self.attention_norm(x), visible))
         return x + self.ffn_gate(self.feed_forward(self.ffn_norm(x)))
 
@@ -274,6 +356,14 @@ class VisionEncoder(nn.Module):
         for block in layers:
             block.init_weights(n_additions=2 * len(layers))
 
+    def tables(self) -> list[tuple[nn.Parameter, Grid]]:
+        """Returns the three tables of places, and the grid of each (`vision.tables`)."""
+        parts = ((self.tiles_before.table, 1), (self.positions.in_canvas, self.config.n_tokens),
+                 (self.tiles_after.table, 1))
+        config = self.config
+        return [(part.weight, Grid(aspect_ratios=config.aspect_ratios, max_tiles=config.max_tiles,
+                                   n_entries=n, width=config.dim)) for part, n in parts]
+
     # --- the stages ---------------------------------------------------------------------------
 
     def embed(
@@ -298,7 +388,7 @@ class VisionEncoder(nn.Module):
         return torch.cat([self.class_token.expand(*x.shape[:2], 1, -1), x], dim=2)
 
     def run_local(
-        self, x: Float[Tensor, "I T W"], visible: GivenMask
+        self, x: Float[Tensor, "I T W"], visible: GivenMask | TileTokens
     ) -> tuple[Float[Tensor, "I T W"], list[Float[Tensor, "I T W"]]]:
         """Returns the state after all local layers, and the states that entered some of them."""
         entering = []
@@ -323,8 +413,8 @@ class VisionEncoder(nn.Module):
         x_IJnW = self.embed(pixels, aspect_ids)
         J, n = x_IJnW.shape[1:3]
         n_padded = n + -n % TOKEN_MULTIPLE
-        visible = who_sees_whom(self.n_tiles[aspect_ids], max_tiles=J, n_tokens=n,
-                                n_padded=n_padded)
+        visible = TileTokens(n_tiles=self.n_tiles[aspect_ids], max_tiles=J, n_tokens=n,
+                             n_padded=n_padded)
         x_ITW = F.pad(x_IJnW, (0, 0, 0, n_padded - n)).flatten(1, 2)
         x_ITW, entering = self.run_local(x_ITW, visible)
         x_IJnW = self.norm_after(x_ITW).unflatten(1, (J, n_padded))

@@ -113,8 +113,9 @@ def _opened(data: bytes) -> Any:
             warnings.simplefilter("ignore", pillow.DecompressionBombWarning)
             return pillow.open(io.BytesIO(data), formats=readable)
     except pillow.DecompressionBombError as error:
-        raise ValueError(f"an image may have at most {MAX_PIXELS:,} pixels; {error}. If you trust "
-                         "the file, make a smaller copy of it") from error
+        raise ValueError(f"an image may have at most {MAX_PIXELS:,} pixels; "
+                         f"{str(error).rstrip('.')}. If you trust the file, make a smaller copy of "
+                         "it") from error
     except _DAMAGE as error:
         raise ValueError(f"an image must be a file of one of the formats {', '.join(readable)}; "
                          f"this is {_kind(data)}. Save or export it as PNG or JPEG, or download "

@@ -118,6 +118,11 @@ class TiledImages:
         """Returns how many images each row has."""
         return (self.aspect_ids > 0).sum(1)
 
+    def after(self, n_images: int) -> "TiledImages":
+        """Returns the images of each row without its first `n_images`; some must be left."""
+        return TiledImages(pixels=self.pixels[:, n_images:],
+                           aspect_ids=self.aspect_ids[:, n_images:])
+
     @property
     def tile_mask(self) -> Bool[Tensor, "B I J"]:
         """Returns which tiles an encoder reads. The first one of a padding image is among them.
@@ -213,10 +218,7 @@ def split(
     `images.decoded` accepts, which also explains `transparency`. One image is decoded at a time.
     Raises ValueError if there is no image at all, and names row and image of one that is bad.
     """
-    if not (_is_list(rows) and all(map(_is_list, rows))):
-        raise ValueError("images are given as a list of rows, and each row as a list of images;"
-                         f" got {foreign.shown(rows)}. For one image: [[image]]")
-    most = max(map(len, rows), default=0)
+    most = max(map(len, check_rows(rows)), default=0)
     if not most:
         raise ValueError(f"a batch of images needs at least one; got {len(rows)} rows without "
                          "any. Leave the images out for a batch of text")
@@ -229,6 +231,15 @@ def split(
                 image = images.decoded(source, transparency=transparency)
             aspect_ids[b, i] = _fill(pixels[b, i], image, tiling)
     return TiledImages(pixels=pixels, aspect_ids=aspect_ids)
+
+
+def check_rows(rows: Sequence[Sequence[object]]) -> Sequence[Sequence[object]]:
+    """Returns `rows`. Raises ValueError unless they are a list with a list of images for each row.
+    """
+    if not (_is_list(rows) and all(map(_is_list, rows))):
+        raise ValueError("images are given as a list of rows, and each row as a list of images;"
+                         f" got {foreign.shown(rows)}. For one image: [[image]]")
+    return rows
 
 
 def _is_list(value: object) -> bool:

@@ -8,7 +8,9 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from llama_from_scratch.lessons.authoring.copies import student
 from llama_from_scratch.lessons.authoring.lab import open_notebook
@@ -266,6 +268,28 @@ def test_a_whole_chapter_runs_from_its_first_cell_to_its_last(lab, page, run_not
     assert complaints == []
 
 
+def test_a_picture_of_12_megabytes_can_be_uploaded_and_no_picture_shows_its_error(
+    lab, page, run_notebook, complaints, tmp_path
+):
+    """A server without the course's settings closes the connection at 10 MB."""
+    write_notebook(lab.folder / "upload.ipynb",
+                   "import numpy as np\nfrom llama_from_scratch.lessons import views\n"
+                   "views.tiles_of_picture(np.zeros((20, 30, 3), np.uint8))")
+    assert run_notebook(page, "upload.ipynb") == []
+    noise = np.random.default_rng(0).integers(0, 256, (2000, 2000, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "large.png", compress_level=0)
+    (tmp_path / "fake.png").write_bytes(b"<svg/>")
+    assert (tmp_path / "large.png").stat().st_size > 12_000_000
+    widget = output(page).locator(".llama-widget")
+    for name, words in (("large.png", "An image of 2,000 × 2,000 pixels"),
+                        ("fake.png", "this is an SVG")):
+        with page.expect_file_chooser() as chooser:
+            widget.get_by_role("button", name="choose a picture").click()
+        chooser.value.set_files(tmp_path / name)
+        widget.get_by_text(words).wait_for()
+    assert complaints == []
+
+
 SETUP = """\
 import math, time
 import torch
@@ -369,6 +393,52 @@ def test_chat_answers_while_other_controls_stay_alive_and_stops(
     chat.locator("[role=alert]").get_by_text("far more").wait_for()
     assert turns.count() == 4 and turns.nth(3).inner_text() == told
     chat.screenshot(path=SCREENSHOTS / "chat-widget.png")
+    assert complaints == []
+
+
+SEEING_CHAT = """\
+import torch
+from llama_from_scratch import family
+from llama_from_scratch.config import VisionConfig
+from llama_from_scratch.generate import Chat
+from llama_from_scratch.lessons import Conversation
+from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer import Tokenizer, released
+from llama_from_scratch.tokenizer.chat_format import LLAMA_3_2_VISION
+from llama_from_scratch.vision import attach
+torch.manual_seed(0)
+torch.set_num_threads(1)
+tokenizer = Tokenizer.train("the cat and the rat " * 9, 513,
+                            special_tokens=released.LLAMA_3_2_VISION)
+config = family.tiny("llama-3.2")
+vision = VisionConfig(dim=16, n_heads=2, ffn_dim=16, n_local_layers=2, n_global_layers=1,
+                      intermediate_layers=(1,), tile_px=12, patch_px=4, max_tiles=1,
+                      aspect_ratios=((1, 1),), norm_eps=1e-5, output_dim=config.dim)
+model = attach(Llama(config), vision)
+Conversation(Chat(model, tokenizer, format=LLAMA_3_2_VISION), max_tokens=4)"""
+
+
+def test_an_image_is_uploaded_and_stays_in_the_conversation(
+    lab, page, run_notebook, complaints, tmp_path
+):
+    Image.new("L", (64, 64), 90).save(tmp_path / "grey.png")
+    (tmp_path / "words.png").write_text("no picture")
+    write_notebook(lab.folder / "seeing.ipynb", SEEING_CHAT)
+    assert run_notebook(page, "seeing.ipynb") == []
+    chat = output(page).locator(".widget-vbox").first
+    with page.expect_file_chooser() as asked:
+        chat.get_by_role("button", name="Show an image").click()
+    asked.value.set_files([str(tmp_path / "grey.png"), str(tmp_path / "words.png")])
+    chat.locator("[role=alert]").get_by_text("this is text, 'no picture'").wait_for()
+    chat.locator("img").wait_for()  # exactly one, and it may come after the words
+    field = chat.get_by_placeholder("your words, then Enter")
+    field.fill("What is it?")
+    field.press("Enter")
+    picture = chat.locator("[role=log] > div").first.locator("img")
+    picture.wait_for()
+    chat.get_by_role("button", name="Send").and_(chat.locator(":enabled")).wait_for()
+    assert chat.locator("img").count() == 1 and picture.bounding_box()["height"] > 40
+    chat.screenshot(path=SCREENSHOTS / "seeing-chat.png")
     assert complaints == []
 
 

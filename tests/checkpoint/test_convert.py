@@ -9,6 +9,8 @@ import pytest
 import torch
 from hugging_face_twin import loud
 from relatives import RELATIVES
+from seeing_checkpoints import logits, seeing
+from seeing_checkpoints import tokenizer as seeing_tokenizer
 from tiny_checkpoints import edit_json, far_logits, same_weights, tiny, tokenizer_for
 
 from llama_from_scratch.checkpoint import folders, gguf_file, hugging_face, inspect, native
@@ -297,3 +299,46 @@ def test_a_target_that_cannot_be_written_is_refused_before_the_weights_are_read(
             with pytest.raises(ValueError, match="[Cc]hoose another"):
                 convert(tmp_path / "source", target, format=format,
                         on_tensor=lambda *_: pytest.fail("a tensor was read"))
+
+
+# --- models that see ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def seeing_sources(tmp_path_factory):
+    """A checkpoint of each format that holds a model that sees, and the model."""
+    folder, model = tmp_path_factory.mktemp("seeing"), seeing()
+    for format in SEE:
+        write(folder / format, model, tokenizer=seeing_tokenizer(), format=format)
+    return folder, model
+
+
+SEE = ("hugging-face", "meta", "native")
+
+
+@pytest.mark.parametrize(("source", "target"), list(itertools.product(SEE, SEE)))
+def test_a_model_that_sees_survives_every_conversion(source, target, seeing_sources, tmp_path):
+    folder, model = seeing_sources
+    convert(folder / source, tmp_path / "x", format=target)
+    found, tokenizer = load(tmp_path / "x")
+    assert found.config == model.config and found.tiling == model.tiling
+    assert same_weights(found, model) and torch.equal(logits(found), logits(model))
+    assert tokenizer.encode(TEXT) == seeing_tokenizer().encode(TEXT)
+    assert tokenizer.special_ids["<|image|>"] == model.config.image_id
+
+
+@pytest.mark.parametrize("target", ["gguf", "llama2c"])
+def test_a_model_that_sees_is_not_converted_to_what_cannot_hold_it(
+    target, seeing_sources, tmp_path
+):
+    with pytest.raises(ValueError, match="mtmd, can run Llama 3.2 Vision|runs only Llama 2"):
+        convert(seeing_sources[0] / "native", tmp_path / "x", format=target)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_model_that_sees_is_converted_to_another_dtype(seeing_sources, tmp_path):
+    folder, model = seeing_sources
+    convert(folder / "hugging-face", tmp_path / "x", format="meta", dtype="bfloat16", n_shards=2)
+    found, _ = load(tmp_path / "x")
+    assert found.dtype == torch.bfloat16
+    assert torch.equal(found.image_embeddings.weight, model.image_embeddings.weight.bfloat16())

@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from relatives import RELATIVES
+from seeing_checkpoints import seeing
 from tiny_checkpoints import TOKENIZER, same_weights, tiny, tokenizer_for
 from torch import nn
 
@@ -258,6 +259,17 @@ def test_a_norm_that_also_subtracts_the_mean_is_named_with_its_module():
         refuse_undescribed(model)
 
 
+def test_a_parameter_that_is_not_a_plain_tensor_is_named():
+    class Part(torch.Tensor):
+        """A tensor that holds a slice of another one, such as a DTensor."""
+
+    model = Llama(family.tiny("llama-3"))
+    model.norm.weight = nn.Parameter(model.norm.weight.detach().as_subclass(Part))
+    with pytest.raises(ValueError, match=r"norm.weight is a .*Part, where the config describes a "
+                                         r"Tensor.*all ranks call sharded.whole"):
+        refuse_undescribed(model)
+
+
 def test_a_compiled_model_is_what_it_compiles_and_names_it():
     compiled = torch.compile(tiny("llama-2"), backend="eager")
     with pytest.raises(ValueError, match=r"the model is a "
@@ -280,3 +292,19 @@ def test_hooks_that_watch_are_no_part_of_a_model():
     model = tiny("llama-2")
     model.layers[0].register_forward_hook(lambda *_: None)
     refuse_undescribed(model)
+
+
+@pytest.mark.parametrize(("path", "part", "message"), [
+    ("vision.encoder.local_layers.0.feed_forward", {"activation": nn.ReLU()},
+     "vision.encoder.local_layers.0.feed_forward.activation is a ReLU, where the config describes"),
+    ("layers.1.cross", {"ffn_gate": nn.Identity()}, "layers.1.cross.ffn_gate is a Identity"),
+    ("vision", {"projector": nn.Linear(96, 64, bias=False)}, "vision.projector.bias is no param"),
+    ("", {"sees_before_images": True}, "sees_before_images is True, where the config describes F"),
+])
+def test_a_part_of_a_model_that_sees_is_compared_too(path, part, message):
+    model = seeing()
+    refuse_undescribed(model)
+    for name, changed in part.items():
+        setattr(model.get_submodule(path), name, changed)
+    with pytest.raises(ValueError, match=message):
+        refuse_undescribed(model)

@@ -129,6 +129,8 @@ def test_a_head_as_wide_as_its_share_of_dim_is_no_explicit_one(tmp_path):
     ({"general.type": ("adapter", *WORD)}, r"general.type in .*m.gguf is 'adapter', only a part"),
     ({"general.architecture": ("qwen2", *WORD)}, r"must be \"llama\"; .* has 'qwen2'"),
     ({"general.architecture": ("llama4", *WORD)}, r"Llama 1 to 3.3; .* is a Llama 4"),
+    ({"general.architecture": ("mllama", *WORD)},
+     r"mtmd, can run Llama 3.2 Vision, .* Load Hugging Face's or Meta's layout of this model"),
     ({"general.architecture": ([1, 2], *U32_LIST)}, r"must be \"llama\"; .* has array"),
     ({"general.architecture": (["llama"], *WORD_LIST)}, r"must be \"llama\"; .* has \['llama'\]"),
 ])
@@ -171,3 +173,12 @@ def test_heads_wider_than_the_file_is_long_are_refused_before_anything_is_made_o
 def test_facts_that_change_nothing_are_read(facts, tmp_path):
     opened = gguf.open_checkpoint(by_their_writer(tmp_path / "m.gguf", tiny(), facts=facts))
     assert opened.config == tiny().config
+
+
+def test_a_model_that_sees_has_no_facts_and_llama_cpp_has_no_names_for_it():
+    with pytest.raises(ValueError, match="neither llama.cpp nor its library for images, mtmd, can "
+                                         "run Llama 3.2 Vision, .* Write another format, or the"):
+        gguf_config.config_to(family.tiny("llama-3.2-vision"))
+    names = {arch.name for arch in reference.MODEL_ARCH}
+    names |= {name for name in vars(reference.VisionProjectorType) if not name.startswith("_")}
+    assert "LLAMA4" in names and not any("MLLAMA" in name for name in names)

@@ -58,8 +58,8 @@ def test_a_config_comes_back_from_its_config_json(name):
 @pytest.mark.parametrize(
     ("said", "message"),
     [
-        ({"model_type": "mllama"}, r"'mllama' model, which needs the vision encoder and "
-                                   r"cross-attention of Llama 3.2 Vision"),
+        ({"model_type": "mllama_text_model"}, r"'mllama_text_model' model, which needs the encoder "
+                                              r"that its cross-attention layers look at"),
         ({"model_type": "llama4"}, "needs the experts and the vision of Llama 4. Load"),
         ({"model_type": "mistral"}, "got 'mistral'. Only Llamas can be loaded"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "must be for a LlamaForCausalLM"),
@@ -190,7 +190,7 @@ def test_every_key_that_transformers_has_for_any_llama_is_known():
     about = {**generation, **vars(theirs), **theirs.to_dict()}
     assert hugging_face_config.config_from(about) == hugging_face_config.config_from(PLAIN)
     module = hugging_face_config
-    known = {*module._READ, *module._MUST_BE, *module._CLAIMS, *module._IGNORED}
+    known = {*module._READ, *module._MUST_BE, *module._CLAIMS, *module.IGNORED}
     assert about.keys() <= known, "also where their value is null today"
 
 

@@ -165,3 +165,33 @@ def test_every_format_is_inspected(name, format, told, tmp_path):
         f"not named; the special tokens are for {FORMATS[name].name}")
     assert (rows["format"], rows["chat format"]) == (told, chats)
     assert name in rows["family"] and rows["stored as"].endswith("in 1 file")
+
+
+@pytest.mark.parametrize("name", family.VISION)
+def test_a_published_model_that_sees_is_shown_by_its_parts_with_what_an_image_costs(
+    name, tmp_path
+):
+    file = tmp_path / "w"
+    file.write_bytes(bytes(1000))
+    config = family.config(name)
+    rows = inspect.facts(opened(config, file))
+    assert name in rows["family"].split(" or ") and "European Union" in rows["license"]
+    parts = [int(rows[part].split(",  ")[0].split(", ")[0].replace(",", ""))
+             for part in ("text model", "encoder", "adapter")]
+    counts = config.param_counts
+    assert parts[0] == config.text.n_params and parts[1] == counts["encoder"]
+    assert sum(parts) + counts["projector"] == config.n_params
+    assert f"{counts['projector']:,} in its projector" in rows["encoder"]
+    tile = config.vision.tile_px
+    assert rows["images"].startswith(f"up to 4 tiles of {tile} x {tile} pixels, ")
+    assert rows["encoder layers"].startswith("32 local and 8 global, 1,280 wide")
+    wanted = {448: "1.08e+13", 560: "1.99e+13"}[tile] if "11b" in name else "2.37e+13"
+    assert rows["one image"].startswith(wanted)
+    assert {"11b": "134 MB" if tile == 448 else "210 MB", "90b": "525 MB"}[
+        name.split("-")[2]] + " per image" in rows["memory, bfloat16"]
+    assert rows["vocabulary"] == "128,256, and 8 ids for images; <|image|> is 128256"
+
+
+def test_a_model_that_sees_and_is_not_published_is_shown_as_that():
+    config = family.tiny("llama-3.2-vision")
+    assert inspect.release(config).startswith("none of the published that see; its text model is ")

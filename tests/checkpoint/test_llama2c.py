@@ -4,6 +4,7 @@ import struct
 import numpy as np
 import pytest
 import torch
+from seeing_checkpoints import CONFIG, seeing
 from tiny_checkpoints import (
     MISTAKES,
     TEXT,
@@ -226,3 +227,9 @@ def test_a_tokenizer_that_was_cut_at_the_border_of_a_piece_is_noticed(tmp_path):
     file.write_bytes(file.read_bytes()[: -8 - n_last])
     with pytest.raises(ValueError, match="with 520 pieces, .* tokenizer.bin has 519. .*lost a p"):
         load(tmp_path / "m")
+
+
+def test_a_model_that_sees_is_refused(tmp_path):
+    model = seeing(CONFIG)
+    with pytest.raises(ValueError, match="runs only Llama 2; this model has .* a vision enc"):
+        llama2c.write(tmp_path / "m", model, tokenizer=PIECES)

@@ -5,6 +5,8 @@ import os
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from seeing_checkpoints import logits, seeing
+from seeing_checkpoints import tokenizer as seeing_tokenizer
 from tiny_checkpoints import sized
 
 import llama_from_scratch
@@ -237,3 +239,49 @@ def test_a_tokenizer_that_is_described_in_another_type_is_refused(change, tmp_pa
     (tmp_path / "m/checksums.json").unlink(missing_ok=True)
     with pytest.raises(ValueError, match="special_tokens must be a list of names, and pattern"):
         native.load(tmp_path / "m")
+
+
+# --- models that see ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seeing_folder(tmp_path):
+    model = seeing(has_one_grid=False)
+    model.tiling = dataclasses.replace(model.tiling, mean=(0.1, 0.2, 0.3))
+    native.save(tmp_path / "m", model, seeing_tokenizer())
+    return tmp_path / "m", model
+
+
+def test_a_model_that_sees_comes_back_bit_for_bit(seeing_folder):
+    folder, model = seeing_folder
+    loaded, tokenizer = llama_from_scratch.load(folder)
+    assert loaded.config == model.config and loaded.tiling == model.tiling
+    assert same_weights(loaded, model) and same_weights(model, loaded)
+    assert torch.equal(logits(loaded), logits(model))
+    assert tokenizer.special_ids["<|image|>"] == model.config.image_id
+
+
+def test_weights_of_a_model_that_sees_are_loaded_into_another_one(seeing_folder):
+    folder, model = seeing_folder
+    other = seeing(seed=1)
+    native.load_weights(folder, other)
+    assert same_weights(model, other)
+
+
+@pytest.mark.parametrize(("colors", "message"), [
+    (None, "a model that sees needs \"tiling\" with mean and std"),
+    ({"mean": [0, 0, 0]}, "needs \"tiling\" with mean and std"),
+    ({"mean": [0, 0], "std": [1, 1, 1]}, "is damaged: Tiling.mean must be three finite numbers"),
+])
+def test_damaged_colors_are_refused(colors, message, seeing_folder):
+    folder, _ = seeing_folder
+    about = json.loads((folder / "config.json").read_text()) | {"tiling": colors}
+    (folder / "config.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=message):
+        llama_from_scratch.load(folder)
+
+
+def test_a_tokenizer_with_more_ids_than_a_model_that_sees_can_read_is_refused(tmp_path):
+    large = Tokenizer.train("a", 540, special_tokens=tuple(map(str, range(284))))
+    with pytest.raises(ValueError, match="got 540 ids and vocab_size=528"):
+        native.save(tmp_path / "m", seeing(), large)

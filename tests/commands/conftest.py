@@ -1,5 +1,11 @@
+import dataclasses
+
+import numpy as np
 import pytest
 from command_line import SMALL, TEXT
+from PIL import Image
+from seeing_twin import TEXT as TEXT_MODEL
+from seeing_twin import loud
 from tiny_checkpoints import chat_tokenizer_for, tiny
 
 from llama_from_scratch.__main__ import main
@@ -42,3 +48,22 @@ def refused(trained, tmp_path, monkeypatch, capsys):
         assert not (tmp_path / "x").exists()
 
     return check
+
+
+@pytest.fixture(scope="session")
+def looker():
+    """A model that sees and its tokenizer, for chats in Llama 3.2 Vision's format."""
+    text = dataclasses.replace(TEXT_MODEL, vocab_size=519, max_seq_len=256)
+    return loud(text).double(), chat_tokenizer_for("llama-3.2-vision")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder with two photos, a text that is called one, and a moving picture."""
+    rng = np.random.default_rng(0)
+    for name, size in (("cat.png", (20, 30, 3)), ("my dog's.png", (40, 25, 3))):
+        Image.fromarray(rng.integers(0, 256, size).astype(np.uint8)).save(tmp_path / name)
+    (tmp_path / "words.png").write_text("a cat")
+    frames = [Image.new("RGB", (9, 9), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    return tmp_path

@@ -1,3 +1,4 @@
+import shlex
 import subprocess
 import sys
 
@@ -6,6 +7,7 @@ from command_line import converse
 from pseudo_terminal import terminal
 
 from llama_from_scratch.__main__ import main
+from llama_from_scratch.commands import chat as module
 from llama_from_scratch.generate.chat import Chat
 
 
@@ -168,3 +170,80 @@ def test_an_answer_shows_no_control_sequence_on_a_terminal(talker, tmp_path):
 ])
 def test_what_the_user_can_fix_is_one_line_and_status_2(command, message, refused):
     refused(command, message)
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def looking(looker, monkeypatch):
+    """The chats that `llama chat` holds with a model that sees."""
+    chats, original = [], Chat.__init__
+
+    def made(chat, *args, **settings):
+        original(chat, *args, **settings)
+        chats.append(chat)
+
+    monkeypatch.setattr(Chat, "__init__", made)
+    monkeypatch.setattr(module, "load_model", lambda *args, **settings: looker)
+    return chats
+
+
+def test_images_are_shown_with_the_first_message_and_with_later_ones(
+    looking, photos, capsys, monkeypatch
+):
+    cat, dog = photos / "cat.png", photos / "my dog's.png"
+    converse(monkeypatch, "what are they?", "and now?", f"/image {cat}", f"/image {dog}", "this?",
+             f"/image {cat}", "/image", "and without?", "/image", "/help")
+    flags = ["--image", str(cat), "--image", str(dog), "--max-tokens", "3"]
+    assert main(["chat", "any", *flags]) == 0
+    (chat,), shown = looking, capsys.readouterr()
+    asked = [(m.content, [image.width for image in m.images])
+             for m in chat.messages if m.role == "user"]
+    assert asked == [("what are they?", [30, 25]), ("and now?", []), ("this?", [30, 25]),
+                     ("and without?", [])]
+    for words in ("/image PATH shows an image", "(your next message shows this: 30 x 20 pixels)",
+                  "(1 image taken back)", "(0 images taken back)", "\n/image   shows the image"):
+        assert words in shown.out
+    assert not shown.err
+
+
+def test_a_broken_file_loses_nothing_of_the_conversation(looking, photos, capsys, monkeypatch):
+    cat, words = photos / "cat.png", photos / "words.png"
+    converse(monkeypatch, "hi", f"/image {cat}", f"/image {words}", "/image nowhere.png",
+             "x" * 400_000, "and this?")
+    assert main(["chat", "any", "--max-tokens", "3"]) == 0
+    (chat,), shown = looking, capsys.readouterr()
+    asked = [(m.content, len(m.images)) for m in chat.messages if m.role == "user"]
+    assert asked == [("hi", 0), ("and this?", 1)], "the image waits for the next good message"
+    assert "this is text, 'a cat'" in shown.err and "nowhere.png" in shown.err
+    assert shown.err.count("\n") == 3
+
+
+def test_a_dropped_path_is_read_and_one_without_the_command_is_explained(
+    looking, photos, capsys, monkeypatch
+):
+    dog = photos / "my dog's.png"
+    converse(monkeypatch, "/image " + shlex.quote(str(dog)), str(dog), "look")
+    assert main(["chat", "any", "--max-tokens", "3"]) == 0
+    assert f"To show this file to the model, write: /image {dog}" in capsys.readouterr().out
+    assert len(looking[0].messages[0].images) == 1
+
+
+def test_a_model_of_text_says_what_to_load_instead(talker, trained, photos, capsys, monkeypatch):
+    cat = str(photos / "cat.png")
+    converse(monkeypatch, f"/image {cat}", "the cat")
+    assert main(["chat", talker, "--max-tokens", "3"]) == 0
+    shown = capsys.readouterr()
+    assert "this one reads text. Load one that sees, such as meta-llama/Llama-3.2-11B" in shown.err
+    assert "/image PATH" not in shown.out.splitlines()[0]
+    for model, message in ((talker, "Load one that sees"),
+                           (str(trained / "run"), "llama generate --image")):
+        converse(monkeypatch, "the cat")
+        assert main(["chat", model, "--image", cat]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_broken_image_is_refused_before_a_model_is_read(photos, capsys):
+    assert main(["chat", "nowhere", "--image", str(photos / "words.png")]) == 2
+    assert "this is text, 'a cat'" in capsys.readouterr().err

@@ -3,6 +3,9 @@ import io
 import pytest
 
 from llama_from_scratch.__main__ import main
+from llama_from_scratch.commands import generate as module
+from llama_from_scratch.generate.generate import generate, text_of
+from llama_from_scratch.generate.sampling import Sampling
 
 
 def test_generate_writes_the_prompt_and_a_continuation_that_a_seed_repeats(trained, capsys):
@@ -56,3 +59,41 @@ def test_a_prompt_comes_from_a_file_or_standard_input(trained, capsys, monkeypat
 ])
 def test_what_the_user_can_fix_is_one_line_and_status_2(command, message, refused):
     refused(command, message)
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("temperature", ["0", "1.5"])
+def test_a_text_continues_after_images(looker, photos, capsys, monkeypatch, temperature):
+    model, tokenizer = looker
+    monkeypatch.setattr(module, "load_model", lambda *args, **settings: looker)
+    paths = [str(photos / "cat.png"), str(photos / "my dog's.png")]
+    flags = ["--max-tokens", "20", "--temperature", temperature, "--top-p", "1", "--seed", "2"]
+    assert main(["generate", "any", "--prompt", "the cat", *flags, "--image", paths[0], "--image",
+                 paths[1]]) == 0
+    text = tokenizer.encode("the cat")
+    bos, image = tokenizer.special_ids["<|begin_of_text|>"], model.config.image_id
+
+    def continued(ids, images):
+        (answer,) = generate(model, [ids], images=[images], max_tokens=20, seed=2,
+                             sampling=Sampling(temperature=float(temperature)),
+                             stop_ids=tokenizer.stop_ids)
+        return "the cat" + "".join(text_of(answer, tokenizer)) + "\n"
+
+    assert capsys.readouterr().out == continued([bos, image, image, *text], paths)
+    assert main(["generate", "any", "--special", "--prompt", "the<|image|> cat", *flags, "--image",
+                 paths[0]]) == 0
+    inside = [bos, *tokenizer.encode("the"), image, *tokenizer.encode(" cat")]
+    assert capsys.readouterr().out == continued(inside, paths[:1]).replace("the cat",
+                                                                           "the<|image|> cat", 1)
+    assert main(["generate", "any", "--special", "--prompt", "the<|image|> cat"]) == 2
+    assert "prompt 0 has 1 of these ids and 0 images" in capsys.readouterr().err
+
+
+def test_images_are_refused_by_a_model_of_text_and_broken_ones_before_any(photos, trained, capsys):
+    for model, path, message in ((str(trained / "run"), "cat.png", "Load one that sees, such as"),
+                                 ("nowhere", "words.png", "this is text, 'a cat'")):
+        assert main(["generate", model, "--image", str(photos / path)]) == 2
+        shown = capsys.readouterr()
+        assert message in shown.err and not shown.out

@@ -212,7 +212,7 @@ _TENSORS: dict[str, Callable[[torch.Tensor], Any]] = {
     "sparse in rows": lambda t: t.to_sparse_csr() if t.ndim == 2 else t.to_sparse(),
     "quantized": lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
     "meta": lambda t: t.to("meta"),
-    "turned": lambda t: t.t().contiguous().t(),
+    "turned": lambda t: t.transpose(0, -1).contiguous().transpose(0, -1),
     "expanded": lambda t: t.flatten()[:1].expand(t.shape),
     "of huge shape": lambda t: t.flatten()[:1].expand(10**6, 10**6),
     "a part of a larger one": lambda t: torch.cat([t, t])[: len(t)],

@@ -23,6 +23,7 @@ from llama_from_scratch.train import resume
 from llama_from_scratch.train.data import Packed
 from llama_from_scratch.train.optimizer import AdamW, decay_groups
 from llama_from_scratch.train.records import Step, TrainConfig
+from llama_from_scratch.vision import share_places
 
 TEXT = "the cat sat on the mat, the rat sat on the cat. " * 2
 RUN = TrainConfig(n_steps=2, batch_size=1, seq_len=8, n_warmup=1)
@@ -95,6 +96,7 @@ def _seeds(scratch: Path) -> Iterator[Seed]:
     yield Seed("gguf Q4_K", {"m.gguf": _packed(scratch, _model("llama-2", 290, dim=256), pieces)},
                "m.gguf")
     yield from _of_others(scratch)
+    yield from _that_see(scratch)
     only_pieces = _files(scratch / "hugging-face shards")
     del only_pieces["tokenizer.json"]
     yield Seed("hugging-face pieces", only_pieces, "")
@@ -131,6 +133,27 @@ def _of_others(scratch: Path) -> Iterator[Seed]:
     files = _files(scratch / "others native")
     _forget_checksums(files)
     yield Seed("of others, native", files, "")
+
+
+def _that_see(scratch: Path) -> Iterator[Seed]:
+    """Models that see images, in each layout that can hold one."""
+    config = family.tiny("llama-3.2-vision")
+    vision = dataclasses.replace(
+        config.vision, dim=16, ffn_dim=16, n_local_layers=2, n_global_layers=1,
+        intermediate_layers=(1,), tile_px=14, patch_px=7, output_dim=32)
+    config = dataclasses.replace(
+        config, dim=32, n_heads=2, n_kv_heads=2, ffn_dim=32, max_seq_len=64, vocab_size=520,
+        layers=config.layers[:2], cross_layers=(1,), image_id=520, vision=vision)
+    torch.manual_seed(0)
+    model = config.new_model()
+    share_places(model)
+    tokenizer = Tokenizer.train(TEXT, 521, special_tokens=released.LLAMA_3_2_VISION)
+    for name, how in [("hugging-face", {}), ("meta", dict(n_shards=2)), ("native", {})]:
+        name, how = f"seeing {name}", dict(format=name) | how
+        write(scratch / name, model, tokenizer=tokenizer, **how)
+        files = _files(scratch / name)
+        _forget_checksums(files)
+        yield Seed(name, files, "")
 
 
 def _forget_checksums(files: dict[str, bytes]) -> None:

@@ -1,12 +1,16 @@
 
 import pytest
 import torch
+from looking import HOT, Looks, shown
 from loud_models import PROMPTS, WARM, loud_model
+from seeing_twin import IMAGE
+from seeing_twin import loud as looking_model
 
 from llama_from_scratch.generate.batch import batch_of
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.model.kv_cache import KVCache
+from llama_from_scratch.vision.image_cache import VisionKVCache
 
 
 @pytest.mark.parametrize("sampling", [Sampling(temperature=0.0), WARM], ids=["greedy", "sampled"])
@@ -93,3 +97,32 @@ def test_what_a_cache_holds_is_not_fed_again(model):
         model.hidden(torch.tensor([[7, 8, 9]]), cache=cache)
     batch = batch_of(model, [PROMPTS[1]], max_tokens=4, has_seen=False, cache=cache)
     assert batch.ids.tolist() == [[10, 11]] and batch.cache is cache
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def test_images_leave_the_batch_with_their_rows(monkeypatch):
+    model, n_slots, original = looking_model().double(), [], VisionKVCache.copy
+
+    def copy(cache, rows, **room):
+        new = original(cache, rows, **room)
+        n_slots.append((new.slots.numbers.shape[1], new.n_bytes < cache.n_bytes))
+        return new
+
+    monkeypatch.setattr(VisionKVCache, "copy", copy)
+    prompts = [[IMAGE, IMAGE, 5], [IMAGE, 6], [7], [8]]
+    rows, limits = [[0, 3], [1], [], []], [2, 8, 2, 12]
+    with Looks(model) as looks:
+        batch = generate(model, prompts, images=shown(*rows), max_tokens=limits, sampling=HOT)
+    assert n_slots == [(1, True), (0, True)], "two images, then one, then none"
+    assert len(looks.projected) == 2
+    assert batch == [
+        generate(model, [prompt], images=shown(row), max_tokens=limit, sampling=HOT, seed=b)[0]
+        for b, (prompt, row, limit) in enumerate(zip(prompts, rows, limits, strict=True))]
+
+
+def test_the_ids_of_images_are_no_ids_that_occurred():
+    batch = batch_of(looking_model(), [[1, IMAGE], [3]], max_tokens=5, has_seen=True, cache=None,
+                     images=shown([0], []))
+    assert [row.nonzero()[:, 0].tolist() for row in batch.seen] == [[1], [3]]

@@ -1,8 +1,14 @@
 import copy
+import dataclasses
 
 import chat_templates
+import numpy as np
 import pytest
 import torch
+from looking import Looks
+from PIL import Image
+from seeing_twin import TEXT
+from seeing_twin import loud as looking_model
 from tiny_checkpoints import chat_tokenizer_for, tiny, tokenizer_for
 
 from llama_from_scratch.checkpoint import inspect
@@ -11,7 +17,7 @@ from llama_from_scratch.generate.chat import Chat
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
-from llama_from_scratch.tokenizer.chat_format import FORMATS, Message
+from llama_from_scratch.tokenizer.chat_format import FORMATS, LLAMA_3_2_VISION, Message
 from llama_from_scratch.tokenizer.prompting import Prompting
 
 NAMES = ("llama-2", "llama-3", "llama-3.1", "llama-3.2", "llama-3.3")
@@ -309,3 +315,149 @@ def test_one_answer_at_a_time(chat):
 def test_a_model_in_bfloat16_chats():
     chat = Chat(tiny("llama-3").bfloat16(), chat_tokenizer_for("llama-3"))
     assert "".join(chat.say("hi", max_tokens=5, sampling=WARM))
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+HOT = Sampling(temperature=1.5)
+
+
+@pytest.fixture(scope="module")
+def seeing():
+    return looking_model(dataclasses.replace(TEXT, vocab_size=519, max_seq_len=256)).double()
+
+
+@pytest.fixture
+def looking(seeing):
+    return Chat(seeing, chat_tokenizer_for("llama-3.2-vision"))
+
+
+def photo(seed, size=(20, 30)):
+    return np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+
+
+def answer_to(chat, dialog, *, max_tokens, seed=0):
+    """The answer to a dialog by a fresh generation, and the dialog as `Chat` keeps it."""
+    prompt = chat.format.encode(dialog, chat.tokenizer)
+    images = [image for message in dialog for image in message.images]
+    (ids,) = generate(chat.model, [prompt], images=[images], max_tokens=max_tokens, seed=seed,
+                      sampling=HOT, stop_ids=chat.format.stop_ids(chat.tokenizer))
+    special = set(chat.tokenizer.special_ids.values())
+    return chat.tokenizer.decode([i for i in ids if i not in special]).lstrip()
+
+
+def said_to(chat, text, images=(), *, seed=0):
+    """The answer of a turn, after checking that a fresh generation for the dialog gives it too."""
+    before = list(chat.messages)
+    with Looks(chat.model) as looks:
+        answer = "".join(chat.say(text, images=images, max_tokens=12, sampling=HOT, seed=seed))
+    question = Message(role="user", content=text, images=tuple(images))
+    assert answer == answer_to(chat, [*before, question], max_tokens=12, seed=seed)
+    return answer, looks.n_encoded, looks.projected
+
+
+def test_only_new_images_are_encoded_and_projected_in_a_later_turn(looking):
+    turns = [said_to(looking, "the cat", [photo(1), photo(2, (40, 20))]), said_to(looking, "more"),
+             said_to(looking, "and this", [photo(3)], seed=5), said_to(looking, "more")]
+    assert [n for _, n, _ in turns] == [2, 0, 1, 0]
+    n_tokens = looking.model.config.vision.max_tiles * looking.model.config.vision.n_tokens
+    assert [projected for _, _, projected in turns] == [[2 * n_tokens] * 2, [], [n_tokens] * 2, []]
+    assert [len(message.images) for message in looking.messages] == [2, 0, 0, 0, 1, 0, 0, 0]
+
+
+def test_another_conversation_and_another_image_are_seen_anew(looking):
+    first = said_to(looking, "the cat", [photo(1)])
+    looking.reset()
+    other = said_to(looking, "the cat", [photo(2)])
+    looking.reset()
+    again = said_to(looking, "the cat", [photo(1)])
+    assert first[0] == again[0] != other[0] and first[1] == other[1] == again[1] == 1
+
+
+def test_an_edited_earlier_turn_is_seen_as_edited(looking):
+    said_to(looking, "the cat", [photo(1)])
+    said_to(looking, "more")
+    looking.messages[0] = dataclasses.replace(looking.messages[0], images=(photo(2),))
+    assert said_to(looking, "more")[1] == 1
+    looking.messages[0] = dataclasses.replace(looking.messages[0], images=())
+    assert said_to(looking, "more")[1] == 0
+    del looking.messages[:2]
+    said_to(looking, "look", [photo(4)])
+
+
+def test_what_changes_later_stays_what_was_shown(looking, tmp_path):
+    path, array, picture = tmp_path / "plot.png", photo(2), Image.fromarray(photo(3))
+    Image.fromarray(photo(1)).save(path)
+    list(looking.say("the cat", images=[path, array, picture], max_tokens=3))
+    Image.fromarray(photo(4)).save(path)
+    array[:] = 0
+    picture.paste((0, 0, 0), (0, 0, 9, 9))
+    list(looking.say("the rat", images=[str(path)], max_tokens=3))
+    path.unlink()
+    assert said_to(looking, "more")[1] == 0
+    kept = [np.asarray(image) for message in looking.messages for image in message.images]
+    assert [np.array_equal(one, photo(n)) for n, one in enumerate(kept, start=1)] == [True] * 4
+
+
+def test_turns_that_are_forgotten_take_their_images_along(seeing, monkeypatch):
+    chat = Chat(seeing, chat_tokenizer_for("llama-3.2-vision"), context=128)
+    shown = []
+
+    def stream(model, prompt, *, images, **settings):
+        shown.append((prompt.count(519), 0 if images is None else len(images[0])))
+        yield from chat.tokenizer.encode("the cat sat")
+
+    monkeypatch.setattr(module, "stream", stream)
+    for i in range(8):
+        list(chat.say(f"turn {i}", images=[photo(i)], max_tokens=20))
+    assert all(n_ids == n_images for n_ids, n_images in shown)
+    assert chat.n_forgotten and shown[-1][1] < 8
+
+
+def test_a_message_of_images_needs_no_words(looking):
+    assert said_to(looking, "", [photo(1)])[1] == 1
+
+
+@pytest.mark.parametrize("source", ["missing.png", b"no image", b"", np.zeros((2, 2, 9), np.uint8)])
+def test_a_broken_image_is_refused_and_nothing_is_lost(looking, source):
+    said_to(looking, "the cat", [photo(1)])
+    with pytest.raises(ValueError, match="image|array"):
+        looking.say("and this?", images=[photo(2), source])
+    assert len(looking.messages) == 2 and said_to(looking, "more")[1] == 0
+
+
+def test_models_and_formats_of_text_refuse_images(models, looking):
+    for chat, message in (
+        (Chat(models["llama-3.1"], chat_tokenizer_for("llama-3.1")),
+         "this one reads text. Load one that sees, such as meta-llama/Llama-3.2-11B-Vision"),
+        (Chat(looking.model, looking.tokenizer, format=FORMATS["llama-3.1"]),
+         "the format of Llama 3.1 does not mark an image with the id 519, .*llama-3.2-vision"),
+    ):
+        assert not chat.sees
+        with pytest.raises(ValueError, match=message):
+            chat.say("hi", images=[photo(1)])
+        assert list(chat.say("hi", max_tokens=3)), "text goes on"
+    assert looking.sees and looking.format is LLAMA_3_2_VISION
+
+
+def test_in_the_released_template_images_are_shown_and_go_without_a_system_message(seeing):
+    tokenizer = copy.copy(tokenizer_for("llama-3.2-vision"))
+    tokenizer.prompting = Prompting(
+        templates={"default": chat_templates.HEADERS_WITH_IMAGES},
+        token_names={"bos_token": BEGIN_AND_END[0], "eos_token": "<|eot_id|>"})
+    chat = Chat(seeing, tokenizer)
+    assert chat.sees and chat.format.kin is LLAMA_3_2_VISION
+    assert said_to(chat, "the cat", [photo(1)])[1] == 1
+    chat.system = "Be short."
+    with pytest.raises(ValueError, match="no system message beside images"):
+        chat.say("more")
+    assert len(chat.messages) == 2
+
+
+def test_a_template_that_writes_no_image_token_shows_no_images(seeing):
+    tokenizer = copy.copy(tokenizer_for("llama-3.2-vision"))
+    tokenizer.prompting = Prompting(templates={"default": chat_templates.PLAIN_WORDS})
+    chat = Chat(seeing, tokenizer)
+    assert not chat.sees
+    with pytest.raises(ValueError, match="does not mark an image with the id 519"):
+        chat.say("the cat", images=[photo(1)])

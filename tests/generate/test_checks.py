@@ -1,13 +1,19 @@
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from looking import Looks, shown
 from loud_models import PROMPTS, loud_model
+from seeing_twin import IMAGE, VISION
+from seeing_twin import loud as looking_model
 
 from llama_from_scratch.generate import checks
 from llama_from_scratch.generate.checks import as_prompts, check_ids, check_numbers
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.sampling import Sampling
+from llama_from_scratch.vision.tiles import TiledImages
 
 
 @pytest.mark.parametrize(("prompts", "expected"), [
@@ -127,3 +133,43 @@ def test_the_smallest_and_the_largest_seed_work(model):
 def test_a_number_of_tokens_is_a_whole_number_that_fits(model, max_tokens, message):
     with pytest.raises(ValueError, match=message):
         generate(model, PROMPTS, max_tokens=max_tokens)
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+SEEING = looking_model()
+TWO = [[IMAGE, 4], [5, IMAGE]]
+LARGER = dataclasses.replace(VISION, tile_px=16)
+
+
+def blank(*shape):
+    return TiledImages(pixels=torch.zeros(shape), aspect_ids=torch.ones(shape[:2]).long())
+
+
+@pytest.mark.parametrize(("prompts", "images", "message"), [
+    (TWO, None, "prompt 0 has 1 of these ids and 0 images"),
+    (TWO, shown([0], []), "prompt 1 has 1 of these ids and 0 images. Give as many images as ids"),
+    (TWO, shown([0], [1, 2]),
+     "one id 50 in place of each of its images; prompt 1 has 1 .* and 2 images"),
+    ([[IMAGE, 4], [5]], shown([0], [1]), "prompt 1 has 0 of these ids and 1 images"),
+    ([[5, 5], [IMAGE, IMAGE]], shown([], [1]), "prompt 1 has 2 of these ids and 1 images"),
+    (TWO, shown([0]), r"got 2 rows of ids and 1 rows of images.*\[\[image\], \[\]\]"),
+    (TWO, blank(2, 1, 4, 3, 16, 16), r"the last four \(4, 3, 12, 12\) .*model.tiling"),
+    (TWO, blank(2, 1, 3, 3, 12, 12), r"the last four \(4, 3, 12, 12\)"),
+    (TWO, looking_model(vision=LARGER).encode(blank(2, 1, 4, 3, 16, 16)),
+     r"the last three \(4, 10, 32\).*Encode them with this model"),
+    (TWO, [["cat.png"], []], "prompt 1 has 1 of these ids and 0 images"),
+    (TWO, [["cat.png"]], "got 2 rows of ids and 1 rows of images"),
+    (TWO, ["cat.png", "dog.png"], r"each row as a list .*For one image: \[\[image\]\]"),
+    (TWO, [["no such cat.png"], ["dog.png"]], "an image needs an image file at no such cat.png"),
+], ids=range(13))
+def test_images_that_do_not_fit_the_prompts_are_refused_before_any_work(prompts, images, message):
+    with Looks(SEEING) as looks, pytest.raises(ValueError, match=message):
+        generate(SEEING, prompts, images=images, max_tokens=3)
+    assert looks.n_encoded == 0 and not looks.projected
+
+
+def test_a_model_that_reads_only_text_refuses_images(model):
+    with pytest.raises(ValueError, match="only a model that sees can be shown images, and this "
+                                         "one reads text. Load one that sees, such as meta-llama"):
+        generate(model, [[5]], images=shown([0]), max_tokens=3)

@@ -1,14 +1,22 @@
 
+import numpy as np
 import pytest
 import torch
 from hugging_face_twin import twin_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from looking import HOT, POOL, Looks, shown
 from loud_models import PROMPTS, WARM, loud_model
+from PIL import Image
+from seeing_twin import IMAGE, theirs
+from seeing_twin import loud as looking_model
+from seeing_twin import twin_of as twin_of_seeing
 
-from llama_from_scratch.generate.generate import generate, stream, stream_text, until
-from llama_from_scratch.generate.sampling import Sampling
+from llama_from_scratch.generate.generate import decode, generate, stream, stream_text, until
+from llama_from_scratch.generate.sampling import GREEDY, Sampling
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
+from llama_from_scratch.vision.adapter import detach
+from llama_from_scratch.vision.tiles import split
 
 
 @pytest.fixture(scope="module")
@@ -210,3 +218,142 @@ def test_a_text_ends_before_the_words_that_end_it(pieces, before):
 
 def test_pieces_that_cannot_end_a_text_are_not_held_back():
     assert list(until("END", ["one", "E", "x", "EN", "D", "late"])) == ["one", "Ex"]
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+SHOWN = [[2, 0], [], [1], [3], []]
+LOOKING = [[7, IMAGE, 8, IMAGE, 9], [5, 6, 7, 8, 9, 10, 11], [IMAGE, 3], [4, 4, 4, IMAGE], [5]]
+"""A batch of unequal prompts, and which images each of them shows."""
+
+
+@pytest.fixture(scope="module")
+def seeing():
+    return looking_model().double()
+
+
+def feeding_everything(model, prompt, images, n):
+    """The definition: text and images go through the model for every new token."""
+    ids = list(prompt)
+    for _ in range(n):
+        ids.append(model(torch.tensor([ids]), images=images)[0, -1].argmax().item())
+    return ids[len(prompt):]
+
+
+@pytest.mark.parametrize("row", range(4))
+def test_with_images_greedy_equals_feeding_all_of_it_for_every_token(seeing, row):
+    prompt, images = LOOKING[row], shown(SHOWN[row])
+    (answer,) = generate(seeing, [prompt], images=images, max_tokens=12)
+    assert answer == feeding_everything(seeing, prompt, images, 12)
+    blind = generate(detach(seeing), [[token % IMAGE for token in prompt]], max_tokens=12)[0]
+    assert images is None or answer != blind, "the images matter here"
+
+
+@pytest.mark.parametrize("rule", ["meta", "transformers"])
+def test_with_images_greedy_equals_transformers(rule):
+    model = looking_model()
+    twin, ids, images = twin_of_seeing(model), list(LOOKING[0]), shown(SHOWN[0])
+    for _ in range(8):
+        logits = theirs(twin, torch.tensor([ids]), images, rule=rule)
+        ids.append(logits[0, -1].argmax().item())
+    model.sees_before_images = rule == "transformers"
+    assert generate(model, [LOOKING[0]], images=images, max_tokens=8) == [ids[len(LOOKING[0]):]]
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, WARM, HOT], ids=["greedy", "warm", "hot"])
+def test_a_row_with_or_without_images_writes_in_a_batch_what_it_would_alone(seeing, sampling):
+    limits = [3, 2, 14, 12, 2]  # so that rows leave the batch, the first ones too
+    batch = generate(seeing, LOOKING, images=shown(*SHOWN), max_tokens=limits, seed=3,
+                     sampling=sampling)
+    alone = [generate(seeing, [prompt], images=shown(row), max_tokens=limit, seed=3 + b,
+                      sampling=sampling)[0]
+             for b, (prompt, row, limit) in enumerate(zip(LOOKING, SHOWN, limits, strict=True))]
+    assert batch == alone
+
+
+def test_permuted_rows_get_permuted_answers_and_equal_rows_equal_ones(seeing):
+    order = [3, 0, 4, 2, 1, 0, 2]
+    options = {"max_tokens": 3, "sampling": GREEDY, "seed": 0, "stop_ids": frozenset()}
+    straight = decode(seeing, LOOKING, images=shown(*SHOWN), **options)
+    turned = decode(seeing, [LOOKING[b] for b in order], images=shown(*(SHOWN[b] for b in order)),
+                    **options)
+    for step, same in zip(straight, turned, strict=True):
+        torch.testing.assert_close(same.logits, step.logits[order])
+        assert torch.equal(same.logits[1], same.logits[5])
+        assert torch.equal(same.logits[3], same.logits[6])
+
+
+def test_a_text_row_beside_images_has_the_logits_of_the_text_model_to_the_last_bit():
+    model = looking_model()
+    texts = [[token % IMAGE for token in prompt] for prompt in LOOKING]
+    options = dict(max_tokens=6, sampling=GREEDY, seed=0, stop_ids=frozenset())
+    ours = decode(model, LOOKING, images=shown(*SHOWN), **options)
+    plain = decode(detach(model), texts, **options)
+    for step, same in zip(ours, plain, strict=True):
+        for row in (1, 4):
+            assert torch.equal(step.logits[row], same.logits[row])
+        assert not torch.equal(step.logits[0], same.logits[0])
+
+
+def test_images_are_encoded_and_projected_once_in_a_whole_generation():
+    model = looking_model()
+    with Looks(model) as looks:
+        generate(model, LOOKING, images=shown(*SHOWN), max_tokens=[1, 9, 2, 12, 1])
+    n_tokens = 2 * POOL.pixels.shape[2] * model.config.vision.n_tokens
+    assert looks.n_encoded == 4 and looks.projected == [n_tokens] * len(model.config.cross_layers)
+
+
+def test_encoded_images_are_not_encoded_again(seeing):
+    images = shown(*SHOWN)
+    options = {"max_tokens": 9, "sampling": HOT}
+    expected, encoded = generate(seeing, LOOKING, images=images, **options), seeing.encode(images)
+    with Looks(seeing) as looks:
+        assert generate(seeing, LOOKING, images=encoded, **options) == expected
+    assert looks.n_encoded == 0
+
+
+def test_no_id_of_an_image_is_ever_written(seeing):
+    hot = Sampling(temperature=50.0, repetition_penalty=2.0)
+    answers = generate(seeing, LOOKING, images=shown(*SHOWN), max_tokens=40, sampling=hot)
+    assert max(map(max, answers)) < IMAGE
+
+
+def test_stream_sees_what_generate_sees(seeing):
+    options = {"images": shown([2, 0]), "max_tokens": 10, "sampling": HOT}
+    assert list(stream(seeing, LOOKING[0], **options)) == generate(seeing, LOOKING[0], **options)[0]
+
+
+def test_images_as_files_and_arrays_are_cut_as_the_model_needs_them(seeing, tmp_path):
+    red, noise = np.zeros((9, 30, 3), np.uint8), np.random.default_rng(0).integers(0, 256, (40, 25))
+    red[..., 0] = 255
+    Image.fromarray(red).save(tmp_path / "red.png")
+    rows = [[str(tmp_path / "red.png"), noise.astype(np.uint8)], [], [red], [red], []]
+    answers = generate(seeing, LOOKING, images=rows, max_tokens=9, sampling=HOT)
+    assert answers == generate(seeing, LOOKING, images=split(rows, seeing.tiling), max_tokens=9,
+                               sampling=HOT)
+    texts = [[5], [6, 7]]
+    assert generate(seeing, texts, images=[[], []], max_tokens=4) == generate(
+        seeing, texts, max_tokens=4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 16])
+def test_a_prompt_that_was_read_in_pieces_continues_as_one_read_at_once(seeing, size):
+    prompt, numbers = [3, IMAGE, 4, 5, IMAGE, IMAGE, 6, 7, 8], [3, 1, 0]
+    images, cache, n_shown = shown(numbers), seeing.new_cache(batch_size=1, max_seq_len=40), 0
+    for first in range(0, len(prompt) - 1, size):
+        piece = prompt[first : min(first + size, len(prompt) - 1)]
+        n_new = piece.count(IMAGE)
+        with torch.inference_mode():
+            seeing(torch.tensor([piece]), cache=cache,
+                   images=shown(numbers[n_shown : n_shown + n_new]))
+        n_shown += n_new
+    options = {"max_tokens": 12, "sampling": HOT, "seed": 0, "stop_ids": frozenset()}
+    (expected,) = generate(seeing, [prompt], images=images, max_tokens=12, sampling=HOT)
+    assert [step.tokens[0] for step in decode(seeing, [prompt], cache=cache, **options)] == expected
+
+
+def test_a_model_in_bfloat16_sees():
+    model = looking_model().bfloat16()
+    options = {"max_tokens": 9, "sampling": HOT}
+    one, other = (generate(model, [LOOKING[2]], images=shown([n]), **options) for n in (0, 3))
+    assert one != other and len(one[0]) == 9

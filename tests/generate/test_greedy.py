@@ -4,6 +4,7 @@ import pytest
 import torch
 from hugging_face_twin import loud
 from relatives import RELATIVES
+from seeing_twin import loud as looking_model
 from torch import nn
 
 from llama_from_scratch import family
@@ -12,6 +13,7 @@ from llama_from_scratch.generate import greedy
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.greedy import GreedyDecoder
 from llama_from_scratch.model.kv_cache import KVCache
+from llama_from_scratch.vision.adapter import detach
 
 CHUNKED = dataclasses.replace(
     family.tiny("llama-3.1"), layers=(LayerSpec(chunk_size=5), LayerSpec(has_rope=False)) * 2)
@@ -120,6 +122,13 @@ def test_a_prompt_that_leaves_no_room_is_refused():
 def test_a_model_that_is_not_on_a_cpu_is_refused():
     with pytest.raises(ValueError, match="a GreedyDecoder runs on a CPU; this model is on meta"):
         GreedyDecoder(loud(family.tiny("llama-3")).to("meta"))
+
+
+def test_a_model_that_sees_is_refused_and_its_text_model_is_not():
+    model = looking_model()
+    with pytest.raises(ValueError, match=r"this model also sees. .*generate\(\), or .*detach"):
+        GreedyDecoder(model)
+    assert not greedy.can_decode(model) and greedy.can_decode(detach(model))
 
 
 def test_without_a_screen_the_head_decides(model):

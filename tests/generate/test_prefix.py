@@ -6,6 +6,9 @@ import torch
 from hugging_face_twin import loud
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from looking import HOT, Looks, shown
+from seeing_twin import IMAGE
+from seeing_twin import loud as looking_model
 
 from llama_from_scratch import family
 from llama_from_scratch.config import LayerSpec
@@ -168,3 +171,125 @@ def test_a_text_beyond_the_context_is_refused_and_the_cache_stays_useful(model):
     with Fed(model) as fed:
         answer = list(stream(model, text, prefix=prefix))
     assert fed.ids == text[-1:] + answer[:-1] and answer == generate(model, [text])[0]
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def seeing():
+    return looking_model().double()
+
+
+def asked(prefix, model, prompt, numbers, **settings):
+    """The answer with the prefix cache, and without; and how many images were encoded for it."""
+    settings["sampling"] = HOT
+    images = shown(numbers)
+    with Looks(model) as looks:
+        answer = list(stream(model, prompt, images=images, prefix=prefix, **settings))
+    assert len(looks.projected) == (2 if looks.n_encoded else 0)
+    return answer, generate(model, [prompt], images=images, **settings)[0], looks.n_encoded
+
+
+# 0 to 2 are ids of text, 3 to 5 are the three images.
+LOOKING_TURNS = st.lists(
+    st.tuples(st.integers(0, 30), st.lists(st.integers(0, 5), min_size=1, max_size=7),
+              st.integers(1, 9)),
+    min_size=1, max_size=5)
+
+
+@settings(max_examples=40, deadline=None)
+@given(turns=LOOKING_TURNS, is_like_transformers=st.booleans())
+def test_prompts_with_images_get_the_answers_they_get_without_it(
+    seeing, turns, is_like_transformers
+):
+    prefix, text, last = PrefixCache(seeing), [], []
+    seeing.sees_before_images = is_like_transformers
+    for n_kept, new, max_tokens in turns:
+        text = (text[:n_kept] + new)[-40:]
+        prompt = [IMAGE if token > 2 else token for token in text]
+        answer, expected, n_encoded = asked(
+            prefix, seeing, prompt, [token - 3 for token in text if token > 2],
+            max_tokens=max_tokens)
+        assert answer == expected
+        if not is_like_transformers:
+            n_known = common(last, text[:-1])
+            assert n_encoded == sum(token > 2 for token in text[n_known:])
+        text = last = text + [token % 3 for token in answer]
+        if [IMAGE if token > 2 else token for token in last] != prompt + answer:
+            last = last[: len(prompt)]
+    seeing.sees_before_images = False
+
+
+def test_only_the_images_that_are_new_are_encoded_and_projected(seeing):
+    prefix, text, counts = PrefixCache(seeing), [1, 2], []
+    for new, numbers in (([IMAGE, 3], [0]), ([4], [0]), ([IMAGE, IMAGE], [0, 2, 2]),
+                         ([5], [0, 2, 2])):
+        text = text + new
+        answer, expected, n = asked(prefix, seeing, text, numbers, max_tokens=4)
+        assert answer == expected
+        counts.append(n)
+        text = text + answer
+    assert counts == [1, 0, 2, 0]
+
+
+def test_another_image_in_the_same_text_is_seen(seeing):
+    prefix, prompt = PrefixCache(seeing), [1, IMAGE, 2, IMAGE, 3]
+    first = [asked(prefix, seeing, prompt, numbers, max_tokens=12)
+             for numbers in ([0, 1], [0, 1], [0, 2], [3, 2])]
+    assert [answer for answer, _, _ in first] == [expected for _, expected, _ in first]
+    assert [n for _, _, n in first] == [2, 0, 1, 2]
+    assert first[1][0] != first[2][0] != first[3][0], "the images matter here"
+
+
+def test_an_image_that_is_written_over_is_seen_anew(seeing):
+    prefix, images = PrefixCache(seeing), shown([0])
+    options = {"images": images, "max_tokens": 20, "sampling": HOT}
+    first = list(stream(seeing, [IMAGE, 3], prefix=prefix, **options))
+    images.pixels[0, 0, 0] *= -1
+    answer = list(stream(seeing, [IMAGE, 3], prefix=prefix, **options))
+    assert answer == generate(seeing, [[IMAGE, 3]], **options)[0] != first
+
+
+def test_an_earlier_turn_may_lose_its_image(seeing):
+    prefix = PrefixCache(seeing)
+    for prompt, numbers in (([1, IMAGE, 2, IMAGE, 3], [0, 1]), ([1, 2, IMAGE, 3], [1]),
+                            ([1, 2], []), ([1, IMAGE, 2, IMAGE, 3], [1, 0])):
+        answer, expected, _ = asked(prefix, seeing, prompt, numbers, max_tokens=12)
+        assert answer == expected
+
+
+def test_encoded_images_are_kept_as_well(seeing):
+    prefix, images = PrefixCache(seeing), seeing.encode(shown([0, 1]))
+    for prompt in ([IMAGE, 2, IMAGE, 3], [IMAGE, 2, IMAGE, 3, 4]):
+        options = {"images": images, "max_tokens": 12, "sampling": HOT}
+        answer = list(stream(seeing, prompt, prefix=prefix, **options))
+        assert answer == generate(seeing, [prompt], **options)[0]
+
+
+@pytest.mark.parametrize("layer", [1, 3, 4])
+def test_an_exception_while_images_are_read_does_no_harm(seeing, layer):
+    prefix, prompt = PrefixCache(seeing), [1, IMAGE, 2]
+    answer, _, _ = asked(prefix, seeing, prompt, [0], max_tokens=3)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    longer = [*prompt, *answer, IMAGE, 4]
+    hook = seeing.layers[layer].feed_forward.register_forward_pre_hook(interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        asked(prefix, seeing, longer, [0, 3], max_tokens=4)
+    hook.remove()
+    again, expected, n_encoded = asked(prefix, seeing, [*longer, 5], [0, 1], max_tokens=15)
+    assert again == expected and n_encoded == 1
+
+
+def test_another_rule_for_text_before_the_first_image_is_noticed(seeing):
+    prefix, prompt = PrefixCache(seeing), [1, 2, 3, IMAGE, 4]
+    first = asked(prefix, seeing, prompt, [0], max_tokens=15)
+    seeing.sees_before_images = True
+    try:
+        other = asked(prefix, seeing, prompt, [0], max_tokens=15)
+    finally:
+        seeing.sees_before_images = False
+    assert first[0] == first[1] != other[0] == other[1]

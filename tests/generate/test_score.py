@@ -3,6 +3,9 @@ import dataclasses
 import pytest
 import torch
 from hugging_face_twin import loud
+from looking import shown
+from seeing_twin import IMAGE
+from seeing_twin import loud as looking_model
 
 from llama_from_scratch import family
 from llama_from_scratch.generate.generate import generate
@@ -74,3 +77,27 @@ def test_texts_that_cannot_be_scored_are_refused(model, ids, message):
 def test_more_of_the_likeliest_than_there_are_is_refused(model):
     with pytest.raises(ValueError, match="from 0 to the vocabulary's 512; got 513"):
         generate_scored(model, PROMPTS, n_likeliest=513, max_tokens=1)
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def test_the_score_of_a_text_with_images_is_the_models_and_an_image_has_none():
+    model, ids, images = looking_model(), [4, IMAGE, 5, 6, IMAGE], shown([2, 0])
+    with torch.no_grad():
+        log_probs = model(torch.tensor([ids]), images=images)[0].log_softmax(-1)
+    expected = [torch.nan, log_probs[1, 5], log_probs[2, 6], torch.nan]
+    torch.testing.assert_close(score(model, ids, images=images), torch.tensor(expected),
+                               equal_nan=True)
+    other = score(model, ids, images=shown([2, 1]))
+    assert torch.equal(score(model, ids, images=images)[1:3], other[1:3]), "it comes later"
+    assert not torch.equal(score(model, ids, images=shown([3, 0]))[1:3], other[1:3])
+    with pytest.raises(ValueError, match="prompt 0 has 2 of these ids and 0 images"):
+        score(model, ids)
+
+
+def test_the_scores_while_writing_with_images_are_those_of_the_finished_text():
+    model, prompt, images = looking_model(), [4, IMAGE, 5], shown([3])
+    (answer,) = generate_scored(model, [prompt], images=images, max_tokens=6)
+    whole = score(model, [*prompt, *(each.id for each in answer)], images=images)
+    torch.testing.assert_close(torch.tensor([each.log_prob for each in answer]), whole[2:])

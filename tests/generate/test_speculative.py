@@ -7,12 +7,14 @@ import torch
 from hugging_face_twin import loud
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from seeing_twin import loud as looking_model
 
 from llama_from_scratch import family
 from llama_from_scratch.config import LayerSpec
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution
 from llama_from_scratch.generate.speculative import generate_speculatively, judge, rounds
+from llama_from_scratch.vision.adapter import detach
 
 TINY = dataclasses.replace(family.tiny("llama-3"), max_seq_len=48)
 PENALIZED = Sampling(temperature=0.0, repetition_penalty=1.3)
@@ -209,3 +211,13 @@ def test_a_model_or_draft_of_nans_is_refused(model, culprit):
     big, small = (broken, model) if culprit == "model" else (model, broken)
     with pytest.raises(ValueError, match="logits hold a NaN"):
         generate_speculatively(big, [1], draft=small)
+
+
+def test_models_that_see_are_refused_and_their_text_models_are_not():
+    model = looking_model()
+    text = detach(model)
+    for which, big, small in (("model", model, text), ("draft", text, model)):
+        with pytest.raises(ValueError, match=f"the {which} also sees.*vision.detach"):
+            generate_speculatively(big, [5], draft=small, max_tokens=3)
+    assert generate_speculatively(text, [5], draft=text, max_tokens=3).ids == generate(
+        model, [5], max_tokens=3)[0]

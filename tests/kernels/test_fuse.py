@@ -9,6 +9,7 @@ import subprocess
 import sys
 
 import pytest
+import seeing_twin
 import torch
 from hugging_face_twin import loud
 from relatives import RELATIVES
@@ -27,11 +28,12 @@ from llama_from_scratch.kernels.fuse import (
     fuse,
     unfuse,
 )
+from llama_from_scratch.model.attention import SoftmaxAttention
 from llama_from_scratch.model.feed_forward import SwiGLU
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.norm import AddNorm, RMSNorm
 from llama_from_scratch.model.rope import Rotate
-from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.model.transformer import Llama, NextLogits
 from llama_from_scratch.train.optimizer import AdamW, decay_groups
 
 GENERATIONS = ("llama-1", "llama-2", "llama-3", "llama-3.1", "llama-3.2")
@@ -100,7 +102,7 @@ def test_the_report_names_every_part():
     model = Llama(family.tiny("llama-3"))
     report = fuse(model, emulate=True)
     n_layers = model.config.n_layers
-    assert report.n_fused == len(report.changes) == 5 * n_layers + 1
+    assert report.n_fused == len(report.changes) == 6 * n_layers + 2
     assert f"{report.n_fused} of {report.n_fused} parts fused" in str(report)
     assert "layers.0.attention_norm" in str(report) and "FusedRMSNorm" in str(report)
     assert isinstance(model.layers[0].add_norm, FusedAddNorm)
@@ -121,10 +123,11 @@ def test_each_fused_part_names_the_plain_type_that_it_stands_for():
     types = {name: type(module) for name, module in plain.named_modules()}
     parts = {name: module for name, module in fused.named_modules()
              if isinstance(module, FusedPart)}
-    assert len(parts) == 5 * plain.config.n_layers + 1
+    assert len(parts) == 6 * plain.config.n_layers + 2
     for name, part in parts.items():
         assert part.stands_for is types[name] is type(part.plain)
-    assert {part.stands_for for part in parts.values()} == {RMSNorm, AddNorm, SwiGLU, Rotate}
+    assert {part.stands_for for part in parts.values()} == {
+        RMSNorm, AddNorm, SwiGLU, Rotate, SoftmaxAttention, NextLogits}
 
 
 def test_unfuse_puts_the_plain_parts_back_with_what_was_learned():
@@ -135,7 +138,7 @@ def test_unfuse_puts_the_plain_parts_back_with_what_was_learned():
     report = unfuse(fused)
     assert not any("Fused" in type(module).__name__ for module in fused.modules())
     assert type(fused.layers[0].add_norm) is AddNorm
-    assert report.n_fused == 5 * plain.config.n_layers + 1
+    assert report.n_fused == 6 * plain.config.n_layers + 2
     assert torch.equal(fused(ids_of(plain)), plain(ids_of(plain)))
     assert list(fused.state_dict()) == list(plain.state_dict())
 
@@ -166,7 +169,7 @@ def test_a_layer_without_rope_stays_plain_and_the_report_says_why():
     kept = [change for change in report.changes if change.reason]
     assert [change.name for change in kept] == ["layers.0.attention.rotate"]
     assert "no RoPE" in str(report)
-    assert report.n_fused == 5 * model.config.n_layers
+    assert report.n_fused == 6 * model.config.n_layers + 1
 
 
 def test_a_block_with_a_foreign_norm_keeps_its_own_addition():
@@ -207,7 +210,7 @@ def test_an_unknown_leaf_is_listed_once_each_time_and_stays():
     leaf = model.layers[1].feed_forward.activation = nn.Bilinear(2, 2, 2)
     first, second = fuse(model, emulate=True), fuse(model, emulate=True)
     names = [change.name for change in first.changes]
-    assert len(names) == len(set(names)) == 5 * model.config.n_layers + 1
+    assert len(names) == len(set(names)) == 6 * model.config.n_layers + 2
     (kept,) = [change for change in first.changes if change.reason]
     assert (kept.name, kept.plain) == ("layers.1.feed_forward.activation", "Bilinear")
     assert kept.reason == "kept: no kernel is known for Bilinear"
@@ -225,7 +228,7 @@ def test_unfuse_names_each_part_by_its_path():
 def test_relatives_with_other_heads_or_with_biases_are_fused(name):
     plain = loud(RELATIVES[name])
     fused = copy.deepcopy(plain)
-    assert fuse(fused, emulate=True).n_fused == 5 * plain.config.n_layers + 1
+    assert fuse(fused, emulate=True).n_fused == 6 * plain.config.n_layers + 2
     torch.testing.assert_close(fused(ids_of(plain)), plain(ids_of(plain)), rtol=1e-5, atol=1e-5)
     unfuse(fused)
     assert torch.equal(fused(ids_of(plain)), plain(ids_of(plain)))
@@ -254,7 +257,7 @@ model = Llama(family.tiny("llama-3.1"))
 fuse(model, emulate=True)
 ids = torch.randint(model.config.vocab_size, (1, 5))
 assert torch.equal(torch.compile(model, fullgraph=True, backend=backend)(ids), model(ids))
-print(sum(name.startswith("llama_from_scratch.") for name in nodes), 4 * model.config.n_layers + 1)
+print(sum(name.startswith("llama_from_scratch.") for name in nodes), 5 * model.config.n_layers + 1)
 """
 
 
@@ -302,3 +305,17 @@ def test_a_model_without_known_parts_is_refused():
         fuse(nn.Linear(2, 2), emulate=True)
     with pytest.raises(ValueError, match="this one has none"):
         fuse(nn.Identity(), emulate=True)
+
+
+def test_a_model_that_sees_is_fused_and_keeps_its_eyes_plain():
+    plain, (ids, images) = seeing_twin.loud(), seeing_twin.batch()
+    fused = copy.deepcopy(plain)
+    report = fuse(fused, emulate=True)
+    n_text = 6 * plain.config.n_layers + 2
+    n_cross = len(plain.config.cross_layers) * (2 + 2 + 1)  # norms, norms of q and k, SwiGLU
+    assert "no kernel is known" not in str(report)
+    assert report.n_fused == n_text + n_cross
+    torch.testing.assert_close(fused(ids, images=images), plain(ids, images=images),
+                               rtol=1e-4, atol=1e-4)
+    unfuse(fused)
+    assert torch.equal(fused(ids, images=images), plain(ids, images=images))

@@ -56,8 +56,9 @@ def keys_and_values(n_tokens, n_rows=3):
 
 
 def layer_cache(n_rows=3, max_seq_len=8):
-    return LayerCache.with_room(GROUPED, batch_size=n_rows, max_seq_len=max_seq_len,
-                                dtype=torch.float32, device="cpu")
+    return LayerCache.with_room(
+        n_kv_heads=GROUPED.n_kv_heads, head_dim=GROUPED.head_dim, batch_size=n_rows,
+        max_seq_len=max_seq_len, dtype=torch.float32, device="cpu")
 
 
 def test_append_returns_all_tokens_so_far_as_views_of_the_cache():

@@ -99,3 +99,18 @@ def test_padding_is_invisible_to_real_tokens_and_no_row_is_empty():
     assert seen.mask[0, 0, 2:].tolist() == [[False, False, True, False],
                                             [False, False, True, True]]
     assert seen.mask.any(-1).all()
+
+
+def test_tokens_of_documents_in_any_order_find_their_groups():
+    documents = torch.tensor([[7, PADDING, 7, 3, PADDING, 3, 7], [0, 0, 0, 0, 0, 0, 0]])
+    tokens = Tokens(positions=torch.arange(7)[None], documents=documents, is_plain=False)
+    alone = Visible(tokens=tokens, n_queries=7).groups
+    assert alone.first.tolist() == [[0, 1, 0, 3, 1, 3, 0], [0] * 7]
+    assert alone.last.tolist() == [[6, 4, 6, 5, 4, 5, 6], [6] * 7]
+    assert torch.equal(alone.number[:, :, None] == alone.number[:, None],
+                       documents[:, :, None] == documents[:, None])
+    both = Visible(tokens=tokens, n_queries=7, chunk_size=4).groups
+    assert both.first.tolist() == [[0, 1, 0, 3, 4, 5, 6], [0, 0, 0, 0, 4, 4, 4]]
+    assert both.last.dtype == torch.int32 and both.number.dtype == torch.int64
+    assert Visible(tokens=plain_tokens(7), n_queries=7).groups is None
+    assert Visible(tokens=plain_tokens(7), n_queries=7, chunk_size=7).groups is None

@@ -199,7 +199,7 @@ def test_validation_text_shorter_than_a_window_is_refused_before_the_first_step(
     assert seen == []
 
 
-NO_STEP = TrainParts(count_targets=lambda batch: pytest.fail("a step was taken"))
+NO_STEP = TrainParts(share=lambda batch: pytest.fail("a step was taken"))
 
 
 def test_what_the_first_save_would_find_out_is_refused_before_the_first_step(tmp_path):

@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 
 import pytest
@@ -8,6 +9,7 @@ from llama_from_scratch.train.loop import train
 from llama_from_scratch.train.loss import sum_of_nats
 from llama_from_scratch.train.optimizer import clip_gradients
 from llama_from_scratch.train.parts import TrainParts
+from llama_from_scratch.train.records import Evaluation
 
 
 def test_another_loss_is_what_is_made_small(uninterrupted):
@@ -21,35 +23,61 @@ def test_another_loss_is_what_is_made_small(uninterrupted):
 
 def test_two_halves_of_a_batch_reduced_between_backward_and_step_are_the_whole(uninterrupted):
     """Two ranks in one process: each sees half of the rows, one count divides, `reduce` adds up."""
-    class Half:
-        def __init__(self, rank):
-            self.rank = rank
+    other, losses = make(), []
 
-        def batch(self, step, *, batch_size, seq_len, seed):
-            whole = DATA.batch(step, batch_size=batch_size, seq_len=seq_len, seed=seed)
-            counts.append(whole.n_targets)
-            return whole.split(batch_size // 2)[self.rank]
-
-    counts, other = [], make()
+    def half(batch, rank=0):
+        return batch.split(len(batch.ids) // 2)[rank]
 
     def reduce(model, loss):
         other.load_state_dict(model.state_dict())
         other.zero_grad()
-        batch = Half(1).batch(len(losses), batch_size=4, seq_len=24, seed=0)
-        theirs = sum_of_nats(other, batch) / counts[-1]
+        whole = DATA.batch(len(losses), batch_size=4, seq_len=24, seed=0)
+        theirs = sum_of_nats(other, half(whole, rank=1)) / whole.n_targets
         theirs.backward()
         for p, q in zip(model.parameters(), other.parameters(), strict=True):
             p.grad += q.grad
         losses.append(loss + theirs.detach())
         return losses[-1]
 
-    losses, model = [], make()
-    history = train(model, Half(0), config=CONFIG,
-                    parts=TrainParts(reduce=reduce, count_targets=lambda batch: counts[-1]))
+    history = train(make(), DATA, config=CONFIG, parts=TrainParts(share=half, reduce=reduce))
     assert history.losses == pytest.approx(uninterrupted[0].losses, abs=2e-4)
     norms = [step.grad_norm for step in uninterrupted[0].steps]
     assert [step.grad_norm for step in history.steps] == pytest.approx(norms, rel=1e-2)
     assert norms[0] == pytest.approx(history.steps[0].grad_norm, rel=1e-5)
+    assert history.n_tokens == uninterrupted[0].n_tokens
+
+
+def test_each_micro_batch_has_its_context_and_the_last_one_knows(uninterrupted):
+    seen = []
+
+    @contextlib.contextmanager
+    def micro_batch(*, is_last):
+        seen.append(is_last)
+        yield
+        seen.append("after backward")
+
+    run(parts=TrainParts(micro_batch=micro_batch),
+        config=dataclasses.replace(CONFIG, n_steps=1, n_warmup=0, micro_batch_size=2))
+    assert seen == [False, "after backward", True, "after backward"]
+
+
+def test_another_process_may_stop_the_run_and_evaluate_its_share(uninterrupted):
+    asked, evaluated = [], []
+
+    def is_stopping(is_interrupted):
+        asked.append(is_interrupted)
+        return len(asked) > 3
+
+    def evaluate(model, data, **how):
+        evaluated.append(how)
+        return Evaluation(loss=1.5, bits_per_byte=1.0, n_targets=7, n_bytes=9)
+
+    config = dataclasses.replace(CONFIG, validate_every=2)
+    history = train(make(), DATA, config=config, validation=DATA,
+                    parts=TrainParts(is_stopping=is_stopping, evaluate=evaluate))
+    assert asked == [False] * 4 and len(history.steps) == 3 and not history.is_complete
+    assert [step.validation.loss for step in history.steps if step.validation] == [1.5]
+    assert evaluated == [dict(seq_len=24, batch_size=4, is_bf16=False)]
 
 
 def test_clipping_can_be_wrapped(uninterrupted):

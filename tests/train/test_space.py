@@ -26,7 +26,7 @@ def test_memory_is_counted_in_copies_of_the_weights_and_in_logits():
 def test_a_run_that_cannot_fit_ends_before_its_first_step(monkeypatch):
     monkeypatch.setattr(space, "free_bytes", lambda device: 100_000)
     with pytest.raises(ValueError, match="training must fit into memory"):
-        run(parts=loop.TrainParts(count_targets=lambda batch: pytest.fail("a step was taken")))
+        run(parts=loop.TrainParts(share=lambda batch: pytest.fail("a step was taken")))
 
 
 @pytest.mark.parametrize(("changes", "n_copies"), [({}, 2), ({"checkpoint_every": 8}, 1)])
@@ -35,7 +35,7 @@ def test_a_run_whose_checkpoints_do_not_fit_ends_before_its_first_step(
 ):
     config = dataclasses.replace(CONFIG, **changes)
     n_bytes = 12 * sum(p.numel() for p in make().parameters()) + 8
-    parts = loop.TrainParts(count_targets=lambda batch: pytest.fail("a step was taken"))
+    parts = loop.TrainParts(share=lambda batch: pytest.fail("a step was taken"))
     free = n_copies * n_bytes - 1
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(free, 0, free))
     with pytest.raises(space.DiskFull, match=rf"must fit onto the disk: {n_copies} of ") as caught:

@@ -141,6 +141,14 @@ def positions_in_the_tile_not_reduced_by_the_gate(model, patch):
                   lambda self, x, ids: right(self, x, ids) + self.gate(self.in_tile))
 
 
+def use_masks_of(function, patch):
+    """Lets attention use the mask of `function` instead of groups of tokens."""
+    right = encoder_module.VisionAttention.forward
+    patch.setattr(encoder_module.VisionAttention, "forward", lambda self, x, visible: right(
+        self, x, function(visible.n_tiles, max_tiles=visible.max_tiles,
+                          n_tokens=visible.n_tokens, n_padded=visible.n_padded)))
+
+
 def mask_transposed(model, patch):
     """Tokens first and then tiles, where the states have tiles first and then tokens."""
     def transposed(n_tiles, *, max_tiles, n_tokens, n_padded):
@@ -148,7 +156,7 @@ def mask_transposed(model, patch):
         cut = right.mask.view(len(n_tiles), 1, *(max_tiles, n_padded) * 2)
         return GivenMask(mask=cut.transpose(2, 3).transpose(4, 5).reshape(right.mask.shape))
 
-    patch.setattr(encoder_module, "who_sees_whom", transposed)
+    use_masks_of(transposed, patch)
 
 
 def given_mask(patch, change):
@@ -158,7 +166,7 @@ def given_mask(patch, change):
         is_empty_IT = ~mask_ITT.diagonal(dim1=1, dim2=2)  # only an empty token misses itself
         return GivenMask(mask=change(is_empty_IT)[:, None])
 
-    patch.setattr(encoder_module, "who_sees_whom", changed)
+    use_masks_of(changed, patch)
 
 
 def unused_tiles_see_each_other(model, patch):
@@ -279,6 +287,19 @@ MISTAKES = [
     norm_before_left_out, norm_after_left_out, global_layers_ungated, gates_without_tanh,
     norms_after_the_parts, class_token_last, class_token_before_the_tile_embedding, gelu_by_tanh,
     colors_last_in_a_patch, patches_column_by_column]
+
+
+@pytest.mark.parametrize("ids", [tuple(range(9)), (6, 1, 6, 0), (7,), ()])
+@pytest.mark.parametrize("config", [SMALL, OTHER], ids=["padded tiles", "others"])
+def test_attention_by_groups_is_attention_with_the_mask(ids, config, monkeypatch):
+    model, ids = loud_vision(config), tuple(i for i in ids if i < len(config.n_tiles))
+    pixels, numbers = images(config, ids)
+    by_groups = model.encoder(pixels, numbers.long())
+    use_masks_of(who_sees_whom, monkeypatch)
+    if ids:
+        assert_close(by_groups, model.encoder(pixels, numbers), "the result")
+    else:
+        assert by_groups.shape[0] == 0
 
 
 @pytest.mark.parametrize("mistake", MISTAKES, ids=lambda mistake: mistake.__name__)

@@ -57,6 +57,8 @@ CLANG_TRACED = ("-mllvm", "-tsan-instrument-read-before-write", "-fno-vectorize"
 # after the last array.
 GUARD = ('char emu_guard_last[128] __attribute__((section("emu_shared"), aligned(128), '
          'visibility("hidden"), used)) = {1};\n')
+# The emulator's instructions for each of these headers of kernels.
+EMULATED = {"tensor_cores.cuh": "tensor_cores.h", "hopper.cuh": "hopper.h"}
 LIBRARIES = ("-lpthread", "-ldl", "-lm")
 COMPILERS = ("g++", "clang++", "c++")
 _NUMBERED = re.compile(r"(?:clang|g)\+\+-(\d+)")
@@ -191,10 +193,15 @@ def wrapper(program: Program, *, is_executable: bool) -> str:
     entries = program.source.entries.values()
     # In an unnamed namespace nothing is shared with other files. Static variables of inline
     # functions would be shared.
-    lines = ['#include "cuda_on_cpu.h"', "namespace {", f'#include "{program.source.name}.cu"', "}"]
+    machine = ["cuda_on_cpu.h", *(emulated for header, emulated in EMULATED.items()
+                                  if f'#include "{header}"' in program.source.text)]
+    lines = [*(f'#include "{name}"' for name in machine), "namespace {",
+             f'#include "{program.source.name}.cu"', "}"]
     for entry in entries:
-        arguments = ", ".join(f"*({p.c_type}{'*' * p.is_pointer}*)args[{i}]"
-                              for i, p in enumerate(entry.parameters))
+        arguments = ", ".join(
+            f"emu::unaligned<{p.c_type}>(args[{i}])" if p.is_map
+            else f"*({p.c_type}{'*' * p.is_pointer}*)args[{i}]"
+            for i, p in enumerate(entry.parameters))
         name, visible = entry.name, '__attribute__((visibility("default")))'
         lines += [f"EMU_NO_TRACE static void call_{name}(void** args) {{ {name}({arguments}); }}",
                   f'extern "C" {visible} const char* emulate_{name}(',

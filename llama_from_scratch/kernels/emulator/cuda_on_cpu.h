@@ -39,6 +39,8 @@ extern "C" void* __tsan_get_current_fiber();
 extern "C" void __tsan_switch_to_fiber(void*, unsigned);
 extern "C" void __tsan_acquire(void*);
 extern "C" void __tsan_release(void*);
+extern "C" void __tsan_read16(void*);
+extern "C" void __tsan_write16(void*);
 #endif
 #ifdef __SANITIZE_ADDRESS__
 #define EMU_ASAN
@@ -150,7 +152,9 @@ namespace emu {
 
 // ---- the machine: threads, warps, a block -------------------------------------------------------
 
-enum Wait : unsigned char { NOTHING, BARRIER, LANES };
+// what a thread waits for: the block's barrier, lanes of its warp, or, in hopper.h, a numbered
+// barrier, the next phase of an mbarrier, or the products of its warp
+enum Wait : unsigned char { NOTHING, BARRIER, LANES, NUMBERED, PHASE, PRODUCTS };
 
 struct Thread {
     Context context;
@@ -158,6 +162,7 @@ struct Thread {
     unsigned linear;      // its number in the block
     Wait waits_for;
     unsigned mask;        // LANES: the lanes that it waits for
+    const void* object;   // NUMBERED, PHASE, PRODUCTS: what it waits for
     Call call;            // it waits in
 #ifdef EMU_TSAN
     void* fiber;
@@ -196,6 +201,7 @@ struct Machine {                  // one worker's
     Launch* launch;
     unsigned n_threads, n_exited, n_at_barrier, n_barriers, ready_warps, random, n_guarded;
     size_t block_number;
+    Place busy_with;      // where the copy was issued that is being done now; line 0: none
     // one mapping for all, so that an address is known to be a local variable's
     char* stacks;
     // dynamic shared memory ends here, at a page that must not be touched
@@ -203,6 +209,11 @@ struct Machine {                  // one worker's
     char signal_stack[64 * 1024];
 };
 static EMU_PER_WORKER Machine* machine;
+
+// What runs while threads go on, such as copies that complete later (async.h): `begin_block` forgets
+// what an earlier block left, and `progress` completes one pending operation; false: there is none.
+struct Engine { void (*begin_block)(); bool (*progress)(); };
+static const Engine* engine;
 
 EMU_NO_TRACE static unsigned current_thread() { return machine->current->linear; }
 EMU_NO_TRACE static size_t current_block() { return machine->block_number; }
@@ -235,6 +246,8 @@ EMU_NO_TRACE static void fault(const char* format, ...);
 //                                              by the current thread, not as a read and a write
 //   trace::access16(const void*, bool is_write, emu::Place)
 //                                              16 bytes as one access: load and store of common.cuh
+//   trace::happened(Event, unsigned long long number, emu::Place)
+//                                              what async.h does, by the current thread
 #ifdef EMU_TRACE
 #include "trace.h"
 #define EMU_TELL(call) trace::call
@@ -244,8 +257,11 @@ EMU_NO_TRACE static void fault(const char* format, ...);
 
 namespace emu {
 
-static inline void access16(const void* p, bool is_write, Place at) {
+EMU_NO_TRACE static void access16(const void* p, bool is_write, Place at) {
     EMU_TELL(access16(p, is_write, at));
+#ifdef EMU_TSAN   // the caller is not instrumented
+    is_write ? __tsan_write16((void*)p) : __tsan_read16((void*)p);
+#endif
 }
 
 // ---- faults: reported, never fatal to the process -----------------------------------------------
@@ -344,25 +360,38 @@ EMU_NO_TRACE static void go(Thread& from, Thread& to) {
 #endif
 }
 
-// All threads wait. Lanes that wait for lanes which have returned or wait elsewhere in their warp
-// are reported when the last of them comes, so here some thread waits in a barrier and another for
-// lanes.
+// All threads that have not returned wait, and nothing is pending that could wake one.
 [[noreturn]] EMU_NO_TRACE static void report_deadlock() {
-    Thread& me = *machine->current;
-    Thread* other = machine->threads;
-    while (other->waits_for == me.waits_for) other++;
-    fault("deadlock: waits in " EMU_CALL ", while " EMU_THREAD " waits in " EMU_CALL,
-          EMU_CALL_OF(me.call),
+    Machine& m = *machine;
+    Thread *first = m.current, *other = m.threads;
+    for (Thread* t = m.threads; first->waits_for == NOTHING; t++) first = t;
+    Thread* end = m.threads + m.n_threads;
+    while (other < end && (other->waits_for == NOTHING || is_same(other->call, first->call)))
+        other++;
+    if (other == end)
+        fault("deadlock: " EMU_THREAD " and all others that have not returned wait in " EMU_CALL,
+              EMU_THREAD_OF(*first), EMU_CALL_OF(first->call));
+    fault("deadlock: " EMU_THREAD " waits in " EMU_CALL ", while " EMU_THREAD " waits in " EMU_CALL,
+          EMU_THREAD_OF(*first), EMU_CALL_OF(first->call),
           EMU_THREAD_OF(*other), EMU_CALL_OF(other->call));
+}
+
+// The thread to run now. Only if all of them wait does the engine complete something: as late as
+// any GPU may.
+EMU_NO_TRACE static Thread* next_thread_or_progress() {
+    for (;;) {
+        if (Thread* next = next_thread()) return next;
+        if (!engine || !engine->progress()) return nullptr;
+    }
 }
 
 EMU_NO_TRACE static void wait_for(Wait kind, const Call& call) {
     Thread& me = *machine->current;
     me.waits_for = kind;
     me.call = call;
-    Thread* next = next_thread();
+    Thread* next = next_thread_or_progress();
     if (!next) report_deadlock();
-    go(me, *next);
+    if (next != &me) go(me, *next);   // what the engine completed may have woken this very thread
     me.waits_for = NOTHING;
 }
 
@@ -541,7 +570,8 @@ EMU_NO_TRACE static void leave_block() {
                   other.linear % 32,
                   EMU_CALL_OF(other.call));
     }
-    Thread* next = next_thread();   // none: this was the last
+    Thread* next = m.n_exited < m.n_threads ? next_thread_or_progress() : nullptr;
+    if (!next && m.n_exited < m.n_threads) report_deadlock();
     go(me, next ? *next : m.outside);
     __builtin_unreachable();
 }
@@ -605,6 +635,8 @@ EMU_NO_TRACE static void run_block(size_t number) {
     __builtin_memset(emu_shared_begin, 0xff, emu_shared_end - emu_shared_begin);
 #endif
     EMU_TELL(begin_block(number));
+    m.busy_with = {};
+    if (engine) engine->begin_block();
     prepare_threads();
     m.current = &m.outside;
 #ifdef EMU_TSAN
@@ -645,6 +677,9 @@ EMU_NO_TRACE static void on_signal(int number, siginfo_t* info, void* context) {
         size_t offset = code_offset(context);
         if (number == SIGFPE) fault("<code %#zx>: integer division by zero", offset);
         size_t address = (size_t)info->si_addr;
+        if (machine->busy_with.line)
+            fault("the copy issued at %s:%d touches <address %#zx>", machine->busy_with.file,
+                  machine->busy_with.line, address);
         if (is_local(info->si_addr))
             fault("<code %#zx>: the thread's stack of %zu bytes is full", offset, STACK_BYTES);
         if (address - (size_t)machine->shared_end < PAGE_BYTES)

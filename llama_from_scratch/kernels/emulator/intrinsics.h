@@ -143,6 +143,14 @@ static inline double max(double x, double y) { return fmax(x, y); }
 
 static inline int __popc(unsigned x) { return __builtin_popcount(x); }
 static inline int __clz(int x) { return x ? __builtin_clz((unsigned)x) : 32; }
+// Four of the eight bytes of x and y, chosen by the lower bits of each half byte of `selector`.
+static inline unsigned __byte_perm(unsigned x, unsigned y, unsigned selector) {
+    unsigned long long bytes = (unsigned long long)y << 32 | x;
+    unsigned chosen = 0;
+    for (int i = 0; i < 4; i++)
+        chosen |= (unsigned)(bytes >> (selector >> 4 * i & 7) * 8 & 0xff) << 8 * i;
+    return chosen;
+}
 static inline int __ffs(int x) { return __builtin_ffs(x); }
 #define EMU_REINTERPRET(name, From, To) \
     static inline To name(From x) { return __builtin_bit_cast(To, x); }

@@ -19,7 +19,7 @@ import struct
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -28,7 +28,14 @@ from torch import Tensor
 from llama_from_scratch.config import record
 from llama_from_scratch.kernels.emulator import debug_info
 from llama_from_scratch.kernels.emulator.build import EXECUTABLES, build
-from llama_from_scratch.kernels.machinery.source import Arguments, EntryPoint, Program, pack
+from llama_from_scratch.kernels.machinery.source import (
+    Argument,
+    Arguments,
+    EntryPoint,
+    Program,
+    pack,
+)
+from llama_from_scratch.kernels.machinery.tensor_map import TensorMap
 
 ORDERS = ("forward", "reverse", "random")   # of a block's threads, of its warps, of the blocks
 MAX_THREADS = 1024
@@ -59,7 +66,7 @@ class Emulated:
             setattr(self, f"_{name}", function)
 
     def launch(
-        self, entry: str, args: Sequence[Tensor | float | int | None], *,
+        self, entry: str, args: Sequence[Argument], *,
         grid: int | tuple[int, ...], block: int | tuple[int, ...], shared_bytes: int = 0,
         order: str = "forward", seed: int = 0, n_workers: int = 1,
     ) -> None:
@@ -169,21 +176,26 @@ class _Span:
     is_const: bool
 
     def holds(self, tensor: Tensor) -> bool:
-        begin, end = tensor.data_ptr(), tensor.data_ptr() + _n_bytes(tensor)
+        begin, end = tensor.data_ptr(), tensor.data_ptr() + extent(tensor)
         return self.begin <= begin <= end <= self.begin + self.n_bytes
 
 
-def _n_bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()
+def extent(tensor: Tensor) -> int:
+    """Returns the bytes from a tensor's first element to the end of its last, with its gaps."""
+    if not tensor.numel():
+        return 0
+    steps = [(n - 1) * stride for n, stride in zip(tensor.shape, tensor.stride(), strict=True)]
+    return (sum(steps) + 1) * tensor.element_size()
 
 
-def _spans(entry: EntryPoint, args: Sequence[Tensor | float | int | None]) -> list[_Span]:
+def _spans(entry: EntryPoint, args: Sequence[Argument]) -> list[_Span]:
     spans: list[_Span] = []
-    given = [(p, arg) for p, arg in zip(entry.parameters, args, strict=True)
-             if isinstance(arg, Tensor)]
+    given = [(p, arg.tensor if isinstance(arg, TensorMap) else arg)
+             for p, arg in zip(entry.parameters, args, strict=True)
+             if isinstance(arg, Tensor | TensorMap)]
     for parameter, tensor in sorted(given, key=lambda pair: pair[1].data_ptr()):
         begin, names, is_const = tensor.data_ptr(), parameter.name, parameter.is_const
-        end = begin + _n_bytes(tensor)
+        end, is_const = begin + extent(tensor), is_const or parameter.is_map
         if spans and (begin < (last := spans[-1]).begin + last.n_bytes or begin == last.begin):
             spans.pop()
             begin, end = last.begin, max(end, last.begin + last.n_bytes)
@@ -219,7 +231,8 @@ class _Region:
     def stand_in(self, tensor: Tensor) -> Tensor:
         data = torch.frombuffer(self.memory, dtype=torch.uint8)
         first = self.begin - self.base + tensor.data_ptr() - self.span.begin
-        return data[first:first + _n_bytes(tensor)].view(tensor.dtype).view(tensor.shape)
+        data = data[first:first + extent(tensor)].view(tensor.dtype)
+        return data.as_strided(tensor.shape, tensor.stride())
 
     def wrong_writes(self) -> list[str]:
         """Returns where bytes around the span were changed that are not on a guarded page."""
@@ -237,13 +250,20 @@ def _libc() -> ctypes.CDLL:
     return libc
 
 
+def with_tensor(arg: Argument, change: Callable[[Tensor], Tensor]) -> Argument:
+    """Returns an argument with `change(tensor)` for its tensor, if it has one."""
+    if isinstance(arg, TensorMap):
+        return TensorMap(tensor=change(arg.tensor), box=arg.box)
+    return change(arg) if isinstance(arg, Tensor) else arg
+
+
 class _Guarded:
     """The arguments of a launch, with every tensor moved between two guards until its end."""
 
-    def __init__(self, entry: EntryPoint, args: Sequence[Tensor | float | int | None]) -> None:
+    def __init__(self, entry: EntryPoint, args: Sequence[Argument]) -> None:
         self._entry = entry
         self._regions = [_Region.of(span) for span in _spans(entry, args)]
-        self.args = [self._moved(arg) if isinstance(arg, Tensor) else arg for arg in args]
+        self.args = [with_tensor(arg, self._moved) for arg in args]
 
     def _moved(self, tensor: Tensor) -> Tensor:
         region = next(region for region in self._regions if region.span.holds(tensor))
@@ -298,9 +318,12 @@ def _source_line(path: Path, offset: int) -> str:
 
 
 def _run_executable(
-    path: Path, program: Program, entry: EntryPoint, args: Sequence[Tensor | float | int | None],
+    path: Path, program: Program, entry: EntryPoint, args: Sequence[Argument],
     grid, block, shared_bytes: int, order: int, seed: int,
 ) -> None:
+    if any(parameter.is_map for parameter in entry.parameters):
+        raise ValueError(f"the kinds {', '.join(EXECUTABLES)} cannot pass tensor maps; got "
+                         f"{entry.name}. Use the kind 'checked'")
     spans = _spans(entry, args)
     parts = [struct.pack("=128s6IQiIII", entry.name.encode(), *grid, *block, shared_bytes, order,
                          seed, len(args), len(spans))]

@@ -21,21 +21,25 @@ import torch
 from torch import Tensor
 
 from llama_from_scratch.config import record
-from llama_from_scratch.kernels.emulator import debug_info
+from llama_from_scratch.kernels.emulator import debug_info, machine
 from llama_from_scratch.kernels.emulator.rules import ACCESS, SYNC
-from llama_from_scratch.kernels.machinery.source import Program
+from llama_from_scratch.kernels.machinery.source import Argument, Program
+from llama_from_scratch.kernels.machinery.tensor_map import TensorMap
 
 MAX_PICTURE_BYTES = 1 << 26
-MAX_MOMENTS = MAX_SYNCS = 1 << 18
+MAX_MOMENTS = MAX_SYNCS = MAX_EVENTS = 1 << 18
 GUARD_BYTES = 1 << 16  # around each tensor
 PAGE_BYTES = 4096
 NO_ARRAY = 255           # the number for an access outside every array
 
 _MOMENT = np.dtype([("file", "u8"), ("line", "u4"), ("interval", "u4")])
+_HAPPENING = np.dtype([("file", "u8"), ("number", "u8"), ("line", "u4"), ("block", "u4"),
+                       ("thread", "u4"), ("event", "u4")])
 _NUMPY = {"float": "f4", "double": "f8", "int": "i4", "unsigned": "u4", "long long": "i8",
-          "unsigned char": "u1", "bool": "?", "fp16": "f2", "bf16": "u2"}
+          "unsigned char": "u1", "signed char": "i1", "bool": "?", "fp16": "f2", "bf16": "u2"}
 _TORCH = {torch.float32: "f4", torch.float64: "f8", torch.int32: "i4", torch.uint32: "u4",
-          torch.int64: "i8", torch.uint8: "u1", torch.float16: "f2", torch.bfloat16: "u2"}
+          torch.int64: "i8", torch.uint8: "u1", torch.int8: "i1", torch.float16: "f2",
+          torch.bfloat16: "u2"}
 _INDICES = ("threadIdx", "blockIdx", "blockDim", "gridDim")
 _DECLARED = re.compile(
     r"__shared__\s+(?:(?:__align__|alignas)\(\w+\)\s+)?"
@@ -104,7 +108,8 @@ class _Tape(ctypes.Structure):  # trace::Tape
     _fields_ = (
         *((name, ctypes.c_uint64)
           for name in ("file_begin", "shared_begin", "shared_end", "dynamic_begin")),
-        *((name, _Room) for name in ("accesses", "syncs", "moments", "pictures", "regions")),
+        *((name, _Room) for name in ("accesses", "syncs", "moments", "pictures", "regions",
+                                       "happenings")),
         ("watched_block", ctypes.c_uint64), ("has_stray", ctypes.c_uint64),
         ("stray", ctypes.c_ubyte * ACCESS.itemsize))
 
@@ -116,9 +121,11 @@ class Tape:
         self._accesses, self._syncs = np.empty(max_accesses, ACCESS), np.empty(MAX_SYNCS, SYNC)
         self._moments = np.empty(MAX_MOMENTS, _MOMENT)
         self._pictures = np.empty(MAX_PICTURE_BYTES, "u1")
+        self._happenings = np.empty(MAX_EVENTS, _HAPPENING)
         self._raw = _Tape(watched_block=watch, accesses=_Room.over(self._accesses),
                           syncs=_Room.over(self._syncs), moments=_Room.over(self._moments),
-                          pictures=_Room.over(self._pictures))
+                          pictures=_Room.over(self._pictures),
+                          happenings=_Room.over(self._happenings))
 
     @contextlib.contextmanager
     def on(
@@ -158,6 +165,10 @@ class Tape:
     @property
     def syncs(self) -> np.ndarray:
         return self._syncs[:self._raw.syncs.n].copy()
+
+    @property
+    def happenings(self) -> np.ndarray:
+        return self._happenings[:self._raw.happenings.n].copy()
 
     @property
     def stray(self) -> np.ndarray | None:
@@ -292,18 +303,19 @@ def _source_line(path: Path, offset: int, texts: dict[str, str]) -> Line:
 
 
 def guarded(
-    names: Sequence[str], args: Sequence[Tensor | float | int | None]
+    names: Sequence[str], args: Sequence[Argument]
 ) -> tuple[list, tuple[Array, ...]]:
     """Returns the arguments with copies for tensors, and the copies as arrays with their names.
 
     The copies of overlapping tensors overlap too. A copy is as far from the start of a page as the
     tensor is from the start of its storage, because a GPU aligns storages to pages.
     """
-    tensors = {name: arg for name, arg in zip(names, args, strict=True) if isinstance(arg, Tensor)}
+    tensors = {name: getattr(arg, "tensor", arg) for name, arg in zip(names, args, strict=True)
+               if isinstance(arg, Tensor | TensorMap)}
     # Begin, end, and the place in `room`, of each stretch of memory that tensors cover.
     groups: list[list[int]] = []
     for tensor in sorted(tensors.values(), key=Tensor.data_ptr):
-        begin, end = tensor.data_ptr(), tensor.data_ptr() + tensor.nbytes
+        begin, end = tensor.data_ptr(), tensor.data_ptr() + machine.extent(tensor)
         if not groups or begin >= groups[-1][1]:
             behind = groups[-1][2] + groups[-1][1] - groups[-1][0] if groups else 0
             page = -(-(behind + GUARD_BYTES) // PAGE_BYTES) * PAGE_BYTES
@@ -318,16 +330,18 @@ def guarded(
         begin, _, place = next(group for group in groups
                                if group[0] <= tensor.data_ptr() < max(group[1], group[0] + 1))
         start = place + tensor.data_ptr() - begin
-        copy = room[start:start + tensor.nbytes].view(tensor.dtype).view(tensor.shape)
-        return copy.copy_(tensor.detach())
+        copy = room[start:start + machine.extent(tensor)].view(tensor.dtype)
+        return copy.as_strided(tensor.shape, tensor.stride()).copy_(tensor.detach())
 
-    copies = [copied(arg) if isinstance(arg, Tensor) else arg for arg in args]
+    copies = [machine.with_tensor(arg, copied) for arg in args]
     arrays: dict[tuple[int, int], Array] = {}
     for name, copy in zip(names, copies, strict=True):
+        copy = copy.tensor if isinstance(copy, TensorMap) else copy
         if isinstance(copy, Tensor):
-            span = copy.data_ptr(), copy.nbytes
+            span = copy.data_ptr(), machine.extent(copy)
             if span in arrays:  # one tensor under two names, as in an operation in place
                 name = f"{arrays[span].name}/{name}"
-            arrays[span] = Array(name=name, begin=copy.data_ptr(), n_bytes=copy.nbytes,
-                                 dtype=_TORCH[copy.dtype], shape=(copy.numel(),), is_shared=False)
+            arrays[span] = Array(name=name, begin=copy.data_ptr(), n_bytes=span[1],
+                                 dtype=_TORCH[copy.dtype], shape=(span[1] // copy.itemsize,),
+                                 is_shared=False)
     return copies, tuple(arrays.values())

@@ -28,6 +28,12 @@ namespace trace {
 
 typedef unsigned long long u64;
 enum Kind : unsigned char { READ, WRITE, ATOMIC };
+// What async.h and what builds on it tell; `number` is a copy's, a tile's, a product's or a warp's,
+// or, for phases, the mbarrier's place in dynamic shared memory.
+enum Event : unsigned {
+    COPY_BEGINS, COPY_ENDS, MULTIPLIES, TILE_ORDERED, TILE_ARRIVES, ARRIVES, PHASE_ENDS, WAITS,
+    GOES_ON, PRODUCT_BEGINS, PRODUCT_ENDS
+};
 
 struct Access {
     u64 address;
@@ -42,6 +48,7 @@ struct Access {
 struct Sync { unsigned block, warp, epoch, mask; };        // the epoch it ended
 // the barrier that ended an interval; line 0: the end of the block
 struct Moment { u64 file; unsigned line, interval; };
+struct Happening { u64 file, number; unsigned line, block, thread; Event event; };
 // a tensor or a __shared__ array; or a constant, threadIdx and so on
 struct Region { u64 begin, end, is_recorded; };
 
@@ -65,6 +72,7 @@ struct Tape {
     Room<Moment> moments;        // of the watched block
     Room<char> pictures;         // of its shared memory at each step, static then dynamic
     Room<const Region> regions;
+    Room<Happening> happenings;  // in the order of the emulation
     u64 watched_block, has_stray;
     Access stray;                // the access outside every array
 };
@@ -130,6 +138,11 @@ EMU_NO_TRACE static void record(const void* p, size_t bytes, Kind kind, u64 plac
 
 EMU_NO_TRACE static void atomic(const void* p, size_t bytes, emu::Place at) {
     record(p, bytes, ATOMIC, (u64)at.file, at.line);
+}
+EMU_NO_TRACE static void happened(Event event, u64 number, emu::Place at) {
+    Happening one = {(u64)at.file, number, (unsigned)at.line, (unsigned)emu::current_block(),
+                     emu::current_thread(), event};
+    if (tape) tape->happenings.add(&one, 1, "events");
 }
 EMU_NO_TRACE static void access16(const void* p, bool is_write, emu::Place at) {
     record(p, 16, is_write ? WRITE : READ, (u64)at.file, at.line);

@@ -27,10 +27,12 @@ from llama_from_scratch.kernels.emulator.tape import (
     dynamic_declaration,
     guarded,
 )
-from llama_from_scratch.kernels.machinery.source import Program, pack
+from llama_from_scratch.kernels.machinery.source import Argument, Program, pack
 
 MAX_ACCESSES = 2_000_000
 VERBS = ("reads", "writes", "changes by an atomic")
+EVENTS = ("copy begins", "copy ends", "multiplies", "tile ordered", "tile arrives", "arrives",
+          "phase ends", "waits", "goes on", "product begins", "product ends")
 
 # --- what a trace contains ------------------------------------------------------------------------
 
@@ -56,6 +58,21 @@ class Access:
 
 def _index(position: tuple[int, ...]) -> str:
     return str(position[0]) if len(position) == 1 else str(position)
+
+
+@record
+class Happening:
+    """What a thread did with something that runs at the same time: one of EVENTS.
+
+    `number`: of the copy, the tile, the product or the warp that multiplies, or, for mbarriers, the
+    byte of dynamic shared memory where it is.
+    """
+
+    event: str
+    number: int
+    thread: int
+    block: int
+    line: Line
 
 
 @record
@@ -169,13 +186,19 @@ class Trace:
     places: dict[tuple[int, int], Line]
     pictures: tuple[tuple[int, int, Line | None, dict[str, np.ndarray]], ...]
     stray: np.ndarray | None
+    happenings: tuple[Happening, ...] = ()
 
     @cached_property
     def races(self) -> tuple[Race, ...]:
         """Every two lines that race, each pair with one example.
 
-        An empty tuple is a proof for this launch, not for every launch.
+        An empty tuple is a proof for this launch, not for every launch. Raises ValueError for a
+        kernel with mbarriers, whose order is not judged here.
         """
+        if any(each.event == "phase ends" for each in self.happenings):
+            raise ValueError("races are judged by __syncthreads and __syncwarp; this kernel also "
+                             "orders its threads by mbarriers. Compare its results in the orders "
+                             "forward, reverse and random instead")
         lines = {line: number for number, line in enumerate(dict.fromkeys(self.places.values()))}
         by_line = self.table.copy()  # for the reader, the instructions of a line are one
         by_line["place"] = [lines[self._line(row)] for row in self.table]
@@ -346,7 +369,7 @@ def _unravel(number: int, sizes: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def trace(
-    program: Program, entry: str, args: Sequence[Tensor | float | int | None], *,
+    program: Program, entry: str, args: Sequence[Argument], *,
     grid: int | tuple[int, ...], block: int | tuple[int, ...], shared_bytes: int = 0,
     order: str = "forward", seed: int = 0, watch: int = 0, max_accesses: int = MAX_ACCESSES,
 ) -> Trace:
@@ -387,10 +410,16 @@ def trace(
     pictures = tape.pictures(touched)
     texts = {f"{program.source.name}.cu": program.source.text, **program.source.headers}
     places = {(int(row["place"]), int(row["line"])) for row in np.unique(rows[["place", "line"]])}
+    told = tape.happenings
+    told_at = [(int(row["file"]), int(row["line"])) for row in told]
     lines = tape.lines(emulated.path, texts,
-                       places | {barrier for barrier, _ in pictures if barrier[1]})
+                       places | {barrier for barrier, _ in pictures if barrier[1]} | {*told_at})
     return Trace(program=program, entry=entry, grid=grid, block=block, table=table,
                  syncs=tape.syncs, known=known, places=lines,
                  pictures=tuple((watch, number, lines.get(at), values)
                                 for number, (at, values) in enumerate(pictures)),
-                 stray=None if stray is None else stray[0])
+                 stray=None if stray is None else stray[0],
+                 happenings=tuple(
+                     Happening(event=EVENTS[row["event"]], number=int(row["number"]),
+                               thread=int(row["thread"]), block=int(row["block"]), line=lines[at])
+                     for row, at in zip(told, told_at, strict=True)))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from llama_from_scratch.config import record
 from llama_from_scratch.kernels.machinery.source import Arguments, EntryPoint, Program
+from llama_from_scratch.kernels.machinery.tensor_map import TensorMap
 
 # Along x, y, z, on every GPU since 2012.
 MAX_GRID, MAX_BLOCK = (2**31 - 1, 65535, 65535), (1024, 1024, 64)
@@ -123,6 +124,17 @@ class Driver:
                                    f"{tuple(block)} threads")
         finally:
             library.cuCtxPopCurrent_v2(self._popped)
+
+    def encode(self, tensor_map: TensorMap) -> bytes:
+        """Returns the 128 bytes by which a kernel knows a tensor map.
+
+        Raises CudaError for a tensor or box that the driver refuses.
+        """
+        status, data = tensor_map.encoded(self._library)
+        if status:
+            self._fail(status, f"cuTensorMapEncodeTiled of {tuple(tensor_map.tensor.shape)} in "
+                               f"boxes of {tensor_map.box}")
+        return data
 
     def _load(self, program: Program, name: str, device: int) -> Function:
         entry = program.entry(name)

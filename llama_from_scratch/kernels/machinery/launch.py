@@ -15,7 +15,8 @@ from torch import Tensor
 from llama_from_scratch.kernels.emulator.machine import MAX_WORKERS, load
 from llama_from_scratch.kernels.machinery.driver import Driver, libcuda
 from llama_from_scratch.kernels.machinery.nvrtc import compiler
-from llama_from_scratch.kernels.machinery.source import Program, Source, pack
+from llama_from_scratch.kernels.machinery.source import Argument, Program, Source, pack
+from llama_from_scratch.kernels.machinery.tensor_map import TensorMap
 
 
 @functools.cache
@@ -31,13 +32,13 @@ def gpu() -> Driver:
     Raises RuntimeError if there is no NVIDIA driver.
     """
     def cubin(program: Program, capability: tuple[int, int]) -> bytes:
-        return compiler().cubin(program, compiler().architecture(capability))
+        return compiler().cubin(program, compiler().architecture(capability, program.source))
 
     return Driver(libcuda(), cubin=cubin)
 
 
 def launch(
-    program: Program, entry: str, args: Sequence[Tensor | float | int | None], *,
+    program: Program, entry: str, args: Sequence[Argument], *,
     grid: int | tuple[int, ...], block: int | tuple[int, ...], shared_bytes: int = 0,
 ) -> None:
     """Runs `grid` blocks of `block` threads of an entry point, which changes the tensors in `args`.
@@ -47,9 +48,11 @@ def launch(
     `pack`) and for a shape that no GPU launches, CompileError for an error in the source, CudaError
     for an error that the driver reports, and KernelFault for a fault on the emulator.
     """
-    device = next((arg.device for arg in args if isinstance(arg, Tensor)), torch.device("cpu"))
+    tensors = [arg.tensor if isinstance(arg, TensorMap) else arg for arg in args]
+    device = next((x.device for x in tensors if isinstance(x, Tensor)), torch.device("cpu"))
     if device.type == "cuda":
-        gpu().launch(program, entry, pack(program, entry, args), grid=_triple("grid", grid),
+        arguments = pack(program, entry, args, encode=gpu().encode)
+        gpu().launch(program, entry, arguments, grid=_triple("grid", grid),
                      block=_triple("block", block), shared_bytes=shared_bytes, device=device.index,
                      stream=torch.cuda.current_stream(device).cuda_stream)
     elif device.type == "cpu":

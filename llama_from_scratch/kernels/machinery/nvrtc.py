@@ -11,6 +11,7 @@ Notebook 30. Source: NVIDIA, "NVRTC" (CUDA toolkit documentation), section "Basi
 import ctypes
 import functools
 import importlib.util
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ import torch
 from llama_from_scratch.config import record
 from llama_from_scratch.files import digest
 from llama_from_scratch.kernels.machinery.cache import cached_file
-from llama_from_scratch.kernels.machinery.source import Program
+from llama_from_scratch.kernels.machinery.source import OLDEST, Program, Source
 
 # No --use_fast_math: it flushes denormals and approximates division and square root, in whole files
 # and without a mark in the source.
@@ -60,13 +61,22 @@ class Compiler:
         self._call("nvrtcGetSupportedArchs", architectures)
         self.architectures = tuple(sorted(architectures))
 
-    def architecture(self, capability: tuple[int, int]) -> str:
+    def architecture(self, capability: tuple[int, int], source: Source | None = None) -> str:
         """Returns the newest architecture for a GPU of this capability: `sm_90` for (9, 0).
 
-        Code runs on GPUs of the same major capability and the same or a later minor one. Raises
-        ValueError if no architecture fits.
+        Code runs on GPUs of the same major capability and the same or a later minor one. A source
+        for one architecture gets that one, such as `sm_90a`. Raises ValueError if no architecture
+        fits, or if the GPU is too old for the source or of another generation.
         """
         major, minor = capability
+        oldest, is_only = source.architectures if source else (OLDEST, False)
+        needed, own = int(re.sub(r"\D", "", oldest)), 10 * major + minor
+        if oldest != OLDEST and (own < needed or (is_only and own != needed)):
+            which = "only" if is_only else "and newer"
+            raise ValueError(f"{source.name}.cu is for {oldest} {which}; the GPU has compute "
+                             f"capability {major}.{minor}")
+        if is_only:
+            return oldest
         if fitting := [each for each in self.architectures
                        if each // 10 == major and each % 10 <= minor]:
             return f"sm_{fitting[-1]}"

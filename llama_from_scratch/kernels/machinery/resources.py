@@ -44,18 +44,27 @@ BUDGET_CUDA = "13.0"
 # Double programs only check gradients by finite differences; their speed does not matter, so they
 # have no budget.
 BUDGETED = (torch.float32, torch.bfloat16, torch.float16)
-# The only architecture whose accesses are measured, because the assembler never splits a vector.
-SASS_ARCHITECTURE = "sm_90"
+# The only GPU whose accesses are measured, because the assembler never splits a vector.
+SASS_ARCHITECTURES = ("sm_90", "sm_90a")   # the second for sources of Hopper alone
 
-# The bytes that an entry point may spill, by architecture; nothing else may spill. This one is
-# limited to 80 registers so that three blocks share a processor of sm_90, where nothing spills.
-MAY_SPILL = {("rms_norm_backward_by2", "sm_100"): 96, ("rms_norm_backward_by2", "sm_120"): 96}
+# The bytes that an entry point may spill, by architecture; nothing else may spill. The registers of
+# the first two are limited so that three blocks share a processor, and the third needs all 255. On
+# sm_90, none of them spills.
+MAY_SPILL = {
+    ("rms_norm_backward_by2", "sm_100"): 96, ("rms_norm_backward_by2", "sm_120"): 96,
+    ("attention_backward_keys", "sm_86"): 100, ("attention_backward_keys", "sm_89"): 100,
+    ("attention_mma_backward_128", "sm_100"): 8,
+}
 
 _PROPERTIES = re.compile(
     r"(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads")
 _USED = re.compile(r"Used (\d+) registers(?:[^\n]*?(\d+) bytes smem)?")
 # LD and ST without G are accesses that the compiler cannot prove to be global.
 _ACCESS = re.compile(r"\b(LD|ST)G?((?:\.\w+)+)")
+_OPERATION = re.compile(
+    r"^ +/\*[0-9a-f]{4,}\*/ +(?:@!?U?PT?\d* +)?([A-Z][A-Z0-9]*)", re.MULTILINE)
+# The last is how ptxas says that it waits after every wgmma, or ignores setmaxnreg.
+_WARNING = re.compile(r"warning|performance loss|\(C75\d\d\)", re.IGNORECASE)
 
 
 @record
@@ -63,8 +72,9 @@ class EntryResources:
     """What one entry point takes: registers and bytes of a thread, shared bytes of a block.
 
     load_bits, store_bits: the width of the widest access to global memory. n_local: the number of
-    accesses to a thread's local memory, which is as slow as global memory. Without a disassembly of
-    the machine code, these three are None.
+    accesses to a thread's local memory, which is as slow as global memory. operations: the names of
+    its instructions, such as HMMA, sorted. Without a disassembly of the machine code, these four
+    are None.
     """
 
     registers: int
@@ -74,6 +84,7 @@ class EntryResources:
     load_bits: int | None = None
     store_bits: int | None = None
     n_local: int | None = None
+    operations: tuple[str, ...] | None = None
 
 
 @record
@@ -155,8 +166,13 @@ def read_log(log: str) -> dict[str, EntryResources]:
     return found
 
 
-def read_sass(text: str) -> dict[str, dict[str, int]]:
-    """Returns each entry point's widest global load and store, and its number of local accesses."""
+def read_warnings(log: str) -> list[str]:
+    """Returns the warnings of a compiler's log, and what it reports as lost performance."""
+    return [line for line in log.splitlines() if _WARNING.search(line)]
+
+
+def read_sass(text: str) -> dict[str, dict]:
+    """Returns each entry point's widest global load and store, local accesses and operations."""
     facts = {}
     for section in re.split(r"^//-+ (?=\.)", text, flags=re.MULTILINE):
         if found := re.match(r"\.text\.(\w+)", section):
@@ -165,7 +181,8 @@ def read_sass(text: str) -> dict[str, dict[str, int]]:
                 width = re.search(r"\.[US]?(8|16|64|128|256)\b", modifiers)
                 widths[operation].append(int(width[1]) if width else 32)
             facts[found[1]] = {"load_bits": max(widths["LD"]), "store_bits": max(widths["ST"]),
-                               "n_local": len(re.findall(r"\b(?:LDL|STL)\b", section))}
+                               "n_local": len(re.findall(r"\b(?:LDL|STL)\b", section)),
+                               "operations": tuple(sorted({*_OPERATION.findall(section)}))}
     return facts
 
 
@@ -182,32 +199,34 @@ def measure(
             cubin.write_bytes(compiled.cubin)
             done = subprocess.run([disassembler, cubin], capture_output=True, text=True, check=True)
             sass = read_sass(done.stdout)
-        warnings = [line for line in compiled.log.splitlines() if "warning" in line.lower()]
+        warnings = read_warnings(compiled.log)
         # Compilers report the last entry point first.
         in_order = sorted(entries, key=[*program.source.entries, *entries].index)
         path.write_text(json.dumps({"warnings": warnings, "entries": {
             name: asdict(entries[name]) | sass.get(name, {}) for name in in_order}}))
 
-    readers = [inspect.getsource(read_log), inspect.getsource(read_sass)]
-    patterns = [each.pattern for each in (_PROPERTIES, _USED, _ACCESS)]
+    readers = [inspect.getsource(each) for each in (read_log, read_warnings, read_sass)]
+    patterns = [each.pattern for each in (_PROPERTIES, _USED, _ACCESS, _OPERATION, _WARNING)]
     key = digest("resources", *readers, *patterns, program.key, *flags_of(program, architecture),
                  compiler.path, repr(compiler.version), str(disassembler))
     data = json.loads(cached_file(key, suffix=".json", make=make, folder=folder).read_text())
-    entries = {name: EntryResources(**each) for name, each in data["entries"].items()}
+    entries = {name: EntryResources(**each | {"operations": each["operations"] and
+                                              tuple(each["operations"])})
+               for name, each in data["entries"].items()}
     return Resources(warnings=tuple(data["warnings"]), entries=entries)
 
 
 def measure_all(jobs: Sequence[tuple[Program, str, nvrtc.Compiler | Nvcc]]) -> list[Resources]:
     """Returns the resources of each (program, architecture, compiler), two at a time.
 
-    Only `SASS_ARCHITECTURE` is disassembled, and only if there is a disassembler.
+    Only `SASS_ARCHITECTURES` are disassembled, and only if there is a disassembler.
     """
     disassembler = tool("nvdisasm")
 
     def one(job: tuple[Program, str, nvrtc.Compiler | Nvcc]) -> Resources:
         program, architecture, compiler = job
         return measure(program, architecture, compiler=compiler,
-                       disassembler=disassembler if architecture == SASS_ARCHITECTURE else None)
+                       disassembler=disassembler if architecture in SASS_ARCHITECTURES else None)
 
     with ThreadPoolExecutor(max_workers=2) as pool:
         return list(pool.map(one, jobs))
@@ -221,7 +240,8 @@ def complaints(
 ) -> Iterator[str]:
     """Yields what is wrong: warnings, spills, local memory, or more than the budget.
 
-    Narrower accesses than the budget's, and entry points without a budget, are wrong too.
+    Narrower accesses than the budget's, missing instructions that the source names, and entry
+    points without a budget are wrong too.
     """
     where = f"{program.source.name}.cu, {program.real_name}, {architecture}"
     for line in taken.warnings:
@@ -229,6 +249,11 @@ def complaints(
     if missing := sorted({*program.source.entries} ^ {*taken.entries}):
         yield (f"{where}: the source's entry points and those in the compiler's log differ in "
                f"{', '.join(missing)}")
+    for name, found in taken.entries.items():
+        if found.operations is None:
+            continue
+        if lacks := [each for each in program.source.instructions if each not in found.operations]:
+            yield f"{where}: the machine code of {name} must hold {', '.join(lacks)}"
     for name, found in taken.entries.items() if program.real in BUDGETED else ():
         allowed = budget.get(f"{name} {program.real_name}")
         if allowed is None or architecture not in allowed["registers"]:
@@ -259,7 +284,8 @@ def write_budget(path: Path = BUDGET) -> None:
         raise RuntimeError(f"no nvdisasm was found. Install it with: {sys.executable} -m pip "
                            "install nvidia-cuda-nvdisasm (5 MB)")
     jobs = [(program, architecture, compiler) for program in programs(BUDGETED)
-            for architecture in ARCHITECTURES for compiler in (nvrtc.compiler(), nvcc())]
+            for architecture in architectures_of(program.source)
+            for compiler in (nvrtc.compiler(), nvcc())]
     budget = {}
     for (program, architecture, _), taken in zip(jobs, measure_all(jobs), strict=True):
         for name, found in taken.entries.items():
@@ -268,7 +294,7 @@ def write_budget(path: Path = BUDGET) -> None:
             registers = line["registers"]
             registers[architecture] = max(found.registers, registers.get(architecture, 0))
             line["shared_bytes"] = max(found.shared_bytes, line["shared_bytes"])
-            if architecture == SASS_ARCHITECTURE:
+            if architecture in SASS_ARCHITECTURES:
                 for what in ("load_bits", "store_bits"):
                     line[what] = min(getattr(found, what), line.get(what, 256))
     lines = [f"{json.dumps(key)}: {json.dumps(line)}" for key, line in budget.items()]
@@ -282,7 +308,14 @@ def write_budget(path: Path = BUDGET) -> None:
 def programs(dtypes: Iterable[torch.dtype] = tuple(REAL_NAMES)) -> list[Program]:
     """Returns every kernel file, for each of the dtypes."""
     sources = [Source.read(path.stem) for path in sorted(FOLDER.glob("*.cu"))]
-    return [Program(source=source, real=real) for source in sources for real in dtypes]
+    return [Program(source=source, real=real) for source in sources for real in dtypes
+            if real in source.reals]
+
+
+def architectures_of(source: Source) -> tuple[str, ...]:
+    """Returns the members of `ARCHITECTURES` that a source compiles for, or the only one."""
+    oldest, is_only = source.architectures
+    return (oldest,) if is_only else tuple(filter(source.runs_on, ARCHITECTURES))
 
 
 def compiler_name() -> str:

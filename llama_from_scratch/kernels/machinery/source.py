@@ -11,7 +11,7 @@ Notebook 30.
 import ctypes
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
@@ -21,6 +21,7 @@ from torch import Tensor
 
 from llama_from_scratch.config import record
 from llama_from_scratch.files import digest
+from llama_from_scratch.kernels.machinery.tensor_map import N_BYTES, TensorMap
 
 FOLDER = Path(__file__).parents[1]   # of the kernels
 REAL_NAMES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "fp16",
@@ -29,18 +30,26 @@ REAL_NAMES = {torch.float32: "float", torch.bfloat16: "bf16", torch.float16: "fp
 _TENSOR_DTYPES = {
     "float": torch.float32, "double": torch.float64, "bf16": torch.bfloat16, "fp16": torch.float16,
     "int": torch.int32, "long long": torch.int64, "unsigned": torch.uint32,
-    "unsigned char": torch.uint8,
+    "unsigned char": torch.uint8, "signed char": torch.int8,
 }
 _INTEGERS = {"int": (-(2**31), 2**31 - 1), "unsigned": (0, 2**32 - 1),
              "long long": (-(2**63), 2**63 - 1)}
 # As the struct module spells them.
 _CODES = {"int": "i", "unsigned": "I", "long long": "q", "float": "f", "double": "d"}
 
+_TENSOR_MAP = "TensorMap"   # the only type of a parameter that is neither pointer nor number
+_INCLUDE = re.compile(r'^#include "(\w+\.cuh)"', re.MULTILINE)
+_REAL = re.compile(r"^// real: ([\w ]+)$", re.MULTILINE)
+_INSTRUCTIONS = re.compile(r"^// instructions: ([A-Z ]+)$", re.MULTILINE)
+_ARCHITECTURES = re.compile(r"^// architectures: (sm_\d+)( and newer|a)$", re.MULTILINE)
+OLDEST = "sm_75"   # Turing, 2018: the oldest that today's compilers still build for
+
 _ENTRY = re.compile(
     r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\(\s*(?P<threads>\w+)[^)]*\)\s+)?'
     r"(?P<name>\w+)\s*\((?P<parameters>[^)]*)\)")
 _PARAMETER = re.compile(
-    r"(?P<const>const\s+)?(?P<type>[a-z]\w*(?:\s+(?:long|char))?)\s*(?P<pointer>\*?)"
+    r"(?P<const>const\s+)?(?:__grid_constant__\s+)?"
+    r"(?P<type>[a-zT]\w*(?:\s+(?:long|char))?)\s*(?P<pointer>\*?)"
     r"\s*(?:__restrict__\s+)?(?P<name>\w+)")
 
 
@@ -52,6 +61,11 @@ class Parameter:
     c_type: str
     is_pointer: bool
     is_const: bool
+
+    @property
+    def is_map(self) -> bool:
+        """Whether it takes a `TensorMap`, by value."""
+        return self.c_type == _TENSOR_MAP
 
     @property
     def may_be_null(self) -> bool:
@@ -78,16 +92,48 @@ class Source:
     headers: dict[str, str]
 
     @classmethod
-    def read(cls, name: str) -> "Source":
-        """Returns the file `name`.cu of kernels/.
+    def read(cls, name: str, *, folder: Path = FOLDER) -> "Source":
+        """Returns the file `name`.cu of `folder`, with the headers of kernels/ that it includes.
 
         Raises ValueError, with the names that exist, if there is no such file.
         """
-        if not (FOLDER / f"{name}.cu").is_file():
-            names = ", ".join(sorted(path.stem for path in FOLDER.glob("*.cu")))
+        if not (folder / f"{name}.cu").is_file():
+            names = ", ".join(sorted(path.stem for path in folder.glob("*.cu")))
             raise ValueError(f"a kernel source must be one of {names}; got {name!r}")
-        headers = {path.name: path.read_text() for path in sorted(FOLDER.glob("*.cuh"))}
-        return cls(name=name, text=(FOLDER / f"{name}.cu").read_text(), headers=headers)
+        text = (folder / f"{name}.cu").read_text()
+        return cls(name=name, text=text, headers=_included(text))
+
+    @cached_property
+    def reals(self) -> tuple[torch.dtype, ...]:
+        """The dtypes that it computes in, from its line `// real: bf16 fp16`; all without one."""
+        named = _REAL.search(self.text)
+        return tuple(dtype for dtype, name in REAL_NAMES.items()
+                     if named is None or name in named[1].split())
+
+    @cached_property
+    def architectures(self) -> tuple[str, bool]:
+        """The oldest architecture that it compiles for, and whether it is the only one.
+
+        The line is `// architectures: sm_80 and newer`, or `// architectures: sm_90a` for
+        instructions that only one generation of GPUs has. Without it, every architecture will do.
+        """
+        named = _ARCHITECTURES.search(self.text)
+        if named is None:
+            return OLDEST, False
+        is_only = named[2] == "a"
+        return named[1] + "a" * is_only, is_only
+
+    @cached_property
+    def instructions(self) -> tuple[str, ...]:
+        """What the machine code of every entry point must hold: `// instructions: HMMA LDSM`."""
+        named = _INSTRUCTIONS.search(self.text)
+        return () if named is None else tuple(named[1].split())
+
+    def runs_on(self, architecture: str) -> bool:
+        """Returns whether it compiles for an architecture, such as sm_90."""
+        oldest, is_only = self.architectures
+        number = lambda name: int(re.sub(r"\D", "", name))
+        return architecture == oldest if is_only else number(architecture) >= number(oldest)
 
     def replace(self, old: str, new: str) -> "Source":
         """Returns this source with one place changed.
@@ -118,9 +164,24 @@ class Source:
         return found
 
 
+def _included(text: str) -> dict[str, str]:
+    """Returns the headers of kernels/ that a text includes, and those that they include, sorted.
+
+    Others would change the program's key, and with it everything that is compiled, without effect.
+    """
+    found, new = {}, _INCLUDE.findall(text)
+    while new:
+        texts = {name: (FOLDER / name).read_text() for name in new if name not in found}
+        found |= texts
+        new = [name for text in texts.values() for name in _INCLUDE.findall(text)]
+    return dict(sorted(found.items()))
+
+
 def _parameter(text: str, entry: str) -> Parameter:
     match = _PARAMETER.fullmatch(" ".join(text.split()))
-    known = {*_TENSOR_DTYPES, "real", "accum"} if match and match["pointer"] else {*_CODES, "accum"}
+    is_pointer = match and match["pointer"]
+    known = {*(_TENSOR_DTYPES if is_pointer else {*_CODES, _TENSOR_MAP}), "accum"}
+    known |= {"real"} if is_pointer else set()
     if match is None or match["type"] not in known:
         raise ValueError(f"a parameter of {entry} must be a pointer or a number of the types "
                          f"{', '.join(sorted(known))}; got {' '.join(text.split())!r}")
@@ -139,6 +200,9 @@ class Program:
         if self.real not in REAL_NAMES:
             raise ValueError(f"the kernels compute in {', '.join(map(str, REAL_NAMES))}; got "
                              f"{self.real}. Convert the tensors, or use PyTorch's own functions")
+        if self.real not in self.source.reals:
+            raise ValueError(f"{self.source.name}.cu computes in "
+                             f"{', '.join(map(str, self.source.reals))}; got {self.real}")
 
     @property
     def real_name(self) -> str:
@@ -177,6 +241,10 @@ class Program:
         return self.source.entries[name]
 
 
+Argument = Tensor | TensorMap | float | int | None
+"""What a launch takes for one parameter of an entry point."""
+
+
 class Arguments:
     """The arguments of one launch, checked and typed: `pointers`, and what they point to."""
 
@@ -199,7 +267,8 @@ class Packing:
     @classmethod
     def of(cls, program: "Program", entry: EntryPoint) -> "Packing":
         """Returns the packing of one entry point in this program, with C's alignment."""
-        codes = ["Q" if p.is_pointer else _CODES[program.c_type(p)] for p in entry.parameters]
+        codes = ["Q" if p.is_pointer else f"{N_BYTES}s" if p.is_map
+                 else _CODES[program.c_type(p)] for p in entry.parameters]
         # "=", unlike "@", refuses a number that its float would turn into infinity.
         format, offsets = f"={len(codes)}Q", []
         for code in codes:
@@ -212,9 +281,13 @@ class Packing:
             pointers=ctypes.c_void_p * -(-struct.calcsize(format) // 8))
 
 
-def pack(program: Program, entry: str, args: Sequence[Tensor | float | int | None]) -> Arguments:
+def pack(
+    program: Program, entry: str, args: Sequence[Argument], *,
+    encode: Callable[[TensorMap], bytes] = TensorMap.readable,
+) -> Arguments:
     """Returns the arguments of one launch of `entry`, each as the C type its parameter declares.
 
+    `encode` turns a tensor map into its 128 bytes; the default is for the emulator.
     Raises ValueError for a wrong number of arguments, and for a tensor of another dtype, on another
     device than the rest, with gaps between its elements, or not aligned to 16 bytes. Raises
     TypeError or OverflowError for a scalar that its C type cannot hold.
@@ -226,7 +299,12 @@ def pack(program: Program, entry: str, args: Sequence[Tensor | float | int | Non
                          f"{len(args)}")
     values, tensors = [], []
     for parameter, dtype, arg in zip(packing.parameters, packing.dtypes, args, strict=True):
-        if dtype is None:
+        if parameter.is_map:
+            if not isinstance(arg, TensorMap) or arg.tensor.dtype != program.real:
+                _refuse_map(program, entry, parameter, arg)
+            values.append(encode(arg))
+            tensors.append(arg.tensor)
+        elif dtype is None:
             if type(arg) is not int and (type(arg) is not float or parameter.c_type in _INTEGERS):
                 _require_number(program, entry, parameter, arg)
             values.append(arg)
@@ -249,7 +327,7 @@ def pack(program: Program, entry: str, args: Sequence[Tensor | float | int | Non
                                  *values)
     except (struct.error, OverflowError):
         for parameter, arg in zip(packing.parameters, args, strict=True):
-            if not parameter.is_pointer:
+            if not parameter.is_pointer and not parameter.is_map:
                 _require_range(program, entry, parameter, arg)
         raise
     return Arguments(memory, tensors, device)
@@ -266,6 +344,14 @@ def _refuse_tensor(where: str, dtype: torch.dtype, arg: object) -> NoReturn:
     raise ValueError(f"{where} must start at a multiple of 16 bytes, because the kernel reads 16 "
                      f"at a time; it starts {arg.data_ptr() % 16} bytes after one. "
                      "Pass tensor.clone()")
+
+
+def _refuse_map(
+    program: Program, entry: str, parameter: Parameter, arg: object
+) -> NoReturn:
+    got = f"one of {arg.tensor.dtype}" if isinstance(arg, TensorMap) else type(arg).__name__
+    raise ValueError(f"{parameter.name} of {entry} must be a TensorMap of {program.real}; got "
+                     f"{got}")
 
 
 def _require_number(program: Program, entry: str, parameter: Parameter, arg: object) -> None:

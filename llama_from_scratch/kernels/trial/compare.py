@@ -1,9 +1,8 @@
 """Compares every kernel's outputs and gradients with float64, on a GPU or the emulator.
 
-This comes before any timing. An operation computes the same numbers in three ways: the exact
-formula in float64, the plain model's own code, and the kernel. `tolerance.judge` decides whether
-the kernel is as good as the plain code. The sizes are chosen to be awkward: one row, widths that no
-vector divides, odd head counts, and on a GPU more elements than a 32-bit index can count.
+This comes before any timing. `operations` lists what is compared, and `tolerance.judge` decides
+whether a kernel is as good as the plain code. The sizes are chosen to be awkward: one row, widths
+that no vector divides, odd head counts, and on a GPU more elements than a 32-bit index can count.
 
 Notebook 30.
 """
@@ -18,38 +17,19 @@ from torch.nn import functional as F
 
 from llama_from_scratch.config import record
 from llama_from_scratch.kernels.adamw import FusedAdamW
-from llama_from_scratch.kernels.rms_norm import add_rms_norm, rms_norm
-from llama_from_scratch.kernels.rope import rope
-from llama_from_scratch.kernels.swiglu import swiglu
+from llama_from_scratch.kernels.cross_entropy import REDUCTIONS, linear_cross_entropy
+from llama_from_scratch.kernels.emulator.build import find_compiler
+from llama_from_scratch.kernels.trial.operation import DTYPES, Operation, Outputs
+from llama_from_scratch.kernels.trial.operations import OPERATIONS
+from llama_from_scratch.kernels.trial.parts import Finding, Say, TrialStep
 from llama_from_scratch.kernels.trial.tolerance import Verdict, judge
-from llama_from_scratch.model.norm import RMSNorm
-from llama_from_scratch.model.rope import apply_rope
 from llama_from_scratch.train.optimizer import AdamW, Group, clip_gradients
 
-EPS = 1e-5
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+# Of a mean, relative to its size. `compare_loss` compares its numbers one by one.
+MEAN_CAP = 1e-3
 LR = 1e-2   # of the AdamW steps that are compared
-Outputs = tuple[Tensor, ...]
-
-
-@record
-class Operation:
-    """Three ways to compute a result from the same inputs, the first of which have gradients."""
-
-    name: str
-    sizes: tuple[tuple[int, ...], ...]       # small and awkward
-    large: tuple[int, ...]                   # as in a training step of an 8B model
-    beyond: tuple[int, ...]                  # over 2^31 elements in bf16
-    inputs: Callable[..., Outputs]           # (size, draw) -> float64; draw(*shape): normal numbers
-    exact: Callable[..., Outputs]
-    plain: Callable[..., Outputs]
-    fused: Callable[..., Outputs]            # takes emulate=
-    traffic: Callable[..., tuple[int, int]]  # (size) -> bytes of bf16 that each direction must move
-    gradient_names: tuple[str, ...]          # of the first inputs; the others are constants
-    # The axis of the outputs along which rows do not depend on each other.
-    row_axis: int
-    library: Callable[..., Outputs] | None   # PyTorch's best function that does the same
-    library_name: str
+LOSS_SIZES = ((1, 8, 5), (7, 5, 33), (37, 24, 1031), (4, 16, 40003))   # tokens, width, vocabulary
+LARGE_LOSS = (2048, 4096, 128256)   # of an 8B model
 
 
 @record
@@ -64,112 +44,46 @@ class Comparison:
     is_gradient: bool = False
 
     def __str__(self) -> str:
-        dtype = str(self.dtype).removeprefix("torch.")
-        return f"{self.operation} {self.size} {dtype} {self.part}: {self.verdict}"
+        return f"{self.operation} {self.size} {_name(self.dtype)} {self.part}: {self.verdict}"
 
 
-# --- the operations -------------------------------------------------------------------------------
+@record
+class Reference:
+    """What an operation must give for these inputs: exactly, and by the plain code in `dtype`."""
+
+    operation: Operation
+    size: tuple[int, ...]
+    dtype: torch.dtype
+    device: torch.device
+    inputs: list[Tensor]
+    upstream: list[Tensor]
+    exact: list[Tensor]
+    plain: list[Tensor]
+
+    def judged(self, way: Callable[..., Outputs]) -> list[Comparison]:
+        """Returns a comparison of each output and gradient of another way to compute the same."""
+        results = _run(self.operation, way, self.inputs, self.upstream, self.device)
+        return _judge(self.operation, self.size, self.dtype, results, exact=self.exact,
+                      plain=self.plain)
 
 
-def _norm_inputs(size: Sequence[int], draw: Callable[..., Tensor]) -> Outputs:
-    return draw(*size), 1 + 0.3 * draw(size[-1])
+def reference(
+    operation: Operation, size: tuple[int, ...], *, dtype: torch.dtype, device: torch.device
+) -> Reference:
+    """Returns the exact and the plain results at one size.
 
-
-def _add_norm_inputs(size: Sequence[int], draw: Callable[..., Tensor]) -> Outputs:
-    return draw(*size), draw(*size), 1 + 0.3 * draw(size[-1])
-
-
-def _streams(forward: int, backward: int) -> Callable[..., tuple[int, int]]:
-    """Returns a function that gives the bytes of this many tensors of the first input's size.
-
-    A weight that all rows share is not counted.
+    Small inputs are equal on every machine. Large ones are drawn on the device. If it has too
+    little memory for float64, the CPU computes it.
     """
-    return lambda size: (2 * forward * math.prod(size), 2 * backward * math.prod(size))
-
-
-def _rope_traffic(size: Sequence[int]) -> tuple[int, int]:
-    B, T, H, G, K = size
-    # Heads in and out, and one complex64 per pair.
-    n_bytes = B * T * (2 * 2 * (H + G) * K + 8 * K // 2)
-    return n_bytes, n_bytes
-
-
-def _exact_norm(x: Tensor, weight: Tensor) -> Outputs:
-    return (x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS) * weight,)
-
-
-def _plain_norm(x: Tensor, weight: Tensor) -> Outputs:
-    norm = RMSNorm(x.shape[-1], eps=EPS)
-    return (torch.func.functional_call(norm, {"weight": weight}, (x,)),)
-
-
-def _library_norm(x: Tensor, weight: Tensor) -> Outputs:
-    return (F.rms_norm(x, (x.shape[-1],), weight, EPS),)
-
-
-def _library_add_norm(x: Tensor, residual: Tensor, weight: Tensor) -> Outputs:
-    total = x + residual
-    return F.rms_norm(total, (x.shape[-1],), weight, EPS), total
-
-
-def _rope_inputs(size: Sequence[int], draw: Callable[..., Tensor]) -> Outputs:
-    B, T, H, G, K = size
-    angles = 1e5 * draw(B, T, K // 2).double()
-    return draw(B, T, H, K), draw(B, T, G, K), torch.polar(torch.ones_like(angles), angles)
-
-
-def _exact_rope(q: Tensor, k: Tensor, rotation: Tensor) -> Outputs:
-    def turn(x: Tensor) -> Tensor:
-        pairs = torch.view_as_complex(x.reshape(*x.shape[:-1], -1, 2).contiguous())
-        return torch.view_as_real(pairs * rotation[:, :, None]).flatten(-2)
-    return turn(q), turn(k)
-
-
-def _swiglu_inputs(size: Sequence[int], draw: Callable[..., Tensor]) -> Outputs:
-    return 3 * draw(*size), draw(*size)
-
-
-def _plain_swiglu(gate: Tensor, up: Tensor) -> Outputs:
-    return (F.silu(gate) * up,)
-
-
-OPERATIONS = (
-    Operation(
-        name="rms_norm", sizes=((1, 2), (3, 7), (5, 64), (2, 3, 1000), (33, 4097)),
-        large=(16384, 4096), beyond=(2**19 + 3, 4096), row_axis=0,
-        inputs=_norm_inputs, exact=_exact_norm, plain=_plain_norm,
-        fused=lambda x, weight, emulate: (rms_norm(x, weight, eps=EPS, emulate=emulate),),
-        traffic=_streams(2, 3), gradient_names=("x", "weight"),
-        library=_library_norm, library_name="F.rms_norm"),
-    Operation(
-        name="add_rms_norm", sizes=((1, 8), (3, 77), (2, 5, 128), (9, 4096)),
-        large=(16384, 4096), beyond=(2**19 + 3, 4096), row_axis=0,
-        inputs=_add_norm_inputs,
-        exact=lambda x, residual, weight: (*_exact_norm(x + residual, weight), x + residual),
-        plain=lambda x, residual, weight: (*_plain_norm(x + residual, weight), x + residual),
-        fused=lambda x, residual, weight, emulate: add_rms_norm(
-            x, residual, weight=weight, eps=EPS, emulate=emulate),
-        traffic=_streams(4, 4), gradient_names=("x", "residual", "weight"),
-        library=_library_add_norm, library_name="F.rms_norm"),
-    Operation(
-        name="rope",
-        sizes=((1, 1, 1, 1, 2), (2, 3, 3, 1, 6), (1, 33, 4, 2, 64), (2, 7, 5, 5, 80),
-               (1, 5, 7, 1, 128)),
-        large=(2, 8192, 32, 8, 128), beyond=(1, 2**19 + 3, 32, 1, 128), row_axis=1,
-        inputs=_rope_inputs, exact=_exact_rope,
-        plain=lambda q, k, rotation: (apply_rope(q, rotation), apply_rope(k, rotation)),
-        fused=lambda q, k, rotation, emulate: rope(q, k, rotation=rotation, emulate=emulate),
-        traffic=_rope_traffic, gradient_names=("q", "k"), library=None, library_name=""),
-    Operation(
-        name="swiglu", sizes=((1, 1), (7, 33), (2, 3, 1000), (5, 4099)),
-        large=(16384, 14336), beyond=(2**18 + 3, 8192), row_axis=0,
-        inputs=_swiglu_inputs, exact=_plain_swiglu, plain=_plain_swiglu,
-        fused=lambda gate, up, emulate: (swiglu(gate, up, emulate=emulate),),
-        traffic=_streams(3, 5), gradient_names=("gate", "up"), library=None, library_name=""),
-)
-
-
-# --- the sweep ------------------------------------------------------------------------------------
+    inputs, upstream = _draw(operation, size, dtype, device)
+    try:
+        exact = _run(operation, operation.exact, map(widened, inputs), upstream, device)
+    except torch.OutOfMemoryError:
+        exact = _run(operation, operation.exact, map(widened, inputs), upstream,
+                     torch.device("cpu"))
+    return Reference(operation=operation, size=size, dtype=dtype, device=device, inputs=inputs,
+                     upstream=upstream, exact=exact,
+                     plain=_run(operation, operation.plain, inputs, upstream, device))
 
 
 def compare(
@@ -179,15 +93,8 @@ def compare(
 
     The inputs are the same on every machine.
     """
-    inputs, upstream = _draw(operation, size, dtype)
-    try:
-        exact = _run(operation, operation.exact, map(_widened, inputs), upstream, device)
-    except torch.OutOfMemoryError:
-        exact = _run(operation, operation.exact, map(_widened, inputs), upstream,
-                     torch.device("cpu"))
-    plain = _run(operation, operation.plain, inputs, upstream, device)
-    fused = _run(operation, _fused(operation, device), inputs, upstream, device)
-    return _judge(operation, size, dtype, fused, exact=exact, plain=plain)
+    known = reference(operation, size, dtype=dtype, device=device)
+    return known.judged(_fused(operation, device))
 
 
 def compare_with_emulator(
@@ -198,7 +105,7 @@ def compare_with_emulator(
     The emulator's result counts as the exact one. The two may only add in another order, because
     the grids differ, and round an exponential or a root differently.
     """
-    inputs, upstream = _draw(operation, size, dtype)
+    inputs, upstream = _draw(operation, size, dtype, device)
     cpu = torch.device("cpu")
     on_gpu, emulated = (_run(operation, _fused(operation, each), inputs, upstream, each)
                         for each in (device, cpu))
@@ -207,14 +114,16 @@ def compare_with_emulator(
 
 
 def _draw(
-    operation: Operation, size: tuple[int, ...], dtype: torch.dtype
+    operation: Operation, size: tuple[int, ...], dtype: torch.dtype, device: torch.device
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Returns inputs, rounded to the dtype, and the gradients that arrive at the outputs."""
-    generator = torch.Generator().manual_seed(math.prod(size))
-    draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64)
-    inputs = [_rounded(x, dtype) for x in operation.inputs(size, draw)]
-    with torch.no_grad():
-        return inputs, [draw(*y.shape).to(dtype) for y in operation.plain(*inputs)]
+    where = device if size in (operation.large, operation.checked) else torch.device("cpu")
+    generator = torch.Generator(where).manual_seed(math.prod(size))
+    draw = lambda *shape: torch.randn(shape, generator=generator, dtype=torch.float64, device=where)
+    inputs = [rounded(x, dtype) for x in operation.inputs(size, draw)]
+    with torch.no_grad():   # only for the shapes
+        outputs = operation.plain(*(x.to("meta") for x in inputs))
+    return inputs, [draw(*y.shape).to(dtype) for y in outputs]
 
 
 def _fused(operation: Operation, device: torch.device) -> Callable[..., Outputs]:
@@ -229,6 +138,8 @@ def _run(
     args = [x.detach().clone().to(device) for x in inputs]
     leaves = [x.requires_grad_() for x in args[: len(operation.gradient_names)]]
     outputs = way(*args)
+    if not leaves:
+        return [x.detach() for x in outputs]
     arriving = [g.to(device, y.dtype) for g, y in zip(upstream, outputs, strict=True)]
     gradients = torch.autograd.grad(outputs, leaves, arriving)
     return [x.detach() for x in (*outputs, *gradients)]
@@ -243,9 +154,26 @@ def _judge(
              *((f"gradient of {name}", True) for name in operation.gradient_names)]
     return [Comparison(operation=operation.name, size=size, dtype=dtype, part=part,
                        is_gradient=is_gradient,
-                       verdict=judge(x.to(e.device), exact=e, eager=p.to(e.device),
-                                     is_gradient=is_gradient))
+                       verdict=_judge_mean(x.to(e.device), e, p.to(e.device))
+                       if operation.is_mean and not is_gradient
+                       else judge(x.to(e.device), exact=e, eager=p.to(e.device),
+                                  is_gradient=is_gradient))
             for (part, is_gradient), x, e, p in zip(parts, results, exact, plain, strict=True)]
+
+
+def _judge_mean(result: Tensor, exact: Tensor, eager: Tensor) -> Verdict:
+    """Returns the verdict on the mean of many numbers, which may be off by `MEAN_CAP` in any case.
+
+    Their errors cancel by chance, so eager's own error may be small by chance.
+    """
+    verdict = judge(result, exact=exact, eager=eager)
+    if verdict.is_ok or not verdict.relative_error <= MEAN_CAP:
+        return verdict
+    return Verdict(**{**vars(verdict), "complaint": ""})
+
+
+def _large(operation: Operation) -> tuple[int, ...]:
+    return operation.checked or operation.large
 
 
 def compare_repeats(
@@ -255,9 +183,10 @@ def compare_repeats(
 
     They do if no sum's order depends on timing.
     """
-    size, dtype = operation.large if device.type == "cuda" else operation.sizes[-1], torch.bfloat16
+    dtype = torch.bfloat16
+    size = _large(operation) if device.type == "cuda" else operation.sizes[-1]
     inputs, upstream = ([x.to(device) for x in tensors]
-                        for tensors in _draw(operation, size, dtype))
+                        for tensors in _draw(operation, size, dtype, device))
     runs = (_run(operation, _fused(operation, device), inputs, upstream, device)
             for _ in range(n_repeats))
     first = next(runs)
@@ -276,7 +205,7 @@ def compare_beyond(operation: Operation, *, device: torch.device) -> list[Compar
     generator = torch.Generator(device).manual_seed(1)
     draw = lambda *shape: torch.randn(
         shape, generator=generator, dtype=torch.float32, device=device).to(dtype)
-    inputs = [_rounded(x, dtype) for x in operation.inputs(operation.beyond, draw)]
+    inputs = [rounded(x, dtype) for x in operation.inputs(operation.beyond, draw)]
     have_rows = [x.shape[:1] == inputs[0].shape[:1] and x.ndim > 1 for x in inputs]
 
     def last_rows(x: Tensor) -> Tensor:
@@ -286,7 +215,7 @@ def compare_beyond(operation: Operation, *, device: torch.device) -> list[Compar
         outputs = [last_rows(y).clone() for y in _fused(operation, device)(*inputs)]
         last = [last_rows(x) if has_rows else x
                 for x, has_rows in zip(inputs, have_rows, strict=True)]
-        exact, plain = operation.exact(*map(_widened, last)), operation.plain(*last)
+        exact, plain = operation.exact(*map(widened, last)), operation.plain(*last)
     return [Comparison(operation=operation.name, size=operation.beyond, dtype=dtype,
                        part=f"last rows of output {j}", verdict=judge(y, exact=e, eager=p))
             for j, (y, e, p) in enumerate(zip(outputs, exact, plain, strict=True))]
@@ -343,23 +272,143 @@ def compare_adamw(
     return found
 
 
+def compare_loss(
+    size: tuple[int, int, int], *, reduction: str, dtype: torch.dtype, device: torch.device
+) -> list[Comparison]:
+    """Compares the linear layer and the loss, in two chunks, with PyTorch's two functions.
+
+    Every third token is ignored. With the reduction "none", the gradient that arrives at the losses
+    differs from token to token. The exact loss starts from the logits as the dtype rounds them.
+    """
+    n, dim, vocab_size = size
+    generator = torch.Generator().manual_seed(n)
+    x, weight = (torch.randn(rows, dim, generator=generator).to(device) / dim**0.25
+                 for rows in (n, vocab_size))
+    targets = torch.randint(vocab_size, (n,), generator=generator).to(device)
+    targets[2::3] = -100
+    upstream = torch.linspace(-1, 2, n, device=device) if reduction == "none" else None
+
+    def plain(x: Tensor, weight: Tensor) -> Tensor:
+        logits = F.linear(x, weight)
+        return F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(),
+                               targets, reduction=reduction)
+
+    def found(way: Callable[[Tensor, Tensor], Tensor], kind: torch.dtype) -> list[Tensor]:
+        leaves = [each.to(dtype).to(kind).requires_grad_() for each in (x, weight)]
+        loss = way(*leaves)
+        arriving = torch.ones_like(loss) if upstream is None else upstream.to(loss.dtype)
+        return [loss.detach(), *torch.autograd.grad(loss, leaves, arriving)]
+
+    fused = partial(linear_cross_entropy, targets=targets, reduction=reduction,
+                    chunk_bytes=-(-n // 2) * (vocab_size + 8) * dtype.itemsize,
+                    emulate=device.type == "cpu")
+    ours, eager, exact = (found(*each) for each in (
+        (fused, dtype), (plain, dtype), (plain, torch.float64)))
+    rounded_logits = F.linear(x.to(dtype), weight.to(dtype)).double()
+    exact[0] = F.cross_entropy(rounded_logits, targets, reduction=reduction)
+    return [Comparison(operation=f"linear_cross_entropy {reduction}", size=size, dtype=dtype,
+                       part=part, is_gradient=part != "loss",
+                       verdict=judge(a, exact=e, eager=p, is_gradient=part != "loss"))
+            for part, a, e, p in zip(("loss", "gradient of x", "gradient of weight"), ours, exact,
+                                     eager, strict=True)]
+
+
 def sweep(device: torch.device, *, is_large: bool) -> Iterator[Comparison]:
     """Yields all comparisons. `is_large` adds an 8B model's sizes and over 2^31 elements."""
+    for _, comparisons in _batches(device, is_large=is_large):
+        yield from comparisons()
+
+
+def _batches(
+    device: torch.device, *, is_large: bool
+) -> Iterator[tuple[str, Callable[[], list[Comparison]]]]:
+    """Yields each piece of the sweep by its name."""
     for operation in OPERATIONS:
-        for dtype in DTYPES:
-            large = [operation.large] if is_large and dtype == torch.bfloat16 else []
-            for size in (*operation.sizes, *large):
-                yield from compare(operation, size, dtype=dtype, device=device)
-        yield from compare_repeats(operation, device=device, n_repeats=20 if is_large else 3)
-        if is_large:
-            yield from compare_beyond(operation, device=device)
+        if operation.why_not(device):
+            continue
+        for dtype in operation.dtypes:
+            yield (f"{operation.name} {_name(dtype)}",
+                   partial(_compare_sizes, operation, dtype, device, is_large))
+        if operation.is_deterministic and (operation.sizes or is_large):
+            yield f"{operation.name} repeats", partial(
+                compare_repeats, operation, device=device, n_repeats=50 if is_large else 3)
+        if is_large and operation.beyond:
+            yield f"{operation.name} beyond 2^31", partial(
+                compare_beyond, operation, device=device)
     for dtype in DTYPES:
-        yield from compare_adamw(dtype=dtype, device=device)
+        yield f"adamw {_name(dtype)}", partial(compare_adamw, dtype=dtype, device=device)
+        yield (f"linear_cross_entropy {_name(dtype)}, every reduction",
+               partial(_compare_losses, dtype, device, is_large))
 
 
-def _rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+def _compare_losses(
+    dtype: torch.dtype, device: torch.device, is_large: bool
+) -> list[Comparison]:
+    sizes = (*LOSS_SIZES, *([LARGE_LOSS] if is_large and dtype == torch.bfloat16 else []))
+    return [each for size in sizes for reduction in REDUCTIONS
+            for each in compare_loss(size, reduction=reduction, dtype=dtype, device=device)]
+
+
+def _compare_sizes(
+    operation: Operation, dtype: torch.dtype, device: torch.device, is_large: bool
+) -> list[Comparison]:
+    large = [_large(operation)] if is_large and dtype == torch.bfloat16 else []
+    return [each for size in (*operation.sizes, *large)
+            for each in compare(operation, size, dtype=dtype, device=device)]
+
+
+def _compare_emulated(operation: Operation, device: torch.device) -> list[Comparison]:
+    # One dtype where the emulator takes long to build.
+    dtypes = operation.dtypes if operation.part == "memory-bound" else (torch.bfloat16,)
+    return [each for dtype in dtypes for size in operation.sizes
+            for each in compare_with_emulator(operation, size, dtype=dtype, device=device)]
+
+
+def steps(device: torch.device) -> list[TrialStep]:
+    """Returns the steps of the part `correctness`: with float64, then with the emulator."""
+    alone = [TrialStep(name=name, run=partial(_found, name, comparisons))
+             for name, comparisons in _batches(device, is_large=device.type == "cuda")]
+    return [*alone, *(TrialStep(name=f"{operation.name} emulated",
+                           run=partial(_found_emulated, operation, device))
+                      for operation in OPERATIONS if operation.sizes)]
+
+
+def no_emulator() -> str:
+    """Returns why the emulator cannot run on this machine, or "" if it can."""
+    try:
+        find_compiler()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def _found_emulated(operation: Operation, device: torch.device, say: Say) -> Finding:
+    if why_not := no_emulator():
+        return Finding(why_not=why_not)
+    return _found(f"{operation.name} on GPU and emulator",
+                  partial(_compare_emulated, operation, device), say)
+
+
+def _found(name: str, comparisons: Callable[[], list[Comparison]], say: Say) -> Finding:
+    found = comparisons()
+    wrong = tuple(str(each) for each in found if not each.verdict.is_ok)
+    say(f"{name}: {len(found)} comparisons, {len(wrong)} wrong")
+    return Finding(wrong=wrong, data={"n_comparisons": len(found)})
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """Returns x in the dtype. Complex numbers become complex64, and integers stay as they are."""
+    if not (x.is_floating_point() or x.is_complex()):
+        return x
     return x.to(torch.complex64) if x.is_complex() else x.to(dtype)
 
 
-def _widened(x: Tensor) -> Tensor:
+def widened(x: Tensor) -> Tensor:
+    """Returns x in float64 or complex128. Integers stay as they are."""
+    if not (x.is_floating_point() or x.is_complex()):
+        return x
     return x.to(torch.complex128) if x.is_complex() else x.double()

@@ -5,8 +5,8 @@ from pathlib import Path
 from llama_from_scratch.lessons.authoring.form import canonical, read_notebook, tags_of
 from llama_from_scratch.lessons.authoring.palette import shrink_png
 
-CELL_TIMEOUT_S = 300
-SLOW_CELL_TIMEOUT_S = 600
+CELL_TIMEOUT_S = 900
+SLOW_CELL_TIMEOUT_S = 1800
 
 
 class CellFailed(Exception):

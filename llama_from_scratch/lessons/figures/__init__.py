@@ -39,29 +39,80 @@ call.
         turns.round_trip                   the steps from one message to the next
         dialogs.turns                      any list of ids, colored by who speaks
         dialogs.tool_loop                  prompts, calls and results, from top to bottom
+    20  tiles.on_canvas                    an image on its canvas, and its tiles apart
+        tiles.own_size                     an image's size, and the same on its canvas
+        tiles.canvases                     every canvas with its aspect ratio id
+        tiles.plane                        which canvas an image of each size gets
+        tiles.road                         the steps from a file to the tensor, with real sizes
+        tiles.batch                        which slots of a batch hold tiles
+        tiles.pictures                     images side by side, each under its name
+        tiles.gallery                      tiles as pictures, one canvas for each id
+    21  encoder.stages                     from tiles to states, with the shapes of a config
+        encoder.layers                     a local layer, and a global one with its gates
+        encoder.features                   the order in which states are put side by side
+    22  adapter.model                      text layers, and the blocks that look at an image
+        adapter.block                      one of these blocks, with its gates
+        adapter.sight                      which tiles of which images each token sees
     30  machine.threads                    blocks, warps, lanes, and the numbers that they hold
         machine.memory                     the memories of a GPU, their sizes and speeds
     31  rungs.owners                       which thread reads which number (also 30, 32, 36)
         rungs.first_access                 what a warp reads at once, rung by rung (also 30, 32, 36)
         moving.plain_and_fused             bytes of plain operations and of a kernel (also 32, 36)
+    33  streaming.states                   the state of an online softmax after each tile
+        streaming.joined                   partial results, joined by their log-sum-exp
+        streaming.tiles                    which tiles of scores a kernel computes
+    34  logits.over_time                   the memory of a loss after each of its operations
+        logits.passes                      how often a row of logits crosses the memory bus
+    35  decoding.roofline                  how fast products of 1, 8 and 256 rows can be
+        decoding.unpacking                 two numbers of 4 bits become bf16, bit by bit
+        decoding.splits                    which processors read a long cache
+    36  all_kernels.roofline               what bounds every kernel of the course
+    37  fragments.owners                   which lane holds which number of a matrix
+        banks.tile                         a tile in shared memory, bank by bank
+        pipeline.draw                      what is on its way, and what is computed
+    40  ring.steps                         which piece each rank sends to the next, step by step
+        ring.messages                      who sends to whom, when
+        timeline.draw                      what each rank did, from the real logs (also 41 to 43)
+    41  data_parallel.replicas             which rows each rank reads, and the sum of the gradients
+        data_parallel.buckets              which gradients travel together, in their order
+    42  shards.buffer                      a flat buffer, and the rank that owns each element
+        shards.owners                      what each rank keeps, stage by stage
+        shards.memory                      bytes on a rank, as bars
+    43  slices.held                        which rank holds which slice of each matrix
+        slices.block                       a block on two ranks, and what they send
 """
 
+from llama_from_scratch.lessons.figures import adapter as adapter
+from llama_from_scratch.lessons.figures import all_kernels as all_kernels
 from llama_from_scratch.lessons.figures import architecture as architecture
+from llama_from_scratch.lessons.figures import banks as banks
 from llama_from_scratch.lessons.figures import cache as cache
+from llama_from_scratch.lessons.figures import data_parallel as data_parallel
+from llama_from_scratch.lessons.figures import decoding as decoding
 from llama_from_scratch.lessons.figures import dialogs as dialogs
+from llama_from_scratch.lessons.figures import encoder as encoder
 from llama_from_scratch.lessons.figures import experiments as experiments
+from llama_from_scratch.lessons.figures import fragments as fragments
 from llama_from_scratch.lessons.figures import generations as generations
 from llama_from_scratch.lessons.figures import heads as heads
 from llama_from_scratch.lessons.figures import learning as learning
+from llama_from_scratch.lessons.figures import logits as logits
 from llama_from_scratch.lessons.figures import machine as machine
 from llama_from_scratch.lessons.figures import measuring as measuring
 from llama_from_scratch.lessons.figures import moving as moving
 from llama_from_scratch.lessons.figures import norms as norms
 from llama_from_scratch.lessons.figures import packing as packing
+from llama_from_scratch.lessons.figures import pipeline as pipeline
 from llama_from_scratch.lessons.figures import rates as rates
+from llama_from_scratch.lessons.figures import ring as ring
 from llama_from_scratch.lessons.figures import rotation as rotation
 from llama_from_scratch.lessons.figures import rungs as rungs
+from llama_from_scratch.lessons.figures import shards as shards
+from llama_from_scratch.lessons.figures import slices as slices
 from llama_from_scratch.lessons.figures import stored as stored
+from llama_from_scratch.lessons.figures import streaming as streaming
+from llama_from_scratch.lessons.figures import tiles as tiles
+from llama_from_scratch.lessons.figures import timeline as timeline
 from llama_from_scratch.lessons.figures import tokenizing as tokenizing
 from llama_from_scratch.lessons.figures import turns as turns
 from llama_from_scratch.lessons.figures import widths as widths

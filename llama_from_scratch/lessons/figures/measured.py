@@ -14,56 +14,79 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from llama_from_scratch.kernels.trial import results
 from llama_from_scratch.lessons.figures.look import BLACK, BLUE, GREEN, ORANGE, SKY
 
 RESULTS = Path(__file__).resolve().parents[3] / "benchmarks" / "results"
-_WAYS = {"time": ("this kernel", BLUE), "library": ("best library function", GREEN),
-         "compiled": ("torch.compile", SKY),
-         "eager": ("eager PyTorch", ORANGE)}
+_COLORS = {"torch.compile": SKY, "eager": ORANGE}
 NONE_YET = ("No run on a GPU has been committed yet, so there is nothing to draw. On a machine "
             "with an NVIDIA GPU, `python3 start.py gpu --out results` makes one in a few minutes.")
 
 
-def runs(folder: Path = RESULTS) -> list[dict]:
-    """Returns all committed runs that hold timings, newest first.
+def rows(folder: Path = RESULTS) -> list[dict]:
+    """Returns every row of times of all committed runs, newest first.
 
-    They are the files gpu-*.json that kernels/trial/gpu.py writes.
+    They come from the files gpu-*.json that kernels/trial/gpu.py writes. Each row also has the
+    device, and the versions and the date of its measurement.
     """
-    found = [json.loads(path.read_text()) for path in folder.glob("gpu-*.json")]
-    return sorted((run for run in found if run.get("rows")), key=lambda run: run["machine"]["date"],
-                  reverse=True)
+    found = []
+    for path in folder.glob("gpu-*.json"):
+        report = json.loads(path.read_text())
+        if "parts" in report:   # the results of many GPUs have another form
+            found += [row | report["machine"] for row in results.rows(report)]
+    return sorted(found, key=lambda row: row["versions"]["date"], reverse=True)
+
+
+def newest(kernels: Sequence[str], *, folder: Path = RESULTS) -> list[dict]:
+    """Returns the rows of these kernels on the device that was measured last.
+
+    `kernels`: how their names begin. Raises ValueError if no row has such a name.
+    """
+    found = rows(folder)
+    chosen = [row for row in found if row["kernel"].startswith(tuple(kernels))]
+    if found and not chosen:
+        names = ", ".join(row["kernel"] for row in found)
+        raise ValueError("no kernel of the newest run has a name that begins with "
+                         f"{' or '.join(kernels)}; the run timed {names}")
+    return [row for row in chosen if row["device"] == chosen[0]["device"]]
 
 
 def draw(kernels: Sequence[str], *, folder: Path = RESULTS) -> Figure | None:
-    """Draws the time of each kernel next to its alternatives in the newest run.
+    """Draws the time of each kernel next to its alternatives on the device measured last.
 
-    Each title gives the kernel's share of a copy's bandwidth. Returns None if there is no run.
+    Each title gives the kernel's share of a copy's bandwidth, or of a matrix product's rate for a
+    kernel that arithmetic limits. Returns None if there is no run.
 
     `kernels`: how their names in the results begin, such as "rms_norm" for forward and backward.
     """
-    newest = next(iter(runs(folder)), None)
-    if newest is None:
+    chosen = newest(kernels, folder=folder)
+    if not chosen:
         print(NONE_YET)
         return None
-    rows = [row for row in newest["rows"] if row["kernel"].startswith(tuple(kernels))]
-    if not rows:
-        names = ", ".join(row["kernel"] for row in newest["rows"])
-        raise ValueError("no kernel of the newest run has a name that begins with "
-                         f"{' or '.join(kernels)}; the run timed {names}")
-    fig, axes = plt.subplots(len(rows), 1, figsize=(8, 0.5 + 1.3 * len(rows)), squeeze=False)
-    for ax, row in zip(axes[:, 0], rows, strict=True):
-        ways = [(label, color, row[key]["median"])
-                for key, (label, color) in _WAYS.items() if row[key]]
-        labels = [row["library_name"] if label == "best library "
-                                                  "function" else label for label, _, _ in ways]
-        bars = ax.barh(labels, [us for *_, us in ways], color=[color for _, color, _ in ways])
+    fig, axes = plt.subplots(len(chosen), 1, figsize=(8, 0.5 + 1.3 * len(chosen)), squeeze=False)
+    for ax, row in zip(axes[:, 0], chosen, strict=True):
+        ways = [("this kernel", BLUE, row["time"]["median"])]
+        ways += [(each["name"], _COLORS.get(each["name"], GREEN), each["time"]["median"])
+                 for each in row["rivals"] if each["time"]]
+        bars = ax.barh([name for name, *_ in ways], [us for *_, us in ways],
+                       color=[color for _, color, _ in ways])
         ax.bar_label(bars, [f"{us:,.0f} µs" for *_, us in ways], padding=4, fontsize=11)
-        ax.axvline(row["n_bytes"] / newest["copy_bytes_per_s"] * 1e6, color=BLACK, linestyle=":")
+        share, of_what, floor_us = _floor(row)
+        ax.axvline(floor_us, color=BLACK, linestyle=":")
         ax.invert_yaxis()
         ax.margins(x=0.15)
-        ax.set_title(f"{row['kernel']}, {row['dtype']}: {row['share_of_copy']:.0%} "
-                     "of a copy's bandwidth", fontsize=12)
-    machine = newest["machine"]
-    axes[-1, 0].set_xlabel("microseconds; dotted line: a copy of the same number of bytes\n"
-                           f"{machine['device']}, {machine['date']}, PyTorch {machine['torch']}")
+        ax.set_title(f"{row['kernel']}, {row['dtype']}: {share:.0%} of {of_what}", fontsize=12)
+    last = chosen[0]
+    axes[-1, 0].set_xlabel(
+        "microseconds; dotted line: a copy of the same bytes, or a product of as many operations\n"
+        f"{last['device']}, {last['versions']['date']}, PyTorch {last['versions']['torch']}")
     return fig
+
+
+def _floor(row: dict) -> tuple[float, str, float]:
+    """Returns the share of the floor, what the floor is, and its time in microseconds."""
+    if row["n_operations"]:
+        rate = row["floors"]["product_operations_per_s"]
+        return row["share_of_product"], "a product's rate", row["n_operations"] / rate * 1e6
+    rate = row["floors"]["copy_bytes_per_s"]
+    return row["share_of_copy"], "a copy's bandwidth", row["n_bytes"] / rate * 1e6

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from llama_from_scratch.kernels.trial.compare import OPERATIONS
+from llama_from_scratch.kernels.trial.pointwise import POINTWISE
 from llama_from_scratch.lessons.figures.flow import Drawing
 from llama_from_scratch.lessons.figures.look import TINTS
 from llama_from_scratch.model.feed_forward import SwiGLU
@@ -77,7 +77,7 @@ def passes(kernel: str) -> tuple[list[Pass], Pass]:
         raise ValueError(f"the kernel must be one of {', '.join(SIZES)}; got {kernel!r}")
     if kernel == "adamw":
         return _adamw()
-    operation = next(each for each in OPERATIONS if each.name == kernel)
+    operation = next(each for each in POINTWISE if each.name == kernel)
     random = torch.Generator().manual_seed(0)
     inputs = [x.to(torch.complex64) if x.is_complex() else x.bfloat16() for x in operation.inputs(
         SIZES[kernel], lambda *shape: torch.randn(shape, generator=random))]

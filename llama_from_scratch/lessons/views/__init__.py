@@ -15,7 +15,18 @@ moves, so it shows the current weights.
     sizes          what a model costs: parameters, FLOPs, the KV cache       chapters 13, 15, 16
     experiments    choose_runs: remembered runs, drawn and compared                    chapter 09
     chat           ChatWindow, Conversation: write with a model, or talk to it     chapters 17, 19
+    tiles          tiles_of_size, tiles_of_picture: an image on its canvas             chapter 20
+    vision_encoder image_attention: which patch looks at which                         chapter 21
+    vision_adapter ask_about_scene: what a model sees, and where it looks              chapter 22
+    collectives    all_reduce_costs: the time of a sum over ranks, three ways          chapter 40
+    data_parallel  data_parallel_costs: time, bytes and memory, and a real run         chapter 41
+    decoding       decoding_bound, decoding_splits: what bounds tokens per second      chapter 35
     gpu            the emulated CUDA machine                                           chapter 30
+    streaming      online_softmax: a softmax that reads tile by tile                   chapter 33
+    ownership      fragments: which numbers of a matrix a lane holds                   chapter 37
+    banks          swizzle: a tile bank by bank, and the passes of a read              chapter 37
+    shards         sharding: what each stage keeps and sends                           chapter 42
+    tensor_parallel tensor_parallel_costs: a layer that is cut among ranks             chapter 43
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
 """
@@ -24,6 +35,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llama_from_scratch.lessons.views.banks import swizzle as swizzle
+    from llama_from_scratch.lessons.views.banks import swizzle_frame as swizzle_frame
+    from llama_from_scratch.lessons.views.collectives import all_reduce_costs as all_reduce_costs
+    from llama_from_scratch.lessons.views.collectives import (
+        all_reduce_costs_frame as all_reduce_costs_frame,
+    )
+    from llama_from_scratch.lessons.views.data_parallel import (
+        data_parallel_costs as data_parallel_costs,
+    )
+    from llama_from_scratch.lessons.views.data_parallel import (
+        data_parallel_frame as data_parallel_frame,
+    )
+    from llama_from_scratch.lessons.views.decoding import decoding_bound as decoding_bound
+    from llama_from_scratch.lessons.views.decoding import (
+        decoding_bound_frame as decoding_bound_frame,
+    )
+    from llama_from_scratch.lessons.views.decoding import decoding_splits as decoding_splits
+    from llama_from_scratch.lessons.views.decoding import (
+        decoding_splits_frame as decoding_splits_frame,
+    )
     from llama_from_scratch.lessons.views.dials import sampling as sampling
     from llama_from_scratch.lessons.views.dials import sampling_frame as sampling_frame
     from llama_from_scratch.lessons.views.experiments import choose_runs as choose_runs
@@ -37,22 +68,67 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.merging import merges as merges
     from llama_from_scratch.lessons.views.merging import merges_frame as merges_frame
     from llama_from_scratch.lessons.views.merging import merges_used as merges_used
+    from llama_from_scratch.lessons.views.ownership import fragments as fragments
+    from llama_from_scratch.lessons.views.ownership import fragments_frame as fragments_frame
     from llama_from_scratch.lessons.views.rotation import rope as rope
     from llama_from_scratch.lessons.views.rotation import rope_frame as rope_frame
+    from llama_from_scratch.lessons.views.shards import sharding as sharding
+    from llama_from_scratch.lessons.views.shards import sharding_frame as sharding_frame
+    from llama_from_scratch.lessons.views.streaming import online_softmax as online_softmax
+    from llama_from_scratch.lessons.views.streaming import (
+        online_softmax_frame as online_softmax_frame,
+    )
     from llama_from_scratch.lessons.views.sweep import final_loss as final_loss
     from llama_from_scratch.lessons.views.sweep import learning_rates as learning_rates
     from llama_from_scratch.lessons.views.sweep import learning_rates_frame as learning_rates_frame
+    from llama_from_scratch.lessons.views.tensor_parallel import (
+        tensor_parallel_costs as tensor_parallel_costs,
+    )
     from llama_from_scratch.lessons.views.text import encode as encode
+    from llama_from_scratch.lessons.views.tiles import tiles_of_picture as tiles_of_picture
+    from llama_from_scratch.lessons.views.tiles import tiles_of_size as tiles_of_size
+    from llama_from_scratch.lessons.views.vision_adapter import SeeingPlot as SeeingPlot
+    from llama_from_scratch.lessons.views.vision_adapter import ask_about_scene as ask_about_scene
+    from llama_from_scratch.lessons.views.vision_adapter import (
+        cross_attention_weights as cross_attention_weights,
+    )
+    from llama_from_scratch.lessons.views.vision_adapter import look_frame as look_frame
+    from llama_from_scratch.lessons.views.vision_adapter import read_picture as read_picture
+    from llama_from_scratch.lessons.views.vision_adapter import scene_of as scene_of
+    from llama_from_scratch.lessons.views.vision_adapter import seeing_frame as seeing_frame
+    from llama_from_scratch.lessons.views.vision_encoder import image_attention as image_attention
+    from llama_from_scratch.lessons.views.vision_encoder import (
+        image_attention_frame as image_attention_frame,
+    )
+    from llama_from_scratch.lessons.views.vision_encoder import (
+        image_attention_weights as image_attention_weights,
+    )
 
 # Loaded when used, because `inspect_model` draws nothing and needs no drawing packages.
 _HOMES = {
+    "all_reduce_costs": "collectives", "all_reduce_costs_frame": "collectives",
     "attention": "heads", "attention_frame": "heads", "attention_heads_frame": "heads",
+    "data_parallel_costs": "data_parallel", "data_parallel_frame": "data_parallel",
+    "decoding_bound": "decoding", "decoding_bound_frame": "decoding",
+    "decoding_splits": "decoding", "decoding_splits_frame": "decoding",
     "choose_runs": "experiments", "encode": "text", "final_loss": "sweep",
+    "fragments": "ownership", "fragments_frame": "ownership",
+    "swizzle": "banks", "swizzle_frame": "banks",
+    "image_attention": "vision_encoder", "image_attention_frame": "vision_encoder",
+    "image_attention_weights": "vision_encoder",
     "learning_rates": "sweep", "learning_rates_frame": "sweep",
     "merges": "merging", "merges_frame": "merging", "merges_used": "merging",
+    "online_softmax": "streaming", "online_softmax_frame": "streaming",
     "residual_frame": "layers", "residual_stream": "layers",
     "rope": "rotation", "rope_frame": "rotation",
     "sampling": "dials", "sampling_frame": "dials",
+    "sharding": "shards", "sharding_frame": "shards",
+    "tensor_parallel_costs": "tensor_parallel",
+    "tiles_of_picture": "tiles", "tiles_of_size": "tiles",
+    "SeeingPlot": "vision_adapter", "ask_about_scene": "vision_adapter",
+    "cross_attention_weights": "vision_adapter", "look_frame": "vision_adapter",
+    "read_picture": "vision_adapter", "scene_of": "vision_adapter",
+    "seeing_frame": "vision_adapter",
 }
 
 

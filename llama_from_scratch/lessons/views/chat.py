@@ -1,18 +1,21 @@
 """Write with a model, or talk to it: type, press Enter, and watch the answer token by token.
 
 The model reads everything that was written so far and fits its context. `ChatWindow` continues one
-text; `Conversation` uses the model's chat format. The model answers in its own thread, so the
-notebook and all other controls still respond. Without a kernel, a picture of the opening is shown.
+text; `Conversation` uses the model's chat format, and shows images to a model that sees. The model
+answers in its own thread, so the notebook and all other controls still respond. Without a kernel, a
+picture of the opening is shown.
 
 Used by the chapters on training (17) and chat (19, 5x), and by the tour.
 """
 
+import base64
 import html
+import io
 import math
 import textwrap
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,6 +23,7 @@ import ipywidgets
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
+from llama_from_scratch.foreign import naming
 from llama_from_scratch.generate import chat as generate_chat
 from llama_from_scratch.generate.generate import stream
 from llama_from_scratch.generate.sampling import Sampling
@@ -28,6 +32,7 @@ from llama_from_scratch.lessons.views.text import encode
 from llama_from_scratch.lessons.widgets import parts
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
+from llama_from_scratch.vision.images import decoded
 
 # Short enough to read along, and long enough not to keep the browser busy.
 _SHOW_EVERY_S = 0.1
@@ -35,6 +40,7 @@ _WIDTH = 88
 _ENTER_S = 1.0
 _COLORS = {"you": BLUE, "model": ORANGE}
 _WHO = {"user": "you", "assistant": "model"}
+_THUMBNAIL_PX = 96
 
 
 class _Talk(ipywidgets.VBox):
@@ -141,9 +147,13 @@ class _Talk(ipywidgets.VBox):
         rows = ['<div style="white-space: pre-wrap; line-height: 1.4; margin: 4px 0; padding-left: '
                 f'8px; border-left: 4px solid {_COLORS[who]}'
                 f'{"; opacity: 0.5" if i < n_unread else ""}">'
-                f"<b>{who}</b> {html.escape(text)}</div>"
+                f"<b>{who}</b> {self._pictures_of(i)}{html.escape(text)}</div>"
                 for i, (who, text) in enumerate(self.turns)]
         self.page.value = f'<div role="log" style="max-width: 52em">{"".join(rows)}</div>'
+
+    def _pictures_of(self, turn: int) -> str:
+        """Returns the HTML of the images that a turn shows."""
+        return ""
 
     def _tell(self, words: str) -> None:
         self.problem.value = f'<div role="alert"><i>{html.escape(words)}</i></div>' if words else ""
@@ -232,28 +242,71 @@ class Conversation(_Talk):
     `chat` keeps the messages, and may already contain some.
 
     Below the conversation is the system message, which the model reads before all other messages.
-    It can be changed at any time. `opening` is sent at once, and answered greedily. An answer ends
-    when the model ends it, after `max_tokens`, or when Stop is pressed. `seed` grows by one with
-    every answer. Turns that no longer fit the context are pale.
+    It can be changed at any time. `opening` is sent at once with `images`, and answered greedily.
+    An answer ends when the model ends it, after `max_tokens`, or when Stop is pressed. `seed` grows
+    by one with every answer. Turns that no longer fit the context are pale.
+
+    If the model sees, `upload` is a button that adds images to the next message. `waiting` are the
+    images that were added and not sent yet. Otherwise `upload` is None.
     """
 
     def __init__(
         self, chat: generate_chat.Chat, *, title: str = "Talk with your model", opening: str = "",
-        max_tokens: int = 300,
-        seed: int = 0,
+        images: Sequence[object] = (), max_tokens: int = 300, seed: int = 0,
     ) -> None:
         self.chat, self._max_tokens = chat, max_tokens
+        if images:
+            chat.check_sees()
+        self.waiting, self._shown = [decoded(image) for image in images], []
+        self._thumbnails: dict[int, tuple[Any, str]] = {}
+        self.upload = ipywidgets.FileUpload(
+            accept="image/*", multiple=True, description="Show an image",
+            layout={"width": "auto"}) if chat.sees else None
+        self.shelf = ipywidgets.HTML()
         self.system = ipywidgets.Text(value=chat.system or "", continuous_update=False,
                                       placeholder="what the model reads before all other messages",
                                       **parts.look_of("system message", width_em=35))
-        super().__init__(title, seed=seed, controls=[self.system])
+        seeing = [] if self.upload is None else [ipywidgets.HBox(
+            [self.upload, self.shelf], layout={"margin": "0 0 0 9em", "align_items": "center"})]
+        super().__init__(title, seed=seed, controls=[*seeing, self.system])
+        if self.upload is not None:
+            self.upload.observe(lambda change: self._add(change["new"]), names="value")
         self.system.observe(lambda change: self._set_system(change["new"]), names="value")
         self._show_chat()
+        self._show_shelf()
         if opening:
             self._begin(opening, Sampling(temperature=0.0))()
         if self.turns:
             lead = [("system", chat.system)] if chat.system else []
-            self._still = png(chat_frame([*lead, *self.turns], title=title))
+            turns = [(who, "".join(f"[{_words_of(image)}] " for image in shown) + text)
+                     for (who, text), shown in zip(self.turns, self._shown, strict=True)]
+            self._still = png(chat_frame([*lead, *turns], title=title))
+
+    def _add(self, files: Sequence[Mapping[str, Any]]) -> None:
+        """Adds uploaded images to the next message. `problem` names a file that is not an image."""
+        if not files:
+            return
+        self._tell("")
+        for file in files:
+            try:
+                with naming(file["name"]):
+                    self.waiting.append(decoded(bytes(file["content"])))
+            except ValueError as error:
+                self._tell(str(error))
+        self.upload.value = ()  # so that the same file can be chosen again
+        self._show_shelf()
+
+    def _show_shelf(self) -> None:
+        self.shelf.value = "".join(map(self._thumbnail, self.waiting))
+
+    def _pictures_of(self, turn: int) -> str:
+        return "".join(map(self._thumbnail, self._shown[turn]))
+
+    def _thumbnail(self, image: Any) -> str:
+        """Returns the HTML of a small image, made once for each."""
+        if id(image) not in self._thumbnails:
+            self._thumbnails[id(image)] = image, thumbnail(image)
+        return self._thumbnails[id(image)][1]
 
     def _set_system(self, text: str) -> None:
         self.chat.system = text.strip() or None
@@ -261,15 +314,21 @@ class Conversation(_Talk):
                    else "there is no system message from now on")
 
     def _begin(self, text: str, sampling: Sampling) -> Callable[[], None]:
-        pieces = self.chat.say(text, max_tokens=self._max_tokens, sampling=sampling,
+        images = self.waiting
+        pieces = self.chat.say(text, images=images, max_tokens=self._max_tokens, sampling=sampling,
                                seed=self._seed)
         self.turns += [("you", text), ("model", "")]
-        return partial(self._answer, pieces)
+        self._shown += [images, []]
+        self.waiting = []
+        self._show_shelf()
+        return partial(self._answer, pieces, images)
 
     def _forget(self) -> None:
         self.chat.reset()
+        self.waiting, self._shown, self._thumbnails = [], [], {}
+        self._show_shelf()
 
-    def _answer(self, pieces: Iterator[str]) -> None:
+    def _answer(self, pieces: Iterator[str], images: Sequence[object]) -> None:
         said, n_before = "", self.chat.n_forgotten
         try:
             for piece in pieces:
@@ -281,6 +340,8 @@ class Conversation(_Talk):
                     self._show(n_unread=n_before)
         except ValueError as error:
             self._tell(str(error))
+            self.waiting = [*images, *self.waiting]  # the question is forgotten, the images are not
+            self._show_shelf()
         finally:
             pieces.close()
             self._seed += 1
@@ -292,7 +353,28 @@ class Conversation(_Talk):
 
     def _show_chat(self) -> None:
         self.turns = [(_WHO[message.role], message.content) for message in self.chat.messages]
+        self._shown = [message.images for message in self.chat.messages]
         self._show(n_unread=self.chat.n_forgotten)
+
+
+def thumbnail(image: Any) -> str:
+    """Returns a Pillow image in RGB as HTML, at most 96 pixels wide and high.
+
+    Small images are enlarged by whole numbers, so that each of their pixels is a square.
+    """
+    times = _THUMBNAIL_PX // max(image.size)
+    small = image.resize([times * edge for edge in image.size], 0) if times > 1 else image.copy()
+    small.thumbnail((_THUMBNAIL_PX, _THUMBNAIL_PX))
+    file = io.BytesIO()
+    small.save(file, "PNG")
+    data = base64.b64encode(file.getvalue()).decode()
+    return (f'<img alt="{_words_of(image)}" title="{_words_of(image)}" '
+            'style="display: inline-block; vertical-align: middle; margin: 2px 6px 2px 0" '
+            f'src="data:image/png;base64,{data}">')
+
+
+def _words_of(image: Any) -> str:
+    return f"an image of {image.width} x {image.height} pixels"
 
 
 def chat_frame(turns: list[tuple[str, str]], *, title: str) -> Figure:

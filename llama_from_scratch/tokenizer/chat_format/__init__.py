@@ -31,6 +31,9 @@ from llama_from_scratch.tokenizer.chat_format.generations import LLAMA_2 as LLAM
 from llama_from_scratch.tokenizer.chat_format.generations import LLAMA_3 as LLAMA_3
 from llama_from_scratch.tokenizer.chat_format.generations import LLAMA_3_1 as LLAMA_3_1
 from llama_from_scratch.tokenizer.chat_format.generations import LLAMA_3_2 as LLAMA_3_2
+from llama_from_scratch.tokenizer.chat_format.generations import (
+    LLAMA_3_2_VISION as LLAMA_3_2_VISION,
+)
 from llama_from_scratch.tokenizer.chat_format.generations import LLAMA_3_3 as LLAMA_3_3
 from llama_from_scratch.tokenizer.chat_format.generations import LLAMA_4 as LLAMA_4
 from llama_from_scratch.tokenizer.chat_format.messages import CODE as CODE

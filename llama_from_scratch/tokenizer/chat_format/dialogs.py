@@ -16,6 +16,7 @@ class Rules:
 
     `alternates`: user and assistant take turns. `open_roles`: the roles whose message may end
     without ending the turn. `marks`: texts that mark turns, which no message may contain.
+    `shows_images`: messages of a user may show images.
     """
 
     name: str
@@ -23,6 +24,7 @@ class Rules:
     alternates: bool
     open_roles: tuple[str, ...]
     marks: tuple[str, ...]
+    shows_images: bool
 
     def check(self, dialog: Sequence[Message], *, is_answered: bool) -> None:
         """Raises ValueError at the first rule that `dialog` breaks."""
@@ -54,6 +56,9 @@ class Rules:
             speakers = " or ".join(self.open_roles) or "no role"
             self._refuse(f"a message that does not end the turn is allowed for {speakers}",
                          message.role, "give ends_turn=True")
+        if message.images and not self.shows_images:
+            self._refuse("messages are only text", f"{len(message.images)} images", "leave the "
+                         "images out, or use Llama 3.2 Vision's format with a model that sees")
         if found := [mark for mark in self.marks if mark in message.content]:
             self._refuse(f"{', '.join(self.marks)} mark the turns, so no message may contain one",
                          found[0], "remove it")

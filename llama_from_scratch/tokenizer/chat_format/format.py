@@ -32,6 +32,7 @@ class ChatFormat:
     `calls`: how tool calls are written; None if there are no tools. `tools_role`: the role whose
     first message lists the tools. `knowledge_date`: the system's message gives this date where it
     gives today's date. `open_roles`: the roles whose message may end without ending the turn.
+    `image`: the special token that stands for an image; None if messages are only text.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ChatFormat:
     builtin_tools: tuple[str, ...] = ()
     knowledge_date: str | None = None
     open_roles: tuple[str, ...] = ()
+    image: str | None = None
 
     def stop_ids(self, tokenizer: AnyTokenizer) -> frozenset[int]:
         """Returns the ids that end an answer."""
@@ -82,8 +84,13 @@ class ChatFormat:
         Takes the same arguments as `encode`.
         """
         rules = Rules(name=self.name, roles=self.roles, alternates=self.alternates,
-                      open_roles=self.open_roles, marks=self.frame.marks)
+                      open_roles=self.open_roles, marks=self.frame.marks,
+                      shows_images=self.image is not None)
         rules.check(dialog, is_answered=is_answered)
+        if (tools or builtin_tools) and any(message.images for message in dialog):
+            names = [*(tool.name for tool in tools), *builtin_tools]
+            self._refuse("a dialog with images has no tools", names,
+                         "leave the tools or the images out")
         self._check_tools(tools, builtin_tools, instructions, today)
         dialog = self._with_lead(dialog, tools, builtin_tools, instructions, today)
         turns = [(message, self._body(message)) for message in dialog]
@@ -150,7 +157,8 @@ class ChatFormat:
 
     def _body(self, message: Message) -> list[Part]:
         content = message.content.strip() if self.strips else message.content
-        text: list[Part] = [content] if content else []
+        images: list[Part] = [Special(self.image or "")] * len(message.images)
+        text = [*images, content] if content else images
         calls = message.tool_calls
         if not calls:
             return text

@@ -27,6 +27,7 @@ LLAMA_3_1 = ChatFormat(
     frame=replace(_HEADERS_3, eom="<|eom_id|>", code=("<|python_tag|>", "")),
     calls=JSON_CALLS, tools_role="user", builtin_tools=("brave_search", "wolfram_alpha", CODE))
 LLAMA_3_2 = replace(LLAMA_3_1, name="Llama 3.2", calls=PYTHONIC_CALLS, tools_role="system")
+LLAMA_3_2_VISION = replace(LLAMA_3_1, name="Llama 3.2 Vision", image="<|image|>")
 LLAMA_3_3 = replace(LLAMA_3_2, name="Llama 3.3")
 LLAMA_4 = ChatFormat(
     name="Llama 4", roles=ROLES, open_roles=("assistant", "ipython"),
@@ -36,7 +37,6 @@ LLAMA_4 = ChatFormat(
 
 FORMATS: Mapping[str, ChatFormat] = MappingProxyType({
     "llama-2": LLAMA_2, "llama-3": LLAMA_3, "llama-3.1": LLAMA_3_1, "llama-3.2": LLAMA_3_2,
-    "llama-3.2-vision": replace(LLAMA_3_1, name="Llama 3.2 Vision"),
-    "llama-3.3": LLAMA_3_3, "llama-4": LLAMA_4,
+    "llama-3.2-vision": LLAMA_3_2_VISION, "llama-3.3": LLAMA_3_3, "llama-4": LLAMA_4,
 })
 """The chat format of each generation that has one."""

@@ -39,11 +39,14 @@ class ToolCall:
 class Message:
     """One message of a dialog.
 
-    An assistant's message may call tools, and may wait for their results (`ends_turn=False`).
+    A user's message may show `images`, which come before its content. Each is a path, the bytes of
+    a file, a Pillow image or an array. Only their number matters to a chat format. An assistant's
+    message may call tools, and may wait for their results (`ends_turn=False`).
     """
 
     role: str
     content: str = ""
+    images: tuple[object, ...] = ()
     tool_calls: tuple[ToolCall, ...] = ()
     ends_turn: bool = True
 
@@ -53,6 +56,12 @@ class Message:
             if self.role == "tool":
                 hint = "the result of a tool has the role 'ipython'"
             raise ValueError(f"a role must be one of {', '.join(ROLES)}; got {self.role!r}; {hint}")
+        if not isinstance(self.images, tuple):
+            raise ValueError("the images of a message must be a tuple; got "
+                             f"{type(self.images).__name__}. For one image: images=(image,)")
+        if self.images and self.role != "user":
+            raise ValueError(f"only a user may show images; got {len(self.images)} in a message "
+                             f"of {self.role!r}. Put them into a user's message")
         if self.tool_calls and self.role != "assistant":
             raise ValueError("only the assistant may call tools; got a call of "
                              f"{self.tool_calls[0].name!r} by {self.role!r}. Put the call into an "

@@ -23,6 +23,8 @@ _ANSWERED = Message(role="assistant", content="I am well.")
 _PLAIN = ([_ASKED], [_SYSTEM, _ASKED], [_ASKED, _ANSWERED, _AGAIN],
           [_SYSTEM, _AGAIN, _ANSWERED, _ASKED])
 _DIALOGS = (*_PLAIN, [_WIDE], [_SYSTEM, _WIDE, _ANSWERED, _WIDE])
+_LOOKING = Message(role="user", content=" What is it?", images=(None, None))
+_WITH_IMAGES = ([_LOOKING], [_LOOKING, _ANSWERED, _ASKED, _ANSWERED, _LOOKING])
 
 
 def format_of(
@@ -38,7 +40,8 @@ def format_of(
     found = ChatTemplate(name="the template of its files", templates=prompting.templates,
                          token_names=prompting.token_names)
     for format in ours:
-        if _writes_the_same(found, format, tokenizer, dialogs=_DIALOGS, today=None):
+        dialogs = _DIALOGS if format.image is None else (*_DIALOGS, *_WITH_IMAGES)
+        if _writes_the_same(found, format, tokenizer, dialogs=dialogs, today=None):
             return format
     for format in ours:
         if format.knowledge_date and _writes_the_same(found, format, tokenizer, dialogs=_PLAIN,
@@ -67,10 +70,17 @@ def template_of(format: ChatFormat) -> str:
     refusal = ("{%- if tools %}{{- raise_exception('this template has no words for tools') }}"
                "{%- endif %}\n")
     if isinstance(frame, Headers):
+        body = f"{{{{- {content} + '{frame.eot}' }}}}\n"
+        if format.image is not None:
+            body = (f"{{%- if message['content'] is string %}}{{{{- {content} }}}}\n"
+                    "{%- else %}{%- for part in message['content'] %}\n"
+                    f"{{{{- '{format.image}' if part['type'] == 'image' else part['text'] }}}}\n"
+                    "{%- endfor %}{%- endif %}\n"
+                    f"{{{{- '{frame.eot}' }}}}\n")
         return (f"{refusal}{{{{- '{frame.bos}' }}}}\n"
                 "{%- for message in messages %}\n"
                 f"{{{{- '{frame.start}' + message['role'] + '{frame.end}\\n\\n' }}}}\n"
-                f"{{{{- {content} + '{frame.eot}' }}}}\n"
+                f"{body}"
                 "{%- endfor %}\n"
                 "{%- if add_generation_prompt %}"
                 f"{{{{- '{frame.start}assistant{frame.end}\\n\\n' }}}}{{%- endif %}}\n")

@@ -169,6 +169,9 @@ class _Hidden:
 def _as_template_sees(message: Message) -> dict[str, Any]:
     seen: dict[str, Any] = {"role": _ROLES.get(message.role, message.role),
                             "content": message.content}
+    if message.images:
+        text = [{"type": "text", "text": message.content}] if message.content else []
+        seen["content"] = [{"type": "image"}] * len(message.images) + text
     if message.tool_calls:
         seen["tool_calls"] = [
             {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}

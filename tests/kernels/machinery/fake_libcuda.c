@@ -98,6 +98,16 @@ API int cuLaunchKernel(uintptr_t function, unsigned gx, unsigned gy, unsigned gz
     return record("cuLaunchKernel", " %#lx grid %u %u %u block %u %u %u shared %u stream %#lx extra %p", (long)function, gx, gy, gz,
                   x, y, z, shared, (long)stream, (void*)extra);
 }
+API int cuTensorMapEncodeTiled(unsigned char* map, int dtype, unsigned n_axes, uintptr_t base, const uint64_t* sizes,
+                               const uint64_t* strides, const uint32_t* box, const uint32_t* steps, int interleave,
+                               int swizzle, int promotion, int fill) {
+    for (int i = 0; i < 128; i++) map[i] = (unsigned char)(3 * i);
+    return record("cuTensorMapEncodeTiled",
+                  " aligned %d dtype %d base %#lx sizes %lu %lu %lu %lu strides %lu %lu %lu box %u %u %u %u steps %u %u %u %u "
+                  "axes %u interleave %d swizzle %d promotion %d fill %d", (int)((uintptr_t)map % 64 == 0), dtype, (long)base,
+                  sizes[0], sizes[1], sizes[2], sizes[3], strides[0], strides[1], strides[2], box[0], box[1], box[2], box[3],
+                  steps[0], steps[1], steps[2], steps[3], n_axes, interleave, swizzle, promotion, fill);
+}
 API int cuGetErrorName(int code, const char** text) {
     static char name[64];
     snprintf(name, sizeof name, "CUDA_ERROR_NUMBER_%d", code);

@@ -13,6 +13,7 @@ import torch
 from llama_from_scratch.kernels.machinery import driver
 from llama_from_scratch.kernels.machinery.driver import CudaError, Driver, libcuda
 from llama_from_scratch.kernels.machinery.source import Program, Source, pack
+from llama_from_scratch.kernels.machinery.tensor_map import N_BYTES, TensorMap
 
 TEXT = """extern "C" __global__ void __launch_bounds__(256) scale(
     const real* x, float* sums_or_null, int n, float eps) {}
@@ -225,6 +226,33 @@ def test_a_driver_without_a_gpu_says_so(fake):
     with pytest.raises(CudaError,
                        match="cuInit failed .*There is no GPU that this process may use"):
         Driver(fake, cubin=lambda program, capability: b"")
+
+
+def test_a_tensor_map_is_encoded_by_the_driver_and_reaches_the_kernel_by_value(cuda, fake):
+    x = torch.zeros(2, 9, 3, 128, dtype=torch.bfloat16)[:, :7]
+    tile = TensorMap(tensor=x, box=(1, 4, 1, 64))
+    encoded = cuda.encode(tile)
+    assert calls(fake) == [
+        f"cuTensorMapEncodeTiled aligned 1 dtype 9 base {x.data_ptr():#x} sizes 128 3 7 2 "
+        "strides 256 768 6912 box 64 1 4 1 steps 1 1 1 1 axes 4 interleave 0 swizzle 3 "
+        "promotion 3 fill 0"]
+    assert encoded == bytes(3 * i % 256 for i in range(N_BYTES))
+    source = Source(name="tiles", headers={}, text='''extern "C" __global__ void tiles(
+        const real* y, const __grid_constant__ TensorMap x, int n) {}''')
+    program = Program(source=source, real=torch.bfloat16)
+    fake.fake_expect((ctypes.c_int * 3)(8, N_BYTES, 4), 3)
+    cuda.launch(program, "tiles", pack(program, "tiles", (X, tile, 5), encode=cuda.encode),
+                grid=(1, 1, 1), block=(32, 1, 1))
+    assert bytes(fake.fake_arguments()[:8 + N_BYTES + 4]) == (
+        struct.pack("Q", X.data_ptr()) + encoded + struct.pack("i", 5))
+
+
+def test_a_tensor_map_that_the_driver_refuses_is_reported_with_its_shape_and_box(cuda, fake):
+    fake.fake_fail(b"cuTensorMapEncodeTiled", 1)
+    x = torch.zeros(1, 8, 1, 64, dtype=torch.float16)
+    with pytest.raises(CudaError, match=r"cuTensorMapEncodeTiled of \(1, 8, 1, 64\) in boxes of "
+                                        r"\(1, 8, 1, 64\) failed .*out of its range"):
+        cuda.encode(TensorMap(tensor=x, box=(1, 8, 1, 64)))
 
 
 def test_a_machine_without_a_driver_says_what_to_do(monkeypatch):

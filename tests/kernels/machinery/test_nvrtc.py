@@ -123,6 +123,24 @@ def test_a_gpu_gets_the_newest_architecture_that_runs_on_it(compiler, capability
     assert compiler.architecture(capability) == architecture
 
 
+def test_a_source_for_one_gpu_gets_its_architecture_and_others_are_refused(compiler):
+    hopper = Source(name="tiles", headers={}, text="// Tiles.\n// architectures: sm_90a\n")
+    assert compiler.architecture((9, 0), hopper) == "sm_90a"
+    for capability, words in (((8, 6), r"8\.6"), ((10, 0), r"10\.0")):
+        with pytest.raises(ValueError, match=f"tiles.cu is for sm_90a only; the GPU has compute "
+                                             f"capability {words}"):
+            compiler.architecture(capability, hopper)
+
+
+def test_a_source_for_newer_gpus_is_compiled_for_these_and_refused_for_older_ones(compiler):
+    cores = Source(name="cores", headers={}, text="// Cores.\n// architectures: sm_80 and newer\n")
+    assert compiler.architecture((8, 0), cores) == "sm_80"
+    assert compiler.architecture((9, 0), cores) == "sm_90"
+    with pytest.raises(ValueError, match=r"cores.cu is for sm_80 and newer; the GPU has compute "
+                                         r"capability 7\.5"):
+        compiler.architecture((7, 5), cores)
+
+
 def test_an_old_gpu_and_one_from_the_future_are_refused_with_what_would_help(compiler):
     with pytest.raises(ValueError, match=r"compiles for \(7\.5, 8.*it has 6\.1\. Install a "
                                          r"PyTorch built for an older CUDA"):

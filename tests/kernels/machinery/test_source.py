@@ -9,7 +9,15 @@ import struct
 import pytest
 import torch
 
-from llama_from_scratch.kernels.machinery.source import FOLDER, REAL_NAMES, Program, Source, pack
+from llama_from_scratch.kernels.machinery.source import (
+    FOLDER,
+    OLDEST,
+    REAL_NAMES,
+    Program,
+    Source,
+    pack,
+)
+from llama_from_scratch.kernels.machinery.tensor_map import N_BYTES, TensorMap
 
 DECLARATION = '''
 constexpr int THREADS = 128;
@@ -48,7 +56,8 @@ def test_every_entry_point_of_every_kernel_parses(name, real):
     source = Source.read(name)
     code = "\n".join(line.split("//")[0] for line in source.text.splitlines())
     assert len(source.entries) == code.count("__global__") > 0, "a kernel that Python does not see"
-    assert set(Program(source=source, real=real).packings) == set(source.entries)
+    if real in source.reals:
+        assert set(Program(source=source, real=real).packings) == set(source.entries)
     for entry in source.entries.values():
         assert entry.parameters and 32 <= entry.max_threads <= 1024 and entry.max_threads % 32 == 0
         first, after = (source.text.splitlines()[line] for line in (entry.line - 1, entry.line))
@@ -90,6 +99,63 @@ def test_an_unknown_kernel_and_an_unknown_entry_point_name_those_there_are():
 def test_a_program_refuses_dtypes_that_the_kernels_do_not_compute_in():
     with pytest.raises(ValueError, match="torch.bfloat16.*got torch.int32"):
         program(real=torch.int32)
+
+
+def with_lines(*lines):
+    return Source(name="example", headers={}, text="\n".join(["// What it does.", *lines]))
+
+
+def test_a_source_says_in_which_dtypes_it_computes_and_without_a_word_in_all():
+    assert with_lines().reals == tuple(REAL_NAMES)
+    assert with_lines("// real: bf16 fp16").reals == (torch.bfloat16, torch.float16)
+    assert with_lines("// really: bf16", "    // real: bf16").reals == tuple(REAL_NAMES)
+    with pytest.raises(ValueError, match="example.cu computes in torch.bfloat16; got "
+                                         "torch.float32"):
+        Program(source=with_lines("// real: bf16"), real=torch.float32)
+
+
+@pytest.mark.parametrize("line, oldest, is_only, runs_on, not_on", [
+    ("", OLDEST, False, ["sm_75", "sm_90", "sm_90a", "sm_120"], []),
+    ("// architectures: sm_80 and newer", "sm_80", False, ["sm_80", "sm_89", "sm_90", "sm_100"],
+     ["sm_75"]),
+    ("// architectures: sm_90a", "sm_90a", True, ["sm_90a"], ["sm_90", "sm_89", "sm_100"])])
+def test_a_source_says_for_which_gpus_it_is(line, oldest, is_only, runs_on, not_on):
+    source = with_lines(line)
+    assert source.architectures == (oldest, is_only)
+    assert all(map(source.runs_on, runs_on)) and not any(map(source.runs_on, not_on))
+
+
+TILES = '''extern "C" __global__ void tiles(
+    const __grid_constant__ TensorMap x, real* y, const __grid_constant__ TensorMap z, int n) {}'''
+
+
+def test_a_tensor_map_is_passed_by_value_and_its_tensor_lives_as_long_as_the_arguments():
+    y = torch.zeros(8, dtype=torch.bfloat16)
+    x, z = (TensorMap(tensor=torch.zeros(1, 8, n, 64, dtype=torch.bfloat16), box=(1, 8, 1, 64))
+            for n in (1, 2))
+    packed = pack(program(TILES), "tiles", [x, y, z, 7])
+    assert [value_bytes(packed, i, N_BYTES) for i in (0, 2)] == [x.readable(), z.readable()]
+    assert value_bytes(packed, 3, 4) == struct.pack("i", 7)
+    assert [each.data_ptr() for each in packed.tensors] == [
+        x.tensor.data_ptr(), y.data_ptr(), z.tensor.data_ptr()]
+    encoded = pack(program(TILES), "tiles", [x, y, z, 7], encode=lambda each: b"e" * N_BYTES)
+    assert value_bytes(encoded, 2, N_BYTES) == b"e" * N_BYTES
+    parameters = program(TILES).source.entries["tiles"].parameters
+    assert [p.is_map for p in parameters] == [True, False, True, False]
+
+
+@pytest.mark.parametrize("arg, got", [
+    (torch.zeros(1, 8, 1, 64, dtype=torch.bfloat16), "got Tensor"), (None, "got NoneType"),
+    (TensorMap(tensor=torch.zeros(1, 8, 1, 64, dtype=torch.float16), box=(1, 8, 1, 64)),
+     "got one of torch.float16")])
+def test_what_is_no_tensor_map_of_the_program_s_dtype_is_refused(arg, got):
+    good = TensorMap(tensor=torch.zeros(1, 8, 1, 64, dtype=torch.bfloat16), box=(1, 8, 1, 64))
+    y = torch.zeros(8, dtype=torch.bfloat16)
+    with pytest.raises(ValueError,
+                       match=f"z of tiles must be a TensorMap of torch.bfloat16; {got}"):
+        pack(program(TILES), "tiles", [good, y, arg, 7])
+    with pytest.raises(OverflowError, match="n of tiles must fit int"):
+        pack(program(TILES), "tiles", [good, y, good, 2**31])
 
 
 def test_replace_changes_one_place_in_the_file_or_in_a_header_and_refuses_none_and_several():

@@ -38,4 +38,4 @@ def test_a_widget_that_would_leave_nothing_a_state_and_other_files_stay_as_they_
 def test_jupyter_is_told_to_call_it_by_its_own_name():
     config = json.loads((SETTINGS / "jupyter_server_config.json").read_text())
     name = f"{keep_pictures.__module__}.{keep_pictures.__name__}"
-    assert config == {"FileContentsManager": {"pre_save_hook": name}}
+    assert config["FileContentsManager"] == {"pre_save_hook": name}

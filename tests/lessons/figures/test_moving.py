@@ -3,7 +3,7 @@ import pytest
 import torch
 from drawings import faults, noted
 
-from llama_from_scratch.kernels.trial.compare import OPERATIONS
+from llama_from_scratch.kernels.trial.pointwise import POINTWISE
 from llama_from_scratch.lessons.figures import moving
 
 
@@ -33,7 +33,7 @@ def test_known_counts(kernel, plain, fused):
 
 
 def test_the_kernels_bytes_are_its_traffic():
-    for operation in OPERATIONS:
+    for operation in POINTWISE:
         size = moving.SIZES[operation.name]
         _, fused = moving.passes(operation.name)
         n = size[0] * size[1]

@@ -1,7 +1,15 @@
+import base64
+import dataclasses
+import datetime
+import io
+import re
 import time
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from seeing_twin import TEXT, loud
 from tiny_checkpoints import chat_tokenizer_for, tiny
 
 from llama_from_scratch.generate.chat import Chat as SpokenChat
@@ -295,3 +303,130 @@ def test_still_of_a_conversation_is_its_opening_with_the_system_message(spoken, 
 def test_what_is_said_is_shown_as_text_and_not_as_a_page(conversation):
     press_enter(conversation, "<b>bold</b> & <script>")
     assert "&lt;script&gt;" in conversation.page.value and "<script>" not in conversation.page.value
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+
+def photo(seed, size=(20, 30)):
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3)).astype(np.uint8)
+    return Image.fromarray(pixels)
+
+
+def file_of(image, name="cat.png"):
+    """What the browser sends for an uploaded file."""
+    if not isinstance(image, bytes):
+        data = io.BytesIO()
+        image.save(data, "PNG")
+        image = data.getvalue()
+    return {"name": name, "type": "image/png", "size": len(image), "content": memoryview(image),
+            "last_modified": datetime.datetime.now(datetime.UTC)}
+
+
+@pytest.fixture(scope="module")
+def seeing():
+    return loud(dataclasses.replace(TEXT, vocab_size=519, max_seq_len=256)).double()
+
+
+@pytest.fixture
+def looking(seeing):
+    return Conversation(SpokenChat(seeing, chat_tokenizer_for("llama-3.2-vision")), max_tokens=8)
+
+
+def pictures_in(page):
+    """The images in a page: what their alternative text says, and their size."""
+    found = re.findall('<img alt="([^"]*)".*?base64,([^"]*)"', page)
+    return [(words, Image.open(io.BytesIO(base64.b64decode(data))).size) for words, data in found]
+
+
+def test_an_uploaded_image_is_shown_with_the_next_message_and_in_the_conversation(looking):
+    looking.temperature.value = 0.0
+    looking.upload.value = (file_of(photo(1)), file_of(photo(2, (200, 400)), "dog.png"))
+    expected = [("an image of 30 x 20 pixels", (90, 60)),
+                ("an image of 400 x 200 pixels", (96, 48))]
+    assert pictures_in(looking.shelf.value) == expected and looking.upload.value == ()
+    press_enter(looking, "the cat")
+    press_enter(looking, "and")
+    asked = looking.chat.messages[0]
+    assert [np.array_equal(shown, photo(*which)) for shown, which in
+            zip(asked.images, ((1,), (2, (200, 400))), strict=True)] == [True, True]
+    assert pictures_in(looking.page.value) == expected
+    assert looking.shelf.value == "" and looking.waiting == []
+    other = SpokenChat(looking.chat.model, looking.chat.tokenizer)
+    said = ["".join(other.say("the cat", images=asked.images, max_tokens=8)),
+            "".join(other.say("and", max_tokens=8))]
+    assert [text for who, text in looking.turns if who == "model"] == said
+
+
+def test_pictures_are_in_the_page_while_the_answer_is_written(looking, monkeypatch):
+    pages = []
+
+    def watched(*args, **settings):
+        for token in b"abc":
+            yield token
+            pages.append(looking.page.value)
+            time.sleep(0.2)
+
+    monkeypatch.setattr("llama_from_scratch.generate.chat.stream", watched)
+    looking.upload.value = (file_of(photo(1)),)
+    press_enter(looking, "the cat")
+    assert [len(pictures_in(page)) for page in pages] == [1, 1, 1]
+
+
+def test_a_file_that_is_no_image_is_told_and_nothing_is_lost(looking):
+    press_enter(looking, "hi")
+    looking.upload.value = (file_of(photo(1)), file_of(b"<svg></svg>", "drawing.svg"))
+    assert "drawing.svg" in looking.problem.value and "SVG" in looking.problem.value
+    assert len(looking.waiting) == 1 and len(looking.turns) == 2
+    looking.send("x " * 4000)
+    assert "the context holds" in looking.problem.value and len(looking.waiting) == 1
+    press_enter(looking, "the cat")
+    assert len(looking.chat.messages[2].images) == 1 and looking.problem.value == ""
+
+
+def test_an_answer_that_fails_gives_the_images_back(looking, monkeypatch):
+    def failing(*args, **settings):
+        raise ValueError("no numbers")
+        yield
+
+    monkeypatch.setattr("llama_from_scratch.generate.chat.stream", failing)
+    looking.upload.value = (file_of(photo(1)),)
+    press_enter(looking, "the cat")
+    assert "no numbers" in looking.problem.value and looking.turns == []
+    assert len(looking.waiting) == 1 and len(pictures_in(looking.shelf.value)) == 1
+    looking.start_over()
+    assert looking.waiting == [] and looking.shelf.value == ""
+
+
+def test_a_model_of_text_has_no_upload_button(conversation, looking):
+    def kinds(widget):
+        return [type(widget).__name__, *(kind for child in getattr(widget, "children", ())
+                                         for kind in kinds(child))]
+
+    assert conversation.upload is None and "FileUpload" not in kinds(conversation)
+    assert "FileUpload" in kinds(looking)
+
+
+def test_images_without_an_opening_wait_for_the_first_message(seeing, spoken):
+    chat = SpokenChat(seeing, chat_tokenizer_for("llama-3.2-vision"))
+    window = Conversation(chat, images=[np.asarray(photo(1))], max_tokens=3)
+    assert len(pictures_in(window.shelf.value)) == 1
+    press_enter(window, "what is it?")
+    assert len(chat.messages[0].images) == 1
+    with pytest.raises(ValueError, match="Load one that sees"):
+        Conversation(spoken, images=[photo(1)])
+
+
+def test_an_opening_may_show_images_and_its_still_names_them(seeing, monkeypatch):
+    import llama_from_scratch.lessons.views.chat as module
+
+    drawn, frame = [], module.chat_frame
+    monkeypatch.setattr(module, "chat_frame",
+                        lambda turns, *, title: drawn.append(turns) or frame(turns, title=title))
+    chat = SpokenChat(seeing, chat_tokenizer_for("llama-3.2-vision"))
+    window = Conversation(chat, opening="what is it?", images=[np.asarray(photo(1))], max_tokens=3)
+    assert drawn[0][0] == ("you", "[an image of 30 x 20 pixels] what is it?")
+    assert window.turns[0] == ("you", "what is it?")
+    assert pictures_in(window.page.value) == [("an image of 30 x 20 pixels", (90, 60))]
+    again = Conversation(chat)
+    assert len(pictures_in(again.page.value)) == 1, "what a chat showed before is shown"

@@ -3,7 +3,7 @@
 import matplotlib.pyplot as plt
 import pytest
 from lazy_packages import promised
-from moved_widgets import TEXT
+from moved_widgets import TEXT, ends
 from pictures import faults, styled
 
 from llama_from_scratch.lessons import sizes, views
@@ -29,14 +29,6 @@ def test_no_picture_has_words_that_are_small_cut_or_covered(model, tokenizer, mo
                 figure = explorer.draw(**values | {name: value})
                 assert faults(figure) == [], (explorer.title, name, value)
                 plt.close(figure)
-
-
-def ends(control):
-    """The first and the last value of a control."""
-    if hasattr(control, "options"):
-        options = [each[1] if isinstance(each, tuple) else each for each in control.options]
-        return options[0], options[-1]
-    return (control.min, control.max) if hasattr(control, "max") else (control.value,)
 
 
 def test_what_is_promised_to_readers_is_what_is_given():

@@ -9,6 +9,7 @@ from llama_from_scratch.tokenizer.chat_format import (
     LLAMA_3,
     LLAMA_3_1,
     LLAMA_3_2,
+    LLAMA_3_2_VISION,
     LLAMA_4,
 )
 
@@ -41,6 +42,13 @@ from llama_from_scratch.tokenizer.chat_format import (
          "Python.*'in'"),
         (LLAMA_3, [user("a"), assistant("", ROME), user("b")], {}, "no tool calls.*'weather'"),
         (LLAMA_2, [user("a"), assistant("", ROME), user("b")], {}, "no tool calls.*'weather'"),
+        *[(format, [user("a", images=("a.png", "b.png"))], {},
+           "messages are only text; got '2 images'; leave .* or use Llama 3.2 Vision's format")
+          for format in (LLAMA_2, LLAMA_3, LLAMA_3_1, LLAMA_3_2, LLAMA_4)],
+        (LLAMA_3_2_VISION, [user("a", images=("a.png",))], {"tools": [WEATHER]},
+         r"with images has no tools; got \['weather'\]"),
+        (LLAMA_3_2_VISION, [user("a", images=("a.png",))], {"builtin_tools": ["brave_search"]},
+         r"with images has no tools; got \['brave_search'\]"),
         (LLAMA_3, [user("a")], {"tools": [WEATHER]}, "no tool calls.*'weather'"),
         (LLAMA_2, [user("a")], {"tools": [WEATHER]}, "no tool calls.*'weather'"),
         (LLAMA_3, [user("a"), assistant("b"), ipython("c")], {},

@@ -1,5 +1,7 @@
 """Each generation's dialogs have the known ids, and those of transformers' templates."""
 
+import chat_templates
+import numpy as np
 import pytest
 from chat_dialogs import (
     CITY,
@@ -17,14 +19,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from released_tokens import KNOWN_3, KNOWN_4, in_order, ranks_with
 from tokenizer_texts import FIRST_PIECES
-from transformers import PreTrainedTokenizerFast
+from transformers import MllamaProcessor, PreTrainedTokenizerFast
+from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
 from llama_from_scratch.tokenizer import Tokenizer, hugging_face
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END
-from llama_from_scratch.tokenizer.chat_format import FORMATS, LLAMA_2, LLAMA_3, LLAMA_3_1, LLAMA_4
+from llama_from_scratch.tokenizer.chat_format import (
+    FORMATS,
+    LLAMA_2,
+    LLAMA_3,
+    LLAMA_3_1,
+    LLAMA_3_2_VISION,
+    LLAMA_4,
+    ChatTemplate,
+)
 from llama_from_scratch.tokenizer.pieces import BLANK, Piece
 from llama_from_scratch.tokenizer.released import LLAMA_3 as NAMES_3
 from llama_from_scratch.tokenizer.released import LLAMA_3_1 as NAMES_3_1
+from llama_from_scratch.tokenizer.released import LLAMA_3_2_VISION as NAMES_VISION
 from llama_from_scratch.tokenizer.released import LLAMA_4 as NAMES_4
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN
@@ -213,3 +225,56 @@ def test_tool_calls_in_json_have_the_ids_of_transformers_template(theirs, asked,
         today="26 Jul 2024",
     )
     assert ids == expected
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+PHOTO = np.zeros((20, 30, 3), np.uint8)
+
+
+def test_llama_3_2_vision_has_the_known_ids():
+    ids = LLAMA_3_2_VISION.encode([user("Hello", images=(PHOTO,))], known_3(NAMES_VISION))
+    assert ids == [128000, 128006, 882, 128007, 271, 128256, 9906, 128009,
+                   128006, 78191, 128007, 271]
+
+
+@pytest.fixture(scope="module")
+def processor(tmp_path_factory):
+    """transformers' processor, with a small vocabulary and a template in the released manner."""
+    ours = Tokenizer.train([CORPUS] * 2, 320 + len(NAMES_VISION), special_tokens=NAMES_VISION,
+                           pattern=LLAMA3_PATTERN)
+    path = tmp_path_factory.mktemp("vision") / "tokenizer.json"
+    hugging_face.write(path, ours)
+    bos, eos = BEGIN_AND_END
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(path), bos_token=bos, eos_token=eos,
+                                     pad_token="<|finetune_right_pad_id|>")
+    images = MllamaImageProcessorPil(size={"height": 28, "width": 28})
+    return ours, MllamaProcessor(images, theirs, chat_template=chat_templates.HEADERS_WITH_IMAGES)
+
+
+LOOKING_TURNS = st.lists(st.tuples(SAID, st.integers(0, 3)), min_size=1, max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(turns=LOOKING_TURNS)
+def test_dialogs_with_images_have_the_ids_of_transformers_processor(processor, turns):
+    ours, theirs = processor
+    dialog = [user(text, images=(PHOTO,) * n) if i % 2 == 0 else assistant(text)
+              for i, (text, n) in enumerate(turns)]
+    seen_by_template = [
+        {"role": m.role, "content": [{"type": "image"}] * len(m.images)
+         + [{"type": "text", "text": m.content}]} for m in dialog]
+    is_answered, n_images = len(turns) % 2 == 0, sum(len(m.images) for m in dialog)
+    text = theirs.apply_chat_template(seen_by_template, add_generation_prompt=not is_answered,
+                                      date_string="26 Jul 2024")
+    expected = theirs(images=[[PHOTO] * n_images] if n_images else None, text=[text],
+                      add_special_tokens=False)["input_ids"][0]
+    template = ChatTemplate(name="theirs", templates={"default": theirs.chat_template},
+                            token_names={"bos_token": BEGIN_AND_END[0]})
+    assert template.encode(dialog, ours, is_answered=is_answered,
+                           today="26 Jul 2024") == list(expected)
+    # Without images the template adds a system's message with dates, in ours that is `today`.
+    today = None if n_images else "26 Jul 2024"
+    assert LLAMA_3_2_VISION.encode(dialog, ours, is_answered=is_answered,
+                                   today=today) == list(expected)
+    assert expected.count(ours.special_ids["<|image|>"]) == n_images

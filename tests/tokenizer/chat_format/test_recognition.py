@@ -13,7 +13,7 @@ from llama_from_scratch.tokenizer.chat_format import (
 from llama_from_scratch.tokenizer.prompting import NOTHING_SAID, Prompting
 
 OURS = tuple(FORMATS.values())
-NAMES = ("llama-2", "llama-3", "llama-3.1", "llama-3.2", "llama-3.3")
+NAMES = ("llama-2", "llama-3", "llama-3.1", "llama-3.2", "llama-3.2-vision", "llama-3.3")
 
 
 def said(source, **names):
@@ -66,3 +66,33 @@ def test_any_other_template_is_none_of_ours(source):
 
 def test_without_templates_there_is_no_format():
     assert format_of(NOTHING_SAID, chat_tokenizer_for("llama-3"), ours=OURS) is None
+
+
+# --- images ---------------------------------------------------------------------------------------
+
+VISION = FORMATS["llama-3.2-vision"]
+
+
+def test_the_template_of_a_format_with_images_writes_them_as_the_format_does():
+    tokenizer = chat_tokenizer_for("llama-3.2-vision")
+    template = ChatTemplate(name="x", templates={"default": template_of(VISION)}, token_names={})
+    dialog = [Message(role="user", content="the cat", images=("a.png", "b.png")),
+              Message(role="assistant", content="sat"), Message(role="user", images=("c.png",))]
+    assert template.encode(dialog, tokenizer) == VISION.encode(dialog, tokenizer)
+
+
+def test_a_template_that_puts_images_elsewhere_is_not_our_format():
+    tokenizer = chat_tokenizer_for("llama-3.2-vision")
+    last = template_of(VISION).replace("in message['content'] %}", "in message['content'][::-1] %}")
+    found = format_of(said(last), tokenizer, ours=[VISION])
+    dialog = [Message(role="user", content="the cat", images=("a.png",))]
+    assert isinstance(found, ChatTemplate)
+    assert found.encode(dialog, tokenizer) != VISION.encode(dialog, tokenizer)
+
+
+def test_the_released_vision_template_is_obeyed_and_read_as_its_kin():
+    tokenizer = chat_tokenizer_for("llama-3.2-vision")
+    names = {"bos_token": "<|begin_of_text|>"}
+    found = format_of(said(chat_templates.HEADERS_WITH_IMAGES, **names), tokenizer,
+                      ours=[VISION, *OURS])
+    assert isinstance(found, ChatTemplate) and found.kin is VISION

@@ -92,6 +92,33 @@ def test_ids_are_those_of_transformers_with_sentencepiece_too(name, tmp_path):
         assert got == wanted, dialog
 
 
+def test_content_is_a_list_if_there_are_images_and_text_otherwise():
+    _, format = template("{{ messages | tojson }}")
+    dialog = [Message(role="user", content="a"),
+              Message(role="user", content="b", images=("1.png", "2.png")),
+              Message(role="user", images=("3.png",))]
+    image = {"type": "image"}
+    assert [each["content"] for each in json.loads(format.text(dialog))] == [
+        "a", [image, image, {"type": "text", "text": "b"}], [image]]
+
+
+def test_what_a_template_refuses_with_images_is_a_refusal():
+    _, format = template(chat_templates.HEADERS_WITH_IMAGES)
+    dialog = [Message(role="system", content="Be short."), Message(role="user", images=("a.png",))]
+    with pytest.raises(ValueError, match="refuses this dialog .*no system message beside images"):
+        format.text(dialog)
+    assert "Be short." not in format.text(dialog[1:])
+
+
+def test_words_beside_an_image_never_become_an_image():
+    tokenizer = tokenizer_for("llama-3.2-vision")
+    format = ChatTemplate(name="x", templates={"default": chat_templates.HEADERS_WITH_IMAGES},
+                          token_names={"bos_token": "<|begin_of_text|>"})
+    said = Message(role="user", content="What is <|image|>?", images=("a.png",))
+    for each in (format, FORMATS["llama-3.2-vision"]):
+        assert each.encode([said], tokenizer).count(tokenizer.special_ids["<|image|>"]) == 1
+
+
 def test_tools_calls_and_what_they_return_are_those_of_transformers(tmp_path):
     schema = {"type": "function", "function": {
         "name": "add", "description": "a + b", "parameters": {

@@ -41,3 +41,10 @@ def test_sound_launch_is_traced():
 def _summed(text):
     return gpu.checked_trace(gpu.program(text), "sum", [torch.ones(64), torch.zeros(1)], grid=1,
                              block=64)
+
+
+def test_a_program_gets_the_headers_that_it_includes_and_those_that_they_include():
+    named = lambda name: sorted(gpu.program(f'#include "{name}"\n' + SUM).source.headers)
+    assert sorted(gpu.program(SUM).source.headers) == named("common.cuh") == ["common.cuh"]
+    assert named("tensor_cores.cuh") == ["common.cuh", "tensor_cores.cuh"]
+    assert named("hopper.cuh") == ["common.cuh", "hopper.cuh", "tensor_cores.cuh"]

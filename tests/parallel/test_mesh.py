@@ -1,0 +1,189 @@
+"""The grid of ranks, against the definition and against torch's own device mesh."""
+
+import itertools
+
+import on_ranks
+import pytest
+import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from llama_from_scratch.parallel.launch import Ranks
+from llama_from_scratch.parallel.mesh import AXES, GROUPS, Mesh, neighbors
+from llama_from_scratch.parallel.world import World, alone
+
+on_ranks.by_value(__name__)
+MESHES = [Mesh(tp=tp, dp=dp, replicate=replicate)
+          for tp, dp, replicate in itertools.product(range(1, 9), repeat=3)
+          if tp * dp * replicate <= 8]
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    with Ranks(4, timeout_s=on_ranks.TIMEOUT_S) as ranks:
+        yield ranks
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_coordinates_number_the_ranks_with_tp_innermost(mesh):
+    places = [mesh.coordinates(rank) for rank in range(mesh.size)]
+    assert [place["tp"] + mesh.tp * (place["dp"] + mesh.dp * place["replicate"])
+            for place in places] == list(range(mesh.size))
+    for rank, place in enumerate(places):
+        assert all(0 <= place[axis] < getattr(mesh, axis) for axis in AXES), rank
+
+
+@pytest.mark.parametrize("axes", [("tp",), ("dp",), ("replicate",), ("dp", "replicate"),
+                                  ("tp", "dp"), AXES, ()])
+def test_a_line_has_all_ranks_that_differ_in_its_axes_alone(axes):
+    for mesh in MESHES:
+        lines = list(mesh.lines(*axes))
+        assert sorted(rank for line in lines for rank in line) == list(range(mesh.size))
+        for line in lines:
+            others = {tuple(mesh.coordinates(rank)[axis] for axis in AXES if axis not in axes)
+                      for rank in line}
+            assert len(others) == 1 and list(line) == sorted(line)
+
+
+@pytest.fixture(scope="module")
+def fake_ranks():
+    """Makes a rank of a program of any size that sends nothing, for torch's own mesh."""
+    def be(rank, size):
+        if torch.distributed.is_initialized():
+            torch.distributed.destroy_process_group()
+        torch.distributed.init_process_group("fake", store=FakeStore(), rank=rank, world_size=size)
+    yield be
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_groups_are_those_of_torchs_device_mesh(mesh, fake_ranks):
+    names = AXES[::-1]
+    for rank in {0, mesh.size // 2, mesh.size - 1}:
+        fake_ranks(rank, mesh.size)
+        theirs = init_device_mesh("cpu", tuple(getattr(mesh, name) for name in names),
+                                  mesh_dim_names=names)
+        assert dict(zip(names, theirs.get_coordinate(), strict=True)) == mesh.coordinates(rank)
+        axes = mesh.on(World(rank=rank, size=mesh.size, process_group=None))
+        for name in AXES:
+            assert list(getattr(axes, name).ranks) == theirs[name].mesh.tolist()
+            assert getattr(axes, name).rank == theirs.get_local_rank(name)
+        data = theirs["replicate", "dp"]._flatten()
+        assert list(axes.data.ranks) == data.mesh.tolist()
+
+
+def sums(world, text):
+    axes = Mesh.parse(text).on(world)
+    own = torch.tensor([2.0 ** world.rank])
+    return {name: int(getattr(axes, name).all_reduce(own.clone()).item()) for name in GROUPS}
+
+
+@pytest.mark.parametrize("text", ("tp=2,dp=2", "replicate=2,dp=2", "tp=4", "replicate=2,tp=2"))
+def test_what_a_group_adds_up_comes_from_its_ranks(text, ranks):
+    mesh = Mesh.parse(text)
+    for rank, found in enumerate(ranks.run(sums, text)):
+        for name, axes in GROUPS.items():
+            (line,) = [line for line in mesh.lines(*axes) if rank in line]
+            assert found[name] == sum(2**other for other in line)
+
+
+def two_meshes(world):
+    """Two roles over the same ranks, begun in another order on each rank, which would mix them up
+    if they shared a connection."""
+    first, second = Mesh(tp=4).on(world), Mesh(dp=4).on(world)
+    groups = [first.tp, second.dp, second.data]
+    tensors = [torch.full((3,), 10.0**number) for number in range(3)]
+    order = [0, 1, 2] if world.rank % 2 else [2, 1, 0]
+    pending = [groups[number].start_all_reduce(tensors[number]) for number in order]
+    for each in pending:
+        each.wait()
+    names = [group.name for group in groups]
+    return len({id(group.process_group) for group in (*groups, world)}), names, [
+        tensor.tolist() for tensor in tensors]
+
+
+def test_meshes_over_the_same_ranks_with_other_roles_do_not_share_groups(ranks):
+    right = (4, ["tp", "dp", "data"], [[4.0] * 3, [40.0] * 3, [400.0] * 3])
+    assert ranks.run(two_meshes) == [right] * 4
+
+
+def logged(world):
+    world.log.clear()
+    axes = Mesh(tp=2, dp=2).on(world)
+    axes.tp.all_reduce(torch.ones(2))
+    axes.replicate.all_reduce(torch.ones(2))
+    axes.data.all_gather(torch.ones(2))
+    return [(call.group, call.size) for call in world.log.calls]
+
+
+def test_the_log_names_the_group_and_a_group_of_one_sends_nothing(ranks):
+    assert ranks.run(logged) == [[("tp", 2), ("data", 2)]] * 4
+
+
+@pytest.mark.parametrize("mesh", MESHES, ids=str)
+def test_a_mesh_is_read_back_from_its_text(mesh):
+    assert Mesh.parse(str(mesh)) == mesh
+
+
+def test_spaces_and_any_order_are_read():
+    assert Mesh.parse(" dp=8 , tp=2") == Mesh.parse("tp=2,dp=8") == Mesh(tp=2, dp=8)
+
+
+@pytest.mark.parametrize("text", ("", "dp", "dp=", "dp=x", "pp=2", "dp=2,dp=2", "dp=2;tp=2",
+                                  "dp=-1", "dp=2.0", "dp=٣", "dp = 2"))
+def test_another_text_is_refused_with_an_example(text):
+    with pytest.raises(ValueError) as caught:
+        Mesh.parse(text)
+    assert "such as dp=8,tp=2" in str(caught.value) and repr(text) in str(caught.value)
+
+
+@pytest.mark.parametrize("size", (0, -2, True, 2.0, "2", None))
+def test_a_size_is_a_whole_number_above_zero(size):
+    with pytest.raises(ValueError, match=r"Mesh.dp must be a whole number of at least 1; got"):
+        Mesh(dp=size)
+
+
+def test_a_size_of_zero_in_a_text_is_refused():
+    with pytest.raises(ValueError, match="Mesh.tp must be a whole number of at least 1; got 0"):
+        Mesh.parse("tp=0")
+
+
+@pytest.mark.parametrize(("mesh", "size", "cure"), [
+    (Mesh(dp=2, tp=4), 4, "Set tp=2 or dp=1, or start 8 ranks"),
+    (Mesh(dp=2, tp=2), 8, "Set tp=4 or dp=4 or replicate=2, or start 4 ranks"),
+    (Mesh(tp=3), 4, "Set tp=4, or start 3 ranks"),
+    (Mesh(tp=3, dp=2), 4, "Set tp=2, or start 6 ranks"),
+    (Mesh(tp=3, dp=3), 4, "Choose sizes that divide it, or start 9 ranks"),
+])
+def test_a_product_that_is_not_the_number_of_ranks_names_the_sizes_that_fit(mesh, size, cure):
+    world = World(rank=0, size=size, process_group=None)
+    with pytest.raises(ValueError) as caught:
+        mesh.on(world)
+    assert f"= {mesh.size} for {size} ranks. {cure}" in str(caught.value)
+
+
+def test_a_rank_outside_the_mesh_and_an_unknown_axis_are_refused():
+    with pytest.raises(ValueError, match="the ranks of dp=2 are 0 to 1; got 2"):
+        Mesh(dp=2).coordinates(2)
+    with pytest.raises(ValueError, match=r"got \['pp'\]"):
+        list(Mesh(dp=2).lines("pp"))
+
+
+def test_one_rank_has_all_groups_without_any_others():
+    axes = Mesh().on(alone())
+    assert {getattr(axes, name).size for name in GROUPS} == {1} and str(Mesh()) == "dp=1"
+
+
+def added_up_by_neighbors(world, axes_of):
+    """For each n, the ranks of a group of neighbors, and the sum of their numbers."""
+    tp = axes_of.on(world).tp
+    groups = [neighbors(tp, n, name="n") for n in (1, 2, 4) if n <= tp.size]
+    return [(group.ranks, group.all_reduce(torch.tensor(float(world.rank))).item())
+            for group in groups]
+
+
+def test_neighbors_form_groups_within_a_group(ranks):
+    assert ranks.run(added_up_by_neighbors, Mesh(tp=4)) == [
+        [((rank,), rank), (pair, sum(pair)), ((0, 1, 2, 3), 6)]
+        for rank, pair in enumerate([(0, 1), (0, 1), (2, 3), (2, 3)])]
+    assert ranks.run(added_up_by_neighbors, Mesh(tp=2, dp=2))[3] == [((3,), 3), ((2, 3), 5)]
