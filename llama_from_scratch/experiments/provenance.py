@@ -21,7 +21,7 @@ import llama_from_scratch
 from llama_from_scratch.files import digest
 
 _PACKAGE = Path(llama_from_scratch.__file__).parent
-_NUMERIC = ("config.py", "family.py", "model", "tokenizer", "train",
+_NUMERIC = ("config", "family.py", "model", "tokenizer", "train",
             *(f"experiments/{name}.py" for name in ("experiment", "settings", "parts",
                                                     "torch_optimizer", "running")))
 """The parts of the library that decide the numbers of a run: not how runs are stored or shown."""

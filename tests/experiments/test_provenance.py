@@ -27,7 +27,7 @@ def test_every_source_that_decides_the_numbers_exists():
 
 
 def test_an_edit_of_a_source_that_decides_numbers_changes_the_digest(tmp_path, monkeypatch, fresh):
-    for name in ("config.py", "family.py", "model/norm.py", "experiments/running.py",
+    for name in ("config/text.py", "family.py", "model/norm.py", "experiments/running.py",
                  "experiments/export.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("a = 1\n")
