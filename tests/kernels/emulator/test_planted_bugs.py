@@ -287,8 +287,9 @@ BUGS = {
     "no barrier before the warps' sums are read": Bug(
         "forward", "per_warp[threadIdx.x / 32] = x;\n    __syncthreads();",
         "per_warp[threadIdx.x / 32] = x;", EVERY_ORDER + " trace", "per_warp"),
-    "reduction one step too short": Bug("forward", "int distance = 16;", "int distance = 8;",
-                                        EVERY_ORDER),
+    "reduction one step too short": Bug(
+        "forward", "int distance = 16; distance; distance /= 2) x +=",
+        "int distance = 8; distance; distance /= 2) x +=", EVERY_ORDER),
     "shuffle under a branch that half of the lanes take": Bug(
         "forward", "    x = warp_sum(x);\n", "    if (threadIdx.x % 32 < 16) x = warp_sum(x);\n",
         EVERY_ORDER, "deadlock"),
