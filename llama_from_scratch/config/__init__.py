@@ -8,10 +8,17 @@ vision       VisionLlamaConfig: a text model that looks at images through cross-
 Notebook 15.
 """
 
-from llama_from_scratch.config.layers import Dense, FeedForwardSpec, LayerSpec, RopeScaling
+from llama_from_scratch.config.layers import (
+    Dense,
+    Experts,
+    FeedForwardSpec,
+    LayerSpec,
+    RopeScaling,
+    TemperatureTuning,
+)
 from llama_from_scratch.config.record import LARGEST, nearest, record
 from llama_from_scratch.config.text import LlamaConfig
 from llama_from_scratch.config.vision import VisionConfig, VisionLlamaConfig
 
-__all__ = ["LARGEST", "Dense", "FeedForwardSpec", "LayerSpec", "LlamaConfig", "RopeScaling",
-           "VisionConfig", "VisionLlamaConfig", "nearest", "record"]
+__all__ = ["LARGEST", "Dense", "Experts", "FeedForwardSpec", "LayerSpec", "LlamaConfig",
+           "RopeScaling", "TemperatureTuning", "VisionConfig", "VisionLlamaConfig", "nearest", "record"]

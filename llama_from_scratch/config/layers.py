@@ -65,7 +65,47 @@ class Dense(FeedForwardSpec):
         check_claims(self, "has_bias")
 
 
-_FEED_FORWARDS = {"dense": Dense}
+@record
+class Experts(FeedForwardSpec):
+    """A router sends each token to some of many SwiGLUs; one more works for every token.
+
+    `n_experts`: E. `n_active`: A, how many of them work for each token. `width`: F, the hidden
+    channels of each. `shared_width`: those of the expert that every token goes through.
+    Llama 4; see `model.moe`.
+    """
+
+    n_experts: int
+    n_active: int
+    width: int
+    shared_width: int
+
+    def __post_init__(self) -> None:
+        for name in ("n_experts", "n_active", "width", "shared_width"):
+            check_number(self, name, int)
+        if self.n_active > self.n_experts:
+            raise ValueError("a token can go to each expert once, so Experts.n_active must be at "
+                             f"most n_experts={self.n_experts}; got {self.n_active}")
+
+
+@record
+class TemperatureTuning:
+    """How queries grow at far positions, in layers without RoPE, so that attention stays sharp.
+
+    The query at position t is multiplied by 1 + `strength` * ln(1 + floor((t + 1) / `floor`)),
+    where t counts from 0. So nothing changes before position `floor` - 1. params.json calls these
+    fields attn_scale and floor_scale. Source: Nakanishi, Scalable-Softmax, arXiv:2501.19399, has
+    the idea; the formula is Meta's code for Llama 4.
+    """
+
+    floor: int
+    strength: float
+
+    def __post_init__(self) -> None:
+        check_number(self, "floor", int)
+        check_number(self, "strength", float)
+
+
+_FEED_FORWARDS = {"dense": Dense, "experts": Experts}
 """The kinds that a config file can name."""
 
 
@@ -74,17 +114,24 @@ class LayerSpec:
     """What one layer is made of. The defaults describe every text layer from Llama 1 to 3.3.
 
     `has_rope`: rotate queries and keys by their position. `chunk_size`: attend only inside the
-    token's own chunk of this many positions; None attends to everything before the token. Llama 4
-    has layers with and without RoPE, and with and without chunks. `feed_forward`: its kind and
-    size; None means a `Dense` as wide as the config's `ffn_dim`.
+    token's own chunk of this many positions; None attends to everything before the token.
+    `has_qk_norm`: after RoPE, divide each head of queries and keys by its own size. `temperature`:
+    how queries grow at far positions; None leaves them. `feed_forward`: its kind and size; None
+    means a `Dense` as wide as the config's `ffn_dim`. In Llama 4 three layers with RoPE and chunks
+    alternate with one that has neither.
     """
 
     has_rope: bool = True
     chunk_size: int | None = None
     feed_forward: FeedForwardSpec | None = None
+    has_qk_norm: bool = False
+    temperature: TemperatureTuning | None = None
 
     def __post_init__(self) -> None:
-        check_claims(self, "has_rope")
+        check_claims(self, "has_rope", "has_qk_norm")
+        if self.temperature is not None and not isinstance(self.temperature, TemperatureTuning):
+            raise ValueError("LayerSpec.temperature must be a TemperatureTuning or None; got "
+                             f"{short(self.temperature)}")
         if self.chunk_size is not None:
             check_number(self, "chunk_size", int)
         if self.feed_forward is not None and not isinstance(self.feed_forward, FeedForwardSpec):
@@ -96,7 +143,9 @@ class LayerSpec:
 
         Raises ValueError for a kind of feed-forward that config files have no name for.
         """
-        plain = {"has_rope": self.has_rope, "chunk_size": self.chunk_size}
+        plain = without_defaults(dataclasses.asdict(self), ("has_qk_norm", "temperature"),
+                                 LayerSpec)
+        del plain["feed_forward"]
         if self.feed_forward is None:
             return plain
         kinds = [name for name, kind in _FEED_FORWARDS.items() if type(self.feed_forward) is kind]
@@ -111,6 +160,9 @@ class LayerSpec:
     def from_dict(cls, plain: Mapping[str, Any]) -> "LayerSpec":
         """Returns the spec that `to_dict` wrote. Raises ValueError for other or missing keys."""
         values = dict(plain)
+        if (tuning := values.get("temperature")) is not None:
+            values["temperature"] = TemperatureTuning(
+                **json_object(tuning, "LayerSpec.temperature"))
         if (named := values.get("feed_forward")) is not None:
             sizes = dict(json_object(named, "LayerSpec.feed_forward"))
             kind = sizes.pop("kind", None)

@@ -130,6 +130,13 @@ class LlamaConfig:
     def n_params(self) -> int:
         return sum(self.param_counts.values())
 
+    @property
+    def n_active_params(self) -> int:
+        """The parameters that take part in the computation of one token, of which a mixture of
+        experts uses only some. See `model.costs.active_params`.
+        """
+        return _costs().active_params(self)
+
     def flops_per_token(self, context: int) -> int:
         """Returns the operations for one decoded token that sees `context` tokens.
 

@@ -20,8 +20,10 @@ from llama_from_scratch.model.init import init_linear
 from llama_from_scratch.model.inputs import BlockInputs
 from llama_from_scratch.model.kv_cache import LayerCache, Uncached
 from llama_from_scratch.model.mask import CachedRows, Everything, GivenMask, Visible
+from llama_from_scratch.model.norm import HeadNorm
 from llama_from_scratch.model.rope import Rotate, Unrotated
 from llama_from_scratch.model.static_cache import StaticLayer
+from llama_from_scratch.model.temperature import Tempered, Unscaled
 
 
 def attention(
@@ -54,7 +56,8 @@ class SoftmaxAttention(nn.Module):
 class Attention(nn.Module):
     """x -> queries, keys, values -> RoPE -> cache -> attention -> output projection.
 
-    No published Llama has biases here. Some relatives have biases, or heads that are wider or
+    Llama 4 adds a norm of queries and keys after RoPE in some layers, and makes the queries of far
+    positions larger in layers without RoPE. No published Llama has biases here. Some relatives have biases, or heads that are wider or
     narrower than D / H.
     """
 
@@ -67,6 +70,8 @@ class Attention(nn.Module):
         self.wv = nn.Linear(config.dim, kv_dim, bias=config.has_qkv_bias)
         self.wo = nn.Linear(q_dim, config.dim, bias=config.has_wo_bias)
         self.rotate = Rotate() if spec.has_rope else Unrotated()
+        self.qk_norm = HeadNorm(eps=config.norm_eps) if spec.has_qk_norm else nn.Identity()
+        self.scale_queries = Unscaled() if spec.temperature is None else Tempered(spec.temperature)
         self.attend = SoftmaxAttention()
 
     def forward(
@@ -78,6 +83,8 @@ class Attention(nn.Module):
         k = self.wk(x).view(B, T, -1, self.head_dim)
         v = self.wv(x).view(B, T, -1, self.head_dim)
         q, k = self.rotate(q, k, inputs.rotation)
+        q, k = self.qk_norm(q), self.qk_norm(k)
+        q = self.scale_queries(q, inputs.positions)
         keys, values = cache.append(k, v)
         found = self.attend(q, keys, values, inputs.visible[self.chunk_size])
         return self.wo(found.flatten(-2))

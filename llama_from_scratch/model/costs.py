@@ -15,6 +15,7 @@ from torch import nn
 
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.attention import Attention
+from llama_from_scratch.model.moe import MoE
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
 
@@ -40,6 +41,18 @@ def param_counts(config: LlamaConfig) -> Mapping[str, int]:
                 counts[place] += parameter.numel()
     assert sum(counts.values()) == sum(p.numel() for p in model.parameters()), "a part is missing"
     return MappingProxyType(counts)
+
+
+@functools.lru_cache(maxsize=64)
+def active_params(config: LlamaConfig) -> int:
+    """Returns how many parameters take part in the computation of one token.
+
+    Of the routed experts these are the A that the token goes to. The embedding counts as a whole.
+    """
+    n_idle = sum(part.numel() * (moe.n_experts - moe.n_active) // moe.n_experts
+                 for moe in _asked(config).modules() if isinstance(moe, MoE)
+                 for part in moe.experts.parameters())
+    return sum(parameter.numel() for parameter in _asked(config).parameters()) - n_idle
 
 
 @functools.lru_cache(maxsize=64)
@@ -96,6 +109,13 @@ def _(attention: Attention, context: int) -> int:
     n_visible = context if attention.chunk_size is None else min(context, attention.chunk_size)
     n_products = sum(matmul_flops(child, context) for child in attention.children())
     return n_products + 4 * attention.wq.out_features * n_visible
+
+
+@matmul_flops.register
+def _(moe: MoE, context: int) -> int:
+    n_routed = sum(2 * weight[0].numel() for weight in moe.experts.parameters())
+    return (matmul_flops(moe.router, context) + matmul_flops(moe.shared, context)
+            + moe.n_active * n_routed)
 
 
 @functools.lru_cache(maxsize=64)

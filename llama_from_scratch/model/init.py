@@ -13,7 +13,7 @@ Learners (GPT-2), section 2.3.
 import math
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
@@ -23,6 +23,12 @@ def init_linear(layer: nn.Linear | nn.Embedding, *, n_additions: int = 1) -> Non
     `n_additions`: how many results are added to the residual stream, two per layer; 1 for a matrix
     that does not add to it.
     """
-    layer.weight.normal_(std=0.5 / math.sqrt(layer.weight.shape[1] * n_additions))
+    init_weight(layer.weight, n_inputs=layer.weight.shape[1], n_additions=n_additions)
     if isinstance(layer, nn.Linear) and layer.bias is not None:
         layer.bias.zero_()
+
+
+@torch.no_grad()
+def init_weight(weight: Tensor, *, n_inputs: int, n_additions: int = 1) -> None:
+    """Draws a weight of any layout, each of whose results is a sum over `n_inputs` products."""
+    weight.normal_(std=0.5 / math.sqrt(n_inputs * n_additions))

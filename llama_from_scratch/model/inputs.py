@@ -9,7 +9,7 @@ Notebook 15.
 
 from collections.abc import Mapping
 
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from llama_from_scratch.config import record
@@ -38,11 +38,12 @@ class ImageInputs:
 class BlockInputs:
     """What all blocks of one forward pass share.
 
-    `rotation`: of each new token and pair, see `model.rope`; B may be 1. `visible`: what attention
-    may look at, for each chunk size among the layers; the key None means "no chunks". `images`:
-    what cross-attention may look at; None without images.
+    `positions`: of each new token. `rotation`: of each new token and pair, see `model.rope`. In
+    both, B may be 1. `visible`: what attention may look at, for each chunk size among the layers;
+    the key None means "no chunks". `images`: what cross-attention may look at; None without images.
     """
 
+    positions: Int[Tensor, "#B T"]
     rotation: Complex[Tensor, "#B T R"]
     visible: Mapping[int | None, Visible | CachedRows]
     images: ImageInputs | None = None

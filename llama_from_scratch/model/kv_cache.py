@@ -15,11 +15,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from llama_from_scratch.config import LlamaConfig
-from llama_from_scratch.model.mask import Tokens
+from llama_from_scratch.model.mask import PADDING, Tokens
 
 
 class LayerCache:
-    """The keys and values of one layer: room for S tokens, of which the first `length` are used."""
+    """The keys and values of one layer: room for S tokens, of which the first `length` are used.
+
+    `first`: the slot of the oldest token that is kept. `forgets`: whether it can be above 0.
+    """
+
+    forgets, first = False, 0
 
     def __init__(self, keys: Float[Tensor, "B S G K"], values: Float[Tensor, "B S G K"]) -> None:
         self._keys_BSGK, self._values_BSGK = keys, values
@@ -43,6 +48,9 @@ class LayerCache:
         """Returns an empty cache for a layer with this many key/value heads."""
         shape = (batch_size, max_seq_len, n_kv_heads, head_dim)
         return cls(*(torch.zeros(shape, dtype=dtype, device=device) for _ in ("keys", "values")))
+
+    def make_room(self, n_new: int) -> None:
+        """Prepares for new tokens. A cache that keeps everything has nothing to prepare."""
 
     def append(
         self, k: Float[Tensor, "B T G K"], v: Float[Tensor, "B T G K"]
@@ -98,6 +106,7 @@ class KVCache:
         self._positions_BS = torch.arange(max_seq_len, device=device).repeat(batch_size, 1)
         self._documents_BS = torch.zeros(batch_size, max_seq_len, dtype=torch.int64, device=device)
         self._is_plain = True
+        self._forgets = any(layer.forgets for layer in self.layers)
         self.batch_size, self.max_seq_len, self.length = batch_size, max_seq_len, 0
 
     @property
@@ -108,7 +117,8 @@ class KVCache:
     def extend(self, new: Tokens, *, batch_size: int) -> Tokens:
         """Returns all tokens, cached and new, after appending the `new` ones.
 
-        Raises ValueError if they do not fit.
+        Raises ValueError if they do not fit, or if a layer that forgets would miss tokens that they
+        see, because the rows are not one text each.
         """
         stop = self.length + new.positions.shape[1]
         if batch_size != self.batch_size:
@@ -124,6 +134,10 @@ class KVCache:
             documents = 0 if new.documents is None else new.documents
             self._positions_BS[:, self.length : stop] = new.positions
             self._documents_BS[:, self.length : stop] = documents
+            if self._forgets:
+                self._refuse_several_texts(stop)
+        for layer in self.layers:
+            layer.make_room(stop - self.length)
         self.length = stop
         return self.tokens
 
@@ -135,6 +149,16 @@ class KVCache:
             documents=None if self._is_plain else self._documents_BS[:, :self.length],
             is_plain=self._is_plain,
         )
+
+    def tokens_in(self, chunk_size: int | None) -> Tokens:
+        """Returns the tokens that layers with chunks of this size return from the next `append`."""
+        first = max((layer.first for layer, spec in zip(self.layers, self.config.layers, strict=True)
+                     if spec.chunk_size == chunk_size), default=0) if self._forgets else 0
+        tokens = self.tokens
+        if first == 0:
+            return tokens
+        documents = None if tokens.documents is None else tokens.documents[:, first:]
+        return Tokens(positions=tokens.positions[:, first:], documents=documents, is_plain=False)
 
     @property
     def token_memory(self) -> tuple[Int[Tensor, "B S"], Int[Tensor, "B S"]]:
@@ -171,6 +195,17 @@ class KVCache:
         new.extend(Tokens(positions=positions_BS, documents=documents_BS, is_plain=is_plain),
                    batch_size=len(rows))
         return new
+
+    def _refuse_several_texts(self, stop: int) -> None:
+        """Raises ValueError unless each new token continues the text of the token before it."""
+        start = max(self.length - 1, 0)
+        positions, documents = self._positions_BS[:, start:stop], self._documents_BS[:, start:stop]
+        is_real = documents != PADDING
+        follows = (positions.diff(dim=1) == 1) & (documents.diff(dim=1) == 0)
+        if (is_real[:, :-1] & ~(is_real[:, 1:] & follows)).any():
+            raise ValueError("a cache that forgets needs rows of one text each, on the right of "
+                             "their padding, with positions that count on; got other documents or "
+                             "positions. Use model.new_cache(...), which keeps everything")
 
     def refuse_other(self, config: LlamaConfig) -> None:
         """Raises ValueError unless this cache was made for a model of `config`."""

@@ -39,6 +39,26 @@ class RMSNorm(nn.Module):
         return f"{self.weight.numel()}, eps={self.eps}"
 
 
+class HeadNorm(nn.Module):
+    """x / sqrt(mean(x^2) + eps) over each head alone, without a weight.
+
+    Afterward all heads of queries and keys have the same length, so that scores cannot grow without
+    limit. The mean and the division run in fp32. Llama 4 Scout, in layers with RoPE, after RoPE.
+    Source: llama-models, models/llama4/model.py.
+    """
+
+    def __init__(self, *, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+
+    def forward(self, x: Float[Tensor, "B T H K"]) -> Float[Tensor, "B T H K"]:
+        wide = x if x.dtype == torch.float64 else x.float()
+        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"eps={self.eps}"
+
+
 class AddNorm(nn.Module):
     """Adds to the residual stream and norms the sum: (norm(x + addition), x + addition).
 

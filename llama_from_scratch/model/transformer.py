@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from llama_from_scratch.config import LayerSpec, LlamaConfig
-from llama_from_scratch.model import feed_forward
+from llama_from_scratch.model import feed_forward, moe  # noqa: F401  (moe registers its kind)
 from llama_from_scratch.model.attention import Attention
 from llama_from_scratch.model.init import init_linear
 from llama_from_scratch.model.inputs import BlockInputs
@@ -164,11 +164,12 @@ class Llama(nn.Module):
         tokens = Tokens(positions=positions, documents=documents, is_plain=is_plain)
         if cache is not None:
             cache.refuse_other(self.config)
-            tokens = cache.extend(tokens, batch_size=B)
+            cache.extend(tokens, batch_size=B)
         return BlockInputs(
-            rotation=self.rope(positions),
-            visible={size: Visible(tokens=tokens, n_queries=T, chunk_size=size)
-                     for size in self._chunk_sizes})
+            positions=positions, rotation=self.rope(positions),
+            visible={size: Visible(
+                tokens=tokens if cache is None else cache.tokens_in(size), n_queries=T,
+                chunk_size=size) for size in self._chunk_sizes})
 
     def run(
         self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *,
@@ -225,7 +226,9 @@ class Llama(nn.Module):
         """
         x = self.embed(ids)
         positions_B1, visible = cache.extend(self._chunk_sizes)
-        x = self.run(x, BlockInputs(rotation=self.rope(positions_B1), visible=visible), cache=cache)
+        inputs = BlockInputs(positions=positions_B1, rotation=self.rope(positions_B1),
+                             visible=visible)
+        x = self.run(x, inputs, cache=cache)
         logits_BV = self.head(x)[:, -1].float()
         cache.slot.add_(1)
         return logits_BV
