@@ -119,9 +119,9 @@ class ImageIds:
     def __post_init__(self) -> None:
         ids = dataclasses.asdict(self)
         for name, number in ids.items():
-            if not is_int(number) or number < 0:
-                raise ValueError(f"ImageIds.{name} must be an id, an int from 0 on; got "
-                                 f"{short(number)}")
+            if not is_int(number) or number < 1:
+                raise ValueError(f"ImageIds.{name} must be an int above 0, because id 0 fills up "
+                                 f"the rows of a batch; got {short(number)}")
         if len(set(ids.values())) < len(ids):
             raise ValueError(f"each of the ImageIds must be another id; got {ids}")
 
@@ -164,8 +164,8 @@ class FusionLlamaConfig(LlamaConfig):
 
     @property
     def image_id(self) -> int:
-        """The id that stands for a token of an image in the text: the patch."""
-        return self.image_ids.patch
+        """The id that stands for a whole image in a prompt."""
+        return self.image_ids.image
 
     def new_model(self) -> Any:
         """Returns the `FusionLlama` of this config, with fresh weights."""
