@@ -15,8 +15,14 @@ import torch
 from llama_from_scratch.checkpoint.expert_layers import has_experts
 from llama_from_scratch.checkpoint.opened import Opened
 from llama_from_scratch.checkpoint.plain import LAYER_FIELDS, ffn_dims
-from llama_from_scratch.config import Dense, Experts, LlamaConfig, VisionLlamaConfig
-from llama_from_scratch.family import EXPERTS, FAMILY, VISION
+from llama_from_scratch.config import (
+    Dense,
+    Experts,
+    FusionLlamaConfig,
+    LlamaConfig,
+    VisionLlamaConfig,
+)
+from llama_from_scratch.family import EXPERTS, FAMILY, FUSION, VISION
 from llama_from_scratch.foreign import opened as opened_file
 from llama_from_scratch.foreign import plain
 from llama_from_scratch.tokenizer.chat_format import (
@@ -28,7 +34,7 @@ from llama_from_scratch.tokenizer.chat_format import (
 from llama_from_scratch.tokenizer.hugging_face import plainly
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
-_PUBLISHED = {**FAMILY, **VISION, **EXPERTS}
+_PUBLISHED = {**FAMILY, **VISION, **EXPERTS, **FUSION}
 _BIASES = ("has_qkv_bias", "has_wo_bias", "has_ffn_bias")
 _SHAPE = ("dim", "n_heads", "n_kv_heads", "explicit_head_dim", *_BIASES, *LAYER_FIELDS)
 _ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "rope_linear_factor", "max_seq_len",
@@ -46,14 +52,14 @@ def facts(opened: Opened) -> dict[str, str]:
     marks = marked_format(config, tokenizer) if found is None else None
     grouped = ("one for each head" if config.n_kv_heads == config.n_heads
                else f"{config.n_kv_heads}, shared")
-    seeing = isinstance(config, VisionLlamaConfig)
+    seeing, fusing = (isinstance(config, kind) for kind in (VisionLlamaConfig, FusionLlamaConfig))
     rows = {
         "format": opened.format,
         "family": release(config),
         **_licenses(opened),
         "parameters": f"{config.n_params:,}"
         + (" (the output head is the embedding)" if config.is_tied else ""),
-        **(_parts(config) if seeing else {}),
+        **(_parts(config) if seeing else _fused_parts(config) if fusing else {}),
         "stored as": f"{', '.join(opened.kinds)}, {size(opened.n_bytes)} in "
                      f"{_count(len(opened.files), 'file')}",
         "context": f"{config.max_seq_len:,} tokens",
@@ -62,11 +68,11 @@ def facts(opened: Opened) -> dict[str, str]:
                   + " or ".join(f"{width:,}" for width in ffn_dims(config)),
         **(_experts(config) if has_experts(config) else {}),
         "heads": f"{config.n_heads} of {config.head_dim}, key/value heads: {grouped}",
-        **(_eyes(config) if seeing else {}),
+        **(_eyes(config) if seeing else _fused_eyes(config) if fusing else {}),
         **({"biases": _biases(config)} if _biases(config) else {}),
         "vocabulary": f"{config.vocab_size:,}"
         + (f", and {config.n_image_ids} ids for images; <|image|> is {config.image_id}" if seeing
-           else ""),
+           else f"; <|patch|> is {config.image_ids.patch}" if fusing else ""),
         "chat format": found.name if found else "none" if marks is None
                        else f"not named; the special tokens are for {marks.name}",
         "a text ends at": ", ".join(_token_names(opened)) or "its length",
@@ -83,7 +89,7 @@ def memory(config: LlamaConfig, dtype: torch.dtype) -> str:
     """
     per_token = config.kv_bytes_per_token(dtype.itemsize)
     per_image = (f"{size(config.kv_bytes_per_image(dtype.itemsize))} per image, "
-                 if isinstance(config, VisionLlamaConfig) else "")
+                 if isinstance(config, (VisionLlamaConfig, FusionLlamaConfig)) else "")
     return (f"weights {size(config.n_params * dtype.itemsize)}, KV cache {size(per_token)} per "
             f"token, {per_image}{size(per_token * config.max_seq_len)} at full context")
 
@@ -131,6 +137,25 @@ def _eyes(config: VisionLlamaConfig) -> dict[str, str]:
         "one image": f"{flops:.3g} operations, once: as many as {tokens:,.0f} tokens of text"}
 
 
+def _fused_parts(config: FusionLlamaConfig) -> dict[str, str]:
+    """Returns rows with the parameters of each part of a model that reads images as tokens."""
+    eyes = config.vision.n_params
+    return {"text model": f"{config.n_params - eyes:,}",
+            "encoder": f"{eyes:,}, with its adapter and projector"}
+
+
+def _fused_eyes(config: FusionLlamaConfig) -> dict[str, str]:
+    """Returns rows about the encoder, and what one image costs."""
+    vision, flops = config.vision, sum(config.image_flops.values())
+    return {
+        "images": f"up to {vision.max_tiles} tiles of {vision.tile_px} x {vision.tile_px} pixels "
+                  f"and one of the whole image, {vision.n_tokens:,} tokens each",
+        "encoder layers": f"{vision.n_layers}, {vision.dim:,} wide, feed-forward "
+                          f"{vision.ffn_dim:,}, {vision.n_heads} heads of {vision.head_dim}",
+        "one image": f"{flops:.3g} operations, once, and up to {config.image_tokens:,} places in "
+                     "the text"}
+
+
 def size(n_bytes: int) -> str:
     """Returns a number of bytes with three digits and a unit: 13_476_831_232 -> "13.5 GB"."""
     value, unit = float(n_bytes), "bytes"
@@ -148,7 +173,7 @@ def release(config: LlamaConfig) -> str:
     """
     if same := [name for name, row in _PUBLISHED.items() if row.config == config]:
         return " or ".join(same)
-    if isinstance(config, VisionLlamaConfig):
+    if isinstance(config, (VisionLlamaConfig, FusionLlamaConfig)):
         return f"none of the published that see; its text model is {release(config.text)}"
     rows = EXPERTS if has_experts(config) else FAMILY
     near = [(name, wrong) for name, row in rows.items()

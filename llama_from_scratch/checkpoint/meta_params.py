@@ -3,8 +3,8 @@
 The feed-forward width follows a rule. The context length and the factor of RoPE's scaling depend on
 the generation.
 
-Notebook 18. Llama 1 to 3.3, and the text of 3.2 Vision; Llama 4 is in `meta_llama4`. Source: llama-models,
-models/llama3/args.py.
+Notebook 18. Llama 1 to 3.3, and the text of 3.2 Vision; Llama 4 is in `meta_llama4`. Source:
+llama-models, models/llama3/args.py.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from llama_from_scratch.foreign import shown
 
 # Keys of models that compute something else, if their value is not null, false, 0 or -1.
 _LATER = {"quantization_args": "a quantized Llama", "lora_args": "a Llama with adapters"}
-_EXPERTS = "moe_args"
-_OF_LLAMA_4 = (_EXPERTS, "vision_args", "nope_layer_interval", "use_qk_norm",
+_EXPERTS, _VISION = "moe_args", "vision_args"
+_OF_LLAMA_4 = (_EXPERTS, _VISION, "nope_layer_interval", "use_qk_norm",
                "attention_chunk_size", "ffn_exp", "attn_temperature_tuning")
 """Keys that only `meta_llama4` reads."""
 NEEDED = ("dim", "n_layers", "n_heads")
@@ -203,6 +203,11 @@ def text_params(params: Any, *, where: Path) -> dict[str, Any]:
 def has_experts(params: Mapping[str, Any]) -> bool:
     """Returns whether params.json describes a model with experts, a Llama 4 (`meta_llama4`)."""
     return _is_on(params, _EXPERTS)
+
+
+def is_whole(params: Mapping[str, Any]) -> bool:
+    """Returns whether params.json describes a Llama 4 with its encoder (`meta_fusion`)."""
+    return _is_on(params, _VISION)
 
 
 def _is_on(params: Mapping[str, Any], key: str) -> bool:
