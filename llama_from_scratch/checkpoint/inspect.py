@@ -41,6 +41,9 @@ _ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "rope_linear_factor", "
                "is_tied", *_BIASES)
 
 
+_SEEING = (VisionLlamaConfig, FusionLlamaConfig)
+
+
 def facts(opened: Opened) -> dict[str, str]:
     """Returns a table that describes a checkpoint: name of the row -> text.
 
@@ -52,14 +55,14 @@ def facts(opened: Opened) -> dict[str, str]:
     marks = marked_format(config, tokenizer) if found is None else None
     grouped = ("one for each head" if config.n_kv_heads == config.n_heads
                else f"{config.n_kv_heads}, shared")
-    seeing, fusing = (isinstance(config, kind) for kind in (VisionLlamaConfig, FusionLlamaConfig))
+    seeing = isinstance(config, _SEEING)
     rows = {
         "format": opened.format,
         "family": release(config),
         **_licenses(opened),
         "parameters": f"{config.n_params:,}"
         + (" (the output head is the embedding)" if config.is_tied else ""),
-        **(_parts(config) if seeing else _fused_parts(config) if fusing else {}),
+        **(_parts(config) if seeing else {}),
         "stored as": f"{', '.join(opened.kinds)}, {size(opened.n_bytes)} in "
                      f"{_count(len(opened.files), 'file')}",
         "context": f"{config.max_seq_len:,} tokens",
@@ -68,11 +71,11 @@ def facts(opened: Opened) -> dict[str, str]:
                   + " or ".join(f"{width:,}" for width in ffn_dims(config)),
         **(_experts(config) if has_experts(config) else {}),
         "heads": f"{config.n_heads} of {config.head_dim}, key/value heads: {grouped}",
-        **(_eyes(config) if seeing else _fused_eyes(config) if fusing else {}),
+        **(_eyes(config) if seeing else {}),
         **({"biases": _biases(config)} if _biases(config) else {}),
         "vocabulary": f"{config.vocab_size:,}"
-        + (f", and {config.n_image_ids} ids for images; <|image|> is {config.image_id}" if seeing
-           else f"; <|patch|> is {config.image_ids.patch}" if fusing else ""),
+        + (f", and {config.n_image_ids} ids for images" if config.n_ids > config.vocab_size else "")
+        + (f"; <|image|> is {config.image_id}" if seeing else ""),
         "chat format": found.name if found else "none" if marks is None
                        else f"not named; the special tokens are for {marks.name}",
         "a text ends at": ", ".join(_token_names(opened)) or "its length",
@@ -89,15 +92,20 @@ def memory(config: LlamaConfig, dtype: torch.dtype) -> str:
     """
     per_token = config.kv_bytes_per_token(dtype.itemsize)
     per_image = (f"{size(config.kv_bytes_per_image(dtype.itemsize))} per image, "
-                 if isinstance(config, (VisionLlamaConfig, FusionLlamaConfig)) else "")
+                 if isinstance(config, VisionLlamaConfig) else
+                 f"up to {size(config.kv_bytes_per_image(dtype.itemsize))} of it per image, "
+                 if isinstance(config, FusionLlamaConfig) else "")
     return (f"weights {size(config.n_params * dtype.itemsize)}, KV cache {size(per_token)} per "
             f"token, {per_image}{size(per_token * config.max_seq_len)} at full context")
 
 
-def _parts(config: VisionLlamaConfig) -> dict[str, str]:
+def _parts(config: VisionLlamaConfig | FusionLlamaConfig) -> dict[str, str]:
     """Returns rows with the parameters of each part of a model that sees, which sum to all."""
     counts = config.param_counts
     encoder, projector = counts["encoder"], counts["projector"]
+    if isinstance(config, FusionLlamaConfig):
+        return {"text model": f"{config.n_params - encoder - projector:,}",
+                "encoder": f"{encoder:,}, and {projector:,} in its projector"}
     adapter = counts["cross-attention"] + counts["image embeddings"]
     text = config.n_params - encoder - projector - adapter
     return {"text model": f"{text:,}",
@@ -123,37 +131,23 @@ def _experts(config: LlamaConfig) -> dict[str, str]:
                          f"without RoPE in {_count(n_without, 'layer')}"}
 
 
-def _eyes(config: VisionLlamaConfig) -> dict[str, str]:
+def _eyes(config: VisionLlamaConfig | FusionLlamaConfig) -> dict[str, str]:
     """Returns rows about the encoder, and what one image costs."""
     vision, flops = config.vision, sum(config.image_flops.values())
     tokens = flops / config.flops_per_token(1)
     tiles = "one tile" if vision.max_tiles == 1 else f"up to {vision.max_tiles} tiles"
+    px = f"{vision.tile_px} x {vision.tile_px} pixels"
+    if isinstance(config, FusionLlamaConfig):
+        whole = "" if vision.max_tiles == 1 else " and one of the whole image"
+        shown, layers = f"{tiles} of {px}{whole}, which it reads as text", f"{vision.n_layers}"
+    else:
+        shown = f"{tiles} of {px}"
+        layers = f"{vision.n_local_layers} local and {vision.n_global_layers} global"
     return {
-        "images": f"{tiles} of {vision.tile_px} x {vision.tile_px} pixels, "
-                  f"{vision.n_tokens:,} tokens each",
-        "encoder layers": f"{vision.n_local_layers} local and {vision.n_global_layers} global, "
-                          f"{vision.dim:,} wide, feed-forward {vision.ffn_dim:,}, "
+        "images": f"{shown}, {vision.n_tokens:,} tokens each",
+        "encoder layers": f"{layers}, {vision.dim:,} wide, feed-forward {vision.ffn_dim:,}, "
                           f"{vision.n_heads} heads of {vision.head_dim}",
         "one image": f"{flops:.3g} operations, once: as many as {tokens:,.0f} tokens of text"}
-
-
-def _fused_parts(config: FusionLlamaConfig) -> dict[str, str]:
-    """Returns rows with the parameters of each part of a model that reads images as tokens."""
-    eyes = config.vision.n_params
-    return {"text model": f"{config.n_params - eyes:,}",
-            "encoder": f"{eyes:,}, with its adapter and projector"}
-
-
-def _fused_eyes(config: FusionLlamaConfig) -> dict[str, str]:
-    """Returns rows about the encoder, and what one image costs."""
-    vision, flops = config.vision, sum(config.image_flops.values())
-    return {
-        "images": f"up to {vision.max_tiles} tiles of {vision.tile_px} x {vision.tile_px} pixels "
-                  f"and one of the whole image, {vision.n_tokens:,} tokens each",
-        "encoder layers": f"{vision.n_layers}, {vision.dim:,} wide, feed-forward "
-                          f"{vision.ffn_dim:,}, {vision.n_heads} heads of {vision.head_dim}",
-        "one image": f"{flops:.3g} operations, once, and up to {config.image_tokens:,} places in "
-                     "the text"}
 
 
 def size(n_bytes: int) -> str:
@@ -173,7 +167,7 @@ def release(config: LlamaConfig) -> str:
     """
     if same := [name for name, row in _PUBLISHED.items() if row.config == config]:
         return " or ".join(same)
-    if isinstance(config, (VisionLlamaConfig, FusionLlamaConfig)):
+    if isinstance(config, _SEEING):
         return f"none of the published that see; its text model is {release(config.text)}"
     rows = EXPERTS if has_experts(config) else FAMILY
     near = [(name, wrong) for name, row in rows.items()
