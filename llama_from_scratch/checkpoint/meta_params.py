@@ -58,7 +58,7 @@ def params_of(config: LlamaConfig) -> dict[str, Any]:
     if config.rope_linear_factor != 1:
         raise ValueError("params.json cannot describe linear scaling of RoPE; got "
                          f"rope_linear_factor={config.rope_linear_factor}. Write another format")
-    width, multiplier = width_rule(config.dim, ffn_dim)
+    width, multiplier = _width_rule(config.dim, ffn_dim)
     params: dict[str, Any] = {
         "dim": config.dim, "n_layers": config.n_layers, "n_heads": config.n_heads}
     if not is_old(config) or config.n_kv_heads != config.n_heads:
@@ -247,7 +247,7 @@ def _max_seq_len(params: Mapping[str, Any]) -> int:
     return family.config(like).max_seq_len
 
 
-def width_rule(dim: int, ffn_dim: int) -> tuple[int, float | None]:
+def _width_rule(dim: int, ffn_dim: int) -> tuple[int, float | None]:
     """Returns a `multiple_of` and a multiplier with which Meta's rule gives the width `ffn_dim`.
 
     It is a published pair if one fits.

@@ -56,7 +56,8 @@ def changed(i, **fields):
 @pytest.mark.parametrize("config", [
     changed(0, has_qk_norm=False), changed(3, has_qk_norm=True), changed(0, chunk_size=8),
     changed(0, temperature=TemperatureTuning(floor=3, strength=0.1)),
-    changed(0, feed_forward=Dense(width=48)), changed(0, feed_forward=Dense(width=40, has_bias=True)),
+    changed(0, feed_forward=Dense(width=48)),
+    changed(0, feed_forward=Dense(width=40, has_bias=True)),
     changed(1, feed_forward=dataclasses.replace(small().layers[1].feed_forward, n_active=2)),
 ], ids=range(7))
 def test_layers_that_the_terms_cannot_describe_are_refused_with_the_odd_layer(config):

@@ -4,8 +4,8 @@ import pytest
 import torch
 import transformers
 from fusion_twin import hugging_face_name
-from llama4_twin import text_weights_of
 from llama4_files import VOCAB, text_model, whole_model
+from llama4_twin import text_weights_of
 
 from llama_from_scratch import family
 from llama_from_scratch.checkpoint import hugging_face_fusion
@@ -36,7 +36,8 @@ def test_metas_names_of_a_layer_are_the_released_ones():
                for name, shape in theirs.items() if name.startswith("layers.1.feed_forward.")}
     assert experts == {
         "norm.weight": (5120,), "router_DE": (5120, 128),
-        "experts.moe_w_in_eD_F": (128 * 5120, 8192), "experts.moe_w_swiglu_eD_F": (128 * 5120, 8192),
+        "experts.moe_w_in_eD_F": (128 * 5120, 8192),
+        "experts.moe_w_swiglu_eD_F": (128 * 5120, 8192),
         "experts.moe_w_out_eF_D": (128 * 8192, 5120), "w_in_shared_FD.weight": (8192, 5120),
         "w_swiglu_FD.weight": (8192, 5120), "w_out_shared_DF.weight": (5120, 8192)}
     assert theirs["vision_embeddings.vision_encoder.conv1._linear.weight"] == (1408, 588)

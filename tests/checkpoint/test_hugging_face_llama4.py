@@ -106,7 +106,8 @@ TYPES = (["chunked_attention"] * 3 + ["full_attention"]) * 12
 @pytest.mark.parametrize("said", [
     {}, ROPE_5, {"attn_temperature_tuning": True}, {"no_rope_layers": [1, 1, 1, 0] * 12},
     {"no_rope_layers": [1, 1, 1, 0] * 13}, {"no_rope_layers": None, "no_rope_layer_interval": 4},
-    {"moe_layers": list(range(48))}, {"interleave_moe_layer_step": 4, "moe_layers": list(range(48))},
+    {"moe_layers": list(range(48))},
+    {"interleave_moe_layer_step": 4, "moe_layers": list(range(48))},
     {"layer_types": TYPES}, {"floor_scale": 8192.0}, {"quantization_config": None},
 ], ids=range(11))
 def test_the_keys_of_all_versions_are_read(said):
@@ -129,8 +130,8 @@ def test_a_key_changes_the_layers_that_it_is_about():
     assert [spec.has_qk_norm for spec in specs[:2]] == [False, True]
     assert [spec.chunk_size for spec in specs[:2]] == [None, 8192]
     assert specs[0].temperature.floor == 8192 and specs[1].temperature is None
-    assert {spec.chunk_size for spec in read(OLD_SCOUT | {"attention_chunk_size": None}).layers} == {
-        None}
+    whole = read(OLD_SCOUT | {"attention_chunk_size": None}).layers
+    assert {spec.chunk_size for spec in whole} == {None}
     assert {spec.chunk_size for spec in read(
         OLD_SCOUT | {"layer_types": ["full_attention"] * 48}).layers} == {None}
     assert not any(spec.temperature for spec in read(
