@@ -264,7 +264,7 @@ def usual_cross_layers(n_layers: int) -> tuple[int, ...]:
 
 
 def refuse_unfit_images(
-    images: TiledImages | EncodedImages | Sequence, config: VisionLlamaConfig, *, n_rows: int
+    images: ImageBatch | Sequence, config: VisionLlamaConfig, *, n_rows: int
 ) -> None:
     """Raises ValueError unless a model of `config` can be shown these images of `n_rows` rows.
 
