@@ -153,7 +153,8 @@ def _normalized(
     tiles: UInt8[np.ndarray, "tiles 3 px px"], tiling: GridTiling
 ) -> Float32[Tensor, "tiles 3 px px"]:
     values = normalized_values(tiling)
-    return torch.from_numpy(np.stack([values[color][tiles[:, color]] for color in range(3)], axis=1))
+    return torch.from_numpy(np.stack(
+        [values[color][tiles[:, color]] for color in range(len(values))], axis=1))
 
 
 def _check_grids(grids: object, *, n_given: int) -> None:

@@ -1,4 +1,4 @@
-"""How an image is written in the text of Llama 4: which ids stand for its tiles, and in which order.
+"""How an image is written in the text of Llama 4: the ids that stand for its tiles, in order.
 
 A tile is a run of patch ids, one for each of its n tokens. An image of one tile is written
 

@@ -1,5 +1,6 @@
 import dataclasses
 
+import fusion_looking
 import pytest
 import torch
 from hugging_face_twin import loud
@@ -200,4 +201,11 @@ def test_a_fused_model_is_refused():
     model = loud(family.tiny("llama-3"))
     fuse(model, emulate=True)
     with pytest.raises(ValueError, match="layers.0.attention_norm is a FusedRMSNorm, where the"):
+        GreedyDecoder(model)
+
+
+def test_a_model_that_reads_images_as_tokens_is_refused_and_its_text_is_not():
+    model = fusion_looking.reader()
+    assert not greedy.can_decode(model)
+    with pytest.raises(ValueError, match="also sees"):
         GreedyDecoder(model)
