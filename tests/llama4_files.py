@@ -1,5 +1,6 @@
 """Small models of Llama 4 with a tokenizer, and Meta's files of them, spelled out by hand."""
 
+import copy
 import dataclasses
 import functools
 import io
@@ -28,10 +29,16 @@ SCALED = RopeScaling(factor=16.0, low_freq_factor=1.0, high_freq_factor=1.0,
 
 
 @functools.cache
-def tokenizer():
-    """A small tokenizer with Llama 4's pattern and special tokens."""
-    made = Tokenizer.train(TEXT, VOCAB, special_tokens=released.LLAMA_4,
+def trained():
+    return Tokenizer.train(TEXT, VOCAB, special_tokens=released.LLAMA_4,
                            pattern=released.LLAMA4_PATTERN)
+
+
+def tokenizer():
+    """A small tokenizer with Llama 4's pattern and special tokens; a copy, because reading a
+    checkpoint changes what its tokenizer says about texts.
+    """
+    made = copy.copy(trained())
     made.prompting = prompting_for(FORMATS["llama-4"], made)
     return made
 

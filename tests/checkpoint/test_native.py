@@ -4,9 +4,9 @@ import os
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from llama4_files import text_model, whole_model
 from llama4_files import tokenizer as llama4_tokenizer
+from safetensors.torch import load_file, save_file
 from seeing_checkpoints import logits, seeing
 from seeing_checkpoints import tokenizer as seeing_tokenizer
 from tiny_checkpoints import sized
@@ -290,7 +290,8 @@ def test_a_tokenizer_with_more_ids_than_a_model_that_sees_can_read_is_refused(tm
 
 
 @pytest.mark.parametrize("make_model", [
-    lambda: text_model("experts in every second, top 2, no norm"), whole_model], ids=["text", "whole"])
+    lambda: text_model("experts in every second, top 2, no norm"), whole_model,
+], ids=["text", "whole"])
 def test_a_llama_4_comes_back_bit_for_bit(make_model, tmp_path):
     model = make_model()
     native.save(tmp_path / "m", model, llama4_tokenizer())
