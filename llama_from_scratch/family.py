@@ -237,7 +237,7 @@ EXPERTS = MappingProxyType({row.name: row for row in map(_expert_release, _LLAMA
 FUSION = MappingProxyType({name: _fusion_release(name) for name in _LLAMA_4})
 """The models that read images as tokens, by name."""
 TEXT_GENERATIONS = (*GENERATIONS, EXPERT_GENERATION)
-"""The generations whose twin is a text model, in order: those of `FAMILY`, then of `EXPERTS`."""
+"""The generations whose twin is a text model, in order: first `FAMILY`, then `EXPERTS`."""
 
 
 def config(name: str) -> LlamaConfig:

@@ -2,8 +2,8 @@
 
 config.json has one object for the text model (`hugging_face_llama4`) and one for the encoder.
 preprocessor_config.json says how images are cut. Both are read strictly: a key that would change
-what the model computes is refused. A missing key has the default of transformers' classes; where
-the default does not fit the other sizes, as that of `vision_output_dim`, the file is refused.
+what the model computes is refused. A missing key has the default of transformers' classes. If a
+default does not fit the other sizes, such as the one for `vision_output_dim`, the file is refused.
 
 Notebook 24. Source: transformers, models/llama4/configuration_llama4.py and
 image_processing_llama4.py.

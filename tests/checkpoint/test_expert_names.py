@@ -1,4 +1,4 @@
-"""The names and shapes of a Llama 4, held against transformers' own model and a written list."""
+"""The names and shapes of a Llama 4, compared with transformers' own model and a written list."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Llama 4 in GGUF, held against llama.cpp's own package: names, keys, shapes and values."""
+"""Llama 4 in GGUF, compared with llama.cpp's own package: names, keys, shapes and values."""
 
 import dataclasses
 

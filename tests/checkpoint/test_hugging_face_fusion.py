@@ -24,8 +24,8 @@ from llama_from_scratch.vision.early_fusion import fuse_vision
 from llama_from_scratch.vision.tiles import GridTiling
 
 SAME_ARITHMETIC = 5e-5
-"""Largest difference of logits between two fp32 programs that add in another order; the logits are
-of size 4, and the encoder comes first.
+"""Largest difference of logits between two fp32 programs that add in another order; the logits
+reach 4, and the encoder comes first.
 """
 
 

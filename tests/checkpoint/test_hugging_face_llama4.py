@@ -14,8 +14,8 @@ from llama_from_scratch.checkpoint.load import load
 from llama_from_scratch.checkpoint.opened import build
 
 SAME_ARITHMETIC = 2e-5
-"""Largest difference of logits between two fp32 programs that add in another order; the logits are
-of size 4.
+"""Largest difference of logits between two fp32 programs that add in another order; the logits
+reach 4.
 """
 IDS = torch.randint(VOCAB, (2, 19), generator=torch.Generator().manual_seed(4))
 SCOUT, MAVERICK = (family.config(f"llama-4-{name}-text")
