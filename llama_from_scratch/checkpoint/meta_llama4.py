@@ -157,8 +157,8 @@ def params_of(config: LlamaConfig) -> dict[str, Any]:
     Raises ValueError for a config that it cannot describe.
     """
     layers = expert_layers(config, rule=(
-        "params.json of a Llama 4 describes layers that follow a pattern: one in n has experts, and "
-        "one in m has no RoPE and no chunks"))
+        "params.json of a Llama 4 describes layers that follow a pattern: one in n has experts, "
+        "and one in m has no RoPE and no chunks"))
     n_layers, steps = config.n_layers, {}
     for key, places in (("experts", layers.with_experts), ("RoPE", layers.without_rope)):
         steps[key] = step_of(places, n_layers)

@@ -22,6 +22,7 @@ from llama_from_scratch import family
 from llama_from_scratch.checkpoint import gguf, gguf_config, gguf_llama4
 from llama_from_scratch.checkpoint.load import load
 from llama_from_scratch.config import TemperatureTuning
+from llama_from_scratch.tokenizer import released
 
 ARCH = reference.MODEL_ARCH.LLAMA4
 
@@ -140,6 +141,7 @@ def test_ours_to_gguf_to_ours_changes_no_bit_and_keeps_the_tokenizer(name, tmp_p
     assert back.config == model.config and same_weights(back, model)
     fields = reference.GGUFReader(tmp_path / "m.gguf").fields
     assert fields["tokenizer.ggml.pre"].contents() == "llama4"
+    assert its_tokenizer.pattern == tokenizer().pattern == released.LLAMA4_PATTERN
     ends = tokenizer().named_ids
     assert fields["tokenizer.ggml.eot_token_id"].contents() == ends["<|eot|>"]
     assert fields["tokenizer.ggml.eom_token_id"].contents() == ends["<|eom|>"]
