@@ -33,7 +33,7 @@ def loud_llama4(config):
     torch.manual_seed(0)
     model = Llama(config)
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for _, weight in model.named_parameters():
             if weight.ndim == 1:
                 weight.normal_(1.0, 0.3)
             else:

@@ -1,7 +1,7 @@
 """Pixels -> what a text model attends to, and text models that attend to it.
 
 images  tiles       any image as RGB; cut into tiles of one size
-image_batch  seeing         what all images and all models that see have in common
+shown_images  seeing        what all images and all models that see have in common
 
 Llama 3.2 Vision:
 encoder  tables  costs      the encoder of the tiles and its projector; their sizes
