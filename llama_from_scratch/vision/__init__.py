@@ -9,7 +9,7 @@ image_mask  image_cache  cross_attention  adapter     attached to a text model
 
 Llama 4:
 fusion_tiles  image_layout          tiles, and how they are written in a text
-fusion_encoder  early_fusion        the encoder; its tokens among those of the text
+fusion_encoder  early_fusion        the encoder; its tokens among the tokens of a text
 fusion_costs                        what an image costs
 """
 

@@ -1,4 +1,4 @@
-"""Early fusion: the tokens of an image stand among the tokens of the text.
+"""Early fusion: the tokens of an image are among the tokens of the text.
 
 The text has a run of patch ids for each tile of an image. Their embeddings are replaced by what the
 encoder makes of the tiles, before the first layer. From there on, an image is text: its tokens have

@@ -37,7 +37,7 @@ GridRows = tuple[tuple[Grid, ...], ...]
 class GridImages(ShownImages):
     """The images of a batch as Llama 4's encoder reads them.
 
-    `pixels`: normalized; the tiles of row 0, image by image, then those of row 1, and so on.
+    `pixels`: normalized; the tiles of row 0, image by image, then the tiles of row 1, and so on.
     `grids`: of each image of each row, in the same order.
     """
 

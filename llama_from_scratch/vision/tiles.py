@@ -51,7 +51,7 @@ class Tiling:
 class GridTiling:
     """How Llama 4 cuts images: up to `max_tiles` tiles, and one more that shows the whole image.
 
-    The fields are those of `Tiling`. `fills_canvas`: as in `place`.
+    It has the fields of `Tiling`. `fills_canvas`: as in `place`.
     """
 
     size_px: int
