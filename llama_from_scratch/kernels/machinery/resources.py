@@ -7,7 +7,7 @@ a result, but all of it changes the time, and a compiler shows it without a GPU.
 
 `python -m llama_from_scratch.kernels.machinery.resources` prints the table, `--update` writes
 budget.json, and `--check` compares every kernel with it, on every architecture, in every dtype and
-with both compilers. The tests do so for a cover of these, which takes a sixth of the time.
+with both compilers. The tests do so for fewer of these.
 
 Notebook 30. Source: NVIDIA, "CUDA C++ Best Practices Guide", section "Execution Configuration
 Optimizations".

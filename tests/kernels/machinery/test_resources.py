@@ -18,6 +18,10 @@ from llama_from_scratch.kernels.machinery.resources import (
 )
 from llama_from_scratch.kernels.machinery.source import FOLDER, REAL_NAMES, Program, Source
 
+# Each architecture, and each dtype. `resources --check` compiles every pair with both compilers.
+MANY = [*((torch.bfloat16, architecture) for architecture in (*ARCHITECTURES, "sm_90a")),
+        *((real, "sm_90") for real in REAL_NAMES if real != torch.bfloat16)]
+
 
 def cover():
     """Each source twice, and no more, because the compilers take minutes for everything.
@@ -87,14 +91,29 @@ def disassembler():
 # ---- the kernels ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["nvrtc", "nvcc"])
-def test_every_kernel_compiles_and_keeps_its_budget(name):
+def of_the_budget(name):
+    """The compiler of this name, if the budget was measured with its version."""
     compiler = found({"nvrtc": nvrtc.compiler, "nvcc": resources.nvcc}[name])
     if compiler.version != tuple(map(int, resources.BUDGET_CUDA.split("."))):
         pytest.skip(f"the budget is of CUDA {resources.BUDGET_CUDA}, whose compilers the test "
                     f"extra installs; here is {compiler.path} of {compiler.version}")
+    return compiler
+
+
+@pytest.mark.parametrize("name", ["nvrtc", "nvcc"])
+def test_every_kernel_compiles_and_keeps_its_budget(name):
+    compiler = of_the_budget(name)
     jobs = [(program, architecture, compiler) for program, architecture, by in cover()
             if by == name]
+    assert resources.all_complaints(jobs) == []
+
+
+@pytest.mark.slow
+def test_every_kernel_keeps_its_budget_on_every_architecture_and_in_every_dtype():
+    compiler = of_the_budget("nvrtc")
+    jobs = [(program, architecture, compiler) for real, architecture in MANY
+            for program in resources.programs([real])
+            if architecture in resources.architectures_of(program.source)]
     assert resources.all_complaints(jobs) == []
 
 
