@@ -70,7 +70,7 @@ def test_a_feed_forward_that_files_cannot_name_is_not_written():
 
     for feed_forward in (Sparse(n_experts=8), Narrow(width=40)):
         config = LlamaConfig(**SMALL | dict(layers=(LayerSpec(feed_forward=feed_forward),)))
-        with pytest.raises(ValueError, match="can name only these feed-forwards: dense; got "):
+        with pytest.raises(ValueError, match="can name only these feed-forwards: dense, experts; "):
             config.to_dict()
 
 
