@@ -71,7 +71,7 @@ def test_the_product_is_computed_in_fp32_and_has_the_dtype_of_the_queries(dtype)
 
 def test_without_positions_it_refuses_and_its_replacement_does_not():
     q = torch.randn(1, 2, 3, 4)
-    with pytest.raises(ValueError, match=r"needs the position of each token; got none\. Give Block"):
+    with pytest.raises(ValueError, match=r"the position of each token; got none\. Give Block"):
         Tempered(TUNING)(q, None)
     assert Unscaled()(q, None) is q and Unscaled()(q, torch.tensor([[10**6, 5]])) is q
     assert "floor=8192" in repr(Tempered(TUNING))

@@ -5,8 +5,8 @@ out = shared(x) + sum over the chosen experts e of expert_e(score_e x). The scor
 no linear function.
 
 All copies of tokens are sorted by their expert, so that each expert is one product over its own
-tokens. Experts without tokens cost nothing, and their weights are not read (`grouped`). The result does not
-depend on the order of additions, so it is the same in every run.
+tokens (`grouped`). Experts without tokens cost nothing, and their weights are not read. The result
+does not depend on the order of additions, so it is the same in every run.
 
 E experts, A of them for each token, N tokens, F the width of an expert. Notebook 23. Llama 4.
 Source: llama-models, models/llama4/moe.py.

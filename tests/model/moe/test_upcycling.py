@@ -112,7 +112,7 @@ def test_what_cannot_be_grown_is_refused():
         grown(model, every=0)
     with pytest.raises(ValueError, match=r"width must be at most \d+; got 100000"):
         grown(model, width=100_000)
-    with pytest.raises(ValueError, match="dense feed-forward without biases; layer 0 has a MoE"):
+    with pytest.raises(ValueError, match="without biases; layer 0 has a MoE"):
         grown(loud_llama4(toy()), width=8)
-    with pytest.raises(ValueError, match="dense feed-forward without biases; layer 0 has a FeedForward with"):
+    with pytest.raises(ValueError, match="layer 0 has a FeedForward with biases"):
         grown(dense(has_ffn_bias=True))
