@@ -50,10 +50,10 @@ def shown(*rows):
 
 
 class Reads:
-    """The tiles that a model encodes, and the ids that go through it."""
+    """The tiles that a model encodes, and the ids and places of images that go through it."""
 
     def __init__(self, model):
-        self.n_tiles, self.n_calls, self.n_ids = 0, 0, 0
+        self.n_tiles, self.n_calls, self.n_ids, self.n_places = 0, 0, 0, 0
         self._model = model
 
     def __enter__(self):
@@ -63,6 +63,7 @@ class Reads:
 
         def read(_, inputs):
             self.n_ids += inputs[0].numel()
+            self.n_places += int((inputs[0] == self._model.place_id).sum())
 
         self._hooks = [self._model.vision.register_forward_pre_hook(encoded),
                        self._model.tok_embeddings.register_forward_pre_hook(read)]

@@ -22,19 +22,23 @@ from llama_from_scratch.kernels.machinery.tensors import require_cuda
 from llama_from_scratch.kernels.quantized import int4_linear, int8_linear
 from llama_from_scratch.kernels.rms_norm import add_rms_norm, rms_norm
 from llama_from_scratch.kernels.rope import rope
-from llama_from_scratch.kernels.step_graph import StepGraphs, can_record
+from llama_from_scratch.kernels.step_graph import StepGraphs, can_record, waits
 from llama_from_scratch.kernels.swiglu import swiglu
 from llama_from_scratch.model.attention import Attention, SoftmaxAttention
 from llama_from_scratch.model.feed_forward import FeedForward, SwiGLU
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.mask import CachedRows, Everything, GivenMask, Visible
-from llama_from_scratch.model.norm import AddNorm, RMSNorm
+from llama_from_scratch.model.moe import BestScores, MoE, RoutedExperts, Router
+from llama_from_scratch.model.norm import AddNorm, HeadNorm, RMSNorm
 from llama_from_scratch.model.quantized import Int4Linear, Int8Linear
 from llama_from_scratch.model.rope import Rope, Rotate, Unrotated
+from llama_from_scratch.model.temperature import Tempered, Unscaled
 from llama_from_scratch.model.transformer import Block, Llama, NextLogits
 from llama_from_scratch.vision.adapter import VisionLlama
 from llama_from_scratch.vision.cross_attention import CrossAttention, CrossBlock, SeeingBlock
+from llama_from_scratch.vision.early_fusion import FusionLlama
 from llama_from_scratch.vision.encoder import Gate, VisionModel
+from llama_from_scratch.vision.fusion_encoder import TileModel
 
 OLDEST = (7, 5)  # compute capability: the oldest that today's compilers still build for
 
@@ -230,7 +234,7 @@ def unfuse(model: nn.Module) -> Report:
 def _swap_below(model: nn.Module, prefix: str, *, emulate: bool) -> Iterator[Change]:
     for name, module in list(model.named_children()):
         path, kind = f"{prefix}{name}", type(module).__name__
-        if type(module) is VisionModel:
+        if type(module) in (VisionModel, TileModel):
             yield Change(name=path, plain=kind, fused="", reason=_EYES_STAY_PLAIN)
         elif type(module) in _SUCCESSORS:
             fused = _SUCCESSORS[type(module)]
@@ -265,6 +269,8 @@ def _reason_to_keep(module: nn.Module, *, parent: nn.Module, emulate: bool) -> s
         norm = parent.ffn_norm if isinstance(parent, Block) else None
         if not isinstance(norm, FusedRMSNorm):
             return f"kept: the norm after it is a {type(norm).__name__}, which has no kernel"
+    if isinstance(module, NextLogits) and isinstance(parent, Llama) and waits(parent):
+        return "kept: a step through experts waits for the device, so it cannot be recorded"
     if isinstance(module, SoftmaxAttention):
         if isinstance(parent, CrossAttention):
             return "kept: which images a token sees is a table, which PyTorch's attention takes"
@@ -279,7 +285,12 @@ _SUCCESSORS = {RMSNorm: FusedRMSNorm, AddNorm: FusedAddNorm, SwiGLU: FusedSwiGLU
                NextLogits: FusedNextLogits, Int8Linear: FusedInt8Linear,
                Int4Linear: FusedInt4Linear}
 _STAY_PLAIN = (nn.Linear, nn.Embedding, Rope, Llama, Block, Attention,
-               FeedForward, nn.ModuleList, nn.ModuleDict, nn.Sequential, VisionLlama, SeeingBlock,
-               CrossBlock, CrossAttention, Gate)
-_WITHOUT_KERNEL = {Unrotated: "kept: this layer has no RoPE, so there is nothing to turn"}
+               FeedForward, nn.ModuleList, nn.ModuleDict, nn.Sequential, VisionLlama, FusionLlama,
+               SeeingBlock, CrossBlock, CrossAttention, Gate, MoE, RoutedExperts, Router,
+               nn.Identity, Unscaled)
+_WITHOUT_KERNEL = {
+    Unrotated: "kept: this layer has no RoPE, so there is nothing to turn",
+    HeadNorm: "kept: the norm of single heads has no kernel",
+    Tempered: "kept: temperature tuning has no kernel",
+    BestScores: "kept: the choice of experts has no kernel"}
 _EYES_STAY_PLAIN = "kept: an image goes through the encoder once, and its LayerNorms have no kernel"

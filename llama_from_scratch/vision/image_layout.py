@@ -26,8 +26,7 @@ Grid = tuple[int, int]
 
 
 def n_tiles(grid: Grid) -> int:
-    """Returns how many tiles an image has: those of its grid, and the whole image if they are more
-    than one.
+    """Returns how many tiles an image has: its grid, and the whole image if that is more than one.
     """
     n = grid[0] * grid[1]
     return n + 1 if n > 1 else 1

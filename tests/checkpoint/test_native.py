@@ -6,6 +6,7 @@ import pytest
 import torch
 from llama4_files import text_model, whole_model
 from llama4_files import tokenizer as llama4_tokenizer
+from llama4_twin import loud_llama4, toy
 from safetensors.torch import load_file, save_file
 from seeing_checkpoints import logits, seeing
 from seeing_checkpoints import tokenizer as seeing_tokenizer
@@ -292,7 +293,7 @@ def test_a_tokenizer_with_more_ids_than_a_model_that_sees_can_read_is_refused(tm
 @pytest.mark.parametrize("make_model", [
     lambda: text_model("experts in every second, top 2, no norm"), whole_model,
 ], ids=["text", "whole"])
-def test_a_llama_4_comes_back_bit_for_bit(make_model, tmp_path):
+def test_a_llama_4_comes_back_with_its_encoder_and_without(make_model, tmp_path):
     model = make_model()
     native.save(tmp_path / "m", model, llama4_tokenizer())
     loaded, tokenizer = llama_from_scratch.load(tmp_path / "m")
@@ -313,3 +314,13 @@ def test_how_a_model_that_reads_images_as_tokens_cuts_them_comes_back(tmp_path):
     (tmp_path / "m/config.json").write_text(json.dumps(about))
     with pytest.raises(ValueError, match=r"needs \"tiling\" with mean and std and fills_canvas"):
         native.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_llama_4_comes_back_bit_for_bit(step, tmp_path):
+    model = loud_llama4(toy(step=step, n_active=2, vocab_size=270))
+    native.save(tmp_path / "m", model, TOKENIZER)
+    loaded, _ = llama_from_scratch.load(tmp_path / "m")
+    assert loaded.config == model.config and same_weights(loaded, model)
+    ids = torch.arange(1, 20)[None]
+    assert torch.equal(model(ids), loaded(ids))

@@ -111,6 +111,6 @@ def test_a_text_continues_after_images_that_are_tokens(photos, capsys, monkeypat
     ids = [bos, image, image, *tokenizer.encode("the cat")]
     (answer,) = generate(model, [ids], images=[paths], max_tokens=9, stop_ids=tokenizer.stop_ids)
     assert capsys.readouterr().out == "the cat" + "".join(text_of(answer, tokenizer)) + "\n"
-    too_long = ["--max-tokens", "500", "--temperature", "0", "--image", paths[0]]
+    too_long = ["--max-tokens", "505", "--temperature", "0", "--image", paths[0]]
     assert main(["generate", "any", "--prompt", "the cat", *too_long]) == 2
     assert "context holds 512 tokens" in capsys.readouterr().err

@@ -3,6 +3,7 @@ import functools
 
 import pytest
 import torch
+from llama4_twin import loud_llama4, toy
 from tiny_experiments import tiny
 from torch import nn
 from torch.nn import functional as F
@@ -349,3 +350,22 @@ def test_what_is_described_has_the_text_and_a_digest_of_all_that_it_uses():
     found = part(nn.LayerNorm).described()
     assert found["origin"] == "torch.nn.modules.normalization:LayerNorm"
     assert found["source"].startswith("class LayerNorm(Module):")
+
+
+def test_an_activation_goes_into_the_routed_experts_and_the_shared_one():
+    model = loud_llama4(toy(step=2, n_layers=2))
+    put_in(model, {"activation": part(relu)})
+    dense, experts = (block.feed_forward for block in model.layers)
+    for owner in (dense, experts.experts, experts.shared):
+        assert "relu" in repr(owner.activation)
+
+
+def test_a_feed_forward_in_the_place_of_experts_is_refused():
+    model = loud_llama4(toy(step=2, n_layers=2))
+    with pytest.raises(ValueError, match="do not describe Experts; layer 1 has some"):
+        put_in(model, {"feed_forward": part(FeedForward)})
+    assert type(model.layers[0].feed_forward) is FeedForward
+
+
+def relu(gate, up):
+    return F.relu(gate) * up

@@ -107,7 +107,7 @@ def test_the_scores_while_writing_with_images_are_those_of_the_finished_text():
 def test_images_that_are_tokens_must_be_written_out_in_a_text_that_is_scored():
     model, images = fusion_looking.reader(), fusion_looking.shown([1])
     ids = [4, fusion_looking.IMAGE, 5, 6]
-    with pytest.raises(ValueError, match="got 4 ids for what it reads as 21. Write the images out"):
+    with pytest.raises(ValueError, match="got 4 ids for what it reads as 20. Write the images out"):
         score(model, ids, images=images)
     [long] = model.written_out([ids], images)
     with torch.inference_mode():
