@@ -218,8 +218,8 @@ def shard_of(
 
     `how`: stores one shard.
     """
-    parts = {ours: cut.part(weights[ours].detach(), how.by_ours[ours][0].row, i)
-             for ours in how.ours}
+    parts = {ours: cut.part(weight.detach(), how.by_ours[ours][0].row, i)
+             for ours, weight in weights.items()}
     return {name: to_theirs(how, parts, name).clone(memory_format=torch.contiguous_format)
             for name in how.names_for(parts)}
 
