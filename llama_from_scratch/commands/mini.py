@@ -16,8 +16,8 @@ def add(commands: argparse._SubParsersAction) -> None:
         "first mini of a family is trained in two minutes and kept for later calls.")
     parser.set_defaults(run=run, is_lasting=True)
     parser.add_argument("--family", default="llama-2", help="llama-1, llama-2, llama-3, llama-3.1, "
-                        "llama-3.2, llama-3.3 or llama-3.2-vision, which sees images and is "
-                        "bundled (default llama-2)")
+                        "llama-3.2, llama-3.3, llama-4 (its text model) or llama-3.2-vision, "
+                        "which sees images and is bundled (default llama-2)")
     parser.add_argument("--out", type=Path, required=True, metavar="B", help=target.TARGET_HELP)
     parser.add_argument("--format", default="meta", help=f"{target.FORMAT_HELP} (default meta)")
     target.add_form_arguments(parser, usual_dtype="as published")

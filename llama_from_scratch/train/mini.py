@@ -29,7 +29,7 @@ from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.family import VISION_GENERATION
 from llama_from_scratch.files import user_cache
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tokenizer import chat_format
+from llama_from_scratch.tokenizer import chat_format, released
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, prompting_for
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
@@ -125,7 +125,8 @@ def trained(
             return model, tokenizer
         # The library has changed: the model or the tokenizer now computes something else.
         shutil.rmtree(found, ignore_errors=True)
-    tokenizer = _tokenizer(stories, config, special_tokens=PUBLISHED[name].special_tokens)
+    tokenizer = _tokenizer(stories, config, special_tokens=PUBLISHED[name].special_tokens,
+                           pattern=released.pattern_of(name))
     if (format := PUBLISHED[name].chat_format) is not None:
         tokenizer.prompting = prompting_for(format, tokenizer)
     torch_state = torch.get_rng_state()
@@ -158,11 +159,13 @@ def _stories() -> tuple[list[str], list[str]]:
 
 
 def _tokenizer(
-    stories: Sequence[str], config: LlamaConfig, *, special_tokens: Sequence[str] | None
+    stories: Sequence[str], config: LlamaConfig, *, special_tokens: Sequence[str] | None,
+    pattern: str,
 ) -> Tokenizer | SentencePiece:
     if special_tokens is None:
         return SentencePiece.train(stories, config.vocab_size)
-    return Tokenizer.train(stories, config.vocab_size, special_tokens=special_tokens)
+    return Tokenizer.train(stories, config.vocab_size, special_tokens=special_tokens,
+                           pattern=pattern)
 
 
 def _documents(
