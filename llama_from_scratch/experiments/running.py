@@ -68,7 +68,8 @@ def run(
 
     A run that diverges is remembered as such. An interrupt ends the run after the step in progress,
     and the next call continues it. With exchanged parts of the model, or with the part "balance",
-    it begins again, because no checkpoint describes such a run. Torch's random state is left as it was.
+    it begins again, because no checkpoint describes such a run. Torch's random state is left as it
+    was.
     Raises ValueError for a setting, a value or a part that cannot be, before anything is trained.
     """
     kept_in = kept_in if isinstance(kept_in, Store) else Store(kept_in)
