@@ -18,12 +18,11 @@ from llama_from_scratch.config import Experts
 from llama_from_scratch.experiments import Experiment, Store, load, named, run
 from llama_from_scratch.experiments.named import VARIANTS, Change
 from llama_from_scratch.experiments.running import Run, prepare
+from llama_from_scratch.experiments.stored import EXPERT_USE
 from llama_from_scratch.train.expert_use import use_of_experts
 
 BASELINES = {"small": 5, "rates": 5, "first-light": 1, "experts": 2}
 """The experiments with a saved baseline, and the number of its seeds."""
-USE = "expert_use.npz"
-"""The file of a run that says which experts the tokens of the validation text went to."""
 
 
 def main() -> None:
@@ -54,7 +53,7 @@ def keep_use(trained: Run, base: Experiment, change: Change) -> None:
     if isinstance(model.config.feed_forward(model.config.layers[0]), Experts):
         train = base.train
         use_of_experts(model, prepare(base).validation, batch_size=train.batch_size,
-                       seq_len=train.seq_len).write(trained.folder / USE)
+                       seq_len=train.seq_len).write(trained.folder / EXPERT_USE)
 
 
 if __name__ == "__main__":

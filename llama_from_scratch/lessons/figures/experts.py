@@ -14,7 +14,7 @@ from llama_from_scratch.lessons.figures.flow import Drawing, Node
 from llama_from_scratch.lessons.figures.look import TINTS
 from llama_from_scratch.model.moe import MoE, Routing
 
-MAX_EXPERTS, MAX_TOKENS = 8, 14
+MAX_EXPERTS, MAX_TOKENS = 8, 12
 COLORS = (*TINTS, "#C9C9C9")
 """The color of each expert; experts with equal numbers modulo 8 have the same color."""
 _ROW, _HEIGHT, _GAP = 0.42, 0.3, 0.12
@@ -84,7 +84,7 @@ def sorted_tokens(names: Sequence[str], routing: Routing) -> Figure:
     order = experts_NA.flatten().argsort(stable=True).tolist()
     drawing = Drawing("Sorted by expert, each expert is one product")
     above, below = 0.75, 2.15
-    widths = [Drawing("").cell(name, (0, 0), width=0.42).width for name in names]
+    widths = [Drawing("").cell(name, (0.0, 0.0), width=0.42).width for name in names]
     upper: list[Node] = []
     left = 0.35
     for n, name in enumerate(names):

@@ -18,7 +18,7 @@ moves, so it shows the current weights.
     tiles          tiles_of_size, tiles_of_picture: an image on its canvas             chapter 20
     vision_encoder image_attention: which patch looks at which                         chapter 21
     vision_adapter ask_about_scene: what a model sees, and where it looks              chapter 22
-    experts        token_experts, experts_costs: which tokens go where, and what it costs  chapter 23
+    experts        token_experts, experts_costs: who goes where, and what it costs     chapter 23
     collectives    all_reduce_costs: the time of a sum over ranks, three ways          chapter 40
     data_parallel  data_parallel_costs: time, bytes and memory, and a real run         chapter 41
     decoding       decoding_bound, decoding_splits: what bounds tokens per second      chapter 35

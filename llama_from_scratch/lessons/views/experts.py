@@ -116,7 +116,7 @@ def token_experts_frame(
     fig.set_label(f"In layer {numbers[layer]}, token {token}, “{names[token]}”, goes to {scores}. "
                   f"All tokens of this layer: {told}.")
 
-    def words_of(column: float, row: float) -> str:
+    def words_of(column: float | int, row: float | int) -> str:
         t, line = round(column), round(row)
         return (f"layer {numbers[line]}, {t} “{names[t]}”: expert "
                 f"{', '.join(map(str, experts_LTA[line, t].tolist()))}")
