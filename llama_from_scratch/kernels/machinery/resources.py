@@ -53,7 +53,7 @@ SASS_ARCHITECTURES = ("sm_90", "sm_90a")   # the second for sources of Hopper al
 MAY_SPILL = {
     ("rms_norm_backward_by2", "sm_100"): 96, ("rms_norm_backward_by2", "sm_120"): 96,
     ("attention_backward_keys", "sm_86"): 100, ("attention_backward_keys", "sm_89"): 100,
-    ("attention_mma_backward_128", "sm_100"): 8,
+    ("attention_mma_backward_128", "sm_100"): 24,
 }
 
 _PROPERTIES = re.compile(
