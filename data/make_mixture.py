@@ -1,6 +1,6 @@
 """Makes data/mixture again: a small Llama with experts that writes stories, and its tokenizer.
 
-    python data/make_mixture.py        # about four minutes on one core
+    python data/make_mixture.py        # about three minutes on one core
 
 It runs the experiment "mixture" (`llama experiment show mixture`) with one thread, so the same
 machine gives the same weights, and stores them in bfloat16. The loss printed at the end is measured

@@ -1,4 +1,4 @@
-"""Two ways to train with evenly used experts: each does what it says, and validation stays plain."""
+"""Two ways to train with evenly used experts do what they say, and validation stays plain."""
 
 import dataclasses
 

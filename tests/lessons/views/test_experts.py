@@ -86,7 +86,7 @@ def test_the_pointer_names_layer_token_and_expert(mixture, tokenizer):
     figure = figure_of(views.token_experts(mixture, tokenizer, text=TEXT))
     with torch.no_grad(), routings_of(mixture) as found:
         mixture(ids_of(tokenizer)[None])
-    number, passes = int([*found][0].split(".")[1]), [*found.values()][0]
+    number, passes = int(next(iter(found)).split(".")[1]), next(iter(found.values()))
     chosen = ", ".join(map(str, passes[0].experts[2].tolist()))
     words = figure.axes[0].format_coord(2.2, 0.1)
     assert words.startswith(f"layer {number}, 2 “") and words.endswith(f"expert {chosen}")
