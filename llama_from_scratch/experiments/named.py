@@ -85,13 +85,13 @@ EXPERTS = Experiment(
 MIXTURE = Experiment(
     name="mixture",
     about="Which tokens choose which experts in a model that writes stories? It is the one in "
-    "data/mixture, trained with a bias of the choice.",
+    "data/mixture, trained with a balancing loss.",
     model=_llama(dim=96, ffn_dim=288, n_layers=4, vocab_size=1024, layer=LayerSpec(
         feed_forward=Experts(n_experts=8, n_active=1, width=144, shared_width=144))),
     train=TrainConfig(n_steps=1000, batch_size=6, seq_len=192, peak_lr=5e-3, n_warmup=50,
                       validate_every=500, checkpoint_every=1000),
     data=TextSource(max_validation=75), tokenizer=TokenizerFrom(max_documents=1000),
-    parts={"balance": part(BiasedSteps(rate=0.01))})
+    parts={"loss": part(BalancedNats(factor=0.01))})
 
 EXPERIMENTS = {experiment.name: experiment
                for experiment in (SMALL, STORIES, RATES, FIRST_LIGHT, EXPERTS, MIXTURE, MINI)}
