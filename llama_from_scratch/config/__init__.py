@@ -21,4 +21,5 @@ from llama_from_scratch.config.text import LlamaConfig
 from llama_from_scratch.config.vision import VisionConfig, VisionLlamaConfig
 
 __all__ = ["LARGEST", "Dense", "Experts", "FeedForwardSpec", "LayerSpec", "LlamaConfig",
-           "RopeScaling", "TemperatureTuning", "VisionConfig", "VisionLlamaConfig", "nearest", "record"]
+           "RopeScaling", "TemperatureTuning", "VisionConfig", "VisionLlamaConfig", "nearest",
+           "record"]

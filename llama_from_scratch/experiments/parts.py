@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from llama_from_scratch.config import LlamaConfig, nearest, record
+from llama_from_scratch.config import Experts, LlamaConfig, nearest, record
 from llama_from_scratch.experiments.source import name_of, text_of, uses_of
 from llama_from_scratch.experiments.torch_optimizer import TorchOptimizer
 from llama_from_scratch.files import digest
@@ -302,11 +302,13 @@ def _try_activation(use: Any, config: LlamaConfig) -> None:
 
 def _put_activation(model: Llama, use: Any) -> None:
     for block in model.layers:
-        if not hasattr(block.feed_forward, "activation"):
+        owners = [each for each in block.feed_forward.modules() if hasattr(each, "activation")]
+        if not owners:
             raise ValueError("the part 'activation' replaces the activation of a FeedForward; a "
                              f"layer of this model has a {type(block.feed_forward).__name__}. "
                              "Exchange 'feed_forward' instead")
-        block.feed_forward.activation = _as_module(use)
+        for owner in owners:  # experts have two: of the routed ones and of the shared one
+            owner.activation = _as_module(use)
 
 
 def _try_feed_forward(use: Any, config: LlamaConfig) -> None:
@@ -315,6 +317,11 @@ def _try_feed_forward(use: Any, config: LlamaConfig) -> None:
 
 
 def _put_feed_forward(model: Llama, use: Any) -> None:
+    kinds = [type(model.config.feed_forward(spec)) for spec in model.config.layers]
+    if Experts in kinds:
+        raise ValueError("the part 'feed_forward' is made with a dim and a width, which do not "
+                         f"describe Experts; layer {kinds.index(Experts)} has some. Set "
+                         "model.layers.N.feed_forward to a dense one first")
     for block, spec in zip(model.layers, model.config.layers, strict=True):
         width = getattr(model.config.feed_forward(spec), "width", model.config.ffn_dim)
         block.feed_forward = use(model.config.dim, width)

@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+from llama4_twin import loud_llama4, toy
 from tiny_experiments import tiny
 from torch import nn
 from torch.nn import functional as F
@@ -382,3 +383,22 @@ def test_a_balance_wraps_the_other_parts_and_ends_after_the_training(base):
 
 def learning_rate_of_one(step, **settings):
     return 1.0
+
+
+def test_an_activation_goes_into_the_routed_experts_and_the_shared_one():
+    model = loud_llama4(toy(step=2, n_layers=2))
+    put_in(model, {"activation": part(relu)})
+    dense, experts = (block.feed_forward for block in model.layers)
+    for owner in (dense, experts.experts, experts.shared):
+        assert "relu" in repr(owner.activation)
+
+
+def test_a_feed_forward_in_the_place_of_experts_is_refused():
+    model = loud_llama4(toy(step=2, n_layers=2))
+    with pytest.raises(ValueError, match="do not describe Experts; layer 1 has some"):
+        put_in(model, {"feed_forward": part(FeedForward)})
+    assert type(model.layers[0].feed_forward) is FeedForward
+
+
+def relu(gate, up):
+    return F.relu(gate) * up
