@@ -30,7 +30,7 @@ from llama_from_scratch.model.kv_cache import KVCache, LayerCache
 from llama_from_scratch.model.norm import RMSNorm
 from llama_from_scratch.model.rope import Rotate
 from llama_from_scratch.model.transformer import Block, Llama
-from llama_from_scratch.vision.adapter import VisionLlama
+from llama_from_scratch.vision.seeing import SeeingLlama
 
 
 class GreedyDecoder:
@@ -53,7 +53,7 @@ class GreedyDecoder:
         if model.device.type != "cpu":
             raise ValueError(f"a GreedyDecoder runs on a CPU; this model is on {model.device}. "
                              "Decode with generate()")
-        if isinstance(model, VisionLlama):
+        if isinstance(model, SeeingLlama):
             raise ValueError("a GreedyDecoder decodes models that read only text; this model also "
                              "sees. Decode with generate(), or decode its text model: "
                              "vision.detach(model)")
@@ -133,7 +133,7 @@ def can_decode(model: Llama) -> bool:
 
     It takes models on a CPU with plain parts only, without an encoder and what Llama 4 adds.
     """
-    return (model.device.type == "cpu" and not isinstance(model, VisionLlama)
+    return (model.device.type == "cpu" and not isinstance(model, SeeingLlama)
             and not _unknown(model) and not undescribed(model, accepts_stand_ins=False))
 
 
