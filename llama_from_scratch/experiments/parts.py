@@ -9,12 +9,14 @@ exchanged. So all other weights are the same as in the unchanged run with that s
 Notebook 09.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -43,14 +45,17 @@ class PartKind:
     """A part that can be exchanged.
 
     `call`: how it is called and what it returns, for people. `try_out(use, config)` calls it on a
-    tiny input and raises if the result is wrong. `put_in(model, use)` changes a model, and
-    `change(parts, use)` returns changed parts of a step; a kind has one of the two.
+    tiny input and raises if the result is wrong. `put_in(model, use)` changes a model.
+    `change(parts, use)` returns changed parts of a step. `around(use, model, parts)` returns a
+    context manager around the whole training, which yields changed parts. A kind has one of the
+    three.
     """
 
     call: str
     try_out: Callable[[Any, LlamaConfig], None]
     put_in: Callable[[Llama, Any], None] | None = None
     change: Callable[[TrainParts, Any], TrainParts] | None = None
+    around: Callable[[Any, Llama, TrainParts], AbstractContextManager[TrainParts]] | None = None
 
 
 @record
@@ -174,6 +179,22 @@ def of_step(parts: Mapping[str, ExchangedPart]) -> TrainParts:
         if (change := KINDS[name].change) is not None:
             result = change(result, given.use)
     return result
+
+
+@contextlib.contextmanager
+def around(parts: Mapping[str, ExchangedPart], model: Llama) -> Iterator[TrainParts]:
+    """Yields the parts of a training step, within the parts that surround the whole training."""
+    step = of_step(parts)
+    with contextlib.ExitStack() as stack:
+        for name, given in sorted(parts.items()):
+            if (surround := KINDS[name].around) is not None:
+                step = stack.enter_context(surround(given.use, model, step))
+        yield step
+
+
+def has_unsaved_state(parts: Mapping[str, ExchangedPart]) -> bool:
+    """Returns whether a part has a state that no checkpoint holds, so that no run can go on."""
+    return any(KINDS[name].around is not None for name in parts)
 
 
 # --- finding a part by name -------------------------------------------------------------------
@@ -455,6 +476,16 @@ def _try_loss(use: Any, config: LlamaConfig) -> None:
     total.backward()
 
 
+def _try_balance(use: Any, config: LlamaConfig) -> None:
+    tiny = dataclasses.replace(
+        config, dim=8, n_heads=2, n_kv_heads=1, explicit_head_dim=None, ffn_dim=8, vocab_size=11,
+        layers=config.layers[:1], max_seq_len=8)
+    with use(Llama(tiny), TrainParts()) as made:
+        if not isinstance(made, TrainParts):
+            raise ValueError("it must yield the parts of a step, a TrainParts; got a "
+                             f"{type(made).__name__}")
+
+
 def _try_model(use: Any, config: LlamaConfig) -> None:
     if len(inspect.signature(use).parameters) != 1:
         raise ValueError(f"it takes one argument, the model; got {inspect.signature(use)}")
@@ -502,5 +533,9 @@ KINDS: Mapping[str, PartKind] = {
     "loss": PartKind(
         call="a function (model, batch, *, is_bf16) -> the sum of the loss over the targets",
         try_out=_try_loss, change=_stepped("loss")),
+    "balance": PartKind(
+        call="a function (model, parts) that returns a context manager around the training, which "
+        "yields the parts of a step, a TrainParts", try_out=_try_balance,
+        around=lambda use, model, parts: use(model, parts)),
 }
 """Every kind of part that can be exchanged."""
