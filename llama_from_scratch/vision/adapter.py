@@ -9,6 +9,7 @@ Notebook 22. Llama 3.2 Vision. Source: The Llama 3 Herd of Models, arXiv:2407.21
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -22,6 +23,7 @@ from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.vision.cross_attention import CrossBlock, SeeingBlock
 from llama_from_scratch.vision.encoder import VisionModel
+from llama_from_scratch.vision.image_batch import ImageBatch, digest
 from llama_from_scratch.vision.image_cache import VisionKVCache
 from llama_from_scratch.vision.image_mask import (
     Before,
@@ -30,12 +32,13 @@ from llama_from_scratch.vision.image_mask import (
     nothing_before,
     sight,
 )
+from llama_from_scratch.vision.seeing import SeeingLlama
 from llama_from_scratch.vision.tables import expanded, shared
-from llama_from_scratch.vision.tiles import TiledImages, Tiling
+from llama_from_scratch.vision.tiles import TiledImages, Tiling, split
 
 
 @record
-class EncodedImages:
+class EncodedImages(ImageBatch):
     """The images of a batch as cross-attention looks at them. Row b has its images first.
 
     `states`: of each token of each tile. `n_tiles`: that each image uses; 0 marks padding.
@@ -53,12 +56,17 @@ class EncodedImages:
         """Returns the images of each row without its first `n_images`."""
         return EncodedImages(states=self.states[:, n_images:], n_tiles=self.n_tiles[:, n_images:])
 
+    def digests(self) -> list[bytes]:
+        """Returns a digest of each image of the first row, from its states."""
+        return [digest(f"states of {n} tiles", states)
+                for n, states in zip(self.n_tiles[0].tolist(), self.states[0], strict=True) if n]
+
     def rows(self, rows: Sequence[int] | Int[Tensor, "rows"]) -> "EncodedImages":
         """Returns these rows; a row may come several times, such as for several questions."""
         return EncodedImages(states=self.states[rows], n_tiles=self.n_tiles[rows])
 
 
-class VisionLlama(Llama):
+class VisionLlama(SeeingLlama):
     """A text model with a vision encoder attached. `attach` makes it; its parts are the text's own.
 
     `tiling`: how `vision.split` must cut the images of this model. A new one is the encoder's size
@@ -71,10 +79,7 @@ class VisionLlama(Llama):
     cache_type = VisionKVCache
 
     def __init__(self, text: Llama, config: VisionLlamaConfig) -> None:
-        nn.Module.__init__(self)
-        for name, part in text.named_children():
-            self.add_module(name, part)
-        self.config, self._chunk_sizes = config, text._chunk_sizes
+        self._adopt(text, config)
         self.sees_before_images = False
         self.tiling = Tiling(size_px=config.vision.tile_px, max_tiles=config.vision.max_tiles)
         self.layers = nn.ModuleList(
@@ -111,6 +116,35 @@ class VisionLlama(Llama):
         return torch.where(is_text_BT[..., None], text_BTD, image_BTD)
 
     # --- images ---------------------------------------------------------------------------------
+
+    @property
+    def place_id(self) -> int:
+        return self.config.image_id
+
+    def cut(
+        self, rows: Sequence[Sequence[object]], *, transparency: str = "white"
+    ) -> TiledImages:
+        return split(rows, self.tiling, transparency=transparency)
+
+    def n_places(self, images: TiledImages | EncodedImages) -> list[list[int]]:
+        return [[1] * n for n in images.n_images.tolist()]
+
+    def text_length(self, image: Any) -> int:
+        return 1
+
+    def written_out(
+        self, prompts: Sequence[Sequence[int]], images: TiledImages | EncodedImages
+    ) -> list[list[int]]:
+        """Returns the prompts as they are: one id stands for an image."""
+        return [list(prompt) for prompt in prompts]
+
+    def refuse_unfit(self, images: ImageBatch | Sequence, *, n_rows: int) -> None:
+        refuse_unfit_images(images, self.config, n_rows=n_rows)
+
+    def text_model(self) -> Llama:
+        return self._plain(nn.ModuleList(
+            block.without_cross() if isinstance(block, SeeingBlock) else block
+            for block in self.layers))
 
     def encode(self, images: TiledImages) -> EncodedImages:
         """Returns what cross-attention looks at. Images of padding are not computed.
@@ -164,32 +198,6 @@ class VisionLlama(Llama):
             states=None if images is None else images.states.flatten(1, 3), visible=visible,
             sees_image=sees_image_BT, is_blind=not self.sees_before_images))
 
-    # --- the stages together --------------------------------------------------------------------
-
-    def hidden(
-        self, ids: Int[Tensor, "B T"], *, images: TiledImages | EncodedImages | None = None,
-        positions: Int[Tensor, "#B T"] | None = None, documents: Int[Tensor, "#B T"] | None = None,
-        cache: KVCache | None = None,
-    ) -> Float[Tensor, "B T D"]:
-        """Returns the residual stream after the last norm, as `Llama.hidden` does.
-
-        `images`: for each row its images, in the order of the `image_id`s that stand for them. With
-        a `cache`, only images that it does not hold yet; they may come before their ids.
-        Raises ValueError, in addition, for more images than ids for them or fewer, and for images
-        that were cut or encoded for another encoder.
-        """
-        return self.norm(self._residual_stream(ids, images=images, positions=positions,
-                                               documents=documents, cache=cache))
-
-    def forward(
-        self, ids: Int[Tensor, "B T"], *, images: TiledImages | EncodedImages | None = None,
-        positions: Int[Tensor, "#B T"] | None = None, documents: Int[Tensor, "#B T"] | None = None,
-        cache: KVCache | None = None,
-    ) -> Float[Tensor, "B T V"]:
-        """Returns logits of the next token at every position, in fp32. Arguments as in `hidden`."""
-        return self.head(self._residual_stream(ids, images=images, positions=positions,
-                                               documents=documents, cache=cache))
-
     def _residual_stream(
         self, ids: Int[Tensor, "B T"], *, positions: Int[Tensor, "#B T"] | None,
         documents: Int[Tensor, "#B T"] | None, cache: KVCache | None,
@@ -218,7 +226,7 @@ def attach(
     if not isinstance(model, Llama):
         raise ValueError("an encoder is attached to a Llama; got "
                          f"{foreign.shown(model)}. Load one first: llama.load(PATH)")
-    if isinstance(model, VisionLlama):
+    if isinstance(model, SeeingLlama):
         raise ValueError("this model has an encoder already. Take it off first: detach(model)")
     config = model.config
     attached = VisionLlama(model, VisionLlamaConfig.seeing(
@@ -232,19 +240,11 @@ def attach(
 
 
 def detach(model: nn.Module) -> Llama:
-    """Returns the text model of an attached one: a plain `Llama` that has its very parts."""
-    if not isinstance(model, VisionLlama):
-        raise ValueError(f"only a VisionLlama can be detached; got {foreign.shown(model)}. "
+    """Returns the text model of one that sees: a plain `Llama` that has its very parts."""
+    if not isinstance(model, SeeingLlama):
+        raise ValueError(f"only a model that sees can be detached; got {foreign.shown(model)}. "
                          "A plain Llama has nothing to take off")
-    text = Llama.__new__(Llama)
-    nn.Module.__init__(text)
-    text.config, text._chunk_sizes = model.config.text, model._chunk_sizes
-    for name in ("tok_embeddings", "rope", "layers", "norm", "output", "next_logits"):
-        text.add_module(name, getattr(model, name))
-    text.layers = nn.ModuleList(
-        block.without_cross() if isinstance(block, SeeingBlock) else block
-        for block in model.layers)
-    return text.train(model.training)
+    return model.text_model()
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llama_from_scratch.config import VisionConfig, record
+from llama_from_scratch.config import TileEncoderConfig, VisionConfig, record
 from llama_from_scratch.model.attention import SoftmaxAttention
 from llama_from_scratch.model.init import init_linear
 from llama_from_scratch.model.mask import Everything, GivenMask
@@ -44,16 +44,16 @@ TOKEN_MULTIPLE = 8
 
 
 def patches(
-    pixels: Float[Tensor, "I J C px px"], *, patch_px: int
-) -> Float[Tensor, "I J P color_row_column"]:
+    pixels: Float[Tensor, "*tiles C px px"], *, patch_px: int
+) -> Float[Tensor, "*tiles P color_row_column"]:
     """Returns the pixels of each patch as one vector, in the order color, row, column.
 
     Patches follow each other row by row.
     """
-    I, J, C, px, _ = pixels.shape
+    *tiles, C, px, _ = pixels.shape
     n = px // patch_px
-    cut = pixels.view(I, J, C, n, patch_px, n, patch_px)
-    return cut.permute(0, 1, 3, 5, 2, 4, 6).reshape(I, J, n * n, C * patch_px**2)
+    cut = pixels.view(*tiles, C, n, patch_px, n, patch_px)  # color, row of patches, row, ...
+    return cut.movedim((-4, -2), (-5, -4)).reshape(*tiles, n * n, C * patch_px**2)
 
 
 def who_sees_whom(
@@ -176,12 +176,12 @@ class Gate(nn.Module):
 class PatchEmbedding(nn.Module):
     """One matrix for all patches, without a bias: the same as a convolution without overlap."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: VisionConfig | TileEncoderConfig) -> None:
         super().__init__()
         self.patch_px = config.patch_px
         self.linear = nn.Linear(N_COLORS * config.patch_px**2, config.dim, bias=False)
 
-    def forward(self, pixels: Float[Tensor, "I J C px px"]) -> Float[Tensor, "I J P W"]:
+    def forward(self, pixels: Float[Tensor, "*tiles C px px"]) -> Float[Tensor, "*tiles P W"]:
         """Pixels are converted to the dtype of the weights."""
         return self.linear(patches(pixels.to(self.linear.weight.dtype), patch_px=self.patch_px))
 
@@ -275,7 +275,7 @@ class VisionAttention(nn.Module):
 class VisionFeedForward(nn.Module):
     """w_down(gelu(w_up x)), token by token, with biases. GELU is the exact one, with erf."""
 
-    def __init__(self, config: VisionConfig) -> None:
+    def __init__(self, config: VisionConfig | TileEncoderConfig) -> None:
         super().__init__()
         self.w_up = nn.Linear(config.dim, config.ffn_dim)
         self.w_down = nn.Linear(config.ffn_dim, config.dim)

@@ -20,6 +20,7 @@ from torch import Tensor
 from llama_from_scratch import foreign
 from llama_from_scratch.config import record
 from llama_from_scratch.vision import images
+from llama_from_scratch.vision.image_batch import ImageBatch, digest
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -43,18 +44,43 @@ class Tiling:
     std: tuple[float, float, float] = STD
 
     def __post_init__(self) -> None:
-        for name in ("size_px", "max_tiles"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"Tiling.{name} must be an int above 0; got "
-                                 f"{foreign.shown(value)}")
-        for name in ("mean", "std"):
-            if not _are_three_numbers(value := getattr(self, name)):
-                raise ValueError(f"Tiling.{name} must be three finite numbers, for red, green and "
-                                 f"blue; got {foreign.shown(value)}")
-        if min(self.std) <= 0:
-            raise ValueError("Tiling.std is what pixels are divided by, so it must be above 0; got "
-                             f"{self.std}")
+        check_tiling(self)
+
+
+@record
+class GridTiling:
+    """How Llama 4 cuts images: up to `max_tiles` tiles, and one more that shows the whole image.
+
+    The fields are those of `Tiling`. `fills_canvas`: as in `place`.
+    """
+
+    size_px: int
+    max_tiles: int = 16
+    mean: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    std: tuple[float, float, float] = (0.5, 0.5, 0.5)
+    fills_canvas: bool = False
+
+    def __post_init__(self) -> None:
+        check_tiling(self)
+        if not isinstance(self.fills_canvas, bool):
+            raise ValueError("GridTiling.fills_canvas must be True or False; got "
+                             f"{foreign.shown(self.fills_canvas)}")
+
+
+def check_tiling(tiling: object) -> None:
+    """Raises ValueError unless sizes, mean and deviation of a record can be used."""
+    kind = type(tiling).__name__
+    for name in ("size_px", "max_tiles"):
+        value = getattr(tiling, name)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise ValueError(f"{kind}.{name} must be an int above 0; got {foreign.shown(value)}")
+    for name in ("mean", "std"):
+        if not _are_three_numbers(value := getattr(tiling, name)):
+            raise ValueError(f"{kind}.{name} must be three finite numbers, for red, green and "
+                             f"blue; got {foreign.shown(value)}")
+    if min(tiling.std) <= 0:
+        raise ValueError(f"{kind}.std is what pixels are divided by, so it must be above 0; got "
+                         f"{tiling.std}")
 
 
 def _are_three_numbers(value: object) -> bool:
@@ -77,7 +103,7 @@ class Placement:
 
 
 @record
-class TiledImages:
+class TiledImages(ImageBatch):
     """The images of a batch as an encoder reads them. Row b has its images first, then padding.
 
     `pixels`: normalized. Tiles that an image does not use, and images that fill up a row, are 0.
@@ -123,6 +149,11 @@ class TiledImages:
         return TiledImages(pixels=self.pixels[:, n_images:],
                            aspect_ids=self.aspect_ids[:, n_images:])
 
+    def digests(self) -> list[bytes]:
+        """Returns a digest of each image of the first row, from its pixels."""
+        return [digest(f"tiles of canvas {number}", pixels) for number, pixels
+                in zip(self.aspect_ids[0].tolist(), self.pixels[0], strict=True) if number]
+
     @property
     def tile_mask(self) -> Bool[Tensor, "B I J"]:
         """Returns which tiles an encoder reads. The first one of a padding image is among them.
@@ -142,13 +173,18 @@ def canvases(max_tiles: int) -> list[tuple[int, int]]:
             for columns in range(1, max_tiles // rows + 1)]
 
 
-def place(height_px: int, width_px: int, *, tiling: Tiling) -> Placement:
+def place(
+    height_px: int, width_px: int, *, tiling: Tiling | GridTiling, fills_canvas: bool = False
+) -> Placement:
     """Returns the canvas for an image of this size, and the size that it gets there.
 
     The canvas is the one to which an image would be enlarged least. If none can hold the image, it
     is the one for which the image shrinks least. If several are equal in this, it is the smallest.
     An image is enlarged only until it is one tile high or wide. An edge keeps at least one pixel:
     1 x 10,000 becomes 1 x 2,240 on four tiles of 560.
+
+    `fills_canvas`: an image that fits on a canvas gets the one on which it can become largest, and
+    is enlarged until it touches two opposite edges of it.
 
     Source: the image processor released with Llama 3.2 Vision. Arithmetic in float64, as in
     transformers; Meta computes in float32.
@@ -160,22 +196,26 @@ def place(height_px: int, width_px: int, *, tiling: Tiling) -> Placement:
     scales = [min(rows * tiling.size_px / height_px, columns * tiling.size_px / width_px)
               for rows, columns in grids]
     enlarging = [scale for scale in scales if scale >= 1]
-    scale = min(enlarging) if enlarging else max(scales)
+    best = max if fills_canvas else min
+    scale = best(enlarging) if enlarging else max(scales)
     equal = [grid for grid, its_scale in zip(grids, scales, strict=True) if its_scale == scale]
     rows, columns = min(equal, key=math.prod)
     new_height, new_width = _fitted(height_px, width_px, rows=rows, columns=columns,
-                                    size_px=tiling.size_px)
+                                    size_px=tiling.size_px, fills_canvas=fills_canvas)
     return Placement(rows=rows, columns=columns, height_px=new_height, width_px=new_width,
                      aspect_id=grids.index((rows, columns)) + 1)
 
 
 def _fitted(
-    height_px: int, width_px: int, *, rows: int, columns: int, size_px: int
+    height_px: int, width_px: int, *, rows: int, columns: int, size_px: int,
+    fills_canvas: bool = False,
 ) -> tuple[int, int]:
     """Returns the (height, width) that an image gets on its canvas, its aspect ratio kept."""
-    # An image within its canvas keeps its size, unless both edges are shorter than a tile.
-    most_high = min(max(height_px, size_px), rows * size_px)
-    most_wide = min(max(width_px, size_px), columns * size_px)
+    most_high, most_wide = rows * size_px, columns * size_px
+    if not fills_canvas:
+        # An image within its canvas keeps its size, unless both edges are shorter than a tile.
+        most_high = min(max(height_px, size_px), most_high)
+        most_wide = min(max(width_px, size_px), most_wide)
     if most_wide / width_px < most_high / height_px:
         return min(math.floor(height_px * (most_wide / width_px)) or 1, most_high), most_wide
     return most_high, min(math.floor(width_px * (most_high / height_px)) or 1, most_wide)
@@ -198,7 +238,7 @@ def cut(
     return grid.transpose(0, 2, 4, 1, 3).reshape(rows * columns, 3, size_px, size_px)
 
 
-def normalized_values(tiling: Tiling) -> Float32[np.ndarray, "3 256"]:
+def normalized_values(tiling: Tiling | GridTiling) -> Float32[np.ndarray, "3 256"]:
     """Returns what each of the 256 values of a pixel becomes, for red, green and blue.
 
     (value / 255 - mean) / std. The product with 1/255 is rounded from float64, and the rest is

@@ -539,7 +539,7 @@ def test_what_cannot_be_attached_is_refused():
     fields = {name: getattr(TEXT, name) for name in TEXT.__dataclass_fields__}
     with pytest.raises(ValueError, match="vision must be a VisionConfig; got"):
         VisionLlamaConfig(**fields, vision={"dim": 3}, cross_layers=(1,), image_id=IMAGE)
-    with pytest.raises(ValueError, match="only a VisionLlama can be detached"):
+    with pytest.raises(ValueError, match="only a model that sees can be detached"):
         detach(text)
 
 
