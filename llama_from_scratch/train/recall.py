@@ -40,7 +40,7 @@ KINDS = {
 and sees everything. Queries and keys are normed where there is RoPE, as in Llama 4."""
 
 
-def recall_config(pattern: str, *, max_seq_len: int = 4096) -> LlamaConfig:
+def recall_config(pattern: str, *, max_seq_len: int = 2048) -> LlamaConfig:
     """Returns a small model for the task, with one layer for each letter of `pattern`.
 
     `pattern`: letters of `KINDS`, such as "RN". Raises ValueError for another letter.
