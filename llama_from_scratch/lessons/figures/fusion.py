@@ -5,14 +5,18 @@ Notebook 24.
 
 import math
 
+import matplotlib.pyplot as plt
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from llama_from_scratch.config import TileEncoderConfig
 from llama_from_scratch.lessons.figures.flow import Drawing
-from llama_from_scratch.lessons.figures.look import TINTS
+from llama_from_scratch.lessons.figures.look import ORANGE, PINK, TINTS
 from llama_from_scratch.model.rope import rope_frequencies
 from llama_from_scratch.vision.fusion_encoder import places_in_tile, shuffled
+from llama_from_scratch.vision.tiles import GridTiling, place
 
 _EDGE, _STEP = 0.42, 0.62
 _MARK, _TILE, _WHOLE, _SEPARATOR = TINTS[1], TINTS[0], TINTS[2], TINTS[4]
@@ -135,3 +139,48 @@ def tile_rope(config: TileEncoderConfig, *, n_drawn: int = 3) -> Figure:
         "row, both counted from 1. In a column, all left hands are alike; in a row, all right "
         f"hands. The class token is not turned. Angles of the first pair: {freq:.0f} radian a "
         "step." if math.isclose(freq, 1.0) else "A head turns by column and row.")
+
+
+def image_size(height: int, width: int, *, tiling: GridTiling, n_tokens: int) -> Figure:
+    """Draws an image of a size on its canvas, and next to it the tokens that it takes in the text.
+
+    `n_tokens`: of each tile. Each row of boxes on the right is a row of tiles; the last box is the
+    whole image.
+
+    Example: `fusion.image_size(700, 2000, tiling=GridTiling(size_px=336), n_tokens=144)`
+    """
+    at = place(height, width, tiling=tiling, fills_canvas=tiling.fills_canvas)
+    rows, columns, edge = at.rows, at.columns, tiling.size_px
+    has_grid = rows * columns > 1
+    n_marks = 3 + (rows * columns if has_grid else 0)
+    n_all = _patches(rows, columns, n_tokens) + n_marks
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8.4, 3.9))
+    left.add_patch(Rectangle((0, 0), at.width_px, at.height_px, facecolor=TINTS[0]))
+    for row in range(rows):
+        for column in range(columns):
+            left.add_patch(Rectangle((edge * column, edge * row), edge, edge, fill=False,
+                                     edgecolor=ORANGE, linewidth=1.6))
+    most = 1.04 * edge * max(rows, columns)
+    left.set(xlim=(-0.02 * most, most), ylim=(most, -0.02 * most), aspect="equal",
+             title=f"{rows} × {columns} tiles", xlabel="pixels of the canvas")
+    left.locator_params(nbins=5)
+    n_lines = rows + 1 if has_grid else 1
+    for row in range(rows if has_grid else 0):
+        for column in range(columns):
+            _box(right, column, row, _TILE)
+            right.add_patch(Rectangle((column + 0.9, row + 0.08), 0.08, 0.84, facecolor=PINK))
+    _box(right, 0, n_lines - 1, _WHOLE)
+    right.set(xlim=(-0.1, max(columns, 2) + 0.1), ylim=(n_lines + 0.05, -0.05), xticks=[], yticks=[],
+              title=f"{n_all:,} tokens")
+    right.spines[:].set_visible(False)
+    right.set_xlabel(f"a box is {n_tokens} patches; green: the whole image")
+    fig.set_label(f"An image of {height:,} × {width:,} pixels (height × width) gets {rows} × "
+                  f"{columns} tiles" + (" and one that shows it whole" if has_grid else "")
+                  + f". It takes {n_all:,} tokens of the text: {n_all - n_marks:,} patches and "
+                  f"{n_marks} marks and separators.")
+    return fig
+
+
+def _box(ax: Axes, column: int, row: int, color: str) -> None:
+    ax.add_patch(Rectangle((column + 0.02, row + 0.08), 0.86, 0.84, facecolor=color,
+                           edgecolor="0.35", linewidth=0.8))
