@@ -6,7 +6,10 @@ from llama4_twin import loud_llama4, text_config_of, text_weights_of, toy
 from transformers.models.llama4.modeling_llama4 import Llama4MultiModalProjector, Llama4VisionModel
 
 from llama_from_scratch.config import ImageIds, TileEncoderConfig
+from llama_from_scratch.vision.early_fusion import fuse_vision
 from llama_from_scratch.vision.fusion_encoder import TileModel
+from llama_from_scratch.vision.fusion_tiles import GridImages
+from llama_from_scratch.vision.image_layout import n_tiles
 
 TILE = TileEncoderConfig(dim=16, n_heads=2, ffn_dim=64, n_layers=2, tile_px=56, patch_px=14,
                          max_tiles=16, adapter_dim=20, output_dim=32, norm_eps=1e-5)
@@ -94,3 +97,55 @@ class TileTwin(torch.nn.Module):
 
     def forward(self, pixels):
         return self.multi_modal_projector(self.vision_model(pixels).last_hidden_state)
+
+
+def loud_fusion(text=None, vision=TILE, *, seed=0):
+    """A model that sees, in which every part matters. `text`: a config, by default `toy()`."""
+    model = fuse_vision(loud_llama4(toy() if text is None else text), vision, image_ids=IDS)
+    torch.manual_seed(seed)
+    made_loud(model.vision)
+    return model.eval()
+
+
+def grid_images(grids, *, seed=1, px=TILE.tile_px):
+    """Random tiles of images with these grids, a tuple for each row."""
+    made = torch.Generator().manual_seed(seed)
+    n = sum(n_tiles(grid) for row in grids for grid in row)
+    return GridImages(pixels=torch.randn(n, 3, px, px, generator=made), grids=grids)
+
+
+def their_name(name):
+    """The published name of a parameter of our encoder, or of our text model."""
+    if name.startswith("vision."):
+        return hugging_face_name(name.removeprefix("vision."))
+    raise KeyError(name)
+
+
+def their_weights(model, of=lambda weight: weight.detach()):
+    """Our weights under transformers' names. `of`: what to take of each weight."""
+    state = {their_name(f"vision.{name}"): of(weight)
+             for name, weight in model.vision.named_parameters()}
+    text = text_weights_of(model.text_model(), of)
+    return state | {f"language_model.{name}": weight for name, weight in text.items()}
+
+
+def fusion_twin_of(model):
+    """The same model in transformers, called with ids that are written out and pixels."""
+    vision, text = their_vision_config(model.config.vision), text_config_of(model.config.text)
+    ids = model.config.image_ids
+    both = transformers.Llama4Config(vision_config=vision, text_config=text,
+                                     image_token_index=ids.patch, boi_token_index=ids.image_start,
+                                     eoi_token_index=ids.image_end)
+    both._attn_implementation = "eager"
+    twin = transformers.Llama4ForConditionalGeneration(both).eval()
+    twin.load_state_dict(their_weights(model), strict=True)
+    # In 5.24 the whole model asks its text model for a field that only vision models have.
+    twin.language_model.register_forward_hook(
+        lambda _, args, out: setattr(out, "image_outputs", None))
+    return twin
+
+
+def theirs(twin, ids, images=None, **more):
+    """The logits of transformers' model."""
+    pixels = None if images is None else images.pixels
+    return twin(input_ids=ids, pixel_values=pixels, use_cache=False, **more).logits

@@ -71,8 +71,8 @@ def text_config_of(config):
         attn_implementation="eager", pad_token_id=0, bos_token_id=1, eos_token_id=2)
 
 
-def text_weights_of(model):
-    """Our weights under transformers' names."""
+def text_weights_of(model, of=lambda weight: weight.detach()):
+    """Our weights under transformers' names. `of`: what to take of each weight."""
     found = {}
     names = {"tok_embeddings": "model.embed_tokens", "layers.": "model.layers.",
              "attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
@@ -83,7 +83,7 @@ def text_weights_of(model):
              "router.directions": "router", "gate.weight": "gate_proj.weight",
              "up.weight": "up_proj.weight", "down.weight": "down_proj.weight",
              "output": "lm_head"}
-    weights = dict(model.named_parameters())
+    weights = {name: of(weight) for name, weight in model.named_parameters()}
     for name, weight in weights.items():
         if name.endswith("experts.w_up"):
             continue
@@ -93,7 +93,7 @@ def text_weights_of(model):
         name = name.replace("experts.w_down", "experts.down_proj")
         for ours, theirs in names.items():
             name = name.replace(ours, theirs)
-        found["model.norm.weight" if name == "norm.weight" else name] = weight.detach()
+        found["model.norm.weight" if name == "norm.weight" else name] = weight
     return found
 
 

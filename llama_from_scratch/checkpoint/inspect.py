@@ -14,7 +14,7 @@ import torch
 
 from llama_from_scratch.checkpoint.opened import Opened
 from llama_from_scratch.checkpoint.plain import LAYER_FIELDS, ffn_dims
-from llama_from_scratch.config import Dense, LlamaConfig, VisionLlamaConfig
+from llama_from_scratch.config import Dense, FusionLlamaConfig, LlamaConfig, VisionLlamaConfig
 from llama_from_scratch.family import FAMILY, VISION
 from llama_from_scratch.foreign import opened as opened_file
 from llama_from_scratch.foreign import plain
@@ -33,6 +33,9 @@ _ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "rope_linear_factor", "
                "is_tied", *_BIASES)
 
 
+_SEEING = (VisionLlamaConfig, FusionLlamaConfig)
+
+
 def facts(opened: Opened) -> dict[str, str]:
     """Returns a table that describes a checkpoint: name of the row -> text.
 
@@ -44,7 +47,7 @@ def facts(opened: Opened) -> dict[str, str]:
     marks = marked_format(config, tokenizer) if found is None else None
     grouped = ("one for each head" if config.n_kv_heads == config.n_heads
                else f"{config.n_kv_heads}, shared")
-    seeing = isinstance(config, VisionLlamaConfig)
+    seeing = isinstance(config, _SEEING)
     rows = {
         "format": opened.format,
         "family": release(config),
@@ -61,8 +64,8 @@ def facts(opened: Opened) -> dict[str, str]:
         **(_eyes(config) if seeing else {}),
         **({"biases": _biases(config)} if _biases(config) else {}),
         "vocabulary": f"{config.vocab_size:,}"
-        + (f", and {config.n_image_ids} ids for images; <|image|> is {config.image_id}" if seeing
-           else ""),
+        + (f", and {config.n_image_ids} ids for images" if config.n_ids > config.vocab_size else "")
+        + (f"; <|image|> is {config.image_id}" if seeing else ""),
         "chat format": found.name if found else "none" if marks is None
                        else f"not named; the special tokens are for {marks.name}",
         "a text ends at": ", ".join(_token_names(opened)) or "its length",
@@ -79,15 +82,20 @@ def memory(config: LlamaConfig, dtype: torch.dtype) -> str:
     """
     per_token = config.kv_bytes_per_token(dtype.itemsize)
     per_image = (f"{size(config.kv_bytes_per_image(dtype.itemsize))} per image, "
-                 if isinstance(config, VisionLlamaConfig) else "")
+                 if isinstance(config, VisionLlamaConfig) else
+                 f"up to {size(config.kv_bytes_per_image(dtype.itemsize))} of it per image, "
+                 if isinstance(config, FusionLlamaConfig) else "")
     return (f"weights {size(config.n_params * dtype.itemsize)}, KV cache {size(per_token)} per "
             f"token, {per_image}{size(per_token * config.max_seq_len)} at full context")
 
 
-def _parts(config: VisionLlamaConfig) -> dict[str, str]:
+def _parts(config: VisionLlamaConfig | FusionLlamaConfig) -> dict[str, str]:
     """Returns rows with the parameters of each part of a model that sees, which sum to all."""
     counts = config.param_counts
     encoder, projector = counts["encoder"], counts["projector"]
+    if isinstance(config, FusionLlamaConfig):
+        return {"text model": f"{config.n_params - encoder - projector:,}",
+                "encoder": f"{encoder:,}, and {projector:,} in its projector"}
     adapter = counts["cross-attention"] + counts["image embeddings"]
     text = config.n_params - encoder - projector - adapter
     return {"text model": f"{text:,}",
@@ -96,16 +104,21 @@ def _parts(config: VisionLlamaConfig) -> dict[str, str]:
                        f"{', '.join(map(str, config.cross_layers))}"}
 
 
-def _eyes(config: VisionLlamaConfig) -> dict[str, str]:
+def _eyes(config: VisionLlamaConfig | FusionLlamaConfig) -> dict[str, str]:
     """Returns rows about the encoder, and what one image costs."""
     vision, flops = config.vision, sum(config.image_flops.values())
     tokens = flops / config.flops_per_token(1)
     tiles = "one tile" if vision.max_tiles == 1 else f"up to {vision.max_tiles} tiles"
+    px = f"{vision.tile_px} x {vision.tile_px} pixels"
+    if isinstance(config, FusionLlamaConfig):
+        whole = "" if vision.max_tiles == 1 else " and one of the whole image"
+        shown, layers = f"{tiles} of {px}{whole}, which it reads as text", f"{vision.n_layers}"
+    else:
+        shown = f"{tiles} of {px}"
+        layers = f"{vision.n_local_layers} local and {vision.n_global_layers} global"
     return {
-        "images": f"{tiles} of {vision.tile_px} x {vision.tile_px} pixels, "
-                  f"{vision.n_tokens:,} tokens each",
-        "encoder layers": f"{vision.n_local_layers} local and {vision.n_global_layers} global, "
-                          f"{vision.dim:,} wide, feed-forward {vision.ffn_dim:,}, "
+        "images": f"{shown}, {vision.n_tokens:,} tokens each",
+        "encoder layers": f"{layers}, {vision.dim:,} wide, feed-forward {vision.ffn_dim:,}, "
                           f"{vision.n_heads} heads of {vision.head_dim}",
         "one image": f"{flops:.3g} operations, once: as many as {tokens:,.0f} tokens of text"}
 
@@ -127,7 +140,7 @@ def release(config: LlamaConfig) -> str:
     """
     if same := [name for name, row in (FAMILY | VISION).items() if row.config == config]:
         return " or ".join(same)
-    if isinstance(config, VisionLlamaConfig):
+    if isinstance(config, _SEEING):
         return f"none of the published that see; its text model is {release(config.text)}"
     near = [(name, wrong) for name, row in FAMILY.items()
             if not (wrong := _differences(config, row.config)).keys() & set(_SHAPE)]

@@ -22,7 +22,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--system", metavar="TEXT",
                         help="the system message, which the model reads before all other messages")
     parser.add_argument("--chat-format", metavar="NAME", help="llama-2, llama-3, llama-3.1, "
-                        "llama-3.2, llama-3.2-vision, llama-3.3, or none to write stories "
+                        "llama-3.2, llama-3.2-vision, llama-3.3, llama-4, or none to write stories "
                         "(default: the format that the model's files name)")
     parser.add_argument("--image", metavar="PATH", action="append", default=[],
                         help="an image that your first message shows, for a model that sees; may "

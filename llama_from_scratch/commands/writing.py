@@ -52,11 +52,11 @@ def write(
 
     text_ids = prompt_ids(tokenizer, prompt, is_special=is_special)
     ids = with_images(model, tokenizer, text_ids, n_images=len(images))
+    [ids], tiles = as_images(model, [ids], [images] if images else None)
     stop_ids = tokenizer.stop_ids
     room = model.config.max_seq_len - len(ids)
     max_tokens = min(200, max(room, 1)) if args.max_tokens is None else args.max_tokens
     check_limits(model, [ids], max_tokens)
-    tiles = as_images(model, [ids], [images] if images else None)
     if decoder is None:
         tokens = stream(model, ids, images=tiles, max_tokens=max_tokens, sampling=sampling_of(args),
                         seed=seed, stop_ids=stop_ids)

@@ -177,6 +177,11 @@ class FusionLlamaConfig(LlamaConfig):
         return dict(_fusion_costs().fusing_param_counts(self))
 
     @property
+    def n_active_params(self) -> int:
+        """The parameters that take part in the computation of one token of text."""
+        return self.text.n_active_params
+
+    @property
     def image_tokens(self) -> int:
         """The most places that one image takes in the text, with its separators and marks."""
         return _fusion_costs().image_tokens(self)

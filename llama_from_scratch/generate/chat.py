@@ -17,8 +17,8 @@ from llama_from_scratch.generate.sampling import GREEDY, Sampling
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate, Message
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
-from llama_from_scratch.vision.adapter import VisionLlama
 from llama_from_scratch.vision.images import decoded
+from llama_from_scratch.vision.seeing import SeeingLlama
 
 
 class Chat:
@@ -88,9 +88,9 @@ class Chat:
             raise ValueError(f"an answer has at least 1 token; got max_tokens={max_tokens}")
         question = Message(role="user", content=text, images=tuple(
             decoded(image).copy() for image in images))  # an array may share its memory
-        prompt, n_forgotten = self._prompt(
+        prompt, n_forgotten, n_ids = self._prompt(
             question, n_reserved=min(max_tokens, self.context // 4))
-        n_most = min(max_tokens, self.context - len(prompt))
+        n_most = min(max_tokens, self.context - n_ids)
         return self._answer(question, prompt, n_forgotten=n_forgotten, max_tokens=n_most,
                             sampling=sampling, seed=seed)
 
@@ -100,21 +100,28 @@ class Chat:
         if not self.sees:
             raise ValueError(f"the format of {self.format.name} does not mark an image with the id "
                              f"{self.model.config.image_id}, which this model reads as an image. "
-                             "Choose the format llama-3.2-vision and a tokenizer with its tokens")
+                             "Choose the format of its family, such as llama-3.2-vision, and a "
+                             "tokenizer with its tokens")
 
     def reset(self) -> None:
         """Forgets all messages and keeps `system`."""
         self.messages, self.n_forgotten, self.is_cut = [], 0, False
 
-    def _prompt(self, question: Message, *, n_reserved: int) -> tuple[list[int], int]:
-        """Returns the ids before the answer, and how many of the first messages they leave out."""
+    def _prompt(self, question: Message, *, n_reserved: int) -> tuple[list[int], int, int]:
+        """Returns the ids before the answer, with one for each image.
+
+        Also how many of the first messages they leave out, and how many ids the model reads.
+        """
         lead = [] if self.system is None else [Message(role="system", content=self.system)]
         for n in range(self.n_forgotten, len(self.messages) + 1, 2):  # a question and its answer
-            ids = self.format.encode([*lead, *self.messages[n:], question], self.tokenizer)
-            if len(ids) + max(n_reserved, 1) <= self.context:
-                return ids, n
+            read = [*self.messages[n:], question]
+            ids = self.format.encode([*lead, *read], self.tokenizer)
+            n_ids = len(ids) + sum(self.model.text_length(image) - 1
+                                   for message in read for image in message.images)
+            if n_ids + max(n_reserved, 1) <= self.context:
+                return ids, n, n_ids
         what = "this message" if self.system is None else "this message with the system's"
-        raise ValueError(f"the context holds {self.context} tokens, and {what} takes {len(ids)}, "
+        raise ValueError(f"the context holds {self.context} tokens, and {what} takes {n_ids}, "
                          f"which leaves no room for {max(n_reserved, 1)} of an answer. "
                          "Write fewer words")
 
@@ -157,7 +164,7 @@ class Chat:
 
 def _marks_images(format: ChatFormat | ChatTemplate, model: Llama, tokenizer: AnyTokenizer) -> bool:
     """Returns whether the format writes, for one image, the one id that this model reads as one."""
-    if not isinstance(model, VisionLlama):
+    if not isinstance(model, SeeingLlama):
         return False
     try:
         ids = format.encode([Message(role="user", content="?", images=(None,))], tokenizer)

@@ -13,16 +13,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.vision.adapter import EncodedImages, VisionLlama, refuse_unfit_images
-from llama_from_scratch.vision.tiles import TiledImages, check_rows, split
+from llama_from_scratch.vision.image_batch import ImageBatch
+from llama_from_scratch.vision.seeing import SeeingLlama
+from llama_from_scratch.vision.tiles import check_rows
 
 Prompts = Sequence[Sequence[int]] | Sequence[int] | Int[Tensor, "B T"] | Int[Tensor, "T"]
 """Lists of ids, or a tensor with one prompt per row. One list of ids or one row is one prompt."""
 
-Images = TiledImages | EncodedImages
-"""The images of each prompt, as `vision.split` or `VisionLlama.encode` returns them."""
-GivenImages = Images | Sequence[Sequence[object]]
-"""The same, or for each prompt a list of images, as `vision.split` takes them."""
+GivenImages = ImageBatch | Sequence[Sequence[object]]
+"""The images of each prompt, as the model's `cut` or `encode` returns them, or as `cut` takes them:
+a list for each prompt."""
 
 
 def as_prompts(prompts: Prompts) -> list[list[int]]:
@@ -90,30 +90,50 @@ def check_limits(
 
 def as_images(
     model: Llama, prompts: Sequence[Sequence[int]], images: GivenImages | None
-) -> Images | None:
-    """Returns the images of the prompts as tiles, or as they are if they are encoded already.
+) -> tuple[list[list[int]], ImageBatch | None]:
+    """Returns the prompts as the model reads them, and their images.
 
+    Images are cut, unless they are cut or encoded already. In the prompts they are written out,
+    unless they are already.
     Raises ValueError unless the model sees, and each prompt has an id for each of its images.
     """
+    prompts = [list(prompt) for prompt in prompts]
     if images is not None:
         check_sees(model)
-    if not isinstance(model, VisionLlama):
-        return None
+    if not isinstance(model, SeeingLlama):
+        return prompts, None
+    is_cut = isinstance(images, ImageBatch)
     n_images = [0] * len(prompts)
-    is_cut = isinstance(images, Images)
     if images is not None:
-        rows = images if is_cut else check_rows(images)
-        refuse_unfit_images(rows, model.config, n_rows=len(prompts))
-        n_images = rows.n_images.tolist() if is_cut else list(map(len, rows))
+        model.refuse_unfit(images if is_cut else check_rows(images), n_rows=len(prompts))
+        n_images = images.n_images.tolist() if is_cut else list(map(len, images))
     _check_counts(prompts, n_images, image_id=model.config.image_id)
-    if is_cut or not sum(n_images):
-        return images if is_cut else None
-    return split(images, model.tiling)
+    if not is_cut:
+        images = model.cut(images) if any(n_images) else None
+    if images is not None:
+        prompts = model.written_out(prompts, images)
+    check_places(model, prompts, images)
+    return prompts, images
+
+
+def check_places(
+    model: Llama, prompts: Sequence[Sequence[int]], images: ImageBatch | None
+) -> None:
+    """Raises ValueError unless each prompt has the places for what its images become."""
+    if not isinstance(model, SeeingLlama):
+        return
+    n_places = [[]] * len(prompts) if images is None else model.n_places(images)
+    for b, (prompt, expected) in enumerate(zip(prompts, n_places, strict=True)):
+        if (n_ids := prompt.count(model.place_id)) != sum(expected):
+            raise ValueError(f"a prompt has one id {model.place_id} for each token of its images; "
+                             f"prompt {b} has {n_ids} of these ids, and its images have "
+                             f"{sum(expected)} tokens. Give one id {model.config.image_id} for "
+                             "each image, and generate writes the rest")
 
 
 def check_sees(model: Llama) -> None:
     """Raises ValueError for a model that reads only text."""
-    if not isinstance(model, VisionLlama):
+    if not isinstance(model, SeeingLlama):
         raise ValueError("only a model that sees can be shown images, and this one reads text. "
                          "Load one that sees, such as meta-llama/Llama-3.2-11B-Vision-Instruct, or "
                          "leave the images out")
@@ -123,7 +143,7 @@ def _check_counts(
     prompts: Sequence[Sequence[int]], n_images: Sequence[int], *, image_id: int
 ) -> None:
     for b, (prompt, n) in enumerate(zip(prompts, n_images, strict=True)):
-        if (n_ids := sum(token == image_id for token in prompt)) != n:
+        if (n_ids := prompt.count(image_id)) != n:
             raise ValueError(f"a prompt has one id {image_id} in place of each of its images; "
                              f"prompt {b} has {n_ids} of these ids and {n} images. Give as many "
                              "images as ids")

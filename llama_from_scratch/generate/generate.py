@@ -24,6 +24,7 @@ from llama_from_scratch.generate.checks import (
     as_prompts,
     check_limits,
     check_numbers,
+    check_places,
     check_seed,
     check_stops,
 )
@@ -51,8 +52,9 @@ def generate(
     `prompts`: lists of ids, or a tensor (B, T). One list of ids, or a tensor (T,), is a single
     prompt, and the list returned has only its answer.
     `images`: for each prompt a list, such as [["photo.jpg"], []] for two prompts of which one has
-    an image, or what `vision.split` or the model's `encode` makes of it. A prompt has the id
-    `image_id` of the model's config in place of each image.
+    an image, or what the model's `cut` or `encode` makes of it. A prompt has the id `image_id` of
+    the model's config in place of each image. A model that reads an image as many ids gets them
+    all: they are written out, unless the prompt has them already.
     `max_tokens` and `stop_ids`: one for all prompts, or a list with one for each. `max_tokens` None
     means as many tokens as the model's context holds. `mask` rules ids out before `sampling` is
     applied. Row b draws with seed + b, so that a prompt gets the same answer in a batch as alone.
@@ -81,8 +83,9 @@ def stream(
 
     `prefix` keeps what was read. The next call with it feeds the model only what differs.
     """
-    [max_tokens] = check_limits(model, [prompt], max_tokens)
-    images, cache = as_images(model, [prompt], images), None
+    check_limits(model, [prompt], max_tokens)
+    [prompt], images = as_images(model, [prompt], images)
+    [max_tokens], cache = check_limits(model, [prompt], max_tokens), None
     if prefix is not None:
         cache, images = prefix.begin(model, prompt, images=images, max_tokens=max_tokens)
     tokens = (token for (token,) in steps(
@@ -183,12 +186,15 @@ def decode(
 ) -> Iterator[Decoded]:
     """Yields the decoding steps, which all functions above use.
 
-    `cache` may hold the beginning of a single prompt. Then only the rest is fed, and `images` are
-    only the rest's. Images go through the encoder once, before the first step.
+    `cache` may hold the beginning of a single prompt. Then only the rest is fed, `images` are only
+    the rest's, and the prompt is as `as_images` returns it. Images go through the encoder once, before the first step.
     """
     limits, stops = check_limits(model, prompts, max_tokens), check_stops(model, prompts, stop_ids)
-    n_read = 0 if cache is None else cache.length
-    images = as_images(model, [prompt[n_read:] for prompt in prompts], images)
+    if cache is None:
+        prompts, images = as_images(model, prompts, images)
+        limits = check_limits(model, prompts, max_tokens)  # images may have made them longer
+    else:
+        check_places(model, [prompt[cache.length :] for prompt in prompts], images)
     check_seed(seed, n_prompts=len(prompts))
     texts = [list(prompt) for prompt in prompts]
     ends = [len(prompt) + limit for prompt, limit in zip(prompts, limits, strict=True)]

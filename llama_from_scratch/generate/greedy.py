@@ -29,7 +29,7 @@ from llama_from_scratch.model.kv_cache import KVCache, LayerCache
 from llama_from_scratch.model.norm import RMSNorm
 from llama_from_scratch.model.rope import Rotate
 from llama_from_scratch.model.transformer import Block, Llama
-from llama_from_scratch.vision.adapter import VisionLlama
+from llama_from_scratch.vision.seeing import SeeingLlama
 
 
 class GreedyDecoder:
@@ -52,7 +52,7 @@ class GreedyDecoder:
         if model.device.type != "cpu":
             raise ValueError(f"a GreedyDecoder runs on a CPU; this model is on {model.device}. "
                              "Decode with generate()")
-        if isinstance(model, VisionLlama):
+        if isinstance(model, SeeingLlama):
             raise ValueError("a GreedyDecoder decodes models that read only text; this model also "
                              "sees. Decode with generate(), or decode its text model: "
                              "vision.detach(model)")
@@ -126,7 +126,7 @@ class GreedyDecoder:
 
 def can_decode(model: Llama) -> bool:
     """Returns whether a GreedyDecoder takes this model: on a CPU, plain parts only, no encoder."""
-    return (model.device.type == "cpu" and not isinstance(model, VisionLlama)
+    return (model.device.type == "cpu" and not isinstance(model, SeeingLlama)
             and not undescribed(model, accepts_stand_ins=False))
 
 

@@ -8,17 +8,13 @@ new images go through the encoder.
 Continues notebook 16.
 """
 
-import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 
-import torch
-from torch import Tensor
-
-from llama_from_scratch.generate.checks import Images
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.vision.adapter import VisionLlama
-from llama_from_scratch.vision.tiles import TiledImages
+from llama_from_scratch.vision.image_batch import ImageBatch
+from llama_from_scratch.vision.seeing import SeeingLlama
 
 
 class PrefixCache:
@@ -38,10 +34,12 @@ class PrefixCache:
         self._weights, self._cache, self._turn = None, None, object()
 
     def begin(
-        self, model: Llama, prompt: Sequence[int], *, max_tokens: int, images: Images | None = None
-    ) -> tuple[KVCache, Images | None]:
+        self, model: Llama, prompt: Sequence[int], *, max_tokens: int,
+        images: ImageBatch | None = None,
+    ) -> tuple[KVCache, ImageBatch | None]:
         """Returns a cache with room for the prompt and `max_tokens` more, and with what was read.
 
+        `prompt`, `images`: as `checks.as_images` returns them.
         The second value is the images of the prompt that the cache does not hold, None if it holds
         all. The last id of the prompt is never in the cache, because the answer begins with that
         id's logits.
@@ -52,13 +50,14 @@ class PrefixCache:
                              "another model than it was made for. Make one for each model: "
                              "PrefixCache(model)")
         weights = weights_of(model)
-        if isinstance(model, VisionLlama):
+        if isinstance(model, SeeingLlama):
             weights.append((model.sees_before_images,))
         if weights != self._weights:
             self.ids, self._cache, self._weights = [], None, weights
         context, n_needed = model.config.max_seq_len, len(prompt) + max_tokens
-        before, self._images = self._images, [] if images is None else _digests(images)
-        self.ids = self.ids[: self._n_read(prompt[:-1], before)]
+        before, self._images = self._images, [] if images is None else images.digests()
+        n_places = [] if images is None else model.n_places(images)[0]
+        self.ids = self.ids[: self._n_read(prompt[:-1], before, n_places=n_places)]
         self._turn = object()
         if self._cache is None:
             self._cache = model.new_cache(batch_size=1, max_seq_len=n_needed)
@@ -67,9 +66,10 @@ class PrefixCache:
             # Doubling copies each token about once, however many turns there are.
             room = min(context, max(n_needed, 2 * self._cache.max_seq_len))
             self._cache = self._cache.copy([0], max_seq_len=room)
-        if images is None or (n_known := _n_images(model, self.ids)) == len(self._images):
+        if images is None:
             return self._cache, None
-        return self._cache, images.after(n_known)
+        n_known = _n_whole(n_places, n_read=self.ids.count(model.place_id))
+        return self._cache, None if n_known == len(self._images) else images.after(n_known)
 
     def follow(self, prompt: Sequence[int], tokens: Iterator[int]) -> Iterator[int]:
         """Yields the tokens of a stream on the cache from `begin`, and keeps `ids` up to date.
@@ -87,38 +87,27 @@ class PrefixCache:
                                  "or give each its own PrefixCache")
         self.ids += text[len(self.ids) : self._cache.length]
 
-    def _n_read(self, prompt: Sequence[int], before: Sequence[bytes]) -> int:
-        """Returns how many ids of the prompt are in the cache; `before` are the images there."""
+    def _n_read(
+        self, prompt: Sequence[int], before: Sequence[bytes], *, n_places: Sequence[int]
+    ) -> int:
+        """Returns how many ids of the prompt are in the cache, with only whole images.
+
+        `before`: the images there. `n_places`: of each image of the prompt.
+        """
         model, n = self._model, _n_shared(self.ids, prompt)
-        if not isinstance(model, VisionLlama):
+        if not isinstance(model, SeeingLlama):
             return n
         if model.sees_before_images and before != self._images:
             return 0  # even the first id saw all images
-        n_images = _n_shared(before, self._images)
-        places = [i for i, token in enumerate(self.ids[:n]) if token == model.config.image_id]
-        return n if len(places) <= n_images else places[n_images]
+        shared = n_places[: _n_shared(before, self._images)]
+        places = [i for i, token in enumerate(self.ids[:n]) if token == model.place_id]
+        n_kept = sum(shared[: _n_whole(shared, n_read=len(places))])
+        return n if len(places) == n_kept else places[n_kept]
 
 
-def _n_images(model: Llama, ids: Sequence[int]) -> int:
-    return (sum(token == model.config.image_id for token in ids)
-            if isinstance(model, VisionLlama) else 0)
-
-
-def _digests(images: Images) -> list[bytes]:
-    """Returns for each image of the only row a digest of its content."""
-    if isinstance(images, TiledImages):
-        kind, numbers, values = b"tiles", images.aspect_ids[0], images.pixels[0]
-    else:
-        kind, numbers, values = b"states", images.n_tiles[0], images.states[0]
-    return [_digest(kind, number, value)
-            for number, value in zip(numbers.tolist(), values, strict=True) if number]
-
-
-def _digest(kind: bytes, number: int, values: Tensor) -> bytes:
-    data = values.detach().cpu().contiguous().view(torch.uint8).numpy()
-    found = hashlib.sha256(b"%s %d %s" % (kind, number, str(values.dtype).encode()))
-    found.update(data)
-    return found.digest()
+def _n_whole(n_places: Sequence[int], *, n_read: int) -> int:
+    """Returns how many images are whole if `n_read` of their places are read."""
+    return sum(end <= n_read for end in itertools.accumulate(n_places))
 
 
 def _n_shared(left: Sequence[int | bytes], right: Sequence[int | bytes]) -> int:

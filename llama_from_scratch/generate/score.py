@@ -71,8 +71,9 @@ def score(
 ) -> Float[Tensor, "T"]:
     """Returns the log-probability in nats of each id after the first, given the ids before it.
 
-    `images`: the text's, as in `generate`. An id that stands for an image has no
-    probability, because no model writes it; its number is NaN.
+    `images`: the text's, as in `generate`; they must be written out in the text. An id after the
+    vocabulary, which stands for an image, has no probability, because no model writes it; its
+    number is NaN.
     Raises ValueError for fewer than two ids, an id outside the vocabulary, a text longer than
     the model's context, or more images than ids for them or fewer.
     """
@@ -80,7 +81,11 @@ def score(
         raise ValueError(f"an id is scored after at least one other id; got {len(ids)} in all. "
                          "Encode the text with bos=True")
     check_ids(model, ids, name="the text")
-    images = as_images(model, [ids], images)
+    [read], images = as_images(model, [ids], images)
+    if images is not None and len(read) != len(ids):
+        raise ValueError("each id of a text gets a score, and this model reads an image as many "
+                         f"ids; got {len(ids)} ids for what it reads as {len(read)}. Write the "
+                         "images out first: model.written_out([ids], model.cut(images))")
     with torch.inference_mode():
         ids_1T = torch.tensor([ids], device=model.device)
         # With images the whole text is read, because its last id may stand for one.

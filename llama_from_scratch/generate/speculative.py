@@ -21,7 +21,7 @@ from llama_from_scratch.config import record
 from llama_from_scratch.generate.checks import check_limits, check_numbers, check_seed, check_stops
 from llama_from_scratch.generate.sampling import GREEDY, Sampling, distribution, draw
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.vision.adapter import VisionLlama
+from llama_from_scratch.vision.seeing import SeeingLlama
 
 
 @record
@@ -86,7 +86,7 @@ def rounds(
     below 1, and for everything that `generate` refuses.
     """
     for name, each in (("model", model), ("draft", draft)):
-        if isinstance(each, VisionLlama):
+        if isinstance(each, SeeingLlama):
             raise ValueError(f"models that read only text can guess ahead; the {name} also sees. "
                              "Decode with generate(), or take its text model: vision.detach(model)")
     if draft.config.vocab_size != model.config.vocab_size:

@@ -33,7 +33,7 @@ LLAMA_4 = ChatFormat(
     name="Llama 4", roles=ROLES, open_roles=("assistant", "ipython"),
     frame=Headers(bos=_BEGIN, start="<|header_start|>", end="<|header_end|>", eot="<|eot|>",
                   eom="<|eom|>", final=_END, code=("<|python_start|>", "<|python_end|>")),
-    calls=PYTHONIC_CALLS, builtin_tools=(CODE,))
+    calls=PYTHONIC_CALLS, builtin_tools=(CODE,), image="<|image|>")
 
 FORMATS: Mapping[str, ChatFormat] = MappingProxyType({
     "llama-2": LLAMA_2, "llama-3": LLAMA_3, "llama-3.1": LLAMA_3_1, "llama-3.2": LLAMA_3_2,
