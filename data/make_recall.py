@@ -57,7 +57,7 @@ def one(pattern: str, seed: int, *, stage: RecallStage, n_texts: int) -> dict:
     """Returns the losses of one training, and the shares of needles found afterwards."""
     torch.manual_seed(seed)
     model = Llama(recall_config(pattern))
-    losses = train_recall(model, stage=stage, seed=seed)
+    losses = list(train_recall(model, stage=stage, seed=seed))
     has_learned, found = losses[-1] < HAS_LEARNED, []
     for n_tokens, distance in PLACES:
         if n_tokens > 1024 and not has_learned:

@@ -9,13 +9,16 @@ Letters: B texts, T tokens, V keys. Notebook 24. Needle tests: Kamradt, "Needle 
 (github.com/gkamradt/LLMTest_NeedleInAHaystack).
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from llama_from_scratch import bundled
+from llama_from_scratch.checkpoint.json_file import read_json
 from llama_from_scratch.config import LayerSpec, LlamaConfig, TemperatureTuning, record
 from llama_from_scratch.model.temperature import Tempered, Unscaled
 from llama_from_scratch.model.transformer import Llama
@@ -119,28 +122,18 @@ class RecallStage:
     peak_lr: float = 4e-3
 
 
-def train_recall(
-    model: Llama, *, stage: RecallStage, seed: int = 0,
-    on_step: Callable[[int, float], object] | None = None,
-) -> list[float]:
-    """Trains a model in place, and returns the loss of each step in nats per target.
-
-    `on_step`: is called with the step and its loss.
-    """
+def train_recall(model: Llama, *, stage: RecallStage, seed: int = 0) -> Iterator[float]:
+    """Trains a model in place, and yields the loss of each step in nats per target."""
     generator = torch.Generator().manual_seed(seed)
-    optimizer, losses = AdamW(decay_groups(model, weight_decay=0.01)), []
+    optimizer = AdamW(decay_groups(model, weight_decay=0.01))
     for step in range(stage.n_steps):
-        ids_BT, targets_BT = pairs(stage.n_texts, stage.n_tokens, generator=generator)
-        loss = recall_loss(model, ids_BT, targets_BT)
+        loss = recall_loss(model, *pairs(stage.n_texts, stage.n_tokens, generator=generator))
         optimizer.zero_grad()
         loss.backward()
         clip_gradients(model.parameters(), max_norm=1.0)
         optimizer.step(lr=learning_rate(step, n_steps=stage.n_steps, peak=stage.peak_lr,
                                         n_warmup=min(50, stage.n_steps // 10)))
-        losses.append(loss.item())
-        if on_step is not None:
-            on_step(step, losses[-1])
-    return losses
+        yield loss.item()
 
 
 def recall_loss(
@@ -164,3 +157,12 @@ def _joined(key_BP: Int[Tensor, "B P"], value_BV: Int[Tensor, "B V"]) -> Int[Ten
 
 def _came_before(key_BP: Int[Tensor, "B P"]) -> Bool[Tensor, "B P"]:
     return (key_BP[:, :, None] == key_BP[:, None]).tril(-1).any(-1)
+
+
+def stored_runs() -> list[dict[str, Any]]:
+    """Returns the stored results of several patterns of layers, one for each pattern and seed.
+
+    A run has "pattern", "seed", "losses", and "found": for each length of the text, distance of the
+    needle and strength of temperature tuning, the "share" of needles found.
+    """
+    return read_json(bundled.path("recall.json"))["runs"]
