@@ -18,7 +18,7 @@ from llama_from_scratch.model.mask import Visible, plain_tokens
 from llama_from_scratch.model.temperature import query_scales
 
 _CELL, _HEIGHT, _PITCH = 0.34, 0.3, 0.42
-_MOST_TOKENS = 20
+_MOST_TOKENS = 16
 
 
 def seen_from(
@@ -36,7 +36,7 @@ def seen_from(
 def sight(layers: Sequence[LayerSpec], *, position: int) -> Figure:
     """Draws which tokens the one at `position` sees in each layer, the first layer at the bottom.
 
-    Raises ValueError for more than 20 tokens.
+    Raises ValueError for more than 16 tokens.
 
     Example: `llama4.sight(scout.layers[:4], position=13)`, with chunks of a few tokens
     """
@@ -99,7 +99,7 @@ def masks(*, n_tokens: int, chunk_size: int, position: int) -> Figure:
 
 
 def _tokens(n: int) -> str:
-    return "1 token, itself" if n == 1 else f"{n} tokens"
+    return "only itself" if n == 1 else f"{n} tokens"
 
 
 def query_growth(tuning: TemperatureTuning, *, contexts: Mapping[str, int]) -> Figure:
