@@ -72,7 +72,7 @@ def apply_rope(
     `rotation` may be 1, for positions that all sequences share.
     """
     wide = x if x.dtype == torch.float64 else x.float()
-    pairs_BTHR = torch.view_as_complex(wide.view(*x.shape[:-1], -1, 2))
+    pairs_BTHR = torch.view_as_complex(wide.view(*x.shape[:-1], x.shape[-1] // 2, 2))
     return torch.view_as_real(pairs_BTHR * rotation.unsqueeze(2)).flatten(-2).to(x.dtype)
 
 

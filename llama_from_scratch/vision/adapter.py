@@ -283,6 +283,9 @@ def refuse_unfit_images(
             raise ValueError("the states of images must be (B, I, J, n, D) with the last three "
                              f"{expected}; got {tuple(images.states.shape)}. Encode them with "
                              "this model")
+    elif isinstance(images, ImageBatch):
+        raise ValueError("this model looks at images through cross-attention, so they are cut by "
+                         f"model.cut(rows); got {foreign.shown(images)}")
     n_given = len(images if isinstance(images, Sequence) else images.n_tiles)
     if n_given != n_rows:
         raise ValueError(f"images are given for each row of a batch; got {n_rows} rows of ids and "

@@ -6,8 +6,8 @@ takes few places in the text. An adapter of two layers and a projector give each
 the text model.
 
 Letters: C colors, P patches of a tile, W vision width, H heads, K width of a head, R = K/2 pairs, D
-text width. A tile has P + 1 tokens inside: its patches row by row, and then its class token, which
-is dropped at the end.
+text width. Inside, a tile has T = P + 1 tokens: its patches row by row, and then its class token,
+which is dropped at the end.
 
 A patch has its place twice: as a learned vector that is added, and as an angle by which queries and
 keys are turned. Half of the pairs of a head turn by its column, and the other half by its row. Both
@@ -35,7 +35,7 @@ from llama_from_scratch.vision.encoder import N_COLORS, PatchEmbedding, VisionFe
 
 def places_in_tile(
     grid: int, *, device: torch.device | str = "cpu"
-) -> tuple[Int[Tensor, "P+1"], Int[Tensor, "P+1"]]:
+) -> tuple[Int[Tensor, "T"], Int[Tensor, "T"]]:
     """Returns the column and the row of each token of a tile with `grid` x `grid` patches.
 
     They count from 1, and are 0 for the class token, the last: no turn at all.
@@ -79,7 +79,7 @@ class TileRope(nn.Module):
             self.freq = self._frequencies()
         return self
 
-    def forward(self) -> Complex[Tensor, "1 P+1 R"]:
+    def forward(self) -> Complex[Tensor, "1 T R"]:
         column, row = places_in_tile(self._config.grid, device=self.freq.device)
         return torch.cat([rope_rotation(place[None], self.freq) for place in (column, row)], dim=-1)
 
@@ -165,7 +165,7 @@ class TileEncoder(nn.Module):
         for block in self.layers:
             block.init_weights(n_additions=2 * len(self.layers))
 
-    def embed(self, pixels: Float[Tensor, "tiles C px px"]) -> Float[Tensor, "tiles P+1 W"]:
+    def embed(self, pixels: Float[Tensor, "tiles C px px"]) -> Float[Tensor, "tiles T W"]:
         """Returns the first state of each token, normed; the class token is the last.
 
         Errors as in `forward`.
