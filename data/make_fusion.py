@@ -8,11 +8,10 @@ the same examples, cross-attention learns as in chapter 22, and early fusion lea
 text model trained as well, and with the text model frozen. The model with early fusion and a
 trained text is stored in bfloat16, and the shares of right answers of all three are in
 results.json. One thread, so the same machine gives the same weights. `--steps 0.01` makes a
-hundredth of the steps.
+hundredth of the steps, and `--only "cross-attention"` trains one of the three.
 """
 
 import argparse
-import copy
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +45,9 @@ KINDS = ("read", "larger", "side", "sum")
 ASKED = (*KINDS, "sum")
 """Sums are asked twice as often, as in chapter 22."""
 N_STEPS, N_ENCODER_STEPS, EVERY = 500, 450, 50
+WAYS = ("early fusion", "cross-attention", "early fusion, frozen text")
+STORED = WAYS[0]
+"""The model whose weights are stored."""
 
 
 def main() -> None:
@@ -53,41 +55,47 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=bundled.DATA / mini_fusion.FOLDER)
     parser.add_argument("--steps", type=float, default=1.0, help="this share of the steps")
+    parser.add_argument("--only", choices=WAYS, help="one way; the results of the others stay")
     args = parser.parse_args()
     torch.set_num_threads(1)
     n_steps, n_encoder = (max(round(n * args.steps), 2) for n in (N_STEPS, N_ENCODER_STEPS))
     args.out.mkdir(parents=True, exist_ok=True)
-    results = {}
-
-    def keep(name: str, curve: dict, model: nn.Module, tokenizer: object) -> None:
-        seen, blind = (exact_match(model, TASK, tokenizer, kinds=KINDS, is_blind=is_blind)
-                       for is_blind in (False, True))
-        results[name] = {"n_steps": n_steps, "curve": curve, "share": seen.share(),
-                         "kinds": seen.shares, "blind": blind.share()}
-        print(name, f"{seen.share():.1%}", seen.shares, f"blind {blind.share():.1%}", flush=True)
-        (args.out / mini_fusion.RESULTS).write_text(json.dumps(results, indent=1) + "\n")
-
-    text, tokenizer = text_model()
-    fused = with_tile_eyes(text, tokenizer)
-    train_tile_encoder(fused.vision.encoder, TASK, stage=TileStage(n_steps=n_encoder))
-    frozen = copy.deepcopy(fused)
-    for name, model, text_lr in (("early fusion", fused, 1e-3),
-                                 ("early fusion, frozen text", frozen, 0.0)):
-        curve: dict[int, float] = {}
-        train_fusion(model, TASK, tokenizer, on_step=watching(model, tokenizer, curve),
-                     stage=FusionStage(n_steps=n_steps, kinds=ASKED, text_lr=text_lr))
-        if model is fused:
+    file = args.out / mini_fusion.RESULTS
+    results = json.loads(file.read_text()) if args.only and file.exists() else {}
+    for way in (args.only,) if args.only else WAYS:
+        learn = crossed if way == "cross-attention" else fused
+        model, tokenizer, curve = learn(way, n_steps=n_steps, n_encoder=n_encoder)
+        if way == STORED:
             mini_fusion.write(args.out, model)
             model.to(torch.bfloat16).float()  # what the file holds
-        keep(name, curve, model, tokenizer)
+        seen, blind = (exact_match(model, TASK, tokenizer, kinds=KINDS, is_blind=is_blind)
+                       for is_blind in (False, True))
+        results[way] = {"n_steps": n_steps, "curve": curve, "share": seen.share(),
+                        "kinds": seen.shares, "blind": blind.share()}
+        print(way, f"{seen.share():.1%}", seen.shares, f"blind {blind.share():.1%}", flush=True)
+        file.write_text(json.dumps({way: results[way] for way in WAYS if way in results},
+                                   indent=1) + "\n")
 
+
+def fused(way: str, *, n_steps: int, n_encoder: int) -> tuple[nn.Module, object, dict]:
+    """Returns a model with early fusion, its tokenizer, and the shares while it learned."""
     text, tokenizer = text_model()
-    crossed = with_eyes(text, cross_layers=range(text.config.n_layers))
-    train_encoder(crossed.vision.encoder, TASK, stage=EncoderStage(n_steps=n_encoder))
-    curve = {}
-    train_adapter(crossed, TASK, tokenizer, on_step=watching(crossed, tokenizer, curve),
+    model, curve = with_tile_eyes(text, tokenizer), {}
+    train_tile_encoder(model.vision.encoder, TASK, stage=TileStage(n_steps=n_encoder))
+    train_fusion(model, TASK, tokenizer, on_step=watching(model, tokenizer, curve),
+                 stage=FusionStage(n_steps=n_steps, kinds=ASKED,
+                                   text_lr=1e-3 if way == STORED else 0.0))
+    return model, tokenizer, curve
+
+
+def crossed(way: str, *, n_steps: int, n_encoder: int) -> tuple[nn.Module, object, dict]:
+    """Returns a model with cross-attention, its tokenizer, and the shares while it learned."""
+    text, tokenizer = text_model()
+    model, curve = with_eyes(text, cross_layers=range(text.config.n_layers)), {}
+    train_encoder(model.vision.encoder, TASK, stage=EncoderStage(n_steps=n_encoder))
+    train_adapter(model, TASK, tokenizer, on_step=watching(model, tokenizer, curve),
                   stage=AdapterStage(n_steps=n_steps, kinds=ASKED))
-    keep("cross-attention", curve, crossed, tokenizer)
+    return model, tokenizer, curve
 
 
 def text_model() -> tuple:
