@@ -1,15 +1,18 @@
-"""Every published Llama up to 3.3 as a row of data, and a tiny twin of each generation.
+"""Every published Llama as a row of data, and a tiny twin of each generation.
 
 A twin is a tiny model with the same arithmetic. A row holds what was released: the sizes that
 `Llama` is built from, the date, the number of training tokens and the license. Between two
 generations only numbers change, which is why `forward` needs no `if`. Notebook 15 goes through
 this table row by row. The test of this module checks the exact parameter counts.
 
-`FAMILY` has the text models. `VISION` has the models of Llama 3.2 that see: a text model of Llama
-3.1's sizes, an encoder and cross-attention blocks (notebook 22).
+`FAMILY` has the models that were released as text models; all their layers are alike. `VISION` has
+the models of Llama 3.2 that see: a text model of Llama 3.1's sizes, an encoder and cross-attention
+blocks (notebook 22). `EXPERTS` has the text models of Llama 4, whose layers have experts and differ
+from one another. Meta released these only together with an encoder.
 
 Sources: arXiv:2302.13971 (Llama 1), arXiv:2307.09288 (Llama 2), arXiv:2407.21783 (Llama 3 and 3.1),
-the model cards, and the licenses and acceptable use policies that come with the weights.
+the model cards, the licenses and acceptable use policies that come with the weights, and the code
+released with them.
 """
 
 import dataclasses
@@ -18,9 +21,11 @@ from types import MappingProxyType
 
 from llama_from_scratch.config import (
     Dense,
+    Experts,
     LayerSpec,
     LlamaConfig,
     RopeScaling,
+    TemperatureTuning,
     VisionConfig,
     VisionLlamaConfig,
     nearest,
@@ -63,7 +68,7 @@ LICENSES = MappingProxyType({
         allows=_WITH_LIMITS + _MAY_IMPROVE + "; all its models are multimodal and not for people "
                                              "and companies in the European Union"),
 })
-"""The license of each generation, including generations that are not built here."""
+"""The license of each generation."""
 
 
 @record
@@ -169,8 +174,53 @@ VISION = MappingProxyType({name: _vision_release(name, text, tile_px=tile_px)
 """The models that see, by name. Only the base model of 11B has tiles of 448 pixels."""
 
 
-_LATER = {"llama-4": "a Llama 4, with experts"}
-"""Published models that are not built here: the beginning of the name, and what it is."""
+EXPERT_GENERATION = "llama-4"
+_CHUNK, _EXPERT_WIDTH, _EVERY_FOURTH = 8192, 8192, 4
+
+
+def _iropes(n_layers: int, *, experts: Experts, step: int, has_qk_norm: bool) -> tuple[
+        LayerSpec, ...]:
+    """Returns Llama 4's layers: every fourth without RoPE and chunks, every `step`-th with experts.
+
+    The others have the dense feed-forward of the config.
+    """
+    with_rope = LayerSpec(chunk_size=_CHUNK, has_qk_norm=has_qk_norm)
+    without = LayerSpec(has_rope=False, temperature=TemperatureTuning(floor=8192, strength=0.1))
+    return tuple(dataclasses.replace(with_rope if (i + 1) % _EVERY_FOURTH else without,
+                                     feed_forward=None if (i + 1) % step else experts)
+                 for i in range(n_layers))
+
+
+# Only Scout scales RoPE, and by other constants than Llama 3.1: nothing is blended.
+_SCOUT = dict(n_experts=16, step=1, has_qk_norm=True, n_tokens=40e12, rope_scaling=RopeScaling(
+    factor=16.0, low_freq_factor=1.0, high_freq_factor=1.0, original_max_seq_len=8192))
+_MAVERICK = dict(n_experts=128, step=2, has_qk_norm=False, n_tokens=22e12, rope_scaling=None)
+# name: what the size is, context length
+_LLAMA_4 = {
+    "llama-4-scout-17b-16e": (_SCOUT, 262_144),
+    "llama-4-scout-17b-16e-instruct": (_SCOUT, 10_485_760),
+    "llama-4-maverick-17b-128e": (_MAVERICK, 262_144),
+    "llama-4-maverick-17b-128e-instruct": (_MAVERICK, 1_048_576),
+}
+
+
+def _expert_release(name: str) -> Release:
+    """Returns the row of the text model of a Llama 4."""
+    size, max_seq_len = _LLAMA_4[name]
+    experts = Experts(n_experts=size["n_experts"], n_active=1, width=_EXPERT_WIDTH,
+                      shared_width=_EXPERT_WIDTH)
+    config = LlamaConfig(
+        dim=5120, n_heads=40, n_kv_heads=8, ffn_dim=16384, vocab_size=202_048,
+        max_seq_len=max_seq_len, norm_eps=1e-5, rope_theta=5e5, rope_scaling=size["rope_scaling"],
+        layers=_iropes(48, experts=experts, step=size["step"], has_qk_norm=size["has_qk_norm"]))
+    return Release(name=f"{name}-text", generation=EXPERT_GENERATION, released="2025-04-05",
+                   n_tokens=size["n_tokens"], config=config, license=LICENSES["llama-4"])
+
+
+EXPERTS = MappingProxyType({row.name: row for row in map(_expert_release, _LLAMA_4)})
+"""The text models with experts, by name. They are parts of models that see."""
+TEXT_GENERATIONS = (*GENERATIONS, EXPERT_GENERATION)
+"""The generations whose twin is a text model, in order: those of `FAMILY`, then of `EXPERTS`."""
 
 
 def config(name: str) -> LlamaConfig:
@@ -179,7 +229,7 @@ def config(name: str) -> LlamaConfig:
     It is a `VisionLlamaConfig` for a model of `VISION`.
     Raises ValueError for any other name; the message gives the nearest known name.
     """
-    known = {**FAMILY, **VISION}
+    known = {**FAMILY, **VISION, **EXPERTS}
     if name not in known:
         raise ValueError(_unknown("published Llama", name, known))
     return known[name].config
@@ -187,11 +237,11 @@ def config(name: str) -> LlamaConfig:
 
 def first_of(generation: str) -> LlamaConfig:
     """Returns the config in the first row of a generation. Raises ValueError as `tiny` does."""
-    known = (*GENERATIONS, VISION_GENERATION)
+    rows = (*FAMILY.values(), *VISION.values(), *EXPERTS.values())
+    known = tuple(dict.fromkeys(release.generation for release in rows))
     if generation not in known:
         raise ValueError(_unknown("generation", generation, known))
-    return next(release.config for release in (*FAMILY.values(), *VISION.values())
-                if release.generation == generation)
+    return next(release.config for release in rows if release.generation == generation)
 
 
 def tiny(generation: str) -> LlamaConfig:
@@ -199,16 +249,17 @@ def tiny(generation: str) -> LlamaConfig:
 
     These come from the generation's first row: theta, RoPE scaling, epsilon, tying, context length,
     the kinds of its first four layers, and whether query heads share key/value heads. (Llama 2
-    shares them only at 70B, so its twin does not.) The twin that sees has two cross-attention
-    blocks, and an encoder with the row's canvases and epsilon.
+    shares them only at 70B, so its twin does not.) The twin of Llama 3.2 Vision has two
+    cross-attention blocks, and an encoder with the row's canvases and epsilon. A layer with experts
+    has four, of half the usual width, as the published ones.
     Raises ValueError for an unknown generation; the message gives the nearest known one.
     """
     first = first_of(generation)
     is_grouped = first.n_kv_heads < first.n_heads
     return dataclasses.replace(
         first, dim=64, n_heads=4, n_kv_heads=2 if is_grouped else 4,
-        ffn_dim=ffn_dim(64, multiple_of=32), vocab_size=512,
-        layers=tuple(map(of_usual_width, first.layers[:4])),
+        ffn_dim=_TINY_WIDTH, vocab_size=512,
+        layers=tuple(small_spec(spec, width=_TINY_WIDTH // 2) for spec in first.layers[:4]),
         **(_tiny_vision(first) if isinstance(first, VisionLlamaConfig) else {}),
     )
 
@@ -221,17 +272,23 @@ def _tiny_vision(first: VisionLlamaConfig) -> dict[str, object]:
     return {"vision": vision, "cross_layers": (1, 3), "image_id": 512}
 
 
-def of_usual_width(spec: LayerSpec) -> LayerSpec:
-    """Returns the spec without the width of a dense feed-forward; the config then decides it."""
-    is_dense = isinstance(spec.feed_forward, Dense)
-    return dataclasses.replace(spec, feed_forward=None) if is_dense else spec
+_TINY_WIDTH = ffn_dim(64, multiple_of=32)
+
+
+def small_spec(spec: LayerSpec, *, width: int) -> LayerSpec:
+    """Returns the spec for a small model: a dense feed-forward has the config's width.
+
+    Experts have this `width` each, and there are four.
+    """
+    experts = spec.feed_forward
+    if isinstance(experts, Dense):
+        experts = None
+    elif isinstance(experts, Experts):
+        experts = dataclasses.replace(experts, n_experts=4, width=width, shared_width=width)
+    return dataclasses.replace(spec, feed_forward=experts)
 
 
 def _unknown(what: str, name: str, known: Iterable[str]) -> str:
-    for beginning, kind in _LATER.items():
-        if name.startswith(beginning):
-            return (f"{name!r} is {kind}, which this version does not build; "
-                    f"it has {', '.join(known)}")
     known = list(known)
     if longer := [other for other in known if other.startswith(f"{name}-")]:
         return f"no {what} is called {name!r}; there are {', '.join(longer)}"

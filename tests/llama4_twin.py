@@ -4,6 +4,7 @@ import torch
 import transformers
 
 from llama_from_scratch.config import Dense, Experts, LayerSpec, LlamaConfig, TemperatureTuning
+from llama_from_scratch.model.mask import padding_documents
 from llama_from_scratch.model.transformer import Llama
 
 CHUNK, FLOOR = 4, 3
@@ -33,7 +34,7 @@ def loud_llama4(config):
     torch.manual_seed(0)
     model = Llama(config)
     with torch.no_grad():
-        for name, weight in model.named_parameters():
+        for weight in model.parameters():
             if weight.ndim == 1:
                 weight.normal_(1.0, 0.3)
             else:
@@ -71,8 +72,8 @@ def text_config_of(config):
         attn_implementation="eager", pad_token_id=0, bos_token_id=1, eos_token_id=2)
 
 
-def text_weights_of(model, of=lambda weight: weight.detach()):
-    """Our weights under transformers' names. `of`: what to take of each weight."""
+def text_weights_of(model, part_of=torch.Tensor.detach):
+    """Our weights under transformers' names, or another part of each, such as its gradient."""
     found = {}
     names = {"tok_embeddings": "model.embed_tokens", "layers.": "model.layers.",
              "attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
@@ -83,7 +84,7 @@ def text_weights_of(model, of=lambda weight: weight.detach()):
              "router.directions": "router", "gate.weight": "gate_proj.weight",
              "up.weight": "up_proj.weight", "down.weight": "down_proj.weight",
              "output": "lm_head"}
-    weights = {name: of(weight) for name, weight in model.named_parameters()}
+    weights = {name: part_of(p) for name, p in model.named_parameters()}
     for name, weight in weights.items():
         if name.endswith("experts.w_up"):
             continue
@@ -102,3 +103,51 @@ def text_twin_of(model):
     twin = transformers.Llama4ForCausalLM(text_config_of(model.config))
     twin.load_state_dict(text_weights_of(model), strict=True)
     return twin.eval()
+
+
+def padded(rows):
+    """Rows of unequal length as one batch, padded on the left: ids, positions, documents."""
+    lengths = torch.tensor([len(row) for row in rows])
+    width = int(lengths.max())
+    ids = torch.stack([torch.cat([row.new_full((width - len(row),), 7), row]) for row in rows])
+    positions = (torch.arange(width) - (width - lengths)[:, None]).clamp(min=0)
+    return ids, positions, padding_documents(lengths, width=width)
+
+
+def random_ids(*shape, seed=1, vocab_size=90):
+    return torch.randint(3, vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+@torch.inference_mode()
+def in_pieces(model, ids, *, cache, sizes, positions=None, documents=None):
+    """The logits of all ids, read in pieces of these sizes; the last size goes on to the end."""
+    found, start = [], 0
+    while start < ids.shape[1]:
+        stop = start + sizes[min(len(found), len(sizes) - 1)]
+        part = [None if x is None else x[:, start:stop] for x in (positions, documents)]
+        found.append(model(ids[:, start:stop], positions=part[0], documents=part[1], cache=cache))
+        start = stop
+    return torch.cat(found, 1)
+
+
+def assert_near(found, expected, what, *, within=1e-5):
+    """Compares relative to the largest expected number, or absolutely if that is below 1."""
+    size = max(1.0, expected.detach().abs().max().item())
+    difference = (found - expected).detach().abs().max().item() / size
+    assert difference <= within, f"{what} differs by {difference:.1e} of its largest number"
+
+
+def assert_parity(model, twin, ids):
+    """Compares logits and the gradient of every weight, for a random gradient of the logits."""
+    ours, theirs = model(ids), twin(ids).logits
+    assert_near(ours, theirs, "the logits")
+    fake = torch.randn(ours.shape, generator=torch.Generator().manual_seed(2)) / ours.shape[1]
+    for each, logits in ((model, ours), (twin, theirs)):
+        each.zero_grad()
+        (logits * fake).sum().backward()
+    expected = {name: p.grad for name, p in twin.named_parameters()}
+    found = text_weights_of(model, lambda p: p.grad)
+    assert found.keys() == expected.keys()
+    for name, gradient in expected.items():
+        assert gradient.abs().max() > 0, name
+        assert_near(found[name], gradient, f"the gradient of {name}")

@@ -8,6 +8,7 @@ written, the model is compared module by module with one made from its config.
 Notebook 18.
 """
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -109,10 +110,14 @@ def _first_names(model: nn.Module) -> dict[str, str]:
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:
-    """Returns the numbers and texts that a module's result may depend on, such as an epsilon."""
+    """Returns the numbers, texts and records of them that a module's result may depend on.
+
+    An example is an epsilon.
+    """
     return {name: value for name, value in vars(module).items() if name != "training"
             and not name.startswith("_")
-            and (value is None or isinstance(value, bool | int | float | str))}
+            and (value is None or isinstance(value, bool | int | float | str)
+                 or dataclasses.is_dataclass(value))}
 
 
 def _parameters(module: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -1,9 +1,9 @@
 """Checkpoints for llama.cpp in one GGUF file or its parts: config, tokenizer and weights.
 
-The numbers of a matrix may be packed into 2 to 8 bits; norms are always fp32. Reading unpacks one
+The numbers of a matrix may be packed into 2 to 8 bits; norms and routers are fp32. Reading unpacks one
 tensor at a time.
 
-Notebook 18. Llama 1 to 3.3. Sources: ggml, docs/gguf.md; gguf-py, constants.py; llama.cpp,
+Notebook 18. Llama 1 to 3.3, and the text of Llama 4. Sources: ggml, docs/gguf.md; gguf-py, constants.py; llama.cpp,
 convert_hf_to_gguf.py.
 """
 
@@ -26,7 +26,13 @@ from llama_from_scratch.checkpoint import (
 )
 from llama_from_scratch.checkpoint.described import refuse_undescribed
 from llama_from_scratch.checkpoint.gguf_blocks import KINDS
-from llama_from_scratch.checkpoint.gguf_config import DIVISORS, config_from, config_to, divisors_of
+from llama_from_scratch.checkpoint.gguf_config import (
+    DIVISORS,
+    architecture_of,
+    config_from,
+    config_to,
+    divisors_of,
+)
 from llama_from_scratch.checkpoint.gguf_file import DTYPES, PackedEntry
 from llama_from_scratch.checkpoint.names import GGUF
 from llama_from_scratch.checkpoint.opened import Opened
@@ -34,6 +40,8 @@ from llama_from_scratch.checkpoint.strict import refuse_differences, refuse_impo
 from llama_from_scratch.checkpoint.translation import Translation, to_ours, to_theirs, translation
 from llama_from_scratch.model.transformer import Llama
 
+_ROUTER = "ffn_gate_inp.weight"
+"""The end of the name of a matrix that llama.cpp never packs."""
 _FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7}
 
 
@@ -79,15 +87,15 @@ def write(file: str | Path, model: Llama, *, tokenizer: Any, kind: str = "F32") 
     refuse_undescribed(model)
     file, config = Path(file), model.config
     tokenizer_files.refuse_other_vocabulary(tokenizer, config, where=str(file))
-    facts = {"general.architecture": ("str", "llama"),
+    facts = {"general.architecture": ("str", architecture_of(config)),
              "general.file_type": ("u32", _FILE_TYPES[kind])}
     facts |= {"general.quantization_version": ("u32", 2)} if kind == "Q8_0" else {}
     facts |= config_to(config) | gguf_tokenizer.facts_of(tokenizer, config)
     facts |= gguf_prompting.facts_of(tokenizer)
     how, weights = translation(GGUF, config), dict(model.named_parameters())
     by_name = {kind.name: kind for kind in KINDS.values()}
-    tensors = [(name, by_name[kind if len(shape) > 1 else "F32"], to_theirs(how, weights, name))
-               for name, shape in how.theirs.items()]
+    tensors = [(name, by_name["F32" if len(shape) == 1 or name.endswith(_ROUTER) else kind],
+                to_theirs(how, weights, name)) for name, shape in how.theirs.items()]
     if config.rope_scaling is not None:
         tensors.append((DIVISORS, by_name["F32"], divisors_of(config)))
     gguf_file.write(file, facts, tensors)

@@ -4,7 +4,7 @@ In GGUF the numbers of the config are fp32. The constants of RoPE's scaling are 
 the file has the divisors of the frequencies. The constants are computed from the divisors, or the
 file is refused.
 
-Notebook 18. Llama 1 to 3.3. Sources: gguf-py, constants.py; llama.cpp, convert_hf_to_gguf.py.
+Notebook 18. Llama 1 to 3.3, and Llama 4 with the layers of `gguf_llama4`. Sources: gguf-py, constants.py; llama.cpp, convert_hf_to_gguf.py.
 """
 
 import dataclasses
@@ -18,13 +18,15 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from llama_from_scratch.checkpoint import gguf_file, safetensors_file
+from llama_from_scratch.checkpoint import gguf_file, gguf_llama4, safetensors_file
+from llama_from_scratch.checkpoint.expert_layers import has_experts
 from llama_from_scratch.checkpoint.gguf_file import PackedEntry
 from llama_from_scratch.checkpoint.names import GGUF, TABLE
 from llama_from_scratch.checkpoint.plain import ffn_dim_of, plain_layers
 from llama_from_scratch.config import LlamaConfig, RopeScaling, VisionLlamaConfig
 from llama_from_scratch.model.rope import rope_frequencies
 
+_ARCHITECTURE = "llama"
 DIVISORS = "rope_freqs.weight"
 _EMBEDDING, _HEAD = (TABLE.name_of(role, GGUF) for role in ("embedding", "head"))
 _BIASES = {"has_qkv_bias": "blk.0.attn_q.bias", "has_wo_bias": "blk.0.attn_output.bias",
@@ -71,9 +73,12 @@ def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
     if isinstance(config, VisionLlamaConfig):
         raise ValueError(f"{NO_VISION}. Write another format, or the text model alone: "
                          "vision.detach(model)")
-    ffn_dim = ffn_dim_of(
-        config, rule="all layers of a Llama in GGUF must use RoPE and attend to all earlier "
-                     "tokens")
+    if has_experts(config):
+        of_layers, ffn_dim = gguf_llama4.layers_to(config)
+    else:
+        of_layers, ffn_dim = {}, ffn_dim_of(
+            config, rule="all layers of a Llama in GGUF must use RoPE and attend to all earlier "
+                         "tokens")
     for name in ("norm_eps", "rope_theta", "rope_linear_factor"):
         if _shortest(value := getattr(config, name)) != value:
             raise ValueError(f"GGUF stores numbers in fp32; got {name}={value!r}, which would be "
@@ -85,7 +90,7 @@ def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
                          "format")
     facts = {"embedding_length": config.dim, "attention.head_count": config.n_heads,
              "feed_forward_length": ffn_dim,
-             "context_length": config.max_seq_len, "block_count": config.n_layers}
+             "context_length": config.max_seq_len, "block_count": config.n_layers, **of_layers}
     facts = {key: ("u32", value) for key, value in facts.items()}
     facts |= {"attention.head_count_kv": ("u32", config.n_kv_heads),
               "attention.layer_norm_rms_epsilon": ("f32", config.norm_eps),
@@ -97,7 +102,12 @@ def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
                   "rope.scaling.factor": ("f32", config.rope_linear_factor)}
     if config.explicit_head_dim is not None:
         facts |= dict.fromkeys(_HEAD_WIDTHS, ("u32", config.head_dim))
-    return {f"llama.{key}": fact for key, fact in facts.items()}
+    return {f"{architecture_of(config)}.{key}": fact for key, fact in facts.items()}
+
+
+def architecture_of(config: LlamaConfig) -> str:
+    """Returns the name of the config's architecture in GGUF, with which its facts begin."""
+    return gguf_llama4.ARCHITECTURE if has_experts(config) else _ARCHITECTURE
 
 
 def divisors_of(config: LlamaConfig) -> Float32[Tensor, "R"]:
@@ -110,8 +120,8 @@ def divisors_of(config: LlamaConfig) -> Float32[Tensor, "R"]:
 def scaling_of(divisor_R: Float32[Tensor, "R"], config: LlamaConfig) -> RopeScaling | None:
     """Returns the scaling of RoPE that has these divisors, None if all are 1.
 
-    It tries the published constants first, then others, with contexts that are powers of two. The
-    factor is the divisor of the slowest pair. Raises ValueError if no scaling has these divisors.
+    It tries the published constants first, then others, with contexts that are powers of two. In
+    Llama 4 the published scaling blends nothing, so its two limits are equal. The factor is the divisor of the slowest pair. Raises ValueError if no scaling has these divisors.
     """
     def turns_alike(scaling: RopeScaling | None) -> bool:
         freq_R = rope_frequencies(config.head_dim, theta=config.rope_theta)
@@ -124,7 +134,7 @@ def scaling_of(divisor_R: Float32[Tensor, "R"], config: LlamaConfig) -> RopeScal
     factor = _shortest(divisor_R[-1].item())
     if factor > 0 and math.isfinite(factor):
         for original in (8192, *(1 << n for n in range(6, 21))):
-            for high in (4.0, 1.0, 2.0, 8.0):
+            for high in (1.0, 4.0, 2.0, 8.0) if has_experts(config) else (4.0, 1.0, 2.0, 8.0):
                 scaling = RopeScaling(factor=factor, low_freq_factor=1.0, high_freq_factor=high,
                                       original_max_seq_len=original)
                 if turns_alike(scaling):
@@ -143,14 +153,19 @@ def config_from(
     Raises ValueError naming each fact that is missing, unknown, or requires other arithmetic.
     """
     _refuse_other_models(facts, where=where)
-    about = {name.removeprefix("llama."): value for name, value in facts.items()
-             if name.startswith("llama.")}
-    problems = [f"{key} is missing" for key in _NEEDED if key not in about]
+    architecture = facts["general.architecture"]
+    of_experts = architecture == gguf_llama4.ARCHITECTURE
+    about = {name.removeprefix(f"{architecture}."): value for name, value in facts.items()
+             if name.startswith(f"{architecture}.")}
+    needed = (*_NEEDED, *gguf_llama4.NEEDED) if of_experts else _NEEDED
+    must_be = {key: allowed for key, allowed in (
+        _MUST_BE | (gguf_llama4.MUST_BE if of_experts else {})).items() if key not in needed}
+    problems = [f"{key} is missing" for key in needed if key not in about]
     problems += [f"{key} is {about[key]!r:.80}, and only {allowed[0]!r} can be computed"
-                 for key, allowed in _MUST_BE.items() if key in about
+                 for key, allowed in must_be.items() if key in about
                  and not _is_among(about[key], allowed)]
     problems += _scaling_problems(about)
-    known = {*_READ, *_MUST_BE, *_HEAD_WIDTHS, _KIND, *_FACTORS, *_OF_OTHER_SCALINGS}
+    known = {*_READ, *needed, *must_be, *_HEAD_WIDTHS, _KIND, *_FACTORS, *_OF_OTHER_SCALINGS}
     problems += [f"{key!r:.80} is not a key that is known" for key in about if key not in known]
     n_layers = about.get("block_count")
     if type(n_layers) is not int or n_layers > len(tensors):
@@ -170,8 +185,8 @@ def config_from(
         biases = {name: tensor in tensors for name, tensor in _BIASES.items()}
         config = LlamaConfig(
             **{ours: about[theirs] for theirs, ours in _SIZES.items()},
-            **biases | plain_layers(n_layers, ffn_dim=about[_WIDTH],
-                                    has_ffn_bias=biases["has_ffn_bias"]),
+            **biases | _layers(about, n_layers, of_experts=of_experts,
+                               has_ffn_bias=biases["has_ffn_bias"]),
             explicit_head_dim=about.get(_HEAD_WIDTHS[0]),
             vocab_size=embedding.shape[0], n_kv_heads=about.get("attention.head_count_kv", n_heads),
             norm_eps=_shortest(about["attention.layer_norm_rms_epsilon"]),
@@ -200,20 +215,27 @@ def config_from(
     return dataclasses.replace(config, rope_scaling=scaling)
 
 
+def _layers(
+    about: Mapping[str, Any], n_layers: int, *, of_experts: bool, has_ffn_bias: bool
+) -> dict[str, Any]:
+    """Returns the fields of a config that describe its layers."""
+    if not of_experts:
+        return plain_layers(n_layers, ffn_dim=about[_WIDTH], has_ffn_bias=has_ffn_bias)
+    found = gguf_llama4.layers_from(about, n_layers, ffn_dim=about[_WIDTH])
+    return {"layers": found.specs(), "ffn_dim": found.ffn_dim}
+
+
 def _refuse_other_models(facts: Mapping[str, Any], *, where: Path) -> None:
     """Raises ValueError unless a file holds a whole model of our architecture."""
     kind, architecture = facts.get("general.type", "model"), facts.get("general.architecture")
     if not _is_among(kind, ("model",)):
         raise ValueError(f"a checkpoint must be a whole model; general.type in {where} is "
                          f"{kind!r:.80}, only a part for a model. Give the file of the model")
-    if _is_among(architecture, ("llama4",)):
-        raise ValueError("this version has the models Llama 1 to 3.3; "
-                         f"{where} is a Llama 4. Load one of those")
     if _is_among(architecture, ("mllama",)):
         raise ValueError(f"{NO_VISION}; {where} was written by another program, with names of its "
                          "own. Load Hugging Face's or Meta's layout of this model")
-    if not _is_among(architecture, ("llama",)):
-        raise ValueError(f"general.architecture must be \"llama\"; {where} has "
+    if not _is_among(architecture, (_ARCHITECTURE, gguf_llama4.ARCHITECTURE)):
+        raise ValueError(f"general.architecture must be \"llama\" or \"llama4\"; {where} has "
                          f"{architecture!r:.80}. Only Llamas can be loaded")
 
 

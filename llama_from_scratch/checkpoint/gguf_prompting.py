@@ -18,6 +18,9 @@ from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 KEY = "tokenizer.ggml."
 _TEMPLATE = "tokenizer.chat_template"
 ENDS = ("eos_token_id", "eot_token_id", "eom_token_id")
+_TURNS = (("eot_token_id", "<|eot_id|>"), ("eom_token_id", "<|eom_id|>"),
+          ("eot_token_id", "<|eot|>"), ("eom_token_id", "<|eom|>"))
+"""The ends of a turn and of a message in Llama 3, and then in Llama 4."""
 _NONE = (-1, 2**32 - 1)  # these ids mean that there is no such token
 _NAMES = {"bos_token": "bos_token_id", "eos_token": "eos_token_id", "unk_token": "unknown_token_id",
           "sep_token": "seperator_token_id", "pad_token": "padding_token_id"}
@@ -54,7 +57,7 @@ def facts_of(tokenizer: Tokenizer | SentencePiece) -> dict[str, tuple[str, Any]]
     eos = min(said.eos_ids, default=tokenizer.eos_id)
     left = sorted(tokenizer.stop_ids - {eos})
     keys = {"eos_token_id": eos}
-    for key, name in {"eot_token_id": "<|eot_id|>", "eom_token_id": "<|eom_id|>"}.items():
+    for key, name in _TURNS:
         if special.get(name) in left:
             keys[key] = special[name]
             left.remove(special[name])

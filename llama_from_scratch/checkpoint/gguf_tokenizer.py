@@ -2,7 +2,7 @@
 
 "llama" is SentencePiece, described by scores and kinds. "gpt2" is byte-level BPE, described as in a
 tokenizer.json: by tokens written in symbols for bytes, and by merges. The pattern that cuts the
-text has a name, "llama-bpe" for Llama 3. The list is as long as the embedding, so rows that pad the
+text has a name, "llama-bpe" for Llama 3 and "llama4" for Llama 4. The list is as long as the embedding, so rows that pad the
 embedding have names too.
 
 Converters have changed over the years, and the files of all of them can be read. Before May 2024
@@ -31,17 +31,24 @@ from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.tokenizer.hugging_face.vocabulary import BYTE_OF
 from llama_from_scratch.tokenizer.pieces import BLANK, Kind, Piece, is_byte_name
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
-from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN
+from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN
 
 _LLAMA_3_NAMES = ("llama-bpe", "llama3", "llama-v3", "falcon3", "pixtral")
 _BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": False}
 _GPT_2 = _BYTE_LEVEL | {"use_regex": True}
-_LLAMA_3 = [{"type": "Split", "pattern": {"Regex": LLAMA3_PATTERN}, "behavior": "Isolated",
+_LLAMA_4_NAME, _IN_LLAMA_4 = "llama4", "<|header_start|>"
+
+
+def _split_by(pattern: str) -> list[dict]:
+    return [{"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated",
              "invert": False}, _BYTE_LEVEL]
-_STEPS: dict[str, list[dict]] = dict.fromkeys(_LLAMA_3_NAMES, _LLAMA_3) | {
+
+
+_STEPS: dict[str, list[dict]] = dict.fromkeys(_LLAMA_3_NAMES, _split_by(LLAMA3_PATTERN)) | {
+    _LLAMA_4_NAME: _split_by(LLAMA4_PATTERN),
     "gpt-2": [_GPT_2], "smollm": [{"type": "Digits", "individual_digits": True}, _GPT_2]}
 """Name of a pattern in GGUF -> the steps of a tokenizer.json."""
-_LLAMA_3_SPECIAL = frozenset(released.LLAMA_3) | frozenset(released.LLAMA_3_1)
+_SPECIAL = frozenset((*released.LLAMA_3, *released.LLAMA_3_1, *released.LLAMA_4))
 
 
 def read_tokenizer(
@@ -50,7 +57,7 @@ def read_tokenizer(
     """Returns the tokenizer of a file.
 
     `config`: None if the file has no model. Raises ValueError if the file has no tokenizer, a
-    damaged tokenizer, or a tokenizer of no Llama up to 3.3.
+    damaged tokenizer, or a tokenizer of no Llama.
     """
     try:
         model = facts.get(KEY + "model")
@@ -124,7 +131,7 @@ def _kinds(facts: Mapping[str, Any], tokens: list[str], *, is_pieces: bool) -> l
             kinds[i] = Kind.CONTROL
     if not is_pieces:
         is_named = (Kind.NORMAL, Kind.USER_DEFINED)  # as some converters mark special tokens
-        return [Kind.CONTROL if kind in is_named and token in _LLAMA_3_SPECIAL else kind
+        return [Kind.CONTROL if kind in is_named and token in _SPECIAL else kind
                 for token, kind in zip(tokens, kinds, strict=True)]
     unknown = id_of(facts, "unknown_token_id", n=n, otherwise=0)
     if Kind.UNKNOWN not in kinds and unknown is not None and unknown < n:
@@ -156,13 +163,15 @@ def _pieces(facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]) -> S
 def _bytes_tokenizer(
     facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]
 ) -> AnyTokenizer:
-    """Returns the tokenizer of Llama 3, or one that merges bytes like it but cuts text differently.
+    """Returns the tokenizer of Llama 3 or 4, or one that merges bytes like it but cuts text differently.
 
     All tokens that are not ordinary are added tokens, and they are special unless user-defined.
     """
     pre = facts.get(KEY + "pre", "default")
     is_unnamed = isinstance(pre, str) and pre == "default" and {*BEGIN_AND_END} <= {*tokens}
-    steps = _STEPS.get(_LLAMA_3_NAMES[0] if is_unnamed else pre if isinstance(pre, str) else "")
+    if is_unnamed:
+        pre = _LLAMA_4_NAME if _IN_LLAMA_4 in tokens else _LLAMA_3_NAMES[0]
+    steps = _STEPS.get(pre if isinstance(pre, str) else "")
     if steps is None:
         raise ValueError(f"{KEY}pre must name the steps that cut the text, one of "
                          f"{', '.join(_STEPS)}; got {facts.get(KEY + 'pre')!r:.80}")
@@ -202,11 +211,12 @@ def _facts_of_pieces(
 def _facts_of_bytes(
     tokenizer: Tokenizer
 ) -> tuple[dict[str, tuple[str, Any]], list[str], list[int]]:
-    if tokenizer.pattern != LLAMA3_PATTERN:
-        raise ValueError("a GGUF file can name only the split pattern of Llama 3; got "
+    names = {LLAMA3_PATTERN: _LLAMA_3_NAMES[0], LLAMA4_PATTERN: _LLAMA_4_NAME}
+    if tokenizer.pattern not in names:
+        raise ValueError("a GGUF file can name only the split patterns of Llama 3 and 4; got "
                          f"{tokenizer.pattern!r:.80}. Write Hugging Face's layout")
     model = tokenizer_json.to_json(tokenizer)["model"]
-    facts = {"model": ("str", "gpt2"), "pre": ("str", _LLAMA_3_NAMES[0]),
+    facts = {"model": ("str", "gpt2"), "pre": ("str", names[tokenizer.pattern]),
              "merges": ("[str]", model["merges"])}
     special = sorted(tokenizer.special_ids, key=tokenizer.special_ids.__getitem__)
     return (facts, [*model["vocab"], *special],

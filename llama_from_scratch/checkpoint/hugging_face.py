@@ -4,11 +4,12 @@ The weights are in one file, or in several files with an index. Most Llamas are 
 layout. Reading is lazy and strict: the headers of all files are checked against the config before
 any weight is read. Reading reorders the rows of wq and wk (`names`) but never changes values.
 
-Notebook 18. Llama 1 to 3.3, and 3.2 Vision (`hugging_face_vision`). Source: transformers,
-models/llama and models/mllama.
+Notebook 18. Llama 1 to 3.3, 3.2 Vision (`hugging_face_vision`) and Llama 4
+(`hugging_face_llama4`). Source: transformers, models/llama, models/mllama and models/llama4.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Set
 from functools import partial
 from pathlib import Path
@@ -18,14 +19,16 @@ import torch
 from torch import Tensor
 
 from llama_from_scratch.checkpoint import (
+    hugging_face_config,
+    hugging_face_llama4,
     hugging_face_shards,
     hugging_face_vision,
     safetensors_file,
     tokenizer_files,
 )
 from llama_from_scratch.checkpoint.described import refuse_undescribed
+from llama_from_scratch.checkpoint.expert_layers import expert_layers, has_experts
 from llama_from_scratch.checkpoint.folders import creating_folder
-from llama_from_scratch.checkpoint.hugging_face_config import config_from, config_to
 from llama_from_scratch.checkpoint.hugging_face_prompting import read_prompting
 from llama_from_scratch.checkpoint.json_file import read_json, write_json
 from llama_from_scratch.checkpoint.names import HUGGING_FACE, TABLE
@@ -34,6 +37,8 @@ from llama_from_scratch.checkpoint.safetensors_file import TensorEntry, write_te
 from llama_from_scratch.checkpoint.strict import refuse_differences, refuse_impossible_sizes
 from llama_from_scratch.checkpoint.translation import Translation, to_ours, to_theirs, translation
 from llama_from_scratch.checkpoint.vision_names import published_name
+from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.foreign import shown
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.vision.adapter import VisionLlama
 
@@ -48,15 +53,18 @@ def open_checkpoint(folder: str | Path) -> Opened:
     about = read_json(folder / "config.json")
     _refuse_quantized(about, folder / "config.json")
     found = hugging_face_shards.entries(folder)
-    is_seeing = isinstance(about, Mapping) and about.get("model_type") == hugging_face_vision.KIND
-    read = hugging_face_vision.config_from if is_seeing else config_from
-    config = read(about, where=folder / "config.json", max_layers=len(found))
+    kind = about.get("model_type") if isinstance(about, Mapping) else None
+    is_seeing = kind == hugging_face_vision.KIND
+    config = _READERS.get(kind, hugging_face_config.config_from)(about, where=folder / "config.json", max_layers=len(found))
     if is_seeing:
         found, about = _with_published_names(found, folder), about | about["text_config"]
     n_values = sum(math.prod(entry.shape) for entry in found.values())
     refuse_impossible_sizes(config, n_values=n_values, where=folder / "config.json")
     how = translation(HUGGING_FACE, config)
     found = {name: entry for name, entry in found.items() if name not in how.ignored}
+    if has_experts(config):
+        _refuse_other_experts({name: entry.shape for name, entry in found.items()}, how, config,
+                              where=folder)
     embedding, head = TABLE.name_of("embedding", HUGGING_FACE), TABLE.name_of("head", HUGGING_FACE)
     if config.is_tied and embedding not in found and head in found:
         found[embedding] = found.pop(head)  # one matrix, stored under its other name
@@ -100,7 +108,8 @@ def write(
         ids = {"pad_token_id": tokenizer.named_ids.get(_PAD), **framing, **ends}
         about = hugging_face_vision.config_to_seeing(model.config, dtype=model.dtype, text_ids=ids)
     else:
-        about = config_to(model.config, dtype=model.dtype) | framing | ends
+        of_kind = hugging_face_llama4 if has_experts(model.config) else hugging_face_config
+        about = of_kind.config_to(model.config, dtype=model.dtype) | framing | ends
     with creating_folder(folder) as unfinished:
         write_json(unfinished / "config.json", about)
         if isinstance(model, VisionLlama):
@@ -118,6 +127,9 @@ def write(
             hugging_face_shards.write_index(unfinished, shards, n_bytes=sum(sizes.values()))
 
 
+_READERS = {hugging_face_vision.KIND: hugging_face_vision.config_from,
+            hugging_face_llama4.KIND: hugging_face_llama4.config_from}
+"""The function that reads the config.json of a kind; every other kind is read as a plain Llama."""
 _PAD = "<|finetune_right_pad_id|>"
 """The token that fills up rows in the released models that see. transformers' default id for it is
 only in a vocabulary of the released size.
@@ -138,6 +150,39 @@ def _with_published_names(
     return renamed
 
 
+_ONE_BY_ONE = re.compile(r"(?:.*\.)?layers\.(\d+)\.feed_forward\.experts\.(\d+)\..*")
+
+
+def _refuse_other_experts(
+    found: Mapping[str, tuple[int, ...]], how: Translation, config: LlamaConfig, *, where: Path
+) -> None:
+    """Raises ValueError, naming the layer, if its experts are stored in another way than published.
+
+    `found`: name -> shape. The later check of names and shapes would list every tensor.
+    """
+    rule = ("the experts of a layer must be in two tensors, gate_up_proj (experts, dim, 2 * width) "
+            "and down_proj (experts, width, dim)")
+    cure = "Use the published checkpoint, or convert this one again"
+    layers = expert_layers(config, rule=rule)
+    single: dict[int, set[int]] = {}
+    for match in filter(None, map(_ONE_BY_ONE.fullmatch, found)):
+        single.setdefault(int(match[1]), set()).add(int(match[2]))
+    for layer, experts in sorted(single.items()):
+        missing = sorted(set(range(layers.experts.n_experts)) - experts)
+        lacks = f", and lacks the expert {missing[0]}" if missing else ""
+        raise ValueError(f"{rule}; layer {layer} in {where} stores them one by one{lacks}. {cure}")
+    for i in layers.with_experts:
+        for part in ("experts.w_gate", "experts.w_down"):
+            piece, = how.by_ours[f"layers.{i}.feed_forward.{part}"]
+            shape, needed = tuple(found.get(piece.theirs, ())), how.theirs[piece.theirs]
+            if shape == (needed[0], needed[2], needed[1]) != needed:
+                raise ValueError(f"{rule}; in layer {i} of {where} {piece.theirs} is transposed, "
+                                 f"{shape}. {cure}")
+            if len(shape) == 3 and shape[0] != needed[0] and shape[1:] == needed[1:]:
+                raise ValueError(f"{rule}; layer {i} in {where} has {shape[0]} experts, and "
+                                 f"config.json says {needed[0]}. {cure}")
+
+
 def _refuse_quantized(about: Any, where: Path) -> None:
     """Raises ValueError if the config says that the weights are quantized.
 
@@ -145,8 +190,11 @@ def _refuse_quantized(about: Any, where: Path) -> None:
     """
     keys = ("quantization_config", "quantization")
     if named := [key for key in keys if isinstance(about, dict) and about.get(key) is not None]:
+        how = about[named[0]]
+        method = how.get("quant_method") if isinstance(how, Mapping) else None
+        of_kind = "" if method is None else f" of the kind {shown(method)}"
         raise ValueError("safetensors with quantized weights cannot be read; "
-                         f"{where} has a {named[0]}. Use the checkpoint that it was made from, or "
+                         f"{where} has a {named[0]}{of_kind}. Use the checkpoint that it was made from, or "
                          "its GGUF file")
 
 

@@ -3,7 +3,7 @@
 A key that would change the arithmetic is refused and never ignored. A missing key has the default
 of transformers.
 
-Notebook 18. Llama 1 to 3.3. Source: transformers, models/llama/configuration_llama.py and
+Notebook 18. Llama 1 to 3.3; Llama 4 is in `hugging_face_llama4`. Source: transformers, models/llama/configuration_llama.py and
 modeling_rope_utils.py.
 """
 
@@ -74,9 +74,8 @@ IGNORED = {
     "assistant_lookbehind", "target_lookbehind", "prompt_lookup_num_tokens",
     "max_matching_ngram_size", "speculation_type", "use_mtp",
 }
-_LATER = {"mllama_text_model": "the encoder that its cross-attention layers look at",
-          "llama4": "the experts and the vision of Llama 4",
-          "llama4_text": "the experts of Llama 4"}
+_PARTS = {"mllama_text_model": "the encoder that its cross-attention layers look at"}
+"""Kinds that are only a part of a model, and what the part needs."""
 
 
 _ARCHITECTURES = (["LlamaForCausalLM"], ["LLaMAForCausalLM"])
@@ -96,9 +95,9 @@ def config_from(
         raise ValueError(f"{where} must hold a JSON object; got {type(about).__name__}. Download "
                          "it again")
     kind = about.get("model_type")
-    if isinstance(kind, str) and kind in _LATER:
-        raise ValueError(f"this version has the models Llama 1 to 3.3; {where} is for a "
-                         f"{kind!r} model, which needs {_LATER[kind]}. Load one of those")
+    if isinstance(kind, str) and kind in _PARTS:
+        raise ValueError(f"a checkpoint must be a whole model; {where} is for a {kind!r} model, "
+                         f"which needs {_PARTS[kind]}. Load the model that it is a part of")
     if kind != "llama":
         raise ValueError(f"{where} must say \"model_type\": \"llama\"; got {kind!r}. Only Llamas "
                          "can be loaded")
@@ -125,7 +124,7 @@ def config_from(
         raise ValueError(f"{where} describes no model of this version: {'; '.join(problems[:8])}. "
                          "Remove a key only if you are sure that it does not change what the "
                          "model computes")
-    theta, scaling, linear_factor = _rope(about, where=where)
+    theta, scaling, linear_factor = rope_from(about, where=where)
     has_attention_bias = about.get("attention_bias", False)
     try:
         return LlamaConfig(
@@ -171,10 +170,10 @@ _NEUTRAL_AT_FACTOR_ONE = {
 """Kinds of scaling that change no angle if their factor is 1, and the keys without effect then."""
 
 
-def _rope(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScaling | None, Any]:
+def rope_from(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScaling | None, Any]:
     """Returns theta, scaling as in Llama 3.1, and the factor of linear scaling, all unchecked.
 
-    transformers 5 has theta and scaling in "rope_parameters", 4 in two keys.
+    Raises ValueError for a scaling that is not built here. transformers 5 has theta and scaling in "rope_parameters", 4 in two keys.
     """
     old, new = about.get("rope_scaling", {}), about.get("rope_parameters", {})
     if not isinstance(old, Mapping) or not isinstance(new, Mapping):
@@ -250,10 +249,16 @@ def config_to(config: LlamaConfig, *, dtype: torch.dtype) -> dict[str, Any]:
         "num_hidden_layers": config.n_layers, "num_attention_heads": config.n_heads,
         "num_key_value_heads": config.n_kv_heads, "vocab_size": config.vocab_size,
         "max_position_embeddings": config.max_seq_len, "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta, "rope_scaling": None,
+        **rope_to(config),
         "tie_word_embeddings": config.is_tied,
         "torch_dtype": str(dtype).removeprefix("torch."),
     }
+    return about
+
+
+def rope_to(config: LlamaConfig) -> dict[str, Any]:
+    """Returns the keys of a config.json about RoPE."""
+    about: dict[str, Any] = {"rope_theta": config.rope_theta, "rope_scaling": None}
     if config.rope_linear_factor != 1:
         about["rope_scaling"] = {"rope_type": "linear", "factor": config.rope_linear_factor}
     if (scaling := config.rope_scaling) is not None:

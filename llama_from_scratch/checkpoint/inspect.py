@@ -12,10 +12,17 @@ from typing import Any
 
 import torch
 
+from llama_from_scratch.checkpoint.expert_layers import has_experts
 from llama_from_scratch.checkpoint.opened import Opened
 from llama_from_scratch.checkpoint.plain import LAYER_FIELDS, ffn_dims
-from llama_from_scratch.config import Dense, FusionLlamaConfig, LlamaConfig, VisionLlamaConfig
-from llama_from_scratch.family import FAMILY, VISION
+from llama_from_scratch.config import (
+    Dense,
+    Experts,
+    FusionLlamaConfig,
+    LlamaConfig,
+    VisionLlamaConfig,
+)
+from llama_from_scratch.family import EXPERTS, FAMILY, VISION
 from llama_from_scratch.foreign import opened as opened_file
 from llama_from_scratch.foreign import plain
 from llama_from_scratch.tokenizer.chat_format import (
@@ -27,6 +34,7 @@ from llama_from_scratch.tokenizer.chat_format import (
 from llama_from_scratch.tokenizer.hugging_face import plainly
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
+_PUBLISHED = {**FAMILY, **VISION, **EXPERTS}
 _BIASES = ("has_qkv_bias", "has_wo_bias", "has_ffn_bias")
 _SHAPE = ("dim", "n_heads", "n_kv_heads", "explicit_head_dim", *_BIASES, *LAYER_FIELDS)
 _ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "rope_linear_factor", "max_seq_len",
@@ -58,8 +66,10 @@ def facts(opened: Opened) -> dict[str, str]:
         "stored as": f"{', '.join(opened.kinds)}, {size(opened.n_bytes)} in "
                      f"{_count(len(opened.files), 'file')}",
         "context": f"{config.max_seq_len:,} tokens",
-        "layers": f"{config.n_layers}, {config.dim:,} wide, feed-forward "
+        "layers": f"{config.n_layers}, {config.dim:,} wide"
+                  + (", feed-forward " if ffn_dims(config) else "")
                   + " or ".join(f"{width:,}" for width in ffn_dims(config)),
+        **(_experts(config) if has_experts(config) else {}),
         "heads": f"{config.n_heads} of {config.head_dim}, key/value heads: {grouped}",
         **(_eyes(config) if seeing else {}),
         **({"biases": _biases(config)} if _biases(config) else {}),
@@ -104,6 +114,23 @@ def _parts(config: VisionLlamaConfig | FusionLlamaConfig) -> dict[str, str]:
                        f"{', '.join(map(str, config.cross_layers))}"}
 
 
+def _experts(config: LlamaConfig) -> dict[str, str]:
+    """Returns rows about layers with experts, and about layers that do not see the whole context.
+    """
+    found = [spec.feed_forward for spec in config.layers
+             if isinstance(spec.feed_forward, Experts)]
+    kinds = dict.fromkeys(f"{kind.n_experts} of {kind.width:,}, {kind.n_active} for each token, "
+                          f"and a shared one of {kind.shared_width:,}" for kind in found)
+    chunks = [spec.chunk_size for spec in config.layers if spec.chunk_size is not None]
+    n_without = sum(not spec.has_rope for spec in config.layers)
+    sizes = " or ".join(f"{size:,}" for size in dict.fromkeys(chunks))
+    return {"experts": f"{' or '.join(kinds)}, in {_count(len(found), 'layer')}; "
+                       f"{config.n_active_params:,} parameters work for a token",
+            "attention": f"in chunks of {sizes} tokens in {_count(len(chunks), 'layer')}, "
+                         f"without RoPE in {_count(n_without, 'layer')}" if chunks else
+                         f"without RoPE in {_count(n_without, 'layer')}"}
+
+
 def _eyes(config: VisionLlamaConfig | FusionLlamaConfig) -> dict[str, str]:
     """Returns rows about the encoder, and what one image costs."""
     vision, flops = config.vision, sum(config.image_flops.values())
@@ -138,16 +165,17 @@ def release(config: LlamaConfig) -> str:
 
     Or the name of one of the same shape and the differences, or a text that there is no such model.
     """
-    if same := [name for name, row in (FAMILY | VISION).items() if row.config == config]:
+    if same := [name for name, row in _PUBLISHED.items() if row.config == config]:
         return " or ".join(same)
     if isinstance(config, _SEEING):
         return f"none of the published that see; its text model is {release(config.text)}"
-    near = [(name, wrong) for name, row in FAMILY.items()
+    rows = EXPERTS if has_experts(config) else FAMILY
+    near = [(name, wrong) for name, row in rows.items()
             if not (wrong := _differences(config, row.config)).keys() & set(_SHAPE)]
     if near:
         name, wrong = min(near, key=lambda row: len(row[1]))
         return f"{name}, except for {', '.join(f'{key} {value!r}' for key, value in wrong.items())}"
-    alike = dict.fromkeys(row.generation for row in FAMILY.values()
+    alike = dict.fromkeys(row.generation for row in rows.values()
                           if not _differences(config, row.config).keys() & set(_ARITHMETIC))
     return "none of the published" + (f"; computes as {' and '.join(alike)}" if alike else "")
 
@@ -158,7 +186,7 @@ def _licenses(opened: Opened) -> dict[str, str]:
     A model of another maker may have the same config as one of Meta's, so both are shown.
     """
     rows = {}
-    same = [row for row in (FAMILY | VISION).values() if row.config == opened.config]
+    same = [row for row in _PUBLISHED.values() if row.config == opened.config]
     if licenses := dict.fromkeys(row.license for row in same):
         rows["license"] = " or ".join(f"Meta's is under the {license.name} ({license.allows})"
                                       for license in licenses)

@@ -4,8 +4,8 @@ There is one .pth file for each GPU that the released code uses. params.json des
 (`meta_params`), and each file holds a part of each matrix (`meta_shards`). Only the weights show
 whether the head is tied, and how many rows the embedding has.
 
-Notebook 18. Llama 1 to 3.3, and 3.2 Vision (`meta_vision`). Source: llama-models,
-models/llama3/args.py and models/checkpoint.py.
+Notebook 18. Llama 1 to 3.3, 3.2 Vision (`meta_vision`) and Llama 4 (`meta_llama4`). Source:
+llama-models, models/llama3/args.py, models/llama4/args.py and models/checkpoint.py.
 """
 
 import dataclasses
@@ -18,8 +18,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from llama_from_scratch.checkpoint import meta_shards, meta_vision, tokenizer_files
+from llama_from_scratch.checkpoint import (
+    meta_llama4,
+    meta_params,
+    meta_shards,
+    meta_vision,
+    tokenizer_files,
+)
 from llama_from_scratch.checkpoint.described import refuse_undescribed
+from llama_from_scratch.checkpoint.expert_layers import has_experts
 from llama_from_scratch.checkpoint.folders import creating_folder
 from llama_from_scratch.checkpoint.json_file import read_json
 from llama_from_scratch.checkpoint.meta_params import (
@@ -29,7 +36,13 @@ from llama_from_scratch.checkpoint.meta_params import (
     params_of,
     text_params,
 )
-from llama_from_scratch.checkpoint.meta_shards import Cut, are_same, open_shard, shard_shapes
+from llama_from_scratch.checkpoint.meta_shards import (
+    Cut,
+    Shards,
+    are_same,
+    open_shard,
+    shard_translation,
+)
 from llama_from_scratch.checkpoint.names import META, TABLE
 from llama_from_scratch.checkpoint.opened import Opened, common_dtype, kinds_of
 from llama_from_scratch.checkpoint.strict import refuse_differences, refuse_impossible_sizes
@@ -69,7 +82,8 @@ def open_checkpoint(folder: str | Path) -> Opened:
     how = translation(META, config)
     cut = Cut(n_shards=len(files), n_copies=n_copies,
               is_by_column=_is_cut_by_column(of_text[0], config.dim))
-    needed = shard_shapes(how, cut)
+    of_each = shard_translation(config, how, cut)
+    needed = dict(of_each.theirs)
     if config.is_tied and _HEAD in of_text[0]:
         needed[f"{meta_vision.TEXT if is_seeing else ''}{_HEAD}"] = tuple(of_text[0][_HEAD].shape)
     fit = partial(meta_vision.fitted, how=how) if is_seeing else _unchanged
@@ -80,7 +94,8 @@ def open_checkpoint(folder: str | Path) -> Opened:
     return Opened(format="Meta", where=folder, files=tuple(files), config=config,
                   kinds=kinds_of(dtypes),
                   dtype=common_dtype(dtypes),
-                  tensors=partial(meta_shards.tensors, how, files, cut, fit),
+                  tensors=partial(meta_shards.tensors, Shards(
+                      files=tuple(files), how=how, how_each=of_each, cut=cut), fit),
                   tiling=Tiling(size_px=config.vision.tile_px, max_tiles=config.vision.max_tiles)
                   if is_seeing else None,
                   read_tokenizer=partial(tokenizer_files.read_meta, folder, config))
@@ -101,7 +116,10 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
     config = model.config
     tokenizer_files.refuse_what_ranks_cannot_say(tokenizer, config, where=str(folder))
     n_copies = meta_shards.n_copies_for(config, n_shards)
-    params = params_of(config)
+    params = meta_llama4.params_of(config) if has_experts(config) else params_of(config)
+    if n_copies > 1 and has_experts(config):
+        raise ValueError("in a Llama 4's files each key/value head is stored once, so n_shards "
+                         f"must divide {config.n_kv_heads}; got {n_shards}. Choose another number")
     if isinstance(model, VisionLlama):
         meta_vision.refuse_other_colors(model.tiling)
         meta_vision.refuse_unequal_heads(config, n_shards)
@@ -109,12 +127,12 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
         params["n_kv_heads"] = n_shards
     how, weights = translation(META, config), dict(model.named_parameters())
     cut = Cut(n_shards=n_shards, n_copies=n_copies, is_by_column=is_old(config))
-    shard_shapes(how, cut)  # refuses unequal shards before a file is written
+    of_each = shard_translation(config, how, cut)  # refuses unequal shards before a file is written
     with creating_folder(folder) as unfinished:
         (unfinished / "params.json").write_text(json.dumps(params) + "\n", encoding="utf-8")
         tokenizer.save(unfinished / "tokenizer.model")
         for i in range(n_shards):
-            shard = meta_shards.shard_of(how, weights, i, cut=cut)
+            shard = meta_shards.shard_of(of_each, weights, i, cut=cut)
             if config.is_tied and not is_old(config):
                 shard[_HEAD] = shard[_EMBEDDING]
             torch.save(shard, unfinished / f"consolidated.{i:02}.pth")
@@ -162,7 +180,8 @@ def _config(
                          f"{where} has {shown(params['vocab_size'])}, but the embedding in the "
                          f"{len(shards)} files has {vocab_size} rows. Check that all files are "
                          "there and are of the same model")
-    return config_from(params, vocab_size=vocab_size, is_tied=_is_tied(shards), where=where)
+    read = meta_llama4.config_from if meta_params.has_experts(params) else config_from
+    return read(params, vocab_size=vocab_size, is_tied=_is_tied(shards), where=where)
 
 
 def _is_cut_by_column(shard: Mapping[str, Tensor], dim: int) -> bool:

@@ -3,7 +3,7 @@
 The feed-forward width follows a rule. The context length and the factor of RoPE's scaling depend on
 the generation.
 
-Notebook 18. Llama 1 to 3.3, and the text of 3.2 Vision. Source: llama-models,
+Notebook 18. Llama 1 to 3.3, and the text of 3.2 Vision; Llama 4 is in `meta_llama4`. Source: llama-models,
 models/llama3/args.py.
 """
 
@@ -14,18 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from llama_from_scratch import family
-from llama_from_scratch.checkpoint import meta_vision
+from llama_from_scratch.checkpoint import expert_layers, meta_vision
 from llama_from_scratch.checkpoint.plain import biases_of, ffn_dim_of, plain_layers
 from llama_from_scratch.config import LlamaConfig, RopeScaling, VisionLlamaConfig, nearest
 from llama_from_scratch.foreign import shown
 
 # Keys of models that compute something else, if their value is not null, false, 0 or -1.
-_LATER = {
-    "moe_args": "Llama 4", "vision_args": "Llama 4", "nope_layer_interval": "Llama 4",
-    "use_qk_norm": "Llama 4", "attention_chunk_size": "Llama 4", "ffn_exp": "Llama 4",
-    "attn_temperature_tuning": "Llama 4",
-    "quantization_args": "a quantized Llama", "lora_args": "a Llama with adapters",
-}
+_LATER = {"quantization_args": "a quantized Llama", "lora_args": "a Llama with adapters"}
+_EXPERTS = "moe_args"
+_OF_LLAMA_4 = (_EXPERTS, "vision_args", "nope_layer_interval", "use_qk_norm",
+               "attention_chunk_size", "ffn_exp", "attn_temperature_tuning")
+"""Keys that only `meta_llama4` reads."""
 NEEDED = ("dim", "n_layers", "n_heads")
 _READ = (*NEEDED, "n_kv_heads", "multiple_of", "ffn_dim_multiplier", "norm_eps", "vocab_size",
          "rope_theta", "use_scaled_rope", "rope_scaling_factor", "rope_high_freq_factor",
@@ -59,7 +58,7 @@ def params_of(config: LlamaConfig) -> dict[str, Any]:
     if config.rope_linear_factor != 1:
         raise ValueError("params.json cannot describe linear scaling of RoPE; got "
                          f"rope_linear_factor={config.rope_linear_factor}. Write another format")
-    width, multiplier = _width_rule(config.dim, ffn_dim)
+    width, multiplier = width_rule(config.dim, ffn_dim)
     params: dict[str, Any] = {
         "dim": config.dim, "n_layers": config.n_layers, "n_heads": config.n_heads}
     if not is_old(config) or config.n_kv_heads != config.n_heads:
@@ -88,7 +87,8 @@ def is_old(config: LlamaConfig) -> bool:
 
     Their files have fewer keys, and cut the embedding by columns.
     """
-    return config.rope_theta == 1e4 and config.rope_scaling is None
+    return (config.rope_theta == 1e4 and config.rope_scaling is None
+            and not expert_layers.has_experts(config))
 
 
 def config_from(
@@ -114,10 +114,10 @@ def _config(params: Mapping[str, Any], *, vocab_size: int, is_tied: bool) -> Lla
     if missing := [key for key in NEEDED if key not in params]:
         raise ValueError(f"{', '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
     for key in (*NEEDED, "multiple_of"):
-        _refuse_other_number(params, key, int)
+        refuse_other_number(params, key, int)
     for key in ("ffn_dim_multiplier", "rope_scaling_factor", "rope_high_freq_factor"):
         if params.get(key) is not None:
-            _refuse_other_number(params, key, float)
+            refuse_other_number(params, key, float)
     if not isinstance(params.get("use_scaled_rope", False), bool):
         raise ValueError("use_scaled_rope must be true or false; got "
                          f"{shown(params['use_scaled_rope'])}")
@@ -143,14 +143,15 @@ def _refuse_unknown(params: Mapping[str, Any]) -> None:
     If a misspelled key were ignored, its number would stay at the default, and the model would
     compute something else.
     """
-    known = (*_READ, *_IGNORED, *_LATER)
+    known = (*_READ, *_IGNORED, *_LATER, *_OF_LLAMA_4)
     if unknown := [key for key in params if key not in known]:
         raise ValueError(f"{shown(unknown[0])} is not a key of params.json; "
                          f"{nearest(unknown[0], _READ)} Remove it only if you are sure that it "
                          "does not change what the model computes")
 
 
-def _refuse_other_number(params: Mapping[str, Any], key: str, kind: type) -> None:
+def refuse_other_number(params: Mapping[str, Any], key: str, kind: type) -> None:
+    """Raises ValueError unless a key is missing or is a number above 0, of this type or an int."""
     value = params.get(key, 1)
     accepted = (int,) if kind is int else (int, float)
     if isinstance(value, bool) or not isinstance(value, accepted) or not 0 < value < 2**31:
@@ -174,7 +175,7 @@ def text_params(params: Any, *, where: Path) -> dict[str, Any]:
     Raises ValueError for an unknown key or a model that is not built here.
     """
     if isinstance(params, dict) and isinstance(params.get("model"), dict):
-        if both := sorted(params.keys() & {*_READ, *_LATER}):
+        if both := sorted(params.keys() & {*_READ, *_LATER, *_OF_LLAMA_4}):
             raise ValueError("the keys of the model must be either all inside \"model\" or all "
                              f"outside; {where} also has {', '.join(both)} outside. Remove one, or "
                              "download it again")
@@ -186,15 +187,26 @@ def text_params(params: Any, *, where: Path) -> dict[str, Any]:
         _refuse_unknown(params)
     except ValueError as error:
         raise ValueError(f"{where} describes no model of this version: {error}") from error
-    if later := [f"{key}, as in {of}" for key, of in _LATER.items()
-                 if params.get(key) not in (None, False, 0, -1)]:
-        raise ValueError("this version has the models Llama 1 to 3.3; "
-                         f"{where} has {'; '.join(later)}. Load one of those")
+    if later := [f"{key}, as in {of}" for key, of in _LATER.items() if _is_on(params, key)]:
+        raise ValueError("only weights that are neither quantized nor adapted can be loaded; "
+                         f"{where} has {'; '.join(later)}. Load the model that it was made from")
+    if not has_experts(params) and (odd := [key for key in _OF_LLAMA_4 if _is_on(params, key)]):
+        raise ValueError(f"only a Llama 4 has the key {odd[0]}, and here a Llama 4 needs experts; "
+                         f"{where} has {odd[0]} and no {_EXPERTS}. Load another model")
     if params.get("head_dim") is not None and not _is_share(params["head_dim"], params):
         raise ValueError("heads must share dim equally in the text models of Meta's layout; "
                          f"{where} has head_dim {params['head_dim']!r:.80}. Load another format "
                          "of this model")
     return params
+
+
+def has_experts(params: Mapping[str, Any]) -> bool:
+    """Returns whether params.json describes a model with experts, a Llama 4 (`meta_llama4`)."""
+    return _is_on(params, _EXPERTS)
+
+
+def _is_on(params: Mapping[str, Any], key: str) -> bool:
+    return params.get(key) not in (None, False, 0, -1)
 
 
 def _is_share(head_dim: Any, params: Mapping[str, Any]) -> bool:
@@ -230,7 +242,7 @@ def _max_seq_len(params: Mapping[str, Any]) -> int:
     return family.config(like).max_seq_len
 
 
-def _width_rule(dim: int, ffn_dim: int) -> tuple[int, float | None]:
+def width_rule(dim: int, ffn_dim: int) -> tuple[int, float | None]:
     """Returns a `multiple_of` and a multiplier with which Meta's rule gives the width `ffn_dim`.
 
     It is a published pair if one fits.

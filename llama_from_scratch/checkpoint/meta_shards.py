@@ -15,14 +15,19 @@ import pickle
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from llama_from_scratch.checkpoint.names import META, TABLE
-from llama_from_scratch.checkpoint.translation import TensorPiece, Translation, to_ours, to_theirs
+from llama_from_scratch.checkpoint.names import META, TABLE, Row
+from llama_from_scratch.checkpoint.translation import (
+    Translation,
+    to_ours,
+    to_theirs,
+    translation,
+)
 from llama_from_scratch.config import LlamaConfig, record
 from llama_from_scratch.foreign import is_there, opened, plain, shown
 
@@ -31,6 +36,7 @@ _DAMAGE = (ArithmeticError, AssertionError, AttributeError, EOFError, ImportErro
            MemoryError, OSError, RuntimeError, TypeError, ValueError, pickle.UnpicklingError,
            struct.error, zipfile.BadZipFile, zlib.error)
 _NEED = "a checkpoint needs a whole .pth file"
+_UNREAD = ("_extra_state", "freq_cis", "global_gate_stats_3E", "expert_activation_DE")
 _EMBEDDING, _HEAD = (TABLE.name_of(role, META) for role in ("embedding", "head"))
 
 
@@ -47,13 +53,22 @@ class Cut:
     n_copies: int
     is_by_column: bool
 
-    def axis(self, piece: TensorPiece) -> int | None:
-        """Returns the axis along which shards divide a tensor; None if each holds the whole."""
-        return 1 if self.is_by_column and piece.row.role == "embedding" else piece.row.cut
+    def axis(self, row: Row) -> int | None:
+        """Returns the axis along which shards divide our parameter; None if each holds all of it.
+        """
+        return 1 if self.is_by_column and row.role == "embedding" else row.cut
 
-    def n_parts(self, piece: TensorPiece) -> int:
-        """Returns the number of different parts of a divided tensor."""
-        return self.n_shards // self.n_copies if piece.row.heads == "n_kv_heads" else self.n_shards
+    def n_parts(self, row: Row) -> int:
+        """Returns the number of different parts of a divided parameter."""
+        return self.n_shards // self.n_copies if row.heads == "n_kv_heads" else self.n_shards
+
+    def part(self, whole: Tensor, row: Row, shard: int) -> Tensor:
+        """Returns the part of our parameter in one shard, as a view."""
+        axis, n_parts = self.axis(row), self.n_parts(row)
+        if axis is None:
+            return whole
+        length = whole.shape[axis] // n_parts
+        return whole.narrow(axis, shard // (self.n_shards // n_parts) * length, length)
 
 
 def open_shard(file: Path) -> dict[str, Tensor]:
@@ -66,7 +81,9 @@ def open_shard(file: Path) -> dict[str, Tensor]:
         size = os.fstat(source.fileno()).st_size
         try:
             _refuse_forged_lengths(source)
-            content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+            # Meta's programs add entries of bytes under names that nothing reads.
+            with torch.serialization.safe_globals([io.BytesIO]):
+                content = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
         except _DAMAGE as error:
             reason = plain(str(error).split("\n")[0], max_chars=300)
             if isinstance(error, pickle.UnpicklingError):
@@ -78,13 +95,19 @@ def open_shard(file: Path) -> dict[str, Tensor]:
     if not isinstance(content, dict):
         raise ValueError("a .pth file of a Llama must hold tensors by name; "
                          f"{plain(file)} holds a {type(content).__name__}. Download it again")
+    content = {name: tensor for name, tensor in content.items() if not _is_unread(name)}
     for name, tensor in content.items():
         if odd := _oddness(name, tensor, size):
             raise ValueError("a .pth file of a Llama must hold plain tensors by name; "
                              f"{plain(name)} in {plain(file)} is {odd}. Download it again, or save "
                              "it with torch.save({name: tensor.contiguous(), ...})")
     _refuse_overlaps(content, file)
-    return {name: tensor.detach() for name, tensor in content.items() if name not in META.ignored}
+    return {name: tensor.detach() for name, tensor in content.items()}
+
+
+def _is_unread(name: object) -> bool:
+    """Returns whether an entry only repeats the config, or is a record of the training."""
+    return isinstance(name, str) and (name in META.ignored or name.endswith(_UNREAD))
 
 
 def _oddness(name: object, tensor: object, file_bytes: int) -> str | None:
@@ -169,49 +192,58 @@ def n_copies_in(shards: Sequence[Mapping[str, Tensor]], *, keys: str) -> int:
     return n if len(shards) % n == 0 else 1
 
 
-def shard_shapes(how: Translation, cut: Cut) -> dict[str, tuple[int, ...]]:
-    """Returns the shape of every tensor in one shard, under Meta's names.
+def shard_translation(config: LlamaConfig, how: Translation, cut: Cut) -> Translation:
+    """Returns how Meta's layout stores the parts of the parameters that one shard holds.
 
-    Raises ValueError if the shards would be unequal.
+    A shard is like a whole file of a narrower model: where several parameters share a tensor, each
+    shard has its part of each, one after the other. `how`: stores the whole model. Raises
+    ValueError if the shards would be unequal.
     """
     parts = {}
-    for name, shape in how.theirs.items():
-        piece, = how.by_theirs[name]
-        axis, n_parts = cut.axis(piece), cut.n_parts(piece)
+    for ours, shape in how.ours.items():
+        row = how.by_ours[ours][0].row
+        axis, n_parts = cut.axis(row), cut.n_parts(row)
         if axis is not None and shape[axis] % n_parts:
             raise ValueError("all shards must have the same size, so their number must divide axis "
-                             f"{axis} of {piece.ours}, {shape}; got {cut.n_shards} shards. Choose "
+                             f"{axis} of {ours}, {shape}; got {cut.n_shards} shards. Choose "
                              "another number")
-        parts[name] = tuple(n // n_parts if i == axis else n for i, n in enumerate(shape))
-    return parts
+        parts[ours] = tuple(n // n_parts if i == axis else n for i, n in enumerate(shape))
+    return translation(META, config, params=parts)
 
 
 def shard_of(
     how: Translation, weights: Mapping[str, Tensor], i: int, *, cut: Cut
 ) -> dict[str, Tensor]:
-    """Returns copies of the tensors of shard `i`; of a view, torch.save would write all memory."""
-    shard = {}
-    for name in how.names_for(weights):
-        piece, = how.by_theirs[name]
-        whole, axis = to_theirs(how, weights, name), cut.axis(piece)
-        if axis is not None:
-            n_parts = cut.n_parts(piece)
-            length = whole.shape[axis] // n_parts
-            whole = whole.narrow(axis, i // (cut.n_shards // n_parts) * length, length)
-        shard[name] = whole.clone()
-    return shard
+    """Returns copies of the tensors of shard `i`; of a view, torch.save would write all memory.
+
+    `how`: stores one shard.
+    """
+    parts = {ours: cut.part(weights[ours].detach(), how.by_ours[ours][0].row, i)
+             for ours in how.ours}
+    return {name: to_theirs(how, parts, name).clone(memory_format=torch.contiguous_format)
+            for name in how.names_for(parts)}
+
+
+@record
+class Shards:
+    """The files of a model: `how` stores the whole model in one file, `how_each` one of `files`."""
+
+    files: tuple[Path, ...]
+    how: Translation
+    how_each: Translation
+    cut: Cut
 
 
 def tensors(
-    how: Translation, files: Sequence[Path], cut: Cut,
-    fit: Callable[[str, Tensor], Tensor], dtype: torch.dtype | None = None,
+    stored: Shards, fit: Callable[[str, Tensor], Tensor], dtype: torch.dtype | None = None,
 ) -> Iterator[tuple[str, Tensor]]:
     """Yields (name, tensor): views of the mapped file if it is the only one and nothing changes.
 
     Otherwise each is a new tensor, made one at a time. The parts of a mapped file that were read
     count as our memory until the mapping is closed. So the files are opened again for each layer.
-    `fit(name, tensor)`: returns a tensor of a file with the shape that `how` needs.
+    `fit(name, tensor)`: returns a tensor of a file with the shape that `how_each` needs.
     """
+    files, how = stored.files, stored.how
     first = open_shard(files[0])
     dtypes = {name: tensor.dtype for name, tensor in first.items()}
     is_unchanged = len(files) == 1 and all(dtype in (None, each) for each in dtypes.values())
@@ -220,12 +252,21 @@ def tensors(
     for group in groups:
         shards = [open_shard(file) for file in files]
 
-        def read(name: str, *, dtype: torch.dtype | None, is_kept: bool, shards=shards) -> Tensor:
-            parts = [fit(name, shard[name]) for shard in shards]
-            return parts[0].contiguous() if is_unchanged else _joined(parts, how, name, cut, dtype)
+        def parts(names: Iterable[str], dtype: torch.dtype | None, i: int = 0, shards=shards
+                  ) -> Iterator[tuple[str, Tensor]]:
+            """Yields our parameters, or their parts in shard `i`."""
+            def read(name: str, *, dtype: torch.dtype | None, is_kept: bool) -> Tensor:
+                found = fit(name, shards[i][name]).contiguous()
+                return found if dtype is None else found.to(dtype)
 
-        yield from to_ours(how, read, dtypes=dtypes, dtype=dtype, names=group)
-        del shards, read
+            return to_ours(stored.how_each, read, dtypes=dtypes, dtype=dtype, names=names)
+
+        if is_unchanged:
+            yield from parts(group, dtype)
+        else:
+            for ours in group:
+                yield ours, _joined(parts, stored, ours, dtype)
+        del shards, parts
 
 
 def are_same(a: Tensor, b: Tensor) -> bool:
@@ -239,21 +280,31 @@ def are_same(a: Tensor, b: Tensor) -> bool:
 
 
 def _joined(
-    parts: Sequence[Tensor], how: Translation, name: str, cut: Cut, dtype: torch.dtype | None
+    parts: Callable[..., Iterator[tuple[str, Tensor]]], stored: Shards, ours: str,
+    dtype: torch.dtype | None,
 ) -> Tensor:
-    """Returns the parts of a tensor joined to a new tensor.
+    """Returns one of our parameters, joined from its parts to a new tensor.
 
-    If every shard holds the whole tensor, it is copied from the first shard.
+    If every shard holds the whole parameter, it is copied from the first shard.
     """
-    piece, = how.by_theirs[name]
-    axis, n_each = cut.axis(piece), cut.n_shards // cut.n_parts(piece)
+    cut, piece = stored.cut, stored.how.by_ours[ours][0]
+    axis, n_each = cut.axis(piece.row), cut.n_shards // cut.n_parts(piece.row)
+    if piece.grid is not None:
+        (_, whole), = parts([ours], dtype)
+        return whole
+    shards = range(1 if axis is None else cut.n_shards)
     if axis is not None and n_each > 1:
-        _refuse_unequal_copies(parts, n_each, piece.ours)
-        parts = parts[::n_each]
-    whole = torch.empty(how.theirs[name], dtype=dtype or parts[0].dtype)
-    places = [whole] if axis is None else whole.split(parts[0].shape[axis], dim=axis)
-    for place, part in zip(places, parts[: len(places)], strict=True):
-        place.copy_(part)
+        _refuse_unequal_copies([part for i in shards for _, part in parts([ours], None, i)],
+                               n_each, ours)
+        shards = shards[::n_each]
+    whole = None
+    for k, i in enumerate(shards):
+        (_, part), = parts([ours], None, i)
+        if whole is None:
+            whole = torch.empty(stored.how.ours[ours], dtype=dtype or part.dtype)
+            places = [whole] if axis is None else whole.split(part.shape[axis], dim=axis)
+        places[k].copy_(part)
+        del part
     return whole
 
 

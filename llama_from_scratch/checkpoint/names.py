@@ -40,6 +40,7 @@ class Theirs:
     rows, then our odd ones. `is_transposed`: the last two axes are exchanged. `along`: their tensor
     holds the parameters of several rows of the table, concatenated along this axis in the order of
     the table. `is_split`: each entry of our first axis, one expert, is a separate tensor.
+    `is_flat`: our first two axes are one, so that the rows of all experts follow one another.
     `is_convolution`: the second axis is cut into colors, rows and columns of a patch. `is_grid`: a
     table of places is stored once for the whole grid of tiles (`vision.tables`).
     """
@@ -49,6 +50,7 @@ class Theirs:
     is_transposed: bool = False
     along: int | None = None
     is_split: bool = False
+    is_flat: bool = False
     is_convolution: bool = False
     is_grid: bool = False
 
@@ -67,6 +69,15 @@ class Row:
     cut: int | None = None
     heads: Literal["n_heads", "n_kv_heads"] | None = None
     role: Literal["embedding", "head", "queries", "keys"] | None = None
+
+
+@record
+class Section:
+    """Rows whose names begin with `ours` in our model, and with `theirs[format]` in a format."""
+
+    ours: str
+    theirs: Mapping[Format, str]
+    rows: tuple[Row, ...]
 
 
 @record
@@ -112,6 +123,11 @@ def _halves(hugging_face: str, meta: str | None, gguf: str) -> dict[Format, Thei
             | {HUGGING_FACE: Theirs(name=hugging_face, has_halves=True)})
 
 
+def _of_experts(gguf: str, *, is_transposed: bool = False) -> dict[Format, Theirs]:
+    """Returns the columns of a layer with experts; the other formats' are in `expert_names`."""
+    return {GGUF: Theirs(name=f"{gguf}.weight", is_transposed=is_transposed)}
+
+
 # The largest come first. Loading needs memory for one tensor twice, and in this order that happens
 # to a large one only while the model is almost empty.
 TABLE = Table(
@@ -145,6 +161,16 @@ TABLE = Table(
             theirs=_same("mlp.up_proj.weight", "feed_forward.w3.weight", "ffn_up.weight")),
         Row(ours="feed_forward.w_down.weight", cut=1,
             theirs=_same("mlp.down_proj.weight", "feed_forward.w2.weight", "ffn_down.weight")),
+        Row(ours="feed_forward.router.directions.weight", theirs=_of_experts("ffn_gate_inp")),
+        Row(ours="feed_forward.experts.w_gate", cut=2,
+            theirs=_of_experts("ffn_gate_exps", is_transposed=True)),
+        Row(ours="feed_forward.experts.w_up", cut=2,
+            theirs=_of_experts("ffn_up_exps", is_transposed=True)),
+        Row(ours="feed_forward.experts.w_down", cut=1,
+            theirs=_of_experts("ffn_down_exps", is_transposed=True)),
+        Row(ours="feed_forward.shared.w_gate.weight", cut=0, theirs=_of_experts("ffn_gate_shexp")),
+        Row(ours="feed_forward.shared.w_up.weight", cut=0, theirs=_of_experts("ffn_up_shexp")),
+        Row(ours="feed_forward.shared.w_down.weight", cut=1, theirs=_of_experts("ffn_down_shexp")),
         # Biases, which no published Llama has. The biases of wq and wk are ordered like their rows.
         # A bias that is added to a sum over shards is whole in each shard.
         Row(ours="attention.wq.bias", cut=0, heads="n_heads",

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from llama_from_scratch.checkpoint import hugging_face_prompting
+from llama_from_scratch.checkpoint.expert_layers import has_experts
 from llama_from_scratch.checkpoint.json_file import read_json
 from llama_from_scratch.config import LlamaConfig, VisionLlamaConfig
 from llama_from_scratch.foreign import is_there
@@ -140,7 +141,7 @@ def refuse_what_ranks_cannot_say(
         return
     generation = generation_of(config)
     if isinstance(tokenizer, JsonTokenizer):
-        raise ValueError("Meta's layout can hold only the tokenizers of Llama 1 to 3.3; this one "
+        raise ValueError("Meta's layout can hold only the tokenizers of Llama 1 to 4; this one "
                          "has added tokens or steps of other vocabularies. Write Hugging Face's "
                          "layout or our own")
     if tokenizer.vocab_size != (n_tokens := n_tokens_of(config)):
@@ -148,7 +149,7 @@ def refuse_what_ranks_cannot_say(
                          f"{tokenizer.vocab_size} ids and {n_tokens} rows. Write Hugging "
                          "Face's layout or our own, which may have spare rows")
     if (tuple(tokenizer.special_ids) != released.SPECIAL_TOKENS[generation]
-        or tokenizer.pattern != released.LLAMA3_PATTERN):
+        or tokenizer.pattern != released.pattern_of(generation)):
         raise ValueError("a tokenizer.model of ranks cannot store special tokens and pattern, so "
                          f"they must be {generation}'s, released.SPECIAL_TOKENS[{generation!r}]; "
                          f"got {list(tokenizer.special_ids)[:3]} and so on. Train the tokenizer "
@@ -191,8 +192,11 @@ def n_tokens_of(config: LlamaConfig) -> int:
 def generation_of(config: LlamaConfig) -> str:
     """Returns the generation whose special tokens belong to a file of ranks.
 
-    Llama 3.1 introduced the scaling of RoPE, and the names that all later generations keep.
+    Llama 3.1 introduced the scaling of RoPE, and the names that all later ones keep up to 3.3. Of
+    the published models only Llama 4 has experts.
     """
+    if has_experts(config):
+        return "llama-4"
     if isinstance(config, VisionLlamaConfig):
         return "llama-3.2-vision"
     return "llama-3" if config.rope_scaling is None else "llama-3.1"

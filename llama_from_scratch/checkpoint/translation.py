@@ -17,8 +17,18 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from llama_from_scratch.checkpoint.names import TABLE, Format, Row, Table, Theirs, groups
-from llama_from_scratch.checkpoint.vision_names import sections
+from llama_from_scratch.checkpoint import expert_names, vision_names
+from llama_from_scratch.checkpoint.expert_layers import has_experts
+from llama_from_scratch.checkpoint.names import (
+    GGUF,
+    TABLE,
+    Format,
+    Row,
+    Section,
+    Table,
+    Theirs,
+    groups,
+)
 from llama_from_scratch.config import LlamaConfig, VisionLlamaConfig, record
 from llama_from_scratch.model.costs import param_shapes
 from llama_from_scratch.vision.encoder import N_COLORS
@@ -53,7 +63,8 @@ class TensorPiece:
     place in their tensor; `along` None means all of it. `n_heads`: the number of heads whose rows
     are in halves there; None means that rows keep their order. `is_convolution`: their second axis
     is cut into three. `grid`: of a table of places that they store once; these numbers are not a
-    view but computed.
+    view but computed. `n_in_first`: our first two axes are one there, and the first has this many
+    entries.
     """
 
     row: Row
@@ -67,6 +78,7 @@ class TensorPiece:
     is_transposed: bool
     is_convolution: bool = False
     grid: Grid | None = None
+    n_in_first: int | None = None
 
     @property
     def keeps_order(self) -> bool:
@@ -77,7 +89,7 @@ class TensorPiece:
     def is_all(self) -> bool:
         """Whether their tensor equals our parameter."""
         return (self.keeps_order and self.along is None and self.expert is None
-                and not self.is_convolution)
+                and not self.is_convolution and self.n_in_first is None)
 
     def in_ours(self, whole: Shaped[Tensor, "..."]) -> Shaped[Tensor, "..."]:
         """Returns the piece as a view of our parameter, with the same axes as `in_theirs`."""
@@ -89,6 +101,8 @@ class TensorPiece:
         part = whole if self.along is None else whole.narrow(self.along, self.start, self.length)
         part = part.transpose(-1, -2) if self.is_transposed else part
         part = part.flatten(1) if self.is_convolution else part
+        if self.n_in_first is not None:
+            part = part.unflatten(0, (self.n_in_first, -1))
         return part if self.n_heads is None else _halves(part, self.n_heads)
 
 
@@ -123,16 +137,24 @@ class Translation:
         return list(dict.fromkeys(piece.theirs for name in ours for piece in self.by_ours[name]))
 
 
-def translation(format: Format, config: LlamaConfig, *, table: Table = TABLE) -> Translation:
+def translation(
+    format: Format, config: LlamaConfig, *, table: Table = TABLE,
+    params: Mapping[str, tuple[int, ...]] | None = None,
+) -> Translation:
     """Returns how a format stores the parameters of a config's model.
 
-    `table`: of a text model. The parts of a model that sees are in `vision_names`.
+    `table`: of a text model whose layers are alike. The parts of a model that sees are in
+    `vision_names`, and Llama 4's names in `expert_names`. `params`: name -> shape, by default the
+    whole parameters; a shard has smaller ones. Raises ValueError if the format has no name for one.
     """
     heads = {"n_heads": config.n_heads, "n_kv_heads": config.n_kv_heads}
+    params = param_shapes(config) if params is None else params
     if isinstance(config, VisionLlamaConfig):
-        return _of_a_seeing_model(format, config, heads)
-    return translation_of(
-        param_shapes(config), format, heads=heads, n_layers=config.n_layers, table=table)
+        return _of_sections(format, params, vision_names.sections(config), heads=heads,
+                            grids=_grids(format, config))
+    if has_experts(config) and format != GGUF:
+        return _of_sections(format, params, expert_names.sections(config), heads=heads)
+    return translation_of(params, format, heads=heads, n_layers=config.n_layers, table=table)
 
 
 def translation_of(
@@ -150,27 +172,34 @@ def translation_of(
     return _translated(found, format, params, heads=heads, ignored=ignored)
 
 
-def _of_a_seeing_model(
-    format: Format, config: VisionLlamaConfig, heads: Mapping[str, int]
+def _of_sections(
+    format: Format, params: Mapping[str, tuple[int, ...]], sections: Iterable[Section], *,
+    heads: Mapping[str, int], grids: Mapping[str, Grid] = MappingProxyType({}),
 ) -> Translation:
-    """Returns how a format stores a model that sees. Raises ValueError if it cannot."""
-    params, vision = param_shapes(config), config.vision
-    found, grids = [], {}
-    for section in sections(config):
+    """Returns the translation of parameters whose rows are in sections."""
+    found = []
+    for section in sections:
         if format not in section.theirs:
             raise ValueError(f"{format.name} has no names for a model that sees images. Write "
                              "Hugging Face's or Meta's layout, or our own")
         rows = {section.ours + row.ours: row for row in section.rows}
         rows = {ours: row for ours, row in rows.items() if ours in params}
-        for ours, row in rows.items():
-            if row.theirs.get(format) is not None and row.theirs[format].is_grid:
-                n_entries = params[ours][1] // (vision.max_tiles * vision.dim)
-                grids[ours] = Grid(aspect_ratios=vision.aspect_ratios, width=vision.dim,
-                                   max_tiles=vision.max_tiles, n_entries=n_entries)
         found.append((section.theirs[format], rows))
     if unknown := sorted(set(params).difference(*(rows for _, rows in found))):
-        raise AssertionError(f"no section of checkpoint.vision_names has {unknown[:4]}")
+        raise AssertionError(f"no section of the names has {unknown[:4]}")
     return _translated(found, format, params, heads=heads, ignored=frozenset(), grids=grids)
+
+
+def _grids(format: Format, config: VisionLlamaConfig) -> dict[str, Grid]:
+    """Returns our name -> the grid in which a format stores it, for tables of places."""
+    params, vision = param_shapes(config), config.vision
+    rows = {section.ours + row.ours: row for section in vision_names.sections(config)
+            for row in section.rows}
+    return {ours: Grid(aspect_ratios=vision.aspect_ratios, width=vision.dim,
+                       max_tiles=vision.max_tiles,
+                       n_entries=params[ours][1] // (vision.max_tiles * vision.dim))
+            for ours, row in rows.items()
+            if ours in params and format in row.theirs and row.theirs[format].is_grid}
 
 
 def _translated(
@@ -205,6 +234,9 @@ def _pieces(
         part = list(shape if expert is None else shape[1:])
         if how.is_transposed:
             part[-2:] = part[-1], part[-2]
+        n_in_first = part[0] if how.is_flat else None
+        if how.is_flat:
+            part[:2] = [part[0] * part[1]]
         if how.is_convolution:
             edge = math.isqrt(part[1] // N_COLORS)
             part[1:] = N_COLORS, edge, edge
@@ -222,7 +254,7 @@ def _pieces(
         theirs[name] = tuple(part)
         yield TensorPiece(row=row, ours=ours, theirs=name, expert=expert, along=how.along,
                           start=start, length=length, is_transposed=how.is_transposed,
-                          is_convolution=how.is_convolution, grid=grid,
+                          is_convolution=how.is_convolution, grid=grid, n_in_first=n_in_first,
                           n_heads=heads[row.heads] if how.has_halves else None)
 
 
@@ -276,7 +308,8 @@ def to_theirs(how: Translation, weights: Mapping[str, Tensor], name: str) -> Ten
         return compacted(weight, first.grid)
     if len(pieces) == 1 and first.keeps_order:
         part = first.in_ours(weight)
-        return part.view(how.theirs[name]) if first.is_convolution else part
+        is_cut = first.is_convolution or first.n_in_first is not None
+        return part.reshape(how.theirs[name]) if is_cut else part
     whole = torch.empty(how.theirs[name], dtype=weight.dtype, device=weight.device)
     for piece in pieces:
         piece.in_theirs(whole).copy_(piece.in_ours(weights[piece.ours].detach()))

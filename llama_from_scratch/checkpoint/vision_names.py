@@ -22,18 +22,10 @@ from llama_from_scratch.checkpoint.names import (
     TABLE,
     Format,
     Row,
+    Section,
     Theirs,
 )
 from llama_from_scratch.config import VisionLlamaConfig, record
-
-
-@record
-class Section:
-    """Rows whose names begin with `ours` in our model, and with `theirs[format]` in a format."""
-
-    ours: str
-    theirs: Mapping[Format, str]
-    rows: tuple[Row, ...]
 
 
 def sections(config: VisionLlamaConfig) -> Iterator[Section]:

@@ -70,7 +70,7 @@ class Experts(FeedForwardSpec):
     """A router sends each token to some of many SwiGLUs; one more works for every token.
 
     `n_experts`: E. `n_active`: A, how many of them work for each token. `width`: F, the hidden
-    channels of each. `shared_width`: those of the expert that every token goes through.
+    channels of each. `shared_width`: the hidden channels of the expert for every token.
     Llama 4; see `model.moe`.
     """
 

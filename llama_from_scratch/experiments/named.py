@@ -6,19 +6,26 @@
 Notebook 09.
 """
 
-from llama_from_scratch.config import LayerSpec, LlamaConfig, nearest
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from llama_from_scratch.config import Experts, LayerSpec, LlamaConfig, nearest, record
 from llama_from_scratch.experiments.experiment import Experiment, Sample, TextSource, TokenizerFrom
+from llama_from_scratch.experiments.parts import part
 from llama_from_scratch.train import TrainConfig
+from llama_from_scratch.train.balance import BalancedNats, BiasedSteps
 
 
 def _llama(
-    *, dim: int, ffn_dim: int, n_layers: int, vocab_size: int, max_seq_len: int = 512
+    *, dim: int, ffn_dim: int, n_layers: int, vocab_size: int, max_seq_len: int = 512,
+    layer: LayerSpec | None = None,
 ) -> LlamaConfig:
     """Returns the config of a small Llama with four query heads and two key/value heads."""
     return LlamaConfig(
         dim=dim, n_heads=4, n_kv_heads=2, ffn_dim=ffn_dim, vocab_size=vocab_size,
-        max_seq_len=max_seq_len, norm_eps=1e-5, rope_theta=1e4, layers=(LayerSpec(),) * n_layers,
-        is_tied=True)
+        max_seq_len=max_seq_len, norm_eps=1e-5, rope_theta=1e4,
+        layers=(layer or LayerSpec(),) * n_layers, is_tied=True)
 
 
 SMALL = Experiment(
@@ -64,9 +71,49 @@ FIRST_LIGHT = Experiment(
     data=TextSource(max_validation=20), tokenizer=TokenizerFrom(max_documents=1000),
     sample=Sample(n_tokens=55, temperature=0.6))
 
+EXPERTS = Experiment(
+    name="experts",
+    about="Eight experts in each layer, of which a token uses one: does it learn faster than a "
+    "dense model with as many active parameters? What does balancing change?",
+    model=_llama(dim=128, ffn_dim=384, n_layers=4, vocab_size=1024, layer=LayerSpec(
+        feed_forward=Experts(n_experts=8, n_active=1, width=192, shared_width=192))),
+    train=TrainConfig(n_steps=400, batch_size=8, seq_len=128, peak_lr=5e-3, n_warmup=50,
+                      validate_every=50, checkpoint_every=400),
+    data=TextSource(max_validation=75), tokenizer=TokenizerFrom(max_documents=1000),
+    sample=Sample(n_tokens=0))
+
+MIXTURE = Experiment(
+    name="mixture",
+    about="Which tokens choose which experts in a model that writes stories? It is the one in "
+    "data/mixture, trained with a balancing loss.",
+    model=_llama(dim=96, ffn_dim=288, n_layers=4, vocab_size=1024, layer=LayerSpec(
+        feed_forward=Experts(n_experts=8, n_active=1, width=144, shared_width=144))),
+    train=TrainConfig(n_steps=1000, batch_size=6, seq_len=192, peak_lr=5e-3, n_warmup=50,
+                      validate_every=500, checkpoint_every=1000),
+    data=TextSource(max_validation=75), tokenizer=TokenizerFrom(max_documents=1000),
+    parts={"loss": part(BalancedNats(factor=0.01))})
+
 EXPERIMENTS = {experiment.name: experiment
-               for experiment in (SMALL, STORIES, RATES, FIRST_LIGHT, MINI)}
+               for experiment in (SMALL, STORIES, RATES, FIRST_LIGHT, EXPERTS, MIXTURE, MINI)}
 """Every named experiment."""
+
+
+@record
+class Change:
+    """What a variant of the course changes: settings by dotted name, and parts by name."""
+
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    replace: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+VARIANTS: Mapping[str, Mapping[str, Change]] = {
+    "experts": {
+        "dense": Change(settings={"model.layers.feed_forward": None}),
+        "loss": Change(replace={"loss": BalancedNats(factor=0.01)}),
+        "bias": Change(replace={"balance": BiasedSteps(rate=0.01)}),
+    },
+}
+"""Variants with stored runs, by the names of the experiment and of the change."""
 
 
 def named(name: str) -> Experiment:

@@ -9,19 +9,21 @@ exchanged. So all other weights are the same as in the unchanged run with that s
 Notebook 09.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from llama_from_scratch.config import LlamaConfig, nearest, record
+from llama_from_scratch.config import Experts, LlamaConfig, nearest, record
 from llama_from_scratch.experiments.source import name_of, text_of, uses_of
 from llama_from_scratch.experiments.torch_optimizer import TorchOptimizer
 from llama_from_scratch.files import digest
@@ -43,14 +45,17 @@ class PartKind:
     """A part that can be exchanged.
 
     `call`: how it is called and what it returns, for people. `try_out(use, config)` calls it on a
-    tiny input and raises if the result is wrong. `put_in(model, use)` changes a model, and
-    `change(parts, use)` returns changed parts of a step; a kind has one of the two.
+    tiny input and raises if the result is wrong. `put_in(model, use)` changes a model.
+    `change(parts, use)` returns changed parts of a step. `around(use, model, parts)` returns a
+    context manager around the whole training, which yields changed parts. A kind has one of the
+    three.
     """
 
     call: str
     try_out: Callable[[Any, LlamaConfig], None]
     put_in: Callable[[Llama, Any], None] | None = None
     change: Callable[[TrainParts, Any], TrainParts] | None = None
+    around: Callable[[Any, Llama, TrainParts], AbstractContextManager[TrainParts]] | None = None
 
 
 @record
@@ -176,6 +181,22 @@ def of_step(parts: Mapping[str, ExchangedPart]) -> TrainParts:
     return result
 
 
+@contextlib.contextmanager
+def around(parts: Mapping[str, ExchangedPart], model: Llama) -> Iterator[TrainParts]:
+    """Yields the parts of a training step, within the parts that surround the whole training."""
+    step = of_step(parts)
+    with contextlib.ExitStack() as stack:
+        for name, given in sorted(parts.items()):
+            if (surround := KINDS[name].around) is not None:
+                step = stack.enter_context(surround(given.use, model, step))
+        yield step
+
+
+def has_unsaved_state(parts: Mapping[str, ExchangedPart]) -> bool:
+    """Returns whether a part has a state that no checkpoint holds, so that no run can go on."""
+    return any(KINDS[name].around is not None for name in parts)
+
+
 # --- finding a part by name -------------------------------------------------------------------
 
 
@@ -281,11 +302,13 @@ def _try_activation(use: Any, config: LlamaConfig) -> None:
 
 def _put_activation(model: Llama, use: Any) -> None:
     for block in model.layers:
-        if not hasattr(block.feed_forward, "activation"):
+        owners = [each for each in block.feed_forward.modules() if hasattr(each, "activation")]
+        if not owners:
             raise ValueError("the part 'activation' replaces the activation of a FeedForward; a "
                              f"layer of this model has a {type(block.feed_forward).__name__}. "
                              "Exchange 'feed_forward' instead")
-        block.feed_forward.activation = _as_module(use)
+        for owner in owners:  # experts have two: of the routed ones and of the shared one
+            owner.activation = _as_module(use)
 
 
 def _try_feed_forward(use: Any, config: LlamaConfig) -> None:
@@ -294,6 +317,11 @@ def _try_feed_forward(use: Any, config: LlamaConfig) -> None:
 
 
 def _put_feed_forward(model: Llama, use: Any) -> None:
+    kinds = [type(model.config.feed_forward(spec)) for spec in model.config.layers]
+    if Experts in kinds:
+        raise ValueError("the part 'feed_forward' is made with a dim and a width, which do not "
+                         f"describe Experts; layer {kinds.index(Experts)} has some. Set "
+                         "model.layers.N.feed_forward to a dense one first")
     for block, spec in zip(model.layers, model.config.layers, strict=True):
         width = getattr(model.config.feed_forward(spec), "width", model.config.ffn_dim)
         block.feed_forward = use(model.config.dim, width)
@@ -448,6 +476,16 @@ def _try_loss(use: Any, config: LlamaConfig) -> None:
     total.backward()
 
 
+def _try_balance(use: Any, config: LlamaConfig) -> None:
+    tiny = dataclasses.replace(
+        config, dim=8, n_heads=2, n_kv_heads=1, explicit_head_dim=None, ffn_dim=8, vocab_size=11,
+        layers=config.layers[:1], max_seq_len=8)
+    with use(Llama(tiny), TrainParts()) as made:
+        if not isinstance(made, TrainParts):
+            raise ValueError("it must yield the parts of a step, a TrainParts; got a "
+                             f"{type(made).__name__}")
+
+
 def _try_model(use: Any, config: LlamaConfig) -> None:
     if len(inspect.signature(use).parameters) != 1:
         raise ValueError(f"it takes one argument, the model; got {inspect.signature(use)}")
@@ -495,5 +533,9 @@ KINDS: Mapping[str, PartKind] = {
     "loss": PartKind(
         call="a function (model, batch, *, is_bf16) -> the sum of the loss over the targets",
         try_out=_try_loss, change=_stepped("loss")),
+    "balance": PartKind(
+        call="a function (model, parts) that returns a context manager around the training, which "
+        "yields the parts of a step, a TrainParts", try_out=_try_balance,
+        around=lambda use, model, parts: use(model, parts)),
 }
 """Every kind of part that can be exchanged."""

@@ -67,8 +67,9 @@ def run(
     has the result. `show`: see `TrainingProgress`.
 
     A run that diverges is remembered as such. An interrupt ends the run after the step in progress,
-    and the next call continues it. With exchanged parts of the model it begins again, because no
-    checkpoint describes such a model. Torch's random state is left as it was.
+    and the next call continues it. With exchanged parts of the model, or with the part "balance",
+    it begins again, because no checkpoint describes such a run. Torch's random state is left as it
+    was.
     Raises ValueError for a setting, a value or a part that cannot be, before anything is trained.
     """
     kept_in = kept_in if isinstance(kept_in, Store) else Store(kept_in)
@@ -227,9 +228,9 @@ def _trained(
 
     remember("running")
     try:
-        history = train(model, data, config=config, validation=prepared.validation, folder=folder,
-                        is_resumed=is_resumed, on_step=on_step, parts=exchange.of_step(
-                            experiment.parts))
+        with exchange.around(experiment.parts, model) as parts:
+            history = train(model, data, config=config, validation=prepared.validation,
+                            folder=folder, is_resumed=is_resumed, on_step=on_step, parts=parts)
         if folder is None and history.is_complete:
             with replacing_file(planned.folder / _WEIGHTS) as file:
                 save_model(model, str(file))
@@ -305,8 +306,10 @@ def _metrics(curves: Curves, model: Llama) -> dict[str, float]:
 
 @record
 class Prepared:
-    """Everything a run needs. `is_exchanged`: the model is no longer what its config describes.
+    """Everything a run needs.
 
+    `is_exchanged`: no checkpoint describes the run, because the model is no longer what its config
+    says, or because a part has a state of its own.
     `files`: a digest of the files that were read. `notes`: what a reader should know about the
     exchanged parts.
     """
@@ -337,7 +340,8 @@ def prepare(experiment: Experiment) -> Prepared:
         f"{len(unused)} tensors have no effect with these parts and are not trained: "
         f"{', '.join(unused[:3])}{' and others' if len(unused) > 3 else ''}",)
     return Prepared(model=model, tokenizer=tokenizer, data=data, validation=validation,
-                    files=files, is_exchanged=is_exchanged, notes=notes)
+                    files=files, notes=notes,
+                    is_exchanged=is_exchanged or exchange.has_unsaved_state(experiment.parts))
 
 
 @functools.lru_cache(maxsize=2)

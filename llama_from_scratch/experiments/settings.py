@@ -17,7 +17,14 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from llama_from_scratch.config import FeedForwardSpec, LayerSpec, LlamaConfig, RopeScaling, nearest
+from llama_from_scratch.config import (
+    FeedForwardSpec,
+    LayerSpec,
+    LlamaConfig,
+    RopeScaling,
+    TemperatureTuning,
+    nearest,
+)
 from llama_from_scratch.experiments.experiment import Experiment
 from llama_from_scratch.foreign import shown
 
@@ -28,14 +35,22 @@ _ELSEWHERE = {"train.seed": "seed"}
 _OF_SCALING = ("model.rope_scaling", *(f"model.rope_scaling.{field.name}"
                                        for field in dataclasses.fields(RopeScaling)))
 """Names of settings whether an experiment has a scaling of RoPE or not."""
+_OF_LLAMA_4 = ("has_qk_norm", "temperature")
+"""Fields of a layer that are listed only if a layer uses them: older stored runs lack them."""
 
 
 def settings(experiment: Experiment) -> dict[str, Any]:
     """Returns all settings by dotted name, as plain values ready for JSON.
 
     A field that is the same in all layers is one setting; otherwise it is a list, one value per
-    layer.
+    layer. What only Llama 4 has is left out where no layer has it.
     """
+    return {name: value for name, value in _all(experiment).items()
+            if name.removeprefix("model.layers.") not in _OF_LLAMA_4 or value}
+
+
+def _all(experiment: Experiment) -> dict[str, Any]:
+    """Returns all settings, with those that no layer uses."""
     return {name: value for name, value in _flat("", experiment) if name not in _ELSEWHERE}
 
 
@@ -48,7 +63,7 @@ def short_names(names: Iterable[str]) -> dict[str, str]:
 
 def difference(experiment: Experiment, other: Experiment) -> dict[str, Any]:
     """Returns the settings of `experiment` that `other` does not share, without the seed."""
-    ours, theirs = settings(experiment), settings(other)
+    ours, theirs = _all(experiment), _all(other)
     # A name that only `other` has is inside a record, such as the scaling of RoPE, that is None
     # here, and that None is among the differences.
     return {name: value for name, value in ours.items()
@@ -64,7 +79,7 @@ def changed(experiment: Experiment, values: Mapping[str, Any]) -> Experiment:
     # All the changes of one record at once, because only together they may fit (dim and n_heads).
     # A setting of all layers comes before the settings of one layer, which are exceptions to it.
     tree: dict[str, Any] = {}
-    known = [*settings(experiment)]
+    known = [*_all(experiment)]
     known += [one for one in _OF_SCALING if one not in known]
     for name, value in sorted(values.items(), key=lambda item: str(item[0]).count(".")):
         _refuse_other_name(name, known)
@@ -149,6 +164,8 @@ def _plain(value: Any) -> Any:
             return LayerSpec(feed_forward=value).to_dict()["feed_forward"]
         except ValueError:  # a kind of the reader's own
             return repr(value)
+    if isinstance(value, TemperatureTuning):
+        return dataclasses.asdict(value)
     return value
 
 
@@ -251,6 +268,8 @@ def _of_layer(value: Any, i: int, n_layers: int, field: str) -> Any:
 def _spec(value: Any, hint: Any, name: str) -> Any:
     if name.endswith(".feed_forward") and isinstance(value, Mapping):
         return LayerSpec.from_dict({"feed_forward": value}).feed_forward
+    if name.endswith(".temperature") and isinstance(value, Mapping):
+        return LayerSpec.from_dict({"temperature": value}).temperature
     return _fitting(value, hint, name)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llama_from_scratch.checkpoint.described import undescribed
+from llama_from_scratch.config import Dense
 from llama_from_scratch.generate.checks import check_limits, check_stops
 from llama_from_scratch.generate.generate import choose, stream
 from llama_from_scratch.generate.prefix import weights_of
@@ -56,6 +57,9 @@ class GreedyDecoder:
             raise ValueError("a GreedyDecoder decodes models that read only text; this model also "
                              "sees. Decode with generate(), or decode its text model: "
                              "vision.detach(model)")
+        if unknown := _unknown(model):
+            raise ValueError("a GreedyDecoder computes dense layers with plain attention; in this "
+                             f"model {unknown}. Decode with generate()")
         if odd := undescribed(model, accepts_stand_ins=False):
             raise ValueError("a GreedyDecoder needs a model of plain parts; in this one "
                              f"{'; '.join(odd[:4])}. Decode with generate(), which calls every "
@@ -125,9 +129,23 @@ class GreedyDecoder:
 
 
 def can_decode(model: Llama) -> bool:
-    """Returns whether a GreedyDecoder takes this model: on a CPU, plain parts only, no encoder."""
+    """Returns whether a GreedyDecoder takes this model.
+
+    It takes models on a CPU with plain parts only, without an encoder and what Llama 4 adds.
+    """
     return (model.device.type == "cpu" and not isinstance(model, SeeingLlama)
-            and not undescribed(model, accepts_stand_ins=False))
+            and not _unknown(model) and not undescribed(model, accepts_stand_ins=False))
+
+
+def _unknown(model: Llama) -> str:
+    """Returns what the fast step does not compute, for an error message, or an empty text."""
+    for i, spec in enumerate(model.config.layers):
+        kind = type(model.config.feed_forward(spec))
+        if kind is not Dense:
+            return f"layer {i} has {kind.__name__}"
+        if spec.has_qk_norm or spec.temperature is not None:
+            return f"layer {i} changes queries after RoPE"
+    return ""
 
 
 def _screen(model: Llama, is_screened: bool | None) -> Screen | None:

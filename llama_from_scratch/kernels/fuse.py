@@ -22,15 +22,17 @@ from llama_from_scratch.kernels.machinery.tensors import require_cuda
 from llama_from_scratch.kernels.quantized import int4_linear, int8_linear
 from llama_from_scratch.kernels.rms_norm import add_rms_norm, rms_norm
 from llama_from_scratch.kernels.rope import rope
-from llama_from_scratch.kernels.step_graph import StepGraphs, can_record
+from llama_from_scratch.kernels.step_graph import StepGraphs, can_record, waits
 from llama_from_scratch.kernels.swiglu import swiglu
 from llama_from_scratch.model.attention import Attention, SoftmaxAttention
 from llama_from_scratch.model.feed_forward import FeedForward, SwiGLU
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.mask import CachedRows, Everything, GivenMask, Visible
-from llama_from_scratch.model.norm import AddNorm, RMSNorm
+from llama_from_scratch.model.moe import BestScores, MoE, RoutedExperts, Router
+from llama_from_scratch.model.norm import AddNorm, HeadNorm, RMSNorm
 from llama_from_scratch.model.quantized import Int4Linear, Int8Linear
 from llama_from_scratch.model.rope import Rope, Rotate, Unrotated
+from llama_from_scratch.model.temperature import Tempered, Unscaled
 from llama_from_scratch.model.transformer import Block, Llama, NextLogits
 from llama_from_scratch.vision.adapter import VisionLlama
 from llama_from_scratch.vision.cross_attention import CrossAttention, CrossBlock, SeeingBlock
@@ -265,6 +267,8 @@ def _reason_to_keep(module: nn.Module, *, parent: nn.Module, emulate: bool) -> s
         norm = parent.ffn_norm if isinstance(parent, Block) else None
         if not isinstance(norm, FusedRMSNorm):
             return f"kept: the norm after it is a {type(norm).__name__}, which has no kernel"
+    if isinstance(module, NextLogits) and isinstance(parent, Llama) and waits(parent):
+        return "kept: a step through experts waits for the device, so it cannot be recorded"
     if isinstance(module, SoftmaxAttention):
         if isinstance(parent, CrossAttention):
             return "kept: which images a token sees is a table, which PyTorch's attention takes"
@@ -280,6 +284,10 @@ _SUCCESSORS = {RMSNorm: FusedRMSNorm, AddNorm: FusedAddNorm, SwiGLU: FusedSwiGLU
                Int4Linear: FusedInt4Linear}
 _STAY_PLAIN = (nn.Linear, nn.Embedding, Rope, Llama, Block, Attention,
                FeedForward, nn.ModuleList, nn.ModuleDict, nn.Sequential, VisionLlama, SeeingBlock,
-               CrossBlock, CrossAttention, Gate)
-_WITHOUT_KERNEL = {Unrotated: "kept: this layer has no RoPE, so there is nothing to turn"}
+               CrossBlock, CrossAttention, Gate, MoE, RoutedExperts, Router, nn.Identity, Unscaled)
+_WITHOUT_KERNEL = {
+    Unrotated: "kept: this layer has no RoPE, so there is nothing to turn",
+    HeadNorm: "kept: the norm of single heads has no kernel",
+    Tempered: "kept: temperature tuning has no kernel",
+    BestScores: "kept: the choice of experts has no kernel"}
 _EYES_STAY_PLAIN = "kept: an image goes through the encoder once, and its LayerNorms have no kernel"

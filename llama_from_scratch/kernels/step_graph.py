@@ -19,6 +19,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from llama_from_scratch.config import Experts
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.static_cache import StaticCache
 from llama_from_scratch.model.transformer import Llama
@@ -110,10 +111,21 @@ class StepGraphs:
 
 
 def can_record(model: nn.Module, ids: Tensor, *, cache: KVCache) -> bool:
-    """Returns whether this is a step that a graph can repeat: one id per row, with room for it."""
+    """Returns whether this is a step that a graph can repeat: one id per row, with room for it.
+
+    The cache must keep all tokens in their slots, and no part may wait for the device.
+    """
     return (type(model) is Llama and type(cache) is KVCache and ids.shape[1] == 1
-            and not torch.is_grad_enabled()
+            and not torch.is_grad_enabled() and not cache.forgets and not waits(model)
             and cache.length < min(cache.max_seq_len, model.config.max_seq_len))
+
+
+def waits(model: Llama) -> bool:
+    """Returns whether a forward pass asks the device for numbers, which no graph can repeat.
+
+    Experts do: how many tokens each of them has decides how many products there are.
+    """
+    return any(isinstance(spec.feed_forward, Experts) for spec in model.config.layers)
 
 
 def _parts_of(model: nn.Module) -> Iterator[tuple[dict, str, object]]:

@@ -18,11 +18,10 @@ from torch.nn import functional as F
 from llama_from_scratch.config import LayerSpec, LlamaConfig
 from llama_from_scratch.model.init import init_linear
 from llama_from_scratch.model.inputs import BlockInputs
-from llama_from_scratch.model.kv_cache import LayerCache, Uncached
+from llama_from_scratch.model.kv_cache import Appends, LayerCache
 from llama_from_scratch.model.mask import CachedRows, Everything, GivenMask, Visible
 from llama_from_scratch.model.norm import HeadNorm
 from llama_from_scratch.model.rope import Rotate, Unrotated
-from llama_from_scratch.model.static_cache import StaticLayer
 from llama_from_scratch.model.temperature import Tempered, Unscaled
 
 
@@ -57,8 +56,8 @@ class Attention(nn.Module):
     """x -> queries, keys, values -> RoPE -> cache -> attention -> output projection.
 
     Llama 4 adds a norm of queries and keys after RoPE in some layers, and makes the queries of far
-    positions larger in layers without RoPE. No published Llama has biases here. Some relatives have biases, or heads that are wider or
-    narrower than D / H.
+    positions larger in layers without RoPE. No published Llama has biases here. Some relatives have
+    biases, or heads that are wider or narrower than D / H.
     """
 
     def __init__(self, config: LlamaConfig, spec: LayerSpec) -> None:
@@ -76,7 +75,7 @@ class Attention(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *,
-        cache: LayerCache | StaticLayer | Uncached,
+        cache: Appends,
     ) -> Float[Tensor, "B T D"]:
         B, T, _ = x.shape
         q = self.wq(x).view(B, T, -1, self.head_dim)

@@ -46,6 +46,11 @@ class ChunkCache:
         return cls(keys, values, chunk_size=chunk_size)
 
     @property
+    def memory(self) -> tuple[Float[Tensor, "B S G K"], Float[Tensor, "B S G K"]]:
+        """The memory of keys and values, used or not."""
+        return self._keys_BSGK, self._values_BSGK
+
+    @property
     def n_bytes(self) -> int:
         """The bytes of keys and values, used or not."""
         return self._keys_BSGK.nbytes + self._values_BSGK.nbytes
@@ -84,29 +89,31 @@ class ChunkCache:
         self.first = self.length - self._n_needed
         return keys, values
 
-    def truncate(self, length: int) -> None:
-        """Forgets all tokens from `length` on.
-
-        Raises ValueError if a token that may be needed from there on is forgotten already.
-        """
+    def refuse_cut(self, length: int) -> None:
+        """Raises ValueError if a token that may be needed from `length` on is forgotten already."""
         if 0 < self.first > length - self._n_needed:
             raise ValueError("a cache that forgets can only be cut back to where it still has the "
                              f"{self._n_needed} tokens before, which is from token "
                              f"{self.first + self._n_needed} on; got {length}. Read the text "
                              "again, or use model.new_cache(...), which keeps everything")
-        self.length = min(self.length, length)
+
+    def truncate(self, length: int) -> None:
+        """Forgets all tokens from `length` on. Raises ValueError as `refuse_cut` does."""
+        self.refuse_cut(length)
+        self.length = length
 
     def rows(self, rows: Sequence[int], *, span: slice, max_seq_len: int) -> "ChunkCache":
-        """Returns a new cache with the tokens of `span` in these rows."""
-        n_dropped = max(0, span.start - self.first)
-        kept = slice(n_dropped, span.stop - self.first)
-        new = type(self)(self._keys_BSGK[rows], self._values_BSGK[rows],
-                         chunk_size=self._n_needed + 1)
+        """Returns a new cache with the tokens of `span` in these rows, for a text of this length.
+
+        Of the tokens before, it keeps what this cache keeps.
+        """
+        kept = slice(max(0, span.start - self.first), span.stop - self.first)
+        parts = [x[rows, kept] for x in self.memory]
+        new = type(self).like(LayerCache(*parts), chunk_size=self._n_needed + 1,
+                              max_seq_len=max_seq_len)
         with torch.inference_mode():
-            n_kept = max(0, kept.stop - kept.start)
-            for target, source in ((new._keys_BSGK, self._keys_BSGK),
-                                   (new._values_BSGK, self._values_BSGK)):
-                target[:, :n_kept] = source[rows, kept]
+            for target, part in zip(new.memory, parts, strict=True):
+                target[:, : part.shape[1]] = part
         new.first, new.length = max(0, self.first - span.start), span.stop - span.start
         return new
 

@@ -38,12 +38,13 @@ class ImageInputs:
 class BlockInputs:
     """What all blocks of one forward pass share.
 
-    `positions`: of each new token. `rotation`: of each new token and pair, see `model.rope`. In
-    both, B may be 1. `visible`: what attention may look at, for each chunk size among the layers;
-    the key None means "no chunks". `images`: what cross-attention may look at; None without images.
+    `rotation`: of each new token and pair, see `model.rope`. `visible`: what attention may look at,
+    for each chunk size among the layers; the key None means "no chunks". `positions`: of each new
+    token; only layers with temperature tuning need them. In `rotation` and `positions`, B may be 1.
+    `images`: what cross-attention may look at; None without images.
     """
 
-    positions: Int[Tensor, "#B T"]
     rotation: Complex[Tensor, "#B T R"]
     visible: Mapping[int | None, Visible | CachedRows]
+    positions: Int[Tensor, "#B T"] | None = None
     images: ImageInputs | None = None

@@ -9,6 +9,7 @@ Notebooks 13 and 16. Bytes per token: 2 L G K times the bytes of a value
 """
 
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -16,6 +17,34 @@ from torch import Tensor
 
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.mask import PADDING, Tokens
+
+
+@runtime_checkable
+class Appends(Protocol):
+    """What attention asks of a layer's cache, of any kind."""
+
+    def append(
+        self, k: Float[Tensor, "B T G K"], v: Float[Tensor, "B T G K"]
+    ) -> tuple[Float[Tensor, "B S G K"], Float[Tensor, "B S G K"]]:
+        """Returns the keys and values that attention looks at, among them the new ones."""
+
+
+@runtime_checkable
+class KeepsTokens(Appends, Protocol):
+    """What a `KVCache` asks of each layer's cache: `LayerCache`, or `chunk_cache.ChunkCache`."""
+
+    forgets: bool
+    first: int
+    length: int
+    n_bytes: int
+
+    def make_room(self, n_new: int) -> None: ...
+
+    def refuse_cut(self, length: int) -> None: ...
+
+    def truncate(self, length: int) -> None: ...
+
+    def rows(self, rows: Sequence[int], *, span: slice, max_seq_len: int) -> "KeepsTokens": ...
 
 
 class LayerCache:
@@ -68,6 +97,9 @@ class LayerCache:
         values.narrow(1, start, T).copy_(v)
         return keys.narrow(1, 0, self.length), values.narrow(1, 0, self.length)
 
+    def refuse_cut(self, length: int) -> None:
+        """Does nothing: a cache that keeps everything can be cut back to any length."""
+
     def truncate(self, length: int) -> None:
         """Forgets all tokens from `length` on."""
         self.length = length
@@ -87,13 +119,14 @@ class KVCache:
     """Room for `max_seq_len` tokens of `batch_size` sequences, in every layer of one config.
 
     `layers`: one cache per layer, by default a `LayerCache` in `dtype`. `Llama.new_cache` makes all
-    of it on the model's device and in the model's dtype.
+    of it on the model's device and in the model's dtype. `forgets`: whether a layer may forget
+    tokens (`chunk_cache`).
     """
 
     def __init__(
         self, config: LlamaConfig, *, batch_size: int, max_seq_len: int,
         dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu",
-        layers: Sequence[LayerCache] | None = None,
+        layers: Sequence[KeepsTokens] | None = None,
     ) -> None:
         if batch_size < 1 or max_seq_len < 1:
             raise ValueError("a KV cache needs room for at least one token; "
@@ -106,7 +139,7 @@ class KVCache:
         self._positions_BS = torch.arange(max_seq_len, device=device).repeat(batch_size, 1)
         self._documents_BS = torch.zeros(batch_size, max_seq_len, dtype=torch.int64, device=device)
         self._is_plain = True
-        self._forgets = any(layer.forgets for layer in self.layers)
+        self.forgets = any(layer.forgets for layer in self.layers)
         self.batch_size, self.max_seq_len, self.length = batch_size, max_seq_len, 0
 
     @property
@@ -134,7 +167,7 @@ class KVCache:
             documents = 0 if new.documents is None else new.documents
             self._positions_BS[:, self.length : stop] = new.positions
             self._documents_BS[:, self.length : stop] = documents
-            if self._forgets:
+            if self.forgets:
                 self._refuse_several_texts(stop)
         for layer in self.layers:
             layer.make_room(stop - self.length)
@@ -152,8 +185,11 @@ class KVCache:
 
     def tokens_in(self, chunk_size: int | None) -> Tokens:
         """Returns the tokens that layers with chunks of this size return from the next `append`."""
-        first = max((layer.first for layer, spec in zip(self.layers, self.config.layers, strict=True)
-                     if spec.chunk_size == chunk_size), default=0) if self._forgets else 0
+        first = 0
+        if self.forgets:
+            first = max((layer.first for layer, spec in zip(
+                self.layers, self.config.layers, strict=True) if spec.chunk_size == chunk_size),
+                default=0)
         tokens = self.tokens
         if first == 0:
             return tokens
@@ -175,7 +211,10 @@ class KVCache:
         """Forgets all tokens from `length` on, in every layer.
 
         This includes tokens that an interrupted pass left in only some of the layers.
+        Raises ValueError if a layer has forgotten what it needs there. Then nothing has changed.
         """
+        for layer in self.layers:
+            layer.refuse_cut(length)
         self.length = length
         for layer in self.layers:
             layer.truncate(length)

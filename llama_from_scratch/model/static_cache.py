@@ -44,10 +44,14 @@ class StaticCache:
     Rows are one text each, on the right of their padding, as `generate` makes them. It keeps no
     reference to the cache itself, whose `count` the caller calls after each step. `slot`: where the
     next token goes.
-    Raises ValueError for a cache with other rows.
+    Raises ValueError for a cache with other rows, or one that forgets tokens.
     """
 
     def __init__(self, cache: KVCache) -> None:
+        if cache.forgets:
+            raise ValueError("a static cache keeps every token in its own slot; got a cache that "
+                             "forgets (model.chunk_cache). Decode with model.hidden(...), or use "
+                             "model.new_cache(...)")
         tokens, length = cache.tokens, cache.length
         self._positions_BS, self._documents_BS = cache.token_memory
         device, B = self._positions_BS.device, cache.batch_size

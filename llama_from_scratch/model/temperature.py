@@ -35,8 +35,12 @@ class Tempered(nn.Module):
         self.tuning = tuning
 
     def forward(
-        self, q: Float[Tensor, "B T H K"], positions: Int[Tensor, "#B T"]
+        self, q: Float[Tensor, "B T H K"], positions: Int[Tensor, "#B T"] | None
     ) -> Float[Tensor, "B T H K"]:
+        """Raises ValueError without positions."""
+        if positions is None:
+            raise ValueError("a layer with temperature tuning needs the position of each token; "
+                             "got none. Give BlockInputs(positions=...), as Llama.prepare does")
         return (q * query_scales(positions, self.tuning)[..., None, None]).to(q.dtype)
 
     def extra_repr(self) -> str:
@@ -47,6 +51,6 @@ class Unscaled(nn.Module):
     """Returns queries unchanged: replaces `Tempered` where a layer has no temperature tuning."""
 
     def forward(
-        self, q: Float[Tensor, "B T H K"], positions: Int[Tensor, "#B T"]
+        self, q: Float[Tensor, "B T H K"], positions: Int[Tensor, "#B T"] | None
     ) -> Float[Tensor, "B T H K"]:
         return q

@@ -19,11 +19,11 @@ from llama_from_scratch.model import feed_forward, moe  # noqa: F401  (moe regis
 from llama_from_scratch.model.attention import Attention
 from llama_from_scratch.model.init import init_linear
 from llama_from_scratch.model.inputs import BlockInputs
-from llama_from_scratch.model.kv_cache import KVCache, LayerCache, Uncached
+from llama_from_scratch.model.kv_cache import Appends, KVCache, LayerCache, Uncached
 from llama_from_scratch.model.mask import Tokens, Visible
 from llama_from_scratch.model.norm import AddNorm, RMSNorm
 from llama_from_scratch.model.rope import Rope
-from llama_from_scratch.model.static_cache import StaticCache, StaticLayer
+from llama_from_scratch.model.static_cache import StaticCache
 
 
 class Block(nn.Module):
@@ -39,7 +39,7 @@ class Block(nn.Module):
 
     def forward(
         self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *,
-        cache: LayerCache | StaticLayer | Uncached,
+        cache: Appends,
     ) -> Float[Tensor, "B T D"]:
         attended = self.attention(self.attention_norm(x), inputs, cache=cache)
         normed, x = self.add_norm(x, attended, self.ffn_norm)
@@ -166,7 +166,7 @@ class Llama(nn.Module):
             cache.refuse_other(self.config)
             cache.extend(tokens, batch_size=B)
         return BlockInputs(
-            positions=positions, rotation=self.rope(positions),
+            rotation=self.rope(positions), positions=positions,
             visible={size: Visible(
                 tokens=tokens if cache is None else cache.tokens_in(size), n_queries=T,
                 chunk_size=size) for size in self._chunk_sizes})
@@ -226,7 +226,7 @@ class Llama(nn.Module):
         """
         x = self.embed(ids)
         positions_B1, visible = cache.extend(self._chunk_sizes)
-        inputs = BlockInputs(positions=positions_B1, rotation=self.rope(positions_B1),
+        inputs = BlockInputs(rotation=self.rope(positions_B1), positions=positions_B1,
                              visible=visible)
         x = self.run(x, inputs, cache=cache)
         logits_BV = self.head(x)[:, -1].float()

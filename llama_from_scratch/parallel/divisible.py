@@ -11,6 +11,7 @@ from llama_from_scratch.config import record
 from llama_from_scratch.foreign import shown
 from llama_from_scratch.model.attention import Attention
 from llama_from_scratch.model.feed_forward import FeedForward
+from llama_from_scratch.model.moe import MoE
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.vision.adapter import VisionLlama
 from llama_from_scratch.vision.cross_attention import CrossAttention
@@ -46,6 +47,10 @@ def refuse_unfit(model: nn.Module, *, n_ranks: int) -> None:
     if not isinstance(model, Llama):
         raise ValueError(f"tensor parallelism splits a Llama; got {shown(model)}. Load one first: "
                          "llama.load(PATH)")
+    if n_ranks > 1 and (experts := _experts(model)):
+        raise ValueError(f"tensor parallelism cannot cut experts; {experts} has some, and got "
+                         f"{n_ranks} ranks. Use tp=1 with any stage: DataParallel and Sharded take "
+                         "experts as they are")
     if odd := next(_of_other_kinds(model), None):
         raise ValueError(f"tensor parallelism knows how to cut {', '.join(map(_name, PAIRS))} of "
                          f"plain linear layers, and an embedding; {odd}. Split a plain model, "
@@ -60,6 +65,12 @@ def refuse_unfit(model: nn.Module, *, n_ranks: int) -> None:
             "must divide each (or be a multiple of n_kv_heads, which are then copied); got "
             f"{_told(wrong)} for {n_ranks} ranks. This model fits on {_listed(able)}; {n_ranks} "
             f"ranks would fit {_told({n: _larger(n, size, n_ranks) for n, size in wrong.items()})}")
+
+
+def _experts(model: Llama) -> str:
+    """Returns the name of the first layer with experts, or an empty text."""
+    return next((f"layers.{name}" for name, module in model.layers.named_modules()
+                 if isinstance(module, MoE)), "")
 
 
 def _sizes(model: Llama) -> dict[str, int]:
@@ -93,6 +104,9 @@ def _of_other_kinds(model: Llama) -> Iterator[str]:
         if (pair := PAIRS.get(type(module))) is not None:
             for part in (*pair.first, pair.second):
                 linears[f"{name}.{part}"] = getattr(module, part)
+    for module in model.modules():
+        if isinstance(module, MoE):  # then there is one rank, and nothing is cut
+            known.update((*module.router.parameters(), *module.experts.parameters()))
     for name, part in linears.items():
         known.update(part.parameters())
         if type(part) is not nn.Linear:

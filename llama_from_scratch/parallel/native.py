@@ -37,7 +37,7 @@ from torch.distributed.tensor.parallel import (
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.config import Experts, LlamaConfig
 from llama_from_scratch.model.mask import PADDING
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel.mesh import Axes
@@ -62,7 +62,7 @@ def shard_natively(
 
     Arguments as in `shard`. Raises ValueError for what PyTorch's parts cannot do: stage 1, stage 0
     together with tensor parallelism and data parallelism, more ranks along `tp` than key/value
-    heads, biases in attention or feed-forward, and a model that sees along `tp`.
+    heads, biases in attention or feed-forward, and experts or a model that sees along `tp`.
     """
     refuse_tokens_for_one(axes, is_sequence_parallel=is_sequence_parallel)
     _refuse_what_torch_cannot_do(model, axes, stage=stage, param_dtype=param_dtype)
@@ -277,6 +277,8 @@ def _refuse_what_torch_cannot_do(
             problems.append(f"tp={mesh.tp} must divide the vocabulary of {config.vocab_size}")
         if config.has_qkv_bias or config.has_wo_bias:
             problems.append("its plan for tp has no biases")
+        if any(isinstance(spec.feed_forward, Experts) for spec in config.layers):
+            problems.append("its plan for tp has no experts: choose tp=1")
     if problems:
         raise ValueError(f"the native engine cannot shard this model on {mesh}; "
                          f"{'; '.join(problems)}. Use the engine `own`, or another mesh")

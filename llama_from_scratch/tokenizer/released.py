@@ -70,6 +70,11 @@ N_RANKS: Mapping[str, int] = MappingProxyType(
 """The number of ranks in the tokenizer.model of each generation."""
 
 
+def pattern_of(generation: str) -> str:
+    """Returns the pattern that cuts text before the ranks of a generation are applied."""
+    return LLAMA4_PATTERN if generation == "llama-4" else LLAMA3_PATTERN
+
+
 def llama_3(
     path: str | os.PathLike, *, special_tokens: tuple[str, ...] = LLAMA_3_1,
     n_ranks: int = N_RANKS["llama-3"]

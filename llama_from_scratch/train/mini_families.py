@@ -1,7 +1,8 @@
 """The config of each family's mini: the properties of the published checkpoints, in small sizes.
 
-A mini is 128 channels wide and 3 layers deep. The smallest published models of these families have
-2,048 to 8,192 channels and 16 to 80 layers. Everything except the sizes is the same.
+A mini is 128 channels wide and 3 layers deep, or 4 where layers differ. The smallest published
+models of these families have 2,048 to 8,192 channels and 16 to 80 layers. Everything except the
+sizes is the same. The mini of Llama 4 is a text model, with 4 experts in each layer.
 
 Notebooks 18 and 19.
 """
@@ -20,6 +21,8 @@ from llama_from_scratch.tokenizer import chat_format, released
 from llama_from_scratch.tokenizer.chat_format import ChatFormat
 
 _DIM, _N_LAYERS, _N_HEADS = 128, 3, 4
+_N_LAYERS_OF_ALL_KINDS = 4
+"""Llama 4's fourth layer is the first without RoPE."""
 _N_LEARNED = 1536
 """The number of ids in the tokenizer without the special tokens."""
 
@@ -54,6 +57,7 @@ PUBLISHED: Mapping[str, Published] = MappingProxyType({
     "llama-3.1": _published("llama-3.1"),
     "llama-3.2": _published("llama-3.2"),
     "llama-3.3": _published("llama-3.3"),
+    "llama-4": _published("llama-4"),
 })  # fmt: skip
 SEEING = _published(VISION_GENERATION, formats=("hugging-face", "meta", "native"))
 """The family that sees. Its mini is not made here but bundled (`mini_vision`)."""
@@ -71,18 +75,20 @@ def published(name: str) -> Published:
 def small_config(name: str) -> LlamaConfig:
     """Returns the config of a family's mini: its smallest model's config with other sizes.
 
-    The feed-forward has the same width relative to the model. If the family's heads share
-    key/value heads, two query heads share one here. Raises ValueError naming the nearest family.
+    The feed-forward has the same width relative to the model, and each expert half of it. If the
+    family's heads share key/value heads, two query heads share one here. Raises ValueError naming
+    the nearest family.
     """
     refuse_unknown(name)
     first = family.first_of(name)
     n_special = len(PUBLISHED[name].special_tokens or ())
     n_kv_heads = _N_HEADS if first.n_kv_heads == first.n_heads else _N_HEADS // 2
+    width = -(-_DIM * first.ffn_dim // first.dim // 32) * 32  # whole blocks of packed weights
+    n_layers = _N_LAYERS if len(set(first.layers)) == 1 else _N_LAYERS_OF_ALL_KINDS
     return dataclasses.replace(
         first, dim=_DIM, n_heads=_N_HEADS, n_kv_heads=n_kv_heads,
-        ffn_dim=-(-_DIM * first.ffn_dim // first.dim // 32) * 32,  # whole blocks of packed weights
-        vocab_size=_N_LEARNED + n_special,
-        layers=tuple(map(family.of_usual_width, first.layers[:_N_LAYERS])))
+        ffn_dim=width, vocab_size=_N_LEARNED + n_special,
+        layers=tuple(family.small_spec(spec, width=width // 2) for spec in first.layers[:n_layers]))
 
 
 def refuse_unknown(name: str) -> None:

@@ -5,6 +5,7 @@ import re
 
 import pytest
 import torch
+from llama4_twin import loud_llama4, toy
 from relatives import RELATIVES
 from seeing_checkpoints import seeing
 from tiny_checkpoints import TOKENIZER, same_weights, tiny, tokenizer_for
@@ -13,8 +14,11 @@ from torch import nn
 from llama_from_scratch import family
 from llama_from_scratch.checkpoint import gguf, hugging_face, llama2c, meta, native
 from llama_from_scratch.checkpoint.described import refuse_undescribed
+from llama_from_scratch.config import TemperatureTuning
+from llama_from_scratch.model.moe import biased_choices
 from llama_from_scratch.model.norm import RMSNorm
 from llama_from_scratch.model.rope import Unrotated
+from llama_from_scratch.model.temperature import Tempered
 from llama_from_scratch.model.transformer import Block, Llama
 from llama_from_scratch.train.data import Packed
 from llama_from_scratch.train.optimizer import AdamW, decay_groups
@@ -307,4 +311,21 @@ def test_a_part_of_a_model_that_sees_is_compared_too(path, part, message):
     for name, changed in part.items():
         setattr(model.get_submodule(path), name, changed)
     with pytest.raises(ValueError, match=message):
+        refuse_undescribed(model)
+
+
+def test_parts_of_a_llama_4_that_the_config_does_not_describe_are_refused():
+    model = loud_llama4(toy())
+    refuse_undescribed(model)
+    attention = model.layers[3].attention
+    right = attention.scale_queries
+    attention.scale_queries = Tempered(TemperatureTuning(floor=3, strength=0.2))
+    with pytest.raises(ValueError, match=r"scale_queries\.tuning is TemperatureTuning\(floor=3, "
+                                         r"strength=0\.2\), where the config describes"):
+        refuse_undescribed(model)
+    attention.scale_queries = right
+    with biased_choices(model), pytest.raises(ValueError, match="router.choose is a BiasedChoice"):
+        refuse_undescribed(model)
+    model.layers[0].attention.qk_norm = nn.Identity()
+    with pytest.raises(ValueError, match="qk_norm is a Identity, where the config .* a HeadNorm"):
         refuse_undescribed(model)

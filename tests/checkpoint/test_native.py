@@ -4,6 +4,7 @@ import os
 
 import pytest
 import torch
+from llama4_twin import loud_llama4, toy
 from safetensors.torch import load_file, save_file
 from seeing_checkpoints import logits, seeing
 from seeing_checkpoints import tokenizer as seeing_tokenizer
@@ -285,3 +286,13 @@ def test_a_tokenizer_with_more_ids_than_a_model_that_sees_can_read_is_refused(tm
     large = Tokenizer.train("a", 540, special_tokens=tuple(map(str, range(284))))
     with pytest.raises(ValueError, match="got 540 ids and vocab_size=528"):
         native.save(tmp_path / "m", seeing(), large)
+
+
+@pytest.mark.parametrize("step", [1, 2])
+def test_a_llama_4_comes_back_bit_for_bit(step, tmp_path):
+    model = loud_llama4(toy(step=step, n_active=2, vocab_size=270))
+    native.save(tmp_path / "m", model, TOKENIZER)
+    loaded, _ = llama_from_scratch.load(tmp_path / "m")
+    assert loaded.config == model.config and same_weights(loaded, model)
+    ids = torch.arange(1, 20)[None]
+    assert torch.equal(model(ids), loaded(ids))

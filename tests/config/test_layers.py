@@ -5,10 +5,12 @@ import pytest
 
 from llama_from_scratch.config import (
     Dense,
+    Experts,
     FeedForwardSpec,
     LayerSpec,
     LlamaConfig,
     RopeScaling,
+    TemperatureTuning,
     record,
 )
 
@@ -70,7 +72,7 @@ def test_a_feed_forward_that_files_cannot_name_is_not_written():
 
     for feed_forward in (Sparse(n_experts=8), Narrow(width=40)):
         config = LlamaConfig(**SMALL | dict(layers=(LayerSpec(feed_forward=feed_forward),)))
-        with pytest.raises(ValueError, match="can name only these feed-forwards: dense; got "):
+        with pytest.raises(ValueError, match="can name only these feed-forwards: dense, experts; "):
             config.to_dict()
 
 
@@ -79,3 +81,41 @@ def test_an_infinite_scaling_is_refused(name):
     given = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_seq_len=8192)
     with pytest.raises(ValueError, match=rf"RopeScaling.{name} .*got inf"):
         RopeScaling(**given | {name: float("inf")})
+
+
+FULL = LayerSpec(
+    has_rope=False, chunk_size=8, has_qk_norm=True,
+    temperature=TemperatureTuning(floor=8192, strength=0.1),
+    feed_forward=Experts(n_experts=16, n_active=2, width=24, shared_width=32))
+
+
+def test_everything_that_llama_4_adds_survives_json():
+    config = LlamaConfig(**SMALL | dict(layers=(LayerSpec(), FULL)))
+    plain = json.loads(json.dumps(config.to_dict()))
+    assert plain["layers"] == [
+        {"has_rope": True, "chunk_size": None},
+        {"has_rope": False, "chunk_size": 8, "has_qk_norm": True,
+         "temperature": {"floor": 8192, "strength": 0.1},
+         "feed_forward": {"kind": "experts", "n_experts": 16, "n_active": 2, "width": 24,
+                          "shared_width": 32}}]
+    assert LlamaConfig.from_dict(plain) == config
+
+
+@pytest.mark.parametrize(("make", "message"), [
+    (lambda: Experts(n_experts=2, n_active=3, width=4, shared_width=4),
+     "Experts.n_active must be at most n_experts=2; got 3"),
+    (lambda: Experts(n_experts=2, n_active=0, width=4, shared_width=4), "n_active must be an int"),
+    (lambda: Experts(n_experts=2, n_active=1, width=4), "Experts needs shared_width"),
+    (lambda: TemperatureTuning(floor=0, strength=0.1), "floor must be an int above 0; got 0"),
+    (lambda: TemperatureTuning(floor=0.5, strength=0.1), "floor must be an int above 0; got 0.5"),
+    (lambda: TemperatureTuning(floor=8, strength=math.nan), "TemperatureTuning.strength"),
+    (lambda: LayerSpec(temperature=0.1), "must be a TemperatureTuning or None; got 0.1"),
+    (lambda: LayerSpec(has_qk_norm=1), "has_qk_norm"),
+    (lambda: LayerSpec(has_qk_nrom=True), "did you mean 'has_qk_norm'"),
+    (lambda: LayerSpec.from_dict({"temperature": {"floor": 8, "stength": 0.1}}),
+     "did you mean 'strength'"),
+    (lambda: LayerSpec.from_dict({"feed_forward": {"kind": "expert"}}), "did you mean 'experts'"),
+])
+def test_what_llama_4_adds_is_refused_if_it_is_wrong(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,8 +1,10 @@
+import contextlib
 import dataclasses
 import functools
 
 import pytest
 import torch
+from llama4_twin import loud_llama4, toy
 from tiny_experiments import tiny
 from torch import nn
 from torch.nn import functional as F
@@ -17,6 +19,7 @@ from llama_from_scratch.model.norm import RMSNorm
 from llama_from_scratch.model.rope import Rotate
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train import train
+from llama_from_scratch.train.balance import BiasedSteps
 from llama_from_scratch.train.loss import sum_of_nats
 from llama_from_scratch.train.optimizer import AdamW
 from llama_from_scratch.train.parts import adamw
@@ -29,8 +32,9 @@ def with_parts(experiment, **uses):
 
 def losses(experiment):
     prepared = prepare(experiment)
-    history = train(prepared.model, prepared.data, config=experiment.train,
-                    validation=prepared.validation, parts=exchange.of_step(experiment.parts))
+    with exchange.around(experiment.parts, prepared.model) as parts:
+        history = train(prepared.model, prepared.data, config=experiment.train,
+                        validation=prepared.validation, parts=parts)
     return [step.loss for step in history.steps]
 
 
@@ -40,6 +44,11 @@ def plain_attention(q, k, v, visible):
     scores = torch.einsum("bthk,bshk->bhts", q, k) / q.shape[-1] ** 0.5
     scores = scores.masked_fill(~visible.mask, -torch.inf)
     return torch.einsum("bhts,bshk->bthk", scores.softmax(-1), v)
+
+
+@contextlib.contextmanager
+def doubled(model, parts):
+    yield dataclasses.replace(parts, reduce=lambda model, loss: 2 * loss)
 
 
 @pytest.fixture
@@ -61,6 +70,7 @@ SAME = [
     ("optimizer", lambda groups, config: TorchOptimizer(functools.partial(
         torch.optim.AdamW, betas=(0.9, 0.95)), groups), False),
     ("schedule", learning_rate, True), ("loss", sum_of_nats, True),
+    ("balance", lambda model, parts: contextlib.nullcontext(parts), True),
 ]
 
 
@@ -85,7 +95,8 @@ def test_a_part_that_is_another_changes_the_losses(base):
               "attention": lambda q, k, v, visible: q, "optimizer": torch.optim.SGD,
               "model": lambda model: model.layers[0].attention.wq.weight.data.zero_(),
               "schedule": lambda step, **settings: 1e-3,
-              "loss": lambda model, batch, is_bf16: 2 * sum_of_nats(model, batch)}
+              "loss": lambda model, batch, is_bf16: 2 * sum_of_nats(model, batch),
+              "balance": doubled}
     assert set(others) == set(KINDS)
     plain = losses(base)
     for name, use in others.items():
@@ -204,6 +215,9 @@ class Half(Fixed):
 
 
 WRONG = [
+    ("balance", lambda model, parts: contextlib.nullcontext(), "must yield the parts of a step"),
+    ("balance", lambda model: contextlib.nullcontext(), "positional argument"),
+    ("balance", BiasedSteps(rate=0.1), "only a model with experts has routings"),
     ("norm", NoEps, "unexpected keyword argument 'eps'"),
     ("norm", lambda dim, eps: nn.Linear(dim, dim + 1), "its result must be a tensor of shape"),
     ("norm", lambda dim, eps: (lambda x: x / 0 * 0), "must be finite"),
@@ -349,3 +363,42 @@ def test_what_is_described_has_the_text_and_a_digest_of_all_that_it_uses():
     found = part(nn.LayerNorm).described()
     assert found["origin"] == "torch.nn.modules.normalization:LayerNorm"
     assert found["source"].startswith("class LayerNorm(Module):")
+
+
+def test_a_balance_wraps_the_other_parts_and_ends_after_the_training(base):
+    seen = []
+
+    @contextlib.contextmanager
+    def noted(model, parts):
+        seen.append(parts.schedule)
+        yield parts
+        seen.append("ended")
+
+    given = with_parts(base, balance=noted, schedule=learning_rate_of_one)
+    with exchange.around(given.parts, prepare(base).model) as parts:
+        assert parts.schedule is learning_rate_of_one and seen == [learning_rate_of_one]
+    assert seen[1:] == ["ended"]
+    assert exchange.has_unsaved_state(given.parts) and not exchange.has_unsaved_state(base.parts)
+
+
+def learning_rate_of_one(step, **settings):
+    return 1.0
+
+
+def test_an_activation_goes_into_the_routed_experts_and_the_shared_one():
+    model = loud_llama4(toy(step=2, n_layers=2))
+    put_in(model, {"activation": part(relu)})
+    dense, experts = (block.feed_forward for block in model.layers)
+    for owner in (dense, experts.experts, experts.shared):
+        assert "relu" in repr(owner.activation)
+
+
+def test_a_feed_forward_in_the_place_of_experts_is_refused():
+    model = loud_llama4(toy(step=2, n_layers=2))
+    with pytest.raises(ValueError, match="do not describe Experts; layer 1 has some"):
+        put_in(model, {"feed_forward": part(FeedForward)})
+    assert type(model.layers[0].feed_forward) is FeedForward
+
+
+def relu(gate, up):
+    return F.relu(gate) * up

@@ -22,7 +22,10 @@ from llama_from_scratch.experiments.parts import part
 from llama_from_scratch.experiments.running import load, prepare, run
 from llama_from_scratch.experiments.settings import settings
 from llama_from_scratch.experiments.store import Store
+from llama_from_scratch.model.moe import BestScores
 from llama_from_scratch.model.norm import RMSNorm
+from llama_from_scratch.train import evaluate
+from llama_from_scratch.train.balance import BiasedSteps
 
 
 def quiet(moment):
@@ -443,3 +446,18 @@ def test_an_experiment_may_have_parts_of_its_own(once, base):
     found = once(own)
     assert found.variant == store.UNCHANGED and found.parts["norm"]["name"] == "LayerNorm"
     assert once(own, replace={"norm": RMSNorm}).variant.startswith("norm=RMSNorm-")
+
+
+def test_a_run_with_a_balance_has_weights_and_no_checkpoint_and_is_loaded_without_it(once, base):
+    plain = {"kind": "experts", "n_experts": 4, "n_active": 1, "width": 16, "shared_width": 16}
+    balance = {"balance": BiasedSteps(rate=0.1)}
+    done = once(replace=balance, **{"model.layers.feed_forward": plain})
+    assert done.is_complete and (done.folder / "weights.safetensors").is_file()
+    assert not (done.folder / "checkpoint").exists()
+    model, _ = load(done, base=base, replace=balance)
+    assert isinstance(model.layers[0].feed_forward.router.choose, BestScores)
+    found = prepare(base).validation
+    evaluated = evaluate(model, found, batch_size=2, seq_len=16)
+    assert evaluated.loss == pytest.approx(done.metrics["validation_loss"], rel=1e-6)
+    with pytest.raises(ValueError, match="exchanged balance; got no part"):
+        load(done, base=base)

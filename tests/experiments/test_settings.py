@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tiny_experiments import tiny
 
-from llama_from_scratch.config import LayerSpec, RopeScaling
+from llama_from_scratch.config import Experts, LayerSpec, RopeScaling, TemperatureTuning
 from llama_from_scratch.experiments.settings import (
     changed,
     difference,
@@ -210,3 +210,34 @@ def test_typed_garbage_is_a_value_or_refused_in_words(text):
         assert "comma" in str(error)
     else:
         assert len(values) >= 1
+
+
+EXPERTS = {"kind": "experts", "n_experts": 4, "n_active": 1, "width": 8, "shared_width": 8}
+TUNING = {"floor": 8, "strength": 0.1}
+
+
+def test_a_llama_4_is_made_by_settings_and_read_back(base):
+    assert not {"model.layers.has_qk_norm", "model.layers.temperature"} & settings(base).keys()
+    values = {"model.layers.feed_forward": EXPERTS, "model.layers.has_qk_norm": [True, False],
+              "model.layers.1.temperature": TUNING, "model.layers.1.has_rope": False,
+              "model.layers.0.chunk_size": 4}
+    made = changed(base, values)
+    first, second = made.model.layers
+    assert first.feed_forward == second.feed_forward == Experts(
+        n_experts=4, n_active=1, width=8, shared_width=8)
+    assert (first.has_qk_norm, second.has_qk_norm) == (True, False)
+    assert second.temperature == TemperatureTuning(floor=8, strength=0.1)
+    plain = json.loads(json.dumps(settings(made)))
+    assert plain["model.layers.temperature"] == [None, TUNING]
+    assert changed(base, {name: value for name, value in difference(made, base).items()}) == made
+    assert changed(made, difference(base, made)) == base, "and back, with what base leaves out"
+
+
+def test_one_layer_may_have_experts(base):
+    made = changed(base, {"model.layers.1.feed_forward": EXPERTS})
+    assert made.model.layers[0] == base.model.layers[0]
+    assert made.model.layers[1].feed_forward.n_experts == 4
+    for wrong, words in (({"kind": "experts", "n_experts": 4}, "Experts needs n_active"),
+                         (EXPERTS | {"n_active": 5}, "at most n_experts=4; got 5")):
+        with pytest.raises(ValueError, match=words):
+            changed(base, {"model.layers.1.feed_forward": wrong})

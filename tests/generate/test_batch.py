@@ -1,6 +1,7 @@
 
 import pytest
 import torch
+from llama4_twin import loud_llama4, toy
 from looking import HOT, Looks, shown
 from loud_models import PROMPTS, WARM, loud_model
 from seeing_twin import IMAGE
@@ -126,3 +127,13 @@ def test_the_ids_of_images_are_no_ids_that_occurred():
     batch = batch_of(looking_model(), [[1, IMAGE], [3]], max_tokens=5, has_seen=True, cache=None,
                      images=shown([0], []))
     assert [row.nonzero()[:, 0].tolist() for row in batch.seen] == [[1], [3]]
+
+
+def test_a_llama_4_answers_in_a_batch_as_alone_and_answers_that_end_leave_it():
+    model = loud_llama4(toy(n_active=2)).double()
+    prompts = [[5], [7, 8, 9, 10, 11, 12, 13], [30, 4, 4], [6, 5]]
+    limits = [20, 3, 9, 14]
+    alone = [generate(model, [prompt], max_tokens=n)[0]
+             for prompt, n in zip(prompts, limits, strict=True)]
+    assert generate(model, prompts, max_tokens=limits) == alone
+    assert len({tuple(answer[:3]) for answer in alone}) == 4

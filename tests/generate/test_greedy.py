@@ -3,6 +3,7 @@ import dataclasses
 import pytest
 import torch
 from hugging_face_twin import loud
+from llama4_twin import loud_llama4, toy
 from relatives import RELATIVES
 from seeing_twin import loud as looking_model
 from torch import nn
@@ -11,7 +12,7 @@ from llama_from_scratch import family
 from llama_from_scratch.config import LayerSpec
 from llama_from_scratch.generate import greedy
 from llama_from_scratch.generate.generate import generate
-from llama_from_scratch.generate.greedy import GreedyDecoder
+from llama_from_scratch.generate.greedy import GreedyDecoder, can_decode
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.vision.adapter import detach
 
@@ -200,4 +201,16 @@ def test_a_fused_model_is_refused():
     model = loud(family.tiny("llama-3"))
     fuse(model, emulate=True)
     with pytest.raises(ValueError, match="layers.0.attention_norm is a FusedRMSNorm, where the"):
+        GreedyDecoder(model)
+
+
+@pytest.mark.parametrize(("config", "words"), [
+    (toy(has_qk_norm=False), "layer 0 has Experts"),
+    (toy(step=9), "layer 0 changes queries after RoPE"),
+    (toy(step=9, has_qk_norm=False), "layer 3 changes queries after RoPE"),
+], ids=["experts", "norm", "temperature"])
+def test_what_llama_4_adds_is_declined_by_name(config, words):
+    model = loud_llama4(config)
+    assert not can_decode(model)
+    with pytest.raises(ValueError, match=rf"in this model {words}\. Decode with generate"):
         GreedyDecoder(model)

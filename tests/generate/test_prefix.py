@@ -6,6 +6,7 @@ import torch
 from hugging_face_twin import loud
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llama4_twin import loud_llama4, toy
 from looking import HOT, Looks, shown
 from seeing_twin import IMAGE
 from seeing_twin import loud as looking_model
@@ -293,3 +294,15 @@ def test_another_rule_for_text_before_the_first_image_is_noticed(seeing):
     finally:
         seeing.sees_before_images = False
     assert first[0] == first[1] != other[0] == other[1]
+
+
+def test_the_turns_of_a_llama_4_read_only_what_is_new():
+    model = loud_llama4(toy(n_active=2)).double()
+    prefix, text = PrefixCache(model), [5, 6, 7]
+    for turn in range(3):
+        expected = generate(model, [text], max_tokens=6)[0]
+        with Fed(model) as fed:
+            answer = list(stream(model, text, max_tokens=6, prefix=prefix))
+        assert answer == expected
+        assert len(fed.ids) < (11 if turn else 10)
+        text = [*text, *answer, 20 + turn, 21]

@@ -7,6 +7,7 @@ import torch
 from hugging_face_twin import loud
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llama4_twin import loud_llama4, toy
 from seeing_twin import loud as looking_model
 
 from llama_from_scratch import family
@@ -221,3 +222,11 @@ def test_models_that_see_are_refused_and_their_text_models_are_not():
             generate_speculatively(big, [5], draft=small, max_tokens=3)
     assert generate_speculatively(text, [5], draft=text, max_tokens=3).ids == generate(
         model, [5], max_tokens=3)[0]
+
+
+def test_a_llama_4_guesses_ahead_for_another():
+    model = loud_llama4(toy(n_active=2)).double()
+    found = generate_speculatively(model, [5, 6, 7, 8, 9], draft=perturbed(model, 0.02),
+                                   max_tokens=25)
+    assert found.ids == generate(model, [[5, 6, 7, 8, 9]], max_tokens=25)[0]
+    assert any(0 < each.n_accepted < each.n_guessed or each.n_accepted for each in found.rounds)

@@ -12,6 +12,7 @@ import pytest
 import seeing_twin
 import torch
 from hugging_face_twin import loud
+from llama4_twin import assert_near, in_pieces, loud_llama4, padded, random_ids, toy
 from relatives import RELATIVES
 from torch import nn
 from torch.nn import functional as F
@@ -29,6 +30,7 @@ from llama_from_scratch.kernels.fuse import (
     unfuse,
 )
 from llama_from_scratch.model.attention import SoftmaxAttention
+from llama_from_scratch.model.chunk_cache import forgetful_cache
 from llama_from_scratch.model.feed_forward import SwiGLU
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.norm import AddNorm, RMSNorm
@@ -319,3 +321,37 @@ def test_a_model_that_sees_is_fused_and_keeps_its_eyes_plain():
                                rtol=1e-4, atol=1e-4)
     unfuse(fused)
     assert torch.equal(fused(ids, images=images), plain(ids, images=images))
+
+
+def test_a_llama_4_is_fused_with_its_experts():
+    """Logits, gradients and padded steps with a cache that forgets; one launch for all experts."""
+    model = loud_llama4(toy(step=2, n_layers=4, n_active=2))
+    fused, ids = copy.deepcopy(model), random_ids(2, 6)
+    report = fuse(fused, emulate=True)
+    reasons = {change.name: change.reason for change in report.changes if change.reason}
+    assert reasons == {
+        **{f"layers.{i}.attention.qk_norm": "kept: the norm of single heads has no kernel"
+           for i in range(3)},
+        "layers.3.attention.rotate": "kept: this layer has no RoPE, so there is nothing to turn",
+        "layers.3.attention.scale_queries": "kept: temperature tuning has no kernel",
+        **{f"layers.{i}.feed_forward.router.choose": "kept: the choice of experts has no kernel"
+           for i in (1, 3)},
+        "next_logits": "kept: a step through experts waits for the device, so it cannot be "
+                       "recorded"}
+    for name in ("experts", "shared"):
+        assert isinstance(getattr(fused.layers[1].feed_forward, name).activation, FusedSwiGLU)
+    fake = torch.randn(2, 6, 90)
+    for each in (model, fused):
+        (each(ids) * fake).sum().backward()
+    assert_near(fused(ids), model(ids), "the logits")
+    for (name, p), q in zip(model.named_parameters(), fused.parameters(), strict=True):
+        assert_near(q.grad, p.grad, name)
+    rows, positions, documents = padded([random_ids(6), random_ids(3)])
+    given = dict(sizes=[5, 1], positions=positions, documents=documents)
+    found = in_pieces(fused, rows, cache=forgetful_cache(fused, batch_size=2, max_seq_len=6),
+                      **given)
+    expected = in_pieces(model, rows, cache=model.new_cache(batch_size=2, max_seq_len=6), **given)
+    assert_near(found[0], expected[0], "the whole row")
+    assert_near(found[1, -3:], expected[1, -3:], "the padded row")
+    unfuse(fused)
+    assert torch.equal(fused(ids), model(ids))

@@ -9,6 +9,7 @@ import pickle
 
 import pytest
 import torch
+from llama4_twin import loud_llama4, toy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -19,6 +20,7 @@ from llama_from_scratch.generate.sampling import GREEDY, Sampling
 from llama_from_scratch.kernels import step_graph
 from llama_from_scratch.kernels.fuse import fuse, unfuse
 from llama_from_scratch.kernels.step_graph import StepGraphs
+from llama_from_scratch.model.chunk_cache import forgetful_cache
 from llama_from_scratch.model.transformer import Llama
 
 WAITS = {"aten::_local_scalar_dense", "aten::nonzero"}   # for a number from the device
@@ -182,3 +184,15 @@ def test_unfuse_ends_the_recording(recorded):
     unfuse(fused)
     assert generate(fused, [[1, 2]], max_tokens=5) == generate(plain, [[1, 2]], max_tokens=5)
     assert FakeGraph.n_replays == 0 and type(fused.next_logits) is type(plain.next_logits)
+
+
+@torch.inference_mode()
+def test_a_step_that_a_graph_cannot_repeat_is_not_recorded():
+    """Through experts, which ask how many tokens each has, or with a cache that moves tokens."""
+    ids, dense = torch.tensor([[5]]), toy(step=9)
+    for config, make, can in ((toy(), forgetful_cache, False), (dense, forgetful_cache, False),
+                              (toy(), type(loud_llama4(dense)).new_cache, False),
+                              (dense, type(loud_llama4(dense)).new_cache, True)):
+        model = loud_llama4(config)
+        cache = make(model, batch_size=1, max_seq_len=9)
+        assert step_graph.can_record(model, ids, cache=cache) is can

@@ -3,10 +3,11 @@
 import dataclasses
 
 import pytest
+from llama4_twin import toy
 from relatives import RELATIVES, UNEVEN
 
 from llama_from_scratch import family
-from llama_from_scratch.config import Dense, LayerSpec
+from llama_from_scratch.config import Dense, Experts, LayerSpec, LlamaConfig
 from llama_from_scratch.model.costs import kv_values_per_token, param_counts, param_shapes
 from llama_from_scratch.model.transformer import Llama
 
@@ -78,3 +79,36 @@ def test_changing_the_counts_that_were_returned_changes_no_later_ones():
     counts = config.param_counts
     counts["embedding"] = 0
     assert config.param_counts["embedding"] == config.vocab_size * config.dim
+
+
+@pytest.mark.parametrize("n_active", [1, 3])
+def test_the_active_parameters_of_experts_are_counted_by_hand(n_active):
+    config = toy(step=2, n_experts=4, n_active=n_active)
+    n_moe = sum(isinstance(spec.feed_forward, Experts) for spec in config.layers)
+    expert = 3 * config.dim * 24
+    total = sum(p.numel() for p in Llama(config).parameters())
+    assert config.n_params == total
+    assert config.n_active_params == total - n_moe * (4 - n_active) * expert
+    dense = family.tiny("llama-3")
+    assert dense.n_active_params == dense.n_params
+
+
+def test_flops_of_experts_are_those_of_the_chosen_ones_the_shared_one_and_the_router():
+    one, three = (toy(n_layers=1, n_experts=4, n_active=n) for n in (1, 3))
+    expert = 2 * 3 * one.dim * 24
+    assert three.flops_per_token(0) - one.flops_per_token(0) == 2 * expert
+    more = toy(n_layers=1, n_experts=64)
+    assert more.flops_per_token(0) - one.flops_per_token(0) == 2 * one.dim * 60, "the router alone"
+
+
+def test_the_published_sizes_of_llama_4_are_met():
+    """The text models of Scout and Maverick, without their encoder."""
+    for n_experts, step, total, active in ((16, 1, 107_769_861_120, 17_172_894_720),
+                                           (128, 2, 400_711_848_960, 17_184_691_200)):
+        layers = tuple(LayerSpec(
+            has_rope=(i + 1) % 4 != 0, feed_forward=Experts(
+                n_experts=n_experts, n_active=1, width=8192, shared_width=8192)
+            if (i + 1) % step == 0 else Dense(width=16384)) for i in range(48))
+        config = LlamaConfig(dim=5120, n_heads=40, n_kv_heads=8, ffn_dim=16384, vocab_size=202048,
+                             max_seq_len=8192, norm_eps=1e-5, rope_theta=5e5, layers=layers)
+        assert (config.n_params, config.n_active_params) == (total, active)

@@ -174,3 +174,18 @@ def test_training_through_a_cache_is_refused(model):
 def test_a_cache_without_room_is_refused():
     with pytest.raises(ValueError, match="at least one token; got batch_size=1, max_seq_len=0"):
         KVCache(GROUPED, batch_size=1, max_seq_len=0)
+
+
+def test_a_layer_that_refuses_a_cut_leaves_all_layers_as_they_were(model):
+    class Refusing(LayerCache):
+        def refuse_cut(self, length):
+            raise ValueError("not here")
+
+    cache = model.new_cache(batch_size=1, max_seq_len=9)
+    *first, last = cache.layers
+    cache.layers = (*first, Refusing(*last.memory))
+    with torch.inference_mode():
+        model(torch.tensor([[1, 2, 3]]), cache=cache)
+    with pytest.raises(ValueError, match="not here"):
+        cache.truncate(1)
+    assert cache.length == 3 and all(layer.length == 3 for layer in cache.layers)

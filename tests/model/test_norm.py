@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from llama_from_scratch.model.norm import AddNorm, RMSNorm
+from llama_from_scratch.model.norm import AddNorm, HeadNorm, RMSNorm
 
 
 def make(dim=8, eps=1e-5, dtype=torch.float32):
@@ -69,3 +69,31 @@ def test_add_norm_returns_the_norm_of_the_sum_and_the_sum():
     assert torch.equal(total, x + addition)
     assert torch.equal(normed, norm(x + addition))
     assert not torch.allclose(normed, norm(x)) and not list(AddNorm().parameters())
+
+
+def test_heads_are_normed_each_alone_by_the_formula_written_as_a_loop():
+    torch.manual_seed(0)
+    norm, x = HeadNorm(eps=1e-5), torch.randn(2, 3, 4, 8) * torch.tensor([1.0, 5, 0.1, 40])[:, None]
+    found = norm(x)
+    for b, t, h in [(0, 0, 0), (1, 2, 3), (0, 1, 2)]:
+        values = x[b, t, h].tolist()
+        size = math.sqrt(sum(v * v for v in values) / 8 + 1e-5)
+        torch.testing.assert_close(found[b, t, h], torch.tensor([v / size for v in values]))
+    assert not list(norm.parameters())
+
+
+def test_the_norm_of_some_heads_does_not_depend_on_how_many_there_are():
+    """So ranks that hold some of the heads compute what one process computes."""
+    torch.manual_seed(0)
+    norm, x = HeadNorm(eps=1e-5), torch.randn(2, 3, 4, 8)
+    assert torch.equal(norm(x)[:, :, 1:3], norm(x[:, :, 1:3]))
+    whole = F.rms_norm(x.flatten(-2), (32,), eps=1e-5).view_as(x)
+    assert not torch.allclose(norm(x), whole, rtol=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_heads_of_low_precision_are_normed_in_fp32(dtype):
+    torch.manual_seed(0)
+    x = (300 * torch.randn(2, 5, 4, 64)).to(dtype)
+    expected = x.float() * torch.rsqrt(x.float().square().mean(-1, keepdim=True) + 1e-5)
+    assert torch.equal(HeadNorm(eps=1e-5)(x), expected.to(dtype))

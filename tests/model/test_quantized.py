@@ -4,8 +4,10 @@ import inspect
 
 import pytest
 import torch
+from llama4_twin import assert_near, loud_llama4, random_ids, toy
 from torch import nn
 
+from llama_from_scratch.model.moe import MoE
 from llama_from_scratch.model.quantized import (
     SHIFTS,
     Int4Linear,
@@ -141,3 +143,17 @@ def test_empty_layers_have_the_names_and_shapes_of_made_ones():
 def test_weights_that_cannot_be_quantized_are_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@torch.inference_mode()
+def test_the_linear_layers_of_a_llama_4_may_be_of_8_bits():
+    """The matrices of its routed experts are no linear layers, and stay as they are."""
+    model, ids = loud_llama4(toy(step=2)), random_ids(2, 9)
+    expected = model(ids)
+    for block in model.layers:
+        ffn = block.feed_forward
+        dense = ffn.shared if isinstance(ffn, MoE) else ffn
+        for name in ("w_gate", "w_up", "w_down"):
+            setattr(dense, name, Int8Linear.from_linear(getattr(dense, name)))
+    assert_near(model(ids), expected, "the logits", within=0.1)
+    assert not torch.equal(model(ids), expected)

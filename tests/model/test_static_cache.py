@@ -4,10 +4,12 @@ import dataclasses
 
 import pytest
 import torch
+from llama4_twin import loud_llama4, toy
 
 from llama_from_scratch import family
 from llama_from_scratch.config import LayerSpec
 from llama_from_scratch.generate.batch import batch_of
+from llama_from_scratch.model.chunk_cache import forgetful_cache
 from llama_from_scratch.model.mask import CachedRows
 from llama_from_scratch.model.static_cache import StaticCache
 from llama_from_scratch.model.transformer import Llama
@@ -106,3 +108,23 @@ def test_the_mask_of_cached_rows_has_each_rows_own_slots():
     assert [row.nonzero()[:, -1].tolist() for row in chunked.mask] == [[4], [4], [4]]
     later = dataclasses.replace(chunked, lengths=lengths + 1)
     assert [row.nonzero()[:, -1].tolist() for row in later.mask] == [[4, 5], [4, 5], [4, 5]]
+
+
+@torch.inference_mode()
+def test_the_temperature_of_a_static_step_follows_the_position_of_each_row():
+    """Experts, norms of heads and chunks go through as well."""
+    model = loud_llama4(toy(n_active=2)).double()
+    plain, other = read(model, PROMPTS[2], max_tokens=14), read(model, PROMPTS[2], max_tokens=14)
+    static = StaticCache(other.cache)
+    for step in range(12):
+        ids = torch.arange(3) + 5 * step
+        plain.append(ids)
+        found = model.static_step(ids[:, None], cache=static)
+        other.cache.count(1)
+        torch.testing.assert_close(found, plain.logits(model), rtol=1e-5, atol=1e-6)
+
+
+def test_a_cache_that_forgets_is_refused():
+    model = loud_llama4(toy())
+    with pytest.raises(ValueError, match=r"got a cache that forgets \(model\.chunk_cache\)"):
+        StaticCache(forgetful_cache(model, batch_size=1, max_seq_len=9))

@@ -1,6 +1,7 @@
 import dataclasses
 
 import pytest
+from llama4_twin import toy
 from small_seeing import seeing_model
 from torch import nn
 
@@ -75,3 +76,9 @@ def test_a_part_that_nobody_knows_how_to_cut_is_named():
 def test_only_a_llama_is_split():
     with pytest.raises(ValueError, match="splits a Llama; got Linear"):
         refuse_unfit(nn.Linear(2, 2), n_ranks=2)
+
+
+def test_experts_fit_on_one_rank_alone():
+    refuse_unfit(unwritten(toy()), n_ranks=1)
+    with pytest.raises(ValueError, match=r"layers\.0\.feed_forward has some, and got 2 ranks"):
+        refuse_unfit(unwritten(toy()), n_ranks=2)

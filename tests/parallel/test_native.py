@@ -4,6 +4,7 @@ import on_ranks
 import parity
 import pytest
 import torch
+from llama4_twin import toy
 from paper_mesh import on_paper
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor.parallel import parallelize_module
@@ -116,3 +117,13 @@ def test_a_model_that_sees_is_refused_along_tp():
     model = family.tiny("llama-3.2-vision").new_model()
     with pytest.raises(ValueError, match="for a Llama, not for a VisionLlama"):
         shard_natively(model, on_paper(Mesh(tp=2)))
+
+
+def test_experts_are_refused_along_tp_and_taken_along_dp(two):
+    with pytest.raises(ValueError, match="its plan for tp has no experts: choose tp=1"):
+        shard_natively(Llama(toy()), on_paper(Mesh(tp=2)))
+    config = toy(step=2, n_active=2)
+    alone = parity.alone(config)
+    for stage in (0, 3):
+        found = two.run(parity.together, shard_natively, config, dict(dp=2), stage=stage)
+        parity.assert_equal(found, alone)

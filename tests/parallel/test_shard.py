@@ -5,6 +5,7 @@ import itertools
 import parity
 import pytest
 import torch
+from llama4_twin import toy
 from paper_mesh import on_paper
 
 from llama_from_scratch import family
@@ -154,3 +155,27 @@ def test_an_error_in_backward_leaves_no_gradient_for_the_next_step(two, stage):
 def test_after_an_error_in_the_last_of_two_micro_batches_the_first_is_forgotten_too(two, stage):
     for found, known in two.run(parity.after_an_error, stage, micro_batch_size=1):
         assert found == known
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_a_model_with_experts_is_sharded_along_dp(two, stage):
+    """Also those that no token of this rank, or of any rank, went through."""
+    config = toy(step=2, n_experts=16)
+    parity.assert_equal(
+        two.run(parity.together, shard, config, dict(dp=2), stage=stage, micro_batch_size=1),
+        parity.alone(config))
+
+
+@pytest.mark.parametrize("divides", [False, True])
+def test_norms_of_heads_and_the_temperature_are_the_same_on_ranks_along_tp(two, divides):
+    config = toy(step=9)
+    parity.assert_equal(two.run(parity.together, shard, config, dict(tp=2),
+                                is_sequence_parallel=divides), parity.alone(config))
+
+
+def test_experts_along_tp_are_refused_before_anything_is_cut():
+    model = Llama(toy(step=2))
+    before = {name: p.shape for name, p in model.named_parameters()}
+    with pytest.raises(ValueError, match="cannot cut experts; layers.1.feed_forward has some"):
+        shard(model, on_paper(Mesh(tp=2)))
+    assert {name: p.shape for name, p in model.named_parameters()} == before

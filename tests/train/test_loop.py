@@ -7,9 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+from llama4_twin import toy
 from tiny_runs import BYTES, CONFIG, DATA, OTHER, equal, make, run
 
 from llama_from_scratch.checkpoint import native
+from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.train import loop, resume
 from llama_from_scratch.train.data import IGNORE, Packed
@@ -265,3 +267,17 @@ def test_a_run_keeps_its_folder_when_its_caller_goes_elsewhere(tmp_path, monkeyp
     run(folder="run", on_step=lambda step: os.chdir(tmp_path / "elsewhere"))
     assert len(resume.read(tmp_path / "home/run").steps) == 8
     assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_a_model_with_experts_learns_and_is_saved_and_read_back(tmp_path):
+    """The routers move too, and experts without tokens only shrink by the decay of weights."""
+    torch.manual_seed(0)
+    model = Llama(toy(step=2, n_experts=8, vocab_size=258))
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    config = dataclasses.replace(CONFIG, n_steps=40, n_warmup=4)
+    history, _ = run(model, config=config, folder=tmp_path / "run")
+    assert history.losses[-1] < history.losses[0] - 1
+    for name, weight in model.named_parameters():
+        assert not torch.equal(weight, before[name]), name
+    loaded, _ = native.load(tmp_path / "run")
+    assert loaded.config == model.config and equal(loaded, model)

@@ -53,6 +53,8 @@ call.
     22  adapter.model                      text layers, and the blocks that look at an image
         adapter.block                      one of these blocks, with its gates
         adapter.sight                      which tiles of which images each token sees
+    23  experts.layer                      where one token goes among the experts of a layer
+        experts.sorted_tokens              tokens in the order of the text, and sorted by expert
     24  llama4.sight                       what one token sees in each layer
         llama4.masks                       the masks with chunks and without
         llama4.query_growth                how long queries become at far positions
@@ -99,6 +101,7 @@ from llama_from_scratch.lessons.figures import decoding as decoding
 from llama_from_scratch.lessons.figures import dialogs as dialogs
 from llama_from_scratch.lessons.figures import encoder as encoder
 from llama_from_scratch.lessons.figures import experiments as experiments
+from llama_from_scratch.lessons.figures import experts as experts
 from llama_from_scratch.lessons.figures import fragments as fragments
 from llama_from_scratch.lessons.figures import fusion as fusion
 from llama_from_scratch.lessons.figures import generations as generations

@@ -18,6 +18,7 @@ moves, so it shows the current weights.
     tiles          tiles_of_size, tiles_of_picture: an image on its canvas             chapter 20
     vision_encoder image_attention: which patch looks at which                         chapter 21
     vision_adapter ask_about_scene: what a model sees, and where it looks              chapter 22
+    experts        token_experts, experts_costs: who goes where, and what it costs     chapter 23
     llama4         chunks, image_tokens: who sees whom, and an image as tokens         chapter 24
     collectives    all_reduce_costs: the time of a sum over ranks, three ways          chapter 40
     data_parallel  data_parallel_costs: time, bytes and memory, and a real run         chapter 41
@@ -59,6 +60,11 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.dials import sampling as sampling
     from llama_from_scratch.lessons.views.dials import sampling_frame as sampling_frame
     from llama_from_scratch.lessons.views.experiments import choose_runs as choose_runs
+    from llama_from_scratch.lessons.views.experts import experts_costs as experts_costs
+    from llama_from_scratch.lessons.views.experts import experts_costs_frame as experts_costs_frame
+    from llama_from_scratch.lessons.views.experts import token_experts as token_experts
+    from llama_from_scratch.lessons.views.experts import token_experts_frame as token_experts_frame
+    from llama_from_scratch.lessons.views.experts import with_experts as with_experts
     from llama_from_scratch.lessons.views.heads import attention as attention
     from llama_from_scratch.lessons.views.heads import attention_frame as attention_frame
     from llama_from_scratch.lessons.views.heads import (
@@ -115,6 +121,8 @@ _HOMES = {
     "decoding_bound": "decoding", "decoding_bound_frame": "decoding",
     "decoding_splits": "decoding", "decoding_splits_frame": "decoding",
     "choose_runs": "experiments", "encode": "text", "final_loss": "sweep",
+    "experts_costs": "experts", "experts_costs_frame": "experts",
+    "token_experts": "experts", "token_experts_frame": "experts", "with_experts": "experts",
     "fragments": "ownership", "fragments_frame": "ownership",
     "swizzle": "banks", "swizzle_frame": "banks",
     "image_attention": "vision_encoder", "image_attention_frame": "vision_encoder",

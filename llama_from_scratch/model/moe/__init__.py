@@ -1,6 +1,7 @@
 """A mixture of experts: many feed-forwards in a layer, of which each token goes through few.
 
 routing      Router: which experts a token goes to, and with which score
+grouped      grouped_product: each group of rows times its own matrix
 layer        MoE: the router, the routed experts and the shared one
 balance      how evenly the experts are used, and two ways to make their use even in training
 upcycling    upcycle: a dense model becomes one with experts, and computes the same at first

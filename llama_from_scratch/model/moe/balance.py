@@ -112,7 +112,7 @@ def routings_of(model: nn.Module) -> Iterator[dict[str, list[Routing]]]:
 class BiasedChoice(nn.Module):
     """Chooses by the largest sum of logit and bias in training, and by the logit alone otherwise.
 
-    The bias of an expert counts for the choice only; scores stay those of the logits. `nudge`
+    The bias of an expert counts for the choice only; scores come from the logits alone. `nudge`
     changes it by the choices since the last time.
     """
 

@@ -5,8 +5,8 @@ out = shared(x) + sum over the chosen experts e of expert_e(score_e x). The scor
 no linear function.
 
 All copies of tokens are sorted by their expert, so that each expert is one product over its own
-tokens. Experts without tokens cost nothing, and their weights are not read. The result does not
-depend on the order of additions, so it is the same in every run.
+tokens (`grouped`). Experts without tokens cost nothing, and their weights are not read. The result
+does not depend on the order of additions, so it is the same in every run.
 
 E experts, A of them for each token, N tokens, F the width of an expert. Notebook 23. Llama 4.
 Source: llama-models, models/llama4/moe.py.
@@ -20,6 +20,7 @@ from llama_from_scratch.config import Experts
 from llama_from_scratch.model import feed_forward
 from llama_from_scratch.model.feed_forward import FeedForward, SwiGLU
 from llama_from_scratch.model.init import init_weight
+from llama_from_scratch.model.moe.grouped import grouped_product
 from llama_from_scratch.model.moe.routing import Router
 
 
@@ -36,15 +37,13 @@ class RoutedExperts(nn.Module):
     def forward(
         self, x: Float[Tensor, "M D"], counts: list[int]
     ) -> Float[Tensor, "M D"]:
-        """Returns each expert's result for its tokens, which stand next to each other in `x`.
+        """Returns each expert's result for its tokens, which are neighbors in `x`.
 
         `counts`: how many tokens each expert has, in the order of the experts; they sum to M.
         """
-        weights = zip(self.w_gate.unbind(), self.w_up.unbind(), self.w_down.unbind(), strict=True)
-        found = [self.activation(part @ gate, part @ up) @ down
-                 for part, (gate, up, down) in zip(x.split(counts), weights, strict=True)
-                 if len(part)]
-        return torch.cat(found) if found else x
+        gate_MF = grouped_product(x, self.w_gate, counts=counts)
+        up_MF = grouped_product(x, self.w_up, counts=counts)
+        return grouped_product(self.activation(gate_MF, up_MF), self.w_down, counts=counts)
 
     def init_weights(self, *, n_additions: int) -> None:
         """Draws fresh weights; the stream receives `n_additions` results (`model.init`)."""

@@ -43,7 +43,8 @@ def upcycle(
         dense = model.layers[i].feed_forward
         if type(dense) is not FeedForward or dense.w_gate.bias is not None:
             raise ValueError("upcycling needs a dense feed-forward without biases; layer "
-                             f"{i} has {foreign.shown(dense)}")
+                             f"{i} has a {type(dense).__name__}"
+                             f"{' with biases' if type(dense) is FeedForward else ''}")
         spec = Experts(n_experts=n_experts, n_active=n_active, width=width,
                        shared_width=dense.w_gate.out_features)
         if width > spec.shared_width:

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from llama4_twin import loud_llama4, random_ids, toy
 
 from llama_from_scratch.config import LayerSpec
 from llama_from_scratch.lessons.views.inspect_model import lens, trace
@@ -97,3 +98,19 @@ def test_bf16_model_is_traced_in_fp32(model):
     passed = trace(model.to(torch.bfloat16), IDS)
     assert passed.weights.dtype == passed.stream.dtype == torch.float32
     torch.testing.assert_close(passed.weights.sum(-1), torch.ones(3, 4, 7))
+
+
+@torch.no_grad()
+def test_the_weights_of_a_llama_4_are_those_that_its_attention_used():
+    """Applied to the values, they give what each layer of attention added to the stream."""
+    model, ids = loud_llama4(toy()), random_ids(13)
+    seen = trace(model, ids)
+    x = model.embed(ids[None])
+    inputs = model.prepare(x)
+    for layer, block in enumerate(model.layers):
+        normed = block.attention_norm(x)
+        values = block.attention.wv(normed).view(13, 2, -1).repeat_interleave(2, 1)
+        mixed = torch.einsum("hts,shk->thk", seen.weights[layer], values)
+        torch.testing.assert_close(block.attention.wo(mixed.flatten(1)), seen.attention[layer],
+                                   rtol=1e-4, atol=1e-5)
+        x = model.run(x, inputs, layers=slice(layer, layer + 1))
