@@ -40,7 +40,8 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=bundled.DATA / "recall.json")
     parser.add_argument("--steps", type=float, default=1.0, help="this share of the steps")
-    parser.add_argument("--texts", type=int, default=100, help="needles of each kind, half as many in the longest")
+    parser.add_argument("--texts", type=int, default=100,
+                        help="needles of each kind, half as many in the longest texts")
     args = parser.parse_args()
     torch.set_num_threads(1)
     n_steps = max(round(RecallStage().n_steps * args.steps), 2)

@@ -1,6 +1,6 @@
 """A small text Llama learns to read images as tokens of its text: early fusion, as in Llama 4.
 
-The stages are those of `seeing`, so that both ways to see can be compared: the text model has read
+The stages are the same as in `seeing`, so that both ways to see can be compared: the text model has read
 words, the encoder learns by itself what is in each quarter of a picture, and then the whole learns
 to answer questions. Nothing is attached to the layers: what the encoder gives takes places in the
 text. So the text model itself must learn to use it. It can also stay frozen, to see what is lost.
@@ -128,7 +128,7 @@ def train_fusion(
 ) -> None:
     """Trains a model in place to answer questions about pictures that are tokens of its text.
 
-    The examples are those of `seeing.train_adapter` with the same seed, in the same order.
+    With the same seed, the examples are the same as in `seeing.train_adapter`, in the same order.
     """
     encoder, rest, text = {}, {}, {}
     for name, p in model.named_parameters():

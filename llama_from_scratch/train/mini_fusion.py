@@ -52,7 +52,7 @@ def read(folder: Path) -> FusionLlama:
     wanted = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     if wanted != (shapes := {name: tuple(weight.shape) for name, weight in found.items()}):
         other = sorted(set(wanted.items()) ^ set(shapes.items()))
-        raise ValueError(f"the weights in {folder} must be those of its config; different are "
+        raise ValueError(f"the weights in {folder} must fit its config; different are "
                          f"{other[:4]}. Make them again: python data/make_fusion.py")
     model.load_state_dict({name: weight.float() for name, weight in found.items()})
     return model

@@ -27,7 +27,7 @@ from llama_from_scratch.train.optimizer import AdamW, clip_gradients, decay_grou
 from llama_from_scratch.train.schedule import learning_rate
 
 N_KEYS = 32
-"""Keys are the ids from 0 on. As many values follow them, with the ids after those of the keys."""
+"""Keys are the ids from 0 on. As many values follow them, with the next ids."""
 
 CHANCE = 1 / N_KEYS
 """The share of right values for a model that guesses."""

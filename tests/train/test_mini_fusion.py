@@ -28,7 +28,7 @@ def test_weights_of_another_config_are_refused(tmp_path):
     mini_fusion.write(tmp_path, small())
     config = tmp_path / "config.json"
     config.write_text(config.read_text().replace('"ffn_dim": 64', '"ffn_dim": 32'))
-    with pytest.raises(ValueError, match=r"must be those of its config; .*make_fusion\.py"):
+    with pytest.raises(ValueError, match=r"must fit its config; .*make_fusion\.py"):
         mini_fusion.read(tmp_path)
 
 

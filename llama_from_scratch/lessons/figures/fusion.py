@@ -32,22 +32,22 @@ def image_text(rows: int, columns: int, *, n_tokens: int) -> Figure:
     """
     if columns > _MOST_COLUMNS:
         raise ValueError(f"at most {_MOST_COLUMNS} columns of tiles are drawn; got {columns}")
-    drawing = Drawing(f"An image of {rows} × {columns} tiles, as tokens of the text")
+    drawing = Drawing(f"An image of {rows} × {columns} tile{'s' * (rows * columns > 1)}, as tokens "
+                      "of the text")
     has_grid = rows * columns > 1
     y, number, n_all = 0.3, 0, 0
 
     def put(words: str, x: float, color: str) -> float:
         """Adds a box whose left edge is `x`, and returns where the next one begins."""
         nonlocal n_all
-        box = drawing.cell(words, (x, y), color=color, height=0.46)
-        drawing.nodes.remove(box)
-        box = drawing.cell(words, (x + box.width / 2, y), color=color, height=0.46)
+        width = Drawing("").cell(words, (0.0, 0.0)).width
+        box = drawing.cell(words, (x + width / 2, y), color=color, height=0.46)
         n_all += n_tokens if "×" in words else 1
         return box.right[0] + 0.05
 
     x = put("image\nstart", 0.3, _MARK)
     begin = x
-    for row in range(rows if has_grid else 0):
+    for _ in range(rows if has_grid else 0):
         x = begin
         for column in range(columns):
             x = put(f"tile {number}\n{n_tokens} × patch", x, _TILE)
@@ -98,8 +98,8 @@ def pixel_shuffle(grid: int = 4, *, edge: int = 2) -> Figure:
     pitch = max(0.5, _EDGE * grid / len(joined_nE))
     for token, patches in enumerate(joined_nE.tolist()):
         y = 0.75 + pitch * token
-        for place, patch in enumerate(patches):
-            drawing.cell(f"{patch}", (start + _EDGE * place, y), width=_EDGE, height=0.34,
+        for i, patch in enumerate(patches):
+            drawing.cell(f"{patch}", (start + _EDGE * i, y), width=_EDGE, height=0.34,
                          color=_tint(token))
     return drawing.figure(
         f"Patches of one color are neighbors in the tile. Token 0 is patches "
@@ -126,8 +126,8 @@ def tile_rope(config: TileEncoderConfig, *, n_drawn: int = 3) -> Figure:
         for column in range(n):
             patch = row * config.grid + column
             x, y = 1.1 + wide * column, 0.85 + 0.9 * row
-            for offset, place in ((-0.29, column_P[patch]), (0.29, row_P[patch])):
-                drawing.clock(float(place) * freq, (x + offset, y))
+            for offset, steps in ((-0.29, column_P[patch]), (0.29, row_P[patch])):
+                drawing.clock(float(steps) * freq, (x + offset, y))
             drawing.note(f"patch {patch}", (x, y - 0.38), align="center")
     drawing.clock(0.0, (1.1 + wide * n - 0.29 + 0.3, 0.85))
     drawing.clock(0.0, (1.1 + wide * n + 0.29 + 0.3, 0.85))
@@ -170,8 +170,8 @@ def image_size(height: int, width: int, *, tiling: GridTiling, n_tokens: int) ->
             _box(right, column, row, _TILE)
             right.add_patch(Rectangle((column + 0.9, row + 0.08), 0.08, 0.84, facecolor=PINK))
     _box(right, 0, n_lines - 1, _WHOLE)
-    right.set(xlim=(-0.1, max(columns, 2) + 0.1), ylim=(n_lines + 0.05, -0.05), xticks=[], yticks=[],
-              title=f"{n_all:,} tokens")
+    right.set(xlim=(-0.1, max(columns, 2) + 0.1), ylim=(n_lines + 0.05, -0.05), xticks=[],
+              yticks=[], title=f"{n_all:,} tokens")
     right.spines[:].set_visible(False)
     right.set_xlabel(f"a box is {n_tokens} patches; green: the whole image")
     fig.set_label(f"An image of {height:,} × {width:,} pixels (height × width) gets {rows} × "

@@ -194,5 +194,5 @@ def without_the_one(position: int, floor: int, strength: float) -> float:
 
 @listed("24.5", of="growth")
 def never_below_the_floor(position: int, floor: int, strength: float) -> float:
-    """the logarithm is of the quotient alone, with 1 as its smallest value"""
+    """the 1 in the logarithm is left out, and the quotient is at least 1 instead"""
     return 1 + strength * math.log(max(1, (position + 1) // floor))
