@@ -1,9 +1,10 @@
 """A small text Llama learns to read images as tokens of its text: early fusion, as in Llama 4.
 
-The stages are the same as in `seeing`, so that both ways to see can be compared: the text model has read
-words, the encoder learns by itself what is in each quarter of a picture, and then the whole learns
-to answer questions. Nothing is attached to the layers: what the encoder gives takes places in the
-text. So the text model itself must learn to use it. It can also stay frozen, to see what is lost.
+The stages are the same as in `seeing`, so that both ways to see can be compared: the text model has
+read words, the encoder learns by itself what is in each quarter of a picture, and then the whole
+learns to answer questions. Nothing is attached to the layers: what the encoder gives takes places
+in the text. So the text model itself must learn to use it. It can also stay frozen, to see what is
+lost.
 
 Letters: I images, W vision width. Notebook 24. Llama 4.
 """
