@@ -6,15 +6,14 @@ hide a fault of a kernel.
 """
 
 import math
-import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 
 import torch
+from changed_kernels import together
 from torch import Tensor
 
-from llama_from_scratch.kernels.emulator import build, machine
+from llama_from_scratch.kernels.emulator import machine
 from llama_from_scratch.kernels.emulator.machine import KernelFault
 from llama_from_scratch.kernels.machinery.source import Program, Source
 from llama_from_scratch.kernels.machinery.tensor_map import TensorMap
@@ -214,35 +213,22 @@ class Bug:
 EVERY_ORDER = " ".join(machine.ORDERS)
 
 
-def only(source: Source, entry: str) -> Source:
-    """A source with one entry point: the compiler skips what is never called."""
-    others = rf'extern "C" (?=__global__ void __launch_bounds__\([^)]*\) (?!{entry}\()\w+\()'
-    return Source(name=source.name, text=re.sub(others, "", source.text), headers=source.headers)
-
-
-def planted(source: Source, bug: Bug) -> Source:
-    """The source with the bug and with the entry point that has it."""
-    return only(source.replace(bug.old, bug.new), f"{source.name}_{bug.entry}")
-
-
-def build_all(sources: list[Source], *, real: torch.dtype = torch.bfloat16) -> None:
-    """Builds checked programs, two at a time."""
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda source: build.build(Program(source=source, real=real),
-                                                 kind="checked"), sources))
+def planted(source: Source, bugs: dict[str, Bug]) -> dict[str, tuple[Program, str]]:
+    """For each bug, the program that has it, and the entry point in which it is."""
+    return together({name: (source.replace(bug.old, bug.new), f"{source.name}_{bug.entry}")
+                     for name, bug in bugs.items()})
 
 
 SEEDS = {"forward": (0,), "reverse": (0,), "random": (1, 2, 3, 4)}
 
 
-def caught_by(run, source: Source, bug: Bug) -> dict[str, str]:
+def caught_by(run, planted: tuple[Program, str], bug: Bug) -> dict[str, str]:
     """What each order finds: a fault's message, a wrong output, or "". Random has four tries."""
-    given, changed = problem(bug.size), planted(source, bug)
-    entry = f"{source.name}_{bug.entry}"
+    given, (program, entry) = problem(bug.size), planted
 
     def one(order: str, seed: int) -> str:
         try:
-            return complaint(given, run(changed, entry, given, order=order, seed=seed))
+            return complaint(given, run(program.source, entry, given, order=order, seed=seed))
         except KernelFault as fault:
             return str(fault)
 

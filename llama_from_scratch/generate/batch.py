@@ -17,7 +17,7 @@ from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.mask import padding_documents
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.vision.image_batch import ImageBatch
+from llama_from_scratch.vision.shown_images import ShownImages
 
 
 @dataclasses.dataclass(eq=False)
@@ -36,7 +36,7 @@ class DecodingBatch:
     documents: Int[Tensor, "B T"] | None
     seen: Bool[Tensor, "B V"] | None
     cache: KVCache
-    images: ImageBatch | None = None
+    images: ShownImages | None = None
 
     def logits(self, model: Llama) -> Float[Tensor, "B V"]:
         """Returns the logits after the newest ids, in fp32; the ids are cached afterward."""
@@ -81,7 +81,7 @@ class DecodingBatch:
 
 def batch_of(
     model: Llama, prompts: Sequence[Sequence[int]], *, max_tokens: int, has_seen: bool,
-    cache: KVCache | None, images: ImageBatch | None = None,
+    cache: KVCache | None, images: ShownImages | None = None,
 ) -> DecodingBatch:
     """Returns all prompts as one batch, with room for `max_tokens` more within the context.
 

@@ -13,14 +13,14 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.vision.image_batch import ImageBatch
 from llama_from_scratch.vision.seeing import SeeingLlama
+from llama_from_scratch.vision.shown_images import ShownImages
 from llama_from_scratch.vision.tiles import check_rows
 
 Prompts = Sequence[Sequence[int]] | Sequence[int] | Int[Tensor, "B T"] | Int[Tensor, "T"]
 """Lists of ids, or a tensor with one prompt per row. One list of ids or one row is one prompt."""
 
-GivenImages = ImageBatch | Sequence[Sequence[object]]
+GivenImages = ShownImages | Sequence[Sequence[object]]
 """The images of each prompt, as the model's `cut` or `encode` returns them, or as `cut` takes them:
 a list for each prompt."""
 
@@ -90,7 +90,7 @@ def check_limits(
 
 def as_images(
     model: Llama, prompts: Sequence[Sequence[int]], images: GivenImages | None
-) -> tuple[list[list[int]], ImageBatch | None]:
+) -> tuple[list[list[int]], ShownImages | None]:
     """Returns the prompts as the model reads them, and their images.
 
     Images are cut, unless they are cut or encoded already. In the prompts they are written out,
@@ -102,7 +102,7 @@ def as_images(
         check_sees(model)
     if not isinstance(model, SeeingLlama):
         return prompts, None
-    is_cut = isinstance(images, ImageBatch)
+    is_cut = isinstance(images, ShownImages)
     n_images = [0] * len(prompts)
     if images is not None:
         model.refuse_unfit(images if is_cut else check_rows(images), n_rows=len(prompts))
@@ -117,7 +117,7 @@ def as_images(
 
 
 def check_places(
-    model: Llama, prompts: Sequence[Sequence[int]], images: ImageBatch | None
+    model: Llama, prompts: Sequence[Sequence[int]], images: ShownImages | None
 ) -> None:
     """Raises ValueError unless each prompt has the places for what its images become."""
     if not isinstance(model, SeeingLlama):

@@ -187,7 +187,8 @@ def decode(
     """Yields the decoding steps, which all functions above use.
 
     `cache` may hold the beginning of a single prompt. Then only the rest is fed, `images` are only
-    the rest's, and the prompt is as `as_images` returns it. Images go through the encoder once, before the first step.
+    the rest's, and the prompt is as `as_images` returns it. Images go through the encoder once,
+    before the first step.
     """
     limits, stops = check_limits(model, prompts, max_tokens), check_stops(model, prompts, stop_ids)
     if cache is None:

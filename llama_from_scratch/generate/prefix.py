@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.vision.image_batch import ImageBatch
 from llama_from_scratch.vision.seeing import SeeingLlama
+from llama_from_scratch.vision.shown_images import ShownImages
 
 
 class PrefixCache:
@@ -35,8 +35,8 @@ class PrefixCache:
 
     def begin(
         self, model: Llama, prompt: Sequence[int], *, max_tokens: int,
-        images: ImageBatch | None = None,
-    ) -> tuple[KVCache, ImageBatch | None]:
+        images: ShownImages | None = None,
+    ) -> tuple[KVCache, ShownImages | None]:
         """Returns a cache with room for the prompt and `max_tokens` more, and with what was read.
 
         `prompt`, `images`: as `checks.as_images` returns them.

@@ -36,7 +36,9 @@ from llama_from_scratch.model.temperature import Tempered, Unscaled
 from llama_from_scratch.model.transformer import Block, Llama, NextLogits
 from llama_from_scratch.vision.adapter import VisionLlama
 from llama_from_scratch.vision.cross_attention import CrossAttention, CrossBlock, SeeingBlock
+from llama_from_scratch.vision.early_fusion import FusionLlama
 from llama_from_scratch.vision.encoder import Gate, VisionModel
+from llama_from_scratch.vision.fusion_encoder import TileModel
 
 OLDEST = (7, 5)  # compute capability: the oldest that today's compilers still build for
 
@@ -232,7 +234,7 @@ def unfuse(model: nn.Module) -> Report:
 def _swap_below(model: nn.Module, prefix: str, *, emulate: bool) -> Iterator[Change]:
     for name, module in list(model.named_children()):
         path, kind = f"{prefix}{name}", type(module).__name__
-        if type(module) is VisionModel:
+        if type(module) in (VisionModel, TileModel):
             yield Change(name=path, plain=kind, fused="", reason=_EYES_STAY_PLAIN)
         elif type(module) in _SUCCESSORS:
             fused = _SUCCESSORS[type(module)]
@@ -283,8 +285,9 @@ _SUCCESSORS = {RMSNorm: FusedRMSNorm, AddNorm: FusedAddNorm, SwiGLU: FusedSwiGLU
                NextLogits: FusedNextLogits, Int8Linear: FusedInt8Linear,
                Int4Linear: FusedInt4Linear}
 _STAY_PLAIN = (nn.Linear, nn.Embedding, Rope, Llama, Block, Attention,
-               FeedForward, nn.ModuleList, nn.ModuleDict, nn.Sequential, VisionLlama, SeeingBlock,
-               CrossBlock, CrossAttention, Gate, MoE, RoutedExperts, Router, nn.Identity, Unscaled)
+               FeedForward, nn.ModuleList, nn.ModuleDict, nn.Sequential, VisionLlama, FusionLlama,
+               SeeingBlock, CrossBlock, CrossAttention, Gate, MoE, RoutedExperts, Router,
+               nn.Identity, Unscaled)
 _WITHOUT_KERNEL = {
     Unrotated: "kept: this layer has no RoPE, so there is nothing to turn",
     HeadNorm: "kept: the norm of single heads has no kernel",

@@ -1,7 +1,7 @@
 """Pixels -> what a text model attends to, and text models that attend to it.
 
 images  tiles       any image as RGB; cut into tiles of one size
-image_batch  seeing         what all images and all models that see have in common
+shown_images  seeing        what all images and all models that see have in common
 
 Llama 3.2 Vision:
 encoder  tables  costs      the encoder of the tiles and its projector; their sizes
@@ -9,7 +9,7 @@ image_mask  image_cache  cross_attention  adapter     attached to a text model
 
 Llama 4:
 fusion_tiles  image_layout          tiles, and how they are written in a text
-fusion_encoder  early_fusion        the encoder; its tokens among those of the text
+fusion_encoder  early_fusion        the encoder; its tokens among the tokens of a text
 fusion_costs                        what an image costs
 """
 

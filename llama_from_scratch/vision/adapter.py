@@ -23,7 +23,6 @@ from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.vision.cross_attention import CrossBlock, SeeingBlock
 from llama_from_scratch.vision.encoder import VisionModel
-from llama_from_scratch.vision.image_batch import ImageBatch, digest
 from llama_from_scratch.vision.image_cache import VisionKVCache
 from llama_from_scratch.vision.image_mask import (
     Before,
@@ -33,12 +32,13 @@ from llama_from_scratch.vision.image_mask import (
     sight,
 )
 from llama_from_scratch.vision.seeing import SeeingLlama
+from llama_from_scratch.vision.shown_images import ShownImages, digest
 from llama_from_scratch.vision.tables import expanded, shared
 from llama_from_scratch.vision.tiles import TiledImages, Tiling, split
 
 
 @record
-class EncodedImages(ImageBatch):
+class EncodedImages(ShownImages):
     """The images of a batch as cross-attention looks at them. Row b has its images first.
 
     `states`: of each token of each tile. `n_tiles`: that each image uses; 0 marks padding.
@@ -138,7 +138,7 @@ class VisionLlama(SeeingLlama):
         """Returns the prompts as they are: one id stands for an image."""
         return [list(prompt) for prompt in prompts]
 
-    def refuse_unfit(self, images: ImageBatch | Sequence, *, n_rows: int) -> None:
+    def refuse_unfit(self, images: ShownImages | Sequence, *, n_rows: int) -> None:
         refuse_unfit_images(images, self.config, n_rows=n_rows)
 
     def text_model(self) -> Llama:
@@ -264,7 +264,7 @@ def usual_cross_layers(n_layers: int) -> tuple[int, ...]:
 
 
 def refuse_unfit_images(
-    images: TiledImages | EncodedImages | Sequence, config: VisionLlamaConfig, *, n_rows: int
+    images: ShownImages | Sequence, config: VisionLlamaConfig, *, n_rows: int
 ) -> None:
     """Raises ValueError unless a model of `config` can be shown these images of `n_rows` rows.
 
@@ -283,7 +283,7 @@ def refuse_unfit_images(
             raise ValueError("the states of images must be (B, I, J, n, D) with the last three "
                              f"{expected}; got {tuple(images.states.shape)}. Encode them with "
                              "this model")
-    elif isinstance(images, ImageBatch):
+    elif isinstance(images, ShownImages):
         raise ValueError("this model looks at images through cross-attention, so they are cut by "
                          f"model.cut(rows); got {foreign.shown(images)}")
     n_given = len(images if isinstance(images, Sequence) else images.n_tiles)

@@ -1,4 +1,4 @@
-"""Early fusion: the tokens of an image stand among the tokens of the text.
+"""Early fusion: the tokens of an image are among the tokens of the text.
 
 The text has a run of patch ids for each tile of an image. Their embeddings are replaced by what the
 encoder makes of the tiles, before the first layer. From there on, an image is text: its tokens have
@@ -31,9 +31,9 @@ from llama_from_scratch.vision.fusion_tiles import (
     grid_of,
     split_grids,
 )
-from llama_from_scratch.vision.image_batch import ImageBatch
 from llama_from_scratch.vision.image_layout import layout, n_tiles
 from llama_from_scratch.vision.seeing import SeeingLlama
+from llama_from_scratch.vision.shown_images import ShownImages
 from llama_from_scratch.vision.tiles import GridTiling
 
 
@@ -93,7 +93,7 @@ class FusionLlama(SeeingLlama):
                                          n_tokens=self.config.vision.n_tokens)
                 for b, (prompt, grids) in enumerate(zip(prompts, images.grids, strict=True))]
 
-    def refuse_unfit(self, images: ImageBatch | Sequence, *, n_rows: int) -> None:
+    def refuse_unfit(self, images: ShownImages | Sequence, *, n_rows: int) -> None:
         vision = self.config.vision
         if isinstance(images, GridImages):
             if images.pixels.shape[-1] != vision.tile_px:
@@ -106,7 +106,7 @@ class FusionLlama(SeeingLlama):
                 raise ValueError("the states of images must be (tiles, n, D) with the last two "
                                  f"{expected}; got {tuple(images.states.shape)}. Encode them with "
                                  "this model")
-        elif isinstance(images, ImageBatch) or not isinstance(images, Sequence):
+        elif isinstance(images, ShownImages) or not isinstance(images, Sequence):
             raise ValueError("this model reads images as tokens of its text, so they are cut by "
                              f"model.cut(rows); got {foreign.shown(images)}")
         n_given = len(images if isinstance(images, Sequence) else images.grids)

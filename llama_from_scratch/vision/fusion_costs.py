@@ -1,8 +1,8 @@
 """What an image costs in Llama 4: parameters by place, operations, and places in the text.
 
 An image is read twice. The encoder computes its tiles, and then the text model reads its tokens as
-it reads text, which costs more. Everything is counted on a model without memory, as in
-`model.costs`: a multiply-add is two operations; norms, biases, RoPE and activations are not counted.
+it reads text. Everything is counted on a model without memory, as in `model.costs`: a multiply-add
+is two operations; norms, biases, RoPE and activations are not counted.
 
 Notebook 24.
 """

@@ -19,8 +19,8 @@ from torch import Tensor
 from llama_from_scratch import foreign
 from llama_from_scratch.config import record
 from llama_from_scratch.vision import images
-from llama_from_scratch.vision.image_batch import ImageBatch, digest
 from llama_from_scratch.vision.image_layout import Grid, n_tiles
+from llama_from_scratch.vision.shown_images import ShownImages, digest
 from llama_from_scratch.vision.tiles import (
     GridTiling,
     check_rows,
@@ -34,10 +34,10 @@ GridRows = tuple[tuple[Grid, ...], ...]
 
 
 @record
-class GridImages(ImageBatch):
+class GridImages(ShownImages):
     """The images of a batch as Llama 4's encoder reads them.
 
-    `pixels`: normalized; the tiles of row 0, image by image, then those of row 1, and so on.
+    `pixels`: normalized; the tiles of row 0, image by image, then the tiles of row 1, and so on.
     `grids`: of each image of each row, in the same order.
     """
 
@@ -71,7 +71,7 @@ class GridImages(ImageBatch):
 
 
 @record
-class EncodedGridImages(ImageBatch):
+class EncodedGridImages(ShownImages):
     """The images of a batch as vectors for the text. `grids`: as in `GridImages`.
 
     `states`: of each token of each tile, in the order of their places in the text.
@@ -153,7 +153,8 @@ def _normalized(
     tiles: UInt8[np.ndarray, "tiles 3 px px"], tiling: GridTiling
 ) -> Float32[Tensor, "tiles 3 px px"]:
     values = normalized_values(tiling)
-    return torch.from_numpy(np.stack([values[color][tiles[:, color]] for color in range(3)], axis=1))
+    return torch.from_numpy(np.stack(
+        [values[color][tiles[:, color]] for color in range(len(values))], axis=1))
 
 
 def _check_grids(grids: object, *, n_given: int) -> None:

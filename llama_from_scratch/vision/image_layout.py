@@ -1,4 +1,4 @@
-"""How an image is written in the text of Llama 4: which ids stand for its tiles, and in which order.
+"""How an image is written in the text of Llama 4: the ids that stand for its tiles, in order.
 
 A tile is a run of patch ids, one for each of its n tokens. An image of one tile is written
 
@@ -26,8 +26,7 @@ Grid = tuple[int, int]
 
 
 def n_tiles(grid: Grid) -> int:
-    """Returns how many tiles an image has: those of its grid, and the whole image if they are more
-    than one.
+    """Returns how many tiles an image has: its grid, and the whole image if that is more than one.
     """
     n = grid[0] * grid[1]
     return n + 1 if n > 1 else 1

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.kv_cache import KVCache
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.vision.image_batch import ImageBatch
+from llama_from_scratch.vision.shown_images import ShownImages
 
 
 class SeeingLlama(Llama, abc.ABC):
@@ -51,7 +51,7 @@ class SeeingLlama(Llama, abc.ABC):
     @abc.abstractmethod
     def cut(
         self, rows: Sequence[Sequence[object]], *, transparency: str = "white"
-    ) -> ImageBatch:
+    ) -> ShownImages:
         """Returns the images of each row of a batch, cut as this model's encoder expects.
 
         `rows`: for each row a list of images, also an empty one. An image is anything that
@@ -60,11 +60,11 @@ class SeeingLlama(Llama, abc.ABC):
         """
 
     @abc.abstractmethod
-    def encode(self, images: ImageBatch) -> ImageBatch:
+    def encode(self, images: ShownImages) -> ShownImages:
         """Returns what the encoder makes of images that were cut for it."""
 
     @abc.abstractmethod
-    def n_places(self, images: ImageBatch) -> list[list[int]]:
+    def n_places(self, images: ShownImages) -> list[list[int]]:
         """Returns for each image of each row how many places it has."""
 
     @abc.abstractmethod
@@ -73,7 +73,7 @@ class SeeingLlama(Llama, abc.ABC):
 
     @abc.abstractmethod
     def written_out(
-        self, prompts: Sequence[Sequence[int]], images: ImageBatch
+        self, prompts: Sequence[Sequence[int]], images: ShownImages
     ) -> list[list[int]]:
         """Returns the ids that the model reads for prompts with one id for each image.
 
@@ -82,7 +82,7 @@ class SeeingLlama(Llama, abc.ABC):
         """
 
     @abc.abstractmethod
-    def refuse_unfit(self, images: ImageBatch | Sequence, *, n_rows: int) -> None:
+    def refuse_unfit(self, images: ShownImages | Sequence, *, n_rows: int) -> None:
         """Raises ValueError unless the model can be shown these images of `n_rows` rows.
 
         Rows of images that are not cut yet are only counted.
@@ -104,7 +104,7 @@ class SeeingLlama(Llama, abc.ABC):
     # --- the stages together --------------------------------------------------------------------
 
     def hidden(
-        self, ids: Int[Tensor, "B T"], *, images: ImageBatch | None = None,
+        self, ids: Int[Tensor, "B T"], *, images: ShownImages | None = None,
         positions: Int[Tensor, "#B T"] | None = None, documents: Int[Tensor, "#B T"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B T D"]:
@@ -119,7 +119,7 @@ class SeeingLlama(Llama, abc.ABC):
                                                documents=documents, cache=cache))
 
     def forward(
-        self, ids: Int[Tensor, "B T"], *, images: ImageBatch | None = None,
+        self, ids: Int[Tensor, "B T"], *, images: ShownImages | None = None,
         positions: Int[Tensor, "#B T"] | None = None, documents: Int[Tensor, "#B T"] | None = None,
         cache: KVCache | None = None,
     ) -> Float[Tensor, "B T V"]:
@@ -131,6 +131,6 @@ class SeeingLlama(Llama, abc.ABC):
     def _residual_stream(
         self, ids: Int[Tensor, "B T"], *, positions: Int[Tensor, "#B T"] | None,
         documents: Int[Tensor, "#B T"] | None, cache: KVCache | None,
-        images: ImageBatch | None = None,
+        images: ShownImages | None = None,
     ) -> Float[Tensor, "B T D"]:
         """Returns the residual stream after the last layer."""

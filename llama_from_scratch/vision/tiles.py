@@ -20,7 +20,7 @@ from torch import Tensor
 from llama_from_scratch import foreign
 from llama_from_scratch.config import record
 from llama_from_scratch.vision import images
-from llama_from_scratch.vision.image_batch import ImageBatch, digest
+from llama_from_scratch.vision.shown_images import ShownImages, digest
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -51,7 +51,7 @@ class Tiling:
 class GridTiling:
     """How Llama 4 cuts images: up to `max_tiles` tiles, and one more that shows the whole image.
 
-    The fields are those of `Tiling`. `fills_canvas`: as in `place`.
+    It has the fields of `Tiling`. `fills_canvas`: as in `place`.
     """
 
     size_px: int
@@ -103,7 +103,7 @@ class Placement:
 
 
 @record
-class TiledImages(ImageBatch):
+class TiledImages(ShownImages):
     """The images of a batch as an encoder reads them. Row b has its images first, then padding.
 
     `pixels`: normalized. Tiles that an image does not use, and images that fill up a row, are 0.

@@ -21,17 +21,26 @@ from llama_from_scratch.lessons.authoring.lab import (
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 
-# What is looked at here are widgets, not how well a model learns: batches of a few tokens train in
-# a tenth of the time. The notebooks themselves, whole and as they are, run under nbval.
+# What is looked at here are widgets, not how well a model learns: batches of a few tokens or
+# pictures train in a tenth of the time. The notebooks themselves, whole and as they are, run under
+# nbval.
 SHORT_BATCHES = """\
-from llama_from_scratch.train import Packed
+from dataclasses import replace
+
+from llama_from_scratch.train import Packed, seeing
 
 def short_batch(self, step, *, whole=Packed.batch, batch_size, seq_len, **settings):
     if seq_len <= 64:  # a batch that a cell looks at, or a short run whose result is compared
         return whole(self, step, batch_size=batch_size, seq_len=seq_len, **settings)
     return whole(self, step, batch_size=1, seq_len=16, **settings)
 
+def with_few_pictures(train):
+    return lambda *args, stage, **settings: train(*args, stage=replace(stage, n_images=2),
+                                                  **settings)
+
 Packed.batch = short_batch
+seeing.train_encoder = with_few_pictures(seeing.train_encoder)
+seeing.train_adapter = with_few_pictures(seeing.train_adapter)
 """
 # Runs on such batches must not be remembered as the runs of the experiments.
 OWN_STORE = """

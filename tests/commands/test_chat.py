@@ -2,6 +2,7 @@ import shlex
 import subprocess
 import sys
 
+import fusion_looking
 import pytest
 from command_line import converse
 from pseudo_terminal import terminal
@@ -247,3 +248,18 @@ def test_a_model_of_text_says_what_to_load_instead(talker, trained, photos, caps
 def test_a_broken_image_is_refused_before_a_model_is_read(photos, capsys):
     assert main(["chat", "nowhere", "--image", str(photos / "words.png")]) == 2
     assert "this is text, 'a cat'" in capsys.readouterr().err
+
+
+def test_images_that_are_tokens_are_shown_too(photos, capsys, monkeypatch):
+    speaker, asked = fusion_looking.speaker(), []
+    monkeypatch.setattr(module, "load_model", lambda *args, **settings: speaker)
+    say = Chat.say
+    monkeypatch.setattr(Chat, "say", lambda chat, text, **settings: (
+        asked.append((text, len(settings["images"]))), say(chat, text, **settings))[1])
+    cat = photos / "cat.png"
+    converse(monkeypatch, "what is it?", f"/image {cat}", "and now?", "and?")
+    flags = ["--chat-format", "llama-4", "--image", str(cat), "--max-tokens", "3"]
+    assert main(["chat", "any", *flags]) == 0
+    shown = capsys.readouterr()
+    assert "Chat in the format of Llama 4. /image PATH shows an image." in shown.out
+    assert asked == [("what is it?", 1), ("and now?", 1), ("and?", 0)] and not shown.err

@@ -1,5 +1,6 @@
 import io
 
+import fusion_looking
 import pytest
 
 from llama_from_scratch.__main__ import main
@@ -97,3 +98,19 @@ def test_images_are_refused_by_a_model_of_text_and_broken_ones_before_any(photos
         assert main(["generate", model, "--image", str(photos / path)]) == 2
         shown = capsys.readouterr()
         assert message in shown.err and not shown.out
+
+
+def test_a_text_continues_after_images_that_are_tokens(photos, capsys, monkeypatch):
+    model, tokenizer = fusion_looking.speaker()
+    monkeypatch.setattr(module, "load_model", lambda *args, **settings: (model, tokenizer))
+    paths = [str(photos / "cat.png"), str(photos / "my dog's.png")]
+    flags = ["--max-tokens", "9", "--temperature", "0"]
+    assert main(["generate", "any", "--prompt", "the cat", *flags, "--image", paths[0], "--image",
+                 paths[1]]) == 0
+    bos, image = tokenizer.special_ids["<|begin_of_text|>"], model.config.image_id
+    ids = [bos, image, image, *tokenizer.encode("the cat")]
+    (answer,) = generate(model, [ids], images=[paths], max_tokens=9, stop_ids=tokenizer.stop_ids)
+    assert capsys.readouterr().out == "the cat" + "".join(text_of(answer, tokenizer)) + "\n"
+    too_long = ["--max-tokens", "505", "--temperature", "0", "--image", paths[0]]
+    assert main(["generate", "any", "--prompt", "the cat", *too_long]) == 2
+    assert "context holds 512 tokens" in capsys.readouterr().err

@@ -2,6 +2,7 @@ import copy
 import dataclasses
 
 import chat_templates
+import fusion_looking
 import numpy as np
 import pytest
 import torch
@@ -17,7 +18,12 @@ from llama_from_scratch.generate.chat import Chat
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
-from llama_from_scratch.tokenizer.chat_format import FORMATS, LLAMA_3_2_VISION, Message
+from llama_from_scratch.tokenizer.chat_format import (
+    FORMATS,
+    LLAMA_3_2_VISION,
+    LLAMA_4,
+    Message,
+)
 from llama_from_scratch.tokenizer.prompting import Prompting
 
 NAMES = ("llama-2", "llama-3", "llama-3.1", "llama-3.2", "llama-3.3")
@@ -461,3 +467,58 @@ def test_a_template_that_writes_no_image_token_shows_no_images(seeing):
     assert not chat.sees
     with pytest.raises(ValueError, match="does not mark an image with the id 519"):
         chat.say("the cat", images=[photo(1)])
+
+
+# --- images as tokens of the text -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reading():
+    return fusion_looking.speaker()
+
+
+@pytest.fixture
+def reading_chat(reading):
+    return Chat(*reading, format=LLAMA_4)
+
+
+def read_of(chat, text, images=(), *, seed=0):
+    """The answer of a turn, after checking that a fresh generation for the dialog gives it too."""
+    before = list(chat.messages)
+    with fusion_looking.Reads(chat.model) as reads:
+        answer = "".join(chat.say(text, images=images, max_tokens=9, sampling=HOT, seed=seed))
+    question = Message(role="user", content=text, images=tuple(images))
+    assert answer == answer_to(chat, [*before, question], max_tokens=9, seed=seed)
+    return answer, reads.n_tiles, reads.n_places
+
+
+def test_a_later_turn_encodes_and_reads_only_new_images(reading_chat):
+    wide, small = photo(1, (50, 100)), photo(2)
+    turns = [read_of(reading_chat, "the cat", [wide]), read_of(reading_chat, "more"),
+             read_of(reading_chat, "and this", [small, wide], seed=5)]
+    assert reading_chat.sees and [n_tiles for _, n_tiles, _ in turns] == [3, 0, 1 + 3]
+    assert [n_places for *_, n_places in turns] == [12, 0, 16]
+    assert [len(message.images) for message in reading_chat.messages] == [1, 0, 0, 0, 2, 0]
+
+
+def test_another_image_in_an_equal_dialog_is_read(reading_chat):
+    first = read_of(reading_chat, "the cat", [photo(1)])
+    reading_chat.reset()
+    other = read_of(reading_chat, "the cat", [photo(2)])
+    assert first[0] != other[0] and first[1] == other[1] == 1
+
+
+def test_the_context_counts_all_ids_of_an_image(reading):
+    model, tokenizer = reading
+    image = Image.fromarray(photo(1, (300, 300)))
+    n_image = model.text_length(image)
+    n_words = len(LLAMA_4.encode([Message(role="user", content="look", images=(image,))],
+                                 tokenizer)) - 1
+    chat = Chat(model, tokenizer, format=LLAMA_4, context=n_image + n_words + 4)
+    assert "".join(chat.say("look", images=[image], max_tokens=4)) is not None
+    assert len(chat.messages) == 2
+    list(chat.say("and", images=[image], max_tokens=4))
+    assert chat.n_forgotten == 2, "two images do not fit"
+    chat = Chat(model, tokenizer, format=LLAMA_4, context=n_image + n_words + 3)
+    with pytest.raises(ValueError, match=f"this message takes {n_image + n_words}, which leaves"):
+        chat.say("look", images=[image], max_tokens=4)

@@ -1,4 +1,5 @@
 
+import fusion_looking
 import numpy as np
 import pytest
 import torch
@@ -357,3 +358,92 @@ def test_a_model_in_bfloat16_sees():
     options = {"max_tokens": 9, "sampling": HOT}
     one, other = (generate(model, [LOOKING[2]], images=shown([n]), **options) for n in (0, 3))
     assert one != other and len(one[0]) == 9
+
+
+# --- images as tokens of the text -----------------------------------------------------------------
+
+HERE = fusion_looking.IMAGE
+READ = [[7, HERE, 8, HERE, 9], [5, 6, 7, 8, 9, 10, 11], [HERE, 3], [4, 4, 4, HERE], [5]]
+
+
+@pytest.fixture(scope="module")
+def reading():
+    return fusion_looking.reader()
+
+
+@pytest.mark.parametrize("row", range(4))
+def test_with_image_tokens_greedy_equals_feeding_all_of_it_for_every_token(reading, row):
+    prompt, images = READ[row], fusion_looking.shown(SHOWN[row])
+    (answer,) = generate(reading, [prompt], images=images, max_tokens=6)
+    [long] = [prompt] if images is None else reading.written_out([prompt], images)
+    assert answer == feeding_everything(reading, long, images, 6)
+    if images is not None:
+        others = fusion_looking.shown([3 - n for n in SHOWN[row]])
+        found, other = (generate(reading, [prompt], images=each, max_tokens=6, sampling=HOT)
+                        for each in (images, others))
+        assert found != other, "the images matter here"
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, WARM, HOT], ids=["greedy", "warm", "hot"])
+def test_text_and_images_of_any_tiling_share_a_batch(reading, sampling):  # V7, V27
+    limits = [3, 2, 9, 8, 2]
+    batch = generate(reading, READ, images=fusion_looking.shown(*SHOWN), max_tokens=limits, seed=3,
+                     sampling=sampling)
+    alone = [generate(reading, [prompt], images=fusion_looking.shown(row), max_tokens=limit,
+                      seed=3 + b, sampling=sampling)[0]
+             for b, (prompt, row, limit) in enumerate(zip(READ, SHOWN, limits, strict=True))]
+    assert batch == alone
+
+
+def test_prompts_that_are_written_out_get_the_same_answers(reading):
+    images = fusion_looking.shown(*SHOWN)
+    options = {"max_tokens": 5, "sampling": HOT}
+    expected = generate(reading, READ, images=images, **options)
+    long = reading.written_out(READ, images)
+    assert generate(reading, long, images=images, **options) == expected
+    assert generate(reading, long, images=reading.encode(images), **options) == expected
+
+
+def test_image_tokens_are_encoded_once_in_a_whole_generation(reading):  # V3
+    with fusion_looking.Reads(reading) as reads:
+        generate(reading, READ, images=fusion_looking.shown(*SHOWN), max_tokens=[1, 9, 2, 7, 1])
+    assert reads.n_calls == 1
+    assert reads.n_tiles == fusion_looking.tiles_of([2, 0, 1, 3])
+
+
+def test_image_tokens_may_come_from_files_and_arrays(reading, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (100, 60, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+    options = {"max_tokens": 5, "sampling": HOT}
+    prompts = [[5, HERE], [6, 7]]
+    expected = generate(reading, prompts, images=reading.cut([[noise], []]), **options)
+    for source in (str(tmp_path / "noise.png"), noise, Image.fromarray(noise)):
+        assert generate(reading, prompts, images=[[source], []], **options) == expected
+
+
+def test_a_model_that_writes_a_patch_goes_on(reading):
+    def only_patches(row, ids):
+        return torch.arange(reading.config.vocab_size) == reading.config.image_ids.patch
+
+    images = fusion_looking.shown([2])
+    (answer,) = generate(reading, [[5, HERE, 6]], images=images, max_tokens=3,
+                         mask=only_patches)
+    assert answer == [reading.config.image_ids.patch] * 3
+
+
+@pytest.mark.parametrize(("prompts", "images", "message"), [
+    ([[5, HERE]], None, "prompt 0 has 1 of these ids and 0 images"),
+    ([[5]], fusion_looking.shown([2]), "prompt 0 has 0 of these ids and 1 images"),
+    ([[5, HERE]], [["no such.png"]], "no such.png"),
+    ([[5, 80, 80]], None, "prompt 0 has 2 of these ids, and its images have 0 tokens"),
+    ([[5, HERE, 80, 80]], fusion_looking.shown([2]),
+     "prompt 0 has 2 of these ids, and its images have 4 tokens"),
+    ([[HERE] * 30], fusion_looking.shown([0] * 30), "context holds 512 tokens"),
+    ([[5, HERE]], shown([0]), r"so they are cut by model\.cut\(rows\)"),
+])
+def test_images_that_do_not_fit_the_text_are_refused(reading, prompts, images, message):
+    with pytest.raises(ValueError, match=message):
+        generate(reading, prompts, images=images, max_tokens=3)
+    if len(prompts[0]) < 30 or images is not None:
+        with pytest.raises(ValueError, match=message):
+            list(stream(reading, prompts[0], images=images, max_tokens=3))

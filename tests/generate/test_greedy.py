@@ -1,5 +1,6 @@
 import dataclasses
 
+import fusion_looking
 import pytest
 import torch
 from hugging_face_twin import loud
@@ -213,4 +214,11 @@ def test_what_llama_4_adds_is_declined_by_name(config, words):
     model = loud_llama4(config)
     assert not can_decode(model)
     with pytest.raises(ValueError, match=rf"in this model {words}\. Decode with generate"):
+        GreedyDecoder(model)
+
+
+def test_a_model_that_reads_images_as_tokens_is_refused():
+    model = fusion_looking.reader()
+    assert not can_decode(model)
+    with pytest.raises(ValueError, match="also sees"):
         GreedyDecoder(model)

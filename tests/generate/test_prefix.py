@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 
+import fusion_looking
 import pytest
 import torch
 from hugging_face_twin import loud
@@ -306,3 +307,72 @@ def test_the_turns_of_a_llama_4_read_only_what_is_new():
         assert answer == expected
         assert len(fed.ids) < (11 if turn else 10)
         text = [*text, *answer, 20 + turn, 21]
+
+
+# --- images as tokens of the text -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reading():
+    return fusion_looking.reader()
+
+
+def read(prefix, model, prompt, numbers, **settings):
+    """The answer with the prefix cache, and without; how many tiles and ids were read for it."""
+    settings["sampling"] = HOT
+    images = fusion_looking.shown(numbers)
+    with fusion_looking.Reads(model) as reads:
+        answer = list(stream(model, prompt, images=images, prefix=prefix, **settings))
+    expected = generate(model, [prompt], images=images, **settings)[0]
+    return answer, expected, reads.n_tiles, reads.n_ids
+
+
+@settings(max_examples=20, deadline=None)
+@given(turns=LOOKING_TURNS)
+def test_prompts_with_image_tokens_get_the_answers_they_get_without_it(reading, turns):
+    prefix, text = PrefixCache(reading), []
+    for n_kept, new, max_tokens in turns:
+        text = (text[:n_kept] + new)[-12:]
+        prompt = [fusion_looking.IMAGE if token > 2 else token for token in text]
+        answer, expected, _, _ = read(prefix, reading, prompt,
+                                      [token - 3 for token in text if token > 2],
+                                      max_tokens=max_tokens)
+        assert answer == expected
+        text = text + [token % 3 for token in answer]
+
+
+def test_a_later_turn_reads_only_new_ids_and_encodes_only_new_tiles(reading):
+    image, prefix, text, counts = fusion_looking.IMAGE, PrefixCache(reading), [1, 2], []
+    n_before = 0
+    for new, numbers in (([image, 3], [0]), ([4], [0]), ([image, image, 5], [0, 2, 1]),
+                         ([5], [0, 2, 1])):
+        text = text + new
+        answer, expected, n_tiles, n_ids = read(prefix, reading, text, numbers, max_tokens=4)
+        assert answer == expected
+        counts.append(n_tiles)
+        [long] = reading.written_out([text], fusion_looking.shown(numbers))
+        # Of the 4 ids that it wrote, the last one was not read.
+        assert n_ids == len(long) - n_before + 3
+        text = text + [token % 3 for token in answer]
+        n_before = common(prefix.ids, reading.written_out(
+            [text], fusion_looking.shown(numbers))[0])
+    assert counts == [5, 0, 1 + 3, 0]
+
+
+def test_another_image_in_the_same_text_is_read(reading):
+    image = fusion_looking.IMAGE
+    prefix, prompt = PrefixCache(reading), [1, image, 2, image, 3]
+    found = [read(prefix, reading, prompt, numbers, max_tokens=8)
+             for numbers in ([0, 1], [0, 1], [0, 2], [3, 2])]
+    assert [answer for answer, *_ in found] == [expected for _, expected, *_ in found]
+    assert [n_tiles for *_, n_tiles, _ in found] == [5 + 3, 0, 1, 5 + 1]
+    assert found[1][0] != found[2][0] != found[3][0], "the images matter here"
+
+
+def test_an_image_is_read_again_whole_if_only_its_beginning_is_shared(reading):
+    """Two images with unequal grids begin with the same ids, and the cache has the other's."""
+    prefix, image = PrefixCache(reading), fusion_looking.IMAGE
+    for numbers in ([1], [0], [2], [0, 1]):
+        answer, expected, n_tiles, _ = read(prefix, reading, [5, *[image] * len(numbers), 3],
+                                            numbers, max_tokens=5)
+        assert answer == expected and n_tiles == fusion_looking.tiles_of(numbers)

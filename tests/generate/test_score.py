@@ -1,5 +1,6 @@
 import dataclasses
 
+import fusion_looking
 import pytest
 import torch
 from hugging_face_twin import loud
@@ -101,3 +102,16 @@ def test_the_scores_while_writing_with_images_are_those_of_the_finished_text():
     (answer,) = generate_scored(model, [prompt], images=images, max_tokens=6)
     whole = score(model, [*prompt, *(each.id for each in answer)], images=images)
     torch.testing.assert_close(torch.tensor([each.log_prob for each in answer]), whole[2:])
+
+
+def test_images_that_are_tokens_must_be_written_out_in_a_text_that_is_scored():
+    model, images = fusion_looking.reader(), fusion_looking.shown([1])
+    ids = [4, fusion_looking.IMAGE, 5, 6]
+    with pytest.raises(ValueError, match="got 4 ids for what it reads as 20. Write the images out"):
+        score(model, ids, images=images)
+    [long] = model.written_out([ids], images)
+    with torch.inference_mode():
+        log_probs = model(torch.tensor([long]), images=images)[0].log_softmax(-1)
+    expected = [log_probs[t, token].item() for t, token in enumerate(long[1:])]
+    torch.testing.assert_close(score(model, long, images=images),
+                               torch.tensor(expected, dtype=torch.float32))

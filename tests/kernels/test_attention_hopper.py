@@ -7,11 +7,11 @@ for threads and wgmma.
 
 import pytest
 import torch
+from changed_kernels import build_all
 from tensor_core_attention import (
     EVERY_ORDER,
     Bug,
     Size,
-    build_all,
     caught_by,
     complaint,
     planted,
@@ -20,7 +20,7 @@ from tensor_core_attention import (
 )
 
 from llama_from_scratch.kernels.emulator.machine import ORDERS
-from llama_from_scratch.kernels.machinery.source import Source
+from llama_from_scratch.kernels.machinery.source import Program, Source
 
 HOPPER = Source.read("attention_hopper")
 ENTRIES = ("forward", "backward")
@@ -155,16 +155,19 @@ BUGS = {
 }
 
 
+PLANTED = planted(HOPPER, BUGS)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def built():
-    build_all([HOPPER, *(planted(HOPPER, bug) for bug in BUGS.values())])
-    build_all([HOPPER], real=torch.float16)
+    build_all([*(Program(source=HOPPER, real=real) for real in HOPPER.reals),
+               *(program for program, _ in PLANTED.values())])
 
 
 @pytest.mark.parametrize("name", BUGS)
 def test_planted_bug_is_caught(name):
     bug = BUGS[name]
-    found = caught_by(run_hopper, HOPPER, bug)
+    found = caught_by(run_hopper, PLANTED[name], bug)
     assert {order for order, message in found.items() if message} == set(bug.by.split()), found
     assert bug.says in "\n".join(found.values())
 

@@ -3,21 +3,20 @@ of the planted bugs is caught by the orders that it is listed with."""
 
 import pytest
 import torch
+from changed_kernels import build_all, only
 from tensor_core_attention import (
     EVERY_ORDER,
     Bug,
     Size,
-    build_all,
     caught_by,
     complaint,
-    only,
     planted,
     problem,
     run_mma,
 )
 
 from llama_from_scratch.kernels.emulator.machine import ORDERS
-from llama_from_scratch.kernels.machinery.source import Source
+from llama_from_scratch.kernels.machinery.source import Program, Source
 
 MMA = Source.read("attention_mma")
 ENTRIES = ("forward", "backward", "backward_q", "backward_kv")
@@ -155,16 +154,19 @@ BUGS = {
 }
 
 
+PLANTED = planted(MMA, BUGS)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def built():
-    build_all([MMA, *(planted(MMA, bug) for bug in BUGS.values())])
-    build_all([MMA], real=torch.float16)
+    build_all([*(Program(source=MMA, real=real) for real in MMA.reals),
+               *(program for program, _ in PLANTED.values())])
 
 
 @pytest.mark.parametrize("name", BUGS)
 def test_planted_bug_is_caught(name):
     bug = BUGS[name]
-    found = caught_by(run_mma, MMA, bug)
+    found = caught_by(run_mma, PLANTED[name], bug)
     assert {order for order, message in found.items() if message} == set(bug.by.split()), found
     assert bug.says in "\n".join(found.values())
 

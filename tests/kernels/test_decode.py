@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import torch
+from changed_kernels import build_all, only, together
 from emulated_launch import Vast, checked_launch
 from torch.nn import functional as F
 
@@ -202,7 +203,9 @@ def test_heads_of_a_group_read_the_cache_together():
     moved = {}
     for rung in ("decode_attention_64_by1", "decode_attention_64_by4", "decode_attention_mma_64"):
         run(q, keys, values, lengths=lengths, rung=rung, n_splits=1,
-            launcher=lambda *args, **shape: moved.update({args[1]: trace(*args, **shape)}))
+            launcher=lambda program, entry, *rest, **shape: moved.update({entry: trace(
+                Program(source=only(program.source, entry), real=program.real), entry, *rest,
+                **shape)}))
     assert [found.moved_bytes["keys"] for found in moved.values()] == [
         (4 * keys.nbytes, 0), (keys.nbytes, 0), (keys.nbytes, 0)]
     assert not any(found.races or found.out_of_bounds for found in moved.values())
@@ -281,24 +284,35 @@ PLANTED = {   # the source, the rung, what is changed, and into what
 }
 
 
-def with_planted(file, rung, old, new):
-    """A launcher for the changed source, of which only the entry points in use are compiled."""
-    changed = Source.read(file).replace(old, new)
+RACY = "copies of other lanes that are not waited for"
+CHANGED = together({
+    name: (Source.read(file).replace(old, new),
+           "decode_combine" if rung == "combine" else f"decode_attention_{rung}")
+    for name, (file, rung, old, new) in PLANTED.items()}) | together({   # traced, the others not
+        RACY: (Source.read("decode_mma").replace("__syncwarp();   // every", "// every"),
+               "decode_attention_mma_64")})
 
-    def launcher(program, entry, *rest, launch=checked_launch, **shape):
-        if program.source.name == file and rung in entry:
-            before, *parts = changed.text.split('extern "C" ')
-            text = before + "".join('extern "C" ' * (f" {entry}(" in part) + part for part in parts)
-            source = Source(name=file, text=text, headers=changed.headers)
-            program = Program(source=source, real=program.real)
-        return launch(program, entry, *rest, **shape)
+
+@pytest.fixture(scope="module")
+def built():
+    build_all([CHANGED[name][0] for name in PLANTED])
+
+
+def with_planted(name, *, launch=checked_launch):
+    """A launcher that launches the changed entry point in place of the right one."""
+    changed, renamed = CHANGED[name]
+    original = renamed.partition("_version")[0]
+
+    def launcher(program, entry, *rest, **shape):
+        return launch(*((changed, renamed) if entry == original else (program, entry)), *rest,
+                      **shape)
 
     return launcher
 
 
 @pytest.mark.parametrize("name", PLANTED)
-def test_a_planted_bug_is_caught(name):
-    rung, launcher = PLANTED[name][1], with_planted(*PLANTED[name])
+def test_a_planted_bug_is_caught(name, built):
+    rung, launcher = PLANTED[name][1], with_planted(name)
     args = inputs((2, 4, 2, 64, 500), (65, 130, 500), dtype=torch.bfloat16)
 
     def is_caught_in(order):
@@ -315,11 +329,11 @@ def test_a_planted_bug_is_caught(name):
 
 def test_copies_of_other_lanes_that_are_not_waited_for_are_a_race():
     """The emulator's ldmatrix makes a warp meet, which hides it from the results."""
-    launcher = with_planted("decode_mma", "mma_64", "__syncwarp();   // every", "// every")
+    launcher = with_planted(RACY, launch=trace)
     races = []
     q, keys, values, lengths = inputs((1, 4, 1, 64, 40), (40,), dtype=torch.bfloat16)
     run(q, keys, values, lengths=lengths, rung="decode_attention_mma_64", n_splits=1,
-        launcher=lambda *args, **shape: races.extend(launcher(*args, launch=trace, **shape).races))
+        launcher=lambda *args, **shape: races.extend(launcher(*args, **shape).races))
     assert races
 
 

@@ -6,6 +6,7 @@ import inspect
 
 import pytest
 import torch
+from changed_kernels import build_all, together
 from emulated_launch import Vast, checked_launch
 from torch import nn
 
@@ -350,22 +351,29 @@ PLANTED_MMA = {
 }
 
 
-@pytest.mark.parametrize("name", [*PLANTED, *PLANTED_MMA])
-def test_a_planted_bug_is_caught(name):
-    file, entry, changes, group = (
-        ("quantized_mma", "int4_linear_mma", PLANTED_MMA, 128) if name in PLANTED_MMA
-        else ("quantized", "int4_linear_by2", PLANTED, 32))
-    source = Source.read(file).replace(*changes[name])
-    before, *entries = source.text.split('extern "C" ')   # the compiler skips what is never called
-    text = before + "".join('extern "C" ' * (f" {entry}(" in each) + each for each in entries)
-    program = Program(source=Source(name=file, text=text, headers=source.headers),
-                      real=torch.bfloat16)
+CHANGED = together(
+    {name: (Source.read("quantized").replace(*change), "int4_linear_by2")
+     for name, change in PLANTED.items()}
+    | {("mma", name): (Source.read("quantized_mma").replace(*change), "int4_linear_mma")
+       for name, change in PLANTED_MMA.items()})
+
+
+@pytest.fixture(scope="module")
+def built():
+    build_all([program for program, _ in CHANGED.values()])
+
+
+@pytest.mark.parametrize("name", CHANGED, ids=str)
+def test_a_planted_bug_is_caught(name, built):
+    program, entry = CHANGED[name]
+    rung, group = ("int4_linear_mma", 128) if "mma" in name else ("int4_linear_by2", 32)
     x = draw(2, 2048 + 3 * group, dtype=torch.bfloat16)
     weights = [weight_of("int4", n, x.shape[1], group=group, dtype=x.dtype, seed=n)
                for n in (5, 7)]
     try:
-        found = run(x, weights, rung=entry, n_slice=1024, n_warps=4,
-                    launcher=lambda _, *args, **shape: checked_launch(program, *args, **shape))
+        found = run(x, weights, rung=rung, n_slice=1024, n_warps=4,
+                    launcher=lambda _, __, *args, **shape: checked_launch(program, entry, *args,
+                                                                          **shape))
     except KernelFault:
         return
     assert not all(verdict_on(y, x, w).is_ok for y, w in zip(found, weights, strict=True))

@@ -288,7 +288,7 @@ def test_fresh_weights_follow_the_seed_and_are_drawn_again():
 
 @pytest.mark.parametrize("shape", [(3, 3, 28, 28), (1, 4, 56, 56)])
 def test_tiles_of_another_encoder_are_refused(shape):
-    with pytest.raises(ValueError, match=r"must be \(tiles, 3, 56, 56\).*got \(.*with the encoder's"):
+    with pytest.raises(ValueError, match=r"must be \(tiles, 3, 56, 56\).*got \(.*encoder's own"):
         loud_tiles()(torch.zeros(shape))
 
 

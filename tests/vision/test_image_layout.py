@@ -6,6 +6,7 @@ import pytest
 from fusion_twin import IDS
 from transformers.models.llama4.processing_llama4 import Llama4Processor
 
+from llama_from_scratch.tokenizer.released import LLAMA_4 as RELEASED
 from llama_from_scratch.vision.image_layout import layout, n_tiles, written_out
 
 NAMES = {f"<|{name}|>": getattr(IDS, name) for name in (
@@ -89,3 +90,9 @@ def test_other_numbers_of_images_are_refused_with_both_numbers(grids):
     message = f"prompt 4 has 2 of these ids and {len(grids)} images"
     with pytest.raises(ValueError, match=message):
         written_out([I, 5, I], grids, ids=IDS, n_tokens=2, number=4)
+
+
+def test_the_released_vocabulary_has_the_known_ids():
+    first, names = 200_000, list(RELEASED)
+    assert [first + names.index(name) for name in NAMES] == [
+        200080, 200081, 200090, 200092, 200084, 200085]

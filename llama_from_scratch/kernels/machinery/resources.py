@@ -6,7 +6,8 @@ memory. If the compiler splits a vector, an access moves 4 bytes instead of 16. 
 a result, but all of it changes the time, and a compiler shows it without a GPU.
 
 `python -m llama_from_scratch.kernels.machinery.resources` prints the table, `--update` writes
-budget.json, and the tests compare the two.
+budget.json, and `--check` compares every kernel with it, on every architecture, in every dtype and
+with both compilers. The tests do so for fewer of these.
 
 Notebook 30. Source: NVIDIA, "CUDA C++ Best Practices Guide", section "Execution Configuration
 Optimizations".
@@ -273,6 +274,22 @@ def complaints(
                 yield f"{where}: {name} has {what} {bits}, but must have {allowed[what]}"
 
 
+def every_job(
+    dtypes: Iterable[torch.dtype] = tuple(REAL_NAMES),
+) -> list[tuple[Program, str, nvrtc.Compiler | Nvcc]]:
+    """Returns every (program, architecture, compiler) there is, for `measure_all`."""
+    return [(program, architecture, compiler) for program in programs(dtypes)
+            for architecture in architectures_of(program.source)
+            for compiler in (nvrtc.compiler(), nvcc())]
+
+
+def all_complaints(jobs: Sequence[tuple[Program, str, nvrtc.Compiler | Nvcc]]) -> list[str]:
+    """Returns the complaints about all these jobs, measured now."""
+    budget = read_budget()
+    return [line for (program, architecture, _), taken in zip(jobs, measure_all(jobs), strict=True)
+            for line in complaints(program, architecture, taken, budget)]
+
+
 def read_budget(path: Path = BUDGET) -> dict[str, dict]:
     """Returns, by "entry dtype", the most registers, most shared bytes and least access widths."""
     return json.loads(path.read_text())
@@ -283,9 +300,7 @@ def write_budget(path: Path = BUDGET) -> None:
     if not tool("nvdisasm"):
         raise RuntimeError(f"no nvdisasm was found. Install it with: {sys.executable} -m pip "
                            "install nvidia-cuda-nvdisasm (5 MB)")
-    jobs = [(program, architecture, compiler) for program in programs(BUDGETED)
-            for architecture in architectures_of(program.source)
-            for compiler in (nvrtc.compiler(), nvcc())]
+    jobs = every_job(BUDGETED)
     budget = {}
     for (program, architecture, _), taken in zip(jobs, measure_all(jobs), strict=True):
         for name, found in taken.entries.items():
@@ -353,13 +368,19 @@ def table(architecture: str = "sm_90") -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table, or writes the budget."""
+    """Prints the table, or writes the budget, or prints the complaints and returns 1 for any."""
     parser = argparse.ArgumentParser(
         description="Registers, spills, shared memory and access widths of every kernel.")
     parser.add_argument("--arch", default="sm_90", help="the GPU architecture, such as sm_90")
     parser.add_argument("--update", action="store_true",
                         help="write what the kernels take now as their budget (minutes)")
+    parser.add_argument("--check", action="store_true",
+                        help="compare everything with the budget instead (minutes)")
     options = parser.parse_args(arguments)
+    if options.check:
+        found = all_complaints(every_job())
+        print("\n".join(found) or "every kernel keeps its budget")
+        return int(bool(found))
     if options.update:
         write_budget()
         print(f"written: {BUDGET}")

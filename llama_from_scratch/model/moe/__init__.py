@@ -14,6 +14,7 @@ from llama_from_scratch.model.moe.balance import (
     BiasedChoice,
     balance_of,
     balancing_loss,
+    biased_choices,
     routings_of,
 )
 from llama_from_scratch.model.moe.layer import MoE, RoutedExperts
@@ -21,4 +22,4 @@ from llama_from_scratch.model.moe.routing import BestScores, Router, Routing
 from llama_from_scratch.model.moe.upcycling import upcycle
 
 __all__ = ["Balance", "BestScores", "BiasedChoice", "MoE", "RoutedExperts", "Router", "Routing",
-           "balance_of", "balancing_loss", "routings_of", "upcycle"]
+           "balance_of", "balancing_loss", "biased_choices", "routings_of", "upcycle"]

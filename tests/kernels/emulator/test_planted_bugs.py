@@ -6,12 +6,11 @@ wrong number or a fault; shared memory is poisoned there, and every tensor lies 
 pages. "trace": the traced build reports a race, or an access out of bounds.
 """
 
-import re
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import pytest
 import torch
+from changed_kernels import build_all, only, together
 
 from llama_from_scratch.kernels.emulator import build, machine
 from llama_from_scratch.kernels.emulator.machine import KernelFault
@@ -248,18 +247,15 @@ class Bug:
         return ["checked"] * any(order in means
                                  for order in machine.ORDERS) + ["traced"] * ("trace" in means)
 
-    def program(self):
+    def changed(self):
+        """The changed source, and the entry point that is launched."""
         launch = LAUNCHES[self.launch]()
-        return program(launch.source.replace(self.old, self.new), launch.entry)
+        return launch.source.replace(self.old, self.new), launch.entry
 
 
 def program(source, entry):
     """The source for fp32, with one entry point only: the compiler skips what is never called."""
-    bounds = r"__launch_bounds__\([^)]*\) "
-    others = rf'extern "C" (?=__global__ void (?:{bounds})?(?!__launch|{entry}\()\w+\()'
-    text = re.sub(others, "", source.text)
-    return Program(source=Source(name=source.name, text=text, headers=source.headers),
-                   real=torch.float32)
+    return Program(source=only(source, entry), real=torch.float32)
 
 
 EVERY_ORDER = "forward reverse random"
@@ -351,23 +347,25 @@ BUGS = {
 }
 
 
+PLANTED = together({name: bug.changed() for name, bug in BUGS.items()}, real=torch.float32)
+
+
 @pytest.fixture(scope="module", autouse=True)
 def built():
     """Every program of this file, two at a time."""
     torch.manual_seed(0)
-    wanted = [(program(launch.source, launch.entry), kind)
-              for launch in (make() for make in LAUNCHES.values())
-              for kind in ("checked", "traced")]
-    wanted += [(bug.program(), kind) for bug in BUGS.values() for kind in bug.kinds]
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda each: build.build(each[0], kind=each[1]), wanted))
+    right = [Program(source=source, real=torch.float32) for source in (
+        *(Source.read(name) for name in ("rms_norm", "rope", "swiglu", "adamw")), OWN)]
+    for kind in ("checked", "traced"):
+        build_all([*right, *(PLANTED[name][0] for name, bug in BUGS.items() if kind in bug.kinds)],
+                  kind=kind)
 
 
 def _every(groups):
     return [tensor for group in groups.values() for tensor in group]
 
 
-def run(launch, program, order, *, kind="checked"):
+def run(launch, program, order, *, entry=None, kind="checked"):
     """What is wrong with the results of one launch, or "": the message of a fault, or which output
     is off."""
     args = [arg.clone() if isinstance(arg, torch.Tensor) else arg for arg in launch.args]
@@ -375,7 +373,7 @@ def run(launch, program, order, *, kind="checked"):
         tensor.copy_(before)
     try:
         machine.load(program, kind=kind).launch(
-            launch.entry, args, grid=launch.grid, block=launch.block, order=order, seed=1)
+            entry or launch.entry, args, grid=launch.grid, block=launch.block, order=order, seed=1)
     except KernelFault as fault:
         return str(fault)
     pairs = [(args[i][:len(tensor)], tensor) for i, tensor in launch.expected.items()]
@@ -388,10 +386,10 @@ def run(launch, program, order, *, kind="checked"):
     return "" if all(is_right) else f"outputs right: {is_right}"
 
 
-def look(launch, program):
+def look(launch, program, *, entry=None):
     """What the traced build reports: races and accesses out of bounds, or ""."""
     args = [arg.clone() if isinstance(arg, torch.Tensor) else arg for arg in launch.args]
-    found = trace(program, launch.entry, args, grid=launch.grid, block=launch.block)
+    found = trace(program, entry or launch.entry, args, grid=launch.grid, block=launch.block)
     return "\n".join([str(found.out_of_bounds)] * (found.out_of_bounds is not None)
                      + [str(race) for race in found.races])
 
@@ -399,7 +397,7 @@ def look(launch, program):
 @pytest.mark.parametrize("name", LAUNCHES)
 def test_kernel_without_a_planted_bug_is_clean(name):
     launch = LAUNCHES[name]()
-    whole = program(launch.source, launch.entry)
+    whole = Program(source=launch.source, real=torch.float32)
     assert [run(launch, whole, order) for order in machine.ORDERS] == ["", "", ""]
     if not launch.by_address:   # to the trace, memory that it was not told of is nobody's
         assert look(launch, whole) == ""
@@ -408,8 +406,9 @@ def test_kernel_without_a_planted_bug_is_clean(name):
 @pytest.mark.parametrize("name", BUGS)
 def test_planted_bug_is_caught(name):
     bug = BUGS[name]
-    launch, planted = LAUNCHES[bug.launch](), bug.program()
-    found = {means: look(launch, planted) if means == "trace" else run(launch, planted, means)
+    launch, (planted, entry) = LAUNCHES[bug.launch](), PLANTED[name]
+    found = {means: look(launch, planted, entry=entry) if means == "trace"
+             else run(launch, planted, means, entry=entry)
              for means in f"{bug.by} {bug.not_by}".split()}
     assert {means for means, message in found.items() if message} == set(bug.by.split())
     assert bug.says in "\n".join(found.values())
@@ -438,7 +437,7 @@ BUGS_FOR_SANITIZERS = {
 @pytest.mark.parametrize("name", BUGS_FOR_SANITIZERS)
 def test_planted_bug_is_caught_by_a_sanitizer(name):
     kind, says, bug = BUGS_FOR_SANITIZERS[name]
-    message = run(LAUNCHES[bug.launch](), bug.program(), "forward", kind=kind)
+    message = run(LAUNCHES[bug.launch](), program(*bug.changed()), "forward", kind=kind)
     assert says in message and f"{LAUNCHES[bug.launch]().source.name}.cu:" in message
 
 

@@ -2,6 +2,7 @@
 GPU is needed."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -17,12 +18,30 @@ from llama_from_scratch.kernels.machinery.resources import (
 )
 from llama_from_scratch.kernels.machinery.source import FOLDER, REAL_NAMES, Program, Source
 
-# Seconds are dear: the oldest, the newest and the one that the kernels are tuned for, a dtype each;
-# the rest is slow.
-QUICK = [(torch.float32, "sm_75"), (torch.bfloat16, "sm_90"), (torch.float16, "sm_120")]
-# Each architecture, and each dtype; `resources --update` compiles every pair with both compilers.
+# Each architecture, and each dtype. `resources --check` compiles every pair with both compilers.
 MANY = [*((torch.bfloat16, architecture) for architecture in (*ARCHITECTURES, "sm_90a")),
         *((real, "sm_90") for real in REAL_NAMES if real != torch.bfloat16)]
+
+
+def cover():
+    """Each source twice, and no more, because the compilers take minutes for everything.
+
+    Once in bf16 for the GPU that the kernels are tuned for, whose machine code is read, and once
+    for another GPU in another dtype, which take turns. The two compilers take turns, too.
+    """
+    jobs, used = [], Counter()
+    for i, source in enumerate(map(Source.read, sorted(path.stem for path in FOLDER.glob("*.cu")))):
+        _, is_only = source.architectures
+        others = [each for each in resources.architectures_of(source) if each != "sm_90"]
+        dtypes = [real for real in source.reals if real != torch.bfloat16]
+        tuned = (source.architectures[0] if is_only else "sm_90", torch.bfloat16)
+        turns = (min(others, key=used.__getitem__), dtypes[i % len(dtypes)])
+        used[turns[0]] += 1
+        for (architecture, real), name in zip((tuned, turns), ("nvrtc", "nvcc")[::1 - i % 2 * 2],
+                                              strict=True):
+            jobs.append((Program(source=source, real=real), architecture, name))
+    return jobs
+
 
 TEXT = """#include "common.cuh"
 extern "C" __global__ void copy_vectors(const real* x, real* y) {
@@ -69,34 +88,47 @@ def disassembler():
         "needs nvdisasm: pip install nvidia-cuda-nvdisasm (5 MB, Linux)")
 
 
-def all_complaints(compiler, pairs):
-    if compiler.version != tuple(map(int, resources.BUDGET_CUDA.split("."))):
-        pytest.skip(f"the budget is of CUDA {resources.BUDGET_CUDA}, whose compilers the test "
-                    f"extra installs; here is {compiler.path} of {compiler.version}")
-    budget = read_budget()
-    jobs = [(program, architecture, compiler) for real, architecture in pairs
-            for program in resources.programs([real])
-            if architecture in resources.architectures_of(program.source)]
-    measured = resources.measure_all(jobs)
-    return [line for (program, architecture, _), taken in zip(jobs, measured, strict=True)
-            for line in complaints(program, architecture, taken, budget)]
-
-
 # ---- the kernels ---------------------------------------------------------------------------------
 
 
-def test_every_kernel_compiles_with_nvrtc_and_keeps_its_budget():
-    assert all_complaints(found(nvrtc.compiler), QUICK) == []
+def of_the_budget(name):
+    """The compiler of this name, if the budget was measured with its version."""
+    compiler = found({"nvrtc": nvrtc.compiler, "nvcc": resources.nvcc}[name])
+    if compiler.version != tuple(map(int, resources.BUDGET_CUDA.split("."))):
+        pytest.skip(f"the budget is of CUDA {resources.BUDGET_CUDA}, whose compilers the test "
+                    f"extra installs; here is {compiler.path} of {compiler.version}")
+    return compiler
 
 
-def test_every_kernel_compiles_with_nvcc_and_keeps_its_budget():
-    pairs = [(torch.bfloat16, "sm_90"), (torch.bfloat16, "sm_90a")]
-    assert all_complaints(found(resources.nvcc), pairs) == []
+@pytest.mark.parametrize("name", ["nvrtc", "nvcc"])
+def test_every_kernel_compiles_and_keeps_its_budget(name):
+    compiler = of_the_budget(name)
+    jobs = [(program, architecture, compiler) for program, architecture, by in cover()
+            if by == name]
+    assert resources.all_complaints(jobs) == []
 
 
 @pytest.mark.slow
 def test_every_kernel_keeps_its_budget_on_every_architecture_and_in_every_dtype():
-    assert all_complaints(found(nvrtc.compiler), MANY) == []
+    compiler = of_the_budget("nvrtc")
+    jobs = [(program, architecture, compiler) for real, architecture in MANY
+            for program in resources.programs([real])
+            if architecture in resources.architectures_of(program.source)]
+    assert resources.all_complaints(jobs) == []
+
+
+def test_the_cover_has_every_source_architecture_dtype_and_compiler():
+    jobs = cover()
+    names = {path.stem for path in FOLDER.glob("*.cu")}
+    assert {program.source.name for program, _, _ in jobs} == names
+    assert {architecture for _, architecture, _ in jobs} == {*ARCHITECTURES, "sm_90a"}
+    assert {program.real for program, _, _ in jobs} == {*REAL_NAMES}
+    assert {(program.source.name, by) for program, _, by in jobs} == {
+        (name, by) for name in names for by in ("nvrtc", "nvcc")}
+    assert {program.source.name for program, architecture, _ in jobs
+            if architecture in resources.SASS_ARCHITECTURES} == names
+    assert {(architecture, by) for _, architecture, by in jobs} >= {
+        (architecture, by) for architecture in ("sm_90", "sm_90a") for by in ("nvrtc", "nvcc")}
 
 
 def test_the_budget_names_just_the_kernels_there_are_on_the_architectures_they_support():
@@ -213,7 +245,11 @@ def test_serialized_products_and_ignored_register_counts_are_warnings():
 def test_sums_that_are_touched_before_their_wait_are_reported_by_both_toolchains(
     compiler, tmp_path
 ):
-    source = Source.read("attention_hopper").replace(
+    narrow = Source.read("attention_hopper")
+    entries = narrow.text.split('extern "C" ')   # the compiler skips what is never called
+    text = entries[0] + "".join(
+        'extern "C" ' * (" attention_hopper_forward_64(" in each) + each for each in entries[1:])
+    source = Source(name=narrow.name, text=text, headers=narrow.headers).replace(
         "        pass_turn();\n        wgmma_wait<0>();\n        release(&k_empty[0]);",
         "        s[0] += 1;\n        pass_turn();\n        wgmma_wait<0>();\n"
         "        release(&k_empty[0]);")
@@ -295,6 +331,29 @@ def test_double_programs_have_no_budget_but_must_compile_without_warnings():
 
 
 # ---- the command ---------------------------------------------------------------------------------
+
+
+def test_check_prints_what_exceeds_the_budget_and_fails(monkeypatch, capsys):
+    compiler = found(nvrtc.compiler)   # not called
+    monkeypatch.setattr(resources, "every_job", lambda: [(ONE, "sm_90", compiler)])
+    entry = EntryResources(registers=33, spill_bytes=0, stack_bytes=0, shared_bytes=64)
+    monkeypatch.setattr(resources, "measure_all", lambda jobs: [
+        Resources(entries={"one": entry}, warnings=()) for _ in jobs])
+    monkeypatch.setattr(resources, "read_budget", lambda: BUDGET)
+    assert resources.main(["--check"]) == 1
+    assert "one has registers 33, but may have 32" in capsys.readouterr().out
+    monkeypatch.setattr(resources, "every_job", list)
+    assert resources.main(["--check"]) == 0
+
+
+def test_the_full_check_has_every_pair_and_both_compilers():
+    both = found(nvrtc.compiler), found(resources.nvcc)
+    assert resources.every_job() == [
+        (program, architecture, compiler) for program in resources.programs()
+        for architecture in resources.architectures_of(program.source) for compiler in both]
+    reals = {program.real for program, _, _ in resources.every_job()}
+    assert reals == {*REAL_NAMES} and len(resources.every_job(BUDGETED)) < len(
+        resources.every_job())
 
 
 def test_the_table_has_a_line_for_every_entry_point(monkeypatch):

@@ -11,7 +11,8 @@ from llama_from_scratch.model.moe.layer import MoE, RoutedExperts
 
 D = 8
 SIZES = [dict(n_experts=4, n_active=1), dict(n_experts=4, n_active=2),
-         dict(n_experts=7, n_active=3), dict(n_experts=1, n_active=1), dict(n_experts=16, n_active=16)]
+         dict(n_experts=7, n_active=3), dict(n_experts=1, n_active=1),
+         dict(n_experts=16, n_active=16)]
 
 
 def make(*, n_experts=4, n_active=2, width=12, shared_width=12, dtype=torch.float32):

@@ -44,7 +44,7 @@ from llama_from_scratch.tokenizer.chat_format import (
         (LLAMA_2, [user("a"), assistant("", ROME), user("b")], {}, "no tool calls.*'weather'"),
         *[(format, [user("a", images=("a.png", "b.png"))], {},
            "messages are only text; got '2 images'; leave .* or use Llama 3.2 Vision's format")
-          for format in (LLAMA_2, LLAMA_3, LLAMA_3_1, LLAMA_3_2, LLAMA_4)],
+          for format in (LLAMA_2, LLAMA_3, LLAMA_3_1, LLAMA_3_2)],
         (LLAMA_3_2_VISION, [user("a", images=("a.png",))], {"tools": [WEATHER]},
          r"with images has no tools; got \['weather'\]"),
         (LLAMA_3_2_VISION, [user("a", images=("a.png",))], {"builtin_tools": ["brave_search"]},

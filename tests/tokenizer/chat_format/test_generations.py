@@ -20,8 +20,10 @@ from hypothesis import strategies as st
 from released_tokens import KNOWN_3, KNOWN_4, in_order, ranks_with
 from tokenizer_texts import FIRST_PIECES
 from transformers import MllamaProcessor, PreTrainedTokenizerFast
+from transformers.models.llama4.processing_llama4 import Llama4Processor
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
+from llama_from_scratch.config import ImageIds
 from llama_from_scratch.tokenizer import Tokenizer, hugging_face
 from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END
 from llama_from_scratch.tokenizer.chat_format import (
@@ -40,6 +42,7 @@ from llama_from_scratch.tokenizer.released import LLAMA_3_2_VISION as NAMES_VISI
 from llama_from_scratch.tokenizer.released import LLAMA_4 as NAMES_4
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.tokenizer.split import LLAMA3_PATTERN, LLAMA4_PATTERN
+from llama_from_scratch.vision import image_layout
 
 DATE_TOKENS = {
     "Cut": 38766, "ting": 1303, " Knowledge": 33025, " Date": 2696, " December": 6790, "202": 2366,
@@ -278,3 +281,21 @@ def test_dialogs_with_images_have_the_ids_of_transformers_processor(processor, t
     assert LLAMA_3_2_VISION.encode(dialog, ours, is_answered=is_answered,
                                    today=today) == list(expected)
     assert expected.count(ours.special_ids["<|image|>"]) == n_images
+
+
+def test_an_image_in_llama_4_is_one_id_that_the_model_writes_out():
+    """transformers' text before its processor; the processor writes it out as the model does."""
+    tokenizer = SMALL["llama-4"]
+    names = ("image_start", "image_end", "image", "patch", "tile_x_separator", "tile_y_separator")
+    ids = ImageIds(**{name: tokenizer.special_ids[f"<|{name}|>"] for name in names})
+    dialog = [user("What are they?", images=(None, None))]
+    found = LLAMA_4.encode(dialog, tokenizer)
+    assert found.count(ids.image) == 2 and found.count(ids.patch) == 0
+    text = ("<|begin_of_text|><|header_start|>user<|header_end|>\n\n<|image|><|image|>"
+            "What are they?<|eot|><|header_start|>assistant<|header_end|>\n\n")
+    grids, n_tokens = [(2, 1), (1, 1)], 3
+    for grid in grids:
+        text = text.replace("<|image|>", Llama4Processor._prompt_split_image(
+            None, grid, n_tokens).replace("<|image|>", "<|IMAGE|>"), 1)
+    expected = tokenizer.encode(text.replace("IMAGE", "image"), allowed_special="all")
+    assert image_layout.written_out(found, grids, ids=ids, n_tokens=n_tokens) == expected

@@ -11,7 +11,7 @@ from jaxtyping import Int, Shaped
 from torch import Tensor
 
 
-class ImageBatch(abc.ABC):
+class ShownImages(abc.ABC):
     """The images of each row of a batch: cut into tiles, or encoded."""
 
     @property
@@ -20,7 +20,7 @@ class ImageBatch(abc.ABC):
         """Returns how many images each row has."""
 
     @abc.abstractmethod
-    def after(self, n_images: int) -> "ImageBatch":
+    def after(self, n_images: int) -> "ShownImages":
         """Returns the images of each row without its first `n_images`; some must be left."""
 
     @abc.abstractmethod

@@ -3,7 +3,7 @@ import torch
 from fusion_twin import grid_images
 from seeing_twin import pictures
 
-from llama_from_scratch.vision.image_batch import ImageBatch, digest
+from llama_from_scratch.vision.shown_images import ShownImages, digest
 
 
 def test_a_digest_depends_on_the_kind_the_dtype_and_every_value():
@@ -19,7 +19,7 @@ def test_a_digest_depends_on_the_kind_the_dtype_and_every_value():
                                     grid_images((((2, 2), (1, 2)), ((1, 1),)))],
                          ids=["Llama 3.2", "Llama 4"])
 def test_images_of_both_kinds_answer_alike(images):
-    assert isinstance(images, ImageBatch)
+    assert isinstance(images, ShownImages)
     assert images.n_images.tolist() == [2, 1]
     assert len(images.digests()) == 2
     assert images.after(1).n_images.tolist() == [1, 0]
