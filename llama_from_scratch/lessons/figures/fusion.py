@@ -164,6 +164,7 @@ def image_size(height: int, width: int, *, tiling: GridTiling, n_tokens: int) ->
     left.set(xlim=(-0.02 * most, most), ylim=(most, -0.02 * most), aspect="equal",
              title=f"{rows} × {columns} tiles", xlabel="pixels of the canvas")
     left.locator_params(nbins=5)
+    fig.suptitle(f"{height:,} × {width:,} pixels (height × width)", x=0.01, ha="left", fontsize=12)
     n_lines = rows + 1 if has_grid else 1
     for row in range(rows if has_grid else 0):
         for column in range(columns):

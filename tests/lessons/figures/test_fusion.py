@@ -91,6 +91,7 @@ def test_an_image_of_any_size_has_its_tiles_and_its_tokens(size, monkeypatch):
     assert len(tiles) == at.rows * at.columns
     n_tokens = len(layout((at.rows, at.columns), ids=IDS, n_tokens=144))
     assert right.get_title(loc="left") == f"{n_tokens:,} tokens"
+    assert figure.get_suptitle().startswith(f"{size[0]:,} × {size[1]:,} pixels")
     n_boxes = sum(patch.get_width() == 0.86 for patch in right.patches)
     assert n_boxes == len(tiles) + (len(tiles) > 1)
     plt.close(figure)
