@@ -7,8 +7,8 @@ this table row by row. The test of this module checks the exact parameter counts
 
 `FAMILY` has the models that were released as text models; all their layers are alike. `VISION` has
 the models of Llama 3.2 that see: a text model of Llama 3.1's sizes, an encoder and cross-attention
-blocks (notebook 22). `EXPERTS` has the text models of Llama 4, whose layers have experts and differ
-from one another. Meta released these only together with an encoder.
+blocks (notebook 22). `FUSION` has Llama 4, whose text model reads images as tokens, and `EXPERTS`
+its text models alone. They were not released alone, and their layers differ from one another.
 
 Sources: arXiv:2302.13971 (Llama 1), arXiv:2307.09288 (Llama 2), arXiv:2407.21783 (Llama 3 and 3.1),
 the model cards, the licenses and acceptable use policies that come with the weights, and the code
@@ -22,10 +22,13 @@ from types import MappingProxyType
 from llama_from_scratch.config import (
     Dense,
     Experts,
+    FusionLlamaConfig,
+    ImageIds,
     LayerSpec,
     LlamaConfig,
     RopeScaling,
     TemperatureTuning,
+    TileEncoderConfig,
     VisionConfig,
     VisionLlamaConfig,
     nearest,
@@ -174,7 +177,7 @@ VISION = MappingProxyType({name: _vision_release(name, text, tile_px=tile_px)
 """The models that see, by name. Only the base model of 11B has tiles of 448 pixels."""
 
 
-EXPERT_GENERATION = "llama-4"
+EXPERT_GENERATION, FUSION_GENERATION = "llama-4", "llama-4-vision"
 _CHUNK, _EXPERT_WIDTH, _EVERY_FOURTH = 8192, 8192, 4
 
 
@@ -217,19 +220,34 @@ def _expert_release(name: str) -> Release:
                    n_tokens=size["n_tokens"], config=config, license=LICENSES["llama-4"])
 
 
+def _fusion_release(name: str) -> Release:
+    """Returns the row of a whole Llama 4."""
+    text = EXPERTS[f"{name}-text"]
+    vision = TileEncoderConfig(
+        dim=1408, n_heads=16, ffn_dim=5632, n_layers=34, tile_px=336, patch_px=14, max_tiles=16,
+        adapter_dim=4096, output_dim=text.config.dim, norm_eps=1e-5)
+    ids = ImageIds(image_start=200_080, image_end=200_081, image=200_090, patch=200_092,
+                   tile_x_separator=200_084, tile_y_separator=200_085)
+    config = FusionLlamaConfig.seeing(text.config, vision=vision, image_ids=ids)
+    return dataclasses.replace(text, name=name, generation=FUSION_GENERATION, config=config)
+
+
 EXPERTS = MappingProxyType({row.name: row for row in map(_expert_release, _LLAMA_4)})
-"""The text models with experts, by name. They are parts of models that see."""
+"""The text models with experts, by name. Each is the larger part of a model of `FUSION`."""
+FUSION = MappingProxyType({name: _fusion_release(name) for name in _LLAMA_4})
+"""The models that read images as tokens, by name."""
 TEXT_GENERATIONS = (*GENERATIONS, EXPERT_GENERATION)
-"""The generations whose twin is a text model, in order: those of `FAMILY`, then of `EXPERTS`."""
+"""The generations whose twin is a text model, in order: first `FAMILY`, then `EXPERTS`."""
 
 
 def config(name: str) -> LlamaConfig:
     """Returns the config of a published model, such as `config("llama-3.1-8b")`.
 
-    It is a `VisionLlamaConfig` for a model of `VISION`.
+    It is a `VisionLlamaConfig` for a model of `VISION`, and a `FusionLlamaConfig` for one of
+    `FUSION`.
     Raises ValueError for any other name; the message gives the nearest known name.
     """
-    known = {**FAMILY, **VISION, **EXPERTS}
+    known = {**FAMILY, **VISION, **FUSION, **EXPERTS}
     if name not in known:
         raise ValueError(_unknown("published Llama", name, known))
     return known[name].config
@@ -237,7 +255,8 @@ def config(name: str) -> LlamaConfig:
 
 def first_of(generation: str) -> LlamaConfig:
     """Returns the config in the first row of a generation. Raises ValueError as `tiny` does."""
-    rows = (*FAMILY.values(), *VISION.values(), *EXPERTS.values())
+    rows = (*FAMILY.values(), *VISION.values(), *EXPERTS.values(),
+            *FUSION.values())
     known = tuple(dict.fromkeys(release.generation for release in rows))
     if generation not in known:
         raise ValueError(_unknown("generation", generation, known))
@@ -261,6 +280,7 @@ def tiny(generation: str) -> LlamaConfig:
         ffn_dim=_TINY_WIDTH, vocab_size=512,
         layers=tuple(small_spec(spec, width=_TINY_WIDTH // 2) for spec in first.layers[:4]),
         **(_tiny_vision(first) if isinstance(first, VisionLlamaConfig) else {}),
+        **(_tiny_fusion(first) if isinstance(first, FusionLlamaConfig) else {}),
     )
 
 
@@ -270,6 +290,18 @@ def _tiny_vision(first: VisionLlamaConfig) -> dict[str, object]:
         first.vision, dim=32, n_heads=2, ffn_dim=64, n_local_layers=4, n_global_layers=2,
         intermediate_layers=(1, 3), tile_px=28, output_dim=64)
     return {"vision": vision, "cross_layers": (1, 3), "image_id": 512}
+
+
+def _tiny_fusion(first: FusionLlamaConfig) -> dict[str, object]:
+    """Returns the fields of a tiny config that reads images as tokens, for the same text model.
+
+    The ids of images are at the end of the 512, as far apart as in the released vocabulary.
+    """
+    vision = dataclasses.replace(first.vision, dim=16, n_heads=2, ffn_dim=64, n_layers=2,
+                                 tile_px=56, adapter_dim=32, output_dim=64)
+    ids = dataclasses.asdict(first.image_ids)
+    shift = 511 - max(ids.values())
+    return {"vision": vision, "image_ids": ImageIds(**{key: i + shift for key, i in ids.items()})}
 
 
 _TINY_WIDTH = ffn_dim(64, multiple_of=32)

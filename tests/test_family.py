@@ -83,8 +83,8 @@ def test_a_tiny_twin_keeps_what_the_first_four_layers_are(monkeypatch):
 
 
 def test_every_release_has_the_license_of_its_generation():
-    assert set(family.LICENSES) == {*family.GENERATIONS, "llama-4"}
-    for row in family.FAMILY.values():
+    assert set(family.LICENSES) == set(family.TEXT_GENERATIONS)
+    for row in (family.FAMILY | family.EXPERTS).values():
         assert row.license is family.LICENSES[row.generation]
         assert row.license.allows and "\n" not in row.license.allows
 
@@ -109,14 +109,11 @@ def test_unknown_names_are_refused_with_the_nearest():
         family.first_of("llama-3-8b")
 
 
-def test_names_that_are_published_and_not_built_here_are_refused_as_that():
-    with pytest.raises(ValueError, match="'llama-4-scout' is a Llama 4, with experts, which this"):
-        family.config("llama-4-scout")
-
-
 def test_the_beginning_of_a_name_is_refused_with_the_names_that_begin_with_it():
     with pytest.raises(ValueError, match="there are llama-3.2-11b-vision, llama-3.2-11b-vision-i"):
         family.config("llama-3.2-11b")
+    with pytest.raises(ValueError, match="there are llama-4-scout-17b-16e, llama-4-scout-17b-16e-"):
+        family.config("llama-4-scout")
 
 
 # --- the models that see --------------------------------------------------------------------------
@@ -166,3 +163,68 @@ def test_the_tiny_twin_that_sees_keeps_what_makes_the_generation():
     assert twin.text == family.tiny("llama-3.1")
     assert twin.vision.n_tokens % 8, "each tile is padded, as in the released models"
     assert twin.n_params < 500_000 and len(twin.cross_layers) == 2
+
+
+# --- Llama 4 --------------------------------------------------------------------------------------
+
+LLAMA_4 = {  # total, parameters that work for a token of text
+    "scout": (108_641_793_536, 17_172_894_720), "maverick": (401_583_781_376, 17_184_691_200)}
+VISION_TOWER, ITS_PROJECTOR = 850_960_896, 4096 * 5120
+CONTEXT = {"llama-4-scout-17b-16e": 262_144, "llama-4-scout-17b-16e-instruct": 10_485_760,
+           "llama-4-maverick-17b-128e": 262_144, "llama-4-maverick-17b-128e-instruct": 1_048_576}
+
+
+@pytest.mark.parametrize("name", CONTEXT)
+def test_llama_4_has_its_parameters_to_the_last_digit_and_as_many_work_for_a_token(name):
+    config, text = family.config(name), family.config(f"{name}-text")
+    total, active = LLAMA_4[name.split("-")[2]]
+    assert config.n_params == total and text.n_active_params == active
+    counts = config.param_counts
+    assert counts["encoder"] == VISION_TOWER and counts["projector"] == ITS_PROJECTOR
+    assert text.n_params == total - VISION_TOWER - ITS_PROJECTOR and config.text == text
+
+
+def test_the_facts_about_llama_4_are_the_published_ones():
+    assert set(family.FUSION) == set(CONTEXT)
+    assert set(family.EXPERTS) == {f"{name}-text" for name in CONTEXT}
+    for name, row in family.FUSION.items():
+        text, config = family.EXPERTS[f"{name}-text"], row.config
+        assert config.max_seq_len == text.config.max_seq_len == CONTEXT[name]
+        assert (row.released, row.generation, text.generation) == (
+            "2025-04-05", "llama-4-vision", "llama-4")
+        assert row.n_tokens == text.n_tokens == (40e12 if "scout" in name else 22e12)
+        assert row.license is text.license is family.LICENSES["llama-4"]
+        assert "European" in row.license.allows
+        assert (config.rope_scaling is None) == ("maverick" in name)
+        assert config.vision.n_tokens == 144 and config.image_ids.patch == 200_092
+    scaling = family.config("llama-4-scout-17b-16e").rope_scaling
+    assert (scaling.factor, scaling.low_freq_factor, scaling.high_freq_factor,
+            scaling.original_max_seq_len) == (16, 1, 1, 8192)
+
+
+def test_only_layers_with_rope_are_chunked_and_normed_and_only_the_others_have_a_temperature():
+    for name in ("scout-17b-16e", "maverick-17b-128e"):
+        layers = family.config(f"llama-4-{name}-text").layers
+        assert [i for i, spec in enumerate(layers) if not spec.has_rope] == list(range(3, 48, 4))
+        for spec in layers:
+            assert spec.has_rope == (spec.chunk_size == 8192) == (spec.temperature is None)
+            assert spec.has_qk_norm == (spec.has_rope and "scout" in name)
+
+
+def test_the_twins_of_llama_4_keep_what_makes_the_generation():
+    twin, real = family.tiny("llama-4"), family.config("llama-4-scout-17b-16e-text")
+    assert family.first_of("llama-4") == real and family.TEXT_GENERATIONS[-1] == "llama-4"
+    assert "llama-4" not in family.GENERATIONS, "chapters with dense layers go through these"
+    for field in ("rope_theta", "rope_scaling", "norm_eps", "is_tied", "max_seq_len"):
+        assert getattr(twin, field) == getattr(real, field)
+    for small, large in zip(twin.layers, real.layers[:4], strict=True):
+        assert dataclasses.replace(small, feed_forward=large.feed_forward) == large
+        experts = small.feed_forward
+        assert (experts.n_experts, experts.n_active, experts.width) == (4, 1, 96)
+    assert twin.n_params < 500_000
+    whole = family.tiny("llama-4-vision")
+    assert whole.text == twin and whole.n_params < 550_000
+    assert max(dataclasses.astuple(whole.image_ids)) < whole.vocab_size
+    real = family.first_of("llama-4-vision")
+    for field in ("max_tiles", "norm_eps", "patch_px", "shuffle", "rope_theta"):
+        assert getattr(whole.vision, field) == getattr(real.vision, field)

@@ -112,9 +112,11 @@ def _first_names(model: nn.Module) -> dict[str, str]:
 def _settings(module: nn.Module) -> dict[str, Any]:
     """Returns the numbers, texts and records of them that a module's result may depend on.
 
-    An example is an epsilon.
+    An example is an epsilon. How a model that sees cuts images is not among them, because
+    checkpoints store it in addition to the config.
     """
-    return {name: value for name, value in vars(module).items() if name != "training"
+    return {name: value for name, value in vars(module).items()
+            if name not in ("training", "tiling")
             and not name.startswith("_")
             and (value is None or isinstance(value, bool | int | float | str)
                  or dataclasses.is_dataclass(value))}

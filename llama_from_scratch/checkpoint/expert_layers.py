@@ -59,6 +59,9 @@ def expert_layers(config: LlamaConfig, *, rule: str) -> ExpertLayers:
 
     Raises ValueError if these cannot describe them; the message begins with `rule`.
     """
+    if not has_experts(config):
+        raise ValueError("in the published formats a model that reads images as tokens is a Llama "
+                         "4, with experts; got layers without any. Write our own format")
     specs = dict(enumerate(config.layers))
     kinds = [config.feed_forward(spec) for spec in config.layers]
     chunks = [spec.chunk_size for spec in config.layers if spec.chunk_size is not None]

@@ -1,4 +1,4 @@
-"""The names of a Llama 4's parameters in Hugging Face's and Meta's layouts.
+"""The names of a Llama 4's parameters in Hugging Face's and Meta's layouts, its encoder's too.
 
 Our own axes are the published ones: the weights of experts multiply from the right, and RoPE turns
 neighboring channels, so no rows are reordered. The differences are in what is joined:
@@ -8,9 +8,12 @@ neighboring channels, so no rows are reordered. The differences are in what is j
   after the other. Experts are stored as one matrix: (E D, F), and (E F, D) on the way back.
 - Meta's names for the norms come from the matrix that follows.
 
-E experts, D the width of the model, F of a feed-forward. GGUF's names are in `names.TABLE`.
-Notebook 23. Sources: transformers, models/llama4/convert_llama4_weights_to_hf.py; llama-models,
-models/llama4/model.py and moe.py.
+In a whole Llama 4, Hugging Face's names of the text begin with "language_model."; Meta's do not
+change. GGUF's names of the text are in `names.TABLE`.
+
+E experts, D the width of the model, F of a feed-forward. Notebooks 23 and 24. Sources:
+transformers, models/llama4/convert_llama4_weights_to_hf.py; llama-models, models/llama4/model.py,
+moe.py and vision.
 """
 
 import dataclasses
@@ -24,16 +27,25 @@ from llama_from_scratch.checkpoint.names import (
     Section,
     Theirs,
 )
-from llama_from_scratch.config import Experts, LlamaConfig
+from llama_from_scratch.config import Experts, FusionLlamaConfig, LlamaConfig
 
 
 def sections(config: LlamaConfig) -> Iterator[Section]:
-    """Yields all rows of the text model."""
-    yield Section(ours="", theirs={HUGGING_FACE: "", META: ""}, rows=TABLE.once)
+    """Yields all rows of a Llama 4, of its text model alone or of a whole one."""
+    is_whole = isinstance(config, FusionLlamaConfig)
+    text = "language_model." if is_whole else ""
+    yield Section(ours="", theirs={HUGGING_FACE: text, META: ""}, rows=TABLE.once)
     for i, spec in enumerate(config.layers):
         rows = WITH_EXPERTS if isinstance(spec.feed_forward, Experts) else DENSE
         yield Section(ours=f"layers.{i}.", rows=_ATTENTION + rows,
-                      theirs={HUGGING_FACE: f"model.layers.{i}.", META: f"layers.{i}."})
+                      theirs={HUGGING_FACE: f"{text}model.layers.{i}.", META: f"layers.{i}."})
+    if not is_whole:
+        return
+    yield Section(ours="vision.", theirs={HUGGING_FACE: "", META: ""}, rows=ENCODER)
+    for i in range(config.vision.n_layers):
+        yield Section(ours=f"vision.encoder.layers.{i}.", rows=TILE_BLOCK, theirs={
+            HUGGING_FACE: f"vision_model.model.layers.{i}.",
+            META: f"{_META_ENCODER}transformer.resblocks.{i}."})
 
 
 def _rows(columns: Mapping[str, tuple[str | Theirs, str | Theirs]]) -> tuple[Row, ...]:
@@ -86,3 +98,48 @@ WITH_EXPERTS = _rows({
         "feed_forward.shared_expert.down_proj.weight", "feed_forward.w_out_shared_DF.weight"),
 })
 """The feed-forward of a layer with experts, and the norm before it."""
+
+
+def _row(ours: str, hugging_face: str, meta: str, *, cut: int | None = None) -> Row:
+    return Row(ours=ours, cut=cut,
+               theirs={HUGGING_FACE: Theirs(name=hugging_face), META: Theirs(name=meta)})
+
+
+# A bias that is added to a sum over shards is whole in each shard.
+TILE_BLOCK = (
+    *(_row(f"{ours}.{kind}", f"{hugging_face}.{kind}", f"{meta}.{kind}",
+           cut=weight if kind == "weight" else bias)
+      for ours, hugging_face, meta, weight, bias in (
+          ("attention_norm", "input_layernorm", "ln_1", None, None),
+          ("attention.wq", "self_attn.q_proj", "attn.wq", 0, 0),
+          ("attention.wk", "self_attn.k_proj", "attn.wk", 0, 0),
+          ("attention.wv", "self_attn.v_proj", "attn.wv", 0, 0),
+          ("attention.wo", "self_attn.o_proj", "attn.wo", 1, None),
+          ("ffn_norm", "post_attention_layernorm", "ln_2", None, None),
+          ("feed_forward.w_up", "mlp.fc1", "mlp.c_fc", 0, 0),
+          ("feed_forward.w_down", "mlp.fc2", "mlp.c_proj", 1, None))
+      for kind in ("weight", "bias")),
+)
+"""A layer of the encoder."""
+
+_META_ENCODER = "vision_embeddings.vision_encoder."
+_META_ADAPTER = "vision_embeddings.vision_adapter.mlp."
+ENCODER = (
+    _row("encoder.patch_embedding.linear.weight", "vision_model.patch_embedding.linear.weight",
+         f"{_META_ENCODER}conv1._linear.weight", cut=0),
+    _row("encoder.class_token", "vision_model.class_embedding", f"{_META_ENCODER}class_embedding"),
+    _row("encoder.positions", "vision_model.positional_embedding_vlm",
+         f"{_META_ENCODER}positional_embedding_vlm"),
+    *(_row(f"encoder.{ours}.{kind}", f"vision_model.{hugging_face}.{kind}",
+           f"{_META_ENCODER}{meta}.{kind}")
+      for ours, hugging_face, meta in (("norm_before", "layernorm_pre", "ln_pre"),
+                                       ("norm_after", "layernorm_post", "ln_post"))
+      for kind in ("weight", "bias")),
+    _row("adapter.w_in.weight", "vision_model.vision_adapter.mlp.fc1.weight",
+         f"{_META_ADAPTER}c_fc.weight", cut=0),
+    _row("adapter.w_out.weight", "vision_model.vision_adapter.mlp.fc2.weight",
+         f"{_META_ADAPTER}c_proj.weight", cut=1),
+    _row("projector.weight", "multi_modal_projector.linear_1.weight", "vision_projection.weight",
+         cut=0),
+)
+"""The encoder without its layers, the adapter and the projector."""

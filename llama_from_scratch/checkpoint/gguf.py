@@ -1,10 +1,10 @@
 """Checkpoints for llama.cpp in one GGUF file or its parts: config, tokenizer and weights.
 
-The numbers of a matrix may be packed into 2 to 8 bits; norms and routers are fp32. Reading unpacks one
-tensor at a time.
+The numbers of a matrix may be packed into 2 to 8 bits; norms and routers are fp32. Reading unpacks
+one tensor at a time.
 
-Notebook 18. Llama 1 to 3.3, and the text of Llama 4. Sources: ggml, docs/gguf.md; gguf-py, constants.py; llama.cpp,
-convert_hf_to_gguf.py.
+Notebook 18. Llama 1 to 3.3, and the text of Llama 4. Sources: ggml, docs/gguf.md; gguf-py,
+constants.py; llama.cpp, convert_hf_to_gguf.py.
 """
 
 import math

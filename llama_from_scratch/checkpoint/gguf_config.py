@@ -4,7 +4,8 @@ In GGUF the numbers of the config are fp32. The constants of RoPE's scaling are 
 the file has the divisors of the frequencies. The constants are computed from the divisors, or the
 file is refused.
 
-Notebook 18. Llama 1 to 3.3, and Llama 4 with the layers of `gguf_llama4`. Sources: gguf-py, constants.py; llama.cpp, convert_hf_to_gguf.py.
+Notebook 18. Llama 1 to 3.3, and Llama 4 with the layers of `gguf_llama4`. Sources: gguf-py,
+constants.py; llama.cpp, convert_hf_to_gguf.py.
 """
 
 import dataclasses
@@ -23,7 +24,12 @@ from llama_from_scratch.checkpoint.expert_layers import has_experts
 from llama_from_scratch.checkpoint.gguf_file import PackedEntry
 from llama_from_scratch.checkpoint.names import GGUF, TABLE
 from llama_from_scratch.checkpoint.plain import ffn_dim_of, plain_layers
-from llama_from_scratch.config import LlamaConfig, RopeScaling, VisionLlamaConfig
+from llama_from_scratch.config import (
+    FusionLlamaConfig,
+    LlamaConfig,
+    RopeScaling,
+    VisionLlamaConfig,
+)
 from llama_from_scratch.model.rope import rope_frequencies
 
 _ARCHITECTURE = "llama"
@@ -73,6 +79,10 @@ def config_to(config: LlamaConfig) -> dict[str, tuple[str, Any]]:
     if isinstance(config, VisionLlamaConfig):
         raise ValueError(f"{NO_VISION}. Write another format, or the text model alone: "
                          "vision.detach(model)")
+    if isinstance(config, FusionLlamaConfig):
+        raise ValueError("llama.cpp keeps the encoder of a model in a file of its own, which is "
+                         "not written here; got a model that sees. Write another format, or the "
+                         "text model alone: vision.detach(model)")
     if has_experts(config):
         of_layers, ffn_dim = gguf_llama4.layers_to(config)
     else:
@@ -121,7 +131,8 @@ def scaling_of(divisor_R: Float32[Tensor, "R"], config: LlamaConfig) -> RopeScal
     """Returns the scaling of RoPE that has these divisors, None if all are 1.
 
     It tries the published constants first, then others, with contexts that are powers of two. In
-    Llama 4 the published scaling blends nothing, so its two limits are equal. The factor is the divisor of the slowest pair. Raises ValueError if no scaling has these divisors.
+    Llama 4 the published scaling blends nothing, so its two limits are equal. The factor is the
+    divisor of the slowest pair. Raises ValueError if no scaling has these divisors.
     """
     def turns_alike(scaling: RopeScaling | None) -> bool:
         freq_R = rope_frequencies(config.head_dim, theta=config.rope_theta)

@@ -2,8 +2,8 @@
 
 "llama" is SentencePiece, described by scores and kinds. "gpt2" is byte-level BPE, described as in a
 tokenizer.json: by tokens written in symbols for bytes, and by merges. The pattern that cuts the
-text has a name, "llama-bpe" for Llama 3 and "llama4" for Llama 4. The list is as long as the embedding, so rows that pad the
-embedding have names too.
+text has a name, "llama-bpe" for Llama 3 and "llama4" for Llama 4. The list is as long as the
+embedding, so rows that pad the embedding have names too.
 
 Converters have changed over the years, and the files of all of them can be read. Before May 2024
 they did not write the name of the pattern. For such a file llama.cpp uses a pattern of its own and
@@ -163,7 +163,7 @@ def _pieces(facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]) -> S
 def _bytes_tokenizer(
     facts: Mapping[str, Any], tokens: list[str], kinds: list[Kind]
 ) -> AnyTokenizer:
-    """Returns the tokenizer of Llama 3 or 4, or one that merges bytes like it but cuts text differently.
+    """Returns the tokenizer of Llama 3 or 4, or one that merges bytes alike but cuts otherwise.
 
     All tokens that are not ordinary are added tokens, and they are special unless user-defined.
     """

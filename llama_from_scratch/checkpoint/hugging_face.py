@@ -5,7 +5,8 @@ layout. Reading is lazy and strict: the headers of all files are checked against
 any weight is read. Reading reorders the rows of wq and wk (`names`) but never changes values.
 
 Notebook 18. Llama 1 to 3.3, 3.2 Vision (`hugging_face_vision`) and Llama 4
-(`hugging_face_llama4`). Source: transformers, models/llama, models/mllama and models/llama4.
+(`hugging_face_llama4`, `hugging_face_fusion`). Source: transformers, models/llama, models/mllama
+and models/llama4.
 """
 
 import math
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from llama_from_scratch.checkpoint import (
     hugging_face_config,
+    hugging_face_fusion,
     hugging_face_llama4,
     hugging_face_shards,
     hugging_face_vision,
@@ -41,6 +43,7 @@ from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.foreign import shown
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.vision.adapter import VisionLlama
+from llama_from_scratch.vision.early_fusion import FusionLlama
 
 
 def open_checkpoint(folder: str | Path) -> Opened:
@@ -54,12 +57,22 @@ def open_checkpoint(folder: str | Path) -> Opened:
     _refuse_quantized(about, folder / "config.json")
     found = hugging_face_shards.entries(folder)
     kind = about.get("model_type") if isinstance(about, Mapping) else None
-    is_seeing = kind == hugging_face_vision.KIND
-    config = _READERS.get(kind, hugging_face_config.config_from)(about, where=folder / "config.json", max_layers=len(found))
-    if is_seeing:
-        found, about = _with_published_names(found, folder), about | about["text_config"]
+    where, max_layers, tiling = folder / "config.json", len(found), None
+    if kind == hugging_face_fusion.KIND:
+        tiling = hugging_face_fusion.read_tiling(folder)
+        config = hugging_face_fusion.config_from(about, max_tiles=tiling.max_tiles, where=where,
+                                                 max_layers=max_layers)
+        hugging_face_fusion.refuse_other_tiles(tiling, config, where=folder)
+    elif kind == hugging_face_vision.KIND:
+        config = hugging_face_vision.config_from(about, where=where, max_layers=max_layers)
+        tiling = hugging_face_vision.read_tiling(folder, config.vision)
+        found = _with_published_names(found, folder)
+    else:
+        of_kind = hugging_face_llama4 if kind == hugging_face_llama4.KIND else hugging_face_config
+        config = of_kind.config_from(about, where=where, max_layers=max_layers)
+    about = about | about.get("text_config", {})
     n_values = sum(math.prod(entry.shape) for entry in found.values())
-    refuse_impossible_sizes(config, n_values=n_values, where=folder / "config.json")
+    refuse_impossible_sizes(config, n_values=n_values, where=where)
     how = translation(HUGGING_FACE, config)
     found = {name: entry for name, entry in found.items() if name not in how.ignored}
     if has_experts(config):
@@ -82,8 +95,7 @@ def open_checkpoint(folder: str | Path) -> Opened:
                   dtype=dtype,
                   files=tuple(sorted({entry.file for entry in found.values()})),
                   prompting=read_prompting(folder, about, config),
-                  tiling=hugging_face_vision.read_tiling(folder, config.vision) if is_seeing
-                  else None,
+                  tiling=tiling,
                   tensors=partial(_tensors, how, found),
                   read_tokenizer=partial(tokenizer_files.read_hugging_face, folder, config))
 
@@ -107,6 +119,9 @@ def write(
     if isinstance(model, VisionLlama):
         ids = {"pad_token_id": tokenizer.named_ids.get(_PAD), **framing, **ends}
         about = hugging_face_vision.config_to_seeing(model.config, dtype=model.dtype, text_ids=ids)
+    elif isinstance(model, FusionLlama):
+        about = hugging_face_fusion.config_to(model.config, dtype=model.dtype,
+                                              text_ids=framing | ends)
     else:
         of_kind = hugging_face_llama4 if has_experts(model.config) else hugging_face_config
         about = of_kind.config_to(model.config, dtype=model.dtype) | framing | ends
@@ -115,6 +130,9 @@ def write(
         if isinstance(model, VisionLlama):
             write_json(unfinished / "preprocessor_config.json",
                        hugging_face_vision.tiling_to(model.tiling))
+        elif isinstance(model, FusionLlama):
+            write_json(unfinished / "preprocessor_config.json",
+                       hugging_face_fusion.tiling_to(model.tiling))
         write_json(unfinished / "generation_config.json",
                    framing | _ends(tokenizer.stop_ids)
                    | {"do_sample": True, "temperature": 0.6, "top_p": 0.9})
@@ -127,9 +145,6 @@ def write(
             hugging_face_shards.write_index(unfinished, shards, n_bytes=sum(sizes.values()))
 
 
-_READERS = {hugging_face_vision.KIND: hugging_face_vision.config_from,
-            hugging_face_llama4.KIND: hugging_face_llama4.config_from}
-"""The function that reads the config.json of a kind; every other kind is read as a plain Llama."""
 _PAD = "<|finetune_right_pad_id|>"
 """The token that fills up rows in the released models that see. transformers' default id for it is
 only in a vocabulary of the released size.
@@ -194,8 +209,8 @@ def _refuse_quantized(about: Any, where: Path) -> None:
         method = how.get("quant_method") if isinstance(how, Mapping) else None
         of_kind = "" if method is None else f" of the kind {shown(method)}"
         raise ValueError("safetensors with quantized weights cannot be read; "
-                         f"{where} has a {named[0]}{of_kind}. Use the checkpoint that it was made from, or "
-                         "its GGUF file")
+                         f"{where} has a {named[0]}{of_kind}. Use the checkpoint that it was made "
+                         "from, or its GGUF file")
 
 
 def _tensors(

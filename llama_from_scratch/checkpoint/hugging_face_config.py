@@ -3,8 +3,8 @@
 A key that would change the arithmetic is refused and never ignored. A missing key has the default
 of transformers.
 
-Notebook 18. Llama 1 to 3.3; Llama 4 is in `hugging_face_llama4`. Source: transformers, models/llama/configuration_llama.py and
-modeling_rope_utils.py.
+Notebook 18. Llama 1 to 3.3; Llama 4 is in `hugging_face_llama4`. Source: transformers,
+models/llama/configuration_llama.py and modeling_rope_utils.py.
 """
 
 from collections.abc import Mapping
@@ -170,10 +170,13 @@ _NEUTRAL_AT_FACTOR_ONE = {
 """Kinds of scaling that change no angle if their factor is 1, and the keys without effect then."""
 
 
-def rope_from(about: Mapping[str, Any], *, where: str | Path) -> tuple[Any, RopeScaling | None, Any]:
+def rope_from(
+    about: Mapping[str, Any], *, where: str | Path
+) -> tuple[Any, RopeScaling | None, Any]:
     """Returns theta, scaling as in Llama 3.1, and the factor of linear scaling, all unchecked.
 
-    Raises ValueError for a scaling that is not built here. transformers 5 has theta and scaling in "rope_parameters", 4 in two keys.
+    Raises ValueError for a scaling that is not built here. transformers 5 has theta and scaling in
+    "rope_parameters", 4 in two keys.
     """
     old, new = about.get("rope_scaling", {}), about.get("rope_parameters", {})
     if not isinstance(old, Mapping) or not isinstance(new, Mapping):

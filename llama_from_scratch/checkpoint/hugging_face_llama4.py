@@ -104,7 +104,7 @@ def _with_theta(about: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _layer_problems(about: Mapping[str, Any], n_layers: int, chunk_size: Any) -> list[str]:
-    """Returns what is wrong with the keys that say which layers are of which kind."""
+    """Returns what is wrong with the keys that say which kind each layer is."""
     problems = []
     with_rope = about.get("no_rope_layers") or [1] * n_layers
     if (not isinstance(with_rope, list) or len(with_rope) < n_layers

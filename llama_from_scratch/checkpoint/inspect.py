@@ -22,7 +22,11 @@ from llama_from_scratch.config import (
     LlamaConfig,
     VisionLlamaConfig,
 )
+<<<<<<< HEAD
 from llama_from_scratch.family import EXPERTS, FAMILY, VISION
+=======
+from llama_from_scratch.family import EXPERTS, FAMILY, FUSION, VISION
+>>>>>>> main
 from llama_from_scratch.foreign import opened as opened_file
 from llama_from_scratch.foreign import plain
 from llama_from_scratch.tokenizer.chat_format import (
@@ -34,7 +38,7 @@ from llama_from_scratch.tokenizer.chat_format import (
 from llama_from_scratch.tokenizer.hugging_face import plainly
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 
-_PUBLISHED = {**FAMILY, **VISION, **EXPERTS}
+_PUBLISHED = {**FAMILY, **VISION, **EXPERTS, **FUSION}
 _BIASES = ("has_qkv_bias", "has_wo_bias", "has_ffn_bias")
 _SHAPE = ("dim", "n_heads", "n_kv_heads", "explicit_head_dim", *_BIASES, *LAYER_FIELDS)
 _ARITHMETIC = ("norm_eps", "rope_theta", "rope_scaling", "rope_linear_factor", "max_seq_len",

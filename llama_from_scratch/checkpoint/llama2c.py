@@ -30,7 +30,7 @@ from llama_from_scratch.checkpoint.opened import Opened
 from llama_from_scratch.checkpoint.plain import biases_of, ffn_dim_of, odd_layers, plain_layers
 from llama_from_scratch.checkpoint.safetensors_file import TensorEntry, read_tensor
 from llama_from_scratch.checkpoint.strict import refuse_impossible_sizes
-from llama_from_scratch.config import LlamaConfig, VisionLlamaConfig
+from llama_from_scratch.config import FusionLlamaConfig, LlamaConfig, VisionLlamaConfig
 from llama_from_scratch.foreign import is_there, opened, plain
 from llama_from_scratch.model.rope import rope_rotation
 from llama_from_scratch.model.transformer import Llama
@@ -115,7 +115,7 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, version: int = 0)
     config = model.config
     wrong = [f"{name}={getattr(config, name)!r}, not {value!r}" for name, value in _FIXED.items()
              if getattr(config, name) != value]
-    wrong += ["a vision encoder"] * isinstance(config, VisionLlamaConfig)
+    wrong += ["a vision encoder"] * isinstance(config, (VisionLlamaConfig, FusionLlamaConfig))
     odd = odd_layers(config)
     wrong += [f"layers with {spec}" for spec in odd]
     if not odd and biases_of(config)["ffn"]:

@@ -4,8 +4,9 @@ There is one .pth file for each GPU that the released code uses. params.json des
 (`meta_params`), and each file holds a part of each matrix (`meta_shards`). Only the weights show
 whether the head is tied, and how many rows the embedding has.
 
-Notebook 18. Llama 1 to 3.3, 3.2 Vision (`meta_vision`) and Llama 4 (`meta_llama4`). Source:
-llama-models, models/llama3/args.py, models/llama4/args.py and models/checkpoint.py.
+Notebook 18. Llama 1 to 3.3, 3.2 Vision (`meta_vision`) and Llama 4 (`meta_llama4`,
+`meta_fusion`). Source: llama-models, models/llama3/args.py, models/llama4/args.py and
+models/checkpoint.py.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ import torch
 from torch import Tensor
 
 from llama_from_scratch.checkpoint import (
+    meta_fusion,
     meta_llama4,
     meta_params,
     meta_shards,
@@ -47,11 +49,12 @@ from llama_from_scratch.checkpoint.names import META, TABLE
 from llama_from_scratch.checkpoint.opened import Opened, common_dtype, kinds_of
 from llama_from_scratch.checkpoint.strict import refuse_differences, refuse_impossible_sizes
 from llama_from_scratch.checkpoint.translation import translation
-from llama_from_scratch.config import LlamaConfig
+from llama_from_scratch.config import FusionLlamaConfig, LlamaConfig, VisionLlamaConfig
 from llama_from_scratch.foreign import shown
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.vision.adapter import VisionLlama
-from llama_from_scratch.vision.tiles import Tiling
+from llama_from_scratch.vision.early_fusion import FusionLlama
+from llama_from_scratch.vision.tiles import GridTiling, Tiling
 
 _EMBEDDING, _HEAD, _QUERIES, _KEYS = (
     TABLE.name_of(role, META) for role in ("embedding", "head", "queries", "keys"))
@@ -68,7 +71,7 @@ def open_checkpoint(folder: str | Path) -> Opened:
     params = text_params(read_json(folder / "params.json"), where=folder / "params.json")
     files = meta_shards.files_of(folder)
     shards = [open_shard(file) for file in files]
-    is_seeing = meta_vision.is_seeing(params)
+    is_seeing, is_whole = meta_vision.is_seeing(params), meta_params.is_whole(params)
     of_text = [_of_text(shard) for shard in shards] if is_seeing else shards
     config = _config(params, of_text, where=folder / "params.json")
     are_repeated = params.get("n_kv_heads") == len(shards)
@@ -76,6 +79,9 @@ def open_checkpoint(folder: str | Path) -> Opened:
     config = dataclasses.replace(config, n_kv_heads=config.n_kv_heads // n_copies)
     if is_seeing:
         config = meta_vision.config_from(params, config, where=folder / "params.json",
+                                         max_layers=len(shards[0]))
+    if is_whole:
+        config = meta_fusion.config_from(params, config, where=folder / "params.json",
                                          max_layers=len(shards[0]))
     n_values = sum(tensor.numel() for shard in shards for tensor in shard.values())
     refuse_impossible_sizes(config, n_values=n_values, where=folder / "params.json")
@@ -96,8 +102,7 @@ def open_checkpoint(folder: str | Path) -> Opened:
                   dtype=common_dtype(dtypes),
                   tensors=partial(meta_shards.tensors, Shards(
                       files=tuple(files), how=how, how_each=of_each, cut=cut), fit),
-                  tiling=Tiling(size_px=config.vision.tile_px, max_tiles=config.vision.max_tiles)
-                  if is_seeing else None,
+                  tiling=_tiling(config),
                   read_tokenizer=partial(tokenizer_files.read_meta, folder, config))
 
 
@@ -117,6 +122,10 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
     tokenizer_files.refuse_what_ranks_cannot_say(tokenizer, config, where=str(folder))
     n_copies = meta_shards.n_copies_for(config, n_shards)
     params = meta_llama4.params_of(config) if has_experts(config) else params_of(config)
+    if isinstance(model, FusionLlama):
+        params |= meta_fusion.params_of(config)
+        meta_fusion.refuse_other_tiling(model.tiling)
+        meta_vision.refuse_unequal_heads(config, n_shards)
     if n_copies > 1 and has_experts(config):
         raise ValueError("in a Llama 4's files each key/value head is stored once, so n_shards "
                          f"must divide {config.n_kv_heads}; got {n_shards}. Choose another number")
@@ -136,6 +145,13 @@ def write(folder: str | Path, model: Llama, *, tokenizer: Any, n_shards: int = 1
             if config.is_tied and not is_old(config):
                 shard[_HEAD] = shard[_EMBEDDING]
             torch.save(shard, unfinished / f"consolidated.{i:02}.pth")
+
+
+def _tiling(config: LlamaConfig) -> Tiling | GridTiling | None:
+    """Returns how images are cut, which is in Meta's code; None for a text model."""
+    if isinstance(config, VisionLlamaConfig):
+        return Tiling(size_px=config.vision.tile_px, max_tiles=config.vision.max_tiles)
+    return meta_fusion.tiling_of(config) if isinstance(config, FusionLlamaConfig) else None
 
 
 def _of_text(shard: Mapping[str, Tensor]) -> dict[str, Tensor]:

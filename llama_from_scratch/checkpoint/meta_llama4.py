@@ -9,6 +9,7 @@ Notebook 23. Source: llama-models, models/llama4/args.py, model.py and moe.py.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from llama_from_scratch.checkpoint.expert_layers import (
     expert_layers,
     step_of,
 )
-from llama_from_scratch.checkpoint.meta_params import refuse_other_number, width_rule
+from llama_from_scratch.checkpoint.meta_params import refuse_other_number
 from llama_from_scratch.config import (
     Experts,
     LlamaConfig,
@@ -34,6 +35,7 @@ _MOE = {"num_experts": None, "capacity_factor": 1.0, "auto_scale_F": True, "top_
         "interleave_moe_layer_step": 1}
 """The keys inside of "moe_args", with the defaults of Meta's code."""
 _SCOUT = family.config("llama-4-scout-17b-16e-text")
+_MULTIPLES, _MULTIPLIERS = (2048, 256, 32), (1.2, 1.0)
 _FFN_EXP, _NORM_EPS, _MULTIPLE_OF = 4.0, 1e-5, 256
 
 
@@ -155,8 +157,8 @@ def params_of(config: LlamaConfig) -> dict[str, Any]:
     Raises ValueError for a config that it cannot describe.
     """
     layers = expert_layers(config, rule=(
-        "params.json of a Llama 4 describes layers that follow a pattern: every so many layers one "
-        "has experts, and one has no RoPE and no chunks"))
+        "params.json of a Llama 4 describes layers that follow a pattern: one in n has experts, "
+        "and one in m has no RoPE and no chunks"))
     n_layers, steps = config.n_layers, {}
     for key, places in (("experts", layers.with_experts), ("RoPE", layers.without_rope)):
         steps[key] = step_of(places, n_layers)
@@ -201,16 +203,17 @@ def params_of(config: LlamaConfig) -> dict[str, Any]:
 def _width_keys(dim: int, layers: ExpertLayers) -> dict[str, Any]:
     """Returns keys with which Meta's rules give both widths: published values if they do.
 
-    Otherwise `capacity_factor` is chosen, which has no other effect on what a model computes.
+    Otherwise `capacity_factor` is chosen, which has no other effect on what a model computes. There
+    is always a multiplier, because Meta's code for experts needs one.
     """
-    multiple_of, multiplier = width_rule(dim, layers.ffn_dim)
     width = layers.experts.width
-    rules = [(multiple_of, multiplier, 1.0, True), (multiple_of, multiplier, 1.0, False),
+    rules = [*itertools.product(_MULTIPLES, _MULTIPLIERS, (1.0,), (True, False)),
              (1, (layers.ffn_dim + 0.5) / int(2 * (4 * dim) / 3),
               layers.ffn_dim / (width + 0.5) - 1, True)]
     for multiple_of, multiplier, capacity, is_scaled in rules:
         keys = {"multiple_of": multiple_of, "ffn_dim_multiplier": multiplier, "ffn_exp": _FFN_EXP}
         moe = {"capacity_factor": capacity, "auto_scale_F": is_scaled}
-        if _expert_width(keys | {"dim": dim}, moe) == width:
+        dense = family.ffn_dim(dim, multiple_of=multiple_of, multiplier=multiplier)
+        if (dense, _expert_width(keys | {"dim": dim}, moe)) == (layers.ffn_dim, width):
             return keys | {"moe_args": moe}
     raise AssertionError(f"no rule gives the widths {layers.ffn_dim} and {width} for dim={dim}")

@@ -3,8 +3,8 @@
 The feed-forward width follows a rule. The context length and the factor of RoPE's scaling depend on
 the generation.
 
-Notebook 18. Llama 1 to 3.3, and the text of 3.2 Vision; Llama 4 is in `meta_llama4`. Source: llama-models,
-models/llama3/args.py.
+Notebook 18. Llama 1 to 3.3, and the text of 3.2 Vision; Llama 4 is in `meta_llama4`. Source:
+llama-models, models/llama3/args.py.
 """
 
 import dataclasses
@@ -21,8 +21,8 @@ from llama_from_scratch.foreign import shown
 
 # Keys of models that compute something else, if their value is not null, false, 0 or -1.
 _LATER = {"quantization_args": "a quantized Llama", "lora_args": "a Llama with adapters"}
-_EXPERTS = "moe_args"
-_OF_LLAMA_4 = (_EXPERTS, "vision_args", "nope_layer_interval", "use_qk_norm",
+_EXPERTS, _VISION = "moe_args", "vision_args"
+_OF_LLAMA_4 = (_EXPERTS, _VISION, "nope_layer_interval", "use_qk_norm",
                "attention_chunk_size", "ffn_exp", "attn_temperature_tuning")
 """Keys that only `meta_llama4` reads."""
 NEEDED = ("dim", "n_layers", "n_heads")
@@ -58,7 +58,7 @@ def params_of(config: LlamaConfig) -> dict[str, Any]:
     if config.rope_linear_factor != 1:
         raise ValueError("params.json cannot describe linear scaling of RoPE; got "
                          f"rope_linear_factor={config.rope_linear_factor}. Write another format")
-    width, multiplier = width_rule(config.dim, ffn_dim)
+    width, multiplier = _width_rule(config.dim, ffn_dim)
     params: dict[str, Any] = {
         "dim": config.dim, "n_layers": config.n_layers, "n_heads": config.n_heads}
     if not is_old(config) or config.n_kv_heads != config.n_heads:
@@ -205,6 +205,11 @@ def has_experts(params: Mapping[str, Any]) -> bool:
     return _is_on(params, _EXPERTS)
 
 
+def is_whole(params: Mapping[str, Any]) -> bool:
+    """Returns whether params.json describes a Llama 4 with its encoder (`meta_fusion`)."""
+    return _is_on(params, _VISION)
+
+
 def _is_on(params: Mapping[str, Any], key: str) -> bool:
     return params.get(key) not in (None, False, 0, -1)
 
@@ -242,7 +247,7 @@ def _max_seq_len(params: Mapping[str, Any]) -> int:
     return family.config(like).max_seq_len
 
 
-def width_rule(dim: int, ffn_dim: int) -> tuple[int, float | None]:
+def _width_rule(dim: int, ffn_dim: int) -> tuple[int, float | None]:
     """Returns a `multiple_of` and a multiplier with which Meta's rule gives the width `ffn_dim`.
 
     It is a published pair if one fits.

@@ -18,7 +18,12 @@ from typing import Any
 from torch import Tensor
 
 from llama_from_scratch.checkpoint.translation import Translation
-from llama_from_scratch.config import LlamaConfig, VisionConfig, VisionLlamaConfig
+from llama_from_scratch.config import (
+    FusionLlamaConfig,
+    LlamaConfig,
+    VisionConfig,
+    VisionLlamaConfig,
+)
 from llama_from_scratch.foreign import shown
 from llama_from_scratch.vision.tables import can_be_resized, resized, resized_in_tile
 from llama_from_scratch.vision.tiles import Tiling, canvases
@@ -120,7 +125,9 @@ def refuse_other_colors(tiling: Tiling) -> None:
                          f"{tiling.mean} and std={tiling.std}. Write another format")
 
 
-def refuse_unequal_heads(config: VisionLlamaConfig, n_shards: int) -> None:
+def refuse_unequal_heads(
+    config: VisionLlamaConfig | FusionLlamaConfig, n_shards: int
+) -> None:
     """Raises ValueError if shards would divide a head of the encoder."""
     if config.vision.n_heads % n_shards:
         raise ValueError("each shard must hold the same number of the encoder's heads, so n_shards "

@@ -14,7 +14,12 @@ models/llama/convert_llama_weights_to_hf.py; gguf-py, constants.py.
 from collections.abc import Mapping
 from typing import Literal
 
-from llama_from_scratch.config import LlamaConfig, VisionLlamaConfig, record
+from llama_from_scratch.config import (
+    FusionLlamaConfig,
+    LlamaConfig,
+    VisionLlamaConfig,
+    record,
+)
 from llama_from_scratch.model.costs import param_shapes
 
 
@@ -217,7 +222,7 @@ def shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     A tied head is left out. What is not the text model's comes last, in the order of the model.
     """
     params = param_shapes(config)
-    is_seeing = isinstance(config, VisionLlamaConfig)
+    is_seeing = isinstance(config, (VisionLlamaConfig, FusionLlamaConfig))
     of_text = param_shapes(config.text) if is_seeing else params
     found = {ours: params[ours] for _, rows in groups(of_text, config.n_layers) for ours in rows}
     return found | params

@@ -6,7 +6,9 @@ that is missing, unknown or of another shape.
 config.json          {"format": ..., "model": the LlamaConfig,
                       "tokenizer": what is not in tokenizer.model};
                      of a model that sees, "model" is its VisionLlamaConfig, and there is
-                     "tiling": {"mean": ..., "std": ...}, how the colors are normalized
+                     "tiling": {"mean": ..., "std": ...}, how the colors are normalized; of one
+                     that reads images as tokens, "model" is its FusionLlamaConfig, and "tiling"
+                     has "fills_canvas" too
 model.safetensors    the parameters under their names in `Llama`, in their own dtype;
                      a tied head is stored once
 tokenizer.model      ranks in the tiktoken format, with {"special_tokens": [...], "pattern": ...}
@@ -45,7 +47,7 @@ from llama_from_scratch.checkpoint.safetensors_file import (
     write_tensors,
 )
 from llama_from_scratch.checkpoint.strict import listed, refuse_impossible_sizes
-from llama_from_scratch.config import LlamaConfig, VisionLlamaConfig
+from llama_from_scratch.config import FusionLlamaConfig, LlamaConfig, VisionLlamaConfig
 from llama_from_scratch.foreign import is_there, shown
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
@@ -53,8 +55,8 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer, JsonTokenizer
 from llama_from_scratch.tokenizer.prompting import NOTHING_SAID, Prompting
 from llama_from_scratch.tokenizer.sentencepiece import Prefix, SentencePiece
-from llama_from_scratch.vision.adapter import VisionLlama
-from llama_from_scratch.vision.tiles import Tiling
+from llama_from_scratch.vision.seeing import SeeingLlama
+from llama_from_scratch.vision.tiles import GridTiling, Tiling
 
 FORMAT = "llama_from_scratch 1"
 FILES = ("config.json", "model.safetensors", "tokenizer.model")
@@ -163,9 +165,11 @@ def write(folder: Path, model: Llama, *, tokenizer: AnyTokenizer) -> None:
     if tokenizer.prompting != NOTHING_SAID:
         beside[_PROMPTING] = tokenizer.prompting.to_dict()
     of_images = {}
-    if isinstance(model, VisionLlama):
-        colors = {"mean": list(model.tiling.mean), "std": list(model.tiling.std)}
-        of_images = {_TILING: colors}
+    if isinstance(model, SeeingLlama):
+        how = {"mean": list(model.tiling.mean), "std": list(model.tiling.std)}
+        if isinstance(model.tiling, GridTiling):
+            how["fills_canvas"] = model.tiling.fills_canvas
+        of_images = {_TILING: how}
     write_json(folder / "config.json",
                {"format": FORMAT, "model": model.config.to_dict(), "tokenizer": beside} | of_images)
     # A tokenizer.model can describe only two of the prefixes, config.json all of them
@@ -234,7 +238,8 @@ def _describe(folder: str | Path) -> tuple[Path, dict[str, Any], dict[str, str] 
 
 
 def _config(path: Path, about: Mapping[str, Any]) -> LlamaConfig:
-    kind = VisionLlamaConfig if "vision" in about["model"] else LlamaConfig
+    kind = (LlamaConfig if "vision" not in about["model"] else FusionLlamaConfig
+            if "image_ids" in about["model"] else VisionLlamaConfig)
     try:
         return kind.from_dict(about["model"])
     except (ValueError, TypeError) as error:
@@ -242,20 +247,21 @@ def _config(path: Path, about: Mapping[str, Any]) -> LlamaConfig:
                          f"{error}") from error
 
 
-def _tiling(path: Path, about: Mapping[str, Any]) -> Tiling | None:
+def _tiling(path: Path, about: Mapping[str, Any]) -> Tiling | GridTiling | None:
     """Returns how images are cut for a model that sees, None for any other model."""
-    config, colors = _config(path, about), about.get(_TILING)
-    if not isinstance(config, VisionLlamaConfig):
+    config, how = _config(path, about), about.get(_TILING)
+    is_grid = isinstance(config, FusionLlamaConfig)
+    if not is_grid and not isinstance(config, VisionLlamaConfig):
         return None
-    if not isinstance(colors, dict) or colors.keys() != {"mean", "std"}:
-        raise ValueError(f"config.json of a model that sees needs \"{_TILING}\" with mean and std; "
-                         f"{path / 'config.json'} has {shown(colors)}. Copy or save the "
-                         "checkpoint again")
-    mean, std = (tuple(each) if isinstance(each, list) else each
-                 for each in (colors["mean"], colors["std"]))
+    keys = ["mean", "std"] + ["fills_canvas"] * is_grid
+    if not isinstance(how, dict) or how.keys() != set(keys):
+        raise ValueError(f"config.json of a model that sees needs \"{_TILING}\" with "
+                         f"{' and '.join(keys)}; {path / 'config.json'} has {shown(how)}. Copy or "
+                         "save the checkpoint again")
+    how = {key: tuple(each) if isinstance(each, list) else each for key, each in how.items()}
     try:
-        return Tiling(size_px=config.vision.tile_px, max_tiles=config.vision.max_tiles,
-                      mean=mean, std=std)
+        return (GridTiling if is_grid else Tiling)(
+            size_px=config.vision.tile_px, max_tiles=config.vision.max_tiles, **how)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path / 'config.json'} is damaged: {error}. Copy or save the checkpoint "
                          "again") from error

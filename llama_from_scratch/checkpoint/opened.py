@@ -26,7 +26,9 @@ from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
 from llama_from_scratch.tokenizer.prompting import NOTHING_SAID, Prompting
 from llama_from_scratch.vision.adapter import VisionLlama
-from llama_from_scratch.vision.tiles import Tiling
+from llama_from_scratch.vision.early_fusion import FusionLlama
+from llama_from_scratch.vision.fusion_encoder import TileRope
+from llama_from_scratch.vision.tiles import GridTiling, Tiling
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 OnTensor = Callable[[int, int], object]
@@ -54,7 +56,7 @@ class Opened:
     tensors: Callable[[torch.dtype | None], Iterator[tuple[str, Tensor]]]
     read_tokenizer: Callable[[], Any]
     prompting: Prompting = NOTHING_SAID
-    tiling: Tiling | None = None
+    tiling: Tiling | GridTiling | None = None
 
     @property
     def n_bytes(self) -> int:
@@ -157,4 +159,8 @@ def build(
         model.tiling = opened.tiling
         encoder = model.vision.encoder
         encoder.n_tiles = encoder.n_tiles.to(device)
+    elif isinstance(model, FusionLlama):
+        model.tiling = opened.tiling
+        with torch.device(device):
+            model.vision.encoder.rope = TileRope(opened.config.vision)
     return model

@@ -7,6 +7,7 @@ generation, which the config shows. Hugging Face's tokenizer.json is complete.
 Notebook 18.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import TypeGuard
@@ -14,7 +15,7 @@ from typing import TypeGuard
 from llama_from_scratch.checkpoint import hugging_face_prompting
 from llama_from_scratch.checkpoint.expert_layers import has_experts
 from llama_from_scratch.checkpoint.json_file import read_json
-from llama_from_scratch.config import LlamaConfig, VisionLlamaConfig
+from llama_from_scratch.config import FusionLlamaConfig, LlamaConfig, VisionLlamaConfig
 from llama_from_scratch.foreign import is_there
 from llama_from_scratch.tokenizer import hugging_face as tokenizer_json
 from llama_from_scratch.tokenizer import rank_file, released
@@ -168,6 +169,12 @@ def refuse_other_vocabulary(
         raise ValueError(f"the tokenizer and the embedding must belong together; in {where} the "
                          f"tokenizer has {tokenizer.vocab_size} ids and the embedding "
                          f"{config.n_ids} rows. Use both from the same checkpoint")
+    if isinstance(config, FusionLlamaConfig):
+        for name, number in dataclasses.asdict(config.image_ids).items():
+            found = tokenizer.named_ids.get(f"<|{name}|>", number)
+            if found != number:
+                raise ValueError(f"<|{name}|> has the id {number} in this model; in {where} the "
+                                 f"tokenizer's is {found}. Use both from the same checkpoint")
     if isinstance(config, VisionLlamaConfig):
         image_id = tokenizer.named_ids.get(IMAGE_TOKEN, config.image_id)
         if image_id != config.image_id:

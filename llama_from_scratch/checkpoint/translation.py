@@ -29,7 +29,7 @@ from llama_from_scratch.checkpoint.names import (
     Theirs,
     groups,
 )
-from llama_from_scratch.config import LlamaConfig, VisionLlamaConfig, record
+from llama_from_scratch.config import FusionLlamaConfig, LlamaConfig, VisionLlamaConfig, record
 from llama_from_scratch.model.costs import param_shapes
 from llama_from_scratch.vision.encoder import N_COLORS
 from llama_from_scratch.vision.tables import Grid, compacted, expanded
@@ -152,7 +152,7 @@ def translation(
     if isinstance(config, VisionLlamaConfig):
         return _of_sections(format, params, vision_names.sections(config), heads=heads,
                             grids=_grids(format, config))
-    if has_experts(config) and format != GGUF:
+    if isinstance(config, FusionLlamaConfig) or (has_experts(config) and format != GGUF):
         return _of_sections(format, params, expert_names.sections(config), heads=heads)
     return translation_of(params, format, heads=heads, n_layers=config.n_layers, table=table)
 

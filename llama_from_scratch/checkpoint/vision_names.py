@@ -14,13 +14,12 @@ models/mllama/modeling_mllama.py.
 """
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from llama_from_scratch.checkpoint.names import (
     HUGGING_FACE,
     META,
     TABLE,
-    Format,
     Row,
     Section,
     Theirs,

@@ -38,7 +38,7 @@ def test_a_tokenizer_that_does_not_belong_is_refused(tmp_path):
         gguf.write(tmp_path / "m.gguf", tiny(), tokenizer=large_tokenizer(600))
     other = Tokenizer(tokenizer_for("llama-3").ranks, special_tokens=released.LLAMA_3,
                       pattern=r"\w+|\W+")
-    with pytest.raises(ValueError, match="can name only the split pattern of Llama 3"):
+    with pytest.raises(ValueError, match="can name only the split patterns of Llama 3 and 4"):
         gguf.write(tmp_path / "m.gguf", tiny(), tokenizer=other)
     opened = gguf.open_checkpoint(by_their_writer(tmp_path / "none.gguf", tiny()))
     with pytest.raises(ValueError, match=r"tokenizer.ggml.model must be \"llama\""):

@@ -60,7 +60,7 @@ def test_a_config_comes_back_from_its_config_json(name):
     [
         ({"model_type": "mllama_text_model"}, r"'mllama_text_model' model, which needs the encoder "
                                               r"that its cross-attention layers look at"),
-        ({"model_type": "llama4"}, "needs the experts and the vision of Llama 4. Load"),
+        ({"model_type": "llama4"}, "got 'llama4'. Only Llamas can be loaded"),
         ({"model_type": "mistral"}, "got 'mistral'. Only Llamas can be loaded"),
         ({"architectures": ["LlamaForSequenceClassification"]}, "must be for a LlamaForCausalLM"),
         ({"architectures": ["LlamaModel"]}, "must be for a LlamaForCausalLM"),

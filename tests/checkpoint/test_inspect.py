@@ -3,6 +3,7 @@ import os
 
 import pytest
 import torch
+from llama4_files import tokenizer as llama4_tokenizer
 from relatives import RELATIVES
 from tiny_checkpoints import chat_tokenizer_for, tiny, tokenizer_for
 
@@ -195,3 +196,26 @@ def test_a_published_model_that_sees_is_shown_by_its_parts_with_what_an_image_co
 def test_a_model_that_sees_and_is_not_published_is_shown_as_that():
     config = family.tiny("llama-3.2-vision")
     assert inspect.release(config).startswith("none of the published that see; its text model is ")
+
+
+@pytest.mark.parametrize("name", [*family.EXPERTS, *family.FUSION])
+def test_every_llama_4_is_recognized_and_shown_with_its_experts(name, tmp_path):
+    file = tmp_path / "w"
+    file.write_bytes(bytes(1000))
+    config = family.config(name)
+    rows = inspect.facts(dataclasses.replace(opened(config, file),
+                                             read_tokenizer=llama4_tokenizer))
+    assert rows["family"] == name and "Llama 4 Community License" in rows["license"]
+    n, where = ("16", "48 layers") if "scout" in name else ("128", "24 layers")
+    assert rows["experts"].startswith(f"{n} of 8,192, 1 for each token, and a shared one of 8,192, "
+                                      f"in {where}; ")
+    assert f"{config.n_active_params:,} parameters work" in rows["experts"]
+    assert rows["attention"] == "in chunks of 8,192 tokens in 36 layers, without RoPE in 12 layers"
+    assert ("feed-forward 16,384" in rows["layers"]) == ("maverick" in name)
+    assert rows["chat format"] == "not named; the special tokens are for Llama 4"
+
+
+def test_a_llama_4_of_another_shape_is_none_of_them_and_its_arithmetic_is_named():
+    assert inspect.release(family.tiny("llama-4")) == "none of the published; computes as llama-4"
+    longer = dataclasses.replace(family.config("llama-4-scout-17b-16e-text"), max_seq_len=4096)
+    assert inspect.release(longer) == "llama-4-scout-17b-16e-text, except for max_seq_len 4096"

@@ -108,7 +108,8 @@ def expand_one(tensors):
         (lambda f: edit_params(f, vocab_size=9), r"has 9, but the embedding in the 2 files "
                                                  r"has 520 rows"),
         (lambda f: edit_params(f, moe_args={"num_experts": 16}),
-         "has the models Llama 1 to 3.3; .* has moe_args, as in Llama 4"),
+         "layers.0.attention.wqkv.weight is missing"),
+        (lambda f: edit_params(f, use_qk_norm=True), "only a Llama 4 has the key use_qk_norm, and"),
         (lambda f: edit_params(f, vision_chunk_size=448), "hold no matrix called tok_embeddings"),
         (lambda f: edit_params(f, quantization_args={"scheme": "int4"}), "a quantized Llama"),
         (lambda f: (f / "consolidated.01.pth").unlink(), "there must be 2 files consolidated"),

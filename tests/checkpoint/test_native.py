@@ -4,6 +4,8 @@ import os
 
 import pytest
 import torch
+from llama4_files import text_model, whole_model
+from llama4_files import tokenizer as llama4_tokenizer
 from llama4_twin import loud_llama4, toy
 from safetensors.torch import load_file, save_file
 from seeing_checkpoints import logits, seeing
@@ -286,6 +288,32 @@ def test_a_tokenizer_with_more_ids_than_a_model_that_sees_can_read_is_refused(tm
     large = Tokenizer.train("a", 540, special_tokens=tuple(map(str, range(284))))
     with pytest.raises(ValueError, match="got 540 ids and vocab_size=528"):
         native.save(tmp_path / "m", seeing(), large)
+
+
+@pytest.mark.parametrize("make_model", [
+    lambda: text_model("experts in every second, top 2, no norm"), whole_model,
+], ids=["text", "whole"])
+def test_a_llama_4_comes_back_with_its_encoder_and_without(make_model, tmp_path):
+    model = make_model()
+    native.save(tmp_path / "m", model, llama4_tokenizer())
+    loaded, tokenizer = llama_from_scratch.load(tmp_path / "m")
+    assert type(loaded) is type(model) and loaded.config == model.config
+    assert same_weights(loaded, model) and tokenizer.pattern == released.LLAMA4_PATTERN
+    ids = torch.tensor([[1, 5, 7, 9, 2, 4]])
+    with torch.no_grad():
+        assert torch.equal(model(ids), loaded(ids))
+
+
+def test_how_a_model_that_reads_images_as_tokens_cuts_them_comes_back(tmp_path):
+    model = whole_model()
+    model.tiling = dataclasses.replace(model.tiling, mean=(0.4, 0.5, 0.6), fills_canvas=True)
+    native.save(tmp_path / "m", model, llama4_tokenizer())
+    assert native.load(tmp_path / "m")[0].tiling == model.tiling
+    about = json.loads((tmp_path / "m/config.json").read_text())
+    del about["tiling"]["fills_canvas"]
+    (tmp_path / "m/config.json").write_text(json.dumps(about))
+    with pytest.raises(ValueError, match=r"needs \"tiling\" with mean and std and fills_canvas"):
+        native.load(tmp_path / "m")
 
 
 @pytest.mark.parametrize("step", [1, 2])
