@@ -72,8 +72,8 @@ def text_config_of(config):
         attn_implementation="eager", pad_token_id=0, bos_token_id=1, eos_token_id=2)
 
 
-def text_weights_of(model, part_of=torch.Tensor.detach):
-    """Our weights under transformers' names, or another part of each, such as its gradient."""
+def text_weights_of(model, of=lambda weight: weight.detach()):
+    """Our weights under transformers' names. `of`: what to take of each weight."""
     found = {}
     names = {"tok_embeddings": "model.embed_tokens", "layers.": "model.layers.",
              "attention_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
@@ -84,7 +84,7 @@ def text_weights_of(model, part_of=torch.Tensor.detach):
              "router.directions": "router", "gate.weight": "gate_proj.weight",
              "up.weight": "up_proj.weight", "down.weight": "down_proj.weight",
              "output": "lm_head"}
-    weights = {name: part_of(p) for name, p in model.named_parameters()}
+    weights = {name: of(weight) for name, weight in model.named_parameters()}
     for name, weight in weights.items():
         if name.endswith("experts.w_up"):
             continue

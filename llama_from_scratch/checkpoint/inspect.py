@@ -22,11 +22,7 @@ from llama_from_scratch.config import (
     LlamaConfig,
     VisionLlamaConfig,
 )
-<<<<<<< HEAD
-from llama_from_scratch.family import EXPERTS, FAMILY, VISION
-=======
 from llama_from_scratch.family import EXPERTS, FAMILY, FUSION, VISION
->>>>>>> main
 from llama_from_scratch.foreign import opened as opened_file
 from llama_from_scratch.foreign import plain
 from llama_from_scratch.tokenizer.chat_format import (
