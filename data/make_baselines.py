@@ -16,7 +16,7 @@ import torch
 from llama_from_scratch import bundled
 from llama_from_scratch.config import Experts
 from llama_from_scratch.experiments import Experiment, Store, load, named, run
-from llama_from_scratch.experiments.named import VARIANTS, Change
+from llama_from_scratch.experiments.named import VARIANTS, NamedChange
 from llama_from_scratch.experiments.running import Run, prepare
 from llama_from_scratch.experiments.stored import EXPERT_USE
 from llama_from_scratch.train.expert_use import use_of_experts
@@ -34,7 +34,7 @@ def main() -> None:
     torch.set_num_threads(1)
     kept_in = Store(bundled.DATA / "experiments")
     for name in args.names or BASELINES:
-        for change in (Change(), *VARIANTS.get(name, {}).values()):
+        for change in (NamedChange(), *VARIANTS.get(name, {}).values()):
             variant = run(named(name), seeds=BASELINES[name], kept_in=kept_in, is_again=True,
                           replace=change.replace, **change.settings)
             print(variant, flush=True)
@@ -47,7 +47,7 @@ def main() -> None:
         lock.unlink()
 
 
-def keep_use(trained: Run, base: Experiment, change: Change) -> None:
+def keep_use(trained: Run, base: Experiment, change: NamedChange) -> None:
     """Writes the use of the experts of a run, if its model has some."""
     model, _ = load(trained, base=base, replace=change.replace)
     if isinstance(model.config.feed_forward(model.config.layers[0]), Experts):

@@ -99,18 +99,18 @@ EXPERIMENTS = {experiment.name: experiment
 
 
 @record
-class Change:
+class NamedChange:
     """What a variant of the course changes: settings by dotted name, and parts by name."""
 
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     replace: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-VARIANTS: Mapping[str, Mapping[str, Change]] = {
+VARIANTS: Mapping[str, Mapping[str, NamedChange]] = {
     "experts": {
-        "dense": Change(settings={"model.layers.feed_forward": None}),
-        "loss": Change(replace={"loss": BalancedNats(factor=0.01)}),
-        "bias": Change(replace={"balance": BiasedSteps(rate=0.01)}),
+        "dense": NamedChange(settings={"model.layers.feed_forward": None}),
+        "loss": NamedChange(replace={"loss": BalancedNats(factor=0.01)}),
+        "bias": NamedChange(replace={"balance": BiasedSteps(rate=0.01)}),
     },
 }
 """Variants with stored runs, by the names of the experiment and of the change."""

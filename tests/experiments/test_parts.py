@@ -371,12 +371,13 @@ def test_a_balance_wraps_the_other_parts_and_ends_after_the_training(base):
     @contextlib.contextmanager
     def noted(model, parts):
         seen.append(parts.schedule)
-        yield parts
+        yield dataclasses.replace(parts, clip=len)
         seen.append("ended")
 
     given = with_parts(base, balance=noted, schedule=learning_rate_of_one)
     with exchange.around(given.parts, prepare(base).model) as parts:
         assert parts.schedule is learning_rate_of_one and seen == [learning_rate_of_one]
+        assert parts.clip is len
     assert seen[1:] == ["ended"]
     assert exchange.has_unsaved_state(given.parts) and not exchange.has_unsaved_state(base.parts)
 

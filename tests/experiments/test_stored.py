@@ -7,7 +7,7 @@ import pytest
 from tiny_experiments import tiny
 
 from llama_from_scratch.experiments import Store, named, run, stored
-from llama_from_scratch.experiments.named import VARIANTS, Change
+from llama_from_scratch.experiments.named import VARIANTS, NamedChange
 from llama_from_scratch.experiments.stored import expert_use
 from llama_from_scratch.train.loss import sum_of_nats
 
@@ -24,11 +24,11 @@ def twice(model, batch, *, is_bf16):
 def kept(tmp_path, monkeypatch):
     """A store with two runs of each change of the tiny experiment, and the experiment."""
     home = sys.modules[stored.__module__]
-    changes = {"narrow": Change(settings={"model.ffn_dim": 24}),
-               "twice": Change(replace={"loss": twice})}
+    changes = {"narrow": NamedChange(settings={"model.ffn_dim": 24}),
+               "twice": NamedChange(replace={"loss": twice})}
     monkeypatch.setattr(home, "VARIANTS", {"tiny": changes})
     base = tiny(tmp_path)
-    for change in (Change(), *changes.values()):
+    for change in (NamedChange(), *changes.values()):
         run(base, seeds=2, kept_in=tmp_path / "runs", replace=change.replace, show=quiet,
             **change.settings)
     return Store(tmp_path / "runs"), base

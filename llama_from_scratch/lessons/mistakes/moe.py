@@ -142,7 +142,7 @@ def room_of_all(counts_E: Int[Tensor, "E"], capacity: float) -> float:
 def copies_not_tokens(
     experts_NA: Int[Tensor, "N A"], n_experts: int
 ) -> tuple[list[int], list[int]]:
-    """the list has the numbers of the copies: token n has the copies n A, n A + 1, ..."""
+    """the list has the numbers of the copies: token n has the copies n A to n A + A - 1"""
     flat = experts_NA.flatten()
     return (flat.argsort(stable=True).tolist(),
             torch.bincount(flat, minlength=n_experts).tolist())

@@ -73,7 +73,9 @@ def _routings(model: Llama, ids: Sequence[int]) -> dict[int, Routing]:
 def token_experts_frame(
     routings: Mapping[int, Routing], names: Sequence[str], *, layer: int, token: int
 ) -> Figure:
-    """Draws a row for each layer with experts, and the logits of one token in one of them.
+    """Draws a row for each layer with experts, and the scores of one token in one of them.
+
+    A score is the sigmoid of the logit, also of experts that are not chosen.
 
     `routings`: by the number of the layer. `layer`: counts the given layers from 0.
     """
@@ -98,13 +100,12 @@ def token_experts_frame(
     top.tick_params(length=0)
     top.spines[:].set_visible(False)
     routing = shown[layer]
-    logits_E, chosen = routing.logits[token], routing.experts[token].tolist()
-    n_experts = len(logits_E)
-    below.bar(range(n_experts), logits_E.tolist(), color=[color_of(e) for e in range(n_experts)],
+    scores_E, chosen = routing.logits[token].sigmoid(), routing.experts[token].tolist()
+    n_experts = len(scores_E)
+    below.bar(range(n_experts), scores_E.tolist(), color=[color_of(e) for e in range(n_experts)],
               edgecolor=[RED if e in chosen else "0.6" for e in range(n_experts)],
               linewidth=[2.4 if e in chosen else 0.8 for e in range(n_experts)])
-    below.axhline(0, color="0.4", linewidth=0.8)
-    below.set(xlabel="expert", ylabel="logit")
+    below.set(xlabel="expert", ylabel="score", ylim=(0, 1))
     below.set_title(f"Layer {numbers[layer]}, token {token}: {names[token]}", parse_math=False)
     below.set_xticks(range(n_experts) if n_experts <= 32 else [])
     scores = " and ".join(f"expert {e} with the score {score:.2f}" for e, score in zip(
@@ -186,7 +187,7 @@ def experts_costs(
                   "step": choices(1, 2, 3, 4)},
         labels={"n_experts": "experts", "n_active": "experts per token",
                 "width": "width of an expert", "shared_width": "width of the shared expert",
-                "step": "experts in every ...th layer"},
+                "step": "every how many layers"},
         start={"model": start} if start else {})
 
 

@@ -47,7 +47,8 @@ def test_each_cell_has_the_color_and_the_number_of_the_models_own_expert(mixture
             assert colors[row, t].tolist() == pytest.approx(to_rgb(color_of(chosen[0])))
             assert numbers[row * n_tokens + t] == " ".join(map(str, chosen))
     first = next(iter(found.values()))[0]
-    assert [bar.get_height() for bar in below.patches] == pytest.approx(first.logits[-1].tolist())
+    assert [bar.get_height() for bar in below.patches] == pytest.approx(
+        first.logits[-1].sigmoid().tolist())
     plt.close("all")
 
 
