@@ -4,7 +4,7 @@ Each token is the most likely one after the right tokens before it, so an answer
 greedy generation would write it. The same model without the picture shows what can be guessed from
 the question alone.
 
-Notebook 22.
+Notebooks 22 and 24.
 """
 
 import itertools
@@ -21,7 +21,7 @@ from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.train.data import IGNORE
 from llama_from_scratch.train.picture_batches import all_questions, question_batches, tiles_of
 from llama_from_scratch.train.questions import Example, PictureTask, examples
-from llama_from_scratch.vision.adapter import VisionLlama
+from llama_from_scratch.vision.seeing import SeeingLlama
 
 
 @record
@@ -72,15 +72,16 @@ def right_answers(
 
     Raises ValueError if a model without an encoder is shown pictures.
     """
-    if not is_blind and not isinstance(model, VisionLlama):
+    if not is_blind and not isinstance(model, SeeingLlama):
         raise ValueError("this model has no encoder, so it can only be asked blind; got "
                          "is_blind=False. Attach one first: vision.attach(model, config)")
     questions, of_image = all_questions(asked)
     is_right = torch.zeros(len(questions), dtype=torch.bool)
-    images = None if is_blind else model.encode(
-        tiles_of([example.picture for example in asked], model.config.vision))
-    for batch in question_batches(questions, tokenizer,
-                                  image_id=None if is_blind else model.config.image_id):
+    images, shown = None, None
+    if not is_blind:
+        images = model.encode(tiles_of([example.picture for example in asked], model.config.vision))
+        shown, = model.written_out([[model.config.image_id]], images.rows([0]))
+    for batch in question_batches(questions, tokenizer, image_id=shown):
         seen = {} if is_blind else {
             "images": images.rows([of_image[i] for i in batch.rows.tolist()])}
         said = model(batch.ids, **seen).argmax(-1)

@@ -40,6 +40,7 @@ from llama_from_scratch.train.rates import OnStep, Rates, SeeingStep, gates_of, 
 from llama_from_scratch.train.words import WordsStage
 from llama_from_scratch.vision.adapter import VisionLlama, attach, detach
 from llama_from_scratch.vision.encoder import VisionEncoder
+from llama_from_scratch.vision.seeing import SeeingLlama
 
 PLACE_STD = 0.5
 """The standard deviation of fresh place vectors; 0.1 is usual at this width."""
@@ -235,7 +236,7 @@ def freeze_text(model: VisionLlama) -> None:
 
 
 def answer_loss(
-    model: VisionLlama, asked: Sequence[Example], tokenizer: Tokenizer
+    model: SeeingLlama, asked: Sequence[Example], tokenizer: Tokenizer
 ) -> Float[Tensor, ""]:
     """Returns the mean over all questions of the loss per token of the answer, in nats.
 
@@ -243,8 +244,9 @@ def answer_loss(
     """
     questions, of_image = all_questions(asked)
     images = model.encode(tiles_of([each.picture for each in asked], model.config.vision))
+    shown, = model.written_out([[model.config.image_id]], images.rows([0]))
     total = torch.zeros(())
-    for batch in question_batches(questions, tokenizer, image_id=model.config.image_id):
+    for batch in question_batches(questions, tokenizer, image_id=shown):
         seen = images.rows([of_image[i] for i in batch.rows.tolist()])
         is_answer = batch.targets != IGNORE
         hidden = model.hidden(batch.ids, images=seen)[is_answer]

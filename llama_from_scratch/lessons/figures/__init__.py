@@ -55,6 +55,13 @@ call.
         adapter.sight                      which tiles of which images each token sees
     23  experts.layer                      where one token goes among the experts of a layer
         experts.sorted_tokens              tokens in the order of the text, and sorted by expert
+    24  llama4.sight                       what one token sees in each layer
+        llama4.masks                       the masks with chunks and without
+        llama4.query_growth                how long queries become at far positions
+        fusion.image_text                  an image as a list of tokens
+        fusion.pixel_shuffle               which patches become one token
+        fusion.tile_rope                   how patches are turned by column and row
+        fusion.image_size                  an image of any size: its canvas and its tokens
     30  machine.threads                    blocks, warps, lanes, and the numbers that they hold
         machine.memory                     the memories of a GPU, their sizes and speeds
     31  rungs.owners                       which thread reads which number (also 30, 32, 36)
@@ -96,9 +103,11 @@ from llama_from_scratch.lessons.figures import encoder as encoder
 from llama_from_scratch.lessons.figures import experiments as experiments
 from llama_from_scratch.lessons.figures import experts as experts
 from llama_from_scratch.lessons.figures import fragments as fragments
+from llama_from_scratch.lessons.figures import fusion as fusion
 from llama_from_scratch.lessons.figures import generations as generations
 from llama_from_scratch.lessons.figures import heads as heads
 from llama_from_scratch.lessons.figures import learning as learning
+from llama_from_scratch.lessons.figures import llama4 as llama4
 from llama_from_scratch.lessons.figures import logits as logits
 from llama_from_scratch.lessons.figures import machine as machine
 from llama_from_scratch.lessons.figures import measuring as measuring

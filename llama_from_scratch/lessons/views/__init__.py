@@ -19,6 +19,7 @@ moves, so it shows the current weights.
     vision_encoder image_attention: which patch looks at which                         chapter 21
     vision_adapter ask_about_scene: what a model sees, and where it looks              chapter 22
     experts        token_experts, experts_costs: who goes where, and what it costs     chapter 23
+    llama4         chunks, image_tokens: who sees whom, and an image as tokens         chapter 24
     collectives    all_reduce_costs: the time of a sum over ranks, three ways          chapter 40
     data_parallel  data_parallel_costs: time, bytes and memory, and a real run         chapter 41
     decoding       decoding_bound, decoding_splits: what bounds tokens per second      chapter 35
@@ -71,6 +72,8 @@ if TYPE_CHECKING:
     )
     from llama_from_scratch.lessons.views.layers import residual_frame as residual_frame
     from llama_from_scratch.lessons.views.layers import residual_stream as residual_stream
+    from llama_from_scratch.lessons.views.llama4 import chunks as chunks
+    from llama_from_scratch.lessons.views.llama4 import image_tokens as image_tokens
     from llama_from_scratch.lessons.views.merging import merges as merges
     from llama_from_scratch.lessons.views.merging import merges_frame as merges_frame
     from llama_from_scratch.lessons.views.merging import merges_used as merges_used
@@ -124,6 +127,7 @@ _HOMES = {
     "swizzle": "banks", "swizzle_frame": "banks",
     "image_attention": "vision_encoder", "image_attention_frame": "vision_encoder",
     "image_attention_weights": "vision_encoder",
+    "chunks": "llama4", "image_tokens": "llama4",
     "learning_rates": "sweep", "learning_rates_frame": "sweep",
     "merges": "merging", "merges_frame": "merging", "merges_used": "merging",
     "online_softmax": "streaming", "online_softmax_frame": "streaming",
