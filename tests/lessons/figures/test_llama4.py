@@ -28,7 +28,9 @@ def allowed(position, chunk_size):
     """What a token sees by the two functions that every mask is made of."""
     t = torch.arange(position + 1)[None]
     row = causal_mask(1, position + 1)[0, 0]
-    return row if chunk_size is None else row & chunk_mask(t[:, -1:], t, chunk_size=chunk_size)[0, 0]
+    if chunk_size is None:
+        return row
+    return row & chunk_mask(t[:, -1:], t, chunk_size=chunk_size)[0, 0]
 
 
 @pytest.mark.parametrize("position", [0, 3, 4, 13, 15])
