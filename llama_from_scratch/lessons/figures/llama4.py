@@ -21,9 +21,7 @@ _CELL, _HEIGHT, _PITCH = 0.34, 0.3, 0.42
 _MOST_TOKENS = 16
 
 
-def seen_from(
-    layers: Sequence[LayerSpec], position: int
-) -> Bool[Tensor, "L T"]:
+def seen_from(layers: Sequence[LayerSpec], position: int) -> Bool[Tensor, "L T"]:
     """Returns which tokens the token at `position` sees in each layer, itself included."""
     tokens = plain_tokens(position + 1)
     rows = []
