@@ -16,8 +16,8 @@ from torch import Tensor
 
 
 def grouped_product(
-    x: Float[Tensor, "M D"], weight: Float[Tensor, "E D F"], *, counts: Sequence[int]
-) -> Float[Tensor, "M F"]:
+    x: Float[Tensor, "copies D"], weight: Float[Tensor, "E D F"], *, counts: Sequence[int]
+) -> Float[Tensor, "copies F"]:
     """Returns rows @ matrix for each group: the first `counts[0]` rows meet the first matrix.
 
     Under autocast it computes in autocast's dtype, as `@` does.

@@ -35,8 +35,8 @@ class RoutedExperts(nn.Module):
         self.activation = SwiGLU()
 
     def forward(
-        self, x: Float[Tensor, "M D"], counts: list[int]
-    ) -> Float[Tensor, "M D"]:
+        self, x: Float[Tensor, "copies D"], counts: list[int]
+    ) -> Float[Tensor, "copies D"]:
         """Returns each expert's result for its tokens, which are neighbors in `x`.
 
         `counts`: how many tokens each expert has, in the order of the experts; they sum to M.
