@@ -65,7 +65,6 @@ def open_checkpoint(folder: str | Path) -> Opened:
         hugging_face_fusion.refuse_other_tiles(tiling, config, where=folder)
     elif kind == hugging_face_vision.KIND:
         config = hugging_face_vision.config_from(about, where=where, max_layers=max_layers)
-        tiling = hugging_face_vision.read_tiling(folder, config.vision)
         found = _with_published_names(found, folder)
     else:
         of_kind = hugging_face_llama4 if kind == hugging_face_llama4.KIND else hugging_face_config
@@ -91,6 +90,8 @@ def open_checkpoint(folder: str | Path) -> Opened:
     dtype = common_dtype(dtypes)
     refuse_differences({name: entry.shape for name, entry in found.items()}, how.theirs,
                        where=str(folder))
+    if kind == hugging_face_vision.KIND:
+        tiling = hugging_face_vision.read_tiling(folder, config.vision)
     return Opened(format="Hugging Face", where=folder, config=config, kinds=kinds_of(dtypes),
                   dtype=dtype,
                   files=tuple(sorted({entry.file for entry in found.values()})),

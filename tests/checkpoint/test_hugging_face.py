@@ -316,7 +316,8 @@ def test_damaged_json_is_refused_or_read_and_never_crashes(tmp_path):
 def test_quantized_weights_are_refused_with_another_cure_than_to_remove_the_key(key, tmp_path):
     hugging_face.write(tmp_path / "m", tiny(), tokenizer=TOKENIZER)
     edit_json(tmp_path / "m/config.json", **{key: {"quant_method": "fp8"}})
-    with pytest.raises(ValueError, match=rf"has a {key}\. Use the checkpoint that it was made"):
+    with pytest.raises(ValueError, match=rf"has a {key} of the kind 'fp8'\. Use the checkpoint "
+                                         "that it was made"):
         hugging_face.open_checkpoint(tmp_path / "m")
 
 
