@@ -69,7 +69,8 @@ class Attention(nn.Module):
         self.wv = nn.Linear(config.dim, kv_dim, bias=config.has_qkv_bias)
         self.wo = nn.Linear(q_dim, config.dim, bias=config.has_wo_bias)
         self.rotate = Rotate() if spec.has_rope else Unrotated()
-        self.qk_norm = HeadNorm(eps=config.norm_eps) if spec.has_qk_norm else nn.Identity()
+        self.q_norm, self.k_norm = (
+            HeadNorm(eps=config.norm_eps) if spec.has_qk_norm else nn.Identity() for _ in "qk")
         self.scale_queries = Unscaled() if spec.temperature is None else Tempered(spec.temperature)
         self.attend = SoftmaxAttention()
 
@@ -82,7 +83,7 @@ class Attention(nn.Module):
         k = self.wk(x).view(B, T, -1, self.head_dim)
         v = self.wv(x).view(B, T, -1, self.head_dim)
         q, k = self.rotate(q, k, inputs.rotation)
-        q, k = self.qk_norm(q), self.qk_norm(k)
+        q, k = self.q_norm(q), self.k_norm(k)
         q = self.scale_queries(q, inputs.positions)
         keys, values = cache.append(k, v)
         found = self.attend(q, keys, values, inputs.visible[self.chunk_size])

@@ -326,6 +326,6 @@ def test_parts_of_a_llama_4_that_the_config_does_not_describe_are_refused():
     attention.scale_queries = right
     with biased_choices(model), pytest.raises(ValueError, match="router.choose is a BiasedChoice"):
         refuse_undescribed(model)
-    model.layers[0].attention.qk_norm = nn.Identity()
-    with pytest.raises(ValueError, match="qk_norm is a Identity, where the config .* a HeadNorm"):
+    model.layers[0].attention.q_norm = nn.Identity()
+    with pytest.raises(ValueError, match="q_norm is a Identity, where the config .* a HeadNorm"):
         refuse_undescribed(model)

@@ -330,8 +330,8 @@ def test_a_llama_4_is_fused_with_its_experts():
     report = fuse(fused, emulate=True)
     reasons = {change.name: change.reason for change in report.changes if change.reason}
     assert reasons == {
-        **{f"layers.{i}.attention.qk_norm": "kept: the norm of single heads has no kernel"
-           for i in range(3)},
+        **{f"layers.{i}.attention.{name}": "kept: the norm of single heads has no kernel"
+           for i in range(3) for name in ("q_norm", "k_norm")},
         "layers.3.attention.rotate": "kept: this layer has no RoPE, so there is nothing to turn",
         "layers.3.attention.scale_queries": "kept: temperature tuning has no kernel",
         **{f"layers.{i}.feed_forward.router.choose": "kept: the choice of experts has no kernel"

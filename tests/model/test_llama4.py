@@ -344,18 +344,18 @@ class NormOfAllHeads(nn.Module):
 
 def heads_normed_together(model, patch):
     for block in model.layers:
-        if isinstance(block.attention.qk_norm, HeadNorm):
-            block.attention.qk_norm = NormOfAllHeads()
+        if isinstance(block.attention.q_norm, HeadNorm):
+            block.attention.q_norm = block.attention.k_norm = NormOfAllHeads()
 
 
 def heads_normed_in_layers_without_rope(model, patch):
     for block in model.layers:
-        block.attention.qk_norm = HeadNorm(eps=1e-5)
+        block.attention.q_norm = block.attention.k_norm = HeadNorm(eps=1e-5)
 
 
 def heads_not_normed(model, patch):
     for block in model.layers:
-        block.attention.qk_norm = nn.Identity()
+        block.attention.q_norm = block.attention.k_norm = nn.Identity()
 
 
 MISTAKES = [

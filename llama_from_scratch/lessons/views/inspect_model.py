@@ -79,7 +79,7 @@ def attention_weights(
     q_BTHK, k_BTGK = (project(x).unflatten(-1, (-1, attention.head_dim))
                       for project in (attention.wq, attention.wk))
     q_BTHK, k_BTGK = attention.rotate(q_BTHK, k_BTGK, inputs.rotation)
-    q_BTHK, k_BTGK = attention.qk_norm(q_BTHK), attention.qk_norm(k_BTGK)
+    q_BTHK, k_BTGK = attention.q_norm(q_BTHK), attention.k_norm(k_BTGK)
     q_BTHK = attention.scale_queries(q_BTHK, inputs.positions)
     k_BTHK = k_BTGK.repeat_interleave(q_BTHK.shape[2] // k_BTGK.shape[2], dim=2)
     scores_BHTS = (torch.einsum("bthk,bshk->bhts", q_BTHK.float(), k_BTHK.float())
