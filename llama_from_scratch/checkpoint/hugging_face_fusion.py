@@ -17,9 +17,9 @@ import torch
 
 from llama_from_scratch.checkpoint import hugging_face_llama4, image_ids
 from llama_from_scratch.checkpoint.hugging_face_config import IGNORED
-from llama_from_scratch.checkpoint.json_file import read_json
+from llama_from_scratch.checkpoint.hugging_face_vision import read_processor
 from llama_from_scratch.config import FusionLlamaConfig, TileEncoderConfig
-from llama_from_scratch.foreign import is_there, shown
+from llama_from_scratch.foreign import shown
 from llama_from_scratch.vision.tiles import GridTiling
 
 KIND, _VISION_KIND = "llama4", "llama4_vision_model"
@@ -46,7 +46,7 @@ _MUST_BE = {"hidden_act": ("gelu",), "num_channels": (3,), "norm_eps": (1e-5,),
 _TIED = "tie_word_embeddings"
 _ROPE, _THETA, _NORM_EPS = ("rope_theta", "rope_parameters"), 1e4, 1e-5
 
-_PROCESSOR, _NESTED = "preprocessor_config.json", "processor_config.json"
+_PROCESSOR = "preprocessor_config.json"
 _PROCESSOR_KINDS = ("Llama4ImageProcessorFast", "Llama4ImageProcessor")
 _BILINEAR, _MOST_TILES = 2, 64
 _PROCESSOR_MUST_BE = {
@@ -222,18 +222,7 @@ def read_tiling(folder: Path) -> GridTiling:
 
     Raises ValueError if neither is there, or if a key would make other pixels than ours.
     """
-    file = folder / _PROCESSOR
-    if is_there(file):
-        about = read_json(file)
-    elif is_there(folder / _NESTED) and "image_processor" in (nested := read_json(
-            folder / _NESTED)):
-        file, about = folder / _NESTED, nested["image_processor"]
-    else:
-        raise ValueError(f"a model that sees needs a {_PROCESSOR}, which says how images are cut; "
-                         f"{folder} has none. Download it to this folder")
-    if not isinstance(about, Mapping):
-        raise ValueError(f"{file} must hold a JSON object; got {type(about).__name__}. Download it "
-                         "again")
+    file, about = read_processor(folder)
     about = _PROCESSOR_DEFAULTS | {key: value for key, value in about.items() if value is not None}
     problems = [f"{key} is {shown(about[key])}, and only {allowed[0]!r} can be computed"
                 for key, allowed in _PROCESSOR_MUST_BE.items()

@@ -248,11 +248,10 @@ def config_to_seeing(
             "torch_dtype": str(dtype).removeprefix("torch.")}
 
 
-def read_tiling(folder: Path, vision: VisionConfig) -> Tiling:
-    """Returns how images are cut, from preprocessor_config.json or processor_config.json.
+def read_processor(folder: Path) -> tuple[Path, Mapping[str, Any]]:
+    """Returns the file that says how images are cut, and the JSON object that says it.
 
-    Raises ValueError if neither is there, if a key would make other pixels than ours, or if the
-    tiles are not the encoder's.
+    Raises ValueError if there is neither a preprocessor_config.json nor a processor_config.json.
     """
     file = folder / _PROCESSOR
     if is_there(file):
@@ -266,6 +265,16 @@ def read_tiling(folder: Path, vision: VisionConfig) -> Tiling:
     if not isinstance(about, Mapping):
         raise ValueError(f"{file} must hold a JSON object; got {type(about).__name__}. Download it "
                          "again")
+    return file, about
+
+
+def read_tiling(folder: Path, vision: VisionConfig) -> Tiling:
+    """Returns how images are cut, from preprocessor_config.json or processor_config.json.
+
+    Raises ValueError if neither is there, if a key would make other pixels than ours, or if the
+    tiles are not the encoder's.
+    """
+    file, about = read_processor(folder)
     about = {key: value for key, value in about.items() if value is not None}
     problems = [f"{key} is missing" for key in _PROCESSOR_NEEDED if key not in about]
     problems += [f"{key} is {shown(about[key])}, and only {allowed[0]!r} can be computed"
