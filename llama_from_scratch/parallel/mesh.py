@@ -1,14 +1,17 @@
 """The ranks as a grid: which of them share a model, and which of them share the data.
 
 A mesh has axes, each with a size, and their product is the number of ranks. Ranks along an axis
-form a group. The order is Llama 3's: ranks of the same `tp` group are neighbors, because they
-talk the most and neighbors have the fastest links. Then comes `dp`, and `replicate` is outermost.
+form a group. The order is Llama 3's, [TP, CP, PP, DP]: ranks of the same `tp` group are neighbors,
+because they talk the most and neighbors have the fastest links. `replicate` is outermost.
 
     Mesh(dp=2, tp=2):      tp 0   tp 1
                     dp 0   rank 0 rank 1
                     dp 1   rank 2 rank 3
 
-Notebook 43. Source: The Llama 3 herd of models, arXiv:2407.21783, section 3.3.2.
+Expert parallelism is no axis of its own. It cuts the ranks along `cp` and `dp`, which hold the same
+slices of the model, into smaller groups: `ep` neighbors divide the experts among themselves.
+
+Notebooks 43 and 47. Source: The Llama 3 herd of models, arXiv:2407.21783, section 3.3.2.
 """
 
 import math
@@ -20,7 +23,7 @@ from llama_from_scratch.config import record
 from llama_from_scratch.parallel.comm import RankGroup
 from llama_from_scratch.parallel.world import World
 
-AXES = ("tp", "dp", "replicate")
+AXES = ("tp", "cp", "pp", "dp", "replicate")
 """From the innermost to the outermost."""
 
 
@@ -29,20 +32,30 @@ class Mesh:
     """How many ranks there are along each axis.
 
     `tp`: tensor parallel; the ranks hold slices of each matrix and read the same rows of the batch.
+    `cp`: context parallel; the ranks hold the same weights and read different tokens of the rows.
+    `pp`: pipeline parallel; the ranks hold different layers.
     `dp`: data parallel; the ranks read different rows, and may shard the model (`sharded`).
     `replicate`: whole copies of that, which only add up their gradients (hybrid sharding).
-    Raises ValueError for a size below 1.
+    `ep`: expert parallel; how many of the cp x dp ranks divide the experts among themselves.
+    Raises ValueError for a size below 1, and for an `ep` that does not divide cp x dp.
     """
 
     tp: int = 1
+    cp: int = 1
+    pp: int = 1
     dp: int = 1
     replicate: int = 1
+    ep: int = 1
 
     def __post_init__(self) -> None:
-        for axis in AXES:
+        for axis in (*AXES, "ep"):
             size = getattr(self, axis)
             if not isinstance(size, int) or isinstance(size, bool) or size < 1:
                 raise ValueError(f"Mesh.{axis} must be a whole number of at least 1; got {size!r}")
+        if self.cp * self.dp % self.ep:
+            raise ValueError("ep must divide cp x dp, because ranks that hold the same layers share"
+                             f" their experts; got ep={self.ep} for cp={self.cp} x dp={self.dp}. "
+                             f"Choose ep={math.gcd(self.ep, self.cp * self.dp)}, or a larger dp")
 
     @classmethod
     def parse(cls, text: str) -> "Mesh":
@@ -50,9 +63,10 @@ class Mesh:
         sizes: dict[str, int] = {}
         for part in text.split(","):
             axis, _, size = part.strip().partition("=")
-            if axis not in AXES or axis in sizes or not (size.isascii() and size.isdecimal()):
+            if (axis not in (*AXES, "ep") or axis in sizes
+                    or not (size.isascii() and size.isdecimal())):
                 raise ValueError(f"a mesh is written as axes with sizes, such as dp=8,tp=2; got "
-                                 f"{text!r}. The axes are {', '.join(AXES)}")
+                                 f"{text!r}. The axes are {', '.join(AXES)}, and ep")
             sizes[axis] = int(size)
         return cls(**sizes)
 
@@ -84,8 +98,31 @@ class Mesh:
             lines.setdefault(key, []).append(rank)
         yield from (tuple(ranks) for ranks in lines.values())
 
+    def expert_lines(self, group: str) -> Iterator[tuple[int, ...]]:
+        """Yields the ranks of each group that expert parallelism makes.
+
+        "ep": neighbors along cp and dp, which divide the experts. "expert_shards": the ranks along
+        cp and dp that hold the same experts. Raises ValueError for another name.
+        """
+        if group not in ("ep", "expert_shards"):
+            raise ValueError(f"the groups of experts are ep and expert_shards; got {group!r}")
+        for ranks in self.lines("cp", "dp"):
+            if group == "ep":
+                yield from (ranks[i : i + self.ep] for i in range(0, len(ranks), self.ep))
+            else:
+                yield from (ranks[i :: self.ep] for i in range(self.ep))
+
+    def end_lines(self) -> Iterator[tuple[int, ...]]:
+        """Yields the first and the last rank of each pipeline, and every rank between them alone.
+
+        A weight that is tied between embedding and head is on both ends.
+        """
+        for ranks in self.lines("pp"):
+            yield tuple(dict.fromkeys((ranks[0], ranks[-1])))
+            yield from ((rank,) for rank in ranks[1:-1])
+
     def __str__(self) -> str:
-        return ",".join(f"{axis}={getattr(self, axis)}" for axis in reversed(AXES)
+        return ",".join(f"{axis}={getattr(self, axis)}" for axis in ("ep", *reversed(AXES))
                         if getattr(self, axis) > 1) or "dp=1"
 
     def on(self, world: World) -> "Axes":
@@ -94,36 +131,61 @@ class Mesh:
         Raises ValueError if the mesh has not as many ranks as the world.
         """
         if self.size != world.size:
-            product = " x ".join(f"{axis}={getattr(self, axis)}" for axis in AXES)
+            product = " x ".join(f"{axis}={getattr(self, axis)}" for axis in self._shown)
             raise ValueError(f"the sizes of a mesh multiply to the number of ranks; got {product} "
                              f"= {self.size} for {world.size} ranks. {self._that_fit(world.size)}"
                              f"start {self.size} ranks")
-        groups = {name: world.group(self.lines(*axes), name=name) for name, axes in GROUPS.items()}
+        groups = {name: world.group(self.lines(*axes), name=name) for name, axes in GROUPS.items()
+                  if self.cp > 1 or name not in _SAME_WITHOUT_CP}
+        groups |= {name: groups[other] for name, other in _SAME_WITHOUT_CP.items() if self.cp == 1}
+        groups["ep"] = world.group(self.expert_lines("ep"), name="ep")
+        groups["expert_shards"] = groups["shards"] if self.ep == 1 else world.group(
+            self.expert_lines("expert_shards"), name="expert_shards")
+        groups["ends"] = world.group(self.end_lines(), name="ends")
         return Axes(mesh=self, world=world, **groups)
+
+    @property
+    def _shown(self) -> tuple[str, ...]:
+        """The axes that an error names: those in use, and `dp`."""
+        return tuple(axis for axis in AXES if axis == "dp" or getattr(self, axis) > 1)
 
     def _that_fit(self, n_ranks: int) -> str:
         """Returns, as the begin of a sentence, the meshes of `n_ranks` with one other size."""
-        sizes = {axis: getattr(self, axis) for axis in AXES}
+        sizes = {axis: getattr(self, axis) for axis in self._shown}
         fits = [f"{axis}={n_ranks * size // self.size}" for axis, size in sizes.items()
                 if n_ranks * size % self.size == 0]
         return f"Set {' or '.join(fits)}, or " if fits else "Choose sizes that divide it, or "
 
 
 GROUPS: Mapping[str, tuple[str, ...]] = {
-    "tp": ("tp",), "dp": ("dp",), "replicate": ("replicate",), "data": ("dp", "replicate")}
-"""The axes along which the ranks of each group differ. `data`: all that read different rows."""
-
+    "tp": ("tp",), "cp": ("cp",), "pp": ("pp",), "dp": ("dp",), "replicate": ("replicate",),
+    "data": ("dp", "replicate"), "shards": ("cp", "dp"),
+    "gradients": ("cp", "dp", "replicate")}
+"""The axes along which the ranks of each group differ. `data`: all that read different rows.
+`shards`: the ranks that hold the same slices, and among which ZeRO divides them. `gradients`: all
+whose gradients for the same slices are added up."""
+_SAME_WITHOUT_CP = {"shards": "dp", "gradients": "data"}
 
 @record
 class Axes:
-    """The groups that one rank belongs to: see `GROUPS`."""
+    """The groups that one rank belongs to: see `GROUPS`, `expert_lines` and `end_lines`.
+
+    Groups of the same ranks may be the same object: without `cp`, `shards` is `dp`.
+    """
 
     mesh: Mesh
     world: World
     tp: RankGroup
+    cp: RankGroup
+    pp: RankGroup
     dp: RankGroup
     replicate: RankGroup
     data: RankGroup
+    shards: RankGroup
+    gradients: RankGroup
+    ep: RankGroup
+    expert_shards: RankGroup
+    ends: RankGroup
 
 
 def neighbors(group: RankGroup, n: int, *, name: str) -> RankGroup:

@@ -16,6 +16,8 @@ on_ranks.by_value(__name__)
 MESHES = [Mesh(tp=tp, dp=dp, replicate=replicate)
           for tp, dp, replicate in itertools.product(range(1, 9), repeat=3)
           if tp * dp * replicate <= 8]
+MESHES += [Mesh(tp=2, cp=2, pp=2, dp=2), Mesh(cp=2, pp=3, dp=2, ep=4), Mesh(pp=4), Mesh(cp=3),
+           Mesh(dp=4, ep=2), Mesh(tp=2, cp=2, dp=3, replicate=2, ep=3)]
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +29,9 @@ def ranks():
 @pytest.mark.parametrize("mesh", MESHES, ids=str)
 def test_coordinates_number_the_ranks_with_tp_innermost(mesh):
     places = [mesh.coordinates(rank) for rank in range(mesh.size)]
-    assert [place["tp"] + mesh.tp * (place["dp"] + mesh.dp * place["replicate"])
-            for place in places] == list(range(mesh.size))
+    assert [place["tp"] + mesh.tp * (place["cp"] + mesh.cp * (place["pp"] + mesh.pp * (
+            place["dp"] + mesh.dp * place["replicate"]))) for place in places
+            ] == list(range(mesh.size))
     for rank, place in enumerate(places):
         assert all(0 <= place[axis] < getattr(mesh, axis) for axis in AXES), rank
 
@@ -70,6 +73,10 @@ def test_groups_are_those_of_torchs_device_mesh(mesh, fake_ranks):
             assert getattr(axes, name).rank == theirs.get_local_rank(name)
         data = theirs["replicate", "dp"]._flatten()
         assert list(axes.data.ranks) == data.mesh.tolist()
+        shards = theirs["dp", "cp"]._flatten()
+        assert list(axes.shards.ranks) == shards.mesh.tolist()
+        everyone = theirs["replicate", "dp", "cp"]._flatten()
+        assert list(axes.gradients.ranks) == everyone.mesh.tolist()
 
 
 def sums(world, text):
@@ -129,7 +136,7 @@ def test_spaces_and_any_order_are_read():
     assert Mesh.parse(" dp=8 , tp=2") == Mesh.parse("tp=2,dp=8") == Mesh(tp=2, dp=8)
 
 
-@pytest.mark.parametrize("text", ("", "dp", "dp=", "dp=x", "pp=2", "dp=2,dp=2", "dp=2;tp=2",
+@pytest.mark.parametrize("text", ("", "dp", "dp=", "dp=x", "xp=2", "dp=2,dp=2", "dp=2;tp=2",
                                   "dp=-1", "dp=2.0", "dp=٣", "dp = 2"))
 def test_another_text_is_refused_with_an_example(text):
     with pytest.raises(ValueError) as caught:
@@ -150,7 +157,8 @@ def test_a_size_of_zero_in_a_text_is_refused():
 
 @pytest.mark.parametrize(("mesh", "size", "cure"), [
     (Mesh(dp=2, tp=4), 4, "Set tp=2 or dp=1, or start 8 ranks"),
-    (Mesh(dp=2, tp=2), 8, "Set tp=4 or dp=4 or replicate=2, or start 4 ranks"),
+    (Mesh(dp=2, tp=2), 8, "Set tp=4 or dp=4, or start 4 ranks"),
+    (Mesh(tp=2, cp=2, pp=2, dp=2), 8, "Set tp=1 or cp=1 or pp=1 or dp=1, or start 16 ranks"),
     (Mesh(tp=3), 4, "Set tp=4, or start 3 ranks"),
     (Mesh(tp=3, dp=2), 4, "Set tp=2, or start 6 ranks"),
     (Mesh(tp=3, dp=3), 4, "Choose sizes that divide it, or start 9 ranks"),
@@ -165,13 +173,49 @@ def test_a_product_that_is_not_the_number_of_ranks_names_the_sizes_that_fit(mesh
 def test_a_rank_outside_the_mesh_and_an_unknown_axis_are_refused():
     with pytest.raises(ValueError, match="the ranks of dp=2 are 0 to 1; got 2"):
         Mesh(dp=2).coordinates(2)
-    with pytest.raises(ValueError, match=r"got \['pp'\]"):
-        list(Mesh(dp=2).lines("pp"))
+    with pytest.raises(ValueError, match=r"got \['ep'\]"):
+        list(Mesh(dp=2).lines("ep"))
+    with pytest.raises(ValueError, match="the groups of experts are ep and expert_shards"):
+        list(Mesh(dp=2).expert_lines("dp"))
 
 
 def test_one_rank_has_all_groups_without_any_others():
     axes = Mesh().on(alone())
     assert {getattr(axes, name).size for name in GROUPS} == {1} and str(Mesh()) == "dp=1"
+
+
+def test_experts_are_divided_by_neighbors_along_cp_and_dp():
+    mesh = Mesh(tp=2, cp=2, pp=2, dp=2, ep=2)
+    assert list(mesh.expert_lines("ep"))[:2] == [(0, 2), (8, 10)]  # same tp and pp
+    assert list(mesh.expert_lines("expert_shards"))[:2] == [(0, 8), (2, 10)]
+    for mesh in MESHES:
+        for group, n in (("ep", mesh.ep), ("expert_shards", mesh.cp * mesh.dp // mesh.ep)):
+            lines = list(mesh.expert_lines(group))
+            assert sorted(rank for line in lines for rank in line) == list(range(mesh.size))
+            assert {len(line) for line in lines} == {n}
+
+
+def test_the_ends_of_a_pipeline_are_a_group_and_its_middle_ranks_are_alone():
+    assert list(Mesh(pp=4).end_lines()) == [(0, 3), (1,), (2,)]
+    assert list(Mesh(pp=2, tp=2).end_lines()) == [(0, 2), (1, 3)]
+    assert list(Mesh(dp=2).end_lines()) == [(0,), (1,)]
+
+
+def test_experts_need_ranks_that_hold_the_same_layers():
+    with pytest.raises(ValueError, match=r"got ep=4 for cp=1 x dp=2. Choose ep=2, or a larger dp"):
+        Mesh(pp=2, dp=2, ep=4)
+
+
+def sums_of_derived_groups(world):
+    axes = Mesh(cp=2, dp=2, ep=2).on(world)
+    own = torch.tensor([2.0 ** world.rank])
+    return [int(getattr(axes, name).all_reduce(own.clone()).item())
+            for name in ("ep", "expert_shards", "ends", "shards", "gradients")]
+
+
+def test_derived_groups_add_up_their_own_ranks(ranks):
+    assert ranks.run(sums_of_derived_groups) == [
+        [3, 5, 1, 15, 15], [3, 10, 2, 15, 15], [12, 5, 4, 15, 15], [12, 10, 8, 15, 15]]
 
 
 def added_up_by_neighbors(world, axes_of):
