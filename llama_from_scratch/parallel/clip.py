@@ -52,14 +52,16 @@ def gradient_norm(
     the sums over the ranks. `slices`: what each of them is a part of, along `tp`; a rank alone in
     its `tp` needs none. `shards`: the group over which `params` are pieces, or None if they are
     whole on every rank. `pp`: the group of a pipeline, whose ranks have different layers. `twice`:
-    names of parameters that another rank of `pp` has, too, and counts. `norm_type`: p of the sum of |g|^p; 1, 2 and infinity are usual.
+    names of parameters that another rank of `pp` has, too, and counts. `norm_type`: p of the sum of
+    |g|^p; 1, 2 and infinity are usual.
     Raises ValueError if no parameter has a gradient, or for parameters without a matching slice.
     """
     if not norm_type > 0:
         raise ValueError(f"norm_type must be above 0; got {norm_type}")
     _refuse_other_slices(params, slices, tp)
     grads = [p.grad for name, p in params.items()
-             if p.grad is not None and name not in twice and (tp.size == 1 or tp.rank % slices[name].n_copies == 0)]
+             if p.grad is not None and name not in twice
+             and (tp.size == 1 or tp.rank % slices[name].n_copies == 0)]
     if params and all(p.grad is None for p in params.values()):
         raise ValueError("clipping needs gradients, and no parameter has one. Call backward first")
     total = _power_sum(grads, norm_type, device=tp.device)

@@ -31,8 +31,8 @@ from llama_from_scratch.train.parts import TrainParts
 from llama_from_scratch.train.protocols import Loss, Optimizer
 from llama_from_scratch.train.records import Evaluation, Step, TrainConfig
 
-_BY_MESH = ("share", "micro_batch", "accumulate", "reduce", "clip", "evaluate", "weights", "is_stopping", "begin",
-            "save")
+_BY_MESH = ("share", "micro_batch", "accumulate", "reduce", "clip", "evaluate", "weights",
+            "is_stopping", "begin", "save")
 
 
 @runtime_checkable

@@ -41,8 +41,7 @@ class WeightGradients(TorchFunctionMode):
         if func is F.linear and not kwargs and torch.is_grad_enabled():
             x, w, *bias = args
             if isinstance(w, nn.Parameter) and w.requires_grad and x.requires_grad:
-                y = _Deferred.apply(_as_autocast(x), lambda: w, self)
-                return y if not bias or bias[0] is None else y + bias[0].to(y.dtype)
+                return _Deferred.apply(_as_autocast(x), *(bias or [None]), lambda: w, self)
         return func(*args, **kwargs or {})
 
     @contextlib.contextmanager
@@ -63,15 +62,18 @@ class WeightGradients(TorchFunctionMode):
 
 
 class _Deferred(torch.autograd.Function):
-    """x w^T. The weight is no input of it, so that backward has nothing to add to it at once."""
+    """x w^T + bias. The weight is no input of it, so that backward adds nothing to it at once."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, x: Tensor, weight: Callable[[], nn.Parameter], store: WeightGradients
+        ctx: FunctionCtx, x: Tensor, bias: Tensor | None, weight: Callable[[], nn.Parameter],
+        store: WeightGradients,
     ) -> Tensor:
         ctx.weight, ctx.store = weight, store
+        ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.save_for_backward(x)
-        return F.linear(x, weight().detach().to(x.dtype))
+        return F.linear(x, weight().detach().to(x.dtype),
+                        None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     @once_differentiable
@@ -79,7 +81,8 @@ class _Deferred(torch.autograd.Function):
         (x,), w = ctx.saved_tensors, ctx.weight()
         rows, their_dy = x.detach().flatten(0, -2), dy.flatten(0, -2)
         ctx.store.put_off(lambda: deliver(w, (their_dy.mT @ rows).to(w.dtype)))
-        return dy @ w.detach().to(dy.dtype), None, None
+        d_bias = their_dy.sum(0).to(ctx.bias_dtype) if ctx.needs_input_grad[1] else None
+        return dy @ w.detach().to(dy.dtype), d_bias, None, None
 
 
 def deliver(p: nn.Parameter, gradient: Float[Tensor, "*shape"]) -> None:

@@ -316,7 +316,7 @@ class _Mail:
             self._sent.popleft().wait()
 
     def _line(self, key: tuple[str, int, int], source: int) -> tuple:
-        what, _, piece = key
+        what, *_ = key
         step = 1 if what == STREAM else -1
         return (what, self._group.rank != source + step), source
 

@@ -11,7 +11,7 @@ arXiv:2407.21783, section 3.3.2; Qi et al., Zero bubble pipeline parallelism, ar
 
 from collections.abc import Mapping, Sequence
 
-from llama_from_scratch.config import nearest, record
+from llama_from_scratch.config import nearest
 from llama_from_scratch.parallel.pipeline.schedule import (
     BACKWARD,
     FORWARD,
