@@ -23,6 +23,7 @@ from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel import divisible
 from llama_from_scratch.parallel.clip import clip_gradients, gradient_norm
 from llama_from_scratch.parallel.data_parallel import DataParallel
+from llama_from_scratch.parallel.fits import n_micro_batches
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
 from llama_from_scratch.parallel.pipeline.run import Pipeline, piped
@@ -168,6 +169,8 @@ class ShardedModel:
         if self.pipeline is None:
             return one_after_another(model, micro_batches, parts, n_targets=n_targets,
                                      is_bf16=is_bf16)
+        n_rows = [len(micro.ids) for micro in micro_batches]
+        n_micro_batches(sum(n_rows), max(n_rows))  # refuses uneven ones
         with self.data.micro_batch(is_last=False):
             total = self.pipeline.step(micro_batches, loss=parts.loss, n_targets=n_targets,
                                        is_bf16=is_bf16)

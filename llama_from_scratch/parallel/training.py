@@ -23,6 +23,7 @@ from llama_from_scratch.checkpoint import native
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
 from llama_from_scratch.parallel.comm import RankGroup
+from llama_from_scratch.parallel.fits import refuse_unshared
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.train import resume
 from llama_from_scratch.train.data import Batch, Packed
@@ -149,15 +150,6 @@ def rows_of(batch: Batch, group: RankGroup) -> Batch:
     """
     refuse_unshared(len(batch.ids), n_ranks=group.size)
     return batch.split(len(batch.ids) // group.size)[group.rank]
-
-
-def refuse_unshared(n_rows: int, *, n_ranks: int) -> None:
-    """Raises ValueError if `n_ranks` does not divide the rows of a batch."""
-    if n_rows % n_ranks:
-        raise ValueError("the ranks that share a batch have equally many rows each; got "
-                         f"{n_rows} rows for {n_ranks} ranks. Choose a batch of "
-                         f"{max(n_rows // n_ranks, 1) * n_ranks} or "
-                         f"{(n_rows // n_ranks + 1) * n_ranks} rows")
 
 
 class SteppedTogether:
