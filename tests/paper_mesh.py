@@ -10,4 +10,9 @@ def on_paper(mesh):
     groups = {name: RankGroup(next(mesh.lines(*axes)), own=0, name=name, log=world.log,
                               process_group=None, device=world.device)
               for name, axes in GROUPS.items()}
+    lines = {"ep": mesh.expert_lines("ep"), "expert_shards": mesh.expert_lines("expert_shards"),
+             "ends": mesh.end_lines()}
+    groups |= {name: RankGroup(next(iter(ranks)), own=0, name=name, log=world.log,
+                               process_group=None, device=world.device)
+               for name, ranks in lines.items()}
     return Axes(mesh=mesh, world=world, **groups)
