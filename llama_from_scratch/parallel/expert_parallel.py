@@ -21,7 +21,7 @@ Fedus et al., Switch Transformers, arXiv:2101.03961, section 2.2.
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import torch
@@ -29,9 +29,8 @@ from jaxtyping import Int, Shaped
 from torch import Tensor, nn
 
 from llama_from_scratch.config import Experts, record
-from llama_from_scratch.model.moe import Balance, RoutedExperts
+from llama_from_scratch.model.moe import Balance, RoutedExperts, Routing, balance_of
 from llama_from_scratch.model.moe.balance import moe_layers
-from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel import differentiable
 from llama_from_scratch.parallel.comm import RankGroup
 from llama_from_scratch.parallel.placement import Slice
@@ -80,12 +79,12 @@ def within(
 
 
 def split(
-    model: Llama, group: RankGroup, *, capacity: float | None = None
+    model: nn.Module, group: RankGroup, *, capacity: float | None = None
 ) -> "ExpertParallel":
     """Cuts the experts of a model in place among the ranks of a group: neighbors stay together.
 
-    Every rank calls it, before tensor and data parallel. The model may be on the meta device. With
-    one rank and no capacity, nothing changes.
+    The model has a `config`, as a Llama does, and may be on the meta device. Every rank calls it,
+    before tensor and data parallel. With one rank and no capacity, nothing changes.
     Raises ValueError if the number of experts does not divide. Then the model is unchanged.
     """
     refuse_unfit(model, n_ranks=group.size, capacity=capacity)
@@ -120,7 +119,7 @@ class ExpertParallel:
     empty with one rank. What is not there is whole on every rank.
     """
 
-    def __init__(self, model: Llama, group: RankGroup, *, capacity: float | None) -> None:
+    def __init__(self, model: nn.Module, group: RankGroup, *, capacity: float | None) -> None:
         self.group, self.slices = group, {}
         self._doors: dict[str, _Door] = {}
         if group.size == 1 and capacity is None:
@@ -160,6 +159,14 @@ class ExpertParallel:
     def whole(self, name: str, part: Shaped[Tensor, "*part"]) -> Shaped[Tensor, "*whole"]:
         """Returns the whole of a parameter, or of its gradient, from every rank's slice."""
         return self.group.all_gather(part.contiguous(), note=name) if name in self.slices else part
+
+
+def balance_over(routings: Sequence[Routing], group: RankGroup) -> Balance:
+    """Returns the use of a layer's experts by the tokens of all ranks of a group. A collective.
+
+    `routings`: of this rank's tokens. Raises ValueError without any.
+    """
+    return Balance(counts=group.all_reduce(balance_of(routings).counts, note="use of experts"))
 
 
 @record
