@@ -287,6 +287,8 @@ def _refuse_what_torch_cannot_do(
             problems.append("its plan for tp has no biases")
         if any(isinstance(spec.feed_forward, Experts) for spec in config.layers):
             problems.append("its plan for tp has no experts: choose tp=1")
+    if mesh.ep > 1:
+        problems.append(f"it has no expert parallelism for ep={mesh.ep}: choose ep=1")
     if problems:
         raise ValueError(f"the native engine cannot shard this model on {mesh}; "
                          f"{'; '.join(problems)}. Use the engine `own`, or another mesh")

@@ -4,11 +4,12 @@
     tp     each rank holds slices of each matrix, and reads the same rows
     dp     each rank reads other rows of the batch; stage 0 keeps the whole model on every rank,
            stage 1 divides the optimizer's averages, 2 the gradients too, 3 the weights too
+    ep     neighbors among these hold some of the experts each, and send each other tokens
 
 Every strategy is a module of its own that hooks into the model; the model's source knows none of
 them. Losses are sums over the global number of targets, so gradients are added up, never averaged.
 
-Notebooks 41, 42 and 43.
+Notebooks 41, 42, 43 and 46.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -20,9 +21,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.parallel import divisible
+from llama_from_scratch.parallel import divisible, expert_parallel
 from llama_from_scratch.parallel.clip import clip_gradients, gradient_norm
 from llama_from_scratch.parallel.data_parallel import DataParallel
+from llama_from_scratch.parallel.expert_parallel import ExpertParallel
 from llama_from_scratch.parallel.fits import n_micro_batches
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
@@ -42,7 +44,8 @@ TIED = "tok_embeddings.weight"
 def shard(
     model: Llama, axes: Axes, *, stage: int = 0, is_sequence_parallel: bool = False,
     keeps_after_forward: bool = False, bucket_bytes: int = 25 * 2**20,
-    param_dtype: torch.dtype | None = None, pipeline: PipelinePlan | None = None,
+    param_dtype: torch.dtype | None = None, capacity: float | None = None,
+    pipeline: PipelinePlan | None = None,
     weights: Iterable[tuple[str, Tensor]] | None = None,
 ) -> "ShardedModel":
     """Changes `model` in place, so that it computes together with the other ranks.
@@ -51,9 +54,10 @@ def shard(
     (see above). `is_sequence_parallel`: ranks along `tp` also divide the tokens between the layers.
     `keeps_after_forward`: stage 3 keeps the gathered weights until backward, as Llama 3 did.
     `bucket_bytes`: of gradients that stage 0 sends at once. `param_dtype`: the dtype that stages 1
-    to 3 compute in, while the weights that the optimizer changes stay as they are. `pipeline`: how
-    the ranks along `pp` work, by default 1F1B; they add up gradients over all micro-batches before
-    ranks along `dp` exchange them, as Llama 3 does. `weights`: the
+    to 3 compute in, while the weights that the optimizer changes stay as they are. `capacity`: how
+    many tokens an expert takes, in units of its even share; None for all. `pipeline`: how the ranks
+    along `pp` work, by default 1F1B; they add up gradients over all micro-batches before ranks
+    along `dp` exchange them, as Llama 3 does. `weights`: the
     whole weights by name, one after the other, for a model without memory (`unwritten`, and then
     `fresh_weights` or the tensors of an opened checkpoint).
     Raises ValueError if a size cannot be divided, naming the sizes that can.
@@ -66,6 +70,11 @@ def shard(
                          f"stage=0, keeps_after_forward={keeps_after_forward}, "
                          f"param_dtype={param_dtype}")
     refuse_tokens_for_one(axes, is_sequence_parallel=is_sequence_parallel)
+    if capacity is not None and is_sequence_parallel:
+        raise ValueError("sequence parallelism pads the tokens, and padding would take the room of "
+                         f"tokens in an expert; got capacity={capacity} with it. Leave one out")
+    divisible.refuse_unfit(model, n_ranks=axes.tp.size)
+    expert_parallel.refuse_unfit(model, n_ranks=axes.ep.size, capacity=capacity)
     if any(p.is_meta for p in model.parameters()) != (weights is not None):
         raise ValueError("a model without memory needs `weights`, and any other model has its own; "
                          f"got weights={'None' if weights is None else 'some'}. For fresh ones: "
@@ -73,22 +82,28 @@ def shard(
     if pipeline is not None and axes.mesh.pp == 1:
         raise ValueError(f"a PipelinePlan is for ranks along pp; got the mesh {axes.mesh}, where "
                          "pp=1. Choose a larger pp, or leave it out")
-    divisible.refuse_unfit(model, n_ranks=axes.tp.size)
     names = [name for name, _ in model.named_parameters()]
     line = None
     if axes.mesh.pp > 1:
         line = piped(model, axes, PipelinePlan() if pipeline is None else pipeline,
                      param_dtype=param_dtype)
+    experts = expert_parallel.split(model, axes.ep, capacity=capacity)
     tensor = TensorParallel(model, axes.tp, is_sequence_parallel=is_sequence_parallel)
     if stage == 0:
-        data: DataStrategy = DataParallel(model, axes.gradients, bucket_bytes=bucket_bytes)
+        data: DataStrategy = DataParallel(
+            model, axes.gradients, bucket_bytes=bucket_bytes,
+            groups=dict.fromkeys(experts.slices, axes.expert_gradients))
     else:
+        groups = dict.fromkeys(experts.slices, axes.expert_shards)
+        if line is not None and model.config.is_tied:
+            groups[TIED] = axes.shards  # a buffer of its own, which is the same on both ends
         data = Sharded(model, axes.shards, stage=stage, replicate=axes.replicate,
                        keeps_after_forward=keeps_after_forward, param_dtype=param_dtype,
-                       reduces_once=line is not None and stage > 1)
+                       reduces_once=line is not None and stage > 1, groups=groups)
     if stage == 3:
         model.register_state_dict_pre_hook(_refuse_state_dict)
-    made = ShardedModel(model, axes, tensor=tensor, data=data, names=names, pipeline=line)
+    made = ShardedModel(model, axes, experts=experts, tensor=tensor, data=data, names=names,
+                        pipeline=line)
     if weights is not None:
         made.fill(weights)
     return made
@@ -111,18 +126,20 @@ def refuse_tokens_for_one(axes: Axes, *, is_sequence_parallel: bool) -> None:
 class ShardedModel:
     """A model on a mesh, seen from one rank. `model` computes as the plain one does.
 
-    `tensor`, `data`: the strategies along `tp` and along the other axes. `pipeline`: the one along
-    `pp`, or None. `params`: what this rank's optimizer changes, by name: its slices, or its
-    one-dimensional pieces of them. `names`: of the parameters of the whole model, on all ranks.
+    `experts`, `tensor`, `data`: the strategies along `ep`, `tp` and the other axes. `pipeline`: the
+    one along `pp`, or None. `params`: what this rank's optimizer changes, by name: its slices, or
+    its one-dimensional pieces of them. `names`: of the parameters of the whole model, on all ranks.
     """
 
     def __init__(
-        self, model: Llama, axes: Axes, *, tensor: TensorParallel, data: DataStrategy,
-        names: Collection[str], pipeline: Pipeline | None,
+        self, model: Llama, axes: Axes, *, experts: ExpertParallel, tensor: TensorParallel,
+        data: DataStrategy, names: Collection[str], pipeline: Pipeline | None,
     ) -> None:
-        self.model, self.axes, self.tensor, self.data = model, axes, tensor, data
+        self.model, self.axes = model, axes
+        self.experts, self.tensor, self.data = experts, tensor, data
         self.names, self.pipeline = tuple(names), pipeline
-        self._make_tied_equal()
+        if self._has_tied:
+            self._make_tied_equal()
 
     @property
     def params(self) -> dict[str, nn.Parameter]:
@@ -187,7 +204,7 @@ class ShardedModel:
         """Copies whole weights in, by name. Raises ValueError for missing or unknown names."""
         for name, weight in each_once(weights, self.names):
             if name in self.slices:  # otherwise it is in a layer of another rank
-                self.data.fill(name, self.slices[name].of(weight))
+                self.data.fill(name, self._slice(name, weight))
         self.data.after_step()
 
     def micro_batch(self, *, is_last: bool) -> AbstractContextManager[None]:
@@ -211,18 +228,22 @@ class ShardedModel:
         return gradient_norm(self.params, **self._counted_once(), norm_type=norm_type)
 
     def _counted_once(self) -> dict[str, Any]:
-        shards = self.axes.shards if isinstance(self.data, Sharded) else None
-        twice = self._tied if self.axes.pp.rank > 0 else {}
+        shards, of_experts = None, ()
+        if isinstance(self.data, Sharded):
+            shards, of_experts = self.axes.shards, (self.axes.expert_shards,)
         return dict(slices=self.slices, tp=self.axes.tp, shards=shards, pp=self.axes.pp,
-                    twice=twice)
+                    elsewhere=self.experts.groups(*of_experts),
+                    twice=self._tied if self.axes.pp.rank > 0 else {})
 
     @property
     def _tied(self) -> dict[str, nn.Parameter]:
         """What two ranks of a pipeline have, the one with the embedding and the one with the head.
         """
-        if self.axes.ends.size == 1 or not self.model.config.is_tied:
-            return {}
-        return {name: p for name, p in self.params.items() if name == TIED}
+        return {name: p for name, p in self.params.items() if name == TIED and self._has_tied}
+
+    @property
+    def _has_tied(self) -> bool:
+        return self.model.config.is_tied and self.axes.ends.size > 1
 
     def _make_tied_equal(self) -> None:
         for p in self._tied.values():
@@ -236,7 +257,10 @@ class ShardedModel:
 
     def piece(self, name: str, whole: Tensor) -> Tensor:
         """Returns what `params[name]` stands for of a whole tensor."""
-        return self.data.piece(name, self.slices[name].of(whole))
+        return self.data.piece(name, self._slice(name, whole))
+
+    def _slice(self, name: str, whole: Tensor) -> Tensor:
+        return self.slices[name].of(self.experts.of(name, whole))
 
     @torch.no_grad()
     def whole(self, pieces: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -265,4 +289,4 @@ class ShardedModel:
 
     def _whole_of_stage(self, pieces: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         for name, local in self.data.whole(pieces):
-            yield name, self.tensor.whole(name, local)
+            yield name, self.experts.whole(name, self.tensor.whole(name, local))
