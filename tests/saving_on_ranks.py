@@ -36,6 +36,8 @@ MESHES = {
     "tp2 x dp2, stage 3": (shard, dict(tp=2, dp=2), dict(stage=3)),
     "replicate2 x dp2": (shard, dict(replicate=2, dp=2), dict(stage=3)),
     "native tp2 x dp2": (shard_natively, dict(tp=2, dp=2), dict(stage=3)),
+    "pp2 x dp2": (shard, dict(pp=2, dp=2), dict(stage=3)),
+    "pp2 x tp2": (shard, dict(pp=2, tp=2), {}),
 }
 """The meshes of four ranks: how a model is put onto each. More kinds of meshes belong here."""
 RUN = dataclasses.replace(CONFIG, n_steps=6, checkpoint_every=2, validate_every=6)

@@ -117,12 +117,12 @@ def _new(args: argparse.Namespace, out: Path, place: Path, process: on_mesh.OneP
     for count in (_n_params_of_embedding, _n_params):
         _refuse_what_does_not_fit(process.n_own(count(args)), args.vocab, config, device=device,
                                   place=place, holds_logits=not is_fused)
-    process.refuse_batch(config.batch_size)
+    sizes = _model_config(args, n_layers=args.layers)
+    process.refuse_unfit(sizes, config)
     texts, held_out = _texts(args)
     process.say(f"training a tokenizer of {args.vocab} tokens on {_data_path(args.data)} ...")
     tokenizer = process.once(lambda: Tokenizer.train(texts, args.vocab,
                                                      special_tokens=BEGIN_AND_END))
-    sizes = _model_config(args, n_layers=args.layers)
     torch.manual_seed(args.seed)
     model, parts = process.model(sizes, plain=lambda: Llama(sizes).to(device),
                                  weights=lambda: fresh_weights(sizes, seed=args.seed))
@@ -159,7 +159,7 @@ def _resumed(args: argparse.Namespace, out: Path, place: Path, process: on_mesh.
                          "which no longer exists. Restore it, or give its new path with --data")
     _refuse_what_does_not_fit(process.n_own(sizes.n_params), sizes.vocab_size, config,
                               device=device, place=place, holds_logits=not is_fused)
-    process.refuse_batch(config.batch_size)
+    process.refuse_unfit(sizes, config)
     texts, held_out = _texts(args)
     if config.n_steps != saved.config.n_steps and config.n_steps > n_taken:
         rate = [learning_rate(step, n_steps=config.n_steps, peak=config.peak_lr,
@@ -200,7 +200,7 @@ def _continued(
     is_fused = fusing.is_fused(args.fused, device=device, process=process)
     _refuse_what_does_not_fit(process.n_own(sizes.n_params), sizes.vocab_size, config,
                               device=device, place=place, holds_logits=not is_fused)
-    process.refuse_batch(config.batch_size)
+    process.refuse_unfit(sizes, config)
     texts, held_out = _texts(args)
     model, parts = process.model(
         sizes, plain=lambda: build(opened, dtype=torch.float32, device=device),

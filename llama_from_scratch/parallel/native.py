@@ -17,7 +17,7 @@ import contextlib
 import functools
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -48,6 +48,7 @@ from llama_from_scratch.parallel.placement import each_once
 from llama_from_scratch.parallel.shard import refuse_tokens_for_one
 from llama_from_scratch.train.data import IGNORE, Batch
 from llama_from_scratch.train.loss import sum_of_nats
+from llama_from_scratch.train.parts import TrainParts, one_after_another
 from llama_from_scratch.train.protocols import Loss
 
 STAGES = (0, 2, 3)
@@ -170,6 +171,13 @@ class NativeModel:
             elif self._called is not self.model and not is_last:
                 contexts.enter_context(self._called.no_sync())
             yield
+
+    def accumulate(
+        self, model: Llama, micro_batches: Sequence[Batch], parts: TrainParts, *, n_targets: int,
+        is_bf16: bool = False,
+    ) -> Float[Tensor, ""]:
+        """Adds up the gradients of all micro-batches: see `TrainParts.accumulate`."""
+        return one_after_another(model, micro_batches, parts, n_targets=n_targets, is_bf16=is_bf16)
 
     def _local_logits(self, *, is_for_backward: bool) -> AbstractContextManager:
         """Returns the context in which PyTorch's cross-entropy takes slices of the vocabulary.
@@ -299,6 +307,8 @@ def _refuse_what_torch_cannot_do(
             problems.append("its plan for tp has no biases")
         if any(isinstance(spec.feed_forward, Experts) for spec in config.layers):
             problems.append("its plan for tp has no experts: choose tp=1")
+    if mesh.ep > 1:
+        problems.append(f"it has no expert parallelism for ep={mesh.ep}: choose ep=1")
     if problems:
         raise ValueError(f"the native engine cannot shard this model on {mesh}; "
                          f"{'; '.join(problems)}. Use the engine `own`, or another mesh")

@@ -27,6 +27,7 @@ from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
 from llama_from_scratch.parallel.comm import RankGroup
 from llama_from_scratch.parallel.filling import fill_pieces
+from llama_from_scratch.parallel.fits import refuse_unshared
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.saving import Pieces, SaveFailed, Saver
 from llama_from_scratch.train import resume
@@ -36,8 +37,8 @@ from llama_from_scratch.train.parts import TrainParts
 from llama_from_scratch.train.protocols import Loss, Optimizer
 from llama_from_scratch.train.records import Evaluation, Step, TrainConfig
 
-_BY_MESH = ("share", "micro_batch", "reduce", "clip", "evaluate", "weights", "is_stopping", "begin",
-            "save")
+_BY_MESH = ("share", "micro_batch", "accumulate", "reduce", "clip", "evaluate", "weights",
+            "is_stopping", "begin", "save")
 
 
 @runtime_checkable
@@ -57,6 +58,8 @@ class ModelOnMesh(Protocol):
     def loss(self) -> Loss: ...
     def loss_by(self, loss: Loss) -> Loss: ...
     def micro_batch(self, *, is_last: bool) -> AbstractContextManager[None]: ...
+    def accumulate(self, model: Llama, micro_batches: Sequence[Batch], parts: TrainParts, *,
+                   n_targets: int, is_bf16: bool = False) -> Tensor: ...
     def finish_gradients(self) -> None: ...
     def clip(self, max_norm: float) -> Tensor: ...
     def after_step(self) -> None: ...
@@ -86,7 +89,7 @@ def parts_on(
 
     def reduce(model: Llama, loss: Tensor) -> Tensor:
         sharded.finish_gradients()
-        return axes.data.all_reduce(loss.clone(), note="loss")
+        return total_of(loss, axes)
 
     def clip(parameters: object, *, max_norm: float) -> Tensor:
         return sharded.clip(max_norm)
@@ -148,11 +151,18 @@ def parts_on(
             yield place
 
     return dataclasses.replace(
-        parts, share=share, micro_batch=sharded.micro_batch, reduce=reduce, clip=clip,
+        parts, share=share, micro_batch=sharded.micro_batch, accumulate=sharded.accumulate,
+        reduce=reduce, clip=clip,
         loss=sharded.loss if is_usual else sharded.loss_by(parts.loss),
         make_optimizer=make_optimizer, evaluate=evaluate,
         weights=lambda model: sharded.weights.items(), is_stopping=is_stopping, begin=begin,
         save=save, hold=hold)
+
+
+def total_of(loss: Tensor, axes: Axes) -> Tensor:
+    """Returns the sum of what all ranks have computed of a loss; ranks along `tp` have the same."""
+    total = axes.gradients.all_reduce(loss.clone(), note="loss")
+    return axes.pp.all_reduce(total, note="loss")
 
 
 def _refuse_what_needs_all_ranks(parts: TrainParts) -> None:
@@ -170,15 +180,6 @@ def rows_of(batch: Batch, group: RankGroup) -> Batch:
     """
     refuse_unshared(len(batch.ids), n_ranks=group.size)
     return batch.split(len(batch.ids) // group.size)[group.rank]
-
-
-def refuse_unshared(n_rows: int, *, n_ranks: int) -> None:
-    """Raises ValueError if `n_ranks` does not divide the rows of a batch."""
-    if n_rows % n_ranks:
-        raise ValueError("the ranks that share a batch have equally many rows each; got "
-                         f"{n_rows} rows for {n_ranks} ranks. Choose a batch of "
-                         f"{max(n_rows // n_ranks, 1) * n_ranks} or "
-                         f"{(n_rows // n_ranks + 1) * n_ranks} rows")
 
 
 class SteppedTogether:

@@ -46,6 +46,11 @@ class Piece:
     layers: slice
 
     @property
+    def numbers(self) -> range:
+        """The numbers of its layers."""
+        return range(self.layers.start, self.layers.stop)
+
+    @property
     def is_first(self) -> bool:
         """Whether it has the embedding, and nothing is received before its forward pass."""
         return self.number == 0
@@ -72,13 +77,12 @@ def keep(model: Llama, pieces: Sequence[Piece], *, rank: int, n_ranks: int) -> t
     if type(model) is not Llama:
         raise ValueError("a pipeline is cut from a Llama, which reads only text; got a "
                          f"{type(model).__name__}. Choose pp=1 for it")
-    if [i for piece in pieces for i in range(model.config.n_layers)[piece.layers]] != list(
-            range(model.config.n_layers)):
+    if [i for piece in pieces for i in piece.numbers] != list(range(model.config.n_layers)):
         raise ValueError(f"the pieces of a pipeline have each of the {model.config.n_layers} "
                          "layers once, in their order; got pieces with the layers "
                          + ", ".join(f"{p.layers.start} to {p.layers.stop - 1}" for p in pieces))
     own = tuple(piece for piece in pieces if piece.number % n_ranks == rank)
-    is_kept = {i for piece in own for i in range(model.config.n_layers)[piece.layers]}
+    is_kept = {i for piece in own for i in piece.numbers}
     for i in range(model.config.n_layers):
         if i not in is_kept:
             model.layers[i] = Absent(f"layers.{i}")
