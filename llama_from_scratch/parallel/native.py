@@ -17,6 +17,7 @@ Notebooks 41 to 44.
 import contextlib
 import functools
 import inspect
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
@@ -26,10 +27,12 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 from torch.distributed.tensor.parallel import loss_parallel, parallelize_module
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
+from llama_from_scratch.checkpoint.sharded.region import Region
 from llama_from_scratch.model.mask import PADDING
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel.mesh import Axes, Mesh
@@ -233,6 +236,23 @@ class NativeModel:
         """After the optimizer: forgets the gradients. The weights are the model's own already."""
         for p in self._owners.values():
             p.grad = None
+
+    @property
+    def regions(self) -> dict[str, Region]:
+        """Which elements of the whole tensors this rank's `weights` are, by name."""
+        found = {}
+        for name in self.weights:
+            p = self._owners[name]
+            found[name] = Region.whole(p.shape)
+            if isinstance(p, DTensor):
+                sizes, starts = compute_local_shape_and_global_offset(
+                    p.shape, p.device_mesh, p.placements)
+                found[name] = Region(shape=tuple(p.shape), starts=tuple(starts),
+                                     sizes=tuple(sizes), first=0, n=math.prod(sizes))
+        return found
+
+    def after_fill(self) -> None:
+        """After `weights` were changed in place. They are the model's own."""
 
     @torch.no_grad()
     def fill(self, weights: Iterable[tuple[str, Tensor]]) -> None:

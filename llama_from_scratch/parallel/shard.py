@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from llama_from_scratch.checkpoint.sharded.region import Region
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel import divisible, expert_parallel
 from llama_from_scratch.parallel.clip import clip_gradients, gradient_norm
@@ -30,7 +31,7 @@ from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
 from llama_from_scratch.parallel.pipeline.run import Pipeline, piped
 from llama_from_scratch.parallel.pipeline.stage import TIED, whole_of_stages
-from llama_from_scratch.parallel.placement import DataStrategy, Slice, each_once
+from llama_from_scratch.parallel.placement import DataStrategy, Slice, each_once, region_of
 from llama_from_scratch.parallel.sharded import Sharded
 from llama_from_scratch.parallel.tensor_parallel import TensorParallel
 from llama_from_scratch.train.data import Batch
@@ -198,6 +199,21 @@ class ShardedModel:
     def slices(self) -> dict[str, Slice]:
         """Which slice of each whole parameter the ranks along `tp` hold."""
         return self.tensor.slices
+
+    @property
+    def regions(self) -> dict[str, Region]:
+        """Which elements of the whole tensors this rank's `weights` are, by name."""
+        found = {}
+        for name in self.weights:
+            local, span = self.data.place(name)
+            cuts = [each[name] for each in (self.experts.slices, self.slices) if name in each]
+            found[name] = region_of(local, cuts, span=span)
+        return found
+
+    def after_fill(self) -> None:
+        """After `weights` were changed in place: the model computes with them. All ranks call it.
+        """
+        self.data.after_fill()
 
     def fill(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Copies whole weights in, by name. Raises ValueError for missing or unknown names."""
