@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from llama_from_scratch.checkpoint.sharded.region import Region
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel import divisible, expert_parallel
 from llama_from_scratch.parallel.clip import clip_gradients, gradient_norm
@@ -29,7 +30,8 @@ from llama_from_scratch.parallel.fits import n_micro_batches
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
 from llama_from_scratch.parallel.pipeline.run import Pipeline, piped
-from llama_from_scratch.parallel.placement import DataStrategy, Slice, each_once
+from llama_from_scratch.parallel.pipeline.stage import TIED, whole_of_stages
+from llama_from_scratch.parallel.placement import DataStrategy, Slice, each_once, region_of
 from llama_from_scratch.parallel.sharded import Sharded
 from llama_from_scratch.parallel.tensor_parallel import TensorParallel
 from llama_from_scratch.train.data import Batch
@@ -37,8 +39,6 @@ from llama_from_scratch.train.parts import TrainParts, one_after_another
 from llama_from_scratch.train.protocols import Loss
 
 STAGES = (0, 1, 2, 3)
-TIED = "tok_embeddings.weight"
-"""The parameter that is embedding and head in one, in a model with a tied head."""
 
 
 def shard(
@@ -200,6 +200,21 @@ class ShardedModel:
         """Which slice of each whole parameter the ranks along `tp` hold."""
         return self.tensor.slices
 
+    @property
+    def regions(self) -> dict[str, Region]:
+        """Which elements of the whole tensors this rank's `weights` are, by name."""
+        found = {}
+        for name in self.weights:
+            local, span = self.data.place(name)
+            cuts = [each[name] for each in (self.experts.slices, self.slices) if name in each]
+            found[name] = region_of(local, cuts, span=span)
+        return found
+
+    def after_fill(self) -> None:
+        """After `weights` were changed in place: the model computes with them. All ranks call it.
+        """
+        self.data.after_fill()
+
     def fill(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Copies whole weights in, by name. Raises ValueError for missing or unknown names."""
         for name, weight in each_once(weights, self.names):
@@ -268,24 +283,8 @@ class ShardedModel:
 
         The pieces are `params`, their gradients, or averages of the optimizer.
         """
-        pp, own = self.axes.pp, self._whole_of_stage(pieces)
-        if pp.size == 1:
-            yield from own
-            return
-        for rank in range(pp.size):
-            is_mine = rank == pp.rank
-            while True:
-                name, whole = next(own, (None, None)) if is_mine else (None, None)
-                about = None if whole is None else (name, whole.shape, whole.dtype)
-                found = pp.gather_objects(about)[rank]
-                if found is None:
-                    break
-                name, shape, dtype = found
-                whole = whole.contiguous() if is_mine else torch.empty(
-                    shape, dtype=dtype, device=pp.device)
-                pp.broadcast(whole, source=rank, note=name)
-                if not (name == TIED and rank and self.model.config.is_tied):
-                    yield name, whole
+        yield from whole_of_stages(self.axes.pp, self._whole_of_stage(pieces), skips=(
+            {TIED} if self._has_tied else ()))
 
     def _whole_of_stage(self, pieces: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         for name, local in self.data.whole(pieces):
