@@ -66,7 +66,7 @@ def test_timelines_of_one_unit_have_one_scale_and_a_real_run_its_own():
     schedule, logs = one_f_one_b(2, 2), []
     for ops in schedule.ops:
         log = CommLog()
-        log.spans += [Span(name=str(op), began_s=5 + i, ended_s=6 + i) for i, op in enumerate(ops)]
+        log.spans += [Span(name=str(op), began_s=5.0 + i, ended_s=6.0 + i) for i, op in enumerate(ops)]
         logs.append(log)
     figure = schedules.draw({"simulated": simulate(schedule), "GPipe": simulate(gpipe(2, 8)),
                              "measured": measured(schedule, logs)})
