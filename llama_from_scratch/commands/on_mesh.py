@@ -27,7 +27,7 @@ Made = TypeVar("Made")
 Weights = Callable[[], "Iterable[tuple[str, Tensor]]"]
 """A function that returns whole weights by name, one after the other."""
 _ONLY_ON_MESH = dict(zero="--zero", engine="--engine", sequence_parallel="--sequence-parallel",
-                     schedule="--schedule", chunks="--chunks", together="--together",
+                     context_parallel="--context-parallel", schedule="--schedule", chunks="--chunks", together="--together",
                      recompute="--recompute")
 
 
@@ -47,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "DTensor (default own)")
     parser.add_argument("--sequence-parallel", action="store_true", default=None,
                         help="the tp ranks also divide the tokens between the matrices")
+    parser.add_argument("--context-parallel", choices=("gather", "ring"),
+                        help="how attention reaches the tokens of other cp ranks: it gathers all "
+                        "keys and values, or they travel from rank to rank (default gather)")
     parser.add_argument("--schedule", metavar="NAME",
                         help="the order of the passes along pp: gpipe, 1f1b, interleaved or "
                         "zero_bubble (default 1f1b)")
@@ -84,8 +87,10 @@ def processes(args: argparse.Namespace) -> Iterator["OneProcess | MeshProcess"]:
                          "train ...")
     device = (args.device or "cpu").partition(":")[0]
     with torchrun.from_environment(device=device) as world:
-        yield MeshProcess(mesh.on(world), stage=args.zero or 0, engine=args.engine or "own",
-                          is_sequence_parallel=bool(args.sequence_parallel), pipeline=plan)
+        yield MeshProcess(
+            mesh.on(world), engine=args.engine or "own", stage=args.zero or 0, pipeline=plan,
+            is_sequence_parallel=bool(args.sequence_parallel),
+            context=args.context_parallel or "gather")
 
 
 def _plan_of(args: argparse.Namespace) -> "PipelinePlan | None":
@@ -152,11 +157,11 @@ class MeshProcess(OneProcess):
     can_fuse = False
 
     def __init__(
-        self, axes: "Axes", *, stage: int, engine: str, is_sequence_parallel: bool,
-        pipeline: "PipelinePlan | None" = None,
+        self, axes: "Axes", *, engine: str, stage: int, pipeline: "PipelinePlan | None",
+        **others: Any,
     ) -> None:
-        self._axes, self._stage, self._engine = axes, stage, engine
-        self._is_sequence_parallel, self._pipeline = is_sequence_parallel, pipeline
+        self._axes, self._stage, self._engine, self._pipeline = axes, stage, engine, pipeline
+        self._others = others
         self.is_first = axes.world.rank == 0
         # PyTorch's plan for tp gives logits in slices, from which no token can be drawn. Ranks
         # along pp and cp only compute losses together.
@@ -203,7 +208,7 @@ class MeshProcess(OneProcess):
 
         engine = dict(own=shard, native=shard_natively)[self._engine]
         sharded = engine(unwritten(config), self._axes, stage=self._stage, weights=weights(),
-                         is_sequence_parallel=self._is_sequence_parallel, pipeline=self._pipeline)
+                         pipeline=self._pipeline, **self._others)
         self.say(f"{self._axes.world.size} ranks, mesh {self._axes.mesh}, ZeRO stage "
                  f"{self._stage}, engine {self._engine}")
         return sharded.model, parts_on(sharded)
