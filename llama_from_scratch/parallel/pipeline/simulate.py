@@ -20,7 +20,7 @@ from fractions import Fraction
 from numbers import Rational
 
 from llama_from_scratch.config import record
-from llama_from_scratch.parallel.comm_log import CommLog
+from llama_from_scratch.parallel.comm_log import CommLog, Span
 from llama_from_scratch.parallel.pipeline.schedule import (
     BACKWARD,
     FORWARD,
@@ -203,7 +203,8 @@ def measured(
     """Returns the timeline of a real run, in milliseconds, from the logs of its ranks.
 
     A span with the name of a pass, such as "F0" or "B3.1", is that pass; other spans are left out.
-    Raises ValueError unless each rank's log has every pass of its list exactly once.
+    The pass begins when what it needs has been received: before, the rank waits. Raises ValueError
+    unless each rank's log has every pass of its list exactly once.
     """
     if len(logs) != schedule.n_ranks:
         raise ValueError(f"a run of {schedule.n_ranks} ranks has as many logs; got {len(logs)}")
@@ -216,10 +217,16 @@ def measured(
             raise ValueError(f"the log of rank {rank} must have every pass of the schedule once; "
                              f"got {len(names)} passes for {len(ops)}. Clear the log before the "
                              "step, and give the schedule that ran")
-        passes += [TimedOp(rank=rank, op=named[span.name], begin=1e3 * span.began_s,
+        passes += [TimedOp(rank=rank, op=named[span.name], begin=1e3 * _received_s(log, span),
                            end=1e3 * span.ended_s) for span in spans]
     return PipelineTimeline(schedule=schedule, passes=tuple(passes), recompute=recompute,
                             unit="ms")
+
+
+def _received_s(log: CommLog, span: Span) -> float:
+    """Returns when the rank had received what it waited for in a span, or when the span began."""
+    return max([span.began_s, *(call.ended_s for call in log.calls if call.op == "receive"
+                                and span.began_s <= call.waited_s <= call.ended_s <= span.ended_s)])
 
 
 _PASS = re.compile(f"[{FORWARD}{BACKWARD}{WEIGHTS}]\\d+(\\.\\d+)?")

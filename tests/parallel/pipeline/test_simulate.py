@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import pytest
 
-from llama_from_scratch.parallel.comm_log import CommLog, Span
+from llama_from_scratch.parallel.comm_log import Call, CommLog, Span
 from llama_from_scratch.parallel.pipeline.schedule import Schedule
 from llama_from_scratch.parallel.pipeline.schedules import (
     gpipe,
@@ -134,6 +134,17 @@ def test_a_real_run_is_read_from_the_spans_with_the_names_of_passes():
         measured(schedule, logs)
     with pytest.raises(ValueError, match="2 ranks has as many logs; got 1"):
         measured(schedule, logs[:1])
+
+
+def test_a_pass_of_a_real_run_begins_when_what_it_waits_for_is_received():
+    schedule = gpipe(1, 1)
+    log = CommLog()
+    log.spans += [Span(name="F0", began_s=1.0, ended_s=4.0), Span(name="B0", began_s=4, ended_s=6)]
+    for op, waited_s, ended_s in (("receive", 1.5, 3.0), ("send", 3.5, 3.8), ("receive", 3.9, 4.5)):
+        log.calls.append(Call(op=op, group="pp", size=2, n_bytes=8, note="", began_s=0.0,
+                              waited_s=waited_s, ended_s=ended_s))
+    timeline = measured(schedule, [log])
+    assert ends(timeline, 0) == {"F0": (3000, 4000), "B0": (4000, 6000)}
 
 
 @pytest.mark.parametrize(("times", "message"), [
