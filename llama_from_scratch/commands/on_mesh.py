@@ -27,8 +27,8 @@ Made = TypeVar("Made")
 Weights = Callable[[], "Iterable[tuple[str, Tensor]]"]
 """A function that returns whole weights by name, one after the other."""
 _ONLY_ON_MESH = dict(zero="--zero", engine="--engine", sequence_parallel="--sequence-parallel",
-                     context_parallel="--context-parallel", schedule="--schedule", chunks="--chunks", together="--together",
-                     recompute="--recompute")
+                     context_parallel="--context-parallel", schedule="--schedule",
+                     chunks="--chunks", together="--together", recompute="--recompute")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
