@@ -172,10 +172,12 @@ class MeshProcess(OneProcess):
 
     @contextlib.contextmanager
     def hold(self, folder: Path) -> Iterator[Path]:
-        if not self.is_first:
-            yield folder
-            return
-        with super().hold(folder) as place:
+        from llama_from_scratch.parallel.together import together
+
+        with contextlib.ExitStack() as stack:
+            # Rank 0 tries a rename, so nobody reads before it is done.
+            place, *_ = together(self._axes.world, lambda: stack.enter_context(
+                OneProcess.hold(self, folder)) if self.is_first else None)
             yield place
 
     def n_own(self, n_params: int) -> int:

@@ -30,6 +30,7 @@ from llama_from_scratch.parallel.filling import fill_pieces
 from llama_from_scratch.parallel.fits import refuse_unshared
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.saving import Pieces, SaveFailed, Saver
+from llama_from_scratch.parallel.together import together
 from llama_from_scratch.train import resume
 from llama_from_scratch.train.data import Batch, Packed
 from llama_from_scratch.train.optimizer import Group
@@ -146,7 +147,9 @@ def parts_on(
     @contextlib.contextmanager
     def hold(folder: str | Path) -> Iterator[Path]:
         with contextlib.ExitStack() as stack:
-            place = Path(folder) if world.rank else stack.enter_context(parts.hold(folder))
+            # Rank 0 tries a rename, so nobody reads before it is done.
+            place, *_ = together(world, lambda: None if world.rank else stack.enter_context(
+                parts.hold(folder)))
             stack.enter_context(waited_for(saver))
             yield place
 
