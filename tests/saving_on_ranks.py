@@ -50,8 +50,8 @@ EXPERTS = {
     "experts, pp2 x ep2": (shard, dict(pp=2, dp=2, ep=2), dict(stage=3)),
 }
 """The same for a model with experts."""
-RUN = dataclasses.replace(CONFIG, n_steps=6, checkpoint_every=2, validate_every=6,
-                          micro_batch_size=1)
+RUN = dataclasses.replace(CONFIG, n_steps=4, checkpoint_every=2, validate_every=4,
+                          micro_batch_size=1, seq_len=16)
 
 
 def model_of(name="", *, seed=0):
@@ -80,7 +80,7 @@ def saver_of(world):
     return kept(world, "saver", lambda: Saver(world))
 
 
-def run(world, name, folder, *, n_steps=6, is_resumed=False, saves_in_parts=True, seed=0):
+def run(world, name, folder, *, n_steps=4, is_resumed=False, saves_in_parts=True, seed=0):
     """Trains on a mesh up to `n_steps`; returns the losses and the lengths of the gradients."""
     sharded = on_mesh(world, name, seed=seed)
     saver = saver_of(world) if saves_in_parts else None
@@ -108,7 +108,7 @@ def loaded(world, name, folders):
     What a rank holds is compared with what it would keep of each whole tensor.
     """
     sharded, wrong = on_mesh(world, name, seed=1), []
-    parts, batch = parts_on(sharded), DATA.batch(0, batch_size=4, seq_len=24, seed=0)
+    parts, batch = parts_on(sharded), DATA.batch(0, batch_size=4, seq_len=16, seed=0)
     optimizer = parts.make_optimizer(decay_groups(sharded.model, weight_decay=0.1), RUN)
     ongoing = resume.OngoingRun(model=sharded.model, optimizer=optimizer, config=RUN, data=DATA,
                                 validation=None)
@@ -204,8 +204,8 @@ def failing(world, folder):
             saver._thread.join()  # so that the disk is repaired for the next save
 
     try:
-        train(sharded.model, DATA, config=RUN, folder=folder,
-              parts=dataclasses.replace(parts, save=save))
+        train(sharded.model, DATA, config=dataclasses.replace(RUN, checkpoint_every=1),
+              folder=folder, parts=dataclasses.replace(parts, save=save))
     except OSError as error:
         return type(error).__name__, str(error), len(n_saves)
     return None

@@ -27,8 +27,8 @@ Made = TypeVar("Made")
 Weights = Callable[[], "Iterable[tuple[str, Tensor]]"]
 """A function that returns whole weights by name, one after the other."""
 _ONLY_ON_MESH = dict(zero="--zero", engine="--engine", sequence_parallel="--sequence-parallel",
-                     schedule="--schedule", chunks="--chunks", together="--together",
-                     recompute="--recompute")
+                     sharded_checkpoints="--sharded-checkpoints", schedule="--schedule",
+                     chunks="--chunks", together="--together", recompute="--recompute")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "DTensor (default own)")
     parser.add_argument("--sequence-parallel", action="store_true", default=None,
                         help="the tp ranks also divide the tokens between the matrices")
+    parser.add_argument("--sharded-checkpoints", action="store_true", default=None,
+                        help="every process saves its own part of a checkpoint, while the training "
+                        "goes on; any mesh can resume from it, and so can one process")
     parser.add_argument("--schedule", metavar="NAME",
                         help="the order of the passes along pp: gpipe, 1f1b, interleaved or "
                         "zero_bubble (default 1f1b)")
@@ -85,7 +88,8 @@ def processes(args: argparse.Namespace) -> Iterator["OneProcess | MeshProcess"]:
     device = (args.device or "cpu").partition(":")[0]
     with torchrun.from_environment(device=device) as world:
         yield MeshProcess(mesh.on(world), stage=args.zero or 0, engine=args.engine or "own",
-                          is_sequence_parallel=bool(args.sequence_parallel), pipeline=plan)
+                          is_sequence_parallel=bool(args.sequence_parallel), pipeline=plan,
+                          saves_in_parts=bool(args.sharded_checkpoints))
 
 
 def _plan_of(args: argparse.Namespace) -> "PipelinePlan | None":
@@ -153,10 +157,11 @@ class MeshProcess(OneProcess):
 
     def __init__(
         self, axes: "Axes", *, stage: int, engine: str, is_sequence_parallel: bool,
-        pipeline: "PipelinePlan | None" = None,
+        pipeline: "PipelinePlan | None" = None, saves_in_parts: bool = False,
     ) -> None:
         self._axes, self._stage, self._engine = axes, stage, engine
         self._is_sequence_parallel, self._pipeline = is_sequence_parallel, pipeline
+        self._saves_in_parts = saves_in_parts
         self.is_first = axes.world.rank == 0
         # PyTorch's plan for tp gives logits in slices, from which no token can be drawn. Ranks
         # along pp and cp only compute losses together.
@@ -200,6 +205,7 @@ class MeshProcess(OneProcess):
         """Returns the model and the parts of its training; no process ever holds all of it."""
         from llama_from_scratch.model.unwritten import unwritten
         from llama_from_scratch.parallel.native import shard_natively
+        from llama_from_scratch.parallel.saving import Saver
         from llama_from_scratch.parallel.shard import shard
         from llama_from_scratch.parallel.training import parts_on
 
@@ -208,4 +214,5 @@ class MeshProcess(OneProcess):
                          is_sequence_parallel=self._is_sequence_parallel, pipeline=self._pipeline)
         self.say(f"{self._axes.world.size} ranks, mesh {self._axes.mesh}, ZeRO stage "
                  f"{self._stage}, engine {self._engine}")
-        return sharded.model, parts_on(sharded)
+        saver = Saver(self._axes.world) if self._saves_in_parts else None
+        return sharded.model, parts_on(sharded, saver=saver)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from llama_from_scratch.checkpoint import native
+from llama_from_scratch.checkpoint.names import shapes
 from llama_from_scratch.checkpoint.sharded import manifest
 from llama_from_scratch.checkpoint.sharded.region import Region
 from llama_from_scratch.checkpoint.sharded.saved import StateInPieces
@@ -316,6 +317,18 @@ def waited_for(saver: Saver | None) -> Iterator[None]:
             error.add_note(str(failed))
         raise
     saver.wait()
+
+
+def weights_to_resume(folder: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """Yields weights for a model that will be filled from the checkpoint when its run begins.
+
+    A checkpoint in parts is read only then, by each rank for itself, so these weights are zeros.
+    """
+    if native.open_pieces(folder) is None:
+        yield from saved_weights(folder)
+        return
+    for name, shape in shapes(native.load_config(folder)).items():
+        yield name, torch.zeros(()).expand(shape)
 
 
 @torch.no_grad()
