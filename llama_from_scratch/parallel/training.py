@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from llama_from_scratch.checkpoint import native
+from llama_from_scratch.checkpoint.names import shapes
 from llama_from_scratch.checkpoint.sharded import manifest
 from llama_from_scratch.checkpoint.sharded.region import Region
 from llama_from_scratch.checkpoint.sharded.saved import StateInPieces
@@ -31,6 +32,7 @@ from llama_from_scratch.parallel.filling import fill_pieces
 from llama_from_scratch.parallel.fits import refuse_unshared
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.saving import Pieces, SaveFailed, Saver
+from llama_from_scratch.parallel.together import together
 from llama_from_scratch.train import resume
 from llama_from_scratch.train.data import Batch, Packed
 from llama_from_scratch.train.optimizer import Group
@@ -148,7 +150,9 @@ def parts_on(
     @contextlib.contextmanager
     def hold(folder: str | Path) -> Iterator[Path]:
         with contextlib.ExitStack() as stack:
-            place = Path(folder) if world.rank else stack.enter_context(parts.hold(folder))
+            # Rank 0 tries a rename, so nobody reads before it is done.
+            place, *_ = together(world, lambda: None if world.rank else stack.enter_context(
+                parts.hold(folder)))
             stack.enter_context(waited_for(saver))
             yield place
 
@@ -325,6 +329,18 @@ def of_whole_rows(loss: Loss, cp: RankGroup) -> Loss:
         return cp.all_reduce(nats.clone(), note="loss")
 
     return loss if cp.size == 1 else of_all_ranks
+
+
+def weights_to_resume(folder: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """Yields weights for a model that will be filled from the checkpoint when its run begins.
+
+    A checkpoint in parts is read only then, by each rank for itself, so these weights are zeros.
+    """
+    if native.open_pieces(folder) is None:
+        yield from saved_weights(folder)
+        return
+    for name, shape in shapes(native.load_config(folder)).items():
+        yield name, torch.zeros(()).expand(shape)
 
 
 @torch.no_grad()
