@@ -12,11 +12,14 @@ import time
 from pathlib import Path
 
 import torch
+from llama4_twin import toy
 from tiny_runs import BYTES, CONFIG, DATA, make
 
 from llama_from_scratch.checkpoint import native
 from llama_from_scratch.checkpoint.sharded import manifest, shard_file
 from llama_from_scratch.checkpoint.sharded.region import Region
+from llama_from_scratch.checkpoint.sharded.saved import SavedPieces
+from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel import saving
 from llama_from_scratch.parallel.mesh import Mesh
 from llama_from_scratch.parallel.native import shard_natively
@@ -40,27 +43,44 @@ MESHES = {
     "pp2 x tp2": (shard, dict(pp=2, tp=2), {}),
 }
 """The meshes of four ranks: how a model is put onto each. More kinds of meshes belong here."""
-RUN = dataclasses.replace(CONFIG, n_steps=6, checkpoint_every=2, validate_every=6)
+EXPERTS = {
+    "experts, dp4": (shard, dict(dp=4), dict(stage=2)),
+    "experts, ep4": (shard, dict(dp=4, ep=4), dict(stage=0)),
+    "experts, ep2": (shard, dict(dp=4, ep=2), dict(stage=3)),
+    "experts, pp2 x ep2": (shard, dict(pp=2, dp=2, ep=2), dict(stage=3)),
+}
+"""The same for a model with experts."""
+RUN = dataclasses.replace(CONFIG, n_steps=4, checkpoint_every=2, validate_every=4,
+                          micro_batch_size=1, seq_len=16)
 
 
-def model_of(*, is_tied=True, seed=0):
-    return make(seed=seed, is_tied=is_tied, vocab_size=260).double()
+def model_of(name="", *, seed=0):
+    """The tiny model with a tied head, or one with experts for a mesh of `EXPERTS`."""
+    if name not in EXPERTS:
+        return make(seed=seed, is_tied=True, vocab_size=260).double()
+    torch.manual_seed(seed)
+    return Llama(toy(step=2, n_layers=2, vocab_size=260)).double()
 
 
 def on_mesh(world, name, *, seed=0):
     """The tiny model on a mesh of the table."""
-    engine, sizes, how = MESHES[name]
-    return engine(model_of(seed=seed), Mesh(**sizes).on(world), **how)
+    engine, sizes, how = (MESHES | EXPERTS)[name]
+    axes = kept(world, f"axes {sizes}", lambda: Mesh(**sizes).on(world))
+    return engine(model_of(name, seed=seed), axes, **how)
 
 
-def saver_of(world, **how):
-    """One saver for all tests on these ranks, because each makes a group that stays."""
-    if not hasattr(world.kept, "saver"):
-        world.kept.saver = Saver(world, **how)
-    return world.kept.saver
+def kept(world, name, make):
+    """What all tests on these ranks share, because it makes groups, which stay."""
+    if name not in vars(world.kept):
+        setattr(world.kept, name, make())
+    return getattr(world.kept, name)
 
 
-def run(world, name, folder, *, n_steps=6, is_resumed=False, saves_in_parts=True, seed=0):
+def saver_of(world):
+    return kept(world, "saver", lambda: Saver(world))
+
+
+def run(world, name, folder, *, n_steps=4, is_resumed=False, saves_in_parts=True, seed=0):
     """Trains on a mesh up to `n_steps`; returns the losses and the lengths of the gradients."""
     sharded = on_mesh(world, name, seed=seed)
     saver = saver_of(world) if saves_in_parts else None
@@ -74,30 +94,38 @@ def run(world, name, folder, *, n_steps=6, is_resumed=False, saves_in_parts=True
     return history.losses, [step.grad_norm for step in history.steps]
 
 
-def alone(folder=None, *, is_resumed=False, seed=0):
+def alone(folder=None, *, name="", is_resumed=False, seed=0):
     """The same in one process."""
-    history = train(model_of(seed=seed), DATA, config=RUN, folder=folder, is_resumed=is_resumed)
+    history = train(model_of(name, seed=seed), DATA, config=RUN, folder=folder,
+                    is_resumed=is_resumed)
     return history.losses, [step.grad_norm for step in history.steps]
 
 
 @torch.no_grad()
 def loaded(world, name, folders):
-    """What a mesh has after loading each checkpoint: every tensor, whole, and the loss of a batch.
+    """What differs on a mesh after loading each checkpoint, and the loss of a batch after the last.
+
+    What a rank holds is compared with what it would keep of each whole tensor.
     """
-    sharded, found = on_mesh(world, name, seed=1), []
-    parts, batch = parts_on(sharded), DATA.batch(0, batch_size=4, seq_len=24, seed=0)
+    sharded, wrong = on_mesh(world, name, seed=1), []
+    parts, batch = parts_on(sharded), DATA.batch(0, batch_size=4, seq_len=16, seed=0)
     optimizer = parts.make_optimizer(decay_groups(sharded.model, weight_decay=0.1), RUN)
     ongoing = resume.OngoingRun(model=sharded.model, optimizer=optimizer, config=RUN, data=DATA,
                                 validation=None)
     for folder in folders:
-        for p in sharded.weights.values():
-            p.fill_(torch.nan)
+        for p in [*sharded.weights.values(), *optimizer.state_dict().values()]:
+            p.fill_(-1)
         parts.begin(ongoing, folder, is_resumed=True)
-        seen = {manifest.MODEL + key: x.clone() for key, x in sharded.whole(sharded.weights)}
-        seen |= {manifest.OPTIMIZER + key: x.clone() for key, x in optimizer.whole_state()}
-        loss = float(sharded.loss(sharded.model, batch, is_bf16=False))
-        found.append((seen, loss) if world.rank == 0 else loss)
-    return found
+        saved = SavedPieces(Path(folder), known=None)
+        here = {manifest.MODEL + key: (key, x) for key, x in sharded.weights.items()}
+        here |= {manifest.OPTIMIZER + key: (optimizer.name_in(key), x)
+                 for key, x in optimizer.state_dict().items()}
+        for key, (own, x) in here.items():
+            whole = saved.whole(key)
+            known = whole if own is None else sharded.piece(own, whole)
+            if not torch.equal(x, known):
+                wrong.append((str(folder), key))
+    return wrong, float(sharded.loss(sharded.model, batch, is_bf16=False))
 
 
 # --- pieces without a model -----------------------------------------------------------------------
@@ -176,8 +204,8 @@ def failing(world, folder):
             saver._thread.join()  # so that the disk is repaired for the next save
 
     try:
-        train(sharded.model, DATA, config=RUN, folder=folder,
-              parts=dataclasses.replace(parts, save=save))
+        train(sharded.model, DATA, config=dataclasses.replace(RUN, checkpoint_every=1),
+              folder=folder, parts=dataclasses.replace(parts, save=save))
     except OSError as error:
         return type(error).__name__, str(error), len(n_saves)
     return None

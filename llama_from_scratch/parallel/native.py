@@ -35,6 +35,7 @@ from torch.nn.parallel import DistributedDataParallel
 from llama_from_scratch.checkpoint.sharded.region import Region
 from llama_from_scratch.model.mask import PADDING
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.parallel.context import ContextParallel
 from llama_from_scratch.parallel.mesh import Axes, Mesh
 from llama_from_scratch.parallel.native_pipeline import NativePipeline, pieces_on
 from llama_from_scratch.parallel.native_plan import plan, refuse_what_torch_cannot_do
@@ -54,15 +55,17 @@ _WITHOUT_BUFFERS = {"forward_sync_buffers" if "forward_sync_buffers" in inspect.
 
 def shard_natively(
     model: Llama, axes: Axes, *, stage: int = 0, is_sequence_parallel: bool = False,
-    param_dtype: torch.dtype | None = None, pipeline: PipelinePlan | None = None,
+    param_dtype: torch.dtype | None = None, context: str = "gather",
+    pipeline: PipelinePlan | None = None,
     weights: Iterable[tuple[str, Tensor]] | None = None,
 ) -> "NativeModel":
     """Changes `model` in place, so that it computes together with the other ranks.
 
-    Arguments as in `shard`. Raises ValueError for what PyTorch's parts cannot do: stage 1, stage 0
-    together with tensor parallelism and data parallelism, more ranks along `tp` than key/value
-    heads, biases in attention or feed-forward, experts or a model that sees along `tp`, experts
-    along `ep`, and sequence parallelism or recomputation in a pipeline.
+    Arguments as in `shard`. Along `cp` it is this library's own code, because PyTorch's context
+    parallelism has no attention for CPUs. Raises ValueError for what PyTorch's parts cannot do:
+    stage 1, stage 0 together with tensor parallelism and data parallelism, more ranks along `tp`
+    than key/value heads, biases in attention or feed-forward, experts or a model that sees along
+    `tp`, experts along `ep`, and sequence parallelism or recomputation in a pipeline.
     """
     refuse_tokens_for_one(axes, is_sequence_parallel=is_sequence_parallel)
     line = pipeline if pipeline is not None or axes.mesh.pp == 1 else PipelinePlan()
@@ -79,6 +82,8 @@ def shard_natively(
         parallelize_module(model, made["tp"], {name: style for name, style in styles.items()
                                                if name in present})
         _tie(model)
+    if mesh.cp > 1:
+        ContextParallel(model, axes.cp, style=context)
     if stage:
         policy = MixedPrecisionPolicy(
             param_dtype=param_dtype, reduce_dtype=None if param_dtype is None else torch.float32)

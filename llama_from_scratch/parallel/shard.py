@@ -2,6 +2,7 @@
 
     pp     each rank has some of the layers, and micro-batches go from rank to rank
     tp     each rank holds slices of each matrix, and reads the same rows
+    cp     each rank has other tokens of the same rows, and attention reaches across ranks
     dp     each rank reads other rows of the batch; stage 0 keeps the whole model on every rank,
            stage 1 divides the optimizer's averages, 2 the gradients too, 3 the weights too
     ep     neighbors among these hold some of the experts each, and send each other tokens
@@ -9,7 +10,7 @@
 Every strategy is a module of its own that hooks into the model; the model's source knows none of
 them. Losses are sums over the global number of targets, so gradients are added up, never averaged.
 
-Notebooks 41, 42, 43 and 46.
+Notebooks 41 to 47.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,12 +25,13 @@ from llama_from_scratch.checkpoint.sharded.region import Region
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel import divisible, expert_parallel
 from llama_from_scratch.parallel.clip import clip_gradients, gradient_norm
+from llama_from_scratch.parallel.context import ContextParallel
 from llama_from_scratch.parallel.data_parallel import DataParallel
 from llama_from_scratch.parallel.expert_parallel import ExpertParallel
 from llama_from_scratch.parallel.fits import n_micro_batches
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
-from llama_from_scratch.parallel.pipeline.run import Pipeline, piped
+from llama_from_scratch.parallel.pipeline.run import PipelineRank, piped
 from llama_from_scratch.parallel.pipeline.stage import TIED, whole_of_stages
 from llama_from_scratch.parallel.placement import DataStrategy, Slice, each_once, region_of
 from llama_from_scratch.parallel.sharded import Sharded
@@ -45,7 +47,7 @@ def shard(
     model: Llama, axes: Axes, *, stage: int = 0, is_sequence_parallel: bool = False,
     keeps_after_forward: bool = False, bucket_bytes: int = 25 * 2**20,
     param_dtype: torch.dtype | None = None, capacity: float | None = None,
-    pipeline: PipelinePlan | None = None,
+    context: str = "gather", pipeline: PipelinePlan | None = None,
     weights: Iterable[tuple[str, Tensor]] | None = None,
 ) -> "ShardedModel":
     """Changes `model` in place, so that it computes together with the other ranks.
@@ -55,11 +57,11 @@ def shard(
     `keeps_after_forward`: stage 3 keeps the gathered weights until backward, as Llama 3 did.
     `bucket_bytes`: of gradients that stage 0 sends at once. `param_dtype`: the dtype that stages 1
     to 3 compute in, while the weights that the optimizer changes stay as they are. `capacity`: how
-    many tokens an expert takes, in units of its even share; None for all. `pipeline`: how the ranks
-    along `pp` work, by default 1F1B; they add up gradients over all micro-batches before ranks
-    along `dp` exchange them, as Llama 3 does. `weights`: the
-    whole weights by name, one after the other, for a model without memory (`unwritten`, and then
-    `fresh_weights` or the tensors of an opened checkpoint).
+    many tokens an expert takes, in units of its even share; None for all. `context`: the style of
+    ranks along `cp`, "gather" or "ring". `pipeline`: how the ranks along `pp` work, by default
+    1F1B; they add up gradients over all micro-batches before ranks along `dp` exchange them, as
+    Llama 3 does. `weights`: the whole weights by name, one after the other, for a model without
+    memory (`unwritten`, and then `fresh_weights` or the tensors of an opened checkpoint).
     Raises ValueError if a size cannot be divided, naming the sizes that can.
     """
     if stage not in STAGES:
@@ -89,6 +91,8 @@ def shard(
                      param_dtype=param_dtype)
     experts = expert_parallel.split(model, axes.ep, capacity=capacity)
     tensor = TensorParallel(model, axes.tp, is_sequence_parallel=is_sequence_parallel)
+    if axes.mesh.cp > 1:
+        ContextParallel(model, axes.cp, style=context)
     if stage == 0:
         data: DataStrategy = DataParallel(
             model, axes.gradients, bucket_bytes=bucket_bytes,
@@ -133,7 +137,7 @@ class ShardedModel:
 
     def __init__(
         self, model: Llama, axes: Axes, *, experts: ExpertParallel, tensor: TensorParallel,
-        data: DataStrategy, names: Collection[str], pipeline: Pipeline | None,
+        data: DataStrategy, names: Collection[str], pipeline: PipelineRank | None,
     ) -> None:
         self.model, self.axes = model, axes
         self.experts, self.tensor, self.data = experts, tensor, data

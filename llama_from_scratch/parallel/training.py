@@ -20,16 +20,19 @@ import torch
 from torch import Tensor, nn
 
 from llama_from_scratch.checkpoint import native
+from llama_from_scratch.checkpoint.names import shapes
 from llama_from_scratch.checkpoint.sharded import manifest
 from llama_from_scratch.checkpoint.sharded.region import Region
 from llama_from_scratch.checkpoint.sharded.saved import StateInPieces
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
 from llama_from_scratch.parallel.comm import RankGroup
+from llama_from_scratch.parallel.context import padded, tokens_of
 from llama_from_scratch.parallel.filling import fill_pieces
 from llama_from_scratch.parallel.fits import refuse_unshared
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.saving import Pieces, SaveFailed, Saver
+from llama_from_scratch.parallel.together import together
 from llama_from_scratch.train import resume
 from llama_from_scratch.train.data import Batch, Packed
 from llama_from_scratch.train.optimizer import Group
@@ -85,7 +88,7 @@ def parts_on(
     axes, world = sharded.axes, sharded.axes.world
 
     def share(batch: Batch) -> Batch:
-        return rows_of(batch, axes.data)
+        return tokens_of(rows_of(batch, axes.data), axes.cp)
 
     def reduce(model: Llama, loss: Tensor) -> Tensor:
         sharded.finish_gradients()
@@ -141,12 +144,15 @@ def parts_on(
                         steps=steps)
 
     def evaluate(model: Llama, data: Packed, **how) -> Evaluation:
-        return evaluate_together(model, data, axes.data, loss=sharded.loss, **how)
+        return evaluate_together(model, data, axes.data, loss=of_whole_rows(sharded.loss, axes.cp),
+                                 **how)
 
     @contextlib.contextmanager
     def hold(folder: str | Path) -> Iterator[Path]:
         with contextlib.ExitStack() as stack:
-            place = Path(folder) if world.rank else stack.enter_context(parts.hold(folder))
+            # Rank 0 tries a rename, so nobody reads before it is done.
+            place, *_ = together(world, lambda: None if world.rank else stack.enter_context(
+                parts.hold(folder)))
             stack.enter_context(waited_for(saver))
             yield place
 
@@ -313,6 +319,28 @@ def waited_for(saver: Saver | None) -> Iterator[None]:
             error.add_note(str(failed))
         raise
     saver.wait()
+
+
+def of_whole_rows(loss: Loss, cp: RankGroup) -> Loss:
+    """Returns the loss of whole rows, on all ranks, of which each rank along `cp` has some tokens.
+    """
+    def of_all_ranks(model: Llama, batch: Batch, *, is_bf16: bool) -> Tensor:
+        nats = loss(model, tokens_of(padded(batch, cp.size), cp), is_bf16=is_bf16)
+        return cp.all_reduce(nats.clone(), note="loss")
+
+    return loss if cp.size == 1 else of_all_ranks
+
+
+def weights_to_resume(folder: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """Yields weights for a model that will be filled from the checkpoint when its run begins.
+
+    A checkpoint in parts is read only then, by each rank for itself, so these weights are zeros.
+    """
+    if native.open_pieces(folder) is None:
+        yield from saved_weights(folder)
+        return
+    for name, shape in shapes(native.load_config(folder)).items():
+        yield name, torch.zeros(()).expand(shape)
 
 
 @torch.no_grad()

@@ -107,15 +107,18 @@ def record_of(run: OngoingRun, steps: Sequence[Step]) -> str:
                        "steps": [dataclasses.asdict(step) for step in steps]})
 
 
-def read(folder: str | Path | None) -> Saved:
-    """Returns the run in `folder`. Raises ValueError if there is none or its record is damaged."""
+def read(folder: str | Path | None, *, what: str = "resuming") -> Saved:
+    """Returns the run in `folder`. Raises ValueError if there is none or its record is damaged.
+
+    `what`: needs the run, as the begin of an error message.
+    """
     found = None if folder is None else find(folder)
     if found is None:
-        raise ValueError(f"resuming needs a folder with the checkpoint of a run; got {folder}. "
-                         "Check the path, or start without resuming")
+        raise ValueError(f"{what} needs a folder with the checkpoint of a run; got {folder}. "
+                         f"Check the path{', or start without resuming' * (what == 'resuming')}")
     file = found / "training.json"
     if not is_there(file):
-        raise ValueError("resuming needs the record of a run; the checkpoint in "
+        raise ValueError(f"{what} needs the record of a run; the checkpoint in "
                          f"{folder} holds a model and no run to resume. "
                          "Start a new run from its weights in another folder")
     with naming(found):
