@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.lessons.figures.flow import Drawing
 from llama_from_scratch.parallel.pipeline.layers import layers_of
-from llama_from_scratch.parallel.pipeline.stage import Piece, pieces_of
+from llama_from_scratch.parallel.pipeline.stage import ModelPiece, pieces_of
 
 _ACROSS, _DOWN, _CELL = 2.0, 1.35, 1.35
 _MOST_RANKS, _MOST_CHUNKS = 4, 4
@@ -45,7 +45,7 @@ def on_ranks(config: LlamaConfig, *, n_ranks: int, n_chunks: int = 1) -> Figure:
         "takes the same way back.")
 
 
-def _holds(piece: Piece) -> str:
+def _holds(piece: ModelPiece) -> str:
     """Returns what a piece has, in up to three lines."""
     first, last = piece.layers.start, piece.layers.stop - 1
     layers = [] if last < first else [
