@@ -89,6 +89,8 @@ call.
         shards.memory                      bytes on a rank, as bars
     43  slices.held                        which rank holds which slice of each matrix
         slices.block                       a block on two ranks, and what they send
+    44  pieces.on_ranks                    which layers each rank of a pipeline has
+        schedules.draw                     what the ranks of a pipeline do, and what they keep
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
@@ -114,11 +116,13 @@ from llama_from_scratch.lessons.figures import measuring as measuring
 from llama_from_scratch.lessons.figures import moving as moving
 from llama_from_scratch.lessons.figures import norms as norms
 from llama_from_scratch.lessons.figures import packing as packing
+from llama_from_scratch.lessons.figures import pieces as pieces
 from llama_from_scratch.lessons.figures import pipeline as pipeline
 from llama_from_scratch.lessons.figures import rates as rates
 from llama_from_scratch.lessons.figures import ring as ring
 from llama_from_scratch.lessons.figures import rotation as rotation
 from llama_from_scratch.lessons.figures import rungs as rungs
+from llama_from_scratch.lessons.figures import schedules as schedules
 from llama_from_scratch.lessons.figures import shards as shards
 from llama_from_scratch.lessons.figures import slices as slices
 from llama_from_scratch.lessons.figures import stored as stored

@@ -29,6 +29,7 @@ moves, so it shows the current weights.
     banks          swizzle: a tile bank by bank, and the passes of a read              chapter 37
     shards         sharding: what each stage keeps and sends                           chapter 42
     tensor_parallel tensor_parallel_costs: a layer that is cut among ranks             chapter 43
+    pipeline       pipeline_schedules: a schedule's chart, bubble and memory           chapter 44
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
 """
@@ -79,6 +80,8 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.merging import merges_used as merges_used
     from llama_from_scratch.lessons.views.ownership import fragments as fragments
     from llama_from_scratch.lessons.views.ownership import fragments_frame as fragments_frame
+    from llama_from_scratch.lessons.views.pipeline import pipeline_frame as pipeline_frame
+    from llama_from_scratch.lessons.views.pipeline import pipeline_schedules as pipeline_schedules
     from llama_from_scratch.lessons.views.rotation import rope as rope
     from llama_from_scratch.lessons.views.rotation import rope_frame as rope_frame
     from llama_from_scratch.lessons.views.shards import sharding as sharding
@@ -131,6 +134,7 @@ _HOMES = {
     "learning_rates": "sweep", "learning_rates_frame": "sweep",
     "merges": "merging", "merges_frame": "merging", "merges_used": "merging",
     "online_softmax": "streaming", "online_softmax_frame": "streaming",
+    "pipeline_frame": "pipeline", "pipeline_schedules": "pipeline",
     "residual_frame": "layers", "residual_stream": "layers",
     "rope": "rotation", "rope_frame": "rotation",
     "sampling": "dials", "sampling_frame": "dials",

@@ -49,6 +49,10 @@ def test_depth_first_keeps_the_least_and_breadth_first_the_most():
     assert peaks[0] == 4 * 2 + 4 - 1
 
 
+def test_gpipe_goes_back_in_the_reverse_order_on_every_rank():
+    assert words(gpipe(3, 2)) == ["F0 F1 B1 B0"] * 3
+
+
 def test_one_f_one_b_alternates_after_its_warm_up():
     assert words(one_f_one_b(3, 4)) == ["F0 F1 F2 B0 F3 B1 B2 B3", "F0 F1 B0 F2 B1 F3 B2 B3",
                                         "F0 B0 F1 B1 F2 B2 F3 B3"]
