@@ -89,6 +89,8 @@ call.
         shards.memory                      bytes on a rank, as bars
     43  slices.held                        which rank holds which slice of each matrix
         slices.block                       a block on two ranks, and what they send
+    46  traffic.travel                     rows of each rank, and where they arrive
+        traffic.matrix                     how many rows go from each rank to each
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
@@ -126,6 +128,7 @@ from llama_from_scratch.lessons.figures import streaming as streaming
 from llama_from_scratch.lessons.figures import tiles as tiles
 from llama_from_scratch.lessons.figures import timeline as timeline
 from llama_from_scratch.lessons.figures import tokenizing as tokenizing
+from llama_from_scratch.lessons.figures import traffic as traffic
 from llama_from_scratch.lessons.figures import turns as turns
 from llama_from_scratch.lessons.figures import widths as widths
 from llama_from_scratch.lessons.figures import writing as writing
