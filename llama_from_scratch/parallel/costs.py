@@ -96,7 +96,7 @@ def exchanges(plan: Plan) -> list[Exchange]:
 
 
 def _data_exchanges(plan: Plan) -> Iterator[Exchange]:
-    """Those of the experts, which fewer ranks share, and those of all other parameters."""
+    """What the experts need, which fewer ranks share, and what all other parameters need."""
     for part in sizes.divided(plan.config, plan.mesh):
         if plan.stage == 0:
             yield Exchange(what="gradients", op="all_reduce", group=part.gradients,

@@ -69,7 +69,7 @@ def within(
     """Returns how many rows of each rank each expert takes.
 
     `capacity`: the room of an expert in units of its even share, rounded up to whole rows; None for
-    as much as needed. A rank's rows come after those of the ranks before it.
+    as much as needed. Rows of rank 0 come first.
     """
     if capacity is None:
         return wanted

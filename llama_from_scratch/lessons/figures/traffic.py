@@ -52,7 +52,7 @@ def travel(traffic: Traffic) -> Figure:
     told = "; ".join(f"rank {rank} sends {_away(traffic, rank)} of its {int(n)}"
                      for rank, n in enumerate(traffic.sent.sum(1)))
     return drawing.figure(f"{n_rows} rows, each with the number of its expert: {told}. The rows "
-                          "of a rank stay in their order, after those of the ranks before it.")
+                          "of a rank stay in their order, after the rows of the ranks before it.")
 
 
 def _line(
