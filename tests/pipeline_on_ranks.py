@@ -8,7 +8,7 @@ import torch
 from parity import batches, config, model_of
 
 from llama_from_scratch.parallel.mesh import Mesh
-from llama_from_scratch.parallel.pipeline import deferred, run, stage
+from llama_from_scratch.parallel.pipeline import run, stage
 from llama_from_scratch.train.loop import gradients
 from llama_from_scratch.train.loss import sum_of_nats
 
@@ -29,15 +29,25 @@ def alone(its_config):
     return loss, {name: p.grad for name, p in model.named_parameters()}
 
 
+class Given:
+    """A plan with this schedule, whatever the number of micro-batches."""
+
+    def __init__(self, schedule, *, recomputes):
+        self.schedule, self.recomputes, self.n_chunks = schedule, recomputes, schedule.n_chunks
+        self.splits_backward = schedule.splits_backward
+
+    def on(self, n_ranks, *, n_micro_batches):
+        return self.schedule
+
+
 def through_pipeline(world, its_config, schedule, counts, *, recomputes=False, micro_rows=1,
                      change=None):
     """The loss, this rank's gradients, the validation, the most passes in flight, the names of the
     spans in the log, and how often each operation was called. `change(pipeline)` may break it."""
     axes, model = Mesh(pp=world.size).on(world), model_of(its_config)
     own = stage.keep(model, stage.pieces_of(counts), rank=axes.pp.rank, n_ranks=world.size)
-    store = deferred.defer(model) if schedule.splits_backward else None
     pipeline = run.Pipeline(
-        model, own, axes.pp, schedule=schedule, weight_gradients=store, recomputes=recomputes,
+        model, own, axes.pp, plan=Given(schedule, recomputes=recomputes),
         channels=run.channels(axes, n_chunks=schedule.n_chunks), stream_dtype=torch.float64)
     batch = next(iter(batches(its_config.vocab_size)))
     if change is not None:

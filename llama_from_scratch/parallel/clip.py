@@ -13,7 +13,7 @@ Notebooks 41 and 46. Sources: Pascanu et al., arXiv:1211.5063, algorithm 1 (clip
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -27,15 +27,16 @@ _PART = 512
 
 def clip_gradients(
     params: Mapping[str, Tensor], *, slices: Mapping[str, Slice], tp: RankGroup,
-    shards: RankGroup | None, max_norm: float,
-    elsewhere: Mapping[str, Sequence[RankGroup]] | None = None,
+    shards: RankGroup | None, max_norm: float, pp: RankGroup | None = None,
+    elsewhere: Mapping[str, Sequence[RankGroup]] | None = None, twice: Collection[str] = (),
 ) -> Float[Tensor, ""]:
     """Scales down gradients longer than `max_norm`, and returns their length before.
 
     See `gradient_norm` for the length and the arguments. If the length is not finite, the gradients
     are left as they are, so that the caller can refuse them.
     """
-    norm = gradient_norm(params, slices=slices, tp=tp, shards=shards, elsewhere=elsewhere)
+    norm = gradient_norm(params, slices=slices, tp=tp, shards=shards, pp=pp, elsewhere=elsewhere,
+                         twice=twice)
     length = norm.item()
     if math.isfinite(length) and length > max_norm:
         torch._foreach_mul_([p.grad for p in params.values() if p.grad is not None],
@@ -46,17 +47,19 @@ def clip_gradients(
 @torch.no_grad()
 def gradient_norm(
     params: Mapping[str, Tensor], *, slices: Mapping[str, Slice], tp: RankGroup,
-    shards: RankGroup | None, norm_type: float = 2.0,
-    elsewhere: Mapping[str, Sequence[RankGroup]] | None = None,
+    shards: RankGroup | None, norm_type: float = 2.0, pp: RankGroup | None = None,
+    elsewhere: Mapping[str, Sequence[RankGroup]] | None = None, twice: Collection[str] = (),
 ) -> Float[Tensor, ""]:
     """Returns the length of all gradients of the logical model as one vector, in float64.
 
     It has the same bits on all ranks. `params`: what this rank has, with gradients that are already
     the sums over the ranks. `slices`: what each of them is a part of, along `tp`; a rank alone in
     its `tp` needs none. `shards`: the group over which `params` are pieces, or None if they are
-    whole on every rank. `elsewhere`: by name, the groups that take the place of `shards` for a
-    parameter, one after the other; every rank names the same ones in the same order.
-    `norm_type`: p of the sum of |g|^p; 1, 2 and infinity are usual.
+    whole on every rank. `pp`: the group of a pipeline, whose ranks have different layers.
+    `elsewhere`: by name, the groups that take the place of `shards` for a parameter, one after the
+    other; every rank names the same ones in the same order. `twice`: names of parameters that
+    another rank of `pp` has, too, and counts. `norm_type`: p of the sum of |g|^p; 1, 2 and infinity
+    are usual.
     Raises ValueError if no parameter has a gradient, or for parameters without a matching slice.
     """
     if not norm_type > 0:
@@ -67,12 +70,14 @@ def gradient_norm(
     usual = () if shards is None else (shards,)
     ways = {usual: []} | {tuple(groups): [] for groups in (elsewhere or {}).values()}
     for name, p in params.items():
-        if p.grad is not None and (tp.size == 1 or tp.rank % slices[name].n_copies == 0):
+        if p.grad is not None and name not in twice and (
+                tp.size == 1 or tp.rank % slices[name].n_copies == 0):
             ways[tuple(elsewhere[name]) if elsewhere and name in elsewhere else usual].append(
                 p.grad)
     totals = [_over(groups, _power_sum(grads, norm_type, device=tp.device), norm_type)
               for groups, grads in ways.items()]
-    total = _over((tp,), _joined(torch.stack(totals), norm_type), norm_type)
+    total = _over((tp,) if pp is None else (tp, pp), _joined(torch.stack(totals), norm_type),
+                  norm_type)
     return total if math.isinf(norm_type) else total ** (1 / norm_type)
 
 

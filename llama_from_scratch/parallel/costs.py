@@ -17,7 +17,7 @@ import torch
 
 from llama_from_scratch.config import Experts, LlamaConfig, record
 from llama_from_scratch.parallel import sizes
-from llama_from_scratch.parallel.comm_log import SHARE_SENT
+from llama_from_scratch.parallel.exchange import Exchange
 from llama_from_scratch.parallel.expert_parallel import Traffic
 from llama_from_scratch.parallel.mesh import Mesh
 
@@ -57,23 +57,6 @@ class Plan:
     def sum_dtype(self) -> torch.dtype:
         """The dtype in which gradients are added up."""
         return torch.promote_types(self.weight_dtype, torch.float32)
-
-
-@record
-class Exchange:
-    """Equal collectives of one step: `times` of them, each on a whole tensor of `n_bytes`."""
-
-    what: str
-    op: str
-    group: str
-    size: int
-    n_bytes: Fraction | int
-    times: int = 1
-
-    @property
-    def sent_bytes(self) -> Fraction:
-        """What one rank sends in all of them; the mean, where ranks differ."""
-        return self.times * self.n_bytes * SHARE_SENT[self.op](self.size)
 
 
 def sent_bytes(plan: Plan) -> dict[tuple[str, str], Fraction]:

@@ -85,19 +85,19 @@ class TrainParts:
     `share(batch)` returns the rows of a batch that this process computes. `loss(model, batch,
     is_bf16=)` returns a sum over their targets, which is divided by the number of targets in the
     whole batch. `holds_logits`: whether this loss has all logits of a micro-batch in memory at one
-    time. `micro_batch(is_last=)` is a context around forward and backward of each
-    micro-batch of a step. `accumulate(model, micro_batches, parts, n_targets=, is_bf16=)` does
-    forward and backward of all of them, and returns the sum of the losses. `reduce(model, loss)` is called between backward and clipping; it
-    completes the gradients and returns the loss of the whole batch. `clip(parameters, max_norm=)`
-    returns the gradient's length before clipping. `make_optimizer(groups, config)` returns the
-    optimizer. `schedule(step, n_steps=, peak=, n_warmup=, final_ratio=)` returns the learning rate
-    of a step. `evaluate(model, data, batch_size=, seq_len=, is_bf16=)` returns the validation of
-    the whole text. `weights(model)` yields the weights that this process holds, by name.
-    `is_stopping(is_interrupted)` returns whether all processes stop, from whether this one was
-    interrupted. `begin(run, folder, is_resumed=)` returns the steps already taken and puts a saved
-    run back. `save(folder, run, steps=)` writes a checkpoint. `hold(folder)` is a context manager
-    around the whole run, during which no other process writes to the folder; it yields the
-    folder's true path.
+    time. `micro_batch(is_last=)` is a context around forward and backward of each micro-batch of a
+    step. `accumulate(model, micro_batches, parts, n_targets=, is_bf16=)` does forward and backward
+    of all of them, and returns the sum of the losses. `reduce(model, loss)` is called between
+    backward and clipping; it completes the gradients and returns the loss of the whole batch.
+    `clip(parameters, max_norm=)` returns the gradient's length before clipping.
+    `make_optimizer(groups, config)` returns the optimizer. `schedule(step, n_steps=, peak=,
+    n_warmup=, final_ratio=)` returns the learning rate of a step. `evaluate(model, data,
+    batch_size=, seq_len=, is_bf16=)` returns the validation of the whole text. `weights(model)`
+    yields the weights that this process holds, by name. `is_stopping(is_interrupted)` returns
+    whether all processes stop, from whether this one was interrupted. `begin(run, folder,
+    is_resumed=)` returns the steps already taken and puts a saved run back. `save(folder, run,
+    steps=)` writes a checkpoint. `hold(folder)` is a context manager around the whole run, during
+    which no other process writes to the folder; it yields the folder's true path.
     """
 
     share: Callable[[Batch], Batch] = all_rows

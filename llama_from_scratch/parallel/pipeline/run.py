@@ -33,8 +33,10 @@ from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel.comm import Pending, RankGroup
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.pipeline.deferred import Later, WeightGradients
+from llama_from_scratch.parallel.pipeline.layers import layers_of
+from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
 from llama_from_scratch.parallel.pipeline.schedule import BACKWARD, FORWARD, WEIGHTS, Op, Schedule
-from llama_from_scratch.parallel.pipeline.stage import Piece
+from llama_from_scratch.parallel.pipeline.stage import Piece, keep, pieces_of
 from llama_from_scratch.train.data import Batch
 from llama_from_scratch.train.protocols import Loss
 
@@ -81,6 +83,22 @@ def channels(axes: Axes, *, n_chunks: int) -> dict[tuple[str, bool], RankGroup]:
             for what in (STREAM, GRADIENT)}
 
 
+def piped(
+    model: Llama, axes: Axes, plan: PipelinePlan, *, param_dtype: torch.dtype | None = None
+) -> "Pipeline":
+    """Removes from `model`, in place, the layers of other ranks along `pp`; returns the pipeline.
+
+    A collective of all ranks. `param_dtype`: in which the model computes, by default its own.
+    Raises ValueError for too few layers, and for a model that sees.
+    """
+    n_ranks = axes.pp.size
+    counts = [len(layers) for layers in layers_of(model.config.n_layers, n_ranks * plan.n_chunks)]
+    own = keep(model, pieces_of(counts), rank=axes.pp.rank, n_ranks=n_ranks)
+    return Pipeline(model, own, axes.pp, plan=plan,
+                    channels=channels(axes, n_chunks=plan.n_chunks),
+                    stream_dtype=model.dtype if param_dtype is None else param_dtype)
+
+
 class StreamOnly:
     """What a loss sees as the model on the last rank: the stream has come through all layers."""
 
@@ -99,26 +117,24 @@ class _Kept:
     """What a rank keeps of a micro-batch in a piece, from its forward pass to its backward pass."""
 
     def __init__(self, received: Tensor | None) -> None:
-        self.received, self.end = received, None
+        self.received = received
         self.end: GradientEdge | Tensor | None = None
 
 
 class Pipeline:
     """This rank's part of a pipeline. `pieces`: its chunks, in their order.
 
-    `channels`: see `channels`. `stream_dtype`: of what the ranks send. `weight_gradients`: what
-    `deferred.defer` returned; needed for schedules with W passes. `most_in_flight`: after a step,
-    the largest number of passes that were forward but not yet backward, at one time.
+    `channels`: see `channels`. `stream_dtype`: of what the ranks send. `most_in_flight`: after a
+    step, the largest number of passes that were forward but not yet backward, at one time.
     """
 
     def __init__(
-        self, model: Llama, pieces: Sequence[Piece], group: RankGroup, *, schedule: Schedule,
+        self, model: Llama, pieces: Sequence[Piece], group: RankGroup, *, plan: PipelinePlan,
         channels: Mapping[tuple[str, bool], RankGroup], stream_dtype: torch.dtype,
-        weight_gradients: WeightGradients | None = None, recomputes: bool = False,
     ) -> None:
-        self.model, self.pieces, self.group, self.schedule = model, tuple(pieces), group, schedule
+        self.model, self.pieces, self.group, self.plan = model, tuple(pieces), group, plan
         self._channels, self._dtype = channels, stream_dtype
-        self._store, self._recomputes = weight_gradients, recomputes
+        self._put_off = WeightGradients() if plan.splits_backward else None
         self.most_in_flight = 0
 
     def step(
@@ -127,13 +143,13 @@ class Pipeline:
         """Runs the schedule; the gradients of the weights are added up, and not yet over ranks.
 
         Returns the sum of the losses, each divided by `n_targets`, on the last rank; 0 on others.
-        Raises ValueError for another number of micro-batches than the schedule's.
+        Raises ValueError for a number of micro-batches that the plan has no schedule for.
         """
-        self._refuse_other_number(micro_batches)
+        schedule = self.plan.on(self.group.size, n_micro_batches=len(micro_batches))
         batches = [micro.to(self.model.device) for micro in micro_batches]
-        run = _Step(self, batches, loss=loss, n_targets=n_targets, is_bf16=is_bf16)
+        run = _Step(self, batches, schedule, loss=loss, n_targets=n_targets, is_bf16=is_bf16)
         with run.mail.closed_at_end():
-            for op in self.schedule.ops[self.group.rank]:
+            for op in schedule.ops[self.group.rank]:
                 with self.group.log.span(str(op)):
                     run.do(op)
         self.most_in_flight = run.most_in_flight
@@ -142,39 +158,32 @@ class Pipeline:
     @torch.no_grad()
     def loss(self, batch: Batch, *, loss: Loss, is_bf16: bool = False) -> Float[Tensor, ""]:
         """Returns the loss of a batch, on all ranks, without gradients."""
-        schedule = _forward_only(self.schedule)
-        run = _Step(self, [batch.to(self.model.device)], loss=loss, n_targets=1, is_bf16=is_bf16,
-                    schedule=schedule)
+        schedule = _forward_only(self.group.size, self.plan.n_chunks)
+        run = _Step(self, [batch.to(self.model.device)], schedule, loss=loss, n_targets=1,
+                    is_bf16=is_bf16)
         with run.mail.closed_at_end():
             for op in schedule.ops[self.group.rank]:
                 run.do(op)
         return self.group.broadcast(run.total, source=self.group.size - 1, note="loss")
 
-    def _refuse_other_number(self, micro_batches: Sequence[Batch]) -> None:
-        n = self.schedule.n_micro_batches
-        if len(micro_batches) != n:
-            raise ValueError(f"the schedule {self.schedule.name} is for {n} micro-batches; got "
-                             f"{len(micro_batches)}. Choose a micro_batch_size that divides the "
-                             f"rows of a rank into {n}")
 
-
-def _forward_only(schedule: Schedule) -> Schedule:
+def _forward_only(n_ranks: int, n_chunks: int) -> Schedule:
     """Returns the schedule in which one micro-batch goes forward through all chunks."""
-    ops = tuple(Op(kind=FORWARD, micro_batch=0, chunk=c) for c in range(schedule.n_chunks))
-    return Schedule(name="forward", n_ranks=schedule.n_ranks, n_chunks=schedule.n_chunks,
-                    n_micro_batches=1, ops=(ops,) * schedule.n_ranks)
+    ops = tuple(Op(kind=FORWARD, micro_batch=0, chunk=c) for c in range(n_chunks))
+    return Schedule(name="forward", n_ranks=n_ranks, n_chunks=n_chunks, n_micro_batches=1,
+                    ops=(ops,) * n_ranks)
 
 
 class _Step:
     """One run of a schedule on one rank."""
 
     def __init__(
-        self, pipeline: Pipeline, batches: Sequence[Batch], *, loss: Loss, n_targets: int,
-        is_bf16: bool, schedule: Schedule | None = None,
+        self, pipeline: Pipeline, batches: Sequence[Batch], schedule: Schedule, *, loss: Loss,
+        n_targets: int, is_bf16: bool,
     ) -> None:
         self._of, self._batches, self._loss = pipeline, batches, loss
         self._n_targets, self._is_bf16 = n_targets, is_bf16
-        self._schedule = pipeline.schedule if schedule is None else schedule
+        self._schedule = schedule
         self._kept: dict[tuple[int, int], _Kept] = {}
         self._later: dict[tuple[int, int], list[Later]] = {}
         self.most_in_flight = 0
@@ -198,7 +207,7 @@ class _Step:
     def _forward(self, op: Op, piece: Piece) -> None:
         received = None if piece.is_first else self.mail.receive(op, STREAM)
         kept = _Kept(received)
-        recomputes = self._of._recomputes and torch.is_grad_enabled()
+        recomputes = self._of.plan.recomputes and torch.is_grad_enabled()
         with torch.no_grad() if recomputes else contextlib.nullcontext():
             y = self._through(op.micro_batch, piece, kept)
         if torch.is_grad_enabled():
@@ -216,30 +225,33 @@ class _Step:
         model, batch = self._of.model, self._batches[micro_batch]
         if kept.received is not None and torch.is_grad_enabled():
             kept.received.requires_grad_(True)
-        with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=self._is_bf16):
+        put_off = self._of._put_off or contextlib.nullcontext()
+        with put_off, torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=self._is_bf16):
             x = model.embed(batch.ids) if piece.is_first else kept.received
             inputs = model.prepare(x, positions=batch.positions, documents=batch.documents)
             x = model.run(x, inputs, layers=piece.layers)
-        if not piece.is_last:
-            return x
-        return self._loss(StreamOnly(model, x), batch, is_bf16=self._is_bf16) / self._n_targets
+            if not piece.is_last:
+                return x
+        with put_off:
+            nats = self._loss(StreamOnly(model, x), batch, is_bf16=self._is_bf16)
+        return nats / self._n_targets
 
     def _backward(self, op: Op, piece: Piece) -> None:
         kept = self._kept.pop((op.micro_batch, op.chunk))
         gradient = None if piece.is_last else self.mail.receive(op, GRADIENT)
         if kept.end is None:
             kept.end = get_gradient_edge(self._through(op.micro_batch, piece, kept))
-        with self._put_off(op):
+        with self._weights_apart(op):
             torch.autograd.backward((kept.end,), (gradient,))
         if not piece.is_first:
             self.mail.send(op, kept.received.grad)
 
     @contextlib.contextmanager
-    def _put_off(self, op: Op) -> Iterator[None]:
+    def _weights_apart(self, op: Op) -> Iterator[None]:
         if not self._schedule.splits_backward:
             yield
             return
-        with self._of._store.collecting() as later:
+        with self._of._put_off.collecting() as later:
             yield
         self._later[op.micro_batch, op.chunk] = later
 
@@ -304,7 +316,7 @@ class _Mail:
             self._sent.popleft().wait()
 
     def _line(self, key: tuple[str, int, int], source: int) -> tuple:
-        what, _, piece = key
+        what, *_ = key
         step = 1 if what == STREAM else -1
         return (what, self._group.rank != source + step), source
 

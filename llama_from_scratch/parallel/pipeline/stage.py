@@ -13,12 +13,17 @@ A tied head is the embedding's matrix. Then the last rank keeps that, too, under
 Notebook 44.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from llama_from_scratch.config import record
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.parallel.comm import RankGroup
+
+TIED = "tok_embeddings.weight"
+"""The parameter that is embedding and head in one, in a model with a tied head."""
 
 
 class Absent(nn.Module):
@@ -44,6 +49,11 @@ class Piece:
     number: int
     n_pieces: int
     layers: slice
+
+    @property
+    def numbers(self) -> range:
+        """The numbers of its layers."""
+        return range(self.layers.start, self.layers.stop)
 
     @property
     def is_first(self) -> bool:
@@ -72,13 +82,12 @@ def keep(model: Llama, pieces: Sequence[Piece], *, rank: int, n_ranks: int) -> t
     if type(model) is not Llama:
         raise ValueError("a pipeline is cut from a Llama, which reads only text; got a "
                          f"{type(model).__name__}. Choose pp=1 for it")
-    if [i for piece in pieces for i in range(model.config.n_layers)[piece.layers]] != list(
-            range(model.config.n_layers)):
+    if [i for piece in pieces for i in piece.numbers] != list(range(model.config.n_layers)):
         raise ValueError(f"the pieces of a pipeline have each of the {model.config.n_layers} "
                          "layers once, in their order; got pieces with the layers "
                          + ", ".join(f"{p.layers.start} to {p.layers.stop - 1}" for p in pieces))
     own = tuple(piece for piece in pieces if piece.number % n_ranks == rank)
-    is_kept = {i for piece in own for i in range(model.config.n_layers)[piece.layers]}
+    is_kept = {i for piece in own for i in piece.numbers}
     for i in range(model.config.n_layers):
         if i not in is_kept:
             model.layers[i] = Absent(f"layers.{i}")
@@ -88,3 +97,29 @@ def keep(model: Llama, pieces: Sequence[Piece], *, rank: int, n_ranks: int) -> t
     if not has_head:
         model.norm, model.output = Absent("norm"), Absent("output")
     return own
+
+
+def whole_of_stages(
+    pp: RankGroup, own: Iterator[tuple[str, Tensor]], *, skips: Collection[str] = ()
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields the whole tensors of every rank of a pipeline, by name, on all of its ranks.
+
+    A collective. `own`: those of this rank's layers. `skips`: what the first rank has yielded
+    already, so that the others do not yield it again.
+    """
+    if pp.size == 1:
+        yield from own
+        return
+    for rank in range(pp.size):
+        while True:
+            name, whole = next(own, (None, None)) if rank == pp.rank else (None, None)
+            about = None if whole is None else (name, whole.shape, whole.dtype)
+            found = pp.gather_objects(about)[rank]
+            if found is None:
+                break
+            name, shape, dtype = found
+            whole = whole.contiguous() if rank == pp.rank else torch.empty(
+                shape, dtype=dtype, device=pp.device)
+            pp.broadcast(whole, source=rank, note=name)
+            if rank == 0 or name not in skips:
+                yield name, whole
