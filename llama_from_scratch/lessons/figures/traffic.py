@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from llama_from_scratch.lessons.figures.experts import color_of
 from llama_from_scratch.lessons.figures.flow import Drawing, Node
 from llama_from_scratch.lessons.figures.look import TINTS
-from llama_from_scratch.parallel.expert_parallel import Traffic
+from llama_from_scratch.parallel.expert_parallel import ExpertTraffic
 
 MAX_ROWS, MAX_RANKS = 20, 8
 STAYS = "#E3E3E3"
@@ -17,7 +17,7 @@ _CELL, _GAP, _BETWEEN = 0.3, 0.06, 0.55
 _WIDE, _HIGH = 0.72, 0.42
 
 
-def travel(traffic: Traffic) -> Figure:
+def travel(traffic: ExpertTraffic) -> Figure:
     """Draws each rank's rows and where they arrive. A cell is a row, with its expert's number.
 
     Rows that are over a capacity are not drawn. Raises ValueError for more rows than fit on a page.
@@ -71,11 +71,11 @@ def _line(
     return found
 
 
-def _away(traffic: Traffic, rank: int) -> int:
+def _away(traffic: ExpertTraffic, rank: int) -> int:
     return int(traffic.rows[rank].sum() - traffic.rows[rank, rank])
 
 
-def matrix(traffic: Traffic) -> Figure:
+def matrix(traffic: ExpertTraffic) -> Figure:
     """Draws how many rows go from each rank to each, with their sums.
 
     Raises ValueError for more than 8 ranks.

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from llama_from_scratch.lessons.figures.look import BLUE, ORANGE
 from llama_from_scratch.lessons.widgets.explorer import Explorer, explore
-from llama_from_scratch.parallel.expert_parallel import Traffic, within
+from llama_from_scratch.parallel.expert_parallel import ExpertTraffic, within
 
 RANKS = {f"{n}": n for n in (2, 4, 8, 16)}
 EXPERTS = {f"{n}": n for n in (16, 32, 64, 128)}
@@ -24,7 +24,7 @@ N_TOKENS = 1024
 
 
 @functools.lru_cache(maxsize=256)
-def drawn_traffic(*, n_ranks: int, n_experts: int, capacity: float, skew: float) -> Traffic:
+def drawn_traffic(*, n_ranks: int, n_experts: int, capacity: float, skew: float) -> ExpertTraffic:
     """Returns where the tokens of a random router go, 1,024 on each rank, each to one expert.
 
     Which experts are liked is random, too; every call draws the same. `capacity`: 0 for none.
@@ -35,7 +35,7 @@ def drawn_traffic(*, n_ranks: int, n_experts: int, capacity: float, skew: float)
     wanted = torch.stack([torch.bincount(
         torch.multinomial(weight_E, N_TOKENS, replacement=True, generator=draw),
         minlength=n_experts) for _ in range(n_ranks)])
-    return Traffic(wanted=wanted, sent=within(wanted, capacity or None))
+    return ExpertTraffic(wanted=wanted, sent=within(wanted, capacity or None))
 
 
 def expert_traffic(*, start: Mapping[str, Any] | None = None) -> Explorer:

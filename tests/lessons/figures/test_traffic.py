@@ -5,7 +5,7 @@ from drawings import faults, noted
 
 from llama_from_scratch.lessons.figures import traffic as figures
 from llama_from_scratch.lessons.figures.experts import color_of
-from llama_from_scratch.parallel.expert_parallel import Traffic, within
+from llama_from_scratch.parallel.expert_parallel import ExpertTraffic, within
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def drawn(monkeypatch):
 
 def of(table, *, capacity=None):
     wanted = torch.tensor(table)
-    return Traffic(wanted=wanted, sent=within(wanted, capacity))
+    return ExpertTraffic(wanted=wanted, sent=within(wanted, capacity))
 
 
 TWO = of([[2, 1, 0, 1], [0, 1, 2, 1]])
