@@ -91,6 +91,8 @@ call.
         slices.block                       a block on two ranks, and what they send
     44  pieces.on_ranks                    which layers each rank of a pipeline has
         schedules.draw                     what the ranks of a pipeline do, and what they keep
+    46  traffic.travel                     rows of each rank, and where they arrive
+        traffic.matrix                     how many rows go from each rank to each
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
@@ -130,6 +132,7 @@ from llama_from_scratch.lessons.figures import streaming as streaming
 from llama_from_scratch.lessons.figures import tiles as tiles
 from llama_from_scratch.lessons.figures import timeline as timeline
 from llama_from_scratch.lessons.figures import tokenizing as tokenizing
+from llama_from_scratch.lessons.figures import traffic as traffic
 from llama_from_scratch.lessons.figures import turns as turns
 from llama_from_scratch.lessons.figures import widths as widths
 from llama_from_scratch.lessons.figures import writing as writing
