@@ -89,6 +89,9 @@ call.
         shards.memory                      bytes on a rank, as bars
     43  slices.held                        which rank holds which slice of each matrix
         slices.block                       a block on two ranks, and what they send
+    45  context.pieces                     which tokens of a row each rank holds, and its work
+        context.sight                      the mask of a row, by the rank that computes it
+        context.steps                      what each rank computes in each step of a ring
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
@@ -96,6 +99,7 @@ from llama_from_scratch.lessons.figures import all_kernels as all_kernels
 from llama_from_scratch.lessons.figures import architecture as architecture
 from llama_from_scratch.lessons.figures import banks as banks
 from llama_from_scratch.lessons.figures import cache as cache
+from llama_from_scratch.lessons.figures import context as context
 from llama_from_scratch.lessons.figures import data_parallel as data_parallel
 from llama_from_scratch.lessons.figures import decoding as decoding
 from llama_from_scratch.lessons.figures import dialogs as dialogs

@@ -29,6 +29,7 @@ moves, so it shows the current weights.
     banks          swizzle: a tile bank by bank, and the passes of a read              chapter 37
     shards         sharding: what each stage keeps and sends                           chapter 42
     tensor_parallel tensor_parallel_costs: a layer that is cut among ranks             chapter 43
+    context_parallel context_ranks: who attends to whom across ranks                   chapter 45
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
 """
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.collectives import (
         all_reduce_costs_frame as all_reduce_costs_frame,
     )
+    from llama_from_scratch.lessons.views.context_parallel import context_ranks as context_ranks
     from llama_from_scratch.lessons.views.data_parallel import (
         data_parallel_costs as data_parallel_costs,
     )
@@ -117,6 +119,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "all_reduce_costs": "collectives", "all_reduce_costs_frame": "collectives",
     "attention": "heads", "attention_frame": "heads", "attention_heads_frame": "heads",
+    "context_ranks": "context_parallel",
     "data_parallel_costs": "data_parallel", "data_parallel_frame": "data_parallel",
     "decoding_bound": "decoding", "decoding_bound_frame": "decoding",
     "decoding_splits": "decoding", "decoding_splits_frame": "decoding",
