@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,8 +27,9 @@ Made = TypeVar("Made")
 Weights = Callable[[], "Iterable[tuple[str, Tensor]]"]
 """A function that returns whole weights by name, one after the other."""
 _ONLY_ON_MESH = dict(zero="--zero", engine="--engine", sequence_parallel="--sequence-parallel",
-                     schedule="--schedule", chunks="--chunks", together="--together",
-                     recompute="--recompute")
+                     context_parallel="--context-parallel",
+                     sharded_checkpoints="--sharded-checkpoints", schedule="--schedule",
+                     chunks="--chunks", together="--together", recompute="--recompute")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "DTensor (default own)")
     parser.add_argument("--sequence-parallel", action="store_true", default=None,
                         help="the tp ranks also divide the tokens between the matrices")
+    parser.add_argument("--context-parallel", choices=("gather", "ring"),
+                        help="how attention reaches the tokens of other cp ranks: it gathers all "
+                        "keys and values, or they travel from rank to rank (default gather)")
+    parser.add_argument("--sharded-checkpoints", action="store_true", default=None,
+                        help="every process saves its own part of a checkpoint, while the training "
+                        "goes on; any mesh can resume from it, and so can one process")
     parser.add_argument("--schedule", metavar="NAME",
                         help="the order of the passes along pp: gpipe, 1f1b, interleaved or "
                         "zero_bubble (default 1f1b)")
@@ -84,8 +91,11 @@ def processes(args: argparse.Namespace) -> Iterator["OneProcess | MeshProcess"]:
                          "train ...")
     device = (args.device or "cpu").partition(":")[0]
     with torchrun.from_environment(device=device) as world:
-        yield MeshProcess(mesh.on(world), stage=args.zero or 0, engine=args.engine or "own",
-                          is_sequence_parallel=bool(args.sequence_parallel), pipeline=plan)
+        yield MeshProcess(
+            mesh.on(world), engine=args.engine or "own",
+            saves_in_parts=bool(args.sharded_checkpoints),
+            how=dict(stage=args.zero or 0, pipeline=plan, context=args.context_parallel or "gather",
+                     is_sequence_parallel=bool(args.sequence_parallel)))
 
 
 def _plan_of(args: argparse.Namespace) -> "PipelinePlan | None":
@@ -152,11 +162,11 @@ class MeshProcess(OneProcess):
     can_fuse = False
 
     def __init__(
-        self, axes: "Axes", *, stage: int, engine: str, is_sequence_parallel: bool,
-        pipeline: "PipelinePlan | None" = None,
+        self, axes: "Axes", *, engine: str, saves_in_parts: bool, how: Mapping[str, Any]
     ) -> None:
-        self._axes, self._stage, self._engine = axes, stage, engine
-        self._is_sequence_parallel, self._pipeline = is_sequence_parallel, pipeline
+        """`how`: the arguments of `shard` and `shard_natively`."""
+        self._axes, self._engine, self._how = axes, engine, how
+        self._stage, self._saves_in_parts = how["stage"], saves_in_parts
         self.is_first = axes.world.rank == 0
         # PyTorch's plan for tp gives logits in slices, from which no token can be drawn. Ranks
         # along pp and cp only compute losses together.
@@ -172,10 +182,12 @@ class MeshProcess(OneProcess):
 
     @contextlib.contextmanager
     def hold(self, folder: Path) -> Iterator[Path]:
-        if not self.is_first:
-            yield folder
-            return
-        with super().hold(folder) as place:
+        from llama_from_scratch.parallel.together import together
+
+        with contextlib.ExitStack() as stack:
+            # Rank 0 tries a rename, so nobody reads before it is done.
+            place, *_ = together(self._axes.world, lambda: stack.enter_context(
+                OneProcess.hold(self, folder)) if self.is_first else None)
             yield place
 
     def n_own(self, n_params: int) -> int:
@@ -187,7 +199,7 @@ class MeshProcess(OneProcess):
         from llama_from_scratch.parallel.fits import refuse_unfit
 
         refuse_unfit(sizes, self._axes.mesh, batch_size=config.batch_size, seq_len=config.seq_len,
-                     micro_batch_size=config.micro_batch_size, pipeline=self._pipeline)
+                     micro_batch_size=config.micro_batch_size, pipeline=self._how["pipeline"])
 
     def device(self, name: str) -> str:
         return str(self._axes.world.device)
@@ -198,12 +210,13 @@ class MeshProcess(OneProcess):
         """Returns the model and the parts of its training; no process ever holds all of it."""
         from llama_from_scratch.model.unwritten import unwritten
         from llama_from_scratch.parallel.native import shard_natively
+        from llama_from_scratch.parallel.saving import Saver
         from llama_from_scratch.parallel.shard import shard
         from llama_from_scratch.parallel.training import parts_on
 
         engine = dict(own=shard, native=shard_natively)[self._engine]
-        sharded = engine(unwritten(config), self._axes, stage=self._stage, weights=weights(),
-                         is_sequence_parallel=self._is_sequence_parallel, pipeline=self._pipeline)
+        sharded = engine(unwritten(config), self._axes, weights=weights(), **self._how)
         self.say(f"{self._axes.world.size} ranks, mesh {self._axes.mesh}, ZeRO stage "
                  f"{self._stage}, engine {self._engine}")
-        return sharded.model, parts_on(sharded)
+        saver = Saver(self._axes.world) if self._saves_in_parts else None
+        return sharded.model, parts_on(sharded, saver=saver)

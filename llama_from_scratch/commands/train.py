@@ -23,6 +23,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--resume", action="store_true",
                         help="continue the run in --out, with the arguments saved there; with more "
                         "--steps, the learning rate follows a schedule of that length")
+    parser.add_argument("--resume-if-saved", action="store_true",
+                        help="continue the run in --out if there is one, and begin it otherwise: "
+                        "for a command that is started again after a failure, as by torchrun "
+                        "--max-restarts")
     parser.add_argument("--from", dest="origin", metavar="MODEL",
                         help="start a new run from the weights of a run or any other checkpoint, "
                         "with its sizes and tokenizer and a fresh optimizer")
@@ -84,12 +88,19 @@ _OF_MODEL = dict(vocab="vocab_size", dim="dim", layers="n_layers", heads="n_head
 
 def run(args: argparse.Namespace) -> int:
     """Trains and saves; prints a sample of the model's text after each validation."""
+    if args.resume and args.resume_if_saved:
+        raise ValueError("--resume needs a saved run, and --resume-if-saved begins one without; got "
+                         "both. Choose one")
     if args.resume and args.origin is not None:
         raise ValueError("--resume continues a run, and --from starts a new one from the weights of"
                          " another; got both. Choose one")
+    from llama_from_scratch.checkpoint.folders import find
+
     out = Path("runs", _data_path(args.data).stem) if args.out is None else args.out
     begin = _resumed if args.resume else _new if args.origin is None else _continued
     with on_mesh.processes(args) as process, process.hold(out) as place:
+        if args.resume_if_saved and process.once(lambda: find(place)) is not None:
+            args.resume, begin = True, _resumed
         return begin(args, out, place, process)
 
 
@@ -136,7 +147,7 @@ def _resumed(args: argparse.Namespace, out: Path, place: Path, process: on_mesh.
 
     from llama_from_scratch.checkpoint import native
     from llama_from_scratch.model.transformer import Llama
-    from llama_from_scratch.parallel.training import saved_weights
+    from llama_from_scratch.parallel.training import weights_to_resume
     from llama_from_scratch.train import learning_rate, resume
 
     saved = resume.read(place)
@@ -170,7 +181,7 @@ def _resumed(args: argparse.Namespace, out: Path, place: Path, process: on_mesh.
                     f"step {n_taken} on, its learning rate is as in a run of {config.n_steps} "
                     f"steps ({before}{rate[0]:.3g} now, {rate[1]:.3g} at the end)")
     model, parts = process.model(sizes, plain=lambda: Llama(sizes).to(device),
-                                 weights=lambda: saved_weights(place))
+                                 weights=lambda: weights_to_resume(place))
     return _train(model, native.load_tokenizer(place), texts, held_out, config=config, args=args,
                   out=out, parts=parts, process=process, is_fused=is_fused)
 

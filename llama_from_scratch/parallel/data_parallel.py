@@ -99,6 +99,13 @@ class DataParallel:
     def after_step(self) -> None:
         """Does nothing: each rank has changed all of its weights in the same way."""
 
+    def after_fill(self) -> None:
+        """Does nothing: each rank computes with the tensors that were changed."""
+
+    def place(self, name: str) -> tuple[tuple[int, ...], tuple[int, int]]:
+        """Returns the shape of a parameter, and the span of it that each rank owns: all of it."""
+        return tuple(self._all[name].shape), (0, self._all[name].numel())
+
     def fill(self, name: str, weight: Shaped[Tensor, "*shape"]) -> None:
         """Copies a parameter in; every rank is given the same one. Raises ValueError."""
         if name not in self._all:

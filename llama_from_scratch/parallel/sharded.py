@@ -117,6 +117,19 @@ class Sharded:
         for flat in kept:
             flat.gather()
 
+    def after_fill(self) -> None:
+        """After pieces were changed in place, frozen ones too: the model computes with them."""
+        self._free()
+        kept = [flat for flat in self._flats if flat.is_kept]
+        for flat in kept:
+            flat.start_refresh()
+        for flat in kept:
+            flat.gather()
+
+    def place(self, name: str) -> tuple[tuple[int, ...], tuple[int, int]]:
+        """Returns the shape of a parameter, and the span of it that this rank owns."""
+        return tuple(self._flat_of[name].shapes[name]), self.spans[name]
+
     def fill(self, name: str, weight: Shaped[Tensor, "*shape"]) -> None:
         """Copies in this rank's piece of a whole parameter; every rank is given the same one.
 

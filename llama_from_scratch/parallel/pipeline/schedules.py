@@ -105,8 +105,8 @@ def zero_bubble(n_ranks: int, n_micro_batches: int) -> Schedule:
 SCHEDULES: Mapping[str, str] = {
     "gpipe": "all forward passes, then all backward passes",
     "1f1b": "one forward, one backward: keeps at most P micro-batches",
-    "interleaved": "1f1b with several chunks on each rank: a smaller bubble, more messages",
-    "zero_bubble": "1f1b with a divided backward pass: weight gradients fill the bubble"}
+    "interleaved": "1f1b with several chunks on each rank",
+    "zero_bubble": "1f1b, and gradients of weights fill the bubble"}
 """The schedules that `make` makes, and what each is."""
 
 

@@ -13,12 +13,17 @@ A tied head is the embedding's matrix. Then the last rank keeps that, too, under
 Notebook 44.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from llama_from_scratch.config import record
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.parallel.comm import RankGroup
+
+TIED = "tok_embeddings.weight"
+"""The parameter that is embedding and head in one, in a model with a tied head."""
 
 
 class Absent(nn.Module):
@@ -92,3 +97,29 @@ def keep(model: Llama, pieces: Sequence[Piece], *, rank: int, n_ranks: int) -> t
     if not has_head:
         model.norm, model.output = Absent("norm"), Absent("output")
     return own
+
+
+def whole_of_stages(
+    pp: RankGroup, own: Iterator[tuple[str, Tensor]], *, skips: Collection[str] = ()
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields the whole tensors of every rank of a pipeline, by name, on all of its ranks.
+
+    A collective. `own`: those of this rank's layers. `skips`: what the first rank has yielded
+    already, so that the others do not yield it again.
+    """
+    if pp.size == 1:
+        yield from own
+        return
+    for rank in range(pp.size):
+        while True:
+            name, whole = next(own, (None, None)) if rank == pp.rank else (None, None)
+            about = None if whole is None else (name, whole.shape, whole.dtype)
+            found = pp.gather_objects(about)[rank]
+            if found is None:
+                break
+            name, shape, dtype = found
+            whole = whole.contiguous() if rank == pp.rank else torch.empty(
+                shape, dtype=dtype, device=pp.device)
+            pp.broadcast(whole, source=rank, note=name)
+            if rank == 0 or name not in skips:
+                yield name, whole
