@@ -78,3 +78,15 @@ def test_too_many_ranks_and_rows_that_cannot_be_cut_are_refused():
         context.steps(n_ranks=5)
     with pytest.raises(ValueError, match="got seq_len=25 for cp=2"):
         context.sight(n_ranks=2, documents=(25,))
+
+
+def test_several_documents_can_make_zig_zag_less_even_than_contiguous_pieces():
+    # Chapter 45 says so, and who is busiest.
+    def pairs(cut, *documents):
+        return context.pairs_of_ranks(context.mask_of(*documents),
+                                      context.ranks_of_tokens(24, 4, cut), 4)
+
+    zig_zag, contiguous = (pairs(cut, 14, 4, 3, 3) for cut in ("zig-zag", "contiguous"))
+    assert (max(zig_zag), max(contiguous)) == (61, 57) and zig_zag.index(61) == 3
+    at_the_end = pairs("zig-zag", 3, 3, 4, 14)
+    assert at_the_end.index(max(at_the_end)) == 0
