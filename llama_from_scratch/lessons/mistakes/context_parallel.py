@@ -198,7 +198,7 @@ def joined_along_the_heads(parts: Sequence[Tensor]) -> list[Tensor]:
 
 @listed("45.5", of="to_heads")
 def every_other_head(parts: Sequence[Tensor]) -> list[Tensor]:
-    """ranks take turns with the heads: rank r gets the heads r, r + n, ..."""
+    """ranks take turns with the heads: rank r gets the heads r, r + n and so on"""
     return [torch.cat([part[:, rank :: len(parts)] for part in parts])
             for rank in range(len(parts))]
 
