@@ -109,8 +109,8 @@ class _ReadLate(Mapping[str, Tensor]):
 
 def _tensors_in(source: Path) -> dict[str, About]:
     if not is_there(source / ".metadata"):
-        raise ValueError(f"a DCP folder has a file .metadata; {source} has none. Check the path, or "
-                         "save it with torch.distributed.checkpoint")
+        raise ValueError(f"a DCP folder has a file .metadata; {source} has none. Check the path, "
+                         "or save it with torch.distributed.checkpoint")
     found = dcp.FileSystemReader(str(source)).read_metadata().state_dict_metadata
     return {name: About(shape=tuple(saved.size), dtype=saved.properties.dtype)
             for name, saved in found.items() if isinstance(saved, TensorStorageMetadata)}

@@ -23,7 +23,7 @@ from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.pipeline.layers import layers_of
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
-from llama_from_scratch.parallel.pipeline.stage import Piece, keep, pieces_of
+from llama_from_scratch.parallel.pipeline.stage import ModelPiece, keep, pieces_of
 from llama_from_scratch.train.data import IGNORE, Batch
 
 _OF_ONE_PIECE = {"gpipe": pipelining.ScheduleGPipe, "1f1b": pipelining.Schedule1F1B}
@@ -34,7 +34,7 @@ _OF_SEVERAL = {"interleaved": pipelining.ScheduleInterleaved1F1B,
 class PieceModule(nn.Module):
     """A piece of a model as a module of its own, which shares the model's parameters."""
 
-    def __init__(self, model: Llama, piece: Piece) -> None:
+    def __init__(self, model: Llama, piece: ModelPiece) -> None:
         super().__init__()
         self.piece, self._model = piece, (model,)  # in a tuple, so it is no child of this module
         self.layers = nn.ModuleList(model.layers[i] for i in piece.numbers)
@@ -69,7 +69,7 @@ class NativePipeline:
     """
 
     def __init__(
-        self, model: Llama, axes: Axes, plan: PipelinePlan, *, pieces: Sequence[Piece],
+        self, model: Llama, axes: Axes, plan: PipelinePlan, *, pieces: Sequence[ModelPiece],
         called: Sequence[nn.Module], gradient_scale: int,
     ) -> None:
         self._model, self._axes, self._plan = model, axes, plan

@@ -68,8 +68,8 @@ def refuse_what_torch_cannot_do(
         if type(model) is not Llama:
             problems.append(f"a pipeline is cut from a Llama, not from a {type(model).__name__}")
         if pipeline.recomputes or pipeline.n_together is not None:
-            problems.append("its pipeline neither recomputes nor has another number of "
-                            "micro-batches together than that of ranks")
+            problems.append("its pipeline neither recomputes nor takes n_together: "
+                            "leave both out")
         if is_sequence_parallel:
             problems.append("its pipeline sends whole tokens: leave sequence parallelism out")
         if stage == 0 and axes.gradients.size > 1:

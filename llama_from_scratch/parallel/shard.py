@@ -31,7 +31,7 @@ from llama_from_scratch.parallel.expert_parallel import ExpertParallel
 from llama_from_scratch.parallel.fits import n_micro_batches
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
-from llama_from_scratch.parallel.pipeline.run import Pipeline, piped
+from llama_from_scratch.parallel.pipeline.run import PipelineRank, piped
 from llama_from_scratch.parallel.pipeline.stage import TIED, whole_of_stages
 from llama_from_scratch.parallel.placement import DataStrategy, Slice, each_once, region_of
 from llama_from_scratch.parallel.sharded import Sharded
@@ -137,7 +137,7 @@ class ShardedModel:
 
     def __init__(
         self, model: Llama, axes: Axes, *, experts: ExpertParallel, tensor: TensorParallel,
-        data: DataStrategy, names: Collection[str], pipeline: Pipeline | None,
+        data: DataStrategy, names: Collection[str], pipeline: PipelineRank | None,
     ) -> None:
         self.model, self.axes = model, axes
         self.experts, self.tensor, self.data = experts, tensor, data

@@ -54,7 +54,7 @@ class WeightGradients(TorchFunctionMode):
             self._now = before
 
     def put_off(self, later: Later) -> None:
-        """Keeps a product for later, or computes it if nobody collects."""
+        """Keeps a product for later, or computes it outside of `collecting`."""
         if self._now is None:
             later()
         else:

@@ -9,7 +9,10 @@ from llama_from_scratch.parallel.pipeline.deferred import WeightGradients, deliv
 
 
 class Stage(nn.Module):
-    """A weight used twice, products with several outputs, a bias, and a weight of no product."""
+    """A weight used twice, products with several outputs, a bias, and a weight of no product.
+
+    Runtimes have doubled the first (pytorch#180952) and mixed up the second (pytorch#170277).
+    """
 
     def __init__(self):
         super().__init__()
@@ -86,6 +89,7 @@ def test_without_collecting_nothing_is_put_off():
 
 
 def test_hooks_of_a_parameter_see_the_gradient():
+    """Otherwise ranks along dp would never add it up (pytorch#144530)."""
     p, seen = nn.Parameter(torch.zeros(3)), []
     p.register_post_accumulate_grad_hook(lambda q: seen.append(q.grad.clone()))
     deliver(p, torch.ones(3))
