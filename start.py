@@ -783,8 +783,11 @@ def n_workers(n_cores):
 
 
 def test(arguments, is_quick):
-    # Workers that each start a thread per core slow each other down.
+    # Workers that each start a thread per core slow each other down. The tests start hundreds of
+    # processes, kernels of notebooks among them. Without compiled files, each would compile the
+    # library again, which takes nearly as long as loading PyTorch.
     environment = dict(activated(), OMP_NUM_THREADS="1")
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = test_command(arguments, is_quick)
     return wait_for(subprocess.Popen(command, cwd=ROOT, env=environment))
 

@@ -702,6 +702,20 @@ def test_all_tests_run_with_the_longest_first_unless_a_path_is_given(start):
     assert "notebooks" not in chosen and chosen[-2:] == ["tests/test_start.py::test_x", "-x"]
 
 
+def test_processes_of_the_tests_keep_compiled_files_and_have_one_thread(start, monkeypatch):
+    started = {}
+
+    def popen(command, **settings):
+        started.update(settings)
+        return SimpleNamespace(wait=lambda: 7)
+
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(start.subprocess, "Popen", popen)
+    assert start.test([], is_quick=False) == 7
+    assert "PYTHONDONTWRITEBYTECODE" not in started["env"]
+    assert started["env"]["OMP_NUM_THREADS"] == "1"
+
+
 def test_the_quick_tests_are_the_listed_files_without_their_slow_tests(
     start, monkeypatch, tmp_path
 ):
