@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from llama_from_scratch.commands import (
     chat,
+    compare,
     convert,
     doctor,
     experiment,
@@ -22,7 +23,8 @@ from llama_from_scratch.commands import (
 )
 
 # In the order of `llama --help`.
-COMMANDS = (train, experiment, generate, chat, tokenize, mini, convert, inspect, progress, doctor)
+COMMANDS = (train, compare, experiment, generate, chat, tokenize, mini, convert, inspect, progress,
+            doctor)
 
 
 CLOSED = 141

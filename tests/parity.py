@@ -12,13 +12,15 @@ import torch
 from llama_from_scratch import family
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
+from llama_from_scratch.parallel.context import tokens_of
 from llama_from_scratch.parallel.fresh import fresh_weights
 from llama_from_scratch.parallel.mesh import Mesh
 from llama_from_scratch.parallel.shard import shard
-from llama_from_scratch.parallel.training import rows_of
+from llama_from_scratch.parallel.training import rows_of, total_of
 from llama_from_scratch.train.data import IGNORE, Batch
 from llama_from_scratch.train.images import image_batch
 from llama_from_scratch.train.loop import gradients
+from llama_from_scratch.train.parts import TrainParts
 from llama_from_scratch.vision.tiles import TiledImages
 
 LR = 0.1
@@ -78,15 +80,12 @@ def _steps_alone(model, its_batches):
 
 def step_of(sharded, batch, *, micro_batch_size=None):
     """One forward and backward on a mesh; returns the loss of the whole batch."""
-    mine = rows_of(batch, sharded.axes.data)
-    micro_batches, total = mine.split(micro_batch_size or len(mine.ids)), 0.0
-    for number, micro in enumerate(micro_batches, 1):
-        with sharded.micro_batch(is_last=number == len(micro_batches)):
-            loss = sharded.loss(sharded.model, micro, is_bf16=False) / batch.n_targets
-            loss.backward()
-        total = total + loss.detach()
+    mine = tokens_of(rows_of(batch, sharded.axes.data), sharded.axes.cp)
+    parts = dataclasses.replace(TrainParts(), loss=sharded.loss, micro_batch=sharded.micro_batch)
+    total = sharded.accumulate(sharded.model, mine.split(micro_batch_size or len(mine.ids)), parts,
+                               n_targets=batch.n_targets)
     sharded.finish_gradients()
-    return sharded.axes.data.all_reduce(total.clone())
+    return total_of(total, sharded.axes)
 
 
 def together(world, engine, its_config, sizes, *, micro_batch_size=None, seq_len=16,

@@ -23,8 +23,8 @@ def test_help_is_there_at_once_because_nothing_heavy_is_loaded_for_it():
               "assert 'torch' not in sys.modules and 'numpy' not in sys.modules")
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True,
                            check=True)
-    names = ("train", "generate", "chat", "tokenize", "mini", "convert", "inspect", "progress",
-             "doctor")
+    names = ("train", "compare", "generate", "chat", "tokenize", "mini", "convert", "inspect",
+             "progress", "doctor")
     assert all(command in shown.stdout for command in names)
 
 

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from llama_from_scratch.checkpoint.json_file import read_json, write_json
 from llama_from_scratch.files import checksum, checksum_of
@@ -19,10 +20,11 @@ from llama_from_scratch.foreign import opened
 NAME = "checksums.json"
 
 
-def write(folder: Path) -> None:
-    """Writes the checksums of all files in a folder."""
+def write(folder: Path, *, known: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Writes the checksums of all files in a folder. Files with a `known` one are not read."""
     files = [file for file in sorted(folder.iterdir()) if file.name != NAME]
-    write_json(folder / NAME, {file.name: checksum(file) for file in files})
+    write_json(folder / NAME, {file.name: known[file.name] if file.name in known
+                               else checksum(file) for file in files})
 
 
 def read(folder: Path) -> dict[str, str] | None:

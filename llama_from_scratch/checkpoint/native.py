@@ -15,6 +15,9 @@ tokenizer.model      ranks in the tiktoken format, with {"special_tokens": [...]
                      in config.json; or SentencePiece's pieces, with {"prefix": ..., "bos": ...,
                      "eos": ...}; or instead of it:
 tokenizer.json       a vocabulary of another kind, as it was read, with {"bos": ..., "eos": ...}
+manifest.json        instead of model.safetensors, and of optimizer.safetensors, when ranks wrote
+rank-0.safetensors   the parameters in parts: the list of all pieces, and what each rank wrote
+                     (`sharded.manifest`)
 checksums.json       {file: CRC-32 of its bytes} for all files of the folder; a checkpoint of an
                      earlier version does not have it and is loaded unchecked
 
@@ -25,7 +28,7 @@ Notebook 17. The weight format: https://github.com/huggingface/safetensors.
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -46,6 +49,8 @@ from llama_from_scratch.checkpoint.safetensors_file import (
     read_tensors,
     write_tensors,
 )
+from llama_from_scratch.checkpoint.sharded import manifest
+from llama_from_scratch.checkpoint.sharded.saved import SavedPieces
 from llama_from_scratch.checkpoint.strict import listed, refuse_impossible_sizes
 from llama_from_scratch.config import FusionLlamaConfig, LlamaConfig, VisionLlamaConfig
 from llama_from_scratch.foreign import is_there, shown
@@ -95,18 +100,30 @@ def open_checkpoint(folder: str | Path) -> Opened:
     path, about, known = _describe(folder)
     config, tiling = _config(path, about), _tiling(path, about)
     checksums.refuse_damage(path / "config.json", known)
-    entries = safetensors_file.entries(path / "model.safetensors")
+    if manifest.is_in(path):
+        saved = SavedPieces(path, known=known)
+        files, entries = tuple(path / file for file in saved.files), _weights_in_pieces(saved)
+    else:
+        files, saved = (path / "model.safetensors",), None
+        entries = safetensors_file.entries(*files)
     n_values = sum(math.prod(entry.shape) for entry in entries.values())
     refuse_impossible_sizes(config, n_values=n_values, where=path / "config.json")
+    needed = shapes(config)
     _refuse_others({name: (entry.dtype, entry.shape) for name, entry in entries.items()},
-                   shapes(config), path)
+                   needed, path)
     dtypes = {entry.dtype for entry in entries.values()}
-    return Opened(format="llama_from_scratch", where=path, files=(path / "model.safetensors",),
-                  config=config, prompting=_prompting(path, about, config), tiling=tiling,
-                  kinds=kinds_of(dtypes), dtype=common_dtype(dtypes),
-                  tensors=partial(_tensors, {name: entries[name] for name in shapes(config)},
-                                  path / "model.safetensors", known),
+    tensors = (partial(_tensors_in_pieces, saved, tuple(needed)) if saved is not None else
+               partial(_tensors, {name: entries[name] for name in needed}, *files, known))
+    return Opened(format="llama_from_scratch", where=path, files=files, config=config,
+                  prompting=_prompting(path, about, config), tiling=tiling,
+                  kinds=kinds_of(dtypes), dtype=common_dtype(dtypes), tensors=tensors,
                   read_tokenizer=partial(_tokenizer, path, about, known))
+
+
+def open_pieces(folder: str | Path) -> SavedPieces | None:
+    """Returns the tensors of a checkpoint in parts; None for one with a single weight file."""
+    path, _, known = _describe(folder)
+    return SavedPieces(path, known=known) if manifest.is_in(path) else None
 
 
 def load_weights(folder: str | Path, model: Llama) -> None:
@@ -120,9 +137,15 @@ def load_weights(folder: str | Path, model: Llama) -> None:
         raise ValueError("the checkpoint and the model must have the same configuration; in "
                          f"{folder} {'; '.join(found)}. Build the model from the checkpoint's "
                          "config, or choose another folder")
-    for name in ("config.json", "model.safetensors"):
-        checksums.refuse_damage(path / name, known)
-    _fill(model, path)
+    checksums.refuse_damage(path / "config.json", known)
+    if manifest.is_in(path):
+        saved = SavedPieces(path, known=known)
+        saved.refuse_damage()
+        tensors = {name: saved.whole(manifest.MODEL + name) for name in _weights_in_pieces(saved)}
+    else:
+        checksums.refuse_damage(path / "model.safetensors", known)
+        tensors = read_tensors(path / "model.safetensors")
+    _fill(model, tensors, path)
 
 
 def load_config(folder: str | Path) -> LlamaConfig:
@@ -155,6 +178,17 @@ def write(folder: Path, model: Llama, *, tokenizer: AnyTokenizer) -> None:
     The last file has the checksums of all other files in the folder. This function alone is not
     atomic.
     """
+    write_description(folder, model, tokenizer=tokenizer)
+    write_tensors(folder / "model.safetensors",
+                  {n: p.detach() for n, p in model.named_parameters()})
+    checksums.write(folder)
+
+
+def write_description(folder: Path, model: Llama, *, tokenizer: AnyTokenizer) -> None:
+    """Writes all files except those of the weights and the checksums.
+
+    The weights are not read, so that the model may be without memory.
+    """
     refuse_what_cannot_be_saved(model, tokenizer)
     if isinstance(tokenizer, SentencePiece):
         beside = {"prefix": tokenizer.prefix, "bos": tokenizer.bos, "eos": tokenizer.eos}
@@ -180,9 +214,6 @@ def write(folder: Path, model: Llama, *, tokenizer: AnyTokenizer) -> None:
         tokenizer_json.write(folder / JSON_FILE, tokenizer)
     else:
         tokenizer.save(folder / "tokenizer.model")
-    write_tensors(folder / "model.safetensors",
-                  {n: p.detach() for n, p in model.named_parameters()})
-    checksums.write(folder)
 
 
 def refuse_foreign(folder: Path) -> None:
@@ -193,7 +224,9 @@ def refuse_foreign(folder: Path) -> None:
     if not folder.exists():
         return
     foreign = sorted(entry.name for entry in folder.iterdir()
-                     if entry.name not in (*FILES, JSON_FILE, *TRAINING_FILES, checksums.NAME))
+                     if entry.name not in (*FILES, JSON_FILE, *TRAINING_FILES, checksums.NAME,
+                                           manifest.NAME)
+                     and not manifest.FILE.fullmatch(entry.name))
     config = folder / "config.json"
     if not foreign and config.exists() and FORMAT not in config.read_text(errors="replace"):
         foreign = ["a config.json of another program"]
@@ -343,9 +376,28 @@ def _tensors(
     yield last, read_tensor(entries[last], dtype=dtype)
 
 
+def _weights_in_pieces(saved: SavedPieces) -> dict[str, manifest.SavedTensor]:
+    """Returns the parameters of a checkpoint in parts under their names in the model."""
+    return {name.removeprefix(manifest.MODEL): tensor for name, tensor in saved.tensors.items()
+            if name.startswith(manifest.MODEL)}
+
+
+def _tensors_in_pieces(
+    saved: SavedPieces, names: Sequence[str], dtype: torch.dtype | None = None
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields (name, tensor), as `_tensors` does."""
+    *first, last = names
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        checked = pool.submit(saved.refuse_damage)
+        for name in first:
+            yield name, saved.whole(manifest.MODEL + name).to(dtype)
+        checked.result()
+    yield last, saved.whole(manifest.MODEL + last).to(dtype)
+
+
 @torch.no_grad()
-def _fill(model: Llama, path: Path) -> None:
-    tensors, weights = read_tensors(path / "model.safetensors"), dict(model.named_parameters())
+def _fill(model: Llama, tensors: Mapping[str, Tensor], path: Path) -> None:
+    weights = dict(model.named_parameters())
     _refuse_others({n: (t.dtype, tuple(t.shape)) for n, t in tensors.items()},
                    {n: tuple(w.shape) for n, w in weights.items()}, path)
     for name, weight in weights.items():

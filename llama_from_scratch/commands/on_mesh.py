@@ -7,9 +7,11 @@ import argparse
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from llama_from_scratch.commands.numbers import whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,19 +19,25 @@ if TYPE_CHECKING:
     from llama_from_scratch.config import LlamaConfig
     from llama_from_scratch.model.transformer import Llama
     from llama_from_scratch.parallel.mesh import Axes
+    from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
     from llama_from_scratch.train.parts import TrainParts
+    from llama_from_scratch.train.records import TrainConfig
 
 Made = TypeVar("Made")
 Weights = Callable[[], "Iterable[tuple[str, Tensor]]"]
 """A function that returns whole weights by name, one after the other."""
-_ONLY_ON_MESH = dict(zero="--zero", engine="--engine", sequence_parallel="--sequence-parallel")
+_ONLY_ON_MESH = dict(zero="--zero", engine="--engine", sequence_parallel="--sequence-parallel",
+                     context_parallel="--context-parallel",
+                     sharded_checkpoints="--sharded-checkpoints", schedule="--schedule",
+                     chunks="--chunks", together="--together", recompute="--recompute")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the arguments of a training on several processes."""
     parser.add_argument("--mesh", metavar="AXES",
                         help="train on many GPUs or processes, such as dp=8,tp=2: dp ranks read "
-                        "different rows, tp ranks divide each matrix. torchrun starts one process "
+                        "different rows, tp ranks divide each matrix, cp ranks the tokens of a "
+                        "row, pp ranks the layers, ep ranks the experts. torchrun starts a process "
                         "for each: torchrun --nproc-per-node 16 -m llama_from_scratch train --mesh "
                         "dp=8,tp=2")
     parser.add_argument("--zero", type=int, choices=range(4), metavar="STAGE",
@@ -40,6 +48,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "DTensor (default own)")
     parser.add_argument("--sequence-parallel", action="store_true", default=None,
                         help="the tp ranks also divide the tokens between the matrices")
+    parser.add_argument("--context-parallel", choices=("gather", "ring"),
+                        help="how attention reaches the tokens of other cp ranks: it gathers all "
+                        "keys and values, or they travel from rank to rank (default gather)")
+    parser.add_argument("--sharded-checkpoints", action="store_true", default=None,
+                        help="every process saves its own part of a checkpoint, while the training "
+                        "goes on; any mesh can resume from it, and so can one process")
+    parser.add_argument("--schedule", metavar="NAME",
+                        help="the order of the passes along pp: gpipe, 1f1b, interleaved or "
+                        "zero_bubble (default 1f1b)")
+    parser.add_argument("--chunks", type=whole(), metavar="V",
+                        help="with interleaved: the pieces of the model on each pp rank "
+                        "(default 2)")
+    parser.add_argument("--together", type=whole(), metavar="N",
+                        help="with interleaved: the micro-batches that a rank does with one piece "
+                        "before the next (default: the number of pp ranks)")
+    parser.add_argument("--recompute", action="store_true", default=None,
+                        help="pp ranks keep only what they receive, and compute their layers again "
+                        "in backward: less memory, more time")
 
 
 @contextlib.contextmanager
@@ -58,15 +84,30 @@ def processes(args: argparse.Namespace) -> Iterator["OneProcess | MeshProcess"]:
                              "same model. Say how they share it with --mesh, such as --mesh dp=8")
         yield OneProcess()
         return
-    mesh = Mesh.parse(args.mesh)
+    mesh, plan = Mesh.parse(args.mesh), _plan_of(args)
     if not torchrun.is_started():
         raise ValueError(f"--mesh {mesh} needs {mesh.size} processes, and this is one alone. Start "
                          f"them with torchrun --nproc-per-node {mesh.size} -m llama_from_scratch "
                          "train ...")
     device = (args.device or "cpu").partition(":")[0]
     with torchrun.from_environment(device=device) as world:
-        yield MeshProcess(mesh.on(world), stage=args.zero or 0, engine=args.engine or "own",
-                          is_sequence_parallel=bool(args.sequence_parallel))
+        yield MeshProcess(
+            mesh.on(world), engine=args.engine or "own",
+            saves_in_parts=bool(args.sharded_checkpoints),
+            how=dict(stage=args.zero or 0, pipeline=plan, context=args.context_parallel or "gather",
+                     is_sequence_parallel=bool(args.sequence_parallel)))
+
+
+def _plan_of(args: argparse.Namespace) -> "PipelinePlan | None":
+    """Returns the choices for ranks along pp, None without any. Raises ValueError."""
+    from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
+
+    if not any((args.schedule, args.chunks, args.together, args.recompute)):
+        return None
+    schedule = args.schedule or "1f1b"
+    return PipelinePlan(schedule=schedule, recomputes=bool(args.recompute),
+                        n_chunks=args.chunks or (2 if schedule == "interleaved" else 1),
+                        n_together=args.together)
 
 
 class OneProcess:
@@ -98,8 +139,8 @@ class OneProcess:
         """Returns how many of this number of parameters one process holds."""
         return n_params
 
-    def refuse_batch(self, n_rows: int) -> None:
-        """Raises ValueError if the processes cannot share this many rows evenly."""
+    def refuse_unfit(self, sizes: "LlamaConfig", config: "TrainConfig") -> None:
+        """Raises ValueError if the processes cannot share this model and these batches."""
 
     def device(self, name: str) -> str:
         """Returns the device of this process. Raises ValueError if it cannot be used."""
@@ -121,13 +162,16 @@ class MeshProcess(OneProcess):
     can_fuse = False
 
     def __init__(
-        self, axes: "Axes", *, stage: int, engine: str, is_sequence_parallel: bool
+        self, axes: "Axes", *, engine: str, saves_in_parts: bool, how: Mapping[str, Any]
     ) -> None:
-        self._axes, self._stage, self._engine = axes, stage, engine
-        self._is_sequence_parallel = is_sequence_parallel
+        """`how`: the arguments of `shard` and `shard_natively`."""
+        self._axes, self._engine, self._how = axes, engine, how
+        self._stage, self._saves_in_parts = how["stage"], saves_in_parts
         self.is_first = axes.world.rank == 0
-        # PyTorch's plan for tp gives logits in slices, from which no token can be drawn.
-        self.can_write_text = engine == "own" or axes.mesh.tp == 1
+        # PyTorch's plan for tp gives logits in slices, from which no token can be drawn. Ranks
+        # along pp and cp only compute losses together.
+        self.can_write_text = (engine == "own" or axes.mesh.tp == 1) and (
+            axes.mesh.pp == axes.mesh.cp == 1)
 
     def say(self, text: str, **how: Any) -> None:
         if self.is_first:
@@ -138,20 +182,24 @@ class MeshProcess(OneProcess):
 
     @contextlib.contextmanager
     def hold(self, folder: Path) -> Iterator[Path]:
-        if not self.is_first:
-            yield folder
-            return
-        with super().hold(folder) as place:
+        from llama_from_scratch.parallel.together import together
+
+        with contextlib.ExitStack() as stack:
+            # Rank 0 tries a rename, so nobody reads before it is done.
+            place, *_ = together(self._axes.world, lambda: stack.enter_context(
+                OneProcess.hold(self, folder)) if self.is_first else None)
             yield place
 
     def n_own(self, n_params: int) -> int:
         mesh = self._axes.mesh
-        return math.ceil(n_params / mesh.tp / (mesh.dp if self._stage == 3 else 1))
+        return math.ceil(n_params / mesh.tp / mesh.pp / (
+            mesh.cp * mesh.dp if self._stage == 3 else 1))
 
-    def refuse_batch(self, n_rows: int) -> None:
-        from llama_from_scratch.parallel.training import refuse_unshared
+    def refuse_unfit(self, sizes: "LlamaConfig", config: "TrainConfig") -> None:
+        from llama_from_scratch.parallel.fits import refuse_unfit
 
-        refuse_unshared(n_rows, n_ranks=self._axes.data.size)
+        refuse_unfit(sizes, self._axes.mesh, batch_size=config.batch_size, seq_len=config.seq_len,
+                     micro_batch_size=config.micro_batch_size, pipeline=self._how["pipeline"])
 
     def device(self, name: str) -> str:
         return str(self._axes.world.device)
@@ -162,12 +210,13 @@ class MeshProcess(OneProcess):
         """Returns the model and the parts of its training; no process ever holds all of it."""
         from llama_from_scratch.model.unwritten import unwritten
         from llama_from_scratch.parallel.native import shard_natively
+        from llama_from_scratch.parallel.saving import Saver
         from llama_from_scratch.parallel.shard import shard
         from llama_from_scratch.parallel.training import parts_on
 
         engine = dict(own=shard, native=shard_natively)[self._engine]
-        sharded = engine(unwritten(config), self._axes, stage=self._stage, weights=weights(),
-                         is_sequence_parallel=self._is_sequence_parallel)
+        sharded = engine(unwritten(config), self._axes, weights=weights(), **self._how)
         self.say(f"{self._axes.world.size} ranks, mesh {self._axes.mesh}, ZeRO stage "
                  f"{self._stage}, engine {self._engine}")
-        return sharded.model, parts_on(sharded)
+        saver = Saver(self._axes.world) if self._saves_in_parts else None
+        return sharded.model, parts_on(sharded, saver=saver)

@@ -23,6 +23,10 @@ def add(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--resume", action="store_true",
                         help="continue the run in --out, with the arguments saved there; with more "
                         "--steps, the learning rate follows a schedule of that length")
+    parser.add_argument("--resume-if-saved", action="store_true",
+                        help="continue the run in --out if there is one, and begin it otherwise: "
+                        "for a command that is started again after a failure, as by torchrun "
+                        "--max-restarts")
     parser.add_argument("--from", dest="origin", metavar="MODEL",
                         help="start a new run from the weights of a run or any other checkpoint, "
                         "with its sizes and tokenizer and a fresh optimizer")
@@ -84,12 +88,19 @@ _OF_MODEL = dict(vocab="vocab_size", dim="dim", layers="n_layers", heads="n_head
 
 def run(args: argparse.Namespace) -> int:
     """Trains and saves; prints a sample of the model's text after each validation."""
+    if args.resume and args.resume_if_saved:
+        raise ValueError("--resume needs a saved run, and --resume-if-saved begins one without; "
+                         "got both. Choose one")
     if args.resume and args.origin is not None:
         raise ValueError("--resume continues a run, and --from starts a new one from the weights of"
                          " another; got both. Choose one")
+    from llama_from_scratch.checkpoint.folders import find
+
     out = Path("runs", _data_path(args.data).stem) if args.out is None else args.out
     begin = _resumed if args.resume else _new if args.origin is None else _continued
     with on_mesh.processes(args) as process, process.hold(out) as place:
+        if args.resume_if_saved and process.once(lambda: find(place)) is not None:
+            args.resume, begin = True, _resumed
         return begin(args, out, place, process)
 
 
@@ -117,12 +128,12 @@ def _new(args: argparse.Namespace, out: Path, place: Path, process: on_mesh.OneP
     for count in (_n_params_of_embedding, _n_params):
         _refuse_what_does_not_fit(process.n_own(count(args)), args.vocab, config, device=device,
                                   place=place, holds_logits=not is_fused)
-    process.refuse_batch(config.batch_size)
+    sizes = _model_config(args, n_layers=args.layers)
+    process.refuse_unfit(sizes, config)
     texts, held_out = _texts(args)
     process.say(f"training a tokenizer of {args.vocab} tokens on {_data_path(args.data)} ...")
     tokenizer = process.once(lambda: Tokenizer.train(texts, args.vocab,
                                                      special_tokens=BEGIN_AND_END))
-    sizes = _model_config(args, n_layers=args.layers)
     torch.manual_seed(args.seed)
     model, parts = process.model(sizes, plain=lambda: Llama(sizes).to(device),
                                  weights=lambda: fresh_weights(sizes, seed=args.seed))
@@ -136,7 +147,7 @@ def _resumed(args: argparse.Namespace, out: Path, place: Path, process: on_mesh.
 
     from llama_from_scratch.checkpoint import native
     from llama_from_scratch.model.transformer import Llama
-    from llama_from_scratch.parallel.training import saved_weights
+    from llama_from_scratch.parallel.training import weights_to_resume
     from llama_from_scratch.train import learning_rate, resume
 
     saved = resume.read(place)
@@ -159,7 +170,7 @@ def _resumed(args: argparse.Namespace, out: Path, place: Path, process: on_mesh.
                          "which no longer exists. Restore it, or give its new path with --data")
     _refuse_what_does_not_fit(process.n_own(sizes.n_params), sizes.vocab_size, config,
                               device=device, place=place, holds_logits=not is_fused)
-    process.refuse_batch(config.batch_size)
+    process.refuse_unfit(sizes, config)
     texts, held_out = _texts(args)
     if config.n_steps != saved.config.n_steps and config.n_steps > n_taken:
         rate = [learning_rate(step, n_steps=config.n_steps, peak=config.peak_lr,
@@ -170,7 +181,7 @@ def _resumed(args: argparse.Namespace, out: Path, place: Path, process: on_mesh.
                     f"step {n_taken} on, its learning rate is as in a run of {config.n_steps} "
                     f"steps ({before}{rate[0]:.3g} now, {rate[1]:.3g} at the end)")
     model, parts = process.model(sizes, plain=lambda: Llama(sizes).to(device),
-                                 weights=lambda: saved_weights(place))
+                                 weights=lambda: weights_to_resume(place))
     return _train(model, native.load_tokenizer(place), texts, held_out, config=config, args=args,
                   out=out, parts=parts, process=process, is_fused=is_fused)
 
@@ -200,7 +211,7 @@ def _continued(
     is_fused = fusing.is_fused(args.fused, device=device, process=process)
     _refuse_what_does_not_fit(process.n_own(sizes.n_params), sizes.vocab_size, config,
                               device=device, place=place, holds_logits=not is_fused)
-    process.refuse_batch(config.batch_size)
+    process.refuse_unfit(sizes, config)
     texts, held_out = _texts(args)
     model, parts = process.model(
         sizes, plain=lambda: build(opened, dtype=torch.float32, device=device),

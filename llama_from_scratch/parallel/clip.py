@@ -6,11 +6,14 @@ same numbers, so one of them counts. Every rank then needs the same length to th
 each divides its own part of the model by it: with different lengths the copies would drift apart.
 So the ranks do not reduce, they gather each other's sums and add them in the same order.
 
-Notebook 41. Sources: Pascanu et al., arXiv:1211.5063, algorithm 1 (clipping).
+    other parameters    their sum, over `shards`
+    experts             their sum, over `expert_shards`, then over `ep`      both together over `tp`
+
+Notebooks 41 and 46. Sources: Pascanu et al., arXiv:1211.5063, algorithm 1 (clipping).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 from jaxtyping import Float
@@ -24,14 +27,16 @@ _PART = 512
 
 def clip_gradients(
     params: Mapping[str, Tensor], *, slices: Mapping[str, Slice], tp: RankGroup,
-    shards: RankGroup | None, max_norm: float,
+    shards: RankGroup | None, max_norm: float, pp: RankGroup | None = None,
+    elsewhere: Mapping[str, Sequence[RankGroup]] | None = None, twice: Collection[str] = (),
 ) -> Float[Tensor, ""]:
     """Scales down gradients longer than `max_norm`, and returns their length before.
 
     See `gradient_norm` for the length and the arguments. If the length is not finite, the gradients
     are left as they are, so that the caller can refuse them.
     """
-    norm = gradient_norm(params, slices=slices, tp=tp, shards=shards)
+    norm = gradient_norm(params, slices=slices, tp=tp, shards=shards, pp=pp, elsewhere=elsewhere,
+                         twice=twice)
     length = norm.item()
     if math.isfinite(length) and length > max_norm:
         torch._foreach_mul_([p.grad for p in params.values() if p.grad is not None],
@@ -42,29 +47,52 @@ def clip_gradients(
 @torch.no_grad()
 def gradient_norm(
     params: Mapping[str, Tensor], *, slices: Mapping[str, Slice], tp: RankGroup,
-    shards: RankGroup | None, norm_type: float = 2.0,
+    shards: RankGroup | None, norm_type: float = 2.0, pp: RankGroup | None = None,
+    elsewhere: Mapping[str, Sequence[RankGroup]] | None = None, twice: Collection[str] = (),
 ) -> Float[Tensor, ""]:
     """Returns the length of all gradients of the logical model as one vector, in float64.
 
     It has the same bits on all ranks. `params`: what this rank has, with gradients that are already
     the sums over the ranks. `slices`: what each of them is a part of, along `tp`; a rank alone in
     its `tp` needs none. `shards`: the group over which `params` are pieces, or None if they are
-    whole on every rank. `norm_type`: p of the sum of |g|^p; 1, 2 and infinity are usual.
+    whole on every rank. `pp`: the group of a pipeline, whose ranks have different layers.
+    `elsewhere`: by name, the groups that take the place of `shards` for a parameter, one after the
+    other; every rank names the same ones in the same order. `twice`: names of parameters that
+    another rank of `pp` has, too, and counts. `norm_type`: p of the sum of |g|^p; 1, 2 and infinity
+    are usual.
     Raises ValueError if no parameter has a gradient, or for parameters without a matching slice.
     """
     if not norm_type > 0:
         raise ValueError(f"norm_type must be above 0; got {norm_type}")
     _refuse_other_slices(params, slices, tp)
-    grads = [p.grad for name, p in params.items()
-             if p.grad is not None and (tp.size == 1 or tp.rank % slices[name].n_copies == 0)]
     if params and all(p.grad is None for p in params.values()):
         raise ValueError("clipping needs gradients, and no parameter has one. Call backward first")
-    total = _power_sum(grads, norm_type, device=tp.device)
-    for group in (shards, tp):
-        if group is not None and group.size > 1:
-            parts = group.all_gather(total[None], note="gradient norm")
-            total = parts.max() if math.isinf(norm_type) else parts.sum()
+    usual = () if shards is None else (shards,)
+    ways = {usual: []} | {tuple(groups): [] for groups in (elsewhere or {}).values()}
+    for name, p in params.items():
+        if p.grad is not None and name not in twice and (
+                tp.size == 1 or tp.rank % slices[name].n_copies == 0):
+            ways[tuple(elsewhere[name]) if elsewhere and name in elsewhere else usual].append(
+                p.grad)
+    totals = [_over(groups, _power_sum(grads, norm_type, device=tp.device), norm_type)
+              for groups, grads in ways.items()]
+    total = _over((tp,) if pp is None else (tp, pp), _joined(torch.stack(totals), norm_type),
+                  norm_type)
     return total if math.isinf(norm_type) else total ** (1 / norm_type)
+
+
+def _over(
+    groups: Sequence[RankGroup], total: Float[Tensor, ""], norm_type: float
+) -> Float[Tensor, ""]:
+    """Returns the sum, or the maximum, over the ranks of one group after the other."""
+    for group in groups:
+        if group.size > 1:
+            total = _joined(group.all_gather(total[None], note="gradient norm"), norm_type)
+    return total
+
+
+def _joined(parts: Float[Tensor, "parts"], norm_type: float) -> Float[Tensor, ""]:
+    return parts.max() if math.isinf(norm_type) else parts.sum()
 
 
 def _power_sum(

@@ -48,6 +48,11 @@ class Pending:
         """Returns the result when it is there."""
         return self._finish(waited_s=time.perf_counter())
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether `wait` would return at once. On a GPU: whether its stream has done it."""
+        return self._work is None or self._work.is_completed()
+
     def at_once(self) -> Tensor:
         """Returns the result as `wait` does, for a caller that waits since the call began.
 

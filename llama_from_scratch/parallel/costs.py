@@ -2,9 +2,11 @@
 
 The numbers are exact. They follow from a config, a mesh and a few choices, without any rank; the
 log of a real step shows the same bytes. A ring sends 2 (n - 1) / n of a tensor for an all-reduce
-and half of that for an all-gather or a reduce-scatter (`comm_log.SHARE_SENT`).
+and half of that for an all-gather or a reduce-scatter (`comm_log.SHARE_SENT`). What travels to
+experts depends on the tokens. `exchanges` counts it for experts that are chosen equally often, and
+`traffic_bytes` for what a pass has counted.
 
-Notebooks 41, 42 and 43. Sources: Rajbhandari et al., ZeRO, arXiv:1910.02054, sections 5 and 7;
+Notebooks 41, 42, 43 and 46. Sources: Rajbhandari et al., ZeRO, arXiv:1910.02054, sections 5 and 7;
 Korthikanti et al., arXiv:2205.05198, section 4.2.2.
 """
 
@@ -13,13 +15,11 @@ from fractions import Fraction
 
 import torch
 
-from llama_from_scratch.config import LlamaConfig, record
-from llama_from_scratch.model.unwritten import unwritten
-from llama_from_scratch.parallel import divisible
-from llama_from_scratch.parallel.comm_log import SHARE_SENT
+from llama_from_scratch.config import Experts, LlamaConfig, record
+from llama_from_scratch.parallel import sizes
+from llama_from_scratch.parallel.exchange import Exchange
+from llama_from_scratch.parallel.expert_parallel import Traffic
 from llama_from_scratch.parallel.mesh import Mesh
-
-BLOCK = "layers."
 
 
 @record
@@ -59,23 +59,6 @@ class Plan:
         return torch.promote_types(self.weight_dtype, torch.float32)
 
 
-@record
-class Exchange:
-    """Equal collectives of one step: `times` of them, each on a whole tensor of `n_bytes`."""
-
-    what: str
-    op: str
-    group: str
-    size: int
-    n_bytes: Fraction | int
-    times: int = 1
-
-    @property
-    def sent_bytes(self) -> Fraction:
-        """What one rank sends in all of them; the mean, where ranks differ."""
-        return self.times * self.n_bytes * SHARE_SENT[self.op](self.size)
-
-
 def sent_bytes(plan: Plan) -> dict[tuple[str, str], Fraction]:
     """Returns what a rank sends in a step, by (group, operation).
 
@@ -90,20 +73,26 @@ def sent_bytes(plan: Plan) -> dict[tuple[str, str], Fraction]:
 
 def exchanges(plan: Plan) -> list[Exchange]:
     """Returns all collectives of a step, without groups of one rank."""
-    found = [*_data_exchanges(plan), *_tensor_exchanges(plan), *_partial_exchanges(plan)]
+    found = [*_data_exchanges(plan), *_tensor_exchanges(plan), *_partial_exchanges(plan),
+             *_expert_exchanges(plan)]
     return [each for each in found if each.size > 1 and each.n_bytes]
 
 
 def _data_exchanges(plan: Plan) -> Iterator[Exchange]:
-    mesh, grad, stream = plan.mesh, plan.sum_dtype.itemsize, plan.stream_dtype.itemsize
-    if plan.stage == 0:
-        n = sum(local_sizes(plan).values())
-        yield Exchange(what="gradients", op="all_reduce", group="data",
-                      size=mesh.dp * mesh.replicate, n_bytes=n * grad)
-        return
-    n_micro, sizes = plan.n_micro_batches, unit_sizes(plan)
-    n = sum(sizes.values())
-    dp = dict(group="dp", size=mesh.dp)
+    """Those of the experts, which fewer ranks share, and those of all other parameters."""
+    for part in sizes.divided(plan.config, plan.mesh):
+        if plan.stage == 0:
+            yield Exchange(what="gradients", op="all_reduce", group=part.gradients,
+                          size=part.n_ranks * plan.mesh.replicate,
+                          n_bytes=sum(part.local.values()) * plan.sum_dtype.itemsize)
+        else:
+            yield from _sharded_exchanges(plan, part)
+
+
+def _sharded_exchanges(plan: Plan, part: sizes.Divided) -> Iterator[Exchange]:
+    grad, stream = plan.sum_dtype.itemsize, plan.stream_dtype.itemsize
+    n_micro, n = plan.n_micro_batches, sum(part.units.values())
+    dp = dict(group=part.shards, size=part.n_ranks)
     is_once = plan.stage == 1 or plan.reduces_once
     yield Exchange(what="gradients", op="reduce_scatter", n_bytes=n * grad,
                   times=1 if is_once else n_micro, **dp)
@@ -114,9 +103,9 @@ def _data_exchanges(plan: Plan) -> Iterator[Exchange]:
                       **dp)
         if not plan.keeps_after_forward:
             yield Exchange(what="weights, backward", op="all_gather", times=n_micro,
-                          n_bytes=(n - sizes["root"]) * stream, **dp)
+                          n_bytes=(n - part.units["root"]) * stream, **dp)
     yield Exchange(what="gradients of parts", op="all_reduce", group="replicate",
-                  size=mesh.replicate, n_bytes=n // mesh.dp * grad)
+                  size=plan.mesh.replicate, n_bytes=part.n_owned * grad)
 
 
 def _tensor_exchanges(plan: Plan) -> Iterator[Exchange]:
@@ -156,10 +145,13 @@ def _partial_exchanges(plan: Plan) -> Iterator[Exchange]:
     tp, width = plan.mesh.tp, plan.weight_dtype.itemsize
     share = Fraction(width, 1 if plan.stage == 0 else plan.mesh.dp)
     n_copies = max(tp // plan.config.n_kv_heads, 1)
-    sizes = local_sizes(plan)
-    of_heads = sum(n for name, n in sizes.items() if name.split(".")[-2] in ("wk", "wv"))
-    of_tokens = sum(n for name, n in sizes.items() if name.startswith(BLOCK) and name.endswith(
-        ("norm.weight", "wo.bias", "w_down.bias")))
+    local, experts = local_sizes(plan), sizes.names_of_experts(plan.config)
+    of_heads = sum(n for name, n in local.items() if name.split(".")[-2] in ("wk", "wv"))
+    of_tokens = sum(n for name, n in local.items() if name.startswith(sizes.BLOCK)
+                    and name.endswith(("norm.weight", "wo.bias", "w_down.bias",
+                                       "router.directions.weight")))
+    # Of experts, which fewer ranks divide, each rank owns more.
+    of_tokens += sum(local[name] for name in experts) * (plan.mesh.ep if plan.stage else 1)
     if not plan.is_sequence_parallel:
         of_tokens = 0
     if n_copies == tp:
@@ -169,6 +161,40 @@ def _partial_exchanges(plan: Plan) -> Iterator[Exchange]:
                       n_bytes=of_heads * share)
     yield Exchange(what="partial gradients", op="all_reduce", group="tp", size=tp,
                   n_bytes=of_tokens * share)
+
+
+def _expert_exchanges(plan: Plan) -> Iterator[Exchange]:
+    """Per layer with experts and micro-batch: numbers of rows, and rows that go, come and return.
+
+    The mean over the ranks, if all experts are chosen equally often.
+    """
+    ep, n_tokens, n_micro = plan.mesh.ep, plan.n_rows * plan.seq_len, plan.n_micro_batches
+    if plan.is_sequence_parallel:
+        n_tokens = plan.n_rows * -(-plan.seq_len // plan.mesh.tp)
+    for i, spec in enumerate(plan.config.layers):
+        if isinstance(experts := spec.feed_forward, Experts):
+            layer = dict(group="ep", size=ep, times=n_micro)
+            yield Exchange(what=f"{sizes.BLOCK}{i} counts", op="all_gather",
+                          n_bytes=8 * experts.n_experts * ep, **layer)
+            yield Exchange(what=f"{sizes.BLOCK}{i} rows", op="all_to_all", n_bytes=n_tokens
+                          * experts.n_active * plan.config.dim * _there_and_back(plan), **layer)
+
+
+def _there_and_back(plan: Plan) -> int:
+    """Returns the bytes of a row's element forward and backward, to the expert and back."""
+    product = 2 if plan.is_bf16 else plan.stream_dtype.itemsize
+    return 2 * (plan.stream_dtype.itemsize + product)
+
+
+def traffic_bytes(plan: Plan, traffic: Traffic) -> list[int]:
+    """Returns what each rank of `ep` sends in a pass of one layer and its backward.
+
+    It sends its rows, and the results of those that it has received; backward sends the gradients
+    of both. So it is the same whether a rank sends a row or receives one.
+    """
+    away = traffic.rows - traffic.rows.diag().diag()
+    n_rows = away.sum(0) + away.sum(1)
+    return [n * plan.config.dim * _there_and_back(plan) // 2 for n in n_rows.tolist()]
 
 
 # --- what a rank holds ----------------------------------------------------------------------------
@@ -189,9 +215,10 @@ def memory_bytes(plan: Plan) -> dict[str, int]:
         return {"weights": n * width, "gathered": 0, "gradients": n * grad + narrow,
                 "averages": 2 * n * width}
     own = width if plan.compute_dtype is None else grad
-    sizes = unit_sizes(plan)
-    n, n_part = sum(sizes.values()), sum(sizes.values()) // plan.mesh.dp
-    n_near = sizes["root"] + 2 * max(size for unit, size in sizes.items() if unit != "root")
+    units = unit_sizes(plan)
+    n = sum(units.values())
+    n_part = sum(part.n_owned for part in sizes.divided(plan.config, plan.mesh))
+    n_near = units["root"] + 2 * max(size for unit, size in units.items() if unit != "root")
     is_whole = plan.stage == 1 or plan.reduces_once
     weights = own * n_part if plan.stage == 3 else n * stream + (own * n_part
                                                                  if own != stream else 0)
@@ -202,26 +229,17 @@ def memory_bytes(plan: Plan) -> dict[str, int]:
 
 
 def local_sizes(plan: Plan) -> dict[str, int]:
-    """Returns how many elements of each parameter a rank has after tensor parallelism.
+    """Returns how many elements of each parameter a rank has after expert and tensor parallelism.
 
     Raises ValueError if the sizes of the model do not divide.
     """
-    model, tp = unwritten(plan.config), plan.mesh.tp
-    divisible.refuse_unfit(model, n_ranks=tp)
-    parts = {model.tok_embeddings.weight: tp, model.output.weight: tp}
-    for module in model.layers.modules():
-        if (pair := divisible.PAIRS.get(type(module))) is not None:
-            for name in pair.first:
-                n_parts = min(tp, plan.config.n_kv_heads) if name in pair.of_kv_heads else tp
-                parts |= dict.fromkeys(getattr(module, name).parameters(), n_parts)
-            parts[getattr(module, pair.second).weight] = tp
-    return {name: p.numel() // parts.get(p, 1) for name, p in model.named_parameters()}
+    return sizes.local_sizes(plan.config, plan.mesh)
 
 
 def unit_sizes(plan: Plan) -> dict[str, int]:
     """Returns the elements of each unit of `sharded` on this rank's slices, with the padding."""
-    sizes: dict[str, int] = {"root": 0}
-    for name, n in local_sizes(plan).items():
-        unit = ".".join(name.split(".")[:2]) if name.startswith(BLOCK) else "root"
-        sizes[unit] = sizes.get(unit, 0) + n
-    return {unit: -(-n // plan.mesh.dp) * plan.mesh.dp for unit, n in sizes.items()}
+    found: dict[str, int] = {}
+    for part in sizes.divided(plan.config, plan.mesh):
+        for unit, n in part.units.items():
+            found[unit] = found.get(unit, 0) + n
+    return found

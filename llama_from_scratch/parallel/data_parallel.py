@@ -37,6 +37,8 @@ class DataParallel:
     `bucket_bytes`: a bucket is full when it has at least this many. `is_overlapped`: send a bucket
     as soon as it is full, not at the end. The buckets are the gradients' only memory: `grad` of a
     parameter is a view of its bucket. Each micro-batch has one call of `backward`.
+    `groups`: by name, the group of a parameter that other ranks than those of `group` have, such as
+    an expert. Its buckets are its group's own.
     Raises ValueError if the models of the ranks differ in names, shapes or dtypes, and
     RuntimeError if the calls are not in the order micro_batch, ..., micro_batch(is_last=True),
     finish, or if gradients of the previous step are still there.
@@ -44,13 +46,14 @@ class DataParallel:
 
     def __init__(
         self, model: nn.Module, group: RankGroup, *, bucket_bytes: int = 25 * 2**20,
-        is_overlapped: bool = True,
+        is_overlapped: bool = True, groups: Mapping[str, RankGroup] | None = None,
     ) -> None:
         if bucket_bytes < 0:
             raise ValueError(f"bucket_bytes must be at least 0, which means one bucket for each "
                              f"parameter; got {bucket_bytes}")
         _refuse_other_models(model, group)
-        _make_equal(model, group)
+        self._groups = {} if groups is None else dict(groups)
+        _make_equal(model, group, self._groups)
         self.group, self.is_overlapped, self._bucket_bytes = group, is_overlapped, bucket_bytes
         self._all = dict(model.named_parameters())
         self.params = {name: p for name, p in self._all.items() if p.requires_grad}
@@ -96,6 +99,13 @@ class DataParallel:
     def after_step(self) -> None:
         """Does nothing: each rank has changed all of its weights in the same way."""
 
+    def after_fill(self) -> None:
+        """Does nothing: each rank computes with the tensors that were changed."""
+
+    def place(self, name: str) -> tuple[tuple[int, ...], tuple[int, int]]:
+        """Returns the shape of a parameter, and the span of it that each rank owns: all of it."""
+        return tuple(self._all[name].shape), (0, self._all[name].numel())
+
     def fill(self, name: str, weight: Shaped[Tensor, "*shape"]) -> None:
         """Copies a parameter in; every rank is given the same one. Raises ValueError."""
         if name not in self._all:
@@ -124,7 +134,9 @@ class DataParallel:
 
     def _begin(self) -> None:
         """Makes new buckets, because the buckets of a failed step may still be on their way."""
-        self.buckets = [_Bucket(n) for n in grouped(self.params, n_bytes=self._bucket_bytes)]
+        self.buckets = [_Bucket(named, self._groups.get(next(iter(named)), self.group))
+                        for named in grouped(self.params, n_bytes=self._bucket_bytes,
+                                             groups=self._groups)]
         self._bucket_of = {p: bucket for bucket in self.buckets for p in bucket.views}
         self._n_begun, self._is_ready, self._now = 0, False, None  # _now: is_last, within one
 
@@ -155,7 +167,7 @@ class DataParallel:
                 self._start(bucket)
 
     def _start(self, bucket: "_Bucket") -> None:
-        bucket.pending = self.group.start_all_reduce(bucket.flat, note=bucket.name)
+        bucket.pending = bucket.group.start_all_reduce(bucket.flat, note=bucket.name)
 
     def _refuse_old_gradients(self) -> None:
         if left := [name for name, p in self.params.items() if p.grad is not None]:
@@ -168,8 +180,8 @@ class DataParallel:
 class _Bucket:
     """Gradients that travel together. `views`: for each parameter, its part of `flat`."""
 
-    def __init__(self, named: Mapping[str, nn.Parameter]) -> None:
-        params = list(named.values())
+    def __init__(self, named: Mapping[str, nn.Parameter], group: RankGroup) -> None:
+        params, self.group = list(named.values()), group
         self.flat = torch.empty(sum(p.numel() for p in params), dtype=_sum_dtype(params[0]),
                                 device=params[0].device)
         parts = self.flat.split([p.numel() for p in params])
@@ -210,13 +222,14 @@ def _sum_dtype(p: Tensor) -> torch.dtype:
 
 
 def grouped(
-    params: Mapping[str, nn.Parameter], *, n_bytes: int
+    params: Mapping[str, nn.Parameter], *, n_bytes: int,
+    groups: Mapping[str, RankGroup] | None = None,
 ) -> list[dict[str, nn.Parameter]]:
     """Returns which parameters share a bucket, in the order in which the buckets are sent."""
     full: list[dict[str, nn.Parameter]] = []
     filling: dict[tuple, dict[str, nn.Parameter]] = {}
     for name, p in reversed(params.items()):
-        kind = _sum_dtype(p), p.device
+        kind = _sum_dtype(p), p.device, (groups or {}).get(name)
         named = filling.setdefault(kind, {})
         named[name] = p
         if sum(q.numel() for q in named.values()) * kind[0].itemsize >= n_bytes:
@@ -237,13 +250,13 @@ def _refuse_other_models(model: nn.Module, group: RankGroup) -> None:
 
 
 @torch.no_grad()
-def _make_equal(model: nn.Module, group: RankGroup) -> None:
+def _make_equal(model: nn.Module, group: RankGroup, groups: Mapping[str, RankGroup]) -> None:
     for name, p in model.named_parameters():
         if p.is_meta:  # the object stays, so that a tied head stays tied
             made = nn.Parameter(torch.full_like(p, torch.nan, device=group.device),
                                 requires_grad=p.requires_grad)
             torch.utils.swap_tensors(p, made)
         else:
-            group.broadcast(p.detach(), note=name)
+            groups.get(name, group).broadcast(p.detach(), note=name)
     for name, buffer in model.named_buffers():
         group.broadcast(buffer, note=name)

@@ -1,5 +1,7 @@
 """Which matrices tensor parallel cuts, and what must divide for it: heads, channels, vocabulary.
 
+Routers and routed experts are not cut. Of a layer with experts, only the shared expert is.
+
 Notebook 43.
 """
 
@@ -47,10 +49,6 @@ def refuse_unfit(model: nn.Module, *, n_ranks: int) -> None:
     if not isinstance(model, Llama):
         raise ValueError(f"tensor parallelism splits a Llama; got {shown(model)}. Load one first: "
                          "llama.load(PATH)")
-    if n_ranks > 1 and (experts := _experts(model)):
-        raise ValueError(f"tensor parallelism cannot cut experts; {experts} has some, and got "
-                         f"{n_ranks} ranks. Use tp=1 with any stage: DataParallel and Sharded take "
-                         "experts as they are")
     if odd := next(_of_other_kinds(model), None):
         raise ValueError(f"tensor parallelism knows how to cut {', '.join(map(_name, PAIRS))} of "
                          f"plain linear layers, and an embedding; {odd}. Split a plain model, "
@@ -65,12 +63,6 @@ def refuse_unfit(model: nn.Module, *, n_ranks: int) -> None:
             "must divide each (or be a multiple of n_kv_heads, which are then copied); got "
             f"{_told(wrong)} for {n_ranks} ranks. This model fits on {_listed(able)}; {n_ranks} "
             f"ranks would fit {_told({n: _larger(n, size, n_ranks) for n, size in wrong.items()})}")
-
-
-def _experts(model: Llama) -> str:
-    """Returns the name of the first layer with experts, or an empty text."""
-    return next((f"layers.{name}" for name, module in model.layers.named_modules()
-                 if isinstance(module, MoE)), "")
 
 
 def _sizes(model: Llama) -> dict[str, int]:
@@ -105,7 +97,7 @@ def _of_other_kinds(model: Llama) -> Iterator[str]:
             for part in (*pair.first, pair.second):
                 linears[f"{name}.{part}"] = getattr(module, part)
     for module in model.modules():
-        if isinstance(module, MoE):  # then there is one rank, and nothing is cut
+        if isinstance(module, MoE):  # these stay whole on every rank
             known.update((*module.router.parameters(), *module.experts.parameters()))
     for name, part in linears.items():
         known.update(part.parameters())

@@ -102,11 +102,13 @@ class Mesh:
         """Yields the ranks of each group that expert parallelism makes.
 
         "ep": neighbors along cp and dp, which divide the experts. "expert_shards": the ranks along
-        cp and dp that hold the same experts. Raises ValueError for another name.
+        cp and dp that hold the same experts. "expert_gradients": those along `replicate` as well.
+        Raises ValueError for another name.
         """
-        if group not in ("ep", "expert_shards"):
-            raise ValueError(f"the groups of experts are ep and expert_shards; got {group!r}")
-        for ranks in self.lines("cp", "dp"):
+        if group not in EXPERT_GROUPS:
+            raise ValueError(f"the groups of experts are {', '.join(EXPERT_GROUPS)}; got {group!r}")
+        axes = ("cp", "dp", "replicate") if group == "expert_gradients" else ("cp", "dp")
+        for ranks in self.lines(*axes):
             if group == "ep":
                 yield from (ranks[i : i + self.ep] for i in range(0, len(ranks), self.ep))
             else:
@@ -138,11 +140,17 @@ class Mesh:
         groups = {name: world.group(self.lines(*axes), name=name) for name, axes in GROUPS.items()
                   if self.cp > 1 or name not in _SAME_WITHOUT_CP}
         groups |= {name: groups[other] for name, other in _SAME_WITHOUT_CP.items() if self.cp == 1}
-        groups["ep"] = world.group(self.expert_lines("ep"), name="ep")
-        groups["expert_shards"] = groups["shards"] if self.ep == 1 else world.group(
-            self.expert_lines("expert_shards"), name="expert_shards")
+        for name in EXPERT_GROUPS:
+            same = self._same_ranks(name)
+            groups[name] = groups[same] if same else world.group(self.expert_lines(name), name=name)
         groups["ends"] = world.group(self.end_lines(), name="ends")
         return Axes(mesh=self, world=world, **groups)
+
+    def _same_ranks(self, name: str) -> str:
+        """Returns which group before it has the ranks of a group of experts, or an empty text."""
+        if self.ep == 1:
+            return {"expert_shards": "shards", "expert_gradients": "gradients"}.get(name, "")
+        return "expert_shards" if name == "expert_gradients" and self.replicate == 1 else ""
 
     @property
     def _shown(self) -> tuple[str, ...]:
@@ -165,6 +173,10 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 `shards`: the ranks that hold the same slices, and among which ZeRO divides them. `gradients`: all
 whose gradients for the same slices are added up."""
 _SAME_WITHOUT_CP = {"shards": "dp", "gradients": "data"}
+EXPERT_GROUPS = ("ep", "expert_shards", "expert_gradients")
+"""See `Mesh.expert_lines`. The last two are for experts what `shards` and `gradients` are for the
+other parameters."""
+
 
 @record
 class Axes:
@@ -185,6 +197,7 @@ class Axes:
     gradients: RankGroup
     ep: RankGroup
     expert_shards: RankGroup
+    expert_gradients: RankGroup
     ends: RankGroup
 
 

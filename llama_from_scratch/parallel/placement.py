@@ -7,13 +7,14 @@ Whatever counts or saves logical tensors reads it here: every element counts onc
 Notebook 43.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Shaped
 from torch import Tensor, nn
 
+from llama_from_scratch.checkpoint.sharded.region import Region
 from llama_from_scratch.config import record
 
 
@@ -50,6 +51,23 @@ class Slice:
     def whole_shape(self, part: tuple[int, ...]) -> tuple[int, ...]:
         """Returns the shape of the whole, from the shape of a part."""
         return tuple(n * self.n_parts if axis == self.axis else n for axis, n in enumerate(part))
+
+
+def region_of(
+    local: tuple[int, ...], slices: Sequence[Slice], *, span: tuple[int, int] | None = None
+) -> Region:
+    """Returns which elements of a whole tensor a rank holds.
+
+    `local`: the shape of the rank's parameter. `slices`: how it was cut, the first cut first.
+    `span`: the first element that the rank owns of the parameter, in one row, and how many.
+    """
+    whole = local
+    for cut in reversed(slices):
+        whole = cut.whole_shape(whole)
+    region = Region.whole(whole)
+    for cut in slices:
+        region = region.part(axis=cut.axis, part=cut.part, n_parts=cut.n_parts)
+    return region if span is None else region.span(*span)
 
 
 def each_once(
@@ -92,6 +110,15 @@ class DataStrategy(Protocol):
 
     def after_step(self) -> None:
         """After the optimizer: the model computes with the new weights."""
+
+    def after_fill(self) -> None:
+        """After `params` and `frozen` were changed in place: the model computes with them."""
+
+    def place(self, name: str) -> tuple[tuple[int, ...], tuple[int, int]]:
+        """Returns the shape of the model's parameter, and which span of it this rank owns.
+
+        The span is the first element of the parameter, in one row, and how many.
+        """
 
     def fill(self, name: str, weight: Tensor) -> None:
         """Copies a whole parameter in; every rank is given the same one."""

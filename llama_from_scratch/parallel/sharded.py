@@ -45,6 +45,8 @@ class Sharded:
     one computes. `reduces_once`: stages 2 and 3 exchange gradients only in the last micro-batch.
     Until then each rank keeps whole gradients: 4 bytes per parameter, however many ranks there are.
     `blocks`: the modules that are units, by default the entries of every outermost ModuleList.
+    `groups`: by name, the group of a parameter that other ranks than those of `group` divide, such
+    as an expert. It has a buffer of its own in its unit.
     Raises ValueError for options without effect in this stage.
     """
 
@@ -53,13 +55,14 @@ class Sharded:
         replicate: RankGroup | None = None, keeps_after_forward: bool = False,
         param_dtype: torch.dtype | None = None, prefetches: bool = True,
         reduces_once: bool = False, blocks: Iterable[nn.Module] | None = None,
+        groups: Mapping[str, RankGroup] | None = None,
     ) -> None:
         _refuse_options(stage, keeps_after_forward=keeps_after_forward, reduces_once=reduces_once,
                         param_dtype=param_dtype)
         self._stage, self._keeps, self._prefetches = stage, keeps_after_forward, prefetches
         self._group, self._replicate, self._reduces_once = group, replicate, reduces_once
         units = cut(model, group, replicate=replicate, param_dtype=param_dtype, is_kept=stage < 3,
-                    blocks=blocks)
+                    blocks=blocks, groups=groups)
         self._root, self._flats = units[0], [flat for unit in units for flat in unit.flats]
         self._flat_of = {name: flat for flat in self._flats for name in flat.shapes}
         pieces = {name: p for flat in self._flats for name, p in flat.pieces.items()}
@@ -113,6 +116,19 @@ class Sharded:
             flat.start_refresh()
         for flat in kept:
             flat.gather()
+
+    def after_fill(self) -> None:
+        """After pieces were changed in place, frozen ones too: the model computes with them."""
+        self._free()
+        kept = [flat for flat in self._flats if flat.is_kept]
+        for flat in kept:
+            flat.start_refresh()
+        for flat in kept:
+            flat.gather()
+
+    def place(self, name: str) -> tuple[tuple[int, ...], tuple[int, int]]:
+        """Returns the shape of a parameter, and the span of it that this rank owns."""
+        return tuple(self._flat_of[name].shapes[name]), self.spans[name]
 
     def fill(self, name: str, weight: Shaped[Tensor, "*shape"]) -> None:
         """Copies in this rank's piece of a whole parameter; every rank is given the same one.

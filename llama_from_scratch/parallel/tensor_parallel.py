@@ -30,6 +30,7 @@ from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel import differentiable, divisible, vocab_parallel
 from llama_from_scratch.parallel.comm import RankGroup
 from llama_from_scratch.parallel.mesh import neighbors
+from llama_from_scratch.parallel.pipeline.stage import Absent
 from llama_from_scratch.parallel.placement import Slice
 from llama_from_scratch.train.data import Batch
 from llama_from_scratch.vision.adapter import VisionLlama
@@ -133,10 +134,13 @@ class TensorParallel:
             part, is_cut=is_cut, note=f"{pair.name} output")))
 
     def _cut_vocabulary(self, model: Llama) -> None:
-        self._cut(model.tok_embeddings.weight, axis=0)
+        if not isinstance(model.tok_embeddings, Absent):
+            self._cut(model.tok_embeddings.weight, axis=0)
+            model.tok_embeddings = vocab_parallel.VocabEmbedding(model.tok_embeddings, self.group)
+        if isinstance(model.output, Absent):
+            return
         self._cut(model.output.weight, axis=0)  # a tied one is cut already
         model.output.out_features = len(model.output.weight)
-        model.tok_embeddings = vocab_parallel.VocabEmbedding(model.tok_embeddings, self.group)
         model.output.register_forward_pre_hook(
             lambda _, args: (differentiable.copy(args[0], self.group, note="head input"),))
         model.output.register_forward_hook(
@@ -162,8 +166,12 @@ class TensorParallel:
             return x, _ImagesOfSlice(states=images.states, visible=images.visible, whole=images,
                                      sees_image=mine[..., 0], is_blind=images.is_blind)
 
-        model.layers[0].register_forward_pre_hook(begin)
-        model.layers[-1].register_forward_hook(end)
+        is_here = [not isinstance(block, Absent) for block in model.layers]
+        for i, block in enumerate(model.layers):  # a rank of a pipeline has runs of neighbors
+            if is_here[i] and not (i and is_here[i - 1]):
+                block.register_forward_pre_hook(begin)
+            if is_here[i] and not (i + 1 < len(is_here) and is_here[i + 1]):
+                block.register_forward_hook(end)
         for module in model.layers.modules():
             if isinstance(module, CrossBlock):
                 module.register_forward_pre_hook(cut_sight)

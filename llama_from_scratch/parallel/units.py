@@ -51,6 +51,7 @@ class Unit:
 def cut(
     model: nn.Module, group: RankGroup, *, replicate: RankGroup | None,
     param_dtype: torch.dtype | None, is_kept: bool, blocks: Iterable[nn.Module] | None = None,
+    groups: Mapping[str, RankGroup] | None = None,
 ) -> list[Unit]:
     """Returns the root unit, then the unit of each block, with the weights of the first rank.
 
@@ -61,7 +62,7 @@ def cut(
     blocks = _outermost_blocks(model) if blocks is None else list(dict.fromkeys(blocks))
     names = {module: name for name, module in model.named_modules()}
 
-    def equal(x: Tensor) -> Tensor:
+    def equal(x: Tensor, group: RankGroup) -> Tensor:
         """Otherwise each rank would contribute parts of another model."""
         x = x.contiguous()
         if replicate is not None:
@@ -71,18 +72,19 @@ def cut(
     def unit(block: nn.Module | None, named: dict[str, nn.Parameter]) -> Unit:
         name = "root" if block is None else names[block]
         flats = []
-        for kind, alike in _by_kind(named).items():
+        for kind, alike in _by_kind(named, groups or {}).items():
             weights = {n: p.detach() for n, p in alike.items() if not p.is_meta}
-            flats.append(Flat(f"{name}{kind}", alike, group, param_dtype=param_dtype,
+            own = (groups or {}).get(next(iter(alike)), group)
+            flats.append(Flat(f"{name}{kind}", alike, own, param_dtype=param_dtype,
                               is_kept=is_kept))
             for n, weight in weights.items():
-                flats[-1].fill(n, equal(weight))
+                flats[-1].fill(n, equal(weight, own))
         return Unit(flats, modules=_owners(model, named) if block is None else [block])
 
     units = [unit(block, named) for block, named in _by_block(model, blocks).items()]
     for buffer in model.buffers():
         if not buffer.is_meta:
-            buffer.copy_(equal(buffer))
+            buffer.copy_(equal(buffer, group))
     return units
 
 
@@ -91,7 +93,8 @@ def gathered(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yields whole tensors, one buffer after the other, from tensors like the flats' pieces."""
     dtypes: dict[str, torch.dtype] = {}  # also where this rank owns nothing
-    for theirs in flats[0].group.gather_objects({name: x.dtype for name, x in pieces.items()}):
+    largest = max((flat.group for flat in flats), key=lambda group: group.size)
+    for theirs in largest.gather_objects({name: x.dtype for name, x in pieces.items()}):
         dtypes |= theirs
     for flat in flats:
         wanted = {name: dtypes[name] for name in flat.shapes if name in dtypes}
@@ -150,12 +153,15 @@ def _by_block(
     return found
 
 
-def _by_kind(named: dict[str, nn.Parameter]) -> dict[str, dict[str, nn.Parameter]]:
+def _by_kind(
+    named: dict[str, nn.Parameter], groups: Mapping[str, RankGroup]
+) -> dict[str, dict[str, nn.Parameter]]:
     """Returns the parameters that can be in one buffer; the key tells kinds apart, if needed."""
-    kinds: dict[tuple[torch.dtype, bool], dict[str, nn.Parameter]] = {}
+    kinds: dict[tuple[torch.dtype, bool, RankGroup | None], dict[str, nn.Parameter]] = {}
     for name, p in named.items():
-        kinds.setdefault((p.dtype, p.requires_grad), {})[name] = p
+        kinds.setdefault((p.dtype, p.requires_grad, groups.get(name)), {})[name] = p
     if len(kinds) == 1:
         return {"": named}
-    return {f" {str(dtype).removeprefix('torch.')}{'' if is_trained else ' frozen'}": alike
-            for (dtype, is_trained), alike in kinds.items()}
+    return {f" {str(dtype).removeprefix('torch.')}{'' if is_trained else ' frozen'}"
+            f"{'' if own is None else f' {own.name}'}": alike
+            for (dtype, is_trained, own), alike in kinds.items()}

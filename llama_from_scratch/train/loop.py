@@ -183,14 +183,8 @@ def _backward(
     model: Llama, batch: Batch, parts: TrainParts, *, n_targets: int,
     micro_batch_size: int | None, is_bf16: bool,
 ) -> Tensor:
-    total = torch.zeros((), device=model.device)
-    micro_batches = batch.split(micro_batch_size or len(batch.ids))
-    for number, micro in enumerate(micro_batches, 1):
-        with parts.micro_batch(is_last=number == len(micro_batches)):
-            partial = parts.loss(model, micro.to(model.device), is_bf16=is_bf16) / n_targets
-            partial.backward()
-        total = total + partial.detach()  # float64 if the loss is
-    return total
+    return parts.accumulate(model, batch.split(micro_batch_size or len(batch.ids)), parts,
+                            n_targets=n_targets, is_bf16=is_bf16)
 
 
 def bf16_pays_off(device: torch.device | str) -> bool:

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from llama_from_scratch.checkpoint import folders
@@ -47,6 +49,25 @@ def nothing_more(*, is_last: bool) -> AbstractContextManager[None]:
     return contextlib.nullcontext()
 
 
+def one_after_another(
+    model: Llama, micro_batches: Sequence[Batch], parts: "TrainParts", *, n_targets: int,
+    is_bf16: bool,
+) -> Float[Tensor, ""]:
+    """Adds the gradients of each micro-batch to the parameters', and returns the sum of the losses.
+
+    Each loss is divided by `n_targets`, which counts the whole batch. The mean of the
+    micro-batches' means would be another number: it gives a target more weight if its micro-batch
+    has fewer targets.
+    """
+    total = torch.zeros((), device=model.device)
+    for number, micro in enumerate(micro_batches, 1):
+        with parts.micro_batch(is_last=number == len(micro_batches)):
+            partial = parts.loss(model, micro.to(model.device), is_bf16=is_bf16) / n_targets
+            partial.backward()
+        total = total + partial.detach()  # float64 if the loss is
+    return total
+
+
 def own_weights(model: Llama) -> Iterable[tuple[str, Tensor]]:
     """Returns all weights of the model with their names. A single process has all of them."""
     return model.named_parameters()
@@ -64,24 +85,26 @@ class TrainParts:
     `share(batch)` returns the rows of a batch that this process computes. `loss(model, batch,
     is_bf16=)` returns a sum over their targets, which is divided by the number of targets in the
     whole batch. `holds_logits`: whether this loss has all logits of a micro-batch in memory at one
-    time. `micro_batch(is_last=)` is a context around forward and backward of each
-    micro-batch of a step. `reduce(model, loss)` is called between backward and clipping; it
-    completes the gradients and returns the loss of the whole batch. `clip(parameters, max_norm=)`
-    returns the gradient's length before clipping. `make_optimizer(groups, config)` returns the
-    optimizer. `schedule(step, n_steps=, peak=, n_warmup=, final_ratio=)` returns the learning rate
-    of a step. `evaluate(model, data, batch_size=, seq_len=, is_bf16=)` returns the validation of
-    the whole text. `weights(model)` yields the weights that this process holds, by name.
-    `is_stopping(is_interrupted)` returns whether all processes stop, from whether this one was
-    interrupted. `begin(run, folder, is_resumed=)` returns the steps already taken and puts a saved
-    run back. `save(folder, run, steps=)` writes a checkpoint. `hold(folder)` is a context manager
-    around the whole run, during which no other process writes to the folder; it yields the
-    folder's true path.
+    time. `micro_batch(is_last=)` is a context around forward and backward of each micro-batch of a
+    step. `accumulate(model, micro_batches, parts, n_targets=, is_bf16=)` does forward and backward
+    of all of them, and returns the sum of the losses. `reduce(model, loss)` is called between
+    backward and clipping; it completes the gradients and returns the loss of the whole batch.
+    `clip(parameters, max_norm=)` returns the gradient's length before clipping.
+    `make_optimizer(groups, config)` returns the optimizer. `schedule(step, n_steps=, peak=,
+    n_warmup=, final_ratio=)` returns the learning rate of a step. `evaluate(model, data,
+    batch_size=, seq_len=, is_bf16=)` returns the validation of the whole text. `weights(model)`
+    yields the weights that this process holds, by name. `is_stopping(is_interrupted)` returns
+    whether all processes stop, from whether this one was interrupted. `begin(run, folder,
+    is_resumed=)` returns the steps already taken and puts a saved run back. `save(folder, run,
+    steps=)` writes a checkpoint. `hold(folder)` is a context manager around the whole run, during
+    which no other process writes to the folder; it yields the folder's true path.
     """
 
     share: Callable[[Batch], Batch] = all_rows
     loss: Loss = sum_of_nats
     holds_logits: bool = True
     micro_batch: Callable[..., AbstractContextManager] = nothing_more
+    accumulate: Callable[..., Tensor] = one_after_another
     reduce: Callable[[Llama, Tensor], Tensor] = as_it_is
     clip: Callable[..., Tensor] = clip_gradients
     make_optimizer: Callable[[Sequence[Group], TrainConfig], Optimizer] = adamw

@@ -6,14 +6,15 @@ of the data, which must be equal for unchanged losses, are saved too, and compar
 
 training.json            {"settings": config and data of the run, "source": where the data came
                          from, "steps": one record per step}
-optimizer.safetensors    `AdamW.state_dict`
+optimizer.safetensors    `AdamW.state_dict`; when ranks wrote the checkpoint in parts, it is among
+                         the pieces that manifest.json lists
 
 Notebook 17.
 """
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from llama_from_scratch.checkpoint.described import refuse_undescribed
 from llama_from_scratch.checkpoint.folders import find
 from llama_from_scratch.checkpoint.json_file import differences, read_json
 from llama_from_scratch.checkpoint.safetensors_file import read_tensors, write_tensors
+from llama_from_scratch.checkpoint.sharded import manifest
+from llama_from_scratch.checkpoint.sharded.saved import SavedPieces, StateInPieces
 from llama_from_scratch.config import record
 from llama_from_scratch.foreign import is_there, naming
 from llama_from_scratch.model.transformer import Llama
@@ -93,22 +96,29 @@ def save(folder: str | Path, run: OngoingRun, *, steps: Sequence[Step]) -> None:
     """
     with native.replacing(folder) as unfinished:
         write_tensors(unfinished / "optimizer.safetensors", run.optimizer.state_dict())
-        training = {"settings": run.settings, "source": run.source,
-                    "steps": [dataclasses.asdict(step) for step in steps]}
-        (unfinished / "training.json").write_text(json.dumps(training), encoding="utf-8")
+        (unfinished / "training.json").write_text(record_of(run, steps), encoding="utf-8")
         # Last, because it records the checksums of all files.
         native.write(unfinished, run.model, tokenizer=run.data.tokenizer)
 
 
-def read(folder: str | Path | None) -> Saved:
-    """Returns the run in `folder`. Raises ValueError if there is none or its record is damaged."""
+def record_of(run: OngoingRun, steps: Sequence[Step]) -> str:
+    """Returns the text of training.json."""
+    return json.dumps({"settings": run.settings, "source": run.source,
+                       "steps": [dataclasses.asdict(step) for step in steps]})
+
+
+def read(folder: str | Path | None, *, what: str = "resuming") -> Saved:
+    """Returns the run in `folder`. Raises ValueError if there is none or its record is damaged.
+
+    `what`: needs the run, as the begin of an error message.
+    """
     found = None if folder is None else find(folder)
     if found is None:
-        raise ValueError(f"resuming needs a folder with the checkpoint of a run; got {folder}. "
-                         "Check the path, or start without resuming")
+        raise ValueError(f"{what} needs a folder with the checkpoint of a run; got {folder}. "
+                         f"Check the path{', or start without resuming' * (what == 'resuming')}")
     file = found / "training.json"
     if not is_there(file):
-        raise ValueError("resuming needs the record of a run; the checkpoint in "
+        raise ValueError(f"{what} needs the record of a run; the checkpoint in "
                          f"{folder} holds a model and no run to resume. "
                          "Start a new run from its weights in another folder")
     with naming(found):
@@ -127,7 +137,7 @@ def refuse_taken(folder: str | Path) -> None:
     native.refuse_foreign(Path(folder))
 
 
-def put_back(run: OngoingRun, folder: str | Path, state: dict[str, Tensor]) -> None:
+def put_back(run: OngoingRun, folder: str | Path, state: Mapping[str, Tensor]) -> None:
     """Puts the weights saved in `folder`, and the optimizer's `state`, into the run."""
     native.load_weights(folder, run.model)
     run.optimizer.load_state_dict(state)
@@ -135,7 +145,7 @@ def put_back(run: OngoingRun, folder: str | Path, state: dict[str, Tensor]) -> N
 
 def begin(
     run: OngoingRun, folder: str | Path | None, *, is_resumed: bool,
-    put_back: Callable[[OngoingRun, str | Path, dict[str, Tensor]], object] = put_back,
+    put_back: Callable[[OngoingRun, str | Path, Mapping[str, Tensor]], object] = put_back,
 ) -> list[Step]:
     """Returns the steps already taken; a new run has taken none.
 
@@ -157,11 +167,15 @@ def begin(
     return list(saved.steps)
 
 
-def _state_of(run: OngoingRun, folder: str | Path, saved: Saved) -> dict[str, Tensor]:
+def _state_of(run: OngoingRun, folder: str | Path, saved: Saved) -> Mapping[str, Tensor]:
     """Returns the saved optimizer state, after comparing the saved run with this one."""
-    file = saved.where / "optimizer.safetensors"
-    state = read_tensors(file)
-    checksums.refuse_damage(file, saved.known)
+    state: Mapping[str, Tensor]
+    if manifest.is_in(saved.where):  # which is read piece by piece, and checked by its reader
+        state = StateInPieces(SavedPieces(saved.where, known=saved.known))
+    else:
+        file = saved.where / "optimizer.safetensors"
+        state = read_tensors(file)
+        checksums.refuse_damage(file, saved.known)
     recorded.refuse_other_count(saved.steps, state, where=saved.where / "training.json")
     ours = run.settings
     free = {name: ours["config"][name] for name in _MAY_CHANGE}

@@ -175,7 +175,7 @@ def test_a_rank_outside_the_mesh_and_an_unknown_axis_are_refused():
         Mesh(dp=2).coordinates(2)
     with pytest.raises(ValueError, match=r"got \['ep'\]"):
         list(Mesh(dp=2).lines("ep"))
-    with pytest.raises(ValueError, match="the groups of experts are ep and expert_shards"):
+    with pytest.raises(ValueError, match="experts are ep, expert_shards, expert_gradients"):
         list(Mesh(dp=2).expert_lines("dp"))
 
 
@@ -189,7 +189,9 @@ def test_experts_are_divided_by_neighbors_along_cp_and_dp():
     assert list(mesh.expert_lines("ep"))[:2] == [(0, 2), (8, 10)]  # same tp and pp
     assert list(mesh.expert_lines("expert_shards"))[:2] == [(0, 8), (2, 10)]
     for mesh in MESHES:
-        for group, n in (("ep", mesh.ep), ("expert_shards", mesh.cp * mesh.dp // mesh.ep)):
+        n_shards = mesh.cp * mesh.dp // mesh.ep
+        for group, n in (("ep", mesh.ep), ("expert_shards", n_shards),
+                         ("expert_gradients", n_shards * mesh.replicate)):
             lines = list(mesh.expert_lines(group))
             assert sorted(rank for line in lines for rank in line) == list(range(mesh.size))
             assert {len(line) for line in lines} == {n}
@@ -206,16 +208,24 @@ def test_experts_need_ranks_that_hold_the_same_layers():
         Mesh(pp=2, dp=2, ep=4)
 
 
-def sums_of_derived_groups(world):
-    axes = Mesh(cp=2, dp=2, ep=2).on(world)
+def sums_of_derived_groups(world, mesh):
+    axes = mesh.on(world)
     own = torch.tensor([2.0 ** world.rank])
     return [int(getattr(axes, name).all_reduce(own.clone()).item())
-            for name in ("ep", "expert_shards", "ends", "shards", "gradients")]
+            for name in ("ep", "expert_shards", "expert_gradients", "ends", "shards", "gradients")]
 
 
 def test_derived_groups_add_up_their_own_ranks(ranks):
-    assert ranks.run(sums_of_derived_groups) == [
-        [3, 5, 1, 15, 15], [3, 10, 2, 15, 15], [12, 5, 4, 15, 15], [12, 10, 8, 15, 15]]
+    assert ranks.run(sums_of_derived_groups, Mesh(cp=2, dp=2, ep=2)) == [
+        [3, 5, 5, 1, 15, 15], [3, 10, 10, 2, 15, 15], [12, 5, 5, 4, 15, 15],
+        [12, 10, 10, 8, 15, 15]]
+    assert ranks.run(sums_of_derived_groups, Mesh(dp=2, replicate=2, ep=2)) == [
+        [3, 1, 5, 1, 3, 15], [3, 2, 10, 2, 3, 15], [12, 4, 5, 4, 12, 15], [12, 8, 10, 8, 12, 15]]
+
+
+def test_without_expert_parallelism_experts_have_the_groups_of_other_parameters():
+    axes = Mesh().on(alone())
+    assert axes.expert_shards is axes.shards and axes.expert_gradients is axes.gradients
 
 
 def added_up_by_neighbors(world, axes_of):

@@ -11,6 +11,7 @@ from tiny_runs import CONFIG, DATA, make
 from llama_from_scratch.checkpoint import native as native_format
 from llama_from_scratch.parallel.launch import RankFailed, Ranks
 from llama_from_scratch.parallel.mesh import Mesh
+from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
 from llama_from_scratch.parallel.shard import shard
 from llama_from_scratch.parallel.training import parts_on, rows_of
 from llama_from_scratch.train import resume
@@ -98,6 +99,30 @@ def test_accumulating_micro_batches_changes_nothing(two, alone):
     for sizes, how in ((dict(dp=2), dict(stage=2)), (dict(dp=2), dict(stage=0))):
         found = two.run(parallel_runs.run, sizes, changes=dict(micro_batch_size=1), **how)
         assert_same_run(found[0], alone)
+
+
+def test_a_pipeline_trains_validates_saves_and_goes_on_elsewhere(tmp_path, two, alone):
+    """The rows of micro-batches go through two ranks that have one layer each."""
+    folder, rows = tmp_path / "run", dict(micro_batch_size=1)
+    found = two.run(parallel_runs.run, dict(pp=2), changes=rows, validates=True, folder=folder)
+    for each in found:
+        assert_same_run((*each[:3], found[0][3], *each[4:]), alone)
+    assert found[0][:3] == found[1][:3]
+    saved = dict(native_format.open_checkpoint(folder).tensors(None))
+    assert all(torch.equal(saved[name], weight) for name, weight in found[0][3].items())
+    zero_bubble = PipelinePlan(schedule="zero_bubble", recomputes=True)
+    other = tmp_path / "other"
+    two.run(parallel_runs.run, dict(pp=2), changes=rows, folder=other, stops_after=3,
+            pipeline=zero_bubble)
+    again = two.run(parallel_runs.run, dict(pp=2), changes=rows, folder=other, is_resumed=True,
+                    seed=5, pipeline=zero_bubble)
+    assert again[0][0] == found[0][0] and again[0][1] == found[0][1]  # to the bit
+
+
+def test_a_pipeline_without_enough_micro_batches_says_how_to_divide_the_batch():
+    with Ranks(2, timeout_s=TIMEOUT_S) as ranks, pytest.raises(
+            RankFailed, match="a pipeline of 2 ranks needs at least 2 micro-batches"):
+        ranks.run(parallel_runs.run, dict(pp=2))
 
 
 def test_an_occupied_folder_is_refused_before_the_first_step(tmp_path, two):

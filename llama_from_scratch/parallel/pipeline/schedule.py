@@ -3,7 +3,7 @@
 A batch is divided into M micro-batches, and a model of S = P V pieces among P ranks: rank r has the
 pieces r, P + r, 2 P + r, ..., its chunks 0 to V - 1. Each micro-batch goes through all pieces
 forward (F) and then backward (B). A backward pass may be divided: B then computes the gradient that
-the piece before needs, and W, at any later time, those of the weights.
+the piece before needs, and W, at any later time, the gradients of the weights.
 
 Notebook 44.
 """
@@ -27,7 +27,7 @@ class Op:
 
 @record
 class Schedule:
-    """What each rank of a pipeline does, in its order. `ops[r]` are those of rank r.
+    """What each rank of a pipeline does, in its order. `ops[r]` is rank r's list.
 
     `n_ranks`: P, the ranks of the pipeline. `n_chunks`: V, the pieces of the model on each.
     """

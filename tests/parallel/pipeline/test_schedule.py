@@ -1,0 +1,33 @@
+import pytest
+
+from llama_from_scratch.parallel.pipeline.schedule import Op, Schedule, gpipe
+
+
+def test_a_pass_is_written_with_its_kind_its_micro_batch_and_its_chunk_if_not_the_first():
+    assert str(Op(kind="F", micro_batch=3)) == "F3"
+    assert str(Op(kind="W", micro_batch=12, chunk=2)) == "W12.2"
+
+
+def test_pieces_go_round_the_ranks_and_home_is_the_inverse_of_piece():
+    schedule = Schedule(name="x", n_ranks=4, n_chunks=2, n_micro_batches=1, ops=((),) * 4)
+    assert [schedule.piece(rank, 0) for rank in range(4)] == [0, 1, 2, 3]
+    assert [schedule.piece(rank, 1) for rank in range(4)] == [4, 5, 6, 7]
+    assert schedule.n_pieces == 8
+    for piece in range(8):
+        assert schedule.piece(*schedule.home(piece)) == piece
+
+
+def test_gpipe_goes_back_in_the_reverse_order_on_every_rank():
+    schedule = gpipe(3, 2)
+    assert [" ".join(map(str, ops)) for ops in schedule.ops] == ["F0 F1 B1 B0"] * 3
+    assert not schedule.splits_backward
+
+
+def test_a_schedule_with_a_w_divides_backward():
+    ops = tuple(Op(kind=kind, micro_batch=0) for kind in "FBW")
+    assert Schedule(name="x", n_ranks=1, n_chunks=1, n_micro_batches=1, ops=(ops,)).splits_backward
+
+
+def test_a_misspelled_field_is_named():
+    with pytest.raises(ValueError, match="did you mean 'micro_batch'"):
+        Op(kind="F", microbatch=0)
