@@ -91,6 +91,11 @@ call.
         slices.block                       a block on two ranks, and what they send
     44  pieces.on_ranks                    which layers each rank of a pipeline has
         schedules.draw                     what the ranks of a pipeline do, and what they keep
+    45  context.pieces                     which tokens of a row each rank holds, and its work
+        context.sight                      the mask of a row, by the rank that computes it
+        context.steps                      what each rank computes in each step of a ring
+    46  traffic.travel                     rows of each rank, and where they arrive
+        traffic.matrix                     how many rows go from each rank to each
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
@@ -98,6 +103,7 @@ from llama_from_scratch.lessons.figures import all_kernels as all_kernels
 from llama_from_scratch.lessons.figures import architecture as architecture
 from llama_from_scratch.lessons.figures import banks as banks
 from llama_from_scratch.lessons.figures import cache as cache
+from llama_from_scratch.lessons.figures import context as context
 from llama_from_scratch.lessons.figures import data_parallel as data_parallel
 from llama_from_scratch.lessons.figures import decoding as decoding
 from llama_from_scratch.lessons.figures import dialogs as dialogs
@@ -130,6 +136,7 @@ from llama_from_scratch.lessons.figures import streaming as streaming
 from llama_from_scratch.lessons.figures import tiles as tiles
 from llama_from_scratch.lessons.figures import timeline as timeline
 from llama_from_scratch.lessons.figures import tokenizing as tokenizing
+from llama_from_scratch.lessons.figures import traffic as traffic
 from llama_from_scratch.lessons.figures import turns as turns
 from llama_from_scratch.lessons.figures import widths as widths
 from llama_from_scratch.lessons.figures import writing as writing

@@ -95,11 +95,11 @@ def twice_for_each_use(pipeline):
     """The mistake of runtimes that count a weight of two nodes for each of them."""
     put_off = deferred.WeightGradients.put_off
 
-    def doubled(self, later):
-        put_off(self, later)
-        put_off(self, later)
+    def doubled(self, product):
+        put_off(self, product)
+        put_off(self, product)
 
-    pipeline._put_off.put_off = lambda later: doubled(pipeline._put_off, later)
+    pipeline._put_off.put_off = lambda product: doubled(pipeline._put_off, product)
 
 
 def test_a_gradient_that_is_added_twice_is_seen(two, known):
