@@ -89,8 +89,8 @@ _OF_MODEL = dict(vocab="vocab_size", dim="dim", layers="n_layers", heads="n_head
 def run(args: argparse.Namespace) -> int:
     """Trains and saves; prints a sample of the model's text after each validation."""
     if args.resume and args.resume_if_saved:
-        raise ValueError("--resume needs a saved run, and --resume-if-saved begins one without; got "
-                         "both. Choose one")
+        raise ValueError("--resume needs a saved run, and --resume-if-saved begins one without; "
+                         "got both. Choose one")
     if args.resume and args.origin is not None:
         raise ValueError("--resume continues a run, and --from starts a new one from the weights of"
                          " another; got both. Choose one")

@@ -11,7 +11,9 @@ that train with PyTorch read and write such folders. A conversion needs one proc
 Notebook 47. Source: the documentation of torch.distributed.checkpoint.
 """
 
+import contextlib
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -48,7 +50,8 @@ def to_dcp(source: str | Path, target: str | Path) -> None:
     elif is_there(opened.where / _STATE):
         state["optimizer"] = read_tensors(opened.where / _STATE)
     with creating_folder(target) as unfinished:
-        dcp.save(state, checkpoint_id=str(unfinished), no_dist=True)
+        with _in_one_process():
+            dcp.save(state, checkpoint_id=str(unfinished), no_dist=True)
         _copy_description(opened.where, unfinished / SIDE)
 
 
@@ -97,7 +100,8 @@ class _ReadLate(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         about = self._about[name]
         x = torch.empty(about.shape, dtype=about.dtype)
-        dcp.load({self._prefix + name: x}, checkpoint_id=str(self._source), no_dist=True)
+        with _in_one_process():
+            dcp.load({self._prefix + name: x}, checkpoint_id=str(self._source), no_dist=True)
         return x
 
     def __iter__(self) -> Iterator[str]:
@@ -107,10 +111,18 @@ class _ReadLate(Mapping[str, Tensor]):
         return len(self._about)
 
 
+@contextlib.contextmanager
+def _in_one_process() -> Iterator[None]:
+    """A context without PyTorch's warning that this is one process, which `no_dist` has said."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
+
+
 def _tensors_in(source: Path) -> dict[str, About]:
     if not is_there(source / ".metadata"):
-        raise ValueError(f"a DCP folder has a file .metadata; {source} has none. Check the path, or "
-                         "save it with torch.distributed.checkpoint")
+        raise ValueError(f"a DCP folder has a file .metadata; {source} has none. Check the path, "
+                         "or save it with torch.distributed.checkpoint")
     found = dcp.FileSystemReader(str(source)).read_metadata().state_dict_metadata
     return {name: About(shape=tuple(saved.size), dtype=saved.properties.dtype)
             for name, saved in found.items() if isinstance(saved, TensorStorageMetadata)}

@@ -31,6 +31,7 @@ import llama_from_scratch
 from llama_from_scratch.config import record
 from llama_from_scratch.files import digest
 from llama_from_scratch.parallel.agreement import Agreement, seconds
+from llama_from_scratch.parallel.stacks import stack_on_signal
 from llama_from_scratch.parallel.world import World, joined
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -65,7 +66,8 @@ def from_environment(
 
     `device`: "cuda" gives this rank the GPU of its local rank, with NCCL; "cpu" uses gloo.
     `timeout_s`: how long to wait for other ranks, at the start and in each collective. `is_debug`:
-    ranks that disagree on the next collective raise `Disagreement`.
+    ranks that disagree on the next collective raise `Disagreement`. Meanwhile, the signal SIGUSR1
+    writes to the standard error where this rank is (kill -USR1 PID), which helps if it hangs.
     Raises ValueError if a variable is missing or wrong, if there is no such GPU, if other ranks
     cannot be reached, or if they have other versions.
     """
@@ -75,8 +77,9 @@ def from_environment(
     compare(store, place, installed())
     agreement = Agreement(dist.PrefixStore("agreement", store),
                           timeout_s=timeout_s / 2) if is_debug else None
-    with joined(rank=place.rank, size=place.size, store=dist.PrefixStore("world", store),
-                device=own, timeout_s=timeout_s, agreement=agreement) as world:
+    with stack_on_signal(), joined(
+            rank=place.rank, size=place.size, store=dist.PrefixStore("world", store), device=own,
+            timeout_s=timeout_s, agreement=agreement) as world:
         yield world
         if agreement is not None:
             agreement.end(place.rank)

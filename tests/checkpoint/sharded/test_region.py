@@ -49,7 +49,7 @@ def test_what_two_regions_share_is_copied_to_its_place(shape):
         assert target.equal(torch.where(shared, elements(wanted), -1))
         assert n == shared.sum() and do_overlap(wanted, given) == (n > 0)
         n_shared += n
-    assert n_shared > 300 or not shape
+    assert n_shared > 100 or not shape
 
 
 def test_parts_of_parts_are_boxes():
