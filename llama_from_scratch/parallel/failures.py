@@ -33,6 +33,10 @@ from llama_from_scratch.parallel.processes import ONE_THREAD
 from llama_from_scratch.train import resume
 from llama_from_scratch.train.difference import differences_of
 
+TEXT = "".join(f"The {who} saw a {what}. The {what} ran home, and the {who} ran after it.\n"
+               for who in ("cat", "dog", "owl", "old man", "fox")
+               for what in ("mouse", "cow", "bee", "hen", "small red bird")) * 4
+"""Short, so that a start takes little more than importing PyTorch."""
 KILLS_PER_RUN = 5
 """After so many kills a run may end; then the next one begins."""
 _POLL_S = 0.002
@@ -162,10 +166,12 @@ def survive(
 ) -> list[Kill]:
     """Returns what was killed when, after every disturbed run ended like the undisturbed one.
 
-    `place`: an empty folder. `training`: arguments of `llama train` without --out. Raises
+    `place`: an empty folder. `training`: arguments of `llama train` without --out and --data. Raises
     NotSurvived if a run hangs, fails, leaves something, or has another number.
     """
     draw, kills = random.Random(seed), []
+    (place / "text.txt").write_text(TEXT, encoding="utf-8")
+    training = [*training, "--data", str(place / "text.txt")]
     known = Job(place / "undisturbed", training, n_ranks=n_ranks, n_restarts=0)
     while not known.is_over and not known.is_training():
         time.sleep(_POLL_S)
@@ -302,10 +308,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def training_of(mesh: str, *, zero: str, steps: str) -> list[str]:
-    """Returns the arguments of a training that takes seconds and saves at every second step."""
-    return ["--mesh", mesh, "--zero", zero, "--steps", steps, "--every", "2", "--vocab", "280",
+    """Returns the arguments of a training that takes seconds and saves at every third step."""
+    return ["--mesh", mesh, "--zero", zero, "--steps", steps, "--every", "3", "--vocab", "280",
             "--dim", "16", "--layers", "2", "--heads", "2", "--kv-heads", "2", "--seq-len", "16",
-            "--context", "32", "--batch", "4", "--validation", "0.001", "--sharded-checkpoints",
+            "--context", "32", "--batch", "4", "--validation", "0.1", "--sharded-checkpoints",
             "--resume-if-saved"]
 
 

@@ -13,7 +13,7 @@ from llama_from_scratch.parallel.mesh import Mesh
 from llama_from_scratch.parallel.shard import shard
 from llama_from_scratch.train.data import IGNORE, Batch
 from llama_from_scratch.train.loop import gradients
-from llama_from_scratch.train.optimizer import AdamW, Group
+from llama_from_scratch.train.optimizer import Group
 from llama_from_scratch.train.parts import adamw
 
 AWAY = {1, 2}
@@ -109,8 +109,7 @@ def test_what_cannot_be_is_refused():
 def refused(world):
     replicas = ElasticReplicas(shard(parity.model_of(parity.config()),
                                      Mesh(replicate=2, dp=2).on(world), stage=2))
-    optimizer, words = AdamW([Group(params={}, weight_decay=0.0)], beta1=0.9, beta2=0.9,
-                             eps=1e-8), []
+    optimizer, words = optimizer_of(replicas._sharded.params), []
     for call in (lambda: replicas.rejoin(1, optimizer), lambda: replicas.lose(2),
                  lambda: (replicas.lose(0), replicas.lose(1))):
         try:
