@@ -64,7 +64,7 @@ def from_dcp(
     One tensor at a time is in memory. `like`: a checkpoint of ours of the same model, whose config
     and tokenizer it gets; by default what `to_dcp` has put there. `prefix`: before the names of the
     weights. If there is also a state of our optimizer, and `like` is a run, the run can be resumed.
-    Raises ValueError if there is no such folder, or if its tensors are not those of the model.
+    Raises ValueError if there is no such folder, or if the model has other tensors.
     """
     found = _tensors_in(Path(source))
     described = Path(source) / SIDE if like is None else find(like)
@@ -129,7 +129,7 @@ def _tensors_in(source: Path) -> dict[str, About]:
 
 
 def _copy_description(source: Path, target: Path, *, is_run: bool = True) -> None:
-    """Copies all files except those of tensors, and their checksums."""
+    """Copies all files without tensors, except the checksums."""
     target.mkdir(exist_ok=True)
     names = [*native.FILES, native.JSON_FILE, *(["training.json"] if is_run else [])]
     for name in names:

@@ -1,7 +1,7 @@
 """Replicas that may fail: the others go on without them, and later they come back.
 
 In hybrid sharding each replica holds the whole model. When a rank of one fails, only its replica
-stops. Nobody waits for it: the replicas that are left add up their gradients, and divide by the
+stops. The others do not wait: the replicas that are left add up their gradients, and divide by the
 number of targets of the rows that are left, so the loss stays a mean over targets. To come back, a
 replica takes the weights and averages of another one, and from then on all are equal again.
 
@@ -68,7 +68,7 @@ class ElasticReplicas:
     def rejoin(self, replica: int, optimizer: Optimizer) -> None:
         """Takes a replica back, with the weights and the optimizer's state of the first present.
 
-        All present ranks call it, and those of the replica. Raises ValueError if it is there.
+        All present ranks call it, and the ranks of the replica. Raises ValueError if it is there.
         """
         if replica in self.present or not 0 <= replica < self._axes.mesh.replicate:
             raise ValueError("a replica that was lost can come back; got "

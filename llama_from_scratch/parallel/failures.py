@@ -38,8 +38,9 @@ TEXT = "".join(f"The {who} saw a {what}. The {what} ran home, and the {who} ran 
                for what in ("mouse", "cow", "bee", "hen", "small red bird")) * 4
 """Short, so that a start takes little more than importing PyTorch."""
 KILLS_PER_RUN = 5
-"""After so many kills a run may end; then the next one begins."""
+"""After this many kills a run may end; then the next one begins."""
 _POLL_S = 0.002
+_GRACE_S = 20.0
 
 
 class NotSurvived(RuntimeError):
@@ -129,9 +130,13 @@ class Job:
     def close(self) -> None:
         """Ends all processes."""
         if not self.is_over:
-            ranks = self.ranks()
-            for pid in (self._process.pid, *ranks.values()):
+            self._process.terminate()  # so that it starts no ranks again, and sees them end
+            for pid in self.ranks().values():
                 _kill(pid)
+            try:
+                self._process.wait(_GRACE_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
         self._process.wait()
 
     def _where(self) -> str:
@@ -166,8 +171,8 @@ def survive(
 ) -> list[Kill]:
     """Returns what was killed when, after every disturbed run ended like the undisturbed one.
 
-    `place`: an empty folder. `training`: arguments of `llama train` without --out and --data. Raises
-    NotSurvived if a run hangs, fails, leaves something, or has another number.
+    `place`: an empty folder. `training`: arguments of `llama train` without --out and --data.
+    Raises NotSurvived if a run hangs, fails, leaves something, or has another number.
     """
     draw, kills = random.Random(seed), []
     (place / "text.txt").write_text(TEXT, encoding="utf-8")
