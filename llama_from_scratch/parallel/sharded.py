@@ -117,6 +117,10 @@ class Sharded:
         for flat in kept:
             flat.gather()
 
+    def replicate_over(self, replicate: RankGroup) -> None:
+        """From now on adds up gradients over these replicas: some may have failed (`elastic`)."""
+        self._replicate = replicate
+
     def after_fill(self) -> None:
         """After pieces were changed in place, frozen ones too: the model computes with them."""
         self._free()
