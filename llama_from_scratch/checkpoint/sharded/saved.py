@@ -72,7 +72,8 @@ class SavedPieces:
                 n_copied += copy(found, region, piece, given)
         if n_copied != region.n:
             raise ValueError(f"the pieces of a tensor hold all of its elements; the pieces of "
-                             f"{name} in {self.where} overlap or have gaps. Save the checkpoint again")
+                             f"{name} in {self.where} overlap or have gaps. Save the checkpoint "
+                             "again")
         return found
 
     def whole(self, name: str) -> Shaped[Tensor, "..."]:
