@@ -12,6 +12,7 @@ import torch
 from llama_from_scratch import family
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
+from llama_from_scratch.parallel.context import tokens_of
 from llama_from_scratch.parallel.fresh import fresh_weights
 from llama_from_scratch.parallel.mesh import Mesh
 from llama_from_scratch.parallel.shard import shard
@@ -79,7 +80,7 @@ def _steps_alone(model, its_batches):
 
 def step_of(sharded, batch, *, micro_batch_size=None):
     """One forward and backward on a mesh; returns the loss of the whole batch."""
-    mine = rows_of(batch, sharded.axes.data)
+    mine = tokens_of(rows_of(batch, sharded.axes.data), sharded.axes.cp)
     parts = dataclasses.replace(TrainParts(), loss=sharded.loss, micro_batch=sharded.micro_batch)
     total = sharded.accumulate(sharded.model, mine.split(micro_batch_size or len(mine.ids)), parts,
                                n_targets=batch.n_targets)

@@ -46,9 +46,10 @@ def through_pipeline(world, its_config, schedule, counts, *, recomputes=False, m
     spans in the log, and how often each operation was called. `change(pipeline)` may break it."""
     axes, model = Mesh(pp=world.size).on(world), model_of(its_config)
     own = stage.keep(model, stage.pieces_of(counts), rank=axes.pp.rank, n_ranks=world.size)
-    pipeline = run.Pipeline(
+    pipeline = run.PipelineRank(
         model, own, axes.pp, plan=Given(schedule, recomputes=recomputes),
         channels=run.channels(axes, n_chunks=schedule.n_chunks), stream_dtype=torch.float64)
+    pipeline.split_backward()
     batch = next(iter(batches(its_config.vocab_size)))
     if change is not None:
         change(pipeline)

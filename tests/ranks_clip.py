@@ -64,6 +64,24 @@ def norms(world, *, tp: int, is_sharded: bool, dtype: torch.dtype = torch.float6
     return torch.stack([*found, before, after]), params["norm"].grad
 
 
+def norms_with_experts(world, *, sizes: dict[str, int], is_sharded: bool):
+    """Returns the norms of each type when ranks along `ep` divide the first axis of "wide"."""
+    axes = Mesh(**sizes).on(world)
+    slices = slices_of(axes.tp.rank, axes.tp.size) | {"wide": Slice(n_copies=axes.tp.size)}
+    grads = {name: slices[name].of(whole) for name, whole in logical().items()}
+    grads["wide"] = Slice(part=axes.ep.rank, n_parts=axes.ep.size).of(grads["wide"])
+    groups = (axes.ep,)
+    if is_sharded:
+        groups = axes.expert_shards, axes.ep
+        for name, grad in grads.items():
+            shards = axes.expert_shards if name == "wide" else axes.shards
+            grads[name] = piece(grad, shards.rank, shards.size)
+    params = with_gradients({name: grad for name, grad in grads.items() if grad.numel()})
+    return torch.stack([gradient_norm(params, slices=slices, tp=axes.tp, norm_type=kind,
+                                      shards=axes.shards if is_sharded else None,
+                                      elsewhere={"wide": groups}) for kind in toy.NORM_TYPES])
+
+
 def mistaken(world, mistake: str):
     """Returns the norm of type 2 that tensor parallel ranks get with a mistake, and what they then
     have of a gradient of which each has a copy."""

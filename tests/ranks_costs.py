@@ -2,12 +2,13 @@
 
 import dataclasses
 
+import llama4_twin
 import parity
 import torch
 
 from llama_from_scratch import family
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.parallel.costs import Plan
+from llama_from_scratch.parallel.costs import Plan, traffic_bytes
 from llama_from_scratch.parallel.data_parallel import DataParallel
 from llama_from_scratch.parallel.mesh import Mesh
 from llama_from_scratch.parallel.shard import shard
@@ -20,6 +21,11 @@ def config(*, is_tied=False, **changes):
     """A tiny config."""
     tiny = family.tiny("llama-3.2" if is_tied else "llama-3")
     return dataclasses.replace(tiny, **changes)
+
+
+def with_experts():
+    """A tiny config with experts in its second layer."""
+    return llama4_twin.toy(step=2, n_layers=2)
 
 
 def batch_for(plan: Plan) -> Batch:
@@ -43,14 +49,17 @@ def _logged(world, plan: Plan):
                                           keeps_after_forward=plan.keeps_after_forward)
     sharded = shard(model, plan.mesh.on(world), stage=plan.stage, **how,
                     is_sequence_parallel=plan.is_sequence_parallel)
-    sent = {}
+    sent, seen = {}, []
     for _ in range(2):
         world.log.clear()
+        seen.clear()
         rows = parity.rows_of(batch_for(plan), sharded.axes.data)
         micros = rows.split(plan.n_rows)
         for number, micro in enumerate(micros, 1):
-            with sharded.micro_batch(is_last=number == len(micros)):
+            with (sharded.micro_batch(is_last=number == len(micros)),
+                  sharded.experts.watched() as travelled):
                 sharded.loss(sharded.model, micro, is_bf16=plan.is_bf16).backward()
+            seen += [each for passes in travelled.values() for each in passes]
         sharded.finish_gradients()
         sharded.clip(1.0)
         parity.descend(sharded.params.values())
@@ -60,6 +69,9 @@ def _logged(world, plan: Plan):
             if call.note not in SINGLE_NUMBERS:
                 key = call.group, call.op
                 sent[key] = sent.get(key, 0) + call.sent_bytes
+    if seen:
+        sent["by the traffic"] = sum(traffic_bytes(plan, each)[sharded.axes.ep.rank]
+                                     for each in seen)
     return sent
 
 

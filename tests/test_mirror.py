@@ -24,6 +24,7 @@ OF_NO_MODULE = {
     "tests/kernels/test_attention_hopper.py": "plants bugs in a .cu file that attention.py runs",
     "tests/kernels/test_attention_mma.py": "plants bugs in a .cu file that attention.py runs",
     "tests/model/test_llama4.py": "all parts of a text Llama 4 together, against transformers",
+    "tests/parallel/test_four_d.py": "all dimensions of a mesh at once, on up to 16 ranks",
     "tests/notebooks/test_conftest.py": "how stored outputs are compared, in notebooks/conftest.py",
 }
 # Modules in these folders have one test together, each with the reason.

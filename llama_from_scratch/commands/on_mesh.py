@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -27,6 +27,7 @@ Made = TypeVar("Made")
 Weights = Callable[[], "Iterable[tuple[str, Tensor]]"]
 """A function that returns whole weights by name, one after the other."""
 _ONLY_ON_MESH = dict(zero="--zero", engine="--engine", sequence_parallel="--sequence-parallel",
+                     context_parallel="--context-parallel",
                      sharded_checkpoints="--sharded-checkpoints", schedule="--schedule",
                      chunks="--chunks", together="--together", recompute="--recompute")
 
@@ -47,6 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "DTensor (default own)")
     parser.add_argument("--sequence-parallel", action="store_true", default=None,
                         help="the tp ranks also divide the tokens between the matrices")
+    parser.add_argument("--context-parallel", choices=("gather", "ring"),
+                        help="how attention reaches the tokens of other cp ranks: it gathers all "
+                        "keys and values, or they travel from rank to rank (default gather)")
     parser.add_argument("--sharded-checkpoints", action="store_true", default=None,
                         help="every process saves its own part of a checkpoint, while the training "
                         "goes on; any mesh can resume from it, and so can one process")
@@ -87,9 +91,11 @@ def processes(args: argparse.Namespace) -> Iterator["OneProcess | MeshProcess"]:
                          "train ...")
     device = (args.device or "cpu").partition(":")[0]
     with torchrun.from_environment(device=device) as world:
-        yield MeshProcess(mesh.on(world), stage=args.zero or 0, engine=args.engine or "own",
-                          is_sequence_parallel=bool(args.sequence_parallel), pipeline=plan,
-                          saves_in_parts=bool(args.sharded_checkpoints))
+        yield MeshProcess(
+            mesh.on(world), engine=args.engine or "own",
+            saves_in_parts=bool(args.sharded_checkpoints),
+            how=dict(stage=args.zero or 0, pipeline=plan, context=args.context_parallel or "gather",
+                     is_sequence_parallel=bool(args.sequence_parallel)))
 
 
 def _plan_of(args: argparse.Namespace) -> "PipelinePlan | None":
@@ -156,12 +162,11 @@ class MeshProcess(OneProcess):
     can_fuse = False
 
     def __init__(
-        self, axes: "Axes", *, stage: int, engine: str, is_sequence_parallel: bool,
-        pipeline: "PipelinePlan | None" = None, saves_in_parts: bool = False,
+        self, axes: "Axes", *, engine: str, saves_in_parts: bool, how: Mapping[str, Any]
     ) -> None:
-        self._axes, self._stage, self._engine = axes, stage, engine
-        self._is_sequence_parallel, self._pipeline = is_sequence_parallel, pipeline
-        self._saves_in_parts = saves_in_parts
+        """`how`: the arguments of `shard` and `shard_natively`."""
+        self._axes, self._engine, self._how = axes, engine, how
+        self._stage, self._saves_in_parts = how["stage"], saves_in_parts
         self.is_first = axes.world.rank == 0
         # PyTorch's plan for tp gives logits in slices, from which no token can be drawn. Ranks
         # along pp and cp only compute losses together.
@@ -194,7 +199,7 @@ class MeshProcess(OneProcess):
         from llama_from_scratch.parallel.fits import refuse_unfit
 
         refuse_unfit(sizes, self._axes.mesh, batch_size=config.batch_size, seq_len=config.seq_len,
-                     micro_batch_size=config.micro_batch_size, pipeline=self._pipeline)
+                     micro_batch_size=config.micro_batch_size, pipeline=self._how["pipeline"])
 
     def device(self, name: str) -> str:
         return str(self._axes.world.device)
@@ -210,8 +215,7 @@ class MeshProcess(OneProcess):
         from llama_from_scratch.parallel.training import parts_on
 
         engine = dict(own=shard, native=shard_natively)[self._engine]
-        sharded = engine(unwritten(config), self._axes, stage=self._stage, weights=weights(),
-                         is_sequence_parallel=self._is_sequence_parallel, pipeline=self._pipeline)
+        sharded = engine(unwritten(config), self._axes, weights=weights(), **self._how)
         self.say(f"{self._axes.world.size} ranks, mesh {self._axes.mesh}, ZeRO stage "
                  f"{self._stage}, engine {self._engine}")
         saver = Saver(self._axes.world) if self._saves_in_parts else None

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from llama_from_scratch.config import record
-from llama_from_scratch.model.mask import CachedRows, GivenMask, Visible
+from llama_from_scratch.model.mask import GivenMask, VisibleRule
 
 
 @record
@@ -45,6 +45,6 @@ class BlockInputs:
     """
 
     rotation: Complex[Tensor, "#B T R"]
-    visible: Mapping[int | None, Visible | CachedRows]
+    visible: Mapping[int | None, VisibleRule]
     positions: Int[Tensor, "#B T"] | None = None
     images: ImageInputs | None = None

@@ -8,6 +8,8 @@ Notebook 13. Causal: every Llama. Document: Llama 3 pre-training (arXiv:2407.217
 Chunked: Llama 4.
 """
 
+from typing import Protocol, runtime_checkable
+
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -103,6 +105,16 @@ class TokenGroups:
         back = order.argsort(dim=1)
         return cls(number=rank.gather(1, back), first=first.gather(1, back).int(),
                    last=last.gather(1, back).int())
+
+
+@runtime_checkable
+class VisibleRule(Protocol):
+    """What attention may look at, in the form that its leaf reads: `Visible`, or `CachedRows`.
+
+    A part that exchanges the leaf may have a form of its own (`model.visibility`).
+    """
+
+    chunk_size: int | None
 
 
 @record

@@ -20,10 +20,11 @@ from llama_from_scratch.model.attention import Attention
 from llama_from_scratch.model.init import init_linear
 from llama_from_scratch.model.inputs import BlockInputs
 from llama_from_scratch.model.kv_cache import Appends, KVCache, LayerCache, Uncached
-from llama_from_scratch.model.mask import Tokens, Visible
+from llama_from_scratch.model.mask import Tokens
 from llama_from_scratch.model.norm import AddNorm, RMSNorm
 from llama_from_scratch.model.rope import Rope
 from llama_from_scratch.model.static_cache import StaticCache
+from llama_from_scratch.model.visibility import Visibility
 
 
 class Block(nn.Module):
@@ -78,7 +79,7 @@ class Llama(nn.Module):
         self.config = config
         self._chunk_sizes = frozenset(spec.chunk_size for spec in config.layers)
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
-        self.rope = Rope(config)
+        self.rope, self.visibility = Rope(config), Visibility()
         self.layers = nn.ModuleList(Block(config, spec) for spec in config.layers)
         self.norm = RMSNorm(config.dim, eps=config.norm_eps)
         self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
@@ -164,12 +165,9 @@ class Llama(nn.Module):
         tokens = Tokens(positions=positions, documents=documents, is_plain=is_plain)
         if cache is not None:
             cache.refuse_other(self.config)
-            cache.extend(tokens, batch_size=B)
         return BlockInputs(
-            rotation=self.rope(positions), positions=positions,
-            visible={size: Visible(
-                tokens=tokens if cache is None else cache.tokens_in(size), n_queries=T,
-                chunk_size=size) for size in self._chunk_sizes})
+            rotation=self.rope(positions), positions=positions, visible=self.visibility(
+                tokens, batch_size=B, chunk_sizes=self._chunk_sizes, cache=cache))
 
     def run(
         self, x: Float[Tensor, "B T D"], inputs: BlockInputs, *,

@@ -8,7 +8,8 @@ Notebook 47.
 
 from llama_from_scratch.config import LlamaConfig
 from llama_from_scratch.model.unwritten import unwritten
-from llama_from_scratch.parallel import divisible
+from llama_from_scratch.parallel import divisible, expert_parallel
+from llama_from_scratch.parallel.context import refuse_uncut
 from llama_from_scratch.parallel.mesh import Mesh
 from llama_from_scratch.parallel.pipeline.layers import layers_of
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
@@ -23,7 +24,10 @@ def refuse_unfit(
     `batch_size`: the rows of a step on all ranks. `micro_batch_size`: the rows that go through a
     rank's model at once, by default all of the rank's. `seq_len`: the tokens of a row.
     """
-    divisible.refuse_unfit(unwritten(config), n_ranks=mesh.tp)
+    model = unwritten(config)
+    divisible.refuse_unfit(model, n_ranks=mesh.tp)
+    expert_parallel.refuse_unfit(model, n_ranks=mesh.ep)
+    refuse_uncut(seq_len, mesh.cp)
     refuse_unshared(batch_size, n_ranks=mesh.dp * mesh.replicate)
     if mesh.pp > 1:
         plan = PipelinePlan() if pipeline is None else pipeline

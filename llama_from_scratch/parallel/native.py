@@ -9,15 +9,16 @@ Optimizers see only the local slices, as plain tensors.
     stage 2    fully_shard, which keeps the gathered weights from forward to backward
     stage 3    fully_shard
     tp         ColwiseParallel, RowwiseParallel, SequenceParallel and loss_parallel
+    pp         torch.distributed.pipelining
 
-Notebooks 41, 42 and 43.
+Notebooks 41 to 44.
 """
 
 import contextlib
 import functools
 import inspect
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -25,25 +26,21 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, Replicate, Shard, distribute_tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
-from torch.distributed.tensor.parallel import (
-    ColwiseParallel,
-    ParallelStyle,
-    PrepareModuleInput,
-    RowwiseParallel,
-    SequenceParallel,
-    loss_parallel,
-    parallelize_module,
-)
+from torch.distributed.tensor.parallel import loss_parallel, parallelize_module
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from llama_from_scratch.checkpoint.sharded.region import Region
-from llama_from_scratch.config import Experts, LlamaConfig
 from llama_from_scratch.model.mask import PADDING
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.parallel.mesh import Axes
+from llama_from_scratch.parallel.context import ContextParallel
+from llama_from_scratch.parallel.mesh import Axes, Mesh
+from llama_from_scratch.parallel.native_pipeline import NativePipeline, pieces_on
+from llama_from_scratch.parallel.native_plan import plan, refuse_what_torch_cannot_do
+from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
+from llama_from_scratch.parallel.pipeline.stage import TIED, Absent, whole_of_stages
 from llama_from_scratch.parallel.placement import each_once
 from llama_from_scratch.parallel.shard import refuse_tokens_for_one
 from llama_from_scratch.train.data import IGNORE, Batch
@@ -51,7 +48,6 @@ from llama_from_scratch.train.loss import sum_of_nats
 from llama_from_scratch.train.parts import TrainParts, one_after_another
 from llama_from_scratch.train.protocols import Loss
 
-STAGES = (0, 2, 3)
 _WITHOUT_BUFFERS = {"forward_sync_buffers" if "forward_sync_buffers" in inspect.signature(
     DistributedDataParallel).parameters else "broadcast_buffers": False}
 """RoPE's frequencies are equal everywhere, so they need not be sent. The name is new in 2.13."""
@@ -59,90 +55,93 @@ _WITHOUT_BUFFERS = {"forward_sync_buffers" if "forward_sync_buffers" in inspect.
 
 def shard_natively(
     model: Llama, axes: Axes, *, stage: int = 0, is_sequence_parallel: bool = False,
-    param_dtype: torch.dtype | None = None,
+    param_dtype: torch.dtype | None = None, context: str = "gather",
+    pipeline: PipelinePlan | None = None,
     weights: Iterable[tuple[str, Tensor]] | None = None,
 ) -> "NativeModel":
     """Changes `model` in place, so that it computes together with the other ranks.
 
-    Arguments as in `shard`. Raises ValueError for what PyTorch's parts cannot do: stage 1, stage 0
-    together with tensor parallelism and data parallelism, more ranks along `tp` than key/value
-    heads, biases in attention or feed-forward, and experts or a model that sees along `tp`.
+    Arguments as in `shard`. Along `cp` it is this library's own code, because PyTorch's context
+    parallelism has no attention for CPUs. Raises ValueError for what PyTorch's parts cannot do:
+    stage 1, stage 0 together with tensor parallelism and data parallelism, more ranks along `tp`
+    than key/value heads, biases in attention or feed-forward, experts or a model that sees along
+    `tp`, experts along `ep`, and sequence parallelism or recomputation in a pipeline.
     """
     refuse_tokens_for_one(axes, is_sequence_parallel=is_sequence_parallel)
-    _refuse_what_torch_cannot_do(model, axes, stage=stage, param_dtype=param_dtype)
-    mesh, device = axes.mesh, axes.world.device
-    made = init_device_mesh(device.type, (mesh.replicate, mesh.dp, mesh.tp),
-                            mesh_dim_names=("replicate", "dp", "tp"))
+    line = pipeline if pipeline is not None or axes.mesh.pp == 1 else PipelinePlan()
+    refuse_what_torch_cannot_do(model, axes, stage=stage, param_dtype=param_dtype, pipeline=line,
+                                is_sequence_parallel=is_sequence_parallel)
+    mesh, device, names = axes.mesh, axes.world.device, list(dict(model.named_parameters()))
+    pieces = [] if line is None else pieces_on(model, axes, line)
+    made = init_device_mesh(device.type, (mesh.replicate, mesh.dp, mesh.pp, mesh.cp, mesh.tp),
+                            mesh_dim_names=("replicate", "dp", "pp", "cp", "tp"))
     if mesh.tp > 1:
-        parallelize_module(model, made["tp"], plan(
-            model.config, is_sequence_parallel=is_sequence_parallel))
-        if model.config.is_tied:  # each of the two modules has got a DTensor of its own
-            model.output.weight = model.tok_embeddings.weight
+        styles = plan(model.config, is_sequence_parallel=is_sequence_parallel)
+        present = {name for name, module in model.named_modules()
+                   if any(True for _ in module.parameters())}
+        parallelize_module(model, made["tp"], {name: style for name, style in styles.items()
+                                               if name in present})
+        _tie(model)
+    if mesh.cp > 1:
+        ContextParallel(model, axes.cp, style=context)
     if stage:
-        data_mesh = made["replicate", "dp"] if mesh.replicate > 1 else made["dp"]
         policy = MixedPrecisionPolicy(
             param_dtype=param_dtype, reduce_dtype=None if param_dtype is None else torch.float32)
-        for block in (*model.layers, model):
-            fully_shard(block, mesh=data_mesh, reshard_after_forward=stage == 3, mp_policy=policy)
+        blocks = [block for block in model.layers if not isinstance(block, Absent)]
+        for block in (*blocks, *(pieces or [model])):
+            fully_shard(block, mesh=_data_mesh(made, mesh), reshard_after_forward=stage == 3,
+                        mp_policy=policy)
+        if pieces:
+            _tie(model)
     if weights is not None:
         _give_memory(model, device)
-    native = NativeModel(model, axes, is_sharded=stage > 0,
-                         divides_tokens=is_sequence_parallel and mesh.tp > 1)
+    called = pieces or [model]
+    if stage == 0 and axes.gradients.size > 1:
+        called = [DistributedDataParallel(each, process_group=axes.gradients.process_group,
+                                          **_WITHOUT_BUFFERS) for each in called]
+    native = NativeModel(model, axes, names=names, called=called, is_sharded=stage > 0,
+                         divides_tokens=is_sequence_parallel and mesh.tp > 1,
+                         pipeline=None if line is None else NativePipeline(
+                             model, axes, line, pieces=[each.piece for each in pieces],
+                             called=called, gradient_scale=axes.gradients.size))
     if weights is not None:
         native.fill(weights)
     return native
 
 
-def plan(config: LlamaConfig, *, is_sequence_parallel: bool) -> dict[str, ParallelStyle]:
-    """Returns the style of each module along `tp`, by name, in PyTorch's words.
+def _tie(model: Llama) -> None:
+    """Makes a tied head the embedding's matrix again: each module has got a DTensor of its own."""
+    if not model.config.is_tied or isinstance(model.output, Absent):
+        return
+    model.tok_embeddings.weight = model.output.weight
 
-    With sequence parallelism, blocks exchange slices of the tokens: Shard(1).
-    """
-    between = Shard(1) if is_sequence_parallel else Replicate()
-    found: dict[str, ParallelStyle] = {
-        "tok_embeddings": RowwiseParallel(input_layouts=Replicate(), output_layouts=Replicate()),
-        "output": ColwiseParallel(input_layouts=between, output_layouts=Shard(-1),
-                                  use_local_output=False)}
-    for i in range(config.n_layers):
-        attention, ffn = f"layers.{i}.attention", f"layers.{i}.feed_forward"
-        found |= {f"{attention}.{name}": ColwiseParallel() for name in ("wq", "wk", "wv")}
-        found |= {f"{ffn}.{name}": ColwiseParallel() for name in ("w_gate", "w_up")}
-        found |= {f"{attention}.wo": RowwiseParallel(output_layouts=between),
-                  f"{ffn}.w_down": RowwiseParallel(output_layouts=between),
-                  # Once for all matrices that read it; otherwise each sends its own gradient.
-                  attention: PrepareModuleInput(input_layouts=(between, None),
-                                                desired_input_layouts=(Replicate(), None)),
-                  ffn: PrepareModuleInput(input_layouts=between,
-                                          desired_input_layouts=Replicate())}
-        if is_sequence_parallel:
-            found |= {f"layers.{i}.{norm}": SequenceParallel(use_local_output=True)
-                      for norm in ("attention_norm", "ffn_norm")}
-    if is_sequence_parallel:
-        found |= {"norm": SequenceParallel(use_local_output=True),
-                  "layers.0": PrepareModuleInput(
-                      input_layouts=(Replicate(), None), desired_input_layouts=(between, None),
-                      use_local_output=True)}
-    return found
+
+def _data_mesh(made: DeviceMesh, mesh: Mesh) -> DeviceMesh:
+    """Returns the ranks among which weights are divided, and outside of them, the replicas."""
+    shards = made["dp"] if mesh.cp == 1 else made["dp", "cp"]._flatten("shards")
+    return shards if mesh.replicate == 1 else made["replicate", shards.mesh_dim_names[0]]
 
 
 class NativeModel:
     """A model on a mesh through PyTorch's own parts, seen from one rank: see `ShardedModel`."""
 
     def __init__(
-        self, model: Llama, axes: Axes, *, is_sharded: bool, divides_tokens: bool
+        self, model: Llama, axes: Axes, *, names: Collection[str], called: Sequence[nn.Module],
+        is_sharded: bool, divides_tokens: bool, pipeline: NativePipeline | None,
     ) -> None:
         self.model, self.axes, self._divides_tokens = model, axes, divides_tokens
-        self._is_sharded, self._called = is_sharded, model
-        if not is_sharded and axes.data.size > 1:
-            self._called = DistributedDataParallel(
-                model, process_group=axes.data.process_group, **_WITHOUT_BUFFERS)
+        self._is_sharded, self._called, self.pipeline = is_sharded, called[0], pipeline
+        self.names = tuple(names)
         self._owners = dict(model.named_parameters())
         self.weights = {name: nn.Parameter(local, requires_grad=p.requires_grad)
                         for name, p in self._owners.items() if (local := _local(p)).numel()}
         self.params = {name: p for name, p in self.weights.items() if p.requires_grad}
 
     def loss(self, model: Llama, batch: Batch, *, is_bf16: bool) -> Float[Tensor, ""]:
-        """Returns the sum of nats over a batch's targets."""
+        """Returns the sum of nats over a batch's targets; in a pipeline, only to evaluate."""
+        if self.pipeline is not None:
+            with self._local_logits(is_for_backward=False):
+                return self.pipeline.loss(batch)
         return self.loss_by(sum_of_nats)(model, batch, is_bf16=is_bf16)
 
     def loss_by(self, loss: Loss) -> Loss:
@@ -150,14 +149,18 @@ class NativeModel:
 
         DDP and `fully_shard` average gradients over the ranks. Here they are added up: the loss
         keeps its value, and its gradient is multiplied by the number of ranks.
+        Raises ValueError in a pipeline, where PyTorch computes the loss.
         """
+        if self.pipeline is not None:
+            raise ValueError("the native engine's pipeline has its own loss, the sum of nats; got "
+                             "another one. Use the engine `own`, or pp=1")
         def of_all_ranks(_, batch: Batch, *, is_bf16: bool) -> Float[Tensor, ""]:
             if self._divides_tokens:
                 batch = _padded(batch, self.axes.tp.size)
             with self._local_logits(is_for_backward=False):
                 total = loss(self._called, batch, is_bf16=is_bf16)
             total = total.full_tensor() if isinstance(total, DTensor) else total
-            return total + (self.axes.data.size - 1) * (total - total.detach())
+            return total + (self.axes.gradients.size - 1) * (total - total.detach())
 
         return of_all_ranks
 
@@ -177,6 +180,10 @@ class NativeModel:
         is_bf16: bool = False,
     ) -> Float[Tensor, ""]:
         """Adds up the gradients of all micro-batches: see `TrainParts.accumulate`."""
+        if self.pipeline is not None:
+            with (self._local_logits(is_for_backward=True),
+                  torch.autocast(self.axes.world.device.type, torch.bfloat16, enabled=is_bf16)):
+                return self.pipeline.step(micro_batches, n_targets=n_targets)
         return one_after_another(model, micro_batches, parts, n_targets=n_targets, is_bf16=is_bf16)
 
     def _local_logits(self, *, is_for_backward: bool) -> AbstractContextManager:
@@ -194,7 +201,15 @@ class NativeModel:
             grad = self._owners[name].grad
             if isinstance(grad, DTensor):  # some arrive as parts of a sum, or whole
                 grad = grad.redistribute(placements=self._owners[name].placements)
+                self._owners[name].grad = grad
             p.grad = torch.zeros_like(p) if grad is None else _local(grad)
+        if self._is_tied and TIED in self.params:
+            self.axes.ends.all_reduce(self.params[TIED].grad, note="tied gradient")
+
+    @property
+    def _is_tied(self) -> bool:
+        """Whether two ranks of a pipeline have the same matrix."""
+        return self.model.config.is_tied and self.axes.ends.size > 1
 
     def clip(self, max_norm: float) -> Float[Tensor, ""]:
         """Scales down gradients longer than `max_norm`, and returns their length before."""
@@ -209,13 +224,18 @@ class NativeModel:
         That refuses DTensors of several meshes together, so each mesh has its own length first.
         """
         by_mesh: dict[DeviceMesh | None, list[Tensor]] = {}
-        for p in self._owners.values():
-            if p.grad is not None:
+        for name, p in self._owners.items():
+            is_second = name == TIED and self._is_tied and self.axes.pp.rank > 0
+            if p.grad is not None and not is_second:
                 mesh = p.grad.device_mesh if isinstance(p.grad, DTensor) else None
                 by_mesh.setdefault(mesh, []).append(p.grad)
         norms = [torch.nn.utils.get_total_norm(grads, norm_type) for grads in by_mesh.values()]
         norms = [norm.full_tensor() if isinstance(norm, DTensor) else norm for norm in norms]
-        return torch.linalg.vector_norm(torch.stack(norms), norm_type)
+        norm = torch.linalg.vector_norm(torch.stack(norms), norm_type)
+        if self.axes.pp.size == 1:
+            return norm
+        parts = self.axes.pp.all_gather(norm[None], note="gradient norm")
+        return torch.linalg.vector_norm(parts, norm_type)
 
     def after_step(self) -> None:
         """After the optimizer: forgets the gradients. The weights are the model's own already."""
@@ -242,7 +262,7 @@ class NativeModel:
     @torch.no_grad()
     def fill(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Copies whole weights in, by name. Raises ValueError for missing or unknown names."""
-        for name, weight in each_once(weights, self._owners):
+        for name, weight in each_once(weights, self.names):
             if name in self.weights:
                 self.weights[name].copy_(self.piece(name, weight))
 
@@ -257,6 +277,10 @@ class NativeModel:
     @torch.no_grad()
     def whole(self, pieces: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Yields whole tensors by name, from this rank's slices. All ranks call it."""
+        yield from whole_of_stages(self.axes.pp, self._whole_of_stage(pieces), skips=(
+            {TIED} if self._is_tied else ()))
+
+    def _whole_of_stage(self, pieces: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         for name, p in self._owners.items():
             local = pieces[name] if name in pieces else _local(p).new_empty(_local(p).shape)
             if isinstance(p, DTensor):
@@ -282,33 +306,3 @@ def _give_memory(model: Llama, device: torch.device) -> None:
     rope = model.rope
     model.to_empty(device=device)
     model.rope = type(rope)(model.config).to(device)
-
-
-def _refuse_what_torch_cannot_do(
-    model: Llama, axes: Axes, *, stage: int, param_dtype: torch.dtype | None
-) -> None:
-    mesh, config = axes.mesh, model.config
-    problems = []
-    if stage not in STAGES:
-        problems.append(f"its stages are 0 (DDP), 2 and 3 (fully_shard), not {stage!r}")
-    if stage == 0 and mesh.tp > 1 and axes.data.size > 1:
-        problems.append("DDP does not take the DTensors of tensor parallelism: choose stage 2")
-    if stage == 0 and param_dtype is not None:
-        problems.append("DDP has no param_dtype: choose stage 2")
-    if mesh.tp > 1:
-        if type(model) is not Llama:
-            problems.append(f"its plan for tp is for a Llama, not for a {type(model).__name__}")
-        if config.n_kv_heads % mesh.tp or config.n_heads % mesh.tp:
-            problems.append(f"tp={mesh.tp} must divide the {config.n_heads} heads and "
-                            f"{config.n_kv_heads} key/value heads")
-        if config.vocab_size % mesh.tp:
-            problems.append(f"tp={mesh.tp} must divide the vocabulary of {config.vocab_size}")
-        if config.has_qkv_bias or config.has_wo_bias:
-            problems.append("its plan for tp has no biases")
-        if any(isinstance(spec.feed_forward, Experts) for spec in config.layers):
-            problems.append("its plan for tp has no experts: choose tp=1")
-    if mesh.ep > 1:
-        problems.append(f"it has no expert parallelism for ep={mesh.ep}: choose ep=1")
-    if problems:
-        raise ValueError(f"the native engine cannot shard this model on {mesh}; "
-                         f"{'; '.join(problems)}. Use the engine `own`, or another mesh")

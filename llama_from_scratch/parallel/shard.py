@@ -2,6 +2,7 @@
 
     pp     each rank has some of the layers, and micro-batches go from rank to rank
     tp     each rank holds slices of each matrix, and reads the same rows
+    cp     each rank has other tokens of the same rows, and attention reaches across ranks
     dp     each rank reads other rows of the batch; stage 0 keeps the whole model on every rank,
            stage 1 divides the optimizer's averages, 2 the gradients too, 3 the weights too
     ep     neighbors among these hold some of the experts each, and send each other tokens
@@ -9,7 +10,7 @@
 Every strategy is a module of its own that hooks into the model; the model's source knows none of
 them. Losses are sums over the global number of targets, so gradients are added up, never averaged.
 
-Notebooks 41, 42, 43 and 46.
+Notebooks 41 to 47.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -24,12 +25,14 @@ from llama_from_scratch.checkpoint.sharded.region import Region
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel import divisible, expert_parallel
 from llama_from_scratch.parallel.clip import clip_gradients, gradient_norm
+from llama_from_scratch.parallel.context import ContextParallel
 from llama_from_scratch.parallel.data_parallel import DataParallel
 from llama_from_scratch.parallel.expert_parallel import ExpertParallel
 from llama_from_scratch.parallel.fits import n_micro_batches
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
-from llama_from_scratch.parallel.pipeline.run import Pipeline, piped
+from llama_from_scratch.parallel.pipeline.run import PipelineRank, piped
+from llama_from_scratch.parallel.pipeline.stage import TIED, whole_of_stages
 from llama_from_scratch.parallel.placement import DataStrategy, Slice, each_once, region_of
 from llama_from_scratch.parallel.sharded import Sharded
 from llama_from_scratch.parallel.tensor_parallel import TensorParallel
@@ -38,15 +41,13 @@ from llama_from_scratch.train.parts import TrainParts, one_after_another
 from llama_from_scratch.train.protocols import Loss
 
 STAGES = (0, 1, 2, 3)
-TIED = "tok_embeddings.weight"
-"""The parameter that is embedding and head in one, in a model with a tied head."""
 
 
 def shard(
     model: Llama, axes: Axes, *, stage: int = 0, is_sequence_parallel: bool = False,
     keeps_after_forward: bool = False, bucket_bytes: int = 25 * 2**20,
     param_dtype: torch.dtype | None = None, capacity: float | None = None,
-    pipeline: PipelinePlan | None = None,
+    context: str = "gather", pipeline: PipelinePlan | None = None,
     weights: Iterable[tuple[str, Tensor]] | None = None,
 ) -> "ShardedModel":
     """Changes `model` in place, so that it computes together with the other ranks.
@@ -56,11 +57,11 @@ def shard(
     `keeps_after_forward`: stage 3 keeps the gathered weights until backward, as Llama 3 did.
     `bucket_bytes`: of gradients that stage 0 sends at once. `param_dtype`: the dtype that stages 1
     to 3 compute in, while the weights that the optimizer changes stay as they are. `capacity`: how
-    many tokens an expert takes, in units of its even share; None for all. `pipeline`: how the ranks
-    along `pp` work, by default 1F1B; they add up gradients over all micro-batches before ranks
-    along `dp` exchange them, as Llama 3 does. `weights`: the
-    whole weights by name, one after the other, for a model without memory (`unwritten`, and then
-    `fresh_weights` or the tensors of an opened checkpoint).
+    many tokens an expert takes, in units of its even share; None for all. `context`: the style of
+    ranks along `cp`, "gather" or "ring". `pipeline`: how the ranks along `pp` work, by default
+    1F1B; they add up gradients over all micro-batches before ranks along `dp` exchange them, as
+    Llama 3 does. `weights`: the whole weights by name, one after the other, for a model without
+    memory (`unwritten`, and then `fresh_weights` or the tensors of an opened checkpoint).
     Raises ValueError if a size cannot be divided, naming the sizes that can.
     """
     if stage not in STAGES:
@@ -90,6 +91,10 @@ def shard(
                      param_dtype=param_dtype)
     experts = expert_parallel.split(model, axes.ep, capacity=capacity)
     tensor = TensorParallel(model, axes.tp, is_sequence_parallel=is_sequence_parallel)
+    if line is not None:
+        line.split_backward()
+    if axes.mesh.cp > 1:
+        ContextParallel(model, axes.cp, style=context)
     if stage == 0:
         data: DataStrategy = DataParallel(
             model, axes.gradients, bucket_bytes=bucket_bytes,
@@ -134,7 +139,7 @@ class ShardedModel:
 
     def __init__(
         self, model: Llama, axes: Axes, *, experts: ExpertParallel, tensor: TensorParallel,
-        data: DataStrategy, names: Collection[str], pipeline: Pipeline | None,
+        data: DataStrategy, names: Collection[str], pipeline: PipelineRank | None,
     ) -> None:
         self.model, self.axes = model, axes
         self.experts, self.tensor, self.data = experts, tensor, data
@@ -284,24 +289,8 @@ class ShardedModel:
 
         The pieces are `params`, their gradients, or averages of the optimizer.
         """
-        pp, own = self.axes.pp, self._whole_of_stage(pieces)
-        if pp.size == 1:
-            yield from own
-            return
-        for rank in range(pp.size):
-            is_mine = rank == pp.rank
-            while True:
-                name, whole = next(own, (None, None)) if is_mine else (None, None)
-                about = None if whole is None else (name, whole.shape, whole.dtype)
-                found = pp.gather_objects(about)[rank]
-                if found is None:
-                    break
-                name, shape, dtype = found
-                whole = whole.contiguous() if is_mine else torch.empty(
-                    shape, dtype=dtype, device=pp.device)
-                pp.broadcast(whole, source=rank, note=name)
-                if not (name == TIED and rank and self.model.config.is_tied):
-                    yield name, whole
+        yield from whole_of_stages(self.axes.pp, self._whole_of_stage(pieces), skips=(
+            {TIED} if self._has_tied else ()))
 
     def _whole_of_stage(self, pieces: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         for name, local in self.data.whole(pieces):

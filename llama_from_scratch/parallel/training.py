@@ -27,6 +27,7 @@ from llama_from_scratch.checkpoint.sharded.saved import StateInPieces
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
 from llama_from_scratch.parallel.comm import RankGroup
+from llama_from_scratch.parallel.context import padded, tokens_of
 from llama_from_scratch.parallel.filling import fill_pieces
 from llama_from_scratch.parallel.fits import refuse_unshared
 from llama_from_scratch.parallel.mesh import Axes
@@ -87,7 +88,7 @@ def parts_on(
     axes, world = sharded.axes, sharded.axes.world
 
     def share(batch: Batch) -> Batch:
-        return rows_of(batch, axes.data)
+        return tokens_of(rows_of(batch, axes.data), axes.cp)
 
     def reduce(model: Llama, loss: Tensor) -> Tensor:
         sharded.finish_gradients()
@@ -143,7 +144,8 @@ def parts_on(
                         steps=steps)
 
     def evaluate(model: Llama, data: Packed, **how) -> Evaluation:
-        return evaluate_together(model, data, axes.data, loss=sharded.loss, **how)
+        return evaluate_together(model, data, axes.data, loss=of_whole_rows(sharded.loss, axes.cp),
+                                 **how)
 
     @contextlib.contextmanager
     def hold(folder: str | Path) -> Iterator[Path]:
@@ -317,6 +319,16 @@ def waited_for(saver: Saver | None) -> Iterator[None]:
             error.add_note(str(failed))
         raise
     saver.wait()
+
+
+def of_whole_rows(loss: Loss, cp: RankGroup) -> Loss:
+    """Returns the loss of whole rows, on all ranks, of which each rank along `cp` has some tokens.
+    """
+    def of_all_ranks(model: Llama, batch: Batch, *, is_bf16: bool) -> Tensor:
+        nats = loss(model, tokens_of(padded(batch, cp.size), cp), is_bf16=is_bf16)
+        return cp.all_reduce(nats.clone(), note="loss")
+
+    return loss if cp.size == 1 else of_all_ranks
 
 
 def weights_to_resume(folder: str | Path) -> Iterator[tuple[str, Tensor]]:

@@ -97,7 +97,8 @@ class SeeingLlama(Llama, abc.ABC):
         text = Llama.__new__(Llama)
         nn.Module.__init__(text)
         text.config, text._chunk_sizes = self.config.text, self._chunk_sizes
-        for name in ("tok_embeddings", "rope", "layers", "norm", "output", "next_logits"):
+        for name in ("tok_embeddings", "rope", "visibility", "layers", "norm", "output",
+                     "next_logits"):
             text.add_module(name, layers if name == "layers" else getattr(self, name))
         return text.train(self.training)
 

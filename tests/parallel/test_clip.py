@@ -35,6 +35,16 @@ def test_counts_each_logical_element_once_with_the_same_bits_on_all_ranks(
     assert all(torch.equal(norms, found[0][0]) for norms, _ in found)
 
 
+@pytest.mark.parametrize(("sizes", "is_sharded"), [
+    (dict(tp=2, dp=2, ep=2), False), (dict(tp=2, dp=2, ep=2), True), (dict(dp=4, ep=2), True)],
+    ids=str)
+def test_experts_that_ranks_divide_count_once_with_the_rest(ranks, sizes, is_sharded):
+    """A fault of Megatron-LM#5916: with EP and TP, the norm omitted the experts."""
+    found = ranks[4].run(on_ranks.norms_with_experts, sizes=sizes, is_sharded=is_sharded)
+    torch.testing.assert_close(found[0], expected()[:3], rtol=1e-12, atol=0)
+    assert all(torch.equal(norms, found[0]) for norms in found)
+
+
 @pytest.mark.parametrize(("n_ranks", "tp", "is_sharded"), WAYS[:5])
 def test_is_within_fp32_rounding_of_what_one_process_computes(ranks, n_ranks, tp, is_sharded):
     params = on_ranks.with_gradients(on_ranks.logical(torch.float32))

@@ -10,6 +10,7 @@ import torch
 from llama_from_scratch import family
 from llama_from_scratch.parallel import costs
 from llama_from_scratch.parallel.costs import Plan
+from llama_from_scratch.parallel.expert_parallel import ExpertTraffic
 from llama_from_scratch.parallel.launch import Ranks
 from llama_from_scratch.parallel.mesh import Mesh
 
@@ -42,6 +43,13 @@ PLANS = {
     "two kv heads": dict(mesh=Mesh(tp=4), config=on_ranks.config(n_kv_heads=2)),
     "two kv heads, sequence": dict(mesh=Mesh(tp=4), config=on_ranks.config(n_kv_heads=2),
                                    is_sequence_parallel=True),
+    "experts": dict(mesh=Mesh(dp=4, ep=2), config=on_ranks.with_experts(), n_micro_batches=2),
+    "experts, stage 2, hybrid": dict(mesh=Mesh(dp=2, replicate=2, ep=2), stage=2,
+                                     config=on_ranks.with_experts()),
+    "experts, stage 3": dict(mesh=Mesh(dp=4, ep=2), stage=3, is_bf16=True, n_micro_batches=2,
+                             config=on_ranks.with_experts()),
+    "experts x sequence": dict(mesh=Mesh(dp=2, tp=2, ep=2), stage=1, is_sequence_parallel=True,
+                               config=on_ranks.with_experts(), seq_len=8),
     "tied": dict(mesh=Mesh(dp=2, tp=2), stage=2, config=on_ranks.config(is_tied=True)),
 }
 
@@ -65,11 +73,27 @@ def logs(ranks):
 @pytest.mark.parametrize("name", PLANS)
 def test_bytes_equal_the_log_of_a_real_step(logs, name):
     expected = costs.sent_bytes(plan(name))
+    if expected.pop(("ep", "all_to_all"), 0):  # it depends on what the tokens have chosen
+        for log in logs[name]:
+            assert log.pop(("ep", "all_to_all")) == log.pop("by the traffic") > 0
     for key in expected.keys() | logs[name][0].keys():
         sent = [log.get(key, 0) for log in logs[name]]
         assert sum(sent) == expected.get(key, 0) * len(sent), (key, sent, expected)
-    if name != "stage 3 x sequence":  # there a rank adds up the pieces that it owns
+    if name not in ("stage 3 x sequence", "experts x sequence"):  # there, pieces that it owns
         assert all(log == logs[name][0] for log in logs[name])
+
+
+def test_rows_that_all_experts_share_equally_are_as_many_as_a_plan_expects():
+    its_plan = plan("experts", n_rows=3, seq_len=8, n_micro_batches=1)
+    even = torch.full((2, 4), 3 * 8 * 1 // 4)
+    (expected,) = [each for each in costs.exchanges(its_plan) if each.op == "all_to_all"]
+    assert costs.traffic_bytes(its_plan, ExpertTraffic(wanted=even, sent=even)) == [
+        expected.sent_bytes] * 2
+    assert expected.sent_bytes == 4 * 3 * 8 * Fraction(1, 2) * its_plan.config.dim * 4
+    # One rank sends all, the other receives all: both carry as much.
+    skewed = torch.tensor([[0, 0, 12, 12], [0, 0, 0, 0]])
+    assert costs.traffic_bytes(its_plan, ExpertTraffic(wanted=skewed, sent=skewed)) == [
+        2 * 24 * its_plan.config.dim * 4] * 2
 
 
 def test_accumulation_saves_bytes_where_gradients_are_sent_once():
@@ -139,5 +163,8 @@ def test_405b_on_16384_ranks_is_counted_without_any_of_them():
 def test_refuses_what_it_has_no_formula_for():
     with pytest.raises(ValueError, match="got a VisionLlamaConfig"):
         Plan(config=family.tiny("llama-3.2-vision"), mesh=Mesh(dp=2))
+    for mesh in (Mesh(cp=2, dp=2), Mesh(pp=2)):
+        with pytest.raises(ValueError, match=f"got the mesh {mesh}. Choose cp=1 and pp=1"):
+            plan("stage 1", mesh=mesh)
     with pytest.raises(ValueError, match="must divide"):
         costs.sent_bytes(plan("tensor", mesh=Mesh(tp=3)))

@@ -6,7 +6,7 @@ from small_seeing import seeing_model
 from torch import nn
 
 from llama_from_scratch import family
-from llama_from_scratch.config import Dense, LayerSpec
+from llama_from_scratch.config import Dense, Experts, LayerSpec
 from llama_from_scratch.model.unwritten import unwritten
 from llama_from_scratch.parallel import tensor_parallel
 from llama_from_scratch.parallel.divisible import refuse_unfit
@@ -78,7 +78,10 @@ def test_only_a_llama_is_split():
         refuse_unfit(nn.Linear(2, 2), n_ranks=2)
 
 
-def test_experts_fit_on_one_rank_alone():
-    refuse_unfit(unwritten(toy()), n_ranks=1)
-    with pytest.raises(ValueError, match=r"layers\.0\.feed_forward has some, and got 2 ranks"):
-        refuse_unfit(unwritten(toy()), n_ranks=2)
+def test_of_a_layer_with_experts_the_shared_one_alone_is_cut():
+    refuse_unfit(unwritten(toy()), n_ranks=2)
+    odd = Experts(n_experts=3, n_active=1, width=25, shared_width=26)
+    its_config = dataclasses.replace(TINY, layers=(LayerSpec(feed_forward=odd),))
+    refuse_unfit(unwritten(its_config), n_ranks=2)
+    with pytest.raises(ValueError, match=r"the width of 0\.feed_forward\.shared=26 for 3 ranks"):
+        refuse_unfit(unwritten(its_config), n_ranks=3)

@@ -175,7 +175,7 @@ def test_a_rank_outside_the_mesh_and_an_unknown_axis_are_refused():
         Mesh(dp=2).coordinates(2)
     with pytest.raises(ValueError, match=r"got \['ep'\]"):
         list(Mesh(dp=2).lines("ep"))
-    with pytest.raises(ValueError, match="the groups of experts are ep and expert_shards"):
+    with pytest.raises(ValueError, match="experts are ep, expert_shards, expert_gradients"):
         list(Mesh(dp=2).expert_lines("dp"))
 
 

@@ -12,7 +12,8 @@ from torch.distributed.tensor.parallel import parallelize_module
 from llama_from_scratch import family
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel.mesh import Mesh
-from llama_from_scratch.parallel.native import plan, shard_natively
+from llama_from_scratch.parallel.native import shard_natively
+from llama_from_scratch.parallel.native_plan import plan
 
 ON_TWO = [(dict(dp=2), dict(stage=0)), (dict(dp=2), dict(stage=2)),
           (dict(dp=2), dict(stage=3)), (dict(tp=2), {}),

@@ -173,9 +173,18 @@ def test_norms_of_heads_and_the_temperature_are_the_same_on_ranks_along_tp(two, 
                                 is_sequence_parallel=divides), parity.alone(config))
 
 
-def test_experts_along_tp_are_refused_before_anything_is_cut():
-    model = Llama(toy(step=2))
-    before = {name: p.shape for name, p in model.named_parameters()}
-    with pytest.raises(ValueError, match="cannot cut experts; layers.1.feed_forward has some"):
-        shard(model, on_paper(Mesh(tp=2)))
-    assert {name: p.shape for name, p in model.named_parameters()} == before
+@pytest.mark.parametrize("divides", [False, True])
+def test_experts_stay_whole_along_tp_and_only_the_shared_one_is_cut(two, divides):
+    """With sequence parallel each rank routes its own tokens, so experts' gradients are added up.
+    """
+    config = toy(step=2, n_layers=2, n_active=2)
+    known = config, parity.alone(config, seq_len=15)
+    assert_equal(two, known, dict(tp=2), is_sequence_parallel=divides, seq_len=15)
+    shapes = {name: p.shape for name, p in Llama(config).named_parameters()}
+    sharded = shard(Llama(config), on_paper(Mesh(tp=2)), is_sequence_parallel=divides)
+    cut = {name for name, p in sharded.params.items() if p.shape != shapes[name]}
+    assert {name for name in cut if "feed_forward" in name and name.startswith("layers.1.")} == {
+        f"layers.1.feed_forward.shared.{leaf}.weight" for leaf in ("w_gate", "w_up", "w_down")}
+    for name in ("layers.1.feed_forward.experts.w_up",
+                 "layers.1.feed_forward.router.directions.weight"):
+        assert sharded.slices[name].is_partial == divides and name not in cut

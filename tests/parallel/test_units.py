@@ -69,6 +69,19 @@ def test_each_dtype_has_a_buffer_and_frozen_parameters_have_their_own():
     assert [flat.is_trained for flat in flats] == [True, True, False]
 
 
+def test_a_parameter_with_a_group_of_its_own_has_a_buffer_of_its_own():
+    block = nn.Module()
+    block.a, block.expert = nn.Parameter(torch.ones(3)), nn.Parameter(torch.ones(5))
+    model = nn.ModuleDict({"layers": nn.ModuleList([block])})
+    own = alone()
+    own.name = "expert_shards"
+    root, unit = units_of(model, groups={"layers.0.expert": own})
+    assert [flat.name for flat in unit.flats] == [
+        "layers.0 float32", "layers.0 float32 expert_shards"]
+    assert names_of([root, unit]) == [[], ["layers.0.a", "layers.0.expert"]]
+    assert unit.flats[0].group is not own and unit.flats[1].group is own
+
+
 def test_gathered_yields_the_weights_by_name():
     model = ranks_sharded.llama()
     weights = {name: p.detach().clone() for name, p in model.named_parameters()}

@@ -7,9 +7,9 @@ A pass needs at most one tensor from another rank, and at most one other rank ne
     W   neither
 
 A rank knows the schedule of all others. So it knows in which order each of them sends, and begins
-to receive in that order, one tensor ahead of its own passes. Nobody announces anything, no send
-waits, and what is sent in both directions has connections of its own. The passes of a schedule
-that `validate` accepts can then never wait for each other in a circle.
+to receive in that order, one tensor ahead of its own passes. Nothing is announced, no send waits,
+and what is sent in both directions has connections of its own. The passes of a schedule that
+`validate` accepts can then never wait for each other in a circle.
 
 What a rank keeps of a micro-batch between F and B is what backward needs. The stream itself is
 given back once it is sent, because backward only needs its place in the graph. With `recomputes`, a
@@ -32,11 +32,11 @@ from llama_from_scratch.config import record
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel.comm import Pending, RankGroup
 from llama_from_scratch.parallel.mesh import Axes
-from llama_from_scratch.parallel.pipeline.deferred import Later, WeightGradients
+from llama_from_scratch.parallel.pipeline.deferred import Product, WeightGradients, deliver
 from llama_from_scratch.parallel.pipeline.layers import layers_of
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
 from llama_from_scratch.parallel.pipeline.schedule import BACKWARD, FORWARD, WEIGHTS, Op, Schedule
-from llama_from_scratch.parallel.pipeline.stage import Piece, keep, pieces_of
+from llama_from_scratch.parallel.pipeline.stage import ModelPiece, keep, pieces_of
 from llama_from_scratch.train.data import Batch
 from llama_from_scratch.train.protocols import Loss
 
@@ -44,7 +44,7 @@ STREAM, GRADIENT = "stream", "gradient"
 
 
 @record
-class Message:
+class SentTensor:
     """What one pass sends to another: `what` is a stream or its gradient.
 
     `piece`: the one that receives it. `returns`: whether it goes from the last rank to the first,
@@ -64,15 +64,15 @@ class Message:
         return self.what, self.returns
 
 
-def sent_by(schedule: Schedule, rank: int, op: Op) -> Message | None:
+def sent_by(schedule: Schedule, rank: int, op: Op) -> SentTensor | None:
     """Returns what this pass sends to another rank, if it sends something."""
     step = {FORWARD: 1, BACKWARD: -1, WEIGHTS: 0}[op.kind]
     piece = schedule.piece(rank, op.chunk) + step
     if step == 0 or not 0 <= piece < schedule.n_pieces or schedule.n_ranks == 1:
         return None
     target, _ = schedule.home(piece)
-    return Message(what=STREAM if step > 0 else GRADIENT, micro_batch=op.micro_batch, piece=piece,
-                   source=rank, target=target, returns=target != rank + step)
+    return SentTensor(what=STREAM if step > 0 else GRADIENT, micro_batch=op.micro_batch,
+                      piece=piece, source=rank, target=target, returns=target != rank + step)
 
 
 def channels(axes: Axes, *, n_chunks: int) -> dict[tuple[str, bool], RankGroup]:
@@ -85,7 +85,7 @@ def channels(axes: Axes, *, n_chunks: int) -> dict[tuple[str, bool], RankGroup]:
 
 def piped(
     model: Llama, axes: Axes, plan: PipelinePlan, *, param_dtype: torch.dtype | None = None
-) -> "Pipeline":
+) -> "PipelineRank":
     """Removes from `model`, in place, the layers of other ranks along `pp`; returns the pipeline.
 
     A collective of all ranks. `param_dtype`: in which the model computes, by default its own.
@@ -94,9 +94,9 @@ def piped(
     n_ranks = axes.pp.size
     counts = [len(layers) for layers in layers_of(model.config.n_layers, n_ranks * plan.n_chunks)]
     own = keep(model, pieces_of(counts), rank=axes.pp.rank, n_ranks=n_ranks)
-    return Pipeline(model, own, axes.pp, plan=plan,
-                    channels=channels(axes, n_chunks=plan.n_chunks),
-                    stream_dtype=model.dtype if param_dtype is None else param_dtype)
+    return PipelineRank(model, own, axes.pp, plan=plan,
+                        channels=channels(axes, n_chunks=plan.n_chunks),
+                        stream_dtype=model.dtype if param_dtype is None else param_dtype)
 
 
 class StreamOnly:
@@ -121,7 +121,7 @@ class _Kept:
         self.end: GradientEdge | Tensor | None = None
 
 
-class Pipeline:
+class PipelineRank:
     """This rank's part of a pipeline. `pieces`: its chunks, in their order.
 
     `channels`: see `channels`. `stream_dtype`: of what the ranks send. `most_in_flight`: after a
@@ -129,13 +129,22 @@ class Pipeline:
     """
 
     def __init__(
-        self, model: Llama, pieces: Sequence[Piece], group: RankGroup, *, plan: PipelinePlan,
+        self, model: Llama, pieces: Sequence[ModelPiece], group: RankGroup, *, plan: PipelinePlan,
         channels: Mapping[tuple[str, bool], RankGroup], stream_dtype: torch.dtype,
     ) -> None:
         self.model, self.pieces, self.group, self.plan = model, tuple(pieces), group, plan
         self._channels, self._dtype = channels, stream_dtype
-        self._put_off = WeightGradients() if plan.splits_backward else None
+        self._put_off: WeightGradients | None = None
         self.most_in_flight = 0
+
+    def split_backward(self) -> None:
+        """Divides backward of the model's matrix products, for a schedule with W passes.
+
+        After tensor parallelism, which exchanges some of these layers.
+        """
+        if self.plan.splits_backward:
+            self._put_off = WeightGradients()
+            self._put_off.split(self.model)
 
     def step(
         self, micro_batches: Sequence[Batch], *, loss: Loss, n_targets: int, is_bf16: bool = False
@@ -178,14 +187,14 @@ class _Step:
     """One run of a schedule on one rank."""
 
     def __init__(
-        self, pipeline: Pipeline, batches: Sequence[Batch], schedule: Schedule, *, loss: Loss,
+        self, pipeline: PipelineRank, batches: Sequence[Batch], schedule: Schedule, *, loss: Loss,
         n_targets: int, is_bf16: bool,
     ) -> None:
         self._of, self._batches, self._loss = pipeline, batches, loss
         self._n_targets, self._is_bf16 = n_targets, is_bf16
         self._schedule = schedule
         self._kept: dict[tuple[int, int], _Kept] = {}
-        self._later: dict[tuple[int, int], list[Later]] = {}
+        self._later: dict[tuple[int, int], list[Product]] = {}
         self.most_in_flight = 0
         model = pipeline.model
         first = next(model.parameters())
@@ -204,7 +213,7 @@ class _Step:
         return torch.empty(B, T, self._of.model.config.dim, dtype=self._of._dtype,
                            device=self._of.model.device)
 
-    def _forward(self, op: Op, piece: Piece) -> None:
+    def _forward(self, op: Op, piece: ModelPiece) -> None:
         received = None if piece.is_first else self.mail.receive(op, STREAM)
         kept = _Kept(received)
         recomputes = self._of.plan.recomputes and torch.is_grad_enabled()
@@ -220,23 +229,20 @@ class _Step:
         else:
             self.mail.send(op, y.detach())
 
-    def _through(self, micro_batch: int, piece: Piece, kept: _Kept) -> Tensor:
+    def _through(self, micro_batch: int, piece: ModelPiece, kept: _Kept) -> Tensor:
         """Returns the stream behind a piece, or the loss behind the last one."""
         model, batch = self._of.model, self._batches[micro_batch]
         if kept.received is not None and torch.is_grad_enabled():
             kept.received.requires_grad_(True)
-        put_off = self._of._put_off or contextlib.nullcontext()
-        with put_off, torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=self._is_bf16):
+        with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=self._is_bf16):
             x = model.embed(batch.ids) if piece.is_first else kept.received
             inputs = model.prepare(x, positions=batch.positions, documents=batch.documents)
             x = model.run(x, inputs, layers=piece.layers)
             if not piece.is_last:
                 return x
-        with put_off:
-            nats = self._loss(StreamOnly(model, x), batch, is_bf16=self._is_bf16)
-        return nats / self._n_targets
+        return self._loss(StreamOnly(model, x), batch, is_bf16=self._is_bf16) / self._n_targets
 
-    def _backward(self, op: Op, piece: Piece) -> None:
+    def _backward(self, op: Op, piece: ModelPiece) -> None:
         kept = self._kept.pop((op.micro_batch, op.chunk))
         gradient = None if piece.is_last else self.mail.receive(op, GRADIENT)
         if kept.end is None:
@@ -255,9 +261,8 @@ class _Step:
             yield
         self._later[op.micro_batch, op.chunk] = later
 
-    def _weights(self, op: Op, piece: Piece) -> None:
-        for product in self._later.pop((op.micro_batch, op.chunk)):
-            product()
+    def _weights(self, op: Op, piece: ModelPiece) -> None:
+        deliver(self._later.pop((op.micro_batch, op.chunk)))
 
 
 class _Mail:
@@ -271,8 +276,8 @@ class _Mail:
         self._new_tensor = new_tensor
         self._here: dict[tuple[str, int, int], Tensor] = {}
         self._sent: collections.deque[Pending] = collections.deque()
-        self._expected: dict[tuple, collections.deque[Message]] = {}
-        self._coming: dict[tuple, collections.deque[tuple[Message, Pending]]] = {}
+        self._expected: dict[tuple, collections.deque[SentTensor]] = {}
+        self._coming: dict[tuple, collections.deque[tuple[SentTensor, Pending]]] = {}
         for rank, ops in enumerate(schedule.ops):
             for op in ops:
                 message = sent_by(schedule, rank, op)

@@ -3,7 +3,7 @@
 A batch is divided into M micro-batches, and a model of S = P V pieces among P ranks: rank r has the
 pieces r, P + r, 2 P + r, ..., its chunks 0 to V - 1. Each micro-batch goes through all pieces
 forward (F) and then backward (B). A backward pass may be divided: B then computes the gradient that
-the piece before needs, and W, at any later time, those of the weights.
+the piece before needs, and W, at any later time, the gradients of the weights.
 
 Notebook 44.
 """
@@ -27,7 +27,7 @@ class Op:
 
 @record
 class Schedule:
-    """What each rank of a pipeline does, in its order. `ops[r]` are those of rank r.
+    """What each rank of a pipeline does, in its order. `ops[r]` is rank r's list.
 
     `n_ranks`: P, the ranks of the pipeline. `n_chunks`: V, the pieces of the model on each.
     """
@@ -56,14 +56,3 @@ class Schedule:
         """Returns the rank and the chunk of a piece."""
         chunk, rank = divmod(piece, self.n_ranks)
         return rank, chunk
-
-
-def gpipe(n_ranks: int, n_micro_batches: int) -> Schedule:
-    """Returns all forward passes, then all backward passes in reverse order.
-
-    Source: Huang et al., GPipe, arXiv:1811.06965, section 2.3.
-    """
-    forward = tuple(Op(kind=FORWARD, micro_batch=m) for m in range(n_micro_batches))
-    backward = tuple(Op(kind=BACKWARD, micro_batch=m) for m in reversed(range(n_micro_batches)))
-    return Schedule(name="gpipe", n_ranks=n_ranks, n_chunks=1, n_micro_batches=n_micro_batches,
-                    ops=(forward + backward,) * n_ranks)

@@ -3,7 +3,7 @@
 A model is cut into pieces of neighboring layers: the first piece also has the embedding, and the
 last one the norm and the head. Rank r of P keeps the pieces r, P + r, ... Where a module was, a
 placeholder without parameters stays, so layer 5 is still `layers.5`. So checkpoints, optimizers and
-other strategies need not know of pipelines.
+other strategies work as they do without a pipeline.
 
     piece             0            1            2              3
     layers   embedding, 0, 1     2, 3, 4      5, 6, 7     8, 9, norm, head
@@ -13,16 +13,21 @@ A tied head is the embedding's matrix. Then the last rank keeps that, too, under
 Notebook 44.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from llama_from_scratch.config import record
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.parallel.comm import RankGroup
+
+TIED = "tok_embeddings.weight"
+"""The parameter that is embedding and head in one, in a model with a tied head."""
 
 
 class Absent(nn.Module):
-    """Stands for a module that another rank of the pipeline has. Nobody can call it."""
+    """Stands for a module that another rank of the pipeline has. It cannot be called."""
 
     def __init__(self, name: str) -> None:
         super().__init__()
@@ -38,7 +43,7 @@ class Absent(nn.Module):
 
 
 @record
-class Piece:
+class ModelPiece:
     """Neighboring layers of a model. `number`: from 0 to `n_pieces` - 1."""
 
     number: int
@@ -61,14 +66,16 @@ class Piece:
         return self.number == self.n_pieces - 1
 
 
-def pieces_of(counts: Sequence[int]) -> tuple[Piece, ...]:
+def pieces_of(counts: Sequence[int]) -> tuple[ModelPiece, ...]:
     """Returns the pieces that have `counts` layers, in their order."""
     ends = [sum(counts[: i + 1]) for i in range(len(counts))]
-    return tuple(Piece(number=i, n_pieces=len(counts), layers=slice(end - n, end))
+    return tuple(ModelPiece(number=i, n_pieces=len(counts), layers=slice(end - n, end))
                  for i, (n, end) in enumerate(zip(counts, ends, strict=True)))
 
 
-def keep(model: Llama, pieces: Sequence[Piece], *, rank: int, n_ranks: int) -> tuple[Piece, ...]:
+def keep(
+    model: Llama, pieces: Sequence[ModelPiece], *, rank: int, n_ranks: int
+) -> tuple[ModelPiece, ...]:
     """Removes from `model`, in place, what other ranks have; returns this rank's pieces.
 
     `pieces`: all of them. The model may be on the meta device. Raises ValueError for another kind
@@ -92,3 +99,29 @@ def keep(model: Llama, pieces: Sequence[Piece], *, rank: int, n_ranks: int) -> t
     if not has_head:
         model.norm, model.output = Absent("norm"), Absent("output")
     return own
+
+
+def whole_of_stages(
+    pp: RankGroup, own: Iterator[tuple[str, Tensor]], *, skips: Collection[str] = ()
+) -> Iterator[tuple[str, Tensor]]:
+    """Yields the whole tensors of every rank of a pipeline, by name, on all of its ranks.
+
+    A collective. `own`: what this rank's layers have. `skips`: what the first rank has yielded
+    already, so that the others do not yield it again.
+    """
+    if pp.size == 1:
+        yield from own
+        return
+    for rank in range(pp.size):
+        while True:
+            name, whole = next(own, (None, None)) if rank == pp.rank else (None, None)
+            about = None if whole is None else (name, whole.shape, whole.dtype)
+            found = pp.gather_objects(about)[rank]
+            if found is None:
+                break
+            name, shape, dtype = found
+            whole = whole.contiguous() if rank == pp.rank else torch.empty(
+                shape, dtype=dtype, device=pp.device)
+            pp.broadcast(whole, source=rank, note=name)
+            if rank == 0 or name not in skips:
+                yield name, whole
