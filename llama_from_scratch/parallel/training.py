@@ -110,6 +110,8 @@ def parts_on(
         is_asked, is_failed = world.all_reduce(asked, op="max", note="stop?").tolist()
         if is_failed:
             saver.wait()
+            raise SaveFailed("a checkpoint was not saved, and the one before it is unchanged; "
+                             "another rank has the reason. Remove the cause, and resume")
         return bool(is_asked)
 
     def begin(run: resume.OngoingRun, folder: str | Path | None, *, is_resumed: bool) -> list[Step]:

@@ -1,6 +1,7 @@
 """Checkpoints in parts: every mesh reads what every other saved, and a failed save costs nothing.
 """
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 import saving_on_ranks as on
 import torch
 from saving_on_ranks import MESHES
+from tiny_runs import make
 
 from llama_from_scratch.checkpoint import native
 from llama_from_scratch.checkpoint.folders import held
@@ -22,6 +24,7 @@ from llama_from_scratch.parallel.launch import RankFailed, Ranks
 from llama_from_scratch.parallel.saving import Saver
 from llama_from_scratch.parallel.world import alone
 from llama_from_scratch.train import resume
+from llama_from_scratch.train.loop import train
 from llama_from_scratch.train.loss import sum_of_nats
 
 NAMES = list(MESHES)
@@ -111,6 +114,15 @@ def test_one_process_goes_on_and_generates_from_it(tmp_path, folders, known):
     assert tokenizer.encode("The cat") == on.BYTES.encode("The cat")
     assert all(torch.equal(p, saved.whole(manifest.MODEL + name))
                for name, p in model.named_parameters())
+
+
+def test_another_model_or_another_run_is_refused_with_the_keys_that_differ(folders):
+    with pytest.raises(ValueError, match=r"model.dim is 16 there and 32 here"):
+        train(make(dim=32, vocab_size=260, is_tied=True).double(), on.DATA, config=on.RUN,
+              folder=folders[1], is_resumed=True)
+    other = dataclasses.replace(on.RUN, peak_lr=1.0)
+    with pytest.raises(ValueError, match=r"config.peak_lr is 0.01 there and 1.0 here"):
+        train(on.model_of(), on.DATA, config=other, folder=folders[1], is_resumed=True)
 
 
 def test_a_run_that_rank_0_saved_whole_goes_on_in_parts_and_back(tmp_path, four, known):
