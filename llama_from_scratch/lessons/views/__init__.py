@@ -29,6 +29,7 @@ moves, so it shows the current weights.
     banks          swizzle: a tile bank by bank, and the passes of a read              chapter 37
     shards         sharding: what each stage keeps and sends                           chapter 42
     tensor_parallel tensor_parallel_costs: a layer that is cut among ranks             chapter 43
+    four_d         four_d_costs: a mesh for a model, whether it fits, what it holds    chapter 47
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
 """
@@ -65,6 +66,8 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.experts import token_experts as token_experts
     from llama_from_scratch.lessons.views.experts import token_experts_frame as token_experts_frame
     from llama_from_scratch.lessons.views.experts import with_experts as with_experts
+    from llama_from_scratch.lessons.views.four_d import four_d_costs as four_d_costs
+    from llama_from_scratch.lessons.views.four_d import four_d_frame as four_d_frame
     from llama_from_scratch.lessons.views.heads import attention as attention
     from llama_from_scratch.lessons.views.heads import attention_frame as attention_frame
     from llama_from_scratch.lessons.views.heads import (
@@ -123,6 +126,7 @@ _HOMES = {
     "choose_runs": "experiments", "encode": "text", "final_loss": "sweep",
     "experts_costs": "experts", "experts_costs_frame": "experts",
     "token_experts": "experts", "token_experts_frame": "experts", "with_experts": "experts",
+    "four_d_costs": "four_d", "four_d_frame": "four_d",
     "fragments": "ownership", "fragments_frame": "ownership",
     "swizzle": "banks", "swizzle_frame": "banks",
     "image_attention": "vision_encoder", "image_attention_frame": "vision_encoder",
