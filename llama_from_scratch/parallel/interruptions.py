@@ -1,6 +1,6 @@
 """How often a large training is interrupted, and how much of its time remains useful.
 
-Every machine fails now and then, so many machines fail often: n GPUs have n times as many
+A machine fails rarely, but a cluster has many of them: n GPUs have n times as many
 interruptions as one. After one, all work since the last checkpoint is lost, on average half of the
 interval between checkpoints, and the restart takes time, too. Saving more often loses less, but
 each save takes time of its own. The best interval balances the two.

@@ -39,7 +39,7 @@ def stride_includes_itself(place: Sizes, sizes: Sizes) -> int:
 
 @listed("47.1", of="rank_of")
 def places_added(place: Sizes, sizes: Sizes) -> int:
-    """the places are added up without strides, so many ranks get the same number"""
+    """the places are added up without strides: then several ranks have the same number"""
     return sum(place.values())
 
 
@@ -199,7 +199,7 @@ def _useful(
 def as_one_gpu(
     n_gpus: int, alone_s: float, interval_s: float, save_s: float, restart_s: float
 ) -> float:
-    """the time between failures is that of one GPU: n of them fail n times as often"""
+    """the time between failures is for one GPU: n of them fail n times as often"""
     return _useful(alone_s, interval_s, save_s, restart_s)
 
 
