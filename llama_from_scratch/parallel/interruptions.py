@@ -39,7 +39,7 @@ def between_s(n_gpus: int) -> float:
     return N_DAYS * 86_400 / sum(UNEXPECTED.values()) * N_GPUS / n_gpus
 
 
-def useful_share(*, interval_s: float, save_s: float, restart_s: float, between_s: float) -> float:
+def useful_share(*, interval_s: float | int, save_s: float | int, restart_s: float | int, between_s: float | int) -> float:
     """Returns the share of the time that becomes training, by the formula above.
 
     `interval_s`: of training from one checkpoint to the next. `save_s`: how long training stops for
@@ -51,7 +51,7 @@ def useful_share(*, interval_s: float, save_s: float, restart_s: float, between_
     return max(1 - (restart_s + interval_s / 2) / between_s - save_s / interval_s, 0.0)
 
 
-def best_interval_s(*, save_s: float, between_s: float) -> float:
+def best_interval_s(*, save_s: float | int, between_s: float | int) -> float:
     """Returns the interval between checkpoints for which the useful share is largest."""
     _refuse(interval_s=1.0, save_s=save_s, restart_s=0.0, between_s=between_s)
     return math.sqrt(2 * save_s * between_s)
@@ -64,10 +64,10 @@ class Lived:
     `useful_s` + `saving_s` + `lost_s` + `restarting_s` is all of its time.
     """
 
-    useful_s: float
-    saving_s: float
-    lost_s: float
-    restarting_s: float
+    useful_s: float | int
+    saving_s: float | int
+    lost_s: float | int
+    restarting_s: float | int
     n_interruptions: int
 
     @property
@@ -77,7 +77,7 @@ class Lived:
 
 
 def live(
-    *, useful_s: float, interval_s: float, save_s: float, restart_s: float, between_s: float,
+    *, useful_s: float | int, interval_s: float | int, save_s: float | int, restart_s: float | int, between_s: float | int,
     seed: int,
 ) -> Lived:
     """Returns what happens to a training until `useful_s` seconds of it are done and saved.
@@ -100,7 +100,7 @@ def live(
                  n_interruptions=n)
 
 
-def _refuse(*, interval_s: float, save_s: float, restart_s: float, between_s: float) -> None:
+def _refuse(*, interval_s: float | int, save_s: float | int, restart_s: float | int, between_s: float | int) -> None:
     times = dict(interval_s=interval_s, save_s=save_s, restart_s=restart_s, between_s=between_s)
     wrong = [f"{name}={value}" for name, value in times.items()
              if not math.isfinite(value) or value < 0

@@ -81,6 +81,9 @@ def sent(bars: Mapping[str, Mapping[str, int]], *, title: str = "Sent by one ran
 
     Example: `mesh.sent({"rank 0": {"tp": 4096, "pp": 512}})`
     """
+    order = [*COLORS, *sorted({group for each in bars.values() for group in each} - COLORS.keys())]
+    bars = {name: {group: of_groups[group] for group in order if group in of_groups}
+            for name, of_groups in bars.items()}
     n_rows = max(map(len, bars.values()))
     fig, axes = plt.subplots(1, len(bars), figsize=(MAX_WIDTH, 1.1 + 0.4 * n_rows), squeeze=False)
     for ax, (name, of_groups) in zip(axes[0], bars.items(), strict=True):

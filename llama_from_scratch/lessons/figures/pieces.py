@@ -48,7 +48,7 @@ def held(tensors: Mapping[str, SavedTensor], *, title: str) -> Figure:
     for ax, (name, grid) in zip(axes[0], grids.items(), strict=True):
         ax.imshow(grid, cmap=ListedColormap(TINTS), vmin=-0.5, vmax=len(TINTS) - 0.5,
                   aspect="auto", interpolation="nearest")
-        ax.set(title=name, xlabel="input channel", ylabel="output channel")
+        ax.set(title=name, xlabel="column", ylabel="row")
         ax.locator_params(nbins=4)
     fig.suptitle(title, fontweight="bold")
     fig.legend(handles=[Patch(color=TINTS[rank], label=f"rank-{rank}.safetensors")
