@@ -19,6 +19,7 @@ from types import MappingProxyType
 
 from llama_from_scratch.config import record
 
+Seconds = float | int
 N_DAYS, N_GPUS = 54, 16_384
 """The part of the training of Llama 3 405B in which the interruptions were counted."""
 UNEXPECTED: Mapping[str, int] = MappingProxyType({
@@ -39,7 +40,9 @@ def between_s(n_gpus: int) -> float:
     return N_DAYS * 86_400 / sum(UNEXPECTED.values()) * N_GPUS / n_gpus
 
 
-def useful_share(*, interval_s: float | int, save_s: float | int, restart_s: float | int, between_s: float | int) -> float:
+def useful_share(
+    *, interval_s: Seconds, save_s: Seconds, restart_s: Seconds, between_s: Seconds
+) -> float:
     """Returns the share of the time that becomes training, by the formula above.
 
     `interval_s`: of training from one checkpoint to the next. `save_s`: how long training stops for
@@ -51,7 +54,7 @@ def useful_share(*, interval_s: float | int, save_s: float | int, restart_s: flo
     return max(1 - (restart_s + interval_s / 2) / between_s - save_s / interval_s, 0.0)
 
 
-def best_interval_s(*, save_s: float | int, between_s: float | int) -> float:
+def best_interval_s(*, save_s: Seconds, between_s: Seconds) -> float:
     """Returns the interval between checkpoints for which the useful share is largest."""
     _refuse(interval_s=1.0, save_s=save_s, restart_s=0.0, between_s=between_s)
     return math.sqrt(2 * save_s * between_s)
@@ -64,10 +67,10 @@ class Lived:
     `useful_s` + `saving_s` + `lost_s` + `restarting_s` is all of its time.
     """
 
-    useful_s: float | int
-    saving_s: float | int
-    lost_s: float | int
-    restarting_s: float | int
+    useful_s: float
+    saving_s: float
+    lost_s: float
+    restarting_s: float
     n_interruptions: int
 
     @property
@@ -77,8 +80,8 @@ class Lived:
 
 
 def live(
-    *, useful_s: float | int, interval_s: float | int, save_s: float | int, restart_s: float | int, between_s: float | int,
-    seed: int,
+    *, useful_s: Seconds, interval_s: Seconds, save_s: Seconds, restart_s: Seconds,
+    between_s: Seconds, seed: int,
 ) -> Lived:
     """Returns what happens to a training until `useful_s` seconds of it are done and saved.
 
@@ -100,7 +103,9 @@ def live(
                  n_interruptions=n)
 
 
-def _refuse(*, interval_s: float | int, save_s: float | int, restart_s: float | int, between_s: float | int) -> None:
+def _refuse(
+    *, interval_s: Seconds, save_s: Seconds, restart_s: Seconds, between_s: Seconds
+) -> None:
     times = dict(interval_s=interval_s, save_s=save_s, restart_s=restart_s, between_s=between_s)
     wrong = [f"{name}={value}" for name, value in times.items()
              if not math.isfinite(value) or value < 0

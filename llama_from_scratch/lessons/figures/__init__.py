@@ -91,7 +91,7 @@ call.
         slices.block                       a block on two ranks, and what they send
     47  mesh.ranks                         the ranks of a mesh, and the groups of one of them
         mesh.sent                          the bytes that a rank sends to each of its groups
-        pieces.held                        which file of a checkpoint holds which elements
+        manifests.held                     which file of a checkpoint holds which elements
         interruptions.causes               what interrupted the training of Llama 3 405B
         interruptions.useful_time          how much time remains useful, by interval of saves
 """
@@ -116,12 +116,12 @@ from llama_from_scratch.lessons.figures import learning as learning
 from llama_from_scratch.lessons.figures import llama4 as llama4
 from llama_from_scratch.lessons.figures import logits as logits
 from llama_from_scratch.lessons.figures import machine as machine
+from llama_from_scratch.lessons.figures import manifests as manifests
 from llama_from_scratch.lessons.figures import measuring as measuring
 from llama_from_scratch.lessons.figures import mesh as mesh
 from llama_from_scratch.lessons.figures import moving as moving
 from llama_from_scratch.lessons.figures import norms as norms
 from llama_from_scratch.lessons.figures import packing as packing
-from llama_from_scratch.lessons.figures import pieces as pieces
 from llama_from_scratch.lessons.figures import pipeline as pipeline
 from llama_from_scratch.lessons.figures import rates as rates
 from llama_from_scratch.lessons.figures import ring as ring

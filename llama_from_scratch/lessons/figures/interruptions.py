@@ -56,7 +56,7 @@ def useful_time(n_gpus: Sequence[int], *, save_s: float | int, restart_s: float 
     for n, color in zip(n_gpus, COLORS, strict=False):
         mean_s = between_s(n)
 
-        def share(interval_s: float | int, mean_s: float | int = mean_s) -> float:
+        def share(interval_s: float, mean_s: float = mean_s) -> float:
             return 100 * useful_share(interval_s=interval_s, save_s=save_s, restart_s=restart_s,
                                       between_s=mean_s)
 
