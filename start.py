@@ -61,6 +61,9 @@ from ipykernel.ipkernel import IPythonKernel
 print(json.dumps(IPythonKernel.language_info))
 """
 
+# These files take the longest, so they come first. Otherwise one worker would still run them when
+# the others have ended.
+LONGEST = ("tests/lessons/authoring/test_proof.py", "tests/browser/test_browser.py")
 CELL_TIMEOUT_S = 300
 QUICK = os.path.join(ROOT, "tests", "quick.txt")
 
@@ -748,21 +751,22 @@ def with_settings(variables):
 
 
 def test_command(arguments, is_quick=False):
-    """The command that runs pytest over units and notebooks together, so that it has one summary.
+    """The command that runs pytest over all tests, notebooks included.
 
-    A path among `arguments` replaces both. `is_quick`: only the files that tests/quick.txt lists,
-    without their slow tests.
+    Among the tests, test_proof.py runs every notebook and compares what it shows with what is
+    stored. A notebook whose path is among `arguments` is run by nbval, with the same comparison and
+    one result per cell. A path among `arguments` replaces all tests. `is_quick`: only the files
+    that tests/quick.txt lists, without their slow tests.
     """
     paths = [os.path.join(ROOT, word.split("::")[0]) for word in arguments]
     is_chosen = any(os.path.exists(path) for path in paths)
     if is_quick and is_chosen:
         raise CannotStart("--quick runs the tests that tests/quick.txt lists. Leave out the paths, "
                           "or leave out --quick.")
-    everything = [*quick_paths(), "-m", "not slow"] if is_quick else ["tests", "notebooks"]
+    everything = [*quick_paths(), "-m", "not slow"] if is_quick else [*LONGEST, "tests"]
     command = [python(), "-m", "pytest"] + ([] if is_chosen else everything)
     command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_S}"]
-    # A notebook's cells share a kernel, so a file stays with one worker. The short files, which are
-    # the notebooks, come last, so that both workers end at the same time.
+    # A notebook's cells share a kernel, so a file stays with one worker.
     return [*command, "-n", str(n_workers(os.cpu_count() or 1)), "--dist", "loadfile",
             "--no-loadscope-reorder", *arguments]
 
@@ -779,8 +783,11 @@ def n_workers(n_cores):
 
 
 def test(arguments, is_quick):
-    # Workers that each start a thread per core slow each other down.
+    # Workers that each start a thread per core slow each other down. The tests start hundreds of
+    # processes, kernels of notebooks among them. Without compiled files, each would compile the
+    # library again, which takes nearly as long as loading PyTorch.
     environment = dict(activated(), OMP_NUM_THREADS="1")
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     command = test_command(arguments, is_quick)
     return wait_for(subprocess.Popen(command, cwd=ROOT, env=environment))
 

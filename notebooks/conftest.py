@@ -1,29 +1,17 @@
 """What nbval lacks for these notebooks: a tolerance for floats, tags for slow and GPU cells, and
 lost figures.
 
-Text must equal the stored text, except that numbers with a decimal point may differ in their last
-digits, as they do between processors. Warnings on stderr are not compared, so that a new
-deprecation elsewhere does not break a lesson.
+What is compared, and with which tolerance, is said in `lessons/authoring/stored.py`.
 """
 
 import functools
-import math
-import re
 
 import pytest
 
-FLOAT = re.compile(r"(?<![\w.])[-+]?\d+\.\d*(?:e[-+]?\d+)?")
-REL_TOL, ABS_TOL = 2e-3, 2e-4  # a few times what other instruction sets change in a float32 result
+from llama_from_scratch.lessons.authoring.stored import is_close
+
 # nbval waits five seconds for a cell's next message, too little on a busy machine
 OUTPUT_TIMEOUT_S = 60
-
-
-def is_close(new: str, ref: str) -> bool:
-    """True if the texts differ at most in the last digits of their floats."""
-    if FLOAT.sub("#", new) != FLOAT.sub("#", ref):
-        return False
-    pairs = zip(FLOAT.findall(new), FLOAT.findall(ref), strict=True)
-    return all(math.isclose(float(a), float(b), rel_tol=REL_TOL, abs_tol=ABS_TOL) for a, b in pairs)
 
 
 def align(new: list[dict], ref: list[dict]) -> None:

@@ -49,6 +49,7 @@ def through_pipeline(world, its_config, schedule, counts, *, recomputes=False, m
     pipeline = run.PipelineRank(
         model, own, axes.pp, plan=Given(schedule, recomputes=recomputes),
         channels=run.channels(axes, n_chunks=schedule.n_chunks), stream_dtype=torch.float64)
+    pipeline.split_backward()
     batch = next(iter(batches(its_config.vocab_size)))
     if change is not None:
         change(pipeline)

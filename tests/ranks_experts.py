@@ -43,7 +43,7 @@ def model_of(its_config, *, turns=()):
 
 
 def alone_with(its_config, *, capacity=None, turns=(), n_steps=parity.N_STEPS):
-    """As `parity.alone`, with a capacity or with experts that are chosen in turns."""
+    """As `parity.alone`, with a capacity or with experts that are chosen pass by pass."""
     model = model_of(its_config, turns=turns)
     expert_parallel.split(model, alone(), capacity=capacity)
     return parity._steps_alone(model, _batches(its_config, n_steps))
@@ -160,8 +160,14 @@ def _patched(axes, where, name, new):
 
 
 def _added_over_all(axes):
-    return contextlib.nullcontext(dataclasses.replace(
-        axes, expert_gradients=axes.gradients, expert_shards=axes.gradients))
+    finish = DataParallel.finish
+
+    def over_all(self):
+        finish(self)
+        for name, p in self.params.items():
+            if ".experts." in name:
+                axes.ep.all_reduce(p.grad)
+    return _patched(axes, DataParallel, "finish", over_all)
 
 
 def _averaged(axes):
@@ -213,7 +219,7 @@ def _not_sorted_back(axes):
 def _transposed(axes):
     def by_expert(counts):
         n_ranks, n_experts = counts.shape
-        ranks = counts.T.reshape(n_ranks, n_experts)  # counts of experts, read as those of ranks
+        ranks = counts.T.reshape(n_ranks, n_experts)  # read by columns
         return right(ranks)
     right = expert_parallel._by_expert
     return _patched(axes, expert_parallel, "_by_expert", by_expert)

@@ -693,11 +693,27 @@ def test_the_tests_take_no_own_copy(start, capsys):
     assert "the tests always run the originals" in capsys.readouterr().err
 
 
-def test_tests_are_units_and_notebooks_in_one_run_unless_a_path_is_given(start):
-    assert start.test_command([])[3:5] == ["tests", "notebooks"]
+def test_all_tests_run_with_the_longest_first_unless_a_path_is_given(start):
+    everything = start.test_command([])
+    assert everything[3:6] == [*start.LONGEST, "tests"] and "--no-loadscope-reorder" in everything
+    assert all((ROOT / path).is_file() for path in start.LONGEST)
     assert "--nbval" in start.test_command([]) and "--nbval-lax" not in start.test_command([])
     chosen = start.test_command(["tests/test_start.py::test_x", "-x"])
     assert "notebooks" not in chosen and chosen[-2:] == ["tests/test_start.py::test_x", "-x"]
+
+
+def test_processes_of_the_tests_keep_compiled_files_and_have_one_thread(start, monkeypatch):
+    started = {}
+
+    def popen(command, **settings):
+        started.update(settings)
+        return SimpleNamespace(wait=lambda: 7)
+
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
+    monkeypatch.setattr(start.subprocess, "Popen", popen)
+    assert start.test([], is_quick=False) == 7
+    assert "PYTHONDONTWRITEBYTECODE" not in started["env"]
+    assert started["env"]["OMP_NUM_THREADS"] == "1"
 
 
 def test_the_quick_tests_are_the_listed_files_without_their_slow_tests(

@@ -185,7 +185,7 @@ def write(folder: Path, model: Llama, *, tokenizer: AnyTokenizer) -> None:
 
 
 def write_description(folder: Path, model: Llama, *, tokenizer: AnyTokenizer) -> None:
-    """Writes all files except those of the weights and the checksums.
+    """Writes all files except the weights and the checksums.
 
     The weights are not read, so that the model may be without memory.
     """

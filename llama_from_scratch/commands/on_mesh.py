@@ -185,7 +185,7 @@ class MeshProcess(OneProcess):
         from llama_from_scratch.parallel.together import together
 
         with contextlib.ExitStack() as stack:
-            # Rank 0 tries a rename, so nobody reads before it is done.
+            # Rank 0 tries a rename, so no rank reads before it is done.
             place, *_ = together(self._axes.world, lambda: stack.enter_context(
                 OneProcess.hold(self, folder)) if self.is_first else None)
             yield place

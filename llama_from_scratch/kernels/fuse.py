@@ -34,6 +34,7 @@ from llama_from_scratch.model.quantized import Int4Linear, Int8Linear
 from llama_from_scratch.model.rope import Rope, Rotate, Unrotated
 from llama_from_scratch.model.temperature import Tempered, Unscaled
 from llama_from_scratch.model.transformer import Block, Llama, NextLogits
+from llama_from_scratch.model.visibility import Visibility
 from llama_from_scratch.vision.adapter import VisionLlama
 from llama_from_scratch.vision.cross_attention import CrossAttention, CrossBlock, SeeingBlock
 from llama_from_scratch.vision.early_fusion import FusionLlama
@@ -287,7 +288,7 @@ _SUCCESSORS = {RMSNorm: FusedRMSNorm, AddNorm: FusedAddNorm, SwiGLU: FusedSwiGLU
 _STAY_PLAIN = (nn.Linear, nn.Embedding, Rope, Llama, Block, Attention,
                FeedForward, nn.ModuleList, nn.ModuleDict, nn.Sequential, VisionLlama, FusionLlama,
                SeeingBlock, CrossBlock, CrossAttention, Gate, MoE, RoutedExperts, Router,
-               nn.Identity, Unscaled)
+               nn.Identity, Unscaled, Visibility)
 _WITHOUT_KERNEL = {
     Unrotated: "kept: this layer has no RoPE, so there is nothing to turn",
     HeadNorm: "kept: the norm of single heads has no kernel",

@@ -18,7 +18,7 @@ import torch
 from llama_from_scratch.config import Experts, LlamaConfig, record
 from llama_from_scratch.parallel import sizes
 from llama_from_scratch.parallel.exchange import Exchange
-from llama_from_scratch.parallel.expert_parallel import Traffic
+from llama_from_scratch.parallel.expert_parallel import ExpertTraffic
 from llama_from_scratch.parallel.mesh import Mesh
 
 
@@ -48,6 +48,9 @@ class Plan:
         if type(self.config) is not LlamaConfig:
             raise ValueError("the costs of a plan are known for a LlamaConfig; got a "
                              f"{type(self.config).__name__}")
+        if self.mesh.cp > 1 or self.mesh.pp > 1:
+            raise ValueError("the costs of a plan are known for the axes dp, replicate, tp and ep; "
+                             f"got the mesh {self.mesh}. Choose cp=1 and pp=1")
 
     @property
     def stream_dtype(self) -> torch.dtype:
@@ -79,7 +82,7 @@ def exchanges(plan: Plan) -> list[Exchange]:
 
 
 def _data_exchanges(plan: Plan) -> Iterator[Exchange]:
-    """Those of the experts, which fewer ranks share, and those of all other parameters."""
+    """What the experts need, which fewer ranks share, and what all other parameters need."""
     for part in sizes.divided(plan.config, plan.mesh):
         if plan.stage == 0:
             yield Exchange(what="gradients", op="all_reduce", group=part.gradients,
@@ -186,7 +189,7 @@ def _there_and_back(plan: Plan) -> int:
     return 2 * (plan.stream_dtype.itemsize + product)
 
 
-def traffic_bytes(plan: Plan, traffic: Traffic) -> list[int]:
+def traffic_bytes(plan: Plan, traffic: ExpertTraffic) -> list[int]:
     """Returns what each rank of `ep` sends in a pass of one layer and its backward.
 
     It sends its rows, and the results of those that it has received; backward sends the gradients

@@ -37,8 +37,8 @@ class DataParallel:
     `bucket_bytes`: a bucket is full when it has at least this many. `is_overlapped`: send a bucket
     as soon as it is full, not at the end. The buckets are the gradients' only memory: `grad` of a
     parameter is a view of its bucket. Each micro-batch has one call of `backward`.
-    `groups`: by name, the group of a parameter that other ranks than those of `group` have, such as
-    an expert. Its buckets are its group's own.
+    `groups`: by name, the group of a parameter that not all ranks of `group` have, such as an
+    expert. Its buckets are its group's own.
     Raises ValueError if the models of the ranks differ in names, shapes or dtypes, and
     RuntimeError if the calls are not in the order micro_batch, ..., micro_batch(is_last=True),
     finish, or if gradients of the previous step are still there.

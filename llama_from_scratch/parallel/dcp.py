@@ -11,7 +11,9 @@ that train with PyTorch read and write such folders. A conversion needs one proc
 Notebook 47. Source: the documentation of torch.distributed.checkpoint.
 """
 
+import contextlib
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -48,7 +50,8 @@ def to_dcp(source: str | Path, target: str | Path) -> None:
     elif is_there(opened.where / _STATE):
         state["optimizer"] = read_tensors(opened.where / _STATE)
     with creating_folder(target) as unfinished:
-        dcp.save(state, checkpoint_id=str(unfinished), no_dist=True)
+        with _in_one_process():
+            dcp.save(state, checkpoint_id=str(unfinished), no_dist=True)
         _copy_description(opened.where, unfinished / SIDE)
 
 
@@ -61,7 +64,7 @@ def from_dcp(
     One tensor at a time is in memory. `like`: a checkpoint of ours of the same model, whose config
     and tokenizer it gets; by default what `to_dcp` has put there. `prefix`: before the names of the
     weights. If there is also a state of our optimizer, and `like` is a run, the run can be resumed.
-    Raises ValueError if there is no such folder, or if its tensors are not those of the model.
+    Raises ValueError if there is no such folder, or if the model has other tensors.
     """
     found = _tensors_in(Path(source))
     described = Path(source) / SIDE if like is None else find(like)
@@ -97,7 +100,8 @@ class _ReadLate(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         about = self._about[name]
         x = torch.empty(about.shape, dtype=about.dtype)
-        dcp.load({self._prefix + name: x}, checkpoint_id=str(self._source), no_dist=True)
+        with _in_one_process():
+            dcp.load({self._prefix + name: x}, checkpoint_id=str(self._source), no_dist=True)
         return x
 
     def __iter__(self) -> Iterator[str]:
@@ -105,6 +109,14 @@ class _ReadLate(Mapping[str, Tensor]):
 
     def __len__(self) -> int:
         return len(self._about)
+
+
+@contextlib.contextmanager
+def _in_one_process() -> Iterator[None]:
+    """A context without PyTorch's warning that this is one process, which `no_dist` has said."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield
 
 
 def _tensors_in(source: Path) -> dict[str, About]:
@@ -117,7 +129,7 @@ def _tensors_in(source: Path) -> dict[str, About]:
 
 
 def _copy_description(source: Path, target: Path, *, is_run: bool = True) -> None:
-    """Copies all files except those of tensors, and their checksums."""
+    """Copies all files without tensors, except the checksums."""
     target.mkdir(exist_ok=True)
     names = [*native.FILES, native.JSON_FILE, *(["training.json"] if is_run else [])]
     for name in names:

@@ -37,7 +37,7 @@ from llama_from_scratch.parallel.placement import Slice
 
 
 @record
-class Traffic:
+class ExpertTraffic:
     """One pass of one layer: how many rows each rank had for each expert, and how many it sent.
 
     The rows of the table are the ranks of the group. Neighboring experts are on the same rank.
@@ -69,7 +69,7 @@ def within(
     """Returns how many rows of each rank each expert takes.
 
     `capacity`: the room of an expert in units of its even share, rounded up to whole rows; None for
-    as much as needed. A rank's rows come after those of the ranks before it.
+    as much as needed. Rows of rank 0 come first.
     """
     if capacity is None:
         return wanted
@@ -134,9 +134,9 @@ class ExpertParallel:
             self._doors[name] = _Door(moe.experts, group, name=name, capacity=capacity)
 
     @contextlib.contextmanager
-    def watched(self) -> Iterator[dict[str, list[Traffic]]]:
+    def watched(self) -> Iterator[dict[str, list[ExpertTraffic]]]:
         """Collects what travels in each layer with experts, by its name, pass by pass."""
-        found: dict[str, list[Traffic]] = {name: [] for name in self._doors}
+        found: dict[str, list[ExpertTraffic]] = {name: [] for name in self._doors}
         for name, door in self._doors.items():
             door.seen = found[name]
         try:
@@ -190,7 +190,7 @@ class _Door:
         self, experts: RoutedExperts, group: RankGroup, *, name: str, capacity: float | None
     ) -> None:
         self._group, self._name, self._capacity = group, name, capacity
-        self.seen: list[Traffic] | None = None
+        self.seen: list[ExpertTraffic] | None = None
         self._trip: _Trip | None = None
         experts.register_forward_pre_hook(self._go)
         experts.register_forward_hook(self._come_back)
@@ -201,7 +201,7 @@ class _Door:
         group = self._group
         wanted = group.all_gather(torch.tensor([counts], device=x.device),
                                   note=f"{self._name} counts").cpu()
-        traffic = Traffic(wanted=wanted, sent=within(wanted, self._capacity))
+        traffic = ExpertTraffic(wanted=wanted, sent=within(wanted, self._capacity))
         if self.seen is not None:
             self.seen.append(traffic)
         sent = traffic.rows[group.rank].tolist()

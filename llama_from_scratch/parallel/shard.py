@@ -91,6 +91,8 @@ def shard(
                      param_dtype=param_dtype)
     experts = expert_parallel.split(model, axes.ep, capacity=capacity)
     tensor = TensorParallel(model, axes.tp, is_sequence_parallel=is_sequence_parallel)
+    if line is not None:
+        line.split_backward()
     if axes.mesh.cp > 1:
         ContextParallel(model, axes.cp, style=context)
     if stage == 0:

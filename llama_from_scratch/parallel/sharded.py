@@ -45,8 +45,8 @@ class Sharded:
     one computes. `reduces_once`: stages 2 and 3 exchange gradients only in the last micro-batch.
     Until then each rank keeps whole gradients: 4 bytes per parameter, however many ranks there are.
     `blocks`: the modules that are units, by default the entries of every outermost ModuleList.
-    `groups`: by name, the group of a parameter that other ranks than those of `group` divide, such
-    as an expert. It has a buffer of its own in its unit.
+    `groups`: by name, the group of a parameter that not all ranks of `group` divide, such as an
+    expert. It has a buffer of its own in its unit.
     Raises ValueError for options without effect in this stage.
     """
 
@@ -116,6 +116,10 @@ class Sharded:
             flat.start_refresh()
         for flat in kept:
             flat.gather()
+
+    def replicate_over(self, replicate: RankGroup) -> None:
+        """From now on adds up gradients over these replicas: some may have failed (`elastic`)."""
+        self._replicate = replicate
 
     def after_fill(self) -> None:
         """After pieces were changed in place, frozen ones too: the model computes with them."""

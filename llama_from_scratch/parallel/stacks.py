@@ -11,6 +11,7 @@ import faulthandler
 import os
 import re
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,20 @@ def stack_on_request(folder: str, rank: int) -> Iterator[None]:
             yield
         finally:
             faulthandler.unregister(signal.SIGUSR1)
+
+
+@contextlib.contextmanager
+def stack_on_signal() -> Iterator[None]:
+    """Lets SIGUSR1 write the stacks of this process to its standard error while the block runs."""
+    file = sys.__stderr__
+    if not hasattr(signal, "SIGUSR1") or file is None:  # Windows; a program without a terminal
+        yield
+        return
+    faulthandler.register(signal.SIGUSR1, file=file)
+    try:
+        yield
+    finally:
+        faulthandler.unregister(signal.SIGUSR1)
 
 
 def stack_of(folder: str, rank: int, *, pid: int) -> Stack:

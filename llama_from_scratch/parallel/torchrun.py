@@ -20,6 +20,8 @@ import contextlib
 import json
 import os
 import socket
+import time
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
@@ -31,9 +33,11 @@ import llama_from_scratch
 from llama_from_scratch.config import record
 from llama_from_scratch.files import digest
 from llama_from_scratch.parallel.agreement import Agreement, seconds
+from llama_from_scratch.parallel.stacks import stack_on_signal
 from llama_from_scratch.parallel.world import World, joined
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+_POLL_S = 0.02
 _START = "Start the program with: torchrun --standalone --nproc-per-node N script.py"
 
 
@@ -65,18 +69,20 @@ def from_environment(
 
     `device`: "cuda" gives this rank the GPU of its local rank, with NCCL; "cpu" uses gloo.
     `timeout_s`: how long to wait for other ranks, at the start and in each collective. `is_debug`:
-    ranks that disagree on the next collective raise `Disagreement`.
+    ranks that disagree on the next collective raise `Disagreement`. Meanwhile, the signal SIGUSR1
+    writes to the standard error where this rank is (kill -USR1 PID), which helps if it hangs.
     Raises ValueError if a variable is missing or wrong, if there is no such GPU, if other ranks
     cannot be reached, or if they have other versions.
     """
     place = read_place(os.environ)
     own = _device(device, place)
-    store = _store(place, timeout_s=timeout_s)
+    store = meet(_store(place, timeout_s=timeout_s), place, timeout_s=timeout_s)
     compare(store, place, installed())
     agreement = Agreement(dist.PrefixStore("agreement", store),
                           timeout_s=timeout_s / 2) if is_debug else None
-    with joined(rank=place.rank, size=place.size, store=dist.PrefixStore("world", store),
-                device=own, timeout_s=timeout_s, agreement=agreement) as world:
+    with stack_on_signal(), joined(
+            rank=place.rank, size=place.size, store=dist.PrefixStore("world", store), device=own,
+            timeout_s=timeout_s, agreement=agreement) as world:
         yield world
         if agreement is not None:
             agreement.end(place.rank)
@@ -109,6 +115,33 @@ def installed() -> dict[str, str]:
                     for part in (path.relative_to(root).as_posix(), path.read_bytes())])
     return {"torch": torch.__version__, "CUDA": str(torch.version.cuda),
             "llama_from_scratch": f"with code {code[:8]}"}
+
+
+def meet(store: dist.Store, place: Place, *, timeout_s: float) -> dist.Store:
+    """Returns a part of the store that only the ranks of this start use.
+
+    torchrun keeps its store when it starts the ranks again after a failure, and there is still what
+    the earlier ranks wrote, such as addresses of ranks that have ended. So rank 0 names this start
+    by a random word. A rank answers with a word of its own, and goes on when rank 0 has repeated
+    it. Raises ValueError if rank 0 does not do so in time.
+    """
+    own, deadline = uuid.uuid4().hex, time.monotonic() + timeout_s
+    if place.rank == 0:
+        store.set("start", own)
+        answers = [store.get(f"start/{own}/{rank}").decode() for rank in range(1, place.size)]
+        store.set(f"start/{own}", " ".join(answers))
+        return dist.PrefixStore(own, store)
+    answered = ""
+    while time.monotonic() < deadline:
+        start = store.get("start").decode()
+        if start != answered:  # otherwise it may be the word of an earlier start
+            store.set(f"start/{start}/{place.rank}", own)
+            answered = start
+        if store.check([f"start/{start}"]) and own in store.get(f"start/{start}").decode().split():
+            return dist.PrefixStore(start, store)
+        time.sleep(_POLL_S)
+    raise ValueError(f"all ranks of a start must come within {timeout_s:g} s; rank {place.rank} "
+                     f"waited so long for rank 0 at {place.store}. Start all nodes again")
 
 
 def compare(store: dist.Store, place: Place, own: Mapping[str, str]) -> None:

@@ -150,7 +150,7 @@ def parts_on(
     @contextlib.contextmanager
     def hold(folder: str | Path) -> Iterator[Path]:
         with contextlib.ExitStack() as stack:
-            # Rank 0 tries a rename, so nobody reads before it is done.
+            # Rank 0 tries a rename, so no rank reads before it is done.
             place, *_ = together(world, lambda: None if world.rank else stack.enter_context(
                 parts.hold(folder)))
             stack.enter_context(waited_for(saver))

@@ -12,6 +12,7 @@ import pytest
 from llama_from_scratch.lessons.authoring.lab import (
     CannotOpen,
     chromium,
+    exchange_notebook,
     open_notebook,
     run_all,
     running,
@@ -22,8 +23,8 @@ NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 
 # What is looked at here are widgets, not how well a model learns: batches of a few tokens or
-# pictures train in a tenth of the time. The notebooks themselves, whole and as they are, run under
-# nbval.
+# pictures train in a tenth of the time. The notebooks themselves, whole and as they are, run in
+# tests/lessons/authoring/test_proof.py.
 SHORT_BATCHES = """\
 from dataclasses import replace
 
@@ -50,6 +51,7 @@ from llama_from_scratch.experiments import store
 store.default_folder = lambda: Path({folder!r})
 """
 CELLS_TIMEOUT_S = 240
+VIEWPORT = {"width": 1280, "height": 1000}
 
 
 @pytest.fixture(scope="session")
@@ -77,19 +79,27 @@ def program():
 @pytest.fixture(scope="session")
 def browser(program):
     # one context for all, so that JupyterLab's own files are loaded once
-    return program.new_context(viewport={"width": 1280, "height": 1000})
+    return program.new_context(viewport=VIEWPORT)
+
+
+@pytest.fixture(scope="session")
+def window(browser):
+    """One page for all tests, because loading JupyterLab takes longer than most tests."""
+    window = browser.new_page()
+    window.set_default_timeout(30_000)
+    return window
 
 
 @pytest.fixture
-def page(browser, request):
-    """A fresh page; what it showed last is kept in `screenshots/`, under the name of the test."""
-    page = browser.new_page()
-    page.set_default_timeout(30_000)
-    yield page
+def page(window, request):
+    """The page, without an open notebook; what it showed last is kept in `screenshots/`, under the
+    name of the test.
+    """
+    window.set_viewport_size(VIEWPORT)
+    yield window
     SCREENSHOTS.mkdir(exist_ok=True)
-    page.screenshot(path=SCREENSHOTS / f"{request.node.name}.png")
-    shut_down(page)
-    page.close()
+    window.screenshot(path=SCREENSHOTS / f"{request.node.name}.png")
+    shut_down(window)
 
 
 @pytest.fixture
@@ -99,7 +109,10 @@ def run_notebook(lab) -> Callable[..., list[str]]:
     """
 
     def run(page, name: str) -> list[str]:
-        open_notebook(page, lab, name)
+        if page.url.startswith(lab.url):
+            exchange_notebook(page, name)
+        else:
+            open_notebook(page, lab, name)
         return run_all(page, timeout_s=CELLS_TIMEOUT_S)
 
     return run

@@ -79,6 +79,18 @@ def test_the_native_engine_trains_on_two_nodes(text, alone, tmp_path):
     assert_same_run(out, alone)
 
 
+def test_four_processes_divide_tokens_and_layers_and_train_what_one_does(text, tmp_path):
+    deeper = [*SMALL, "--layers", "2", "--micro-batch", "1"]
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert main(["train", "--data", str(text), "--blank-lines", "--out", str(here), *deeper]) == 0
+    command = ["--data", text, "--blank-lines", "--out", there, *deeper, "--mesh", "cp=2,pp=2",
+               "--schedule", "zero_bubble", "--context-parallel", "ring", "--sharded-checkpoints"]
+    codes, said = under_torchrun((["--standalone", "--nproc-per-node", "4"], command))
+    assert codes == [0], said
+    assert_same_run(there, resume.read(here))
+    assert main(["compare", str(here), str(there), "--assert-equal", "--tolerance", "1e-4"]) == 0
+
+
 def test_rows_that_the_processes_cannot_share_are_refused_before_the_text_is_read(text, tmp_path):
     command = ["--data", text, "--out", tmp_path / "run", *SMALL, "--batch", "3", "--mesh", "dp=2"]
     codes, said = under_torchrun((["--standalone", "--nproc-per-node", "2"], command))
@@ -93,6 +105,9 @@ def test_rows_that_the_processes_cannot_share_are_refused_before_the_text_is_rea
     (["--zero", "2", "--engine", "own"], "only a training on several processes takes --zero and "
                                          "--engine"),
     (["--sequence-parallel"], "takes --sequence-parallel"),
+    (["--schedule", "1f1b", "--recompute"], "takes --schedule and --recompute"),
+    (["--mesh", "pp=2", "--schedule", "2f2b"], "the schedules of a pipeline are gpipe, 1f1b"),
+    (["--mesh", "pp=2", "--chunks", "2"], "only the schedule 'interleaved' has more than one"),
 ])
 def test_what_does_not_fit_together_is_refused_before_anything_is_read(
         arguments, words, tmp_path, capsys):

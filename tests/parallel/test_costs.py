@@ -10,7 +10,7 @@ import torch
 from llama_from_scratch import family
 from llama_from_scratch.parallel import costs
 from llama_from_scratch.parallel.costs import Plan
-from llama_from_scratch.parallel.expert_parallel import Traffic
+from llama_from_scratch.parallel.expert_parallel import ExpertTraffic
 from llama_from_scratch.parallel.launch import Ranks
 from llama_from_scratch.parallel.mesh import Mesh
 
@@ -87,12 +87,12 @@ def test_rows_that_all_experts_share_equally_are_as_many_as_a_plan_expects():
     its_plan = plan("experts", n_rows=3, seq_len=8, n_micro_batches=1)
     even = torch.full((2, 4), 3 * 8 * 1 // 4)
     (expected,) = [each for each in costs.exchanges(its_plan) if each.op == "all_to_all"]
-    assert costs.traffic_bytes(its_plan, Traffic(wanted=even, sent=even)) == [
+    assert costs.traffic_bytes(its_plan, ExpertTraffic(wanted=even, sent=even)) == [
         expected.sent_bytes] * 2
     assert expected.sent_bytes == 4 * 3 * 8 * Fraction(1, 2) * its_plan.config.dim * 4
     # One rank sends all, the other receives all: both carry as much.
     skewed = torch.tensor([[0, 0, 12, 12], [0, 0, 0, 0]])
-    assert costs.traffic_bytes(its_plan, Traffic(wanted=skewed, sent=skewed)) == [
+    assert costs.traffic_bytes(its_plan, ExpertTraffic(wanted=skewed, sent=skewed)) == [
         2 * 24 * its_plan.config.dim * 4] * 2
 
 
@@ -163,5 +163,8 @@ def test_405b_on_16384_ranks_is_counted_without_any_of_them():
 def test_refuses_what_it_has_no_formula_for():
     with pytest.raises(ValueError, match="got a VisionLlamaConfig"):
         Plan(config=family.tiny("llama-3.2-vision"), mesh=Mesh(dp=2))
+    for mesh in (Mesh(cp=2, dp=2), Mesh(pp=2)):
+        with pytest.raises(ValueError, match=f"got the mesh {mesh}. Choose cp=1 and pp=1"):
+            plan("stage 1", mesh=mesh)
     with pytest.raises(ValueError, match="must divide"):
         costs.sent_bytes(plan("tensor", mesh=Mesh(tp=3)))

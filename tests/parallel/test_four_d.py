@@ -9,6 +9,7 @@ import parity
 import pytest
 import torch
 from llama4_twin import toy
+from parity import batches, model_of, step_of, together
 from pipeline_on_ranks import deep_config
 
 from llama_from_scratch import family
@@ -18,6 +19,7 @@ from llama_from_scratch.parallel.mesh import Mesh
 from llama_from_scratch.parallel.native import shard_natively
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
 from llama_from_scratch.parallel.shard import shard
+from llama_from_scratch.train.loop import gradients
 
 on_ranks.by_value("parity")
 ZERO_BUBBLE = PipelinePlan(schedule="zero_bubble")
@@ -77,6 +79,30 @@ def test_two_dimensions_on_four_ranks(four, known, sizes, how):
     assert_equal(four, known, shard, sizes, how)
 
 
+def reductions(world, its_config):
+    """The names of the buckets that one step adds up over dp, in a divided backward pass of three
+    micro-batches, and the largest difference of the gradients from one process."""
+    axes = Mesh(pp=2, dp=2).on(world)
+    sharded = shard(model_of(its_config), axes, pipeline=ZERO_BUBBLE, bucket_bytes=0)
+    (batch, *_), whole = batches(its_config.vocab_size, n_rows=6), model_of(its_config)
+    gradients(whole, batch)
+    world.log.clear()
+    step_of(sharded, batch, micro_batch_size=1)
+    notes = [call.note for call in world.log.calls
+             if (call.op, call.group) == ("all_reduce", "data") and call.note != "loss"]
+    known = dict(whole.named_parameters())
+    worst = max(float((p.grad - known[name].grad).abs().max())
+                for name, p in sharded.params.items())
+    return sorted(notes), sorted(sharded.params), worst
+
+
+def test_a_zero_bubble_of_three_micro_batches_reduces_each_gradient_once(four):
+    """Runtimes have reduced none of them (pytorch#144530), or after the wrong micro-batch
+    (pytorch#134052)."""
+    for notes, names, worst in four.run(reductions, deep_config(4)):
+        assert notes == names and worst < 1e-12
+
+
 @pytest.mark.parametrize(("sizes", "how"), EXPERTS_ON_FOUR, ids=str)
 def test_experts_with_other_dimensions_on_four_ranks(four, experts, sizes, how):
     assert_equal(four, experts, shard, sizes, how)
@@ -111,7 +137,7 @@ def without(world, its_config, sizes, mistake, **how):
         mistake(sharded)
         return sharded
 
-    return parity.together(world, engine, its_config, sizes, micro_batch_size=1, **how)
+    return together(world, engine, its_config, sizes, micro_batch_size=1, **how)
 
 
 def does_nothing(x, **_):

@@ -4,8 +4,11 @@
 import on_ranks
 import parity
 import pytest
+import torch
 from paper_mesh import on_paper
 from pipeline_on_ranks import deep_config
+from torch import nn
+from torch.distributed.pipelining._backward import stage_backward_input, stage_backward_weight
 
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel.mesh import Mesh
@@ -69,3 +72,44 @@ def test_a_model_that_sees_and_a_loss_of_the_reader_are_refused(two):
     assert isinstance(model, VisionLlama)
     with pytest.raises(ValueError, match="a pipeline is cut from a Llama, not from a VisionLlama"):
         shard_natively(model, on_paper(Mesh(pp=2)))
+
+
+# --- what PyTorch's divided backward pass once got wrong ------------------------------------------
+
+
+class SharedWeight(nn.Module):
+    """x w w: pytorch#180952 doubled the gradient of a weight at a node and at the node after it."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = nn.Linear(6, 6, bias=False)
+
+    def forward(self, x):
+        return torch.tanh(x @ self.w.weight) @ self.w.weight
+
+
+class SeveralOutputs(nn.Module):
+    """chunk(qkv): pytorch#170277 added gradients of different outputs of one node."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv = nn.Linear(6, 18, bias=False)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        return q * k + torch.tanh(v)
+
+
+@pytest.mark.parametrize("kind", (SharedWeight, SeveralOutputs))
+def test_pytorch_s_divided_backward_pass_is_right_in_this_version(kind):
+    torch.manual_seed(0)
+    stage, x = kind().double(), torch.randn(3, 6).double()
+    gradient = torch.randn(3, 6).double()
+    stage(x.requires_grad_()).backward(gradient)
+    known = [p.grad for p in stage.parameters()]
+    stage.zero_grad()
+    y = stage(x)
+    _, groups = stage_backward_input([y], [gradient], [x], stage.parameters())
+    stage_backward_weight(stage.parameters(), groups)
+    assert all(torch.allclose(p.grad, grad, rtol=0, atol=1e-12)
+               for p, grad in zip(stage.parameters(), known, strict=True))

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import on_ranks
@@ -15,7 +16,7 @@ import torch
 import torch.distributed as dist
 
 from llama_from_scratch.parallel import torchrun
-from llama_from_scratch.parallel.torchrun import Place, compare, installed, read_place
+from llama_from_scratch.parallel.torchrun import Place, compare, installed, meet, read_place
 
 TESTS = Path(__file__).parents[1]
 RIGHT = {"RANK": "1", "WORLD_SIZE": "4", "LOCAL_RANK": "1", "MASTER_ADDR": "node-a",
@@ -223,6 +224,40 @@ def compared(versions):
     for thread in threads:
         thread.join()
     return found
+
+
+def met(store, ranks, *, value):
+    """What each rank reads of rank 0 after they have met; each rank is a thread."""
+    found = {}
+
+    def one(rank):
+        place = Place(rank=rank, size=len(ranks), local_rank=0, address="a", port=1)
+        mine = meet(store, place, timeout_s=20.0)
+        if rank == 0:
+            time.sleep(0.1)
+            mine.set("address", value)
+        found[rank] = mine.get("address").decode()
+
+    threads = [threading.Thread(target=one, args=(rank,)) for rank in ranks]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.1)
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_ranks_that_are_started_again_never_read_what_earlier_ones_wrote():
+    store = dist.HashStore()
+    for value, ranks in (("first", [0, 1, 2]), ("second", [2, 1, 0]), ("third", [1, 0, 2])):
+        assert met(store, ranks, value=value) == dict.fromkeys(ranks, value)
+
+
+def test_a_rank_whose_start_nobody_leads_is_told():
+    store = dist.HashStore()
+    store.set("start", "old")
+    with pytest.raises(ValueError, match="rank 1 waited so long for rank 0 at a:1. Start all"):
+        meet(store, Place(rank=1, size=2, local_rank=0, address="a", port=1), timeout_s=0.1)
 
 
 def test_equal_versions_are_accepted_and_these_are_compared():

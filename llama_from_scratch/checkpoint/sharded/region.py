@@ -25,7 +25,7 @@ from llama_from_scratch.config import record
 
 
 @record
-class Box:
+class TensorBox:
     """The elements from `starts[i]` to `starts[i] + sizes[i] - 1` along each axis i."""
 
     starts: tuple[int, ...]
@@ -36,15 +36,15 @@ class Box:
         """The number of elements."""
         return math.prod(self.sizes)
 
-    def overlap(self, other: "Box") -> "Box | None":
+    def overlap(self, other: "TensorBox") -> "TensorBox | None":
         """Returns the elements that are in both boxes, None if there are none."""
         starts = tuple(map(max, self.starts, other.starts))
         ends = [min(a + n, b + m) for a, n, b, m in zip(
             self.starts, self.sizes, other.starts, other.sizes, strict=True)]
         sizes = tuple(end - start for start, end in zip(starts, ends, strict=True))
-        return Box(starts=starts, sizes=sizes) if all(size > 0 for size in sizes) else None
+        return TensorBox(starts=starts, sizes=sizes) if all(size > 0 for size in sizes) else None
 
-    def within(self, x: Shaped[Tensor, "*outer"], outer: "Box") -> Shaped[Tensor, "*inner"]:
+    def within(self, x: Shaped[Tensor, "*outer"], outer: "TensorBox") -> Shaped[Tensor, "*inner"]:
         """Returns the elements of this box as a view of `x`, which holds the box `outer`."""
         for axis, (start, size) in enumerate(zip(self.starts, self.sizes, strict=True)):
             x = x.narrow(axis, start - outer.starts[axis], size)
@@ -81,9 +81,9 @@ class Region:
                    n=math.prod(shape))
 
     @property
-    def box(self) -> Box:
+    def box(self) -> TensorBox:
         """The box of which this region is a span."""
-        return Box(starts=self.starts, sizes=self.sizes)
+        return TensorBox(starts=self.starts, sizes=self.sizes)
 
     def span(self, first: int, n: int) -> "Region":
         """Returns another span of the same box."""
@@ -97,13 +97,13 @@ class Region:
         return Region(shape=self.shape, starts=tuple(starts), sizes=tuple(sizes), first=0,
                       n=math.prod(sizes))
 
-    def boxes(self) -> Iterator[Box]:
+    def boxes(self) -> Iterator[TensorBox]:
         """Yields boxes that hold the span, in the order of its elements.
 
         Each is contiguous in the span, so a piece is these boxes one after the other.
         """
         for starts, sizes in _boxes(self.sizes, self.first, self.n):
-            yield Box(starts=tuple(map(int.__add__, self.starts, starts)), sizes=sizes)
+            yield TensorBox(starts=tuple(map(int.__add__, self.starts, starts)), sizes=sizes)
 
 
 def copy(

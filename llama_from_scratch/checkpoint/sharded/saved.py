@@ -71,8 +71,9 @@ class SavedPieces:
                 piece = safetensors_file.view(entry, safetensors_file.mapped(entry.file))
                 n_copied += copy(found, region, piece, given)
         if n_copied != region.n:
-            raise ValueError(f"the pieces of a tensor hold all of its elements; those of {name} in "
-                             f"{self.where} overlap or have gaps. Save the checkpoint again")
+            raise ValueError(f"the pieces of a tensor hold all of its elements; the pieces of "
+                             f"{name} in {self.where} overlap or have gaps. Save the checkpoint "
+                             "again")
         return found
 
     def whole(self, name: str) -> Shaped[Tensor, "..."]:

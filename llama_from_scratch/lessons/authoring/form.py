@@ -54,6 +54,15 @@ def canonical(nb: dict) -> str:
     return nbformat.writes(nb) + "\n"
 
 
+def canonical_outputs(cell: dict) -> list[dict]:
+    """Returns the outputs of a cell in the form in which notebooks store them."""
+    import nbformat
+
+    alone = nbformat.v4.new_notebook(cells=[nbformat.from_dict(cell)])
+    [plain] = nbformat.reads(canonical(alone), as_version=4).cells
+    return plain.outputs
+
+
 def tags_of(cell: dict) -> list[str]:
     return cell["metadata"].get("tags", [])
 

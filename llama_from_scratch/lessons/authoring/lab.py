@@ -57,6 +57,12 @@ _RUN_ALL = """async () => {
         cell => errors(cell).map(out => out.ename + ': ' + out.evalue)[0] ?? null);
 }"""
 _SHUT_DOWN = "() => window.jupyterapp?.shell.currentWidget?.sessionContext?.shutdown()"
+# `dispose` asks nothing about changes that were not saved.
+_EXCHANGE = """async name => {
+    [...jupyterapp.shell.widgets('main')].forEach(widget => widget.dispose());
+    await jupyterapp.commands.execute('docmanager:open', {path: name, factory: 'Notebook'});
+    jupyterapp.shell.activateById(jupyterapp.shell.currentWidget.id);
+}"""
 
 
 class CannotOpen(Exception):
@@ -144,6 +150,15 @@ def chromium() -> Iterator[Any]:
 def open_notebook(page: Any, lab: Lab, name: str) -> None:
     """Opens a notebook of the served folder in playwright's `page`, and waits for its kernel."""
     page.goto(f"{lab.url}/lab/tree/{name}?reset&token={lab.token}")
+    page.wait_for_function(IS_READY, timeout=1000 * START_TIMEOUT_S)
+
+
+def exchange_notebook(page: Any, name: str) -> None:
+    """Opens another notebook in a page where JupyterLab is loaded, and waits for its kernel.
+
+    Closes all others without saving them. To load JupyterLab takes longer than to run most cells.
+    """
+    page.evaluate(_EXCHANGE, name)
     page.wait_for_function(IS_READY, timeout=1000 * START_TIMEOUT_S)
 
 

@@ -5,16 +5,14 @@ generator, appends to a list or deletes what it needs then shows something else,
 after it.
 """
 
-import math
-import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from llama_from_scratch.lessons.authoring.executing import CELL_TIMEOUT_S, client
-from llama_from_scratch.lessons.authoring.form import canonical, read_notebook, tags_of
+from llama_from_scratch.lessons.authoring.form import canonical_outputs, read_notebook, tags_of
+from llama_from_scratch.lessons.authoring.stored import IGNORED, is_close
 
-IGNORED, RAISES = "nbval-ignore-output", "raises-exception"
-FLOAT = re.compile(r"(?<![\w.])[-+]?\d+\.\d*(?:e[-+]?\d+)?")
+RAISES = "raises-exception"
 REL_TOL, ABS_TOL = 1e-5, 1e-6
 """The last digits of a sum can differ from run to run if several threads compute it."""
 
@@ -72,11 +70,7 @@ def again(cell: dict) -> dict:
 
 def _shown(cell: dict) -> list[str]:
     """Returns the outputs of a cell that a reader sees, each as the text that notebooks store."""
-    import nbformat
-
-    alone = nbformat.v4.new_notebook(cells=[nbformat.from_dict(cell)])
-    [plain] = nbformat.reads(canonical(alone), as_version=4).cells
-    return [_text(out) for out in plain.outputs
+    return [_text(out) for out in canonical_outputs(cell)
             if out.output_type != "stream" or out.name != "stderr"]
 
 
@@ -102,8 +96,4 @@ def _difference(first: list[str], second: list[str]) -> str:
 
 
 def _is_close(first: str, second: str) -> bool:
-    if FLOAT.sub("#", first) != FLOAT.sub("#", second):
-        return False
-    pairs = zip(FLOAT.findall(first), FLOAT.findall(second), strict=True)
-    return all(math.isclose(float(a), float(b), rel_tol=REL_TOL, abs_tol=ABS_TOL)
-               for a, b in pairs)
+    return is_close(first, second, rel_tol=REL_TOL, abs_tol=ABS_TOL)

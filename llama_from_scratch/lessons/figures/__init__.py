@@ -89,6 +89,13 @@ call.
         shards.memory                      bytes on a rank, as bars
     43  slices.held                        which rank holds which slice of each matrix
         slices.block                       a block on two ranks, and what they send
+    44  pieces.on_ranks                    which layers each rank of a pipeline has
+        schedules.draw                     what the ranks of a pipeline do, and what they keep
+    45  context.pieces                     which tokens of a row each rank holds, and its work
+        context.sight                      the mask of a row, by the rank that computes it
+        context.steps                      what each rank computes in each step of a ring
+    46  traffic.travel                     rows of each rank, and where they arrive
+        traffic.matrix                     how many rows go from each rank to each
     47  mesh.ranks                         the ranks of a mesh, and the groups of one of them
         mesh.sent                          the bytes that a rank sends to each of its groups
         manifests.held                     which file of a checkpoint holds which elements
@@ -101,6 +108,7 @@ from llama_from_scratch.lessons.figures import all_kernels as all_kernels
 from llama_from_scratch.lessons.figures import architecture as architecture
 from llama_from_scratch.lessons.figures import banks as banks
 from llama_from_scratch.lessons.figures import cache as cache
+from llama_from_scratch.lessons.figures import context as context
 from llama_from_scratch.lessons.figures import data_parallel as data_parallel
 from llama_from_scratch.lessons.figures import decoding as decoding
 from llama_from_scratch.lessons.figures import dialogs as dialogs
@@ -122,11 +130,13 @@ from llama_from_scratch.lessons.figures import mesh as mesh
 from llama_from_scratch.lessons.figures import moving as moving
 from llama_from_scratch.lessons.figures import norms as norms
 from llama_from_scratch.lessons.figures import packing as packing
+from llama_from_scratch.lessons.figures import pieces as pieces
 from llama_from_scratch.lessons.figures import pipeline as pipeline
 from llama_from_scratch.lessons.figures import rates as rates
 from llama_from_scratch.lessons.figures import ring as ring
 from llama_from_scratch.lessons.figures import rotation as rotation
 from llama_from_scratch.lessons.figures import rungs as rungs
+from llama_from_scratch.lessons.figures import schedules as schedules
 from llama_from_scratch.lessons.figures import shards as shards
 from llama_from_scratch.lessons.figures import slices as slices
 from llama_from_scratch.lessons.figures import stored as stored
@@ -134,6 +144,7 @@ from llama_from_scratch.lessons.figures import streaming as streaming
 from llama_from_scratch.lessons.figures import tiles as tiles
 from llama_from_scratch.lessons.figures import timeline as timeline
 from llama_from_scratch.lessons.figures import tokenizing as tokenizing
+from llama_from_scratch.lessons.figures import traffic as traffic
 from llama_from_scratch.lessons.figures import turns as turns
 from llama_from_scratch.lessons.figures import widths as widths
 from llama_from_scratch.lessons.figures import writing as writing

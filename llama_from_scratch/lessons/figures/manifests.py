@@ -34,7 +34,8 @@ def held(tensors: Mapping[str, SavedTensor], *, title: str) -> Figure:
     `tensors`: words -> matrix. Raises ValueError for a tensor that is no matrix, and for more files
     than there are colors.
 
-    Example: `manifests.held({"wq": manifest.read(folder).tensors["model.layers.0..."]}, title="wq")`
+    Example: `manifests.held({"saved": manifest.read(folder).tensors["model.output.weight"]},
+    title="output")`
     """
     if odd := [name for name, saved in tensors.items() if len(saved.shape) != 2]:
         raise ValueError(f"this drawing shows matrices; got {odd[0]} of the shape "

@@ -29,6 +29,9 @@ moves, so it shows the current weights.
     banks          swizzle: a tile bank by bank, and the passes of a read              chapter 37
     shards         sharding: what each stage keeps and sends                           chapter 42
     tensor_parallel tensor_parallel_costs: a layer that is cut among ranks             chapter 43
+    pipeline       pipeline_schedules: a schedule's chart, bubble and memory           chapter 44
+    context_parallel context_ranks: who attends to whom across ranks                   chapter 45
+    expert_parallel expert_traffic: rows that travel to experts, and ranks that wait   chapter 46
     four_d         four_d_costs: a mesh for a model, whether it fits, what it holds    chapter 47
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.collectives import (
         all_reduce_costs_frame as all_reduce_costs_frame,
     )
+    from llama_from_scratch.lessons.views.context_parallel import context_ranks as context_ranks
     from llama_from_scratch.lessons.views.data_parallel import (
         data_parallel_costs as data_parallel_costs,
     )
@@ -61,6 +65,10 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.dials import sampling as sampling
     from llama_from_scratch.lessons.views.dials import sampling_frame as sampling_frame
     from llama_from_scratch.lessons.views.experiments import choose_runs as choose_runs
+    from llama_from_scratch.lessons.views.expert_parallel import expert_traffic as expert_traffic
+    from llama_from_scratch.lessons.views.expert_parallel import (
+        expert_traffic_frame as expert_traffic_frame,
+    )
     from llama_from_scratch.lessons.views.experts import experts_costs as experts_costs
     from llama_from_scratch.lessons.views.experts import experts_costs_frame as experts_costs_frame
     from llama_from_scratch.lessons.views.experts import token_experts as token_experts
@@ -82,6 +90,8 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.merging import merges_used as merges_used
     from llama_from_scratch.lessons.views.ownership import fragments as fragments
     from llama_from_scratch.lessons.views.ownership import fragments_frame as fragments_frame
+    from llama_from_scratch.lessons.views.pipeline import pipeline_frame as pipeline_frame
+    from llama_from_scratch.lessons.views.pipeline import pipeline_schedules as pipeline_schedules
     from llama_from_scratch.lessons.views.rotation import rope as rope
     from llama_from_scratch.lessons.views.rotation import rope_frame as rope_frame
     from llama_from_scratch.lessons.views.shards import sharding as sharding
@@ -120,10 +130,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "all_reduce_costs": "collectives", "all_reduce_costs_frame": "collectives",
     "attention": "heads", "attention_frame": "heads", "attention_heads_frame": "heads",
+    "context_ranks": "context_parallel",
     "data_parallel_costs": "data_parallel", "data_parallel_frame": "data_parallel",
     "decoding_bound": "decoding", "decoding_bound_frame": "decoding",
     "decoding_splits": "decoding", "decoding_splits_frame": "decoding",
     "choose_runs": "experiments", "encode": "text", "final_loss": "sweep",
+    "expert_traffic": "expert_parallel", "expert_traffic_frame": "expert_parallel",
     "experts_costs": "experts", "experts_costs_frame": "experts",
     "token_experts": "experts", "token_experts_frame": "experts", "with_experts": "experts",
     "four_d_costs": "four_d", "four_d_frame": "four_d",
@@ -135,6 +147,7 @@ _HOMES = {
     "learning_rates": "sweep", "learning_rates_frame": "sweep",
     "merges": "merging", "merges_frame": "merging", "merges_used": "merging",
     "online_softmax": "streaming", "online_softmax_frame": "streaming",
+    "pipeline_frame": "pipeline", "pipeline_schedules": "pipeline",
     "residual_frame": "layers", "residual_stream": "layers",
     "rope": "rotation", "rope_frame": "rotation",
     "sampling": "dials", "sampling_frame": "dials",

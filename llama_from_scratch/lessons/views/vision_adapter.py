@@ -31,7 +31,6 @@ from llama_from_scratch.vision.adapter import EncodedImages, VisionLlama
 from llama_from_scratch.vision.cross_attention import CrossAttention, SeeingBlock
 
 NOTHING = "nothing"
-_REDRAW_S = 0.7
 _MAX_WORDS = 24
 
 QUESTIONS = ("What is top left?", "How many shapes?", "How many are red?", "What is blue?",
@@ -183,7 +182,7 @@ class SeeingPlot(ipywidgets.VBox):
 
     def __init__(self, *, n_steps: int) -> None:
         self.steps: list[SeeingStep] = []
-        self._drawn_s = 0.0
+        self._next_s = 0.0
         self.bar = ipywidgets.IntProgress(max=n_steps, description="steps",
                                           layout={"width": "32em", "max_width": "100%"})
         self.picture = parts.picture()
@@ -193,13 +192,14 @@ class SeeingPlot(ipywidgets.VBox):
     def __call__(self, step: SeeingStep) -> None:
         self.steps.append(step)
         is_last = len(self.steps) == self.bar.max
-        if time.monotonic() - self._drawn_s < _REDRAW_S and not is_last:
+        began_s = time.monotonic()
+        if began_s < self._next_s and not is_last:
             return
         self.bar.value = len(self.steps)
         figure = seeing_frame(self.steps)
         self.picture.value = png(figure)
         plt.close(figure)
-        self._drawn_s = time.monotonic()
+        self._next_s = parts.next_drawing_s(began_s, time.monotonic())
 
     def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
         still = {"text/plain": "a live plot of the loss and the gates (run the cell to watch it)"}

@@ -18,8 +18,6 @@ from llama_from_scratch.lessons.widgets import parts
 from llama_from_scratch.train import History, Step
 from llama_from_scratch.train.progress import TrainingMoment, TrainingProgress
 
-_REDRAW_S = 0.7
-
 
 class LivePlot(ipywidgets.VBox):
     """Draws the losses of a run while it trains.
@@ -31,7 +29,7 @@ class LivePlot(ipywidgets.VBox):
 
     def __init__(self, *, n_steps: int, sample: Callable[[], str] | None = None) -> None:
         self._steps: list[Step] = []
-        self._drawn_s = 0.0
+        self._next_s = 0.0
         self._progress = TrainingProgress(n_steps=n_steps, sample=sample, show=self.show)
         self.bar = ipywidgets.IntProgress(max=n_steps, description="steps",
                                           layout={"width": "32em", "max_width": "100%"})
@@ -48,13 +46,14 @@ class LivePlot(ipywidgets.VBox):
     def show(self, moment: TrainingMoment) -> None:
         """Draws the run up to this moment."""
         self._steps.append(moment.step)
-        if time.monotonic() - self._drawn_s < _REDRAW_S and not moment.is_last:
+        began_s = time.monotonic()
+        if began_s < self._next_s and not moment.is_last:
             return
         self.bar.value, self.words.value = moment.n_done, moment.words
         self.sample.value = f"<i>{html.escape(moment.sample)}</i>" if moment.sample else ""
         so_far = History(steps=tuple(self._steps), is_complete=moment.is_last)
         self.picture.value = png(plot_losses({"this run": so_far}))
-        self._drawn_s = time.monotonic()
+        self._next_s = parts.next_drawing_s(began_s, time.monotonic())
 
     def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
         still = {"text/plain": "a live plot of the loss (run the cell to watch it)"}

@@ -25,6 +25,7 @@ TALK_NOT_LIVE = "This conversation is not live: run its cell (Shift+Enter)."
 _SMALLEST_SHARE = 0.5
 _DESCRIPTION_EM, _LETTER_EM = 9.0, 0.55
 CONTROL_EM, TEXT_EM = 23.0, 46.0
+_REDRAW_S, _WAIT_RATIO = 0.7, 4
 
 # JupyterLab gives the class `jupyter-widgets-disconnected` to each view whose kernel is gone. A
 # class written four times overrides ipywidgets' own rules, which remove the frame of some controls.
@@ -95,3 +96,12 @@ def still(content: bytes | memoryview, *, words: str = NOT_LIVE) -> str:
     figure.text(8 / width, line / 2 / (height + line), words, va="center", fontsize=10,
                 color=BLACK, style="italic")
     return base64.b64encode(png(figure)).decode()
+
+
+def next_drawing_s(began_s: float, ended_s: float) -> float:
+    """Returns when to draw a live plot again, after a drawing from `began_s` to `ended_s`.
+
+    A drawing takes longer than a step of a small training, so the plot waits after it, and at most
+    a fifth of the time is spent on drawing.
+    """
+    return ended_s + max(_REDRAW_S, _WAIT_RATIO * (ended_s - began_s))

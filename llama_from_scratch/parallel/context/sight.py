@@ -59,7 +59,7 @@ class VisibleAcrossRanks:
         if piece not in self._kept_pieces:
             found = {other: (True, other < piece) for other in range(piece + 1)}
             if self.tokens.documents is not None or self.chunk_size is not None:
-                masks = [self._mask(piece, other) for other in range(piece + 1)]
+                masks = (self._mask(piece, other) for other in range(piece + 1))  # one at a time
                 found = dict(enumerate(torch.stack(
                     [torch.stack((mask.any(), mask.all())) for mask in masks]).tolist()))
             self._kept_pieces[piece] = {other: is_all for other, (is_any, is_all) in found.items()

@@ -2,8 +2,8 @@
 
 Of y = x w^T, backward computes two products that do not need each other: dx = dy w, which the
 layer before waits for, and dw = dy^T x, for which nothing waits before the optimizer. Here backward
-computes the first and keeps x and dy, and the second is computed when it is called: in what would
-be a bubble of the pipeline. Both halves cost what a forward pass costs.
+computes the first and keeps x and dy, and the second is computed later: in what would be a bubble
+of the pipeline. Both halves cost what a forward pass costs.
 
 The gradient then enters its parameter through autograd, like any other, so that whatever watches
 the parameter (data parallel, ZeRO) sees it. A weight that is used twice gets two contributions, and
@@ -14,38 +14,53 @@ Notebook 44. Source: Qi et al., Zero bubble pipeline parallelism, arXiv:2401.102
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Iterator, Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import FunctionCtx, once_differentiable
 from torch.nn import functional as F
-from torch.overrides import TorchFunctionMode
 
-Later = Callable[[], None]
+from llama_from_scratch.config import record
+from llama_from_scratch.parallel.tensor_parallel import RowLinear
+
+_TOGETHER = 8
+"""Gradients that exist at one time, before they are added to the parameters' own."""
 
 
-class WeightGradients(TorchFunctionMode):
-    """A context around forward passes; their backward passes put off the gradients of weights.
+@record
+class Product:
+    """The product dy^T x that is the gradient of a weight, not computed yet."""
 
-    It sees every `F.linear`, in whatever module. Where no gradient flows to x, or none to the
-    weight, there is only one product, and nothing to put off.
-    """
+    weight: nn.Parameter
+    x: Float[Tensor, "rows n"]
+    dy: Float[Tensor, "rows m"]
+
+    def gradient(self) -> Float[Tensor, "m n"]:
+        """Returns the product, in the weight's dtype."""
+        return (self.dy.mT @ self.x).to(self.weight.dtype)
+
+
+class WeightGradients:
+    """Where backward puts off the gradients of weights. `split` gives it a model's layers."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._now: list[Later] | None = None
+        self._now: list[Product] | None = None
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        if func is F.linear and not kwargs and torch.is_grad_enabled():
-            x, w, *bias = args
-            if isinstance(w, nn.Parameter) and w.requires_grad and x.requires_grad:
-                return _Deferred.apply(_as_autocast(x), *(bias or [None]), lambda: w, self)
-        return func(*args, **kwargs or {})
+    def split(self, model: nn.Module) -> None:
+        """Divides backward of every matrix product of `model`, in place.
+
+        Its modules and parameters stay as they are, and so do their hooks.
+        """
+        for module in model.modules():
+            if type(module) in (nn.Linear, RowLinear):
+                adds_bias = type(module) is nn.Linear
+                module.forward = functools.partial(_product, module, self, adds_bias=adds_bias)
 
     @contextlib.contextmanager
-    def collecting(self) -> Iterator[list[Later]]:
+    def collecting(self) -> Iterator[list[Product]]:
         """A context around a backward pass; yields the list of what it puts off, in its order."""
         before, self._now = self._now, []
         try:
@@ -53,57 +68,74 @@ class WeightGradients(TorchFunctionMode):
         finally:
             self._now = before
 
-    def put_off(self, later: Later) -> None:
+    def put_off(self, product: Product) -> None:
         """Keeps a product for later, or computes it outside of `collecting`."""
         if self._now is None:
-            later()
+            deliver([product])
         else:
-            self._now.append(later)
+            self._now.append(product)
 
 
-class _Deferred(torch.autograd.Function):
+def _product(
+    layer: nn.Linear | RowLinear, store: WeightGradients, x: Float[Tensor, "*batch n"], *,
+    adds_bias: bool,
+) -> Float[Tensor, "*batch m"]:
+    """Returns what the layer's own forward returns.
+
+    Where no gradient flows to x, or none to the weight, there is only one product in backward.
+    """
+    bias = layer.bias if adds_bias else None
+    if not (torch.is_grad_enabled() and x.requires_grad and layer.weight.requires_grad):
+        return F.linear(x, layer.weight, bias)
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):
+        x = x.to(torch.get_autocast_dtype(kind))
+    return _Divided.apply(x, bias, layer, store)
+
+
+class _Divided(torch.autograd.Function):
     """x w^T + bias. The weight is no input of it, so that backward adds nothing to it at once."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, x: Tensor, bias: Tensor | None, weight: Callable[[], nn.Parameter],
+        ctx: FunctionCtx, x: Tensor, bias: Tensor | None, layer: nn.Linear | RowLinear,
         store: WeightGradients,
     ) -> Tensor:
-        ctx.weight, ctx.store = weight, store
+        ctx.layer, ctx.store = layer, store
         ctx.bias_dtype = None if bias is None else bias.dtype
         ctx.save_for_backward(x)
-        return F.linear(x, weight().detach().to(x.dtype),
-                        None if bias is None else bias.to(x.dtype))
+        return F.linear(x, layer.weight.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, dy: Tensor) -> tuple:
-        (x,), w = ctx.saved_tensors, ctx.weight()
-        rows, their_dy = x.detach().flatten(0, -2), dy.flatten(0, -2)
-        ctx.store.put_off(lambda: deliver(w, (their_dy.mT @ rows).to(w.dtype)))
-        d_bias = their_dy.sum(0).to(ctx.bias_dtype) if ctx.needs_input_grad[1] else None
+        (x,), w = ctx.saved_tensors, ctx.layer.weight
+        rows = dy.flatten(0, -2)
+        ctx.store.put_off(Product(weight=w, x=x.detach().flatten(0, -2), dy=rows))
+        d_bias = rows.sum(0).to(ctx.bias_dtype) if ctx.needs_input_grad[1] else None
         return dy @ w.detach().to(dy.dtype), d_bias, None, None
 
 
-def deliver(p: nn.Parameter, gradient: Float[Tensor, "*shape"]) -> None:
-    """Adds a gradient to a parameter as backward does, so that all its hooks are called."""
-    with torch.enable_grad():
-        _Given.apply(p, gradient).backward()
+def deliver(products: Sequence[Product]) -> None:
+    """Computes gradients and adds them to the weights as backward does, so all hooks are called.
+
+    Several at a time, because each call of backward takes time of its own.
+    """
+    for i in range(0, len(products), _TOGETHER):
+        some = products[i : i + _TOGETHER]
+        with torch.enable_grad():
+            _Given.apply([each.gradient() for each in some], *(p.weight for p in some)).backward()
 
 
 class _Given(torch.autograd.Function):
+    """Nothing, whose gradients are given."""
+
     @staticmethod
-    def forward(ctx: FunctionCtx, p: Tensor, gradient: Tensor) -> Tensor:
-        ctx.gradient = gradient
-        return gradient.new_zeros(())
+    def forward(ctx: FunctionCtx, gradients: list[Tensor], *weights: Tensor) -> Tensor:
+        ctx.gradients = gradients
+        return gradients[0].new_zeros(())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: FunctionCtx, _: Tensor) -> tuple:
-        return ctx.gradient, None
-
-
-def _as_autocast(x: Tensor) -> Tensor:
-    """Returns x in the dtype in which PyTorch would multiply it here."""
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
+        return None, *ctx.gradients

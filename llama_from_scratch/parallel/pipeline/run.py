@@ -32,7 +32,7 @@ from llama_from_scratch.config import record
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel.comm import Pending, RankGroup
 from llama_from_scratch.parallel.mesh import Axes
-from llama_from_scratch.parallel.pipeline.deferred import Later, WeightGradients
+from llama_from_scratch.parallel.pipeline.deferred import Product, WeightGradients, deliver
 from llama_from_scratch.parallel.pipeline.layers import layers_of
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
 from llama_from_scratch.parallel.pipeline.schedule import BACKWARD, FORWARD, WEIGHTS, Op, Schedule
@@ -134,8 +134,17 @@ class PipelineRank:
     ) -> None:
         self.model, self.pieces, self.group, self.plan = model, tuple(pieces), group, plan
         self._channels, self._dtype = channels, stream_dtype
-        self._put_off = WeightGradients() if plan.splits_backward else None
+        self._put_off: WeightGradients | None = None
         self.most_in_flight = 0
+
+    def split_backward(self) -> None:
+        """Divides backward of the model's matrix products, for a schedule with W passes.
+
+        After tensor parallelism, which exchanges some of these layers.
+        """
+        if self.plan.splits_backward:
+            self._put_off = WeightGradients()
+            self._put_off.split(self.model)
 
     def step(
         self, micro_batches: Sequence[Batch], *, loss: Loss, n_targets: int, is_bf16: bool = False
@@ -185,7 +194,7 @@ class _Step:
         self._n_targets, self._is_bf16 = n_targets, is_bf16
         self._schedule = schedule
         self._kept: dict[tuple[int, int], _Kept] = {}
-        self._later: dict[tuple[int, int], list[Later]] = {}
+        self._later: dict[tuple[int, int], list[Product]] = {}
         self.most_in_flight = 0
         model = pipeline.model
         first = next(model.parameters())
@@ -225,16 +234,13 @@ class _Step:
         model, batch = self._of.model, self._batches[micro_batch]
         if kept.received is not None and torch.is_grad_enabled():
             kept.received.requires_grad_(True)
-        put_off = self._of._put_off or contextlib.nullcontext()
-        with put_off, torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=self._is_bf16):
+        with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=self._is_bf16):
             x = model.embed(batch.ids) if piece.is_first else kept.received
             inputs = model.prepare(x, positions=batch.positions, documents=batch.documents)
             x = model.run(x, inputs, layers=piece.layers)
             if not piece.is_last:
                 return x
-        with put_off:
-            nats = self._loss(StreamOnly(model, x), batch, is_bf16=self._is_bf16)
-        return nats / self._n_targets
+        return self._loss(StreamOnly(model, x), batch, is_bf16=self._is_bf16) / self._n_targets
 
     def _backward(self, op: Op, piece: ModelPiece) -> None:
         kept = self._kept.pop((op.micro_batch, op.chunk))
@@ -256,8 +262,7 @@ class _Step:
         self._later[op.micro_batch, op.chunk] = later
 
     def _weights(self, op: Op, piece: ModelPiece) -> None:
-        for product in self._later.pop((op.micro_batch, op.chunk)):
-            product()
+        deliver(self._later.pop((op.micro_batch, op.chunk)))
 
 
 class _Mail:

@@ -56,14 +56,3 @@ class Schedule:
         """Returns the rank and the chunk of a piece."""
         chunk, rank = divmod(piece, self.n_ranks)
         return rank, chunk
-
-
-def gpipe(n_ranks: int, n_micro_batches: int) -> Schedule:
-    """Returns all forward passes, then all backward passes in reverse order.
-
-    Source: Huang et al., GPipe, arXiv:1811.06965, section 2.3.
-    """
-    forward = tuple(Op(kind=FORWARD, micro_batch=m) for m in range(n_micro_batches))
-    backward = tuple(Op(kind=BACKWARD, micro_batch=m) for m in reversed(range(n_micro_batches)))
-    return Schedule(name="gpipe", n_ranks=n_ranks, n_chunks=1, n_micro_batches=n_micro_batches,
-                    ops=(forward + backward,) * n_ranks)

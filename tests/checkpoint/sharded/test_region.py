@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from llama_from_scratch.checkpoint.sharded.region import Box, Region, copy, do_overlap
+from llama_from_scratch.checkpoint.sharded.region import TensorBox, Region, copy, do_overlap
 
 
 def drawn(draw, shape):
@@ -22,7 +22,7 @@ def drawn(draw, shape):
 def elements(region):
     """The numbers of all elements of a region, in its order: the slow way."""
     every = torch.arange(torch.Size(region.shape).numel()).view(region.shape)
-    return region.box.within(every, Box(starts=(0,) * len(region.shape), sizes=region.shape)
+    return region.box.within(every, TensorBox(starts=(0,) * len(region.shape), sizes=region.shape)
                              ).flatten()[region.first : region.first + region.n]
 
 
@@ -49,7 +49,7 @@ def test_what_two_regions_share_is_copied_to_its_place(shape):
         assert target.equal(torch.where(shared, elements(wanted), -1))
         assert n == shared.sum() and do_overlap(wanted, given) == (n > 0)
         n_shared += n
-    assert n_shared > 300 or not shape
+    assert n_shared > 100 or not shape
 
 
 def test_parts_of_parts_are_boxes():

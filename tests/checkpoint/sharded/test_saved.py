@@ -8,7 +8,7 @@ from sharded_files import pieces_of, save
 
 from llama_from_scratch.checkpoint import checksums, safetensors_file
 from llama_from_scratch.checkpoint.sharded import shard_file
-from llama_from_scratch.checkpoint.sharded.region import Box, Region
+from llama_from_scratch.checkpoint.sharded.region import TensorBox, Region
 from llama_from_scratch.checkpoint.sharded.saved import SavedPieces, StateInPieces
 
 X = torch.randn(9, 10, dtype=torch.float64)
@@ -34,7 +34,7 @@ def test_every_region_is_read_from_whatever_pieces_there_are(folder):
         first = draw.randrange(sizes[0] * sizes[1])
         region = Region(shape=(9, 10), starts=starts, sizes=sizes, first=first,
                         n=draw.randint(0, sizes[0] * sizes[1] - first))
-        whole = Box(starts=(0, 0), sizes=(9, 10))
+        whole = TensorBox(starts=(0, 0), sizes=(9, 10))
         part = region.box.within(X, whole).flatten()[first : first + region.n]
         assert torch.equal(saved.read("model.x", region), part)
 

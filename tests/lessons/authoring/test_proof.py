@@ -73,6 +73,16 @@ def test_proof_notices_a_cell_that_shows_something_else_again(tmp_path):
         "cell 6 shows something else when it is run again: '0', then '1'"]
 
 
+def test_proof_notices_a_cell_that_shows_something_else_than_is_stored(chapter):
+    run(chapter)
+    assert prove(chapter) == []
+    content = json.loads(chapter.read_text())
+    content["cells"][7]["outputs"][0]["text"] = "before\n"
+    chapter.write_text(json.dumps(content))
+    assert prove(chapter) == [
+        "cell 8 shows something else than is stored: 'after', stored 'before'"]
+
+
 @pytest.mark.parametrize("change", ["a line outside", "forgets", "solution left", "markdown",
                                     "cell lost", "output left"])
 def test_proof_notices_a_copy_that_differs_in_more_than_its_blanks(chapter, monkeypatch, change):
@@ -112,5 +122,5 @@ def test_copy_of_each_chapter_differs_only_in_its_blanks(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
-def test_blanks_wait_mistakes_are_named_solutions_pass_and_cells_run_twice(path):
+def test_outputs_are_as_stored_blanks_wait_mistakes_are_named_and_cells_run_twice(path):
     assert prove(path) == []

@@ -26,7 +26,8 @@ def test_each_element_belongs_to_the_file_that_holds_it():
 
 def test_the_picture_shows_the_owners_and_names_the_files(monkeypatch):
     styled(monkeypatch)
-    figure = manifests.held({"by columns": saved(BY_COLUMNS), "by span": saved(BY_SPAN)}, title="wo")
+    tensors = {"by columns": saved(BY_COLUMNS), "by span": saved(BY_SPAN)}
+    figure = manifests.held(tensors, title="wo")
     assert faults(figure) == []
     for ax, regions in zip(figure.axes, (BY_COLUMNS, BY_SPAN), strict=True):
         (image,) = ax.images

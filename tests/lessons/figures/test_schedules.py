@@ -9,8 +9,13 @@ import pytest
 
 from llama_from_scratch.lessons.figures import schedules
 from llama_from_scratch.parallel.comm_log import CommLog, Span
-from llama_from_scratch.parallel.pipeline.schedule import Op, gpipe
-from llama_from_scratch.parallel.pipeline.schedules import interleaved, one_f_one_b, zero_bubble
+from llama_from_scratch.parallel.pipeline.schedule import Op
+from llama_from_scratch.parallel.pipeline.schedules import (
+    gpipe,
+    interleaved,
+    one_f_one_b,
+    zero_bubble,
+)
 from llama_from_scratch.parallel.pipeline.simulate import Times, measured, simulate
 
 
@@ -66,7 +71,8 @@ def test_timelines_of_one_unit_have_one_scale_and_a_real_run_its_own():
     schedule, logs = one_f_one_b(2, 2), []
     for ops in schedule.ops:
         log = CommLog()
-        log.spans += [Span(name=str(op), began_s=5 + i, ended_s=6 + i) for i, op in enumerate(ops)]
+        log.spans += [Span(name=str(op), began_s=5.0 + i, ended_s=6.0 + i)
+                      for i, op in enumerate(ops)]
         logs.append(log)
     figure = schedules.draw({"simulated": simulate(schedule), "GPipe": simulate(gpipe(2, 8)),
                              "measured": measured(schedule, logs)})

@@ -1,7 +1,11 @@
 """A training run, drawn while it runs."""
 
+import itertools
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 
+from llama_from_scratch.lessons.widgets import live
 from llama_from_scratch.lessons.widgets.live import LivePlot
 from llama_from_scratch.train import Step
 
@@ -28,6 +32,25 @@ def test_steps_in_quick_succession_are_not_all_drawn():
     for number in range(20):
         plot(step(number, 4.0))
     assert plot.bar.value < 20
+
+
+def test_drawing_takes_at_most_a_fifth_of_the_time_however_slow_it_is(monkeypatch):
+    now, drawn = [100.0], []
+
+    def slow_png(figure):
+        drawn.append(now[0])
+        now[0] += 0.5
+        plt.close(figure)
+        return b""
+
+    monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(live, "png", slow_png)
+    plot = LivePlot(n_steps=1000)
+    for number in range(100):
+        plot(step(number, 4.0))
+        now[0] += 0.1
+    waits = [later - earlier - 0.5 for earlier, later in itertools.pairwise(drawn)]
+    assert len(waits) == 4 and all(2.0 <= wait <= 2.11 for wait in waits)
 
 
 def test_nothing_that_varies_is_stored_with_the_notebook():

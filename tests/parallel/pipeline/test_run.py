@@ -47,11 +47,14 @@ ORDERS = {
     "interleaved": make("interleaved", 2, n_micro_batches=4, n_chunks=2),
     "breadth-first": make("interleaved", 2, n_micro_batches=4, n_chunks=3, n_together=4),
     "zero bubble": make("zero_bubble", 2, n_micro_batches=4)}
+"""A zero bubble of three micro-batches, beside dp, is in tests/parallel/test_four_d.py."""
 
 
 @pytest.mark.parametrize("recomputes", (False, True), ids=["kept", "recomputed"])
 @pytest.mark.parametrize("name", ORDERS)
 def test_a_schedule_computes_what_one_process_computes(two, known, name, recomputes):
+    """Also W passes: a runtime forgot to divide them by the number of micro-batches
+    (pytorch#164777)."""
     order = ORDERS[name]
     results = two.run(pipeline_on_ranks.through_pipeline, known[0], order,
                       counts_of(known[0], order), recomputes=recomputes)
@@ -92,11 +95,11 @@ def twice_for_each_use(pipeline):
     """The mistake of runtimes that count a weight of two nodes for each of them."""
     put_off = deferred.WeightGradients.put_off
 
-    def doubled(self, later):
-        put_off(self, later)
-        put_off(self, later)
+    def doubled(self, product):
+        put_off(self, product)
+        put_off(self, product)
 
-    pipeline._put_off.put_off = lambda later: doubled(pipeline._put_off, later)
+    pipeline._put_off.put_off = lambda product: doubled(pipeline._put_off, product)
 
 
 def test_a_gradient_that_is_added_twice_is_seen(two, known):

@@ -1,9 +1,11 @@
 """Small sweeps over all sizes: every schedule is right, and keeps what its formula says."""
 
+import dataclasses
 import itertools
 
 import pytest
 
+from llama_from_scratch.parallel.pipeline import schedules
 from llama_from_scratch.parallel.pipeline.schedules import (
     SCHEDULES,
     gpipe,
@@ -47,6 +49,10 @@ def test_depth_first_keeps_the_least_and_breadth_first_the_most():
     assert peaks == [11, 15, 23]
     # the first rank's share of layers times 1 + (P - 1) / (P V), arXiv:2205.05198, section 4.2.3
     assert peaks[0] == 4 * 2 + 4 - 1
+
+
+def test_gpipe_goes_back_in_the_reverse_order_on_every_rank():
+    assert words(gpipe(3, 2)) == ["F0 F1 B1 B0"] * 3
 
 
 def test_one_f_one_b_alternates_after_its_warm_up():
@@ -122,3 +128,13 @@ def test_the_name_chooses_the_function_and_n_together_is_passed_on():
 def test_what_cannot_be_made_is_refused_with_the_cure(name, sizes, message):
     with pytest.raises(ValueError, match=message):
         make(name, 4, **{"n_micro_batches": 8} | sizes)
+
+
+def test_what_is_made_is_proved_first(monkeypatch):
+    def forgets_the_last(n_ranks, n_micro_batches):
+        right = gpipe(n_ranks, n_micro_batches)
+        return dataclasses.replace(right, ops=tuple(ops[:-1] for ops in right.ops))
+
+    monkeypatch.setitem(schedules._OF_ONE_CHUNK, "gpipe", forgets_the_last)
+    with pytest.raises(ValueError, match="rank 0 must do B0 exactly once"):
+        make("gpipe", 2, n_micro_batches=2)

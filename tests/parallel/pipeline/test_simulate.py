@@ -122,7 +122,7 @@ def test_a_real_run_is_read_from_the_spans_with_the_names_of_passes():
     for rank in range(2):
         log = CommLog()
         log.spans.append(Span(name="a whole step", began_s=0.0, ended_s=9.0))
-        log.spans += [Span(name=str(op), began_s=1 + i + rank, ended_s=1.5 + i + rank)
+        log.spans += [Span(name=str(op), began_s=1.0 + i + rank, ended_s=1.5 + i + rank)
                       for i, op in enumerate(schedule.ops[rank])]
         logs.append(log)
     timeline = measured(schedule, logs)
@@ -139,7 +139,8 @@ def test_a_real_run_is_read_from_the_spans_with_the_names_of_passes():
 def test_a_pass_of_a_real_run_begins_when_what_it_waits_for_is_received():
     schedule = gpipe(1, 1)
     log = CommLog()
-    log.spans += [Span(name="F0", began_s=1.0, ended_s=4.0), Span(name="B0", began_s=4, ended_s=6)]
+    log.spans += [Span(name="F0", began_s=1.0, ended_s=4.0),
+                  Span(name="B0", began_s=4.0, ended_s=6.0)]
     for op, waited_s, ended_s in (("receive", 1.5, 3.0), ("send", 3.5, 3.8), ("receive", 3.9, 4.5)):
         log.calls.append(Call(op=op, group="pp", size=2, n_bytes=8, note="", began_s=0.0,
                               waited_s=waited_s, ended_s=ended_s))

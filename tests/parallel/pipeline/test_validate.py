@@ -4,8 +4,9 @@ import dataclasses
 
 import pytest
 
-from llama_from_scratch.parallel.pipeline.schedule import Op, Schedule, gpipe
+from llama_from_scratch.parallel.pipeline.schedule import Op, Schedule
 from llama_from_scratch.parallel.pipeline.schedules import (
+    gpipe,
     interleaved,
     one_f_one_b,
     zero_bubble,
