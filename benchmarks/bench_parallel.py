@@ -1,9 +1,9 @@
 """Measures what ranks on this machine cost: their start, the log, and the debug mode.
 
 A step of data parallel is measured against the same step with PyTorch's DDP, and one with ZeRO 3
-against `fully_shard`, on equal ranks. Of context parallel, the ring is measured against gathered
-keys and values, in time and in the bytes that the log shows, at two lengths. A save that goes on
-while the ranks train is measured against one that they wait for.
+against `fully_shard`, on equal ranks. A save that goes on while the ranks train is measured against
+one that they wait for. Of context parallel, the ring is measured against gathered keys and values,
+in time and in the bytes that the log shows, at two lengths.
 The log is measured on whole training steps with ZeRO 3, which has the most collectives per step, in
 processor seconds of rank 0. Steps with and without it take turns on the same ranks. The debug mode
 is measured on a collective of 4 bytes, in milliseconds, against the same without it.
@@ -45,9 +45,9 @@ from llama_from_scratch.tokenizer.byte_bpe import BEGIN_AND_END, Tokenizer
 
 MODEL = "llama-3"
 N_ROWS, SEQ_LEN = 4, 128
+SAVED_BYTES = 64 << 20
 CONTEXTS = (512, 2048)
 """Tokens of a row that context parallel cuts."""
-SAVED_BYTES = 64 << 20
 
 
 def nothing(world) -> None:
@@ -268,9 +268,9 @@ def main() -> None:
         zero = {clock: ranks.run(steps_of_ours_and_of_pytorch, args.rounds // 2, clock)[0]
                 for clock in ("perf_counter", "process_time")}
     data = [against_ddp(n_ranks, args.rounds // 2) for n_ranks in (2, 4)]
+    saves = row_of_saves(2, n_rounds=15)
     contexts = [row for n_ranks in (2, 4)
                 for row in ring_against_gather(n_ranks, max(args.rounds // 10, 1))]
-    saves = row_of_saves(2, n_rounds=15)
     with Ranks(2, timeout_s=600.0, is_debug=True) as ranks:
         checked = ranks.run(tiny_collectives, args.rounds)[0]
     log = {"what": "training step with the log, against without", "rounds": args.rounds,

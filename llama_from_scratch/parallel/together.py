@@ -24,7 +24,7 @@ def together(group: RankGroup, work: Callable[[], Done]) -> list[Done]:
     value = error = None
     try:
         value = work()
-    except Exception as raised:  # of any kind: the other ranks wait for its words
+    except Exception as raised:  # of any kind, because the other ranks wait
         error = raised
     about = None if error is None else (isinstance(error, ValueError), _words(error))
     found = group.gather_objects((value, about))

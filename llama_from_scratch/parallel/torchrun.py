@@ -123,7 +123,8 @@ def meet(store: dist.Store, place: Place, *, timeout_s: float) -> dist.Store:
     torchrun keeps its store when it starts the ranks again after a failure, and there is still what
     the earlier ranks wrote, such as addresses of ranks that have ended. So rank 0 names this start
     by a random word. A rank answers with a word of its own, and goes on when rank 0 has repeated
-    it. Raises ValueError if rank 0 does not do so in time.
+    it.
+    Raises ValueError if rank 0 does not do so in time.
     """
     own, deadline = uuid.uuid4().hex, time.monotonic() + timeout_s
     if place.rank == 0:

@@ -1,4 +1,4 @@
-"""Who writes what: every element once, and nobody much more than the others."""
+"""Who writes what: every element once, and no rank much more than another."""
 
 import random
 

@@ -71,9 +71,8 @@ class SavedPieces:
                 piece = safetensors_file.view(entry, safetensors_file.mapped(entry.file))
                 n_copied += copy(found, region, piece, given)
         if n_copied != region.n:
-            raise ValueError(f"the pieces of a tensor hold all of its elements; the pieces of "
-                             f"{name} in {self.where} overlap or have gaps. Save the checkpoint "
-                             "again")
+            raise ValueError("the pieces of a tensor hold all of its elements; in "
+                             f"{self.where} those for {name} overlap or have gaps. Save it again")
         return found
 
     def whole(self, name: str) -> Shaped[Tensor, "..."]:

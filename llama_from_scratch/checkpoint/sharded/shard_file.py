@@ -33,7 +33,7 @@ class Written:
 
 @record
 class About:
-    """The shape and dtype of a tensor, which need not exist yet."""
+    """The shape and dtype of a tensor that is perhaps not made yet."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype

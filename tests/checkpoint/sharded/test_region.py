@@ -5,7 +5,7 @@ import random
 import pytest
 import torch
 
-from llama_from_scratch.checkpoint.sharded.region import TensorBox, Region, copy, do_overlap
+from llama_from_scratch.checkpoint.sharded.region import Region, TensorBox, copy, do_overlap
 
 
 def drawn(draw, shape):

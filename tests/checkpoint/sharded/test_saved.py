@@ -8,7 +8,7 @@ from sharded_files import pieces_of, save
 
 from llama_from_scratch.checkpoint import checksums, safetensors_file
 from llama_from_scratch.checkpoint.sharded import shard_file
-from llama_from_scratch.checkpoint.sharded.region import TensorBox, Region
+from llama_from_scratch.checkpoint.sharded.region import Region, TensorBox
 from llama_from_scratch.checkpoint.sharded.saved import SavedPieces, StateInPieces
 
 X = torch.randn(9, 10, dtype=torch.float64)
