@@ -12,7 +12,7 @@ listed = Listed()
 
 @listed("46.1", of="rows_to_ranks")
 def in_turns(counts: list[int], n_ranks: int) -> list[int]:
-    """the experts are dealt to the ranks one by one: neighbors are on the same rank"""
+    """expert number e is put on rank e % n_ranks: neighbors are on the same rank"""
     return [sum(counts[rank::n_ranks]) for rank in range(n_ranks)]
 
 

@@ -197,7 +197,7 @@ def unchanged() -> Schedule:
 
 @listed("44.6", of="my_schedule")
 def gpipe_with_more() -> Schedule:
-    """GPipe keeps all its micro-batches"""
+    """with GPipe, a rank keeps all micro-batches, 16 of them"""
     return make("gpipe", 4, n_micro_batches=16)
 
 
