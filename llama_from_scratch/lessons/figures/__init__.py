@@ -96,6 +96,11 @@ call.
         context.steps                      what each rank computes in each step of a ring
     46  traffic.travel                     rows of each rank, and where they arrive
         traffic.matrix                     how many rows go from each rank to each
+    47  mesh.ranks                         the ranks of a mesh, and the groups of one of them
+        mesh.sent                          the bytes that a rank sends to each of its groups
+        manifests.held                     which file of a checkpoint holds which elements
+        interruptions.causes               what interrupted the training of Llama 3 405B
+        interruptions.useful_time          how much time remains useful, by interval of saves
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
@@ -114,11 +119,14 @@ from llama_from_scratch.lessons.figures import fragments as fragments
 from llama_from_scratch.lessons.figures import fusion as fusion
 from llama_from_scratch.lessons.figures import generations as generations
 from llama_from_scratch.lessons.figures import heads as heads
+from llama_from_scratch.lessons.figures import interruptions as interruptions
 from llama_from_scratch.lessons.figures import learning as learning
 from llama_from_scratch.lessons.figures import llama4 as llama4
 from llama_from_scratch.lessons.figures import logits as logits
 from llama_from_scratch.lessons.figures import machine as machine
+from llama_from_scratch.lessons.figures import manifests as manifests
 from llama_from_scratch.lessons.figures import measuring as measuring
+from llama_from_scratch.lessons.figures import mesh as mesh
 from llama_from_scratch.lessons.figures import moving as moving
 from llama_from_scratch.lessons.figures import norms as norms
 from llama_from_scratch.lessons.figures import packing as packing

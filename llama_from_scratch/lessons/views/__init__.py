@@ -32,6 +32,7 @@ moves, so it shows the current weights.
     pipeline       pipeline_schedules: a schedule's chart, bubble and memory           chapter 44
     context_parallel context_ranks: who attends to whom across ranks                   chapter 45
     expert_parallel expert_traffic: rows that travel to experts, and ranks that wait   chapter 46
+    four_d         four_d_costs: a mesh for a model, whether it fits, what it holds    chapter 47
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
 """
@@ -73,6 +74,8 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.experts import token_experts as token_experts
     from llama_from_scratch.lessons.views.experts import token_experts_frame as token_experts_frame
     from llama_from_scratch.lessons.views.experts import with_experts as with_experts
+    from llama_from_scratch.lessons.views.four_d import four_d_costs as four_d_costs
+    from llama_from_scratch.lessons.views.four_d import four_d_frame as four_d_frame
     from llama_from_scratch.lessons.views.heads import attention as attention
     from llama_from_scratch.lessons.views.heads import attention_frame as attention_frame
     from llama_from_scratch.lessons.views.heads import (
@@ -135,6 +138,7 @@ _HOMES = {
     "expert_traffic": "expert_parallel", "expert_traffic_frame": "expert_parallel",
     "experts_costs": "experts", "experts_costs_frame": "experts",
     "token_experts": "experts", "token_experts_frame": "experts", "with_experts": "experts",
+    "four_d_costs": "four_d", "four_d_frame": "four_d",
     "fragments": "ownership", "fragments_frame": "ownership",
     "swizzle": "banks", "swizzle_frame": "banks",
     "image_attention": "vision_encoder", "image_attention_frame": "vision_encoder",
