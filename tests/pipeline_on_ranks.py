@@ -8,7 +8,7 @@ import torch
 from parity import batches, config, model_of
 
 from llama_from_scratch.parallel.mesh import Mesh
-from llama_from_scratch.parallel.pipeline import run, stage
+from llama_from_scratch.parallel.pipeline import mail, run, stage
 from llama_from_scratch.train.loop import gradients
 from llama_from_scratch.train.loss import sum_of_nats
 
@@ -48,7 +48,7 @@ def through_pipeline(world, its_config, schedule, counts, *, recomputes=False, m
     own = stage.keep(model, stage.pieces_of(counts), rank=axes.pp.rank, n_ranks=world.size)
     pipeline = run.PipelineRank(
         model, own, axes.pp, plan=Given(schedule, recomputes=recomputes),
-        channels=run.channels(axes, n_chunks=schedule.n_chunks), stream_dtype=torch.float64)
+        channels=mail.channels(axes, n_chunks=schedule.n_chunks), stream_dtype=torch.float64)
     pipeline.split_backward()
     batch = next(iter(batches(its_config.vocab_size)))
     if change is not None:

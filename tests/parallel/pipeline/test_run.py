@@ -8,7 +8,7 @@ import pipeline_on_ranks
 import pytest
 
 from llama_from_scratch.parallel.launch import RankFailed, Ranks
-from llama_from_scratch.parallel.pipeline import deferred, run, schedule
+from llama_from_scratch.parallel.pipeline import deferred, schedule
 from llama_from_scratch.parallel.pipeline.layers import layers_of
 from llama_from_scratch.parallel.pipeline.schedules import make
 
@@ -154,20 +154,3 @@ def test_an_error_on_one_rank_ends_all(known):
             RankFailed, match="rank 1 raised ArithmeticError: broken layer"):
         ranks.run(pipeline_on_ranks.through_pipeline, known[0], ORDERS["1f1b"], (2, 2),
                   change=fails_in_the_middle)
-
-
-def test_messages_of_a_schedule_go_to_the_next_piece_and_back():
-    order = make("interleaved", 2, n_micro_batches=2, n_chunks=2)
-    sent = [run.sent_by(order, rank, op) for rank in range(2) for op in order.ops[rank]]
-    found = {(m.what, m.micro_batch, m.piece): (m.source, m.target, m.returns)
-             for m in sent if m is not None}
-    assert found["stream", 0, 1] == (0, 1, False) and found["stream", 0, 2] == (1, 0, True)
-    assert found["gradient", 1, 2] == (1, 0, False) and found["gradient", 1, 1] == (0, 1, True)
-    assert len(found) == 2 * 2 * 3
-
-
-def test_one_rank_with_several_chunks_sends_nothing():
-    order = schedule.Schedule(name="alone", n_ranks=1, n_chunks=2, n_micro_batches=1, ops=((
-        *(schedule.Op(kind="F", micro_batch=0, chunk=c) for c in range(2)),
-        *(schedule.Op(kind="B", micro_batch=0, chunk=c) for c in (1, 0))),))
-    assert all(run.sent_by(order, 0, op) is None for op in order.ops[0])
