@@ -1,7 +1,6 @@
 """`train` on a mesh is the run of one process: losses, validation, files, resuming, interrupts."""
 
 import dataclasses
-import types
 
 import parallel_runs
 import pytest
@@ -10,6 +9,8 @@ from paper_mesh import on_paper
 from tiny_runs import CONFIG, DATA, make
 
 from llama_from_scratch.checkpoint import native as native_format
+from llama_from_scratch.parallel.comm import RankGroup
+from llama_from_scratch.parallel.comm_log import CommLog
 from llama_from_scratch.parallel.launch import RankFailed, Ranks
 from llama_from_scratch.parallel.mesh import Mesh
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
@@ -138,7 +139,8 @@ def test_an_epoch_that_goes_on_with_other_ranks_has_each_sample_as_often_as_one_
     """Stopped at an odd step on two ranks, and resumed on 1, 2 and 4."""
     def rows(step, n):
         batch = DATA.batch(step, batch_size=4, seq_len=24, seed=0)
-        groups = [types.SimpleNamespace(rank=rank, size=n) for rank in range(n)]
+        groups = [RankGroup(range(n), own=rank, name="data", log=CommLog(), process_group=None,
+                            device=torch.device("cpu")) for rank in range(n)]
         return [tuple(row.tolist()) for group in groups for row in rows_of(batch, group).ids]
 
     n_steps = 2 * DATA.n_tokens // (4 * 24)
