@@ -108,7 +108,8 @@ def test_experts_with_other_dimensions_on_four_ranks(four, experts, sizes, how):
     assert_equal(four, experts, shard, sizes, how)
 
 
-@pytest.mark.parametrize(("engine", "sizes", "how"), ON_EIGHT, ids=str)
+@pytest.mark.parametrize(("engine", "sizes", "how"), ON_EIGHT,
+                         ids=lambda each: getattr(each, "__name__", str(each)))
 def test_three_dimensions_on_eight_ranks(eight, known, engine, sizes, how):
     assert_equal(eight, known, engine, sizes, how)
 
