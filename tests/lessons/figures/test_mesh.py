@@ -31,6 +31,8 @@ def test_a_rank_that_shares_one_group_has_its_color(monkeypatch, sizes, chosen):
 def test_the_drawing_of_the_paper_is_told():
     label = mesh.ranks(Mesh(tp=2, cp=2, pp=2, dp=2)).get_label()
     assert label.endswith("tp 0, 1; cp 0, 2; pp 0, 4; dp 0, 8.")
+    label = mesh.ranks(Mesh(tp=2, cp=2, pp=2, dp=2), chosen=13).get_label()
+    assert label.endswith("tp 12, 13; cp 13, 15; pp 9, 13; dp 5, 13.")
     plt.close("all")
 
 
