@@ -61,9 +61,6 @@ from ipykernel.ipkernel import IPythonKernel
 print(json.dumps(IPythonKernel.language_info))
 """
 
-# These files take the longest, so they come first. Otherwise one worker would still run them when
-# the others have ended.
-LONGEST = ("tests/lessons/authoring/test_proof.py", "tests/browser/test_browser.py")
 CELL_TIMEOUT_S = 300
 QUICK = os.path.join(ROOT, "tests", "quick.txt")
 
@@ -763,10 +760,10 @@ def test_command(arguments, is_quick=False):
     if is_quick and is_chosen:
         raise CannotStart("--quick runs the tests that tests/quick.txt lists. Leave out the paths, "
                           "or leave out --quick.")
-    everything = [*quick_paths(), "-m", "not slow"] if is_quick else [*LONGEST, "tests"]
+    everything = [*quick_paths(), "-m", "not slow"] if is_quick else ["tests"]
     command = [python(), "-m", "pytest"] + ([] if is_chosen else everything)
     command += ["--nbval", "--nbval-current-env", f"--nbval-cell-timeout={CELL_TIMEOUT_S}"]
-    # A notebook's cells share a kernel, so a file stays with one worker.
+    # A notebook's cells share a kernel, so a file stays with one worker: see tests/conftest.py.
     return [*command, "-n", str(n_workers(os.cpu_count() or 1)), "--dist", "loadfile",
             "--no-loadscope-reorder", *arguments]
 
