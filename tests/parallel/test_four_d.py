@@ -124,8 +124,7 @@ def test_all_dimensions_on_sixteen_ranks():
     with on_ranks.ranks(16) as ranks:
         assert_equal(ranks, (tied, parity.alone(tied)), shard, ON_SIXTEEN, dict(
             stage=3, pipeline=INTERLEAVED, is_sequence_parallel=True))
-        assert_equal(ranks, (tied, parity.alone(tied)), shard_natively, ON_SIXTEEN, dict(
-            stage=3, pipeline=INTERLEAVED))
+        assert_equal(ranks, (tied, parity.alone(tied)), shard_natively, ON_SIXTEEN, dict(stage=2))
 
 
 # --- planted mistakes -----------------------------------------------------------------------------
