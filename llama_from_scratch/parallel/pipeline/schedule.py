@@ -8,6 +8,8 @@ the piece before needs, and W, at any later time, the gradients of the weights.
 Notebook 44.
 """
 
+import functools
+
 from llama_from_scratch.config import record
 
 FORWARD, BACKWARD, WEIGHTS = "F", "B", "W"
@@ -43,7 +45,7 @@ class Schedule:
         """S = P V."""
         return self.n_ranks * self.n_chunks
 
-    @property
+    @functools.cached_property
     def splits_backward(self) -> bool:
         """Whether W passes are apart from B passes."""
         return any(op.kind == WEIGHTS for ops in self.ops for op in ops)
