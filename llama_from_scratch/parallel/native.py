@@ -40,7 +40,11 @@ from llama_from_scratch.parallel.mesh import Axes, Mesh
 from llama_from_scratch.parallel.native_pipeline import NativePipeline, pieces_on
 from llama_from_scratch.parallel.native_plan import plan, refuse_what_torch_cannot_do
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
-from llama_from_scratch.parallel.pipeline.stage import TIED, Absent, whole_of_stages
+from llama_from_scratch.parallel.pipeline.stage import (
+    Absent,
+    names_on_both_ends,
+    whole_of_stages,
+)
 from llama_from_scratch.parallel.placement import each_once
 from llama_from_scratch.parallel.shard import refuse_tokens_for_one
 from llama_from_scratch.train.data import IGNORE, Batch
@@ -132,6 +136,7 @@ class NativeModel:
         self.model, self.axes, self._divides_tokens = model, axes, divides_tokens
         self._is_sharded, self._called, self.pipeline = is_sharded, called[0], pipeline
         self.names = tuple(names)
+        self._on_both_ends = names_on_both_ends(model.config, axes.ends)
         self._owners = dict(model.named_parameters())
         self.weights = {name: nn.Parameter(local, requires_grad=p.requires_grad)
                         for name, p in self._owners.items() if (local := _local(p)).numel()}
@@ -154,6 +159,7 @@ class NativeModel:
         if self.pipeline is not None:
             raise ValueError("the native engine's pipeline has its own loss, the sum of nats; got "
                              "another one. Use the engine `own`, or pp=1")
+
         def of_all_ranks(_, batch: Batch, *, is_bf16: bool) -> Float[Tensor, ""]:
             if self._divides_tokens:
                 batch = _padded(batch, self.axes.tp.size)
@@ -203,13 +209,8 @@ class NativeModel:
                 grad = grad.redistribute(placements=self._owners[name].placements)
                 self._owners[name].grad = grad
             p.grad = torch.zeros_like(p) if grad is None else _local(grad)
-        if self._is_tied and TIED in self.params:
-            self.axes.ends.all_reduce(self.params[TIED].grad, note="tied gradient")
-
-    @property
-    def _is_tied(self) -> bool:
-        """Whether two ranks of a pipeline have the same matrix."""
-        return self.model.config.is_tied and self.axes.ends.size > 1
+        for name in self._on_both_ends & self.params.keys():
+            self.axes.ends.all_reduce(self.params[name].grad, note="tied gradient")
 
     def clip(self, max_norm: float) -> Float[Tensor, ""]:
         """Scales down gradients longer than `max_norm`, and returns their length before."""
@@ -225,7 +226,7 @@ class NativeModel:
         """
         by_mesh: dict[DeviceMesh | None, list[Tensor]] = {}
         for name, p in self._owners.items():
-            is_second = name == TIED and self._is_tied and self.axes.pp.rank > 0
+            is_second = name in self._on_both_ends and self.axes.pp.rank > 0
             if p.grad is not None and not is_second:
                 mesh = p.grad.device_mesh if isinstance(p.grad, DTensor) else None
                 by_mesh.setdefault(mesh, []).append(p.grad)
@@ -277,8 +278,8 @@ class NativeModel:
     @torch.no_grad()
     def whole(self, pieces: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         """Yields whole tensors by name, from this rank's slices. All ranks call it."""
-        yield from whole_of_stages(self.axes.pp, self._whole_of_stage(pieces), skips=(
-            {TIED} if self._is_tied else ()))
+        yield from whole_of_stages(self.axes.pp, self._whole_of_stage(pieces),
+                                   skips=self._on_both_ends)
 
     def _whole_of_stage(self, pieces: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         for name, p in self._owners.items():

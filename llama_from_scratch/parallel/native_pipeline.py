@@ -21,9 +21,8 @@ from torch.nn import functional as F
 
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel.mesh import Axes
-from llama_from_scratch.parallel.pipeline.layers import layers_of
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
-from llama_from_scratch.parallel.pipeline.stage import ModelPiece, keep, pieces_of
+from llama_from_scratch.parallel.pipeline.stage import ModelPiece, cut
 from llama_from_scratch.train.data import IGNORE, Batch
 
 _OF_ONE_PIECE = {"gpipe": pipelining.ScheduleGPipe, "1f1b": pipelining.Schedule1F1B}
@@ -48,18 +47,13 @@ class PieceModule(nn.Module):
     ) -> Tensor:
         """Returns the stream; the first piece is given ids, and the last returns logits."""
         (model,) = self._model
-        if self.piece.is_first:
-            x = model.embed(x)
-        inputs = model.prepare(x, positions=positions, documents=documents)
-        x = model.run(x, inputs, layers=self.piece.layers)
+        x = self.piece.stream(model, x, positions=positions, documents=documents)
         return model.head(x) if self.piece.is_last else x
 
 
 def pieces_on(model: Llama, axes: Axes, plan: PipelinePlan) -> list[PieceModule]:
     """Removes from `model`, in place, what other ranks have; returns this rank's pieces."""
-    counts = [len(each) for each in layers_of(model.config.n_layers, axes.pp.size * plan.n_chunks)]
-    own = keep(model, pieces_of(counts), rank=axes.pp.rank, n_ranks=axes.pp.size)
-    return [PieceModule(model, piece) for piece in own]
+    return [PieceModule(model, piece) for piece in cut(model, axes.pp, n_chunks=plan.n_chunks)]
 
 
 class NativePipeline:
@@ -80,16 +74,18 @@ class NativePipeline:
     def step(self, micro_batches: Sequence[Batch], *, n_targets: int) -> Float[Tensor, ""]:
         """Forward and backward of all micro-batches; returns the sum of their losses, divided by
         `n_targets`, on the last rank, and 0 on others."""
+        self._plan.on(self._axes.pp.size, n_micro_batches=len(micro_batches))  # refuses too few
         self._n_targets = n_targets
-        return self._run("step", micro_batches, scale=self._scale) / n_targets
+        return self._run("step", micro_batches) / self._scale
 
     @torch.no_grad()
     def loss(self, batch: Batch) -> Float[Tensor, ""]:
         """Returns the sum of nats of a batch, on all ranks, without gradients."""
-        total = self._run("eval", [batch], scale=1)
+        total = self._run("eval", [batch])
         return self._axes.pp.broadcast(total, source=self._axes.pp.size - 1, note="loss")
 
-    def _run(self, how: str, micro_batches: Sequence[Batch], *, scale: int) -> Float[Tensor, ""]:
+    def _run(self, how: str, micro_batches: Sequence[Batch]) -> Float[Tensor, ""]:
+        """Returns the sum of what the loss function of "step" or "eval" returned on this rank."""
         whole = [torch.cat(parts).to(self._model.device) for parts in zip(*(
             (b.ids, b.targets, b.positions, b.documents) for b in micro_batches), strict=True)]
         ids, targets, positions, documents = whole
@@ -100,15 +96,12 @@ class NativePipeline:
                                documents=documents, return_outputs=False, **last)
         zero = torch.zeros((), dtype=torch.promote_types(self._model.dtype, torch.float32),
                            device=self._model.device)
-        total = sum((_plain(nats).detach() for nats in losses), zero)
-        return total * (self._n_targets / scale if how == "step" else 1)
+        return sum((_plain(nats).detach() for nats in losses), zero)
 
     def _schedule(self, how: str, n_micro_batches: int, shape: tuple[int, ...]) -> Any:
         """Returns PyTorch's schedule; it remembers shapes, so there is one for each."""
         key = how, n_micro_batches, tuple(shape)
         if key not in self._made:
-            self._plan.on(self._axes.pp.size, n_micro_batches=max(
-                n_micro_batches, self._axes.pp.size if how == "eval" else 0))  # refuses
             stages = [pipelining.PipelineStage(
                 module, piece.number, piece.n_pieces, self._model.device,
                 group=self._axes.pp.process_group)
@@ -134,6 +127,3 @@ def _nats(logits: Tensor, targets: Tensor) -> Tensor:
 
 def _plain(x: Tensor) -> Tensor:
     return x.full_tensor() if isinstance(x, DTensor) else x
-
-
-

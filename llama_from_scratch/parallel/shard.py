@@ -32,7 +32,7 @@ from llama_from_scratch.parallel.fits import n_micro_batches
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
 from llama_from_scratch.parallel.pipeline.run import PipelineRank, piped
-from llama_from_scratch.parallel.pipeline.stage import TIED, whole_of_stages
+from llama_from_scratch.parallel.pipeline.stage import names_on_both_ends, whole_of_stages
 from llama_from_scratch.parallel.placement import DataStrategy, Slice, each_once, region_of
 from llama_from_scratch.parallel.sharded import Sharded
 from llama_from_scratch.parallel.tensor_parallel import TensorParallel
@@ -89,7 +89,7 @@ def shard(
     if axes.mesh.pp > 1:
         line = piped(model, axes, PipelinePlan() if pipeline is None else pipeline,
                      param_dtype=param_dtype)
-    experts = expert_parallel.split(model, axes.ep, capacity=capacity)
+    experts = ExpertParallel(model, axes.ep, capacity=capacity)
     tensor = TensorParallel(model, axes.tp, is_sequence_parallel=is_sequence_parallel)
     if line is not None:
         line.split_backward()
@@ -101,8 +101,8 @@ def shard(
             groups=dict.fromkeys(experts.slices, axes.expert_gradients))
     else:
         groups = dict.fromkeys(experts.slices, axes.expert_shards)
-        if line is not None and model.config.is_tied:
-            groups[TIED] = axes.shards  # a buffer of its own, which is the same on both ends
+        # A buffer of its own, which is the same on both ends.
+        groups |= dict.fromkeys(names_on_both_ends(model.config, axes.ends), axes.shards)
         data = Sharded(model, axes.shards, stage=stage, replicate=axes.replicate,
                        keeps_after_forward=keeps_after_forward, param_dtype=param_dtype,
                        reduces_once=line is not None and stage > 1, groups=groups)
@@ -144,7 +144,8 @@ class ShardedModel:
         self.model, self.axes = model, axes
         self.experts, self.tensor, self.data = experts, tensor, data
         self.names, self.pipeline = tuple(names), pipeline
-        if self._has_tied:
+        self._on_both_ends = names_on_both_ends(model.config, axes.ends)
+        if self._on_both_ends:
             self._make_tied_equal()
 
     @property
@@ -260,11 +261,7 @@ class ShardedModel:
     def _tied(self) -> dict[str, nn.Parameter]:
         """What two ranks of a pipeline have, the one with the embedding and the one with the head.
         """
-        return {name: p for name, p in self.params.items() if name == TIED and self._has_tied}
-
-    @property
-    def _has_tied(self) -> bool:
-        return self.model.config.is_tied and self.axes.ends.size > 1
+        return {name: p for name, p in self.params.items() if name in self._on_both_ends}
 
     def _make_tied_equal(self) -> None:
         for p in self._tied.values():
@@ -289,8 +286,8 @@ class ShardedModel:
 
         The pieces are `params`, their gradients, or averages of the optimizer.
         """
-        yield from whole_of_stages(self.axes.pp, self._whole_of_stage(pieces), skips=(
-            {TIED} if self._has_tied else ()))
+        yield from whole_of_stages(self.axes.pp, self._whole_of_stage(pieces),
+                                   skips=self._on_both_ends)
 
     def _whole_of_stage(self, pieces: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
         for name, local in self.data.whole(pieces):

@@ -19,6 +19,8 @@ from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.pipeline.schedule import BACKWARD, FORWARD, WEIGHTS, Op, Schedule
 
 STREAM, GRADIENT = "stream", "gradient"
+Line = tuple[tuple[str, bool], int]
+"""A channel, and the rank that sends."""
 
 
 @record
@@ -41,6 +43,11 @@ class SentTensor:
         """Messages of the same channel, source and target arrive in the order of sending."""
         return self.what, self.returns
 
+    @property
+    def key(self) -> tuple[str, int, int]:
+        """What no other message of a step has."""
+        return self.what, self.micro_batch, self.piece
+
 
 def sent_by(schedule: Schedule, rank: int, op: Op) -> SentTensor | None:
     """Returns what this pass sends to another rank, if it sends something."""
@@ -62,7 +69,10 @@ def channels(axes: Axes, *, n_chunks: int) -> dict[tuple[str, bool], RankGroup]:
 
 
 class Mail:
-    """Sends and receives in the order that the schedule of the other rank has."""
+    """Sends and receives in the order that the schedule of the other rank has.
+
+    For two ranks or more: then the pieces before and after a piece are on its neighbors.
+    """
 
     def __init__(
         self, schedule: Schedule, group: RankGroup, channels: Mapping[tuple[str, bool], RankGroup],
@@ -72,38 +82,32 @@ class Mail:
         self._new_tensor = new_tensor
         self._here: dict[tuple[str, int, int], Tensor] = {}
         self._sent: collections.deque[Pending] = collections.deque()
-        self._expected: dict[tuple, collections.deque[SentTensor]] = {}
-        self._coming: dict[tuple, collections.deque[tuple[SentTensor, Pending]]] = {}
-        for rank, ops in enumerate(schedule.ops):
-            for op in ops:
+        self._line_of: dict[tuple[str, int, int], Line] = {}
+        self._expected: dict[Line, collections.deque[SentTensor]] = {}
+        self._coming: dict[Line, collections.deque[tuple[SentTensor, Pending]]] = {}
+        for rank in {(group.rank + step) % group.size for step in (1, -1)} - {group.rank}:
+            for op in schedule.ops[rank]:
                 message = sent_by(schedule, rank, op)
                 if message is not None and message.target == group.rank:
-                    self._expected.setdefault((message.channel, rank), collections.deque()).append(
-                        message)
+                    line = self._line_of[message.key] = message.channel, rank
+                    self._expected.setdefault(line, collections.deque()).append(message)
         for line in self._expected:
             self._coming[line] = collections.deque()
             self._begin_next(line)
 
     def receive(self, op: Op, what: str) -> Tensor:
-        """Returns what this pass needs from another rank, or from another chunk of this one."""
+        """Returns what this pass needs from another rank."""
         key = what, op.micro_batch, self._schedule.piece(self._group.rank, op.chunk)
+        line = self._line_of[key]
         while key not in self._here:
-            source, _ = self._schedule.home(key[2] + (-1 if what == STREAM else 1))
-            line = self._line(key, source)
             message, pending = self._coming[line].popleft()
             self._begin_next(line)
-            self._here[message.what, message.micro_batch, message.piece] = pending.wait()
+            self._here[message.key] = pending.wait()
         return self._here.pop(key)
 
     def send(self, op: Op, x: Tensor) -> None:
-        """Begins to send the result of a pass, or keeps it for another chunk of this rank."""
+        """Begins to send the result of a pass to the rank that needs it."""
         message = sent_by(self._schedule, self._group.rank, op)
-        if message is None:
-            piece = self._schedule.piece(self._group.rank, op.chunk)
-            step = 1 if op.kind == FORWARD else -1
-            what = STREAM if op.kind == FORWARD else GRADIENT
-            self._here[what, op.micro_batch, piece + step] = x.detach()
-            return
         self._sent.append(self._channels[message.channel].start_send(
             x, to=message.target, note=f"{message.what} {message.micro_batch}"))
         while self._sent and self._sent[0].is_complete:
@@ -116,12 +120,7 @@ class Mail:
         while self._sent:
             self._sent.popleft().wait()
 
-    def _line(self, key: tuple[str, int, int], source: int) -> tuple:
-        what, *_ = key
-        step = 1 if what == STREAM else -1
-        return (what, self._group.rank != source + step), source
-
-    def _begin_next(self, line: tuple) -> None:
+    def _begin_next(self, line: Line) -> None:
         """Begins to receive the next tensor of a line, before any pass needs it."""
         if self._expected[line]:
             message = self._expected[line].popleft()

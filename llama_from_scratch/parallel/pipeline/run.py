@@ -29,11 +29,10 @@ from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel.comm import RankGroup
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.pipeline.deferred import Product, WeightGradients, deliver
-from llama_from_scratch.parallel.pipeline.layers import layers_of
 from llama_from_scratch.parallel.pipeline.mail import GRADIENT, STREAM, Mail, channels
 from llama_from_scratch.parallel.pipeline.plan import PipelinePlan
 from llama_from_scratch.parallel.pipeline.schedule import BACKWARD, FORWARD, WEIGHTS, Op, Schedule
-from llama_from_scratch.parallel.pipeline.stage import ModelPiece, keep, pieces_of
+from llama_from_scratch.parallel.pipeline.stage import ModelPiece, cut
 from llama_from_scratch.train.data import Batch
 from llama_from_scratch.train.protocols import Loss
 
@@ -46,9 +45,7 @@ def piped(
     A collective of all ranks. `param_dtype`: in which the model computes, by default its own.
     Raises ValueError for too few layers, and for a model that sees.
     """
-    n_ranks = axes.pp.size
-    counts = [len(layers) for layers in layers_of(model.config.n_layers, n_ranks * plan.n_chunks)]
-    own = keep(model, pieces_of(counts), rank=axes.pp.rank, n_ranks=n_ranks)
+    own = cut(model, axes.pp, n_chunks=plan.n_chunks)
     return PipelineRank(model, own, axes.pp, plan=plan,
                         channels=channels(axes, n_chunks=plan.n_chunks),
                         stream_dtype=model.dtype if param_dtype is None else param_dtype)
@@ -73,7 +70,7 @@ class _Kept:
 
     def __init__(self, received: Tensor | None) -> None:
         self.received = received
-        self.end: GradientEdge | Tensor | None = None
+        self.end: GradientEdge | None = None
 
 
 class PipelineRank:
@@ -152,8 +149,7 @@ class _Step:
         self._later: dict[tuple[int, int], list[Product]] = {}
         self.most_in_flight = 0
         model = pipeline.model
-        first = next(model.parameters())
-        self.total = torch.zeros((), dtype=torch.promote_types(first.dtype, torch.float32),
+        self.total = torch.zeros((), dtype=torch.promote_types(model.dtype, torch.float32),
                                  device=model.device)
         self.mail = Mail(self._schedule, pipeline.group, pipeline._channels, self._new_tensor)
 
@@ -190,11 +186,10 @@ class _Step:
         if kept.received is not None and torch.is_grad_enabled():
             kept.received.requires_grad_(True)
         with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=self._is_bf16):
-            x = model.embed(batch.ids) if piece.is_first else kept.received
-            inputs = model.prepare(x, positions=batch.positions, documents=batch.documents)
-            x = model.run(x, inputs, layers=piece.layers)
-            if not piece.is_last:
-                return x
+            x = piece.stream(model, batch.ids if piece.is_first else kept.received,
+                             positions=batch.positions, documents=batch.documents)
+        if not piece.is_last:
+            return x
         return self._loss(StreamOnly(model, x), batch, is_bf16=self._is_bf16) / self._n_targets
 
     def _backward(self, op: Op, piece: ModelPiece) -> None:

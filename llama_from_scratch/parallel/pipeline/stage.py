@@ -16,11 +16,13 @@ Notebook 44.
 from collections.abc import Collection, Iterator, Sequence
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from llama_from_scratch.config import record
+from llama_from_scratch.config import LlamaConfig, record
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.parallel.comm import RankGroup
+from llama_from_scratch.parallel.pipeline.layers import layers_of
 
 TIED = "tok_embeddings.weight"
 """The parameter that is embedding and head in one, in a model with a tied head."""
@@ -65,12 +67,39 @@ class ModelPiece:
         """Whether it has the head, and its forward pass ends with the loss."""
         return self.number == self.n_pieces - 1
 
+    def stream(
+        self, model: Llama, x: Tensor, *, positions: Int[Tensor, "B T"],
+        documents: Int[Tensor, "B T"],
+    ) -> Float[Tensor, "B T D"]:
+        """Returns the stream behind the piece's layers. `x`: the stream before, or ids if first."""
+        if self.is_first:
+            x = model.embed(x)
+        inputs = model.prepare(x, positions=positions, documents=documents)
+        return model.run(x, inputs, layers=self.layers)
+
+
+def names_on_both_ends(config: LlamaConfig, ends: RankGroup) -> frozenset[str]:
+    """Returns which parameters the first and the last rank of a pipeline both have, if any.
+
+    Their gradients are added up between the two, and they count once. `ends`: see `mesh.Axes`.
+    """
+    return frozenset({TIED} if config.is_tied and ends.size > 1 else ())
+
 
 def pieces_of(counts: Sequence[int]) -> tuple[ModelPiece, ...]:
     """Returns the pieces that have `counts` layers, in their order."""
     ends = [sum(counts[: i + 1]) for i in range(len(counts))]
     return tuple(ModelPiece(number=i, n_pieces=len(counts), layers=slice(end - n, end))
                  for i, (n, end) in enumerate(zip(counts, ends, strict=True)))
+
+
+def cut(model: Llama, pp: RankGroup, *, n_chunks: int) -> tuple[ModelPiece, ...]:
+    """Keeps of `model`, in place, what this rank of a pipeline has (`layers_of`), and returns it.
+
+    Raises ValueError for too few layers, and as `keep` does.
+    """
+    layers = layers_of(model.config.n_layers, pp.size * n_chunks)
+    return keep(model, pieces_of([len(each) for each in layers]), rank=pp.rank, n_ranks=pp.size)
 
 
 def keep(
