@@ -55,9 +55,11 @@ def places(seq_len: int, *, rank: int, n_ranks: int) -> Int[Tensor, "T"]:
 def tokens_of(batch: Batch, group: RankGroup) -> Batch:
     """Returns this rank's tokens of a batch that all ranks of the group have.
 
-    Its positions, documents and targets are made for the whole rows. Raises ValueError if the rows
-    cannot be cut.
+    Its positions, documents and targets are made for the whole rows. A rank alone has the batch
+    itself, of whatever kind. Raises ValueError if the rows cannot be cut.
     """
+    if group.size == 1:
+        return batch
     own_T = places(batch.ids.shape[1], rank=group.rank, n_ranks=group.size).to(batch.ids.device)
     return Batch(**{name: getattr(batch, name).index_select(1, own_T)
                     for name in Batch.__dataclass_fields__})
@@ -70,6 +72,8 @@ def padded(batch: Batch, n_ranks: int) -> Batch:
     even; this is for the last, shorter window of an evaluation.
     """
     n_missing = -batch.ids.shape[1] % (2 * n_ranks) if n_ranks > 1 else 0
+    if n_missing == 0:
+        return batch
     fill = dict(ids=0, targets=IGNORE, documents=PADDING, positions=0)
     return Batch(**{name: F.pad(getattr(batch, name), (0, n_missing), value=value)
                     for name, value in fill.items()})

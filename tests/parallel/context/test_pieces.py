@@ -1,5 +1,6 @@
 """Which tokens a rank holds: every token once, early and late ones, targets right at borders."""
 
+import parity
 import pytest
 import ranks_context as work
 import torch
@@ -87,3 +88,9 @@ def test_a_batch_that_fits_is_not_padded():
     assert torch.equal(padded(work.batch_of("one", n_tokens=21), 1).ids,
                        work.batch_of("one", n_tokens=21).ids)
     assert torch.equal(tokens_of(batch, alone()).ids, batch.ids)
+
+
+def test_a_rank_alone_has_the_batch_itself_with_its_images():
+    """A batch that is made again from ids, targets, documents and positions has no images."""
+    (batch, *_) = parity.image_batches(parity.seeing_model().config)
+    assert tokens_of(batch, alone()) is batch and padded(batch, 1) is batch
