@@ -26,6 +26,7 @@ from llama_from_scratch.parallel.comm import RankGroup
 from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.shard import ShardedModel
 from llama_from_scratch.parallel.sharded import Sharded
+from llama_from_scratch.parallel.training import rows_of
 from llama_from_scratch.train.data import Batch
 from llama_from_scratch.train.protocols import Optimizer
 
@@ -83,20 +84,17 @@ class ElasticReplicas:
 
     def rows_of(self, batch: Batch) -> Batch:
         """Returns this rank's rows of a batch. The rows of a replica that is away are not read."""
-        return self._shares(batch)[self._axes.data.rank]
+        return rows_of(batch, self._axes.data)
 
     def n_targets_in(self, batch: Batch) -> int:
         """Returns the number of targets in the rows of all replicas that are there."""
-        n_each, shares = self._axes.mesh.dp, self._shares(batch)
-        return sum(share.n_targets for number, share in enumerate(shares)
-                   if number // n_each in self.present)
+        shares = batch.split(len(batch.ids) // self._axes.mesh.replicate)
+        return sum(share.n_targets for replica, share in enumerate(shares)
+                   if replica in self.present)
 
     def total(self, loss: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """Returns the sum of a loss over all ranks that read rows and are there."""
         return self._groups[self.present][1].all_reduce(loss.clone(), note="loss")
-
-    def _shares(self, batch: Batch) -> list[Batch]:
-        return batch.split(len(batch.ids) // self._axes.data.size)
 
     def _set(self, present: tuple[int, ...]) -> None:
         self.present = present

@@ -84,17 +84,13 @@ def _each_once(regions: Mapping[int, Region], loads: Sequence[int]) -> dict[int,
     It goes through the box from the front. Each span goes on as far as one rank can write.
     """
     found, at = {}, 0
-    begins = sorted({region.first for region in regions.values() if region.n})
-    for begin in begins:
+    ends = {rank: region.first + region.n for rank, region in regions.items()}
+    for begin in sorted({region.first for region in regions.values() if region.n}):
         at = max(at, begin)
-        here = {rank: region.first + region.n for rank, region in regions.items()
-                if region.first <= at < region.first + region.n}
-        while here:
-            rank = min(here, key=lambda rank: (-here[rank], loads[rank], rank))
-            found[rank] = regions[rank].span(at, here[rank] - at)
-            at = here[rank]
-            here = {rank: region.first + region.n for rank, region in regions.items()
-                    if region.first <= at < region.first + region.n}
+        while here := [rank for rank, end in ends.items() if regions[rank].first <= at < end]:
+            rank = min(here, key=lambda rank: (-ends[rank], loads[rank], rank))
+            found[rank] = regions[rank].span(at, ends[rank] - at)
+            at = ends[rank]
     return found
 
 

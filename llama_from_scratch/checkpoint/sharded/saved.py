@@ -102,7 +102,7 @@ class StateInPieces(Mapping[str, Tensor]):
                        if name.startswith(manifest.OPTIMIZER)]
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
+        if manifest.OPTIMIZER + name not in self.saved.tensors:
             raise KeyError(name)
         return self.saved.whole(manifest.OPTIMIZER + name)
 
