@@ -212,6 +212,9 @@ def logged(world, name, *, style, n_ranks, is_bf16, is_training, tp=1, kind="pac
 
 # --- the leaf alone -------------------------------------------------------------------------------
 
+LEAVES = [(2, 1, None), (3, 2, 5), (4, 4, None), (4, 1, 5)]
+"""Numbers of ranks and of key/value heads, and chunk sizes, with which both styles are compared."""
+
 
 def leaf(world, *, style, n_ranks, n_kv_heads, chunk_size, scale=1.0, mutant=None):
     """The differences of the result and of d_q, d_k, d_v, put in order before they are compared.

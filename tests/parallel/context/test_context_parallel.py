@@ -1,6 +1,5 @@
 """Rows cut among ranks give what whole rows give: outputs, losses and all gradients."""
 
-import on_ranks
 import pytest
 import ranks_context as work
 import small_seeing
@@ -9,18 +8,10 @@ import torch
 from llama_from_scratch.model.attention import SoftmaxAttention
 from llama_from_scratch.model.visibility import Visibility
 from llama_from_scratch.parallel.context import STYLES, ContextParallel
-from llama_from_scratch.parallel.launch import Ranks
 from llama_from_scratch.parallel.world import alone
 
 CLOSE = 1e-12
 """A share of the largest number. Everything is in float64; measured: below 1e-14."""
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with Ranks(4, timeout_s=on_ranks.TIMEOUT_S) as ranks:
-        ranks.run(work.make_groups)
-        yield ranks
 
 
 @pytest.mark.parametrize("style", STYLES)

@@ -1,22 +1,13 @@
 """The formulas of what context parallelism sends: equal to the log, as whole numbers."""
 
-import on_ranks
 import pytest
 import ranks_context as work
 import torch
 
 from llama_from_scratch import family
 from llama_from_scratch.parallel.context.costs import context_bytes, context_exchanges
-from llama_from_scratch.parallel.launch import Ranks
 
 NAME = "chunked, one kv head"
-
-
-@pytest.fixture(scope="module")
-def ranks():
-    with Ranks(4, timeout_s=on_ranks.TIMEOUT_S) as ranks:
-        ranks.run(work.make_groups)
-        yield ranks
 
 
 def exchanges(name=NAME, **changes):

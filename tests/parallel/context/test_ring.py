@@ -15,15 +15,7 @@ from llama_from_scratch.parallel.world import alone
 CLOSE = 1e-12
 
 
-@pytest.fixture(scope="module")
-def ranks():
-    with Ranks(4, timeout_s=on_ranks.TIMEOUT_S) as ranks:
-        ranks.run(work.make_groups)
-        yield ranks
-
-
-@pytest.mark.parametrize(("n_ranks", "n_kv_heads", "chunk_size"), [
-    (2, 1, None), (3, 2, 5), (4, 4, None), (4, 1, 5)])
+@pytest.mark.parametrize(("n_ranks", "n_kv_heads", "chunk_size"), work.LEAVES)
 def test_gradients_of_queries_keys_and_values_are_right_in_the_order_of_the_row(
         ranks, n_ranks, n_kv_heads, chunk_size):
     # Megatron-LM#1464: compared after they are put in order, and gradients, not only results.
