@@ -1,4 +1,4 @@
-"""Which tokens the new ones may see: made once per pass, for each chunk size among the layers.
+"""Which tokens the new tokens may see. Found once per pass, for each chunk size of the layers.
 
 `Llama.prepare` asks this part and hands the answer to all blocks. It has no parameters and knows
 only the tokens that this process has. Where the keys are elsewhere, such as on other ranks, another

@@ -146,7 +146,7 @@ class ExpertParallel:
                 door.seen = None
 
     def groups(self, *others: RankGroup) -> dict[str, tuple[RankGroup, ...]]:
-        """Returns, for each weight of experts, the groups over which its elements are spread.
+        """Returns, for each weight of experts, the groups whose ranks hold its elements together.
 
         `others`: those over which this rank's slices are divided further.
         """
