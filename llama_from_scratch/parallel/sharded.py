@@ -110,12 +110,7 @@ class Sharded:
 
     def after_step(self) -> None:
         """After the optimizer: the model computes with the new weights."""
-        self._free()
-        kept = [flat for flat in self._flats if flat.is_kept and flat.is_trained]
-        for flat in kept:
-            flat.start_refresh()
-        for flat in kept:
-            flat.gather()
+        self._refresh([flat for flat in self._flats if flat.is_trained])
 
     def replicate_over(self, replicate: RankGroup) -> None:
         """From now on adds up gradients over these replicas: some may have failed (`elastic`)."""
@@ -123,12 +118,7 @@ class Sharded:
 
     def after_fill(self) -> None:
         """After pieces were changed in place, frozen ones too: the model computes with them."""
-        self._free()
-        kept = [flat for flat in self._flats if flat.is_kept]
-        for flat in kept:
-            flat.start_refresh()
-        for flat in kept:
-            flat.gather()
+        self._refresh(self._flats)
 
     def place(self, name: str) -> tuple[tuple[int, ...], tuple[int, int]]:
         """Returns the shape of a parameter, and the span of it that this rank owns."""
@@ -155,6 +145,15 @@ class Sharded:
         A collective for every unit. Only one unit is gathered at a time.
         """
         yield from gathered(self._flats, pieces)
+
+    def _refresh(self, flats: Iterable[Flat]) -> None:
+        """Gathers again what stays whole, after its pieces have changed."""
+        self._free()
+        kept = [flat for flat in flats if flat.is_kept]
+        for flat in kept:
+            flat.start_refresh()
+        for flat in kept:
+            flat.gather()
 
     # --- what happens in forward and backward -----------------------------------------------------
 
