@@ -95,96 +95,60 @@ def the_way_back(counts: list[list[int]]) -> list[int]:
     return back
 
 
-# --- 4: capacity ----------------------------------------------------------------------------------
+# --- 4: bytes -------------------------------------------------------------------------------------
 
 
-
-@listed("46.4", of="taken")
-def each_rank_alone(wanted: list[int], room: int) -> list[int]:
-    """each rank counts its own rows only: the room is for the rows of all ranks"""
-    return [min(n, room) for n in wanted]
-
-
-@listed("46.4", of="taken")
-def last_first(wanted: list[int], room: int) -> list[int]:
-    """the last rank's rows come first: the queue begins with rank 0"""
-    found = []
-    for n in reversed(wanted):
-        found.append(min(n, room))
-        room -= found[-1]
-    return found[::-1]
-
-
-@listed("46.4", of="taken")
-def shared_out(wanted: list[int], room: int) -> list[int]:
-    """the room is divided evenly among the ranks: a rank with few rows then wastes its part"""
-    return [min(n, room // len(wanted)) for n in wanted]
-
-
-@listed("46.4", of="taken")
-def all_or_nothing(wanted: list[int], room: int) -> list[int]:
-    """a rank whose rows do not all fit gets no room: the first of them still fit"""
-    found = []
-    for n in wanted:
-        found.append(n if n <= room else 0)
-        room -= found[-1]
-    return found
-
-
-# --- 5: bytes -------------------------------------------------------------------------------------
-
-
-@listed("46.5", of="sent_in_a_layer")
+@listed("46.4", of="sent_in_a_layer")
 def with_those_that_stay(rows: list[list[int]], rank: int, row_bytes: int) -> int:
     """rows for the rank's own experts are counted: they do not travel"""
     return 2 * (sum(rows[rank]) + sum(row[rank] for row in rows)) * row_bytes
 
 
-@listed("46.5", of="sent_in_a_layer")
+@listed("46.4", of="sent_in_a_layer")
 def only_forward(rows: list[list[int]], rank: int, row_bytes: int) -> int:
     """backward is forgotten: the gradients of both journeys travel, too"""
     here = rows[rank][rank]
     return (sum(rows[rank]) + sum(row[rank] for row in rows) - 2 * here) * row_bytes
 
 
-@listed("46.5", of="sent_in_a_layer")
+@listed("46.4", of="sent_in_a_layer")
 def only_own_rows(rows: list[list[int]], rank: int, row_bytes: int) -> int:
     """only the rank's own rows are counted: it also sends back the results for the others"""
     return 2 * (sum(rows[rank]) - rows[rank][rank]) * row_bytes
 
 
-@listed("46.5", of="sent_in_a_layer")
+@listed("46.4", of="sent_in_a_layer")
 def four_times_own(rows: list[list[int]], rank: int, row_bytes: int) -> int:
     """the rank's own rows are counted four times: what it sends back are the rows it received"""
     return 4 * (sum(rows[rank]) - rows[rank][rank]) * row_bytes
 
 
-# --- 6: the length of the gradient ----------------------------------------------------------------
+# --- 5: the length of the gradient ----------------------------------------------------------------
 
 
 def _squares(gradients: list[Tensor]) -> Tensor:
     return sum(g.square().sum() for g in gradients)
 
 
-@listed("46.6", of="whole_length")
+@listed("46.5", of="whole_length")
 def own_experts_only(dense: list[Tensor], experts: list[Tensor], ep: int) -> Tensor:
     """the experts of rank 0 alone are counted: then each rank would find another length"""
     return (_squares(dense[:1]) + _squares(experts[:1])).sqrt()
 
 
-@listed("46.6", of="whole_length")
+@listed("46.5", of="whole_length")
 def every_rank(dense: list[Tensor], experts: list[Tensor], ep: int) -> Tensor:
     """the gradients of all ranks are counted: copies count once"""
     return (_squares(dense) + _squares(experts)).sqrt()
 
 
-@listed("46.6", of="whole_length")
+@listed("46.5", of="whole_length")
 def experts_of_every_rank(dense: list[Tensor], experts: list[Tensor], ep: int) -> Tensor:
     """the experts of all ranks are counted: ranks r and r + ep hold the same ones"""
     return (_squares(dense[:1]) + _squares(experts)).sqrt()
 
 
-@listed("46.6", of="whole_length")
+@listed("46.5", of="whole_length")
 def lengths_added(dense: list[Tensor], experts: list[Tensor], ep: int) -> Tensor:
     """lengths are added: add up the squares, and take one root at the end"""
     return dense[0].norm() + sum(g.norm() for g in experts[:ep])
