@@ -242,38 +242,3 @@ def the_lost_share(
 ) -> float:
     """this is the share that is lost: the task asks for the rest"""
     return 1 - _useful(alone_s / n_gpus, interval_s, save_s, restart_s)
-
-
-# --- 6: the loss without some replicas ------------------------------------------------------------
-
-
-@listed("47.6", of="loss_of_present")
-def all_targets(sums: Sequence[float], counts: Sequence[int], present: Sequence[int]) -> float:
-    """the sum is divided by the targets of all replicas: those that are away have read nothing"""
-    return sum(sums[r] for r in present) / sum(counts)
-
-
-@listed("47.6", of="loss_of_present")
-def mean_of_means(sums: Sequence[float], counts: Sequence[int], present: Sequence[int]) -> float:
-    """the mean of the replicas' means: replicas with few targets get too much weight"""
-    return sum(sums[r] / counts[r] for r in present) / len(present)
-
-
-@listed("47.6", of="loss_of_present")
-def all_sums(sums: Sequence[float], counts: Sequence[int], present: Sequence[int]) -> float:
-    """the sums of all replicas are added up: those that are away have computed nothing"""
-    return sum(sums) / sum(counts[r] for r in present)
-
-
-@listed("47.6", of="loss_of_present")
-def nobody_away(sums: Sequence[float], counts: Sequence[int], present: Sequence[int]) -> float:
-    """`present` has no effect: leave out the replicas that are away"""
-    return sum(sums) / sum(counts)
-
-
-@listed("47.6", of="loss_of_present")
-def divided_by_replicas(
-    sums: Sequence[float], counts: Sequence[int], present: Sequence[int]
-) -> float:
-    """the sum is divided by the number of replicas: divide by the number of their targets"""
-    return sum(sums[r] for r in present) / len(present)
