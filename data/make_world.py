@@ -96,7 +96,6 @@ def share_copied(model: Llama, tokenizer: Tokenizer, *, n: int = 200) -> float:
 def make_base(folder: Path, *, share: float) -> None:
     told, unseen = stories()
     tokenizer = vocabulary(told)
-    tokenizer.prompting = prompting_for(FORMATS["llama-3.2"], tokenizer)
     config = LlamaConfig(dim=96, n_heads=4, n_kv_heads=2, ffn_dim=256,
                          vocab_size=tokenizer.vocab_size, max_seq_len=512, norm_eps=1e-5,
                          rope_theta=10_000.0, layers=(LayerSpec(),) * 4)

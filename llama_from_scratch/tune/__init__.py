@@ -2,6 +2,8 @@
 
 - `world`: the small world in which everything is measured
 - `dialogs`, `rows`: dialogs from the files that people have, and as rows of ids to learn from
+- `sft`: supervised fine-tuning: a model that continues texts learns to answer
+- `evals`: shares with standard errors, pass@k, pass^k, win rates
 
 Notebooks 50 to 59.
 """
