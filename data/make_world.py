@@ -24,10 +24,15 @@ from llama_from_scratch.checkpoint import native
 from llama_from_scratch.config import LayerSpec, LlamaConfig
 from llama_from_scratch.generate import generate
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tokenizer import FORMATS, Tokenizer
-from llama_from_scratch.tokenizer.chat_format import prompting_for
-from llama_from_scratch.train import Packed, TrainConfig, evaluate, read_documents, train
-from llama_from_scratch.train import split_validation
+from llama_from_scratch.tokenizer import Tokenizer
+from llama_from_scratch.train import (
+    Packed,
+    TrainConfig,
+    evaluate,
+    read_documents,
+    split_validation,
+    train,
+)
 from llama_from_scratch.tune.world.documents import list_document, scene_document
 from llama_from_scratch.tune.world.instructions import INSTRUCTIONS, instruct
 from llama_from_scratch.tune.world.rewriting import rewriting

@@ -1,8 +1,8 @@
 """Supervised fine-tuning: a model that continues texts learns to answer.
 
 Nothing is new except the data: dialogs in the model's chat format, of which only the answers are
-learned, and texts of the earlier training among them, so that it is not forgotten. The loop, the
-optimizer and the checkpoints are those of `train`.
+learned, and texts of the earlier training among them, so that it is not forgotten. `train` has the
+loop, the optimizer and the checkpoints.
 
 Notebook 50. Source: Llama 2, arXiv:2307.09288, section 3.1; Llama 3, arXiv:2407.21783, section 4.1.
 """
@@ -30,18 +30,18 @@ def fit(
     model: Llama, dialogs: Sequence[Dialog], tokenizer: AnyTokenizer, *,
     config: TrainConfig = SFT, format: ChatFormat | ChatTemplate | None = None,
     replay: Sequence[str] = (), replay_share: float = 0.15, replay_tokens: int = 96,
-    is_packed: bool = False, is_cut: bool = False, validation: Sequence[Dialog] = (), parts: TrainParts | None = None,
-    folder: str | Path | None = None, is_resumed: bool = False,
+    is_packed: bool = False, is_cut: bool = False, validation: Sequence[Dialog] = (),
+    parts: TrainParts | None = None, folder: str | Path | None = None, is_resumed: bool = False,
     on_step: Callable[[Step], object] | None = None,
 ) -> History:
     """Teaches `model` the answers of `dialogs`, in place.
 
     `format`: how a dialog is written, by default as the model's files say. `replay`: texts of the
     earlier training; `replay_share` of all rows are drawn from them, each cut to `replay_tokens`.
-    `is_packed`: rows of
-    `config.seq_len` tokens have several dialogs each, see `Rows`. `is_cut`: dialogs that are too
-    long lose their last messages instead of being refused. `validation`: dialogs on which the loss
-    is measured. The other arguments: as in `train`; `parts` get the loss on learned tokens.
+    `is_packed`: rows of `config.seq_len` tokens have several dialogs each, see `Rows`. `is_cut`:
+    dialogs that are too long lose their last messages instead of being refused. `validation`:
+    dialogs on which the loss is measured. The other arguments: as in `train`; `parts` get the loss
+    on learned tokens.
     Raises ValueError before the first step as `train`, `examples_of` and `with_replay` do.
     """
     format = format_of(model, tokenizer, format)
