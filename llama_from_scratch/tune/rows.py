@@ -120,9 +120,16 @@ def _shorter(
     return None
 
 
-def text_example(text: str, tokenizer: AnyTokenizer, *, max_tokens: int) -> Example:
-    """Returns a text between its special tokens, cut to `max_tokens`, of which all is learned."""
-    ids = tokenizer.encode(text, bos=True, eos=True)[:max_tokens]
+def text_example(
+    text: str, tokenizer: AnyTokenizer, *, max_tokens: int, draw: Random
+) -> Example:
+    """Returns a text between its special tokens, of which all is learned.
+
+    Of a long text it is a window of `max_tokens` that begins anywhere, as in the earlier training.
+    """
+    ids = tokenizer.encode(text, bos=True, eos=True)
+    begin = draw.randrange(max(len(ids) - max_tokens, 0) + 1)
+    ids = ids[begin : begin + max_tokens]
     return Example(ids=tuple(ids), is_learned=(False, *[True] * (len(ids) - 1)))
 
 
@@ -263,7 +270,8 @@ def with_replay(
         raise ValueError("replay needs texts of the earlier training; got none")
     n = round(len(examples) * share / (1 - share))
     draw = Random(seed)
-    return [*examples, *(text_example(draw.choice(texts), tokenizer, max_tokens=max_tokens)
+    return [*examples, *(text_example(draw.choice(texts), tokenizer, max_tokens=max_tokens,
+                                       draw=draw)
                          for _ in range(n))]
 
 
