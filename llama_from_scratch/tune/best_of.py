@@ -25,7 +25,7 @@ from llama_from_scratch.tune import sft
 from llama_from_scratch.tune.dialogs import Dialog
 
 
-def best_of(scores: Sequence[float]) -> int:
+def best_of(scores: Sequence[float | int]) -> int:
     """Returns the place of the largest score; the first of several equal ones.
 
     Raises ValueError if there is no score, or one that is not a number.
@@ -36,7 +36,9 @@ def best_of(scores: Sequence[float]) -> int:
     return max(range(len(scores)), key=lambda i: scores[i])
 
 
-def expected_best(scores: Sequence[float], n: int, *, values: Sequence[float]) -> float:
+def expected_best(
+    scores: Sequence[float | int], n: int, *, values: Sequence[float | int]
+) -> float:
     """Returns the mean value of the best of n answers, over all ways to draw n from the pool.
 
     The best is the one with the largest score, the first in the pool of several equal ones.
@@ -142,7 +144,7 @@ def winners(groups: Sequence[Sequence[Candidate]], score: Score) -> Winners:
         raise ValueError("the best of n needs an answer that the model ended; got "
                          f"{sum(map(len, groups))} answers and none with words and an end. Allow "
                          "more tokens")
-    scores = list(score(flat))
+    scores = [float(each) for each in score(flat)]
     if len(scores) != len(flat):
         raise ValueError(f"a score returns one number for each candidate; got {len(scores)} for "
                          f"{len(flat)}")

@@ -18,10 +18,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from llama_from_scratch.checkpoint import native
+from llama_from_scratch.checkpoint import checksums, native
 from llama_from_scratch.checkpoint.folders import find
 from llama_from_scratch.checkpoint.safetensors_file import read_tensors, write_tensors
-from llama_from_scratch.checkpoint import checksums
 from llama_from_scratch.config import record
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate
@@ -97,18 +96,17 @@ def bradley_terry(
 
 @record
 class BradleyTerryLoss:
-    """A loss for `TrainParts.loss`. `has_margins`: whether it uses the margins of the pairs."""
+    """A loss for `TrainParts.loss`, on rows whose only target is where the reward is read."""
 
     judge: RewardModel
-    has_margins: bool = True
 
     def __call__(
         self, model: Llama, batch: PairBatch, *, is_bf16: bool = False
     ) -> Float[Tensor, ""]:
         """Returns a sum over the pairs of the batch."""
         rewards_B2 = self.judge(batch.rows, is_bf16=is_bf16).unflatten(0, (-1, 2))
-        margins_B = batch.margins.to(rewards_B2) * self.has_margins
-        return bradley_terry(rewards_B2[:, 0], rewards_B2[:, 1], margins_B).sum()
+        return bradley_terry(rewards_B2[:, 0], rewards_B2[:, 1],
+                             batch.margins.to(rewards_B2)).sum()
 
 
 def fit(
