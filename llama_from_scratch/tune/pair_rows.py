@@ -94,12 +94,12 @@ class PairBatch:
         return PairBatch(rows=self.rows.to(device), numbers=self.numbers.to(device),
                          margins=self.margins.to(device), n_chosen=self.n_chosen)
 
-    def split(self, n_pairs: int) -> list["PairBatch"]:
-        """Returns micro-batches of `n_pairs` pairs. The last may have fewer."""
+    def split(self, n_rows: int) -> list["PairBatch"]:
+        """Returns micro-batches of `n_rows` pairs. The last may have fewer."""
         return [PairBatch(rows=rows, numbers=numbers, margins=margins, n_chosen=self.n_chosen)
                 for rows, numbers, margins in zip(
-                    self.rows.split(2 * n_pairs), self.numbers.split(n_pairs),
-                    self.margins.split(n_pairs), strict=True)]
+                    self.rows.split(2 * n_rows), self.numbers.split(n_rows),
+                    self.margins.split(n_rows), strict=True)]
 
 
 class PairRows:

@@ -11,7 +11,7 @@ import torch
 from llama_from_scratch.generate.generate import generate
 from llama_from_scratch.generate.sampling import GREEDY, Sampling
 from llama_from_scratch.tokenizer.chat_format import Message
-from llama_from_scratch.train.records import TrainConfig
+from llama_from_scratch.train.records import History, TrainConfig
 from llama_from_scratch.tune import best_of as module
 from llama_from_scratch.tune.best_of import (
     Candidate,
@@ -173,8 +173,12 @@ def test_rejection_sampling_learns_the_winners_and_nothing_else(monkeypatch):
     learned, groups = [], [group_of(("a", True), ("bbb", True)),
                            group_of(("cc", True), ("d", True), number=1)]
     monkeypatch.setattr(module, "draw", lambda *_, **how: (learned.append(how["n"]), groups)[1])
-    monkeypatch.setattr(module.sft, "fit",
-                        lambda model, dialogs, *_, **how: learned.append(list(dialogs)))
+
+    def learn(model, dialogs, *_, **how):
+        learned.append(list(dialogs))
+        return History(steps=(), is_complete=True)
+
+    monkeypatch.setattr(module.sft, "fit", learn)
     fit(cases.model(), [PROMPT, PROMPT], cases.tokenizer(), score=length, n=2)
     assert learned[0] == 2
     assert [dialog.messages[-1].content for dialog in learned[1]] == ["bbb", "cc"]

@@ -266,8 +266,8 @@ def test_a_run_is_not_resumed_with_other_settings_or_pairs(tmp_path):
 
 
 def test_a_run_of_another_kind_is_not_resumed(tmp_path):
-    tokenizer, config = cases.tokenizer(), replace(FAST, n_steps=1, n_warmup=0, seq_len=16)
-    train(cases.model(), Packed(["Tom has the coin. " * 20], tokenizer), config=config,
+    tokenizer, config = cases.tokenizer(), replace(FAST, n_steps=1, n_warmup=0)
+    train(cases.model(), Packed(["Tom has the coin. " * 60], tokenizer), config=config,
           folder=tmp_path / "run")
     with pytest.raises(ValueError, match="resuming needs a run of dpo.fit"):
         dpo.fit(cases.model(), cases.pairs(2), tokenizer, format=cases.FORMAT, config=config,

@@ -56,7 +56,7 @@ def test_an_epoch_has_each_pair_once_and_the_next_one_another_order():
     epochs = [[data.batch(step, **how).numbers.tolist() for step in range(first, first + 4)]
               for first in (0, 4)]
     for epoch in epochs:
-        assert sorted(sum(epoch, [])) == list(range(20))
+        assert sorted(number for batch in epoch for number in batch) == list(range(20))
     assert epochs[0] != epochs[1]
     assert rows(20).batch(5, **how).numbers.tolist() == epochs[1][1]  # of the step alone
     assert data.batch(0, **(how | {"seed": 4})).numbers.tolist() != epochs[0][0]
