@@ -69,7 +69,7 @@ def kl_bound(n: int) -> float:
 
 
 @record
-class Candidate:
+class DrawnAnswer:
     """One answer that was drawn to a prompt, which is number `number` of the prompts.
 
     `text`: without special tokens. `is_finished`: whether the model ended it.
@@ -88,7 +88,7 @@ class Candidate:
                       unlearned=said)
 
 
-Score = Callable[[Sequence[Candidate]], Sequence[float]]
+Score = Callable[[Sequence[DrawnAnswer]], Sequence[float]]
 """A function that returns one number for each candidate, the larger the better."""
 
 
@@ -96,7 +96,7 @@ def draw(
     model: Llama, prompts: Sequence[Sequence[Message]], tokenizer: AnyTokenizer, *, n: int,
     format: ChatFormat | ChatTemplate | None = None, max_tokens: int = 48,
     sampling: Sampling | None = None, seed: int = 0, batch_size: int = 192,
-) -> list[list[Candidate]]:
+) -> list[list[DrawnAnswer]]:
     """Returns n answers to each prompt.
 
     `sampling`: by default at temperature 1, from the model's own distribution. Answer i of prompt p
@@ -109,14 +109,14 @@ def draw(
     sampling = Sampling(temperature=1.0) if sampling is None else sampling
     ids = [format.encode(list(prompt), tokenizer) for prompt in prompts]
     stop_ids = format.stop_ids(tokenizer)
-    found: list[list[Candidate]] = []
+    found: list[list[DrawnAnswer]] = []
     n_together = max(batch_size // n, 1)  # whole groups, whose seeds follow each other
     for first in range(0, len(ids), n_together):
         numbers = range(first, min(first + n_together, len(ids)))
         written = generate(model, [ids[p] for p in numbers for _ in range(n)],
                            max_tokens=max_tokens, sampling=sampling, seed=seed + first * n,
                            stop_ids=stop_ids)
-        found += [[Candidate(prompt=tuple(prompts[p]), number=p, text=tokenizer.decode(answer),
+        found += [[DrawnAnswer(prompt=tuple(prompts[p]), number=p, text=tokenizer.decode(answer),
                              is_finished=len(answer) < max_tokens)
                    for answer in written[at * n : (at + 1) * n]]
                   for at, p in enumerate(numbers)]
@@ -127,12 +127,12 @@ def draw(
 class Winners:
     """The best candidate of each prompt. `without`: the prompts of which none can be learned."""
 
-    candidates: tuple[Candidate, ...]
+    candidates: tuple[DrawnAnswer, ...]
     scores: tuple[float, ...]
     without: tuple[int, ...]
 
 
-def winners(groups: Sequence[Sequence[Candidate]], score: Score) -> Winners:
+def winners(groups: Sequence[Sequence[DrawnAnswer]], score: Score) -> Winners:
     """Returns the candidate with the largest score in each group.
 
     A candidate that is not finished, or empty, never wins: it would teach the model not to end.
@@ -157,7 +157,7 @@ def winners(groups: Sequence[Sequence[Candidate]], score: Score) -> Winners:
                                  if group[0].number not in places))
 
 
-def _can_win(candidate: Candidate) -> bool:
+def _can_win(candidate: DrawnAnswer) -> bool:
     return candidate.is_finished and bool(candidate.text.strip())
 
 
@@ -171,7 +171,7 @@ def fit(
     """Rejection sampling: teaches `model`, in place, the best of n of its own answers.
 
     With n = 1 it learns its own answers as they are, which is the control of an experiment.
-    Arguments as in `draw` and `sft.fit`; `seed` is that of the drawing. Raises ValueError as they
+    Arguments as in `draw` and `sft.fit`; `seed` belongs to `draw`. Raises ValueError as they
     and `winners` do.
     """
     groups = draw(model, prompts, tokenizer, n=n, format=format, max_tokens=max_tokens,

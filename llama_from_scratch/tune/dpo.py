@@ -190,8 +190,8 @@ def _saved_reference(
     """Returns the reference of the run in `folder`. Raises ValueError if it is another run."""
     source = resume.read(folder).source or {}
     if "dpo" not in source:
-        raise ValueError(f"resuming needs a run of dpo.fit; the run in {folder} is of another "
-                         "kind. Resume it with what began it, or start a new run in another folder")
+        raise ValueError(f"resuming needs a run of dpo.fit; the run in {folder} is another "
+                         "one. Resume it with what began it, or start a new run in another folder")
     if found := differences(source["dpo"], settings):
         raise ValueError("a resumed run keeps the settings it began with; for the checkpoint in "
                          f"{folder}, {'; '.join(found)}. Resume with its settings, or start a new "

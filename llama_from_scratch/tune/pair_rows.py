@@ -69,7 +69,7 @@ def pair_examples_of(
 
 @record
 class PairBatch:
-    """B pairs as 2 B rows: the row of each chosen answer, followed by that of its rejected one.
+    """B pairs as 2 B rows: the row of each chosen answer, followed by the row of its rejected one.
 
     `numbers`: of each pair among all pairs of the data. `margins`: as in `Pair`. `n_chosen`: the
     mean number of learned tokens in a chosen answer, of the whole batch also in its parts.

@@ -191,7 +191,7 @@ def scores(
     examples = []
     for number, dialog in enumerate(dialogs):
         if dialog.messages[-1].role != "assistant":
-            raise ValueError("a reward is that of an answer, so a dialog ends with the assistant; "
+            raise ValueError("only an answer has a reward, so a dialog ends with the assistant; "
                              f"dialog {number} ends with the {dialog.messages[-1].role}")
         example = ended(example_of(dialog, tokenizer, format))
         if len(example.ids) - 1 > judge.model.config.max_seq_len:

@@ -14,7 +14,7 @@ from llama_from_scratch.tokenizer.chat_format import Message
 from llama_from_scratch.train.records import History, TrainConfig
 from llama_from_scratch.tune import best_of as module
 from llama_from_scratch.tune.best_of import (
-    Candidate,
+    DrawnAnswer,
     best_of,
     draw,
     expected_best,
@@ -58,7 +58,7 @@ def test_a_large_pool_is_exact_too():
 
 def test_the_bound_is_the_exact_divergence_where_no_two_answers_are_equal():
     assert kl_bound(1) == 0
-    m = 20000  # so many equally likely answers are nearly a continuum
+    m = 20000  # this many equally likely answers are nearly a continuum
     for n in (2, 4, 16):
         best = [((i + 1) / m) ** n - (i / m) ** n for i in range(m)]
         exact = math.fsum(q * math.log(q * m) for q in best if q > 0)
@@ -106,7 +106,7 @@ def test_each_answer_is_what_the_model_writes_alone_with_its_seed():
             [alone] = generate(model, [cases.FORMAT.encode(list(told[p]), tokenizer)],
                                max_tokens=6, sampling=Sampling(), seed=5 + 2 * p + i,
                                stop_ids=cases.FORMAT.stop_ids(tokenizer))
-            assert candidate == Candidate(prompt=told[p], number=p, text=tokenizer.decode(alone),
+            assert candidate == DrawnAnswer(prompt=told[p], number=p, text=tokenizer.decode(alone),
                                           is_finished=len(alone) < 6)
     assert found[0][0].text != found[0][1].text
 
@@ -123,7 +123,7 @@ def test_an_answer_that_the_model_did_not_end_is_not_finished():
 
 
 def group_of(*told, number=0):
-    return [Candidate(prompt=PROMPT, number=number, text=text, is_finished=is_finished)
+    return [DrawnAnswer(prompt=PROMPT, number=number, text=text, is_finished=is_finished)
             for text, is_finished in told]
 
 
@@ -164,7 +164,7 @@ def test_a_score_that_is_not_one_number_per_candidate_is_refused():
 def test_only_the_winner_is_learned_and_not_the_answers_in_its_prompt():
     prompt = (*PROMPT, Message(role="assistant", content="Hello"),
               Message(role="user", content="Bye"))
-    candidate = Candidate(prompt=prompt, number=0, text="See you", is_finished=True)
+    candidate = DrawnAnswer(prompt=prompt, number=0, text="See you", is_finished=True)
     assert candidate.dialog.learned == (3,)
     assert candidate.dialog.messages[-1].content == "See you"
 

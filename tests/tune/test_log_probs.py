@@ -1,4 +1,4 @@
-"""Log-probabilities of tokens are those of all logits, and have gradients only at targets."""
+"""Log-probabilities of tokens equal what all logits give, and have gradients only at targets."""
 
 import preference_cases as cases
 import torch
