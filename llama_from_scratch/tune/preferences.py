@@ -10,6 +10,7 @@ Notebooks 52 and 53. Source: Llama 2, arXiv:2307.09288, section 3.2.1.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from llama_from_scratch.config import record
@@ -76,6 +77,28 @@ def preferred(
     return Pair(prompt=(*lead, Message(role="user", content=user)),
                 chosen=(Message(role="assistant", content=chosen),),
                 rejected=(Message(role="assistant", content=rejected),), margin=margin)
+
+
+def pairs_from(
+    prompt: Sequence[Message], answers: Sequence[str], scores: Sequence[float | int], *,
+    n_most: int, seed: int = 0, has_margins: bool = False,
+) -> list[Pair]:
+    """Returns at most `n_most` pairs of answers with different scores, drawn from all of them.
+
+    It is empty if all scores are equal. `has_margins`: the margin is the difference of the scores.
+    Raises ValueError unless each answer has a score that is a number, and for `n_most` below 1.
+    """
+    if len(answers) != len(scores) or any(math.isnan(score) for score in scores):
+        raise ValueError(f"each answer has a score that is a number; got {len(answers)} answers "
+                         f"and the scores {list(scores)[:5]}")
+    if n_most < 1:
+        raise ValueError(f"n_most, the number of pairs, is at least 1; got {n_most}")
+    said = [Message(role="assistant", content=answer) for answer in answers]
+    found = [Pair(prompt=tuple(prompt), chosen=(said[i],), rejected=(said[j],),
+                  margin=float(scores[i] - scores[j]) if has_margins else 0.0)
+             for i in range(len(said)) for j in range(len(said))
+             if scores[i] > scores[j] and answers[i] != answers[j]]
+    return Random(seed).sample(found, min(n_most, len(found)))
 
 
 def read_pairs(path: str | Path) -> list[Pair]:

@@ -120,10 +120,17 @@ def fit(
 
     `has_margins`: False leaves the margins of the pairs out. `config.batch_size` and
     `micro_batch_size` count pairs. A checkpoint in `folder` is one of `judge.model`, with the
-    vector in one more file; `load` reads both. The other arguments: as in `sft.fit`. Of `parts`,
-    those that save and resume a run are replaced.
-    Raises ValueError before the first step as `train` and `pair_examples_of` do.
+    vector in one more file; `load` reads both. The other arguments: as in `sft.fit`.
+    Raises ValueError before the first step as `train` and `pair_examples_of` do, and for `parts`
+    that divide or save the model in a way that does not know the vector.
     """
+    parts = TrainParts() if parts is None else parts
+    usual = TrainParts()
+    if own := [name for name in ("share", "reduce", "accumulate", "begin", "save")
+               if getattr(parts, name) is not getattr(usual, name)]:
+        raise ValueError("a reward model is trained whole and in one process, with the usual parts "
+                         "share, reduce, accumulate, begin and save; got another "
+                         f"{' and '.join(own)}. Leave these parts as they are")
     model = judge.model
     format = format_of(model, tokenizer, format)
     longest = min(config.seq_len, model.config.max_seq_len)
@@ -131,8 +138,8 @@ def fit(
                             margin=pair.margin * has_margins)
                 for pair in pair_examples_of(pairs, tokenizer, format, max_tokens=longest)]
     return train(model, PairRows(examples, tokenizer), config=config, folder=folder,
-                 parts=_with_head(TrainParts() if parts is None else parts, judge),
-                 is_resumed=is_resumed, on_step=on_step, source={"reward": True})
+                 parts=_with_head(parts, judge), is_resumed=is_resumed, on_step=on_step,
+                 source={"reward": True})
 
 
 def _with_head(parts: TrainParts, judge: RewardModel) -> TrainParts:

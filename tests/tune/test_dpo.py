@@ -12,6 +12,10 @@ import pytest
 import torch
 
 from llama_from_scratch.checkpoint import native
+from llama_from_scratch.parallel.launch import Ranks
+from llama_from_scratch.parallel.mesh import Mesh
+from llama_from_scratch.parallel.shard import shard
+from llama_from_scratch.parallel.training import parts_on
 from llama_from_scratch.tokenizer.chat_format import Message
 from llama_from_scratch.train import TrainParts, train
 from llama_from_scratch.train.data import IGNORE, Packed
@@ -249,6 +253,22 @@ def test_a_resumed_run_is_the_uninterrupted_one_with_its_own_reference(tmp_path)
         assert torch.equal(p, q), name
     reference = dpo.log_probs(cases.model(), pairs, tokenizer, **how, batch_size=4)
     assert torch.tensor(read(tmp_path / "run").source["reference"]).equal(reference)
+
+
+def on_mesh(world):
+    sharded = shard(cases.model(), Mesh(dp=2).on(world), stage=3)
+    history = dpo.fit(sharded.model, cases.pairs(8), cases.tokenizer(), format=cases.FORMAT,
+                      config=replace(FAST, n_steps=3), parts=parts_on(sharded))
+    return history.losses, [step.grad_norm for step in history.steps]
+
+
+def test_a_run_on_two_ranks_is_the_run_of_one_process():
+    history = dpo.fit(cases.model(), cases.pairs(8), cases.tokenizer(), format=cases.FORMAT,
+                      config=replace(FAST, n_steps=3))
+    with Ranks(2, timeout_s=300.0) as two:
+        losses, lengths = two.run(on_mesh)[0]
+    assert losses == pytest.approx(history.losses, abs=2e-5)
+    assert lengths == pytest.approx([step.grad_norm for step in history.steps], rel=1e-3)
 
 
 def test_a_run_is_not_resumed_with_other_settings_or_pairs(tmp_path):

@@ -8,6 +8,7 @@ import torch
 
 from llama_from_scratch.tokenizer.chat_format import LLAMA_3, Message
 from llama_from_scratch.train.data import IGNORE
+from llama_from_scratch.train.protocols import StepBatch
 from llama_from_scratch.tune.pair_rows import PairExample, PairRows, pair_examples_of
 from llama_from_scratch.tune.preferences import Pair, preferred
 from llama_from_scratch.tune.rows import Example
@@ -36,6 +37,12 @@ def test_targets_are_the_answers_with_their_ends_chosen_before_rejected():
     assert batch.margins.tolist() == [told[2].margin, told[0].margin]
     assert batch.ids.shape == (2, 2, batch.rows.ids.shape[1])
     assert torch.equal(batch.ids[1, 0], batch.rows.ids[2])
+
+
+def test_a_step_can_read_pairs_and_rows():
+    batch = rows(2).of([0, 1])
+    assert isinstance(batch, StepBatch) and isinstance(batch.rows, StepBatch)
+    assert not isinstance(batch.rows.ids, StepBatch)
 
 
 def test_a_pair_is_one_target_and_the_mean_length_is_that_of_the_whole_batch():

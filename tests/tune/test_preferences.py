@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llama_from_scratch.tokenizer.chat_format import Message
-from llama_from_scratch.tune.preferences import Pair, preferred, read_pairs
+from llama_from_scratch.tune.preferences import Pair, pairs_from, preferred, read_pairs
 
 
 def said(role, content):
@@ -57,6 +57,25 @@ def test_only_the_answers_are_learned_and_not_those_in_the_prompt(tmp_path):
                 rejected=(Message(role="assistant", content="e"),))
     assert [dialog.learned for dialog in pair.dialogs] == [(3,), (3,)]
     assert [dialog.messages[-1].content for dialog in pair.dialogs] == ["d", "e"]
+
+
+def test_pairs_from_scored_answers_are_all_that_differ_and_never_more_than_asked():
+    prompt, answers = (Message(role="user", content="Hi"),), ["a", "b", "c", "a"]
+    scores = [1, 3, 1, 0]
+    found = pairs_from(prompt, answers, scores, n_most=9, has_margins=True)
+    assert sorted((pair.chosen[0].content, pair.rejected[0].content, pair.margin)
+                  for pair in found) == [("b", "a", 2), ("b", "a", 3), ("b", "c", 2), ("c", "a", 1)]
+    few = [pairs_from(prompt, answers, scores, n_most=2, seed=seed) for seed in range(9)]
+    assert {len(pairs) for pairs in few} == {2} and few[0] != few[1]
+    assert few[3] == pairs_from(prompt, answers, scores, n_most=2, seed=3)
+    assert {pair.margin for pairs in few for pair in pairs} == {0.0}
+    assert pairs_from(prompt, answers, [2] * 4, n_most=2) == []
+    with pytest.raises(ValueError, match="got 4 answers and the scores"):
+        pairs_from(prompt, answers, [1, 2, 3], n_most=1)
+    with pytest.raises(ValueError, match="score that is a number"):
+        pairs_from(prompt, answers, [1, 2, 3, float("nan")], n_most=1)
+    with pytest.raises(ValueError, match="at least 1; got 0"):
+        pairs_from(prompt, answers, scores, n_most=0)
 
 
 def test_margins_and_tools_are_read(tmp_path):

@@ -233,6 +233,18 @@ def test_a_head_of_another_width_is_refused(tmp_path):
         reward.load(tmp_path / "m")
 
 
+@pytest.mark.parametrize("name", ["share", "reduce", "accumulate", "begin", "save"])
+def test_parts_that_do_not_know_the_head_are_refused(name):
+    usual = getattr(TrainParts(), name)
+
+    def another(*args, **how):
+        return usual(*args, **how)
+
+    with pytest.raises(ValueError, match=f"whole and in one process, .*got another {name}. Leave"):
+        reward.fit(judge(), cases.pairs(2), cases.tokenizer(), **HOW,
+                   parts=TrainParts(**{name: another}))
+
+
 def test_what_has_no_answer_to_score_is_refused_with_its_number():
     found, tokenizer = judge(), cases.tokenizer()
     asked = Dialog(messages=(*exchange("Hi", " Hello").messages,
