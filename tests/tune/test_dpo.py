@@ -10,9 +10,9 @@ from dataclasses import replace
 import preference_cases as cases
 import pytest
 import torch
+from paper_mesh import on_paper
 
 from llama_from_scratch.checkpoint import native
-from llama_from_scratch.parallel.launch import Ranks
 from llama_from_scratch.parallel.mesh import Mesh
 from llama_from_scratch.parallel.shard import shard
 from llama_from_scratch.parallel.training import parts_on
@@ -255,20 +255,15 @@ def test_a_resumed_run_is_the_uninterrupted_one_with_its_own_reference(tmp_path)
     assert torch.tensor(read(tmp_path / "run").source["reference"]).equal(reference)
 
 
-def on_mesh(world):
-    sharded = shard(cases.model(), Mesh(dp=2).on(world), stage=3)
-    history = dpo.fit(sharded.model, cases.pairs(8), cases.tokenizer(), format=cases.FORMAT,
-                      config=replace(FAST, n_steps=3), parts=parts_on(sharded))
-    return history.losses, [step.grad_norm for step in history.steps]
-
-
-def test_a_run_on_two_ranks_is_the_run_of_one_process():
-    history = dpo.fit(cases.model(), cases.pairs(8), cases.tokenizer(), format=cases.FORMAT,
-                      config=replace(FAST, n_steps=3))
-    with Ranks(2, timeout_s=300.0) as two:
-        losses, lengths = two.run(on_mesh)[0]
-    assert losses == pytest.approx(history.losses, abs=2e-5)
-    assert lengths == pytest.approx([step.grad_norm for step in history.steps], rel=1e-3)
+def test_the_parts_of_a_mesh_train_as_the_usual_ones():
+    pairs, tokenizer = cases.pairs(8), cases.tokenizer()
+    how = dict(format=cases.FORMAT, config=replace(FAST, n_steps=2))
+    history = dpo.fit(cases.model(), pairs, tokenizer, **how)
+    sharded = shard(cases.model(), on_paper(Mesh()))
+    found = dpo.fit(sharded.model, pairs, tokenizer, **how, parts=parts_on(sharded))
+    assert found.losses == pytest.approx(history.losses, abs=2e-5)
+    assert [step.grad_norm for step in found.steps] == pytest.approx(
+        [step.grad_norm for step in history.steps], rel=1e-4)
 
 
 def test_a_run_is_not_resumed_with_other_settings_or_pairs(tmp_path):

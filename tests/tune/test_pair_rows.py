@@ -5,7 +5,10 @@ from dataclasses import replace
 import preference_cases as cases
 import pytest
 import torch
+from paper_mesh import on_paper
 
+from llama_from_scratch.parallel.mesh import Mesh
+from llama_from_scratch.parallel.training import rows_of
 from llama_from_scratch.tokenizer.chat_format import LLAMA_3, Message
 from llama_from_scratch.train.data import IGNORE
 from llama_from_scratch.train.protocols import StepBatch
@@ -56,6 +59,13 @@ def test_a_pair_is_one_target_and_the_mean_length_is_that_of_the_whole_batch():
     assert torch.cat([part.ids for part in parts]).equal(batch.ids)
     assert torch.cat([part.numbers for part in parts]).tolist() == list(range(6))
     assert torch.cat([part.margins for part in parts]).equal(batch.margins)
+
+
+def test_each_rank_gets_whole_pairs():
+    batch = rows(6).of([5, 1, 2, 4])
+    found = rows_of(batch, on_paper(Mesh(dp=2)).data)
+    assert found.numbers.tolist() == [5, 1]
+    assert torch.equal(found.ids, batch.ids[:2]) and found.n_chosen == batch.n_chosen
 
 
 def test_an_epoch_has_each_pair_once_and_the_next_one_another_order():
