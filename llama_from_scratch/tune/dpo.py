@@ -32,7 +32,7 @@ from llama_from_scratch.train.records import History, Step, TrainConfig
 from llama_from_scratch.tune.evals import Share, share
 from llama_from_scratch.tune.log_probs import token_log_probs
 from llama_from_scratch.tune.pair_rows import PairBatch, PairRows, pair_examples_of
-from llama_from_scratch.tune.preferences import Pair
+from llama_from_scratch.tune.preferences import Preference
 from llama_from_scratch.tune.sft import format_of
 
 DPO = TrainConfig(n_steps=100, batch_size=16, seq_len=256, peak_lr=3e-4, n_warmup=10,
@@ -91,7 +91,7 @@ def answer_log_probs(
 
 @torch.no_grad()
 def log_probs(
-    model: Llama, pairs: Sequence[Pair], tokenizer: AnyTokenizer, *,
+    model: Llama, pairs: Sequence[Preference], tokenizer: AnyTokenizer, *,
     format: ChatFormat | ChatTemplate | None = None, batch_size: int = 32,
     masks_end: bool = True, is_bf16: bool = False,
 ) -> Float[Tensor, "B 2"]:
@@ -147,7 +147,7 @@ def shift(now: Float[Tensor, "B 2"], reference: Float[Tensor, "B 2"]) -> Shift:
 
 
 def fit(
-    model: Llama, pairs: Sequence[Pair], tokenizer: AnyTokenizer, *, beta: float = 0.1,
+    model: Llama, pairs: Sequence[Preference], tokenizer: AnyTokenizer, *, beta: float = 0.1,
     nll: float = 0.2, masks_end: bool = True, config: TrainConfig = DPO,
     format: ChatFormat | ChatTemplate | None = None, parts: TrainParts | None = None,
     folder: str | Path | None = None, is_resumed: bool = False,

@@ -19,13 +19,13 @@ from llama_from_scratch.config import record
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.train.data import IGNORE, Batch
-from llama_from_scratch.tune.preferences import Pair
+from llama_from_scratch.tune.preferences import Preference
 from llama_from_scratch.tune.rows import Example, example_of, of_similar_length, padded
 
 
 @record
 class PairExample:
-    """The two answers of a pair as examples. `margin`: as in `Pair`."""
+    """The two answers of a pair as examples. `margin`: as in `Preference`."""
 
     chosen: Example
     rejected: Example
@@ -43,7 +43,7 @@ class PairExample:
 
 
 def pair_examples_of(
-    pairs: Sequence[Pair], tokenizer: AnyTokenizer, format: ChatFormat | ChatTemplate, *,
+    pairs: Sequence[Preference], tokenizer: AnyTokenizer, format: ChatFormat | ChatTemplate, *,
     max_tokens: int,
 ) -> list[PairExample]:
     """Returns the pairs as examples of at most `max_tokens` ids.
@@ -71,8 +71,8 @@ def pair_examples_of(
 class PairBatch:
     """B pairs as 2 B rows: the row of each chosen answer, followed by the row of its rejected one.
 
-    `numbers`: of each pair among all pairs of the data. `margins`: as in `Pair`. `n_chosen`: the
-    mean number of learned tokens in a chosen answer, of the whole batch also in its parts.
+    `numbers`: of each pair among all pairs of the data. `margins`: as in `Preference`. `n_chosen`:
+    the mean number of learned tokens in a chosen answer, of the whole batch also in its parts.
     """
 
     rows: Batch

@@ -28,7 +28,7 @@ from llama_from_scratch.tune.dialogs import (
 
 
 @record
-class Pair:
+class Preference:
     """Two answers to one prompt, of which `chosen` is better than `rejected`.
 
     Each answer is one message of the assistant, or several messages of which the first and the last
@@ -71,18 +71,18 @@ class Pair:
 
 def preferred(
     user: str, chosen: str, rejected: str, *, system: str | None = None, margin: float = 0.0
-) -> Pair:
+) -> Preference:
     """Returns the pair of one request and its two answers."""
     lead = () if system is None else (Message(role="system", content=system),)
-    return Pair(prompt=(*lead, Message(role="user", content=user)),
-                chosen=(Message(role="assistant", content=chosen),),
-                rejected=(Message(role="assistant", content=rejected),), margin=margin)
+    return Preference(prompt=(*lead, Message(role="user", content=user)),
+                      chosen=(Message(role="assistant", content=chosen),),
+                      rejected=(Message(role="assistant", content=rejected),), margin=margin)
 
 
 def pairs_from(
     prompt: Sequence[Message], answers: Sequence[str], scores: Sequence[float | int], *,
     n_most: int, seed: int = 0, has_margins: bool = False,
-) -> list[Pair]:
+) -> list[Preference]:
     """Returns at most `n_most` pairs of answers with different scores, drawn from all of them.
 
     It is empty if all scores are equal. `has_margins`: the margin is the difference of the scores.
@@ -94,14 +94,14 @@ def pairs_from(
     if n_most < 1:
         raise ValueError(f"n_most, the number of pairs, is at least 1; got {n_most}")
     said = [Message(role="assistant", content=answer) for answer in answers]
-    found = [Pair(prompt=tuple(prompt), chosen=(said[i],), rejected=(said[j],),
-                  margin=float(scores[i] - scores[j]) if has_margins else 0.0)
+    found = [Preference(prompt=tuple(prompt), chosen=(said[i],), rejected=(said[j],),
+                        margin=float(scores[i] - scores[j]) if has_margins else 0.0)
              for i in range(len(said)) for j in range(len(said))
              if scores[i] > scores[j] and answers[i] != answers[j]]
     return Random(seed).sample(found, min(n_most, len(found)))
 
 
-def read_pairs(path: str | Path) -> list[Pair]:
+def read_pairs(path: str | Path) -> list[Preference]:
     """Returns the pairs of a file: JSON lines, or one JSON list.
 
     An entry may have a "margin" and "tools". Raises ValueError for the first line that is no pair,
@@ -114,7 +114,7 @@ def read_pairs(path: str | Path) -> list[Pair]:
 EXAMPLE = '{"prompt": "Hi", "chosen": "Hello", "rejected": "Go away"}'
 
 
-def _of_prompt(entry: Mapping[str, Any]) -> Pair:
+def _of_prompt(entry: Mapping[str, Any]) -> Preference:
     told, chosen, rejected = values_of(entry, "prompt", "chosen", "rejected")
     prompt = prompt_of(told)
 
@@ -126,7 +126,7 @@ def _of_prompt(entry: Mapping[str, Any]) -> Pair:
     return _pair(entry, prompt, answer("chosen", chosen), answer("rejected", rejected))
 
 
-def _of_dialogs(entry: Mapping[str, Any]) -> Pair:
+def _of_dialogs(entry: Mapping[str, Any]) -> Preference:
     chosen, rejected = (answer_of(list_of(told, name), name) for told, name in zip(
         values_of(entry, "chosen", "rejected"), ("chosen", "rejected"), strict=True))
     if chosen == rejected:
@@ -147,13 +147,13 @@ def _shown(messages: Sequence[Message]) -> str:
 def _pair(
     entry: Mapping[str, Any], prompt: tuple[Message, ...], chosen: tuple[Message, ...],
     rejected: tuple[Message, ...],
-) -> Pair:
+) -> Preference:
     tools = tuple(tool_of(each) for each in list_of(entry.get("tools") or [], "tools"))
-    return Pair(prompt=prompt, chosen=chosen, rejected=rejected, tools=tools,
-                margin=entry.get("margin", 0.0))
+    return Preference(prompt=prompt, chosen=chosen, rejected=rejected, tools=tools,
+                      margin=entry.get("margin", 0.0))
 
 
-FORMS: dict[str, Callable[[Mapping[str, Any]], Pair]] = {
+FORMS: dict[str, Callable[[Mapping[str, Any]], Preference]] = {
     "a prompt with a chosen and a rejected answer": _of_prompt,
     "two dialogs with a common beginning": _of_dialogs,
 }

@@ -40,7 +40,7 @@ from llama_from_scratch.tune.pair_rows import (
     PairRows,
     pair_examples_of,
 )
-from llama_from_scratch.tune.preferences import Pair
+from llama_from_scratch.tune.preferences import Preference
 from llama_from_scratch.tune.rows import Example, example_of, padded
 from llama_from_scratch.tune.sft import format_of
 
@@ -110,7 +110,7 @@ class BradleyTerryLoss:
 
 
 def fit(
-    judge: RewardModel, pairs: Sequence[Pair], tokenizer: AnyTokenizer, *,
+    judge: RewardModel, pairs: Sequence[Preference], tokenizer: AnyTokenizer, *,
     has_margins: bool = True, config: TrainConfig = REWARD,
     format: ChatFormat | ChatTemplate | None = None, parts: TrainParts | None = None,
     folder: str | Path | None = None, is_resumed: bool = False,
@@ -216,7 +216,7 @@ def scores(
 
 
 def accuracy(
-    judge: RewardModel, pairs: Sequence[Pair], tokenizer: AnyTokenizer, *,
+    judge: RewardModel, pairs: Sequence[Preference], tokenizer: AnyTokenizer, *,
     format: ChatFormat | ChatTemplate | None = None, batch_size: int = 64,
 ) -> Share:
     """Returns of how many pairs the chosen answer has the larger reward."""

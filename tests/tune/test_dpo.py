@@ -23,7 +23,7 @@ from llama_from_scratch.train.resume import read
 from llama_from_scratch.tune import dpo
 from llama_from_scratch.tune.log_probs import token_log_probs
 from llama_from_scratch.tune.pair_rows import PairRows, pair_examples_of
-from llama_from_scratch.tune.preferences import Pair, preferred
+from llama_from_scratch.tune.preferences import Preference, preferred
 
 FAST = replace(dpo.DPO, n_steps=4, n_warmup=1, batch_size=4, seq_len=128, peak_lr=1e-3)
 END = cases.tokenizer().special_ids["<|eot_id|>"]
@@ -174,7 +174,7 @@ def test_a_pair_that_differs_only_in_masked_tokens_has_the_margin_0():
     prompt = (Message(role="user", content="Hi"),)
     chosen, rejected = ((Message(role="assistant", content=" Hello", ends_turn=is_end),)
                         for is_end in (True, False))
-    pair = Pair(prompt=prompt, chosen=chosen, rejected=rejected)
+    pair = Preference(prompt=prompt, chosen=chosen, rejected=rejected)
     model, how = cases.model(dtype=torch.float64), dict(format=cases.FORMAT)
     [masked_2] = dpo.log_probs(model, [pair], cases.tokenizer(), **how)
     assert masked_2[0].item() == pytest.approx(masked_2[1].item(), rel=1e-12)

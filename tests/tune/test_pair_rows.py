@@ -13,7 +13,7 @@ from llama_from_scratch.tokenizer.chat_format import LLAMA_3, Message
 from llama_from_scratch.train.data import IGNORE
 from llama_from_scratch.train.protocols import StepBatch
 from llama_from_scratch.tune.pair_rows import PairExample, PairRows, pair_examples_of
-from llama_from_scratch.tune.preferences import Pair, preferred
+from llama_from_scratch.tune.preferences import Preference, preferred
 from llama_from_scratch.tune.rows import Example
 
 
@@ -127,7 +127,7 @@ def test_answers_that_a_format_writes_alike_are_refused():
 
 def test_a_row_can_differ_in_its_end_only():
     ends = (True, False)
-    pair = Pair(prompt=(Message(role="user", content="a"),), **{
+    pair = Preference(prompt=(Message(role="user", content="a"),), **{
         name: (Message(role="assistant", content="b", ends_turn=is_end),)
         for name, is_end in zip(("chosen", "rejected"), ends, strict=True)})
     [example] = pair_examples_of([pair], cases.tokenizer(), cases.FORMAT, max_tokens=99)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llama_from_scratch.tokenizer.chat_format import Message
-from llama_from_scratch.tune.preferences import Pair, pairs_from, preferred, read_pairs
+from llama_from_scratch.tune.preferences import Preference, pairs_from, preferred, read_pairs
 
 
 def said(role, content):
@@ -53,7 +53,7 @@ def test_the_common_beginning_of_two_dialogs_is_the_prompt(tmp_path):
 def test_only_the_answers_are_learned_and_not_those_in_the_prompt(tmp_path):
     prompt = tuple(Message(role=role, content=text) for role, text in (
         ("user", "a"), ("assistant", "b"), ("user", "c")))
-    pair = Pair(prompt=prompt, chosen=(Message(role="assistant", content="d"),),
+    pair = Preference(prompt=prompt, chosen=(Message(role="assistant", content="d"),),
                 rejected=(Message(role="assistant", content="e"),))
     assert [dialog.learned for dialog in pair.dialogs] == [(3,), (3,)]
     assert [dialog.messages[-1].content for dialog in pair.dialogs] == ["d", "e"]
