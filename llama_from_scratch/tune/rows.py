@@ -9,8 +9,9 @@ Notebook 50. Source: Llama 2, arXiv:2307.09288, section 3.1.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,8 @@ from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.train.data import IGNORE, Batch
 from llama_from_scratch.tune.dialogs import Dialog
+
+Row = TypeVar("Row")
 
 
 @record
@@ -187,7 +190,9 @@ class Rows:
             random = np.random.default_rng([seed, len(epochs)])
             order = random.permutation(len(self.examples)).tolist()
             rows = self._packed(order, seq_len) if self.is_packed else [[i] for i in order]
-            epochs.append(self._batches(rows, batch_size, random))
+            epochs.append(of_similar_length(
+                rows, lambda row: sum(len(self.examples[i].ids) for i in row),
+                batch_size=batch_size, random=random))
         return epochs[epoch]
 
     def _check_lengths(self, seq_len: int) -> None:
@@ -195,23 +200,6 @@ class Rows:
         if (n_ids := len(self.examples[longest].ids)) > seq_len + 1:
             raise ValueError(f"a row of seq_len={seq_len} holds {seq_len + 1} tokens, and example "
                              f"{longest} has {n_ids}. Give a larger seq_len, or cut the dialogs")
-
-    def _batches(
-        self, rows: list[list[int]], batch_size: int, random: np.random.Generator
-    ) -> list[list[list[int]]]:
-        """Returns full batches, in an order of their own.
-
-        If there are fewer rows than a batch has, all of them are one batch.
-        """
-        def length(row: list[int]) -> int:
-            return sum(len(self.examples[i].ids) for i in row)
-
-        made, n_together = [], 16 * batch_size
-        for first in range(0, len(rows), n_together):
-            alike = sorted(rows[first : first + n_together], key=length)
-            made += [alike[i : i + batch_size] for i in range(0, len(alike), batch_size)]
-        full = [rows_of for rows_of in made if len(rows_of) == batch_size] or made[:1]
-        return [full[i] for i in random.permutation(len(full))]
 
     def _packed(self, order: Sequence[int], seq_len: int) -> list[list[int]]:
         """Returns rows of examples, each of which goes to the first open row with room for it."""
@@ -231,27 +219,46 @@ class Rows:
         return rows
 
     def _batch(self, rows: Sequence[Sequence[int]]) -> Batch:
-        width = max(sum(len(self.examples[i].ids) - 1 for i in row) for row in rows)
-        ids_BT = torch.zeros(len(rows), width, dtype=torch.long)
-        targets_BT = torch.full((len(rows), width), IGNORE)
-        documents_BT, positions_BT = torch.zeros_like(ids_BT), torch.zeros_like(ids_BT)
-        for b, row in enumerate(rows):
-            at = 0
-            for document, i in enumerate(row):
-                example = self.examples[i]
-                n = len(example.ids) - 1
-                ids_BT[b, at : at + n] = torch.tensor(example.ids[:-1])
-                targets = torch.tensor(example.ids[1:])
-                targets[~torch.tensor(example.is_learned[1:])] = IGNORE
-                targets_BT[b, at : at + n] = targets
-                documents_BT[b, at : at + n] = document
-                positions_BT[b, at : at + n] = torch.arange(n)
-                at += n
-            # Padding continues the last document. No token looks ahead, so none sees it.
-            documents_BT[b, at:] = max(len(row) - 1, 0)
-            positions_BT[b, at:] = torch.arange(width - at) + int(positions_BT[b, at - 1]) + 1
-        return Batch(ids=ids_BT, targets=targets_BT, documents=documents_BT,
-                     positions=positions_BT)
+        return padded([[self.examples[i] for i in row] for row in rows])
+
+
+def of_similar_length(
+    rows: Sequence[Row], length: Callable[[Row], int], *, batch_size: int,
+    random: np.random.Generator,
+) -> list[list[Row]]:
+    """Returns full batches of rows whose lengths are similar, in an order of their own.
+
+    If there are fewer rows than a batch has, all of them are one batch.
+    """
+    made, n_together = [], 16 * batch_size
+    for first in range(0, len(rows), n_together):
+        alike = sorted(rows[first : first + n_together], key=length)
+        made += [alike[i : i + batch_size] for i in range(0, len(alike), batch_size)]
+    full = [rows_of for rows_of in made if len(rows_of) == batch_size] or made[:1]
+    return [full[i] for i in random.permutation(len(full))]
+
+
+def padded(rows: Sequence[Sequence[Example]]) -> Batch:
+    """Returns a batch of rows with one or several examples each, and padding at their ends."""
+    width = max(sum(len(example.ids) - 1 for example in row) for row in rows)
+    ids_BT = torch.zeros(len(rows), width, dtype=torch.long)
+    targets_BT = torch.full((len(rows), width), IGNORE)
+    documents_BT, positions_BT = torch.zeros_like(ids_BT), torch.zeros_like(ids_BT)
+    for b, row in enumerate(rows):
+        at = 0
+        for document, example in enumerate(row):
+            n = len(example.ids) - 1
+            ids_BT[b, at : at + n] = torch.tensor(example.ids[:-1])
+            targets = torch.tensor(example.ids[1:])
+            targets[~torch.tensor(example.is_learned[1:])] = IGNORE
+            targets_BT[b, at : at + n] = targets
+            documents_BT[b, at : at + n] = document
+            positions_BT[b, at : at + n] = torch.arange(n)
+            at += n
+        # Padding continues the last document. No token looks ahead, so none sees it.
+        documents_BT[b, at:] = max(len(row) - 1, 0)
+        positions_BT[b, at:] = torch.arange(width - at) + int(positions_BT[b, at - 1]) + 1
+    return Batch(ids=ids_BT, targets=targets_BT, documents=documents_BT, positions=positions_BT)
 
 
 def with_replay(
