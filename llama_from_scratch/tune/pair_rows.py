@@ -20,15 +20,15 @@ from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.train.data import IGNORE, Batch
 from llama_from_scratch.tune.preferences import Preference
-from llama_from_scratch.tune.rows import Example, example_of, of_similar_length, padded
+from llama_from_scratch.tune.rows import TokenExample, example_of, of_similar_length, padded
 
 
 @record
 class PairExample:
     """The two answers of a pair as examples. `margin`: as in `Preference`."""
 
-    chosen: Example
-    rejected: Example
+    chosen: TokenExample
+    rejected: TokenExample
     margin: float = 0.0
 
     def __post_init__(self) -> None:

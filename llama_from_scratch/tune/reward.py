@@ -41,7 +41,7 @@ from llama_from_scratch.tune.pair_rows import (
     pair_examples_of,
 )
 from llama_from_scratch.tune.preferences import Preference
-from llama_from_scratch.tune.rows import Example, example_of, padded
+from llama_from_scratch.tune.rows import TokenExample, example_of, padded
 from llama_from_scratch.tune.sft import format_of
 
 REWARD = TrainConfig(n_steps=250, batch_size=16, seq_len=256, peak_lr=1e-3, n_warmup=20,
@@ -72,7 +72,7 @@ class RewardModel(nn.Module):
         return rewards_B if rewards_B.dtype == torch.float64 else rewards_B.float()
 
 
-def ended(example: Example) -> Example:
+def ended(example: TokenExample) -> TokenExample:
     """Returns the row in which an answer's reward is read at the token that ends the answer.
 
     A row of ids is read up to its last id but one, and a target marks the position before it. So
@@ -81,7 +81,7 @@ def ended(example: Example) -> Example:
     """
     last = max(i for i, is_learned in enumerate(example.is_learned) if is_learned)
     ids = (*example.ids[: last + 1], example.ids[last])
-    return Example(ids=ids, is_learned=(*[False] * (last + 1), True))
+    return TokenExample(ids=ids, is_learned=(*[False] * (last + 1), True))
 
 
 def bradley_terry(

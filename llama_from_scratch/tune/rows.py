@@ -30,7 +30,7 @@ Row = TypeVar("Row")
 
 
 @record
-class Example:
+class TokenExample:
     """The ids of one dialog or text, and for each id whether it is learned.
 
     The first id is never learned, because nothing comes before it.
@@ -51,7 +51,7 @@ class Example:
 
 def example_of(
     dialog: Dialog, tokenizer: AnyTokenizer, format: ChatFormat | ChatTemplate
-) -> Example:
+) -> TokenExample:
     """Returns the ids of a finished dialog; learned is what the assistant says, with its end.
 
     Raises ValueError if the format does not allow the dialog, if an answer is empty, if nothing is
@@ -76,13 +76,13 @@ def example_of(
                              "Choose a format of tokenizer.chat_format.FORMATS")
         end = next((at + 1 for at in range(begin, len(ids)) if ids[at] in stops), len(ids))
         is_learned[begin:end] = [True] * (end - begin)
-    return Example(ids=tuple(ids), is_learned=tuple(is_learned))
+    return TokenExample(ids=tuple(ids), is_learned=tuple(is_learned))
 
 
 def examples_of(
     dialogs: Iterable[Dialog], tokenizer: AnyTokenizer, format: ChatFormat | ChatTemplate, *,
     max_tokens: int, is_cut: bool = False,
-) -> tuple[list[Example], int]:
+) -> tuple[list[TokenExample], int]:
     """Returns the dialogs as examples of at most `max_tokens` ids, and how many had to be cut.
 
     With `is_cut`, a dialog that is too long loses its last messages, down to an answer. Otherwise
@@ -110,7 +110,7 @@ def examples_of(
 
 def _shorter(
     dialog: Dialog, tokenizer: AnyTokenizer, format: ChatFormat | ChatTemplate, max_tokens: int
-) -> Example | None:
+) -> TokenExample | None:
     """Returns the longest beginning of the dialog that ends with an answer and fits, or None."""
     for last in reversed(dialog.learned):
         if not dialog.messages[last].ends_turn:
@@ -125,7 +125,7 @@ def _shorter(
 
 def text_example(
     text: str, tokenizer: AnyTokenizer, *, max_tokens: int, draw: Random
-) -> Example:
+) -> TokenExample:
     """Returns a text between its special tokens, of which all is learned.
 
     Of a long text it is a window of `max_tokens` that begins anywhere, as in the earlier training.
@@ -133,7 +133,7 @@ def text_example(
     ids = tokenizer.encode(text, bos=True, eos=True)
     begin = draw.randrange(max(len(ids) - max_tokens, 0) + 1)
     ids = ids[begin : begin + max_tokens]
-    return Example(ids=tuple(ids), is_learned=(False, *[True] * (len(ids) - 1)))
+    return TokenExample(ids=tuple(ids), is_learned=(False, *[True] * (len(ids) - 1)))
 
 
 class Rows:
@@ -146,7 +146,7 @@ class Rows:
     """
 
     def __init__(
-        self, examples: Sequence[Example], tokenizer: AnyTokenizer, *, is_packed: bool = False
+        self, examples: Sequence[TokenExample], tokenizer: AnyTokenizer, *, is_packed: bool = False
     ) -> None:
         if not any(example.n_learned for example in examples):
             raise ValueError(f"rows need a token to learn; got {len(examples)} examples without "
@@ -238,7 +238,7 @@ def of_similar_length(
     return [full[i] for i in random.permutation(len(full))]
 
 
-def padded(rows: Sequence[Sequence[Example]]) -> Batch:
+def padded(rows: Sequence[Sequence[TokenExample]]) -> Batch:
     """Returns a batch of rows with one or several examples each, and padding at their ends."""
     width = max(sum(len(example.ids) - 1 for example in row) for row in rows)
     ids_BT = torch.zeros(len(rows), width, dtype=torch.long)
@@ -262,9 +262,9 @@ def padded(rows: Sequence[Sequence[Example]]) -> Batch:
 
 
 def with_replay(
-    examples: Sequence[Example], texts: Sequence[str], tokenizer: AnyTokenizer, *, share: float,
-    max_tokens: int, seed: int = 0,
-) -> list[Example]:
+    examples: Sequence[TokenExample], texts: Sequence[str], tokenizer: AnyTokenizer, *,
+    share: float, max_tokens: int, seed: int = 0,
+) -> list[TokenExample]:
     """Returns the examples and, among them, texts of the earlier training: a `share` of all rows.
 
     Without them a model forgets what it could do before. Raises ValueError unless 0 < share < 1, or

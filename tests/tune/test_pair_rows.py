@@ -14,7 +14,7 @@ from llama_from_scratch.train.data import IGNORE
 from llama_from_scratch.train.protocols import StepBatch
 from llama_from_scratch.tune.pair_rows import PairExample, PairRows, pair_examples_of
 from llama_from_scratch.tune.preferences import Preference, preferred
-from llama_from_scratch.tune.rows import Example
+from llama_from_scratch.tune.rows import TokenExample
 
 
 def examples(n, *, seed=0):
@@ -133,4 +133,4 @@ def test_a_row_can_differ_in_its_end_only():
     [example] = pair_examples_of([pair], cases.tokenizer(), cases.FORMAT, max_tokens=99)
     assert [i for i, (a, b) in enumerate(zip(example.chosen.ids, example.rejected.ids,
                                              strict=True)) if a != b] == [example.n_ids - 1]
-    assert isinstance(example.chosen, Example)
+    assert isinstance(example.chosen, TokenExample)

@@ -16,7 +16,7 @@ from llama_from_scratch.lessons.figures.look import BLUE, ORANGE, TINTS
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
 from llama_from_scratch.tune.evals import Share
-from llama_from_scratch.tune.rows import Example, Rows
+from llama_from_scratch.tune.rows import Rows, TokenExample
 from llama_from_scratch.tune.world.words import NAMES, THINGS, is_held_out
 
 _LEARNED, _READ, _SPECIAL = TINTS[1], "0.9", "0.45"
@@ -24,7 +24,7 @@ _COLUMNS, _WIDTH, _BOX, _TITLE, _KEY = 68, 9.0, 0.27, 0.35, 0.75
 
 
 def learned(
-    example: Example, tokenizer: Tokenizer | SentencePiece, *, title: str
+    example: TokenExample, tokenizer: Tokenizer | SentencePiece, *, title: str
 ) -> Figure:
     """Draws every id of a dialog as a box, and colors those that are learned.
 
