@@ -2,6 +2,7 @@
 
 - `world`: the small world in which everything is measured
 - `dialogs`, `rows`: dialogs from the files that people have, and as rows of ids to learn from
+- `lora`, `adapter_runs`, `bases`, `peft_files`: low-rank adapters, their training and their files
 
 Notebooks 50 to 59.
 """
