@@ -142,8 +142,9 @@ def load(
     """Puts the adapters in `folder` into `model`, in place, and returns them by name.
 
     The folder is in PEFT's layout: `save` or PEFT wrote it. All other weights are frozen. The
-    numbers of the file are kept exactly, in fp32 if they have fewer bits. `is_other_base`: they were trained on another model, such
-    as this one in fp32 when this one is in bfloat16, and you want them all the same.
+    numbers of the file are kept exactly, in fp32 if they have fewer bits. `is_other_base`: the
+    adapters were trained on another model, such as this one in fp32 when this one is in bfloat16,
+    and you want them all the same.
     Raises ValueError, and changes nothing, if the model has adapters already, if the adapters
     belong to a model with other weights, if they do not fit, and for settings that are not built
     here (`peft_files.read`). For files of other programs, which do not say which weights they
