@@ -2,6 +2,7 @@ import copy
 
 import pytest
 import torch
+from torch import nn
 
 from llama_from_scratch import family
 from llama_from_scratch.kernels.fuse import fuse
@@ -75,6 +76,13 @@ def test_exchanged_weights_change_the_digest():
     first, second = model.layers[0].attention, model.layers[1].attention
     first.wq, second.wq = second.wq, first.wq
     assert digest(model) != before
+
+
+def test_equal_numbers_of_another_shape_or_name_have_another_digest():
+    wide, narrow = nn.Linear(2, 3, bias=False), nn.Linear(3, 2, bias=False)
+    narrow.weight.data = wide.weight.data.view(2, 3)
+    named = nn.ModuleDict({"layer": wide})
+    assert len({digest(wide), digest(narrow), digest(named)}) == 3
 
 
 def test_a_checkpoint_in_16_bits_has_one_digest_in_either_dtype():

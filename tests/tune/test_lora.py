@@ -14,7 +14,7 @@ from llama_from_scratch.parallel import divisible
 from llama_from_scratch.train.data import Batch
 from llama_from_scratch.tune import lora
 
-GENERATIONS = ("llama-2", "llama-3", "llama-3.2", "llama-3.2-vision", "llama-4", "llama-4-vision")
+GENERATIONS = ("llama-3", "llama-3.2", "llama-3.2-vision", "llama-4-vision")
 IDS = torch.tensor([[5, 17, 3, 40, 22, 8, 31], [9, 9, 60, 2, 71, 14, 33]])
 
 
@@ -295,8 +295,10 @@ def test_what_reads_a_single_matrix_or_divides_one_refuses_adapters():
         divisible.refuse_unfit(model, n_ranks=2)
     lora.remove(model)
     lora.add(model, rank=2, targets=["output"])
+    batch = Batch(ids=IDS, targets=IDS, documents=torch.zeros_like(IDS),
+                  positions=torch.arange(IDS.shape[1]).expand_as(IDS))
     with pytest.raises(ValueError, match="fused loss multiplies by the weight of the output"):
-        fused_parts().loss(model, Batch(ids=IDS, targets=IDS), is_bf16=False)
+        fused_parts().loss(model, batch, is_bf16=False)
 
 
 @pytest.mark.parametrize(("options", "message"), [

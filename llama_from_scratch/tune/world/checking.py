@@ -3,7 +3,7 @@
 Each rule is judged alone, so that a table can show what fails: the content or the form. A judge
 knows the task and not the reference answer, so any wording that is right passes.
 
-Notebook 50. Source: IFEval, arXiv:2311.07911, in small.
+Notebook 50. Source: IFEval, arXiv:2311.07911, on a small scale.
 """
 
 import re
@@ -13,7 +13,7 @@ from llama_from_scratch.tune.world.instructions import Task
 from llama_from_scratch.tune.world.scenes import WORDS_OF
 
 RIGHT = "right"
-"""The verdict on the content, beside those on the instructions."""
+"""The name of the verdict on the content; the other verdicts are on the instructions."""
 
 
 def check(text: str, task: Task) -> dict[str, bool]:

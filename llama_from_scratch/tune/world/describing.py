@@ -13,7 +13,7 @@ from random import Random
 
 from llama_from_scratch.config import record
 from llama_from_scratch.tune.world.scenes import WORDS_OF, Person, fact, facts_shown, scene
-from llama_from_scratch.tune.world.words import Split
+from llama_from_scratch.tune.world.words import is_held_out
 
 CHATTER = ("I hope that helps.", "What a nice day.", "That is all I know.")
 ABOUT = ("what", "where", "taste")
@@ -35,7 +35,7 @@ class Description:
     person: Person
 
 
-def describing(rng: Random, split: Split) -> Description:
+def describing(rng: Random, split: str) -> Description:
     """Returns a request with four facts, and a careless answer."""
     [person] = scene(rng, split)
     facts = facts_shown(rng, "what", [person])
@@ -65,8 +65,10 @@ def careless(rng: Random, person: Person) -> str:
 
 
 def _false_fact(rng: Random, person: Person) -> str:
+    """Returns a fact with a wrong word. It never states a pair that is held out."""
     kind = rng.choice(ABOUT)
-    wrong = rng.choice([word for word in WORDS_OF[kind] if word != person.key(kind)])
+    wrong = rng.choice([word for word in WORDS_OF[kind] if word != person.key(kind)
+                        and not (kind == "what" and is_held_out(person.name, word))])
     return fact(kind, dataclasses.replace(person, **{_FIELD[kind]: wrong}))
 
 

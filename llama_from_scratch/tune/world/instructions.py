@@ -4,7 +4,7 @@ An instruction is verifiable: a program decides whether an answer obeys it, so n
 The writer is here, and the judge is in `checking`. They share no code, so that an error in one does
 not hide in the other.
 
-Notebook 50. Source: IFEval, arXiv:2311.07911, in small.
+Notebook 50. Source: IFEval, arXiv:2311.07911, on a small scale.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from llama_from_scratch.tune.world.scenes import (
     question_about,
     scene,
 )
-from llama_from_scratch.tune.world.words import MARKS, Split
+from llama_from_scratch.tune.world.words import MARKS
 
 INSTRUCTIONS = {
     "one": "Answer in one word.", "three": "Answer in three words.",
@@ -69,7 +69,7 @@ def any_single(rng: Random) -> tuple[str, ...]:
     return (rng.choice(SINGLES),)
 
 
-def instruct(rng: Random, split: Split, choose: Choose = any_single, *, n_people: int = 1) -> Task:
+def instruct(rng: Random, split: str, choose: Choose = any_single, *, n_people: int = 1) -> Task:
     """Returns a question about a scene, with the instructions that `choose(rng)` returns."""
     people = scene(rng, split, n_people=n_people)
     kind, instructions = rng.choice(KINDS), choose(rng)

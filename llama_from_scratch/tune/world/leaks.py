@@ -17,9 +17,9 @@ def held_out_pairs() -> list[tuple[str, str]]:
 
 
 def leaks(texts: Iterable[str]) -> list[tuple[str, str]]:
-    """Returns each held-out pair that a text states, such as ("Tom", "ball") for "Tom has the ball".
+    """Returns each held-out pair that a text states, in any case of letters.
 
-    Small and capital letters do not matter.
+    "Tom has the ball" states the pair ("Tom", "ball").
     """
     held_out = {(name.lower(), thing) for name, thing in held_out_pairs()}
     found = []

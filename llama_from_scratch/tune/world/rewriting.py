@@ -1,7 +1,7 @@
 """Questions as people type them, and the same questions as they should be: rewriting prompts.
 
 Each kind of question has five careless forms. Some have words too many, and most a wrong letter. A
-wrong letter never makes one name another name, because then nobody could rewrite it.
+wrong letter never makes one name another name, because then no one could rewrite it.
 
 Notebook 50. Rewriting prompts is a task that Llama 3.2 was made for.
 """
@@ -10,7 +10,7 @@ from random import Random
 
 from llama_from_scratch.config import record
 from llama_from_scratch.tune.world.scenes import KINDS, question
-from llama_from_scratch.tune.world.words import NAMES, THINGS, Split, check_split
+from llama_from_scratch.tune.world.words import NAMES, THINGS, check_split
 
 CASUAL = {
     "taste": ("what does {name} like", "{name} likes what", "do you know what {name} likes",
@@ -65,7 +65,7 @@ def with_typo(rng: Random, word: str) -> str:
             return typo
 
 
-def rewriting(rng: Random, split: Split) -> Rewriting:
+def rewriting(rng: Random, split: str) -> Rewriting:
     """Returns a careless question to rewrite."""
     check_split(split)
     while True:

@@ -15,7 +15,6 @@ from llama_from_scratch.tune.world.words import (
     PLACES,
     TASTES,
     THINGS,
-    Split,
     check_split,
     is_held_out,
 )
@@ -44,11 +43,11 @@ WORDS_OF = {"what": THINGS, "color": COLORS, "where": tuple(PLACES), "taste": TA
 """The words among which the key of each kind is one."""
 
 
-def scene(rng: Random, split: Split, *, n_people: int = 1) -> list[Person]:
+def scene(rng: Random, split: str, *, n_people: int = 1) -> list[Person]:
     """Returns people whose names, things, colors, places and tastes all differ.
 
     In "test" the first person owns a thing that this person never owns in training. In "train"
-    nobody does.
+    no one does.
     """
     check_split(split)
     while True:

@@ -8,8 +8,6 @@ pairs are not. Since it is arithmetic, anybody can list these pairs and search t
 Notebook 50.
 """
 
-from typing import Literal
-
 NAMES = ("Tom", "Mia", "Ben", "Anna", "Leo", "Lily", "Max", "Zoe", "Sam", "Nora", "Omar", "Ella",
          "Ravi", "Ruby", "Jack", "Maya", "Finn", "Rosa", "Hugo", "Ivy", "Adam", "Clara", "Noah",
          "Emma")
@@ -25,12 +23,11 @@ MARKS = ("moon", "river", "stone", "apple", "cloud", "bread", "horse", "window",
          "bird", "tree", "milk", "song", "star", "boat")
 """Words that an answer can be told to begin or end with."""
 
-Split = Literal["train", "test"]
 SPLITS = ("train", "test")
 
 
 def is_held_out(name: str, thing: str) -> bool:
-    """Returns whether nobody is trained on this name as the owner of this thing: one pair in five.
+    """Returns whether training never shows this name as the owner of this thing: one pair in five.
 
     Raises ValueError for a word that is not of the world.
     """
