@@ -2,12 +2,9 @@
 
 - `world`: the small world in which everything is measured
 - `dialogs`, `rows`: dialogs from the files that people have, and as rows of ids to learn from
-<<<<<<< HEAD
-- `lora`, `adapter_runs`, `bases`, `peft_files`: low-rank adapters, their training and their files
-=======
 - `sft`: supervised fine-tuning: a model that continues texts learns to answer
+- `lora`, `adapter_runs`, `bases`, `peft_files`: low-rank adapters, their training and their files
 - `evals`: shares with standard errors, pass@k, pass^k, win rates
->>>>>>> main
 
 Notebooks 50 to 59.
 """

@@ -5,9 +5,10 @@ the parameters there is 1 % of the optimizer's memory and a file of 1 %, and one
 tasks. A step takes about as long as in full training, because gradients still pass through every
 layer. Where the adapters are trained is `adapter_runs`, and their files are `peft_files`.
 
-Adapters go next to the seven matrices of each block of text: wq, wk, wv, wo, w_gate, w_up, w_down,
-also next to those of cross-attention blocks and of the shared expert. Routed experts, routers,
-embeddings and norms have none. The head and the encoder of images have some if they are asked for.
+Adapters go next to the seven matrices of each block of text: wq, wk, wv, wo, w_gate, w_up, w_down.
+Blocks of cross-attention have them too, and in a layer with experts the shared expert. Routed
+experts, routers, embeddings and norms have none. The head and the encoder of images get adapters
+only if they are asked for.
 
 Notebook 51. Source: Hu et al., arXiv:2106.09685.
 """
@@ -153,9 +154,8 @@ def load(
     _refuse_what_cannot_be_adapted(model)
     saved = peft_files.read(folder, model.config)
     if is_other_base and saved.digest is None:
-        raise ValueError("only an adapter whose files say which weights it belongs to can be of "
-                         f"another base; got is_other_base=True for {saved.where}, which do not. "
-                         "Leave it out")
+        raise ValueError("is_other_base=True is for an adapter whose files record the weights that "
+                         f"it was trained on; {saved.where} records none. Leave it out")
     if not is_other_base and saved.digest is not None and saved.digest != (own := digest(model)):
         raise ValueError("an adapter belongs to the weights that it was trained on; "
                          f"{saved.where} is for a model with the digest {saved.digest[:12]}, and "
@@ -238,7 +238,7 @@ _WITHOUT = "Routed experts, routers and embeddings have no adapters"
 
 
 def _is_meant(name: str, target: str) -> bool:
-    """Returns whether a target means a layer; those of the encoder need its name in the target."""
+    """Returns whether a target means a layer. One for the encoder begins with its name."""
     if name == target:
         return True
     if name.startswith(_EYES):

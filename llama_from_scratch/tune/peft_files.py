@@ -1,9 +1,9 @@
 """Adapters in the files of PEFT, the library whose layout most published adapters have.
 
-An adapter is a folder without the model that it belongs to. PEFT's names are those of Hugging
-Face's modules. There RoPE turns channels r and r + K/2 together, so the rows of B of queries and
-keys are reordered on the way, like the rows of the weights that they are added to. A
-setting that changes the arithmetic and is not built here is refused by its name.
+An adapter is a folder without the model that it belongs to. PEFT uses the names of Hugging Face's
+modules. There RoPE turns channels r and r + K/2 together, so the rows of B are reordered for
+queries and keys, like the rows of the weights that B A is added to. A setting that changes the
+arithmetic and is not built here is refused by its name.
 
 adapter_config.json          PEFT's settings: {"peft_type": "LORA", "r": rank, "lora_alpha": ...}
 adapter_model.safetensors    A as base_model.model.NAME.lora_A.weight (rank, n_in), and B as

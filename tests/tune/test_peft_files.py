@@ -122,7 +122,7 @@ def test_an_adapter_of_peft_computes_what_peft_computes(settings, tmp_path):
     lora.load(model, folder)
     with torch.no_grad():
         torch.testing.assert_close(model(IDS), expected, rtol=1e-4, atol=3e-4)
-    with pytest.raises(ValueError, match="do not. Leave it out"):
+    with pytest.raises(ValueError, match="records none. Leave it out"):
         lora.remove(model)
         lora.load(model, folder, is_other_base=True)
 
