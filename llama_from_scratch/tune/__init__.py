@@ -7,6 +7,7 @@
 - `reward`: a reward model, which learns from pairs to give each answer a number
 - `best_of`: the best of n answers, exactly, and rejection sampling
 - `dpo`, `log_probs`: direct preference optimization: learning from pairs without a reward model
+- `lora`, `adapter_runs`, `bases`, `peft_files`: low-rank adapters, their training and their files
 - `evals`: shares with standard errors, pass@k, pass^k, win rates
 
 Notebooks 50 to 59.
