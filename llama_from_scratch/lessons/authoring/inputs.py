@@ -65,7 +65,7 @@ class Watch:
         self.notes: list[tuple[str, str]] = []
         self._source: str | None = None
         self._is_same = self._passes_over = False
-        self._before: State | CannotTell | None = None
+        self._before: CellInputs | CannotTell | None = None
         self._generator = _Generator()
         self._began_s = 0.0
 
@@ -75,7 +75,7 @@ class Watch:
         self.shell.ast_transformers.append(self)
 
     def visit(self, tree: ast.Module) -> ast.Module:
-        """Returns a cell as it shall be run: empty, if that changes nothing."""
+        """Returns a cell as it will be run: empty, if that changes nothing."""
         return ast.Module(body=[], type_ignores=[]) if self._passes_over else tree
 
     def _begin(self, info: Any) -> None:
@@ -99,12 +99,12 @@ class Watch:
     def _change(self) -> str:
         """Returns the first thing that the cell reads and its run changed, or ""."""
         before = self._before
-        if isinstance(before, State):
+        if isinstance(before, CellInputs):
             before = before if not before.unknown else CannotTell(before.unknown)
-        if not isinstance(before, State):
+        if not isinstance(before, CellInputs):
             return str(before)
         after = self._state(set(before.names), before)
-        if not isinstance(after, State):
+        if not isinstance(after, CellInputs):
             return str(after)
         if after.unknown:
             return after.unknown
@@ -112,14 +112,16 @@ class Watch:
             return "PyTorch's generator"
         return before.difference(after)
 
-    def _state(self, names: "set[str] | None", first: "State | None") -> "State | CannotTell":
+    def _state(
+        self, names: set[str] | None, first: "CellInputs | None"
+    ) -> "CellInputs | CannotTell":
         if names is None:
             return CannotTell("its text does not tell what it reads")
-        return State(self.shell.user_ns, names, folders=self.folders,
+        return CellInputs(self.shell.user_ns, names, folders=self.folders,
                      modules=first and set(first.modules))
 
 
-class State:
+class CellInputs:
     """Digests of what a cell reads; `unknown` says what could not be compared."""
 
     def __init__(self, values: Mapping[str, Any], names: set[str], *, folders: tuple[Path, ...],
@@ -136,7 +138,7 @@ class State:
         self.around = {name: digest_of(value) for name, value in around().items()}
         self.files = {str(path): mark for folder in folders for path, mark in files_in(folder)}
 
-    def difference(self, other: "State") -> str:
+    def difference(self, other: "CellInputs") -> str:
         pairs = ((self.names, other.names), (self.modules, other.modules),
                  (self.around, other.around), (self.files, other.files))
         return next((name for mine, theirs in pairs for name in {**mine, **theirs}
@@ -299,7 +301,7 @@ _COMPREHENSION = ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp
 
 
 def _scope(body: list[ast.AST]) -> Iterator[ast.AST]:
-    """Yields the nodes of a function's own scope, without those of scopes inside of it."""
+    """Yields the nodes of a function that are in no scope inside of it."""
     for node in body:
         yield node
         if not isinstance(node, _NAMED | ast.Lambda | _COMPREHENSION):
@@ -439,4 +441,4 @@ class _Generator:
         return self._state_now().numpy().tobytes() if self._state_now else b""
 
 
-__all__ = ["CannotTell", "State", "Watch", "digest_of", "names_read", "watch"]
+__all__ = ["CannotTell", "CellInputs", "Watch", "digest_of", "names_read", "watch"]

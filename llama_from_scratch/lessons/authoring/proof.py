@@ -47,7 +47,8 @@ def prove(path: Path) -> list[str]:
     print that it is not tried yet, then each known mistake, which the check must refuse and name,
     and then the solution, which must pass. A reader runs them in this order, too. Every cell must
     show what is stored for it, as under nbval. It is run twice in a row and must show the same both
-    times.
+    times. A long cell is not run the second time if its first run changed nothing that it reads
+    (`inputs`).
     """
     return prove_copy(path) + _prove_trials(path)
 
