@@ -120,7 +120,7 @@ def letters_halved(text: str) -> bool:
 
 @listed("50.3", of="is_twice")
 def nothing_counts(text: str) -> bool:
-    """an empty text passes: nothing is said in it, and not twice"""
+    """an empty text passes: it has no words, so no words twice"""
     found = _words(text)
     return found[: len(found) // 2] * 2 == found
 
