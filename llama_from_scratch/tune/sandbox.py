@@ -5,10 +5,11 @@ it. Limits of the system and the parent's clock bound the time, memory and outpu
 
 This guards against accidents, not against attacks. Stopped are: endless loops, memory, floods of
 output, deep recursion, new files and new processes. Not stopped is a program that looks for a way
-out: from any object it can reach every module that Python has loaded, and then it may for example
-remove files, end other processes of the same user, or invent the answers of this child. For programs of strangers, put the whole child into a container or a
-virtual machine without a network. `Sandbox.missing` names the limits that this system lacks;
-Windows has only the parent's clock and the process itself.
+out: from any object it can reach every module that Python has loaded. Then it may for example make
+folders, remove files, end other processes of the same user, or invent the answers of this child.
+For programs of strangers, put the whole child into a container or a virtual machine without a
+network. `Sandbox.missing` names the limits that this system lacks; Windows has only the parent's
+clock and the process itself.
 
 Notebook 58.
 """

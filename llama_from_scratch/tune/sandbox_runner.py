@@ -28,11 +28,13 @@ MODULES = {each.__name__: each for each in (
     bisect, collections, functools, heapq, itertools, math, operator, re, string)}
 """What a program may import."""
 NAMES = (
-    "abs all any ascii bin bool bytearray bytes callable chr classmethod complex dict divmod "
-    "enumerate filter float format frozenset getattr hasattr hash hex id int isinstance issubclass "
-    "iter len list map max min next object oct ord pow property range repr reversed round set "
-    "setattr slice sorted staticmethod str sum super tuple type zip __build_class__ Ellipsis "
-    "NotImplemented True False None").split()
+    "abs", "all", "any", "ascii", "bin", "bool", "bytearray", "bytes", "callable", "chr",
+    "classmethod", "complex", "dict", "divmod", "enumerate", "filter", "float", "format",
+    "frozenset", "getattr", "hasattr", "hash", "hex", "id", "int", "isinstance", "issubclass",
+    "iter", "len", "list", "map", "max", "min", "next", "object", "oct", "ord", "pow", "property",
+    "range", "repr", "reversed", "round", "set", "setattr", "slice", "sorted", "staticmethod",
+    "str", "sum", "super", "tuple", "type", "zip", "__build_class__", "Ellipsis",
+    "NotImplemented")
 """The built-in names that a program has, with the errors, `print` and `__import__`."""
 ERRORS = {each for each in vars(builtins).values()
           if isinstance(each, type) and issubclass(each, BaseException)}

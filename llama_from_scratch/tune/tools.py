@@ -178,6 +178,7 @@ class Toolbox:
         return listed, known
 
 
+_MAX_BITS = 900
 MAX_RESULT = 100_000
 """The most characters of a result. A longer one is an error; one below that may still be cut."""
 
@@ -205,6 +206,24 @@ def _json(value: object) -> str:
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError("the result of a tool must be text, or a value that JSON has; got a "
                          f"{type(value).__name__} ({error!s:.80}). Return a str") from error
+
+
+def clean_call(call: ToolCall) -> ToolCall:
+    """Returns a call whose texts can be encoded, and whose numbers can be stored in a file."""
+    arguments = {clean_text(name): _clean(value) for name, value in call.arguments.items()}
+    return ToolCall(name=clean_text(call.name), arguments=arguments)
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return clean_text(value)
+    if isinstance(value, dict):
+        return {clean_text(key): _clean(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_clean(each) for each in value]
+    if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+        return f"a number of {value.bit_length()} bits"
+    return value
 
 
 def clean_text(text: str) -> str:
