@@ -61,7 +61,8 @@ class CodeTask:
             raise ValueError("a task needs a hidden test, because a program can be written to pass "
                              "the visible ones; got none. Add one")
         for test in self.hidden:
-            if (shown := self.shown(test)) in self.prompt():
+            shown = self.shown(test)
+            if re.search(rf"(?<!\w){re.escape(shown)}(?!\.?\w)", self.prompt()):
                 raise ValueError(f"a hidden test must not be in the prompt; got {shown!r:.200} in "
                                  "it. Choose other arguments")
 

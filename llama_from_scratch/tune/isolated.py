@@ -46,7 +46,7 @@ def check_place(function: Callable[..., object]) -> None:
 
 
 def _place_of(function: Callable[..., object]) -> dict[str, Any]:
-    file, name = inspect.getsourcefile(function), function.__qualname__
+    file, name = inspect.getsourcefile(inspect.unwrap(function)), function.__qualname__
     if file is None or not Path(file).is_file() or not name.isidentifier():
         raise ValueError("an isolated tool must be a function at the top level of a file, because "
                          f"another process imports it; got {name!r}. Move it to a file, or leave "
