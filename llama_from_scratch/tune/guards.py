@@ -155,8 +155,8 @@ class Ask:
 class Capabilities:
     """Allows a consequential call if the user named each of its arguments; see `Granted`.
 
-    All others are left to `otherwise`. After a result was read, a call without arguments is also
-    left to it, because nothing in the call shows that the user wants it.
+    All others are left to `otherwise`, and so is a call without arguments if the tool has no words
+    by which a user asks for it, because then nothing shows that the user wants it.
     """
 
     otherwise: Gate = refuse
@@ -164,8 +164,8 @@ class Capabilities:
     def __call__(self, request: GateRequest) -> Decision:
         if not request.tool.is_consequential:
             return _HARMLESS
-        is_bare = not request.call.arguments and request.taint
-        if request.is_asked and not request.ungranted and not is_bare:
+        is_named = bool(request.call.arguments or request.tool.asked_by)
+        if request.is_asked and is_named and not request.ungranted:
             return Decision(is_allowed=True, reason="the user named all of it")
         return self.otherwise(request)
 

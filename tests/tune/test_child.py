@@ -98,9 +98,8 @@ def test_what_a_child_that_ended_has_started_ends_too(tmp_path):
 
 def test_an_endless_answer_ends_at_a_stated_length(tmp_path):
     source = "import sys\nwhile True: sys.stdout.write('x' * 65536)\n"
-    with Child(script(tmp_path, source), is_bare=True) as child:
-        with pytest.raises(ChildDied):
-            child.answer(time_s=60.0)
+    with Child(script(tmp_path, source), is_bare=True) as child, pytest.raises(ChildDied):
+        child.answer(time_s=60.0)
     assert MAX_ANSWER_BYTES == 1 << 22
 
 

@@ -94,11 +94,17 @@ def test_capabilities_allow_exactly_what_was_named_and_asked_for():
             ((), ("get",)), ((), ("who",)), (True, False), (True, False)):
         arguments = {"who": "Ravi"} if has_arguments else {}
         made = request(taint=taint, ungranted=places, is_asked=is_asked, **arguments)
-        expected = is_asked and not places and (has_arguments or not taint)
+        expected = is_asked and not places and has_arguments
         assert Capabilities()(made).is_allowed == expected
         asked = []
         gate = Capabilities(otherwise=Ask(answer=lambda words, asked=asked: asked.append(words)))
         assert gate(made).is_allowed == expected and len(asked) == (not expected)
+
+
+def test_a_call_without_arguments_needs_a_word_of_the_user():
+    pay = tool(asked_by=("pay",))(send.function)
+    assert Capabilities()(request(pay)).is_allowed and not Capabilities()(request()).is_allowed
+    assert not Capabilities()(request(pay, is_asked=False)).is_allowed
 
 
 def test_the_question_names_what_the_user_did_not():

@@ -35,7 +35,8 @@ def run(sandbox, code, *calls, function="f"):
 
 
 def test_values_come_back_as_they_are(sandbox):
-    code = "def f(x): return (x, [x], {'a': {x}, x: None}, b'a', 1.5, float('inf'), True, '\\ud800')"
+    code = ("def f(x): return (x, [x], {'a': {x}, x: None}, b'a', 1.5, float('inf'), True, "
+            "'\\ud800')")
     found = run(sandbox, code, (3,), ("b",))
     assert found.verdict == "ok"
     for x, call in zip((3, "b"), found.calls, strict=True):
@@ -112,8 +113,8 @@ def test_what_a_program_prints_is_kept_and_never_a_verdict(sandbox):
 
 
 def test_a_program_cannot_pass_with_an_object_that_equals_everything(sandbox):
-    code = ("class E(int):\n  def __eq__(self, other): return True\n  def __repr__(self): return '4'"
-            "\n  __hash__ = int.__hash__\ndef f(x): return [E(3)]")
+    code = ("class E(int):\n  def __eq__(self, other): return True\n"
+            "  def __repr__(self): return '4'\n  __hash__ = int.__hash__\ndef f(x): return [E(3)]")
     assert run(sandbox, code, (1,)).calls[0].words == "a value of type E is not plain data"
 
 

@@ -70,7 +70,7 @@ def _positional(who: str, /): """Asks."""
 def _typed(who: bytes): """Asks."""
 def _mixed(who: Literal["a", 1]): """Asks."""
 def _keys(who: dict[int, str]): """Asks."""
-def _unknown(who: "Nothing"): """Asks."""  # noqa: F821
+def _unknown(who: "Nothing"): """Asks."""
 
 
 @pytest.mark.parametrize(("function", "words"), [
