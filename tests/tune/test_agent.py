@@ -474,11 +474,11 @@ def test_ten_thousand_random_outputs_run_no_consequential_tool_without_a_yes():
             text[rng.randrange(len(text))] = rng.choice("[](){}=',\"xR4 ")
         return "".join(text)
 
-    n_outputs = 0
+    n_outputs, world = 0, World()
+    tools = world.tools()
     while n_outputs < 10_000:
-        world = World()
-        budget = AgentBudget(steps=40, tokens=10**6, calls=10**6, repeats=10**6, time_s=1e9)
-        trace = run(answer, tokenizer, task="Read Emma's note.", tools=world.tools(), format=FORMAT,
+        budget = AgentBudget(steps=5, tokens=10**6, calls=10**6, repeats=10**6, time_s=1e9)
+        trace = run(answer, tokenizer, task="Read Emma's note.", tools=tools, format=FORMAT,
                     gate=gates[runs % len(gates)], budget=budget, lists_tools=False)
         assert world.sent == []
         refused += sum(call.status == "refused" for call in trace.calls)
