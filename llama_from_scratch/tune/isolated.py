@@ -7,6 +7,7 @@ JSON. It must be at the top level of a file. Its effects outside the process are
 Notebook 56.
 """
 
+import importlib.machinery
 import importlib.util
 import inspect
 import json
@@ -58,7 +59,10 @@ def _place_of(function: Callable[..., object]) -> dict[str, Any]:
 
 
 def _spec(module: str):
+    """Returns the spec of a module that is found on the path, None for any other."""
     try:
+        if importlib.machinery.PathFinder.find_spec(module.partition(".")[0]) is None:
+            return None
         return importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return None

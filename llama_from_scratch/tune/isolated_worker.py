@@ -7,6 +7,7 @@ Notebook 56. Run by `isolated`.
 """
 
 import importlib
+import importlib.machinery
 import importlib.util
 import json
 import os
@@ -40,7 +41,8 @@ def _function(order: dict):
     if order["module"] is not None:
         module = importlib.import_module(order["module"])
     else:
-        spec = importlib.util.spec_from_file_location("tools_of_a_file", order["file"])
+        loader = importlib.machinery.SourceFileLoader("tools_of_a_file", order["file"])
+        spec = importlib.util.spec_from_file_location(loader.name, order["file"], loader=loader)
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
         spec.loader.exec_module(module)
