@@ -2,9 +2,12 @@ import dataclasses
 import importlib.util
 import json
 import os
-import random
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
+import agents
 import pytest
 import torch
 from agents import WITH_TOOLS, World, script, tokenizer_of
@@ -449,41 +452,14 @@ def test_a_gate_that_returns_something_else_ends_the_run_before_the_call():
 
 
 def test_ten_thousand_random_outputs_run_no_consequential_tool_without_a_yes():
-    """Random ids, random texts, and calls that are almost right, with gates that never say yes."""
-    rng = random.Random(0)
-    tokenizer, runs, refused, asked = tokenizer_of(NAME), 0, 0, []
-    gates = [guards.refuse, Capabilities(), Ask(answer=lambda words: asked.append(words)),
-             Capabilities(otherwise=Ask(answer=lambda words: "yes"))]
-    stops = sorted(FORMAT.stop_ids(tokenizer))
-    pieces = ["[", "]", "send(", "who='Ravi'", "coins=4", ")", ", ", "wipe()", "get(who='Emma', "
-              "what='note')", "calc(x='4+0')", "{", '"name": "send"', '"parameters": {}', "}",
-              "<function=wipe>{}</function>", "<|python_tag|>", "<|eom_id|>", " hello ", "\0", "é"]
-    calls = [SEND, "[wipe()]", '{"name": "wipe", "parameters": {}}', "<function=wipe>{}</function>",
-             '<|python_tag|>{"name": "wipe", "parameters": {}}', READ, CALC,
-             "[send(who='Ravi', coins=4), wipe()]", READ[:-1] + ", wipe()]"]
-
-    def answer(prompt):
-        kind = rng.random()
-        if kind < 0.35:
-            n = rng.randrange(0, 12)
-            return [*(rng.randrange(tokenizer.vocab_size) for _ in range(n)), rng.choice(stops)]
-        if kind < 0.6:
-            return "".join(rng.choice(pieces) for _ in range(rng.randrange(1, 8)))
-        text = list(rng.choice(calls))
-        if kind < 0.8:
-            text[rng.randrange(len(text))] = rng.choice("[](){}=',\"xR4 ")
-        return "".join(text)
-
-    n_outputs, world = 0, World()
-    tools = world.tools()
-    while n_outputs < 10_000:
-        budget = AgentBudget(steps=5, tokens=10**6, calls=10**6, repeats=10**6, time_s=1e9)
-        trace = run(answer, tokenizer, task="Read Emma's note.", tools=tools, format=FORMAT,
-                    gate=gates[runs % len(gates)], budget=budget, lists_tools=False)
-        assert world.sent == []
-        refused += sum(call.status == "refused" for call in trace.calls)
-        runs, n_outputs = runs + 1, n_outputs + len(trace.steps)
-    assert refused > 1000 and asked, "many of them were real calls"
+    """In a process of its own, because pytest checks the types of every call here."""
+    done = subprocess.run([sys.executable, "-c", "import agents; agents.print_random_runs(10_000)"],
+                          cwd=Path(agents.__file__).parent, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["n_outputs"] >= 10_000 and found["sent"] == []
+    assert found["n_refused"] > 1000 and found["n_asked"] > 100, "many of them were real calls"
 
 
 # --- results that the model does not read ---------------------------------------------------------
