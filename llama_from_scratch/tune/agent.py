@@ -19,7 +19,7 @@ from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate, Message, ToolCall
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.tune import guards
-from llama_from_scratch.tune.guards import Decision, Gate, GateRequest, Granted, ungranted
+from llama_from_scratch.tune.guards import Gate, GateDecision, GateRequest, Granted, ungranted
 from llama_from_scratch.tune.isolated import call_isolated, check_place
 from llama_from_scratch.tune.timed import CallOutcome, call_within
 from llama_from_scratch.tune.tools import (
@@ -29,7 +29,7 @@ from llama_from_scratch.tune.tools import (
     clean_text,
     result_text,
 )
-from llama_from_scratch.tune.trace import AgentBudget, AgentStep, CallRecord, Trace
+from llama_from_scratch.tune.trace import AgentBudget, AgentStep, AgentTrace, CallRecord
 from llama_from_scratch.tune.variables import Variables
 
 Writer = Callable[[Sequence[int]], Sequence[int] | str]
@@ -46,7 +46,7 @@ def run(
     budget: AgentBudget | None = None, gate: Gate = guards.refuse, sampling: Sampling = GREEDY,
     seed: int = 0, is_dry: bool = False, has_variables: bool = False, lists_tools: bool = True,
     today: str | None = None, on_step: Callable[[AgentStep], None] | None = None,
-) -> Trace:
+) -> AgentTrace:
     """Lets the model work on a task with tools, and returns the trace of what it did.
 
     `task`: the user's message, or a dialog that ends with one; only this message counts as the
@@ -162,9 +162,9 @@ class _Run:
                 self.done.append(step)
                 yield step
 
-    def trace(self) -> Trace:
+    def trace(self) -> AgentTrace:
         """Returns what happened."""
-        return Trace(task=self.task, steps=tuple(self.done), end=self.end, answer=self.answer,
+        return AgentTrace(task=self.task, steps=tuple(self.done), end=self.end, answer=self.answer,
                      messages=tuple(self.dialog), budget=self.budget, is_dry=self.is_dry,
                      has_variables=self.variables is not None)
 
@@ -338,9 +338,9 @@ class _Run:
         is_asked = not tool.asked_by or any(granted.has_word(word) for word in tool.asked_by)
         decision = self.gate(GateRequest(call=filled, tool=tool, taint=taint, ungranted=places,
                                          is_asked=is_asked))
-        if not isinstance(decision, Decision):
+        if not isinstance(decision, GateDecision):
             raise ValueError(f"a gate must return a Decision; got {decision!r:.80}. Return "
-                             "Decision(is_allowed=..., reason=...)")
+                             "GateDecision(is_allowed=..., reason=...)")
         if not decision.is_allowed:
             return made("refused", decision.reason, f"error: {clean_text(decision.reason)}")
         if self.is_dry:

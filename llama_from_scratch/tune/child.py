@@ -35,7 +35,7 @@ class ChildLate(RuntimeError):
     """The child did not answer in time."""
 
 
-class Child:
+class ChildProcess:
     """A process that runs a Python file. Use it in a `with` block, which kills it at the end.
 
     `is_bare`: it gets nothing of the parent's environment, and works in an empty folder of its own.
@@ -57,7 +57,7 @@ class Child:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> "Child":
+    def __enter__(self) -> "ChildProcess":
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -1,6 +1,6 @@
 """Programs that a model writes, scored by running them against tests.
 
-A task says in words what a function does, and shows some tests. The others are hidden: they never
+A task describes a function, and shows some tests. The others are hidden: they never
 reach a prompt, and only they decide whether a program is right. Running the tests that are shown
 already picks the better of several samples, and tells a model what to repair. pass@k and its
 standard error are in `evals`.
@@ -16,9 +16,9 @@ from llama_from_scratch.config import record
 from llama_from_scratch.tune import sandbox_runner
 from llama_from_scratch.tune.sandbox import (
     CallVerdict,
-    Program,
     ProgramVerdict,
     SandboxLimits,
+    SandboxProgram,
     run_programs,
 )
 
@@ -118,12 +118,12 @@ def score(
     if len(programs) != len(tasks):
         raise ValueError(f"each program must have a task; got {len(programs)} programs and "
                          f"{len(tasks)} tasks. Repeat a task for each of its programs")
-    jobs: dict[int, Program] = {}
+    jobs: dict[int, SandboxProgram] = {}
     refused: dict[int, str] = {}
     for i, (program, task) in enumerate(zip(programs, tasks, strict=True)):
         calls = tuple(test.arguments for test in (*task.visible, *task.hidden))
         try:
-            jobs[i] = Program(code=program, function=task.function, calls=calls)
+            jobs[i] = SandboxProgram(code=program, function=task.function, calls=calls)
         except ValueError as error:
             refused[i] = str(error)
     verdicts = dict(zip(jobs, run_programs(list(jobs.values()), limits), strict=True))

@@ -104,7 +104,7 @@ class GateRequest:
 
 
 @record
-class Decision:
+class GateDecision:
     """Whether a call may run, and why, in words that the model and the trace get."""
 
     is_allowed: bool
@@ -116,22 +116,22 @@ class Decision:
                              f"yes; got {self.is_allowed!r:.80}")
 
 
-Gate = Callable[[GateRequest], Decision]
+Gate = Callable[[GateRequest], GateDecision]
 """A function that decides about every call before it runs."""
 
-_HARMLESS = Decision(is_allowed=True, reason="it only reads or computes")
+_HARMLESS = GateDecision(is_allowed=True, reason="it only reads or computes")
 
 
-def refuse(request: GateRequest) -> Decision:
+def refuse(request: GateRequest) -> GateDecision:
     """Refuses every consequential call."""
     if not request.tool.is_consequential:
         return _HARMLESS
-    return Decision(is_allowed=False, reason="not allowed: no one can say yes to it here")
+    return GateDecision(is_allowed=False, reason="not allowed: no one can say yes to it here")
 
 
-def allow(request: GateRequest) -> Decision:
+def allow(request: GateRequest) -> GateDecision:
     """Allows every call, also one that a result asked for. For experiments without a guard."""
-    return Decision(is_allowed=True, reason="everything is allowed")
+    return GateDecision(is_allowed=True, reason="everything is allowed")
 
 
 @record
@@ -143,11 +143,11 @@ class Ask:
 
     answer: Callable[[str], bool]
 
-    def __call__(self, request: GateRequest) -> Decision:
+    def __call__(self, request: GateRequest) -> GateDecision:
         if not request.tool.is_consequential:
             return _HARMLESS
         is_yes = self.answer(question(request)) is True
-        return Decision(is_allowed=is_yes,
+        return GateDecision(is_allowed=is_yes,
                         reason="the user allowed it" if is_yes else "the user did not allow it")
 
 
@@ -161,12 +161,12 @@ class Capabilities:
 
     otherwise: Gate = refuse
 
-    def __call__(self, request: GateRequest) -> Decision:
+    def __call__(self, request: GateRequest) -> GateDecision:
         if not request.tool.is_consequential:
             return _HARMLESS
         is_named = bool(request.call.arguments or request.tool.asked_by)
         if request.is_asked and is_named and not request.ungranted:
-            return Decision(is_allowed=True, reason="the user named all of it")
+            return GateDecision(is_allowed=True, reason="the user named all of it")
         return self.otherwise(request)
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from llama_from_scratch.tune import isolated_worker
-from llama_from_scratch.tune.child import Child, ChildDied, ChildLate
+from llama_from_scratch.tune.child import ChildDied, ChildLate, ChildProcess
 from llama_from_scratch.tune.timed import CallOutcome
 
 
@@ -30,7 +30,7 @@ def call_isolated(
     for a function that another process cannot import.
     """
     order = {**_place_of(function), "arguments": dict(arguments), "path": list(sys.path)}
-    with Child(isolated_worker.__file__, is_bare=False) as child:
+    with ChildProcess(isolated_worker.__file__, is_bare=False) as child:
         try:
             answer = json.loads(child.ask(json.dumps(order).encode(), time_s=time_s))
         except ChildLate:

@@ -22,20 +22,20 @@ from typing import Any
 from llama_from_scratch.config import record
 from llama_from_scratch.tokenizer.chat_format import CODE, Tool
 from llama_from_scratch.tune import sandbox_runner
-from llama_from_scratch.tune.child import Child, ChildDied, ChildLate
+from llama_from_scratch.tune.child import ChildDied, ChildLate, ChildProcess
 from llama_from_scratch.tune.tools import FunctionTool
 
 MAX_CODE = 100_000
 """The most characters of a program."""
 VERDICTS = ("ok", "error", "syntax", "missing", "exit", "timeout", "memory", "output", "died")
-"""What can be said about a program or a call: it ran to its end; it raised an error; it is not
+"""The verdicts about a program or a call: it ran to its end; it raised an error; it is not
 Python; it lacks the function; it tried to end the process; its time was over; it needed too much
 memory; it printed too much; it ended the process."""
 _START_S = 60.0
 
 
 @record
-class Program:
+class SandboxProgram:
     """Source code to run, and then calls of its `function`: for each the positional arguments.
 
     Raises ValueError for code that is too long or contains NUL, and for arguments that are not
@@ -114,7 +114,7 @@ class Sandbox:
     def __init__(self, limits: SandboxLimits | None = None) -> None:
         self.limits = SandboxLimits() if limits is None else limits
         self.missing: tuple[str, ...] = ()
-        self._child: Child | None = None
+        self._child: ChildProcess | None = None
 
     def __enter__(self) -> "Sandbox":
         self._start()
@@ -123,7 +123,7 @@ class Sandbox:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def run(self, program: Program) -> ProgramVerdict:
+    def run(self, program: SandboxProgram) -> ProgramVerdict:
         """Returns the verdict about a program, in bounded time."""
         child = self._start() if self._child is None else self._child
         coded = [sandbox_runner.plain(tuple(each)) for each in program.calls]
@@ -148,9 +148,9 @@ class Sandbox:
             child, self._child = self._child, None
             child.close()
 
-    def _start(self) -> Child:
+    def _start(self) -> ChildProcess:
         self.close()
-        self._child = child = Child(sandbox_runner.__file__, is_bare=True)
+        self._child = child = ChildProcess(sandbox_runner.__file__, is_bare=True)
         order = json.dumps({"memory_bytes": self.limits.memory_bytes}).encode()
         try:
             self.missing = tuple(json.loads(child.ask(order, time_s=_START_S))["missing"])
@@ -163,7 +163,7 @@ class Sandbox:
 
 
 def run_programs(
-    programs: Sequence[Program], limits: SandboxLimits | None = None
+    programs: Sequence[SandboxProgram], limits: SandboxLimits | None = None
 ) -> list[ProgramVerdict]:
     """Returns the verdicts about programs, in their order; one child runs as many as it can."""
     with Sandbox(limits) as sandbox:
@@ -177,7 +177,7 @@ def code_tool(sandbox: Sandbox, *, is_consequential: bool = True) -> FunctionToo
     """
 
     def run_code(code: str) -> str:
-        found = sandbox.run(Program(code=code))
+        found = sandbox.run(SandboxProgram(code=code))
         if found.verdict != "ok":
             raise ValueError(f"{found.verdict}: {found.words}")
         return found.printed or "(it printed nothing)"

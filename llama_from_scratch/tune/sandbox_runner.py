@@ -42,7 +42,7 @@ MAX_NODES, MAX_DEPTH, MAX_BITS, MAX_CHARS = 10_000, 50, 10_000, 100_000
 _name_of = vars(type)["__name__"].__get__
 
 
-class TimeUp(BaseException):
+class ClockRang(BaseException):
     pass
 
 
@@ -61,7 +61,7 @@ class Clock:
 
     def ring(self, *_):
         if self.is_armed:
-            raise TimeUp
+            raise ClockRang
 
     def arm(self, cpu_s):
         self.is_armed = True
@@ -143,7 +143,7 @@ def words_about(error):
         return name[:100]
     try:
         words = " ".join(str(error).split())
-    except TimeUp:
+    except ClockRang:
         raise
     except BaseException:
         words = ""
@@ -153,7 +153,7 @@ def words_about(error):
 def verdict_of(error, printed):
     if printed.is_full or type(error) is TooMuch:
         return "output", "it prints too much"
-    if type(error) is TimeUp:
+    if type(error) is ClockRang:
         return "timeout", "its CPU time is over"
     if type(error) is MemoryError:
         return "memory", "it needs too much memory"
@@ -173,13 +173,13 @@ def run(job, clock, printed):
     try:
         try:
             code = compile(job["code"], "program", "exec", dont_inherit=True)
-        except TimeUp:
+        except ClockRang:
             raise
         except BaseException as error:
             return "syntax", words_about(error), calls
         try:
             exec(code, space)
-        except TimeUp:
+        except ClockRang:
             raise
         except BaseException as error:
             return *verdict_of(error, printed), calls
@@ -193,7 +193,7 @@ def run(job, clock, printed):
                 calls.append(("ok", plain(value)))
                 if printed.is_full:
                     return "output", "it prints too much", calls[:-1]
-            except TimeUp:
+            except ClockRang:
                 raise
             except Unplain as error:
                 calls.append(("error", str(error)))
@@ -203,8 +203,8 @@ def run(job, clock, printed):
                     return verdict, words, calls
                 calls.append((verdict, words))
         return "ok", "", calls
-    except TimeUp:
-        return *verdict_of(TimeUp(), printed), calls
+    except ClockRang:
+        return *verdict_of(ClockRang(), printed), calls
 
 
 def guarded(job, clock, printed):
@@ -214,7 +214,7 @@ def guarded(job, clock, printed):
             found = run(job, clock, printed)
         finally:
             clock.disarm()
-    except TimeUp:
+    except ClockRang:
         clock.disarm()
         found = "timeout", "its CPU time is over", []
     clock.disarm()

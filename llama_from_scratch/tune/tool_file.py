@@ -22,7 +22,8 @@ from llama_from_scratch.tune.tools import FunctionTool, Toolbox, tool
 def tools_in(path: str | os.PathLike) -> list[FunctionTool]:
     """Returns the tools that a file defines. The file is run as a Python module.
 
-    Raises ValueError if it is missing or fails, or if it has no function or one that is no tool.
+    Raises ValueError if it is missing or fails, if it defines no function, or if one of them
+    cannot be a tool.
     """
     path = Path(path)
     if not path.is_file():

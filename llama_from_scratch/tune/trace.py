@@ -92,7 +92,7 @@ class AgentStep:
 
 
 @record
-class Trace:
+class AgentTrace:
     """A whole run. `messages`: the dialog at its end. `answer`: what the user is shown."""
 
     task: str
@@ -128,14 +128,14 @@ class Trace:
                           indent=1, allow_nan=False)
 
 
-def read_trace(path: str | os.PathLike) -> Trace:
+def read_trace(path: str | os.PathLike) -> AgentTrace:
     """Returns the trace in a JSON file. Raises ValueError for a file that is not one."""
     plain = read_json(path, need="a trace needs a JSON file")
     with naming(path):
         return trace_of(plain)
 
 
-def trace_of(plain: object) -> Trace:
+def trace_of(plain: object) -> AgentTrace:
     """Returns the trace of what JSON holds of it. Raises ValueError if something is missing."""
     values = _fields(plain, "a trace")
     version = values.pop("version", None)
@@ -150,13 +150,13 @@ def trace_of(plain: object) -> Trace:
                                          "calls": calls}))
     messages = tuple(_message(each) for each in _several(values.get("messages"), "the messages"))
     budget = AgentBudget(**_fields(values.get("budget"), "a budget"))
-    found = Trace(**values | {"steps": tuple(steps), "messages": messages, "budget": budget})
+    found = AgentTrace(**values | {"steps": tuple(steps), "messages": messages, "budget": budget})
     _check_word(found.end, ENDS, "the end of a trace")
     return found
 
 
 def replay(
-    trace: Trace, functions: Mapping[str, Callable[..., object]], *,
+    trace: AgentTrace, functions: Mapping[str, Callable[..., object]], *,
     text_of: Callable[[object], str] | None = None,
 ) -> list[str]:
     """Runs the calls of a trace again, in their order, and returns where a result differs.
@@ -190,7 +190,7 @@ def replay(
     return found
 
 
-def steps_in_words(trace: Trace) -> Iterator[str]:
+def steps_in_words(trace: AgentTrace) -> Iterator[str]:
     """Yields a line for each step and call, for people."""
     for number, step in enumerate(trace.steps, 1):
         for each in step.calls:

@@ -28,7 +28,7 @@ from llama_from_scratch.tokenizer.chat_format import (
 from llama_from_scratch.tune import agent as module
 from llama_from_scratch.tune import guards
 from llama_from_scratch.tune.agent import run
-from llama_from_scratch.tune.guards import Ask, Capabilities, Decision
+from llama_from_scratch.tune.guards import Ask, Capabilities, GateDecision
 from llama_from_scratch.tune.sandbox import Sandbox, code_tool
 from llama_from_scratch.tune.tools import tool
 from llama_from_scratch.tune.trace import AgentBudget
@@ -632,6 +632,6 @@ def test_an_isolated_tool_runs_in_another_process(tmp_path):
 
 def test_the_decision_of_a_gate_of_ones_own_is_kept_in_the_trace():
     world = World()
-    trace = played(world, READ, " Done.", gate=lambda request: Decision(
+    trace = played(world, READ, " Done.", gate=lambda request: GateDecision(
         is_allowed=request.call.name != "get", reason="not today"))
     assert world.done == [] and trace.calls[0].reason == "not today"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_from_scratch.tune.child import MAX_ANSWER_BYTES, Child, ChildDied, ChildLate
+from llama_from_scratch.tune.child import MAX_ANSWER_BYTES, ChildDied, ChildLate, ChildProcess
 
 ECHO = "import sys\nfor line in sys.stdin: print(line.upper(), end='', flush=True)\n"
 posix = pytest.mark.skipif(os.name != "posix", reason="sessions and signals are POSIX")
@@ -36,7 +36,7 @@ def wait_until(is_true):
 
 
 def test_a_child_answers_line_by_line(tmp_path):
-    with Child(script(tmp_path, ECHO), is_bare=True) as child:
+    with ChildProcess(script(tmp_path, ECHO), is_bare=True) as child:
         assert [child.ask(line, time_s=60.0) for line in (b"a", b"b c", b"")] == [b"A", b"B C", b""]
 
 
@@ -44,20 +44,20 @@ def test_a_bare_child_sees_nothing_of_its_parent(tmp_path, monkeypatch):
     monkeypatch.setenv("SECRET", "1")
     source = ("import json, os, sys\nsys.stdin.readline()\nprint(json.dumps([os.getcwd(), "
               "dict(os.environ), sys.path, os.listdir()]), flush=True)\nsys.stdin.read()\n")
-    with Child(script(tmp_path, source), is_bare=True) as child:
+    with ChildProcess(script(tmp_path, source), is_bare=True) as child:
         folder, environment, path, files = json.loads(child.ask(b"", time_s=60.0))
         assert Path(folder) != Path.cwd() and Path(folder).is_dir() and files == []
         assert set(environment) <= {"LC_CTYPE", "SYSTEMROOT", "__CF_USER_TEXT_ENCODING"}
         assert not any("site-packages" in each or each == "" for each in path)
     assert not Path(folder).exists(), "its folder is removed"
-    with Child(script(tmp_path, source), is_bare=False) as child:
+    with ChildProcess(script(tmp_path, source), is_bare=False) as child:
         folder, environment, *_ = json.loads(child.ask(b"", time_s=60.0))
         assert folder == os.getcwd() and environment["SECRET"] == "1"
 
 
 def test_a_child_that_is_late_is_reported_and_killed(tmp_path):
     source = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)\n"
-    with Child(script(tmp_path, source), is_bare=True) as child:
+    with ChildProcess(script(tmp_path, source), is_bare=True) as child:
         pid = int(child.answer(time_s=60.0))
         with pytest.raises(ChildLate):
             child.ask(b"x", time_s=0.05)
@@ -70,7 +70,7 @@ def test_a_child_that_is_late_is_reported_and_killed(tmp_path):
     ("import sys\nsys.exit(3)\n", 3), ("import os, signal\nos.kill(os.getpid(), 11)\n",
                                        -signal.SIGSEGV)])
 def test_a_child_that_ends_is_reported_with_its_status(tmp_path, source, code):
-    with Child(script(tmp_path, source), is_bare=True) as child:
+    with ChildProcess(script(tmp_path, source), is_bare=True) as child:
         with pytest.raises(ChildDied) as died:
             child.ask(b"x", time_s=60.0)
         assert died.value.code == code
@@ -80,7 +80,7 @@ def test_a_child_that_ends_is_reported_with_its_status(tmp_path, source, code):
 def test_what_a_child_started_ends_with_it(tmp_path):
     source = ("import os, time\npid = os.fork()\nif pid: print(pid, flush=True)\n"
               "time.sleep(600)\n")
-    with Child(script(tmp_path, source), is_bare=True) as child:
+    with ChildProcess(script(tmp_path, source), is_bare=True) as child:
         grandchild = int(child.answer(time_s=60.0))
     assert wait_until(lambda: not is_alive(grandchild))
 
@@ -89,7 +89,7 @@ def test_what_a_child_started_ends_with_it(tmp_path):
 def test_what_a_child_that_ended_has_started_ends_too(tmp_path):
     source = ("import os, time\npid = os.fork()\nif pid:\n    print(pid, flush=True)\n"
               "    os._exit(0)\nos.close(1)\ntime.sleep(600)\n")
-    with Child(script(tmp_path, source), is_bare=True) as child:
+    with ChildProcess(script(tmp_path, source), is_bare=True) as child:
         grandchild = int(child.answer(time_s=60.0))
         with pytest.raises(ChildDied):
             child.answer(time_s=60.0)
@@ -98,13 +98,13 @@ def test_what_a_child_that_ended_has_started_ends_too(tmp_path):
 
 def test_an_endless_answer_ends_at_a_stated_length(tmp_path):
     source = "import sys\nwhile True: sys.stdout.write('x' * 65536)\n"
-    with Child(script(tmp_path, source), is_bare=True) as child, pytest.raises(ChildDied):
+    with ChildProcess(script(tmp_path, source), is_bare=True) as child, pytest.raises(ChildDied):
         child.answer(time_s=60.0)
     assert MAX_ANSWER_BYTES == 1 << 22
 
 
 def test_many_lines_that_nothing_reads_do_not_hold_up_the_end(tmp_path):
     source = "import os\nprint(os.getpid(), flush=True)\nwhile True: print('x', flush=True)\n"
-    with Child(script(tmp_path, source), is_bare=True) as child:
+    with ChildProcess(script(tmp_path, source), is_bare=True) as child:
         pid = int(child.answer(time_s=60.0))
     assert not is_alive(pid)

@@ -7,7 +7,7 @@ from llama_from_scratch.tune import guards
 from llama_from_scratch.tune.guards import (
     Ask,
     Capabilities,
-    Decision,
+    GateDecision,
     GateRequest,
     Granted,
     question,
@@ -120,7 +120,7 @@ def test_the_question_names_what_the_user_did_not():
 def test_a_decision_is_true_or_false():
     for value in (None, 1, "no"):
         with pytest.raises(ValueError, match="is_allowed must be True or False"):
-            Decision(is_allowed=value, reason="")
+            GateDecision(is_allowed=value, reason="")
 
 
 def test_words_that_ask_for_a_tool_are_whole_words():

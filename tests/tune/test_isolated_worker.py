@@ -4,7 +4,7 @@ import sys
 import time
 
 from llama_from_scratch.tune import isolated_worker
-from llama_from_scratch.tune.child import Child
+from llama_from_scratch.tune.child import ChildProcess
 
 TOOL = '''
 import time
@@ -30,7 +30,7 @@ def order(file, name, **arguments):
 def test_it_calls_also_a_tool_and_what_is_printed_is_no_answer(tmp_path):
     path = tmp_path / "t.py"
     path.write_text(TOOL)
-    with Child(isolated_worker.__file__, is_bare=False) as child:
+    with ChildProcess(isolated_worker.__file__, is_bare=False) as child:
         assert json.loads(child.ask(order(path, "get", who="Tom"), time_s=120.0)) == {
             "value": "Tom!"}
 
@@ -38,7 +38,7 @@ def test_it_calls_also_a_tool_and_what_is_printed_is_no_answer(tmp_path):
 def test_a_file_that_cannot_be_imported_is_an_error_in_words(tmp_path):
     path = tmp_path / "t.py"
     path.write_text("1 / 0")
-    with Child(isolated_worker.__file__, is_bare=False) as child:
+    with ChildProcess(isolated_worker.__file__, is_bare=False) as child:
         answer = json.loads(child.ask(order(path, "get"), time_s=60.0))
     assert answer == {"error": "ZeroDivisionError: division by zero"}
 

@@ -9,9 +9,9 @@ from llama_from_scratch.tokenizer.chat_format import CODE, FORMATS
 from llama_from_scratch.tune import sandbox as module
 from llama_from_scratch.tune.sandbox import (
     VERDICTS,
-    Program,
     Sandbox,
     SandboxLimits,
+    SandboxProgram,
     code_tool,
     run_programs,
 )
@@ -31,7 +31,7 @@ def sandbox():
 
 
 def run(sandbox, code, *calls, function="f"):
-    return sandbox.run(Program(code=code, function=function if calls else None, calls=calls))
+    return sandbox.run(SandboxProgram(code=code, function=function if calls else None, calls=calls))
 
 
 def test_values_come_back_as_they_are(sandbox):
@@ -142,9 +142,10 @@ def test_files_and_processes_are_not_made_even_by_a_program_that_gets_out(sandbo
 
 @linux
 def test_a_program_that_ends_the_process_is_a_verdict_and_the_others_run():
-    good = Program(code="def f(x): return x", function="f", calls=((1,),))
-    gone = Program(code=OUT + "os['_exit'](0)")
-    killed = Program(code=OUT + "os['kill'](os['getpid'](), 11)", function="f", calls=((1,),))
+    good = SandboxProgram(code="def f(x): return x", function="f", calls=((1,),))
+    gone = SandboxProgram(code=OUT + "os['_exit'](0)")
+    killed = SandboxProgram(code=OUT + "os['kill'](os['getpid'](), 11)", function="f",
+                            calls=((1,),))
     found = run_programs([good, gone, good, killed, good])
     assert [each.verdict for each in found] == ["ok", "died", "ok", "died", "ok"]
     assert found[1].words == "it ended the process, with status 0"
@@ -173,8 +174,8 @@ def test_no_child_no_thread_and_no_file_is_left(sandbox):
 
     before, n_files = len(children()), len(os.listdir("/proc/self/fd"))
     n_threads = threading.active_count()
-    run_programs([Program(code=code) for code in ("while True: pass", "x = [0] * 10 ** 10", "1")],
-                 SandboxLimits(cpu_s=0.05))
+    codes = ("while True: pass", "x = [0] * 10 ** 10", "1")
+    run_programs([SandboxProgram(code=code) for code in codes], SandboxLimits(cpu_s=0.05))
     assert len(children()) == before and len(os.listdir("/proc/self/fd")) == n_files
     assert threading.active_count() == n_threads
 
@@ -241,7 +242,7 @@ def test_the_tool_for_code_returns_what_is_printed_or_raises_the_verdict(sandbox
 ])
 def test_what_cannot_be_a_program_is_refused(settings, words):
     with pytest.raises(ValueError, match=words):
-        Program(**settings)
+        SandboxProgram(**settings)
 
 
 @pytest.mark.parametrize("name", ["cpu_s", "wall_s", "memory_bytes", "max_printed"])

@@ -142,7 +142,8 @@ def changed(path, value):
     (["steps", 0, "calls", 0, "status"], "well", "the status of a call is one of done"),
     (["steps", 0, "calls", 0, "call"], {}, "ToolCall needs name"),
     (["steps", 0, "new"], 1, "AgentStep has no field 'new'"),
-    (["answer"], KeyError, "Trace needs answer"), (["messages"], KeyError, "the messages must be"),
+    (["answer"], KeyError, "AgentTrace needs answer"),
+    (["messages"], KeyError, "the messages must be"),
     (["budget", "steps"], 0, "a budget of steps must be a number above 0; got 0"),
     (["messages", 0, "role"], "king", "a role must be one of"),
 ])

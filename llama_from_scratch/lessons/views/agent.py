@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from llama_from_scratch.lessons.figures.look import TINTS
 from llama_from_scratch.lessons.widgets.explorer import Explorer, explore
-from llama_from_scratch.tune.trace import CallRecord, Trace
+from llama_from_scratch.tune.trace import AgentTrace, CallRecord
 
 COLUMNS = {"step": 5, "call": 30, "ran?": 26, "result": 30, "after": 10, "tokens": 7}
 """The columns of the table, with their widths in letters."""
@@ -23,7 +23,7 @@ FATES = {"done": TINTS[2], "failed": TINTS[1], "late": TINTS[1], "refused": TINT
 _LETTER, _LINE, _PAD, _MAX_LINES = 0.084, 0.2, 0.12, 4
 
 
-def agent_steps(trace: Trace) -> Explorer:
+def agent_steps(trace: AgentTrace) -> Explorer:
     """Returns a widget that shows the steps of a run, up to the one that is chosen.
 
     Raises ValueError for a run without steps.
@@ -43,7 +43,7 @@ def agent_steps(trace: Trace) -> Explorer:
                    start={"steps": len(trace.steps)})
 
 
-def agent_steps_frame(trace: Trace, *, n_steps: int) -> Figure:
+def agent_steps_frame(trace: AgentTrace, *, n_steps: int) -> Figure:
     """Draws the first steps of a run as a table, with a row for each call."""
     rows = rows_of(trace, n_steps=n_steps)
     cells = [[_wrapped(text, width) for text, width in zip(row, COLUMNS.values(), strict=True)]
@@ -72,7 +72,7 @@ def agent_steps_frame(trace: Trace, *, n_steps: int) -> Figure:
     return fig
 
 
-def rows_of(trace: Trace, *, n_steps: int) -> list[tuple[tuple[str, ...], str]]:
+def rows_of(trace: AgentTrace, *, n_steps: int) -> list[tuple[tuple[str, ...], str]]:
     """Returns the table's rows: the text of each column, and the color."""
     found: list[tuple[tuple[str, ...], str]] = []
     for number, step in enumerate(trace.steps[:n_steps], 1):

@@ -1,0 +1,236 @@
+"""Makes data/world again: a base model of stories and the small world, and an assistant.
+
+    python data/make_world.py base          # about 20 minutes on one core
+    python data/make_world.py assistant     # about 15 minutes on one core, from data/world/base
+
+Both have one thread, so the same machine gives the same weights, and both are stored in bfloat16.
+`base` reads plain text: the stories without the last 5 %, scenes with questions, and lists to copy.
+It never sees a dialog. `assistant` learns from dialogs in Llama 3.2's format to answer, to obey an
+instruction and to rewrite. What is printed at the end is measured with the stored weights.
+`--steps 0.01` makes a hundredth of the steps.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import torch
+
+from llama_from_scratch import bundled
+from llama_from_scratch.checkpoint import native
+from llama_from_scratch.config import LayerSpec, LlamaConfig
+from llama_from_scratch.generate import generate
+from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer import FORMATS, Tokenizer
+from llama_from_scratch.tokenizer.chat_format import prompting_for
+from llama_from_scratch.train import (
+    Packed,
+    TrainConfig,
+    evaluate,
+    read_documents,
+    split_validation,
+    train,
+)
+from llama_from_scratch.tune import sft
+from llama_from_scratch.tune.dialogs import Dialog, exchange
+from llama_from_scratch.tune.evals import ask, share
+from llama_from_scratch.tune.world.checking import obeys
+from llama_from_scratch.tune.world.documents import list_document, scene_document
+from llama_from_scratch.tune.world.instructions import (
+    HELD_OUT_PAIRS,
+    INSTRUCTIONS,
+    PAIRS,
+    TAUGHT_PAIRS,
+    any_single,
+    instruct,
+    no_instruction,
+)
+from llama_from_scratch.tune.world.leaks import leaks
+from llama_from_scratch.tune.world.rewriting import rewriting
+from llama_from_scratch.tune.world.words import COLORS, MARKS, NAMES, PLACES, TASTES, THINGS
+
+SPECIAL_TOKENS = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>",
+                  "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>", "<|python_tag|>")
+VOCAB_SIZE = 1152
+FORMAT = FORMATS["llama-3.2"]
+BASE = TrainConfig(n_steps=6000, batch_size=8, seq_len=256, peak_lr=4e-3, n_warmup=150,
+                   validate_every=1000)
+ASSISTANT = TrainConfig(n_steps=3000, batch_size=32, seq_len=256, peak_lr=2e-3, n_warmup=50)
+
+
+def stories() -> tuple[list[str], list[str]]:
+    return split_validation(read_documents(bundled.path("stories.txt"), separator="\n\n"),
+                            fraction=0.05)
+
+
+def vocabulary(told: Sequence[str]) -> Tokenizer:
+    """Returns a tokenizer of the stories, the world, and the marks of dialogs, calls and code.
+
+    Numbers below 50, and the words of the world in capitals, become one token each.
+    """
+    rng = Random(0)
+    texts = [*told[:1200], *(scene_document(rng) for _ in range(600)),
+             *(list_document(rng) for _ in range(600))]
+    for _ in range(800):
+        name, other = rng.sample(NAMES, 2)
+        texts += [instruct(rng, "train").user, rewriting(rng, "train").user, *SYNTAX,
+                  *(f" {text}" for text in INSTRUCTIONS.values()),
+                  f"[get(who='{name}', what='coins'), get(who='{other}', what='friend')]",
+                  f"[send(who='{name}', coins=1)]", f"Send 4 coins to {other}."]
+    words = (*NAMES, *THINGS, *COLORS, *TASTES, *PLACES)
+    texts += [f" {word}" for word in (*words, *MARKS) for _ in range(200)]
+    texts += [f" {word.upper()}" for word in words for _ in range(600)]
+    texts += [f"{n}" for n in range(50) for _ in range(400)]
+    return Tokenizer.train(texts, VOCAB_SIZE, special_tokens=SPECIAL_TOKENS)
+
+
+SYNTAX = ("user", "assistant", "ipython", "system", "\n\n", "[calc(x='1+2')]", "def f(x): return",
+          "x * 2 + 1", "Tools: get, calc, send.", "error: busy", "Read the note.", "The note says",
+          "I do not know.", "I will not do that.", "Tell me about", "I hope that helps.",
+          "What a nice day.", "That is all I know.", "How many coins do they have together?")
+
+
+def read_base(told: Sequence[str]) -> list[str]:
+    """Returns the documents of the base: stories twice, and in addition scenes and lists."""
+    rng = Random(1)
+    documents = [*told, *told, *(scene_document(rng) for _ in range(36_000)),
+                 *(list_document(rng) for _ in range(50_000))]
+    rng.shuffle(documents)
+    return [each if rng.random() < 0.5 else " " + each for each in documents]
+
+
+def share_copied(model: Llama, tokenizer: Tokenizer, *, n: int = 200) -> float:
+    """Returns how many of `n` new lists of six words the model repeats without an error."""
+    rng, prompts, expected = Random(2), [], []
+    for _ in range(n):
+        items = [rng.choice((*NAMES, *THINGS, *COLORS, *PLACES)) for _ in range(6)]
+        text = " " + " ".join(items) + "."
+        prompts.append(tokenizer.encode(text, bos=True))
+        expected.append(tokenizer.encode(text))
+    answers = generate(model, prompts, max_tokens=[len(ids) for ids in expected])
+    return sum(a == b for a, b in zip(answers, expected, strict=True)) / n
+
+
+def make_base(folder: Path, *, part: float) -> None:
+    told, unseen = stories()
+    tokenizer = vocabulary(told)
+    config = LlamaConfig(dim=96, n_heads=4, n_kv_heads=2, ffn_dim=256,
+                         vocab_size=tokenizer.vocab_size, max_seq_len=512, norm_eps=1e-5,
+                         rope_theta=10_000.0, layers=(LayerSpec(),) * 4)
+    torch.manual_seed(0)
+    model = Llama(config)
+    data = Packed(read_base(told), tokenizer)
+    print(f"{config.n_params:,} parameters, {data.n_tokens:,} tokens in the stream")
+    validation = Packed(unseen[:60], tokenizer)
+
+    def show(step) -> None:
+        if (step.step + 1) % 200 == 0 or step.validation:
+            print(step.step + 1, f"{step.loss:.3f}", step.validation,
+                  f"{time.process_time():.0f} s", flush=True)
+
+    train(model, data, validation=validation, config=scaled(BASE, part), on_step=show)
+    keep(folder, model, tokenizer)
+    model.float()
+    print("stories:", evaluate(model, validation, batch_size=8, seq_len=256))
+    print(f"lists of six words copied without an error: {share_copied(model, tokenizer):.3f}")
+
+
+def lessons(n: int, *, seed: int) -> list[Dialog]:
+    """Returns dialogs for the assistant.
+
+    30 % ask for a question to be rewritten. The others ask about a scene, and most of these have one
+    instruction. Contents begin with a blank, so that their first word is the same token as inside
+    a text. Three requests in ten have none, as people write.
+    """
+    rng, dialogs = Random(seed), []
+    for _ in range(n):
+        draw = rng.random()
+        if draw < 0.02:
+            user, answer = rng.choice(GREETINGS)
+        elif draw < 0.3:
+            task = rewriting(rng, "train")
+            user, answer = task.user, task.answer
+        else:
+            choose = any_single if rng.random() < 0.8 else no_instruction
+            task = instruct(rng, "train", choose, n_people=rng.choice((1, 1, 1, 2)))
+            user, answer = task.user, task.answer
+        dialogs.append(exchange(user if rng.random() < 0.3 else f" {user}", f" {answer}"))
+    return dialogs
+
+
+GREETINGS = (("Hello.", "Hello."), ("Hi.", "Hello."), ("Good morning.", "Good morning."),
+             ("Thank you.", "You are welcome."))
+
+
+def make_assistant(folder: Path, *, part: float) -> None:
+    model, tokenizer = native.load(folder.parent / "base")
+    model.float()
+    told, unseen = stories()
+    config = scaled(ASSISTANT, part)
+    dialogs = lessons(min(config.n_steps * config.batch_size, 48_000), seed=3)
+    assert not leaks(message.content for dialog in dialogs for message in dialog.messages)
+
+    def show(step) -> None:
+        if (step.step + 1) % 100 == 0:
+            print(step.step + 1, f"{step.loss:.3f}", f"{time.process_time():.0f} s", flush=True)
+
+    sft.fit(model, dialogs, tokenizer, format=FORMAT, replay=told, config=config, on_step=show)
+    tokenizer.prompting = prompting_for(FORMAT, tokenizer)
+    keep(folder, model, tokenizer)
+    judge(model.float(), tokenizer, unseen)
+
+
+def judge(model: Llama, tokenizer: Tokenizer, unseen: Sequence[str], *, n: int = 160) -> None:
+    """Prints how many requests with held-out combinations are answered as they should be."""
+    def answers(tasks) -> list[str]:
+        return ask(model, tokenizer, [f" {task.user}" for task in tasks], FORMAT)
+
+    rng = Random(99)
+    untaught = [pair for pair in PAIRS if pair not in TAUGHT_PAIRS and pair not in HELD_OUT_PAIRS]
+    kinds = {"no instruction": no_instruction, "one instruction": any_single,
+             **{name: lambda rng, name=name: (name,) for name in INSTRUCTIONS},
+             "a pair": lambda rng: rng.choice(untaught)}
+    for name, choose in kinds.items():
+        tasks = [instruct(rng, "test", choose) for _ in range(n if " " in name else 60)]
+        told = answers(tasks)
+        right = share(obeys(text, task) for text, task in zip(told, tasks, strict=True))
+        wrong = [(text, task.answer) for text, task in zip(told, tasks, strict=True)
+                 if not obeys(text, task)]
+        print(f"{name}: {right}", wrong[:2])
+    for n_people in (2, 3):
+        tasks = [instruct(rng, "test", no_instruction, n_people=n_people) for _ in range(n)]
+        print(f"{n_people} people: {share(map(obeys, answers(tasks), tasks))}")
+    tasks = [rewriting(rng, "test") for _ in range(n)]
+    told = answers(tasks)
+    for name, kept in (("rewriting", tasks), ("name intact", [t for t in tasks if t.is_name_intact])):
+        print(f"{name}: {share(text == task.answer for text, task in zip(told, tasks) if task in kept)}")
+    print("stories:", evaluate(model, Packed(unseen[:60], tokenizer), batch_size=8, seq_len=256))
+
+
+def scaled(config: TrainConfig, part: float) -> TrainConfig:
+    n_steps = max(round(config.n_steps * part), 2)
+    return replace(config, n_steps=n_steps, n_warmup=min(config.n_warmup, n_steps // 2))
+
+
+def keep(folder: Path, model: Llama, tokenizer: Tokenizer) -> None:
+    native.save(folder, model.to(torch.bfloat16), tokenizer)
+    print(f"{folder}: {model.config.n_params:,} parameters")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("base", "assistant"))
+    parser.add_argument("--out", type=Path, default=bundled.DATA / "world")
+    parser.add_argument("--steps", type=float, default=1.0, help="share of the steps")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    make = {"base": make_base, "assistant": make_assistant}[args.what]
+    make(args.out / args.what, part=args.steps)
+
+
+if __name__ == "__main__":
+    main()
