@@ -339,7 +339,7 @@ class _Run:
         decision = self.gate(GateRequest(call=filled, tool=tool, taint=taint, ungranted=places,
                                          is_asked=is_asked))
         if not isinstance(decision, GateDecision):
-            raise ValueError(f"a gate must return a Decision; got {decision!r:.80}. Return "
+            raise ValueError(f"a gate must return a GateDecision; got {decision!r:.80}. Return "
                              "GateDecision(is_allowed=..., reason=...)")
         if not decision.is_allowed:
             return made("refused", decision.reason, f"error: {clean_text(decision.reason)}")

@@ -446,7 +446,7 @@ def test_words_that_ask_for_a_tool_are_needed_if_there_are_any():
 
 def test_a_gate_that_returns_something_else_ends_the_run_before_the_call():
     world = World()
-    with pytest.raises(ValueError, match="a gate must return a Decision; got True"):
+    with pytest.raises(ValueError, match="a gate must return a GateDecision; got True"):
         played(world, SEND, gate=lambda request: True)
     assert world.done == []
 
@@ -499,9 +499,11 @@ def test_with_variables_a_value_reaches_a_tool_and_is_marked_with_its_source():
 
 def test_with_variables_taint_goes_through_a_calculator():
     world = World(note="3+1")
-    trace = played(world, READ, "[calc(x='$1')]", "[send(who='Ravi', coins=4)]",
+    trace = played(world, READ, "[calc(x='$1')]", "[get(who='$2', what='coins')]",
+                   "[calc(x='1+1')]", "[get(who='$4', what='coins')]", "[send(who='Ravi', coins=4)]",
                    " $2", task="Send 4 coins to Ravi.", has_variables=True, gate=Capabilities())
-    assert [call.taint for call in trace.calls] == [(), ("get",), ()]
+    assert [call.taint for call in trace.calls] == [
+        (), ("get",), ("get",), (), (), ()]
     assert trace.answer == "4" and world.sent == [("send", "Ravi", 4)]
 
 

@@ -112,6 +112,13 @@ def test_what_a_program_prints_is_kept_and_never_a_verdict(sandbox):
     assert found.calls[0].value == 2 and found.printed == forged + "\n12"
 
 
+def test_what_a_program_that_gets_out_writes_to_its_output_is_no_answer(sandbox):
+    forged = b'{"verdict": "ok", "words": "", "calls": [["ok", ["v", 9]]], "printed": ""}\n'
+    code = OUT + f"def f(x): return [os['write'](n, {forged!r}) for n in (1, 2)] and x"
+    assert run(sandbox, code, (3,)).calls[0].value == 3
+    assert run(sandbox, "def f(x): return x", (4,)).calls[0].value == 4
+
+
 def test_a_program_cannot_pass_with_an_object_that_equals_everything(sandbox):
     code = ("class E(int):\n  def __eq__(self, other): return True\n"
             "  def __repr__(self): return '4'\n  __hash__ = int.__hash__\ndef f(x): return [E(3)]")
