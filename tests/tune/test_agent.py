@@ -500,8 +500,9 @@ def test_with_variables_a_value_reaches_a_tool_and_is_marked_with_its_source():
 def test_with_variables_taint_goes_through_a_calculator():
     world = World(note="3+1")
     trace = played(world, READ, "[calc(x='$1')]", "[get(who='$2', what='coins')]",
-                   "[calc(x='1+1')]", "[get(who='$4', what='coins')]", "[send(who='Ravi', coins=4)]",
-                   " $2", task="Send 4 coins to Ravi.", has_variables=True, gate=Capabilities())
+                   "[calc(x='1+1')]", "[get(who='$4', what='coins')]",
+                   "[send(who='Ravi', coins=4)]", " $2", task="Send 4 coins to Ravi.",
+                   has_variables=True, gate=Capabilities())
     assert [call.taint for call in trace.calls] == [
         (), ("get",), ("get",), (), (), ()]
     assert trace.answer == "4" and world.sent == [("send", "Ravi", 4)]
