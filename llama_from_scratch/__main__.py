@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from llama_from_scratch.commands import (
+    agent,
     chat,
     compare,
     convert,
@@ -24,8 +25,8 @@ from llama_from_scratch.commands import (
 )
 
 # In the order of `llama --help`.
-COMMANDS = (train, tune, compare, experiment, generate, chat, tokenize, mini, convert, inspect,
-            progress, doctor)
+COMMANDS = (train, tune, compare, experiment, generate, chat, agent, tokenize, mini, convert,
+            inspect, progress, doctor)
 
 
 CLOSED = 141
@@ -35,8 +36,9 @@ CLOSED = 141
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status.
 
-    The status is 0 on success, 1 if `doctor` finds a problem, 2 for an error that the user can fix,
-    130 after Ctrl-C, and CLOSED if the output is no longer read. The error is printed on one line.
+    The status is 0 on success, 1 if `doctor` finds a problem or `agent` ends without an answer, 2
+    for an error that the user can fix, 130 after Ctrl-C, and CLOSED if the output is no longer
+    read. The error is printed on one line.
     Commands that set `is_lasting` finish their work without output instead of returning CLOSED.
     """
     with terminal.guarded() as output:

@@ -1,7 +1,7 @@
 """Writes dialogs with the chat template in a model's files, which may be any model's.
 
 The template is followed exactly: the ids are the same as from transformers' `apply_chat_template`,
-with one difference. The text of a message never becomes a special token.
+with one difference. The text of a message, of a call or of a tool never becomes a special token.
 
 Notebook 19.
 """
@@ -15,7 +15,7 @@ from llama_from_scratch.config import record
 from llama_from_scratch.tokenizer.chat_format.answers import Answer
 from llama_from_scratch.tokenizer.chat_format.dialogs import refuse
 from llama_from_scratch.tokenizer.chat_format.format import ChatFormat
-from llama_from_scratch.tokenizer.chat_format.messages import Message, Tool
+from llama_from_scratch.tokenizer.chat_format.messages import Message, Tool, ToolCall
 from llama_from_scratch.tokenizer.chat_format.sandbox import render
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.tokenizer.prompting import DEFAULT, TOOL_USE
@@ -56,7 +56,8 @@ class ChatTemplate:
                    "leave instructions out")
         hidden = _Hidden(tokenizer)
         text = self.text([hidden.message(message) for message in dialog], is_answered=is_answered,
-                         tools=tools, builtin_tools=builtin_tools, today=today)
+                         tools=[hidden.tool(tool) for tool in tools], builtin_tools=builtin_tools,
+                         today=today)
         if not hidden.is_needed:
             return tokenizer.encode(text, allowed_special="all")
         return list(hidden.encode(text))
@@ -146,12 +147,25 @@ class _Hidden:
         self.is_needed = False
 
     def message(self, message: Message) -> Message:
-        if not self._names or not self._any.search(message.content):
-            return message
+        calls = tuple(ToolCall(name=call.name, arguments=self._value(call.arguments))
+                      for call in message.tool_calls)
+        return replace(message, content=self._value(message.content), tool_calls=calls)
+
+    def tool(self, tool: Tool) -> Tool:
+        return replace(tool, description=self._value(tool.description),
+                       properties=self._value(tool.properties))
+
+    def _value(self, value: Any) -> Any:
+        """Returns a text, or a JSON value with texts in it, with the names hidden."""
+        if isinstance(value, Mapping):
+            return {self._value(key): self._value(each) for key, each in value.items()}
+        if isinstance(value, list):
+            return [self._value(each) for each in value]
+        if not isinstance(value, str) or not self._names or not self._any.search(value):
+            return value
         self.is_needed = True
-        hidden = self._any.sub(lambda found: f"\ue000{self._names.index(found[0])}\ue001",
-                               message.content.replace("\ue000", "\ufffd"))
-        return replace(message, content=hidden)
+        return self._any.sub(lambda found: f"\ue000{self._names.index(found[0])}\ue001",
+                             value.replace("\ue000", "\ufffd"))
 
     def encode(self, text: str) -> Iterator[int]:
         """Yields the ids of a rendered text. Only special tokens of the template become one id."""
