@@ -7,9 +7,10 @@ import random
 
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.chat_format import FORMATS
-from llama_from_scratch.tune import agent, guards
+from llama_from_scratch.tune import agent
+from llama_from_scratch.tune.agents import guards
+from llama_from_scratch.tune.agents.trace import AgentBudget
 from llama_from_scratch.tune.tools import tool
-from llama_from_scratch.tune.trace import AgentBudget
 
 WITH_TOOLS = ("llama-3.1", "llama-3.2", "llama-3.3", "llama-4")
 TEXT = "system user assistant ipython [get(who='Tom', what='coins')] error: the cat sat. " * 3

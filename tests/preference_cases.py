@@ -10,7 +10,7 @@ from llama_from_scratch import family
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer import Tokenizer
 from llama_from_scratch.tokenizer.chat_format import FORMATS
-from llama_from_scratch.tune.preferences import preferred
+from llama_from_scratch.tune.pairs.preferences import preferred
 from llama_from_scratch.tune.world.describing import careless, describing, score
 
 FORMAT = FORMATS["llama-3.2"]

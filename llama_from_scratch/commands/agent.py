@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
     from llama_from_scratch.config import nearest
     from llama_from_scratch.tokenizer.chat_format import FORMATS
     from llama_from_scratch.tune import agent
-    from llama_from_scratch.tune.tool_file import tools_in
-    from llama_from_scratch.tune.trace import AgentBudget
+    from llama_from_scratch.tune.agents.tool_file import tools_in
+    from llama_from_scratch.tune.agents.trace import AgentBudget
 
     if args.chat_format not in (None, *FORMATS):
         raise ValueError(f"no chat format is called {args.chat_format!r}; "
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _gate(args: argparse.Namespace):
     """Returns the gate that the arguments describe. A dry run asks nothing, and runs nothing."""
-    from llama_from_scratch.tune import guards
+    from llama_from_scratch.tune.agents import guards
 
     if args.dry_run:
         return guards.allow

@@ -18,10 +18,18 @@ from llama_from_scratch.generate.sampling import GREEDY, Sampling
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate, Message, ToolCall
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
-from llama_from_scratch.tune import guards
-from llama_from_scratch.tune.guards import Gate, GateDecision, GateRequest, Granted, ungranted
-from llama_from_scratch.tune.isolated import call_isolated, check_place
-from llama_from_scratch.tune.timed import CallOutcome, call_within
+from llama_from_scratch.tune.agents import guards
+from llama_from_scratch.tune.agents.guards import (
+    Gate,
+    GateDecision,
+    GateRequest,
+    Granted,
+    ungranted,
+)
+from llama_from_scratch.tune.agents.trace import AgentBudget, AgentStep, AgentTrace, CallRecord
+from llama_from_scratch.tune.agents.variables import Variables
+from llama_from_scratch.tune.running.isolated import call_isolated, check_place
+from llama_from_scratch.tune.running.timed import CallOutcome, call_within
 from llama_from_scratch.tune.tools import (
     FunctionTool,
     Toolbox,
@@ -29,8 +37,6 @@ from llama_from_scratch.tune.tools import (
     clean_text,
     result_text,
 )
-from llama_from_scratch.tune.trace import AgentBudget, AgentStep, AgentTrace, CallRecord
-from llama_from_scratch.tune.variables import Variables
 
 Writer = Callable[[Sequence[int]], Sequence[int] | str]
 """A function in place of a model: the ids of a prompt -> the ids or the text of an answer.

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from llama_from_scratch.config import record
-from llama_from_scratch.tune import sandbox_runner
+from llama_from_scratch.tune.running import sandbox_runner
 from llama_from_scratch.tune.sandbox import (
     CallVerdict,
     ProgramVerdict,

@@ -30,9 +30,9 @@ from llama_from_scratch.train.loop import train
 from llama_from_scratch.train.parts import TrainParts
 from llama_from_scratch.train.records import History, Step, TrainConfig
 from llama_from_scratch.tune.evals import Share, share
-from llama_from_scratch.tune.log_probs import token_log_probs
-from llama_from_scratch.tune.pair_rows import PairBatch, PairRows, pair_examples_of
-from llama_from_scratch.tune.preferences import Preference
+from llama_from_scratch.tune.pairs.log_probs import token_log_probs
+from llama_from_scratch.tune.pairs.pair_rows import PairBatch, PairRows, pair_examples_of
+from llama_from_scratch.tune.pairs.preferences import Preference
 from llama_from_scratch.tune.sft import format_of
 
 DPO = TrainConfig(n_steps=100, batch_size=16, seq_len=256, peak_lr=3e-4, n_warmup=10,

@@ -3,7 +3,7 @@
 An adapter next to each matrix of the blocks learns, and everything else stays as it is. With 1 % of
 the parameters there is 1 % of the optimizer's memory and a file of 1 %, and one base serves many
 tasks. A step takes about as long as in full training, because gradients still pass through every
-layer. Where the adapters are trained is `adapter_runs`, and their files are `peft_files`.
+layer. `adapters.runs` trains them alone, and `adapters.peft_files` has their files.
 
 Adapters go next to the seven matrices of each block of text: wq, wk, wv, wo, w_gate, w_up, w_down.
 Blocks of cross-attention have them too, and in a layer with experts the shared expert. Routed
@@ -27,10 +27,10 @@ from llama_from_scratch.foreign import shown
 from llama_from_scratch.model.adapted import AdaptedLinear, LowRank, adapters
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
-from llama_from_scratch.tune import peft_files
-from llama_from_scratch.tune.adapter_runs import parts as parts
-from llama_from_scratch.tune.adapter_runs import weights as weights
-from llama_from_scratch.tune.bases import digest, linear_layers
+from llama_from_scratch.tune.adapters import peft_files
+from llama_from_scratch.tune.adapters.bases import digest, linear_layers
+from llama_from_scratch.tune.adapters.runs import parts as parts
+from llama_from_scratch.tune.adapters.runs import weights as weights
 
 MATRICES = ("wq", "wk", "wv", "wo", "w_gate", "w_up", "w_down")
 """The matrices of a block."""

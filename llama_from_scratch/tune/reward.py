@@ -34,13 +34,13 @@ from llama_from_scratch.train.protocols import Optimizer
 from llama_from_scratch.train.records import History, Step, TrainConfig
 from llama_from_scratch.tune.dialogs import Dialog
 from llama_from_scratch.tune.evals import Share, share
-from llama_from_scratch.tune.pair_rows import (
+from llama_from_scratch.tune.pairs.pair_rows import (
     PairBatch,
     PairExample,
     PairRows,
     pair_examples_of,
 )
-from llama_from_scratch.tune.preferences import Preference
+from llama_from_scratch.tune.pairs.preferences import Preference
 from llama_from_scratch.tune.rows import TokenExample, example_of, padded
 from llama_from_scratch.tune.sft import format_of
 

@@ -21,8 +21,8 @@ from typing import Any
 
 from llama_from_scratch.config import record
 from llama_from_scratch.tokenizer.chat_format import CODE, Tool
-from llama_from_scratch.tune import sandbox_runner
-from llama_from_scratch.tune.child import ChildDied, ChildLate, ChildProcess
+from llama_from_scratch.tune.running import sandbox_runner
+from llama_from_scratch.tune.running.child import ChildDied, ChildLate, ChildProcess
 from llama_from_scratch.tune.tools import FunctionTool
 
 MAX_CODE = 100_000

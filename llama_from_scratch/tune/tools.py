@@ -16,7 +16,7 @@ from typing import Any
 
 from llama_from_scratch.config import nearest, record
 from llama_from_scratch.tokenizer.chat_format import CODE, Tool, ToolCall
-from llama_from_scratch.tune.schema import (
+from llama_from_scratch.tune.agents.schema import (
     check_schema,
     description_of,
     problem_with_object,

@@ -6,7 +6,7 @@ from agents import script, tokenizer_of
 
 from llama_from_scratch.__main__ import main
 from llama_from_scratch.commands import agent as module
-from llama_from_scratch.tune.trace import read_trace
+from llama_from_scratch.tune.agents.trace import read_trace
 
 TOOLS = '''
 from pathlib import Path

@@ -26,12 +26,12 @@ from llama_from_scratch.tokenizer.chat_format import (
     template_of,
 )
 from llama_from_scratch.tune import agent as module
-from llama_from_scratch.tune import guards
 from llama_from_scratch.tune.agent import run
-from llama_from_scratch.tune.guards import Ask, Capabilities, GateDecision
+from llama_from_scratch.tune.agents import guards
+from llama_from_scratch.tune.agents.guards import Ask, Capabilities, GateDecision
+from llama_from_scratch.tune.agents.trace import AgentBudget
 from llama_from_scratch.tune.sandbox import Sandbox, code_tool
 from llama_from_scratch.tune.tools import tool
-from llama_from_scratch.tune.trace import AgentBudget
 
 NAME = "llama-3.2"
 FORMAT = FORMATS[NAME]

@@ -21,9 +21,9 @@ from llama_from_scratch.train import TrainParts, train
 from llama_from_scratch.train.data import IGNORE, Packed
 from llama_from_scratch.train.resume import read
 from llama_from_scratch.tune import dpo
-from llama_from_scratch.tune.log_probs import token_log_probs
-from llama_from_scratch.tune.pair_rows import PairRows, pair_examples_of
-from llama_from_scratch.tune.preferences import Preference, preferred
+from llama_from_scratch.tune.pairs.log_probs import token_log_probs
+from llama_from_scratch.tune.pairs.pair_rows import PairRows, pair_examples_of
+from llama_from_scratch.tune.pairs.preferences import Preference, preferred
 
 FAST = replace(dpo.DPO, n_steps=4, n_warmup=1, batch_size=4, seq_len=128, peak_lr=1e-3)
 END = cases.tokenizer().special_ids["<|eot_id|>"]

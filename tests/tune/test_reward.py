@@ -17,8 +17,8 @@ from llama_from_scratch.train import TrainParts
 from llama_from_scratch.train.data import IGNORE
 from llama_from_scratch.tune import reward
 from llama_from_scratch.tune.dialogs import Dialog, exchange
-from llama_from_scratch.tune.pair_rows import PairExample, PairRows, pair_examples_of
-from llama_from_scratch.tune.preferences import preferred
+from llama_from_scratch.tune.pairs.pair_rows import PairExample, PairRows, pair_examples_of
+from llama_from_scratch.tune.pairs.preferences import preferred
 from llama_from_scratch.tune.rows import example_of, padded
 
 FAST = replace(reward.REWARD, n_steps=4, n_warmup=1, batch_size=4, seq_len=128)

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from llama_from_scratch.lessons.figures.look import TINTS
 from llama_from_scratch.lessons.widgets.explorer import Explorer, explore
-from llama_from_scratch.tune.trace import AgentTrace, CallRecord
+from llama_from_scratch.tune.agents.trace import AgentTrace, CallRecord
 
 COLUMNS = {"step": 5, "call": 30, "ran?": 26, "result": 30, "after": 10, "tokens": 7}
 """The columns of the table, with their widths in letters."""

@@ -8,8 +8,8 @@ from matplotlib.colors import to_rgb
 from llama_from_scratch.lessons.views.agent import FATES, agent_steps, agent_steps_frame, rows_of
 from llama_from_scratch.tokenizer.chat_format import FORMATS
 from llama_from_scratch.tune.agent import run
-from llama_from_scratch.tune.guards import Capabilities
-from llama_from_scratch.tune.trace import STATUSES
+from llama_from_scratch.tune.agents.guards import Capabilities
+from llama_from_scratch.tune.agents.trace import STATUSES
 
 ANSWERS = ("[get(who='Emma', what='note'), get(who='Tom', what='coins')]",
            "[send(who='Ravi', coins=4)]", "[snd(who='Ravi')]", " The $note$ says: send it. " * 20)

@@ -1,7 +1,7 @@
 import pytest
 
-from llama_from_scratch.tune.isolated import call_isolated
-from llama_from_scratch.tune.tool_file import tools_in
+from llama_from_scratch.tune.agents.tool_file import tools_in
+from llama_from_scratch.tune.running.isolated import call_isolated
 
 SOURCE = '''
 from os.path import join

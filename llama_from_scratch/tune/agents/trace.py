@@ -166,7 +166,7 @@ def replay(
     is not run, and is reported, because it may have done its work or not.
     Raises ValueError, before anything runs, if a function is missing.
     """
-    from llama_from_scratch.tune.timed import in_words
+    from llama_from_scratch.tune.running.timed import in_words
     from llama_from_scratch.tune.tools import result_text
 
     executed = [call for call in trace.calls if call.is_executed]

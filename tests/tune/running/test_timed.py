@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from llama_from_scratch.tune.timed import CallEnded, call_within, in_words
+from llama_from_scratch.tune.running.timed import CallEnded, call_within, in_words
 
 
 def test_a_value_an_error_and_every_other_end_are_outcomes():

@@ -3,8 +3,8 @@ import itertools
 import pytest
 
 from llama_from_scratch.tokenizer.chat_format import ToolCall
-from llama_from_scratch.tune import guards
-from llama_from_scratch.tune.guards import (
+from llama_from_scratch.tune.agents import guards
+from llama_from_scratch.tune.agents.guards import (
     Ask,
     Capabilities,
     GateDecision,

@@ -3,8 +3,13 @@ from typing import Annotated, Literal, Optional
 import pytest
 from transformers.utils import get_json_schema
 
-from llama_from_scratch.tune import schema
-from llama_from_scratch.tune.schema import check_schema, problem_with, properties_of, schema_of
+from llama_from_scratch.tune.agents import schema
+from llama_from_scratch.tune.agents.schema import (
+    check_schema,
+    problem_with,
+    properties_of,
+    schema_of,
+)
 
 
 def plan(

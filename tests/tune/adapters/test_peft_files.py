@@ -8,8 +8,9 @@ from llama4_twin import loud_llama4, text_twin_of, toy
 from safetensors.torch import load_file, save_file
 
 from llama_from_scratch import family
-from llama_from_scratch.tune import lora, peft_files
-from llama_from_scratch.tune.peft_files import slots
+from llama_from_scratch.tune import lora
+from llama_from_scratch.tune.adapters import peft_files
+from llama_from_scratch.tune.adapters.peft_files import slots
 
 IDS = torch.tensor([[5, 17, 3, 40, 22, 8, 31, 77, 1, 2, 3]])
 # What PEFT writes for LoraConfig(r=2, lora_alpha=3, target_modules=["q_proj", "down_proj"]), as its

@@ -15,7 +15,7 @@ import types
 from pathlib import Path
 
 from llama_from_scratch.files import digest
-from llama_from_scratch.tune.timed import in_words
+from llama_from_scratch.tune.running.timed import in_words
 from llama_from_scratch.tune.tools import FunctionTool, Toolbox, tool
 
 

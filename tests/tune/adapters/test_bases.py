@@ -8,7 +8,7 @@ from llama_from_scratch import family
 from llama_from_scratch.kernels.fuse import fuse
 from llama_from_scratch.model.quantized import Int8Linear
 from llama_from_scratch.tune import lora
-from llama_from_scratch.tune.bases import digest, linear_layers
+from llama_from_scratch.tune.adapters.bases import digest, linear_layers
 
 
 def fresh(generation="llama-3", seed=0):

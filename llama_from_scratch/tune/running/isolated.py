@@ -16,9 +16,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from llama_from_scratch.tune import isolated_worker
-from llama_from_scratch.tune.child import ChildDied, ChildLate, ChildProcess
-from llama_from_scratch.tune.timed import CallOutcome
+from llama_from_scratch.tune.running import isolated_worker
+from llama_from_scratch.tune.running.child import ChildDied, ChildLate, ChildProcess
+from llama_from_scratch.tune.running.timed import CallOutcome
 
 
 def call_isolated(

@@ -19,7 +19,7 @@ from llama_from_scratch.config import record
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.train.data import IGNORE, Batch
-from llama_from_scratch.tune.preferences import Preference
+from llama_from_scratch.tune.pairs.preferences import Preference
 from llama_from_scratch.tune.rows import TokenExample, example_of, of_similar_length, padded
 
 

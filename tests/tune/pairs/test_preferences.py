@@ -5,7 +5,7 @@ import json
 import pytest
 
 from llama_from_scratch.tokenizer.chat_format import Message
-from llama_from_scratch.tune.preferences import Preference, pairs_from, preferred, read_pairs
+from llama_from_scratch.tune.pairs.preferences import Preference, pairs_from, preferred, read_pairs
 
 
 def said(role, content):

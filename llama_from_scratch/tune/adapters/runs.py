@@ -23,8 +23,8 @@ from llama_from_scratch.train.parts import TrainParts
 from llama_from_scratch.train.protocols import SavedData
 from llama_from_scratch.train.records import Step
 from llama_from_scratch.train.space import refuse_full_disk
-from llama_from_scratch.tune import peft_files
-from llama_from_scratch.tune.bases import digest
+from llama_from_scratch.tune.adapters import peft_files
+from llama_from_scratch.tune.adapters.bases import digest
 
 _OURS = ("weights", "begin", "save")
 

@@ -4,8 +4,8 @@ import preference_cases as cases
 import torch
 
 from llama_from_scratch.train.data import IGNORE
-from llama_from_scratch.tune.log_probs import token_log_probs
-from llama_from_scratch.tune.pair_rows import PairRows, pair_examples_of
+from llama_from_scratch.tune.pairs.log_probs import token_log_probs
+from llama_from_scratch.tune.pairs.pair_rows import PairRows, pair_examples_of
 
 
 def batch():

@@ -39,13 +39,13 @@ from llama_from_scratch.model.adapted import AdaptedLinear, LowRank, adapters
 from llama_from_scratch.model.costs import param_shapes
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.model.unwritten import unwritten
-from llama_from_scratch.tune.bases import linear_layers
+from llama_from_scratch.tune.adapters.bases import linear_layers
 
 FORMAT = "llama_from_scratch adapter 1"
 CONFIG, TENSORS, BASE = "adapter_config.json", "adapter_model.safetensors", "base.json"
 FILES = (CONFIG, TENSORS, BASE, checksums.NAME)
 TRAINING_FILES = ("training.json", "optimizer.safetensors")
-"""More files of a run that trains adapters; `adapter_runs` writes and reads them."""
+"""More files of a run that trains adapters; `runs` writes and reads them."""
 _PREFIX, _A, _B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _READ = ("peft_type", "task_type", "r", "lora_alpha", "use_rslora", "bias", "target_modules",

@@ -6,16 +6,16 @@ import pytest
 from agents import World, script, tokenizer_of
 
 from llama_from_scratch.tokenizer.chat_format import FORMATS, Message
-from llama_from_scratch.tune import guards
 from llama_from_scratch.tune.agent import run
-from llama_from_scratch.tune.tools import tool
-from llama_from_scratch.tune.trace import (
+from llama_from_scratch.tune.agents import guards
+from llama_from_scratch.tune.agents.trace import (
     AgentBudget,
     read_trace,
     replay,
     steps_in_words,
     trace_of,
 )
+from llama_from_scratch.tune.tools import tool
 
 NAME = "llama-3.2"
 ANSWERS = ("[get(who='Emma', what='note'), get(who='Tom', what='hat')]",

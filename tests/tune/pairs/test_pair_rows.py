@@ -12,8 +12,8 @@ from llama_from_scratch.parallel.training import rows_of
 from llama_from_scratch.tokenizer.chat_format import LLAMA_3, Message
 from llama_from_scratch.train.data import IGNORE
 from llama_from_scratch.train.protocols import StepBatch
-from llama_from_scratch.tune.pair_rows import PairExample, PairRows, pair_examples_of
-from llama_from_scratch.tune.preferences import Preference, preferred
+from llama_from_scratch.tune.pairs.pair_rows import PairExample, PairRows, pair_examples_of
+from llama_from_scratch.tune.pairs.preferences import Preference, preferred
 from llama_from_scratch.tune.rows import TokenExample
 
 

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from llama_from_scratch.tune import sandbox_runner
-from llama_from_scratch.tune.sandbox_runner import Printed, TooMuch, Unplain, made, plain
+from llama_from_scratch.tune.running import sandbox_runner
+from llama_from_scratch.tune.running.sandbox_runner import Printed, TooMuch, Unplain, made, plain
 
 
 @pytest.mark.parametrize("value", [

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from llama_from_scratch.tune.isolated import call_isolated, check_place
+from llama_from_scratch.tune.running.isolated import call_isolated, check_place
 from llama_from_scratch.tune.tools import tool
 
 SOURCE = textwrap.dedent('''

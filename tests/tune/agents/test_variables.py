@@ -1,6 +1,6 @@
 import pytest
 
-from llama_from_scratch.tune.variables import Variables
+from llama_from_scratch.tune.agents.variables import Variables
 
 
 @pytest.fixture

@@ -3,8 +3,8 @@ import subprocess
 import sys
 import time
 
-from llama_from_scratch.tune import isolated_worker
-from llama_from_scratch.tune.child import ChildProcess
+from llama_from_scratch.tune.running import isolated_worker
+from llama_from_scratch.tune.running.child import ChildProcess
 
 TOOL = '''
 import time

@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from llama_from_scratch.tune.child import MAX_ANSWER_BYTES, ChildDied, ChildLate, ChildProcess
+from llama_from_scratch.tune.running.child import (
+    MAX_ANSWER_BYTES,
+    ChildDied,
+    ChildLate,
+    ChildProcess,
+)
 
 ECHO = "import sys\nfor line in sys.stdin: print(line.upper(), end='', flush=True)\n"
 posix = pytest.mark.skipif(os.name != "posix", reason="sessions and signals are POSIX")
