@@ -1,4 +1,4 @@
-"""`llama tune sft`: teaches a model to answer as the assistants of given dialogs do."""
+"""`llama tune`: teaches a model with dialogs or preferences, and merges adapters into it."""
 
 import argparse
 import sys
@@ -23,6 +23,35 @@ def add(commands: argparse._SubParsersAction) -> None:
     add_arguments(sft)
     sft.add_argument("--packed", action="store_true",
                      help="put several dialogs into a row, which do not see each other")
+    sft.add_argument("--replay", type=Path, metavar="FILE",
+                     help="texts of the earlier training, separated by blank lines, so that it is "
+                     "not forgotten; 15 %% of the rows are theirs")
+    sft.add_argument("--validation", type=real, metavar="FRACTION", default=0.05,
+                     help="the part of the data kept for validation (default 0.05)")
+    sft.add_argument("--cut", action="store_true",
+                     help="cut dialogs that do not fit into a row after their last answer that "
+                     "fits, instead of refusing them")
+    sft.add_argument("--lora", type=whole(), metavar="RANK",
+                     help="train only adapters of this rank, and save only them, in PEFT's layout")
+    dpo = methods.add_parser(
+        "dpo", help="to prefer the better of two answers",
+        description="Direct preference optimization. The data is a file of JSON lines with a "
+        "prompt, a chosen and a rejected answer, or with two dialogs. Ctrl-C stops and saves.")
+    dpo.set_defaults(run=run_dpo, is_lasting=True)
+    add_arguments(dpo)
+    dpo.add_argument("--beta", type=real, default=0.1,
+                     help="how strongly the model is held to the one it began as (default 0.1)")
+    dpo.add_argument("--nll", type=real, default=0.2,
+                     help="the factor of the usual loss on chosen answers (default 0.2); without "
+                     "it, answers become longer and longer")
+    merge = methods.add_parser(
+        "merge", help="adapters into the model that they were trained on",
+        description="Adds the adapters of a folder in PEFT's layout to the weights of their model, "
+        "and saves it as a checkpoint of its own.")
+    merge.set_defaults(run=run_merge, is_lasting=True)
+    merge.add_argument("model", help="the path of a checkpoint, or its id on the hub")
+    merge.add_argument("adapters", type=Path, help="a folder in PEFT's layout")
+    merge.add_argument("--out", type=Path, required=True, help="the folder to save to")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -34,14 +63,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="continue the run in --out; give all other arguments again")
     parser.add_argument("--format", metavar="NAME", help="the chat format, such as llama-3.2 "
                         "(default: as the model's files say)")
-    parser.add_argument("--replay", type=Path, metavar="FILE",
-                        help="texts of the earlier training, separated by blank lines, so that it "
-                        "is not forgotten; 15 %% of the rows are theirs")
-    parser.add_argument("--validation", type=real, metavar="FRACTION", default=0.05,
-                        help="the part of the data kept for validation (default 0.05)")
-    parser.add_argument("--cut", action="store_true",
-                        help="cut dialogs that do not fit into a row after their last answer that "
-                        "fits, instead of refusing them")
     parser.add_argument("--steps", type=whole(), default=200, help="(default 200)")
     parser.add_argument("--batch", type=whole(), default=16, metavar="ROWS",
                         help="rows per step (default 16)")
@@ -60,7 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run_sft(args: argparse.Namespace) -> int:
     """Tunes and saves; prints an answer after each validation."""
     from llama_from_scratch.train import read_documents, resume
-    from llama_from_scratch.tune import sft
+    from llama_from_scratch.tune import lora, sft
     from llama_from_scratch.tune.dialogs import read_dialogs
 
     if not args.resume:
@@ -69,14 +90,62 @@ def run_sft(args: argparse.Namespace) -> int:
     replay = () if args.replay is None else read_documents(args.replay, separator="\n\n")
     model, tokenizer, format = load(args)
     config = train_config(args, model)
+    parts = None
+    if args.lora is not None:
+        lora.add(model, rank=args.lora)
+        parts = lora.parts(base=args.model)
+    n_trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     print(f"{len(dialogs):,} dialogs to learn from, {len(held_out):,} to validate on; a model of "
-          f"{model.config.n_params:,} parameters in the format of {format.name}")
+          f"{model.config.n_params:,} parameters in the format of {format.name}; {n_trained:,} "
+          "parameters are trained")
     requests = [dialog.messages[: dialog.learned[0]] for dialog in held_out if dialog.learned]
     history = sft.fit(
         model, dialogs, tokenizer, config=config, format=format, replay=replay,
-        is_packed=args.packed, is_cut=args.cut, validation=held_out, folder=args.out,
+        is_packed=args.packed, is_cut=args.cut, validation=held_out, parts=parts, folder=args.out,
         is_resumed=args.resume, on_step=progress(model, tokenizer, format, config, requests))
-    print_end(history, args)
+    print_end(history, args, next_command=f"llama chat {args.out}" if args.lora is None else
+              f"llama tune merge {args.model} {args.out} --out FOLDER; llama chat FOLDER")
+    return 0
+
+
+def run_dpo(args: argparse.Namespace) -> int:
+    """Tunes and saves."""
+    from llama_from_scratch.train import resume
+    from llama_from_scratch.tune import dpo
+    from llama_from_scratch.tune.pairs.preferences import read_pairs
+
+    if not args.resume:
+        resume.refuse_taken(args.out)
+    pairs = read_pairs(args.data)
+    model, tokenizer, format = load(args)
+    config = train_config(args, model)
+    print(f"{len(pairs):,} pairs to learn from; a model of {model.config.n_params:,} parameters in "
+          f"the format of {format.name}")
+    history = dpo.fit(
+        model, pairs, tokenizer, beta=args.beta, nll=args.nll, config=config, format=format,
+        folder=args.out, is_resumed=args.resume,
+        on_step=progress(model, tokenizer, format, config, ()))
+    print_end(history, args, next_command=f"llama chat {args.out}")
+    return 0
+
+
+def run_merge(args: argparse.Namespace) -> int:
+    """Merges and saves in our own format, with the tokenizer and the chat format of the model."""
+    from llama_from_scratch.checkpoint import native
+    from llama_from_scratch.checkpoint.folders import held
+    from llama_from_scratch.checkpoint.load import load as load_checkpoint
+    from llama_from_scratch.commands.loading import show_loading
+    from llama_from_scratch.train import resume
+    from llama_from_scratch.tune import lora
+
+    resume.refuse_taken(args.out)
+    with held(args.out):
+        model, tokenizer = load_checkpoint(args.model, on_tensor=show_loading)
+        n_layers = len(lora.load(model, args.adapters))
+        lora.merge(model)
+        native.save(args.out, model, tokenizer)
+    print(f"merged the adapters of {n_layers} layers; saved in {args.out}. To talk to it: llama "
+          f"chat {args.out}")
     return 0
 
 
@@ -148,7 +217,7 @@ def progress(model, tokenizer, format, config, requests: Sequence):
                             show=TerminalLine(sys.stderr))
 
 
-def print_end(history, args: argparse.Namespace) -> None:
+def print_end(history, args: argparse.Namespace, *, next_command: str) -> None:
     """Prints where the model is, and how to continue."""
     from llama_from_scratch.train.progress import duration
 
@@ -157,6 +226,6 @@ def print_end(history, args: argparse.Namespace) -> None:
         return
     took = duration(sum(step.time_s for step in history.steps))
     print(f"\nsaved in {args.out} after {len(history.steps)} steps and {took}. "
-          f"To talk to it: llama chat {args.out}")
+          f"To talk to it: {next_command}")
     if not history.is_complete:
         print("stopped early; to continue, give the same command with --resume")

@@ -59,6 +59,39 @@ def test_a_stopped_run_is_resumed_with_the_same_command(talker, dialogs, tmp_pat
     assert all((a[name] == b[name]).all() for name in a)
 
 
+def test_adapters_are_trained_saved_alone_and_merged(talker, dialogs, tmp_path, capsys):
+    out, merged = str(tmp_path / "adapters"), str(tmp_path / "merged")
+    command = ["tune", "sft", talker, "--data", dialogs, "--lora", "2", *QUICK]
+    assert main([*command, "--out", out]) == 0
+    shown = capsys.readouterr().out
+    assert "parameters are trained" in shown and f"llama tune merge {talker} {out}" in shown
+    assert (tmp_path / "adapters" / "adapter_model.safetensors").exists()
+    assert main(["tune", "merge", talker, out, "--out", merged]) == 0
+    before, _ = llama_from_scratch.load(talker)
+    after, tokenizer = llama_from_scratch.load(merged)
+    assert not (before.layers[0].attention.wq.weight == after.layers[0].attention.wq.weight).all()
+    assert (before.output.weight == after.output.weight).all()
+    assert chat_format(after.config, tokenizer).name == "Llama 3.1"
+    assert main(["tune", "merge", talker, out, "--out", merged]) == 2
+    assert main(["tune", "merge", merged, out, "--out", str(tmp_path / "x")]) == 2
+    assert "belongs to the weights that it was trained on" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_model_learns_preferences(talker, tmp_path, capsys):
+    file, out = tmp_path / "pairs.jsonl", str(tmp_path / "tuned")
+    file.write_text("".join(json.dumps({
+        "prompt": f"the cat {n}", "chosen": "the mat", "rejected": "the rat"}) + "\n"
+        for n in range(4)))
+    assert main(["tune", "dpo", talker, "--data", str(file), "--out", out, *QUICK]) == 0
+    assert "4 pairs to learn from" in capsys.readouterr().out
+    before, after = (llama_from_scratch.load(folder)[0] for folder in (talker, out))
+    assert not (before.output.weight == after.output.weight).all()
+    assert main(["tune", "dpo", talker, "--data", str(file), "--out", str(tmp_path / "x"),
+                 "--beta", "0"]) == 2
+    assert "beta must be" in capsys.readouterr().err and not (tmp_path / "x").exists()
+
+
 def test_a_base_model_gets_the_format_that_is_named(trained, dialogs, tmp_path, capsys):
     """The run of the fixture has no special tokens for dialogs, and says which it would need."""
     command = ["tune", "sft", str(trained / "run"), "--data", dialogs, "--out",
