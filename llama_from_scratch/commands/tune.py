@@ -156,11 +156,11 @@ def load(args: argparse.Namespace):
     """
     import torch
 
+    from llama_from_scratch.checkpoint.inspect import chat_format
     from llama_from_scratch.checkpoint.load import load as load_checkpoint
     from llama_from_scratch.commands.loading import show_loading
     from llama_from_scratch.config import nearest
     from llama_from_scratch.tokenizer.chat_format import FORMATS, prompting_for
-    from llama_from_scratch.tune.sft import format_of
 
     if args.format is not None and args.format not in FORMATS:
         raise ValueError(f"--format is one of {', '.join(FORMATS)}; got {args.format}; "
@@ -169,8 +169,12 @@ def load(args: argparse.Namespace):
                                        on_tensor=show_loading)
     if args.format is not None:
         tokenizer.prompting = prompting_for(FORMATS[args.format], tokenizer)
-    format = FORMATS[args.format] if args.format is not None else None
-    return model, tokenizer, format_of(model, tokenizer, format)
+        return model, tokenizer, FORMATS[args.format]
+    if (found := chat_format(model.config, tokenizer)) is None:
+        raise ValueError(f"tuning on dialogs needs a chat format, and nothing in {args.model} "
+                         f"names one. Give one with --format: {', '.join(FORMATS)}; the vocabulary "
+                         f"has the special tokens {', '.join(list(tokenizer.special_ids)[:8])}")
+    return model, tokenizer, found
 
 
 def split(data: Sequence, fraction: float) -> tuple[Sequence, Sequence]:

@@ -97,7 +97,7 @@ def test_a_base_model_gets_the_format_that_is_named(trained, dialogs, tmp_path, 
     command = ["tune", "sft", str(trained / "run"), "--data", dialogs, "--out",
                str(tmp_path / "x"), *QUICK]
     assert main(command) == 2
-    assert "Give one of tokenizer.chat_format.FORMATS" in capsys.readouterr().err
+    assert "Give one with --format: llama-2, llama-3" in capsys.readouterr().err
     assert main([*command, "--format", "llama-3.2"]) == 2
     assert "special token" in capsys.readouterr().err
 
