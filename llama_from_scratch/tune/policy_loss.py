@@ -112,10 +112,13 @@ def policy_loss(
     needed unless `beta` is 0. The advantages have no gradient. Tokens that are not written get
     exactly 0.
     """
-    loss_BT = -gains(log_probs - old, advantages.detach(), clip_low=clip_low, clip_high=clip_high)
+    # Numbers of other tokens are replaced first, because 0 times an infinite slope is not 0.
+    log_ratio_BT = torch.where(is_written, log_probs - old, 0.0)
+    loss_BT = -gains(log_ratio_BT, advantages.detach(), clip_low=clip_low, clip_high=clip_high)
     if beta:
         if reference is None:
             raise ValueError(f"beta={beta} holds the model close to a reference, and there is "
                              "none. Give the reference's log-probabilities, or beta=0")
-        loss_BT = loss_BT + beta * k3(log_probs, reference)
+        own_BT, other_BT = (torch.where(is_written, x, 0.0) for x in (log_probs, reference))
+        loss_BT = loss_BT + beta * k3(own_BT, other_BT)
     return normalized(loss_BT, is_written, by=normalizer, counts=counts)
