@@ -1,9 +1,7 @@
 """A model of two layers, prompts of a few ids, and rewards that random weights can learn from."""
 
-import math
-
-import torch
 import tiny_runs
+import torch
 
 from llama_from_scratch.tune.reinforce_records import ReinforceConfig
 from llama_from_scratch.tune.samples import Answer
@@ -13,7 +11,7 @@ STOPS = frozenset(range(200, 258))
 """Many ids end an answer, so that random weights end most of them."""
 PROMPTS = [[256, 65 + i, 70, 71] + [72] * (i % 3) for i in range(12)]
 CONFIG = ReinforceConfig(n_steps=4, n_prompts=4, n_answers=4, max_tokens=6, peak_lr=1e-2,
-                         n_warmup=0, max_cut_reward=math.inf, checkpoint_every=2)
+                         n_warmup=0, max_cut_reward=None, checkpoint_every=2)
 make = tiny_runs.make
 
 

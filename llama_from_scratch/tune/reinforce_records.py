@@ -51,7 +51,7 @@ class ReinforceConfig:
     temperature: float = 1.0
     n_rounds: int = 1
     soft_tokens: int = 0
-    max_cut_reward: float = 0.0
+    max_cut_reward: float | None = 0.0
     baseline: Baseline = "mean"
     is_scaled: bool = False
     normalizer: Normalizer = "token"
@@ -92,8 +92,9 @@ class ReinforceConfig:
             raise ValueError(f"normalizer is one of {', '.join(NORMALIZERS)}; got "
                              f"{self.normalizer!r:.80}")
         check_group(self.n_answers, baseline=self.baseline, is_scaled=self.is_scaled)
-        if math.isnan(self.max_cut_reward):
-            raise ValueError("max_cut_reward is a number; got nan. Use math.inf for no limit")
+        if self.max_cut_reward is not None and not math.isfinite(self.max_cut_reward):
+            raise ValueError("max_cut_reward is a finite number, or None for no limit; got "
+                             f"{self.max_cut_reward}")
         if self.soft_tokens > self.max_tokens:
             raise ValueError("the soft penalty is for the last tokens of an answer, so soft_tokens "
                              f"is at most max_tokens={self.max_tokens}; got {self.soft_tokens}")

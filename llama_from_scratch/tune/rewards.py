@@ -30,11 +30,12 @@ Reward = Callable[[Any, str, bool], float]
 def rewards_of(
     reward: Reward, prompts: Sequence[Any], groups: Sequence[Sequence[Answer]],
     tokenizer: AnyTokenizer, *, max_tokens: int, soft_tokens: int = 0,
-    max_cut_reward: float = 0.0,
+    max_cut_reward: float | None = 0.0,
 ) -> Float[Tensor, "prompts answers"]:
     """Returns in float64 what each answer of each prompt's group earns.
 
-    `max_cut_reward`: an answer that was cut off earns at most this. `soft_tokens`: see
+    `max_cut_reward`: an answer that was cut off earns at most this, or what the function
+    says for None. `soft_tokens`: see
     `length_penalty`.
     Raises ValueError, naming the answer, if the reward function raises an error or returns anything
     except a finite number.
@@ -63,7 +64,8 @@ def length_penalty(n_tokens: int, *, max_tokens: int, soft_tokens: int) -> float
 
 
 def _earned(
-    reward: Reward, prompt: Any, answer: Answer, tokenizer: AnyTokenizer, *, max_cut_reward: float
+    reward: Reward, prompt: Any, answer: Answer, tokenizer: AnyTokenizer, *,
+    max_cut_reward: float | None,
 ) -> float:
     text = text_of(answer, tokenizer)
     where = f"the answer {text!r:.200} to the prompt {prompt!r:.200}"
@@ -76,4 +78,5 @@ def _earned(
     if not isinstance(earned, Real) or not math.isfinite(earned):
         raise ValueError(f"a reward is one finite number for one answer; for {where} the function "
                          f"returned {earned!r:.80}")
-    return float(earned) if answer.is_finished else min(float(earned), max_cut_reward)
+    is_limited = not answer.is_finished and max_cut_reward is not None
+    return min(float(earned), max_cut_reward) if is_limited else float(earned)

@@ -8,7 +8,7 @@ Notebook 54. Source of drawing equal groups again: DAPO, arXiv:2503.14476, secti
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ from llama_from_scratch.tune.rewards import Reward, rewards_of
 from llama_from_scratch.tune.samples import Answer
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """What draws a group of answers to each prompt; `samples.groups` is one.
 

@@ -14,6 +14,7 @@ from llama_from_scratch.tune.answer_log_probs import (
     written_tokens,
 )
 
+FAMILY = (*family.TEXT_GENERATIONS, family.EXPERT_GENERATION)
 ANSWERS = [answer(7, 8, 9, 201), answer(202), answer(5, 6, 201), answer(9, 9, 9, 9, 9, 9),
            answer(201), answer(4, 201)]
 OF = [PROMPTS[0], PROMPTS[0], PROMPTS[1], PROMPTS[0], PROMPTS[2], PROMPTS[1]]
@@ -37,7 +38,7 @@ def slow(model, prompts, answers, *, temperature=1.0):
     return found
 
 
-@pytest.mark.parametrize("generation", family.TEXT_GENERATIONS + (family.EXPERT_GENERATION,))
+@pytest.mark.parametrize("generation", FAMILY)
 @pytest.mark.parametrize("shares_prompts", [False, True])
 def test_log_probs_and_gradients_equal_answers_one_by_one(generation, shares_prompts):
     torch.manual_seed(0)

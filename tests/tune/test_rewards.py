@@ -44,7 +44,7 @@ def test_an_answer_that_was_cut_off_earns_nothing_and_can_still_be_punished():
     assert earned(lambda *_: 2.5, groups) == [[2.5, 0]]
     assert earned(lambda *_: -1.0, groups) == [[-1, -1]]
     assert earned(lambda *_: -1.0, groups, max_cut_reward=-3.0) == [[-1, -3]]
-    assert earned(lambda *_: 2.5, groups, max_cut_reward=math.inf) == [[2.5, 2.5]]
+    assert earned(lambda *_: 2.5, groups, max_cut_reward=None) == [[2.5, 2.5]]
 
 
 def test_the_reward_is_told_whether_the_answer_was_finished():
@@ -86,8 +86,8 @@ def test_an_interrupt_in_a_reward_function_is_no_error_of_it():
 def test_what_is_not_one_finite_number_is_refused(bad):
     with pytest.raises(ValueError, match="one finite number for one answer; for the answer 'b' to "
                                          "the prompt 7 the function returned"):
-        earned(lambda prompt, text, is_finished: bad if text == "b" else 0, [[said("a"), said("b")]],
-               prompts=[7])
+        earned(lambda prompt, text, is_finished: bad if text == "b" else 0,
+               [[said("a"), said("b")]], prompts=[7])
 
 
 def test_a_verdict_is_a_number():

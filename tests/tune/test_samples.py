@@ -10,6 +10,8 @@ from llama_from_scratch.generate import sampling
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tune import samples
 
+FAMILY = (*family.TEXT_GENERATIONS, family.EXPERT_GENERATION)
+
 
 @pytest.fixture(scope="module")
 def model():
@@ -39,7 +41,7 @@ def one_by_one(model, prompt, uniforms, *, max_tokens, temperature=1.0, stop_ids
     return tuple(text[len(prompt) :]), log_probs
 
 
-@pytest.mark.parametrize("generation", family.TEXT_GENERATIONS + (family.EXPERT_GENERATION,))
+@pytest.mark.parametrize("generation", FAMILY)
 def test_groups_equal_answers_drawn_alone_without_a_cache(generation):
     torch.manual_seed(0)
     config = dataclasses.replace(family.tiny(generation), vocab_size=64)
