@@ -35,18 +35,14 @@ from llama_from_scratch.tune.rewards import Reward
 from llama_from_scratch.tune.rollout import Sampler, draw
 from llama_from_scratch.tune.sft import format_of
 
-Asked = str | Dialog | Sequence[int]
-"""What is asked: the user's text, a dialog that waits for an answer, or the ids of a prompt."""
-
-
-def as_given(prompt: Asked) -> Asked:
-    """Returns the prompt, which says itself what is asked."""
+def as_given(prompt: Any) -> Any:
+    """Returns the prompt, which is itself what is asked."""
     return prompt
 
 
 def fit(
     model: Llama, prompts: Sequence[Any], tokenizer: AnyTokenizer, *, reward: Reward,
-    config: ReinforceConfig | None = None, ask: Callable[[Any], Asked] = as_given,
+    config: ReinforceConfig | None = None, ask: Callable[[Any], Any] = as_given,
     format: ChatFormat | ChatTemplate | None = None, stop_ids: frozenset[int] | None = None,
     reference: Llama | None = None, sample: Sampler = samples.groups,
     folder: str | Path | None = None, is_resumed: bool = False,
@@ -95,7 +91,7 @@ class _Run:
 
 def _begun(
     model: Llama, prompts: Sequence[Any], tokenizer: AnyTokenizer, *, reward: Reward,
-    config: ReinforceConfig, ask: Callable[[Any], Asked],
+    config: ReinforceConfig, ask: Callable[[Any], Any],
     format: ChatFormat | ChatTemplate | None, stop_ids: frozenset[int] | None,
     reference: Llama | None, sample: Sampler,
 ) -> _Run:
@@ -125,7 +121,7 @@ def _begun(
 
 
 def _ids_of(
-    number: int, asked: Asked, tokenizer: AnyTokenizer, format: ChatFormat | ChatTemplate | None
+    number: int, asked: Any, tokenizer: AnyTokenizer, format: ChatFormat | ChatTemplate | None
 ) -> list[int]:
     if isinstance(asked, str):
         if not asked.strip():

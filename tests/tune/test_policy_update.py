@@ -82,7 +82,7 @@ def expected_gradient(model):
     """The gradient of minus the sum of p(y) r(y) over everything that can happen."""
     log_probs = answer_log_probs(model, [[0, 1, 1]] * 3, OUTCOMES).sum(1)
     assert log_probs.exp().sum().item() == pytest.approx(1)
-    -(log_probs.exp() * torch.tensor(EARNED).double()).sum().backward()
+    (-log_probs.exp() * torch.tensor(EARNED).double()).sum().backward()
     found = gradient(model)
     model.zero_grad()
     return found
