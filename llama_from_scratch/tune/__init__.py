@@ -4,6 +4,9 @@
 - `dialogs`, `rows`: dialogs from the files that people have, and as rows of ids to learn from
 - `sft`: supervised fine-tuning: a model that continues texts learns to answer
 - `evals`: shares with standard errors, pass@k, pass^k, win rates
+- `samples`, `answer_log_probs`: groups of answers to a prompt, and their log-probabilities
+- `reinforce`: learning by reward, of `rewards`, `advantages`, `rollout`, `policy_loss` and
+  `policy_update`; `reinforce_records` has the settings, `reinforce_saving` the checkpoints
 
 Notebooks 50 to 59.
 """

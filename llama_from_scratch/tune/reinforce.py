@@ -35,6 +35,7 @@ from llama_from_scratch.tune.rewards import Reward
 from llama_from_scratch.tune.rollout import Sampler, draw
 from llama_from_scratch.tune.sft import format_of
 
+
 def as_given(prompt: Any) -> Any:
     """Returns the prompt, which is itself what is asked."""
     return prompt

@@ -23,28 +23,30 @@ def fit(model=None, prompts=PROMPTS, *, reward=share_of_letters, config=CONFIG, 
 
 
 def longer(**changes):
-    return dataclasses.replace(CONFIG, **dict(n_steps=25, n_prompts=8, n_answers=8) | changes)
+    return dataclasses.replace(CONFIG, **dict(n_steps=16, n_prompts=8, n_answers=8) | changes)
+
+
+def share_of_low(prompt, text, is_finished):
+    """The share of characters before the letters."""
+    return sum(c < "@" for c in text) / max(len(text), 1)
 
 
 @pytest.mark.parametrize("changes", [
-    {}, dict(baseline="others"), dict(is_scaled=True), dict(normalizer="sequence"),
-    dict(normalizer="constant"), dict(n_epochs=2, n_minibatches=2, clip_low=0.2, clip_high=0.28),
-    dict(n_rounds=2), dict(beta=0.02), dict(temperature=1.2)], ids=str)
-def test_random_weights_learn_to_write_small_letters_with_each_term(changes):
-    history, _ = fit(config=longer(**changes))
-    first, last = (sum(history.rewards[i : i + 3]) / 3 for i in (0, -3))
-    assert first < 0.3 and last > first + 0.4, (first, last)
-    assert history.is_complete and len(history.steps) == 25
+    {}, dict(baseline="others", normalizer="constant"), dict(is_scaled=True, normalizer="sequence"),
+    dict(n_epochs=2, n_minibatches=2, clip_low=0.2, clip_high=0.28),
+    dict(n_rounds=2, temperature=1.2), dict(beta=0.01)], ids=str)
+def test_random_weights_learn_what_is_rewarded_with_each_term(changes):
+    history, _ = fit(config=longer(**changes), reward=share_of_low)
+    first, last = (sum(history.rewards[i :][:3]) / 3 for i in (0, -3))
+    assert first < 0.3 and last > first + 0.15, (first, last)
+    assert history.is_complete and len(history.steps) == 16
 
 
-def test_the_reward_decides_what_is_learned():
-    def digits(prompt, text, is_finished):
-        return sum(c.isdigit() for c in text) / max(len(text), 1)
-
-    _, model = fit(reward=digits, config=longer(n_steps=40))
+def test_the_opposite_reward_teaches_the_opposite():
+    _, model = fit(reward=lambda *told: -share_of_low(*told), config=longer())
     drawn = samples.groups(model, PROMPTS, n=8, max_tokens=6, stop_ids=STOPS, seed=9)
     text = "".join(TOKENIZER.decode(each.text_ids) for group in drawn for each in group)
-    assert sum(c.isdigit() for c in text) / len(text) > 0.5
+    assert sum(c < "@" for c in text) / len(text) < 0.1
 
 
 def test_what_is_cut_off_earns_nothing_so_a_model_learns_to_end():
@@ -229,11 +231,16 @@ def test_a_reward_that_fails_names_the_answer():
         fit(reward=lambda *_: math.nan)
 
 
-def test_a_run_that_diverges_says_so_and_saves_nothing_broken(tmp_path):
-    config = dataclasses.replace(CONFIG, peak_lr=1e39, checkpoint_every=1, n_steps=3)
-    with pytest.raises(Diverged, match="Lower peak_lr=1e.39"):
-        fit(config=config, folder=tmp_path / "run")
-    assert not (tmp_path / "run" / "model.safetensors").exists()
+def test_a_weight_that_is_not_finite_is_never_saved(tmp_path):
+    model = tiny_rewards.make()
+
+    def break_it(step):
+        model.norm.weight.data[0] = math.inf
+
+    config = dataclasses.replace(CONFIG, checkpoint_every=1)
+    with pytest.raises(Diverged, match="of step 0 made a weight infinite .* Lower peak_lr=0.01"):
+        fit(model, config=config, folder=tmp_path / "run", on_step=break_it)
+    assert not (tmp_path / "run").exists()
 
 
 def test_answers_of_one_id_work():
