@@ -24,7 +24,8 @@ from llama_from_scratch.checkpoint import native
 from llama_from_scratch.config import LayerSpec, LlamaConfig
 from llama_from_scratch.generate import generate
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tokenizer import Tokenizer
+from llama_from_scratch.tokenizer import FORMATS, Tokenizer
+from llama_from_scratch.tokenizer.chat_format import prompting_for
 from llama_from_scratch.train import (
     Packed,
     TrainConfig,
@@ -33,16 +34,31 @@ from llama_from_scratch.train import (
     split_validation,
     train,
 )
+from llama_from_scratch.tune import sft
+from llama_from_scratch.tune.dialogs import Dialog, exchange
+from llama_from_scratch.tune.evals import ask, share
+from llama_from_scratch.tune.world.checking import obeys
 from llama_from_scratch.tune.world.documents import list_document, scene_document
-from llama_from_scratch.tune.world.instructions import INSTRUCTIONS, instruct
+from llama_from_scratch.tune.world.instructions import (
+    HELD_OUT_PAIRS,
+    INSTRUCTIONS,
+    PAIRS,
+    TAUGHT_PAIRS,
+    any_single,
+    instruct,
+    no_instruction,
+)
+from llama_from_scratch.tune.world.leaks import leaks
 from llama_from_scratch.tune.world.rewriting import rewriting
 from llama_from_scratch.tune.world.words import COLORS, MARKS, NAMES, PLACES, TASTES, THINGS
 
 SPECIAL_TOKENS = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>",
                   "<|end_header_id|>", "<|eot_id|>", "<|eom_id|>", "<|python_tag|>")
 VOCAB_SIZE = 1152
+FORMAT = FORMATS["llama-3.2"]
 BASE = TrainConfig(n_steps=6000, batch_size=8, seq_len=256, peak_lr=4e-3, n_warmup=150,
                    validate_every=1000)
+ASSISTANT = TrainConfig(n_steps=3000, batch_size=32, seq_len=256, peak_lr=2e-3, n_warmup=50)
 
 
 def stories() -> tuple[list[str], list[str]]:
@@ -98,7 +114,7 @@ def share_copied(model: Llama, tokenizer: Tokenizer, *, n: int = 200) -> float:
     return sum(a == b for a, b in zip(answers, expected, strict=True)) / n
 
 
-def make_base(folder: Path, *, share: float) -> None:
+def make_base(folder: Path, *, part: float) -> None:
     told, unseen = stories()
     tokenizer = vocabulary(told)
     config = LlamaConfig(dim=96, n_heads=4, n_kv_heads=2, ffn_dim=256,
@@ -115,15 +131,89 @@ def make_base(folder: Path, *, share: float) -> None:
             print(step.step + 1, f"{step.loss:.3f}", step.validation,
                   f"{time.process_time():.0f} s", flush=True)
 
-    train(model, data, validation=validation, config=scaled(BASE, share), on_step=show)
+    train(model, data, validation=validation, config=scaled(BASE, part), on_step=show)
     keep(folder, model, tokenizer)
     model.float()
     print("stories:", evaluate(model, validation, batch_size=8, seq_len=256))
     print(f"lists of six words copied without an error: {share_copied(model, tokenizer):.3f}")
 
 
-def scaled(config: TrainConfig, share: float) -> TrainConfig:
-    n_steps = max(round(config.n_steps * share), 2)
+def lessons(n: int, *, seed: int) -> list[Dialog]:
+    """Returns dialogs for the assistant.
+
+    28 % ask for a question to be rewritten. Most others ask about a scene, four in five of them
+    with one instruction. Contents begin with a blank, so that their first word is the same token as
+    inside a text. Three requests in ten have none, as people write.
+    """
+    rng, dialogs = Random(seed), []
+    for _ in range(n):
+        draw = rng.random()
+        if draw < 0.02:
+            user, answer = rng.choice(GREETINGS)
+        elif draw < 0.3:
+            task = rewriting(rng, "train")
+            user, answer = task.user, task.answer
+        else:
+            choose = any_single if rng.random() < 0.8 else no_instruction
+            task = instruct(rng, "train", choose, n_people=rng.choice((1, 1, 1, 2)))
+            user, answer = task.user, task.answer
+        dialogs.append(exchange(user if rng.random() < 0.3 else f" {user}", f" {answer}"))
+    return dialogs
+
+
+GREETINGS = (("Hello.", "Hello."), ("Hi.", "Hello."), ("Good morning.", "Good morning."),
+             ("Thank you.", "You are welcome."))
+
+
+def make_assistant(folder: Path, *, part: float) -> None:
+    model, tokenizer = native.load(folder.parent / "base")
+    model.float()
+    told, unseen = stories()
+    config = scaled(ASSISTANT, part)
+    dialogs = lessons(min(config.n_steps * config.batch_size, 48_000), seed=3)
+    assert not leaks(message.content for dialog in dialogs for message in dialog.messages)
+
+    def show(step) -> None:
+        if (step.step + 1) % 100 == 0:
+            print(step.step + 1, f"{step.loss:.3f}", f"{time.process_time():.0f} s", flush=True)
+
+    sft.fit(model, dialogs, tokenizer, format=FORMAT, replay=told, config=config, on_step=show)
+    tokenizer.prompting = prompting_for(FORMAT, tokenizer)
+    keep(folder, model, tokenizer)
+    judge(model.float(), tokenizer, unseen)
+
+
+def judge(model: Llama, tokenizer: Tokenizer, unseen: Sequence[str], *, n: int = 160) -> None:
+    """Prints how many requests with held-out combinations are answered as they should be."""
+    def answers(tasks) -> list[str]:
+        return ask(model, tokenizer, [f" {task.user}" for task in tasks], FORMAT)
+
+    rng = Random(99)
+    untaught = [pair for pair in PAIRS if pair not in TAUGHT_PAIRS and pair not in HELD_OUT_PAIRS]
+    kinds = {"no instruction": no_instruction, "one instruction": any_single,
+             **{name: lambda rng, name=name: (name,) for name in INSTRUCTIONS},
+             "a pair": lambda rng: rng.choice(untaught)}
+    for name, choose in kinds.items():
+        tasks = [instruct(rng, "test", choose) for _ in range(n if " " in name else 60)]
+        told = answers(tasks)
+        right = share(obeys(text, task) for text, task in zip(told, tasks, strict=True))
+        wrong = [(text, task.answer) for text, task in zip(told, tasks, strict=True)
+                 if not obeys(text, task)]
+        print(f"{name}: {right}", wrong[:2])
+    for n_people in (2, 3):
+        tasks = [instruct(rng, "test", no_instruction, n_people=n_people) for _ in range(n)]
+        print(f"{n_people} people: {share(map(obeys, answers(tasks), tasks))}")
+    tasks = [rewriting(rng, "test") for _ in range(n)]
+    told = answers(tasks)
+    pairs = list(zip(told, tasks, strict=True))
+    print(f"rewriting: {share(text == task.answer for text, task in pairs)}")
+    intact = share(text == task.answer for text, task in pairs if task.is_name_intact)
+    print(f"rewriting without a typo in the name: {intact}")
+    print("stories:", evaluate(model, Packed(unseen[:60], tokenizer), batch_size=8, seq_len=256))
+
+
+def scaled(config: TrainConfig, part: float) -> TrainConfig:
+    n_steps = max(round(config.n_steps * part), 2)
     return replace(config, n_steps=n_steps, n_warmup=min(config.n_warmup, n_steps // 2))
 
 
@@ -140,8 +230,8 @@ def main() -> None:
     parser.add_argument("--steps", type=float, default=1.0, help="share of the steps")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    make = {"base": make_base}[args.what]
-    make(args.out / args.what, share=args.steps)
+    make = {"base": make_base, "assistant": make_assistant}[args.what]
+    make(args.out / args.what, part=args.steps)
 
 
 if __name__ == "__main__":

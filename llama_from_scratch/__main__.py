@@ -20,11 +20,12 @@ from llama_from_scratch.commands import (
     terminal,
     tokenize,
     train,
+    tune,
 )
 
 # In the order of `llama --help`.
-COMMANDS = (train, compare, experiment, generate, chat, tokenize, mini, convert, inspect, progress,
-            doctor)
+COMMANDS = (train, tune, compare, experiment, generate, chat, tokenize, mini, convert, inspect,
+            progress, doctor)
 
 
 CLOSED = 141

@@ -34,10 +34,10 @@ from llama_from_scratch.parallel.mesh import Axes
 from llama_from_scratch.parallel.saving import Pieces, SaveFailed, Saver
 from llama_from_scratch.parallel.together import together
 from llama_from_scratch.train import resume
-from llama_from_scratch.train.data import Batch, Packed
+from llama_from_scratch.train.data import Batch
 from llama_from_scratch.train.optimizer import Group
 from llama_from_scratch.train.parts import TrainParts
-from llama_from_scratch.train.protocols import Loss, Optimizer
+from llama_from_scratch.train.protocols import Loss, Optimizer, Validation
 from llama_from_scratch.train.records import Evaluation, Step, TrainConfig
 
 _BY_MESH = ("share", "micro_batch", "accumulate", "reduce", "clip", "evaluate", "weights",
@@ -145,7 +145,7 @@ def parts_on(
             resume.save(folder, dataclasses.replace(run, model=plain, optimizer=state),
                         steps=steps)
 
-    def evaluate(model: Llama, data: Packed, **how) -> Evaluation:
+    def evaluate(model: Llama, data: Validation, **how) -> Evaluation:
         return evaluate_together(model, data, axes.data, loss=of_whole_rows(sharded.loss, axes.cp),
                                  **how)
 
@@ -347,7 +347,7 @@ def weights_to_resume(folder: str | Path) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def evaluate_together(
-    model: Llama, data: Packed, group: RankGroup, *, loss: Loss, batch_size: int, seq_len: int,
+    model: Llama, data: Validation, group: RankGroup, *, loss: Loss, batch_size: int, seq_len: int,
     is_bf16: bool = False,
 ) -> Evaluation:
     """Returns what `train.evaluate` does; each rank predicts its share of the windows.

@@ -23,10 +23,10 @@ from torch import Tensor
 from llama_from_scratch.checkpoint import native
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train import resume
-from llama_from_scratch.train.data import Batch, Packed
+from llama_from_scratch.train.data import Batch
 from llama_from_scratch.train.optimizer import decay_groups
 from llama_from_scratch.train.parts import TrainParts
-from llama_from_scratch.train.protocols import Data, SavedData
+from llama_from_scratch.train.protocols import Data, SavedData, Validation
 from llama_from_scratch.train.records import History, Step, TrainConfig
 from llama_from_scratch.train.space import refuse_full_disk, refuse_too_little_memory
 
@@ -39,7 +39,7 @@ class Diverged(ArithmeticError):
 
 
 def train(
-    model: Llama, data: Data, *, config: TrainConfig, validation: Packed | None = None,
+    model: Llama, data: Data, *, config: TrainConfig, validation: Validation | None = None,
     folder: str | Path | None = None, is_resumed: bool = False,
     on_step: Callable[[Step], object] | None = None, parts: TrainParts | None = None,
     source: dict[str, Any] | None = None,

@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.train.data import IGNORE, Batch, Packed
-from llama_from_scratch.train.protocols import Loss
+from llama_from_scratch.train.data import IGNORE, Batch
+from llama_from_scratch.train.protocols import Loss, Validation
 from llama_from_scratch.train.records import Evaluation
 
 
@@ -33,7 +33,7 @@ def sum_of_nats(model: Llama, batch: Batch, *, is_bf16: bool = False) -> Float[T
 
 @torch.no_grad()
 def evaluate(
-    model: Llama, data: Packed, *, batch_size: int, seq_len: int, is_bf16: bool = False,
+    model: Llama, data: Validation, *, batch_size: int, seq_len: int, is_bf16: bool = False,
     loss: Loss = sum_of_nats,
 ) -> Evaluation:
     """Returns how well the model predicts each token of `data` from the tokens before it.

@@ -3,9 +3,10 @@
 Notebook 17.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from jaxtyping import Int
 from torch import Tensor
 
 from llama_from_scratch.model.transformer import Llama
@@ -30,6 +31,17 @@ class SavedData(Data, Protocol):
     n_documents: int
     n_tokens: int
     digest: str
+
+
+@runtime_checkable
+class Validation(SavedData, Protocol):
+    """Data that can be read once from its beginning to its end, and whose bytes can be counted.
+
+    `Packed` is one: texts. `tune.rows.Rows` is another: dialogs, of which answers are targets.
+    """
+
+    def in_order(self, *, batch_size: int, seq_len: int) -> Iterator[Batch]: ...
+    def n_bytes_in(self, targets: Int[Tensor, "B T"]) -> int: ...
 
 
 @runtime_checkable

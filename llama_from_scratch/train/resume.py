@@ -31,8 +31,7 @@ from llama_from_scratch.config import record
 from llama_from_scratch.foreign import is_there, naming
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train import recorded
-from llama_from_scratch.train.data import Packed
-from llama_from_scratch.train.protocols import Data, Optimizer
+from llama_from_scratch.train.protocols import Data, Optimizer, SavedData, Validation
 from llama_from_scratch.train.records import Step, TrainConfig
 
 _MAY_CHANGE = ("n_steps", "validate_every", "checkpoint_every")
@@ -70,7 +69,7 @@ class OngoingRun:
     optimizer: Optimizer
     config: TrainConfig
     data: Data
-    validation: Packed | None
+    validation: Validation | None
     source: dict[str, Any] | None = None
 
     @property
@@ -83,7 +82,7 @@ class OngoingRun:
                 "data": _identity(self.data), "validation": _identity(self.validation)}
 
 
-def _identity(data: Packed | None) -> dict[str, Any] | None:
+def _identity(data: SavedData | None) -> dict[str, Any] | None:
     if data is None:
         return None
     return {"n_documents": data.n_documents, "n_tokens": data.n_tokens, "digest": data.digest[:16]}

@@ -275,4 +275,5 @@ def learned_nats(model: Llama, batch: Batch, *, is_bf16: bool = False) -> Float[
     with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=is_bf16):
         is_target_BT = batch.targets != IGNORE
         logits_NV = model.output(batch.hidden(model)[is_target_BT])
-    return F.cross_entropy(logits_NV.float(), batch.targets[is_target_BT], reduction="sum")
+    logits_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
+    return F.cross_entropy(logits_NV, batch.targets[is_target_BT], reduction="sum")

@@ -101,10 +101,14 @@ call.
         manifests.held                     which file of a checkpoint holds which elements
         interruptions.causes               what interrupted the training of Llama 3 405B
         interruptions.useful_time          how much time remains useful, by interval of saves
+    50  answers.learned                    the tokens of a dialog, colored if they are learned
+        answers.rows                       dialogs as padded and as packed rows
+        answers.held_out                   which owner never has which thing in training
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
 from llama_from_scratch.lessons.figures import all_kernels as all_kernels
+from llama_from_scratch.lessons.figures import answers as answers
 from llama_from_scratch.lessons.figures import architecture as architecture
 from llama_from_scratch.lessons.figures import banks as banks
 from llama_from_scratch.lessons.figures import cache as cache

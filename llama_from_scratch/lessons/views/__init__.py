@@ -33,6 +33,7 @@ moves, so it shows the current weights.
     context_parallel context_ranks: who attends to whom across ranks                   chapter 45
     expert_parallel expert_traffic: rows that travel to experts, and ranks that wait   chapter 46
     four_d         four_d_costs: a mesh for a model, whether it fits, what it holds    chapter 47
+    assistants     ask_assistants: models answer the same request, and are judged  chapter 50
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
 """
@@ -41,6 +42,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llama_from_scratch.lessons.views.assistants import ask_assistants as ask_assistants
+    from llama_from_scratch.lessons.views.assistants import assistants_frame as assistants_frame
     from llama_from_scratch.lessons.views.banks import swizzle as swizzle
     from llama_from_scratch.lessons.views.banks import swizzle_frame as swizzle_frame
     from llama_from_scratch.lessons.views.collectives import all_reduce_costs as all_reduce_costs
@@ -129,6 +132,7 @@ if TYPE_CHECKING:
 # Loaded when used, because `inspect_model` draws nothing and needs no drawing packages.
 _HOMES = {
     "all_reduce_costs": "collectives", "all_reduce_costs_frame": "collectives",
+    "ask_assistants": "assistants", "assistants_frame": "assistants",
     "attention": "heads", "attention_frame": "heads", "attention_heads_frame": "heads",
     "context_ranks": "context_parallel",
     "data_parallel_costs": "data_parallel", "data_parallel_frame": "data_parallel",

@@ -62,4 +62,5 @@ def test_each_checker_rejects_perturbed_reference_answers():
     for name, change in perturb.items():
         for _ in range(50):
             made = instructions.instruct(rng, "test", lambda rng, name=name: (name,))
-            assert not checking.check(change(made.answer), made)[name], (name, made)
+            # The answer may be the mark itself: "Tom likes milk." ends with "milk", but has no key.
+            assert not checking.obeys(change(made.answer), made), (name, made)

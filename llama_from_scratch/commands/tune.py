@@ -1,0 +1,162 @@
+"""`llama tune sft`: teaches a model to answer as the assistants of given dialogs do."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from llama_from_scratch.commands.numbers import real, seed, whole
+
+
+def add(commands: argparse._SubParsersAction) -> None:
+    """Adds the subcommand and its arguments."""
+    parser = commands.add_parser(
+        "tune", help="teach a model with dialogs",
+        description="Teaches a model, and saves it as a new checkpoint.")
+    methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
+    sft = methods.add_parser(
+        "sft", help="to answer as the assistants of given dialogs do",
+        description="Supervised fine-tuning. The data is a file of JSON lines: messages as OpenAI "
+        "writes them, ShareGPT's conversations, prompts with completions, or Alpaca's "
+        "instructions. Only what the assistant says is learned. Ctrl-C stops and saves.")
+    sft.set_defaults(run=run_sft, is_lasting=True)
+    add_arguments(sft)
+    sft.add_argument("--packed", action="store_true",
+                     help="put several dialogs into a row, which do not see each other")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that every method has."""
+    parser.add_argument("model", help="the path of a checkpoint, or its id on the hub")
+    parser.add_argument("--data", type=Path, required=True, help="a file of JSON lines")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to save to")
+    parser.add_argument("--resume", action="store_true",
+                        help="continue the run in --out; give all other arguments again")
+    parser.add_argument("--format", metavar="NAME", help="the chat format, such as llama-3.2 "
+                        "(default: as the model's files say)")
+    parser.add_argument("--replay", type=Path, metavar="FILE",
+                        help="texts of the earlier training, separated by blank lines, so that it "
+                        "is not forgotten; 15 %% of the rows are theirs")
+    parser.add_argument("--validation", type=real, metavar="FRACTION", default=0.05,
+                        help="the part of the data kept for validation (default 0.05)")
+    parser.add_argument("--cut", action="store_true",
+                        help="cut dialogs that do not fit into a row after their last answer that "
+                        "fits, instead of refusing them")
+    parser.add_argument("--steps", type=whole(), default=200, help="(default 200)")
+    parser.add_argument("--batch", type=whole(), default=16, metavar="ROWS",
+                        help="rows per step (default 16)")
+    parser.add_argument("--micro-batch", type=whole(), metavar="ROWS",
+                        help="rows that go through the model at once (default: all)")
+    parser.add_argument("--seq-len", type=whole(), metavar="TOKENS",
+                        help="the longest row (default: the model's context, at most 512)")
+    parser.add_argument("--lr", type=real, default=1e-4,
+                        help="peak learning rate (default 1e-4; a model of 1M parameters takes "
+                        "1e-3, one of many billions 1e-5)")
+    parser.add_argument("--seed", type=seed(), default=0, help="(default 0)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default cpu)")
+    parser.add_argument("--bf16", action="store_true", help="multiply matrices in bfloat16")
+
+
+def run_sft(args: argparse.Namespace) -> int:
+    """Tunes and saves; prints an answer after each validation."""
+    from llama_from_scratch.train import read_documents, resume
+    from llama_from_scratch.tune import sft
+    from llama_from_scratch.tune.dialogs import read_dialogs
+
+    if not args.resume:
+        resume.refuse_taken(args.out)
+    dialogs, held_out = split(read_dialogs(args.data), args.validation)
+    replay = () if args.replay is None else read_documents(args.replay, separator="\n\n")
+    model, tokenizer, format = load(args)
+    config = train_config(args, model)
+    print(f"{len(dialogs):,} dialogs to learn from, {len(held_out):,} to validate on; a model of "
+          f"{model.config.n_params:,} parameters in the format of {format.name}")
+    requests = [dialog.messages[: dialog.learned[0]] for dialog in held_out if dialog.learned]
+    history = sft.fit(
+        model, dialogs, tokenizer, config=config, format=format, replay=replay,
+        is_packed=args.packed, is_cut=args.cut, validation=held_out, folder=args.out,
+        is_resumed=args.resume, on_step=progress(model, tokenizer, format, config, requests))
+    print_end(history, args)
+    return 0
+
+
+def load(args: argparse.Namespace):
+    """Returns the model in float32 on its device, its tokenizer and the chat format.
+
+    A format from the command line is written into the saved files, so that they chat in it.
+    """
+    import torch
+
+    from llama_from_scratch.checkpoint.load import load as load_checkpoint
+    from llama_from_scratch.commands.loading import show_loading
+    from llama_from_scratch.config import nearest
+    from llama_from_scratch.tokenizer.chat_format import FORMATS, prompting_for
+    from llama_from_scratch.tune.sft import format_of
+
+    if args.format is not None and args.format not in FORMATS:
+        raise ValueError(f"--format is one of {', '.join(FORMATS)}; got {args.format}; "
+                         f"{nearest(args.format, FORMATS)}")
+    model, tokenizer = load_checkpoint(args.model, dtype=torch.float32, device=args.device,
+                                       on_tensor=show_loading)
+    if args.format is not None:
+        tokenizer.prompting = prompting_for(FORMATS[args.format], tokenizer)
+    format = FORMATS[args.format] if args.format is not None else None
+    return model, tokenizer, format_of(model, tokenizer, format)
+
+
+def split(data: Sequence, fraction: float) -> tuple[Sequence, Sequence]:
+    """Returns what is learned and what is validated on: the last `fraction`, at least one.
+
+    Of a single entry nothing is kept.
+    """
+    if not 0 <= fraction < 1:
+        raise ValueError(f"--validation is at least 0 and below 1; got {fraction}")
+    n_kept = min(max(round(len(data) * fraction), 1), len(data) - 1) if fraction else 0
+    return data[: len(data) - n_kept], data[len(data) - n_kept :]
+
+
+def train_config(args: argparse.Namespace, model):
+    """Returns the settings of a run. Raises ValueError if a row does not fit into the context."""
+    from llama_from_scratch.train import TrainConfig
+
+    context = model.config.max_seq_len
+    if args.seq_len is not None and args.seq_len > context:
+        raise ValueError(f"a row must fit into the model's context of {context}; got --seq-len "
+                         f"{args.seq_len}")
+    every = max(args.steps // 4, 1)
+    return TrainConfig(
+        n_steps=args.steps, batch_size=args.batch, seq_len=args.seq_len or min(context, 512),
+        micro_batch_size=args.micro_batch, peak_lr=args.lr, n_warmup=args.steps // 10,
+        weight_decay=0.1, seed=args.seed, is_bf16=args.bf16, validate_every=every,
+        checkpoint_every=every)
+
+
+def progress(model, tokenizer, format, config, requests: Sequence):
+    """Returns what shows a run on the terminal, with the answer to the first of `requests`."""
+    from llama_from_scratch.generate import generate
+    from llama_from_scratch.train.progress import TerminalLine, TrainingProgress
+
+    def answer() -> str:
+        prompt = format.encode(requests[0], tokenizer)
+        room = min(60, model.config.max_seq_len - len(prompt))
+        if room < 1:
+            return ""
+        [ids] = generate(model, [prompt], max_tokens=room, stop_ids=format.stop_ids(tokenizer))
+        return f"{requests[0][-1].content.strip()} -> {tokenizer.decode(ids).strip()}"
+
+    return TrainingProgress(n_steps=config.n_steps, sample=answer if requests else None,
+                            show=TerminalLine(sys.stderr))
+
+
+def print_end(history, args: argparse.Namespace) -> None:
+    """Prints where the model is, and how to continue."""
+    from llama_from_scratch.train.progress import duration
+
+    if not history.steps:
+        print("stopped before the first step; nothing to save")
+        return
+    took = duration(sum(step.time_s for step in history.steps))
+    print(f"\nsaved in {args.out} after {len(history.steps)} steps and {took}. "
+          f"To talk to it: llama chat {args.out}")
+    if not history.is_complete:
+        print("stopped early; to continue, give the same command with --resume")
