@@ -28,8 +28,9 @@ def advantages(
 ) -> Float[Tensor, "prompts answers"]:
     """Returns the advantage of each answer, in the dtype of the rewards.
 
-    `baseline`: the mean of the `others` is the unbiased one. Its advantages are those of the `mean`
-    times n / (n - 1). `is_scaled`: they are divided by the group's standard deviation (of n - 1).
+    `baseline`: the mean of the `others` gives an unbiased gradient. Its advantages are n / (n - 1)
+    times the ones of the `mean`. `is_scaled`: they are divided by the group's standard deviation
+    (of n - 1).
     With a baseline, groups of equal rewards get exactly 0.
     Raises ValueError for a reward that is not finite, or a group of one that has nothing to be
     compared with.

@@ -18,14 +18,14 @@ from llama_from_scratch.config import record
 from llama_from_scratch.model.inputs import BlockInputs
 from llama_from_scratch.model.mask import GivenMask, causal_mask, chunk_mask
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tune.samples import Answer
+from llama_from_scratch.tune.samples import DrawnAnswer
 
 _PROMPT = 0
 """The branch of a row that all other branches see."""
 
 
 def answer_log_probs(
-    model: Llama, prompts: Sequence[Sequence[int]], answers: Sequence[Answer], *,
+    model: Llama, prompts: Sequence[Sequence[int]], answers: Sequence[DrawnAnswer], *,
     temperature: float = 1.0, shares_prompts: bool = True, max_row: int = 1024,
 ) -> Float[Tensor, "B T"]:
     """Returns log p of the ids of each answer in nats; answer b follows prompt b.
@@ -55,14 +55,14 @@ def answer_log_probs(
     return found_BT.index_put((answer, token), log_probs_N)
 
 
-def written_tokens(answers: Sequence[Answer]) -> Bool[Tensor, "B T"]:
+def written_tokens(answers: Sequence[DrawnAnswer]) -> Bool[Tensor, "B T"]:
     """Returns which tokens the model wrote; those after the end of an answer it did not."""
     width = max(len(answer.ids) for answer in answers)
     return torch.tensor([[*answer.written, *[False] * (width - len(answer.ids))]
                          for answer in answers])
 
 
-def drawn_log_probs(answers: Sequence[Answer]) -> Float[Tensor, "B T"]:
+def drawn_log_probs(answers: Sequence[DrawnAnswer]) -> Float[Tensor, "B T"]:
     """Returns the log-probabilities with which the answers were drawn, 0 where not written."""
     width = max(len(answer.ids) for answer in answers)
     return torch.tensor([
@@ -75,7 +75,7 @@ def drawn_log_probs(answers: Sequence[Answer]) -> Float[Tensor, "B T"]:
 class _Row:
     """A prompt and answers to it.
 
-    `branches`: 0 for the prompt's ids and 1, 2, ... for those of its answers. `places`: for each
+    `branches`: 0 for ids of the prompt, and 1, 2, ... for ids of its answers. `places`: for each
     written id of an answer the slot of the id before it, the answer's number, and the id's place in
     the answer.
     """
@@ -87,7 +87,7 @@ class _Row:
 
 
 def _rows(
-    prompts: Sequence[Sequence[int]], answers: Sequence[Answer], *, shares_prompts: bool,
+    prompts: Sequence[Sequence[int]], answers: Sequence[DrawnAnswer], *, shares_prompts: bool,
     max_row: int,
 ) -> list[_Row]:
     """Returns the rows, which together have every answer once."""

@@ -4,8 +4,8 @@ The policy is the model, and its actions are tokens. Each token's log-probabilit
 its answer's advantage, or down by a negative one. After the first update on a batch the model is no
 longer the one that drew it. The ratio q = p(token) / p_old(token) corrects for that, and the clip
 ends the push of tokens that have moved far enough. The penalty k3 holds the model close to a
-reference. With one update per batch q is 1, the clip does nothing, and the gradient is that of
-advantage times log p.
+reference. With one update per batch q is 1, the clip does nothing, and the gradient equals the
+gradient of advantage times log p.
 
 Notebook 54. Sources: PPO, arXiv:1707.06347; GRPO, arXiv:2402.03300; clip with two sides and tokens
 that count alike: DAPO, arXiv:2503.14476; a constant normalizer: Dr. GRPO, arXiv:2503.20783; k3:

@@ -1,7 +1,7 @@
 """Checkpoints of a run that learns by reward, which `load` reads and `reinforce.fit` resumes.
 
-The folder is that of `train.resume`, with another record: training.json has {"kind": "reinforce",
-"settings": ..., "updates": [one record per step]}. Which prompts and which random numbers come next
+The folder has the files of `train.resume`, with another record: training.json has {"kind":
+"reinforce", "settings": ..., "updates": [one record per step]}. Which prompts and which random numbers come next
 follows from the settings and the record, so a resumed run repeats the uninterrupted one.
 
 Notebook 54.

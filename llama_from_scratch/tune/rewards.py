@@ -1,7 +1,7 @@
 """Rewards: what each answer earns, by a function that a reader writes.
 
 The function sees the prompt, the answer's text, and whether the answer was finished. Whatever it
-says, an answer that was cut off earns nothing: nobody can use half an answer, and a model that is
+says, an answer that was cut off earns nothing: no one can use half an answer, and a model that is
 paid for it learns to go on forever. A soft penalty may make the last tokens before the limit cost
 something, so that the limit does not come as a surprise.
 
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
-from llama_from_scratch.tune.samples import Answer
+from llama_from_scratch.tune.samples import DrawnAnswer
 
 Reward = Callable[[Any, str, bool], float]
 """`reward(prompt, text, is_finished)`: what an answer to a prompt earns.
@@ -28,7 +28,7 @@ Reward = Callable[[Any, str, bool], float]
 
 
 def rewards_of(
-    reward: Reward, prompts: Sequence[Any], groups: Sequence[Sequence[Answer]],
+    reward: Reward, prompts: Sequence[Any], groups: Sequence[Sequence[DrawnAnswer]],
     tokenizer: AnyTokenizer, *, max_tokens: int, soft_tokens: int = 0,
     max_cut_reward: float | None = 0.0,
 ) -> Float[Tensor, "prompts answers"]:
@@ -47,7 +47,7 @@ def rewards_of(
         for prompt, group in zip(prompts, groups, strict=True)], dtype=torch.float64)
 
 
-def text_of(answer: Answer, tokenizer: AnyTokenizer) -> str:
+def text_of(answer: DrawnAnswer, tokenizer: AnyTokenizer) -> str:
     """Returns the answer's text, without the token that ended it and outer spaces."""
     return tokenizer.decode(answer.text_ids).strip()
 
@@ -64,7 +64,7 @@ def length_penalty(n_tokens: int, *, max_tokens: int, soft_tokens: int) -> float
 
 
 def _earned(
-    reward: Reward, prompt: Any, answer: Answer, tokenizer: AnyTokenizer, *,
+    reward: Reward, prompt: Any, answer: DrawnAnswer, tokenizer: AnyTokenizer, *,
     max_cut_reward: float | None,
 ) -> float:
     text = text_of(answer, tokenizer)
