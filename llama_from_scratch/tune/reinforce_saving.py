@@ -1,8 +1,9 @@
 """Checkpoints of a run that learns by reward, which `load` reads and `reinforce.fit` resumes.
 
 The folder has the files of `train.resume`, with another record: training.json has {"kind":
-"reinforce", "settings": ..., "updates": [one record per step]}. Which prompts and which random numbers come next
-follows from the settings and the record, so a resumed run repeats the uninterrupted one.
+"reinforce", "settings": ..., "updates": [one record per step]}. Which prompts and which random
+numbers come next follows from the settings and the record, so a resumed run repeats the
+uninterrupted one.
 
 Notebook 54.
 """

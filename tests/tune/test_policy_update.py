@@ -144,6 +144,19 @@ def test_leaving_out_answers_without_advantage_is_exact(normalizer, n_minibatche
     assert short.n_rows < long.n_rows == 16
     torch.testing.assert_close(torch.stack(some), torch.stack(every), atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+    if n_minibatches == 1:
+        torch.testing.assert_close(some[0], whole_gradient(rollout, normalizer), atol=1e-6, rtol=0)
+
+
+def whole_gradient(rollout, normalizer):
+    """The gradient of all answers of a rollout in one row each, the idle ones among them."""
+    model, answers = tiny_rewards.make(), rollout.answers
+    now = answer_log_probs(model, rollout.prompts, answers, shares_prompts=False)
+    n_B = torch.tensor([len(each.ids) for each in answers])
+    gain_B = (now * rollout.advantages[:, None]).sum(1)
+    (-{"token": gain_B.sum() / n_B.sum(), "sequence": (gain_B / n_B).mean(),
+       "constant": gain_B.mean() / CONFIG.max_tokens}[normalizer]).backward()
+    return gradient(model)
 
 
 @pytest.mark.parametrize("change", [

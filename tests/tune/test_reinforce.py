@@ -69,6 +69,18 @@ def test_the_record_of_a_step_says_what_happened():
         [CONFIG.peak_lr / 3, CONFIG.peak_lr * 2 / 3, CONFIG.peak_lr, CONFIG.peak_lr])
 
 
+def test_each_step_draws_for_other_prompts_with_other_numbers():
+    asked = []
+
+    def noted(model, prompts, *, first, **how):
+        asked.append((first, tuple(map(tuple, prompts))))
+        return samples.groups(model, prompts, first=first, **how)
+
+    fit(sample=noted, config=dataclasses.replace(CONFIG, n_steps=3))
+    assert [first for first, _ in asked] == [0, 4, 8]
+    assert len({prompt for _, prompts in asked for prompt in prompts}) == 12
+
+
 def test_equal_seeds_give_equal_runs_and_other_seeds_other_ones():
     (one, a), (two, b), (three, _) = fit(), fit(), fit(
         config=dataclasses.replace(CONFIG, seed=1))
