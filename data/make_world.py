@@ -58,7 +58,7 @@ VOCAB_SIZE = 1152
 FORMAT = FORMATS["llama-3.2"]
 BASE = TrainConfig(n_steps=6000, batch_size=8, seq_len=256, peak_lr=4e-3, n_warmup=150,
                    validate_every=1000)
-ASSISTANT = TrainConfig(n_steps=3000, batch_size=32, seq_len=256, peak_lr=2e-3, n_warmup=50)
+ASSISTANT = TrainConfig(n_steps=2000, batch_size=32, seq_len=256, peak_lr=1.5e-3, n_warmup=50)
 
 
 def stories() -> tuple[list[str], list[str]]:
@@ -177,7 +177,8 @@ def make_assistant(folder: Path, *, part: float) -> None:
         if (step.step + 1) % 100 == 0:
             print(step.step + 1, f"{step.loss:.3f}", f"{time.process_time():.0f} s", flush=True)
 
-    sft.fit(model, dialogs, tokenizer, format=FORMAT, replay=told, config=config, on_step=show)
+    sft.fit(model, dialogs, tokenizer, format=FORMAT, replay=told, replay_tokens=256,
+            config=config, on_step=show)
     tokenizer.prompting = prompting_for(FORMAT, tokenizer)
     keep(folder, model, tokenizer)
     judge(model.float(), tokenizer, unseen)

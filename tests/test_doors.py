@@ -21,6 +21,7 @@ from llama_from_scratch.model.attention import attention
 from llama_from_scratch.model.mask import Visible, plain_tokens
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.train import Packed, TrainConfig, train
+from llama_from_scratch.tune import lora
 torch.manual_seed(0)
 model = Llama(family.tiny("llama-3"))
 ids = torch.tensor([[5, 6, 7]])
@@ -82,6 +83,10 @@ REFUSED = {
     "a misspelled family": ("family.config('lama-3-8b')", "did you mean 'llama-3-8b'"),
     "cuda without a GPU": ("llama_from_scratch.load(bundled.path('mini'), device='cuda')", "cuda"),
     "an unknown device": ("llama_from_scratch.load(bundled.path('mini'), device='gpu')", "gpu"),
+    "adapters for a layer": ("lora.add(model.layers[0], rank=2)", "added to a Llama; got"),
+    "a rank of a half": ("lora.add(model, rank=0.5)", "rank must be an int above 0; got 0.5"),
+    "targets as a word": ("lora.add(model, rank=2, targets='wq')", "targets are a list of names"),
+    "targets of numbers": ("lora.add(model, rank=2, targets=[3])", "targets are a list of names"),
     "a dtype as a word": ("llama_from_scratch.load(bundled.path('mini'), dtype='bfloat16')",
                           "torch.bfloat16"),
 }

@@ -28,8 +28,9 @@ def refuse_undescribed(model: nn.Module) -> None:
         more = f"; and {len(problems) - N_NAMED} more" if len(problems) > N_NAMED else ""
         raise ValueError("a checkpoint loads as the model that its config describes, so only that "
                          f"model can be saved; here {'; '.join(problems[:N_NAMED])}{more}. Merge "
-                         "or remove adapters, put the plain parts back (for fused parts with "
-                         "kernels.unfuse), change model.config to describe the model, or save "
+                         "or remove adapters (tune.lora.save saves them alone, and a run with "
+                         "parts=tune.lora.parts() too), put the plain parts back (for fused parts "
+                         "with kernels.unfuse), change model.config to describe the model, or save "
                          "model.state_dict() yourself. For a model on a mesh, all ranks call "
                          "sharded.whole(sharded.weights), which yields the plain weights")
 

@@ -81,12 +81,15 @@ def creating_folder(folder: str | Path) -> Iterator[Path]:
         yield unfinished
 
 
-def find(folder: str | Path) -> Path | None:
-    """Returns the path of a checkpoint: `folder`, its other name after a killed save, or None."""
+def find(folder: str | Path, *, file: str = "config.json") -> Path | None:
+    """Returns the path of a checkpoint: `folder`, its other name after a killed save, or None.
+
+    `file`: what the folder of a checkpoint holds.
+    """
     folder = Path(os.path.realpath(folder))
     places = [folder, _aside(folder)] if folder.name else [folder]  # the root has no other name
     return next((path for path in places
-                 if os.path.isfile(path / "config.json")), None)
+                 if os.path.isfile(path / file)), None)
 
 
 @contextlib.contextmanager

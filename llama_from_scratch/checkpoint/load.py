@@ -125,6 +125,10 @@ def _opened(path: Path) -> Opened:
         return hugging_face.open_checkpoint(path)
     if found is not None:
         return native.open_checkpoint(path)
+    if is_there(path / "adapter_config.json"):
+        raise ValueError("a checkpoint holds a model; the folder "
+                         f"{path} holds adapters, which belong to one. Load the model that they "
+                         "were trained on first, and then: tune.lora.load(model, folder)")
     if is_there(path) and not path.is_dir():
         with opened(path, need=_NEED):
             pass

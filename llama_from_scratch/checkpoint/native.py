@@ -67,6 +67,8 @@ FORMAT = "llama_from_scratch 1"
 FILES = ("config.json", "model.safetensors", "tokenizer.model")
 TRAINING_FILES = ("training.json", "optimizer.safetensors")
 """More files of a checkpoint during training; `train.resume` writes and reads them."""
+REWARD_FILE = "reward.safetensors"
+"""One more file of a reward model; `tune.reward` writes and reads it."""
 _OF_RANKS, _OF_PIECES = {"special_tokens", "pattern"}, {"prefix", "bos", "eos"}
 _TILING, _PROMPTING = "tiling", "prompting"
 """The keys of how images are cut, and of what the original files said about texts, if anything."""
@@ -224,8 +226,8 @@ def refuse_foreign(folder: Path) -> None:
     if not folder.exists():
         return
     foreign = sorted(entry.name for entry in folder.iterdir()
-                     if entry.name not in (*FILES, JSON_FILE, *TRAINING_FILES, checksums.NAME,
-                                           manifest.NAME)
+                     if entry.name not in (*FILES, JSON_FILE, *TRAINING_FILES, REWARD_FILE,
+                                           checksums.NAME, manifest.NAME)
                      and not manifest.FILE.fullmatch(entry.name))
     config = folder / "config.json"
     if not foreign and config.exists() and FORMAT not in config.read_text(errors="replace"):

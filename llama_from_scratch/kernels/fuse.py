@@ -24,6 +24,7 @@ from llama_from_scratch.kernels.rms_norm import add_rms_norm, rms_norm
 from llama_from_scratch.kernels.rope import rope
 from llama_from_scratch.kernels.step_graph import StepGraphs, can_record, waits
 from llama_from_scratch.kernels.swiglu import swiglu
+from llama_from_scratch.model.adapted import AdaptedLinear
 from llama_from_scratch.model.attention import Attention, SoftmaxAttention
 from llama_from_scratch.model.feed_forward import FeedForward, SwiGLU
 from llama_from_scratch.model.kv_cache import KVCache
@@ -144,6 +145,10 @@ class FusedInt8Linear(FusedPart):
     """`model.quantized.Int8Linear`: the weights are multiplied as they are unpacked."""
 
     @property
+    def in_features(self) -> int:
+        return self.plain.in_features
+
+    @property
     def out_features(self) -> int:
         return self.plain.out_features
 
@@ -154,6 +159,10 @@ class FusedInt8Linear(FusedPart):
 
 class FusedInt4Linear(FusedPart):
     """`model.quantized.Int4Linear`: the weights are multiplied as they are unpacked."""
+
+    @property
+    def in_features(self) -> int:
+        return self.plain.in_features
 
     @property
     def out_features(self) -> int:
@@ -205,7 +214,9 @@ def fuse(model: nn.Module, *, emulate: bool = False) -> Report:
     dtype that the kernels do not compute in, or on a GPU older than the compilers build for. Then
     the model is unchanged.
     """
-    parameters = list(model.parameters())
+    # No kernel reads the adapters, which may have another dtype than what they are next to.
+    parameters = [p for module in model.modules() if type(module) is not AdaptedLinear
+                  for p in module.parameters(recurse=False)]
     if not parameters:
         raise ValueError("fuse needs a model with parameters; this one has none")
     first = parameters[0]
@@ -285,7 +296,7 @@ _SUCCESSORS = {RMSNorm: FusedRMSNorm, AddNorm: FusedAddNorm, SwiGLU: FusedSwiGLU
                Rotate: FusedRotate, SoftmaxAttention: FusedAttention,
                NextLogits: FusedNextLogits, Int8Linear: FusedInt8Linear,
                Int4Linear: FusedInt4Linear}
-_STAY_PLAIN = (nn.Linear, nn.Embedding, Rope, Llama, Block, Attention,
+_STAY_PLAIN = (nn.Linear, AdaptedLinear, nn.Embedding, Rope, Llama, Block, Attention,
                FeedForward, nn.ModuleList, nn.ModuleDict, nn.Sequential, VisionLlama, FusionLlama,
                SeeingBlock, CrossBlock, CrossAttention, Gate, MoE, RoutedExperts, Router,
                nn.Identity, Unscaled, Visibility)

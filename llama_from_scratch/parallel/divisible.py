@@ -11,6 +11,7 @@ from torch import nn
 
 from llama_from_scratch.config import record
 from llama_from_scratch.foreign import shown
+from llama_from_scratch.model.adapted import adapters
 from llama_from_scratch.model.attention import Attention
 from llama_from_scratch.model.feed_forward import FeedForward
 from llama_from_scratch.model.moe import MoE
@@ -49,6 +50,11 @@ def refuse_unfit(model: nn.Module, *, n_ranks: int) -> None:
     if not isinstance(model, Llama):
         raise ValueError(f"tensor parallelism splits a Llama; got {shown(model)}. Load one first: "
                          "llama.load(PATH)")
+    if adapted := adapters(model):
+        raise ValueError("a mesh divides the plain matrices of a model, and adapters would stay "
+                         f"behind; this model has {len(adapted)}, such as {next(iter(adapted))}. "
+                         "Merge them with tune.lora.merge(model), take them out with "
+                         "tune.lora.remove(model), or train them on one device")
     if odd := next(_of_other_kinds(model), None):
         raise ValueError(f"tensor parallelism knows how to cut {', '.join(map(_name, PAIRS))} of "
                          f"plain linear layers, and an embedding; {odd}. Split a plain model, "

@@ -38,7 +38,7 @@ from llama_from_scratch.parallel.sharded import Sharded
 from llama_from_scratch.parallel.tensor_parallel import TensorParallel
 from llama_from_scratch.train.data import Batch
 from llama_from_scratch.train.parts import TrainParts, one_after_another
-from llama_from_scratch.train.protocols import Loss
+from llama_from_scratch.train.protocols import Loss, StepBatch
 
 STAGES = (0, 1, 2, 3)
 
@@ -182,8 +182,8 @@ class ShardedModel:
         return through_all_ranks
 
     def accumulate(
-        self, model: Llama, micro_batches: Sequence[Batch], parts: TrainParts, *, n_targets: int,
-        is_bf16: bool = False,
+        self, model: Llama, micro_batches: Sequence[StepBatch], parts: TrainParts, *,
+        n_targets: int, is_bf16: bool = False,
     ) -> Float[Tensor, ""]:
         """Adds up the gradients of all micro-batches: see `TrainParts.accumulate`.
 

@@ -37,7 +37,7 @@ from llama_from_scratch.train import resume
 from llama_from_scratch.train.data import Batch
 from llama_from_scratch.train.optimizer import Group
 from llama_from_scratch.train.parts import TrainParts
-from llama_from_scratch.train.protocols import Loss, Optimizer, Validation
+from llama_from_scratch.train.protocols import Loss, Optimizer, StepBatch, Validation
 from llama_from_scratch.train.records import Evaluation, Step, TrainConfig
 
 _BY_MESH = ("share", "micro_batch", "accumulate", "reduce", "clip", "evaluate", "weights",
@@ -61,7 +61,7 @@ class ModelOnMesh(Protocol):
     def loss(self) -> Loss: ...
     def loss_by(self, loss: Loss) -> Loss: ...
     def micro_batch(self, *, is_last: bool) -> AbstractContextManager[None]: ...
-    def accumulate(self, model: Llama, micro_batches: Sequence[Batch], parts: TrainParts, *,
+    def accumulate(self, model: Llama, micro_batches: Sequence[StepBatch], parts: TrainParts, *,
                    n_targets: int, is_bf16: bool = False) -> Tensor: ...
     def finish_gradients(self) -> None: ...
     def clip(self, max_norm: float) -> Tensor: ...
@@ -87,7 +87,7 @@ def parts_on(
     is_usual = parts.loss is TrainParts().loss
     axes, world = sharded.axes, sharded.axes.world
 
-    def share(batch: Batch) -> Batch:
+    def share(batch: StepBatch) -> StepBatch:
         return tokens_of(rows_of(batch, axes.data), axes.cp)
 
     def reduce(model: Llama, loss: Tensor) -> Tensor:
@@ -181,7 +181,7 @@ def _refuse_what_needs_all_ranks(parts: TrainParts) -> None:
                          f"returns instead: dataclasses.replace(parts_on(sharded), {own[0]}=...)")
 
 
-def rows_of(batch: Batch, group: RankGroup) -> Batch:
+def rows_of(batch: StepBatch, group: RankGroup) -> StepBatch:
     """Returns this rank's rows of a batch that all ranks of the group have.
 
     Raises ValueError if the number of ranks does not divide the number of rows.

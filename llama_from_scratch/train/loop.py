@@ -26,7 +26,7 @@ from llama_from_scratch.train import resume
 from llama_from_scratch.train.data import Batch
 from llama_from_scratch.train.optimizer import decay_groups
 from llama_from_scratch.train.parts import TrainParts
-from llama_from_scratch.train.protocols import Data, SavedData, Validation
+from llama_from_scratch.train.protocols import Data, SavedData, StepBatch, Validation
 from llama_from_scratch.train.records import History, Step, TrainConfig
 from llama_from_scratch.train.space import refuse_full_disk, refuse_too_little_memory
 
@@ -180,7 +180,7 @@ def gradients(
 
 
 def _backward(
-    model: Llama, batch: Batch, parts: TrainParts, *, n_targets: int,
+    model: Llama, batch: StepBatch, parts: TrainParts, *, n_targets: int,
     micro_batch_size: int | None, is_bf16: bool,
 ) -> Tensor:
     return parts.accumulate(model, batch.split(micro_batch_size or len(batch.ids)), parts,

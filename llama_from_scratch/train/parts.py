@@ -21,10 +21,9 @@ from llama_from_scratch.checkpoint import folders
 from llama_from_scratch.config import record
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train import resume
-from llama_from_scratch.train.data import Batch
 from llama_from_scratch.train.loss import evaluate, sum_of_nats
 from llama_from_scratch.train.optimizer import AdamW, Group, clip_gradients
-from llama_from_scratch.train.protocols import Loss, Optimizer
+from llama_from_scratch.train.protocols import Loss, Optimizer, StepBatch
 from llama_from_scratch.train.records import Evaluation, Step, TrainConfig
 from llama_from_scratch.train.schedule import learning_rate
 
@@ -34,7 +33,7 @@ def adamw(groups: Sequence[Group], config: TrainConfig) -> AdamW:
     return AdamW(groups, beta1=config.beta1, beta2=config.beta2, eps=config.adam_eps)
 
 
-def all_rows(batch: Batch) -> Batch:
+def all_rows(batch: StepBatch) -> StepBatch:
     """Returns the batch. A single process computes all of it."""
     return batch
 
@@ -50,7 +49,7 @@ def nothing_more(*, is_last: bool) -> AbstractContextManager[None]:
 
 
 def one_after_another(
-    model: Llama, micro_batches: Sequence[Batch], parts: "TrainParts", *, n_targets: int,
+    model: Llama, micro_batches: Sequence[StepBatch], parts: "TrainParts", *, n_targets: int,
     is_bf16: bool,
 ) -> Float[Tensor, ""]:
     """Adds the gradients of each micro-batch to the parameters', and returns the sum of the losses.
@@ -100,7 +99,7 @@ class TrainParts:
     which no other process writes to the folder; it yields the folder's true path.
     """
 
-    share: Callable[[Batch], Batch] = all_rows
+    share: Callable[[StepBatch], StepBatch] = all_rows
     loss: Loss = sum_of_nats
     holds_logits: bool = True
     micro_batch: Callable[..., AbstractContextManager] = nothing_more

@@ -1,4 +1,4 @@
-"""What a run requires of its data, its loss and its optimizer: any class with these methods fits.
+"""What a run requires of its batches, data, loss and optimizer: any class with these methods fits.
 
 Notebook 17.
 """
@@ -6,6 +6,7 @@ Notebook 17.
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -14,10 +15,26 @@ from llama_from_scratch.train.data import Batch
 
 
 @runtime_checkable
+class StepBatch(Protocol):
+    """What a step reads. `Batch` is one; `tune.pair_rows.PairBatch` has two rows for each target.
+
+    `ids` has one entry along its first axis for each part that `split` can separate. `n_targets`:
+    by what the sum of the loss is divided.
+    """
+
+    @property
+    def ids(self) -> Tensor: ...
+    @property
+    def n_targets(self) -> int: ...
+    def to(self, device: torch.device | str) -> "StepBatch": ...
+    def split(self, n_rows: int) -> "list[StepBatch]": ...
+
+
+@runtime_checkable
 class Data(Protocol):
     """Where batches come from: a function of the step's number and the seed. `Packed` is one."""
 
-    def batch(self, step: int, *, batch_size: int, seq_len: int, seed: int) -> Batch: ...
+    def batch(self, step: int, *, batch_size: int, seq_len: int, seed: int) -> StepBatch: ...
 
 
 @runtime_checkable
@@ -56,6 +73,9 @@ class Optimizer(Protocol):
 
 @runtime_checkable
 class Loss(Protocol):
-    """A sum over the targets of a batch, to be divided by their number."""
+    """A sum over the targets of a batch, to be divided by their number.
 
-    def __call__(self, model: Llama, batch: Batch, *, is_bf16: bool) -> Tensor: ...
+    It reads the kind of batch that the run's data make.
+    """
+
+    def __call__(self, model: Llama, batch: Any, *, is_bf16: bool) -> Tensor: ...

@@ -106,24 +106,26 @@ def record_of(run: OngoingRun, steps: Sequence[Step]) -> str:
                        "steps": [dataclasses.asdict(step) for step in steps]})
 
 
-def read(folder: str | Path | None, *, what: str = "resuming") -> Saved:
+def read(
+    folder: str | Path | None, *, what: str = "resuming", file: str = "config.json"
+) -> Saved:
     """Returns the run in `folder`. Raises ValueError if there is none or its record is damaged.
 
-    `what`: needs the run, as the begin of an error message.
+    `what`: needs the run, as the begin of an error message. `file`: what marks the folder.
     """
-    found = None if folder is None else find(folder)
+    found = None if folder is None else find(folder, file=file)
     if found is None:
         raise ValueError(f"{what} needs a folder with the checkpoint of a run; got {folder}. "
                          f"Check the path{', or start without resuming' * (what == 'resuming')}")
-    file = found / "training.json"
-    if not is_there(file):
+    training_file = found / "training.json"
+    if not is_there(training_file):
         raise ValueError(f"{what} needs the record of a run; the checkpoint in "
                          f"{folder} holds a model and no run to resume. "
                          "Start a new run from its weights in another folder")
     with naming(found):
-        training, known = read_json(file), checksums.read(found)
-        checksums.refuse_damage(file, known)
-        steps = recorded.steps_of(training, where=file)
+        training, known = read_json(training_file), checksums.read(found)
+        checksums.refuse_damage(training_file, known)
+        steps = recorded.steps_of(training, where=training_file)
     return Saved(where=found, known=known, settings=training["settings"],
                  source=training.get("source"), steps=tuple(steps))
 
@@ -161,12 +163,12 @@ def begin(
         return []
     saved = read(folder)
     with naming(saved.where):
-        state = _state_of(run, folder, saved)
+        state = state_of(run, folder, saved)
         put_back(run, folder, state)
     return list(saved.steps)
 
 
-def _state_of(run: OngoingRun, folder: str | Path, saved: Saved) -> Mapping[str, Tensor]:
+def state_of(run: OngoingRun, folder: str | Path, saved: Saved) -> Mapping[str, Tensor]:
     """Returns the saved optimizer state, after comparing the saved run with this one."""
     state: Mapping[str, Tensor]
     if manifest.is_in(saved.where):  # which is read piece by piece, and checked by its reader

@@ -57,7 +57,8 @@ def read_dialogs(path: str | Path) -> list[Dialog]:
     Raises ValueError for the first line that is no dialog. It says which forms were tried, and why
     each does not fit. Raises ValueError if the file has no dialog, or none that can be learned.
     """
-    found = [_read(entry, place, FORMS, needs="a dialog") for place, entry in entries(path)]
+    found = [read_entry(entry, place, FORMS, needs="a dialog", example=EXAMPLE)
+             for place, entry in entries(path)]
     if not any(dialog.learned for dialog in found):
         raise ValueError(f"learning needs a message of the assistant, and none of the {len(found)} "
                          f"dialogs in {path} has one. Add answers")
@@ -93,39 +94,42 @@ def _json(line: str, place: str) -> Any:
                          "list") from error
 
 
-def _read(
-    entry: Any, place: str, forms: Mapping[str, Callable[[Mapping[str, Any]], Any]], *, needs: str
+def read_entry(
+    entry: Any, place: str, forms: Mapping[str, Callable[[Mapping[str, Any]], Any]], *, needs: str,
+    example: str,
 ) -> Any:
     """Returns what the first form that knows the entry's keys reads.
 
-    Raises ValueError with the reason of each form if none does.
+    A form raises `OtherForm` if the entry does not have its keys. `needs`, `example`: what the
+    entry must be, for the message. Raises ValueError with the reason of each form if none fits.
     """
     if not isinstance(entry, dict):
         raise ValueError(f"{needs} is a JSON object; {place} is a {type(entry).__name__}. Write "
-                         f"one such as {EXAMPLE}")
+                         f"one such as {example}")
     reasons = []
     for name, read in forms.items():
         try:
             return read(entry)
-        except _OtherForm as other:
+        except OtherForm as other:
             reasons.append(f"{name}: {other}")
         except ValueError as error:
             raise ValueError(f"{place}: {error} (read as {name})") from error
     raise ValueError(f"{place} is not {needs} in a form that is known. Tried: "
-                     f"{'; '.join(reasons)}. The simplest is {EXAMPLE}")
+                     f"{'; '.join(reasons)}. The simplest is {example}")
 
 
 EXAMPLE = ('{"messages": [{"role": "user", "content": "Hi"}, '
            '{"role": "assistant", "content": "Hello"}]}')
 
 
-class _OtherForm(Exception):
+class OtherForm(Exception):
     """The entry has not the keys of this form."""
 
 
-def _values(entry: Mapping[str, Any], *keys: str) -> list[Any]:
+def values_of(entry: Mapping[str, Any], *keys: str) -> list[Any]:
+    """Returns the values of these keys. Raises OtherForm if one is missing."""
     if missing := [key for key in keys if key not in entry]:
-        raise _OtherForm(f"no {missing[0]!r}")
+        raise OtherForm(f"no {missing[0]!r}")
     return [entry[key] for key in keys]
 
 
@@ -135,13 +139,13 @@ _ROLES = {"tool": "ipython", "function": "ipython", "developer": "system"}
 
 
 def _of_messages(entry: Mapping[str, Any]) -> Dialog:
-    [told] = _values(entry, "messages")
+    [told] = values_of(entry, "messages")
     messages, unlearned = [], []
-    for n, each in enumerate(_list(told, "messages")):
+    for n, each in enumerate(list_of(told, "messages")):
         messages.append(message_of(each))
         if each.get("weight", 1) == 0:
             unlearned.append(n)
-    tools = tuple(tool_of(each) for each in _list(entry.get("tools") or [], "tools"))
+    tools = tuple(tool_of(each) for each in list_of(entry.get("tools") or [], "tools"))
     return Dialog(messages=tuple(messages), tools=tools, unlearned=tuple(unlearned))
 
 
@@ -150,7 +154,7 @@ def message_of(told: Any) -> Message:
     if not isinstance(told, dict) or "role" not in told:
         raise ValueError(f'a message is an object with a "role"; got {told!r:.80}')
     role = _ROLES.get(told["role"], told["role"])
-    calls = tuple(_call_of(each) for each in _list(told.get("tool_calls") or [], "tool_calls"))
+    calls = tuple(_call_of(each) for each in list_of(told.get("tool_calls") or [], "tool_calls"))
     content = _text(told.get("content"), is_optional=bool(calls))
     # What calls tools waits for their results.
     return Message(role=role, content=content, tool_calls=calls, ends_turn=not calls)
@@ -202,11 +206,11 @@ _FROM = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assi
 
 
 def _of_conversations(entry: Mapping[str, Any]) -> Dialog:
-    [told] = _values(entry, "conversations")
+    [told] = values_of(entry, "conversations")
     messages = []
     if entry.get("system"):
         messages.append(Message(role="system", content=_text(entry["system"], is_optional=False)))
-    for each in _list(told, "conversations"):
+    for each in list_of(told, "conversations"):
         if not isinstance(each, dict) or each.get("from") not in _FROM:
             raise ValueError(f'a message is {{"from": ..., "value": ...}}, from one of '
                              f"{', '.join(_FROM)}; got {each!r:.80}")
@@ -216,31 +220,33 @@ def _of_conversations(entry: Mapping[str, Any]) -> Dialog:
 
 
 def _of_prompt(entry: Mapping[str, Any]) -> Dialog:
-    prompt, completion = _values(entry, "prompt", "completion")
-    return Dialog(messages=(*prompt_of(prompt), *_said(completion)))
+    prompt, completion = values_of(entry, "prompt", "completion")
+    return Dialog(messages=(*prompt_of(prompt), *answer_of(completion)))
 
 
 def prompt_of(told: Any) -> tuple[Message, ...]:
     """Returns the messages of a prompt: a text that the user says, or a list of messages."""
     if isinstance(told, str):
         return (Message(role="user", content=told),)
-    return tuple(message_of(each) for each in _list(told, "prompt"))
+    return tuple(message_of(each) for each in list_of(told, "prompt"))
 
 
-def _said(told: Any) -> tuple[Message, ...]:
+def answer_of(told: Any, name: str = "completion") -> tuple[Message, ...]:
+    """Returns the messages of an answer: a text of the assistant, or a list of messages."""
     if isinstance(told, str):
         return (Message(role="assistant", content=told),)
-    return tuple(message_of(each) for each in _list(told, "completion"))
+    return tuple(message_of(each) for each in list_of(told, name))
 
 
 def _of_instruction(entry: Mapping[str, Any]) -> Dialog:
-    instruction, output = _values(entry, "instruction", "output")
+    instruction, output = values_of(entry, "instruction", "output")
     more = entry.get("input") or ""
     user = f"{instruction}\n\n{more}" if more else instruction
     return exchange(_text(user, is_optional=False), _text(output, is_optional=False))
 
 
-def _list(value: Any, name: str) -> Sequence[Any]:
+def list_of(value: Any, name: str) -> Sequence[Any]:
+    """Returns a JSON list. Raises ValueError, with the `name` of its key, for other values."""
     if not isinstance(value, list):
         raise ValueError(f"{name!r} must be a list; got a {type(value).__name__}: {value!r:.60}")
     return value

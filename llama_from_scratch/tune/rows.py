@@ -9,8 +9,9 @@ Notebook 50. Source: Llama 2, arXiv:2307.09288, section 3.1.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from random import Random
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,9 +26,11 @@ from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.train.data import IGNORE, Batch
 from llama_from_scratch.tune.dialogs import Dialog
 
+Row = TypeVar("Row")
+
 
 @record
-class Example:
+class TokenExample:
     """The ids of one dialog or text, and for each id whether it is learned.
 
     The first id is never learned, because nothing comes before it.
@@ -48,7 +51,7 @@ class Example:
 
 def example_of(
     dialog: Dialog, tokenizer: AnyTokenizer, format: ChatFormat | ChatTemplate
-) -> Example:
+) -> TokenExample:
     """Returns the ids of a finished dialog; learned is what the assistant says, with its end.
 
     Raises ValueError if the format does not allow the dialog, if an answer is empty, if nothing is
@@ -73,13 +76,13 @@ def example_of(
                              "Choose a format of tokenizer.chat_format.FORMATS")
         end = next((at + 1 for at in range(begin, len(ids)) if ids[at] in stops), len(ids))
         is_learned[begin:end] = [True] * (end - begin)
-    return Example(ids=tuple(ids), is_learned=tuple(is_learned))
+    return TokenExample(ids=tuple(ids), is_learned=tuple(is_learned))
 
 
 def examples_of(
     dialogs: Iterable[Dialog], tokenizer: AnyTokenizer, format: ChatFormat | ChatTemplate, *,
     max_tokens: int, is_cut: bool = False,
-) -> tuple[list[Example], int]:
+) -> tuple[list[TokenExample], int]:
     """Returns the dialogs as examples of at most `max_tokens` ids, and how many had to be cut.
 
     With `is_cut`, a dialog that is too long loses its last messages, down to an answer. Otherwise
@@ -107,7 +110,7 @@ def examples_of(
 
 def _shorter(
     dialog: Dialog, tokenizer: AnyTokenizer, format: ChatFormat | ChatTemplate, max_tokens: int
-) -> Example | None:
+) -> TokenExample | None:
     """Returns the longest beginning of the dialog that ends with an answer and fits, or None."""
     for last in reversed(dialog.learned):
         if not dialog.messages[last].ends_turn:
@@ -120,10 +123,17 @@ def _shorter(
     return None
 
 
-def text_example(text: str, tokenizer: AnyTokenizer, *, max_tokens: int) -> Example:
-    """Returns a text between its special tokens, cut to `max_tokens`, of which all is learned."""
-    ids = tokenizer.encode(text, bos=True, eos=True)[:max_tokens]
-    return Example(ids=tuple(ids), is_learned=(False, *[True] * (len(ids) - 1)))
+def text_example(
+    text: str, tokenizer: AnyTokenizer, *, max_tokens: int, draw: Random
+) -> TokenExample:
+    """Returns a text between its special tokens, of which all is learned.
+
+    Of a long text it is a window of `max_tokens` that begins anywhere, as in the earlier training.
+    """
+    ids = tokenizer.encode(text, bos=True, eos=True)
+    begin = draw.randrange(max(len(ids) - max_tokens, 0) + 1)
+    ids = ids[begin : begin + max_tokens]
+    return TokenExample(ids=tuple(ids), is_learned=(False, *[True] * (len(ids) - 1)))
 
 
 class Rows:
@@ -136,7 +146,7 @@ class Rows:
     """
 
     def __init__(
-        self, examples: Sequence[Example], tokenizer: AnyTokenizer, *, is_packed: bool = False
+        self, examples: Sequence[TokenExample], tokenizer: AnyTokenizer, *, is_packed: bool = False
     ) -> None:
         if not any(example.n_learned for example in examples):
             raise ValueError(f"rows need a token to learn; got {len(examples)} examples without "
@@ -180,7 +190,9 @@ class Rows:
             random = np.random.default_rng([seed, len(epochs)])
             order = random.permutation(len(self.examples)).tolist()
             rows = self._packed(order, seq_len) if self.is_packed else [[i] for i in order]
-            epochs.append(self._batches(rows, batch_size, random))
+            epochs.append(of_similar_length(
+                rows, lambda row: sum(len(self.examples[i].ids) for i in row),
+                batch_size=batch_size, random=random))
         return epochs[epoch]
 
     def _check_lengths(self, seq_len: int) -> None:
@@ -188,23 +200,6 @@ class Rows:
         if (n_ids := len(self.examples[longest].ids)) > seq_len + 1:
             raise ValueError(f"a row of seq_len={seq_len} holds {seq_len + 1} tokens, and example "
                              f"{longest} has {n_ids}. Give a larger seq_len, or cut the dialogs")
-
-    def _batches(
-        self, rows: list[list[int]], batch_size: int, random: np.random.Generator
-    ) -> list[list[list[int]]]:
-        """Returns full batches, in an order of their own.
-
-        If there are fewer rows than a batch has, all of them are one batch.
-        """
-        def length(row: list[int]) -> int:
-            return sum(len(self.examples[i].ids) for i in row)
-
-        made, n_together = [], 16 * batch_size
-        for first in range(0, len(rows), n_together):
-            alike = sorted(rows[first : first + n_together], key=length)
-            made += [alike[i : i + batch_size] for i in range(0, len(alike), batch_size)]
-        full = [rows_of for rows_of in made if len(rows_of) == batch_size] or made[:1]
-        return [full[i] for i in random.permutation(len(full))]
 
     def _packed(self, order: Sequence[int], seq_len: int) -> list[list[int]]:
         """Returns rows of examples, each of which goes to the first open row with room for it."""
@@ -224,33 +219,52 @@ class Rows:
         return rows
 
     def _batch(self, rows: Sequence[Sequence[int]]) -> Batch:
-        width = max(sum(len(self.examples[i].ids) - 1 for i in row) for row in rows)
-        ids_BT = torch.zeros(len(rows), width, dtype=torch.long)
-        targets_BT = torch.full((len(rows), width), IGNORE)
-        documents_BT, positions_BT = torch.zeros_like(ids_BT), torch.zeros_like(ids_BT)
-        for b, row in enumerate(rows):
-            at = 0
-            for document, i in enumerate(row):
-                example = self.examples[i]
-                n = len(example.ids) - 1
-                ids_BT[b, at : at + n] = torch.tensor(example.ids[:-1])
-                targets = torch.tensor(example.ids[1:])
-                targets[~torch.tensor(example.is_learned[1:])] = IGNORE
-                targets_BT[b, at : at + n] = targets
-                documents_BT[b, at : at + n] = document
-                positions_BT[b, at : at + n] = torch.arange(n)
-                at += n
-            # Padding continues the last document. No token looks ahead, so none sees it.
-            documents_BT[b, at:] = max(len(row) - 1, 0)
-            positions_BT[b, at:] = torch.arange(width - at) + int(positions_BT[b, at - 1]) + 1
-        return Batch(ids=ids_BT, targets=targets_BT, documents=documents_BT,
-                     positions=positions_BT)
+        return padded([[self.examples[i] for i in row] for row in rows])
+
+
+def of_similar_length(
+    rows: Sequence[Row], length: Callable[[Row], int], *, batch_size: int,
+    random: np.random.Generator,
+) -> list[list[Row]]:
+    """Returns full batches of rows whose lengths are similar, in an order of their own.
+
+    If there are fewer rows than a batch has, all of them are one batch.
+    """
+    made, n_together = [], 16 * batch_size
+    for first in range(0, len(rows), n_together):
+        alike = sorted(rows[first : first + n_together], key=length)
+        made += [alike[i : i + batch_size] for i in range(0, len(alike), batch_size)]
+    full = [rows_of for rows_of in made if len(rows_of) == batch_size] or made[:1]
+    return [full[i] for i in random.permutation(len(full))]
+
+
+def padded(rows: Sequence[Sequence[TokenExample]]) -> Batch:
+    """Returns a batch of rows with one or several examples each, and padding at their ends."""
+    width = max(sum(len(example.ids) - 1 for example in row) for row in rows)
+    ids_BT = torch.zeros(len(rows), width, dtype=torch.long)
+    targets_BT = torch.full((len(rows), width), IGNORE)
+    documents_BT, positions_BT = torch.zeros_like(ids_BT), torch.zeros_like(ids_BT)
+    for b, row in enumerate(rows):
+        at = 0
+        for document, example in enumerate(row):
+            n = len(example.ids) - 1
+            ids_BT[b, at : at + n] = torch.tensor(example.ids[:-1])
+            targets = torch.tensor(example.ids[1:])
+            targets[~torch.tensor(example.is_learned[1:])] = IGNORE
+            targets_BT[b, at : at + n] = targets
+            documents_BT[b, at : at + n] = document
+            positions_BT[b, at : at + n] = torch.arange(n)
+            at += n
+        # Padding continues the last document. No token looks ahead, so none sees it.
+        documents_BT[b, at:] = max(len(row) - 1, 0)
+        positions_BT[b, at:] = torch.arange(width - at) + int(positions_BT[b, at - 1]) + 1
+    return Batch(ids=ids_BT, targets=targets_BT, documents=documents_BT, positions=positions_BT)
 
 
 def with_replay(
-    examples: Sequence[Example], texts: Sequence[str], tokenizer: AnyTokenizer, *, share: float,
-    max_tokens: int, seed: int = 0,
-) -> list[Example]:
+    examples: Sequence[TokenExample], texts: Sequence[str], tokenizer: AnyTokenizer, *,
+    share: float, max_tokens: int, seed: int = 0,
+) -> list[TokenExample]:
     """Returns the examples and, among them, texts of the earlier training: a `share` of all rows.
 
     Without them a model forgets what it could do before. Raises ValueError unless 0 < share < 1, or
@@ -263,7 +277,8 @@ def with_replay(
         raise ValueError("replay needs texts of the earlier training; got none")
     n = round(len(examples) * share / (1 - share))
     draw = Random(seed)
-    return [*examples, *(text_example(draw.choice(texts), tokenizer, max_tokens=max_tokens)
+    return [*examples, *(text_example(draw.choice(texts), tokenizer, max_tokens=max_tokens,
+                                       draw=draw)
                          for _ in range(n))]
 
 

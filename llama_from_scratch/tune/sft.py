@@ -29,7 +29,7 @@ smaller rate: Llama 3 405B was tuned with 1e-5."""
 def fit(
     model: Llama, dialogs: Sequence[Dialog], tokenizer: AnyTokenizer, *,
     config: TrainConfig = SFT, format: ChatFormat | ChatTemplate | None = None,
-    replay: Sequence[str] = (), replay_share: float = 0.15, replay_tokens: int = 96,
+    replay: Sequence[str] = (), replay_share: float = 0.15, replay_tokens: int = 128,
     is_packed: bool = False, is_cut: bool = False, validation: Sequence[Dialog] = (),
     parts: TrainParts | None = None, folder: str | Path | None = None, is_resumed: bool = False,
     on_step: Callable[[Step], object] | None = None,
@@ -37,7 +37,7 @@ def fit(
     """Teaches `model` the answers of `dialogs`, in place.
 
     `format`: how a dialog is written, by default as the model's files say. `replay`: texts of the
-    earlier training; `replay_share` of all rows are drawn from them, each cut to `replay_tokens`.
+    earlier training; `replay_share` of all rows are windows of `replay_tokens` from them.
     `is_packed`: rows of `config.seq_len` tokens have several dialogs each, see `Rows`. `is_cut`:
     dialogs that are too long lose their last messages instead of being refused. `validation`:
     dialogs on which the loss is measured. The other arguments: as in `train`; `parts` get the loss

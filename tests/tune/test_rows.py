@@ -220,7 +220,7 @@ def test_dialogs_without_an_answer_are_refused(dialog, said):
 def test_no_dialogs_and_nothing_to_learn_are_refused():
     with pytest.raises(ValueError, match="learning needs dialogs; got none"):
         rows.examples_of([], TOKENIZER, FORMAT, max_tokens=9)
-    silent = rows.Example(ids=(1, 2), is_learned=(True, False))
+    silent = rows.TokenExample(ids=(1, 2), is_learned=(True, False))
     with pytest.raises(ValueError, match="got 1 examples without any"):
         rows.Rows([silent], TOKENIZER)
 

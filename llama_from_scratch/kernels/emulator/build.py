@@ -39,8 +39,9 @@ FLAGS = ("-std=c++20", "-fPIC", "-fvisibility=hidden", "-fno-exceptions", "-fno-
 KINDS = {
     # On several OS threads.
     "fast": ("-O2", "-g1"),
-    # On one, with poisoned shared memory and guarded tensors.
-    "checked": ("-O1", "-g1", "-DEMU_CHECKED"),
+    # On one, with poisoned shared memory and guarded tensors. Compiling takes longer than running,
+    # and -Og compiles in 0.55 of the time of -O1. Neither fuses products with g++.
+    "checked": ("-Og", "-g1", "-DEMU_CHECKED"),
     # Compiled with that flag but linked without it, because trace.h has the hooks. The debug info
     # is as small as possible, because Python reads it.
     "traced": ("-O1", "-gdwarf-4", "-g1", "-gno-column-info", "-DEMU_TRACE", "-fsanitize=thread"),

@@ -6,6 +6,7 @@ is stored, because to run a chapter is what takes the time.
 """
 
 import copy
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,7 +47,8 @@ def prove(path: Path) -> list[str]:
     print that it is not tried yet, then each known mistake, which the check must refuse and name,
     and then the solution, which must pass. A reader runs them in this order, too. Every cell must
     show what is stored for it, as under nbval. It is run twice in a row and must show the same both
-    times.
+    times. A long cell is not run the second time if its first run changed nothing that it reads
+    (`inputs`).
     """
     return prove_copy(path) + _prove_trials(path)
 
@@ -57,8 +59,6 @@ def prove_copy(path: Path) -> list[str]:
     Runs nothing. The copy must have blanks instead of solutions, no hints and no outputs, and it
     must call `remember`.
     """
-    import tempfile
-
     with tempfile.TemporaryDirectory() as folder:
         readers = cells_of(student(path, Path(folder)))
     problems = []
@@ -129,16 +129,26 @@ def _prove_trials(path: Path) -> list[str]:
         if cell.cell_type == "code":
             pairs.append(Pair(position=position + 1, first=cell, again=again(cell)))
             cells.append(pairs[-1].again)
-    nb.cells = cells
-    try:
-        client(nb, path.parent, CELL_TIMEOUT_S).execute()
-    except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
-        return [*problems, "the notebook does not run to its end if blanks and mistakes are run "
-                           f"before the solutions: {error}"]
+    with tempfile.TemporaryDirectory() as folder:
+        nb.cells = [_watching(folder), *cells]
+        try:
+            client(nb, path.parent, CELL_TIMEOUT_S).execute()
+        except (CellExecutionError, CellTimeoutError, DeadKernelError) as error:
+            return [*problems, "the notebook does not run to its end if blanks and mistakes are "
+                               f"run before the solutions: {error}"]
     return [*problems, *filter(None, map(_verdict, trials)),
             *(f"cell {pair.position} shows something else than is stored: {words}" for pair in pairs
               if (words := difference(pair.first, stored[pair.position - 1]))),
             *filter(None, (pair.difference() for pair in pairs))]
+
+
+def _watching(folder: str) -> dict:
+    """Returns a cell that has the kernel pass over second runs that could show nothing else."""
+    import nbformat
+
+    return nbformat.v4.new_code_cell(
+        "from llama_from_scratch.lessons.authoring import inputs as _inputs\n"
+        f"_watch = _inputs.watch({folder!r})")
 
 
 def _sources(exercise: Exercise) -> list[tuple[str, Mistake | None]]:

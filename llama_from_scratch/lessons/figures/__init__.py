@@ -103,6 +103,7 @@ call.
         interruptions.useful_time          how much time remains useful, by interval of saves
     50  answers.learned                    the tokens of a dialog, colored if they are learned
         answers.rows                       dialogs as padded and as packed rows
+        answers.shares                     shares with their standard errors
         answers.held_out                   which owner never has which thing in training
 """
 

@@ -3,7 +3,7 @@
 Notebook 50.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,7 +15,8 @@ from llama_from_scratch.lessons.figures.boxes import token_boxes
 from llama_from_scratch.lessons.figures.look import BLUE, ORANGE, TINTS
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
-from llama_from_scratch.tune.rows import Example, Rows
+from llama_from_scratch.tune.evals import Share
+from llama_from_scratch.tune.rows import Rows, TokenExample
 from llama_from_scratch.tune.world.words import NAMES, THINGS, is_held_out
 
 _LEARNED, _READ, _SPECIAL = TINTS[1], "0.9", "0.45"
@@ -23,7 +24,7 @@ _COLUMNS, _WIDTH, _BOX, _TITLE, _KEY = 68, 9.0, 0.27, 0.35, 0.75
 
 
 def learned(
-    example: Example, tokenizer: Tokenizer | SentencePiece, *, title: str
+    example: TokenExample, tokenizer: Tokenizer | SentencePiece, *, title: str
 ) -> Figure:
     """Draws every id of a dialog as a box, and colors those that are learned.
 
@@ -110,4 +111,28 @@ def held_out() -> Figure:
     ax.set(title="Who has what: orange pairs are never trained")
     fig.set_label(f"{int(is_held.sum())} of {is_held.size} pairs of an owner and a thing are held "
                   "out. Each name and each thing occurs in many pairs that are trained.")
+    return fig
+
+
+def shares(series: Mapping[str, Mapping[str, Share]], *, title: str) -> Figure:
+    """Draws bars of shares in percent, with two standard errors up and down.
+
+    `series`: for each color, such as "before" and "after", the shares by name.
+
+    Example: `answers.shares({"before": {"single": evals.Share(n_right=8, n=10)}}, title="...")`
+    """
+    names = list(next(iter(series.values())))
+    fig, ax = plt.subplots(figsize=(8, 3.2))
+    width = 0.8 / len(series)
+    for i, (name, found) in enumerate(series.items()):
+        places = np.arange(len(names)) + (i - (len(series) - 1) / 2) * width
+        ax.bar(places, [100 * found[each].value for each in names], width=0.92 * width,
+               yerr=[200 * found[each].error for each in names], label=name, ecolor="0.3",
+               capsize=4)
+    ax.set_xticks(range(len(names)), names)
+    ax.set(title=title, ylabel="percent", ylim=(0, 112), yticks=range(0, 101, 25))
+    fig.legend(loc="outside lower center", ncols=len(series))
+    fig.set_label("; ".join(
+        f"{name}: " + ", ".join(f"{each} {found[each]}" for each in names)
+        for name, found in series.items()))
     return fig

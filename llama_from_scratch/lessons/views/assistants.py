@@ -16,7 +16,7 @@ from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.tune import evals
 from llama_from_scratch.tune.world.checking import RIGHT, check
-from llama_from_scratch.tune.world.instructions import INSTRUCTIONS, Task, obeying
+from llama_from_scratch.tune.world.instructions import INSTRUCTIONS, Request, obeying
 from llama_from_scratch.tune.world.scenes import KINDS, Person, fact, question_about
 from llama_from_scratch.tune.world.words import COLORS, NAMES, PLACES, THINGS
 
@@ -51,17 +51,17 @@ def ask_assistants(
         start={"kind": "where", "first": "three"})
 
 
-def task_of(person: Person, kind: str, instructions: tuple[str, ...]) -> Task:
+def task_of(person: Person, kind: str, instructions: tuple[str, ...]) -> Request:
     """Returns a task about one person, with the facts in a fixed order."""
     marks = dict(first_mark=_FIRST_MARK, last_mark=_LAST_MARK)
     told = [INSTRUCTIONS[name].format(mark=_FIRST_MARK if name == "begin" else _LAST_MARK)
             for name in instructions]
     user = " ".join([*(fact(each, person) for each in KINDS), question_about(kind, person), *told])
-    return Task(user=user, kind=kind, person=person, instructions=instructions, **marks,
+    return Request(user=user, kind=kind, person=person, instructions=instructions, **marks,
                 answer=obeying(kind, person, instructions, **marks))
 
 
-def assistants_frame(task: Task, answers: Mapping[str, str]) -> Figure:
+def assistants_frame(task: Request, answers: Mapping[str, str]) -> Figure:
     """Draws the request, and for each model its answer with a verdict on each demand."""
     lines = [("user", line, "black") for line in textwrap.wrap(task.user, _WIDTH_LETTERS)]
     words = []

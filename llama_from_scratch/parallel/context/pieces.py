@@ -18,6 +18,7 @@ from llama_from_scratch.model.mask import PADDING
 from llama_from_scratch.parallel import differentiable
 from llama_from_scratch.parallel.comm import RankGroup
 from llama_from_scratch.train.data import IGNORE, Batch
+from llama_from_scratch.train.protocols import StepBatch
 
 
 def own_pieces(rank: int, n_ranks: int) -> tuple[int, int]:
@@ -52,7 +53,7 @@ def places(seq_len: int, *, rank: int, n_ranks: int) -> Int[Tensor, "T"]:
     return pieces[list(own_pieces(rank, n_ranks))].flatten()
 
 
-def tokens_of(batch: Batch, group: RankGroup) -> Batch:
+def tokens_of(batch: StepBatch, group: RankGroup) -> StepBatch:
     """Returns this rank's tokens of a batch that all ranks of the group have.
 
     Its positions, documents and targets are made for the whole rows. A rank alone has the batch

@@ -9,14 +9,14 @@ Notebook 50. Source: IFEval, arXiv:2311.07911, on a small scale.
 import re
 from collections.abc import Callable, Sequence
 
-from llama_from_scratch.tune.world.instructions import Task
+from llama_from_scratch.tune.world.instructions import Request
 from llama_from_scratch.tune.world.scenes import WORDS_OF
 
 RIGHT = "right"
 """The name of the verdict on the content; the other verdicts are on the instructions."""
 
 
-def check(text: str, task: Task) -> dict[str, bool]:
+def check(text: str, task: Request) -> dict[str, bool]:
     """Returns a verdict for each instruction of the task, and for "right".
 
     An answer is right if it has the key of the question, and no other word of the same kind.
@@ -31,12 +31,12 @@ def check(text: str, task: Task) -> dict[str, bool]:
     return verdicts
 
 
-def obeys(text: str, task: Task) -> bool:
+def obeys(text: str, task: Request) -> bool:
     """Returns whether the answer is right and obeys every instruction."""
     return all(check(text, task).values())
 
 
-def _without_marks(words: Sequence[str], task: Task) -> list[str]:
+def _without_marks(words: Sequence[str], task: Request) -> list[str]:
     """Returns the words of the answer itself, without those it was told to begin and end with."""
     body = list(words)
     if "begin" in task.instructions and body[:1] == [task.first_mark]:
@@ -51,7 +51,7 @@ def _is_twice(body: Sequence[str]) -> bool:
     return half > 0 and not odd and list(body[:half]) == list(body[half:])
 
 
-_JUDGES: dict[str, Callable[[str, Sequence[str], Sequence[str], Task], bool]] = {
+_JUDGES: dict[str, Callable[[str, Sequence[str], Sequence[str], Request], bool]] = {
     "one": lambda text, body, words, task: len(body) == 1,
     "three": lambda text, body, words, task: len(body) == 3,
     "upper": lambda text, body, words, task: bool(words) and text == text.upper(),

@@ -45,7 +45,7 @@ Choose = Callable[[Random], tuple[str, ...]]
 
 
 @record
-class Task:
+class Request:
     """A request, the reference answer, and what a checker must know.
 
     `first_mark` and `last_mark`: the words that "begin" and "end" ask for.
@@ -69,7 +69,7 @@ def any_single(rng: Random) -> tuple[str, ...]:
     return (rng.choice(SINGLES),)
 
 
-def instruct(rng: Random, split: str, choose: Choose = any_single, *, n_people: int = 1) -> Task:
+def instruct(rng: Random, split: str, choose: Choose = any_single, *, n_people: int = 1) -> Request:
     """Returns a question about a scene, with the instructions that `choose(rng)` returns."""
     people = scene(rng, split, n_people=n_people)
     kind, instructions = rng.choice(KINDS), choose(rng)
@@ -78,7 +78,7 @@ def instruct(rng: Random, split: str, choose: Choose = any_single, *, n_people: 
             for name in rng.sample(instructions, len(instructions))]
     user = " ".join([*facts_shown(rng, kind, people), question_about(kind, people[0]), *told])
     answer = obeying(kind, people[0], instructions, first_mark=first_mark, last_mark=last_mark)
-    return Task(user=user, answer=answer, kind=kind, person=people[0], instructions=instructions,
+    return Request(user=user, answer=answer, kind=kind, person=people[0], instructions=instructions,
                 first_mark=first_mark, last_mark=last_mark)
 
 

@@ -5,6 +5,7 @@ import json
 from collections import Counter
 
 import pytest
+import swept_kernels
 import torch
 
 from llama_from_scratch.kernels.machinery import nvrtc, resources
@@ -17,10 +18,6 @@ from llama_from_scratch.kernels.machinery.resources import (
     read_budget,
 )
 from llama_from_scratch.kernels.machinery.source import FOLDER, REAL_NAMES, Program, Source
-
-# Each architecture, and each dtype. `resources --check` compiles every pair with both compilers.
-MANY = [*((torch.bfloat16, architecture) for architecture in (*ARCHITECTURES, "sm_90a")),
-        *((real, "sm_90") for real in REAL_NAMES if real != torch.bfloat16)]
 
 
 def cover():
@@ -110,11 +107,49 @@ def test_every_kernel_compiles_and_keeps_its_budget(name):
 
 @pytest.mark.slow
 def test_every_kernel_keeps_its_budget_on_every_architecture_and_in_every_dtype():
+    """What is on record as it is now was compiled for everything when it was recorded."""
     compiler = of_the_budget("nvrtc")
-    jobs = [(program, architecture, compiler) for real, architecture in MANY
-            for program in resources.programs([real])
-            if architecture in resources.architectures_of(program.source)]
-    assert resources.all_complaints(jobs) == []
+    record = json.loads(swept_kernels.RECORD.read_text())
+    assert swept_kernels.sweep(swept_kernels.unswept(compiler, record), compiler) == []
+    names = {swept_kernels.name_of(program) for program in swept_kernels.everything()}
+    assert record.keys() <= names, "python tests/swept_kernels.py forgets kernels that are gone"
+
+
+@pytest.mark.parametrize("change", ["text", "header", "budget", "spill", "options", "compiler"])
+def test_a_kernel_is_swept_again_after_a_change_of_anything_that_its_budget_depends_on(
+    change, monkeypatch
+):
+    compiler = found(nvrtc.compiler)
+    adamw, rope = Source.read("adamw"), Source.read("rope")
+
+    def programs_of(*sources):
+        monkeypatch.setattr(resources, "programs", lambda dtypes: [
+            Program(source=source, real=real) for source in sources for real in dtypes])
+
+    programs_of(adamw, rope)
+    before = {swept_kernels.name_of(program): swept_kernels.state_of(program, compiler)
+              for program in swept_kernels.everything()}
+    assert swept_kernels.unswept(compiler, before) == []
+    headers = {**adamw.headers, "common.cuh": adamw.headers["common.cuh"] + "//"}
+    if change == "text":
+        programs_of(Source(name="adamw", text=adamw.text + "//", headers=adamw.headers), rope)
+    elif change == "header":
+        programs_of(Source(name="adamw", text=adamw.text, headers=headers), rope)
+    elif change == "budget":
+        budget = read_budget()
+        budget["adamw bf16"]["registers"]["sm_75"] -= 1
+        monkeypatch.setattr(resources, "read_budget", lambda: budget)
+    elif change == "spill":
+        monkeypatch.setitem(resources.MAY_SPILL, ("adamw", "sm_120"), 8)
+    elif change == "options":
+        monkeypatch.setattr(nvrtc, "FLAGS", (*nvrtc.FLAGS, "--use_fast_math"))
+    else:
+        monkeypatch.setattr(compiler, "version", (13, 9))
+    again = {swept_kernels.name_of(program)
+             for program in swept_kernels.unswept(compiler, before)}
+    changed = {f"adamw {name}" for name in REAL_NAMES.values()}
+    assert again == {"text": changed, "header": changed, "budget": {"adamw bf16"},
+                     "spill": {"adamw bf16"}}.get(change, before.keys())
 
 
 def test_the_cover_has_every_source_architecture_dtype_and_compiler():

@@ -66,11 +66,19 @@ def test_proof_notices_a_blank_that_spoils_what_the_solution_needs(tmp_path):
     assert "does not run to its end if blanks and mistakes are run" in problem
 
 
-def test_proof_notices_a_cell_that_shows_something_else_again(tmp_path):
+def test_proof_notices_a_cell_that_shows_something_else_again(tmp_path, tmp_path_factory):
+    times = tmp_path_factory.mktemp("outside") / "times"
+    slow = "import time\ntime.sleep(1.1)\n"
     cells = [*CELLS[:5], cell("import itertools\ncount = globals().get('count') or "
-                              "itertools.count()\nprint(next(count))")]
+                              "itertools.count()\nprint(next(count))"),
+             cell(slow + "print(next(count))"),
+             # a long cell that reads what it did not change is passed over
+             cell(slow + "with open(FILE, 'a') as file:\n    print(file.write('x'))".replace(
+                 "FILE", repr(str(times))))]
     assert prove(write(tmp_path / "12_turn.ipynb", *cells)) == [
-        "cell 6 shows something else when it is run again: '0', then '1'"]
+        "cell 6 shows something else when it is run again: '0', then '1'",
+        "cell 7 shows something else when it is run again: '2', then '3'"]
+    assert times.read_text() == "x"
 
 
 def test_proof_notices_a_cell_that_shows_something_else_than_is_stored(chapter):

@@ -10,6 +10,7 @@ from llama_from_scratch.lessons.figures.look import TINTS
 from llama_from_scratch.tokenizer.chat_format import FORMATS
 from llama_from_scratch.tune import rows
 from llama_from_scratch.tune.dialogs import exchange
+from llama_from_scratch.tune.evals import Share
 from llama_from_scratch.tune.world.words import NAMES, THINGS, is_held_out
 
 TOKENIZER, FORMAT = SMALL["llama-3.1"], FORMATS["llama-3.2"]
@@ -46,6 +47,21 @@ def test_rows_show_the_targets_of_the_batch(monkeypatch):
     for row, targets in zip(padded, batch.targets.tolist(), strict=True):
         learned = [t for t, target in enumerate(targets) if target >= 0]
         assert np.flatnonzero(row == 1).tolist() == learned
+    plt.close("all")
+
+
+def test_bars_are_the_shares_with_two_errors(monkeypatch):
+    styled(monkeypatch)
+    before, after = (
+        {"one": Share(n_right=n, n=40), "two": Share(n_right=2 * n, n=40)} for n in (10, 18))
+    figure = answers.shares({"before": before, "after": after}, title="Obeyed")
+    assert faults(figure) == []
+    ax = figure.axes[0]
+    assert [bar.get_height() for bar in ax.patches] == pytest.approx([25, 50, 45, 90])
+    spans = [segment[:, 1] for lines in ax.collections for segment in lines.get_segments()]
+    assert spans[0] == pytest.approx([25 - 200 * before["one"].error,
+                                      25 + 200 * before["one"].error])
+    assert "before: one 25 ± 7 %" in figure.get_label()
     plt.close("all")
 
 

@@ -10,7 +10,7 @@ TOM = Person(name="Tom", thing="ball", color="red", place="farm", taste="tea")
 
 def task(*told):
     answer = instructions.obeying("where", TOM, told, first_mark="moon", last_mark="star")
-    return instructions.Task(user="", answer=answer, kind="where", person=TOM, instructions=told,
+    return instructions.Request(user="", answer=answer, kind="where", person=TOM, instructions=told,
                              first_mark="moon", last_mark="star")
 
 
