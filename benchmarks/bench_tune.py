@@ -52,7 +52,7 @@ def prompts() -> list[list[int]]:
             for _ in range(N_PROMPTS)]
 
 
-def grouped(model: Llama, n_tokens: int) -> list[list[samples.DrawnAnswer]]:
+def grouped(model: Llama, n_tokens: int) -> list[list[samples.SampledAnswer]]:
     return samples.groups(model, prompts(), n=N_ANSWERS, max_tokens=n_tokens, stop_ids=STOPS)
 
 

@@ -4,7 +4,7 @@ import tiny_runs
 import torch
 
 from llama_from_scratch.tune.reinforce_records import ReinforceConfig
-from llama_from_scratch.tune.samples import DrawnAnswer
+from llama_from_scratch.tune.samples import SampledAnswer
 
 TOKENIZER = tiny_runs.BYTES
 STOPS = frozenset(range(200, 258))
@@ -21,7 +21,7 @@ def share_of_letters(prompt, text, is_finished):
 
 
 def answer(*ids, log_probs=None, is_finished=True, is_written=None):
-    return DrawnAnswer(ids=ids, log_probs=tuple(log_probs or [-1.0] * len(ids)),
+    return SampledAnswer(ids=ids, log_probs=tuple(log_probs or [-1.0] * len(ids)),
                   is_finished=is_finished, is_written=is_written)
 
 

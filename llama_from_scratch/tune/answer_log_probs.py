@@ -18,14 +18,14 @@ from llama_from_scratch.config import record
 from llama_from_scratch.model.inputs import BlockInputs
 from llama_from_scratch.model.mask import GivenMask, causal_mask, chunk_mask
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tune.samples import DrawnAnswer
+from llama_from_scratch.tune.samples import SampledAnswer
 
 _PROMPT = 0
 """The branch of a row that all other branches see."""
 
 
 def answer_log_probs(
-    model: Llama, prompts: Sequence[Sequence[int]], answers: Sequence[DrawnAnswer], *,
+    model: Llama, prompts: Sequence[Sequence[int]], answers: Sequence[SampledAnswer], *,
     temperature: float = 1.0, shares_prompts: bool = True, max_row: int = 1024,
 ) -> Float[Tensor, "B T"]:
     """Returns log p of the ids of each answer in nats; answer b follows prompt b.
@@ -55,14 +55,14 @@ def answer_log_probs(
     return found_BT.index_put((answer, token), log_probs_N)
 
 
-def written_tokens(answers: Sequence[DrawnAnswer]) -> Bool[Tensor, "B T"]:
+def written_tokens(answers: Sequence[SampledAnswer]) -> Bool[Tensor, "B T"]:
     """Returns which tokens the model wrote; those after the end of an answer it did not."""
     width = max(len(answer.ids) for answer in answers)
     return torch.tensor([[*answer.written, *[False] * (width - len(answer.ids))]
                          for answer in answers])
 
 
-def drawn_log_probs(answers: Sequence[DrawnAnswer]) -> Float[Tensor, "B T"]:
+def drawn_log_probs(answers: Sequence[SampledAnswer]) -> Float[Tensor, "B T"]:
     """Returns the log-probabilities with which the answers were drawn, 0 where not written."""
     width = max(len(answer.ids) for answer in answers)
     return torch.tensor([
@@ -87,7 +87,7 @@ class _Row:
 
 
 def _rows(
-    prompts: Sequence[Sequence[int]], answers: Sequence[DrawnAnswer], *, shares_prompts: bool,
+    prompts: Sequence[Sequence[int]], answers: Sequence[SampledAnswer], *, shares_prompts: bool,
     max_row: int,
 ) -> list[_Row]:
     """Returns the rows, which together have every answer once."""

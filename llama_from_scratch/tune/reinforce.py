@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from llama_from_scratch.checkpoint import folders
 from llama_from_scratch.config import record
 from llama_from_scratch.generate.checks import check_limits
@@ -97,6 +99,10 @@ def _begun(
     reference: Llama | None, sample: Sampler,
 ) -> _Run:
     """Returns the run, after refusing what would fail later."""
+    if small := {p.dtype for p in model.parameters()} & {torch.bfloat16, torch.float16}:
+        raise ValueError("learning by reward compares log-probabilities of the sampler and of the "
+                         f"update, which takes weights in fp32; got {small.pop()}. Convert them: "
+                         "model.float()")
     if not len(prompts):
         raise ValueError("learning by reward needs prompts; got none")
     asked = [ask(prompt) for prompt in prompts]

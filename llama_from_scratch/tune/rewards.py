@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
-from llama_from_scratch.tune.samples import DrawnAnswer
+from llama_from_scratch.tune.samples import SampledAnswer
 
 Reward = Callable[[Any, str, bool], float]
 """`reward(prompt, text, is_finished)`: what an answer to a prompt earns.
@@ -28,7 +28,7 @@ Reward = Callable[[Any, str, bool], float]
 
 
 def rewards_of(
-    reward: Reward, prompts: Sequence[Any], groups: Sequence[Sequence[DrawnAnswer]],
+    reward: Reward, prompts: Sequence[Any], groups: Sequence[Sequence[SampledAnswer]],
     tokenizer: AnyTokenizer, *, max_tokens: int, soft_tokens: int = 0,
     max_cut_reward: float | None = 0.0,
 ) -> Float[Tensor, "prompts answers"]:
@@ -47,7 +47,7 @@ def rewards_of(
         for prompt, group in zip(prompts, groups, strict=True)], dtype=torch.float64)
 
 
-def text_of(answer: DrawnAnswer, tokenizer: AnyTokenizer) -> str:
+def text_of(answer: SampledAnswer, tokenizer: AnyTokenizer) -> str:
     """Returns the answer's text, without the token that ended it and outer spaces."""
     return tokenizer.decode(answer.text_ids).strip()
 
@@ -64,7 +64,7 @@ def length_penalty(n_tokens: int, *, max_tokens: int, soft_tokens: int) -> float
 
 
 def _earned(
-    reward: Reward, prompt: Any, answer: DrawnAnswer, tokenizer: AnyTokenizer, *,
+    reward: Reward, prompt: Any, answer: SampledAnswer, tokenizer: AnyTokenizer, *,
     max_cut_reward: float | None,
 ) -> float:
     text = text_of(answer, tokenizer)

@@ -22,7 +22,7 @@ from llama_from_scratch.tune import samples
 from llama_from_scratch.tune.advantages import advantages, are_equal
 from llama_from_scratch.tune.reinforce_records import ReinforceConfig
 from llama_from_scratch.tune.rewards import Reward, rewards_of
-from llama_from_scratch.tune.samples import DrawnAnswer
+from llama_from_scratch.tune.samples import SampledAnswer
 
 
 @runtime_checkable
@@ -35,7 +35,7 @@ class Sampler(Protocol):
     def __call__(
         self, model: Llama, prompts: Sequence[Sequence[int]], *, n: int, max_tokens: int,
         stop_ids: frozenset[int], temperature: float, seed: int, first: int, rows_at_once: int,
-    ) -> list[list[DrawnAnswer]]: ...
+    ) -> list[list[SampledAnswer]]: ...
 
 
 @record
@@ -47,7 +47,7 @@ class Rollout:
     """
 
     prompts: Sequence[Sequence[int]]
-    answers: Sequence[DrawnAnswer]
+    answers: Sequence[SampledAnswer]
     advantages: Float[Tensor, "B"]
     reward: float
     share_equal: float
@@ -68,7 +68,7 @@ def draw(
     Raises ValueError for rewards as `rewards_of` does, and for a sampler that does not return one
     group of `config.n_answers` for each prompt.
     """
-    kept: list[tuple[int, Sequence[DrawnAnswer], Tensor]] = []
+    kept: list[tuple[int, Sequence[SampledAnswer], Tensor]] = []
     answers, rewards, n_groups = [], [], 0
     for _ in range(config.n_rounds):
         first = n_used + n_groups

@@ -23,7 +23,7 @@ from llama_from_scratch.model.transformer import Llama
 
 
 @record
-class DrawnAnswer:
+class SampledAnswer:
     """The ids that follow a prompt, with the id that ended them unless the answer was cut off.
 
     `log_probs`: of each id in nats, under the distribution that it was drawn from. `is_written`:
@@ -60,7 +60,7 @@ class DrawnAnswer:
 def groups(
     model: Llama, prompts: Prompts, *, n: int, max_tokens: int, stop_ids: Set[int],
     temperature: float = 1.0, seed: int = 0, first: int = 0, rows_at_once: int = 256,
-) -> list[list[DrawnAnswer]]:
+) -> list[list[SampledAnswer]]:
     """Returns `n` answers to each prompt, each of at most `max_tokens` ids.
 
     There is no top-k and no top-p, because log-probabilities of a cut distribution are not those
@@ -103,7 +103,7 @@ def _generator(seed: int, prompt: int, answer: int) -> torch.Generator:
 def _answers(
     model: Llama, prompts: Sequence[Sequence[int]], *, n: int, max_tokens: int, stop_ids: Set[int],
     sampling: Sampling, generators: Sequence[torch.Generator],
-) -> list[DrawnAnswer]:
+) -> list[SampledAnswer]:
     """Returns `n` answers to each prompt, in the order of the prompts."""
     texts = [list(prompt) for prompt in prompts for _ in range(n)]
     ends = [len(text) + max_tokens for text in texts]
@@ -129,7 +129,7 @@ def _answers(
         batch.append(drawn_B)
         batch.drop(live, texts=texts, ends=ends)
         logits_BV = batch.logits(model)
-    return [DrawnAnswer(ids=tuple(text[end - max_tokens :]), log_probs=tuple(log_probs[b]),
+    return [SampledAnswer(ids=tuple(text[end - max_tokens :]), log_probs=tuple(log_probs[b]),
                    is_finished=b in finished)
             for b, (text, end) in enumerate(zip(texts, ends, strict=True))]
 

@@ -214,6 +214,12 @@ def test_what_would_fail_later_is_refused_first(options, message):
         fit(reward=reward, **options)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_of_16_bits_are_refused_before_anything_is_drawn(dtype):
+    with pytest.raises(ValueError, match=f"takes weights in fp32; got {dtype}. .*float()"):
+        fit(tiny_rewards.make().to(dtype))
+
+
 @pytest.mark.parametrize("empty", ["", "  "])
 def test_an_empty_text_is_no_prompt(empty):
     with pytest.raises(ValueError, match="a prompt has words; prompt 0 is"):
