@@ -7,6 +7,7 @@
 - `lora` (parts in `adapters`): low-rank adapters
 - `reward`, `best_of`, `dpo` (parts in `pairs`): a reward model, the best of n answers, and
   direct preference optimization
+- `reinforce` (parts in `policy`): learning from any reward
 - `tools`, `agent` (parts in `agents`): functions that a model calls, and the loop around it
 - `sandbox`, `code` (parts in `running`): programs that a model wrote, run and scored
 
