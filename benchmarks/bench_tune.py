@@ -26,10 +26,10 @@ from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train.data import IGNORE, Batch
 from llama_from_scratch.train.loss import sum_of_nats
 from llama_from_scratch.train.optimizer import AdamW, clip_gradients, decay_groups
-from llama_from_scratch.tune import samples
-from llama_from_scratch.tune.policy_update import learn
-from llama_from_scratch.tune.reinforce_records import ReinforceConfig
-from llama_from_scratch.tune.rollout import Rollout
+from llama_from_scratch.tune.policy import samples
+from llama_from_scratch.tune.policy.policy_update import learn
+from llama_from_scratch.tune.policy.records import ReinforceConfig
+from llama_from_scratch.tune.policy.rollout import Rollout
 from llama_from_scratch.tune.rows import learned_nats
 
 SHAPE = LlamaConfig(

@@ -3,8 +3,8 @@
 import tiny_runs
 import torch
 
-from llama_from_scratch.tune.reinforce_records import ReinforceConfig
-from llama_from_scratch.tune.samples import SampledAnswer
+from llama_from_scratch.tune.policy.records import ReinforceConfig
+from llama_from_scratch.tune.policy.samples import SampledAnswer
 
 TOKENIZER = tiny_runs.BYTES
 STOPS = frozenset(range(200, 258))

@@ -33,7 +33,7 @@ from llama_from_scratch.tune.evals import Share, share
 from llama_from_scratch.tune.pairs.log_probs import token_log_probs
 from llama_from_scratch.tune.pairs.pair_rows import PairBatch, PairRows, pair_examples_of
 from llama_from_scratch.tune.pairs.preferences import Preference
-from llama_from_scratch.tune.sft import format_of
+from llama_from_scratch.tune.sft import format_of, refuse_16_bits
 
 DPO = TrainConfig(n_steps=100, batch_size=16, seq_len=256, peak_lr=3e-4, n_warmup=10,
                   weight_decay=0.0)
@@ -169,6 +169,7 @@ def fit(
     if not 0 <= nll < float("inf"):
         raise ValueError("nll, the factor of the loss on chosen answers, must be finite and at "
                          f"least 0; got {nll}. 0.2 is usual")
+    refuse_16_bits(model)
     format = format_of(model, tokenizer, format)
     longest = min(config.seq_len, model.config.max_seq_len) + 1
     rows = PairRows(pair_examples_of(pairs, tokenizer, format, max_tokens=longest), tokenizer)

@@ -14,8 +14,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from llama_from_scratch.checkpoint import folders
 from llama_from_scratch.config import record
 from llama_from_scratch.generate.checks import check_limits
@@ -25,17 +23,17 @@ from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.train.loop import Diverged, interrupts_noted
 from llama_from_scratch.train.optimizer import AdamW, decay_groups
 from llama_from_scratch.train.schedule import learning_rate
-from llama_from_scratch.tune import reinforce_saving, samples
 from llama_from_scratch.tune.dialogs import Dialog
-from llama_from_scratch.tune.policy_update import learn
-from llama_from_scratch.tune.reinforce_records import (
+from llama_from_scratch.tune.policy import samples, saving
+from llama_from_scratch.tune.policy.policy_update import learn
+from llama_from_scratch.tune.policy.records import (
     ReinforceConfig,
     ReinforceHistory,
     ReinforceStep,
 )
-from llama_from_scratch.tune.rewards import Reward
-from llama_from_scratch.tune.rollout import Sampler, draw
-from llama_from_scratch.tune.sft import format_of
+from llama_from_scratch.tune.policy.rewards import Reward
+from llama_from_scratch.tune.policy.rollout import Sampler, draw
+from llama_from_scratch.tune.sft import format_of, refuse_16_bits
 
 
 def as_given(prompt: Any) -> Any:
@@ -99,10 +97,7 @@ def _begun(
     reference: Llama | None, sample: Sampler,
 ) -> _Run:
     """Returns the run, after refusing what would fail later."""
-    if small := {p.dtype for p in model.parameters()} & {torch.bfloat16, torch.float16}:
-        raise ValueError("learning by reward compares log-probabilities of the sampler and of the "
-                         f"update, which takes weights in fp32; got {small.pop()}. Convert them: "
-                         "model.float()")
+    refuse_16_bits(model)
     if not len(prompts):
         raise ValueError("learning by reward needs prompts; got none")
     asked = [ask(prompt) for prompt in prompts]
@@ -148,9 +143,9 @@ def _fit(
     on_step: Callable[[ReinforceStep], object] | None,
 ) -> ReinforceHistory:
     config, model = run.config, run.model
-    settings = reinforce_saving.settings_of(model, config, prompts=run.ids,
+    settings = saving.settings_of(model, config, prompts=run.ids,
                                             reference=run.reference)
-    steps = reinforce_saving.begin(folder, model, run.tokenizer, optimizer=run.optimizer,
+    steps = saving.begin(folder, model, run.tokenizer, optimizer=run.optimizer,
                                    settings=settings, is_resumed=is_resumed)
     n_saved = len(steps)
 
@@ -161,7 +156,7 @@ def _fit(
                 raise Diverged(f"the update of step {len(steps) - 1} made a weight infinite or not "
                                "a number, so this state is not saved. Lower peak_lr="
                                f"{config.peak_lr}")
-            reinforce_saving.save(folder, model, run.tokenizer, optimizer=run.optimizer,
+            saving.save(folder, model, run.tokenizer, optimizer=run.optimizer,
                                   settings=settings, steps=steps)
             n_saved = len(steps)
 

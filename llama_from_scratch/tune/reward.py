@@ -42,7 +42,7 @@ from llama_from_scratch.tune.pairs.pair_rows import (
 )
 from llama_from_scratch.tune.pairs.preferences import Preference
 from llama_from_scratch.tune.rows import TokenExample, example_of, padded
-from llama_from_scratch.tune.sft import format_of
+from llama_from_scratch.tune.sft import format_of, refuse_16_bits
 
 REWARD = TrainConfig(n_steps=250, batch_size=16, seq_len=256, peak_lr=1e-3, n_warmup=20,
                      weight_decay=0.0)
@@ -132,6 +132,7 @@ def fit(
                          "share, reduce, accumulate, begin and save; got another "
                          f"{' and '.join(own)}. Leave these parts as they are")
     model = judge.model
+    refuse_16_bits(judge)
     format = format_of(model, tokenizer, format)
     longest = min(config.seq_len, model.config.max_seq_len)
     examples = [PairExample(chosen=ended(pair.chosen), rejected=ended(pair.rejected),

@@ -11,6 +11,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
+from torch import nn
+
 from llama_from_scratch.checkpoint.inspect import chat_format
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate
@@ -42,8 +45,10 @@ def fit(
     dialogs that are too long lose their last messages instead of being refused. `validation`:
     dialogs on which the loss is measured. The other arguments: as in `train`; `parts` get the loss
     on learned tokens.
-    Raises ValueError before the first step as `train`, `examples_of` and `with_replay` do.
+    Raises ValueError before the first step for weights in 16 bits, and as `train`, `examples_of`
+    and `with_replay` do.
     """
+    refuse_16_bits(model)
     format = format_of(model, tokenizer, format)
     longest = min(config.seq_len, model.config.max_seq_len) + 1
 
@@ -59,6 +64,19 @@ def fit(
     return train(model, rows_of(dialogs, replay, is_packed=is_packed), config=config, parts=parts,
                  validation=rows_of(validation, (), is_packed=False) if validation else None,
                  folder=folder, is_resumed=is_resumed, on_step=on_step)
+
+
+def refuse_16_bits(model: nn.Module) -> None:
+    """Raises ValueError if a weight that would be trained has 16 bits.
+
+    A step changes a weight by less than the distance to the next number of 16 bits, so it would
+    often be lost. Frozen weights, such as the base of adapters, may have 16 bits.
+    """
+    for name, p in model.named_parameters():
+        if p.requires_grad and p.dtype in (torch.bfloat16, torch.float16):
+            raise ValueError("tuning needs weights in fp32, because small steps are lost in 16 "
+                             f"bits; {name} is {p.dtype}. Convert them with model.float(), or load "
+                             "them with dtype=torch.float32")
 
 
 def format_of(

@@ -11,8 +11,9 @@ from llama_from_scratch import family
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.chat_format import FORMATS, Message
 from llama_from_scratch.train.loop import Diverged
-from llama_from_scratch.tune import reinforce, samples
+from llama_from_scratch.tune import reinforce
 from llama_from_scratch.tune.dialogs import Dialog
+from llama_from_scratch.tune.policy import samples
 
 
 def fit(model=None, prompts=PROMPTS, *, reward=share_of_letters, config=CONFIG, **options):
@@ -216,7 +217,7 @@ def test_what_would_fail_later_is_refused_first(options, message):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_weights_of_16_bits_are_refused_before_anything_is_drawn(dtype):
-    with pytest.raises(ValueError, match=f"takes weights in fp32; got {dtype}. .*float()"):
+    with pytest.raises(ValueError, match=f"needs weights in fp32.* is {dtype}. .*float()"):
         fit(tiny_rewards.make().to(dtype))
 
 

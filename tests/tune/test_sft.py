@@ -99,6 +99,13 @@ def test_a_model_without_a_chat_format_is_refused():
         sft.fit(model_of(tokenizer=letters), DIALOGS, letters, format=FORMAT)
 
 
+def test_weights_of_16_bits_are_refused_unless_they_are_frozen():
+    model = model_of().bfloat16()
+    with pytest.raises(ValueError, match="tuning needs weights in fp32"):
+        sft.fit(model, DIALOGS, TOKENIZER, format=FORMAT, config=QUICK)
+    sft.refuse_16_bits(model.requires_grad_(False))
+
+
 def test_a_dialog_longer_than_a_row_is_refused_before_the_first_step():
     config = dataclasses.replace(QUICK, seq_len=8)
     with pytest.raises(ValueError, match="a row holds 9 tokens, and dialog 0 has"):

@@ -7,8 +7,8 @@ from tiny_rewards import PROMPTS, STOPS, answer, gradient
 
 from llama_from_scratch import family
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tune import samples
-from llama_from_scratch.tune.answer_log_probs import (
+from llama_from_scratch.tune.policy import samples
+from llama_from_scratch.tune.policy.answer_log_probs import (
     answer_log_probs,
     drawn_log_probs,
     written_tokens,

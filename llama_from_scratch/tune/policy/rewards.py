@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
-from llama_from_scratch.tune.samples import SampledAnswer
+from llama_from_scratch.tune.policy.samples import SampledAnswer
 
 Reward = Callable[[Any, str, bool], float]
 """`reward(prompt, text, is_finished)`: what an answer to a prompt earns.

@@ -8,7 +8,7 @@ from tiny_rewards import PROMPTS, STOPS, answer
 from llama_from_scratch import family
 from llama_from_scratch.generate import sampling
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tune import samples
+from llama_from_scratch.tune.policy import samples
 
 FAMILY = (*family.TEXT_GENERATIONS, family.EXPERT_GENERATION)
 

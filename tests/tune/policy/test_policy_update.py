@@ -9,12 +9,12 @@ from tiny_rewards import CONFIG, PROMPTS, STOPS, TOKENIZER, answer, gradient, we
 
 from llama_from_scratch.train.loop import Diverged
 from llama_from_scratch.train.optimizer import AdamW, decay_groups
-from llama_from_scratch.tune import policy_update
-from llama_from_scratch.tune.advantages import advantages
-from llama_from_scratch.tune.answer_log_probs import answer_log_probs, drawn_log_probs
-from llama_from_scratch.tune.policy_loss import Counts, policy_loss
-from llama_from_scratch.tune.policy_update import learn
-from llama_from_scratch.tune.rollout import Rollout, draw
+from llama_from_scratch.tune.policy import policy_update
+from llama_from_scratch.tune.policy.advantages import advantages
+from llama_from_scratch.tune.policy.answer_log_probs import answer_log_probs, drawn_log_probs
+from llama_from_scratch.tune.policy.policy_loss import Counts, policy_loss
+from llama_from_scratch.tune.policy.policy_update import learn
+from llama_from_scratch.tune.policy.rollout import Rollout, draw
 
 
 class Noted:

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from llama_from_scratch.tune.advantages import BASELINES, EPSILON, advantages, are_equal
+from llama_from_scratch.tune.policy.advantages import BASELINES, EPSILON, advantages, are_equal
 
 REWARDS = torch.tensor([[1.0, 0.0, 3.0, 0.5], [2.0, 2.0, 2.0, 5.0]], dtype=torch.float64)
 

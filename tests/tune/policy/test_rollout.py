@@ -4,8 +4,8 @@ import pytest
 import tiny_rewards
 from tiny_rewards import CONFIG, PROMPTS, STOPS, TOKENIZER, answer, share_of_letters
 
-from llama_from_scratch.tune import samples
-from llama_from_scratch.tune.rollout import draw, prompt_numbers
+from llama_from_scratch.tune.policy import samples
+from llama_from_scratch.tune.policy.rollout import draw, prompt_numbers
 
 END = TOKENIZER.special_ids["<|end_of_text|>"]
 

@@ -18,11 +18,11 @@ from torch import Tensor
 from llama_from_scratch.config import record
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
-from llama_from_scratch.tune import samples
-from llama_from_scratch.tune.advantages import advantages, are_equal
-from llama_from_scratch.tune.reinforce_records import ReinforceConfig
-from llama_from_scratch.tune.rewards import Reward, rewards_of
-from llama_from_scratch.tune.samples import SampledAnswer
+from llama_from_scratch.tune.policy import samples
+from llama_from_scratch.tune.policy.advantages import advantages, are_equal
+from llama_from_scratch.tune.policy.records import ReinforceConfig
+from llama_from_scratch.tune.policy.rewards import Reward, rewards_of
+from llama_from_scratch.tune.policy.samples import SampledAnswer
 
 
 @runtime_checkable

@@ -20,14 +20,14 @@ from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train.loop import Diverged
 from llama_from_scratch.train.optimizer import clip_gradients
 from llama_from_scratch.train.protocols import Optimizer
-from llama_from_scratch.tune.answer_log_probs import (
+from llama_from_scratch.tune.policy.answer_log_probs import (
     answer_log_probs,
     drawn_log_probs,
     written_tokens,
 )
-from llama_from_scratch.tune.policy_loss import Counts, is_clipped, k3, policy_loss
-from llama_from_scratch.tune.reinforce_records import ReinforceConfig
-from llama_from_scratch.tune.rollout import Rollout
+from llama_from_scratch.tune.policy.policy_loss import Counts, is_clipped, k3, policy_loss
+from llama_from_scratch.tune.policy.records import ReinforceConfig
+from llama_from_scratch.tune.policy.rollout import Rollout
 
 MAX_MISMATCH = 1e-4
 """How far a log-probability that is computed again may be from the one it was drawn with. The two

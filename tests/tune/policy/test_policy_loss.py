@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from llama_from_scratch.tune.advantages import advantages
-from llama_from_scratch.tune.policy_loss import (
+from llama_from_scratch.tune.policy.advantages import advantages
+from llama_from_scratch.tune.policy.policy_loss import (
     NORMALIZERS,
     Counts,
     gains,

@@ -18,7 +18,7 @@ from llama_from_scratch.config import record
 from llama_from_scratch.model.inputs import BlockInputs
 from llama_from_scratch.model.mask import GivenMask, causal_mask, chunk_mask
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tune.samples import SampledAnswer
+from llama_from_scratch.tune.policy.samples import SampledAnswer
 
 _PROMPT = 0
 """The branch of a row that all other branches see."""

@@ -3,7 +3,7 @@ import math
 import pytest
 from tiny_rewards import TOKENIZER, answer
 
-from llama_from_scratch.tune.rewards import length_penalty, rewards_of, text_of
+from llama_from_scratch.tune.policy.rewards import length_penalty, rewards_of, text_of
 
 END = TOKENIZER.special_ids["<|end_of_text|>"]
 

@@ -3,7 +3,7 @@ import math
 
 import pytest
 
-from llama_from_scratch.tune.reinforce_records import METHODS, ReinforceConfig, ReinforceHistory
+from llama_from_scratch.tune.policy.records import METHODS, ReinforceConfig, ReinforceHistory
 
 
 @pytest.mark.parametrize("name, terms", [

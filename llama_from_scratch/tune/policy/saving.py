@@ -25,7 +25,7 @@ from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.train.optimizer import AdamW
 from llama_from_scratch.train.resume import refuse_taken
-from llama_from_scratch.tune.reinforce_records import ReinforceConfig, ReinforceStep
+from llama_from_scratch.tune.policy.records import ReinforceConfig, ReinforceStep
 
 _KIND = "reinforce"
 _MAY_CHANGE = ("n_steps", "checkpoint_every", "patience", "answers_at_once")

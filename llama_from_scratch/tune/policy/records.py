@@ -9,8 +9,8 @@ Dr. GRPO, arXiv:2503.20783; DAPO, arXiv:2503.14476.
 import math
 
 from llama_from_scratch.config import record
-from llama_from_scratch.tune.advantages import Baseline, check_group
-from llama_from_scratch.tune.policy_loss import NORMALIZERS, Normalizer
+from llama_from_scratch.tune.policy.advantages import Baseline, check_group
+from llama_from_scratch.tune.policy.policy_loss import NORMALIZERS, Normalizer
 
 _AT_LEAST = {"n_steps": 1, "n_prompts": 1, "n_answers": 1, "max_tokens": 1, "n_epochs": 1,
              "n_minibatches": 1, "n_rounds": 1, "patience": 1, "checkpoint_every": 1,
