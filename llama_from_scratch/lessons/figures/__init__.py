@@ -105,6 +105,8 @@ call.
         answers.rows                       dialogs as padded and as packed rows
         answers.shares                     shares with their standard errors
         answers.held_out                   which owner never has which thing in training
+    51  low_rank.layer                     a frozen matrix and two thin ones, to scale
+        low_rank.spectra                   how many directions hold a change
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
@@ -128,6 +130,7 @@ from llama_from_scratch.lessons.figures import interruptions as interruptions
 from llama_from_scratch.lessons.figures import learning as learning
 from llama_from_scratch.lessons.figures import llama4 as llama4
 from llama_from_scratch.lessons.figures import logits as logits
+from llama_from_scratch.lessons.figures import low_rank as low_rank
 from llama_from_scratch.lessons.figures import machine as machine
 from llama_from_scratch.lessons.figures import manifests as manifests
 from llama_from_scratch.lessons.figures import measuring as measuring

@@ -131,7 +131,8 @@ def shares(series: Mapping[str, Mapping[str, Share]], *, title: str) -> Figure:
                capsize=4)
     ax.set_xticks(range(len(names)), names)
     ax.set(title=title, ylabel="percent", ylim=(0, 112), yticks=range(0, 101, 25))
-    fig.legend(loc="outside lower center", ncols=len(series))
+    if len(series) > 1:
+        fig.legend(loc="outside lower center", ncols=len(series))
     fig.set_label("; ".join(
         f"{name}: " + ", ".join(f"{each} {found[each]}" for each in names)
         for name, found in series.items()))

@@ -35,6 +35,7 @@ moves, so it shows the current weights.
     four_d         four_d_costs: a mesh for a model, whether it fits, what it holds    chapter 47
     agent          agent_steps: the calls of an agent, and what became of them         chapter 56
     assistants     ask_assistants: models answer the same request, and are judged  chapter 50
+    low_rank       kept_directions: a tuning cut to its first directions            chapter 51
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
 """
@@ -91,6 +92,10 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.layers import residual_stream as residual_stream
     from llama_from_scratch.lessons.views.llama4 import chunks as chunks
     from llama_from_scratch.lessons.views.llama4 import image_tokens as image_tokens
+    from llama_from_scratch.lessons.views.low_rank import kept_directions as kept_directions
+    from llama_from_scratch.lessons.views.low_rank import (
+        kept_directions_frame as kept_directions_frame,
+    )
     from llama_from_scratch.lessons.views.merging import merges as merges
     from llama_from_scratch.lessons.views.merging import merges_frame as merges_frame
     from llama_from_scratch.lessons.views.merging import merges_used as merges_used
@@ -137,6 +142,7 @@ _HOMES = {
     "agent_steps": "agent", "agent_steps_frame": "agent",
     "all_reduce_costs": "collectives", "all_reduce_costs_frame": "collectives",
     "ask_assistants": "assistants", "assistants_frame": "assistants",
+    "kept_directions": "low_rank", "kept_directions_frame": "low_rank",
     "attention": "heads", "attention_frame": "heads", "attention_heads_frame": "heads",
     "context_ranks": "context_parallel",
     "data_parallel_costs": "data_parallel", "data_parallel_frame": "data_parallel",
