@@ -107,33 +107,39 @@ def root_of_scale(w: Tensor, a: Tensor, b: Tensor, alpha: float, is_stabilized: 
     return _merged(w, a, b, math.sqrt(scale) if is_stabilized else scale)
 
 
-# --- 4: the best factors --------------------------------------------------------------------------
+# --- 4: the nearest change of a rank --------------------------------------------------------------
 
 
 def _parts(delta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.linalg.svd(delta, full_matrices=False)
 
 
-@listed("51.4", of="best_factors")
-def values_twice(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """both factors have the whole singular values: then the product has their squares"""
+@listed("51.4", of="nearest_of_rank")
+def values_twice(delta: Tensor, rank: int) -> Tensor:
+    """the singular values are there twice: each direction is multiplied by its value once"""
     u, s, v = _parts(delta)
-    return s[:rank, None] * v[:rank], u[:, :rank] * s[:rank]
+    return (u[:, :rank] * s[:rank]) @ (s[:rank, None] * v[:rank])
 
 
-@listed("51.4", of="best_factors")
-def without_values(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+@listed("51.4", of="nearest_of_rank")
+def without_values(delta: Tensor, rank: int) -> Tensor:
     """the singular values are left out: then all directions count alike"""
     u, _, v = _parts(delta)
-    return v[:rank], u[:, :rank]
+    return u[:, :rank] @ v[:rank]
 
 
-@listed("51.4", of="best_factors")
-def the_smallest(delta: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+@listed("51.4", of="nearest_of_rank")
+def the_smallest(delta: Tensor, rank: int) -> Tensor:
     """the last directions are kept: the first ones are the largest"""
     u, s, v = _parts(delta)
-    root = s[-rank:].sqrt()
-    return root[:, None] * v[-rank:], u[:, -rank:] * root
+    return (u[:, -rank:] * s[-rank:]) @ v[-rank:]
+
+
+@listed("51.4", of="nearest_of_rank")
+def the_rest(delta: Tensor, rank: int) -> Tensor:
+    """this is what the first directions leave over: the task asks for them"""
+    u, s, v = _parts(delta)
+    return (u[:, rank:] * s[rank:]) @ v[rank:]
 
 
 # --- 5: memory ------------------------------------------------------------------------------------
