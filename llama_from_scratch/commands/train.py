@@ -245,7 +245,8 @@ def _train(
     history = train(model, data, config=config, validation=validation, folder=out,
                     is_resumed=args.resume, on_step=show, source=source, parts=parts)
     if process.is_first:
-        _print_end(history, out)
+        print_end(history, out, use=f"To write with it: llama generate {out}",
+                  resume=f"llama train --out {out} --resume")
     return 0
 
 
@@ -361,17 +362,17 @@ def _texts(args: argparse.Namespace) -> tuple[list[str], list[str]]:
     return split_validation(documents, fraction=args.validation)
 
 
-def _print_end(history, out: Path) -> None:
+def print_end(history, out: Path, *, use: str, resume: str) -> None:
+    """Prints where the model is, how to `use` it, and how to `resume` a run that was stopped."""
     from llama_from_scratch.train.progress import duration
 
     if not history.steps:
         print("stopped before the first step; nothing to save")
         return
     took = duration(sum(step.time_s for step in history.steps))
-    print(f"\nsaved in {out} after {len(history.steps)} steps and {took}. "
-          f"To write with it: llama generate {out}")
+    print(f"\nsaved in {out} after {len(history.steps)} steps and {took}. {use}")
     if not history.is_complete:
-        print(f"stopped early; to continue: llama train --out {out} --resume")
+        print(f"stopped early; to continue: {resume}")
 
 
 def _sample(model, tokenizer) -> str:

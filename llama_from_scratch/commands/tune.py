@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from llama_from_scratch.commands.numbers import real, seed, whole
+from llama_from_scratch.commands.train import print_end
 
 
 def add(commands: argparse._SubParsersAction) -> None:
@@ -103,8 +104,8 @@ def run_sft(args: argparse.Namespace) -> int:
         model, dialogs, tokenizer, config=config, format=format, replay=replay,
         is_packed=args.packed, is_cut=args.cut, validation=held_out, parts=parts, folder=args.out,
         is_resumed=args.resume, on_step=progress(model, tokenizer, format, config, requests))
-    print_end(history, args, next_command=f"llama chat {args.out}" if args.lora is None else
-              f"llama tune merge {args.model} {args.out} --out FOLDER; llama chat FOLDER")
+    _print_end(history, args, f"llama chat {args.out}" if args.lora is None else
+               f"llama tune merge {args.model} {args.out} --out FOLDER; llama chat FOLDER")
     return 0
 
 
@@ -125,7 +126,7 @@ def run_dpo(args: argparse.Namespace) -> int:
         model, pairs, tokenizer, beta=args.beta, nll=args.nll, config=config, format=format,
         folder=args.out, is_resumed=args.resume,
         on_step=progress(model, tokenizer, format, config, ()))
-    print_end(history, args, next_command=f"llama chat {args.out}")
+    _print_end(history, args, f"llama chat {args.out}")
     return 0
 
 
@@ -221,15 +222,6 @@ def progress(model, tokenizer, format, config, requests: Sequence):
                             show=TerminalLine(sys.stderr))
 
 
-def print_end(history, args: argparse.Namespace, *, next_command: str) -> None:
-    """Prints where the model is, and how to continue."""
-    from llama_from_scratch.train.progress import duration
-
-    if not history.steps:
-        print("stopped before the first step; nothing to save")
-        return
-    took = duration(sum(step.time_s for step in history.steps))
-    print(f"\nsaved in {args.out} after {len(history.steps)} steps and {took}. "
-          f"To talk to it: {next_command}")
-    if not history.is_complete:
-        print("stopped early; to continue, give the same command with --resume")
+def _print_end(history, args: argparse.Namespace, next_command: str) -> None:
+    print_end(history, args.out, use=f"To talk to it: {next_command}",
+              resume="give the same command with --resume")

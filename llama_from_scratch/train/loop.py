@@ -25,7 +25,7 @@ from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train import resume
 from llama_from_scratch.train.data import Batch
 from llama_from_scratch.train.optimizer import decay_groups
-from llama_from_scratch.train.parts import TrainParts
+from llama_from_scratch.train.parts import TrainParts, its_own_word
 from llama_from_scratch.train.protocols import Data, SavedData, StepBatch, Validation
 from llama_from_scratch.train.records import History, Step, TrainConfig
 from llama_from_scratch.train.space import refuse_full_disk, refuse_too_little_memory
@@ -106,9 +106,28 @@ def _train(
 
     if folder is not None and len(steps) < config.n_steps:
         _refuse_what_cannot_be_saved(run, parts, folder, n_taken=len(steps))
+    def take() -> Step:
+        return _step(run, parts, len(steps), told=_last_good(folder, n_saved))
+
+    take_steps(steps, take=take, save=save, n_steps=config.n_steps,
+               checkpoint_every=config.checkpoint_every, on_step=on_step,
+               is_stopping=parts.is_stopping)
+    return History(steps=tuple(steps), is_complete=len(steps) == config.n_steps)
+
+
+def take_steps(
+    steps: list[Any], *, take: Callable[[], Any], save: Callable[[], None], n_steps: int,
+    checkpoint_every: int, on_step: Callable[[Any], object] | None,
+    is_stopping: Callable[[bool], bool] = its_own_word,
+) -> None:
+    """Appends to `steps` what `take()` returns, until there are `n_steps` or the run is stopped.
+
+    `save()` is called when it is due and at the end, also if `on_step` raises. Ctrl-C stops after
+    the step that is being taken; `is_stopping`: as in `TrainParts`.
+    """
     with interrupts_noted() as is_interrupted:
-        while len(steps) < config.n_steps and not parts.is_stopping(is_interrupted()):
-            steps.append(_step(run, parts, len(steps), told=_last_good(folder, n_saved)))
+        while len(steps) < n_steps and not is_stopping(is_interrupted()):
+            steps.append(take())
             if on_step is not None:
                 try:
                     on_step(steps[-1])
@@ -117,10 +136,9 @@ def _train(
                 except BaseException:
                     save()
                     raise
-            if len(steps) % config.checkpoint_every == 0:
+            if len(steps) % checkpoint_every == 0:
                 save()
         save()
-    return History(steps=tuple(steps), is_complete=len(steps) == config.n_steps)
 
 
 def _refuse_what_cannot_be_saved(

@@ -94,10 +94,15 @@ def save(folder: str | Path, run: OngoingRun, *, steps: Sequence[Step]) -> None:
     It replaces the previous checkpoint in `folder`, whole or not at all.
     """
     with native.replacing(folder) as unfinished:
-        write_tensors(unfinished / "optimizer.safetensors", run.optimizer.state_dict())
-        (unfinished / "training.json").write_text(record_of(run, steps), encoding="utf-8")
+        write_run(unfinished, run, steps=steps)
         # Last, because it records the checksums of all files.
         native.write(unfinished, run.model, tokenizer=run.data.tokenizer)
+
+
+def write_run(unfinished: Path, run: OngoingRun, *, steps: Sequence[Step]) -> None:
+    """Writes the optimizer and the record, which a checkpoint of a run has next to its weights."""
+    write_tensors(unfinished / "optimizer.safetensors", run.optimizer.state_dict())
+    (unfinished / "training.json").write_text(record_of(run, steps), encoding="utf-8")
 
 
 def record_of(run: OngoingRun, steps: Sequence[Step]) -> str:

@@ -171,8 +171,8 @@ class _Run:
     def trace(self) -> AgentTrace:
         """Returns what happened."""
         return AgentTrace(task=self.task, steps=tuple(self.done), end=self.end, answer=self.answer,
-                     messages=tuple(self.dialog), budget=self.budget, is_dry=self.is_dry,
-                     has_variables=self.variables is not None)
+                          messages=tuple(self.dialog), budget=self.budget, is_dry=self.is_dry,
+                          has_variables=self.variables is not None)
 
     # --- the model's answer ---------------------------------------------------------------------
 

@@ -117,7 +117,7 @@ def draw(
                            max_tokens=max_tokens, sampling=sampling, seed=seed + first * n,
                            stop_ids=stop_ids)
         found += [[DrawnAnswer(prompt=tuple(prompts[p]), number=p, text=tokenizer.decode(answer),
-                             is_finished=len(answer) < max_tokens)
+                               is_finished=len(answer) < max_tokens)
                    for answer in written[at * n : (at + 1) * n]]
                   for at, p in enumerate(numbers)]
     return found

@@ -33,6 +33,7 @@ from llama_from_scratch.tune.evals import Share, share
 from llama_from_scratch.tune.pairs.log_probs import token_log_probs
 from llama_from_scratch.tune.pairs.pair_rows import PairBatch, PairRows, pair_examples_of
 from llama_from_scratch.tune.pairs.preferences import Preference
+from llama_from_scratch.tune.rows import by_length
 from llama_from_scratch.tune.sft import format_of, refuse_16_bits
 
 DPO = TrainConfig(n_steps=100, batch_size=16, seq_len=256, peak_lr=3e-4, n_warmup=10,
@@ -112,14 +113,13 @@ def _log_probs(
     model: Llama, rows: PairRows, *, batch_size: int, unweighed: tuple[int, ...], is_bf16: bool
 ) -> Float[Tensor, "B 2"]:
     """Returns the log-probabilities of all answers; pairs of similar length share a batch."""
-    order = sorted(range(len(rows.examples)), key=lambda i: rows.examples[i].n_ids)
     found: dict[int, Tensor] = {}
-    for first in range(0, len(order), batch_size):
-        batch = rows.of(order[first : first + batch_size]).to(model.device)
+    for numbers in by_length([pair.n_ids for pair in rows.examples], batch_size=batch_size):
+        batch = rows.of(numbers).to(model.device)
         rows_BT = token_log_probs(model, batch.rows, is_bf16=is_bf16)
         answers_B2 = answer_log_probs(rows_BT.unflatten(0, (-1, 2)), batch, unweighed=unweighed)
         found |= dict(zip(batch.numbers.tolist(), answers_B2.cpu(), strict=True))
-    return torch.stack([found[i] for i in range(len(order))])
+    return torch.stack([found[i] for i in range(len(found))])
 
 
 def _ends(format: ChatFormat | ChatTemplate, tokenizer: AnyTokenizer) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from llama_from_scratch.generate.sampling import GREEDY, Sampling
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate, Message
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
+from llama_from_scratch.tune.rows import by_length
 
 
 @record
@@ -123,12 +124,12 @@ def ask(
     prompts = [format.encode([*lead, Message(role="user", content=user)], tokenizer)
                for user in users]
     stop_ids, answers = format.stop_ids(tokenizer), [""] * len(users)
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    for first in range(0, len(order), batch_size):
-        numbers = order[first : first + batch_size]
-        # Each prompt draws with a seed of its own number, whatever its neighbors are.
+    n_asked = 0
+    for numbers in by_length(list(map(len, prompts)), batch_size=batch_size):
+        # Each prompt draws with a seed of its own place, whatever its neighbors are.
         for i, ids in zip(numbers, generate(
                 model, [prompts[i] for i in numbers], max_tokens=max_tokens, sampling=sampling,
-                seed=seed + first, stop_ids=stop_ids), strict=True):
+                seed=seed + n_asked, stop_ids=stop_ids), strict=True):
             answers[i] = tokenizer.decode(ids).strip()
+        n_asked += len(numbers)
     return answers

@@ -20,7 +20,7 @@ from llama_from_scratch.generate.checks import check_limits
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate, Message
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
-from llama_from_scratch.train.loop import Diverged, interrupts_noted
+from llama_from_scratch.train.loop import Diverged, take_steps
 from llama_from_scratch.train.optimizer import AdamW, decay_groups
 from llama_from_scratch.train.schedule import learning_rate
 from llama_from_scratch.tune.dialogs import Dialog
@@ -143,10 +143,9 @@ def _fit(
     on_step: Callable[[ReinforceStep], object] | None,
 ) -> ReinforceHistory:
     config, model = run.config, run.model
-    settings = saving.settings_of(model, config, prompts=run.ids,
-                                            reference=run.reference)
-    steps = saving.begin(folder, model, run.tokenizer, optimizer=run.optimizer,
-                                   settings=settings, is_resumed=is_resumed)
+    settings = saving.settings_of(model, config, prompts=run.ids, reference=run.reference)
+    steps = saving.begin(folder, model, run.tokenizer, optimizer=run.optimizer, settings=settings,
+                         is_resumed=is_resumed)
     n_saved = len(steps)
 
     def save() -> None:
@@ -156,25 +155,17 @@ def _fit(
                 raise Diverged(f"the update of step {len(steps) - 1} made a weight infinite or not "
                                "a number, so this state is not saved. Lower peak_lr="
                                f"{config.peak_lr}")
-            saving.save(folder, model, run.tokenizer, optimizer=run.optimizer,
-                                  settings=settings, steps=steps)
+            saving.save(folder, model, run.tokenizer, optimizer=run.optimizer, settings=settings,
+                        steps=steps)
             n_saved = len(steps)
 
-    with interrupts_noted() as is_interrupted:
-        while len(steps) < config.n_steps and not is_interrupted():
-            steps.append(_step(run, steps))
-            _refuse_nothing_learned(steps, config)
-            if on_step is not None:
-                try:
-                    on_step(steps[-1])
-                except KeyboardInterrupt:
-                    break
-                except BaseException:
-                    save()
-                    raise
-            if len(steps) % config.checkpoint_every == 0:
-                save()
-        save()
+    def take() -> ReinforceStep:
+        taken = _step(run, steps)
+        _refuse_nothing_learned([*steps, taken], config)
+        return taken
+
+    take_steps(steps, take=take, save=save, n_steps=config.n_steps,
+               checkpoint_every=config.checkpoint_every, on_step=on_step)
     return ReinforceHistory(steps=tuple(steps), is_complete=len(steps) == config.n_steps)
 
 

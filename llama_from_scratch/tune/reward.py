@@ -41,7 +41,7 @@ from llama_from_scratch.tune.pairs.pair_rows import (
     pair_examples_of,
 )
 from llama_from_scratch.tune.pairs.preferences import Preference
-from llama_from_scratch.tune.rows import TokenExample, example_of, padded
+from llama_from_scratch.tune.rows import TokenExample, by_length, example_of, padded
 from llama_from_scratch.tune.sft import format_of, refuse_16_bits
 
 REWARD = TrainConfig(n_steps=250, batch_size=16, seq_len=256, peak_lr=1e-3, n_warmup=20,
@@ -175,9 +175,7 @@ def _with_head(parts: TrainParts, judge: RewardModel) -> TrainParts:
     def save(folder: str | Path, run: resume.OngoingRun, *, steps: Sequence[Step]) -> None:
         with native.replacing(folder) as unfinished:
             _write_head(unfinished, judge)
-            write_tensors(unfinished / "optimizer.safetensors", run.optimizer.state_dict())
-            (unfinished / "training.json").write_text(resume.record_of(run, steps),
-                                                      encoding="utf-8")
+            resume.write_run(unfinished, run, steps=steps)
             native.write(unfinished, run.model, tokenizer=run.data.tokenizer)
 
     return dataclasses.replace(
@@ -206,10 +204,8 @@ def scores(
             raise ValueError(f"this model reads at most {judge.model.config.max_seq_len} tokens; "
                              f"dialog {number} has {len(example.ids) - 1}. Shorten it")
         examples.append(example)
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].ids))
     found = [0.0] * len(examples)
-    for first in range(0, len(order), batch_size):
-        numbers = order[first : first + batch_size]
+    for numbers in by_length([len(each.ids) for each in examples], batch_size=batch_size):
         batch = padded([[examples[i]] for i in numbers]).to(judge.model.device)
         for i, reward in zip(numbers, judge(batch, is_bf16=is_bf16).tolist(), strict=True):
             found[i] = reward

@@ -238,6 +238,13 @@ def of_similar_length(
     return [full[i] for i in random.permutation(len(full))]
 
 
+def by_length(lengths: Sequence[int], *, batch_size: int) -> Iterator[list[int]]:
+    """Yields the numbers of all rows in batches, from the shortest to the longest row."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    for first in range(0, len(order), batch_size):
+        yield order[first : first + batch_size]
+
+
 def padded(rows: Sequence[Sequence[TokenExample]]) -> Batch:
     """Returns a batch of rows with one or several examples each, and padding at their ends."""
     width = max(sum(len(example.ids) - 1 for example in row) for row in rows)
@@ -283,12 +290,21 @@ def with_replay(
 
 
 def learned_nats(model: Llama, batch: Batch, *, is_bf16: bool = False) -> Float[Tensor, ""]:
-    """Returns the sum of -log p(target) in nats, as `train.loss.sum_of_nats` does.
+    """Returns the sum of -log p(target) in nats, as `train.loss.sum_of_nats` does."""
+    logits_NV, targets_N = at_targets(model, batch, is_bf16=is_bf16)
+    return F.cross_entropy(logits_NV, targets_N, reduction="sum")
 
-    Logits are computed only where there is a target. In a dialog that is often a third.
+
+def at_targets(
+    model: Llama, batch: Batch, *, is_bf16: bool
+) -> tuple[Float[Tensor, "N V"], Int[Tensor, "N"]]:
+    """Returns the logits where there is a target, row by row, and the targets.
+
+    In a dialog that is often a third of the places. The logits are in fp32, or in float64 for a
+    model in float64. `is_bf16`: as in `train.loss.sum_of_nats`.
     """
     with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=is_bf16):
         is_target_BT = batch.targets != IGNORE
         logits_NV = model.output(batch.hidden(model)[is_target_BT])
     logits_NV = logits_NV if logits_NV.dtype == torch.float64 else logits_NV.float()
-    return F.cross_entropy(logits_NV, batch.targets[is_target_BT], reduction="sum")
+    return logits_NV, batch.targets[is_target_BT]

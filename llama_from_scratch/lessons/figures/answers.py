@@ -11,7 +11,7 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from llama_from_scratch.lessons.figures.boxes import token_boxes
+from llama_from_scratch.lessons.figures.dialogs import Look, id_boxes
 from llama_from_scratch.lessons.figures.look import BLUE, ORANGE, TINTS
 from llama_from_scratch.tokenizer.byte_bpe import Tokenizer
 from llama_from_scratch.tokenizer.sentencepiece import SentencePiece
@@ -20,7 +20,6 @@ from llama_from_scratch.tune.rows import Rows, TokenExample
 from llama_from_scratch.tune.world.words import NAMES, THINGS, is_held_out
 
 _LEARNED, _READ, _SPECIAL = TINTS[1], "0.9", "0.45"
-_COLUMNS, _WIDTH, _BOX, _TITLE, _KEY = 68, 9.0, 0.27, 0.35, 0.75
 
 
 def learned(
@@ -30,24 +29,13 @@ def learned(
 
     Example: `answers.learned(rows.example_of(dialog, tokenizer, format), tokenizer, title="...")`
     """
-    names = {i: name for name, i in tokenizer.special_ids.items()}
-    pieces = [names[i].encode() if i in names else tokenizer.decode_bytes([i])
-              for i in example.ids]
-    boxes = token_boxes(pieces, columns=_COLUMNS)
-    height = boxes[-1].top + _KEY
-    fig = plt.figure(figsize=(_WIDTH, height + _TITLE), layout="none", facecolor="white")
-    ax = fig.add_axes((0, 0, 1, height / (height + _TITLE)), xlim=(0, _WIDTH), ylim=(height, 0))
-    ax.axis("off")
-    ax.set_title(title, x=0.01, parse_math=False)
-    for i, is_learned, box in zip(example.ids, example.is_learned, boxes, strict=True):
-        ground = _LEARNED if is_learned else _READ
-        ax.add_patch(plt.Rectangle((box.left, box.top), box.width, _BOX, facecolor=ground,
-                                   edgecolor=_SPECIAL if i in names else ground, lw=1.4))
-        ax.text(box.left + box.width / 2, box.top + 0.14, box.label, ha="center", va="center",
-                family="monospace", fontsize=13, parse_math=False)
-    ax.legend(handles=[Patch(color=_LEARNED, label="learned"), Patch(color=_READ, label="read"),
-                       Patch(facecolor="white", edgecolor=_SPECIAL, label="special token")],
-              ncols=3, loc="lower left")
+    special = set(tokenizer.special_ids.values())
+    grounds = [_LEARNED if is_learned else _READ for is_learned in example.is_learned]
+    looks = [Look(ground=ground, edge=_SPECIAL if i in special else ground)
+             for i, ground in zip(example.ids, grounds, strict=True)]
+    key = [Patch(color=_LEARNED, label="learned"), Patch(color=_READ, label="read"),
+           Patch(facecolor="white", edgecolor=_SPECIAL, label="special token")]
+    fig = id_boxes(example.ids, tokenizer, looks=looks, key=key, title=title, columns=68)
     fig.set_label(f"{title}: {len(example.ids)} ids, of which {sum(example.is_learned)} are "
                   "learned: what the assistant says, and the token that ends it.")
     return fig

@@ -4,6 +4,7 @@ Notebook 19.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -51,27 +52,47 @@ def turns(
 
     Example: `dialogs.turns(format.encode(messages, tokenizer), tokenizer, title="A dialog")`
     """
+    special, speaking = set(tokenizer.special_ids.values()), speakers(ids, tokenizer)[first:]
+    looks = [Look(ground=SPECIAL, ink="white") if i in special
+             else Look(ground=ROLES.get(role, _NOBODY))
+             for i, role in zip(ids[first:], speaking, strict=True)]
+    key = [Patch(color=SPECIAL, label="special token"),
+           *(Patch(color=tint, label=role) for role, tint in ROLES.items()
+             if role in speaking)]
+    n_special = sum(i in special for i in ids[first:])
+    fig = id_boxes(ids[first:], tokenizer, looks=looks, key=key, title=title)
+    fig.set_label(f"{title}: {len(ids) - first} ids, {n_special} of them special")
+    return fig
+
+
+class Look(NamedTuple):
+    """The colors of a box: of its ground, its letters and its edge; None for no edge."""
+
+    ground: str
+    ink: str = "black"
+    edge: str | None = None
+
+
+def id_boxes(
+    ids: Sequence[int], tokenizer: Tokenizer | SentencePiece, *, looks: Sequence[Look],
+    key: Sequence[Patch], title: str, columns: int = _COLUMNS
+) -> Figure:
+    """Draws every id as a box with its text, special tokens by name, and `key` below them."""
     names = {i: name for name, i in tokenizer.special_ids.items()}
-    pieces = [names[i].encode() if i in names else tokenizer.decode_bytes([i]) for i in ids]
-    boxes = token_boxes(pieces[first:], columns=_COLUMNS)
+    boxes = token_boxes([names[i].encode() if i in names else tokenizer.decode_bytes([i])
+                         for i in ids], columns=columns)
     height = boxes[-1].top + _KEY
     fig = plt.figure(figsize=(_WIDTH, height + _TITLE), layout="none", facecolor="white")
     ax = fig.add_axes((0, 0, 1, height / (height + _TITLE)), xlim=(0, _WIDTH), ylim=(height, 0))
     ax.axis("off")
     ax.set_title(title, x=0.01, parse_math=False)
-    speaking = speakers(ids, tokenizer)[first:]
-    for i, box, role in zip(ids[first:], boxes, speaking, strict=True):
-        ground, ink = ((SPECIAL, "white") if i in names
-                       else (ROLES.get(role, _NOBODY), "black"))
-        ax.add_patch(plt.Rectangle((box.left, box.top), box.width, _BOX, color=ground, lw=0))
-        ax.text(box.left + box.width / 2, box.top + 0.14, box.label, color=ink, ha="center",
+    for box, look in zip(boxes, looks, strict=True):
+        ax.add_patch(plt.Rectangle((box.left, box.top), box.width, _BOX, facecolor=look.ground,
+                                   edgecolor=look.edge or look.ground,
+                                   lw=1.4 if look.edge else 0))
+        ax.text(box.left + box.width / 2, box.top + 0.14, box.label, color=look.ink, ha="center",
                 va="center", family="monospace", fontsize=13, parse_math=False)
-    key = [Patch(color=SPECIAL, label="special token"),
-           *(Patch(color=tint, label=role) for role, tint in ROLES.items()
-             if role in speaking)]
-    ax.legend(handles=key, ncols=5, loc="lower left")
-    n_special = sum(i in names for i in ids[first:])
-    fig.set_label(f"{title}: {len(ids) - first} ids, {n_special} of them special")
+    ax.legend(handles=list(key), ncols=5, loc="lower left")
     return fig
 
 

@@ -56,8 +56,8 @@ def spectra(
 ) -> Figure:
     """Draws the singular values of the changes of several matrices, each divided by its largest.
 
-    On the right: the share of a change (of its squared length) in its first directions, for all
-    matrices together.
+    On the right: what part of the squared length of all changes together their first directions
+    hold.
 
     Example: `low_rank.spectra({"wq": tuned.wq.weight - base.wq.weight})`
     """

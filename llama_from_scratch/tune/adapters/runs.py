@@ -11,11 +11,10 @@ import dataclasses
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import nn
 
 from llama_from_scratch.checkpoint import checksums
 from llama_from_scratch.checkpoint.folders import find
-from llama_from_scratch.checkpoint.safetensors_file import write_tensors
 from llama_from_scratch.foreign import naming
 from llama_from_scratch.model.adapted import adapters
 from llama_from_scratch.train import resume
@@ -86,9 +85,7 @@ class _AdapterRun:
     def save(self, folder: str | Path, run: resume.OngoingRun, *, steps: Sequence[Step]) -> None:
         """Writes a checkpoint of the adapters, all or nothing: see `TrainParts.save`."""
         with peft_files.replacing(folder) as unfinished:
-            write_tensors(unfinished / "optimizer.safetensors", run.optimizer.state_dict())
-            (unfinished / "training.json").write_text(
-                resume.record_of(run, steps), encoding="utf-8")
+            resume.write_run(unfinished, run, steps=steps)
             peft_files.write(unfinished, run.model, digest=self._digest, base=self._base)
             checksums.write(unfinished)  # last, because it reads all files
 
@@ -121,8 +118,4 @@ class _AdapterRun:
                              "in with lora.load(model, folder)")
         for name, pair in saved.weights.items():
             for parameter, read in zip((own[name].w_a, own[name].w_b), pair, strict=True):
-                _fill(parameter, read)
-
-
-def _fill(parameter: nn.Parameter, read: Tensor) -> None:
-    parameter.data = read.to(parameter.device).contiguous()
+                parameter.data = read.to(parameter.device).contiguous()

@@ -6,13 +6,13 @@ long answers look as likely as short ones.
 Notebook 53.
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train.data import IGNORE, Batch
+from llama_from_scratch.tune.rows import at_targets
 
 
 def token_log_probs(
@@ -20,13 +20,8 @@ def token_log_probs(
 ) -> Float[Tensor, "B T"]:
     """Returns log p(target) in nats at every position, and 0 where there is no target.
 
-    Logits are computed only where there is a target. The softmax is in fp32, or in float64 for a
-    model in float64. `is_bf16`: as in `train.loss.sum_of_nats`.
+    Logits are computed only where there is a target; `is_bf16` and the dtype: see `at_targets`.
     """
-    with torch.autocast(batch.ids.device.type, torch.bfloat16, enabled=is_bf16):
-        is_target_BT = batch.targets != IGNORE
-        logits_NV = model.output(batch.hidden(model)[is_target_BT])
-    if logits_NV.dtype != torch.float64:
-        logits_NV = logits_NV.float()
-    found_N = -F.cross_entropy(logits_NV, batch.targets[is_target_BT], reduction="none")
-    return found_N.new_zeros(batch.targets.shape).masked_scatter(is_target_BT, found_N)
+    logits_NV, targets_N = at_targets(model, batch, is_bf16=is_bf16)
+    found_N = -F.cross_entropy(logits_NV, targets_N, reduction="none")
+    return found_N.new_zeros(batch.targets.shape).masked_scatter(batch.targets != IGNORE, found_N)

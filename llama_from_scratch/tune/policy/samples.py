@@ -130,7 +130,7 @@ def _answers(
         batch.drop(live, texts=texts, ends=ends)
         logits_BV = batch.logits(model)
     return [SampledAnswer(ids=tuple(text[end - max_tokens :]), log_probs=tuple(log_probs[b]),
-                   is_finished=b in finished)
+                          is_finished=b in finished)
             for b, (text, end) in enumerate(zip(texts, ends, strict=True))]
 
 

@@ -12,7 +12,14 @@ import re
 from random import Random
 
 from llama_from_scratch.config import record
-from llama_from_scratch.tune.world.scenes import WORDS_OF, Person, fact, facts_shown, scene
+from llama_from_scratch.tune.world.scenes import (
+    FIELD_OF,
+    WORDS_OF,
+    Person,
+    fact,
+    facts_shown,
+    scene,
+)
 from llama_from_scratch.tune.world.words import is_held_out
 
 CHATTER = ("I hope that helps.", "What a nice day.", "That is all I know.")
@@ -22,8 +29,6 @@ BEST = len(ABOUT)
 """The score of a perfect description."""
 UNFINISHED = -1.0
 """The score of an answer that was cut off."""
-
-_FIELD = {"what": "thing", "where": "place", "taste": "taste"}
 
 
 @record
@@ -69,7 +74,7 @@ def _false_fact(rng: Random, person: Person) -> str:
     kind = rng.choice(ABOUT)
     wrong = rng.choice([word for word in WORDS_OF[kind] if word != person.key(kind)
                         and not (kind == "what" and is_held_out(person.name, word))])
-    return fact(kind, dataclasses.replace(person, **{_FIELD[kind]: wrong}))
+    return fact(kind, dataclasses.replace(person, **{FIELD_OF[kind]: wrong}))
 
 
 def sentences_of(text: str) -> list[str]:

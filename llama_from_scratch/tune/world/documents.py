@@ -18,7 +18,7 @@ _LISTED = (*NAMES, *THINGS, *COLORS, *MARKS, *TASTES, *PLACES)
 def scene_document(rng: Random) -> str:
     """Returns facts about one to three people, and then questions with their answers.
 
-    Some documents are in capitals, and some in small letters.
+    Some documents have only capital letters, and some only small ones.
     """
     people = scene(rng, "train", n_people=rng.choice((1, 1, 2, 3)))
     pairs = [(question_about(kind, person), fact(kind, person))
@@ -35,7 +35,8 @@ def scene_document(rng: Random) -> str:
 def list_document(rng: Random) -> str:
     """Returns a list of words and numbers twice: as it is, or the second in another form.
 
-    The second may be in capitals, in small letters, in quotes, as Python, or only a part of it.
+    The second may have only capital or only small letters, quotes around it, the form of a Python
+    list, or only a part of the items.
     """
     items = [str(rng.randrange(1, 50)) if rng.random() < 0.25 else rng.choice(_LISTED)
              for _ in range(rng.randrange(3, 9))]
@@ -54,6 +55,6 @@ def list_document(rng: Random) -> str:
 
 
 def in_some_case(rng: Random, text: str) -> str:
-    """Returns the text as it is, or in one of ten cases each in capitals or in small letters."""
+    """Returns the text as it is, one in ten in capital letters, and one in ten in small ones."""
     draw = rng.random()
     return text.upper() if draw < 0.1 else text.lower() if draw < 0.2 else text

@@ -23,6 +23,10 @@ KINDS = ("what", "color", "where", "taste")
 """The kinds of a question, and of the fact that answers it."""
 
 
+FIELD_OF = {"what": "thing", "color": "color", "where": "place", "taste": "taste"}
+"""What a question of each kind asks for: a field of `Person`."""
+
+
 @record
 class Person:
     """One person of a scene: a name, a thing and its color, a place, and a taste."""
@@ -35,8 +39,7 @@ class Person:
 
     def key(self, kind: str) -> str:
         """Returns the word that an answer of this kind must have."""
-        return {"what": self.thing, "color": self.color, "where": self.place,
-                "taste": self.taste}[kind]
+        return getattr(self, FIELD_OF[kind])
 
 
 WORDS_OF = {"what": THINGS, "color": COLORS, "where": tuple(PLACES), "taste": TASTES}
