@@ -100,8 +100,18 @@ class Damaged:
     reason: str
 
 
+PLACE = "LLAMA_RUNS"
+"""The environment variable that names another folder for runs."""
+
+
 def default_folder() -> Path:
-    """Returns where runs are kept: runs/experiments in the course's folder, else in this one."""
+    """Returns where runs are kept: the folder that `LLAMA_RUNS` names, if it is set.
+
+    Otherwise it is runs/experiments in the course's folder, or in this one if the course is not
+    there or cannot be written to.
+    """
+    if chosen := os.environ.get(PLACE):
+        return Path(chosen).expanduser().absolute()
     root = bundled.DATA.parent
     is_course = bundled.DATA.is_dir() and os.access(root, os.W_OK)
     return (root if is_course else Path.cwd()) / "runs" / "experiments"

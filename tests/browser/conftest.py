@@ -45,10 +45,9 @@ seeing.train_adapter = with_few_pictures(seeing.train_adapter)
 """
 # Runs on such batches must not be remembered as the runs of the experiments.
 OWN_STORE = """
-from pathlib import Path
-from llama_from_scratch.experiments import store
+import os
 
-store.default_folder = lambda: Path({folder!r})
+os.environ["LLAMA_RUNS"] = {folder!r}
 """
 CELLS_TIMEOUT_S = 240
 VIEWPORT = {"width": 1280, "height": 1000}

@@ -252,6 +252,10 @@ def test_the_default_folder_is_in_the_course(monkeypatch, tmp_path):
     monkeypatch.setattr(store.bundled, "DATA", tmp_path / "nowhere")
     monkeypatch.chdir(tmp_path)
     assert Store().folder == tmp_path / "runs" / "experiments"
+    monkeypatch.setenv("LLAMA_RUNS", "mine")
+    assert Store().folder == tmp_path / "mine"
+    monkeypatch.setenv("LLAMA_RUNS", "")
+    assert Store().folder == tmp_path / "runs" / "experiments"
     assert repr(Store(tmp_path)) == f"Store({str(tmp_path)!r})"
 
 

@@ -42,13 +42,15 @@ class CannotTell(Exception):
 def watch(folder: str) -> "Watch":
     """Has this kernel pass over a long cell that comes a second time and would do the same.
 
-    `folder`: an empty one, which becomes the place for temporary files. For a notebook's kernel.
+    `folder`: an empty one, which becomes the place for temporary files and for remembered runs:
+    other kernels write into the course's own store. For a notebook's kernel.
     """
     from IPython import get_ipython
 
     from llama_from_scratch.lessons.exercises.progress import PROGRESS
 
     os.environ["TMPDIR"] = tempfile.tempdir = folder
+    os.environ["LLAMA_RUNS"] = os.path.join(folder, "runs")
     made = Watch(get_ipython(), folders=(Path(folder), Path.cwd(), PROGRESS.parent))
     made.start()
     return made
@@ -117,8 +119,11 @@ class Watch:
     ) -> "CellInputs | CannotTell":
         if names is None:
             return CannotTell("its text does not tell what it reads")
-        return CellInputs(self.shell.user_ns, names, folders=self.folders,
-                     modules=first and set(first.modules))
+        try:
+            return CellInputs(self.shell.user_ns, names, folders=self.folders,
+                              modules=first and set(first.modules))
+        except Exception as error:  # another thread may change what is being read
+            return CannotTell(f"{type(error).__name__}: {error}")
 
 
 class CellInputs:
@@ -133,7 +138,7 @@ class CellInputs:
                 self.names[name] = digest_of(values[name])
             except CannotTell as why:
                 self.unknown = self.unknown or f"{name}: {why}"
-        self.modules = {name: state_of_module(module) for name, module in [*sys.modules.items()]
+        self.modules = {name: state_of_module(module) for name, module in sys.modules.copy().items()
                         if name.partition(".")[0] == _HERE and (not modules or name in modules)}
         self.around = {name: digest_of(value) for name, value in around().items()}
         self.files = {str(path): mark for folder in folders for path, mark in files_in(folder)}
@@ -361,7 +366,7 @@ def _content(tensor: Any) -> tuple:
 def state_of_module(module: types.ModuleType) -> str:
     """Returns a digest of a module's own values; those that cannot be compared, by their place."""
     parts = []
-    for name, value in [*vars(module).items()]:
+    for name, value in vars(module).copy().items():
         if name.startswith("__") or isinstance(value, types.ModuleType | type
                                                | types.FunctionType | types.BuiltinFunctionType):
             continue

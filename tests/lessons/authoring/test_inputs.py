@@ -2,12 +2,14 @@
 
 import tempfile
 import threading
+from types import SimpleNamespace
 
 import nbformat
 import pytest
 
+from llama_from_scratch.lessons.authoring import inputs
 from llama_from_scratch.lessons.authoring.executing import client
-from llama_from_scratch.lessons.authoring.inputs import CannotTell, digest_of, names_read
+from llama_from_scratch.lessons.authoring.inputs import CannotTell, Watch, digest_of, names_read
 
 START = """\
 import itertools, os, random, tempfile, time
@@ -98,6 +100,26 @@ def test_a_short_cell_and_a_failed_one_are_run_again_in_any_case(tmp_path):
         fails = "import time\ntry:\n    x = 1\nfinally:\n    time.sleep(1.2)\nprint(1)"
         outputs = executed(tmp_path, begin, "print(1)", "print(1)", "print(2)", fails, fails)
     assert outputs[2] and outputs[4] and not outputs[5]
+
+
+def test_what_another_thread_changes_while_it_is_read_counts_as_changed(monkeypatch):
+    seen = Watch(SimpleNamespace(user_ns={"x": 1}), folders=())
+    assert seen._state({"x"}, None).names == {"x": digest_of(1)}
+
+    def changes():
+        raise RuntimeError("dictionary changed size during iteration")
+
+    monkeypatch.setattr(inputs, "around", changes)
+    assert "changed size" in str(seen._state({"x"}, None))
+
+
+def test_a_watched_kernel_has_a_store_of_runs_of_its_own(tmp_path):
+    with tempfile.TemporaryDirectory() as folder:
+        outputs = executed(
+            tmp_path, "from llama_from_scratch.lessons.authoring.inputs import watch\n"
+            f"seen = watch({folder!r})\n"
+            "from llama_from_scratch.experiments.store import Store\nprint(Store().folder)")
+        assert outputs[0][0].text.strip().startswith(folder)
 
 
 @pytest.mark.parametrize(("source", "names"), [
