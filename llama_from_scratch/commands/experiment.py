@@ -38,8 +38,8 @@ def _action(actions, name: str, run, *, help: str, description: str = "", is_las
     parser = actions.add_parser(name, help=help, description=description or None)
     parser.set_defaults(run=run, is_lasting=is_lasting)
     parser.add_argument("--store", type=Path, metavar="FOLDER",
-                        help="where runs are kept (default: $LLAMA_RUNS, or runs/experiments of the "
-                        "course)")
+                        help="where runs are kept (default: $LLAMA_RUNS, or runs/experiments of "
+                             "the course)")
     return parser
 
 
