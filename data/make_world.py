@@ -12,10 +12,11 @@ instruction and to rewrite. What is printed at the end is measured with the stor
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 
@@ -24,7 +25,7 @@ from llama_from_scratch.checkpoint import native
 from llama_from_scratch.config import LayerSpec, LlamaConfig
 from llama_from_scratch.generate import generate
 from llama_from_scratch.model.transformer import Llama
-from llama_from_scratch.tokenizer import FORMATS, Tokenizer
+from llama_from_scratch.tokenizer import FORMATS, Message, Tokenizer
 from llama_from_scratch.tokenizer.chat_format import prompting_for
 from llama_from_scratch.train import (
     Packed,
@@ -35,8 +36,8 @@ from llama_from_scratch.train import (
     train,
 )
 from llama_from_scratch.tune import sft
-from llama_from_scratch.tune.dialogs import Dialog, exchange
-from llama_from_scratch.tune.evals import ask, share
+from llama_from_scratch.tune.dialogs import Dialog
+from llama_from_scratch.tune.evals import Share, ask, share
 from llama_from_scratch.tune.world.checking import obeys
 from llama_from_scratch.tune.world.documents import list_document, scene_document
 from llama_from_scratch.tune.world.instructions import (
@@ -44,7 +45,9 @@ from llama_from_scratch.tune.world.instructions import (
     INSTRUCTIONS,
     PAIRS,
     TAUGHT_PAIRS,
+    Request,
     any_single,
+    follow_up,
     instruct,
     no_instruction,
 )
@@ -141,24 +144,46 @@ def make_base(folder: Path, *, part: float) -> None:
 def lessons(n: int, *, seed: int) -> list[Dialog]:
     """Returns dialogs for the assistant.
 
-    28 % ask for a question to be rewritten. Most others ask about a scene, four in five of them
-    with one instruction. Contents begin with a blank, so that their first word is the same token as
-    inside a text. Three requests in ten have none, as people write.
+    28 % of the first turns ask for a question to be rewritten. Most others ask about a scene, four
+    in five of them with one instruction. A third of the dialogs have a second turn and a tenth
+    three, at most: another question about the same person, or something new. Contents begin with a
+    blank, so that their first word is the same token as inside a text. Three requests in ten have
+    none, as people write.
     """
-    rng, dialogs = Random(seed), []
-    for _ in range(n):
-        draw = rng.random()
-        if draw < 0.02:
-            user, answer = rng.choice(GREETINGS)
-        elif draw < 0.3:
-            task = rewriting(rng, "train")
-            user, answer = task.user, task.answer
+    rng = Random(seed)
+    return [dialog(rng, n_turns=rng.choices((1, 2, 3), (57, 33, 10))[0]) for _ in range(n)]
+
+
+def dialog(rng: Random, *, n_turns: int) -> Dialog:
+    """Returns a dialog of the assistant's training, with words of its own in each turn."""
+    messages: list[Message] = []
+    task = None
+    for _ in range(n_turns):
+        if task and rng.random() < 0.6:
+            follows = follow_up(rng, task, one_or_none)
+            user, answer = follows.user, follows.answer
         else:
-            choose = any_single if rng.random() < 0.8 else no_instruction
-            task = instruct(rng, "train", choose, n_people=rng.choice((1, 1, 1, 2)))
-            user, answer = task.user, task.answer
-        dialogs.append(exchange(user if rng.random() < 0.3 else f" {user}", f" {answer}"))
-    return dialogs
+            user, answer, task = turn(rng)
+        messages += [Message(role="user", content=user if rng.random() < 0.3 else f" {user}"),
+                     Message(role="assistant", content=f" {answer}")]
+    return Dialog(messages=tuple(messages))
+
+
+def turn(rng: Random) -> tuple[str, str, Request | None]:
+    """Returns a request, its answer, and the task, if a second question about it can follow."""
+    draw = rng.random()
+    if draw < 0.02:
+        return *rng.choice(GREETINGS), None
+    if draw < 0.3:
+        careless = rewriting(rng, "train")
+        return careless.user, careless.answer, None
+    n_people = rng.choice((1, 1, 1, 2))
+    task = instruct(rng, "train", one_or_none, n_people=n_people)
+    return task.user, task.answer, task if n_people == 1 else None
+
+
+def one_or_none(rng: Random) -> tuple[str, ...]:
+    return any_single(rng) if rng.random() < 0.8 else no_instruction(rng)
 
 
 GREETINGS = (("Hello.", "Hello."), ("Hi.", "Hello."), ("Good morning.", "Good morning."),
@@ -204,6 +229,8 @@ def judge(model: Llama, tokenizer: Tokenizer, unseen: Sequence[str], *, n: int =
     for n_people in (2, 3):
         tasks = [instruct(rng, "test", no_instruction, n_people=n_people) for _ in range(n)]
         print(f"{n_people} people: {share(map(obeys, answers(tasks), tasks))}")
+    for words, first in (("the same person", instruct), ("something new", rewriting)):
+        print(f"second turn, {words}: {share_of_second_turns(model, tokenizer, first, n=n)}")
     tasks = [rewriting(rng, "test") for _ in range(n)]
     told = answers(tasks)
     pairs = list(zip(told, tasks, strict=True))
@@ -211,6 +238,25 @@ def judge(model: Llama, tokenizer: Tokenizer, unseen: Sequence[str], *, n: int =
     intact = share(text == task.answer for text, task in pairs if task.is_name_intact)
     print(f"rewriting without a typo in the name: {intact}")
     print("stories:", evaluate(model, Packed(unseen[:60], tokenizer), batch_size=8, seq_len=256))
+
+
+def share_of_second_turns(
+    model: Llama, tokenizer: Tokenizer, first: Callable[[Random, str], Any], *, n: int
+) -> Share:
+    """Returns how often a second request is answered rightly after the model's first answer.
+
+    After an `instruct` the second question is about the same person, otherwise about a new scene.
+    """
+    rng = Random(98)
+    tasks = [first(rng, "test") for _ in range(n)]
+    nexts = [follow_up(rng, task) if first is instruct else instruct(rng, "test")
+             for task in tasks]
+    told = ask(model, tokenizer, [f" {task.user}" for task in tasks], FORMAT)
+    dialogs = [[Message(role="user", content=f" {task.user}"),
+                Message(role="assistant", content=f" {text}"),
+                Message(role="user", content=f" {then.user}")]
+               for task, text, then in zip(tasks, told, nexts, strict=True)]
+    return share(map(obeys, ask(model, tokenizer, dialogs, FORMAT), nexts))
 
 
 def scaled(config: TrainConfig, part: float) -> TrainConfig:

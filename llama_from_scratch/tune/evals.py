@@ -111,19 +111,22 @@ def _check_k(n: int, n_right: int, k: int) -> None:
 
 
 def ask(
-    model: Llama, tokenizer: AnyTokenizer, users: Sequence[str],
+    model: Llama, tokenizer: AnyTokenizer, requests: Sequence[str | Sequence[Message]],
     format: ChatFormat | ChatTemplate, *, system: str | None = None, max_tokens: int = 40,
     sampling: Sampling = GREEDY, seed: int = 0, batch_size: int = 64,
 ) -> list[str]:
-    """Returns the model's answer to each user as text, without special tokens and outer spaces.
+    """Returns the model's answer to each request as text, without special tokens.
 
-    Requests of similar length go through the model together. An answer does not depend on the
-    others, except for the order of logits that are equal up to rounding.
+    `requests`: what a user says, or a dialog so far, which ends with what a user says. `system`: a
+    message that comes before each. Requests of similar length go through the model together. An
+    answer does not depend on the others, except for the order of logits that are equal up to
+    rounding.
     """
     lead = [] if system is None else [Message(role="system", content=system)]
-    prompts = [format.encode([*lead, Message(role="user", content=user)], tokenizer)
-               for user in users]
-    stop_ids, answers = format.stop_ids(tokenizer), [""] * len(users)
+    dialogs = [[Message(role="user", content=each)] if isinstance(each, str) else each
+               for each in requests]
+    prompts = [format.encode([*lead, *dialog], tokenizer) for dialog in dialogs]
+    stop_ids, answers = format.stop_ids(tokenizer), [""] * len(prompts)
     n_asked = 0
     for numbers in by_length(list(map(len, prompts)), batch_size=batch_size):
         # Each prompt draws with a seed of its own place, whatever its neighbors are.

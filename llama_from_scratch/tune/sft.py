@@ -8,6 +8,7 @@ Notebook 50. Source: Llama 2, arXiv:2307.09288, section 3.1; Llama 3, arXiv:2407
 """
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -42,9 +43,9 @@ def fit(
     `format`: how a dialog is written, by default as the model's files say. `replay`: texts of the
     earlier training; `replay_share` of all rows are windows of `replay_tokens` from them.
     `is_packed`: rows of `config.seq_len` tokens have several dialogs each, see `Rows`. `is_cut`:
-    dialogs that are too long lose their last messages instead of being refused. `validation`:
-    dialogs on which the loss is measured. The other arguments: as in `train`; `parts` get the loss
-    on learned tokens.
+    dialogs that are too long lose their last messages instead of being refused, and a warning
+    says how many did. `validation`: dialogs on which the loss is measured. The other arguments: as
+    in `train`; `parts` get the loss on learned tokens.
     Raises ValueError before the first step for weights in 16 bits, and as `train`, `examples_of`
     and `with_replay` do.
     """
@@ -53,7 +54,10 @@ def fit(
     longest = min(config.seq_len, model.config.max_seq_len) + 1
 
     def rows_of(told: Sequence[Dialog], texts: Sequence[str], *, is_packed: bool) -> Rows:
-        examples, _ = examples_of(told, tokenizer, format, max_tokens=longest, is_cut=is_cut)
+        examples, n_cut = examples_of(told, tokenizer, format, max_tokens=longest, is_cut=is_cut)
+        if n_cut:
+            warnings.warn(f"{n_cut} of {len(told)} dialogs had more than {longest} tokens and lost "
+                          "their last messages", stacklevel=3)
         if texts:
             examples = with_replay(examples, texts, tokenizer, share=replay_share,
                                    max_tokens=min(replay_tokens, longest), seed=config.seed)

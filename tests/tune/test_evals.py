@@ -7,7 +7,9 @@ import torch
 from chat_dialogs import SMALL
 
 from llama_from_scratch import family
+from llama_from_scratch.generate import generate
 from llama_from_scratch.model.transformer import Llama
+from llama_from_scratch.tokenizer import Message
 from llama_from_scratch.tokenizer.chat_format import FORMATS
 from llama_from_scratch.tune import evals
 
@@ -64,3 +66,17 @@ def test_answers_do_not_depend_on_the_batch():
     together = evals.ask(model, tokenizer, users, FORMATS["llama-3.2"], max_tokens=6)
     alone = evals.ask(model, tokenizer, users, FORMATS["llama-3.2"], max_tokens=6, batch_size=1)
     assert together == alone and len(set(together)) > 1
+
+
+def test_a_request_can_be_a_dialog():
+    tokenizer, format = SMALL["llama-3.1"], FORMATS["llama-3.2"]
+    torch.manual_seed(3)
+    model = Llama(dataclasses.replace(family.tiny("llama-3.2"), vocab_size=tokenizer.vocab_size))
+    dialog = [Message(role="user", content="Hi"), Message(role="assistant", content="Rome"),
+              Message(role="user", content="weather in the city")]
+    told = evals.ask(model, tokenizer, ["weather in the city", dialog, dialog[:1]], format, max_tokens=6)
+    assert told == [evals.ask(model, tokenizer, [each], format, max_tokens=6)[0]
+                    for each in ("weather in the city", dialog, "Hi")]
+    [ids] = generate(model, [format.encode(dialog, tokenizer)], max_tokens=6,
+                     stop_ids=format.stop_ids(tokenizer))
+    assert told[1] == tokenizer.decode(ids).strip() != told[0]

@@ -110,3 +110,13 @@ def test_a_dialog_longer_than_a_row_is_refused_before_the_first_step():
     config = dataclasses.replace(QUICK, seq_len=8)
     with pytest.raises(ValueError, match="a row holds 9 tokens, and dialog 0 has"):
         sft.fit(model_of(), DIALOGS, TOKENIZER, format=FORMAT, config=config)
+
+
+def test_dialogs_that_are_cut_are_counted():
+    long = dataclasses.replace(DIALOGS[0], messages=DIALOGS[0].messages * 9)
+    config = dataclasses.replace(QUICK, n_steps=2, n_warmup=1)
+    with pytest.raises(ValueError, match="dialog 1 has"):
+        sft.fit(model_of(), [DIALOGS[1], long], TOKENIZER, format=FORMAT, config=config)
+    with pytest.warns(UserWarning, match="1 of 2 dialogs had more than 65 tokens and lost"):
+        sft.fit(model_of(), [DIALOGS[1], long], TOKENIZER, format=FORMAT, config=config,
+                is_cut=True)

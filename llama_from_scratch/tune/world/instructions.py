@@ -8,6 +8,7 @@ Notebook 50. Source: IFEval, arXiv:2311.07911, on a small scale.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 from llama_from_scratch.config import record
@@ -72,14 +73,35 @@ def any_single(rng: Random) -> tuple[str, ...]:
 def instruct(rng: Random, split: str, choose: Choose = any_single, *, n_people: int = 1) -> Request:
     """Returns a question about a scene, with the instructions that `choose(rng)` returns."""
     people = scene(rng, split, n_people=n_people)
-    kind, instructions = rng.choice(KINDS), choose(rng)
+    task = _asked(rng, rng.choice(KINDS), people[0], choose)
+    return replace(task, user=" ".join([*facts_shown(rng, task.kind, people), task.user]))
+
+
+def follow_up(rng: Random, task: Request, choose: Choose = any_single) -> Request:
+    """Returns another question about the person of a task, for the next turn of its dialog.
+
+    Its fact was shown in the first turn, so the message itself has only the question and the
+    instructions. Raises ValueError if the task shows no other fact about the person.
+    """
+    kinds = [kind for kind in KINDS
+             if kind != task.kind and fact(kind, task.person) in task.user]
+    if not kinds:
+        raise ValueError("a second question is about a fact that the first message shows; got "
+                         f"{task.user!r}, which shows one fact about {task.person.name}. Ask "
+                         "about scenes of one person")
+    return _asked(rng, rng.choice(kinds), task.person, choose)
+
+
+def _asked(rng: Random, kind: str, person: Person, choose: Choose) -> Request:
+    """Returns a question about a person without the facts that answer it."""
+    instructions = choose(rng)
     first_mark, last_mark = rng.sample(MARKS, 2)
     told = [INSTRUCTIONS[name].format(mark=first_mark if name == "begin" else last_mark)
             for name in rng.sample(instructions, len(instructions))]
-    user = " ".join([*facts_shown(rng, kind, people), question_about(kind, people[0]), *told])
-    answer = obeying(kind, people[0], instructions, first_mark=first_mark, last_mark=last_mark)
-    return Request(user=user, answer=answer, kind=kind, person=people[0], instructions=instructions,
-                first_mark=first_mark, last_mark=last_mark)
+    answer = obeying(kind, person, instructions, first_mark=first_mark, last_mark=last_mark)
+    return Request(user=" ".join([question_about(kind, person), *told]), answer=answer, kind=kind,
+                   person=person, instructions=instructions, first_mark=first_mark,
+                   last_mark=last_mark)
 
 
 def obeying(

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from llama_from_scratch.tune.world import instructions
 from llama_from_scratch.tune.world.checking import obeys
-from llama_from_scratch.tune.world.scenes import Person
+from llama_from_scratch.tune.world.scenes import KINDS, Person, fact, question_about
 
 TOM = Person(name="Tom", thing="ball", color="red", place="farm", taste="tea")
 
@@ -50,3 +51,21 @@ def test_a_task_asks_for_what_it_checks():
         assert f"Begin with the word {task.first_mark}." in task.user
         assert f"End with the word {task.last_mark}." in task.user
         assert task.first_mark != task.last_mark
+
+
+def test_a_second_question_asks_for_another_fact_that_was_shown():
+    rng = Random(2)
+    for _ in range(500):
+        task = instructions.instruct(rng, "train")
+        then = instructions.follow_up(rng, task)
+        assert then.kind != task.kind and then.person == task.person
+        assert fact(then.kind, then.person) in task.user
+        assert then.user.startswith(question_about(then.kind, then.person))
+        assert not any(fact(kind, then.person) in then.user for kind in KINDS)
+        assert obeys(then.answer, then)
+
+
+def test_a_second_question_needs_a_fact_to_ask_for():
+    task = instructions.instruct(Random(0), "train", instructions.no_instruction)
+    with pytest.raises(ValueError, match="which shows one fact about"):
+        instructions.follow_up(Random(0), replace(task, user=fact(task.kind, task.person)))
