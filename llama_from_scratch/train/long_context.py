@@ -84,7 +84,7 @@ def bits_by_position(
 ) -> list[float]:
     """Returns the bits per byte of text between neighboring places of `edges`.
 
-    Part i is of the tokens with positions edges[i] + 1 to edges[i + 1], each predicted from all
+    Part i has the tokens with positions edges[i] + 1 to edges[i + 1], each predicted from all
     tokens before it in its row. Raises ValueError unless the edges grow from 0 or more to T - 1 at
     most, and for a part without text.
     """
@@ -105,6 +105,6 @@ def bits_by_position(
     n_bytes = [int(bytes_T[a:b].sum()) for a, b in pairwise(edges)]
     if 0 in n_bytes:
         raise ValueError("bits per byte need text in each part; between positions "
-                         f"{edges[n_bytes.index(0)]} and {edges[n_bytes.index(0) + 1]} is none")
+                         f"{edges[n_bytes.index(0)]} and {edges[n_bytes.index(0) + 1]} there is no text")
     return [bits_T[a:b].sum().item() / n
             for (a, b), n in zip(pairwise(edges), n_bytes, strict=True)]

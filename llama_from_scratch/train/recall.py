@@ -152,7 +152,7 @@ def needle_map(
 class RecallStage:
     """How a model learns the task. `n_tokens`: of each of the `n_texts` texts of a step.
 
-    `has_far_keys`: the texts are those of `far_pairs` instead of `pairs`.
+    `has_far_keys`: the texts come from `far_pairs` instead of `pairs`.
     """
 
     n_steps: int = 400

@@ -149,5 +149,5 @@ def test_bits_per_byte_by_position_are_those_of_a_loop():
 
 def test_a_part_without_text_is_refused():
     rows = torch.full((2, 6), TOKENIZER.bos_id)
-    with pytest.raises(ValueError, match="between positions 0 and 3 is none"):
+    with pytest.raises(ValueError, match="between positions 0 and 3 there is no"):
         bits_by_position(model_of(), rows, TOKENIZER, edges=[0, 3])

@@ -19,9 +19,9 @@ _UNSEEN = "#F2B48F"
 def turns(ways: Mapping[str, Tensor], *, trained: int, asked: int) -> Figure:
     """Draws how far each pair turns within `asked` tokens, and what training with `trained` showed.
 
-    `ways`: the frequencies (R,) by a name; the first are those of the training. A pair that made a
-    whole turn has shown all its angles. For the others, what lies above the gray bar was never
-    seen.
+    `ways`: the frequencies (R,) by a name; the first belong to the training. A pair that made a
+    whole turn has shown all its angles. The others have shown what is below the end of their gray
+    bar.
 
     Example: `stretching.turns({"as trained": model.rope.freq_R}, trained=64, asked=256)`
     """

@@ -105,7 +105,7 @@ def to_the_first(keys: Sequence[int]) -> list[int]:
 
 @listed("25.3", of="looks_back")
 def with_first_times(keys: Sequence[int]) -> list[int]:
-    """a key that comes for the first time is there, too: nobody can look it up"""
+    """a key that comes for the first time is there, too: it cannot be looked up yet"""
     last: dict[int, int] = {}
     found = []
     for place, key in enumerate(keys):
