@@ -74,7 +74,8 @@ def test_a_request_can_be_a_dialog():
     model = Llama(dataclasses.replace(family.tiny("llama-3.2"), vocab_size=tokenizer.vocab_size))
     dialog = [Message(role="user", content="Hi"), Message(role="assistant", content="Rome"),
               Message(role="user", content="weather in the city")]
-    told = evals.ask(model, tokenizer, ["weather in the city", dialog, dialog[:1]], format, max_tokens=6)
+    told = evals.ask(model, tokenizer, ["weather in the city", dialog, dialog[:1]], format,
+                     max_tokens=6)
     assert told == [evals.ask(model, tokenizer, [each], format, max_tokens=6)[0]
                     for each in ("weather in the city", dialog, "Hi")]
     [ids] = generate(model, [format.encode(dialog, tokenizer)], max_tokens=6,
