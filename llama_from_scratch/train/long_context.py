@@ -104,7 +104,8 @@ def bits_by_position(
     bytes_T = bytes_of[rows[:, 1:]].sum(0)
     n_bytes = [int(bytes_T[a:b].sum()) for a, b in pairwise(edges)]
     if 0 in n_bytes:
+        first = n_bytes.index(0)
         raise ValueError("bits per byte need text in each part; between positions "
-                         f"{edges[n_bytes.index(0)]} and {edges[n_bytes.index(0) + 1]} there is no text")
+                         f"{edges[first]} and {edges[first + 1]} there is no text")
     return [bits_T[a:b].sum().item() / n
             for (a, b), n in zip(pairwise(edges), n_bytes, strict=True)]
