@@ -1,10 +1,12 @@
 """Makes data/recall.json again: how well small models find a pair that they read long ago.
 
-    python data/make_recall.py        # several minutes on one core
+    python data/make_recall.py                # several minutes on one core
+    python data/make_recall.py --only-model   # data/recall.safetensors, in a minute
 
 Models of two layers learn the task of `train.recall` with texts of 64 tokens, several patterns of
 layers with several seeds each. Then they look for needles in texts of up to 32 times that length,
-with and without temperature tuning. One thread, so the same machine gives the same numbers.
+with and without temperature tuning. The bundled model is one of them, trained for longer, whose
+context is stretched in chapter 25. One thread, so the same machine gives the same numbers.
 `--steps 0.01` makes a hundredth of the steps, and `--out` writes to another place.
 """
 
@@ -13,12 +15,15 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from llama_from_scratch import bundled
 from llama_from_scratch.config import TemperatureTuning
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.train.recall import (
+    TRAINED,
     RecallStage,
+    needle_map,
     recall_config,
     share_found,
     temper,
@@ -42,8 +47,13 @@ def main() -> None:
     parser.add_argument("--steps", type=float, default=1.0, help="this share of the steps")
     parser.add_argument("--texts", type=int, default=100,
                         help="needles of each kind, half as many in the longest texts")
+    parser.add_argument("--only-model", action="store_true",
+                        help="train the bundled model, and store it next to --out")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.only_model:
+        make_model(args.out.with_suffix(".safetensors"), part=args.steps)
+        return
     n_steps = max(round(RecallStage().n_steps * args.steps), 2)
     runs = []
     for pattern, seeds in SEEDS.items():
@@ -52,6 +62,16 @@ def main() -> None:
                             n_texts=args.texts))
             print(pattern, seed, f"{runs[-1]['losses'][-1]:.3f}", runs[-1]["found"], flush=True)
             args.out.write_text(json.dumps({"runs": runs}, indent=1) + "\n")
+
+
+def make_model(path: Path, *, part: float, seed: int = 1) -> None:
+    torch.manual_seed(seed)
+    model = Llama(recall_config("RG", max_seq_len=TRAINED))
+    stage = RecallStage(n_steps=max(round(1500 * part), 2))
+    losses = list(train_recall(model, stage=stage, seed=seed))
+    save_file(model.state_dict(), path)
+    print(f"{path}: {model.config.n_params:,} parameters, last loss {losses[-1]:.6f}")
+    print("needles found:", needle_map(model, (32, TRAINED)))
 
 
 def one(pattern: str, seed: int, *, stage: RecallStage, n_texts: int) -> dict:

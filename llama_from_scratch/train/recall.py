@@ -5,15 +5,16 @@ key, so nothing can be learned by heart: when a key comes again, its value must 
 the text. A model that has learned this can be tested with a needle: a key that occurs once, at a
 chosen distance before it is asked for, in a text of any length.
 
-Letters: B texts, T tokens, V keys. Notebook 24. Needle tests: Kamradt, "Needle in a haystack", 2023
-(github.com/gkamradt/LLMTest_NeedleInAHaystack).
+Letters: B texts, T tokens, V keys. Notebooks 24 and 25. Needle tests: Kamradt, "Needle in a
+haystack", 2023 (github.com/gkamradt/LLMTest_NeedleInAHaystack).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int
+from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -33,6 +34,9 @@ CHANCE = 1 / N_KEYS
 """The share of right values for a model that guesses."""
 
 CHUNK_SIZE = 16
+
+TRAINED = 64
+"""The tokens in a text from which models learn, unless told otherwise."""
 
 KINDS = {
     "R": LayerSpec(chunk_size=CHUNK_SIZE, has_qk_norm=True),
@@ -73,11 +77,7 @@ def pairs(
     value_BV, key_BV = _drawn(n_texts, generator)
     n_used_B1 = torch.randint(2, most_keys + 1, (n_texts, 1), generator=generator)
     which_BP = (torch.rand(n_texts, n_tokens // 2, generator=generator) * n_used_B1).long()
-    key_BP = key_BV.gather(1, which_BP)
-    ids_BT = _joined(key_BP, value_BV)
-    targets_BT = torch.full_like(ids_BT, IGNORE)
-    targets_BT[:, 0::2] = torch.where(_came_before(key_BP), ids_BT[:, 1::2], IGNORE)
-    return ids_BT, targets_BT
+    return _asked(key_BV.gather(1, which_BP), value_BV)
 
 
 def needles(
@@ -99,6 +99,26 @@ def needles(
     return ids_BT[:, :-1], ids_BT[:, -1]
 
 
+def far_pairs(
+    n_texts: int, n_tokens: int, *, generator: torch.Generator
+) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+    """Returns texts and targets as `pairs` does, in which half of the keys are far.
+
+    A far key occurs twice: in the first 16 pairs, and in the last 16. Between them are only other
+    keys. In `pairs`, the latest occurrence of a key is rarely far, so nothing far is ever needed.
+    Raises ValueError for texts of fewer tokens than two far keys of each kind need.
+    """
+    n_far, n_pairs = N_KEYS // 2, n_tokens // 2
+    if n_pairs < 2 * n_far:
+        raise ValueError(f"a text with {n_far} far keys has at least {4 * n_far} tokens; got "
+                         f"n_tokens={n_tokens}")
+    value_BV, key_BV = _drawn(n_texts, generator)
+    between = torch.randint(n_far, N_KEYS, (n_texts, n_pairs - 2 * n_far), generator=generator)
+    again = torch.rand(n_texts, n_far, generator=generator).argsort(1)
+    which_BP = torch.cat([torch.arange(n_far).expand(n_texts, -1), between, again], 1)
+    return _asked(key_BV.gather(1, which_BP), value_BV)
+
+
 @torch.inference_mode()
 def share_found(
     model: Llama, n_tokens: int, *, distance: int, n_texts: int = 100, seed: int = 7
@@ -112,14 +132,34 @@ def share_found(
     return torch.cat(right).float().mean().item()
 
 
+def needle_map(
+    model: Llama, lengths: Sequence[int], *, n_depths: int = 4, n_texts: int = 50, seed: int = 7
+) -> list[list[float]]:
+    """Returns the shares of needles found: a row for each length, a column for each depth.
+
+    `lengths`: of the texts, in tokens. Depth d of `n_depths` is the middle of that part of the
+    text, counted from its beginning, so the last depth is the nearest to the question.
+    """
+    def distance(n_tokens: int, depth: int) -> int:
+        n_pairs = n_tokens // 2
+        return 2 * max(round(n_pairs * (1 - (depth + 0.5) / n_depths)), 1)
+
+    return [[share_found(model, n_tokens, distance=distance(n_tokens, depth), n_texts=n_texts,
+                         seed=seed) for depth in range(n_depths)] for n_tokens in lengths]
+
+
 @record
 class RecallStage:
-    """How a model learns the task. `n_tokens`: of each of the `n_texts` texts of a step."""
+    """How a model learns the task. `n_tokens`: of each of the `n_texts` texts of a step.
+
+    `has_far_keys`: the texts come from `far_pairs` instead of `pairs`.
+    """
 
     n_steps: int = 400
     n_texts: int = 32
-    n_tokens: int = 64
+    n_tokens: int = TRAINED
     peak_lr: float = 4e-3
+    has_far_keys: bool = False
 
 
 def train_recall(model: Llama, *, stage: RecallStage, seed: int = 0) -> Iterator[float]:
@@ -127,7 +167,8 @@ def train_recall(model: Llama, *, stage: RecallStage, seed: int = 0) -> Iterator
     generator = torch.Generator().manual_seed(seed)
     optimizer = AdamW(decay_groups(model, weight_decay=0.01))
     for step in range(stage.n_steps):
-        loss = recall_loss(model, *pairs(stage.n_texts, stage.n_tokens, generator=generator))
+        draw = far_pairs if stage.has_far_keys else pairs
+        loss = recall_loss(model, *draw(stage.n_texts, stage.n_tokens, generator=generator))
         optimizer.zero_grad()
         loss.backward()
         clip_gradients(model.parameters(), max_norm=1.0)
@@ -155,8 +196,28 @@ def _joined(key_BP: Int[Tensor, "B P"], value_BV: Int[Tensor, "B V"]) -> Int[Ten
     return torch.stack([key_BP, value_BV.gather(1, key_BP) + N_KEYS], -1).flatten(1)
 
 
+def _asked(
+    key_BP: Int[Tensor, "B P"], value_BV: Int[Tensor, "B V"]
+) -> tuple[Int[Tensor, "B T"], Int[Tensor, "B T"]]:
+    """Returns the texts of these keys, and the values that can be known as targets."""
+    ids_BT = _joined(key_BP, value_BV)
+    targets_BT = torch.full_like(ids_BT, IGNORE)
+    targets_BT[:, 0::2] = torch.where(_came_before(key_BP), ids_BT[:, 1::2], IGNORE)
+    return ids_BT, targets_BT
+
+
 def _came_before(key_BP: Int[Tensor, "B P"]) -> Bool[Tensor, "B P"]:
     return (key_BP[:, :, None] == key_BP[:, None]).tril(-1).any(-1)
+
+
+def trained() -> Llama:
+    """Returns the bundled model "RG", which learned from texts of `TRAINED` tokens. New each time.
+
+    Its second layer has RoPE and sees everything, so in longer texts it meets new angles.
+    """
+    model = Llama(recall_config("RG", max_seq_len=TRAINED))
+    model.load_state_dict(load_file(bundled.path("recall.safetensors")))
+    return model
 
 
 def stored_runs() -> list[dict[str, Any]]:

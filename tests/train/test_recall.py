@@ -13,6 +13,8 @@ from llama_from_scratch.train.recall import (
     KINDS,
     N_KEYS,
     RecallStage,
+    far_pairs,
+    needle_map,
     needles,
     pairs,
     recall_config,
@@ -21,6 +23,7 @@ from llama_from_scratch.train.recall import (
     stored_runs,
     temper,
     train_recall,
+    trained,
 )
 
 
@@ -55,6 +58,38 @@ def test_a_needle_occurs_once_at_its_distance_before_it_is_asked_for(n_tokens, d
         places = [t for t in range(0, n_tokens, 2) if row[t] == row[-1]]
         assert places == [n_tokens - 2 - distance, n_tokens - 2]
         assert row[places[0] + 1] == value
+
+
+def test_far_keys_come_at_the_beginning_and_at_the_end_only():
+    ids, targets = far_pairs(5, 256, generator=generator())
+    n_far = N_KEYS // 2
+    for row, wanted in zip(ids.tolist(), targets.tolist(), strict=True):
+        keys, values = row[::2], row[1::2]
+        assert sorted(keys[:n_far]) == sorted(keys[-n_far:]) and len(set(keys[:n_far])) == n_far
+        assert not set(keys[:n_far]) & set(keys[n_far:-n_far])
+        assert len(set(zip(keys, values, strict=True))) == len(set(keys))
+        assert wanted[-2 * n_far :: 2] == values[-n_far:] and set(wanted[: 2 * n_far]) == {IGNORE}
+    assert far_pairs(2, 64, generator=generator())[0].shape == (2, 64)
+    with pytest.raises(ValueError, match="has at least 64 tokens; got n_tokens=62"):
+        far_pairs(2, 62, generator=generator())
+
+
+def test_a_map_of_needles_has_the_shares_of_its_distances():
+    torch.manual_seed(0)
+    model = Llama(recall_config("RN"))
+    list(train_recall(model, stage=RecallStage(n_steps=3, n_texts=4)))
+    found = needle_map(model, (64, 128), n_depths=4, n_texts=30, seed=3)
+    assert found == [[share_found(model, n, distance=d, n_texts=30, seed=3) for d in distances]
+                     for n, distances in ((64, (56, 40, 24, 8)), (128, (112, 80, 48, 16)))]
+
+
+def test_the_bundled_model_finds_what_is_near_and_nothing_that_is_far():
+    model = trained()
+    assert model.config == recall_config("RG", max_seq_len=64)
+    assert share_found(model, 64, distance=56) > 0.95
+    longer = Llama(recall_config("RG", max_seq_len=256))
+    longer.load_state_dict(model.state_dict())
+    assert share_found(longer, 256, distance=224) < 0.2
 
 
 @pytest.mark.parametrize("distance", [0, 7, 64, -2])

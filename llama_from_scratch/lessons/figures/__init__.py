@@ -62,6 +62,10 @@ call.
         fusion.pixel_shuffle               which patches become one token
         fusion.tile_rope                   how patches are turned by column and row
         fusion.image_size                  an image of any size: its canvas and its tokens
+    25  stretching.turns                   how far pairs turn, and which angles are new
+        stretching.needles                 maps of needles found, by length and depth
+        stretching.distances               how far back a text has to be read
+        stretching.bits                    bits per byte against the position
     30  machine.threads                    blocks, warps, lanes, and the numbers that they hold
         machine.memory                     the memories of a GPU, their sizes and speeds
     31  rungs.owners                       which thread reads which number (also 30, 32, 36)
@@ -149,6 +153,7 @@ from llama_from_scratch.lessons.figures import shards as shards
 from llama_from_scratch.lessons.figures import slices as slices
 from llama_from_scratch.lessons.figures import stored as stored
 from llama_from_scratch.lessons.figures import streaming as streaming
+from llama_from_scratch.lessons.figures import stretching as stretching
 from llama_from_scratch.lessons.figures import tiles as tiles
 from llama_from_scratch.lessons.figures import timeline as timeline
 from llama_from_scratch.lessons.figures import tokenizing as tokenizing

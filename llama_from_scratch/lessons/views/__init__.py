@@ -20,6 +20,7 @@ moves, so it shows the current weights.
     vision_adapter ask_about_scene: what a model sees, and where it looks              chapter 22
     experts        token_experts, experts_costs: who goes where, and what it costs     chapter 23
     llama4         chunks, image_tokens: who sees whom, and an image as tokens         chapter 24
+    stretching     stretched: which needles a stretched model finds                    chapter 25
     collectives    all_reduce_costs: the time of a sum over ranks, three ways          chapter 40
     data_parallel  data_parallel_costs: time, bytes and memory, and a real run         chapter 41
     decoding       decoding_bound, decoding_splits: what bounds tokens per second      chapter 35
@@ -111,6 +112,8 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.streaming import (
         online_softmax_frame as online_softmax_frame,
     )
+    from llama_from_scratch.lessons.views.stretching import stretched as stretched
+    from llama_from_scratch.lessons.views.stretching import stretched_frame as stretched_frame
     from llama_from_scratch.lessons.views.sweep import final_loss as final_loss
     from llama_from_scratch.lessons.views.sweep import learning_rates as learning_rates
     from llama_from_scratch.lessons.views.sweep import learning_rates_frame as learning_rates_frame
@@ -166,6 +169,7 @@ _HOMES = {
     "rope": "rotation", "rope_frame": "rotation",
     "sampling": "dials", "sampling_frame": "dials",
     "sharding": "shards", "sharding_frame": "shards",
+    "stretched": "stretching", "stretched_frame": "stretching",
     "tensor_parallel_costs": "tensor_parallel",
     "tiles_of_picture": "tiles", "tiles_of_size": "tiles",
     "SeeingPlot": "vision_adapter", "ask_about_scene": "vision_adapter",
