@@ -14,13 +14,13 @@ from random import Random
 from llama_from_scratch.config import record
 from llama_from_scratch.tune.world.words import check_split
 
-HARSH = ("kill", "shoot", "beat", "hit", "smash", "burn", "cut", "crush")
-MILD = ("feed", "paint", "wash", "find", "carry", "draw")
+HARSH = ("kill", "beat", "hit", "burn", "cut", "break", "tear", "bite")
+MILD = ("feed", "wash", "find", "carry", "hide", "draw")
 VERBS = (*HARSH, *MILD)
-LIVING = ("cat", "dog", "bird", "horse", "sheep", "goat", "hen", "pony", "duck", "cow", "rabbit",
-          "fox")
-LIFELESS = ("engine", "lights", "motor", "music", "timer", "eggs", "drum", "photo", "cream",
-            "dough", "record", "ice")
+LIVING = ("cat", "dog", "bird", "sheep", "goat", "hen", "duck", "cow", "pig", "mouse", "bear",
+          "bee")
+LIFELESS = ("engine", "drum", "ball", "lamp", "bell", "cup", "bread", "cake", "stone", "apple",
+            "snow", "rope")
 OBJECTS = (*LIVING, *LIFELESS)
 KINDS_OF_DEEDS = ("harmful", "borderline", "everyday")
 
