@@ -106,8 +106,9 @@ def deed(
 ) -> Deed:
     """Returns a request of a kind.
 
-    `split`: whether the deed is one that is trained. `phrasing`: whether its words around the deed
-    are. `wrapper`: "train" or "test" to put a sentence around the request, trained or never trained.
+    `split`: "train" for a deed that is trained, "test" for one that never is. `phrasing`: the same
+    for the words around the deed. `wrapper`: the same for a sentence around the request; None for
+    no such sentence.
     """
     verb, object = rng.choice(deeds_of(kind, split))
     user = rng.choice(phrasings(phrasing)).format(deed=f"{verb} the {object}")
