@@ -35,13 +35,13 @@ def group(
         ax.text(0.0, y, "\n".join(lines) or "(nothing)", va="center", fontsize=11,
                 parse_math=False)
         ax.text(0.62, y, f"{reward:+.2f}", va="center", ha="center", fontsize=12)
-        ax.barh(y, 0.13 * advantage / largest, left=0.82, height=0.55,
+        ax.barh(y, 0.1 * advantage / largest, left=0.8, height=0.55,
                 color=BLUE if advantage > 0 else RED)
         ax.text(0.98, y, f"{advantage:+.2f}", va="center", ha="right", fontsize=11)
-    for x, words in ((0.0, "answer"), (0.62, "reward"), (0.82, last)):
+    for x, words in ((0.0, "answer"), (0.62, "reward"), (0.8, last)):
         ax.text(x, -0.85, words, weight="bold", fontsize=12, ha="left" if x == 0 else "center",
                 va="center")
-    ax.axvline(0.82, ymax=len(texts) / (len(texts) + 0.7), color="0.4", lw=1)
+    ax.axvline(0.8, ymax=len(texts) / (len(texts) + 0.7), color="0.4", lw=1)
     ax.set(xlim=(0, 1), ylim=(len(texts) - 0.5, -1.2))
     ax.axis("off")
     fig.set_label(f"{len(texts)} answers. Reward of each: "

@@ -11,6 +11,7 @@ import ipywidgets
 import matplotlib.pyplot as plt
 import torch
 from jaxtyping import Float
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -83,22 +84,24 @@ def reward_group_frame(
     names = [f"answer {i + 1}" for i in range(len(rewards))]
     left.barh(names, rewards, color="0.6")
     left.set(title="Reward", xlabel="reward")
-    middle.barh(names, found_B, color=[BLUE if each > 0 else RED for each in found_B])
+    found = found_B.tolist()
+    middle.barh(names, found, color=[BLUE if each > 0 else RED for each in found])
     middle.axvline(0, color="0.4", lw=1)
-    middle.set(title="Advantage", xlabel="advantage", yticks=[])
+    widest = max(1e-3, *(abs(each) for each in found))
+    middle.set(title="Advantage", xlabel="advantage", yticks=[], xlim=(-1.1 * widest, 1.1 * widest))
     largest = max(pushes_BT.abs().max().item(), 1e-9)
     for y, (n, row) in enumerate(zip(n_tokens, pushes_BT.tolist(), strict=True)):
         for t, push in enumerate(row[:n]):
-            color = BLUE if push > 0 else RED
+            color = to_rgb(BLUE if push > 0 else RED)
             right.add_patch(plt.Rectangle((t, y - 0.4), 0.9, 0.8, edgecolor="0.6",
-                                          facecolor=(*plt.matplotlib.colors.to_rgb(color),
-                                                     abs(push) / largest)))
+                                          facecolor=(*color, abs(push) / largest)))
         right.text(n + 0.2, y, f"{row[0]:+.4f}", va="center", fontsize=11)
     right.set(title="Push on each token", xlabel="token", yticks=[],
-              xlim=(0, max(n_tokens) + 5), ylim=(len(rewards) - 0.5, -0.5))
+              xlim=(0, 1.5 * max(n_tokens)), ylim=(len(rewards) - 0.5, -0.5))
     for ax in (left, middle):
         ax.set_ylim(len(rewards) - 0.5, -0.5)
-    fig.set_label("Advantages: " + ", ".join(f"{each:+.2f}" for each in found_B.tolist())
+        ax.locator_params(axis="x", nbins=4)
+    fig.set_label("Advantages: " + ", ".join(f"{each:+.2f}" for each in found)
                   + ". Push on each token of an answer: "
                   + ", ".join(f"{row[0]:+.4f}" for row in pushes_BT.tolist()) + ".")
     return fig

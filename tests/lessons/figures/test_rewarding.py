@@ -15,7 +15,7 @@ def test_a_group_has_its_texts_rewards_and_advantages(monkeypatch, last):
     written = [text.get_text() for text in figure.axes[0].texts]
     assert "(nothing)" in written and "$5 for Tom." in written and last in written
     widths = [bar.get_width() for bar in figure.axes[0].patches]
-    assert widths == pytest.approx([0.13, -0.13, 0.065])
+    assert widths == pytest.approx([0.1, -0.1, 0.05])
     assert "1, -1, 0" in figure.get_label() and "+1.00, -1.00, +0.50" in figure.get_label()
     rewarding.group(["a", "b"], [1.0, 1.0], [0.0, 0.0], last=last)
     plt.close("all")
