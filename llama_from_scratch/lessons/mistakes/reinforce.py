@@ -81,7 +81,7 @@ def without_epsilon(rewards: Tensor, is_scaled: bool) -> Tensor:
 
 @listed("54.2", of="group_advantages")
 def deviation_of_n(rewards: Tensor, is_scaled: bool) -> Tensor:
-    """the deviation divides by n: `std` divides by n - 1 unless it is told otherwise"""
+    """the deviation divides by n: `std` divides by n - 1 by default"""
     return _scaled(rewards - rewards.mean(1, keepdim=True),
                    rewards.std(1, keepdim=True, correction=0) + 1e-4, is_scaled)
 

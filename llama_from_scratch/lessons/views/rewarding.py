@@ -97,7 +97,8 @@ def reward_group_frame(
                                           facecolor=(*color, abs(push) / largest)))
         right.text(n + 0.2, y, f"{row[0]:+.4f}", va="center", fontsize=11)
     right.set(title="Push on each token", xlabel="token", yticks=[],
-              xlim=(0, 1.5 * max(n_tokens)), ylim=(len(rewards) - 0.5, -0.5))
+              xticks=range(0, max(n_tokens) + 1, 2), xlim=(0, 1.5 * max(n_tokens)),
+              ylim=(len(rewards) - 0.5, -0.5))
     for ax in (left, middle):
         ax.set_ylim(len(rewards) - 0.5, -0.5)
         ax.locator_params(axis="x", nbins=4)
