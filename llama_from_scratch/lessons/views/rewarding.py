@@ -123,6 +123,7 @@ class RewardPlot(ipywidgets.VBox):
         self.picture = parts.picture()
         super().__init__([parts.heading(""), self.bar, parts.framed(self.picture)])
         self.add_class(parts.WIDGET_CLASS)
+        self._draw()
 
     def __call__(self, step: ReinforceStep) -> None:
         self._rewards.append(step.reward)
@@ -130,11 +131,14 @@ class RewardPlot(ipywidgets.VBox):
         began_s = time.monotonic()
         if began_s < self._next_s and not is_last:
             return
+        self._draw()
+        self._next_s = parts.next_drawing_s(began_s, time.monotonic())
+
+    def _draw(self) -> None:
         self.bar.value = len(self._rewards)
         figure = rewarding.curves({"this run": self._rewards}, best=self._best)
         self.picture.value = png(figure)
         plt.close(figure)
-        self._next_s = parts.next_drawing_s(began_s, time.monotonic())
 
     def _repr_mimebundle_(self, **settings: Any) -> dict[str, Any]:
         still = {"text/plain": "a live plot of the reward (run the cell to watch it)"}

@@ -55,11 +55,13 @@ def test_the_widget_has_the_switches():
 
 def test_the_live_plot_draws_the_last_step_of_a_run():
     plot = views.RewardPlot(n_steps=2, best=3.0)
+    empty = bytes(plot.picture.value)
+    assert empty[:4] == b"\x89PNG", "the axes are there before the first step"
     for number in range(2):
         plot(ReinforceStep(step=number, reward=float(number), share_equal=0.0, share_cut=0.0,
                            n_tokens=1.0, n_groups=1, n_rows=1, mismatch=0.0, ratio_min=1.0,
                            ratio_max=1.0, share_clipped=0.0, kl=0.0, loss=0.0, grad_norm=0.0,
                            lr=0.1, sampling_s=0.0, update_s=0.0))
-    assert plot.bar.value == 2 and bytes(plot.picture.value[:4]) == b"\x89PNG"
+    assert plot.bar.value == 2 and bytes(plot.picture.value) != empty and bytes(plot.picture.value[:4]) == b"\x89PNG"
     assert "run the cell" in plot._repr_mimebundle_()["text/plain"]
     assert not plt.get_fignums()
