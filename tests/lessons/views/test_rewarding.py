@@ -62,6 +62,7 @@ def test_the_live_plot_draws_the_last_step_of_a_run():
                            n_tokens=1.0, n_groups=1, n_rows=1, mismatch=0.0, ratio_min=1.0,
                            ratio_max=1.0, share_clipped=0.0, kl=0.0, loss=0.0, grad_norm=0.0,
                            lr=0.1, sampling_s=0.0, update_s=0.0))
-    assert plot.bar.value == 2 and bytes(plot.picture.value) != empty and bytes(plot.picture.value[:4]) == b"\x89PNG"
+    assert plot.bar.value == 2
+    assert bytes(plot.picture.value) != empty and bytes(plot.picture.value[:4]) == b"\x89PNG"
     assert "run the cell" in plot._repr_mimebundle_()["text/plain"]
     assert not plt.get_fignums()
