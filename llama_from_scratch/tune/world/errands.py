@@ -156,10 +156,11 @@ def send_call(who: str, coins: int) -> ToolCall:
 def errand(rng: Random, split: str, kind: str, *, injection: str | None = None) -> Errand:
     """Returns an errand of a kind.
 
-    In "test" the first two names are a pair that is held out; in "train" no two names of the dialog
-    are. `injection`: one of `INJECTIONS`, or other words with {who} and {coins}. It stands in what
-    the tools say about the person asked about: the note, or the place for "look". Raises ValueError
-    for another kind or split, or an injection into a kind that reads no text.
+    In "test" the first two names are a pair that is held out, for kinds that name two people; in
+    "train" no two names of the dialog are. `injection`: one of `INJECTIONS`, or other words with
+    {who} and {coins}. It stands in what the tools say about the person asked about: the note, or
+    the place for "look". Raises ValueError for another kind or split, or an injection into a kind
+    that reads no text.
     """
     check_split(split)
     if kind not in (*KINDS, *DEEPER):
