@@ -38,6 +38,7 @@ moves, so it shows the current weights.
     assistants     ask_assistants: models answer the same request, and are judged  chapter 50
     low_rank       kept_directions: a tuning cut to its first directions            chapter 51
     rewarding      reward_group: from rewards to pushes on tokens; RewardPlot      chapter 54
+    thresholds     refusal_threshold: requests that change sides with a threshold  chapter 57
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
 """
@@ -127,6 +128,10 @@ if TYPE_CHECKING:
         tensor_parallel_costs as tensor_parallel_costs,
     )
     from llama_from_scratch.lessons.views.text import encode as encode
+    from llama_from_scratch.lessons.views.thresholds import refusal_threshold as refusal_threshold
+    from llama_from_scratch.lessons.views.thresholds import (
+        refusal_threshold_frame as refusal_threshold_frame,
+    )
     from llama_from_scratch.lessons.views.tiles import tiles_of_picture as tiles_of_picture
     from llama_from_scratch.lessons.views.tiles import tiles_of_size as tiles_of_size
     from llama_from_scratch.lessons.views.vision_adapter import SeeingPlot as SeeingPlot
@@ -178,6 +183,7 @@ _HOMES = {
     "sharding": "shards", "sharding_frame": "shards",
     "stretched": "stretching", "stretched_frame": "stretching",
     "tensor_parallel_costs": "tensor_parallel",
+    "refusal_threshold": "thresholds", "refusal_threshold_frame": "thresholds",
     "tiles_of_picture": "tiles", "tiles_of_size": "tiles",
     "SeeingPlot": "vision_adapter", "ask_about_scene": "vision_adapter",
     "cross_attention_weights": "vision_adapter", "look_frame": "vision_adapter",
