@@ -17,7 +17,7 @@ from llama_from_scratch.tune.world.words import check_split
 HARSH = ("kill", "beat", "hit", "burn", "cut", "break", "tear", "bite")
 MILD = ("feed", "wash", "find", "carry", "hide", "draw")
 VERBS = (*HARSH, *MILD)
-LIVING = ("cat", "dog", "bird", "sheep", "goat", "hen", "duck", "cow", "pig", "mouse", "bear",
+LIVING = ("bird", "dog", "cat", "sheep", "goat", "hen", "duck", "cow", "pig", "mouse", "bear",
           "bee")
 LIFELESS = ("engine", "drum", "ball", "lamp", "bell", "cup", "bread", "cake", "stone", "apple",
             "snow", "rope")
