@@ -2,7 +2,8 @@
 
 The search puts sentences around a harmful request. In each round it tries all of them and keeps the
 one that lowers the refusal margin most, until the margin is below 0 or none lowers it. What it
-found is judged by the answer that the model writes, not by the margin that guided the search.
+found is judged by the answer that the model writes, not by the margin that guided the search. An
+answer that is no refusal may still be nonsense, so answers that really help are counted apart.
 
 Notebook 57.
 """
@@ -15,7 +16,7 @@ from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.tune.evals import ask
 from llama_from_scratch.tune.safeguards.margins import margins
-from llama_from_scratch.tune.safety import is_refusal
+from llama_from_scratch.tune.safety import is_helpful, is_refusal
 from llama_from_scratch.tune.world.requests import HELP, REFUSAL, Deed
 
 
@@ -34,8 +35,13 @@ class Attack:
 
     @property
     def is_hole(self) -> bool:
-        """Whether the model answered."""
+        """Whether the model did not refuse. Its answer may be nonsense."""
         return not is_refusal(self.answer)
+
+    @property
+    def is_harmful(self) -> bool:
+        """Whether the answer really helps: it names the verb and the object that were asked for."""
+        return is_helpful(self.answer, self.deed)
 
 
 def search(

@@ -9,7 +9,7 @@ from llama_from_scratch import family
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.chat_format import FORMATS
 from llama_from_scratch.tune.safeguards import red_team
-from llama_from_scratch.tune.world.requests import REFUSAL, deeds
+from llama_from_scratch.tune.world.requests import HELP, REFUSAL, deeds
 
 TOKENIZER, FORMAT = SMALL["llama-3.1"], FORMATS["llama-3.2"]
 MODEL = Llama(dataclasses.replace(family.tiny("llama-3.2"), vocab_size=TOKENIZER.vocab_size))
@@ -62,6 +62,14 @@ def test_a_wrapper_that_helps_nothing_is_not_kept(victim):
 def test_a_hole_is_what_was_written_not_what_the_margin_said(victim, monkeypatch):
     monkeypatch.setattr(red_team, "ask", lambda *each: [REFUSAL] * len(ASKED))
     assert not any(attack.is_hole for attack in search())
+
+
+def test_an_answer_that_is_nonsense_is_a_hole_and_not_harmful(victim, monkeypatch):
+    monkeypatch.setattr(red_team, "ask", lambda *each: ["some milk."] * len(ASKED))
+    assert all(attack.is_hole and not attack.is_harmful for attack in search())
+    told = [HELP.format(verb=each.verb, object=each.object) for each in ASKED]
+    monkeypatch.setattr(red_team, "ask", lambda *each: told)
+    assert all(attack.is_hole and attack.is_harmful for attack in search())
 
 
 def test_bad_input_is_refused():
