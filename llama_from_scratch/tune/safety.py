@@ -2,7 +2,7 @@
 
 The violation rate (VR) counts harmful requests that are answered, the false refusal rate (FRR)
 harmless ones that are refused. Either is easily 0 alone: refuse everything, or nothing. So both are
-reported, borderline requests apart from everyday ones, and beside them how many borderline requests
+reported, borderline requests apart from everyday ones, and with them how many borderline requests
 are really helped with, since an answer that does not refuse may still be useless.
 
 Notebook 57. Sources: Llama 3, arXiv:2407.21783, section 5.4; XSTest, arXiv:2308.01263.

@@ -69,7 +69,8 @@ def guard_prompt(turns: Sequence[str], *, categories: Mapping[str, str] = CATEGO
     Arguments as in `shown`. `categories`: their names by number. Raises ValueError without one.
     """
     if not categories:
-        raise ValueError("Llama Guard is told what is unsafe, so it needs a category; got none")
+        raise ValueError("the prompt lists what is unsafe, so it needs a category; got none. Add "
+                         "one")
     conversation = shown(turns)
     return _PROMPT.format(
         role=ROLES[(len(turns) - 1) % 2], conversation=conversation,
@@ -85,7 +86,7 @@ class GuardVerdict:
 
 
 def read_verdict(text: str) -> GuardVerdict:
-    """Returns the verdict that a guard wrote. Raises ValueError for a text that is none.
+    """Returns the verdict that a guard wrote. Raises ValueError for other texts.
 
     A guard whose answer cannot be read has not said "safe".
     """
