@@ -56,7 +56,7 @@ def course(steps: Sequence[int], runs: Mapping[str, Sequence[Shift]]) -> Figure:
         ax.set(title=name, xlabel="steps")
         told.append(f"{name}: chosen {chosen[-1]:+.1f}, rejected {rejected[-1]:+.1f}")
     axes[0, 0].set_ylabel("change of log p, nats")
-    axes[0, 0].legend(loc="lower left")
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside right upper")
     fig.set_label(f"Change of the log-probabilities after {steps[-1]} steps. "
                   + "; ".join(told) + ".")
     return fig
