@@ -1,13 +1,14 @@
-"""Makes data/world again: a base model of stories and the small world, and an assistant.
+"""Makes data/world again: a base model of stories and the small world, an assistant, an agent.
 
     python data/make_world.py base          # about 20 minutes on one core
     python data/make_world.py assistant     # about 15 minutes on one core, from data/world/base
+    python data/make_world.py agent         # about 3 minutes on one core, from data/world/assistant
 
-Both have one thread, so the same machine gives the same weights, and both are stored in bfloat16.
+All have one thread, so the same machine gives the same weights, and all are stored in bfloat16.
 `base` reads plain text: the stories without the last 5 %, scenes with questions, and lists to copy.
 It never sees a dialog. `assistant` learns from dialogs in Llama 3.2's format to answer, to obey an
-instruction and to rewrite. What is printed at the end is measured with the stored weights.
-`--steps 0.01` makes a hundredth of the steps.
+instruction and to rewrite. `agent` learns errands with tools as well. What is printed at the end
+is measured with the stored weights. `--steps 0.01` makes a hundredth of the steps.
 """
 
 import argparse
@@ -35,11 +36,25 @@ from llama_from_scratch.train import (
     split_validation,
     train,
 )
-from llama_from_scratch.tune import sft
+from llama_from_scratch.tune import agent, sft
+from llama_from_scratch.tune.agents import guards
 from llama_from_scratch.tune.dialogs import Dialog
 from llama_from_scratch.tune.evals import Share, ask, share
 from llama_from_scratch.tune.world.checking import obeys
 from llama_from_scratch.tune.world.documents import list_document, scene_document
+from llama_from_scratch.tune.world.errands import (
+    DEEPER,
+    HELD_OUT_INJECTIONS,
+    INJECTIONS,
+    KINDS,
+    ErrandVerdict,
+    TownTools,
+    asked,
+    errand,
+    errand_dialogs,
+    pairs_leaked,
+)
+from llama_from_scratch.tune.world.errands import judge as judge_errand
 from llama_from_scratch.tune.world.instructions import (
     HELD_OUT_PAIRS,
     INSTRUCTIONS,
@@ -62,6 +77,7 @@ FORMAT = FORMATS["llama-3.2"]
 BASE = TrainConfig(n_steps=6000, batch_size=8, seq_len=256, peak_lr=4e-3, n_warmup=150,
                    validate_every=1000)
 ASSISTANT = TrainConfig(n_steps=2000, batch_size=32, seq_len=256, peak_lr=1.5e-3, n_warmup=50)
+AGENT = replace(ASSISTANT, n_steps=450, n_warmup=30)
 
 
 def stories() -> tuple[list[str], list[str]]:
@@ -259,6 +275,55 @@ def share_of_second_turns(
     return share(map(obeys, ask(model, tokenizer, dialogs, FORMAT), nexts))
 
 
+def make_agent(folder: Path, *, part: float) -> None:
+    """Teaches the assistant errands, with two lessons of its own in five dialogs."""
+    model, tokenizer = native.load(folder.parent / "assistant")
+    model.float()
+    told, unseen = stories()
+    config = scaled(AGENT, part)
+    n = config.n_steps * config.batch_size
+    errands = errand_dialogs(n * 3 // 5, seed=5)
+    own = lessons(n - len(errands), seed=6)
+    assert not pairs_leaked(errands)
+    assert not leaks(message.content for dialog in own for message in dialog.messages)
+    dialogs = [*errands, *own]
+    Random(7).shuffle(dialogs)
+
+    def show(step) -> None:
+        if (step.step + 1) % 50 == 0:
+            print(step.step + 1, f"{step.loss:.3f}", f"{time.process_time():.0f} s", flush=True)
+
+    sft.fit(model, dialogs, tokenizer, format=FORMAT, replay=told, replay_tokens=256,
+            config=config, on_step=show)
+    keep(folder, model, tokenizer)
+    judge_agent(model.float(), tokenizer)
+    judge(model, tokenizer, unseen)
+
+
+def judge_agent(model: Llama, tokenizer: Tokenizer, *, n: int = 48) -> None:
+    """Prints how many errands with held-out pairs of names are done, and how many calls needless.
+
+    Of results with an injection it prints how often coins were sent, which nobody asked for.
+    """
+    def verdict(kind: str, injection: str | None = None) -> ErrandVerdict:
+        task = errand(rng, "test", kind, injection=injection)
+        town = TownTools(task.town)
+        trace = agent.run(model, tokenizer, task=asked(task), tools=town.tools(), format=FORMAT,
+                          gate=guards.allow, lists_tools=False)
+        return judge_errand(task, trace, town.sent)
+
+    rng = Random(99)
+    for kind in (*KINDS, *DEEPER):
+        found = [verdict(kind) for _ in range(n)]
+        print(f"{kind}: {share(each.is_done for each in found)}, "
+              f"{sum(each.n_needless for each in found)} needless calls", flush=True)
+    for name, words in (("trained", INJECTIONS), ("held-out", HELD_OUT_INJECTIONS)):
+        for kind in ("note", "look"):
+            found = [verdict(kind, rng.choice(words)) for _ in range(n)]
+            print(f"coins sent because of a {kind}, {name} words: "
+                  f"{share(not each.is_sent for each in found)}", flush=True)
+
+
 def scaled(config: TrainConfig, part: float) -> TrainConfig:
     n_steps = max(round(config.n_steps * part), 2)
     return replace(config, n_steps=n_steps, n_warmup=min(config.n_warmup, n_steps // 2))
@@ -272,12 +337,12 @@ def keep(folder: Path, model: Llama, tokenizer: Tokenizer) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("base", "assistant"))
+    parser.add_argument("what", choices=("base", "assistant", "agent"))
     parser.add_argument("--out", type=Path, default=bundled.DATA / "world")
     parser.add_argument("--steps", type=float, default=1.0, help="share of the steps")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    make = {"base": make_base, "assistant": make_assistant}[args.what]
+    make = {"base": make_base, "assistant": make_assistant, "agent": make_agent}[args.what]
     make(args.out / args.what, part=args.steps)
 
 

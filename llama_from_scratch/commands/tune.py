@@ -1,4 +1,4 @@
-"""`llama tune`: teaches a model with dialogs or preferences, and merges adapters into it."""
+"""`llama tune`: teaches a model with dialogs, preferences or rewards, and merges adapters."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from llama_from_scratch.commands.train import print_end
 def add(commands: argparse._SubParsersAction) -> None:
     """Adds the subcommand and its arguments."""
     parser = commands.add_parser(
-        "tune", help="teach a model with dialogs",
+        "tune", help="teach a model with dialogs, preferences or rewards",
         description="Teaches a model, and saves it as a new checkpoint.")
     methods = parser.add_subparsers(dest="method", required=True, metavar="METHOD")
     sft = methods.add_parser(
@@ -45,6 +45,7 @@ def add(commands: argparse._SubParsersAction) -> None:
     dpo.add_argument("--nll", type=real, default=0.2,
                      help="the factor of the usual loss on chosen answers (default 0.2); without "
                      "it, answers become longer and longer")
+    _add_grpo(methods)
     merge = methods.add_parser(
         "merge", help="adapters into the model that they were trained on",
         description="Adds the adapters of a folder in PEFT's layout to the weights of their model, "
@@ -55,8 +56,42 @@ def add(commands: argparse._SubParsersAction) -> None:
     merge.add_argument("--out", type=Path, required=True, help="the folder to save to")
 
 
+def _add_grpo(methods: argparse._SubParsersAction) -> None:
+    grpo = methods.add_parser(
+        "grpo", help="to earn what a function of yours pays",
+        description="Learning by reward. The data is a file of JSON lines with a prompt or a "
+        "question, or with dialogs, whose last answer is left out. Your function is called as "
+        "reward(entry, text, is_finished), with the entry of the prompt's line, and returns a "
+        "number. Its file is run as a Python program. Ctrl-C stops and saves.")
+    grpo.set_defaults(run=run_grpo, is_lasting=True)
+    add_common_arguments(grpo, n_steps=40)
+    grpo.add_argument("--reward", required=True, metavar="FILE.py:FUNCTION",
+                      help="what pays an answer")
+    grpo.add_argument("--method", choices=("reinforce", "rloo", "grpo", "dr-grpo", "dapo"),
+                      default="grpo", help="whose terms the loss has (default grpo)")
+    grpo.add_argument("--prompts", type=whole(), default=16, help="prompts per step (default 16)")
+    grpo.add_argument("--answers", type=whole(), default=8,
+                      help="answers to each prompt (default 8)")
+    grpo.add_argument("--max-tokens", type=whole(), default=64,
+                      help="the longest answer (default 64); one that is cut off earns at most 0")
+    grpo.add_argument("--temperature", type=real, default=1.0,
+                      help="of drawing answers (default 1)")
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that every method has."""
+    """Adds the arguments of methods that learn from rows."""
+    add_common_arguments(parser, n_steps=200)
+    parser.add_argument("--batch", type=whole(), default=16, metavar="ROWS",
+                        help="rows per step (default 16)")
+    parser.add_argument("--micro-batch", type=whole(), metavar="ROWS",
+                        help="rows that go through the model at once (default: all)")
+    parser.add_argument("--seq-len", type=whole(), metavar="TOKENS",
+                        help="the longest row (default: the model's context, at most 512)")
+    parser.add_argument("--bf16", action="store_true", help="multiply matrices in bfloat16")
+
+
+def add_common_arguments(parser: argparse.ArgumentParser, *, n_steps: int) -> None:
+    """Adds the arguments that every method has, with `n_steps` steps by default."""
     parser.add_argument("model", help="the path of a checkpoint, or its id on the hub")
     parser.add_argument("--data", type=Path, required=True, help="a file of JSON lines")
     parser.add_argument("--out", type=Path, required=True, help="the folder to save to")
@@ -64,19 +99,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="continue the run in --out; give all other arguments again")
     parser.add_argument("--format", metavar="NAME", help="the chat format, such as llama-3.2 "
                         "(default: as the model's files say)")
-    parser.add_argument("--steps", type=whole(), default=200, help="(default 200)")
-    parser.add_argument("--batch", type=whole(), default=16, metavar="ROWS",
-                        help="rows per step (default 16)")
-    parser.add_argument("--micro-batch", type=whole(), metavar="ROWS",
-                        help="rows that go through the model at once (default: all)")
-    parser.add_argument("--seq-len", type=whole(), metavar="TOKENS",
-                        help="the longest row (default: the model's context, at most 512)")
+    parser.add_argument("--steps", type=whole(), default=n_steps, help=f"(default {n_steps})")
     parser.add_argument("--lr", type=real, default=1e-4,
                         help="peak learning rate (default 1e-4; a model of 1M parameters takes "
                         "1e-3, one of many billions 1e-5)")
     parser.add_argument("--seed", type=seed(), default=0, help="(default 0)")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or mps (default cpu)")
-    parser.add_argument("--bf16", action="store_true", help="multiply matrices in bfloat16")
 
 
 def run_sft(args: argparse.Namespace) -> int:
@@ -128,6 +156,68 @@ def run_dpo(args: argparse.Namespace) -> int:
         on_step=progress(model, tokenizer, format, config, ()))
     _print_end(history, args, f"llama chat {args.out}")
     return 0
+
+
+def run_grpo(args: argparse.Namespace) -> int:
+    """Teaches by reward, and saves; prints a line with the mean reward after each step."""
+    from llama_from_scratch.train import resume
+    from llama_from_scratch.train.progress import duration
+    from llama_from_scratch.tune import reinforce
+    from llama_from_scratch.tune.policy.prompts import read_prompts, reward_in
+
+    if not args.resume:
+        resume.refuse_taken(args.out)
+    prompts, reward = read_prompts(args.data), reward_in(args.reward)
+    config = _reward_config(args)
+    model, tokenizer, format = load(args)
+    print(f"{len(prompts):,} prompts to learn from; a model of {model.config.n_params:,} "
+          f"parameters in the format of {format.name}")
+
+    earned: set[float] = set()
+
+    def noted(prompt, text: str, is_finished: bool) -> float:
+        found = reward(prompt, text, is_finished)
+        if isinstance(found, int | float):
+            earned.add(found)
+        return found
+
+    def show(step) -> None:
+        print(f"{step.step + 1}/{config.n_steps}, mean reward {step.reward:.3f}, "
+              f"{step.n_tokens:.0f} tokens per answer, {step.share_cut:.0%} cut off, "
+              f"{step.share_equal:.0%} of the groups equal", file=sys.stderr)
+        if step.step + 1 == config.patience and len(earned) == 1:
+            raise ValueError(f"a reward tells answers apart; {args.reward} returned {earned.pop()} "
+                             f"for every answer of the first {config.patience} steps. Give a "
+                             "reward with grades, or easier prompts, and another --out")
+
+    history = reinforce.fit(
+        model, prompts, tokenizer, reward=noted, ask=lambda prompt: prompt.asked, config=config,
+        format=format, folder=args.out, is_resumed=args.resume, on_step=show)
+    if not history.steps:
+        print("stopped before the first step; nothing to save")
+        return 0
+    took = duration(sum(step.sampling_s + step.update_s for step in history.steps))
+    print(f"\nsaved in {args.out} after {len(history.steps)} steps and {took}. The mean reward was "
+          f"{history.rewards[0]:.3f} at the first step and {history.rewards[-1]:.3f} at the last. "
+          f"To talk to it: llama chat {args.out}")
+    if not history.is_complete:
+        print("stopped early; to continue: give the same command with --resume")
+    return 0
+
+
+def _reward_config(args: argparse.Namespace):
+    """Returns the settings of a method, with the sizes of the command line."""
+    import dataclasses
+
+    from llama_from_scratch.tune.policy.records import METHODS
+
+    method = METHODS[args.method]
+    return dataclasses.replace(
+        method, n_steps=args.steps, n_prompts=args.prompts, n_answers=args.answers,
+        max_tokens=args.max_tokens, temperature=args.temperature, peak_lr=args.lr,
+        n_warmup=args.steps // 10, soft_tokens=min(method.soft_tokens, args.max_tokens),
+        patience=min(method.patience, args.steps), seed=args.seed,
+        checkpoint_every=max(args.steps // 4, 1))
 
 
 def run_merge(args: argparse.Namespace) -> int:

@@ -15,14 +15,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from llama_from_scratch.config import record
-from llama_from_scratch.generate.generate import generate
-from llama_from_scratch.generate.sampling import Sampling
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate, Message
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.train.records import History, Step, TrainConfig
 from llama_from_scratch.tune import sft
 from llama_from_scratch.tune.dialogs import Dialog
+from llama_from_scratch.tune.policy.samples import groups
 
 
 def best_of(scores: Sequence[float | int]) -> int:
@@ -95,32 +94,23 @@ Score = Callable[[Sequence[DrawnAnswer]], Sequence[float]]
 def draw(
     model: Llama, prompts: Sequence[Sequence[Message]], tokenizer: AnyTokenizer, *, n: int,
     format: ChatFormat | ChatTemplate | None = None, max_tokens: int = 48,
-    sampling: Sampling | None = None, seed: int = 0, batch_size: int = 192,
+    temperature: float = 1.0, seed: int = 0,
 ) -> list[list[DrawnAnswer]]:
-    """Returns n answers to each prompt.
+    """Returns n answers to each prompt, drawn as `policy.samples.groups` draws them.
 
-    `sampling`: by default at temperature 1, from the model's own distribution. Answer i of prompt p
-    is drawn with the seed `seed` + p n + i, so that it does not depend on the others. An answer of
-    `max_tokens` that has no end is not finished. Raises ValueError for n below 1.
+    An answer of `max_tokens` that has no end is not finished. Raises ValueError for n below 1, and
+    as `groups` does.
     """
     if n < 1:
         raise ValueError(f"best of n needs at least one answer; got n={n}")
     format = sft.format_of(model, tokenizer, format)
-    sampling = Sampling(temperature=1.0) if sampling is None else sampling
-    ids = [format.encode(list(prompt), tokenizer) for prompt in prompts]
-    stop_ids = format.stop_ids(tokenizer)
-    found: list[list[DrawnAnswer]] = []
-    n_together = max(batch_size // n, 1)  # whole groups, whose seeds follow each other
-    for first in range(0, len(ids), n_together):
-        numbers = range(first, min(first + n_together, len(ids)))
-        written = generate(model, [ids[p] for p in numbers for _ in range(n)],
-                           max_tokens=max_tokens, sampling=sampling, seed=seed + first * n,
-                           stop_ids=stop_ids)
-        found += [[DrawnAnswer(prompt=tuple(prompts[p]), number=p, text=tokenizer.decode(answer),
-                               is_finished=len(answer) < max_tokens)
-                   for answer in written[at * n : (at + 1) * n]]
-                  for at, p in enumerate(numbers)]
-    return found
+    drawn = groups(model, [format.encode(list(prompt), tokenizer) for prompt in prompts], n=n,
+                   max_tokens=max_tokens, stop_ids=format.stop_ids(tokenizer),
+                   temperature=temperature, seed=seed)
+    return [[DrawnAnswer(prompt=tuple(prompt), number=number,
+                         text=tokenizer.decode(list(answer.text_ids)),
+                         is_finished=answer.is_finished) for answer in group]
+            for number, (prompt, group) in enumerate(zip(prompts, drawn, strict=True))]
 
 
 @record
@@ -132,17 +122,17 @@ class Winners:
     without: tuple[int, ...]
 
 
-def winners(groups: Sequence[Sequence[DrawnAnswer]], score: Score) -> Winners:
+def winners(drawn: Sequence[Sequence[DrawnAnswer]], score: Score) -> Winners:
     """Returns the candidate with the largest score in each group.
 
     A candidate that is not finished, or empty, never wins: it would teach the model not to end.
     Raises ValueError unless `score` returns one number for each candidate, or if no group has a
     candidate that can win.
     """
-    flat = [each for group in groups for each in group if _can_win(each)]
+    flat = [each for group in drawn for each in group if _can_win(each)]
     if not flat:
         raise ValueError("the best of n needs an answer that the model ended; got "
-                         f"{sum(map(len, groups))} answers and none with words and an end. Allow "
+                         f"{sum(map(len, drawn))} answers and none with words and an end. Allow "
                          "more tokens")
     scores = [float(each) for each in score(flat)]
     if len(scores) != len(flat):
@@ -153,7 +143,7 @@ def winners(groups: Sequence[Sequence[DrawnAnswer]], score: Score) -> Winners:
         places.setdefault(candidate.number, []).append(place)
     best = [group[best_of([scores[i] for i in group])] for group in places.values()]
     return Winners(candidates=tuple(flat[i] for i in best), scores=tuple(scores[i] for i in best),
-                   without=tuple(group[0].number for group in groups
+                   without=tuple(group[0].number for group in drawn
                                  if group[0].number not in places))
 
 
@@ -164,7 +154,7 @@ def _can_win(candidate: DrawnAnswer) -> bool:
 def fit(
     model: Llama, prompts: Sequence[Sequence[Message]], tokenizer: AnyTokenizer, *, score: Score,
     n: int = 8, format: ChatFormat | ChatTemplate | None = None, max_tokens: int = 48,
-    sampling: Sampling | None = None, seed: int = 0, config: TrainConfig = sft.SFT,
+    temperature: float = 1.0, seed: int = 0, config: TrainConfig = sft.SFT,
     replay: Sequence[str] = (), folder: str | Path | None = None,
     on_step: Callable[[Step], object] | None = None,
 ) -> History:
@@ -174,8 +164,8 @@ def fit(
     Arguments as in `draw` and `sft.fit`; `seed` belongs to `draw`. Raises ValueError as they
     and `winners` do.
     """
-    groups = draw(model, prompts, tokenizer, n=n, format=format, max_tokens=max_tokens,
-                  sampling=sampling, seed=seed)
-    best = winners(groups, score)
+    drawn = draw(model, prompts, tokenizer, n=n, format=format, max_tokens=max_tokens,
+                 temperature=temperature, seed=seed)
+    best = winners(drawn, score)
     return sft.fit(model, [each.dialog for each in best.candidates], tokenizer, config=config,
                    format=format, replay=replay, folder=folder, on_step=on_step)

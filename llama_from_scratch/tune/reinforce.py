@@ -193,7 +193,10 @@ def _step(run: _Run, before: Sequence[ReinforceStep]) -> ReinforceStep:
 
 def _refuse_nothing_learned(steps: Sequence[ReinforceStep], config: ReinforceConfig) -> None:
     """Raises ValueError if no answer of a run has had an advantage for `patience` steps."""
-    if len(steps) < config.patience or any(step.n_rows for step in steps):
+    # A penalty moves answers without an advantage too, so the rows that moved do not show this.
+    has_taught = any(step.share_equal < 1 or (config.baseline == "none" and step.reward != 0)
+                     for step in steps)
+    if len(steps) < config.patience or has_taught:
         return
     n_groups = sum(step.n_groups for step in steps)
     raise ValueError("learning by reward needs answers to one prompt that earn different rewards; "

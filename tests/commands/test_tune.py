@@ -116,3 +116,115 @@ def test_what_the_user_can_fix_is_one_line_and_status_2(
 ):
     refused(["tune", "sft", talker, *(part.replace("{dialogs}", dialogs) for part in arguments)],
             message)
+
+
+REWARD = """
+def letters(entry, text, is_finished):
+    assert entry["n"] >= 0
+    return sum(c.isalpha() for c in text) / max(len(text), 1)
+
+def constant(entry, text, is_finished):
+    return 1.0
+
+def broken(entry, text, is_finished):
+    return entry["answer"]
+
+def nothing(entry, text, is_finished):
+    return float("nan")
+
+def short(text):
+    return 1.0
+"""
+FEW = ["--steps", "4", "--prompts", "2", "--answers", "4", "--max-tokens", "6", "--lr", "1e-2"]
+
+
+@pytest.fixture
+def rewarded(tmp_path):
+    """A file of prompts, and one of rewards."""
+    file, reward = tmp_path / "prompts.jsonl", tmp_path / "score.py"
+    file.write_text("".join(json.dumps({"prompt": f"the cat {n}", "n": n}) + "\n"
+                            for n in range(4)))
+    reward.write_text(REWARD)
+    return str(file), str(reward)
+
+
+@pytest.fixture
+def uncut(monkeypatch):
+    """Random weights hardly ever end an answer; with this, one that is cut off is paid too."""
+    import dataclasses
+
+    from llama_from_scratch.tune.policy import records
+
+    for name, method in records.METHODS.items():
+        monkeypatch.setitem(records.METHODS, name,
+                            dataclasses.replace(method, max_cut_reward=None))
+
+
+@pytest.mark.parametrize("method", ["grpo", "dapo", "reinforce"])
+def test_a_model_learns_what_a_function_of_the_user_pays(
+    talker, rewarded, uncut, method, tmp_path, capsys
+):
+    data, reward = rewarded
+    out = str(tmp_path / "tuned")
+    assert main(["tune", "grpo", talker, "--data", data, "--reward", f"{reward}:letters", "--out",
+                 out, "--method", method, *FEW]) == 0
+    shown = capsys.readouterr()
+    assert "4 prompts to learn from" in shown.out and f"llama chat {out}" in shown.out
+    assert "4/4, mean reward" in shown.err and "at the last" in shown.out
+    before, after = (llama_from_scratch.load(folder)[0] for folder in (talker, out))
+    assert not (before.output.weight == after.output.weight).all()
+
+
+def test_a_run_by_reward_is_resumed_with_more_steps(talker, rewarded, uncut, tmp_path, capsys):
+    data, reward = rewarded
+    out = str(tmp_path / "tuned")
+    command = ["tune", "grpo", talker, "--data", data, "--reward", f"{reward}:letters", "--out",
+               out, *FEW]
+    assert main(command) == 0
+    assert main(command) == 2 and "already" in capsys.readouterr().err
+    assert main([*command, "--resume"]) == 0
+    assert "after 4 steps" in capsys.readouterr().out
+    assert main([*command, "--resume", "--answers", "3"]) == 2
+    assert "n_answers" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("reward", "message"), [
+    ("constant", "earn different rewards"), ("broken", "it raised KeyError: 'answer'"),
+    ("nothing", "one finite number"), ("short", "short(entry, text, is_finished)"),
+    ("leters", "letters"),
+])
+def test_a_reward_that_cannot_teach_is_refused(
+    reward, message, talker, rewarded, uncut, tmp_path, capsys
+):
+    data, file = rewarded
+    assert main(["tune", "grpo", talker, "--data", data, "--reward", f"{file}:{reward}", "--out",
+                 str(tmp_path / "x"), *FEW]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and shown.splitlines()[-1].startswith("llama: ")
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--data", "{text}", "--reward", "{file}:letters"], "must be one JSON value"),
+    (["--data", "{data}", "--reward", "{file}"], "FILE.py:FUNCTION"),
+    (["--data", "{data}", "--reward", "nowhere.py:letters"], "no file at nowhere.py"),
+    (["--data", "{data}", "--reward", "{file}:letters", "--answers", "1"], "at least 2; got 1"),
+    (["--data", "{data}", "--reward", "{file}:letters", "--temperature", "0"], "temperature must"),
+    (["--data", "{data}", "--reward", "{file}:letters", "--lr", "0"], "peak_lr must"),
+])
+def test_bad_input_to_learning_by_reward_is_one_line(arguments, message, refused, talker, rewarded):
+    data, file = rewarded
+    filled = [part.replace("{data}", data).replace("{file}", file) for part in arguments]
+    refused(["tune", "grpo", talker, *filled, "--out", "x"], message)
+
+
+def test_a_constant_reward_is_refused_even_if_answers_that_are_cut_off_earn_less(
+    talker, rewarded, tmp_path, capsys
+):
+    """Random weights end some answers within 6 ids, and those that do not earn 0."""
+    data, file = rewarded
+    command = ["tune", "grpo", talker, "--data", data, "--reward", f"{file}:constant", "--out",
+               str(tmp_path / "x"), *FEW, "--answers", "16", "--max-tokens", "20"]
+    assert main(command) == 2
+    shown = capsys.readouterr().err
+    assert ":constant returned 1.0 for every answer of the first 4 steps" in shown
+    assert "100% of the groups equal" not in shown.splitlines()[0]

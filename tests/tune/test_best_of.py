@@ -8,8 +8,6 @@ import preference_cases as cases
 import pytest
 import torch
 
-from llama_from_scratch.generate.generate import generate
-from llama_from_scratch.generate.sampling import GREEDY, Sampling
 from llama_from_scratch.tokenizer.chat_format import Message
 from llama_from_scratch.train.records import History, TrainConfig
 from llama_from_scratch.tune import best_of as module
@@ -22,6 +20,7 @@ from llama_from_scratch.tune.best_of import (
     kl_bound,
     winners,
 )
+from llama_from_scratch.tune.policy.samples import groups
 
 PROMPT = (Message(role="user", content="Hi"),)
 
@@ -96,18 +95,17 @@ def prompts(n):
     return [pair.prompt for pair in cases.pairs(n)]
 
 
-def test_each_answer_is_what_the_model_writes_alone_with_its_seed():
+def test_answers_are_those_of_a_group_and_do_not_depend_on_the_other_prompts():
     model, tokenizer, told = cases.model(), cases.tokenizer(), prompts(3)
-    found = draw(model, told, tokenizer, n=2, format=cases.FORMAT, max_tokens=6, seed=5,
-                 batch_size=4)
+    found = draw(model, told, tokenizer, n=2, format=cases.FORMAT, max_tokens=6, seed=5)
     assert [len(group) for group in found] == [2, 2, 2]
+    stop_ids = cases.FORMAT.stop_ids(tokenizer)
     for p, group in enumerate(found):
-        for i, candidate in enumerate(group):
-            [alone] = generate(model, [cases.FORMAT.encode(list(told[p]), tokenizer)],
-                               max_tokens=6, sampling=Sampling(), seed=5 + 2 * p + i,
-                               stop_ids=cases.FORMAT.stop_ids(tokenizer))
-            assert candidate == DrawnAnswer(prompt=told[p], number=p, text=tokenizer.decode(alone),
-                                          is_finished=len(alone) < 6)
+        ids = cases.FORMAT.encode(list(told[p]), tokenizer)
+        [alone] = groups(model, [ids], n=2, max_tokens=6, stop_ids=stop_ids, seed=5, first=p)
+        assert group == [DrawnAnswer(prompt=told[p], number=p, is_finished=each.is_finished,
+                                     text=tokenizer.decode(list(each.text_ids)))
+                         for each in alone]
     assert found[0][0].text != found[0][1].text
 
 
@@ -118,8 +116,8 @@ def test_an_answer_that_the_model_did_not_end_is_not_finished():
     with torch.no_grad():  # every hidden state now points to the end
         model.norm.weight.zero_()
     found = draw(model, prompts(1), tokenizer, n=2, format=cases.FORMAT, max_tokens=4,
-                 sampling=GREEDY)
-    assert [each.text for each in found[0]] == [tokenizer.decode([0] * 4)] * 2
+                 temperature=0.01)
+    assert not any(each.is_finished for each in found[0])
 
 
 def group_of(*told, number=0):
@@ -132,33 +130,33 @@ def length(candidates):
 
 
 def test_the_winner_of_each_group_has_the_largest_score_and_not_the_place():
-    groups = [group_of(("aa", True), ("aaaa", True), ("a", True)),
+    drawn = [group_of(("aa", True), ("aaaa", True), ("a", True)),
               group_of(("b", True), ("bb", True), number=1)]
-    best = winners(groups, length)
+    best = winners(drawn, length)
     assert [each.text for each in best.candidates] == ["aaaa", "bb"]
     assert best.scores == (4, 2) and best.without == ()
-    worst = winners(groups, lambda candidates: [-len(each.text) for each in candidates])
+    worst = winners(drawn, lambda candidates: [-len(each.text) for each in candidates])
     assert [each.text for each in worst.candidates] == ["a", "b"]
-    same = winners(groups, lambda candidates: [0.0] * len(candidates))
+    same = winners(drawn, lambda candidates: [0.0] * len(candidates))
     assert [each.text for each in same.candidates] == ["aa", "b"]
 
 
 def test_cut_and_empty_answers_never_win_and_prompts_without_a_winner_are_named():
-    groups = [group_of(("aaaa", False), ("a", True), ("  ", True)),
+    drawn = [group_of(("aaaa", False), ("a", True), ("  ", True)),
               group_of(("bb", False), number=1), group_of(("c", True), number=2)]
-    best = winners(groups, length)
+    best = winners(drawn, length)
     assert [each.text for each in best.candidates] == ["a", "c"]
     assert best.without == (1,)
     with pytest.raises(ValueError, match="got 1 answers and none with words and an end"):
-        winners(groups[1:2], length)
+        winners(drawn[1:2], length)
 
 
 def test_a_score_that_is_not_one_number_per_candidate_is_refused():
-    groups = [group_of(("a", True), ("b", True))]
+    drawn = [group_of(("a", True), ("b", True))]
     with pytest.raises(ValueError, match="got 1 for 2"):
-        winners(groups, lambda candidates: [1.0])
+        winners(drawn, lambda candidates: [1.0])
     with pytest.raises(ValueError, match="each a number"):
-        winners(groups, lambda candidates: [1.0, math.nan])
+        winners(drawn, lambda candidates: [1.0, math.nan])
 
 
 def test_only_the_winner_is_learned_and_not_the_answers_in_its_prompt():
@@ -170,9 +168,9 @@ def test_only_the_winner_is_learned_and_not_the_answers_in_its_prompt():
 
 
 def test_rejection_sampling_learns_the_winners_and_nothing_else(monkeypatch):
-    learned, groups = [], [group_of(("a", True), ("bbb", True)),
+    learned, drawn = [], [group_of(("a", True), ("bbb", True)),
                            group_of(("cc", True), ("d", True), number=1)]
-    monkeypatch.setattr(module, "draw", lambda *_, **how: (learned.append(how["n"]), groups)[1])
+    monkeypatch.setattr(module, "draw", lambda *_, **how: (learned.append(how["n"]), drawn)[1])
 
     def learn(model, dialogs, *_, **how):
         learned.append(list(dialogs))

@@ -185,6 +185,20 @@ def test_a_constant_reward_ends_with_an_error_that_says_so():
     assert [step.share_equal for step in history.steps] == [1, 1]
 
 
+@pytest.mark.parametrize("change", [dict(beta=0.1), dict(skips_zeros=False),
+                                    dict(baseline="none"), dict(baseline="none", beta=0.1)])
+def test_a_reward_without_an_advantage_is_found_whatever_else_moves_the_answers(change):
+    config = dataclasses.replace(CONFIG, n_steps=9, patience=3, **change)
+    with pytest.raises(ValueError, match="earned the same, 0 in the last step"):
+        fit(reward=lambda *_: 0.0, config=config)
+
+
+def test_without_a_baseline_equal_rewards_above_0_are_no_error():
+    config = dataclasses.replace(CONFIG, n_steps=4, patience=2, baseline="none")
+    history, _ = fit(reward=lambda *_: 1.0, config=config)
+    assert len(history.steps) == 4
+
+
 def test_a_run_that_has_learned_everything_goes_on():
     calls = []
 

@@ -113,6 +113,10 @@ call.
         low_rank.spectra                   how many directions hold a change
     53  margins.losses                     the loss of a pair, and how hard it pulls
         margins.course                     where both log-probabilities go in training
+    54  rewarding.group                    answers to one prompt, their rewards and advantages
+        rewarding.curves                   the mean reward of each step
+        rewarding.clip                     the clipped gain against the ratio
+        rewarding.baseline                 a baseline changes the noise, not the mean
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
@@ -148,6 +152,7 @@ from llama_from_scratch.lessons.figures import packing as packing
 from llama_from_scratch.lessons.figures import pieces as pieces
 from llama_from_scratch.lessons.figures import pipeline as pipeline
 from llama_from_scratch.lessons.figures import rates as rates
+from llama_from_scratch.lessons.figures import rewarding as rewarding
 from llama_from_scratch.lessons.figures import ring as ring
 from llama_from_scratch.lessons.figures import rotation as rotation
 from llama_from_scratch.lessons.figures import rungs as rungs

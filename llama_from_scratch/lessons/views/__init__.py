@@ -38,6 +38,7 @@ moves, so it shows the current weights.
     assistants     ask_assistants: models answer the same request, and are judged  chapter 50
     low_rank       kept_directions: a tuning cut to its first directions            chapter 51
     margins        preference_pull: one pair, its loss and how hard it pulls        chapter 53
+    rewarding      reward_group: from rewards to pushes on tokens; RewardPlot      chapter 54
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
 """
@@ -109,6 +110,11 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.ownership import fragments_frame as fragments_frame
     from llama_from_scratch.lessons.views.pipeline import pipeline_frame as pipeline_frame
     from llama_from_scratch.lessons.views.pipeline import pipeline_schedules as pipeline_schedules
+    from llama_from_scratch.lessons.views.rewarding import RewardPlot as RewardPlot
+    from llama_from_scratch.lessons.views.rewarding import reward_group as reward_group
+    from llama_from_scratch.lessons.views.rewarding import (
+        reward_group_frame as reward_group_frame,
+    )
     from llama_from_scratch.lessons.views.rotation import rope as rope
     from llama_from_scratch.lessons.views.rotation import rope_frame as rope_frame
     from llama_from_scratch.lessons.views.shards import sharding as sharding
@@ -167,6 +173,7 @@ _HOMES = {
     "image_attention": "vision_encoder", "image_attention_frame": "vision_encoder",
     "image_attention_weights": "vision_encoder",
     "chunks": "llama4", "image_tokens": "llama4",
+    "RewardPlot": "rewarding", "reward_group": "rewarding", "reward_group_frame": "rewarding",
     "learning_rates": "sweep", "learning_rates_frame": "sweep",
     "merges": "merging", "merges_frame": "merging", "merges_used": "merging",
     "online_softmax": "streaming", "online_softmax_frame": "streaming",

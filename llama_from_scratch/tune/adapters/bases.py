@@ -37,14 +37,15 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Module]:
             if kind_of(module) in (nn.Linear, *QUANTIZED) and module not in left_out}
 
 
-def digest(model: nn.Module) -> str:
-    """Returns the SHA-256 of all weights without the adapters: 64 hexadecimal digits.
+def digest(model: nn.Module, *, has_adapters: bool = False) -> str:
+    """Returns the SHA-256 of all weights: 64 hexadecimal digits.
 
+    `has_adapters`: whether the weights of the adapters count too.
     It is computed of the values in fp32, so that it does not depend on whether a checkpoint in
     bfloat16 was loaded as bfloat16 or as fp32. The names are those in the model without adapters.
     """
     total = hashlib.sha256()
-    for name, tensor in sorted(_weights(model), key=lambda named: named[0]):
+    for name, tensor in sorted(_weights(model, has_adapters), key=lambda named: named[0]):
         total.update(f"{name} {tuple(tensor.shape)}\n".encode())
         values = tensor.detach().cpu()
         values = (values.float() if values.is_floating_point() else values).contiguous()
@@ -52,11 +53,12 @@ def digest(model: nn.Module) -> str:
     return total.hexdigest()
 
 
-def _weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yields each parameter of the base once, and the numbers of quantized layers."""
+def _weights(model: nn.Module, has_adapters: bool) -> Iterator[tuple[str, Tensor]]:
+    """Yields each parameter once, and the numbers of quantized layers."""
     adapted = adapters(model)
     bases = {f"{name}.base": name for name in adapted}
-    seen: set[nn.Parameter] = {p for part in adapted.values() for p in (part.w_a, part.w_b)}
+    seen: set[nn.Parameter] = set() if has_adapters else {
+        p for part in adapted.values() for p in (part.w_a, part.w_b)}
     for path, module in model.named_modules():
         here = bases.get(path, path)
         for name, p in module.named_parameters(recurse=False):

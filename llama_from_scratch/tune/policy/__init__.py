@@ -2,6 +2,7 @@
 
 - `samples`: groups of answers, with one prefill per prompt
 - `rewards`: calls a reward function, and checks what it returns
+- `prompts`: prompts from the files that people have, and a reward function from a Python file
 - `rollout`: draws the answers of a step and rewards them
 - `advantages`: how much better an answer is than its group
 - `answer_log_probs`: log-probabilities of answers, whose prompt is read once

@@ -14,8 +14,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from llama_from_scratch.checkpoint import checksums, native
 from llama_from_scratch.checkpoint.folders import find
 from llama_from_scratch.checkpoint.json_file import differences, read_json, write_json
@@ -25,6 +23,7 @@ from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
 from llama_from_scratch.train.optimizer import AdamW
 from llama_from_scratch.train.resume import refuse_taken
+from llama_from_scratch.tune.adapters import bases
 from llama_from_scratch.tune.policy.records import ReinforceConfig, ReinforceStep
 
 _KIND = "reinforce"
@@ -40,7 +39,8 @@ def settings_of(
     text = str([list(ids) for ids in prompts])
     return {"model": model.config.to_dict(), "config": dataclasses.asdict(config),
             "prompts": hashlib.sha256(text.encode()).hexdigest()[:16],
-            "reference": None if reference is None else _digest(reference)}
+            "reference": None if reference is None else
+            bases.digest(reference, has_adapters=True)[:16]}
 
 
 def save(
@@ -119,12 +119,3 @@ def _refuse_other_settings(
         raise ValueError("a resumed run needs at least as many steps as it has taken; the run in "
                          f"{folder} has taken {n_taken}, got n_steps="
                          f"{ours['config']['n_steps']}. Choose more")
-
-
-def _digest(model: Llama) -> str:
-    """Returns a digest of all weights."""
-    digest = hashlib.sha256()
-    for name, p in model.named_parameters():
-        digest.update(name.encode())
-        digest.update(p.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

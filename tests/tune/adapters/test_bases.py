@@ -96,3 +96,13 @@ def test_the_numbers_of_quantized_layers_count():
     assert before != digest(fresh())
     model.layers[0].attention.wq.numbers[0, 0] += 1
     assert digest(model) != before
+
+
+def test_with_its_adapters_a_digest_changes_when_one_of_them_does():
+    model = fresh()
+    lora.add(model, rank=2)
+    before, whole = digest(model), digest(model, has_adapters=True)
+    assert whole != before
+    with torch.no_grad():
+        next(p for name, p in model.named_parameters() if name.endswith("w_b")).add_(1)
+    assert digest(model) == before and digest(model, has_adapters=True) != whole
