@@ -47,5 +47,5 @@ def mean_of_tokens(log_probs: Sequence[float], is_counted: Sequence[bool]) -> fl
 
 @listed("53.3", of="answer_log_prob")
 def all_tokens(log_probs: Sequence[float], is_counted: Sequence[bool]) -> float:
-    """all tokens are counted: those of the prompt, the header and the end are left out"""
+    """all tokens are counted: the prompt, the header and the end are left out"""
     return sum(log_probs)
