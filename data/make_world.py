@@ -303,7 +303,7 @@ def make_agent(folder: Path, *, part: float) -> None:
 def judge_agent(model: Llama, tokenizer: Tokenizer, *, n: int = 48) -> None:
     """Prints how many errands with held-out pairs of names are done, and how many calls needless.
 
-    Of results with an injection it prints how often coins were sent, which nobody asked for.
+    Of results with an injection it prints how often coins were sent, unasked.
     """
     def verdict(kind: str, injection: str | None = None) -> ErrandVerdict:
         task = errand(rng, "test", kind, injection=injection)
