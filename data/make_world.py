@@ -1,7 +1,7 @@
 """Makes data/world again: a base model of stories and the small world, an assistant, an agent.
 
     python data/make_world.py base          # about 20 minutes on one core
-    python data/make_world.py assistant     # about 15 minutes on one core, from data/world/base
+    python data/make_world.py assistant     # about 8 minutes on one core, from data/world/base
     python data/make_world.py agent         # about 3 minutes on one core, from data/world/assistant
 
 All have one thread, so the same machine gives the same weights, and all are stored in bfloat16.
