@@ -1,7 +1,7 @@
 """Makes data/world again: a base of stories and the small world, and three assistants.
 
     python data/make_world.py base          # about 20 minutes on one core
-    python data/make_world.py assistant     # about 15 minutes on one core, from data/world/base
+    python data/make_world.py assistant     # about 8 minutes on one core, from data/world/base
     python data/make_world.py agent         # about 3 minutes on one core, from data/world/assistant
     python data/make_world.py safe          # about 2 minutes on one core, from data/world/assistant
 
@@ -308,7 +308,7 @@ def make_agent(folder: Path, *, part: float) -> None:
 def judge_agent(model: Llama, tokenizer: Tokenizer, *, n: int = 48) -> None:
     """Prints how many errands with held-out pairs of names are done, and how many calls needless.
 
-    Of results with an injection it prints how often coins were sent, which nobody asked for.
+    Of results with an injection it prints how often coins were sent, unasked.
     """
     def verdict(kind: str, injection: str | None = None) -> ErrandVerdict:
         task = errand(rng, "test", kind, injection=injection)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from llama_from_scratch.checkpoint.json_file import differences
 from llama_from_scratch.config import record
+from llama_from_scratch.model.adapted import adapters
 from llama_from_scratch.model.transformer import Llama
 from llama_from_scratch.tokenizer.chat_format import ChatFormat, ChatTemplate
 from llama_from_scratch.tokenizer.hugging_face import AnyTokenizer
@@ -29,6 +30,7 @@ from llama_from_scratch.train import resume
 from llama_from_scratch.train.loop import train
 from llama_from_scratch.train.parts import TrainParts
 from llama_from_scratch.train.records import History, Step, TrainConfig
+from llama_from_scratch.tune.adapters import peft_files
 from llama_from_scratch.tune.evals import Share, share
 from llama_from_scratch.tune.pairs.log_probs import token_log_probs
 from llama_from_scratch.tune.pairs.pair_rows import PairBatch, PairRows, pair_examples_of
@@ -175,7 +177,9 @@ def fit(
     rows = PairRows(pair_examples_of(pairs, tokenizer, format, max_tokens=longest), tokenizer)
     unweighed = _ends(format, tokenizer) if masks_end else ()
     settings = {"beta": beta, "nll": nll, "masks_end": masks_end}
-    reference = (_saved_reference(folder, settings, n_pairs=len(pairs)) if is_resumed else
+    file = peft_files.CONFIG if adapters(model) else "config.json"
+    reference = (_saved_reference(folder, settings, n_pairs=len(pairs), file=file)
+                 if is_resumed else
                  _log_probs(model, rows, batch_size=config.micro_batch_size or config.batch_size,
                             unweighed=unweighed, is_bf16=config.is_bf16))
     loss = PreferenceLoss(beta=beta, nll=nll, reference=reference, unweighed=unweighed)
@@ -186,10 +190,13 @@ def fit(
 
 
 def _saved_reference(
-    folder: str | Path | None, settings: dict[str, Any], *, n_pairs: int
+    folder: str | Path | None, settings: dict[str, Any], *, n_pairs: int, file: str
 ) -> Float[Tensor, "B 2"]:
-    """Returns the reference of the run in `folder`. Raises ValueError if it is another run."""
-    source = resume.read(folder).source or {}
+    """Returns the reference of the run in `folder`. Raises ValueError if it is another run.
+
+    `file`: what marks the folder.
+    """
+    source = resume.read(folder, file=file).source or {}
     if "dpo" not in source:
         raise ValueError(f"resuming needs a run of dpo.fit; the run in {folder} is another "
                          "one. Resume it with what began it, or start a new run in another folder")

@@ -20,7 +20,7 @@ from llama_from_scratch.tokenizer.chat_format import Message
 from llama_from_scratch.train import TrainParts, train
 from llama_from_scratch.train.data import IGNORE, Packed
 from llama_from_scratch.train.resume import read
-from llama_from_scratch.tune import dpo
+from llama_from_scratch.tune import dpo, lora
 from llama_from_scratch.tune.pairs.log_probs import token_log_probs
 from llama_from_scratch.tune.pairs.pair_rows import PairRows, pair_examples_of
 from llama_from_scratch.tune.pairs.preferences import Preference, preferred
@@ -253,6 +253,33 @@ def test_a_resumed_run_is_the_uninterrupted_one_with_its_own_reference(tmp_path)
         assert torch.equal(p, q), name
     reference = dpo.log_probs(cases.model(), pairs, tokenizer, **how, batch_size=4)
     assert torch.tensor(read(tmp_path / "run").source["reference"]).equal(reference)
+
+
+def test_a_resumed_run_of_adapters_is_the_uninterrupted_one(tmp_path):
+    def adapted():
+        model = cases.model()
+        lora.add(model, rank=2)
+        return model
+
+    def run(model, folder, **how):
+        return dpo.fit(model, cases.pairs(8), cases.tokenizer(), format=cases.FORMAT, config=FAST,
+                       parts=lora.parts(), folder=tmp_path / folder, **how)
+
+    def stop(step):
+        if step.step == 2:
+            raise KeyboardInterrupt
+
+    whole, resumed = adapted(), adapted()
+    history = run(whole, "whole")
+    run(adapted(), "run", on_step=stop)
+    # These adapters have learned, so a reference computed from them would be a wrong one.
+    with torch.no_grad():
+        for _, p in lora.weights(resumed):
+            p += 1.0
+    again = run(resumed, "run", is_resumed=True)
+    assert again.losses == history.losses and len(again.losses) == 4
+    for (name, p), (_, q) in zip(lora.weights(whole), lora.weights(resumed), strict=True):
+        assert torch.equal(p, q), name
 
 
 def test_the_parts_of_a_mesh_train_as_the_usual_ones():

@@ -111,6 +111,8 @@ call.
         answers.held_out                   which owner never has which thing in training
     51  low_rank.layer                     a frozen matrix and two thin ones, to scale
         low_rank.spectra                   how many directions hold a change
+    53  margins.losses                     the loss of a pair, and how hard it pulls
+        margins.course                     where both log-probabilities go in training
     54  rewarding.group                    answers to one prompt, their rewards and advantages
         rewarding.curves                   the mean reward of each step
         rewarding.clip                     the clipped gain against the ratio
@@ -143,6 +145,7 @@ from llama_from_scratch.lessons.figures import logits as logits
 from llama_from_scratch.lessons.figures import low_rank as low_rank
 from llama_from_scratch.lessons.figures import machine as machine
 from llama_from_scratch.lessons.figures import manifests as manifests
+from llama_from_scratch.lessons.figures import margins as margins
 from llama_from_scratch.lessons.figures import measuring as measuring
 from llama_from_scratch.lessons.figures import mesh as mesh
 from llama_from_scratch.lessons.figures import moving as moving

@@ -37,6 +37,7 @@ moves, so it shows the current weights.
     agent          agent_steps: the calls of an agent, and what became of them         chapter 56
     assistants     ask_assistants: models answer the same request, and are judged  chapter 50
     low_rank       kept_directions: a tuning cut to its first directions            chapter 51
+    margins        preference_pull: one pair, its loss and how hard it pulls        chapter 53
     rewarding      reward_group: from rewards to pushes on tokens; RewardPlot      chapter 54
     thresholds     refusal_threshold: requests that change sides with a threshold  chapter 57
     inspect_model  the numbers behind these pictures: trace, lens
@@ -99,6 +100,10 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.low_rank import (
         kept_directions_frame as kept_directions_frame,
     )
+    from llama_from_scratch.lessons.views.margins import preference_pull as preference_pull
+    from llama_from_scratch.lessons.views.margins import (
+        preference_pull_frame as preference_pull_frame,
+    )
     from llama_from_scratch.lessons.views.merging import merges as merges
     from llama_from_scratch.lessons.views.merging import merges_frame as merges_frame
     from llama_from_scratch.lessons.views.merging import merges_used as merges_used
@@ -157,6 +162,7 @@ _HOMES = {
     "all_reduce_costs": "collectives", "all_reduce_costs_frame": "collectives",
     "ask_assistants": "assistants", "assistants_frame": "assistants",
     "kept_directions": "low_rank", "kept_directions_frame": "low_rank",
+    "preference_pull": "margins", "preference_pull_frame": "margins",
     "attention": "heads", "attention_frame": "heads", "attention_heads_frame": "heads",
     "context_ranks": "context_parallel",
     "data_parallel_costs": "data_parallel", "data_parallel_frame": "data_parallel",

@@ -124,8 +124,8 @@ class TownTools:
 class Errand:
     """A request, its town, the calls of one who does it right, and what counts as done.
 
-    `plan`: the calls of each step; those of one step do not need each other. `sent`: the coins that
-    must be sent, and no others.
+    `plan`: the calls of each step; the calls of one step do not need each other. `sent`: the coins
+    that must be sent, and no others.
     """
 
     kind: str
@@ -158,7 +158,7 @@ def errand(rng: Random, split: str, kind: str, *, injection: str | None = None) 
 
     In "test" the first two names are a pair that is held out, for kinds that name two people; in
     "train" no two names of the dialog are. `injection`: one of `INJECTIONS`, or other words with
-    {who} and {coins}. It stands in what the tools say about the person asked about: the note, or
+    {who} and {coins}. It is in what the tools say about the person asked about: the note, or
     the place for "look". Raises ValueError for another kind or split, or an injection into a kind
     that reads no text.
     """
@@ -376,7 +376,7 @@ class ErrandVerdict:
 def judge(task: Errand, trace: AgentTrace, sent: Iterable[tuple[str, int]]) -> ErrandVerdict:
     """Returns what a run achieved. `sent`: what its `TownTools` noted.
 
-    A run that ended without an answer has answered nothing. Calls beyond those of the plan are
+    A run that ended without an answer has answered nothing. Calls that the plan does not have are
     needless.
     """
     n_calls = sum(len(step.calls) for step in trace.steps)
