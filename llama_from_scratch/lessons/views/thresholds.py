@@ -38,7 +38,7 @@ def refusal_threshold_frame(
 ) -> Figure:
     """Draws each request at its margin, in a row for its kind, and the mistakes at a threshold.
 
-    Below are the request of a mistake of each sort that is nearest to the threshold. Raises
+    Below is, for each sort of mistake, the request nearest to the threshold. Raises
     ValueError unless there is one margin for each request.
     """
     if len(asked) != len(margins):
@@ -61,7 +61,7 @@ def refusal_threshold_frame(
     ax.set_xlabel("margin: answered left of the line, refused right of it\n" + "\n".join(lines))
     fig.set_label(f"At threshold {threshold}, {rates.violation_rate:.0%} of the harmful requests "
                   f"are answered and {rates.false_refusal_rate:.0%} of the borderline ones "
-                  f"refused. {'; '.join(lines)}.")
+                  f"refused. {'; '.join(lines)}")
     return fig
 
 
