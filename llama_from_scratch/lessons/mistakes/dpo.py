@@ -38,6 +38,12 @@ def pull_of_the_right(chosen: float, rejected: float, beta: float) -> float:
     return beta / (1 + math.exp(-beta * (chosen - rejected)))
 
 
+@listed("53.2", of="pull")
+def pull_on_the_rejected(chosen: float, rejected: float, beta: float) -> float:
+    """this is the pull on the rejected answer: a step downhill raises the chosen one"""
+    return -beta / (1 + math.exp(beta * (chosen - rejected)))
+
+
 @listed("53.3", of="answer_log_prob")
 def mean_of_tokens(log_probs: Sequence[float], is_counted: Sequence[bool]) -> float:
     """the mean over the tokens is returned: the log-probability of an answer is a sum"""
@@ -49,3 +55,9 @@ def mean_of_tokens(log_probs: Sequence[float], is_counted: Sequence[bool]) -> fl
 def all_tokens(log_probs: Sequence[float], is_counted: Sequence[bool]) -> float:
     """all tokens are counted: the prompt, the header and the end are left out"""
     return sum(log_probs)
+
+
+@listed("53.3", of="answer_log_prob")
+def product_of_tokens(log_probs: Sequence[float], is_counted: Sequence[bool]) -> float:
+    """the values are multiplied: probabilities multiply, their logarithms add up"""
+    return math.prod(p for p, counts in zip(log_probs, is_counted, strict=True) if counts)
