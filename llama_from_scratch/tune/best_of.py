@@ -80,6 +80,11 @@ class DrawnAnswer:
     is_finished: bool
 
     @property
+    def can_win(self) -> bool:
+        """Whether it has words and an end. Other answers would teach the model not to end."""
+        return self.is_finished and bool(self.text.strip())
+
+    @property
     def dialog(self) -> Dialog:
         """The prompt and this answer. The answers within the prompt are not learned."""
         said = tuple(i for i, each in enumerate(self.prompt) if each.role == "assistant")
@@ -129,7 +134,7 @@ def winners(drawn: Sequence[Sequence[DrawnAnswer]], score: Score) -> Winners:
     Raises ValueError unless `score` returns one number for each candidate, or if no group has a
     candidate that can win.
     """
-    flat = [each for group in drawn for each in group if _can_win(each)]
+    flat = [each for group in drawn for each in group if each.can_win]
     if not flat:
         raise ValueError("the best of n needs an answer that the model ended; got "
                          f"{sum(map(len, drawn))} answers and none with words and an end. Allow "
@@ -145,10 +150,6 @@ def winners(drawn: Sequence[Sequence[DrawnAnswer]], score: Score) -> Winners:
     return Winners(candidates=tuple(flat[i] for i in best), scores=tuple(scores[i] for i in best),
                    without=tuple(group[0].number for group in drawn
                                  if group[0].number not in places))
-
-
-def _can_win(candidate: DrawnAnswer) -> bool:
-    return candidate.is_finished and bool(candidate.text.strip())
 
 
 def fit(

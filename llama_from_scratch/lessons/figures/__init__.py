@@ -111,6 +111,9 @@ call.
         answers.held_out                   which owner never has which thing in training
     51  low_rank.layer                     a frozen matrix and two thin ones, to scale
         low_rank.spectra                   how many directions hold a change
+    52  judging.pair_loss                  how often the chosen answer wins, and the loss of a pair
+        judging.places                     where the reward of each row is read
+        judging.best_of_n                  the best of n by true score, and by the judge's own
     53  margins.losses                     the loss of a pair, and how hard it pulls
         margins.course                     where both log-probabilities go in training
     54  rewarding.group                    answers to one prompt, their rewards and advantages
@@ -139,6 +142,7 @@ from llama_from_scratch.lessons.figures import fusion as fusion
 from llama_from_scratch.lessons.figures import generations as generations
 from llama_from_scratch.lessons.figures import heads as heads
 from llama_from_scratch.lessons.figures import interruptions as interruptions
+from llama_from_scratch.lessons.figures import judging as judging
 from llama_from_scratch.lessons.figures import learning as learning
 from llama_from_scratch.lessons.figures import llama4 as llama4
 from llama_from_scratch.lessons.figures import logits as logits

@@ -37,6 +37,7 @@ moves, so it shows the current weights.
     agent          agent_steps: the calls of an agent, and what became of them         chapter 56
     assistants     ask_assistants: models answer the same request, and are judged  chapter 50
     low_rank       kept_directions: a tuning cut to its first directions            chapter 51
+    judging        noisy_judge: the best of n, by a judge that may be fooled        chapter 52
     margins        preference_pull: one pair, its loss and how hard it pulls        chapter 53
     rewarding      reward_group: from rewards to pushes on tokens; RewardPlot      chapter 54
     thresholds     refusal_threshold: requests that change sides with a threshold  chapter 57
@@ -92,6 +93,8 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.heads import (
         attention_heads_frame as attention_heads_frame,
     )
+    from llama_from_scratch.lessons.views.judging import noisy_judge as noisy_judge
+    from llama_from_scratch.lessons.views.judging import noisy_judge_frame as noisy_judge_frame
     from llama_from_scratch.lessons.views.layers import residual_frame as residual_frame
     from llama_from_scratch.lessons.views.layers import residual_stream as residual_stream
     from llama_from_scratch.lessons.views.llama4 import chunks as chunks
@@ -162,6 +165,7 @@ _HOMES = {
     "all_reduce_costs": "collectives", "all_reduce_costs_frame": "collectives",
     "ask_assistants": "assistants", "assistants_frame": "assistants",
     "kept_directions": "low_rank", "kept_directions_frame": "low_rank",
+    "noisy_judge": "judging", "noisy_judge_frame": "judging",
     "preference_pull": "margins", "preference_pull_frame": "margins",
     "attention": "heads", "attention_frame": "heads", "attention_heads_frame": "heads",
     "context_ranks": "context_parallel",
