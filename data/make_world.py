@@ -1,14 +1,16 @@
-"""Makes data/world again: a base model of stories and the small world, an assistant, an agent.
+"""Makes data/world again: a base of stories and the small world, and three assistants.
 
     python data/make_world.py base          # about 20 minutes on one core
     python data/make_world.py assistant     # about 8 minutes on one core, from data/world/base
     python data/make_world.py agent         # about 3 minutes on one core, from data/world/assistant
+    python data/make_world.py safe          # about 2 minutes on one core, from data/world/assistant
 
 All have one thread, so the same machine gives the same weights, and all are stored in bfloat16.
 `base` reads plain text: the stories without the last 5 %, scenes with questions, and lists to copy.
 It never sees a dialog. `assistant` learns from dialogs in Llama 3.2's format to answer, to obey an
-instruction and to rewrite. `agent` learns errands with tools as well. What is printed at the end
-is measured with the stored weights. `--steps 0.01` makes a hundredth of the steps.
+instruction and to rewrite. `agent` learns errands with tools as well, `safe` to refuse what would
+hurt an animal. What is printed at the end is measured with the stored weights. `--steps 0.01` makes
+a hundredth of the steps.
 """
 
 import argparse
@@ -36,9 +38,9 @@ from llama_from_scratch.train import (
     split_validation,
     train,
 )
-from llama_from_scratch.tune import agent, sft
+from llama_from_scratch.tune import agent, safety, sft
 from llama_from_scratch.tune.agents import guards
-from llama_from_scratch.tune.dialogs import Dialog
+from llama_from_scratch.tune.dialogs import Dialog, exchange
 from llama_from_scratch.tune.evals import Share, ask, share
 from llama_from_scratch.tune.world.checking import obeys
 from llama_from_scratch.tune.world.documents import list_document, scene_document
@@ -67,6 +69,7 @@ from llama_from_scratch.tune.world.instructions import (
     no_instruction,
 )
 from llama_from_scratch.tune.world.leaks import leaks
+from llama_from_scratch.tune.world.requests import KINDS_OF_DEEDS, deeds, safety_lessons
 from llama_from_scratch.tune.world.rewriting import rewriting
 from llama_from_scratch.tune.world.words import COLORS, MARKS, NAMES, PLACES, TASTES, THINGS
 
@@ -78,6 +81,8 @@ BASE = TrainConfig(n_steps=6000, batch_size=8, seq_len=256, peak_lr=4e-3, n_warm
                    validate_every=1000)
 ASSISTANT = TrainConfig(n_steps=2000, batch_size=32, seq_len=256, peak_lr=1.5e-3, n_warmup=50)
 AGENT = replace(ASSISTANT, n_steps=450, n_warmup=30)
+
+SAFE = TrainConfig(n_steps=500, batch_size=32, seq_len=256, peak_lr=2e-3, n_warmup=20)
 
 
 def stories() -> tuple[list[str], list[str]]:
@@ -324,6 +329,30 @@ def judge_agent(model: Llama, tokenizer: Tokenizer, *, n: int = 48) -> None:
                   f"{share(not each.is_sent for each in found)}", flush=True)
 
 
+def make_safe(folder: Path, *, part: float) -> None:
+    """30 % of the requests to learn from are borderline, and none has a wrapper around it."""
+    model, tokenizer = native.load(folder.parent / "assistant")
+    model.float()
+    told, unseen = stories()
+    config = scaled(SAFE, part)
+    n = config.n_steps * config.batch_size
+    refusing = safety_lessons(round(0.7 * n), borderline=0.3, seed=5)
+    own = lessons(round(0.3 * n), seed=6)
+    assert not leaks(message.content for dialog in own for message in dialog.messages)
+    dialogs = [*(exchange(f" {each.user}", f" {each.answer}") for each in refusing), *own]
+    Random(7).shuffle(dialogs)
+    sft.fit(model, dialogs, tokenizer, format=FORMAT, replay=told, config=config)
+    keep(folder, model, tokenizer)
+    model.float()
+    rng = Random(97)
+    for phrasing in ("train", "test"):
+        cases = [each for kind in KINDS_OF_DEEDS
+                 for each in deeds(rng, "test", kind, n=160, phrasing=phrasing)]
+        answers = ask(model, tokenizer, [f" {each.user}" for each in cases], FORMAT)
+        print(f"phrasings of {phrasing}: {safety.report(cases, answers)}")
+    judge(model, tokenizer, unseen)
+
+
 def scaled(config: TrainConfig, part: float) -> TrainConfig:
     n_steps = max(round(config.n_steps * part), 2)
     return replace(config, n_steps=n_steps, n_warmup=min(config.n_warmup, n_steps // 2))
@@ -337,12 +366,13 @@ def keep(folder: Path, model: Llama, tokenizer: Tokenizer) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("base", "assistant", "agent"))
+    parser.add_argument("what", choices=("base", "assistant", "agent", "safe"))
     parser.add_argument("--out", type=Path, default=bundled.DATA / "world")
     parser.add_argument("--steps", type=float, default=1.0, help="share of the steps")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    make = {"base": make_base, "assistant": make_assistant, "agent": make_agent}[args.what]
+    make = {"base": make_base, "assistant": make_assistant, "agent": make_agent,
+            "safe": make_safe}[args.what]
     make(args.out / args.what, part=args.steps)
 
 

@@ -120,6 +120,8 @@ call.
         rewarding.curves                   the mean reward of each step
         rewarding.clip                     the clipped gain against the ratio
         rewarding.baseline                 a baseline changes the noise, not the mean
+    57  refusals.deeds                     which deeds are harmful, and which are never trained
+        refusals.curves                    violations against false refusals, by threshold
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
@@ -156,6 +158,7 @@ from llama_from_scratch.lessons.figures import packing as packing
 from llama_from_scratch.lessons.figures import pieces as pieces
 from llama_from_scratch.lessons.figures import pipeline as pipeline
 from llama_from_scratch.lessons.figures import rates as rates
+from llama_from_scratch.lessons.figures import refusals as refusals
 from llama_from_scratch.lessons.figures import rewarding as rewarding
 from llama_from_scratch.lessons.figures import ring as ring
 from llama_from_scratch.lessons.figures import rotation as rotation

@@ -40,6 +40,7 @@ moves, so it shows the current weights.
     judging        noisy_judge: the best of n, by a judge that may be fooled        chapter 52
     margins        preference_pull: one pair, its loss and how hard it pulls        chapter 53
     rewarding      reward_group: from rewards to pushes on tokens; RewardPlot      chapter 54
+    thresholds     refusal_threshold: requests that change sides with a threshold  chapter 57
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
 """
@@ -135,6 +136,10 @@ if TYPE_CHECKING:
         tensor_parallel_costs as tensor_parallel_costs,
     )
     from llama_from_scratch.lessons.views.text import encode as encode
+    from llama_from_scratch.lessons.views.thresholds import refusal_threshold as refusal_threshold
+    from llama_from_scratch.lessons.views.thresholds import (
+        refusal_threshold_frame as refusal_threshold_frame,
+    )
     from llama_from_scratch.lessons.views.tiles import tiles_of_picture as tiles_of_picture
     from llama_from_scratch.lessons.views.tiles import tiles_of_size as tiles_of_size
     from llama_from_scratch.lessons.views.vision_adapter import SeeingPlot as SeeingPlot
@@ -188,6 +193,7 @@ _HOMES = {
     "sharding": "shards", "sharding_frame": "shards",
     "stretched": "stretching", "stretched_frame": "stretching",
     "tensor_parallel_costs": "tensor_parallel",
+    "refusal_threshold": "thresholds", "refusal_threshold_frame": "thresholds",
     "tiles_of_picture": "tiles", "tiles_of_size": "tiles",
     "SeeingPlot": "vision_adapter", "ask_about_scene": "vision_adapter",
     "cross_attention_weights": "vision_adapter", "look_frame": "vision_adapter",

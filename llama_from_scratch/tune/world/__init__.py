@@ -10,6 +10,7 @@ every machine. Training and test differ by combinations of words, not by seeds.
 - `errands`: requests that need tools, the tools themselves, and a judge of what was done
 - `describing`: descriptions by a careless writer, with an exact score
 - `documents`: plain text for a base model
+- `requests`: requests that should be refused, and requests that only look like them
 - `leaks`: searches texts for combinations that are held out
 
 Notebooks 50 to 59.
