@@ -121,6 +121,8 @@ call.
         rewarding.curves                   the mean reward of each step
         rewarding.clip                     the clipped gain against the ratio
         rewarding.baseline                 a baseline changes the noise, not the mean
+    55  calling.exchange                   who says what to whom: user, assistant, tool
+        calling.syntax                     the tree of a call's text, and what is refused in it
     57  refusals.deeds                     which deeds are harmful, and which are never trained
         refusals.curves                    violations against false refusals, by threshold
 """
@@ -131,6 +133,7 @@ from llama_from_scratch.lessons.figures import answers as answers
 from llama_from_scratch.lessons.figures import architecture as architecture
 from llama_from_scratch.lessons.figures import banks as banks
 from llama_from_scratch.lessons.figures import cache as cache
+from llama_from_scratch.lessons.figures import calling as calling
 from llama_from_scratch.lessons.figures import context as context
 from llama_from_scratch.lessons.figures import data_parallel as data_parallel
 from llama_from_scratch.lessons.figures import decoding as decoding

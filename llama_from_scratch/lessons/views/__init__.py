@@ -35,6 +35,7 @@ moves, so it shows the current weights.
     expert_parallel expert_traffic: rows that travel to experts, and ranks that wait   chapter 46
     four_d         four_d_costs: a mesh for a model, whether it fits, what it holds    chapter 47
     agent          agent_steps: the calls of an agent, and what became of them         chapter 56
+    errand         do_errand: an errand with tools, message by message             chapter 55
     assistants     ask_assistants: models answer the same request, and are judged  chapter 50
     low_rank       kept_directions: a tuning cut to its first directions            chapter 51
     judging        noisy_judge: the best of n, by a judge that may be fooled        chapter 52
@@ -76,6 +77,8 @@ if TYPE_CHECKING:
     )
     from llama_from_scratch.lessons.views.dials import sampling as sampling
     from llama_from_scratch.lessons.views.dials import sampling_frame as sampling_frame
+    from llama_from_scratch.lessons.views.errand import do_errand as do_errand
+    from llama_from_scratch.lessons.views.errand import do_errand_frame as do_errand_frame
     from llama_from_scratch.lessons.views.experiments import choose_runs as choose_runs
     from llama_from_scratch.lessons.views.expert_parallel import expert_traffic as expert_traffic
     from llama_from_scratch.lessons.views.expert_parallel import (
@@ -172,6 +175,7 @@ _HOMES = {
     "data_parallel_costs": "data_parallel", "data_parallel_frame": "data_parallel",
     "decoding_bound": "decoding", "decoding_bound_frame": "decoding",
     "decoding_splits": "decoding", "decoding_splits_frame": "decoding",
+    "do_errand": "errand", "do_errand_frame": "errand",
     "choose_runs": "experiments", "encode": "text", "final_loss": "sweep",
     "expert_traffic": "expert_parallel", "expert_traffic_frame": "expert_parallel",
     "experts_costs": "experts", "experts_costs_frame": "experts",
