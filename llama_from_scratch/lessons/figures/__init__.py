@@ -120,11 +120,14 @@ call.
         rewarding.curves                   the mean reward of each step
         rewarding.clip                     the clipped gain against the ratio
         rewarding.baseline                 a baseline changes the noise, not the mean
+    56  agents.budgets                     what a run uses up of its budgets
+        agents.attacks                     which attacks succeed, by phrasing and place
     57  refusals.deeds                     which deeds are harmful, and which are never trained
         refusals.curves                    violations against false refusals, by threshold
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
+from llama_from_scratch.lessons.figures import agents as agents
 from llama_from_scratch.lessons.figures import all_kernels as all_kernels
 from llama_from_scratch.lessons.figures import answers as answers
 from llama_from_scratch.lessons.figures import architecture as architecture
