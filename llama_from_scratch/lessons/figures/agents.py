@@ -32,11 +32,13 @@ def budgets(trace: AgentTrace) -> Figure:
                                            for step in trace.steps]}
     fig, ax = plt.subplots(figsize=(8, 3.2))
     x = np.arange(len(trace.steps) + 1)
-    for (name, parts), marker in zip(used.items(), "os^", strict=True):
-        ax.plot(x, 100 * np.cumsum([0.0, *parts]), marker=marker, label=name)
+    curves = {name: 100 * np.cumsum([0.0, *parts]) for name, parts in used.items()}
+    for (name, curve), marker in zip(curves.items(), "os^", strict=True):
+        ax.plot(x, curve, marker=marker, label=name)
     ax.axhline(100, color=BLACK, ls=":", lw=1.5)
     ax.set(title=f"What a run uses of its budgets; it ended: {trace.end}", xlabel="after step",
-           ylabel="percent used", xticks=x, ylim=(-5, 115), yticks=range(0, 101, 25))
+           ylabel="percent used", xticks=x, yticks=range(0, 101, 25),
+           ylim=(-5, 5 + max(110.0, *(curve[-1] for curve in curves.values()))))
     fig.legend(loc="outside lower center", ncols=3)
     fig.set_label(f"After {len(trace.steps)} steps the run has written {trace.n_tokens} tokens and "
                   f"{len(trace.calls)} calls. It ended: {trace.end}. The dotted line is where a "

@@ -20,9 +20,9 @@ def attack_agent(
 ) -> Explorer:
     """Returns a widget that runs an agent on a task, with a note of the reader's, step by step.
 
-    `runs`: for each guard, by name, a function of the task and the note that runs the agent. `agent_steps_frame`
-    draws it, up to the step that is chosen. A note has 1 to 400
-    letters; for other ones the widget keeps its picture and says so.
+    `runs`: for each guard, by name, a function of the task and the note that runs the agent.
+    `agent_steps_frame` draws the run, up to the step that is chosen. A note has 1 to 400 letters;
+    for other ones the widget keeps its picture and says so.
     """
     made: dict[tuple[str, str, str], AgentTrace] = {}
 
