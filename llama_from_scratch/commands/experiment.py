@@ -18,6 +18,7 @@ _EXAMPLES = """examples:
   llama experiment run small --set model.rope_theta=1e4,5e5 --seeds 3
   llama experiment run small --replace norm=torch.nn:LayerNorm
   llama experiment compare small norm=LayerNorm --out norm.png
+  llama experiment run preferring --seeds 2
   llama experiment run --from mine.py:MINE --set data.path=letters.txt"""
 
 
@@ -53,9 +54,10 @@ def _add_run(actions: argparse._SubParsersAction) -> None:
         actions, "run", run, is_lasting=True, help="train an experiment, changed or not",
         description="Trains an experiment with these settings and parts. Several values of a "
         "setting, between commas, are a sweep. What the store has already is not trained again, "
-        "and what was stopped goes on. Ctrl-C saves and stops.")
+        "and what was stopped goes on. Ctrl-C saves and stops. A study runs several methods of "
+        "tuning next to a control, and prints one table.")
     parser.add_argument("name", nargs="?", metavar="NAME",
-                        help="a named experiment; `llama experiment list` shows them")
+                        help="a named experiment or study; `llama experiment list` shows them")
     _add_origin(parser)
     parser.add_argument("--set", nargs="+", action="extend", default=[], metavar="SETTING=VALUE",
                         help="a setting by its dotted name, with one value or several: "
@@ -137,9 +139,12 @@ def _add_export(actions: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Trains what the arguments describe, and prints the results."""
+    from llama_from_scratch.commands import studies
     from llama_from_scratch.experiments.store import Store
     from llama_from_scratch.experiments.sweep import sweep
 
+    if studies.is_study(args):
+        return studies.run(args)
     base, kept_in = _experiment(args), Store(args.store)
     grid, parts = _grid(args.set), dict(_pairs(args.replace, what="--replace", example=(
         "norm=torch.nn:LayerNorm")))
@@ -207,12 +212,16 @@ def _options(args: argparse.Namespace) -> str:
 
 
 def list_runs(args: argparse.Namespace) -> int:
-    """Prints the experiments, their variants with results, and the folders that are damaged."""
+    """Prints the experiments, their variants with results, the studies, and damaged folders."""
     from llama_from_scratch.commands import experiment_text as text
+    from llama_from_scratch.commands import studies
     from llama_from_scratch.experiments.named import EXPERIMENTS
     from llama_from_scratch.experiments.store import Store
     from llama_from_scratch.experiments.variant import grouped
 
+    if studies.is_study(args):
+        print(shown_block("\n".join(studies.overviews(args))))
+        return 0
     kept_in = Store(args.store)
     only = () if args.name is None or args.name in EXPERIMENTS else (args.name,)
     runs, damaged = kept_in.runs(*only)
@@ -221,6 +230,8 @@ def list_runs(args: argparse.Namespace) -> int:
     for name in names if args.name is None else (args.name,):
         of_name = [variant for variant in variants if variant.experiment == name]
         print(shown_block(text.overview(name, EXPERIMENTS.get(name), of_name)))
+    if args.name is None:
+        print(shown_block("\n".join(studies.overviews(args))))
     for one in damaged:
         if args.name in (None, one.folder.parent.parent.name):
             print(shown_line(f"damaged: {one.folder}: {one.reason}"))

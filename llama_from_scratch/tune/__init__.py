@@ -10,6 +10,7 @@
 - `reinforce` (parts in `policy`): learning from any reward
 - `tools`, `agent` (parts in `agents`): functions that a model calls, and the loop around it
 - `safety` (parts in `safeguards`): refusals that are right and wrong, guards, red teams
+- `studies`: several methods next to a control, with several seeds, as one table
 - `sandbox`, `code` (parts in `running`): programs that a model wrote, run and scored
 
 Notebooks 50 to 59.

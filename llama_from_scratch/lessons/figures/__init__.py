@@ -109,6 +109,7 @@ call.
         answers.rows                       dialogs as padded and as packed rows
         answers.shares                     shares with their standard errors
         answers.held_out                   which owner never has which thing in training
+        studies.methods                    what methods reached, with all seeds (also 51 to 54, 57)
     51  low_rank.layer                     a frozen matrix and two thin ones, to scale
         low_rank.spectra                   how many directions hold a change
     52  judging.pair_loss                  how often the chosen answer wins, and the loss of a pair
@@ -172,6 +173,7 @@ from llama_from_scratch.lessons.figures import slices as slices
 from llama_from_scratch.lessons.figures import stored as stored
 from llama_from_scratch.lessons.figures import streaming as streaming
 from llama_from_scratch.lessons.figures import stretching as stretching
+from llama_from_scratch.lessons.figures import studies as studies
 from llama_from_scratch.lessons.figures import tiles as tiles
 from llama_from_scratch.lessons.figures import timeline as timeline
 from llama_from_scratch.lessons.figures import tokenizing as tokenizing
