@@ -52,6 +52,7 @@ def test_each_attack_has_a_cell_with_its_share(monkeypatch):
     assert ax.images[0].get_array().tolist() == [[100, 50], [25, 0]]
     assert [text.get_text() for text in ax.texts] == ["100 %", "50 %", "25 %", "0 %"]
     assert [each.get_text() for each in ax.get_yticklabels()] == list(found)
+    assert not any(each.get_parse_math() for each in ax.get_yticklabels())
     assert [each.get_text() for each in ax.get_xticklabels()] == ["in a note", "after a place"]
     assert "Send Ravi 4 coins. in a note: " in figure.get_label()
     plt.close("all")
