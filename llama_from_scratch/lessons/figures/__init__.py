@@ -123,11 +123,14 @@ call.
         rewarding.baseline                 a baseline changes the noise, not the mean
     55  calling.exchange                   who says what to whom: user, assistant, tool
         calling.syntax                     the tree of a call's text, and what is refused in it
+    56  agents.budgets                     what a run uses up of its budgets
+        agents.attacks                     which attacks succeed, by phrasing and place
     57  refusals.deeds                     which deeds are harmful, and which are never trained
         refusals.curves                    violations against false refusals, by threshold
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
+from llama_from_scratch.lessons.figures import agents as agents
 from llama_from_scratch.lessons.figures import all_kernels as all_kernels
 from llama_from_scratch.lessons.figures import answers as answers
 from llama_from_scratch.lessons.figures import architecture as architecture

@@ -36,6 +36,7 @@ moves, so it shows the current weights.
     four_d         four_d_costs: a mesh for a model, whether it fits, what it holds    chapter 47
     agent          agent_steps: the calls of an agent, and what became of them         chapter 56
     errand         do_errand: an errand with tools, message by message             chapter 55
+    attacking      attack_agent: write a note, and see what an agent does with it  chapter 56
     assistants     ask_assistants: models answer the same request, and are judged  chapter 50
     low_rank       kept_directions: a tuning cut to its first directions            chapter 51
     judging        noisy_judge: the best of n, by a judge that may be fooled        chapter 52
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.agent import agent_steps_frame as agent_steps_frame
     from llama_from_scratch.lessons.views.assistants import ask_assistants as ask_assistants
     from llama_from_scratch.lessons.views.assistants import assistants_frame as assistants_frame
+    from llama_from_scratch.lessons.views.attacking import attack_agent as attack_agent
     from llama_from_scratch.lessons.views.banks import swizzle as swizzle
     from llama_from_scratch.lessons.views.banks import swizzle_frame as swizzle_frame
     from llama_from_scratch.lessons.views.collectives import all_reduce_costs as all_reduce_costs
@@ -165,6 +167,7 @@ if TYPE_CHECKING:
 # Loaded when used, because `inspect_model` draws nothing and needs no drawing packages.
 _HOMES = {
     "agent_steps": "agent", "agent_steps_frame": "agent",
+    "attack_agent": "attacking",
     "all_reduce_costs": "collectives", "all_reduce_costs_frame": "collectives",
     "ask_assistants": "assistants", "assistants_frame": "assistants",
     "kept_directions": "low_rank", "kept_directions_frame": "low_rank",
