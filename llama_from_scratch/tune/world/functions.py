@@ -1,4 +1,4 @@
-"""Functions of one number to write in Python: two steps each, told in words, with five tests.
+"""Functions of one number to write in Python: a description of two steps, and five tests.
 
 "Take x, multiply by 4, then negate. f(10) = -40. f(-1) = 4." Eleven operations make 110 ordered
 pairs of different ones, and a fifth of these is never trained. Three steps are never trained
@@ -160,7 +160,7 @@ def function_tasks(n: int, split: str, *, seed: int, n_steps: int = 2) -> list[F
 
 
 def function_dialog(each: FunctionTask) -> Dialog:
-    """Returns the task and its program as a dialog, each message with a blank in front."""
+    """Returns the task and its program as a dialog, each message with a space in front."""
     return exchange(f" {each.task.prompt()}", f" {each.answer}")
 
 
