@@ -127,6 +127,8 @@ call.
         agents.attacks                     which attacks succeed, by phrasing and place
     57  refusals.deeds                     which deeds are harmful, and which are never trained
         refusals.curves                    violations against false refusals, by threshold
+    58  programs.tested                    which program passes which test
+        programs.pass_curves               how likely one of k programs is right
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
@@ -164,6 +166,7 @@ from llama_from_scratch.lessons.figures import norms as norms
 from llama_from_scratch.lessons.figures import packing as packing
 from llama_from_scratch.lessons.figures import pieces as pieces
 from llama_from_scratch.lessons.figures import pipeline as pipeline
+from llama_from_scratch.lessons.figures import programs as programs
 from llama_from_scratch.lessons.figures import rates as rates
 from llama_from_scratch.lessons.figures import refusals as refusals
 from llama_from_scratch.lessons.figures import rewarding as rewarding

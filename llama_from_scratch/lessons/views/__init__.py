@@ -42,6 +42,7 @@ moves, so it shows the current weights.
     judging        noisy_judge: the best of n, by a judge that may be fooled        chapter 52
     margins        preference_pull: one pair, its loss and how hard it pulls        chapter 53
     rewarding      reward_group: from rewards to pushes on tokens; RewardPlot      chapter 54
+    programs       choose_program: which of n programs the shown tests choose       chapter 58
     thresholds     refusal_threshold: requests that change sides with a threshold  chapter 57
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
@@ -119,6 +120,10 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.ownership import fragments_frame as fragments_frame
     from llama_from_scratch.lessons.views.pipeline import pipeline_frame as pipeline_frame
     from llama_from_scratch.lessons.views.pipeline import pipeline_schedules as pipeline_schedules
+    from llama_from_scratch.lessons.views.programs import choose_program as choose_program
+    from llama_from_scratch.lessons.views.programs import (
+        choose_program_frame as choose_program_frame,
+    )
     from llama_from_scratch.lessons.views.rewarding import RewardPlot as RewardPlot
     from llama_from_scratch.lessons.views.rewarding import reward_group as reward_group
     from llama_from_scratch.lessons.views.rewarding import (
@@ -172,6 +177,7 @@ _HOMES = {
     "ask_assistants": "assistants", "assistants_frame": "assistants",
     "kept_directions": "low_rank", "kept_directions_frame": "low_rank",
     "noisy_judge": "judging", "noisy_judge_frame": "judging",
+    "choose_program": "programs", "choose_program_frame": "programs",
     "preference_pull": "margins", "preference_pull_frame": "margins",
     "attention": "heads", "attention_frame": "heads", "attention_heads_frame": "heads",
     "context_ranks": "context_parallel",
