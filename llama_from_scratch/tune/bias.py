@@ -1,4 +1,4 @@
-"""Bias measured by pairs that differ in one thing, planted on purpose, and mended in the data.
+"""Bias measured by pairs that differ in one thing, planted on purpose, and removed in the data.
 
 A text says "she" or "he" about somebody with an occupation. How often, is planted: a share for each
 occupation. A model that has read such texts is asked for the next word after "The nurse said that".
@@ -85,8 +85,8 @@ def pronoun_gap(
 ) -> float:
     """Returns the mean of log p(first) - log p(second) after prompts about somebody, in nats.
 
-    `prompts`: with {who} in them. `pair`: two texts; each must be one token, because the gap is of
-    one next token. Raises ValueError otherwise, and for no prompt.
+    `prompts`: with {who} in them. `pair`: two texts; each must be one token, because a gap
+    compares one next token with another. Raises ValueError otherwise, and for no prompt.
     """
     first, second = (tokenizer.encode(each) for each in pair)
     if len(first) != 1 or len(second) != 1 or first == second:

@@ -77,7 +77,7 @@ def planted(
 
     `known`: the planted gap of each occupation. `found`: by model, the measured ones.
 
-    Example: `explaining.planted(known, {"biased": gaps, "mended": others})`
+    Example: `explaining.planted(known, {"biased": gaps, "balanced": others})`
     """
     fig, ax = plt.subplots(figsize=(6.4, 4.3))
     ends = min(known.values()) - 0.3, max(known.values()) + 0.3

@@ -16,7 +16,7 @@ def smallest_change(before: float, after: Sequence[float]) -> int:
 
 @listed("59.1", of="most_important")
 def largest_size(before: float, after: Sequence[float]) -> int:
-    """a gap that rises counts as well: a sentence that stood in the way is no cause"""
+    """a gap that rises counts as well: a sentence that held the answer back is no cause"""
     return max(range(len(after)), key=lambda i: abs(before - after[i]))
 
 

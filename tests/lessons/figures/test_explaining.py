@@ -51,5 +51,5 @@ def test_no_words_overlap(monkeypatch):
     from llama_from_scratch.tune.bias import PLANTED, planted_gap
 
     known = {who: planted_gap(share) for who, share in PLANTED.items()}
-    assert faults(explaining.planted(known, {"biased": known, "mended": dict.fromkeys(
+    assert faults(explaining.planted(known, {"biased": known, "balanced": dict.fromkeys(
         known, 0.0)})) == []
