@@ -129,6 +129,9 @@ call.
         refusals.curves                    violations against false refusals, by threshold
     58  programs.tested                    which program passes which test
         programs.pass_curves               how likely one of k programs is right
+    59  explaining.parts                   what methods say about each sentence
+        explaining.lens                    the probability of words after each layer
+        explaining.planted                 measured gaps against planted ones
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
@@ -146,6 +149,7 @@ from llama_from_scratch.lessons.figures import dialogs as dialogs
 from llama_from_scratch.lessons.figures import encoder as encoder
 from llama_from_scratch.lessons.figures import experiments as experiments
 from llama_from_scratch.lessons.figures import experts as experts
+from llama_from_scratch.lessons.figures import explaining as explaining
 from llama_from_scratch.lessons.figures import fragments as fragments
 from llama_from_scratch.lessons.figures import fusion as fusion
 from llama_from_scratch.lessons.figures import generations as generations

@@ -43,6 +43,7 @@ moves, so it shows the current weights.
     margins        preference_pull: one pair, its loss and how hard it pulls        chapter 53
     rewarding      reward_group: from rewards to pushes on tokens; RewardPlot      chapter 54
     programs       choose_program: which of n programs the shown tests choose       chapter 58
+    explaining     explain_answer: which sentence made the answer, by method       chapter 59
     thresholds     refusal_threshold: requests that change sides with a threshold  chapter 57
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
@@ -92,6 +93,11 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.experts import token_experts as token_experts
     from llama_from_scratch.lessons.views.experts import token_experts_frame as token_experts_frame
     from llama_from_scratch.lessons.views.experts import with_experts as with_experts
+    from llama_from_scratch.lessons.views.explaining import ExplainedAnswer as ExplainedAnswer
+    from llama_from_scratch.lessons.views.explaining import explain_answer as explain_answer
+    from llama_from_scratch.lessons.views.explaining import (
+        explain_answer_frame as explain_answer_frame,
+    )
     from llama_from_scratch.lessons.views.four_d import four_d_costs as four_d_costs
     from llama_from_scratch.lessons.views.four_d import four_d_frame as four_d_frame
     from llama_from_scratch.lessons.views.heads import attention as attention
@@ -177,6 +183,8 @@ _HOMES = {
     "ask_assistants": "assistants", "assistants_frame": "assistants",
     "kept_directions": "low_rank", "kept_directions_frame": "low_rank",
     "noisy_judge": "judging", "noisy_judge_frame": "judging",
+    "ExplainedAnswer": "explaining", "explain_answer": "explaining",
+    "explain_answer_frame": "explaining",
     "choose_program": "programs", "choose_program_frame": "programs",
     "preference_pull": "margins", "preference_pull_frame": "margins",
     "attention": "heads", "attention_frame": "heads", "attention_heads_frame": "heads",
