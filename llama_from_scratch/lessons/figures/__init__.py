@@ -109,7 +109,7 @@ call.
         answers.rows                       dialogs as padded and as packed rows
         answers.shares                     shares with their standard errors
         answers.held_out                   which owner never has which thing in training
-        studies.methods                    what methods reached, with all seeds (also 51 to 54, 57)
+        studies.methods                    what methods reached, with all seeds (to 54, 57, 58)
     51  low_rank.layer                     a frozen matrix and two thin ones, to scale
         low_rank.spectra                   how many directions hold a change
     52  judging.pair_loss                  how often the chosen answer wins, and the loss of a pair
