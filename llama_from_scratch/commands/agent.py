@@ -36,6 +36,9 @@ def add(commands: argparse._SubParsersAction) -> None:
                         help="run no function at all; show what would be called")
     parser.add_argument("--unread", action="store_true",
                         help="the model never reads a result, only its name, such as $1")
+    parser.add_argument("--unlisted", action="store_true",
+                        help="do not describe the functions to the model, for one that learned "
+                        "them, or for a --system message that names them")
     parser.add_argument("--trace", metavar="FILE", help="write what happened to a JSON file")
     parser.add_argument("--max-steps", type=whole(), default=8, metavar="N",
                         help="the most answers of the model (default 8)")
@@ -75,12 +78,15 @@ def run(args: argparse.Namespace) -> int:
     trace = agent.run(
         model, tokenizer, task=task, tools=tools, system=args.system, budget=budget,
         format=None if args.chat_format is None else FORMATS[args.chat_format], sampling=sampling,
-        seed=args.seed, is_dry=args.dry_run, has_variables=args.unread, gate=_gate(args),
-        on_step=_show)
+        seed=args.seed, is_dry=args.dry_run, has_variables=args.unread,
+        lists_tools=not args.unlisted, gate=_gate(args), on_step=_show)
     if args.trace is not None:
         trace.save(args.trace)
     print(f"({trace.end}: {len(trace.steps)} steps, {len(trace.calls)} calls, "
           f"{trace.n_tokens} tokens)")
+    if trace.end == "context" and not trace.steps:
+        print("The task and the descriptions of the functions do not fit into the model's context. "
+              "Shorten them, or leave the descriptions out with --unlisted.")
     if trace.end == "answered":
         terminal.say(f"{trace.answer}\n")
     return 0 if trace.end == "answered" else 1

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from pathlib import Path
 
 
 def add_loading_arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,13 +16,12 @@ def load_model(
     model: str | None, *, tokenizer: str | None = None, dtype: str | None = None,
     device: str = "cpu",
 ):
-    """Returns the model and tokenizer at a path or hub id, or the bundled mini model for None.
+    """Returns the model and tokenizer at a path or hub id, or a bundled model: see `place_of`.
 
     `tokenizer`: the path of a tokenizer to use instead of the checkpoint's own. `dtype`: a name
     such as "bfloat16", or None for the dtype of the files. Raises ValueError for an unknown dtype
     or an unusable device, before anything is read.
     """
-    from llama_from_scratch import bundled
     from llama_from_scratch.checkpoint.load import load
     from llama_from_scratch.checkpoint.opened import DTYPES
     from llama_from_scratch.config import nearest
@@ -30,9 +30,24 @@ def load_model(
     if dtype is not None and dtype not in known:
         raise ValueError(f"--dtype must be one of {', '.join(known)}; got {dtype}; "
                          f"{nearest(dtype, known)}")
-    return load(bundled.path("mini") if model is None else model, tokenizer=tokenizer,
+    return load(place_of(model), tokenizer=tokenizer,
                 device=device, dtype=None if dtype is None else known[dtype],
                 on_tensor=show_loading)
+
+
+def place_of(model: str | None) -> str | Path:
+    """Returns the path or name to load.
+
+    Names of the course's own models, such as "mini" or "world/agent", are folders of its data/ if
+    no such path exists here. None is the mini model.
+    """
+    from llama_from_scratch import bundled
+
+    if model is None:
+        return bundled.path("mini")
+    own = bundled.DATA / model
+    is_own = ".." not in own.parts and (own / "config.json").is_file()
+    return own if is_own and not Path(model).exists() else model
 
 
 def show_loading(n_bytes_done: int, n_bytes: int) -> None:

@@ -249,15 +249,15 @@ def load(args: argparse.Namespace):
 
     from llama_from_scratch.checkpoint.inspect import chat_format
     from llama_from_scratch.checkpoint.load import load as load_checkpoint
-    from llama_from_scratch.commands.loading import show_loading
+    from llama_from_scratch.commands.loading import place_of, show_loading
     from llama_from_scratch.config import nearest
     from llama_from_scratch.tokenizer.chat_format import FORMATS, prompting_for
 
     if args.format is not None and args.format not in FORMATS:
         raise ValueError(f"--format is one of {', '.join(FORMATS)}; got {args.format}; "
                          f"{nearest(args.format, FORMATS)}")
-    model, tokenizer = load_checkpoint(args.model, dtype=torch.float32, device=args.device,
-                                       on_tensor=show_loading)
+    model, tokenizer = load_checkpoint(place_of(args.model), dtype=torch.float32,
+                                       device=args.device, on_tensor=show_loading)
     if args.format is not None:
         tokenizer.prompting = prompting_for(FORMATS[args.format], tokenizer)
         return model, tokenizer, FORMATS[args.format]

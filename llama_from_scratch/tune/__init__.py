@@ -10,6 +10,7 @@
 - `reinforce` (parts in `policy`): learning from any reward
 - `tools`, `agent` (parts in `agents`): functions that a model calls, and the loop around it
 - `safety` (parts in `safeguards`): refusals that are right and wrong, guards, red teams
+- `explain`, `bias`, `model_card`: why an answer, what a model prefers, and what to say about it
 - `studies`: several methods next to a control, with several seeds, as one table
 - `sandbox`, `code` (parts in `running`): programs that a model wrote, run and scored
 

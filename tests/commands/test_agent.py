@@ -4,6 +4,7 @@ import json
 import pytest
 from agents import script, tokenizer_of
 
+from llama_from_scratch import bundled
 from llama_from_scratch.__main__ import main
 from llama_from_scratch.commands import agent as module
 from llama_from_scratch.tune.agents.trace import read_trace
@@ -96,6 +97,30 @@ def test_budgets_of_calls_and_tokens_are_passed_on(scene):
 def test_results_that_the_model_does_not_read(scene):
     _, shown, _ = scene("--unread", answers=(GET, " It says $1"))
     assert "It says Tom has" in shown.out
+
+
+def test_functions_are_described_to_the_model_unless_they_are_unlisted(scene, monkeypatch):
+    from llama_from_scratch.tune import agent
+
+    seen, run = [], agent.run
+    monkeypatch.setattr(agent, "run", lambda *given, **settings: (
+        seen.append(settings["lists_tools"]), run(*given, **settings))[1])
+    scene()
+    scene("--unlisted")
+    assert seen == [True, False]
+
+
+def test_descriptions_that_do_not_fit_are_named_with_a_cure(tmp_path, capsys):
+    (tmp_path / "my_tools.py").write_text(TOOLS.replace("Looks up.", "Looks up a person. " * 200))
+    given = ["agent", str(bundled.path("world/agent")), "--tools", str(tmp_path / "my_tools.py"),
+             "--task", "Hello.", "--system", "Tools: get, calc, send."]
+    assert main(given) == 1
+    assert capsys.readouterr().out == (
+        "(context: 0 steps, 0 calls, 0 tokens)\nThe task and the descriptions of the functions do "
+        "not fit into the model's context. Shorten them, or leave the descriptions out with "
+        "--unlisted.\n")
+    assert main([*given, "--unlisted"]) == 0
+    assert "(answered: 1 steps" in capsys.readouterr().out
 
 
 def test_the_task_may_come_from_standard_input(scene, tmp_path):

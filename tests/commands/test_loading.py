@@ -2,9 +2,10 @@ import pytest
 import torch
 from tiny_checkpoints import edit_safetensors, tiny, tokenizer_for
 
+from llama_from_scratch import bundled
 from llama_from_scratch.__main__ import main
 from llama_from_scratch.checkpoint.convert import write
-from llama_from_scratch.commands.loading import load_model, show_loading
+from llama_from_scratch.commands.loading import load_model, place_of, show_loading
 
 
 def test_loading_shows_how_far_it_is_in_a_terminal_and_nowhere_else(monkeypatch, capsys):
@@ -20,6 +21,16 @@ def test_loading_shows_how_far_it_is_in_a_terminal_and_nowhere_else(monkeypatch,
 def test_without_a_name_the_bundled_mini_is_loaded(trained):
     assert load_model(None)[0].config.n_params > 500_000
     assert load_model(str(trained / "run"))[0].config.dim == 16
+
+
+def test_the_course_s_own_models_have_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert load_model("world/agent")[0].config.vocab_size == 1152
+    assert place_of("mini") == place_of(None) == bundled.path("mini")
+    for other in ("meta-llama/Llama-3.2-1B", "world", "world/../mini", "../data/mini"):
+        assert place_of(other) == other
+    (tmp_path / "world" / "agent").mkdir(parents=True)
+    assert place_of("world/agent") == "world/agent", "a path of one's own comes first"
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ call.
         answers.rows                       dialogs as padded and as packed rows
         answers.shares                     shares with their standard errors
         answers.held_out                   which owner never has which thing in training
-        studies.methods                    what methods reached, with all seeds (also 51 to 54, 57)
+        studies.methods                    what methods reached, with all seeds (to 54, 57, 58)
     51  low_rank.layer                     a frozen matrix and two thin ones, to scale
         low_rank.spectra                   how many directions hold a change
     52  judging.pair_loss                  how often the chosen answer wins, and the loss of a pair
@@ -121,16 +121,27 @@ call.
         rewarding.curves                   the mean reward of each step
         rewarding.clip                     the clipped gain against the ratio
         rewarding.baseline                 a baseline changes the noise, not the mean
+    55  calling.exchange                   who says what to whom: user, assistant, tool
+        calling.syntax                     the tree of a call's text, and what is refused in it
+    56  agents.budgets                     what a run uses up of its budgets
+        agents.attacks                     which attacks succeed, by phrasing and place
     57  refusals.deeds                     which deeds are harmful, and which are never trained
         refusals.curves                    violations against false refusals, by threshold
+    58  programs.tested                    which program passes which test
+        programs.pass_curves               how likely one of k programs is right
+    59  explaining.parts                   what methods say about each sentence
+        explaining.lens                    the probability of words after each layer
+        explaining.planted                 measured gaps against planted ones
 """
 
 from llama_from_scratch.lessons.figures import adapter as adapter
+from llama_from_scratch.lessons.figures import agents as agents
 from llama_from_scratch.lessons.figures import all_kernels as all_kernels
 from llama_from_scratch.lessons.figures import answers as answers
 from llama_from_scratch.lessons.figures import architecture as architecture
 from llama_from_scratch.lessons.figures import banks as banks
 from llama_from_scratch.lessons.figures import cache as cache
+from llama_from_scratch.lessons.figures import calling as calling
 from llama_from_scratch.lessons.figures import context as context
 from llama_from_scratch.lessons.figures import data_parallel as data_parallel
 from llama_from_scratch.lessons.figures import decoding as decoding
@@ -138,6 +149,7 @@ from llama_from_scratch.lessons.figures import dialogs as dialogs
 from llama_from_scratch.lessons.figures import encoder as encoder
 from llama_from_scratch.lessons.figures import experiments as experiments
 from llama_from_scratch.lessons.figures import experts as experts
+from llama_from_scratch.lessons.figures import explaining as explaining
 from llama_from_scratch.lessons.figures import fragments as fragments
 from llama_from_scratch.lessons.figures import fusion as fusion
 from llama_from_scratch.lessons.figures import generations as generations
@@ -158,6 +170,7 @@ from llama_from_scratch.lessons.figures import norms as norms
 from llama_from_scratch.lessons.figures import packing as packing
 from llama_from_scratch.lessons.figures import pieces as pieces
 from llama_from_scratch.lessons.figures import pipeline as pipeline
+from llama_from_scratch.lessons.figures import programs as programs
 from llama_from_scratch.lessons.figures import rates as rates
 from llama_from_scratch.lessons.figures import refusals as refusals
 from llama_from_scratch.lessons.figures import rewarding as rewarding

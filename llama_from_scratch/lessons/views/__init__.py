@@ -35,11 +35,15 @@ moves, so it shows the current weights.
     expert_parallel expert_traffic: rows that travel to experts, and ranks that wait   chapter 46
     four_d         four_d_costs: a mesh for a model, whether it fits, what it holds    chapter 47
     agent          agent_steps: the calls of an agent, and what became of them         chapter 56
+    errand         do_errand: an errand with tools, message by message             chapter 55
+    attacking      attack_agent: write a note, and see what an agent does with it  chapter 56
     assistants     ask_assistants: models answer the same request, and are judged  chapter 50
     low_rank       kept_directions: a tuning cut to its first directions            chapter 51
     judging        noisy_judge: the best of n, by a judge that may be fooled        chapter 52
     margins        preference_pull: one pair, its loss and how hard it pulls        chapter 53
     rewarding      reward_group: from rewards to pushes on tokens; RewardPlot      chapter 54
+    programs       choose_program: which of n programs the shown tests choose       chapter 58
+    explaining     explain_answer: which sentence made the answer, by method       chapter 59
     thresholds     refusal_threshold: requests that change sides with a threshold  chapter 57
     inspect_model  the numbers behind these pictures: trace, lens
     text           a reader's text as tokens
@@ -53,6 +57,7 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.agent import agent_steps_frame as agent_steps_frame
     from llama_from_scratch.lessons.views.assistants import ask_assistants as ask_assistants
     from llama_from_scratch.lessons.views.assistants import assistants_frame as assistants_frame
+    from llama_from_scratch.lessons.views.attacking import attack_agent as attack_agent
     from llama_from_scratch.lessons.views.banks import swizzle as swizzle
     from llama_from_scratch.lessons.views.banks import swizzle_frame as swizzle_frame
     from llama_from_scratch.lessons.views.collectives import all_reduce_costs as all_reduce_costs
@@ -76,6 +81,8 @@ if TYPE_CHECKING:
     )
     from llama_from_scratch.lessons.views.dials import sampling as sampling
     from llama_from_scratch.lessons.views.dials import sampling_frame as sampling_frame
+    from llama_from_scratch.lessons.views.errand import do_errand as do_errand
+    from llama_from_scratch.lessons.views.errand import do_errand_frame as do_errand_frame
     from llama_from_scratch.lessons.views.experiments import choose_runs as choose_runs
     from llama_from_scratch.lessons.views.expert_parallel import expert_traffic as expert_traffic
     from llama_from_scratch.lessons.views.expert_parallel import (
@@ -86,6 +93,11 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.experts import token_experts as token_experts
     from llama_from_scratch.lessons.views.experts import token_experts_frame as token_experts_frame
     from llama_from_scratch.lessons.views.experts import with_experts as with_experts
+    from llama_from_scratch.lessons.views.explaining import ExplainedAnswer as ExplainedAnswer
+    from llama_from_scratch.lessons.views.explaining import explain_answer as explain_answer
+    from llama_from_scratch.lessons.views.explaining import (
+        explain_answer_frame as explain_answer_frame,
+    )
     from llama_from_scratch.lessons.views.four_d import four_d_costs as four_d_costs
     from llama_from_scratch.lessons.views.four_d import four_d_frame as four_d_frame
     from llama_from_scratch.lessons.views.heads import attention as attention
@@ -114,6 +126,10 @@ if TYPE_CHECKING:
     from llama_from_scratch.lessons.views.ownership import fragments_frame as fragments_frame
     from llama_from_scratch.lessons.views.pipeline import pipeline_frame as pipeline_frame
     from llama_from_scratch.lessons.views.pipeline import pipeline_schedules as pipeline_schedules
+    from llama_from_scratch.lessons.views.programs import choose_program as choose_program
+    from llama_from_scratch.lessons.views.programs import (
+        choose_program_frame as choose_program_frame,
+    )
     from llama_from_scratch.lessons.views.rewarding import RewardPlot as RewardPlot
     from llama_from_scratch.lessons.views.rewarding import reward_group as reward_group
     from llama_from_scratch.lessons.views.rewarding import (
@@ -162,16 +178,21 @@ if TYPE_CHECKING:
 # Loaded when used, because `inspect_model` draws nothing and needs no drawing packages.
 _HOMES = {
     "agent_steps": "agent", "agent_steps_frame": "agent",
+    "attack_agent": "attacking",
     "all_reduce_costs": "collectives", "all_reduce_costs_frame": "collectives",
     "ask_assistants": "assistants", "assistants_frame": "assistants",
     "kept_directions": "low_rank", "kept_directions_frame": "low_rank",
     "noisy_judge": "judging", "noisy_judge_frame": "judging",
+    "ExplainedAnswer": "explaining", "explain_answer": "explaining",
+    "explain_answer_frame": "explaining",
+    "choose_program": "programs", "choose_program_frame": "programs",
     "preference_pull": "margins", "preference_pull_frame": "margins",
     "attention": "heads", "attention_frame": "heads", "attention_heads_frame": "heads",
     "context_ranks": "context_parallel",
     "data_parallel_costs": "data_parallel", "data_parallel_frame": "data_parallel",
     "decoding_bound": "decoding", "decoding_bound_frame": "decoding",
     "decoding_splits": "decoding", "decoding_splits_frame": "decoding",
+    "do_errand": "errand", "do_errand_frame": "errand",
     "choose_runs": "experiments", "encode": "text", "final_loss": "sweep",
     "expert_traffic": "expert_parallel", "expert_traffic_frame": "expert_parallel",
     "experts_costs": "experts", "experts_costs_frame": "experts",

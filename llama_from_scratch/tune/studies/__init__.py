@@ -2,16 +2,18 @@
 
 - `study`: what a study is, and how its results are kept
 - `starts`: what several studies begin with
-- `answering`, `ranks`, `judging`, `preferring`, `rewarding`, `refusing`: one question each
+- `answering`, `ranks`, `judging`, `preferring`, `rewarding`, `refusing`, `coding`: one question
+  each
 
 `llama experiment run NAME` makes a study again; data/studies has the results of the course.
 
-Notebooks 50 to 57.
+Notebooks 50 to 58.
 """
 
 from llama_from_scratch.config import nearest
 from llama_from_scratch.tune.studies import (
     answering,
+    coding,
     judging,
     preferring,
     ranks,
@@ -21,7 +23,8 @@ from llama_from_scratch.tune.studies import (
 from llama_from_scratch.tune.studies.study import Study
 
 STUDIES = {part.STUDY.name: part.STUDY
-           for part in (answering, ranks, judging, preferring, rewarding, refusing)}
+           for part in (answering, ranks, judging, preferring, rewarding, refusing,
+                        coding)}
 """Every study, by name."""
 
 

@@ -7,6 +7,7 @@ every machine. Training and test differ by combinations of words, not by seeds.
 - `scenes`: people, facts and questions
 - `instructions`, `checking`: verifiable instructions: a writer, and a judge that shares no code
 - `rewriting`: careless questions, and what they should be
+- `functions`: functions of two steps to write in Python, with tests
 - `errands`: requests that need tools, the tools themselves, and a judge of what was done
 - `describing`: descriptions by a careless writer, with an exact score
 - `documents`: plain text for a base model

@@ -1,6 +1,7 @@
 import json
 import math
 
+import peft
 import pytest
 import torch
 from hugging_face_twin import loud, twin_of
@@ -352,6 +353,60 @@ def test_what_is_no_folder_with_an_adapter_is_refused(tmp_path):
     (folder / "adapter_config.json").write_text("[1]")
     with pytest.raises(ValueError, match="settings are a JSON object"):
         lora.load(fresh(), folder)
+
+
+# --- PEFT itself ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def exact():
+    """A model in float64 and its twin in transformers, as PEFT changes the twin in place."""
+    model = fresh().double()
+    return model, twin_of(model).double().eval()
+
+
+@pytest.mark.parametrize("is_rank_stabilized", [False, True])
+def test_peft_loads_what_we_write_and_computes_the_same(tmp_path, exact, is_rank_stabilized):
+    model, twin = exact
+    plain = model(IDS)
+    trained(model, rank=3, alpha=8.0, is_rank_stabilized=is_rank_stabilized)
+    lora.save(tmp_path / "ours", model)
+    theirs = peft.PeftModel.from_pretrained(twin, str(tmp_path / "ours")).double().eval()
+    with torch.no_grad():
+        assert (theirs(IDS).logits - model(IDS)).abs().max() < 1e-4
+        assert (plain - model(IDS)).abs().max() > 0.1
+        lora.merge(model)
+        assert (theirs.merge_and_unload()(IDS).logits - model(IDS)).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("is_rank_stabilized", [False, True])
+def test_we_load_what_peft_writes(tmp_path, exact, is_rank_stabilized):
+    model, twin = exact
+    theirs = peft.get_peft_model(twin, peft.LoraConfig(
+        r=4, lora_alpha=6, target_modules=["q_proj", "v_proj", "down_proj"],
+        use_rslora=is_rank_stabilized)).eval()
+    with torch.no_grad():
+        for name, weight in theirs.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3)
+    theirs.save_pretrained(tmp_path / "theirs")
+    lora.load(model, tmp_path / "theirs")
+    with torch.no_grad():
+        assert (theirs(IDS).logits - model(IDS)).abs().max() < 1e-4
+    assert set(lora.adapters(model)) == {f"layers.{i}.{name}" for i in range(len(model.layers))
+                                         for name in ("attention.wq", "attention.wv",
+                                                      "feed_forward.w_down")}
+
+
+@pytest.mark.parametrize("other", [{"use_dora": True}, {"bias": "all"},
+                                   {"modules_to_save": ["lm_head"]},
+                                   {"rank_pattern": {"q_proj": 2}}], ids=str)
+def test_what_peft_can_do_and_we_cannot_is_refused_by_name(tmp_path, exact, other):
+    model, twin = exact
+    peft.get_peft_model(twin, peft.LoraConfig(
+        r=4, target_modules=["q_proj", "v_proj"], **other)).save_pretrained(tmp_path / "theirs")
+    with pytest.raises(ValueError, match=next(iter(other))):
+        lora.load(model, tmp_path / "theirs")
 
 
 def test_adapters_of_two_ranks_have_no_folder():
