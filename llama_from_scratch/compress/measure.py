@@ -1,7 +1,7 @@
 """What rounding costs: the same windows of text, read by both models, one difference for each.
 
 Losses of different windows spread a hundred times as much as two roundings of one model differ.
-So the difference is taken window by window, and its standard error is that of these differences.
+So the difference is taken window by window, and the standard error comes from these differences.
 
 Notebook 60.
 """

@@ -14,7 +14,7 @@ from torch import nn
 
 from llama_from_scratch.compress.rounding import Rounded, round_to
 from llama_from_scratch.config import nearest, record
-from llama_from_scratch.model.grid import Grid
+from llama_from_scratch.model.grid import WeightGrid
 from llama_from_scratch.model.grid_linear import GridEmbedding, GridLinear, GridWeight
 from llama_from_scratch.model.transformer import Llama
 
@@ -30,8 +30,8 @@ class Scheme:
     layers that are rounded.
     """
 
-    blocks: Grid
-    ends: Grid | None = None
+    blocks: WeightGrid
+    ends: WeightGrid | None = None
     is_clipped: bool = False
     input_bits: int | None = None
 
@@ -41,22 +41,22 @@ class Scheme:
                              f"{self.input_bits}")
 
 
-_ROW8 = Grid(bits=8, group=None, kind="symmetric")
+_ROW8 = WeightGrid(bits=8, group=None, kind="symmetric")
 SCHEMES = {
     "int8": Scheme(blocks=_ROW8),
-    "int4-row": Scheme(blocks=Grid(bits=4, group=None)),
-    "int4": Scheme(blocks=Grid(bits=4)),
-    "int4-symmetric": Scheme(blocks=Grid(bits=4, kind="symmetric")),
-    "int4-minimum": Scheme(blocks=Grid(bits=4, kind="minimum")),
-    "int4-clipped": Scheme(blocks=Grid(bits=4), is_clipped=True),
-    "nf4": Scheme(blocks=Grid(bits=4, group=64, kind="normal")),
-    "int3": Scheme(blocks=Grid(bits=3)),
-    "int3-clipped": Scheme(blocks=Grid(bits=3), is_clipped=True),
-    "int2": Scheme(blocks=Grid(bits=2)),
-    "int2-clipped": Scheme(blocks=Grid(bits=2), is_clipped=True),
-    "llama-3.2": Scheme(blocks=Grid(bits=4, kind="symmetric"), ends=_ROW8, input_bits=8),
+    "int4-row": Scheme(blocks=WeightGrid(bits=4, group=None)),
+    "int4": Scheme(blocks=WeightGrid(bits=4)),
+    "int4-symmetric": Scheme(blocks=WeightGrid(bits=4, kind="symmetric")),
+    "int4-minimum": Scheme(blocks=WeightGrid(bits=4, kind="minimum")),
+    "int4-clipped": Scheme(blocks=WeightGrid(bits=4), is_clipped=True),
+    "nf4": Scheme(blocks=WeightGrid(bits=4, group=64, kind="normal")),
+    "int3": Scheme(blocks=WeightGrid(bits=3)),
+    "int3-clipped": Scheme(blocks=WeightGrid(bits=3), is_clipped=True),
+    "int2": Scheme(blocks=WeightGrid(bits=2)),
+    "int2-clipped": Scheme(blocks=WeightGrid(bits=2), is_clipped=True),
+    "llama-3.2": Scheme(blocks=WeightGrid(bits=4, kind="symmetric"), ends=_ROW8, input_bits=8),
 }
-"""Every scheme with a name. "llama-3.2" is that of the released models for phones: Meta's blog post
+"""Every scheme with a name. "llama-3.2" is the one of the models for phones: Meta's blog post
 "Introducing quantized Llama models", 2024."""
 
 
@@ -143,7 +143,7 @@ def _refuse_other_models(model: Llama, found: dict[str, nn.Linear]) -> None:
                          f"{sharded[0]} is a {type(model.get_parameter(sharded[0])).__name__}")
 
 
-def _rounded(name: str, weight: torch.Tensor, grid: Grid, scheme: Scheme) -> Rounded:
+def _rounded(name: str, weight: torch.Tensor, grid: WeightGrid, scheme: Scheme) -> Rounded:
     try:
         return round_to(weight, grid, is_clipped=scheme.is_clipped)
     except ValueError as error:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from llama_from_scratch.config import record
-from llama_from_scratch.model.grid import Grid, values
+from llama_from_scratch.model.grid import WeightGrid, values
 
 SHRINKS = tuple(1.0 - 0.03 * i for i in range(16))
 """The shares of a group's range that a search tries."""
@@ -26,10 +26,10 @@ _LARGEST = 65504.0
 class Rounded:
     """A matrix on a grid: a number for each weight, a scale and perhaps a zero for each group.
 
-    `numbers`: from 0 on, as they are packed. `zeros`: None unless the grid has zero points.
+    `numbers`: from 0 on, ready to be packed. `zeros`: None unless the grid has zero points.
     """
 
-    grid: Grid
+    grid: WeightGrid
     numbers: UInt8[Tensor, "D F"]
     scales: Float[Tensor, "D groups"]
     zeros: UInt8[Tensor, "D groups"] | None
@@ -40,7 +40,7 @@ class Rounded:
 
 
 def round_to(
-    weight: Float[Tensor, "D F"], grid: Grid, *, is_clipped: bool = False,
+    weight: Float[Tensor, "D F"], grid: WeightGrid, *, is_clipped: bool = False,
     importance: Float[Tensor, " F"] | None = None,
 ) -> Rounded:
     """Returns the matrix on the grid, each weight at the nearest value.
@@ -78,7 +78,7 @@ def round_to(
 
 
 def _grouped(
-    weight: Float[Tensor, "D F"], grid: Grid
+    weight: Float[Tensor, "D F"], grid: WeightGrid
 ) -> tuple[Float[Tensor, "D groups group"], Float[Tensor, "groups group"]]:
     """Returns groups, the last one filled up with zeros, and 1 where a weight is real."""
     F = weight.shape[1]
@@ -90,7 +90,7 @@ def _grouped(
 
 
 def _round(
-    w: Float[Tensor, "D groups group"], grid: Grid, *, shrink: float
+    w: Float[Tensor, "D groups group"], grid: WeightGrid, *, shrink: float
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Returns numbers, scales and zeros of groups whose range is shrunk."""
     half = 2 ** (grid.bits - 1)
@@ -123,7 +123,7 @@ def _stored(scales: Tensor) -> Tensor:
 
 
 def _values(
-    numbers: Tensor, scales: Tensor, zeros: Tensor | None, *, grid: Grid
+    numbers: Tensor, scales: Tensor, zeros: Tensor | None, *, grid: WeightGrid
 ) -> Float[Tensor, "D groups group"]:
     levels = grid.levels().to(numbers.device)[numbers.long()]
     if zeros is not None:
@@ -132,7 +132,7 @@ def _values(
 
 
 def _joined(
-    numbers: Tensor, scales: Tensor, zeros: Tensor | None, *, grid: Grid, row: int
+    numbers: Tensor, scales: Tensor, zeros: Tensor | None, *, grid: WeightGrid, row: int
 ) -> Rounded:
     return Rounded(grid=grid, numbers=numbers.flatten(1)[:, :row].contiguous(), scales=scales,
                    zeros=zeros)

@@ -33,7 +33,7 @@ _TAIL = 0.9677083
 
 
 @record
-class Grid:
+class WeightGrid:
     """The values that weights are rounded to.
 
     `bits`: of each number, from 2 to 8. `group`: how many neighbors of a row share a scale; None
@@ -95,7 +95,7 @@ def normal_levels() -> Float[Tensor, "16"]:
 
 def values(
     numbers: Int[Tensor, "D F"] | UInt8[Tensor, "D F"], scales: Float[Tensor, "D groups"],
-    zeros: UInt8[Tensor, "D groups"] | None, *, grid: Grid,
+    zeros: UInt8[Tensor, "D groups"] | None, *, grid: WeightGrid,
 ) -> Float[Tensor, "D F"]:
     """Returns the values that numbers stand for, in fp32."""
     F = numbers.shape[1]

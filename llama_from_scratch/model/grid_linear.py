@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 from torch.nn import functional
 
-from llama_from_scratch.model.grid import Grid, pack_bits, unpack_bits, values
+from llama_from_scratch.model.grid import WeightGrid, pack_bits, unpack_bits, values
 
 
 class GridWeight(nn.Module):
@@ -25,7 +25,7 @@ class GridWeight(nn.Module):
 
     def __init__(
         self, numbers: UInt8[Tensor, "D F"], scales: Float[Tensor, "D groups"],
-        zeros: UInt8[Tensor, "D groups"] | None, *, grid: Grid,
+        zeros: UInt8[Tensor, "D groups"] | None, *, grid: WeightGrid,
     ) -> None:
         super().__init__()
         self.grid, self.shape = grid, tuple(numbers.shape)

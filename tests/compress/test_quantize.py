@@ -9,7 +9,7 @@ from torch import nn
 from llama_from_scratch import bundled, compress, load
 from llama_from_scratch.compress.rounding import round_to
 from llama_from_scratch.generate import generate
-from llama_from_scratch.model.grid import Grid
+from llama_from_scratch.model.grid import WeightGrid
 from llama_from_scratch.model.grid_linear import GridEmbedding
 from llama_from_scratch.model.quantized import Int8Linear
 from llama_from_scratch.tune import lora
@@ -73,7 +73,8 @@ def test_it_writes_texts_and_takes_an_eighth_of_the_bytes(mini):
     prompt = [tokenizer.encode("One day")]
     [written], [usual] = (generate(each, prompt, max_tokens=12) for each in (found, model))
     assert written[0] == usual[0] and len(written) == 12
-    small = compress.quantize(model, compress.Scheme(blocks=Grid(bits=3), ends=Grid(bits=4)))
+    small = compress.quantize(model, compress.Scheme(blocks=WeightGrid(bits=3),
+                                                     ends=WeightGrid(bits=4)))
     assert compress.n_bytes(small) < compress.n_bytes(model) / 8
     assert compress.bits_per_weight(compress.quantize(model, "int4")) == pytest.approx(4.5)
     assert compress.bits_per_weight(compress.quantize(model, "int4-minimum")) == pytest.approx(4.75)
@@ -99,7 +100,7 @@ def test_bad_input_is_refused(mini):
     with pytest.raises(ValueError, match="no scheme is called 'int5'; did you mean"):
         compress.quantize(model, "int5")
     with pytest.raises(ValueError, match="2 to 8 bits, or not: None; got 16"):
-        compress.Scheme(blocks=Grid(bits=4), input_bits=16)
+        compress.Scheme(blocks=WeightGrid(bits=4), input_bits=16)
     with pytest.raises(ValueError, match="wq is a GridLinear.*only once"):
         compress.quantize(compress.quantize(model), "int8")
     adapted = copy.deepcopy(model)

@@ -4,14 +4,14 @@ import pytest
 import torch
 
 from llama_from_scratch.compress.rounding import SHRINKS, round_to
-from llama_from_scratch.model.grid import KINDS, Grid
+from llama_from_scratch.model.grid import KINDS, WeightGrid
 
 
 def draw(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 0.1
 
 
-GRIDS = [Grid(bits=bits, group=group, kind=kind) for bits in (2, 3, 4, 8) for kind in KINDS
+GRIDS = [WeightGrid(bits=bits, group=group, kind=kind) for bits in (2, 3, 4, 8) for kind in KINDS
          for group in (None, 32, 20) if kind != "normal" or bits == 4]
 
 
@@ -63,7 +63,7 @@ def test_special_groups_are_exact(grid, weight):
 
 def test_the_signed_extreme_is_exact_and_uses_the_lowest_number():
     weight = torch.tensor([[0.1, -0.05, 0.7, -0.6], [-0.8, 0.05, 0.7, 0.1]])
-    found = round_to(weight, Grid(bits=4, group=None))
+    found = round_to(weight, WeightGrid(bits=4, group=None))
     assert found.numbers[0, 2] == 0 and found.numbers[1, 0] == 0
     assert found.values()[0, 2].item() == pytest.approx(0.7, rel=1e-3)
     assert found.scales[0, 0] < 0 < found.scales[1, 0]
@@ -80,21 +80,21 @@ def test_rows_can_be_exchanged_and_scaled_by_powers_of_two():
 def test_groups_run_along_a_row_and_the_last_one_may_be_short():
     weight = torch.ones(2, 50)
     weight[:, 48:] = 100.0
-    found = round_to(weight, Grid(bits=4, group=16))
+    found = round_to(weight, WeightGrid(bits=4, group=16))
     assert found.scales.shape == (2, 4)
     assert torch.allclose(found.values(), weight, rtol=1e-3)
 
 
 def test_the_scale_is_rounded_before_the_weights_are_divided():
     weight = draw(400, 32, seed=3)
-    found = round_to(weight, Grid(bits=8, group=None, kind="symmetric"))
+    found = round_to(weight, WeightGrid(bits=8, group=None, kind="symmetric"))
     nearest = (weight / found.scales.float()).round().clamp(-127, 127) + 128
     assert torch.equal(found.numbers.float(), nearest)
 
 
-@pytest.mark.parametrize("grid", [Grid(bits=3), Grid(bits=4, kind="symmetric"),
-                                  Grid(bits=2, kind="minimum"), Grid(bits=4, kind="normal")],
-                         ids=str)
+@pytest.mark.parametrize("grid", [WeightGrid(bits=3), WeightGrid(bits=4, kind="symmetric"),
+                                  WeightGrid(bits=2, kind="minimum"),
+                                  WeightGrid(bits=4, kind="normal")], ids=str)
 def test_a_searched_range_is_never_worse_and_mostly_better(grid):
     weight = draw(30, 128)
     plain, clipped = (((round_to(weight, grid, is_clipped=each).values() - weight) ** 2)
@@ -107,7 +107,7 @@ def test_importance_moves_the_error_to_columns_that_count_little():
     weight = draw(40, 32)
     counts = torch.ones(32)
     counts[:4] = 100.0
-    grid = Grid(bits=2)
+    grid = WeightGrid(bits=2)
     even, uneven = (((round_to(weight, grid, is_clipped=True, importance=each).values() - weight)
                      ** 2)[:, :4].sum() for each in (None, counts))
     assert uneven < even
@@ -124,4 +124,4 @@ def test_bad_input_is_refused(weight, more, words):
     import inspect
 
     with pytest.raises(ValueError, match=words):
-        inspect.unwrap(round_to)(weight, Grid(bits=4), **more)
+        inspect.unwrap(round_to)(weight, WeightGrid(bits=4), **more)

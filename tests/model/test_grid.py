@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from llama_from_scratch.model.grid import Grid, normal_levels, pack_bits, unpack_bits, values
+from llama_from_scratch.model.grid import WeightGrid, normal_levels, pack_bits, unpack_bits, values
 
 
 def test_levels_of_each_kind():
-    assert Grid(bits=3).levels().tolist() == [-4, -3, -2, -1, 0, 1, 2, 3]
-    assert Grid(bits=2, kind="symmetric").levels().tolist() == [-2, -1, 0, 1]
-    assert Grid(bits=2, kind="minimum").levels().tolist() == [0, 1, 2, 3]
-    assert torch.equal(Grid(bits=4, kind="normal").levels(), normal_levels())
+    assert WeightGrid(bits=3).levels().tolist() == [-4, -3, -2, -1, 0, 1, 2, 3]
+    assert WeightGrid(bits=2, kind="symmetric").levels().tolist() == [-2, -1, 0, 1]
+    assert WeightGrid(bits=2, kind="minimum").levels().tolist() == [0, 1, 2, 3]
+    assert torch.equal(WeightGrid(bits=4, kind="normal").levels(), normal_levels())
 
 
 def test_normal_levels_are_the_published_ones():
@@ -20,9 +20,9 @@ def test_normal_levels_are_the_published_ones():
 
 
 @pytest.mark.parametrize(("grid", "row", "bits"), [
-    (Grid(bits=4, group=32), 128, 4.5), (Grid(bits=4, group=None), 128, 4 + 16 / 128),
-    (Grid(bits=4, group=32, kind="minimum"), 64, 4 + 24 / 32),
-    (Grid(bits=3, group=64), 352, 3 + 16 * 6 / 352)])
+    (WeightGrid(bits=4, group=32), 128, 4.5), (WeightGrid(bits=4, group=None), 128, 4 + 16 / 128),
+    (WeightGrid(bits=4, group=32, kind="minimum"), 64, 4 + 24 / 32),
+    (WeightGrid(bits=3, group=64), 352, 3 + 16 * 6 / 352)])
 def test_bits_count_scales_and_zeros(grid, row, bits):
     assert grid.bits_per_weight(row) == pytest.approx(bits, rel=1e-12)
 
@@ -47,7 +47,7 @@ def test_values_use_the_scale_and_the_zero_of_their_own_group():
     numbers = torch.tensor([[0, 1, 2, 3, 3]], dtype=torch.uint8)
     scales = torch.tensor([[0.5, 2.0, 1.0]], dtype=torch.float16)
     zeros = torch.tensor([[1, 0, 3]], dtype=torch.uint8)
-    grid = Grid(bits=2, group=2, kind="minimum")
+    grid = WeightGrid(bits=2, group=2, kind="minimum")
     assert values(numbers, scales, zeros, grid=grid).tolist() == [[-0.5, 0.0, 4.0, 6.0, 0.0]]
 
 
@@ -58,7 +58,7 @@ def test_values_use_the_scale_and_the_zero_of_their_own_group():
     (dict(bits=3, kind="normal"), "4 bits; got 3")])
 def test_bad_grids_are_refused(wrong, words):
     with pytest.raises(ValueError, match=words):
-        Grid(**wrong)
+        WeightGrid(**wrong)
 
 
 def test_a_number_of_too_many_bits_is_refused():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from llama_from_scratch.compress.rounding import round_to
-from llama_from_scratch.model.grid import Grid
+from llama_from_scratch.model.grid import WeightGrid
 from llama_from_scratch.model.grid_linear import (
     GridEmbedding,
     GridLinear,
@@ -26,8 +26,9 @@ def draw(*shape, seed=0):
 
 
 @pytest.mark.parametrize("grid", [
-    Grid(bits=4), Grid(bits=3, group=20), Grid(bits=8, group=None, kind="symmetric"),
-    Grid(bits=2, kind="minimum"), Grid(bits=4, group=64, kind="normal")], ids=str)
+    WeightGrid(bits=4), WeightGrid(bits=3, group=20),
+    WeightGrid(bits=8, group=None, kind="symmetric"),
+    WeightGrid(bits=2, kind="minimum"), WeightGrid(bits=4, group=64, kind="normal")], ids=str)
 def test_the_product_is_that_of_the_unpacked_weights(grid):
     found, weight = packed(draw(7, 90), grid)
     layer = GridLinear(weight, bias=draw(7, seed=1))
@@ -38,20 +39,20 @@ def test_the_product_is_that_of_the_unpacked_weights(grid):
 
 
 def test_it_stays_packed_and_is_saved_and_loaded():
-    _, weight = packed(draw(8, 64), Grid(bits=4))
+    _, weight = packed(draw(8, 64), WeightGrid(bits=4))
     assert weight.n_bytes == 8 * 64 // 2 + 8 * 2 * 2
     layer = GridLinear(weight)
     assert not list(layer.parameters())
     assert {name: tuple(each.shape) for name, each in layer.state_dict().items()} == {
         "on_grid.packed": (8, 32), "on_grid.scales": (8, 2)}
-    other = GridLinear(packed(draw(8, 64, seed=9), Grid(bits=4))[1])
+    other = GridLinear(packed(draw(8, 64, seed=9), WeightGrid(bits=4))[1])
     other.load_state_dict(layer.state_dict())
     x = draw(3, 64)
     assert torch.equal(other(x), layer(x)) and torch.equal(copy.deepcopy(layer)(x), layer(x))
 
 
 def test_an_embedding_returns_rows_and_refuses_other_ids():
-    found, weight = packed(draw(10, 32), Grid(bits=8, group=None, kind="symmetric"))
+    found, weight = packed(draw(10, 32), WeightGrid(bits=8, group=None, kind="symmetric"))
     table = GridEmbedding(weight, dtype=torch.bfloat16)
     ids = torch.tensor([[3, 9], [0, 3]])
     assert torch.equal(table(ids), found.values()[ids].bfloat16())
@@ -71,7 +72,7 @@ def test_each_token_has_a_scale_of_its_own():
 
 
 def test_rounded_inputs_change_the_product_as_stated():
-    found, weight = packed(draw(7, 64), Grid(bits=4))
+    found, weight = packed(draw(7, 64), WeightGrid(bits=4))
     layer, x = GridLinear(weight, input_bits=4), draw(5, 64, seed=3)
     assert torch.allclose(layer(x), rounded_tokens(x, bits=4) @ found.values().T, atol=1e-5)
     assert not torch.allclose(layer(x), GridLinear(weight)(x), atol=1e-2)
